@@ -1,0 +1,167 @@
+//! Flat f32 memory of one device, and the views ops take of it.
+//!
+//! Buffers are allocated once per run; an op takes `In` and `Out` views, checks their lengths against its shape once,
+//! and hands plain slices to its CPU half.
+
+use crate::device::Device;
+
+const ALIGNMENT: usize = 64;
+
+/// Zeroed memory aligned to a cache line.
+#[derive(Debug)]
+struct AlignedMemory {
+    pointer: std::ptr::NonNull<f32>,
+    len: usize,
+}
+
+// SAFETY: the memory is owned and only reached through & and &mut of the owner.
+unsafe impl Send for AlignedMemory {}
+// SAFETY: as above; shared access only reads.
+unsafe impl Sync for AlignedMemory {}
+
+impl AlignedMemory {
+    fn layout(len: usize) -> std::alloc::Layout {
+        std::alloc::Layout::from_size_align(len.max(1) * size_of::<f32>(), ALIGNMENT)
+            .expect("buffer size overflows")
+    }
+
+    fn zeroed(len: usize) -> Self {
+        let layout = Self::layout(len);
+        // SAFETY: the layout is not empty (at least one element).
+        let memory = unsafe { std::alloc::alloc_zeroed(layout) };
+        let Some(pointer) = std::ptr::NonNull::new(memory.cast::<f32>()) else {
+            std::alloc::handle_alloc_error(layout)
+        };
+        Self { pointer, len }
+    }
+}
+
+impl Drop for AlignedMemory {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `zeroed` with the same layout.
+        unsafe { std::alloc::dealloc(self.pointer.as_ptr().cast(), Self::layout(self.len)) }
+    }
+}
+
+/// Owned f32 memory of a device.
+#[derive(Debug)]
+pub struct Buffer {
+    memory: AlignedMemory,
+}
+
+impl Buffer {
+    /// `len` zeros on `device`.
+    pub fn zeros(device: &Device, len: usize) -> Self {
+        match device {
+            Device::Cpu(_) => Self { memory: AlignedMemory::zeroed(len) },
+        }
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.memory.len
+    }
+
+    /// Whether it has no element.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A view to read all of it.
+    pub fn view(&self) -> In<'_> {
+        In::Cpu(self.host())
+    }
+
+    /// A view to write all of it.
+    pub fn view_mut(&mut self) -> Out<'_> {
+        Out::Cpu(self.host_mut())
+    }
+
+    /// The elements, on the host (CPU buffers only need no copy).
+    pub fn host(&self) -> &[f32] {
+        // SAFETY: `pointer` is valid for `len` initialised elements as long as self lives.
+        unsafe { std::slice::from_raw_parts(self.memory.pointer.as_ptr(), self.memory.len) }
+    }
+
+    /// The elements, writable on the host.
+    pub fn host_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as in `host`, and &mut self makes the access unique.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.pointer.as_ptr(), self.memory.len) }
+    }
+}
+
+/// A view an op reads.
+#[derive(Debug, Clone, Copy)]
+pub enum In<'a> {
+    /// Memory of the host.
+    Cpu(&'a [f32]),
+}
+
+/// A view an op writes.
+#[derive(Debug)]
+pub enum Out<'a> {
+    /// Memory of the host.
+    Cpu(&'a mut [f32]),
+}
+
+impl<'a> In<'a> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Cpu(s) => s.len(),
+        }
+    }
+
+    /// Whether it has no element.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Elements `range` of this view.
+    #[must_use]
+    pub fn slice(self, range: std::ops::Range<usize>) -> In<'a> {
+        match self {
+            Self::Cpu(s) => In::Cpu(&s[range]),
+        }
+    }
+
+    /// The host slice; the caller's device is the CPU.
+    pub fn cpu(self) -> &'a [f32] {
+        match self {
+            Self::Cpu(s) => s,
+        }
+    }
+}
+
+impl<'a> Out<'a> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Cpu(s) => s.len(),
+        }
+    }
+
+    /// Whether it has no element.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The host slice; the caller's device is the CPU.
+    pub fn cpu(self) -> &'a mut [f32] {
+        match self {
+            Self::Cpu(s) => s,
+        }
+    }
+}
+
+impl<'a> From<&'a [f32]> for In<'a> {
+    fn from(s: &'a [f32]) -> Self {
+        Self::Cpu(s)
+    }
+}
+
+impl<'a> From<&'a mut [f32]> for Out<'a> {
+    fn from(s: &'a mut [f32]) -> Self {
+        Self::Cpu(s)
+    }
+}

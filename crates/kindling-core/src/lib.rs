@@ -1,0 +1,19 @@
+//! The engine of Kindling: tokenizer, token store, ops, model, optimizers, checkpoints, decoding.
+//!
+//! It knows nothing of Node. `ARCHITECTURE.md` at the root of the repository is the map.
+
+pub mod buffer;
+pub mod config;
+pub mod data;
+pub mod decode;
+pub mod device;
+pub mod error;
+pub mod model;
+pub mod ops;
+pub mod optim;
+pub mod pool;
+pub mod random;
+pub mod simd;
+pub mod tokenizer;
+
+pub use error::{Error, Result};
