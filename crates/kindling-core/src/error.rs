@@ -126,6 +126,9 @@ pub enum Error {
     /// The object is at work on another call.
     #[error("{0} is busy with another call; await it first")]
     Busy(&'static str),
+    /// The object was closed.
+    #[error("{0} is closed; make a new one")]
+    Closed(&'static str),
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -157,6 +160,7 @@ impl Error {
             Self::DeviceUnavailable(_) => "ERR_DEVICE_UNAVAILABLE",
             Self::Unsupported(_) => "ERR_UNSUPPORTED",
             Self::Busy(_) => "ERR_BUSY",
+            Self::Closed(_) => "ERR_CLOSED",
             Self::Cancelled => "ERR_CANCELLED",
             Self::Internal(_) => "ERR_INTERNAL",
         }
