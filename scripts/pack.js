@@ -1,0 +1,48 @@
+/**
+ * Packs the npm packages into target/packages: `kindling` (JavaScript, types, assets) and, for this platform, the addon.
+ * Expects `npm run build:native:dist` and `npm run build:ts` to have run. Usage: node scripts/pack.js
+ */
+const { execFileSync } = require('node:child_process')
+const fs = require('node:fs')
+const path = require('node:path')
+
+const root = path.join(__dirname, '..')
+const out = path.join(root, 'target', 'packages')
+const PLATFORM = 'linux-x64-gnu'
+
+/** A folder like the root with only what is published; its package.json names the platform packages. */
+function stageMain() {
+  const manifest = JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8'))
+  const folder = path.join(out, manifest.name)
+  fs.mkdirSync(folder, { recursive: true })
+  for (const entry of [...manifest.files, 'LICENSE', 'README.md']) {
+    const source = path.join(root, entry)
+    if (!fs.existsSync(source)) throw new Error(`${entry} is not there; build first`)
+    fs.cpSync(source, path.join(folder, entry), { recursive: true })
+  }
+  for (const key of ['scripts', 'devDependencies', 'napi', 'ava']) delete manifest[key]
+  manifest.optionalDependencies = { [`${manifest.name}-${PLATFORM}`]: manifest.version }
+  fs.writeFileSync(path.join(folder, 'package.json'), `${JSON.stringify(manifest, null, 2)}\n`)
+  return folder
+}
+
+function stagePlatform() {
+  const folder = path.join(out, PLATFORM)
+  fs.cpSync(path.join(root, 'npm', PLATFORM), folder, { recursive: true })
+  const addon = `kindling.${PLATFORM}.node`
+  fs.copyFileSync(path.join(root, addon), path.join(folder, addon))
+  fs.copyFileSync(path.join(root, 'LICENSE'), path.join(folder, 'LICENSE'))
+  return folder
+}
+
+/** The path of the tarball of the package in `folder`. */
+function pack(folder) {
+  const printed = execFileSync('npm', ['pack', '--json', '--pack-destination', out], { cwd: folder, encoding: 'utf8' })
+  return path.join(out, JSON.parse(printed)[0].filename)
+}
+
+fs.rmSync(out, { recursive: true, force: true })
+const tarballs = [stageMain(), stagePlatform()].map(pack)
+for (const tarball of tarballs) {
+  process.stdout.write(`${tarball} ${(fs.statSync(tarball).size / 2 ** 20).toFixed(1)} MiB\n`)
+}
