@@ -1,4 +1,24 @@
-//! Instruction sets of the inner loops, chosen once at run time.
+//! Vector code written once, run on the widest instruction set the machine has.
+//!
+//! Kernels are generic over [`Lanes`], sixteen f32 at a time, and marked `#[inline(always)]`; [`dispatch!`] wraps each in one
+//! function an instruction set (`#[target_feature]`) and picks at run time. The layout follows memchr's `arch` folder.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod exp;
+mod scalar;
+
+#[cfg(target_arch = "x86_64")]
+pub use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub use avx512::Avx512;
+pub use exp::{exp, sigmoid};
+pub use scalar::Scalar;
+
+/// Number of f32 in one [`Lanes`] value, on every instruction set.
+pub const LANES: usize = 16;
 
 /// An instruction set, from the plainest to the widest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,6 +44,20 @@ impl Isa {
         asked.min(widest)
     }
 
+    /// Every instruction set this machine can run, the plainest first.
+    pub fn available() -> Vec<Self> {
+        [Self::Scalar, Self::Avx2, Self::Avx512].into_iter().filter(|isa| *isa <= Self::widest()).collect()
+    }
+
+    /// Its name, as `KINDLING_ISA` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+
     #[cfg(target_arch = "x86_64")]
     fn widest() -> Self {
         use std::arch::is_x86_feature_detected as has;
@@ -40,5 +74,109 @@ impl Isa {
     #[cfg(not(target_arch = "x86_64"))]
     fn widest() -> Self {
         Self::Scalar
+    }
+}
+
+/// Sixteen f32. Every operation is lane by lane; sums fold the lanes in one fixed order.
+///
+/// # Safety
+/// The methods of an implementation may only run where its instruction set is available: [`dispatch!`] sees to it.
+pub trait Lanes: Copy {
+    /// The same value in every lane.
+    fn splat(value: f32) -> Self;
+    /// The first sixteen elements of `source`, which has at least as many.
+    fn load(source: &[f32]) -> Self;
+    /// The elements of `source` (at most sixteen), zero in the lanes past its end.
+    fn load_partial(source: &[f32]) -> Self;
+    /// Writes the first sixteen elements of `target`, which has at least as many.
+    fn store(self, target: &mut [f32]);
+    /// Writes as many lanes as `target` has elements (at most sixteen).
+    fn store_partial(self, target: &mut [f32]);
+    /// Sum.
+    #[must_use]
+    fn add(self, other: Self) -> Self;
+    /// Difference.
+    #[must_use]
+    fn sub(self, other: Self) -> Self;
+    /// Product.
+    #[must_use]
+    fn mul(self, other: Self) -> Self;
+    /// Quotient.
+    #[must_use]
+    fn div(self, other: Self) -> Self;
+    /// self x factor + addend, rounded once where the machine can.
+    #[must_use]
+    fn mul_add(self, factor: Self, addend: Self) -> Self;
+    /// The larger of both.
+    #[must_use]
+    fn max(self, other: Self) -> Self;
+    /// The smaller of both.
+    #[must_use]
+    fn min(self, other: Self) -> Self;
+    /// Square root.
+    #[must_use]
+    fn sqrt(self) -> Self;
+    /// Nearest whole number, ties to even.
+    #[must_use]
+    fn round(self) -> Self;
+    /// self x 2^power for whole powers in -126..=127.
+    #[must_use]
+    fn scale_by_power_of_two(self, power: Self) -> Self;
+    /// Swaps the two lanes of each pair: (1, 0, 3, 2, ...).
+    #[must_use]
+    fn swap_pairs(self) -> Self;
+    /// Negates the even lanes: (-0, 1, -2, 3, ...).
+    #[must_use]
+    fn negate_even(self) -> Self;
+    /// Sum of the lanes: ((0+8)+(4+12)) and so on, halving.
+    fn sum(self) -> f32;
+    /// Largest lane.
+    fn maximum(self) -> f32;
+}
+
+/// Defines a function that runs a generic kernel on the chosen instruction set.
+///
+/// `dispatch! { pub fn name(isa, a: &[f32], b: &mut [f32]) -> f32 = kernel; }` calls `kernel::<Avx512>(a, b)` and so on;
+/// `kernel` is `#[inline(always)] fn kernel<L: Lanes>(...)`.
+#[macro_export]
+macro_rules! dispatch {
+    ($(#[$meta:meta])* $visibility:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $output:ty)? = $kernel:ident;) => {
+        $(#[$meta])*
+        $visibility fn $name(isa: $crate::simd::Isa, $($argument: $type),*) $(-> $output)? {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                fn avx512($($argument: $type),*) $(-> $output)? {
+                    $kernel::<$crate::simd::Avx512>($($argument),*)
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($argument: $type),*) $(-> $output)? {
+                    $kernel::<$crate::simd::Avx2>($($argument),*)
+                }
+                match isa {
+                    // SAFETY: an Isa above Scalar only exists where the machine has been asked for these features.
+                    $crate::simd::Isa::Avx512 => return unsafe { avx512($($argument),*) },
+                    // SAFETY: as above.
+                    $crate::simd::Isa::Avx2 => return unsafe { avx2($($argument),*) },
+                    $crate::simd::Isa::Scalar => {}
+                }
+            }
+            let _ = isa;
+            $kernel::<$crate::simd::Scalar>($($argument),*)
+        }
+    };
+}
+
+/// Splits a length in whole vectors and a rest: calls `whole(start)` for each full group of sixteen, `rest(start)` once if any is left.
+#[inline(always)]
+pub fn for_each_group(len: usize, mut whole: impl FnMut(usize), rest: impl FnOnce(usize)) {
+    let full = len / LANES * LANES;
+    let mut start = 0;
+    while start < full {
+        whole(start);
+        start += LANES;
+    }
+    if full < len {
+        rest(full);
     }
 }

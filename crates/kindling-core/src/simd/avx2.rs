@@ -1,0 +1,134 @@
+//! Sixteen f32 in two ymm registers (AVX2 and FMA).
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "one reason holds for all: see the SAFETY note of the module"
+)]
+// SAFETY of every block below: the methods only run inside a function that `dispatch!` compiled for AVX2 and FMA and
+// called on a machine that has them; loads and stores stay inside the slice (its length is asserted first).
+
+use std::arch::x86_64::*;
+
+use super::{LANES, Lanes};
+
+/// Sixteen f32 in two 256-bit registers.
+#[derive(Debug, Clone, Copy)]
+pub struct Avx2(__m256, __m256);
+
+macro_rules! both {
+    ($intrinsic:ident, $a:expr $(, $other:expr)*) => {
+        unsafe { Self($intrinsic($a.0 $(, $other.0)*), $intrinsic($a.1 $(, $other.1)*)) }
+    };
+}
+
+impl Lanes for Avx2 {
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        unsafe { Self(_mm256_set1_ps(value), _mm256_set1_ps(value)) }
+    }
+    #[inline(always)]
+    fn load(source: &[f32]) -> Self {
+        assert!(source.len() >= LANES);
+        unsafe { Self(_mm256_loadu_ps(source.as_ptr()), _mm256_loadu_ps(source.as_ptr().add(8))) }
+    }
+    #[inline(always)]
+    fn load_partial(source: &[f32]) -> Self {
+        let mut lanes = [0.0f32; LANES];
+        let len = source.len().min(LANES);
+        lanes[..len].copy_from_slice(&source[..len]);
+        Self::load(&lanes)
+    }
+    #[inline(always)]
+    fn store(self, target: &mut [f32]) {
+        assert!(target.len() >= LANES);
+        unsafe {
+            _mm256_storeu_ps(target.as_mut_ptr(), self.0);
+            _mm256_storeu_ps(target.as_mut_ptr().add(8), self.1);
+        }
+    }
+    #[inline(always)]
+    fn store_partial(self, target: &mut [f32]) {
+        let mut lanes = [0.0f32; LANES];
+        self.store(&mut lanes);
+        let len = target.len().min(LANES);
+        target[..len].copy_from_slice(&lanes[..len]);
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        both!(_mm256_add_ps, self, other)
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        both!(_mm256_sub_ps, self, other)
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        both!(_mm256_mul_ps, self, other)
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        both!(_mm256_div_ps, self, other)
+    }
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        both!(_mm256_fmadd_ps, self, factor, addend)
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        both!(_mm256_max_ps, self, other)
+    }
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        both!(_mm256_min_ps, self, other)
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        both!(_mm256_sqrt_ps, self)
+    }
+    #[inline(always)]
+    fn round(self) -> Self {
+        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+        unsafe { Self(_mm256_round_ps::<NEAREST>(self.0), _mm256_round_ps::<NEAREST>(self.1)) }
+    }
+    #[inline(always)]
+    fn scale_by_power_of_two(self, power: Self) -> Self {
+        unsafe {
+            let bias = _mm256_set1_epi32(127);
+            let one = |x, p| {
+                let exponent = _mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(p), bias));
+                _mm256_mul_ps(x, _mm256_castsi256_ps(exponent))
+            };
+            Self(one(self.0, power.0), one(self.1, power.1))
+        }
+    }
+    #[inline(always)]
+    fn swap_pairs(self) -> Self {
+        unsafe {
+            Self(_mm256_permute_ps::<0b10_11_00_01>(self.0), _mm256_permute_ps::<0b10_11_00_01>(self.1))
+        }
+    }
+    #[inline(always)]
+    fn negate_even(self) -> Self {
+        unsafe {
+            let sign = _mm256_set_ps(0.0, -0.0, 0.0, -0.0, 0.0, -0.0, 0.0, -0.0);
+            Self(_mm256_xor_ps(self.0, sign), _mm256_xor_ps(self.1, sign))
+        }
+    }
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        unsafe {
+            let eight = _mm256_add_ps(self.0, self.1);
+            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
+    }
+    #[inline(always)]
+    fn maximum(self) -> f32 {
+        unsafe {
+            let eight = _mm256_max_ps(self.0, self.1);
+            let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
+    }
+}

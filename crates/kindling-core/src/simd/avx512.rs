@@ -1,0 +1,110 @@
+//! Sixteen f32 in one zmm register (AVX-512 F, BW, DQ, VL).
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "one reason holds for all: see the SAFETY note of the module"
+)]
+// SAFETY of every block below: the methods only run inside a function that `dispatch!` compiled for AVX-512 and called on
+// a machine that has it; loads and stores stay inside the slice (its length is asserted or becomes the mask).
+
+use std::arch::x86_64::*;
+
+use super::{LANES, Lanes};
+
+/// Sixteen f32 in one 512-bit register.
+#[derive(Debug, Clone, Copy)]
+pub struct Avx512(__m512);
+
+#[inline(always)]
+fn mask(len: usize) -> __mmask16 {
+    if len >= LANES { !0 } else { (1u16 << len) - 1 }
+}
+
+impl Lanes for Avx512 {
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        unsafe { Self(_mm512_set1_ps(value)) }
+    }
+    #[inline(always)]
+    fn load(source: &[f32]) -> Self {
+        assert!(source.len() >= LANES);
+        unsafe { Self(_mm512_loadu_ps(source.as_ptr())) }
+    }
+    #[inline(always)]
+    fn load_partial(source: &[f32]) -> Self {
+        unsafe { Self(_mm512_maskz_loadu_ps(mask(source.len()), source.as_ptr())) }
+    }
+    #[inline(always)]
+    fn store(self, target: &mut [f32]) {
+        assert!(target.len() >= LANES);
+        unsafe { _mm512_storeu_ps(target.as_mut_ptr(), self.0) }
+    }
+    #[inline(always)]
+    fn store_partial(self, target: &mut [f32]) {
+        unsafe { _mm512_mask_storeu_ps(target.as_mut_ptr(), mask(target.len()), self.0) }
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        unsafe { Self(_mm512_add_ps(self.0, other.0)) }
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        unsafe { Self(_mm512_sub_ps(self.0, other.0)) }
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        unsafe { Self(_mm512_mul_ps(self.0, other.0)) }
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        unsafe { Self(_mm512_div_ps(self.0, other.0)) }
+    }
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        unsafe { Self(_mm512_fmadd_ps(self.0, factor.0, addend.0)) }
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        unsafe { Self(_mm512_max_ps(self.0, other.0)) }
+    }
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        unsafe { Self(_mm512_min_ps(self.0, other.0)) }
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        unsafe { Self(_mm512_sqrt_ps(self.0)) }
+    }
+    #[inline(always)]
+    fn round(self) -> Self {
+        unsafe { Self(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0)) }
+    }
+    #[inline(always)]
+    fn scale_by_power_of_two(self, power: Self) -> Self {
+        unsafe { Self(_mm512_scalef_ps(self.0, power.0)) }
+    }
+    #[inline(always)]
+    fn swap_pairs(self) -> Self {
+        unsafe { Self(_mm512_permute_ps::<0b10_11_00_01>(self.0)) }
+    }
+    #[inline(always)]
+    fn negate_even(self) -> Self {
+        unsafe {
+            let sign = _mm512_castsi512_ps(_mm512_set1_epi64(0x0000_0000_8000_0000));
+            Self(_mm512_xor_ps(self.0, sign))
+        }
+    }
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        unsafe {
+            let high = _mm512_extractf32x8_ps::<1>(self.0);
+            let eight = _mm256_add_ps(_mm512_castps512_ps256(self.0), high);
+            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
+    }
+    #[inline(always)]
+    fn maximum(self) -> f32 {
+        unsafe { _mm512_reduce_max_ps(self.0) }
+    }
+}

@@ -1,0 +1,89 @@
+//! Vector exponential and sigmoid.
+//!
+//! exp: x = k ln 2 + r with |r| <= ln 2 / 2, a polynomial of degree 6 for e^r, then a scale by 2^k
+//! (Cody and Waite; coefficients as in Cephes' expf).
+
+use super::Lanes;
+
+/// e^x, within 2 units in the last place; 0 below -87.3 and capped at e^88.3 above (no infinity, NaN stays NaN on no path that matters).
+#[inline(always)]
+pub fn exp<L: Lanes>(x: L) -> L {
+    let clamped = x.min(L::splat(88.376_26)).max(L::splat(-87.336_54));
+    let k = clamped.mul(L::splat(std::f32::consts::LOG2_E)).round();
+    let r = k.mul_add(L::splat(-0.693_359_4), clamped);
+    let r = k.mul_add(L::splat(2.121_944_4e-4), r);
+    let mut p = L::splat(1.987_569_1e-4);
+    p = p.mul_add(r, L::splat(1.398_199_9e-3));
+    p = p.mul_add(r, L::splat(8.333_452e-3));
+    p = p.mul_add(r, L::splat(4.166_579_6e-2));
+    p = p.mul_add(r, L::splat(1.666_666_5e-1));
+    p = p.mul_add(r, L::splat(0.5));
+    let e = p.mul_add(r.mul(r), r).add(L::splat(1.0));
+    e.scale_by_power_of_two(k)
+}
+
+/// 1 / (1 + e^-x).
+#[inline(always)]
+pub fn sigmoid<L: Lanes>(x: L) -> L {
+    let one = L::splat(1.0);
+    one.div(one.add(exp(L::splat(0.0).sub(x))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::{Isa, LANES};
+
+    #[inline(always)]
+    fn exp_kernel<L: Lanes>(x: &[f32], out: &mut [f32]) {
+        exp(L::load(x)).store(out);
+    }
+    crate::dispatch! { fn exp_lanes(x: &[f32], out: &mut [f32]) = exp_kernel; }
+
+    #[test]
+    fn exp_is_within_two_units_in_the_last_place_on_every_instruction_set() {
+        for isa in Isa::available() {
+            let mut worst = 0.0f64;
+            for step in 0..20_000 {
+                let x: [f32; LANES] =
+                    std::array::from_fn(|i| -87.0 + (step * LANES + i) as f32 * (175.0 / 320_000.0));
+                let mut out = [0.0; LANES];
+                exp_lanes(isa, &x, &mut out);
+                for (x, y) in x.iter().zip(out) {
+                    let exact = f64::from(*x).exp();
+                    let unit = f64::from(f32::EPSILON) * 2f64.powi(exact.log2().floor() as i32);
+                    worst = worst.max((f64::from(y) - exact).abs() / unit);
+                }
+            }
+            assert!(worst <= 2.0, "{isa:?}: {worst}");
+        }
+    }
+
+    #[inline(always)]
+    fn partial_kernel<L: Lanes>(x: &[f32], out: &mut [f32]) -> (f32, f32, f32) {
+        let v = L::load_partial(x);
+        v.swap_pairs().negate_even().store_partial(out);
+        (v.sum(), v.maximum(), v.round().sum())
+    }
+    crate::dispatch! { fn partial(x: &[f32], out: &mut [f32]) -> (f32, f32, f32) = partial_kernel; }
+
+    #[test]
+    fn partial_loads_fill_with_zero_and_stores_stop_at_the_end() {
+        for isa in Isa::available() {
+            for len in 1..=LANES {
+                let x: Vec<f32> = (0..len).map(|i| i as f32 * 0.75 - 2.0).collect();
+                let mut out = vec![9.0; len];
+                let (sum, maximum, rounded) = partial(isa, &x, &mut out);
+                assert!((sum - x.iter().sum::<f32>()).abs() < 1e-5);
+                let padded = if len < LANES { x[len - 1].max(0.0) } else { x[len - 1] };
+                assert!((maximum - padded).abs() < 1e-6, "{isa:?} {len}");
+                assert!((rounded - x.iter().map(|v| v.round_ties_even()).sum::<f32>()).abs() < 1e-5);
+                for i in 0..len {
+                    let swapped = x.get(i ^ 1).copied().unwrap_or(0.0);
+                    let wanted = if i % 2 == 0 { -swapped } else { swapped };
+                    assert!((out[i] - wanted).abs() < 1e-6);
+                }
+            }
+        }
+    }
+}
