@@ -29,6 +29,7 @@ impl AlignedMemory {
         let layout = Self::layout(len);
         // SAFETY: the layout is not empty (at least one element).
         let memory = unsafe { std::alloc::alloc_zeroed(layout) };
+        #[expect(clippy::cast_ptr_alignment, reason = "the layout asks for 64 bytes")]
         let Some(pointer) = std::ptr::NonNull::new(memory.cast::<f32>()) else {
             std::alloc::handle_alloc_error(layout)
         };

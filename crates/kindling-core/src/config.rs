@@ -59,19 +59,19 @@ impl ModelConfig {
                 return fail(format!("{name} must be at least 1"));
             }
         }
-        if self.d_model % self.num_heads != 0 {
+        if !self.d_model.is_multiple_of(self.num_heads) {
             return fail(format!(
                 "d_model {} is not divisible by num_heads {}; choose a multiple",
                 self.d_model, self.num_heads
             ));
         }
-        if self.head_size() % 2 != 0 {
+        if !self.head_size().is_multiple_of(2) {
             return fail(format!(
                 "head size {} (d_model / num_heads) is odd; rotary positions need an even one",
                 self.head_size()
             ));
         }
-        if self.num_heads % self.num_kv_heads != 0 {
+        if !self.num_heads.is_multiple_of(self.num_kv_heads) {
             return fail(format!(
                 "num_heads {} is not divisible by num_kv_heads {}",
                 self.num_heads, self.num_kv_heads

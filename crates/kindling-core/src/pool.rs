@@ -1,25 +1,173 @@
 //! Threads owned by the engine.
 //!
 //! Work is cut in fixed pieces whose number and bounds never depend on the number of threads, so results do not either.
+//! A step of a small model hands out hundreds of jobs of a few microseconds; the workers therefore watch for the next job
+//! for a moment before they sleep, and a job that is over before a worker arrives does not wait for it.
 
-use std::sync::Arc;
+use std::any::Any;
+use std::cell::{Cell, UnsafeCell};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-/// A set of threads that run pieces of one job at a time. Cheap to clone.
-#[derive(Debug, Clone)]
+/// How often an idle worker looks for work before it sleeps: about fifty microseconds.
+const SPINS: u32 = 4_000;
+/// Value of `Shared::inside` while no job may be entered.
+const CLOSED: isize = -1;
+
+type Work<'a> = dyn Fn(usize) + Sync + 'a;
+
+thread_local! {
+    static INSIDE_A_PIECE: Cell<bool> = const { Cell::new(false) };
+}
+
+struct Shared {
+    /// The current job; valid while `inside` is not `CLOSED`.
+    work: UnsafeCell<Option<*const Work<'static>>>,
+    pieces: AtomicUsize,
+    next: AtomicUsize,
+    /// Workers inside the current job, or `CLOSED`.
+    inside: AtomicIsize,
+    sleepers: AtomicUsize,
+    asleep: Mutex<()>,
+    wake: Condvar,
+    shutdown: AtomicBool,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+// SAFETY: `work` is written only by the caller that holds `Owner::running`, while `inside` is CLOSED, and read only by
+// workers that have entered (inside > 0); the caller closes only at inside = 0. `Work` itself is Sync.
+unsafe impl Sync for Shared {}
+// SAFETY: as above; the pointer is never followed after `run` has returned.
+unsafe impl Send for Shared {}
+
+impl Shared {
+    fn has_work(&self) -> bool {
+        self.inside.load(Ordering::SeqCst) != CLOSED
+            && self.next.load(Ordering::Relaxed) < self.pieces.load(Ordering::Relaxed)
+    }
+
+    /// Enters the current job unless it is closed.
+    fn enter(&self) -> bool {
+        self.inside
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |inside| {
+                (inside != CLOSED).then(|| inside + 1)
+            })
+            .is_ok()
+    }
+
+    fn take_pieces(&self, work: &Work<'_>) {
+        INSIDE_A_PIECE.set(true);
+        let pieces = self.pieces.load(Ordering::Relaxed);
+        loop {
+            let piece = self.next.fetch_add(1, Ordering::Relaxed);
+            if piece >= pieces {
+                break;
+            }
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| work(piece))) {
+                self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
+            }
+        }
+        INSIDE_A_PIECE.set(false);
+    }
+
+    fn serve(&self) {
+        while !self.shutdown.load(Ordering::Acquire) {
+            if self.has_work() && self.enter() {
+                // SAFETY: entered, so the caller keeps the job alive until this worker leaves.
+                if let Some(work) = unsafe { *self.work.get() } {
+                    // SAFETY: as above.
+                    self.take_pieces(unsafe { &*work });
+                }
+                self.inside.fetch_sub(1, Ordering::AcqRel);
+                continue;
+            }
+            self.idle();
+        }
+    }
+
+    fn idle(&self) {
+        for _ in 0..SPINS {
+            if self.has_work() || self.shutdown.load(Ordering::Relaxed) {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+        let mut guard = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        while !self.has_work() && !self.shutdown.load(Ordering::Acquire) {
+            guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn wake_sleepers(&self) {
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            let _guard = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
+            self.wake.notify_all();
+        }
+    }
+}
+
+struct Owner {
+    shared: Arc<Shared>,
+    running: Mutex<()>,
+    workers: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.shared.shutdown.store(true, Ordering::SeqCst);
+        {
+            let _guard = self.shared.asleep.lock().unwrap_or_else(PoisonError::into_inner);
+            self.shared.wake.notify_all();
+        }
+        for worker in self.workers.drain(..) {
+            let _ = worker.join();
+        }
+    }
+}
+
+/// A set of threads that run the pieces of one job at a time. Cheap to clone.
+#[derive(Clone)]
 pub struct Pool {
     threads: usize,
-    inner: Arc<rayon::ThreadPool>,
+    owner: Arc<Owner>,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("threads", &self.threads).finish_non_exhaustive()
+    }
 }
 
 impl Pool {
-    /// A pool in which `threads` threads work, the caller's among them.
-    ///
-    /// # Panics
-    /// When the system refuses to start a thread.
+    /// A pool in which `threads` threads work, the caller's among them. Where the system refuses a thread, fewer work.
     pub fn new(threads: usize) -> Self {
-        let inner =
-            rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build().expect("threads start");
-        Self { threads: threads.max(1), inner: Arc::new(inner) }
+        let shared = Arc::new(Shared {
+            work: UnsafeCell::new(None),
+            pieces: AtomicUsize::new(0),
+            next: AtomicUsize::new(0),
+            inside: AtomicIsize::new(CLOSED),
+            sleepers: AtomicUsize::new(0),
+            asleep: Mutex::new(()),
+            wake: Condvar::new(),
+            shutdown: AtomicBool::new(false),
+            panic: Mutex::new(None),
+        });
+        let workers: Vec<_> = (1..threads)
+            .map_while(|index| {
+                let shared = Arc::clone(&shared);
+                std::thread::Builder::new()
+                    .name(format!("kindling-{index}"))
+                    .spawn(move || shared.serve())
+                    .ok()
+            })
+            .collect();
+        Self {
+            threads: workers.len() + 1,
+            owner: Arc::new(Owner { shared, running: Mutex::new(()), workers }),
+        }
     }
 
     /// Threads that work on a job.
@@ -28,17 +176,115 @@ impl Pool {
     }
 
     /// Runs `work(piece)` once for each piece in 0..pieces, in any order and on any thread, and returns when all are done.
+    ///
+    /// Called from inside a piece it runs inline; two threads that call it at once take turns. A panic of a piece is
+    /// carried to the caller once the other pieces are done.
     pub fn run(&self, pieces: usize, work: impl Fn(usize) + Sync) {
-        use rayon::prelude::*;
-        if pieces == 1 || self.threads == 1 {
+        if pieces <= 1 || self.threads == 1 || INSIDE_A_PIECE.get() {
             (0..pieces).for_each(work);
-        } else {
-            self.inner.install(|| (0..pieces).into_par_iter().with_max_len(1).for_each(&work));
+            return;
+        }
+        let guard = self.owner.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = &*self.owner.shared;
+        let work: &Work<'_> = &work;
+        #[expect(clippy::transmute_ptr_to_ptr, reason = "a cast cannot lengthen a trait object's lifetime")]
+        // SAFETY: only the lifetime is erased; no worker follows the pointer once `inside` is CLOSED again below.
+        let erased =
+            unsafe { std::mem::transmute::<*const Work<'_>, *const Work<'static>>(std::ptr::from_ref(work)) };
+        // SAFETY: `inside` is CLOSED (no reader) and `running` is held (no other writer).
+        unsafe { *shared.work.get() = Some(erased) };
+        shared.next.store(0, Ordering::Relaxed);
+        shared.pieces.store(pieces, Ordering::Relaxed);
+        shared.inside.store(0, Ordering::SeqCst);
+        shared.wake_sleepers();
+        shared.take_pieces(work);
+        Self::close(shared);
+        let payload = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(guard);
+        if let Some(payload) = payload {
+            resume_unwind(payload);
+        }
+    }
+
+    /// Waits until every worker has left the job and closes it.
+    fn close(shared: &Shared) {
+        let mut spins = 0u32;
+        while shared.inside.compare_exchange(0, CLOSED, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            spins += 1;
+            if spins < 100_000 {
+                std::hint::spin_loop();
+            } else {
+                std::thread::yield_now();
+            }
         }
     }
 }
 
-/// Cores the process may use (affinity and cgroup quota respected).
+/// Cores the process may use: on Linux the affinity mask and the cgroup's CPU quota are respected.
 pub fn available_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU32;
+
+    fn add_one(count: &AtomicU32) {
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[test]
+    fn every_piece_runs_exactly_once() {
+        for threads in [1, 2, 3, 8] {
+            let pool = Pool::new(threads);
+            for pieces in [0, 1, 2, 7, 100] {
+                let counts: Vec<AtomicU32> = (0..pieces).map(|_| AtomicU32::new(0)).collect();
+                for _ in 0..200 {
+                    pool.run(pieces, |piece| {
+                        counts[piece].fetch_add(1, Ordering::Relaxed);
+                    });
+                }
+                assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 200));
+            }
+        }
+    }
+
+    #[test]
+    fn a_job_inside_a_piece_runs_inline_and_callers_take_turns() {
+        let pool = Pool::new(3);
+        let total = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        pool.run(5, |_| pool.run(3, |_| add_one(&total)));
+                    }
+                });
+            }
+        });
+        assert_eq!(total.load(Ordering::Relaxed), 4 * 100 * 15);
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
+        let pool = Pool::new(2);
+        let outcome =
+            catch_unwind(AssertUnwindSafe(|| pool.run(10, |piece| assert!(piece != 7, "piece seven"))));
+        assert!(outcome.is_err());
+        let count = AtomicU32::new(0);
+        pool.run(10, |_| add_one(&count));
+        assert_eq!(count.load(Ordering::Relaxed), 10);
+    }
+
+    #[test]
+    fn workers_that_fell_asleep_wake_for_the_next_job() {
+        let pool = Pool::new(2);
+        for _ in 0..20 {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+            let count = AtomicU32::new(0);
+            pool.run(2, |_| add_one(&count));
+            assert_eq!(count.load(Ordering::Relaxed), 2);
+        }
+    }
 }
