@@ -73,7 +73,12 @@ interface Flat {
 
 function flatten(name: string, value: BatchArrays['x'], batchSize = 1): Flat {
   if (isRow(value)) {
-    if (!Number.isInteger(batchSize) || batchSize < 1 || value.length % batchSize !== 0 || value.length === 0) {
+    if (
+      !Number.isInteger(batchSize) ||
+      batchSize < 1 ||
+      value.length % batchSize !== 0 ||
+      value.length === 0
+    ) {
       throw new KindlingError(
         'ERR_SHAPE_MISMATCH',
         `batch: ${name} has ${value.length} tokens, which are not ${batchSize} rows of one length`,
@@ -91,7 +96,10 @@ function flatten(name: string, value: BatchArrays['x'], batchSize = 1): Flat {
     ids.set(int32(name, row), i * width)
   }
   if (ids.length > 0) return { ids, rows: rows.length }
-  throw new KindlingError('ERR_INVALID_ARGUMENT', `batch: ${name} must hold token ids, flat or a list of rows`)
+  throw new KindlingError(
+    'ERR_INVALID_ARGUMENT',
+    `batch: ${name} must hold token ids, flat or a list of rows`,
+  )
 }
 
 function isRow(value: unknown): value is TokenRow {

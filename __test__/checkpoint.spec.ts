@@ -1,0 +1,97 @@
+/** Checkpoints: whole, exact, and refused where they do not fit. */
+import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import test from 'ava'
+import { AdamW, Checkpoint, type Optimizer, Sgd, Transformer } from '../src'
+import { TINY, countingBatch, rejectsWith, temporaryFolder } from './helpers'
+
+async function train(model: Transformer, optimizer: Optimizer, steps: number): Promise<void> {
+  for (let step = 0; step < steps; step++) {
+    await model.forwardBackward(countingBatch())
+    await optimizer.clipGradNorm(1)
+    await optimizer.step({ lr: 1e-2 })
+  }
+}
+
+for (const [name, make] of [
+  ['AdamW', (model: Transformer): Optimizer => new AdamW(model)],
+  ['Sgd', (model: Transformer): Optimizer => new Sgd(model)],
+] as const) {
+  test(`${name} continues from a checkpoint bit for bit`, async (t) => {
+    const path = join(temporaryFolder(t), 'step-00000003')
+    const model = new Transformer(TINY)
+    const optimizer = make(model)
+    await train(model, optimizer, 3)
+    await Checkpoint.save(path, model, optimizer, 3)
+    await train(model, optimizer, 3)
+    const resumed = new Transformer({ ...TINY, seed: 9 })
+    const resumedOptimizer = make(resumed)
+    t.is(await Checkpoint.load(path, resumed, resumedOptimizer), 3)
+    await train(resumed, resumedOptimizer, 3)
+    t.deepEqual(await resumed.stateDict(), await model.stateDict())
+  })
+}
+
+test('a checkpoint is a folder of two safetensors files and the state, and is replaced as a whole', async (t) => {
+  const folder = temporaryFolder(t)
+  const path = join(folder, 'checkpoint')
+  const model = new Transformer(TINY)
+  const optimizer = new AdamW(model)
+  await Checkpoint.save(path, model, optimizer, 0)
+  await train(model, optimizer, 1)
+  await Checkpoint.save(path, model, optimizer, 1, { note: 'kept' })
+  t.deepEqual(readdirSync(path).sort(), ['model.safetensors', 'optimizer.safetensors', 'state.json'])
+  t.deepEqual(readdirSync(folder), ['checkpoint'])
+  const state = JSON.parse(readFileSync(join(path, 'state.json'), 'utf8')) as Record<string, unknown>
+  t.is(state['iteration'], 1)
+  t.is(typeof state['format_version'], 'number')
+  t.true(JSON.stringify(state).includes('kept'))
+})
+
+test('a checkpoint loads without an optimizer', async (t) => {
+  const path = join(temporaryFolder(t), 'checkpoint')
+  const model = new Transformer(TINY)
+  await Checkpoint.save(path, model, new AdamW(model), 7)
+  const other = new Transformer({ ...TINY, seed: 5 })
+  t.is(await Checkpoint.load(path, other), 7)
+  t.deepEqual(await other.stateDict(), await model.stateDict())
+})
+
+test('a checkpoint of another shape is refused, naming the tensors, and changes nothing', async (t) => {
+  const path = join(temporaryFolder(t), 'checkpoint')
+  const model = new Transformer(TINY)
+  await Checkpoint.save(path, model, new AdamW(model), 1)
+  const wider = new Transformer({ ...TINY, dFf: 32, numLayers: 3 })
+  const before = await wider.stateDict()
+  const message = await rejectsWith(t, 'ERR_CHECKPOINT_MISMATCH', () => Checkpoint.load(path, wider))
+  t.true(message.includes('transformer_blocks.0.Feed_Forward.linear_w1.linear_matrix'))
+  t.true(message.includes('transformer_blocks.2.final') || message.includes('transformer_blocks.2.'))
+  t.deepEqual(await wider.stateDict(), before)
+})
+
+test('a checkpoint that is damaged or not there is a coded error', async (t) => {
+  const path = join(temporaryFolder(t), 'checkpoint')
+  const model = new Transformer(TINY)
+  await rejectsWith(t, 'ERR_NOT_FOUND', () => Checkpoint.load(path, model))
+  await Checkpoint.save(path, model, new AdamW(model), 1)
+  const file = join(path, 'model.safetensors')
+  writeFileSync(file, readFileSync(file).subarray(0, 100))
+  await rejectsWith(t, 'ERR_INVALID_CHECKPOINT', () => Checkpoint.load(path, model))
+})
+
+test('saving where nothing can be written is a coded error and leaves nothing', async (t) => {
+  const folder = temporaryFolder(t)
+  writeFileSync(join(folder, 'file'), '')
+  const model = new Transformer(TINY)
+  const error = await t.throwsAsync(
+    Checkpoint.save(join(folder, 'file', 'checkpoint'), model, new AdamW(model), 1),
+  )
+  t.regex((error as { code?: string } | undefined)?.code ?? '', /^ERR_/)
+  t.false(existsSync(join(folder, 'file', 'checkpoint')))
+})
+
+test('an optimizer of another model is refused', async (t) => {
+  const path = join(temporaryFolder(t), 'checkpoint')
+  const [model, other] = [new Transformer(TINY), new Transformer(TINY)]
+  await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () => Checkpoint.save(path, model, new AdamW(other), 1))
+})

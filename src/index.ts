@@ -1,0 +1,32 @@
+/** The library's public names. */
+export { Batch, type BatchArrays, type TokenRow } from './batch'
+export { Checkpoint } from './checkpoint'
+export { KindlingError } from './errors'
+export {
+  END_OF_TEXT,
+  generate,
+  generateBatch,
+  type GenerateOptions,
+  type GenerateResult,
+  type StopReason,
+} from './generate'
+export { ops } from './ops'
+export {
+  AdamW,
+  Optimizer,
+  Sgd,
+  type AdamWGroup,
+  type AdamWOptions,
+  type SgdGroup,
+  type SgdOptions,
+} from './optimizer'
+export { cosineSchedule, type CosineScheduleOptions } from './schedule'
+export { TokenStore } from './token-store'
+export { Tokenizer } from './tokenizer'
+export {
+  Transformer,
+  type ForwardBackwardOptions,
+  type Tensor,
+  type TensorRecord,
+  type TransformerOptions,
+} from './transformer'

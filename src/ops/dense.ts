@@ -1,0 +1,122 @@
+/**
+ * Matrix products and the embedding, forward and backward.
+ * Legend: n rows (any leading dimensions, flattened), c d_model, v vocab. All arrays are row-major.
+ */
+import { call } from '../errors'
+import { native } from '../native'
+import { floats, optionalFloats, size, tokenIds } from './check'
+
+/** Sizes of a matrix product: (m, k) times (k, n) is (m, n). */
+export interface MatmulSizes {
+  m: number
+  k: number
+  n: number
+}
+
+const matmulSizes = (op: string, s: MatmulSizes): [number, number, number] => [
+  size(op, 'm', s.m),
+  size(op, 'k', s.k),
+  size(op, 'n', s.n),
+]
+
+/** Product of two matrices. */
+export const matmul = {
+  /** a (m, k), b (k, n) -> out (m, n) = a b. */
+  forward(args: MatmulSizes & { a: Float32Array; b: Float32Array }): { out: Float32Array } {
+    const op = 'matmul.forward'
+    const a = floats(op, 'a', args.a)
+    const b = floats(op, 'b', args.b)
+    const sizes = matmulSizes(op, args)
+    return { out: call(() => native.ops.matmulForward(a, b, ...sizes)) }
+  },
+  /** dout (m, n), a (m, k), b (k, n) -> da (m, k) = dout b^T, db (k, n) = a^T dout. */
+  backward(args: MatmulSizes & { dout: Float32Array; a: Float32Array; b: Float32Array }): {
+    da: Float32Array
+    db: Float32Array
+  } {
+    const op = 'matmul.backward'
+    const dout = floats(op, 'dout', args.dout)
+    const a = floats(op, 'a', args.a)
+    const b = floats(op, 'b', args.b)
+    const sizes = matmulSizes(op, args)
+    const [da, db] = call(() => native.ops.matmulBackward(dout, a, b, ...sizes))
+    return { da, db }
+  },
+}
+
+/** Sizes of a linear layer. */
+export interface LinearSizes {
+  /** Rows of x: all leading dimensions multiplied. */
+  rows: number
+  /** Columns of x. */
+  inputs: number
+  /** Columns of the result. */
+  outputs: number
+}
+
+const linearSizes = (op: string, s: LinearSizes): [number, number, number] => [
+  size(op, 'rows', s.rows),
+  size(op, 'inputs', s.inputs),
+  size(op, 'outputs', s.outputs),
+]
+
+/** A linear layer; the weight is [inputs, outputs], as the checkpoint files hold it. */
+export const linear = {
+  /** x (rows, inputs), weight (inputs, outputs), bias (outputs) -> out (rows, outputs) = x weight + bias. */
+  forward(args: LinearSizes & { x: Float32Array; weight: Float32Array; bias?: Float32Array }): {
+    out: Float32Array
+  } {
+    const op = 'linear.forward'
+    const x = floats(op, 'x', args.x)
+    const weight = floats(op, 'weight', args.weight)
+    const bias = optionalFloats(op, 'bias', args.bias)
+    const sizes = linearSizes(op, args)
+    return { out: call(() => native.ops.linearForward(x, weight, ...sizes, bias)) }
+  },
+  /** dout (rows, outputs) -> dx (rows, inputs), dweight (inputs, outputs), dbias (outputs): the column sums of dout. */
+  backward(args: LinearSizes & { dout: Float32Array; x: Float32Array; weight: Float32Array }): {
+    dx: Float32Array
+    dweight: Float32Array
+    dbias: Float32Array
+  } {
+    const op = 'linear.backward'
+    const dout = floats(op, 'dout', args.dout)
+    const x = floats(op, 'x', args.x)
+    const weight = floats(op, 'weight', args.weight)
+    const sizes = linearSizes(op, args)
+    const [dx, dweight, dbias] = call(() => native.ops.linearBackward(dout, x, weight, ...sizes))
+    return { dx, dweight, dbias }
+  },
+}
+
+/** Sizes of an embedding. */
+export interface EmbeddingSizes {
+  vocabSize: number
+  dModel: number
+}
+
+/** Rows of a table, picked by token id. An id outside the vocabulary is `ERR_TOKEN_OUT_OF_RANGE`. */
+export const embedding = {
+  /** ids (n), weight (vocabSize, dModel) -> out (n, dModel). */
+  forward(args: EmbeddingSizes & { ids: Uint32Array | Int32Array; weight: Float32Array }): {
+    out: Float32Array
+  } {
+    const op = 'embedding.forward'
+    const ids = tokenIds(op, 'ids', args.ids)
+    const weight = floats(op, 'weight', args.weight)
+    const vocabSize = size(op, 'vocabSize', args.vocabSize)
+    const dModel = size(op, 'dModel', args.dModel)
+    return { out: call(() => native.ops.embeddingForward(ids, weight, vocabSize, dModel)) }
+  },
+  /** dout (n, dModel), ids (n) -> dweight (vocabSize, dModel): each row the sum over its id's places. */
+  backward(args: EmbeddingSizes & { dout: Float32Array; ids: Uint32Array | Int32Array }): {
+    dweight: Float32Array
+  } {
+    const op = 'embedding.backward'
+    const dout = floats(op, 'dout', args.dout)
+    const ids = tokenIds(op, 'ids', args.ids)
+    const vocabSize = size(op, 'vocabSize', args.vocabSize)
+    const dModel = size(op, 'dModel', args.dModel)
+    return { dweight: call(() => native.ops.embeddingBackward(dout, ids, vocabSize, dModel)) }
+  },
+}
