@@ -37,7 +37,10 @@ function stagePlatform() {
 
 /** The path of the tarball of the package in `folder`. */
 function pack(folder) {
-  const printed = execFileSync('npm', ['pack', '--json', '--pack-destination', out], { cwd: folder, encoding: 'utf8' })
+  const printed = execFileSync('npm', ['pack', '--json', '--pack-destination', out], {
+    cwd: folder,
+    encoding: 'utf8',
+  })
   return path.join(out, JSON.parse(printed)[0].filename)
 }
 

@@ -15,13 +15,20 @@ const project = fs.mkdtempSync(path.join(os.tmpdir(), 'kindling-package-'))
 /** The folders of PATH that hold no Rust tool, and node's own. */
 function pathWithoutRust() {
   const folders = (process.env.PATH ?? '').split(path.delimiter)
-  const clean = folders.filter((folder) => !['cargo', 'rustc'].some((tool) => fs.existsSync(path.join(folder, tool))))
+  const clean = folders.filter(
+    (folder) => !['cargo', 'rustc'].some((tool) => fs.existsSync(path.join(folder, tool))),
+  )
   return [path.dirname(process.execPath), ...clean].join(path.delimiter)
 }
 
 function run(command, args) {
   const env = { ...process.env, PATH: pathWithoutRust(), CARGO_HOME: '', RUSTUP_HOME: '' }
-  return execFileSync(command, args, { cwd: project, env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
+  return execFileSync(command, args, {
+    cwd: project,
+    env,
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
 }
 
 const PROGRAM = `
@@ -59,8 +66,15 @@ function checks() {
     'program.ts': `import { ${NAMES} } from 'kindling'\n${typed}`,
     'tsconfig.json': JSON.stringify({
       compilerOptions: {
-        target: 'ES2022', lib: ['ES2023'], module: 'node16', strict: true, noUncheckedIndexedAccess: true,
-        skipLibCheck: false, types: ['node'], typeRoots: [path.join(root, 'node_modules', '@types')], outDir: 'built',
+        target: 'ES2022',
+        lib: ['ES2023'],
+        module: 'node16',
+        strict: true,
+        noUncheckedIndexedAccess: true,
+        skipLibCheck: false,
+        types: ['node'],
+        typeRoots: [path.join(root, 'node_modules', '@types')],
+        outDir: 'built',
       },
       include: ['program.ts'],
     }),
@@ -90,7 +104,10 @@ function checks() {
 }
 
 function main() {
-  const tarballs = fs.readdirSync(packages).filter((name) => name.endsWith('.tgz')).map((name) => path.join(packages, name))
+  const tarballs = fs
+    .readdirSync(packages)
+    .filter((name) => name.endsWith('.tgz'))
+    .map((name) => path.join(packages, name))
   fs.writeFileSync(path.join(project, 'package.json'), '{ "name": "project", "private": true }\n')
   run('npm', ['install', '--no-audit', '--no-fund', '--prefer-offline', ...tarballs])
   let failed = 0

@@ -5,6 +5,7 @@
  * In this order: repetition penalty, temperature, top-k, softmax, top-p, draw.
  */
 import { randomInt } from 'node:crypto'
+import { TextDecoder } from 'node:util'
 import { KindlingError, call, cancelled, settle } from './errors'
 import { native } from './native'
 import { StopWatch } from './stop-strings'
