@@ -1,6 +1,6 @@
 /**
  * Installs the packed packages into an empty project, and trains and generates there with no Rust on PATH: from
- * CommonJS, ESM and TypeScript, and by `npx kindling`. Prints a line a check and exits with 1 if one fails.
+ * CommonJS, ESM and TypeScript, and by `npx kindling`. Prints a line a check, and `N passed, N failed` at the end.
  * Usage: npm run package-test (builds and packs first).
  */
 const { execFileSync } = require('node:child_process')
@@ -110,18 +110,20 @@ function main() {
     .map((name) => path.join(packages, name))
   fs.writeFileSync(path.join(project, 'package.json'), '{ "name": "project", "private": true }\n')
   run('npm', ['install', '--no-audit', '--no-fund', '--prefer-offline', ...tarballs])
-  let failed = 0
+  const counts = { passed: 0, failed: 0 }
   for (const [claim, check] of checks()) {
     try {
       check()
+      counts.passed++
       process.stdout.write(`ok ${claim}\n`)
     } catch (error) {
-      failed++
+      counts.failed++
       process.stdout.write(`not ok ${claim}\n${error.stdout ?? ''}${error.stderr ?? error.stack}\n`)
     }
   }
   fs.rmSync(project, { recursive: true, force: true })
-  process.exitCode = failed > 0 ? 1 : 0
+  process.stdout.write(`${counts.passed} passed, ${counts.failed} failed\n`)
+  process.exitCode = counts.failed > 0 ? 1 : 0
 }
 
 main()
