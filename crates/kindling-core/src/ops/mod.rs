@@ -1,1 +1,54 @@
-//! To be filled by its own commits.
+//! The tensor ops of the model, a folder each: `mod.rs` (shapes, formula, checks, dispatch), `reference.rs` (plain f64
+//! loops, the tests' oracle), `cpu.rs`.
+//!
+//! | op | forward | saved for backward |
+//! |---|---|---|
+//! | `embedding` | ids (n), weight (v, c) -> (n, c) | ids |
+//! | `rms_norm` | x (n, c), weight (c) -> (n, c), with or without a residual added first | x, rstd (n) |
+//! | `linear` | x (n, i), weight (o, i), bias (o) -> (n, o) | x |
+//! | `rope` | in place over the heads of (n, width) | nothing |
+//! | `attention` | qkv (n, (nh + 2 nkv) hs) -> (n, nh hs) | qkv, out, lse (b, nh, t) |
+//! | `swiglu` | (n, 2 f) -> (n, f) | its input |
+//! | `silu`, `softmax`, `log_softmax`, `matmul` | for use by themselves | input or output |
+//! | `cross_entropy` | logits (n, v), targets (n) -> mean loss | logits, lse (n) |
+//! | `output_loss` | x (n, c), weight (v, c), targets (n) -> loss; logits never whole | nothing: it is one pass |
+//! | `grad_norm`, `adamw`, `sgd` | over flat parameters | - |
+//!
+//! b batch, t positions, c `d_model`, nh heads, nkv key/value heads, hs head size, f `d_ff`, v vocabulary, n = b t rows.
+//! Gradient rule of every backward: gradients of activations are overwritten, gradients of parameters are added to.
+
+pub mod embedding;
+pub mod linear;
+pub mod matmul;
+mod pieces;
+pub mod rms_norm;
+pub mod rope;
+pub mod silu;
+pub mod swiglu;
+
+pub use pieces::{Disjoint, Pieces, with_scratch};
+
+use crate::{Error, Result};
+
+/// Says whether a buffer has the size its shape asks for.
+///
+/// # Errors
+/// `ERR_SHAPE_MISMATCH` naming the op and the buffer.
+pub fn check(op: &'static str, what: &'static str, expected: usize, actual: usize) -> Result<()> {
+    if expected == actual { Ok(()) } else { Err(Error::ShapeMismatch { op, what, expected, actual }) }
+}
+
+/// Says whether every id is inside the vocabulary.
+///
+/// # Errors
+/// `ERR_TOKEN_OUT_OF_RANGE` naming the first that is not.
+pub fn check_ids(ids: &[u32], vocab_size: usize) -> Result<()> {
+    match ids.iter().position(|&id| id as usize >= vocab_size) {
+        None => Ok(()),
+        Some(position) => Err(Error::TokenOutOfRange {
+            id: i64::from(ids[position]),
+            position: position as u64,
+            vocab_size,
+        }),
+    }
+}

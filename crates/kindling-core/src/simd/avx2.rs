@@ -32,6 +32,9 @@ impl Lanes for Avx2 {
     }
     #[inline(always)]
     fn load_partial(source: &[f32]) -> Self {
+        if source.len() >= LANES {
+            return Self::load(source);
+        }
         let mut lanes = [0.0f32; LANES];
         let len = source.len().min(LANES);
         lanes[..len].copy_from_slice(&source[..len]);
@@ -47,6 +50,9 @@ impl Lanes for Avx2 {
     }
     #[inline(always)]
     fn store_partial(self, target: &mut [f32]) {
+        if target.len() >= LANES {
+            return self.store(target);
+        }
         let mut lanes = [0.0f32; LANES];
         self.store(&mut lanes);
         let len = target.len().min(LANES);

@@ -166,17 +166,3 @@ macro_rules! dispatch {
         }
     };
 }
-
-/// Splits a length in whole vectors and a rest: calls `whole(start)` for each full group of sixteen, `rest(start)` once if any is left.
-#[inline(always)]
-pub fn for_each_group(len: usize, mut whole: impl FnMut(usize), rest: impl FnOnce(usize)) {
-    let full = len / LANES * LANES;
-    let mut start = 0;
-    while start < full {
-        whole(start);
-        start += LANES;
-    }
-    if full < len {
-        rest(full);
-    }
-}

@@ -24,6 +24,9 @@ impl Lanes for Scalar {
     }
     #[inline(always)]
     fn load_partial(source: &[f32]) -> Self {
+        if source.len() >= LANES {
+            return Self::load(source);
+        }
         Self(std::array::from_fn(|i| source.get(i).copied().unwrap_or(0.0)))
     }
     #[inline(always)]
@@ -32,6 +35,9 @@ impl Lanes for Scalar {
     }
     #[inline(always)]
     fn store_partial(self, target: &mut [f32]) {
+        if target.len() >= LANES {
+            return self.store(target);
+        }
         let len = target.len().min(LANES);
         target[..len].copy_from_slice(&self.0[..len]);
     }

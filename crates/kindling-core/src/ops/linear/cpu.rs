@@ -1,0 +1,130 @@
+//! CPU half: products by the `gemm` crate, which chooses its own instruction set at run time, one call a fixed piece.
+//!
+//! Each piece packs the other operand again, so pieces are few and large.
+
+use super::Shape;
+use crate::device::Cpu;
+use crate::ops::matmul::gemm::{Matrix, MatrixMut, gemm};
+use crate::ops::{Disjoint, Pieces};
+use crate::simd::{LANES, Lanes};
+
+/// Rows of a piece below which a product is cut over its outputs instead.
+const FEW_ROWS: usize = 32;
+const PIECES: usize = 16;
+
+pub(super) fn forward(cpu: &Cpu, out: &mut [f32], x: &[f32], weight: &[f32], bias: Option<&[f32]>, s: Shape) {
+    let out = Disjoint::new(out);
+    if s.rows < FEW_ROWS {
+        let pieces = Pieces::at_most(s.outputs, (1 << 16) / s.inputs.max(1) + 1, PIECES);
+        cpu.pool.run(pieces.count, |piece| {
+            let outputs = pieces.range(piece);
+            let weight = &weight[outputs.start * s.inputs..outputs.end * s.inputs];
+            for row in 0..s.rows {
+                let base = row * s.outputs;
+                // SAFETY: pieces write disjoint outputs of each row.
+                let out = unsafe { out.part(base + outputs.start..base + outputs.end) };
+                matrix_vector(cpu.isa, out, &x[row * s.inputs..(row + 1) * s.inputs], weight);
+                if let Some(bias) = bias {
+                    out.iter_mut().zip(&bias[outputs.clone()]).for_each(|(o, b)| *o += b);
+                }
+            }
+        });
+        return;
+    }
+    let pieces = Pieces::at_most(s.rows, FEW_ROWS, PIECES);
+    cpu.pool.run(pieces.count, |piece| {
+        let rows = pieces.range(piece);
+        // SAFETY: pieces write disjoint rows.
+        let out = unsafe { out.part(rows.start * s.outputs..rows.end * s.outputs) };
+        let x = &x[rows.start * s.inputs..rows.end * s.inputs];
+        let accumulate = bias.is_some();
+        if let Some(bias) = bias {
+            out.chunks_exact_mut(s.outputs).for_each(|row| row.copy_from_slice(bias));
+        }
+        gemm(
+            MatrixMut::rows(out, rows.len(), s.outputs),
+            Matrix::rows(x, rows.len(), s.inputs),
+            Matrix::rows(weight, s.outputs, s.inputs).transposed(),
+            accumulate,
+        );
+    });
+}
+
+pub(super) fn backward_input(
+    cpu: &Cpu,
+    dx: &mut [f32],
+    dout: &[f32],
+    weight: &[f32],
+    s: Shape,
+    accumulate: bool,
+) {
+    let pieces = Pieces::at_most(s.rows, FEW_ROWS, PIECES);
+    let dx = Disjoint::new(dx);
+    cpu.pool.run(pieces.count, |piece| {
+        let rows = pieces.range(piece);
+        // SAFETY: pieces write disjoint rows.
+        let dx = unsafe { dx.part(rows.start * s.inputs..rows.end * s.inputs) };
+        gemm(
+            MatrixMut::rows(dx, rows.len(), s.inputs),
+            Matrix::rows(&dout[rows.start * s.outputs..rows.end * s.outputs], rows.len(), s.outputs),
+            Matrix::rows(weight, s.outputs, s.inputs),
+            accumulate,
+        );
+    });
+}
+
+pub(super) fn backward_weight(cpu: &Cpu, dweight: &mut [f32], dout: &[f32], x: &[f32], s: Shape) {
+    let pieces = Pieces::at_most(s.outputs, 32, PIECES / 2);
+    let dweight = Disjoint::new(dweight);
+    cpu.pool.run(pieces.count, |piece| {
+        let outputs = pieces.range(piece);
+        // SAFETY: pieces write disjoint rows of the matrix.
+        let dweight = unsafe { dweight.part(outputs.start * s.inputs..outputs.end * s.inputs) };
+        gemm(
+            MatrixMut::rows(dweight, outputs.len(), s.inputs),
+            Matrix::rows(dout, s.rows, s.outputs).columns(outputs).transposed(),
+            Matrix::rows(x, s.rows, s.inputs),
+            true,
+        );
+    });
+}
+
+pub(super) fn backward_bias(cpu: &Cpu, dbias: &mut [f32], dout: &[f32], s: Shape) {
+    let pieces = Pieces::new(s.outputs, 64);
+    let dbias = Disjoint::new(dbias);
+    cpu.pool.run(pieces.count, |piece| {
+        let outputs = pieces.range(piece);
+        // SAFETY: pieces write disjoint outputs.
+        let dbias = unsafe { dbias.part(outputs.clone()) };
+        for row in dout.chunks_exact(s.outputs) {
+            dbias.iter_mut().zip(&row[outputs.clone()]).for_each(|(b, d)| *b += d);
+        }
+    });
+}
+
+crate::dispatch! {
+    /// out[o] = x . weight[o]: each weight is read once.
+    fn matrix_vector(out: &mut [f32], x: &[f32], weight: &[f32]) = matrix_vector_lanes;
+}
+
+#[inline(always)]
+fn matrix_vector_lanes<L: Lanes>(out: &mut [f32], x: &[f32], weight: &[f32]) {
+    let inputs = x.len();
+    for (out, row) in out.iter_mut().zip(weight.chunks_exact(inputs)) {
+        let mut sums = [L::splat(0.0); 4];
+        let mut start = 0;
+        while start + 4 * LANES <= inputs {
+            for (lane, sum) in sums.iter_mut().enumerate() {
+                let at = start + lane * LANES;
+                *sum = L::load(&x[at..]).mul_add(L::load(&row[at..]), *sum);
+            }
+            start += 4 * LANES;
+        }
+        while start < inputs {
+            let end = (start + LANES).min(inputs);
+            sums[0] = L::load_partial(&x[start..end]).mul_add(L::load_partial(&row[start..end]), sums[0]);
+            start = end;
+        }
+        *out = sums[0].add(sums[1]).add(sums[2].add(sums[3])).sum();
+    }
+}

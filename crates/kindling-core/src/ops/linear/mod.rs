@@ -1,0 +1,89 @@
+//! Linear layer. out = x W^T + bias.
+//!
+//! x: (rows, inputs); weight: (outputs, inputs); bias: (outputs); out, dout: (rows, outputs).
+//! dx = dout W; dweight += dout^T x; dbias += column sums of dout.
+//!
+//! The matrix is held as (outputs, inputs), the transpose of a file's `linear_matrix`: matrices that are applied together
+//! (q, k, v; w1, w3) are then one matrix of stacked rows, and every named one is a contiguous run of memory.
+
+mod cpu;
+pub mod reference;
+
+use crate::Result;
+use crate::buffer::{In, Out};
+use crate::device::Device;
+use crate::ops::check;
+
+/// Sizes of a linear layer.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// Rows of x and out.
+    pub rows: usize,
+    /// Columns of x.
+    pub inputs: usize,
+    /// Columns of out.
+    pub outputs: usize,
+}
+
+/// out = x W^T + bias.
+///
+/// # Errors
+/// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
+pub fn forward(dev: &Device, out: Out, x: In, weight: In, bias: Option<In>, s: Shape) -> Result<()> {
+    const OP: &str = "linear::forward";
+    check(OP, "x", s.rows * s.inputs, x.len())?;
+    check(OP, "weight", s.outputs * s.inputs, weight.len())?;
+    check(OP, "out", s.rows * s.outputs, out.len())?;
+    if let Some(bias) = bias {
+        check(OP, "bias", s.outputs, bias.len())?;
+    }
+    match dev {
+        Device::Cpu(cpu) => cpu::forward(cpu, out.cpu(), x.cpu(), weight.cpu(), bias.map(In::cpu), s),
+    }
+    Ok(())
+}
+
+/// dx = dout W, or dx += dout W where `accumulate`.
+///
+/// # Errors
+/// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
+pub fn backward_input(dev: &Device, dx: Out, dout: In, weight: In, s: Shape, accumulate: bool) -> Result<()> {
+    const OP: &str = "linear::backward_input";
+    check(OP, "dx", s.rows * s.inputs, dx.len())?;
+    check(OP, "weight", s.outputs * s.inputs, weight.len())?;
+    check(OP, "dout", s.rows * s.outputs, dout.len())?;
+    match dev {
+        Device::Cpu(cpu) => cpu::backward_input(cpu, dx.cpu(), dout.cpu(), weight.cpu(), s, accumulate),
+    }
+    Ok(())
+}
+
+/// dweight += dout^T x; dbias += column sums of dout.
+///
+/// # Errors
+/// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
+pub fn backward_weight(
+    dev: &Device,
+    dweight: Out,
+    dbias: Option<Out>,
+    dout: In,
+    x: In,
+    s: Shape,
+) -> Result<()> {
+    const OP: &str = "linear::backward_weight";
+    check(OP, "dweight", s.outputs * s.inputs, dweight.len())?;
+    check(OP, "x", s.rows * s.inputs, x.len())?;
+    check(OP, "dout", s.rows * s.outputs, dout.len())?;
+    if let Some(dbias) = &dbias {
+        check(OP, "dbias", s.outputs, dbias.len())?;
+    }
+    match dev {
+        Device::Cpu(cpu) => {
+            cpu::backward_weight(cpu, dweight.cpu(), dout.cpu(), x.cpu(), s);
+            if let Some(dbias) = dbias {
+                cpu::backward_bias(cpu, dbias.cpu(), dout.cpu(), s);
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! CPU half: one pass over each row while it is in the first cache.
+
+use super::Shape;
+use crate::device::Cpu;
+use crate::ops::{Disjoint, Pieces, with_scratch};
+use crate::simd::{LANES, Lanes};
+
+/// Pieces of the backward pass: each keeps its own partial dweight.
+const BACKWARD_PIECES: usize = 16;
+
+pub(super) fn forward(
+    cpu: &Cpu,
+    out: &mut [f32],
+    sum: Option<&mut [f32]>,
+    rstd: &mut [f32],
+    x: &[f32],
+    residual: Option<&[f32]>,
+    weight: &[f32],
+    s: Shape,
+) {
+    let pieces = Pieces::of_rows(s.rows, s.width);
+    let (out, rstd, sum) = (Disjoint::new(out), Disjoint::new(rstd), sum.map(Disjoint::new));
+    cpu.pool.run(pieces.count, |piece| {
+        let rows = pieces.range(piece);
+        let elements = rows.start * s.width..rows.end * s.width;
+        // SAFETY: pieces write disjoint rows.
+        let (out, rstd) = unsafe { (out.part(elements.clone()), rstd.part(rows.clone())) };
+        match (&sum, residual) {
+            (Some(sum), Some(residual)) => {
+                // SAFETY: as above.
+                let sum = unsafe { sum.part(elements.clone()) };
+                add(cpu.isa, sum, &x[elements.clone()], &residual[elements]);
+                rows_forward(cpu.isa, out, rstd, sum, weight, s);
+            }
+            _ => rows_forward(cpu.isa, out, rstd, &x[elements], weight, s),
+        }
+    });
+}
+
+pub(super) fn backward(
+    cpu: &Cpu,
+    dx: &mut [f32],
+    dweight: &mut [f32],
+    dout: &[f32],
+    dresidual: Option<&[f32]>,
+    x: &[f32],
+    weight: &[f32],
+    rstd: &[f32],
+    s: Shape,
+) {
+    let pieces = Pieces::at_most(s.rows, (8 * 1024usize).div_ceil(s.width), BACKWARD_PIECES);
+    let dx = Disjoint::new(dx);
+    with_scratch(pieces.count * s.width, |partial| {
+        let parts = Disjoint::new(&mut *partial);
+        cpu.pool.run(pieces.count, |piece| {
+            let rows = pieces.range(piece);
+            let elements = rows.start * s.width..rows.end * s.width;
+            // SAFETY: pieces write disjoint rows, and each its own partial sums.
+            let (dx, dweight) =
+                unsafe { (dx.part(elements.clone()), parts.part(piece * s.width..(piece + 1) * s.width)) };
+            let dresidual = dresidual.map_or(&[][..], |d| &d[elements.clone()]);
+            rows_backward(
+                cpu.isa,
+                dx,
+                dweight,
+                &dout[elements.clone()],
+                dresidual,
+                &x[elements],
+                weight,
+                &rstd[rows],
+            );
+        });
+        for partial in partial.chunks_exact(s.width) {
+            dweight.iter_mut().zip(partial).for_each(|(w, p)| *w += p);
+        }
+    });
+}
+
+crate::dispatch! { fn add(out: &mut [f32], a: &[f32], b: &[f32]) = add_lanes; }
+crate::dispatch! {
+    fn rows_forward(out: &mut [f32], rstd: &mut [f32], x: &[f32], weight: &[f32], s: Shape) = rows_forward_lanes;
+}
+crate::dispatch! {
+    fn rows_backward(
+        dx: &mut [f32],
+        dweight: &mut [f32],
+        dout: &[f32],
+        dresidual: &[f32],
+        x: &[f32],
+        weight: &[f32],
+        rstd: &[f32],
+    ) = rows_backward_lanes;
+}
+
+#[inline(always)]
+fn add_lanes<L: Lanes>(out: &mut [f32], a: &[f32], b: &[f32]) {
+    let mut at = 0;
+    while at < out.len() {
+        let end = (at + LANES).min(out.len());
+        L::load_partial(&a[at..end]).add(L::load_partial(&b[at..end])).store_partial(&mut out[at..end]);
+        at = end;
+    }
+}
+
+#[inline(always)]
+fn rows_forward_lanes<L: Lanes>(out: &mut [f32], rstd: &mut [f32], x: &[f32], weight: &[f32], s: Shape) {
+    for ((out, x), rstd) in out.chunks_exact_mut(s.width).zip(x.chunks_exact(s.width)).zip(rstd) {
+        let mut squares = L::splat(0.0);
+        let mut at = 0;
+        while at < s.width {
+            let end = (at + LANES).min(s.width);
+            let v = L::load_partial(&x[at..end]);
+            squares = v.mul_add(v, squares);
+            at = end;
+        }
+        *rstd = 1.0 / (squares.sum() / s.width as f32 + s.eps).sqrt();
+        let scale = L::splat(*rstd);
+        let mut at = 0;
+        while at < s.width {
+            let end = (at + LANES).min(s.width);
+            let v = L::load_partial(&x[at..end]).mul(scale);
+            v.mul(L::load_partial(&weight[at..end])).store_partial(&mut out[at..end]);
+            at = end;
+        }
+    }
+}
+
+#[inline(always)]
+fn rows_backward_lanes<L: Lanes>(
+    dx: &mut [f32],
+    dweight: &mut [f32],
+    dout: &[f32],
+    dresidual: &[f32],
+    x: &[f32],
+    weight: &[f32],
+    rstd: &[f32],
+) {
+    let width = weight.len();
+    for (row, &rstd) in rstd.iter().enumerate() {
+        let range = row * width..(row + 1) * width;
+        let (dx, dout, x) = (&mut dx[range.clone()], &dout[range.clone()], &x[range.clone()]);
+        let dresidual = if dresidual.is_empty() { dresidual } else { &dresidual[range] };
+        let mut dot = L::splat(0.0);
+        let scale = L::splat(rstd);
+        let mut at = 0;
+        while at < width {
+            let end = (at + LANES).min(width);
+            let (d, v) = (L::load_partial(&dout[at..end]), L::load_partial(&x[at..end]));
+            dot = d.mul(L::load_partial(&weight[at..end])).mul_add(v, dot);
+            d.mul(v).mul_add(scale, L::load_partial(&dweight[at..end])).store_partial(&mut dweight[at..end]);
+            at = end;
+        }
+        let correction = L::splat(-rstd * rstd * rstd * dot.sum() / width as f32);
+        let mut at = 0;
+        while at < width {
+            let end = (at + LANES).min(width);
+            let d = L::load_partial(&dout[at..end]).mul(L::load_partial(&weight[at..end]));
+            let mut g = L::load_partial(&x[at..end]).mul_add(correction, d.mul(scale));
+            if !dresidual.is_empty() {
+                g = g.add(L::load_partial(&dresidual[at..end]));
+            }
+            g.store_partial(&mut dx[at..end]);
+            at = end;
+        }
+    }
+}

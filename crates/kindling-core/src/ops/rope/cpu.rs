@@ -1,0 +1,48 @@
+//! CPU half: x cos + swapped x (-sin, sin), a head at a time.
+
+use super::Shape;
+use crate::device::Cpu;
+use crate::ops::{Disjoint, Pieces};
+use crate::simd::{LANES, Lanes};
+
+pub(super) fn rotate(cpu: &Cpu, x: &mut [f32], cos: &[f32], sin: &[f32], s: Shape, direction: f32) {
+    let pieces = Pieces::of_rows(s.rows, s.row_width);
+    let x = Disjoint::new(x);
+    cpu.pool.run(pieces.count, |piece| {
+        let rows = pieces.range(piece);
+        // SAFETY: pieces write disjoint rows.
+        let x = unsafe { x.part(rows.start * s.row_width..rows.end * s.row_width) };
+        rotate_rows(cpu.isa, x, cos, sin, rows.start, s, direction);
+    });
+}
+
+crate::dispatch! {
+    fn rotate_rows(x: &mut [f32], cos: &[f32], sin: &[f32], first_row: usize, s: Shape, direction: f32) = rotate_lanes;
+}
+
+#[inline(always)]
+fn rotate_lanes<L: Lanes>(
+    x: &mut [f32],
+    cos: &[f32],
+    sin: &[f32],
+    first_row: usize,
+    s: Shape,
+    direction: f32,
+) {
+    let direction = L::splat(direction);
+    for (index, row) in x.chunks_exact_mut(s.row_width).enumerate() {
+        let position = s.first_position + (first_row + index) % s.positions;
+        let angles = position * s.head_size..(position + 1) * s.head_size;
+        let (cos, sin) = (&cos[angles.clone()], &sin[angles]);
+        for head in row[..s.heads * s.head_size].chunks_exact_mut(s.head_size) {
+            let mut at = 0;
+            while at < s.head_size {
+                let end = (at + LANES).min(s.head_size);
+                let v = L::load_partial(&head[at..end]);
+                let turned = v.swap_pairs().negate_even().mul(L::load_partial(&sin[at..end])).mul(direction);
+                v.mul_add(L::load_partial(&cos[at..end]), turned).store_partial(&mut head[at..end]);
+                at = end;
+            }
+        }
+    }
+}

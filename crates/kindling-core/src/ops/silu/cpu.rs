@@ -1,0 +1,53 @@
+//! CPU half.
+
+use crate::device::Cpu;
+use crate::ops::{Disjoint, Pieces};
+use crate::simd::{LANES, Lanes, sigmoid};
+
+pub(super) fn forward(cpu: &Cpu, out: &mut [f32], x: &[f32]) {
+    let pieces = Pieces::of_rows(x.len(), 1);
+    let out = Disjoint::new(out);
+    cpu.pool.run(pieces.count, |piece| {
+        let range = pieces.range(piece);
+        // SAFETY: pieces write disjoint ranges.
+        run_forward(cpu.isa, unsafe { out.part(range.clone()) }, &x[range]);
+    });
+}
+
+pub(super) fn backward(cpu: &Cpu, dx: &mut [f32], dout: &[f32], x: &[f32]) {
+    let pieces = Pieces::of_rows(x.len(), 1);
+    let dx = Disjoint::new(dx);
+    cpu.pool.run(pieces.count, |piece| {
+        let range = pieces.range(piece);
+        // SAFETY: pieces write disjoint ranges.
+        run_backward(cpu.isa, unsafe { dx.part(range.clone()) }, &dout[range.clone()], &x[range]);
+    });
+}
+
+crate::dispatch! { fn run_forward(out: &mut [f32], x: &[f32]) = forward_lanes; }
+crate::dispatch! { fn run_backward(dx: &mut [f32], dout: &[f32], x: &[f32]) = backward_lanes; }
+
+#[inline(always)]
+fn forward_lanes<L: Lanes>(out: &mut [f32], x: &[f32]) {
+    let mut at = 0;
+    while at < x.len() {
+        let end = (at + LANES).min(x.len());
+        let v = L::load_partial(&x[at..end]);
+        v.mul(sigmoid(v)).store_partial(&mut out[at..end]);
+        at = end;
+    }
+}
+
+#[inline(always)]
+fn backward_lanes<L: Lanes>(dx: &mut [f32], dout: &[f32], x: &[f32]) {
+    let one = L::splat(1.0);
+    let mut at = 0;
+    while at < x.len() {
+        let end = (at + LANES).min(x.len());
+        let v = L::load_partial(&x[at..end]);
+        let sigma = sigmoid(v);
+        let slope = sigma.mul(v.mul_add(one.sub(sigma), one));
+        L::load_partial(&dout[at..end]).mul(slope).store_partial(&mut dx[at..end]);
+        at = end;
+    }
+}

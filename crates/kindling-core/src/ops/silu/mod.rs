@@ -1,0 +1,34 @@
+//! SiLU. out = x sigma(x); dx = dout sigma(x) (1 + x (1 - sigma(x))). x, out, dx, dout: any one size.
+
+mod cpu;
+pub mod reference;
+
+use crate::Result;
+use crate::buffer::{In, Out};
+use crate::device::Device;
+use crate::ops::check;
+
+/// out = x sigma(x).
+///
+/// # Errors
+/// `ERR_SHAPE_MISMATCH` when the sizes differ.
+pub fn forward(dev: &Device, out: Out, x: In) -> Result<()> {
+    check("silu::forward", "out", x.len(), out.len())?;
+    match dev {
+        Device::Cpu(cpu) => cpu::forward(cpu, out.cpu(), x.cpu()),
+    }
+    Ok(())
+}
+
+/// dx = dout times the slope at x.
+///
+/// # Errors
+/// `ERR_SHAPE_MISMATCH` when the sizes differ.
+pub fn backward(dev: &Device, dx: Out, dout: In, x: In) -> Result<()> {
+    check("silu::backward", "dx", x.len(), dx.len())?;
+    check("silu::backward", "dout", x.len(), dout.len())?;
+    match dev {
+        Device::Cpu(cpu) => cpu::backward(cpu, dx.cpu(), dout.cpu(), x.cpu()),
+    }
+    Ok(())
+}
