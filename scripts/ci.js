@@ -4,8 +4,14 @@
  */
 const { runStages } = require('./stages')
 
+const campaign = (name, ...args) => ['node', `scripts/campaigns/${name}.js`, ...args]
+
 const STAGES = [
   { name: 'npm test', command: ['npm', 'test', '--silent'] },
+  { name: 'encodeIterable in bounded memory', command: campaign('encode-memory', '--megabytes', '128') },
+  { name: 'a big token store', command: campaign('big-store', '--gigabytes', '1') },
+  { name: 'full disk and read-only folder', command: campaign('refused-writes') },
+  { name: 'resume, byte for byte', command: campaign('resume', '--steps', '60') },
   { name: 'npm packages', command: ['npm', 'run', '--silent', 'package-test'] },
 ]
 

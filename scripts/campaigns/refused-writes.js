@@ -1,0 +1,126 @@
+/**
+ * A full disk and a read-only folder end a command with a coded error and leave nothing half-written; a run goes on from
+ * its last whole checkpoint. Needs a small tmpfs: as root, or in a user namespace (unshare -rm), else it is skipped.
+ * Usage: node scripts/campaigns/refused-writes.js
+ */
+const { root, text, claim, skip, campaign, kindling, kindlingJson } = require('./claims')
+const { spawnSync } = require('node:child_process')
+const fs = require('node:fs')
+const path = require('node:path')
+
+const MODEL =
+  '--d-model 64 --num-heads 4 --d-ff 128 --num-layers 2 --max-seq-length 32 --seq-length 32 --batch-size 4'
+const RUN = [...MODEL.split(' '), '--eval-interval', '0', '--sample-interval', '0', '--threads', '2']
+
+/** Runs itself again where mounting is allowed; false if this is that place already or there is none. */
+function moveToNamespace() {
+  if (process.getuid() === 0 || process.env.KINDLING_IN_NAMESPACE) return false
+  const env = { ...process.env, KINDLING_IN_NAMESPACE: '1' }
+  if (spawnSync('unshare', ['-rm', 'true']).status !== 0) return false
+  const { status } = spawnSync('unshare', ['-rm', process.execPath, __filename], {
+    cwd: root,
+    env,
+    stdio: 'inherit',
+  })
+  process.exitCode = status ?? 1
+  return true
+}
+
+/** Calls `body` with a folder on a file system of its own; false if none can be mounted. */
+function onDisk(folder, options, body) {
+  const disk = path.join(folder, 'disk')
+  fs.mkdirSync(disk, { recursive: true })
+  if (spawnSync('mount', ['-t', 'tmpfs', '-o', options, 'tmpfs', disk]).status !== 0) return false
+  try {
+    body(disk)
+  } finally {
+    spawnSync('umount', [disk])
+  }
+  return true
+}
+
+/** The files under `folder` that `matter`, as relative paths. */
+function files(folder, matter = () => true) {
+  return fs.readdirSync(folder, { recursive: true }).filter(matter).sort()
+}
+
+function refused(what, { status, stderr }, code, left) {
+  const line = stderr.trimEnd().split('\n').at(-1)
+  claim(`${what} ends with 1 and ${code}`, status === 1 && line.includes(code), `exit ${status}: ${line}`)
+  claim(`${what} leaves nothing half-written`, left.length === 0, left.join(', ') || 'nothing')
+}
+
+/** Each command on a disk with room for less than it writes. The run's config.json and metrics may stay. */
+function refuseAll(where, onThisDisk, code, { tokenizer, data }) {
+  onThisDisk('8k', (disk) => {
+    const made = path.join(disk, 'tokenizer')
+    const result = kindling('tokenizer', 'train', text, '--vocab-size', '400', '--out', made)
+    refused(`tokenizer train ${where}`, result, code, files(disk))
+  })
+  onThisDisk('1m', (disk) => {
+    const result = kindling(
+      'encode',
+      text,
+      '--tokenizer',
+      tokenizer,
+      '--out',
+      path.join(disk, 'store_chunks'),
+    )
+    refused(`encode ${where}`, result, code, files(disk))
+  })
+  onThisDisk('1m', (disk) => {
+    const result = kindling(
+      'train',
+      '--data',
+      data,
+      '--run',
+      path.join(disk, 'run'),
+      ...RUN,
+      '--max-steps',
+      '2',
+    )
+    const checkpoints = files(disk, (name) => /safetensors|latest|state\.json/.test(name))
+    refused(`train ${where}`, result, code, checkpoints)
+  })
+}
+
+/** Room for one checkpoint and not for two: the run stays at the first, and it is whole. */
+function fullAtTheSecondCheckpoint(folder, { data }) {
+  onDisk(folder, 'size=3m', (disk) => {
+    const run = path.join(disk, 'run')
+    const result = kindling(
+      'train',
+      '--data',
+      data,
+      '--run',
+      run,
+      ...RUN,
+      '--max-steps',
+      '4',
+      '--save-interval',
+      '2',
+    )
+    const latest = fs.readFileSync(path.join(run, 'latest'), 'utf8').trim()
+    claim(
+      'train ends with 1 when the second checkpoint does not fit',
+      result.status === 1,
+      result.stderr.trim(),
+    )
+    claim('latest names the first checkpoint', latest.endsWith('step-00000002'), latest)
+    const { loss } = kindlingJson('eval', '--run', run, '--eval-tokens', '1024')
+    claim('the first checkpoint is whole', Number.isFinite(loss), `loss ${loss}`)
+  })
+}
+
+function main(folder) {
+  const made = { tokenizer: path.join(folder, 'tokenizer'), data: path.join(folder, 'data') }
+  kindlingJson('tokenizer', 'train', text, '--vocab-size', '512', '--out', made.tokenizer)
+  kindlingJson('encode', text, '--tokenizer', made.tokenizer, '--out', made.data, '--valid-fraction', '0.05')
+  if (!onDisk(folder, 'size=8k', () => {}))
+    return skip('writes that are refused', 'no file system can be mounted here')
+  refuseAll('on a full disk', (size, body) => onDisk(folder, `size=${size}`, body), 'ERR_DISK_FULL', made)
+  refuseAll('in a read-only folder', (size, body) => onDisk(folder, 'ro', body), 'ERR_NOT_WRITABLE', made)
+  fullAtTheSecondCheckpoint(folder, made)
+}
+
+if (!moveToNamespace()) campaign(main)

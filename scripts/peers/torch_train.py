@@ -1,0 +1,187 @@
+#!/usr/bin/env python3
+"""Times a training step of PyTorch on the model that Kindling trains, for `kindling bench train` to be compared with.
+
+The same work a step: rows at random places of a memory-mapped int32 file, forward and backward, clipping by the global
+norm, AdamW. q, k, v are one product and so are w1 and w3; attention is PyTorch's fused kernel.
+
+    torch_train.py --preset char [--compile] [--dtype bf16] [--threads 2] [--steps 100] [--warmup 3]
+
+The last line is JSON with the fields of `kindling bench train --json` that apply.
+"""
+import argparse
+import json
+import math
+import resource
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Preset:
+    d_model: int
+    num_heads: int
+    d_ff: int
+    num_layers: int
+    vocab_size: int
+    seq_length: int
+    batch_size: int
+
+
+# The presets of src/presets.ts.
+PRESETS = {
+    "char": Preset(128, 4, 344, 4, 65, 64, 12),
+    "char-gpu": Preset(384, 6, 1024, 6, 65, 256, 64),
+    "tinystories": Preset(512, 16, 1344, 4, 10000, 256, 32),
+    "seed": Preset(512, 8, 1344, 6, 32000, 256, 32),
+    "gpt2-small-bench": Preset(768, 12, 2048, 12, 50304, 1024, 4),
+}
+
+
+def rotate(x, cos, sin):
+    """Turns the pairs (0, 1), (2, 3), ... of the last axis by the angles of its position."""
+    even, odd = x[..., ::2], x[..., 1::2]
+    turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
+    return turned.flatten(-2).type_as(x)
+
+
+class Attention(nn.Module):
+    def __init__(self, p):
+        super().__init__()
+        self.num_heads = p.num_heads
+        self.qkv = nn.Linear(p.d_model, 3 * p.d_model, bias=False)
+        self.out = nn.Linear(p.d_model, p.d_model, bias=False)
+
+    def forward(self, x, cos, sin):
+        batch, positions, width = x.shape
+        heads = self.qkv(x).view(batch, positions, 3 * self.num_heads, -1).transpose(1, 2)
+        q, k, v = heads.chunk(3, dim=1)
+        y = F.scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v, is_causal=True)
+        return self.out(y.transpose(1, 2).reshape(batch, positions, width))
+
+
+class FeedForward(nn.Module):
+    def __init__(self, p):
+        super().__init__()
+        self.gate_up = nn.Linear(p.d_model, 2 * p.d_ff, bias=False)
+        self.down = nn.Linear(p.d_ff, p.d_model, bias=False)
+
+    def forward(self, x):
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
+
+
+class Block(nn.Module):
+    def __init__(self, p):
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(p.d_model, eps=1e-5)
+        self.attention = Attention(p)
+        self.feed_forward_norm = nn.RMSNorm(p.d_model, eps=1e-5)
+        self.feed_forward = FeedForward(p)
+
+    def forward(self, x, cos, sin):
+        x = x + self.attention(self.attention_norm(x), cos, sin)
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+
+class Transformer(nn.Module):
+    def __init__(self, p, theta=1e5):
+        super().__init__()
+        self.embedding = nn.Embedding(p.vocab_size, p.d_model)
+        self.blocks = nn.ModuleList(Block(p) for _ in range(p.num_layers))
+        self.final_norm = nn.RMSNorm(p.d_model, eps=1e-5)
+        self.final_layer = nn.Linear(p.d_model, p.vocab_size, bias=False)
+        head_size = p.d_model // p.num_heads
+        frequencies = theta ** (-torch.arange(0, head_size, 2) / head_size)
+        angles = torch.outer(torch.arange(p.seq_length), frequencies)
+        self.register_buffer("cos", angles.cos(), persistent=False)
+        self.register_buffer("sin", angles.sin(), persistent=False)
+        for weight in self.parameters():
+            if weight.dim() == 2:
+                # The fused matrices hold several square-ish ones; speed does not depend on their scale.
+                std = math.sqrt(2 / sum(weight.shape))
+                nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std)
+
+    def forward(self, x, targets):
+        h = self.embedding(x)
+        for block in self.blocks:
+            h = block(h, self.cos, self.sin)
+        logits = self.final_layer(self.final_norm(h))
+        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=PRESETS, default="char")
+    parser.add_argument("--dtype", choices=["f32", "bf16"], default="f32")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--warmup", type=int, default=3)
+    parser.add_argument("--compile", action="store_true")
+    return parser.parse_args()
+
+
+def random_tokens(preset, rng):
+    """Two million token ids in a file, as a memory map."""
+    with tempfile.NamedTemporaryFile() as file:
+        rng.integers(0, preset.vocab_size, 2_000_000, dtype=np.int32).tofile(file.name)
+        return np.memmap(file.name, np.int32, "r")
+
+
+def batch(tokens, preset, rng, device):
+    starts = rng.integers(0, len(tokens) - preset.seq_length, preset.batch_size)
+    rows = np.stack([tokens[start : start + preset.seq_length + 1] for start in starts]).astype(np.int64)
+    rows = torch.from_numpy(rows).to(device)
+    return rows[:, :-1], rows[:, 1:]
+
+
+def main():
+    args = arguments()
+    preset = PRESETS[args.preset]
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    model = Transformer(preset).to(args.device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
+    forward = torch.compile(model) if args.compile else model
+    tokens = random_tokens(preset, rng)
+    kind = torch.device(args.device).type
+    seconds, losses = [], []
+    for _ in range(args.warmup + args.steps):
+        started = time.perf_counter()
+        x, targets = batch(tokens, preset, rng, args.device)
+        with torch.autocast(kind, torch.bfloat16, enabled=args.dtype == "bf16"):
+            loss = forward(x, targets)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(loss.item())
+        seconds.append(time.perf_counter() - started)
+    step = statistics.median(seconds[args.warmup :])
+    result = {
+        "peer": f"torch {torch.__version__}",
+        "preset": args.preset,
+        "dtype": args.dtype,
+        "compiled": args.compile,
+        "device": args.device,
+        "threads": args.threads,
+        "params": sum(weight.numel() for weight in model.parameters()),
+        "tokens_per_second": round(preset.batch_size * preset.seq_length / step, 1),
+        "step_ms": round(1000 * step, 2),
+        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "loss_first": losses[0],
+        "loss_last": losses[-1],
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
