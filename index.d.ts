@@ -9,5 +9,65 @@
  */
 export declare const __napiBindingTarget: 'native' | 'wasm32-wasi' | 'wasm32-wasip1'
 
+/** Cores this process may use. */
+export declare function availableThreads(): number
+
+/** Times a product; gives the seconds of each run. */
+export declare function benchGemm(options: GemmOptions): Promise<Array<number>>
+
 /** Version of the native engine. */
 export declare function engineVersion(): string
+
+/** One product to time: the linear layer of `rows` x `inputs` to `outputs`. */
+export interface GemmOptions {
+  /** Rows of x. */
+  rows: number
+  /** Columns of x. */
+  inputs: number
+  /** Columns of the result. */
+  outputs: number
+  /** `forward`, `backward_input` or `backward_weight`: the three layouts of a training step. */
+  pass: 'forward' | 'backward_input' | 'backward_weight'
+  /** `f32`. */
+  dtype: string
+  /** Threads; 0: the cores this process may use. */
+  threads: number
+  /** Runs before the clock starts. */
+  warmup: number
+  /** Runs timed. */
+  repeats: number
+}
+
+/** Instruction set of the CPU engine's inner loops: `scalar`, `avx2` or `avx512`. */
+export declare function instructionSet(): string
+
+export declare namespace ops {
+  /** dout (n, c), ids (n) -> dweight (vocab, c). */
+  export function embeddingBackward(dout: Float32Array, ids: Uint32Array, vocabSize: number, dModel: number): Float32Array
+  /** ids (n), weight (vocab, c) -> (n, c). */
+  export function embeddingForward(ids: Uint32Array, weight: Float32Array, vocabSize: number, dModel: number): Float32Array
+  /** dout (rows, outputs), x, weight (inputs, outputs) -> dx, dweight, dbias. */
+  export function linearBackward(dout: Float32Array, x: Float32Array, weight: Float32Array, rows: number, inputs: number, outputs: number): [Float32Array, Float32Array, Float32Array]
+  /** x (rows, inputs), weight (inputs, outputs), bias (outputs) -> (rows, outputs). */
+  export function linearForward(x: Float32Array, weight: Float32Array, rows: number, inputs: number, outputs: number, bias?: Float32Array | undefined | null): Float32Array
+  /** dout (m, n), a (m, k), b (k, n) -> da, db. */
+  export function matmulBackward(dout: Float32Array, a: Float32Array, b: Float32Array, m: number, k: number, n: number): [Float32Array, Float32Array]
+  /** a (m, k), b (k, n) -> (m, n). */
+  export function matmulForward(a: Float32Array, b: Float32Array, m: number, k: number, n: number): Float32Array
+  /** dout, x (n, width), weight (width), rstd (n) -> dx, dweight. */
+  export function rmsNormBackward(dout: Float32Array, x: Float32Array, weight: Float32Array, rstd: Float32Array, width: number, eps: number): [Float32Array, Float32Array]
+  /** x (n, width), weight (width) -> out, rstd (n). */
+  export function rmsNormForward(x: Float32Array, weight: Float32Array, width: number, eps: number): [Float32Array, Float32Array]
+  /** dout (b, t, heads, hs) -> dx. */
+  export function ropeBackward(dout: Float32Array, positions: number, heads: number, headSize: number, theta: number, firstPosition: number): Float32Array
+  /** x (b, t, heads, hs) -> the same, rotated. */
+  export function ropeForward(x: Float32Array, positions: number, heads: number, headSize: number, theta: number, firstPosition: number): Float32Array
+  /** dout, x -> dx. */
+  export function siluBackward(dout: Float32Array, x: Float32Array): Float32Array
+  /** x -> x sigmoid(x). */
+  export function siluForward(x: Float32Array): Float32Array
+  /** dout, gate, up -> dgate, dup. */
+  export function swigluBackward(dout: Float32Array, gate: Float32Array, up: Float32Array): [Float32Array, Float32Array]
+  /** gate, up -> silu(gate) up. */
+  export function swigluForward(gate: Float32Array, up: Float32Array): Float32Array
+}

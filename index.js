@@ -835,4 +835,8 @@ function __napiStampBindingTarget(exportsObject, target) {
 // linked import resolves to `undefined`.
 module.exports.__napiBindingTarget = __napiStampBindingTarget(nativeBinding, __napiLoadedBindingTarget)
 module.exports = nativeBinding
+module.exports.availableThreads = nativeBinding.availableThreads
+module.exports.benchGemm = nativeBinding.benchGemm
 module.exports.engineVersion = nativeBinding.engineVersion
+module.exports.instructionSet = nativeBinding.instructionSet
+module.exports.ops = nativeBinding.ops

@@ -21,8 +21,7 @@ export function fromNative(error: unknown): KindlingError {
   const coded = CODED.exec(message)
   if (coded) return new KindlingError(coded[1]!, coded[2]!)
   const status = (error as { code?: unknown } | null)?.code
-  const wrongKind =
-    error instanceof TypeError || (typeof status === 'string' && /(InvalidArg|Expected)$/.test(status))
+  const wrongKind = typeof status === 'string' && /(InvalidArg|Expected)$/.test(status)
   return new KindlingError(wrongKind ? 'ERR_INVALID_ARGUMENT' : 'ERR_INTERNAL', message, { cause: error })
 }
 

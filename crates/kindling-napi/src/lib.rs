@@ -1,9 +1,16 @@
 //! Binding of `kindling-core` to Node: convert, call one core function, convert.
+// Node-API hands its values over; what a function only reads comes by value all the same.
+#![allow(clippy::needless_pass_by_value)]
+
 #[macro_use]
 extern crate napi_derive;
 
-#[allow(dead_code)] // used as the classes land
+mod bench;
+#[allow(dead_code)]
 mod error;
+mod ops;
+#[allow(dead_code)] // used as the classes land
+mod options;
 #[allow(dead_code)]
 mod slot;
 #[allow(dead_code)]

@@ -1,0 +1,139 @@
+//! Matrix products and the embedding. Shapes as in `src/ops/dense.ts`.
+
+use kindling_core::ops::{embedding, linear, matmul};
+use napi::bindgen_prelude::Float32Array;
+
+use super::{need, run, transposed};
+
+/// a (m, k), b (k, n) -> (m, n).
+#[napi(namespace = "ops")]
+pub fn matmul_forward(a: &[f32], b: &[f32], m: u32, k: u32, n: u32) -> napi::Result<Float32Array> {
+    let (m, k, n) = (m as usize, k as usize, n as usize);
+    run(|dev| {
+        need("matmul.forward", "a", a.len(), &[m, k])?;
+        need("matmul.forward", "b", b.len(), &[k, n])?;
+        let mut out = vec![0.0; m * n];
+        matmul::forward(dev, out.as_mut_slice().into(), a.into(), b.into(), matmul::Shape { m, k, n })?;
+        Ok(out.into())
+    })
+}
+
+/// dout (m, n), a (m, k), b (k, n) -> da, db.
+#[napi(namespace = "ops")]
+pub fn matmul_backward(
+    dout: &[f32],
+    a: &[f32],
+    b: &[f32],
+    m: u32,
+    k: u32,
+    n: u32,
+) -> napi::Result<(Float32Array, Float32Array)> {
+    let (m, k, n) = (m as usize, k as usize, n as usize);
+    run(|dev| {
+        need("matmul.backward", "dout", dout.len(), &[m, n])?;
+        need("matmul.backward", "a", a.len(), &[m, k])?;
+        need("matmul.backward", "b", b.len(), &[k, n])?;
+        let (mut da, mut db) = (vec![0.0; m * k], vec![0.0; k * n]);
+        matmul::backward(
+            dev,
+            da.as_mut_slice().into(),
+            db.as_mut_slice().into(),
+            dout.into(),
+            a.into(),
+            b.into(),
+            matmul::Shape { m, k, n },
+        )?;
+        Ok((da.into(), db.into()))
+    })
+}
+
+/// x (rows, inputs), weight (inputs, outputs), bias (outputs) -> (rows, outputs).
+#[napi(namespace = "ops")]
+pub fn linear_forward(
+    x: &[f32],
+    weight: &[f32],
+    rows: u32,
+    inputs: u32,
+    outputs: u32,
+    bias: Option<Float32Array>,
+) -> napi::Result<Float32Array> {
+    let s = linear::Shape { rows: rows as usize, inputs: inputs as usize, outputs: outputs as usize };
+    run(|dev| {
+        need("linear.forward", "x", x.len(), &[s.rows, s.inputs])?;
+        need("linear.forward", "weight", weight.len(), &[s.inputs, s.outputs])?;
+        if let Some(bias) = &bias {
+            need("linear.forward", "bias", bias.len(), &[s.outputs])?;
+        }
+        let weight = transposed(weight, s.inputs, s.outputs);
+        let mut out = vec![0.0; s.rows * s.outputs];
+        let bias = bias.as_ref().map(|bias| (&bias[..]).into());
+        linear::forward(dev, out.as_mut_slice().into(), x.into(), weight.as_slice().into(), bias, s)?;
+        Ok(out.into())
+    })
+}
+
+/// dout (rows, outputs), x, weight (inputs, outputs) -> dx, dweight, dbias.
+#[napi(namespace = "ops")]
+pub fn linear_backward(
+    dout: &[f32],
+    x: &[f32],
+    weight: &[f32],
+    rows: u32,
+    inputs: u32,
+    outputs: u32,
+) -> napi::Result<(Float32Array, Float32Array, Float32Array)> {
+    let s = linear::Shape { rows: rows as usize, inputs: inputs as usize, outputs: outputs as usize };
+    run(|dev| {
+        need("linear.backward", "dout", dout.len(), &[s.rows, s.outputs])?;
+        need("linear.backward", "x", x.len(), &[s.rows, s.inputs])?;
+        need("linear.backward", "weight", weight.len(), &[s.inputs, s.outputs])?;
+        let weight = transposed(weight, s.inputs, s.outputs);
+        let (mut dx, mut dweight) = (vec![0.0; x.len()], vec![0.0; weight.len()]);
+        let mut dbias = vec![0.0; s.outputs];
+        linear::backward_input(
+            dev,
+            dx.as_mut_slice().into(),
+            dout.into(),
+            weight.as_slice().into(),
+            s,
+            false,
+        )?;
+        let dbias_out = Some(dbias.as_mut_slice().into());
+        linear::backward_weight(dev, dweight.as_mut_slice().into(), dbias_out, dout.into(), x.into(), s)?;
+        Ok((dx.into(), transposed(&dweight, s.outputs, s.inputs).into(), dbias.into()))
+    })
+}
+
+/// ids (n), weight (vocab, c) -> (n, c).
+#[napi(namespace = "ops")]
+pub fn embedding_forward(
+    ids: &[u32],
+    weight: &[f32],
+    vocab_size: u32,
+    d_model: u32,
+) -> napi::Result<Float32Array> {
+    let s = embedding::Shape { rows: ids.len(), d_model: d_model as usize, vocab_size: vocab_size as usize };
+    run(|dev| {
+        need("embedding.forward", "weight", weight.len(), &[s.vocab_size, s.d_model])?;
+        let mut out = vec![0.0; s.rows * s.d_model];
+        embedding::forward(dev, out.as_mut_slice().into(), ids, weight.into(), s)?;
+        Ok(out.into())
+    })
+}
+
+/// dout (n, c), ids (n) -> dweight (vocab, c).
+#[napi(namespace = "ops")]
+pub fn embedding_backward(
+    dout: &[f32],
+    ids: &[u32],
+    vocab_size: u32,
+    d_model: u32,
+) -> napi::Result<Float32Array> {
+    let s = embedding::Shape { rows: ids.len(), d_model: d_model as usize, vocab_size: vocab_size as usize };
+    run(|dev| {
+        need("embedding.backward", "dout", dout.len(), &[s.rows, s.d_model])?;
+        let mut dweight = vec![0.0; s.vocab_size * s.d_model];
+        embedding::backward(dev, dweight.as_mut_slice().into(), dout.into(), ids, s)?;
+        Ok(dweight.into())
+    })
+}

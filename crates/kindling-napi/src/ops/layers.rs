@@ -1,0 +1,175 @@
+//! RMSNorm, rotary positions, SiLU, SwiGLU. Shapes as in `src/ops/layers.ts`.
+
+use kindling_core::Error;
+use kindling_core::ops::{rms_norm, rope, silu, swiglu};
+use napi::bindgen_prelude::Float32Array;
+
+use super::{need, rows, run};
+
+/// x (n, width), weight (width) -> out, rstd (n).
+#[napi(namespace = "ops")]
+pub fn rms_norm_forward(
+    x: &[f32],
+    weight: &[f32],
+    width: u32,
+    eps: f64,
+) -> napi::Result<(Float32Array, Float32Array)> {
+    let width = width as usize;
+    run(|dev| {
+        let rows = rows("rmsNorm.forward", "x", x.len(), width)?;
+        need("rmsNorm.forward", "weight", weight.len(), &[width])?;
+        let (mut out, mut rstd) = (vec![0.0; x.len()], vec![0.0; rows]);
+        let s = rms_norm::Shape { rows, width, eps: eps as f32 };
+        rms_norm::forward(
+            dev,
+            out.as_mut_slice().into(),
+            rstd.as_mut_slice().into(),
+            x.into(),
+            weight.into(),
+            s,
+        )?;
+        Ok((out.into(), rstd.into()))
+    })
+}
+
+/// dout, x (n, width), weight (width), rstd (n) -> dx, dweight.
+#[napi(namespace = "ops")]
+pub fn rms_norm_backward(
+    dout: &[f32],
+    x: &[f32],
+    weight: &[f32],
+    rstd: &[f32],
+    width: u32,
+    eps: f64,
+) -> napi::Result<(Float32Array, Float32Array)> {
+    let width = width as usize;
+    run(|dev| {
+        let op = "rmsNorm.backward";
+        let rows = rows(op, "x", x.len(), width)?;
+        need(op, "dout", dout.len(), &[rows, width])?;
+        need(op, "weight", weight.len(), &[width])?;
+        need(op, "rstd", rstd.len(), &[rows])?;
+        let (mut dx, mut dweight) = (vec![0.0; x.len()], vec![0.0; width]);
+        let s = rms_norm::Shape { rows, width, eps: eps as f32 };
+        rms_norm::backward(
+            dev,
+            dx.as_mut_slice().into(),
+            dweight.as_mut_slice().into(),
+            dout.into(),
+            x.into(),
+            weight.into(),
+            rstd.into(),
+            s,
+        )?;
+        Ok((dx.into(), dweight.into()))
+    })
+}
+
+/// The rotation of x (b, t, heads, hs), or its inverse.
+fn rotate(
+    op: &'static str,
+    x: &[f32],
+    positions: u32,
+    heads: u32,
+    head_size: u32,
+    theta: f64,
+    first_position: u32,
+    inverse: bool,
+) -> napi::Result<Float32Array> {
+    let (positions, heads, head_size) = (positions as usize, heads as usize, head_size as usize);
+    let first_position = first_position as usize;
+    run(|dev| {
+        if head_size % 2 != 0 {
+            return Err(Error::argument(format!(
+                "{op}: headSize {head_size} is odd; pairs need an even one"
+            )));
+        }
+        if theta <= 0.0 {
+            return Err(Error::argument(format!("{op}: theta {theta} must be positive")));
+        }
+        let row_width = heads * head_size;
+        let rows = rows(op, "x", x.len(), row_width)?;
+        need(op, "x", x.len(), &[rows / positions * positions, row_width])?;
+        let (cos, sin) = rope::tables(first_position + positions, head_size, theta);
+        let s = rope::Shape { rows, row_width, heads, head_size, positions, first_position };
+        let mut out = x.to_vec();
+        let turn = if inverse { rope::backward } else { rope::forward };
+        turn(dev, out.as_mut_slice().into(), cos.as_slice().into(), sin.as_slice().into(), s)?;
+        Ok(out.into())
+    })
+}
+
+/// x (b, t, heads, hs) -> the same, rotated.
+#[napi(namespace = "ops")]
+pub fn rope_forward(
+    x: &[f32],
+    positions: u32,
+    heads: u32,
+    head_size: u32,
+    theta: f64,
+    first_position: u32,
+) -> napi::Result<Float32Array> {
+    rotate("rope.forward", x, positions, heads, head_size, theta, first_position, false)
+}
+
+/// dout (b, t, heads, hs) -> dx.
+#[napi(namespace = "ops")]
+pub fn rope_backward(
+    dout: &[f32],
+    positions: u32,
+    heads: u32,
+    head_size: u32,
+    theta: f64,
+    first_position: u32,
+) -> napi::Result<Float32Array> {
+    rotate("rope.backward", dout, positions, heads, head_size, theta, first_position, true)
+}
+
+/// x -> x sigmoid(x).
+#[napi(namespace = "ops")]
+pub fn silu_forward(x: &[f32]) -> napi::Result<Float32Array> {
+    run(|dev| {
+        let mut out = vec![0.0; x.len()];
+        silu::forward(dev, out.as_mut_slice().into(), x.into())?;
+        Ok(out.into())
+    })
+}
+
+/// dout, x -> dx.
+#[napi(namespace = "ops")]
+pub fn silu_backward(dout: &[f32], x: &[f32]) -> napi::Result<Float32Array> {
+    run(|dev| {
+        need("silu.backward", "dout", dout.len(), &[x.len()])?;
+        let mut dx = vec![0.0; x.len()];
+        silu::backward(dev, dx.as_mut_slice().into(), dout.into(), x.into())?;
+        Ok(dx.into())
+    })
+}
+
+/// gate, up -> silu(gate) up.
+#[napi(namespace = "ops")]
+pub fn swiglu_forward(gate: &[f32], up: &[f32]) -> napi::Result<Float32Array> {
+    run(|dev| {
+        need("swiglu.forward", "up", up.len(), &[gate.len()])?;
+        // One row of [gate | up]: the op has no other notion of rows.
+        let s = swiglu::Shape { rows: 1, width: gate.len() };
+        let mut out = vec![0.0; gate.len()];
+        swiglu::forward(dev, out.as_mut_slice().into(), [gate, up].concat().as_slice().into(), s)?;
+        Ok(out.into())
+    })
+}
+
+/// dout, gate, up -> dgate, dup.
+#[napi(namespace = "ops")]
+pub fn swiglu_backward(dout: &[f32], gate: &[f32], up: &[f32]) -> napi::Result<(Float32Array, Float32Array)> {
+    run(|dev| {
+        need("swiglu.backward", "up", up.len(), &[gate.len()])?;
+        need("swiglu.backward", "dout", dout.len(), &[gate.len()])?;
+        let s = swiglu::Shape { rows: 1, width: gate.len() };
+        let gate_up = [gate, up].concat();
+        let mut dgate_up = vec![0.0; gate_up.len()];
+        swiglu::backward(dev, dgate_up.as_mut_slice().into(), dout.into(), gate_up.as_slice().into(), s)?;
+        let dup = dgate_up.split_off(gate.len());
+        Ok((dgate_up.into(), dup.into()))
+    })
+}
