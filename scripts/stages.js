@@ -63,13 +63,19 @@ function execute([command, ...args], quiet) {
 }
 
 /**
- * Runs `stages`, each { name, command, quiet }, all of them even if one fails; sets the exit code and prints the sum.
+ * Runs `stages`, each { name, command, quiet, needs }, all of them even if one fails; sets the exit code and prints the
+ * sum. A stage whose tool (`needs`: [command that tells, how to get it]) is not installed is skipped and says so.
  */
 async function runStages(stages) {
   const total = { passed: 0, failed: 0, skipped: 0 }
   const failures = []
-  for (const { name, command, quiet } of stages) {
+  for (const { name, command, quiet, needs } of stages) {
     process.stdout.write(`== ${name}\n`)
+    if (needs && (await execute(needs[0], true)).exitCode !== 0) {
+      total.skipped++
+      process.stdout.write(`-- ${name}: skipped, ${needs[1]}\n`)
+      continue
+    }
     const started = Date.now()
     const { output, exitCode } = await execute(command, quiet)
     const counts = count(output, exitCode)
@@ -92,4 +98,4 @@ function summary({ passed, failed, skipped }) {
   return `${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`
 }
 
-module.exports = { runStages }
+module.exports = { count, runStages }

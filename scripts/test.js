@@ -15,7 +15,12 @@ const STAGES = [
   { name: 'generated files are committed', command: ['node', 'scripts/checks/generated.js'], quiet: true },
   { name: 'prettier', command: ['npx', '--no-install', 'prettier', '--check', '.'], quiet: true },
   { name: 'oxlint', command: ['npx', '--no-install', 'oxlint', '--deny-warnings'], quiet: true },
-  { name: 'cargo fmt', command: ['cargo', 'fmt', '--all', '--check'], quiet: true },
+  {
+    name: 'cargo fmt',
+    command: ['cargo', 'fmt', '--all', '--check'],
+    quiet: true,
+    needs: [['cargo', 'fmt', '--version'], 'get it with: rustup component add rustfmt'],
+  },
   {
     name: 'types of the tests',
     command: ['npx', '--no-install', 'tsc', '-p', 'tsconfig.test.json'],
@@ -27,6 +32,7 @@ const STAGES = [
     name: 'clippy',
     command: ['cargo', 'clippy', '--release', '--workspace', '--all-targets', '--', '-D', 'warnings'],
     quiet: true,
+    needs: [['cargo', 'clippy', '--version'], 'get it with: rustup component add clippy'],
   },
 ]
 
