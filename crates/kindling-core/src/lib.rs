@@ -12,6 +12,7 @@ pub mod model;
 pub mod ops;
 pub mod optim;
 pub mod pool;
+pub mod progress;
 pub mod random;
 pub mod simd;
 pub mod tokenizer;

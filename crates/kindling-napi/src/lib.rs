@@ -13,6 +13,7 @@ mod ops;
 mod options;
 #[allow(dead_code)]
 mod slot;
+mod store;
 #[allow(dead_code)]
 mod task;
 

@@ -1,1 +1,18 @@
-//! To be filled by its own commits.
+//! Token data: text to a store of token ids on disk, and batches out of it.
+//!
+//! The store's form is the course's (raw int32 chunks as numpy.memmap writes them) plus `store.json`.
+
+pub mod batch;
+pub mod element;
+mod entropy;
+pub mod files;
+pub mod metadata;
+pub mod npy;
+pub mod sampler;
+pub mod token_store;
+
+pub use batch::Batch;
+pub use entropy::token_entropy;
+pub use metadata::Metadata;
+pub use sampler::BatchSpec;
+pub use token_store::TokenStore;

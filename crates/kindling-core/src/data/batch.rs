@@ -1,0 +1,48 @@
+//! What one training step takes: token ids x and targets, both (b, t), row-major.
+
+use crate::{Error, Result};
+
+/// Windows of token ids and, for each position, the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Token ids, (`batch_size`, `seq_length`).
+    pub x: Vec<u32>,
+    /// The token that follows each of x, or -100 where it is not counted; same shape.
+    pub targets: Vec<i32>,
+    /// Rows.
+    pub batch_size: usize,
+    /// Tokens a row.
+    pub seq_length: usize,
+}
+
+impl Batch {
+    /// A batch of `batch_size` rows.
+    ///
+    /// # Errors
+    /// `ERR_SHAPE_MISMATCH` if the arrays differ in length, `ERR_INVALID_ARGUMENT` if they are not rows of one length.
+    pub fn new(x: Vec<u32>, targets: Vec<i32>, batch_size: usize) -> Result<Self> {
+        if x.len() != targets.len() {
+            let (expected, actual) = (x.len(), targets.len());
+            return Err(Error::ShapeMismatch { op: "batch", what: "y", expected, actual });
+        }
+        if batch_size == 0 || x.is_empty() || !x.len().is_multiple_of(batch_size) {
+            let message = format!("{} tokens are not {batch_size} rows of one length above 0", x.len());
+            return Err(Error::argument(message));
+        }
+        let seq_length = x.len() / batch_size;
+        Ok(Self { x, targets, batch_size, seq_length })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_unequal_length_are_refused() {
+        assert_eq!(Batch::new(vec![1; 6], vec![1; 6], 2).unwrap().seq_length, 3);
+        for (x, y, rows) in [(6, 5, 1), (5, 5, 2), (0, 0, 1), (4, 4, 0)] {
+            assert!(Batch::new(vec![1; x], vec![1; y], rows).is_err(), "{x} {y} {rows}");
+        }
+    }
+}

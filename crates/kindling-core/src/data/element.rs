@@ -1,0 +1,76 @@
+//! The kinds of integers token files hold, and how they are read out of raw bytes.
+
+use crate::{Error, Result};
+
+/// One kind of little-endian integer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Element {
+    /// What Kindling and the course write.
+    Int32,
+    /// numpy's default integer.
+    Int64,
+    /// What nanoGPT and llm.c write.
+    Uint16,
+}
+
+impl Element {
+    /// Bytes of one.
+    pub fn size(self) -> usize {
+        match self {
+            Self::Int32 => 4,
+            Self::Int64 => 8,
+            Self::Uint16 => 2,
+        }
+    }
+
+    /// Its name in numpy.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Int32 => "int32",
+            Self::Int64 => "int64",
+            Self::Uint16 => "uint16",
+        }
+    }
+
+    /// The kind that numpy writes as `descr` in a .npy header.
+    pub fn from_descr(descr: &str) -> Option<Self> {
+        match descr {
+            "<i4" => Some(Self::Int32),
+            "<i8" => Some(Self::Int64),
+            "<u2" => Some(Self::Uint16),
+            _ => None,
+        }
+    }
+
+    /// Reads `bytes`, which hold as many elements as `out`; the first is at `position` of the store.
+    ///
+    /// # Errors
+    /// `ERR_INVALID_STORE` if a 64-bit value is no token id.
+    pub fn read(self, bytes: &[u8], out: &mut [i32], position: u64) -> Result<()> {
+        debug_assert_eq!(bytes.len(), out.len() * self.size());
+        match self {
+            Self::Int32 => {
+                for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
+                    *out = i32::from_le_bytes(*bytes);
+                }
+            }
+            Self::Uint16 => {
+                for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
+                    *out = i32::from(u16::from_le_bytes(*bytes));
+                }
+            }
+            Self::Int64 => {
+                for (i, (out, bytes)) in out.iter_mut().zip(bytes.as_chunks().0).enumerate() {
+                    let value = i64::from_le_bytes(*bytes);
+                    *out = i32::try_from(value).map_err(|_| not_an_id(value, position + i as u64))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The error of a value that is an id of no vocabulary.
+pub(super) fn not_an_id(value: i64, position: u64) -> Error {
+    Error::InvalidStore(format!("{value} at position {position} of the token store is no token id"))
+}
