@@ -73,6 +73,16 @@ impl Buffer {
         In::Cpu(self.host())
     }
 
+    /// A view to read elements `range`.
+    pub fn slice(&self, range: std::ops::Range<usize>) -> In<'_> {
+        self.view().slice(range)
+    }
+
+    /// A view to write elements `range`.
+    pub fn slice_mut(&mut self, range: std::ops::Range<usize>) -> Out<'_> {
+        self.view_mut().slice(range)
+    }
+
     /// A view to write all of it.
     pub fn view_mut(&mut self) -> Out<'_> {
         Out::Cpu(self.host_mut())
@@ -145,6 +155,28 @@ impl<'a> Out<'a> {
     /// Whether it has no element.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Elements `range` of this view, which is used up.
+    #[must_use]
+    pub fn slice(self, range: std::ops::Range<usize>) -> Out<'a> {
+        match self {
+            Self::Cpu(s) => Out::Cpu(&mut s[range]),
+        }
+    }
+
+    /// This view again, for a shorter time.
+    pub fn again(&mut self) -> Out<'_> {
+        match self {
+            Self::Cpu(s) => Out::Cpu(s),
+        }
+    }
+
+    /// A view to read of what is written here.
+    pub fn read(&self) -> In<'_> {
+        match self {
+            Self::Cpu(s) => In::Cpu(s),
+        }
     }
 
     /// The host slice; the caller's device is the CPU.

@@ -17,13 +17,21 @@
 //! b batch, t positions, c `d_model`, nh heads, nkv key/value heads, hs head size, f `d_ff`, v vocabulary, n = b t rows.
 //! Gradient rule of every backward: gradients of activations are overwritten, gradients of parameters are added to.
 
+pub mod adamw;
+pub mod attention;
+pub mod cross_entropy;
 pub mod embedding;
+pub mod grad_norm;
 pub mod linear;
+pub mod log_softmax;
 pub mod matmul;
+pub mod output_loss;
 mod pieces;
 pub mod rms_norm;
 pub mod rope;
+pub mod sgd;
 pub mod silu;
+pub mod softmax;
 pub mod swiglu;
 
 pub use pieces::{Disjoint, Pieces, with_scratch};
@@ -36,6 +44,31 @@ use crate::{Error, Result};
 /// `ERR_SHAPE_MISMATCH` naming the op and the buffer.
 pub fn check(op: &'static str, what: &'static str, expected: usize, actual: usize) -> Result<()> {
     if expected == actual { Ok(()) } else { Err(Error::ShapeMismatch { op, what, expected, actual }) }
+}
+
+/// Target of a row that takes no part in the loss.
+pub const IGNORED_TARGET: i32 = -100;
+
+/// Says whether every target is inside the vocabulary or ignored; gives the number that count.
+///
+/// # Errors
+/// `ERR_TOKEN_OUT_OF_RANGE` naming the first that is not.
+pub fn check_targets(targets: &[i32], vocab_size: usize) -> Result<usize> {
+    let mut count = 0;
+    for (position, &target) in targets.iter().enumerate() {
+        if target == IGNORED_TARGET {
+            continue;
+        }
+        if target < 0 || target as usize >= vocab_size {
+            return Err(Error::TokenOutOfRange {
+                id: i64::from(target),
+                position: position as u64,
+                vocab_size,
+            });
+        }
+        count += 1;
+    }
+    Ok(count)
 }
 
 /// Says whether every id is inside the vocabulary.

@@ -68,6 +68,29 @@ impl<'a, T> Disjoint<'a, T> {
         // SAFETY: inside the slice (asserted), unique by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.add(range.start), range.len()) }
     }
+
+    /// Writes element `index`.
+    ///
+    /// # Safety
+    /// No one else touches that element at the same time.
+    ///
+    /// # Panics
+    /// When it is outside the slice.
+    pub unsafe fn set(&self, index: usize, value: T) {
+        assert!(index < self.len);
+        // SAFETY: inside the slice (asserted), unique by the caller's promise.
+        unsafe { *self.pointer.add(index) = value }
+    }
+
+    /// Address of element `index`, for a product that writes a strided block.
+    ///
+    /// # Panics
+    /// When it is outside the slice.
+    pub fn address(&self, index: usize) -> *mut T {
+        assert!(index <= self.len);
+        // SAFETY: inside the slice or one past its end.
+        unsafe { self.pointer.add(index) }
+    }
 }
 
 thread_local! {

@@ -5,10 +5,11 @@
 
 use super::Lanes;
 
-/// e^x, within 2 units in the last place; 0 below -87.3 and capped at e^88.3 above (no infinity, NaN stays NaN on no path that matters).
+/// e^x, within 2 units in the last place; x is clamped to -87.3..88.3, so there is no zero and no infinity. NaN stays NaN.
 #[inline(always)]
 pub fn exp<L: Lanes>(x: L) -> L {
-    let clamped = x.min(L::splat(88.376_26)).max(L::splat(-87.336_54));
+    // The constant comes first so that NaN, the second operand, passes through both comparisons.
+    let clamped = L::splat(-87.336_54).max(L::splat(88.376_26).min(x));
     let k = clamped.mul(L::splat(std::f32::consts::LOG2_E)).round();
     let r = k.mul_add(L::splat(-0.693_359_4), clamped);
     let r = k.mul_add(L::splat(2.121_944_4e-4), r);
@@ -56,6 +57,15 @@ mod tests {
                 }
             }
             assert!(worst <= 2.0, "{isa:?}: {worst}");
+        }
+    }
+
+    #[test]
+    fn exp_of_nan_is_nan_so_that_a_broken_run_is_noticed() {
+        for isa in Isa::available() {
+            let mut out = [0.0; LANES];
+            exp_lanes(isa, &[f32::NAN; LANES], &mut out);
+            assert!(out.iter().all(|x| x.is_nan()));
         }
     }
 

@@ -107,10 +107,10 @@ pub trait Lanes: Copy {
     /// self x factor + addend, rounded once where the machine can.
     #[must_use]
     fn mul_add(self, factor: Self, addend: Self) -> Self;
-    /// The larger of both.
+    /// The larger of both; `other` where either is NaN.
     #[must_use]
     fn max(self, other: Self) -> Self;
-    /// The smaller of both.
+    /// The smaller of both; `other` where either is NaN.
     #[must_use]
     fn min(self, other: Self) -> Self;
     /// Square root.

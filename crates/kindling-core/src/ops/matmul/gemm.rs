@@ -86,6 +86,14 @@ impl<'a> MatrixMut<'a> {
         assert!(width <= stride || height <= 1);
         Self { pointer: slice.as_mut_ptr(), height, width, row_stride: stride, owner: PhantomData }
     }
+
+    /// A block of a larger matrix other blocks of which other threads write.
+    ///
+    /// # Safety
+    /// Rows of `width` elements, `stride` apart from `pointer` on, are alive and touched by no one else for 'a.
+    pub(crate) unsafe fn block(pointer: *mut f32, height: usize, width: usize, stride: usize) -> Self {
+        Self { pointer, height, width, row_stride: stride, owner: PhantomData }
+    }
 }
 
 /// out = a b, or out += a b where `accumulate`.

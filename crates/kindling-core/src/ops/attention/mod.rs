@@ -1,0 +1,103 @@
+//! Causal attention. out = softmax(q k^T / sqrt(hs), keys up to the query's position) v, a head at a time.
+//!
+//! qkv, dqkv: (b t, (nh + 2 nkv) hs), each row all queries, all keys, all values; out, dout: (b t, nh hs);
+//! lse: (b, nh, t), saved: log of the sum of exponentials of a query's scaled scores. Query head h reads key/value head
+//! h / (nh / nkv). Scores are never stored: backward makes them again from q, k and lse (arXiv 2205.14135).
+//! With p the probabilities, delta = sum(dout out): dv = p^T dout, ds = p (dout v^T - delta) / sqrt(hs), dq = ds k, dk = ds^T q.
+
+mod cpu;
+pub mod reference;
+
+use crate::Result;
+use crate::buffer::{In, Out};
+use crate::device::Device;
+use crate::ops::check;
+
+/// Sizes of attention.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// Sequences.
+    pub batch: usize,
+    /// Positions of a sequence.
+    pub positions: usize,
+    /// Query heads.
+    pub num_heads: usize,
+    /// Key/value heads; divides `num_heads`.
+    pub num_kv_heads: usize,
+    /// Width of a head.
+    pub head_size: usize,
+}
+
+impl Shape {
+    /// Width of a row of qkv.
+    pub fn qkv_width(&self) -> usize {
+        (self.num_heads + 2 * self.num_kv_heads) * self.head_size
+    }
+
+    /// Width of a row of out.
+    pub fn out_width(&self) -> usize {
+        self.num_heads * self.head_size
+    }
+
+    /// Query heads of one key/value head.
+    fn group(&self) -> usize {
+        self.num_heads / self.num_kv_heads
+    }
+
+    fn check(&self, op: &'static str) -> Result<()> {
+        check(op, "num_heads (a multiple of num_kv_heads)", self.group() * self.num_kv_heads, self.num_heads)
+    }
+}
+
+/// out and lse of every query.
+///
+/// # Errors
+/// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
+pub fn forward(dev: &Device, out: Out, lse: Out, qkv: In, s: Shape) -> Result<()> {
+    const OP: &str = "attention::forward";
+    s.check(OP)?;
+    let rows = s.batch * s.positions;
+    check(OP, "qkv", rows * s.qkv_width(), qkv.len())?;
+    check(OP, "out", rows * s.out_width(), out.len())?;
+    check(OP, "lse", rows * s.num_heads, lse.len())?;
+    match dev {
+        Device::Cpu(cpu) => cpu::forward(cpu, out.cpu(), lse.cpu(), qkv.cpu(), s),
+    }
+    Ok(())
+}
+
+/// dqkv = gradients of queries, keys and values.
+///
+/// # Errors
+/// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
+pub fn backward(dev: &Device, dqkv: Out, dout: In, qkv: In, out: In, lse: In, s: Shape) -> Result<()> {
+    const OP: &str = "attention::backward";
+    s.check(OP)?;
+    let rows = s.batch * s.positions;
+    check(OP, "qkv", rows * s.qkv_width(), qkv.len())?;
+    check(OP, "dqkv", rows * s.qkv_width(), dqkv.len())?;
+    check(OP, "out", rows * s.out_width(), out.len())?;
+    check(OP, "dout", rows * s.out_width(), dout.len())?;
+    check(OP, "lse", rows * s.num_heads, lse.len())?;
+    match dev {
+        Device::Cpu(cpu) => cpu::backward(cpu, dqkv.cpu(), dout.cpu(), qkv.cpu(), out.cpu(), lse.cpu(), s),
+    }
+    Ok(())
+}
+
+/// One query against the cache. q, out: (nh hs); keys, values: (length, nkv hs). `batch` and `positions` are not read.
+///
+/// # Errors
+/// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
+pub fn decode(dev: &Device, out: Out, q: In, keys: In, values: In, length: usize, s: Shape) -> Result<()> {
+    const OP: &str = "attention::decode";
+    s.check(OP)?;
+    check(OP, "q", s.out_width(), q.len())?;
+    check(OP, "out", s.out_width(), out.len())?;
+    check(OP, "keys", length * s.num_kv_heads * s.head_size, keys.len())?;
+    check(OP, "values", length * s.num_kv_heads * s.head_size, values.len())?;
+    match dev {
+        Device::Cpu(cpu) => cpu::decode(cpu, out.cpu(), q.cpu(), keys.cpu(), values.cpu(), length, s),
+    }
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! CPU half.
+
+use crate::device::Cpu;
+use crate::ops::{Disjoint, Pieces};
+use crate::simd::{LANES, Lanes};
+
+/// Elements whose squares are added in f32 lanes before the sum goes on in f64.
+const RUN: usize = 1024;
+/// Elements of a piece.
+const PIECE: usize = 1 << 16;
+
+pub(super) fn sum_of_squares(cpu: &Cpu, g: &[f32]) -> f64 {
+    let pieces = g.len().div_ceil(PIECE);
+    let mut sums = vec![0.0f64; pieces];
+    let parts = Disjoint::new(&mut sums);
+    cpu.pool.run(pieces, |piece| {
+        let part = &g[piece * PIECE..((piece + 1) * PIECE).min(g.len())];
+        let sum = part.chunks(RUN).map(|run| f64::from(run_of_squares(cpu.isa, run))).sum::<f64>();
+        // SAFETY: each piece has its own sum.
+        unsafe { parts.set(piece, sum) }
+    });
+    sums.iter().sum()
+}
+
+pub(super) fn scale(cpu: &Cpu, g: &mut [f32], factor: f32) {
+    let pieces = Pieces::of_rows(g.len(), 1);
+    let g = Disjoint::new(g);
+    cpu.pool.run(pieces.count, |piece| {
+        // SAFETY: pieces write disjoint ranges.
+        scale_run(cpu.isa, unsafe { g.part(pieces.range(piece)) }, factor);
+    });
+}
+
+crate::dispatch! { fn run_of_squares(g: &[f32]) -> f32 = run_of_squares_lanes; }
+crate::dispatch! { fn scale_run(g: &mut [f32], factor: f32) = scale_run_lanes; }
+
+#[inline(always)]
+fn run_of_squares_lanes<L: Lanes>(g: &[f32]) -> f32 {
+    let mut sum = L::splat(0.0);
+    let mut at = 0;
+    while at < g.len() {
+        let end = (at + LANES).min(g.len());
+        let v = L::load_partial(&g[at..end]);
+        sum = v.mul_add(v, sum);
+        at = end;
+    }
+    sum.sum()
+}
+
+#[inline(always)]
+fn scale_run_lanes<L: Lanes>(g: &mut [f32], factor: f32) {
+    let factor = L::splat(factor);
+    let mut at = 0;
+    while at < g.len() {
+        let end = (at + LANES).min(g.len());
+        L::load_partial(&g[at..end]).mul(factor).store_partial(&mut g[at..end]);
+        at = end;
+    }
+}

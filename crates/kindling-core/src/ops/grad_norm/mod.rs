@@ -1,0 +1,64 @@
+//! Global L2 norm of the gradients, and their scaling.
+//!
+//! g: a flat run of any length. The sum is taken in f64 over pieces of a fixed length, added in order.
+
+mod cpu;
+
+use crate::Result;
+use crate::buffer::{In, Out};
+use crate::device::Device;
+
+/// Sum of the squares of g.
+///
+/// # Errors
+/// None on the CPU; a device may fail.
+pub fn sum_of_squares(dev: &Device, g: In) -> Result<f64> {
+    Ok(match dev {
+        Device::Cpu(cpu) => cpu::sum_of_squares(cpu, g.cpu()),
+    })
+}
+
+/// g *= factor.
+///
+/// # Errors
+/// None on the CPU; a device may fail.
+pub fn scale(dev: &Device, g: Out, factor: f32) -> Result<()> {
+    match dev {
+        Device::Cpu(cpu) => cpu::scale(cpu, g.cpu(), factor),
+    }
+    Ok(())
+}
+
+/// What gradients of norm `norm` are multiplied with: 1 up to `max_norm` (or where `max_norm` is 0: no clipping), else
+/// `max_norm` / (norm + 1e-6).
+pub fn clip_factor(norm: f64, max_norm: f64) -> f64 {
+    if max_norm > 0.0 && norm > max_norm { max_norm / (norm + 1e-6) } else { 1.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn five_matrices_of_ones_have_norm_11_18_and_are_clipped_to_0_00089() {
+        let dev = Device::cpu(2);
+        let mut g = vec![1.0f32; 125];
+        let norm = sum_of_squares(&dev, In::from(&g[..])).unwrap().sqrt();
+        assert!((norm - 11.18).abs() < 0.001);
+        scale(&dev, Out::from(&mut g[..]), clip_factor(norm, 0.01) as f32).unwrap();
+        assert!(g.iter().all(|x| (x - 0.000_894).abs() < 0.000_001));
+        assert_eq!(clip_factor(norm, 0.0), 1.0);
+        assert_eq!(clip_factor(0.5, 1.0), 1.0);
+    }
+
+    #[test]
+    fn the_sum_equals_the_plain_one_for_any_length() {
+        let dev = Device::cpu(3);
+        for len in [0, 1, 15, 17, 4096, 100_003] {
+            let g: Vec<f32> = (0..len).map(|i| (i % 17) as f32 * 0.25 - 2.0).collect();
+            let plain: f64 = g.iter().map(|x| f64::from(*x).powi(2)).sum();
+            let sum = sum_of_squares(&dev, In::from(&g[..])).unwrap();
+            assert!((sum - plain).abs() <= 1e-6 * plain.max(1.0), "{len}");
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! CPU half.
+
+use super::Hyper;
+use crate::device::Cpu;
+use crate::ops::{Disjoint, Pieces};
+use crate::simd::{LANES, Lanes};
+
+pub(super) fn step(cpu: &Cpu, p: &mut [f32], g: &[f32], hyper: Hyper) {
+    let pieces = Pieces::of_rows(p.len(), 1);
+    let p = Disjoint::new(p);
+    cpu.pool.run(pieces.count, |piece| {
+        let range = pieces.range(piece);
+        // SAFETY: pieces write disjoint ranges.
+        run(cpu.isa, unsafe { p.part(range.clone()) }, &g[range], hyper);
+    });
+}
+
+crate::dispatch! { fn run(p: &mut [f32], g: &[f32], hyper: Hyper) = run_lanes; }
+
+#[inline(always)]
+fn run_lanes<L: Lanes>(p: &mut [f32], g: &[f32], hyper: Hyper) {
+    let keep = L::splat((1.0 - hyper.rate() * hyper.weight_decay) as f32);
+    let rate = L::splat(-(hyper.rate() * f64::from(hyper.grad_scale)) as f32);
+    let mut at = 0;
+    while at < p.len() {
+        let end = (at + LANES).min(p.len());
+        let decayed = L::load_partial(&p[at..end]).mul(keep);
+        L::load_partial(&g[at..end]).mul_add(rate, decayed).store_partial(&mut p[at..end]);
+        at = end;
+    }
+}

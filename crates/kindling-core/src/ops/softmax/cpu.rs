@@ -1,0 +1,65 @@
+//! CPU half: a row at a time.
+
+use super::Shape;
+use crate::device::Cpu;
+use crate::ops::cross_entropy::row_statistics;
+use crate::ops::{Disjoint, Pieces};
+use crate::simd::{LANES, Lanes, exp};
+
+pub(super) fn forward(cpu: &Cpu, out: &mut [f32], x: &[f32], s: Shape) {
+    let pieces = Pieces::of_rows(s.rows, s.columns);
+    let out = Disjoint::new(out);
+    cpu.pool.run(pieces.count, |piece| {
+        for row in pieces.range(piece) {
+            let range = row * s.columns..(row + 1) * s.columns;
+            // SAFETY: pieces write disjoint rows.
+            row_forward(cpu.isa, unsafe { out.part(range.clone()) }, &x[range]);
+        }
+    });
+}
+
+pub(super) fn backward(cpu: &Cpu, dx: &mut [f32], dout: &[f32], out: &[f32], s: Shape) {
+    let pieces = Pieces::of_rows(s.rows, s.columns);
+    let dx = Disjoint::new(dx);
+    cpu.pool.run(pieces.count, |piece| {
+        for row in pieces.range(piece) {
+            let range = row * s.columns..(row + 1) * s.columns;
+            // SAFETY: pieces write disjoint rows.
+            row_backward(cpu.isa, unsafe { dx.part(range.clone()) }, &dout[range.clone()], &out[range]);
+        }
+    });
+}
+
+crate::dispatch! { fn row_forward(out: &mut [f32], x: &[f32]) = row_forward_lanes; }
+crate::dispatch! { fn row_backward(dx: &mut [f32], dout: &[f32], out: &[f32]) = row_backward_lanes; }
+
+#[inline(always)]
+fn row_forward_lanes<L: Lanes>(out: &mut [f32], x: &[f32]) {
+    let (largest, sum) = row_statistics::<L>(x);
+    let (largest, scale) = (L::splat(largest), L::splat(1.0 / sum));
+    let mut at = 0;
+    while at < x.len() {
+        let end = (at + LANES).min(x.len());
+        exp(L::load_partial(&x[at..end]).sub(largest)).mul(scale).store_partial(&mut out[at..end]);
+        at = end;
+    }
+}
+
+#[inline(always)]
+fn row_backward_lanes<L: Lanes>(dx: &mut [f32], dout: &[f32], out: &[f32]) {
+    let mut dot = L::splat(0.0);
+    let mut at = 0;
+    while at < out.len() {
+        let end = (at + LANES).min(out.len());
+        dot = L::load_partial(&dout[at..end]).mul_add(L::load_partial(&out[at..end]), dot);
+        at = end;
+    }
+    let dot = L::splat(dot.sum());
+    let mut at = 0;
+    while at < out.len() {
+        let end = (at + LANES).min(out.len());
+        let d = L::load_partial(&dout[at..end]).sub(dot);
+        d.mul(L::load_partial(&out[at..end])).store_partial(&mut dx[at..end]);
+        at = end;
+    }
+}

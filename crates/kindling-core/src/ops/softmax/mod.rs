@@ -1,0 +1,49 @@
+//! Softmax. out = exp(x) / sum(exp(x)) of each row. The largest score is taken off first.
+//!
+//! x, out, dx, dout: (rows, columns). dx = out (dout - sum(dout out)) of each row.
+
+mod cpu;
+pub mod reference;
+
+use crate::Result;
+use crate::buffer::{In, Out};
+use crate::device::Device;
+use crate::ops::check;
+
+/// Sizes: each row is normalised by itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub columns: usize,
+}
+
+/// out = exp(x) / sum(exp(x)) of each row.
+///
+/// # Errors
+/// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
+pub fn forward(dev: &Device, out: Out, x: In, s: Shape) -> Result<()> {
+    const OP: &str = "softmax::forward";
+    check(OP, "x", s.rows * s.columns, x.len())?;
+    check(OP, "out", s.rows * s.columns, out.len())?;
+    match dev {
+        Device::Cpu(cpu) => cpu::forward(cpu, out.cpu(), x.cpu(), s),
+    }
+    Ok(())
+}
+
+/// dx = out (dout - sum(dout out)) of each row.
+///
+/// # Errors
+/// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
+pub fn backward(dev: &Device, dx: Out, dout: In, out: In, s: Shape) -> Result<()> {
+    const OP: &str = "softmax::backward";
+    check(OP, "dx", s.rows * s.columns, dx.len())?;
+    check(OP, "dout", s.rows * s.columns, dout.len())?;
+    check(OP, "out", s.rows * s.columns, out.len())?;
+    match dev {
+        Device::Cpu(cpu) => cpu::backward(cpu, dx.cpu(), dout.cpu(), out.cpu(), s),
+    }
+    Ok(())
+}

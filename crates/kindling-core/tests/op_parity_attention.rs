@@ -1,0 +1,186 @@
+//! Attention, softmax and log-softmax: forward and backward against plain f64 loops with finite differences and against
+//! candle's autograd of primitive ops, on odd sizes, with grouped heads, on every instruction set.
+
+mod common;
+
+use candle_core::{D, DType, Tensor};
+use common::*;
+use kindling_core::buffer::{In, Out};
+use kindling_core::ops::{attention, log_softmax, softmax};
+
+fn candle_softmax(x: &Tensor) -> Tensor {
+    let largest = x.max_keepdim(D::Minus1).unwrap().detach();
+    let e = x.broadcast_sub(&largest).unwrap().exp().unwrap();
+    e.broadcast_div(&e.sum_keepdim(D::Minus1).unwrap()).unwrap()
+}
+
+/// (b t, width) columns from `column` on, as (b, heads, t, hs), each head repeated `times`.
+fn heads(x: &Tensor, s: attention::Shape, column: usize, count: usize, times: usize) -> Tensor {
+    x.narrow(1, column, count * s.head_size)
+        .unwrap()
+        .reshape((s.batch, s.positions, count, 1, s.head_size))
+        .unwrap()
+        .broadcast_as((s.batch, s.positions, count, times, s.head_size))
+        .unwrap()
+        .reshape((s.batch, s.positions, count * times, s.head_size))
+        .unwrap()
+        .transpose(1, 2)
+        .unwrap()
+        .contiguous()
+        .unwrap()
+}
+
+fn candle_attention(qkv: &Tensor, s: attention::Shape) -> Tensor {
+    let group = s.num_heads / s.num_kv_heads;
+    let q = heads(qkv, s, 0, s.num_heads, 1);
+    let k = heads(qkv, s, s.num_heads * s.head_size, s.num_kv_heads, group);
+    let v = heads(qkv, s, (s.num_heads + s.num_kv_heads) * s.head_size, s.num_kv_heads, group);
+    let t = s.positions;
+    let mask: Vec<f64> = (0..t * t).map(|i| if i % t > i / t { -1e30 } else { 0.0 }).collect();
+    let mask = Tensor::from_vec(mask, (t, t), &candle_core::Device::Cpu).unwrap();
+    let scores = (q.matmul(&k.transpose(2, 3).unwrap().contiguous().unwrap()).unwrap()
+        / (s.head_size as f64).sqrt())
+    .unwrap();
+    let p = candle_softmax(&scores.broadcast_add(&mask).unwrap());
+    let out = p.matmul(&v).unwrap().transpose(1, 2).unwrap().contiguous().unwrap();
+    out.reshape((s.batch * t, s.out_width())).unwrap().to_dtype(DType::F64).unwrap()
+}
+
+#[test]
+fn attention_matches_the_reference_and_candle() {
+    for (batch, positions, num_heads, num_kv_heads, head_size) in [
+        (1, 1, 1, 1, 2),
+        (2, 7, 3, 3, 6),
+        (1, 31, 4, 2, 8),
+        (2, 33, 6, 1, 32),
+        (1, 65, 2, 2, 64),
+        (3, 100, 2, 1, 10),
+        (1, 200, 1, 1, 31),
+    ] {
+        let s = attention::Shape { batch, positions, num_heads, num_kv_heads, head_size };
+        let rows = batch * positions;
+        let qkv: Vec<f32> = random(1, rows * s.qkv_width()).iter().map(|v| 3.0 * v).collect();
+        let dout = random(2, rows * s.out_width());
+        let vqkv = variable(&qkv, &[rows, s.qkv_width()]);
+        let out = candle_attention(&vqkv, s);
+        let oracle = candle_gradients(&out, &dout, &[&vqkv]);
+        let expected = attention::reference::forward(&wide(&qkv), s);
+        for dev in devices() {
+            let (mut y, mut lse) = (vec![9.0; rows * s.out_width()], vec![9.0; rows * num_heads]);
+            attention::forward(&dev, Out::from(&mut y[..]), Out::from(&mut lse[..]), In::from(&qkv[..]), s)
+                .unwrap();
+            assert_close("out", &y, &expected);
+            assert_close("out", &y, &values(&out));
+            let mut dqkv = vec![9.0; rows * s.qkv_width()];
+            attention::backward(
+                &dev,
+                Out::from(&mut dqkv[..]),
+                In::from(&dout[..]),
+                In::from(&qkv[..]),
+                In::from(&y[..]),
+                In::from(&lse[..]),
+                s,
+            )
+            .unwrap();
+            assert_close("dqkv", &dqkv, &oracle[0]);
+        }
+        if rows * s.qkv_width() < 400 {
+            let slopes = finite_differences(&wide(&qkv), &dout, |x| attention::reference::forward(x, s));
+            assert_close(
+                "finite differences",
+                &oracle[0].iter().map(|v| *v as f32).collect::<Vec<_>>(),
+                &slopes,
+            );
+        }
+    }
+}
+
+#[test]
+fn decoding_one_query_equals_the_last_row_of_a_whole_pass() {
+    for (positions, num_heads, num_kv_heads, head_size) in
+        [(1, 1, 1, 2), (7, 4, 2, 6), (65, 6, 1, 32), (300, 2, 2, 64)]
+    {
+        let s = attention::Shape { batch: 1, positions, num_heads, num_kv_heads, head_size };
+        let qkv = random(1, positions * s.qkv_width());
+        let expected = attention::reference::forward(&wide(&qkv), s);
+        let kv = num_kv_heads * head_size;
+        let part =
+            |at: usize| qkv.chunks(s.qkv_width()).flat_map(|r| r[at..at + kv].to_vec()).collect::<Vec<_>>();
+        let (keys, vals) = (part(s.out_width()), part(s.out_width() + kv));
+        let q = &qkv[(positions - 1) * s.qkv_width()..][..s.out_width()];
+        for dev in devices() {
+            let mut out = vec![9.0; s.out_width()];
+            attention::decode(
+                &dev,
+                Out::from(&mut out[..]),
+                In::from(q),
+                In::from(&keys[..]),
+                In::from(&vals[..]),
+                positions,
+                s,
+            )
+            .unwrap();
+            assert_close("out", &out, &expected[(positions - 1) * s.out_width()..]);
+        }
+    }
+}
+
+#[test]
+fn softmax_and_log_softmax_match_the_reference_and_candle() {
+    for (rows, columns) in [(1, 1), (7, 31), (33, 33), (3, 1000), (100, 7)] {
+        let x: Vec<f32> = random(1, rows * columns).iter().map(|v| v * 20.0).collect();
+        let dout = random(2, rows * columns);
+        let vx = variable(&x, &[rows, columns]);
+        let soft = candle_softmax(&vx);
+        let log = soft.log().unwrap();
+        let (soft_oracle, log_oracle) =
+            (candle_gradients(&soft, &dout, &[&vx]), candle_gradients(&log, &dout, &[&vx]));
+        for dev in devices() {
+            let (mut y, mut dx) = (vec![9.0; rows * columns], vec![9.0; rows * columns]);
+            let s = softmax::Shape { rows, columns };
+            softmax::forward(&dev, Out::from(&mut y[..]), In::from(&x[..]), s).unwrap();
+            assert_close("softmax", &y, &softmax::reference::forward(&wide(&x), s));
+            softmax::backward(&dev, Out::from(&mut dx[..]), In::from(&dout[..]), In::from(&y[..]), s)
+                .unwrap();
+            if columns > 1 {
+                assert_close("softmax dx", &dx, &soft_oracle[0]);
+            }
+            let s = log_softmax::Shape { rows, columns };
+            log_softmax::forward(&dev, Out::from(&mut y[..]), In::from(&x[..]), s).unwrap();
+            assert_close("log softmax", &y, &log_softmax::reference::forward(&wide(&x), s));
+            log_softmax::backward(&dev, Out::from(&mut dx[..]), In::from(&dout[..]), In::from(&y[..]), s)
+                .unwrap();
+            if columns > 1 {
+                assert_close("log softmax dx", &dx, &log_oracle[0]);
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_gives_the_same_bits_for_any_number_of_threads() {
+    let isa = *kindling_core::simd::Isa::available().last().unwrap();
+    let s = attention::Shape { batch: 3, positions: 77, num_heads: 4, num_kv_heads: 2, head_size: 16 };
+    let qkv = random(1, 3 * 77 * s.qkv_width());
+    let dout = random(2, 3 * 77 * s.out_width());
+    let run = |threads: usize| {
+        let dev = device(isa, threads);
+        let (mut y, mut lse) = (vec![0.0; 3 * 77 * s.out_width()], vec![0.0; 3 * 77 * 4]);
+        attention::forward(&dev, Out::from(&mut y[..]), Out::from(&mut lse[..]), In::from(&qkv[..]), s)
+            .unwrap();
+        let mut d = vec![0.0; 3 * 77 * s.qkv_width()];
+        attention::backward(
+            &dev,
+            Out::from(&mut d[..]),
+            In::from(&dout[..]),
+            In::from(&qkv[..]),
+            In::from(&y[..]),
+            In::from(&lse[..]),
+            s,
+        )
+        .unwrap();
+        [y, d].concat().iter().map(|v| v.to_bits()).collect::<Vec<_>>()
+    };
+    let one = run(1);
+    assert!([2, 3, 8].into_iter().all(|threads| run(threads) == one));
+}
