@@ -44,10 +44,14 @@ function namedPaths(text) {
   return { spans: inProject, links: links.filter((link) => !/^[a-z]+:/.test(link)) }
 }
 
-const files = execFileSync('git', ['ls-files', '--cached', '--others', '--exclude-standard'], {
-  cwd: root,
-  encoding: 'utf8',
-})
+const files = execFileSync(
+  'git',
+  ['-c', 'safe.directory=*', 'ls-files', '--cached', '--others', '--exclude-standard'],
+  {
+    cwd: root,
+    encoding: 'utf8',
+  },
+)
 const known = files.split('\n').filter(Boolean)
 const missing = []
 let named = 0
