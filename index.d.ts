@@ -9,11 +9,57 @@
  */
 export declare const __napiBindingTarget: 'native' | 'wasm32-wasi' | 'wasm32-wasip1'
 
+/** Token ids and targets in native memory; `src/batch.ts` is its public face. */
+export declare class Batch {
+  /** A batch of flat arrays with `batch_size` rows. */
+  static fromArrays(x: Int32Array, y: Int32Array, batchSize: number): Batch
+  /** A copy of the token ids. */
+  get x(): Int32Array
+  /** A copy of the targets. */
+  get y(): Int32Array
+  /** Rows. */
+  get batchSize(): number
+  /** Tokens a row. */
+  get seqLength(): number
+}
+
+/** Settings of one AdamW update. */
+export interface AdamwHyper {
+  /** Learning rate. */
+  lr: number
+  /** Number of the update, from 1. */
+  step: number
+  /** Decay of the first moment. */
+  beta1: number
+  /** Decay of the second moment. */
+  beta2: number
+  /** Added to the root of the second moment. */
+  eps: number
+  /** Decoupled weight decay. */
+  weightDecay: number
+}
+
 /** Cores this process may use. */
 export declare function availableThreads(): number
 
 /** Times a product; gives the seconds of each run. */
 export declare function benchGemm(options: GemmOptions): Promise<Array<number>>
+
+/** Gradients after clipping. */
+export interface ClippedGradients {
+  /** Global L2 norm before it. */
+  norm: number
+  /** In the order given. */
+  gradients: Array<Float32Array>
+}
+
+/** The mean loss and each row's log-sum-exp. */
+export interface CrossEntropy {
+  /** Nats a counted target. */
+  loss: number
+  /** One a row. */
+  lse: Float32Array
+}
 
 /** Version of the native engine. */
 export declare function engineVersion(): string
@@ -41,7 +87,31 @@ export interface GemmOptions {
 /** Instruction set of the CPU engine's inner loops: `scalar`, `avx2` or `avx512`. */
 export declare function instructionSet(): string
 
+/** Settings of one SGD update. */
+export interface SgdHyper {
+  /** Learning rate. */
+  lr: number
+  /** Number of the update, from 0. */
+  step: number
+  /** Added to the gradient, times the parameter. */
+  weightDecay: number
+  /** The rate does not fall with the steps. */
+  constant: boolean
+}
+
 export declare namespace ops {
+  /** param, grad, m, v (n) -> the new param, m, v. */
+  export function adamw(param: Float32Array, grad: Float32Array, m: Float32Array, v: Float32Array, hyper: AdamwHyper): [Float32Array, Float32Array, Float32Array]
+  /** dout, q, k, v, out, lse -> dq, dk, dv. */
+  export function attentionBackward(dout: Float32Array, q: Float32Array, k: Float32Array, v: Float32Array, out: Float32Array, lse: Float32Array, batch: number, positions: number, numHeads: number, numKvHeads: number, headSize: number): [Float32Array, Float32Array, Float32Array]
+  /** q (b, t, nh, hs), k, v (b, t, nkv, hs) -> out, lse (b, nh, t). */
+  export function attentionForward(q: Float32Array, k: Float32Array, v: Float32Array, batch: number, positions: number, numHeads: number, numKvHeads: number, headSize: number): [Float32Array, Float32Array]
+  /** Clips the global norm of `gradients` to `max_norm`. */
+  export function clipGradNorm(gradients: Array<Float32Array>, maxNorm: number): ClippedGradients
+  /** logits (n, vocab), targets (n), lse (n) -> dlogits. */
+  export function crossEntropyBackward(logits: Float32Array, targets: Int32Array, lse: Float32Array, vocabSize: number, scale: number): Float32Array
+  /** logits (n, vocab), targets (n) -> loss, lse (n). */
+  export function crossEntropyForward(logits: Float32Array, targets: Int32Array, vocabSize: number): CrossEntropy
   /** dout (n, c), ids (n) -> dweight (vocab, c). */
   export function embeddingBackward(dout: Float32Array, ids: Uint32Array, vocabSize: number, dModel: number): Float32Array
   /** ids (n), weight (vocab, c) -> (n, c). */
@@ -50,6 +120,10 @@ export declare namespace ops {
   export function linearBackward(dout: Float32Array, x: Float32Array, weight: Float32Array, rows: number, inputs: number, outputs: number): [Float32Array, Float32Array, Float32Array]
   /** x (rows, inputs), weight (inputs, outputs), bias (outputs) -> (rows, outputs). */
   export function linearForward(x: Float32Array, weight: Float32Array, rows: number, inputs: number, outputs: number, bias?: Float32Array | undefined | null): Float32Array
+  /** dout, out (n, columns) -> dx. */
+  export function logSoftmaxBackward(dout: Float32Array, out: Float32Array, columns: number): Float32Array
+  /** x (n, columns) -> (n, columns). */
+  export function logSoftmaxForward(x: Float32Array, columns: number): Float32Array
   /** dout (m, n), a (m, k), b (k, n) -> da, db. */
   export function matmulBackward(dout: Float32Array, a: Float32Array, b: Float32Array, m: number, k: number, n: number): [Float32Array, Float32Array]
   /** a (m, k), b (k, n) -> (m, n). */
@@ -62,10 +136,16 @@ export declare namespace ops {
   export function ropeBackward(dout: Float32Array, positions: number, heads: number, headSize: number, theta: number, firstPosition: number): Float32Array
   /** x (b, t, heads, hs) -> the same, rotated. */
   export function ropeForward(x: Float32Array, positions: number, heads: number, headSize: number, theta: number, firstPosition: number): Float32Array
+  /** param, grad (n) -> the new param. */
+  export function sgd(param: Float32Array, grad: Float32Array, hyper: SgdHyper): Float32Array
   /** dout, x -> dx. */
   export function siluBackward(dout: Float32Array, x: Float32Array): Float32Array
   /** x -> x sigmoid(x). */
   export function siluForward(x: Float32Array): Float32Array
+  /** dout, out (n, columns) -> dx. */
+  export function softmaxBackward(dout: Float32Array, out: Float32Array, columns: number): Float32Array
+  /** x (n, columns) -> (n, columns). */
+  export function softmaxForward(x: Float32Array, columns: number): Float32Array
   /** dout, gate, up -> dgate, dup. */
   export function swigluBackward(dout: Float32Array, gate: Float32Array, up: Float32Array): [Float32Array, Float32Array]
   /** gate, up -> silu(gate) up. */

@@ -835,6 +835,7 @@ function __napiStampBindingTarget(exportsObject, target) {
 // linked import resolves to `undefined`.
 module.exports.__napiBindingTarget = __napiStampBindingTarget(nativeBinding, __napiLoadedBindingTarget)
 module.exports = nativeBinding
+module.exports.Batch = nativeBinding.Batch
 module.exports.availableThreads = nativeBinding.availableThreads
 module.exports.benchGemm = nativeBinding.benchGemm
 module.exports.engineVersion = nativeBinding.engineVersion

@@ -2,8 +2,11 @@
 //!
 //! Lengths are checked here, before results are allocated; each op checks its shapes again.
 
+mod attention;
 mod dense;
 mod layers;
+mod loss;
+mod update;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;

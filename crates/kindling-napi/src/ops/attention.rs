@@ -1,0 +1,127 @@
+//! Attention. Shapes as in `src/ops/layers.ts`; the engine keeps q, k and v side by side in one row.
+
+use kindling_core::ops::attention;
+use kindling_core::{Error, Result};
+use napi::bindgen_prelude::Float32Array;
+
+use super::{need, run};
+
+/// Arrays laid side by side: rows of (q | k | v), as the engine keeps them.
+fn joined(parts: &[(&[f32], usize)], rows: usize) -> Vec<f32> {
+    let width: usize = parts.iter().map(|(_, width)| width).sum();
+    let mut out = Vec::with_capacity(rows * width);
+    for row in 0..rows {
+        for (part, width) in parts {
+            out.extend_from_slice(&part[row * width..][..*width]);
+        }
+    }
+    out
+}
+
+/// The inverse of `joined`.
+fn parted(joined: &[f32], widths: [usize; 3]) -> [Vec<f32>; 3] {
+    let mut parts = widths.map(|_| Vec::new());
+    for row in joined.chunks_exact(widths.iter().sum()) {
+        let mut rest = row;
+        for (part, width) in parts.iter_mut().zip(widths) {
+            let (own, after) = rest.split_at(width);
+            part.extend_from_slice(own);
+            rest = after;
+        }
+    }
+    parts
+}
+
+fn attention_shape(
+    op: &'static str,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    [batch, positions, num_heads, num_kv_heads, head_size]: [u32; 5],
+) -> Result<(attention::Shape, [usize; 3])> {
+    let s = attention::Shape {
+        batch: batch as usize,
+        positions: positions as usize,
+        num_heads: num_heads as usize,
+        num_kv_heads: num_kv_heads as usize,
+        head_size: head_size as usize,
+    };
+    if !s.num_heads.is_multiple_of(s.num_kv_heads.max(1)) {
+        return Err(Error::argument(format!(
+            "{op}: numHeads {num_heads} is not divisible by numKvHeads {num_kv_heads}"
+        )));
+    }
+    need(op, "q", q.len(), &[s.batch, s.positions, s.num_heads, s.head_size])?;
+    need(op, "k", k.len(), &[s.batch, s.positions, s.num_kv_heads, s.head_size])?;
+    need(op, "v", v.len(), &[s.batch, s.positions, s.num_kv_heads, s.head_size])?;
+    let kv_width = s.num_kv_heads * s.head_size;
+    Ok((s, [s.num_heads * s.head_size, kv_width, kv_width]))
+}
+
+/// q (b, t, nh, hs), k, v (b, t, nkv, hs) -> out, lse (b, nh, t).
+#[napi(namespace = "ops")]
+pub fn attention_forward(
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    batch: u32,
+    positions: u32,
+    num_heads: u32,
+    num_kv_heads: u32,
+    head_size: u32,
+) -> napi::Result<(Float32Array, Float32Array)> {
+    run(|dev| {
+        let sizes = [batch, positions, num_heads, num_kv_heads, head_size];
+        let (s, [wq, wk, wv]) = attention_shape("attention.forward", q, k, v, sizes)?;
+        let rows = s.batch * s.positions;
+        let qkv = joined(&[(q, wq), (k, wk), (v, wv)], rows);
+        let (mut out, mut lse) = (vec![0.0; q.len()], vec![0.0; rows * s.num_heads]);
+        attention::forward(
+            dev,
+            out.as_mut_slice().into(),
+            lse.as_mut_slice().into(),
+            qkv.as_slice().into(),
+            s,
+        )?;
+        Ok((out.into(), lse.into()))
+    })
+}
+
+/// dout, q, k, v, out, lse -> dq, dk, dv.
+#[napi(namespace = "ops")]
+pub fn attention_backward(
+    dout: &[f32],
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    out: &[f32],
+    lse: &[f32],
+    batch: u32,
+    positions: u32,
+    num_heads: u32,
+    num_kv_heads: u32,
+    head_size: u32,
+) -> napi::Result<(Float32Array, Float32Array, Float32Array)> {
+    run(|dev| {
+        let op = "attention.backward";
+        let sizes = [batch, positions, num_heads, num_kv_heads, head_size];
+        let (s, widths) = attention_shape(op, q, k, v, sizes)?;
+        let rows = s.batch * s.positions;
+        need(op, "dout", dout.len(), &[q.len()])?;
+        need(op, "out", out.len(), &[q.len()])?;
+        need(op, "lse", lse.len(), &[rows, s.num_heads])?;
+        let qkv = joined(&[(q, widths[0]), (k, widths[1]), (v, widths[2])], rows);
+        let mut dqkv = vec![0.0; qkv.len()];
+        attention::backward(
+            dev,
+            dqkv.as_mut_slice().into(),
+            dout.into(),
+            qkv.as_slice().into(),
+            out.into(),
+            lse.into(),
+            s,
+        )?;
+        let [dq, dk, dv] = parted(&dqkv, widths);
+        Ok((dq.into(), dk.into(), dv.into()))
+    })
+}

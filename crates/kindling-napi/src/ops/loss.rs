@@ -1,0 +1,106 @@
+//! Softmax, its logarithm, cross-entropy. Shapes as in `src/ops/loss.ts`.
+
+use kindling_core::ops::{IGNORED_TARGET, cross_entropy, log_softmax, softmax};
+use napi::bindgen_prelude::Float32Array;
+
+use super::{need, rows, run};
+
+/// x (n, columns) -> (n, columns).
+#[napi(namespace = "ops")]
+pub fn softmax_forward(x: &[f32], columns: u32) -> napi::Result<Float32Array> {
+    let columns = columns as usize;
+    run(|dev| {
+        let s = softmax::Shape { rows: rows("softmax.forward", "x", x.len(), columns)?, columns };
+        let mut out = vec![0.0; x.len()];
+        softmax::forward(dev, out.as_mut_slice().into(), x.into(), s)?;
+        Ok(out.into())
+    })
+}
+
+/// dout, out (n, columns) -> dx.
+#[napi(namespace = "ops")]
+pub fn softmax_backward(dout: &[f32], out: &[f32], columns: u32) -> napi::Result<Float32Array> {
+    let columns = columns as usize;
+    run(|dev| {
+        let s = softmax::Shape { rows: rows("softmax.backward", "out", out.len(), columns)?, columns };
+        need("softmax.backward", "dout", dout.len(), &[out.len()])?;
+        let mut dx = vec![0.0; out.len()];
+        softmax::backward(dev, dx.as_mut_slice().into(), dout.into(), out.into(), s)?;
+        Ok(dx.into())
+    })
+}
+
+/// x (n, columns) -> (n, columns).
+#[napi(namespace = "ops")]
+pub fn log_softmax_forward(x: &[f32], columns: u32) -> napi::Result<Float32Array> {
+    let columns = columns as usize;
+    run(|dev| {
+        let s = log_softmax::Shape { rows: rows("logSoftmax.forward", "x", x.len(), columns)?, columns };
+        let mut out = vec![0.0; x.len()];
+        log_softmax::forward(dev, out.as_mut_slice().into(), x.into(), s)?;
+        Ok(out.into())
+    })
+}
+
+/// dout, out (n, columns) -> dx.
+#[napi(namespace = "ops")]
+pub fn log_softmax_backward(dout: &[f32], out: &[f32], columns: u32) -> napi::Result<Float32Array> {
+    let columns = columns as usize;
+    run(|dev| {
+        let s = log_softmax::Shape { rows: rows("logSoftmax.backward", "out", out.len(), columns)?, columns };
+        need("logSoftmax.backward", "dout", dout.len(), &[out.len()])?;
+        let mut dx = vec![0.0; out.len()];
+        log_softmax::backward(dev, dx.as_mut_slice().into(), dout.into(), out.into(), s)?;
+        Ok(dx.into())
+    })
+}
+
+/// The mean loss and each row's log-sum-exp.
+#[napi(object)]
+pub struct CrossEntropy {
+    /// Nats a counted target.
+    pub loss: f64,
+    /// One a row.
+    pub lse: Float32Array,
+}
+
+/// logits (n, vocab), targets (n) -> loss, lse (n).
+#[napi(namespace = "ops")]
+pub fn cross_entropy_forward(logits: &[f32], targets: &[i32], vocab_size: u32) -> napi::Result<CrossEntropy> {
+    let s = cross_entropy::Shape { rows: targets.len(), vocab_size: vocab_size as usize };
+    run(|dev| {
+        need("crossEntropy.forward", "logits", logits.len(), &[s.rows, s.vocab_size])?;
+        let mut lse = vec![0.0; s.rows];
+        let loss = cross_entropy::forward(dev, lse.as_mut_slice().into(), logits.into(), targets, s)?;
+        Ok(CrossEntropy { loss: loss.mean(), lse: lse.into() })
+    })
+}
+
+/// logits (n, vocab), targets (n), lse (n) -> dlogits.
+#[napi(namespace = "ops")]
+pub fn cross_entropy_backward(
+    logits: &[f32],
+    targets: &[i32],
+    lse: &[f32],
+    vocab_size: u32,
+    scale: f64,
+) -> napi::Result<Float32Array> {
+    let s = cross_entropy::Shape { rows: targets.len(), vocab_size: vocab_size as usize };
+    run(|dev| {
+        need("crossEntropy.backward", "logits", logits.len(), &[s.rows, s.vocab_size])?;
+        need("crossEntropy.backward", "lse", lse.len(), &[s.rows])?;
+        // The engine's scale is that of the sum of the losses; the caller's is that of their mean.
+        let count = targets.iter().filter(|&&target| target != IGNORED_TARGET).count();
+        let mut dlogits = vec![0.0; logits.len()];
+        cross_entropy::backward(
+            dev,
+            dlogits.as_mut_slice().into(),
+            logits.into(),
+            lse.into(),
+            targets,
+            s,
+            (scale / count.max(1) as f64) as f32,
+        )?;
+        Ok(dlogits.into())
+    })
+}

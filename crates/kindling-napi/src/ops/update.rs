@@ -1,0 +1,118 @@
+//! Clipping, AdamW, SGD. Shapes as in `src/ops/update.ts`; inputs stay as they are.
+
+use kindling_core::ops::{adamw as adamw_op, grad_norm, sgd as sgd_op};
+use napi::bindgen_prelude::Float32Array;
+
+use super::{need, run};
+
+/// Gradients after clipping.
+#[napi(object)]
+pub struct ClippedGradients {
+    /// Global L2 norm before it.
+    pub norm: f64,
+    /// In the order given.
+    pub gradients: Vec<Float32Array>,
+}
+
+/// Clips the global norm of `gradients` to `max_norm`.
+#[napi(namespace = "ops")]
+pub fn clip_grad_norm(gradients: Vec<Float32Array>, max_norm: f64) -> napi::Result<ClippedGradients> {
+    run(|dev| {
+        let mut sum = 0.0;
+        for gradient in &gradients {
+            sum += grad_norm::sum_of_squares(dev, gradient[..].into())?;
+        }
+        let norm = sum.sqrt();
+        let factor = grad_norm::clip_factor(norm, max_norm) as f32;
+        let mut clipped = Vec::with_capacity(gradients.len());
+        for gradient in &gradients {
+            let mut own = gradient.to_vec();
+            grad_norm::scale(dev, own.as_mut_slice().into(), factor)?;
+            clipped.push(own.into());
+        }
+        Ok(ClippedGradients { norm, gradients: clipped })
+    })
+}
+
+/// Settings of one AdamW update.
+#[napi(object)]
+pub struct AdamwHyper {
+    /// Learning rate.
+    pub lr: f64,
+    /// Number of the update, from 1.
+    pub step: u32,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+}
+
+/// param, grad, m, v (n) -> the new param, m, v.
+#[napi(namespace = "ops")]
+pub fn adamw(
+    param: &[f32],
+    grad: &[f32],
+    m: &[f32],
+    v: &[f32],
+    hyper: AdamwHyper,
+) -> napi::Result<(Float32Array, Float32Array, Float32Array)> {
+    run(|dev| {
+        need("adamw", "grad", grad.len(), &[param.len()])?;
+        need("adamw", "m", m.len(), &[param.len()])?;
+        need("adamw", "v", v.len(), &[param.len()])?;
+        let (mut param, mut m, mut v) = (param.to_vec(), m.to_vec(), v.to_vec());
+        let hyper = adamw_op::Hyper {
+            lr: hyper.lr,
+            beta1: hyper.beta1,
+            beta2: hyper.beta2,
+            eps: hyper.eps,
+            weight_decay: hyper.weight_decay,
+            step: u64::from(hyper.step),
+            grad_scale: 1.0,
+        };
+        adamw_op::step(
+            dev,
+            param.as_mut_slice().into(),
+            grad.into(),
+            m.as_mut_slice().into(),
+            v.as_mut_slice().into(),
+            hyper,
+        )?;
+        Ok((param.into(), m.into(), v.into()))
+    })
+}
+
+/// Settings of one SGD update.
+#[napi(object)]
+pub struct SgdHyper {
+    /// Learning rate.
+    pub lr: f64,
+    /// Number of the update, from 0.
+    pub step: u32,
+    /// Added to the gradient, times the parameter.
+    pub weight_decay: f64,
+    /// The rate does not fall with the steps.
+    pub constant: bool,
+}
+
+/// param, grad (n) -> the new param.
+#[napi(namespace = "ops")]
+pub fn sgd(param: &[f32], grad: &[f32], hyper: SgdHyper) -> napi::Result<Float32Array> {
+    run(|dev| {
+        need("sgd", "grad", grad.len(), &[param.len()])?;
+        let mut param = param.to_vec();
+        let hyper = sgd_op::Hyper {
+            lr: hyper.lr,
+            weight_decay: hyper.weight_decay,
+            step: u64::from(hyper.step),
+            constant: hyper.constant,
+            grad_scale: 1.0,
+        };
+        sgd_op::step(dev, param.as_mut_slice().into(), grad.into(), hyper)?;
+        Ok(param.into())
+    })
+}
