@@ -190,7 +190,10 @@ test('silu and swiglu backward match differences', (t) => {
 test('softmax rows sum to 1 where plain exponentials overflow', (t) => {
   const { out } = ops.softmax.forward({ x: f32(1000, 1000, -1000, 0), columns: 2 })
   // The smallest float stands for an exponential below it.
-  t.deepEqual([...out].map((p) => (p < 1e-30 ? 0 : p)), [0.5, 0.5, 0, 1])
+  t.deepEqual(
+    [...out].map((p) => (p < 1e-30 ? 0 : p)),
+    [0.5, 0.5, 0, 1],
+  )
 })
 
 test('softmax and logSoftmax backward match differences', (t) => {
