@@ -6,13 +6,21 @@ pub mod batch;
 pub mod element;
 mod entropy;
 pub mod files;
+pub mod lossy_utf8;
 pub mod metadata;
 pub mod npy;
 pub mod sampler;
+pub mod staging;
+pub mod store_writer;
+#[cfg(test)]
+mod test_support;
+#[cfg(test)]
+mod tests;
 pub mod token_store;
 
 pub use batch::Batch;
 pub use entropy::token_entropy;
 pub use metadata::Metadata;
 pub use sampler::BatchSpec;
+pub use store_writer::StoreWriter;
 pub use token_store::TokenStore;

@@ -1,0 +1,238 @@
+//! Folders that appear whole or not at all: written beside their place, synced, renamed.
+//!
+//! An error leaves nothing behind, neither the temporary folder nor parents made for it. A process that is killed leaves
+//! a hidden temporary folder, which the next attempt at the same place removes.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
+
+/// Held locked by the process that writes the folder; without a lock the folder is a dead one's.
+const LOCK: &str = ".lock";
+
+/// A folder in the making.
+#[derive(Debug)]
+pub struct StagedFolder {
+    folder: PathBuf,
+    lock: Option<File>,
+    /// Parents that were made for it, outermost first.
+    made: Vec<PathBuf>,
+}
+
+impl StagedFolder {
+    /// A temporary folder in `parent`, for what is to be called `name` in the end.
+    ///
+    /// # Errors
+    /// `ERR_NOT_WRITABLE`, `ERR_DISK_FULL`, the system's errors.
+    pub fn new(parent: &Path, name: &str) -> Result<Self> {
+        let made = make_parents(parent)?;
+        let mut staged = Self { folder: PathBuf::new(), lock: None, made };
+        remove_dead(parent, name);
+        let pid = std::process::id();
+        for attempt in 0..1_000 {
+            let folder = parent.join(format!(".{name}.{pid}-{attempt}.partial"));
+            match std::fs::create_dir(&folder) {
+                Ok(()) => {
+                    staged.folder = folder;
+                    let path = staged.folder.join(LOCK);
+                    let lock =
+                        File::create(&path).map_err(|error| Error::io("cannot create", &path, error))?;
+                    // Where locks are not supported a dead folder is just not cleared away.
+                    let _ = lock.try_lock();
+                    staged.lock = Some(lock);
+                    return Ok(staged);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(Error::io("cannot create", folder, error)),
+            }
+        }
+        Err(Error::Internal(format!("no name for a temporary folder in {}", parent.display())))
+    }
+
+    /// The folder to write to.
+    pub fn path(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Gives the folder its name. What is at `target` is replaced; the caller has made sure that it may be.
+    ///
+    /// # Errors
+    /// The system's errors; `target` is then as it was.
+    pub fn commit(mut self, target: &Path) -> Result<()> {
+        let lock = self.folder.join(LOCK);
+        std::fs::remove_file(&lock).map_err(|error| Error::io("cannot write", &lock, error))?;
+        sync_folder(&self.folder)?;
+        let parent = self.folder.parent().unwrap_or(Path::new("."));
+        replace(&self.folder, target, &parent.join(trash_name(&self.folder)))?;
+        sync_folder(parent)?;
+        self.folder.clear();
+        self.made.clear();
+        Ok(())
+    }
+
+    /// Moves each of `names` that was written to its place in `target`, and removes what else of them was there.
+    ///
+    /// # Errors
+    /// The system's errors.
+    pub fn commit_entries(mut self, target: &Path, names: &[&str]) -> Result<()> {
+        for name in names {
+            let (from, to) = (self.folder.join(name), target.join(name));
+            let trash = self.folder.join(format!(".old-{name}"));
+            if from.exists() {
+                replace(&from, &to, &trash)?;
+            } else if to.exists() {
+                std::fs::rename(&to, &trash).map_err(|error| Error::io("cannot write", &to, error))?;
+            }
+        }
+        sync_folder(target)?;
+        // What was replaced goes with the temporary folder.
+        self.made.clear();
+        Ok(())
+    }
+}
+
+impl Drop for StagedFolder {
+    fn drop(&mut self) {
+        if !self.folder.as_os_str().is_empty() {
+            let _ = std::fs::remove_dir_all(&self.folder);
+        }
+        for parent in self.made.iter().rev() {
+            // Not if something else has been put there.
+            let _ = std::fs::remove_dir(parent);
+        }
+    }
+}
+
+/// Creates `parent` and what lacks above it; gives what was created, outermost first.
+fn make_parents(parent: &Path) -> Result<Vec<PathBuf>> {
+    let missing: Vec<_> = parent
+        .ancestors()
+        .take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists())
+        .map(Path::to_path_buf)
+        .collect();
+    let mut made = Vec::new();
+    for folder in missing.into_iter().rev() {
+        match std::fs::create_dir(&folder) {
+            Ok(()) => made.push(folder),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => {
+                made.iter().rev().for_each(|folder| drop(std::fs::remove_dir(folder)));
+                return Err(Error::io("cannot create", folder, error));
+            }
+        }
+    }
+    Ok(made)
+}
+
+/// Removes temporary folders for `name` whose writer is gone.
+fn remove_dead(parent: &Path, name: &str) {
+    let prefix = format!(".{name}.");
+    let Ok(entries) = std::fs::read_dir(parent) else { return };
+    for entry in entries.flatten() {
+        let file_name = entry.file_name();
+        let Some(found) = file_name.to_str() else { continue };
+        if !found.starts_with(&prefix) || !found.ends_with(".partial") {
+            continue;
+        }
+        let path = entry.path();
+        let dead = File::open(path.join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok());
+        if dead {
+            let _ = std::fs::remove_dir_all(path);
+        }
+    }
+}
+
+fn trash_name(folder: &Path) -> String {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    format!("{}-old.partial", name.trim_end_matches(".partial"))
+}
+
+/// Renames `from` to `to`; what is at `to` goes by way of `trash`, and comes back if the rename fails.
+fn replace(from: &Path, to: &Path, trash: &Path) -> Result<()> {
+    let cannot_write = |error| Error::io("cannot write", to, error);
+    let replaced = to.exists();
+    if replaced {
+        std::fs::rename(to, trash).map_err(cannot_write)?;
+    }
+    if let Err(error) = std::fs::rename(from, to) {
+        if replaced {
+            let _ = std::fs::rename(trash, to);
+        }
+        return Err(cannot_write(error));
+    }
+    if replaced {
+        let _ = std::fs::remove_dir_all(trash);
+    }
+    Ok(())
+}
+
+/// Makes the names in `folder` durable.
+///
+/// # Errors
+/// `ERR_DISK_FULL`.
+pub fn sync_folder(folder: &Path) -> Result<()> {
+    // Some file systems cannot sync a folder; what they promise is all there is.
+    match File::open(folder).and_then(|folder| folder.sync_all()) {
+        Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+            Err(Error::io("cannot write", folder, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::test_support::{Folder, names};
+
+    #[test]
+    fn a_folder_appears_whole_and_replaces_what_was_there() {
+        let root = Folder::new();
+        let target = root.path().join("a/b/store");
+        for content in ["first", "second"] {
+            let staged = StagedFolder::new(&root.path().join("a/b"), "store").unwrap();
+            std::fs::write(staged.path().join("file"), content).unwrap();
+            staged.commit(&target).unwrap();
+            assert_eq!(std::fs::read_to_string(target.join("file")).unwrap(), content);
+            assert_eq!(names(&root.path().join("a/b")), ["store"]);
+            assert_eq!(names(&target), ["file"]);
+        }
+    }
+
+    #[test]
+    fn what_is_not_committed_leaves_nothing_not_even_the_parents() {
+        let root = Folder::new();
+        let staged = StagedFolder::new(&root.path().join("a/b"), "store").unwrap();
+        std::fs::write(staged.path().join("file"), "half").unwrap();
+        drop(staged);
+        assert!(names(root.path()).is_empty());
+    }
+
+    #[test]
+    fn the_folder_of_a_dead_writer_is_removed_and_that_of_a_living_one_is_not() {
+        let root = Folder::new();
+        let dead = root.path().join(".store.99-0.partial");
+        std::fs::create_dir(&dead).unwrap();
+        std::fs::write(dead.join(LOCK), "").unwrap();
+        let living = StagedFolder::new(root.path(), "store").unwrap();
+        assert!(!dead.exists());
+        let second = StagedFolder::new(root.path(), "store").unwrap();
+        assert!(living.path().exists() && second.path().exists());
+    }
+
+    #[test]
+    fn entries_replace_their_namesakes_and_remove_the_stale_ones() {
+        let root = Folder::new();
+        for (name, text) in [("train", "old"), ("valid", "old"), ("other", "kept")] {
+            std::fs::create_dir(root.path().join(name)).unwrap();
+            std::fs::write(root.path().join(name).join("file"), text).unwrap();
+        }
+        let staged = StagedFolder::new(root.path(), "data").unwrap();
+        std::fs::create_dir(staged.path().join("train")).unwrap();
+        std::fs::write(staged.path().join("train/file"), "new").unwrap();
+        staged.commit_entries(root.path(), &["train", "valid"]).unwrap();
+        assert_eq!(names(root.path()), ["other", "train"]);
+        assert_eq!(std::fs::read_to_string(root.path().join("train/file")).unwrap(), "new");
+    }
+}

@@ -1,0 +1,301 @@
+//! Claims of the token store against plain arrays, files numpy wrote, damaged folders and a store of four gigabytes.
+
+use std::path::{Path, PathBuf};
+
+use super::files::chunk_name;
+use super::test_support::{Folder, names};
+use super::{Batch, BatchSpec, StoreWriter, TokenStore};
+use crate::progress::silent;
+use crate::random::{Purpose, below};
+
+/// Numbers of one test, reproducible.
+fn draw(stream: u64, index: u32, bound: u64) -> u64 {
+    below(42, Purpose::Benchmark, stream, index, bound)
+}
+
+fn tokens(length: u64, stream: u64) -> Vec<u32> {
+    (0..length as u32).map(|i| draw(stream, i, 50_000) as u32).collect()
+}
+
+fn write(folder: &Path, ids: &[u32], chunk_size: u64) -> TokenStore {
+    let mut writer = StoreWriter::create(folder, chunk_size).unwrap();
+    // In pieces of uneven length, as an encoder gives them.
+    ids.chunks(977).for_each(|piece| writer.push(piece).unwrap());
+    writer.finish(|_| ()).unwrap();
+    TokenStore::open(folder).unwrap()
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/token_store").join(name)
+}
+
+fn as_i32(ids: &[u32]) -> Vec<i32> {
+    ids.iter().map(|&id| id as i32).collect()
+}
+
+#[test]
+fn any_range_equals_the_plain_array() {
+    for round in 0..20 {
+        let length = 1 + draw(round, 1, 300);
+        let chunk_size = 1 + draw(round, 2, 60);
+        let ids = tokens(length, 1_000 + round);
+        let root = Folder::new();
+        let store = write(&root.path().join("store"), &ids, chunk_size);
+        assert_eq!(store.len(), length);
+        let check = |start: u64, end: u64| {
+            let expected = as_i32(&ids[start as usize..end as usize]);
+            assert_eq!(store.load_by_range(start, end).unwrap(), expected, "{start}..{end} by {chunk_size}");
+        };
+        // Empty, whole, and to and from every edge of a chunk.
+        check(0, 0);
+        check(length, length);
+        check(0, length);
+        for edge in (0..=length).step_by(chunk_size as usize) {
+            check(0, edge);
+            check(edge, length);
+            check(edge, (edge + chunk_size).min(length));
+        }
+        for i in 0..50 {
+            let start = draw(round, 100 + i, length + 1);
+            check(start, start + draw(round, 200 + i, length - start + 1));
+        }
+        for (start, end) in [(0, length + 1), (length + 1, length + 1), (length, 0), (0, u64::MAX)] {
+            if start <= end && end <= length {
+                continue;
+            }
+            assert_eq!(store.load_by_range(start, end).unwrap_err().code(), "ERR_RANGE_OUT_OF_BOUNDS");
+        }
+    }
+}
+
+#[test]
+fn chunk_files_are_raw_little_endian_int32() {
+    let root = Folder::new();
+    write(root.path(), &[1, 258, 70_000], 2);
+    assert_eq!(names(root.path()), [chunk_name(0), chunk_name(1), "store.json".to_owned()]);
+    assert_eq!(std::fs::read(root.path().join(chunk_name(0))).unwrap(), [1, 0, 0, 0, 2, 1, 0, 0]);
+    assert_eq!(std::fs::read(root.path().join(chunk_name(1))).unwrap(), [0x70, 0x11, 1, 0]);
+}
+
+#[test]
+fn what_numpy_wrote_opens_without_conversion() {
+    let expected: Vec<_> = (0..23).map(|i| 7919 * i % 50257).collect();
+    for name in ["numpy_chunks", "tokens_int32.npy", "tokens_int64.npy", "tokens_uint16.npy", "tokens.bin"] {
+        let store = TokenStore::open(fixture(name)).unwrap();
+        assert_eq!(store.load_by_range(0, 23).unwrap(), expected, "{name}");
+        assert_eq!(store.len(), 23);
+        assert_eq!(store.load_by_range(9, 11).unwrap(), expected[9..11]);
+    }
+    assert_eq!(TokenStore::open(fixture("numpy_chunks")).unwrap().metadata().chunk_size, 10);
+    let error = TokenStore::open(fixture("tokens_float32.npy")).unwrap_err();
+    assert_eq!(error.code(), "ERR_INVALID_STORE");
+    assert!(error.to_string().contains("<f4"), "{error}");
+}
+
+/// Rows of a batch with the token after each.
+fn rows(batch: &Batch) -> Vec<(Vec<i32>, Vec<i32>)> {
+    let rows = batch.x.chunks(batch.seq_length).zip(batch.targets.chunks(batch.seq_length));
+    rows.map(|(x, y)| (as_i32(x), y.to_vec())).collect()
+}
+
+#[test]
+fn the_targets_of_a_batch_are_its_tokens_shifted_by_one() {
+    let ids = as_i32(&tokens(100, 7));
+    let root = Folder::new();
+    let store = write(root.path(), &tokens(100, 7), 8);
+    for step in 1..50 {
+        let spec = BatchSpec { batch_size: 5, seq_length: 20, seed: 3, step, micro_batch: 0 };
+        let batch = store.batch(&spec).unwrap();
+        assert_eq!(batch, store.batch(&spec).unwrap());
+        for (x, y) in rows(&batch) {
+            let start = ids.windows(20).position(|window| window == x).unwrap();
+            assert_eq!(y, ids[start + 1..start + 21]);
+        }
+    }
+}
+
+#[test]
+fn a_batch_does_not_depend_on_the_size_of_the_chunks() {
+    let (a, b) = (Folder::new(), Folder::new());
+    let ids = tokens(500, 8);
+    let (a, b) = (write(a.path(), &ids, 3), write(b.path(), &ids, 1_000));
+    let spec = BatchSpec { batch_size: 9, seq_length: 50, seed: 1, step: 1, micro_batch: 1 };
+    assert_eq!(a.batch(&spec).unwrap(), b.batch(&spec).unwrap());
+}
+
+#[test]
+fn evaluation_windows_are_consecutive_and_the_rest_is_dropped() {
+    let ids = as_i32(&tokens(32, 9));
+    let root = Folder::new();
+    let store = write(root.path(), &tokens(32, 9), 5);
+    // The tenth window would need token 33 as its last target.
+    for (seq_length, windows) in [(10, 3), (31, 1), (8, 3), (1, 31)] {
+        assert_eq!(store.num_windows(seq_length).unwrap(), windows);
+        let batch = store.evaluation_batch(seq_length, 0, windows as usize).unwrap();
+        for (i, (x, y)) in rows(&batch).into_iter().enumerate() {
+            let start = i * seq_length;
+            assert_eq!(x, ids[start..start + seq_length]);
+            assert_eq!(y, ids[start + 1..=start + seq_length]);
+        }
+        let last = store.evaluation_batch(seq_length, windows - 1, 1).unwrap();
+        assert_eq!(rows(&last)[0], rows(&batch)[windows as usize - 1]);
+        assert!(store.evaluation_batch(seq_length, windows, 1).is_err());
+        assert!(store.evaluation_batch(seq_length, 0, 0).is_err());
+    }
+    assert_eq!(store.num_windows(32).unwrap_err().code(), "ERR_STORE_TOO_SHORT");
+    assert_eq!(store.num_windows(0).unwrap_err().code(), "ERR_INVALID_ARGUMENT");
+}
+
+#[test]
+fn an_id_outside_the_vocabulary_is_named_with_its_position() {
+    let root = Folder::new();
+    let mut ids = tokens(70, 10);
+    ids[61] = 50_001;
+    let written = write(root.path(), &ids, 8);
+    assert_eq!(written.metadata().max_id, Some(50_001));
+    std::fs::remove_file(root.path().join("store.json")).unwrap();
+    for store in [written, TokenStore::open(root.path()).unwrap()] {
+        let error = store.check_vocab(50_001, &mut silent).unwrap_err();
+        assert_eq!(error.code(), "ERR_TOKEN_OUT_OF_RANGE");
+        assert!(error.to_string().contains("50001 at position 61"), "{error}");
+        store.check_vocab(50_002, &mut silent).unwrap();
+        store.check_vocab(60_000, &mut |_, _| panic!("read twice")).unwrap();
+    }
+}
+
+#[test]
+fn a_negative_id_is_named_with_its_position() {
+    let root = Folder::new();
+    let bytes: Vec<u8> = [5i32, 6, -2, 8].iter().flat_map(|id| id.to_le_bytes()).collect();
+    std::fs::write(root.path().join(chunk_name(0)), bytes).unwrap();
+    let store = TokenStore::open(root.path()).unwrap();
+    let error = store.check_vocab(100, &mut silent).unwrap_err();
+    assert!(error.to_string().contains("-2 at position 2"), "{error}");
+    let error = store.evaluation_batch(3, 0, 1).unwrap_err();
+    assert!(error.to_string().contains("-2 at position 2"), "{error}");
+}
+
+#[test]
+fn counts_of_ids_add_up() {
+    let root = Folder::new();
+    let store = write(root.path(), &[1, 2, 2, 4], 3);
+    assert_eq!(store.token_counts(5, &mut silent).unwrap(), [0, 1, 2, 0, 1]);
+    assert_eq!(store.token_counts(4, &mut silent).unwrap_err().code(), "ERR_TOKEN_OUT_OF_RANGE");
+}
+
+#[test]
+fn a_flipped_bit_is_found_by_its_checksum() {
+    let root = Folder::new();
+    let store = write(root.path(), &tokens(25, 11), 10);
+    store.verify(&mut silent).unwrap();
+    let path = root.path().join(chunk_name(2));
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[7] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let error = store.verify(&mut silent).unwrap_err();
+    assert_eq!(error.code(), "ERR_INVALID_STORE");
+    assert!(error.to_string().contains(&chunk_name(2)), "{error}");
+}
+
+#[test]
+fn damage_is_named_when_a_store_is_opened() {
+    type Damage = fn(&Path);
+    let cases: [(Damage, &str); 7] = [
+        (|folder| std::fs::remove_file(folder.join(chunk_name(1))).unwrap(), "lacks encoded_tokens_chunk_1"),
+        (|folder| std::fs::remove_file(folder.join(chunk_name(0))).unwrap(), "lacks encoded_tokens_chunk_0"),
+        (|folder| std::fs::remove_file(folder.join(chunk_name(2))).unwrap(), "where its store.json says 25"),
+        (|folder| std::fs::write(folder.join(chunk_name(2)), [0; 19]).unwrap(), "no multiple of 4"),
+        (|folder| std::fs::write(folder.join(chunk_name(1)), [0; 36]).unwrap(), "where a chunk has 10"),
+        (|folder| std::fs::write(folder.join(chunk_name(2)), [0; 44]).unwrap(), "where a chunk has 10"),
+        (|folder| std::fs::write(folder.join("store.json"), "{").unwrap(), "store.json"),
+    ];
+    for (damage, said) in cases {
+        let root = Folder::new();
+        write(root.path(), &tokens(25, 12), 10);
+        damage(root.path());
+        let error = TokenStore::open(root.path()).unwrap_err();
+        assert_eq!(error.code(), "ERR_INVALID_STORE");
+        assert!(error.to_string().contains(said), "{error}");
+    }
+}
+
+#[test]
+fn what_is_no_store_is_a_coded_error() {
+    let root = Folder::new();
+    assert_eq!(TokenStore::open(root.path()).unwrap_err().code(), "ERR_INVALID_STORE");
+    assert_eq!(TokenStore::open(root.path().join("none")).unwrap_err().code(), "ERR_NOT_FOUND");
+    for (name, bytes) in [("odd.bin", 3), ("text.txt", 8), ("none.npy", 8)] {
+        std::fs::write(root.path().join(name), vec![0; bytes]).unwrap();
+        assert_eq!(
+            TokenStore::open(root.path().join(name)).unwrap_err().code(),
+            "ERR_INVALID_STORE",
+            "{name}"
+        );
+    }
+    let whole = std::fs::read(fixture("tokens_int32.npy")).unwrap();
+    std::fs::write(root.path().join("cut.npy"), &whole[..whole.len() - 4]).unwrap();
+    let error = TokenStore::open(root.path().join("cut.npy")).unwrap_err();
+    assert!(error.to_string().contains("88 bytes of tokens where its header says 23"), "{error}");
+}
+
+#[test]
+fn a_value_of_64_bits_that_is_no_id_is_named() {
+    let root = Folder::new();
+    let mut bytes = std::fs::read(fixture("tokens_int64.npy")).unwrap();
+    let last = bytes.len() - 8;
+    bytes[last..].copy_from_slice(&(1i64 << 40).to_le_bytes());
+    std::fs::write(root.path().join("big.npy"), bytes).unwrap();
+    let store = TokenStore::open(root.path().join("big.npy")).unwrap();
+    assert_eq!(store.load_by_range(0, 22).unwrap().len(), 22);
+    let error = store.load_by_range(20, 23).unwrap_err();
+    assert!(error.to_string().contains("1099511627776 at position 22"), "{error}");
+}
+
+#[test]
+fn a_file_cut_since_the_store_was_opened_is_an_error_and_no_crash() {
+    let root = Folder::new();
+    let store = write(root.path(), &tokens(25, 13), 10);
+    std::fs::write(root.path().join(chunk_name(1)), [0; 4]).unwrap();
+    assert_eq!(store.load_by_range(0, 25).unwrap_err().code(), "ERR_INVALID_STORE");
+    assert_eq!(store.load_by_range(0, 10).unwrap().len(), 10);
+}
+
+/// Bytes of this process's memory that map files below `folder`: (mapped, resident).
+#[cfg(target_os = "linux")]
+fn mapped(folder: &Path) -> (usize, usize) {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let folder = folder.to_str().unwrap();
+    let (mut size, mut resident, mut ours) = (0, 0, false);
+    for line in maps.lines() {
+        let kib = |line: &str| line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024;
+        if line.starts_with("Size:") && ours {
+            size += kib(line);
+        } else if line.starts_with("Rss:") && ours {
+            resident += kib(line);
+        } else if line.split_once(' ').is_some_and(|(range, _)| range.contains('-') && !range.contains(':')) {
+            ours = line.contains(folder);
+        }
+    }
+    (size, resident)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_batch_of_a_four_gigabyte_store_touches_only_its_pages() {
+    let root = Folder::new();
+    // 2,000 chunks of 500,000 tokens: holes, which take no room on the disk.
+    for number in 0..2_000 {
+        std::fs::File::create(root.path().join(chunk_name(number))).unwrap().set_len(2_000_000).unwrap();
+    }
+    let store = TokenStore::open(root.path()).unwrap();
+    assert_eq!(store.len(), 1_000_000_000);
+    assert_eq!(mapped(root.path()), (0, 0), "opening maps nothing");
+    let spec = BatchSpec { batch_size: 32, seq_length: 256, seed: 1, step: 1, micro_batch: 0 };
+    let batch = store.batch(&spec).unwrap();
+    assert!(batch.x.iter().all(|&id| id == 0));
+    let (size, resident) = mapped(root.path());
+    assert!(size > 0);
+    // A window of 257 tokens lies in one or two pages; a fault may bring the 64 KiB around it.
+    assert!(resident <= 32 * 2 * 65_536, "{resident} bytes of 4 GB are resident");
+    assert_eq!(store.load_by_range(999_999_000, 1_000_000_000).unwrap().len(), 1_000);
+}
