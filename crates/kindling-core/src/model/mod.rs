@@ -1,1 +1,17 @@
-//! To be filled by its own commits.
+//! The model: a decoder-only Transformer of Llama's family, forward and backward written out over buffers allocated once.
+
+mod activations;
+mod backward;
+mod forward;
+mod init;
+mod params;
+mod state_dict;
+mod transformer;
+
+pub use activations::Activations;
+pub use params::{BlockRanges, Layout, Parameter};
+pub use state_dict::NamedTensor;
+pub use transformer::Transformer;
+
+/// Added to the mean square in every `RMSNorm`.
+pub const NORM_EPS: f32 = 1e-5;

@@ -1,0 +1,136 @@
+//! Names, file shapes and places of the parameters in one flat buffer.
+//!
+//! A matrix that a file holds as `linear_matrix` [in, out] lies here as (out, in); q, k, v and w1, w3 lie one after the
+//! other, so that each group is one matrix of stacked rows. A gain or bias lies as it is.
+
+use std::ops::Range;
+
+use crate::config::ModelConfig;
+
+/// One named tensor of the model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter {
+    /// Name in files, as in the course.
+    pub name: String,
+    /// Shape in files.
+    pub file_shape: Vec<usize>,
+    /// Place in the flat buffers of weights, gradients and optimizer state.
+    pub range: Range<usize>,
+    /// Memory holds the transpose of the file's matrix.
+    pub transposed: bool,
+}
+
+impl Parameter {
+    /// Whether it is a matrix (weight decay may leave gains and biases out).
+    pub fn is_matrix(&self) -> bool {
+        self.file_shape.len() == 2
+    }
+
+    /// Whether it is a bias (it starts at zero; a gain starts at one).
+    pub fn is_bias(&self) -> bool {
+        self.name.rsplit('.').next() == Some("bias")
+    }
+}
+
+/// Places of one block's tensors.
+#[derive(Debug, Clone)]
+pub struct BlockRanges {
+    /// Gain before attention (c).
+    pub norm_attn: Range<usize>,
+    /// Fused q, k, v ((nh + 2 nkv) hs, c).
+    pub qkv: Range<usize>,
+    /// Fused biases ((nh + 2 nkv) hs).
+    pub qkv_bias: Option<Range<usize>>,
+    /// Attention output (c, nh hs).
+    pub o: Range<usize>,
+    /// Gain before the feed-forward layer (c).
+    pub norm_ff: Range<usize>,
+    /// Fused w1, w3 (2 f, c).
+    pub w13: Range<usize>,
+    /// w2 (c, f).
+    pub w2: Range<usize>,
+}
+
+/// Places of every tensor.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// Every named tensor, in memory order.
+    pub parameters: Vec<Parameter>,
+    /// Token embedding (v, c).
+    pub embedding: Range<usize>,
+    /// The blocks.
+    pub blocks: Vec<BlockRanges>,
+    /// Last gain (c).
+    pub final_norm: Range<usize>,
+    /// Output layer (v, c): the embedding itself where it is tied.
+    pub output: Range<usize>,
+    /// Elements in all.
+    pub len: usize,
+}
+
+struct Builder {
+    parameters: Vec<Parameter>,
+    len: usize,
+}
+
+impl Builder {
+    fn add(&mut self, name: String, file_shape: &[usize], transposed: bool) -> Range<usize> {
+        let range = self.len..self.len + file_shape.iter().product::<usize>();
+        self.len = range.end;
+        self.parameters.push(Parameter {
+            name,
+            file_shape: file_shape.to_vec(),
+            range: range.clone(),
+            transposed,
+        });
+        range
+    }
+
+    /// `names` as matrices [inputs, outputs] of a file, stacked in memory.
+    fn matrices(&mut self, prefix: &str, inputs: usize, names: &[(&str, usize)]) -> Range<usize> {
+        let start = self.len;
+        for (name, outputs) in names {
+            self.add(format!("{prefix}.{name}.linear_matrix"), &[inputs, *outputs], true);
+        }
+        start..self.len
+    }
+}
+
+impl Layout {
+    /// The layout of a model of this shape.
+    pub fn new(config: &ModelConfig) -> Self {
+        let (c, f) = (config.d_model, config.d_ff);
+        let (q, kv) = (config.num_heads * config.head_size(), config.num_kv_heads * config.head_size());
+        let mut builder = Builder { parameters: Vec::new(), len: 0 };
+        let table = "token_embedding.embedding_matrix".to_owned();
+        let embedding = builder.add(table, &[config.vocab_size, c], false);
+        let blocks = (0..config.num_layers)
+            .map(|layer| {
+                let block = format!("transformer_blocks.{layer}");
+                let attention = format!("{block}.Multihead_Attn");
+                let feed_forward = format!("{block}.Feed_Forward");
+                let norm_attn = builder.add(format!("{block}.RMSNorm_Attn.g"), &[c], false);
+                let qkv = builder.matrices(&attention, c, &[("q_proj", q), ("k_proj", kv), ("v_proj", kv)]);
+                let qkv_bias = config.qkv_bias.then(|| {
+                    let start = builder.len;
+                    for (name, width) in [("q_proj", q), ("k_proj", kv), ("v_proj", kv)] {
+                        builder.add(format!("{attention}.{name}.bias"), &[width], false);
+                    }
+                    start..builder.len
+                });
+                let o = builder.matrices(&attention, q, &[("o_proj", c)]);
+                let norm_ff = builder.add(format!("{block}.RMSNorm_FF.g"), &[c], false);
+                let w13 = builder.matrices(&feed_forward, c, &[("linear_w1", f), ("linear_w3", f)]);
+                let w2 = builder.matrices(&feed_forward, f, &[("linear_w2", c)]);
+                BlockRanges { norm_attn, qkv, qkv_bias, o, norm_ff, w13, w2 }
+            })
+            .collect();
+        let final_norm = builder.add("final_norm.g".to_owned(), &[c], false);
+        let output = if config.tie_embeddings {
+            embedding.clone()
+        } else {
+            builder.add("final_layer.linear_matrix".to_owned(), &[c, config.vocab_size], true)
+        };
+        Self { parameters: builder.parameters, embedding, blocks, final_norm, output, len: builder.len }
+    }
+}

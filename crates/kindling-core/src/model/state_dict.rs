@@ -1,0 +1,117 @@
+//! The named tensors as files hold them: reading, and strict writing.
+
+use std::collections::BTreeMap;
+
+use super::params::Parameter;
+use super::transformer::Transformer;
+use crate::{Error, Result};
+
+/// A tensor with its name, in a file's layout.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NamedTensor {
+    /// Name, as in the course.
+    pub name: String,
+    /// Shape in files.
+    pub shape: Vec<usize>,
+    /// Elements, row-major.
+    pub data: Vec<f32>,
+}
+
+impl Parameter {
+    /// This parameter of a flat buffer, in the file's layout.
+    pub fn to_file(&self, flat: &[f32]) -> NamedTensor {
+        let memory = &flat[self.range.clone()];
+        let data = match self.file_shape[..] {
+            [rows, columns] if self.transposed => transpose(memory, columns, rows),
+            _ => memory.to_vec(),
+        };
+        NamedTensor { name: self.name.clone(), shape: self.file_shape.clone(), data }
+    }
+
+    /// Writes a tensor of the file's layout into a flat buffer.
+    pub fn copy_from_file(&self, flat: &mut [f32], data: &[f32]) {
+        let memory = &mut flat[self.range.clone()];
+        match self.file_shape[..] {
+            [rows, columns] if self.transposed => memory.copy_from_slice(&transpose(data, rows, columns)),
+            _ => memory.copy_from_slice(data),
+        }
+    }
+}
+
+/// (rows, columns) -> (columns, rows), a tile at a time.
+fn transpose(source: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    const TILE: usize = 32;
+    let mut target = vec![0.0; source.len()];
+    for top in (0..rows).step_by(TILE) {
+        for left in (0..columns).step_by(TILE) {
+            for row in top..(top + TILE).min(rows) {
+                for column in left..(left + TILE).min(columns) {
+                    target[column * rows + row] = source[row * columns + column];
+                }
+            }
+        }
+    }
+    target
+}
+
+impl Transformer {
+    /// Every weight under its name, in the file's layout.
+    pub fn state_dict(&self) -> Vec<NamedTensor> {
+        self.layout.parameters.iter().map(|p| p.to_file(self.weights.host())).collect()
+    }
+
+    /// Every gradient under its parameter's name, in the file's layout.
+    pub fn gradients(&self) -> Vec<NamedTensor> {
+        self.layout.parameters.iter().map(|p| p.to_file(self.gradients.host())).collect()
+    }
+
+    /// Replaces every weight.
+    ///
+    /// Rotary tables are ignored and `Feed_Foward`, as one text of the course spells it, is read as `Feed_Forward`.
+    ///
+    /// # Errors
+    /// `ERR_CHECKPOINT_MISMATCH` naming every missing, unexpected and misshapen tensor at once; nothing is changed then.
+    pub fn load_state_dict(&mut self, tensors: &[NamedTensor]) -> Result<()> {
+        let by_name = match_tensors(&self.layout.parameters, tensors, "")?;
+        let weights = self.weights.host_mut();
+        for parameter in &self.layout.parameters {
+            parameter.copy_from_file(weights, &by_name[&parameter.name].data);
+        }
+        Ok(())
+    }
+}
+
+/// The tensors called `prefix` + a parameter's name, by parameter; strict as `load_state_dict` says.
+pub(crate) fn match_tensors<'a>(
+    parameters: &[Parameter],
+    tensors: &'a [NamedTensor],
+    prefix: &str,
+) -> Result<BTreeMap<String, &'a NamedTensor>> {
+    let mut given: BTreeMap<String, &NamedTensor> = tensors
+        .iter()
+        .filter(|t| !t.name.ends_with("rope.cos_values") && !t.name.ends_with("rope.sin_values"))
+        .filter_map(|t| {
+            t.name.strip_prefix(prefix).map(|name| (name.replace("Feed_Foward", "Feed_Forward"), t))
+        })
+        .collect();
+    let mut found = BTreeMap::new();
+    let (mut missing, mut misshapen) = (Vec::new(), Vec::new());
+    for parameter in parameters {
+        match given.remove(&parameter.name) {
+            None => missing.push(format!("{prefix}{}", parameter.name)),
+            Some(t) if t.shape != parameter.file_shape || t.data.len() != parameter.range.len() => misshapen
+                .push(format!("{} has {:?} where the model has {:?}", t.name, t.shape, parameter.file_shape)),
+            Some(t) => {
+                found.insert(parameter.name.clone(), t);
+            }
+        }
+    }
+    let unexpected: Vec<String> = given.values().map(|t| t.name.clone()).collect();
+    let parts: Vec<String> =
+        [("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen)]
+            .into_iter()
+            .filter(|(_, names)| !names.is_empty())
+            .map(|(what, names)| format!("{what}: {}", names.join(", ")))
+            .collect();
+    if parts.is_empty() { Ok(found) } else { Err(Error::CheckpointMismatch(parts.join("; "))) }
+}

@@ -1,0 +1,210 @@
+//! The model object: configuration, weights, gradients, and the passes over them.
+
+use super::activations::Activations;
+use super::params::{Layout, Parameter};
+use super::{forward, init};
+use crate::buffer::{Buffer, In};
+use crate::config::ModelConfig;
+use crate::device::Device;
+use crate::ops::cross_entropy::LossSum;
+use crate::ops::{check_ids, check_targets, linear, output_loss, rope};
+use crate::{Error, Result};
+
+/// A decoder-only Transformer on one device.
+///
+/// x -> embedding -> blocks of (x + attention(norm(x)), x + ffn(norm(x))) -> norm -> output layer.
+#[derive(Debug)]
+pub struct Transformer {
+    pub(super) config: ModelConfig,
+    pub(super) device: Device,
+    pub(super) layout: Layout,
+    pub(super) weights: Buffer,
+    pub(super) gradients: Buffer,
+    pub(super) cos: Buffer,
+    pub(super) sin: Buffer,
+    pub(super) activations: Option<Activations>,
+    pub(super) scratch: output_loss::Scratch,
+}
+
+/// Sizes of one pass.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pass {
+    pub batch: usize,
+    pub positions: usize,
+}
+
+impl Pass {
+    pub(crate) fn rows(self) -> usize {
+        self.batch * self.positions
+    }
+}
+
+impl Transformer {
+    /// A model with initial weights drawn from `seed`.
+    ///
+    /// # Errors
+    /// `ERR_INVALID_CONFIG` when the shape cannot be built.
+    pub fn new(config: ModelConfig, device: Device, seed: u64) -> Result<Self> {
+        config.validate()?;
+        let layout = Layout::new(&config);
+        let mut weights = Buffer::zeros(&device, layout.len);
+        init::fill(&device, &mut weights, &layout, seed);
+        let gradients = Buffer::zeros(&device, layout.len);
+        let (cos, sin) = rope::tables(config.max_seq_length, config.head_size(), config.theta);
+        let upload = |values: &[f32]| {
+            let mut buffer = Buffer::zeros(&device, values.len());
+            buffer.host_mut().copy_from_slice(values);
+            buffer
+        };
+        let (cos, sin) = (upload(&cos), upload(&sin));
+        let scratch = output_loss::Scratch::default();
+        Ok(Self { config, device, layout, weights, gradients, cos, sin, activations: None, scratch })
+    }
+
+    /// Its shape.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Every named tensor, in memory order.
+    pub fn parameters(&self) -> &[Parameter] {
+        &self.layout.parameters
+    }
+
+    /// Number of parameters; a tied output layer counts once.
+    pub fn num_parameters(&self) -> usize {
+        self.layout.len
+    }
+
+    /// The flat weights and gradients, for an optimizer.
+    pub fn weights_and_gradients(&mut self) -> (&Device, &mut Buffer, &mut Buffer) {
+        (&self.device, &mut self.weights, &mut self.gradients)
+    }
+
+    /// The flat gradients.
+    pub fn flat_gradients(&mut self) -> (&Device, &mut Buffer) {
+        (&self.device, &mut self.gradients)
+    }
+
+    /// Sets every gradient to zero.
+    pub fn zero_gradients(&mut self) {
+        let Device::Cpu(cpu) = &self.device;
+        let pieces = crate::ops::Pieces::of_rows(self.gradients.len(), 1);
+        let gradients = crate::ops::Disjoint::new(self.gradients.host_mut());
+        // SAFETY: pieces write disjoint ranges.
+        cpu.pool.run(pieces.count, |piece| unsafe { gradients.part(pieces.range(piece)) }.fill(0.0));
+    }
+
+    /// Adds the gradients of scale x (mean loss of the batch) to the gradients; gives the losses.
+    ///
+    /// x: token ids (batch x positions); targets: the tokens that follow, -100 where ignored.
+    ///
+    /// # Errors
+    /// `ERR_SHAPE_MISMATCH`, `ERR_TOKEN_OUT_OF_RANGE`, `ERR_INVALID_ARGUMENT` (more positions than `max_seq_length`), all
+    /// before anything is changed.
+    pub fn forward_backward(
+        &mut self,
+        x: &[u32],
+        targets: &[i32],
+        batch: usize,
+        positions: usize,
+        scale: f32,
+    ) -> Result<LossSum> {
+        let pass = self.prepare(x, batch, positions)?;
+        self.check_targets(targets, pass)?;
+        self.forward_hidden(x, pass)?;
+        self.backward(x, targets, pass, scale)
+    }
+
+    /// The losses of a batch; nothing is kept for a backward pass.
+    ///
+    /// # Errors
+    /// As `forward_backward`.
+    pub fn loss(&mut self, x: &[u32], targets: &[i32], batch: usize, positions: usize) -> Result<LossSum> {
+        let pass = self.prepare(x, batch, positions)?;
+        self.check_targets(targets, pass)?;
+        self.forward_hidden(x, pass)?;
+        let c = self.config.d_model;
+        let s = output_loss::Shape { rows: pass.rows(), d_model: c, vocab_size: self.config.vocab_size };
+        let activations = self.activations.as_ref().ok_or_else(no_pass)?;
+        let x = activations.normed_last.slice(0..pass.rows() * c);
+        let weight = self.weights.slice(self.layout.output.clone());
+        output_loss::forward(&self.device, x, weight, targets, s, &mut self.scratch)
+    }
+
+    /// Scores of every position of one sequence: (positions, `vocab_size`).
+    ///
+    /// # Errors
+    /// `ERR_TOKEN_OUT_OF_RANGE`, `ERR_INVALID_ARGUMENT` (no token, or more than `max_seq_length`).
+    pub fn logits(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+        let pass = self.prepare(ids, 1, ids.len())?;
+        self.forward_hidden(ids, pass)?;
+        let c = self.config.d_model;
+        let mut logits = vec![0.0; ids.len() * self.config.vocab_size];
+        let activations = self.activations.as_ref().ok_or_else(no_pass)?;
+        let hidden = activations.normed_last.slice(0..ids.len() * c);
+        self.output_layer(&mut logits, hidden, ids.len())?;
+        Ok(logits)
+    }
+
+    /// Scores of `rows` rows of normed hidden states (rows, c).
+    pub(crate) fn output_layer(&self, logits: &mut [f32], hidden: In, rows: usize) -> Result<()> {
+        let s = linear::Shape { rows, inputs: self.config.d_model, outputs: self.config.vocab_size };
+        let weight = self.weights.slice(self.layout.output.clone());
+        linear::forward(&self.device, logits.into(), hidden, weight, None, s)
+    }
+
+    /// Runs the blocks; the norm of the last stream is left in the activations.
+    pub(crate) fn forward_hidden(&mut self, x: &[u32], pass: Pass) -> Result<()> {
+        let activations = self.activations.as_mut().ok_or_else(no_pass)?;
+        forward::run(
+            &forward::Context {
+                device: &self.device,
+                config: &self.config,
+                layout: &self.layout,
+                weights: &self.weights,
+                cos: &self.cos,
+                sin: &self.sin,
+            },
+            activations,
+            x,
+            pass,
+        )
+    }
+
+    /// Checks the ids and makes room for the pass.
+    pub(crate) fn prepare(&mut self, x: &[u32], batch: usize, positions: usize) -> Result<Pass> {
+        let pass = Pass { batch, positions };
+        if pass.rows() == 0 {
+            return Err(Error::argument("a pass needs at least one token"));
+        }
+        if positions > self.config.max_seq_length {
+            return Err(Error::argument(format!(
+                "{positions} positions are more than the model's max_seq_length {}",
+                self.config.max_seq_length
+            )));
+        }
+        crate::ops::check("Transformer", "x", pass.rows(), x.len())?;
+        check_ids(x, self.config.vocab_size)?;
+        if self.activations.as_ref().is_none_or(|a| a.rows < pass.rows()) {
+            // The old memory goes first, so that both are never held at once.
+            self.activations = None;
+            self.activations = Some(Activations::new(&self.device, &self.config, pass.rows()));
+        }
+        Ok(pass)
+    }
+
+    fn check_targets(&self, targets: &[i32], pass: Pass) -> Result<()> {
+        crate::ops::check("Transformer", "targets", pass.rows(), targets.len())?;
+        check_targets(targets, self.config.vocab_size).map(|_| ())
+    }
+}
+
+pub(super) fn no_pass() -> Error {
+    Error::Internal("a pass began without its memory".to_owned())
+}
