@@ -23,6 +23,30 @@ export declare class Batch {
   get seqLength(): number
 }
 
+/** A Transformer language model; `src/transformer.ts` is its public face. */
+export declare class Transformer {
+  /** Checks the options; the weights are drawn in the first call that needs them. */
+  constructor(options: TransformerOptions)
+  /** Trainable numbers in the model. */
+  get numParameters(): number
+  /** Adds `scale` times the gradients of the batch's mean loss; gives the loss where it is read. */
+  forwardBackward(batch: Batch, scale: number, readLoss: boolean): Promise<number | null>
+  /** The mean loss of a batch. */
+  loss(batch: Batch): Promise<number>
+  /** The scores after each of `ids`: (ids, vocab). */
+  logits(ids: Uint32Array): Promise<Float32Array>
+  /** A copy of every parameter. */
+  stateDict(): Promise<Array<Tensor>>
+  /** Replaces every parameter. */
+  loadStateDict(tensors: Array<Tensor>): Promise<void>
+  /** A copy of every gradient. */
+  gradients(): Promise<Array<Tensor>>
+  /** Sets every gradient to zero. */
+  zeroGradients(): Promise<void>
+  /** Frees the model, now or when the call under way ends. */
+  close(): void
+}
+
 /** Settings of one AdamW update. */
 export interface AdamwHyper {
   /** Learning rate. */
@@ -97,6 +121,48 @@ export interface SgdHyper {
   weightDecay: number
   /** The rate does not fall with the steps. */
   constant: boolean
+}
+
+/** A named tensor, row-major, as checkpoint files have it. */
+export interface Tensor {
+  /** Its name. */
+  name: string
+  /** Its dimensions. */
+  shape: Array<number>
+  /** Its elements. */
+  data: Float32Array
+}
+
+/** Sizes and choices of a model, all of them given. */
+export interface TransformerOptions {
+  /** Tokens in the vocabulary. */
+  vocabSize: number
+  /** Width of the residual stream. */
+  dModel: number
+  /** Query heads. */
+  numHeads: number
+  /** Width of the feed-forward layer. */
+  dFf: number
+  /** Blocks. */
+  numLayers: number
+  /** Longest context in tokens. */
+  maxSeqLength: number
+  /** Base of the rotary angles. */
+  theta: number
+  /** Key/value heads. */
+  numKvHeads: number
+  /** The output layer is the embedding matrix. */
+  tieEmbeddings: boolean
+  /** Query, key and value projections have a bias. */
+  qkvBias: boolean
+  /** `cpu`, `cuda` or `cuda:N`. */
+  device: string
+  /** Seed of the initial weights. */
+  seed: number
+  /** `f32` or `bf16`. */
+  dtype: string
+  /** Threads of the CPU engine. */
+  threads: number
 }
 
 export declare namespace ops {

@@ -836,6 +836,7 @@ function __napiStampBindingTarget(exportsObject, target) {
 module.exports.__napiBindingTarget = __napiStampBindingTarget(nativeBinding, __napiLoadedBindingTarget)
 module.exports = nativeBinding
 module.exports.Batch = nativeBinding.Batch
+module.exports.Transformer = nativeBinding.Transformer
 module.exports.availableThreads = nativeBinding.availableThreads
 module.exports.benchGemm = nativeBinding.benchGemm
 module.exports.engineVersion = nativeBinding.engineVersion

@@ -7,11 +7,6 @@ pub fn to_napi(error: Error) -> napi::Error {
     napi::Error::from_reason(format!("{}: {error}", error.code()))
 }
 
-/// `error` of an argument.
-pub fn argument(message: impl Into<String>) -> napi::Error {
-    to_napi(Error::argument(message))
-}
-
 /// What a caught panic says of itself, as an internal error.
 pub fn from_panic(panic: &(dyn std::any::Any + Send)) -> Error {
     let message = panic

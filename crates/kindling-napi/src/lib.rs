@@ -8,15 +8,13 @@
 extern crate napi_derive;
 
 mod bench;
-#[allow(dead_code)]
 mod error;
+mod model;
 mod ops;
-#[allow(dead_code)] // used as the classes land
+#[allow(dead_code)] // until the optimizers land
 mod options;
-#[allow(dead_code)]
 mod slot;
 mod store;
-#[allow(dead_code)]
 mod task;
 
 /// Version of the native engine.

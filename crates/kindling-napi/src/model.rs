@@ -1,0 +1,248 @@
+//! The model: a slot that builds its Transformer in the first call that needs it.
+
+use std::sync::Arc;
+
+use kindling_core::config::ModelConfig;
+use kindling_core::device::Device;
+use kindling_core::model::{Layout, NamedTensor, Transformer as Engine};
+use kindling_core::{Error, Result};
+use napi::bindgen_prelude::{AsyncTask, Float32Array, ToNapiValue, TypeName, Uint32Array};
+
+use crate::error::to_napi;
+use crate::options::{integer, size};
+use crate::slot::{Lease, Slot};
+use crate::store::Batch;
+use crate::task::{Job, spawn};
+
+/// Sizes and choices of a model, all of them given.
+#[napi(object)]
+pub struct TransformerOptions {
+    /// Tokens in the vocabulary.
+    pub vocab_size: f64,
+    /// Width of the residual stream.
+    pub d_model: f64,
+    /// Query heads.
+    pub num_heads: f64,
+    /// Width of the feed-forward layer.
+    pub d_ff: f64,
+    /// Blocks.
+    pub num_layers: f64,
+    /// Longest context in tokens.
+    pub max_seq_length: f64,
+    /// Base of the rotary angles.
+    pub theta: f64,
+    /// Key/value heads.
+    pub num_kv_heads: f64,
+    /// The output layer is the embedding matrix.
+    pub tie_embeddings: bool,
+    /// Query, key and value projections have a bias.
+    pub qkv_bias: bool,
+    /// `cpu`, `cuda` or `cuda:N`.
+    pub device: String,
+    /// Seed of the initial weights.
+    pub seed: f64,
+    /// `f32` or `bf16`.
+    pub dtype: String,
+    /// Threads of the CPU engine.
+    pub threads: f64,
+}
+
+impl TransformerOptions {
+    fn config(&self) -> Result<ModelConfig> {
+        let config = ModelConfig {
+            vocab_size: size("vocabSize", self.vocab_size)?,
+            d_model: size("dModel", self.d_model)?,
+            num_heads: size("numHeads", self.num_heads)?,
+            num_kv_heads: size("numKvHeads", self.num_kv_heads)?,
+            d_ff: size("dFf", self.d_ff)?,
+            num_layers: size("numLayers", self.num_layers)?,
+            max_seq_length: size("maxSeqLength", self.max_seq_length)?,
+            theta: self.theta,
+            tie_embeddings: self.tie_embeddings,
+            qkv_bias: self.qkv_bias,
+        };
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+/// A model that may not be built yet.
+pub struct Model {
+    plan: Plan,
+    engine: Option<Engine>,
+}
+
+/// What it takes to build it.
+struct Plan {
+    config: ModelConfig,
+    device: String,
+    seed: u64,
+    threads: usize,
+}
+
+impl Model {
+    /// The engine's model, built now if need be.
+    pub fn engine(&mut self) -> Result<&mut Engine> {
+        if self.engine.is_none() {
+            let device = Device::from_name(&self.plan.device, self.plan.threads)?;
+            self.engine = Some(Engine::new(self.plan.config.clone(), device, self.plan.seed)?);
+        }
+        self.engine.as_mut().ok_or_else(|| Error::Internal("the model was not built".to_owned()))
+    }
+}
+
+/// A named tensor, row-major, as checkpoint files have it.
+#[napi(object)]
+pub struct Tensor {
+    /// Its name.
+    pub name: String,
+    /// Its dimensions.
+    pub shape: Vec<u32>,
+    /// Its elements.
+    pub data: Float32Array,
+}
+
+impl From<NamedTensor> for Tensor {
+    fn from(tensor: NamedTensor) -> Self {
+        let shape = tensor.shape.into_iter().map(|d| d as u32).collect();
+        Self { name: tensor.name, shape, data: tensor.data.into() }
+    }
+}
+
+impl From<Tensor> for NamedTensor {
+    fn from(tensor: Tensor) -> Self {
+        let shape = tensor.shape.into_iter().map(|d| d as usize).collect();
+        Self { name: tensor.name, shape, data: tensor.data.to_vec() }
+    }
+}
+
+/// A Transformer language model; `src/transformer.ts` is its public face.
+#[napi]
+pub struct Transformer {
+    inner: Arc<Slot<Model>>,
+    num_parameters: usize,
+}
+
+/// A long call on a model.
+type Call<T> = AsyncTask<Job<Lease<Model>, T>>;
+
+impl Transformer {
+    /// The lease for one call.
+    pub fn lease(&self) -> napi::Result<Lease<Model>> {
+        self.inner.lease().map_err(to_napi)
+    }
+
+    /// Its slot, for objects that belong to it.
+    pub fn slot(&self) -> &Arc<Slot<Model>> {
+        &self.inner
+    }
+
+    fn call<T>(&self, work: impl FnOnce(&mut Engine) -> Result<T> + Send + 'static) -> napi::Result<Call<T>>
+    where
+        T: ToNapiValue + TypeName + Send + 'static,
+    {
+        Ok(spawn(self.lease()?, |lease| lease.with(|model| work(model.engine()?))))
+    }
+}
+
+#[napi]
+impl Transformer {
+    /// Checks the options; the weights are drawn in the first call that needs them.
+    #[napi(constructor)]
+    pub fn new(options: TransformerOptions) -> napi::Result<Self> {
+        let plan = (|| {
+            if options.dtype != "f32" {
+                let message =
+                    format!("dtype {} is not supported on {}; use f32", options.dtype, options.device);
+                return Err(Error::Unsupported(message));
+            }
+            Ok(Plan {
+                config: options.config()?,
+                device: options.device,
+                seed: integer("seed", options.seed)?,
+                threads: size("threads", options.threads)?,
+            })
+        })()
+        .map_err(to_napi)?;
+        let num_parameters = Layout::new(&plan.config).len;
+        Ok(Self { inner: Slot::new("the model", Model { plan, engine: None }), num_parameters })
+    }
+
+    /// Trainable numbers in the model.
+    #[napi(getter)]
+    pub fn num_parameters(&self) -> f64 {
+        self.num_parameters as f64
+    }
+
+    /// Adds `scale` times the gradients of the batch's mean loss; gives the loss where it is read.
+    #[napi(ts_return_type = "Promise<number | null>")]
+    pub fn forward_backward(
+        &self,
+        batch: &Batch,
+        scale: f64,
+        read_loss: bool,
+    ) -> napi::Result<Call<Option<f64>>> {
+        let batch = Arc::clone(&batch.inner);
+        self.call(move |model| {
+            let loss = model.forward_backward(
+                &batch.x,
+                &batch.targets,
+                batch.batch_size,
+                batch.seq_length,
+                scale as f32,
+            )?;
+            Ok(read_loss.then(|| loss.mean()))
+        })
+    }
+
+    /// The mean loss of a batch.
+    #[napi(ts_return_type = "Promise<number>")]
+    pub fn loss(&self, batch: &Batch) -> napi::Result<Call<f64>> {
+        let batch = Arc::clone(&batch.inner);
+        self.call(move |model| {
+            let loss = model.loss(&batch.x, &batch.targets, batch.batch_size, batch.seq_length)?;
+            Ok(loss.mean())
+        })
+    }
+
+    /// The scores after each of `ids`: (ids, vocab).
+    #[napi(ts_return_type = "Promise<Float32Array>")]
+    pub fn logits(&self, ids: Uint32Array) -> napi::Result<Call<Float32Array>> {
+        let ids = ids.to_vec();
+        self.call(move |model| Ok(model.logits(&ids)?.into()))
+    }
+
+    /// A copy of every parameter.
+    #[napi(ts_return_type = "Promise<Array<Tensor>>")]
+    pub fn state_dict(&self) -> napi::Result<Call<Vec<Tensor>>> {
+        self.call(|model| Ok(model.state_dict().into_iter().map(Tensor::from).collect()))
+    }
+
+    /// Replaces every parameter.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn load_state_dict(&self, tensors: Vec<Tensor>) -> napi::Result<Call<()>> {
+        let tensors: Vec<NamedTensor> = tensors.into_iter().map(NamedTensor::from).collect();
+        self.call(move |model| model.load_state_dict(&tensors))
+    }
+
+    /// A copy of every gradient.
+    #[napi(ts_return_type = "Promise<Array<Tensor>>")]
+    pub fn gradients(&self) -> napi::Result<Call<Vec<Tensor>>> {
+        self.call(|model| Ok(model.gradients().into_iter().map(Tensor::from).collect()))
+    }
+
+    /// Sets every gradient to zero.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn zero_gradients(&self) -> napi::Result<Call<()>> {
+        self.call(|model| {
+            model.zero_gradients();
+            Ok(())
+        })
+    }
+
+    /// Frees the model, now or when the call under way ends.
+    #[napi]
+    pub fn close(&self) {
+        self.inner.close();
+    }
+}
