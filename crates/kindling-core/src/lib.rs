@@ -3,6 +3,7 @@
 //! It knows nothing of Node. `ARCHITECTURE.md` at the root of the repository is the map.
 
 pub mod buffer;
+pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod decode;

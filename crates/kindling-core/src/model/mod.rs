@@ -11,6 +11,7 @@ mod transformer;
 pub use activations::Activations;
 pub use params::{BlockRanges, Layout, Parameter};
 pub use state_dict::NamedTensor;
+pub(crate) use state_dict::match_tensors;
 pub use transformer::Transformer;
 
 /// Added to the mean square in every `RMSNorm`.

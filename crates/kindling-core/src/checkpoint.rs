@@ -1,0 +1,227 @@
+//! Checkpoints: a folder of `model.safetensors`, `optimizer.safetensors` and `state.json`.
+//!
+//! A folder is written under a temporary name beside its place, synced, and renamed, so that it is whole or absent.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+
+use crate::config::ModelConfig;
+use crate::model::{NamedTensor, Transformer};
+use crate::optim::Optimizer;
+use crate::{Error, Result};
+
+const FORMAT_VERSION: u32 = 1;
+const MODEL: &str = "model.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const STATE: &str = "state.json";
+
+/// What `state.json` holds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct State {
+    /// Version of this file's form.
+    pub format_version: u32,
+    /// Updates made.
+    pub iteration: u64,
+    /// Shape of the model.
+    pub model: ModelConfig,
+    /// The optimizer's name and its own count of updates.
+    pub optimizer: Option<OptimizerState>,
+    /// Whatever the run wants to find again.
+    #[serde(default)]
+    pub run: serde_json::Value,
+}
+
+/// The optimizer's part of `state.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OptimizerState {
+    /// `adamw` or `sgd`.
+    pub kind: String,
+    /// Updates it has made.
+    pub steps: u64,
+}
+
+/// Saves the model, the optimizer and the number of updates made to the folder `path`.
+///
+/// # Errors
+/// `ERR_IO`, `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`; what stood at `path` is untouched then.
+pub fn save(
+    path: &Path,
+    model: &Transformer,
+    optimizer: Option<&dyn Optimizer>,
+    iteration: u64,
+    run: serde_json::Value,
+) -> Result<()> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(|e| Error::io("cannot create", parent, e))?;
+    let temporary = sibling(path, "tmp")?;
+    let state = State {
+        format_version: FORMAT_VERSION,
+        iteration,
+        model: model.config().clone(),
+        optimizer: optimizer.map(|o| OptimizerState { kind: o.kind().to_owned(), steps: o.steps() }),
+        run,
+    };
+    let result = write_folder(&temporary, model, optimizer, &state).and_then(|()| replace(&temporary, path));
+    if result.is_err() {
+        // The first error is the one to tell; what is left is only a temporary folder.
+        let _ = fs::remove_dir_all(&temporary);
+    }
+    result?;
+    sync_folder(parent)
+}
+
+/// Loads the weights, and the optimizer's state where one is given; gives `state.json`.
+///
+/// # Errors
+/// `ERR_NOT_FOUND`, `ERR_INVALID_CHECKPOINT` (damaged), `ERR_CHECKPOINT_MISMATCH` (another shape or optimizer); model and
+/// optimizer are unchanged then.
+pub fn load(path: &Path, model: &mut Transformer, optimizer: Option<&mut dyn Optimizer>) -> Result<State> {
+    let state = read_state(path)?;
+    let weights = read_tensors(&path.join(MODEL))?;
+    match (optimizer, &state.optimizer) {
+        (Some(optimizer), Some(saved)) => {
+            if optimizer.kind() != saved.kind {
+                return Err(Error::CheckpointMismatch(format!(
+                    "its optimizer is {} where {} is asked for",
+                    saved.kind,
+                    optimizer.kind()
+                )));
+            }
+            let moments = read_tensors(&path.join(OPTIMIZER))?;
+            crate::model::match_tensors(model.parameters(), &weights, "")?;
+            optimizer.load_state(model, &moments, saved.steps)?;
+        }
+        (Some(_), None) => {
+            return Err(Error::CheckpointMismatch("it holds no optimizer state".to_owned()));
+        }
+        (None, _) => {}
+    }
+    model.load_state_dict(&weights)?;
+    Ok(state)
+}
+
+/// Reads `state.json` alone, to learn the model's shape.
+///
+/// # Errors
+/// `ERR_NOT_FOUND`, `ERR_INVALID_CHECKPOINT`.
+pub fn read_state(path: &Path) -> Result<State> {
+    if !path.is_dir() {
+        return Err(Error::NotFound { what: "checkpoint", path: path.to_path_buf() });
+    }
+    let file = path.join(STATE);
+    let text = fs::read(&file).map_err(|e| Error::io("cannot read", &file, e))?;
+    let state: State = serde_json::from_slice(&text)
+        .map_err(|e| Error::InvalidCheckpoint(format!("{} is damaged: {e}", file.display())))?;
+    if state.format_version > FORMAT_VERSION {
+        return Err(Error::InvalidCheckpoint(format!(
+            "{} has format_version {}, newer than this Kindling reads ({FORMAT_VERSION}); update Kindling",
+            file.display(),
+            state.format_version
+        )));
+    }
+    Ok(state)
+}
+
+/// Reads every f32 tensor of a safetensors file.
+///
+/// # Errors
+/// `ERR_NOT_FOUND`, `ERR_INVALID_CHECKPOINT`.
+pub fn read_tensors(path: &Path) -> Result<Vec<NamedTensor>> {
+    let bytes = fs::read(path).map_err(|e| Error::io("cannot read", path, e))?;
+    let damaged = |what: String| Error::InvalidCheckpoint(format!("{} is damaged: {what}", path.display()));
+    let tensors = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;
+    tensors
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| {
+            if view.dtype() != Dtype::F32 {
+                return Err(damaged(format!("{name} is {:?} where F32 is needed", view.dtype())));
+            }
+            let data =
+                view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            Ok(NamedTensor { name, shape: view.shape().to_vec(), data })
+        })
+        .collect()
+}
+
+/// Writes tensors as a safetensors file and syncs it.
+///
+/// # Errors
+/// `ERR_IO`, `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`.
+pub fn write_tensors(path: &Path, tensors: &[NamedTensor]) -> Result<()> {
+    let bytes: Vec<Vec<u8>> =
+        tensors.iter().map(|t| t.data.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
+    let views: Vec<(&str, TensorView<'_>)> = tensors
+        .iter()
+        .zip(&bytes)
+        .map(|(t, bytes)| {
+            TensorView::new(Dtype::F32, t.shape.clone(), bytes).map(|view| (t.name.as_str(), view))
+        })
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|e| Error::Internal(e.to_string()))?;
+    // One key only: a map of several would be written in a random order. Other tools look for this one.
+    let metadata = std::iter::once(("format".to_owned(), "pt".to_owned())).collect();
+    let file = safetensors::serialize(views, Some(metadata)).map_err(|e| Error::Internal(e.to_string()))?;
+    write_synced(path, &file)
+}
+
+fn write_folder(
+    folder: &Path,
+    model: &Transformer,
+    optimizer: Option<&dyn Optimizer>,
+    state: &State,
+) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).map_err(|e| Error::io("cannot write", folder, e))?;
+    }
+    fs::create_dir(folder).map_err(|e| Error::io("cannot create", folder, e))?;
+    write_tensors(&folder.join(MODEL), &model.state_dict())?;
+    if let Some(optimizer) = optimizer {
+        write_tensors(&folder.join(OPTIMIZER), &optimizer.state(model))?;
+    }
+    let text = serde_json::to_vec_pretty(state).map_err(|e| Error::Internal(e.to_string()))?;
+    write_synced(&folder.join(STATE), &text)?;
+    sync_folder(folder)
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
+    let fail = |e| Error::io("cannot write", path, e);
+    let mut file = File::create(path).map_err(fail)?;
+    file.write_all(bytes).map_err(fail)?;
+    file.sync_all().map_err(fail)
+}
+
+fn sync_folder(path: &Path) -> Result<()> {
+    // Some file systems refuse to sync a folder; the rename itself is atomic all the same.
+    match File::open(path).and_then(|folder| folder.sync_all()) {
+        Err(e) if e.kind() == std::io::ErrorKind::StorageFull => Err(Error::io("cannot write", path, e)),
+        _ => Ok(()),
+    }
+}
+
+fn replace(temporary: &Path, path: &Path) -> Result<()> {
+    let fail = |e| Error::io("cannot write", path, e);
+    if !path.exists() {
+        return fs::rename(temporary, path).map_err(fail);
+    }
+    let old = sibling(path, "old")?;
+    let _ = fs::remove_dir_all(&old);
+    fs::rename(path, &old).map_err(fail)?;
+    if let Err(e) = fs::rename(temporary, path) {
+        let _ = fs::rename(&old, path);
+        return Err(fail(e));
+    }
+    fs::remove_dir_all(&old).map_err(fail)
+}
+
+/// A hidden name beside `path`.
+fn sibling(path: &Path, suffix: &str) -> Result<PathBuf> {
+    let name = path
+        .file_name()
+        .ok_or_else(|| Error::argument(format!("{} names no folder to save to", path.display())))?;
+    Ok(path.with_file_name(format!(".{}.{suffix}", name.to_string_lossy())))
+}

@@ -1,0 +1,113 @@
+//! SGD, without state but for its count of updates.
+
+use std::ops::Range;
+
+use super::Optimizer;
+use super::clip::clip_grad_norm;
+use super::groups::{GroupOptions, assign, check_setting, runs};
+use crate::model::{NamedTensor, Transformer};
+use crate::ops::sgd;
+use crate::{Error, Result};
+
+/// Settings of SGD.
+#[derive(Debug, Clone)]
+pub struct SgdOptions {
+    /// Weight decay, coupled to the rate.
+    pub weight_decay: f64,
+    /// The rate does not fall with the square root of the steps.
+    pub constant: bool,
+    /// Parameters with settings of their own (`betas` and `eps` are not read).
+    pub groups: Vec<GroupOptions>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Settings {
+    lr: Option<f64>,
+    weight_decay: f64,
+}
+
+/// The optimizer; see `ops::sgd` for the formula.
+#[derive(Debug)]
+pub struct Sgd {
+    runs: Vec<(Range<usize>, Settings)>,
+    constant: bool,
+    steps: u64,
+    norm_is_finite: bool,
+}
+
+impl Sgd {
+    /// An optimizer for this model.
+    ///
+    /// # Errors
+    /// `ERR_INVALID_ARGUMENT` for a setting out of its range or a pattern that matches nothing.
+    pub fn new(model: &Transformer, options: &SgdOptions) -> Result<Self> {
+        let assigned = assign(model.parameters(), &options.groups)?;
+        let settings = |index: usize| {
+            let group = assigned[index].map(|g| &options.groups[g]);
+            Settings {
+                lr: group.and_then(|g| g.lr),
+                weight_decay: group.and_then(|g| g.weight_decay).unwrap_or(options.weight_decay),
+            }
+        };
+        let runs = runs(model.parameters(), settings);
+        for (_, s) in &runs {
+            check_setting("weight_decay", s.weight_decay, 0.0..f64::INFINITY)?;
+            check_setting("lr", s.lr.unwrap_or(0.0), 0.0..f64::INFINITY)?;
+        }
+        Ok(Self { runs, constant: options.constant, steps: 0, norm_is_finite: false })
+    }
+}
+
+impl Optimizer for Sgd {
+    fn step(&mut self, model: &mut Transformer, lr: f64) -> Result<()> {
+        check_setting("lr", lr, 0.0..f64::INFINITY)?;
+        let covered = self.runs.last().map_or(0, |(range, _)| range.end);
+        crate::ops::check("Sgd::step", "model", covered, model.num_parameters())?;
+        if !std::mem::take(&mut self.norm_is_finite) {
+            clip_grad_norm(model, 0.0, self.steps + 1)?;
+        }
+        let (device, weights, gradients) = model.weights_and_gradients();
+        for (range, s) in &self.runs {
+            let hyper = sgd::Hyper {
+                lr: s.lr.unwrap_or(lr),
+                weight_decay: s.weight_decay,
+                step: self.steps,
+                constant: self.constant,
+                grad_scale: 1.0,
+            };
+            sgd::step(device, weights.slice_mut(range.clone()), gradients.slice(range.clone()), hyper)?;
+        }
+        self.steps += 1;
+        model.zero_gradients();
+        Ok(())
+    }
+
+    fn clip_grad_norm(&mut self, model: &mut Transformer, max_norm: f64) -> Result<f64> {
+        let norm = clip_grad_norm(model, max_norm, self.steps + 1)?;
+        self.norm_is_finite = true;
+        Ok(norm)
+    }
+
+    fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    fn kind(&self) -> &'static str {
+        "sgd"
+    }
+
+    fn state(&self, _model: &Transformer) -> Vec<NamedTensor> {
+        Vec::new()
+    }
+
+    fn load_state(&mut self, _model: &Transformer, tensors: &[NamedTensor], steps: u64) -> Result<()> {
+        if let Some(tensor) = tensors.first() {
+            return Err(Error::CheckpointMismatch(format!(
+                "unexpected: {} (SGD keeps no tensors)",
+                tensor.name
+            )));
+        }
+        self.steps = steps;
+        Ok(())
+    }
+}

@@ -1,0 +1,230 @@
+//! Optimizers over a whole model, checkpoints, and the promise that a run continued is the run.
+
+mod common;
+
+use std::path::PathBuf;
+
+use common::*;
+use kindling_core::checkpoint;
+use kindling_core::config::ModelConfig;
+use kindling_core::model::Transformer;
+use kindling_core::ops::adamw;
+use kindling_core::optim::{AdamW, AdamWOptions, GroupOptions, Optimizer, Sgd, SgdOptions};
+
+fn config() -> ModelConfig {
+    ModelConfig {
+        vocab_size: 29,
+        d_model: 20,
+        num_heads: 2,
+        num_kv_heads: 1,
+        d_ff: 33,
+        num_layers: 2,
+        max_seq_length: 16,
+        theta: 10_000.0,
+        tie_embeddings: false,
+        qkv_bias: true,
+    }
+}
+
+fn options() -> AdamWOptions {
+    AdamWOptions { betas: (0.9, 0.95), eps: 1e-8, weight_decay: 0.1, groups: Vec::new() }
+}
+
+fn model(threads: usize) -> Transformer {
+    Transformer::new(config(), device(*kindling_core::simd::Isa::available().last().unwrap(), threads), 4)
+        .unwrap()
+}
+
+fn train(model: &mut Transformer, optimizer: &mut dyn Optimizer, steps: std::ops::Range<u64>) -> Vec<f64> {
+    steps
+        .map(|step| {
+            let x: Vec<u32> = (0..32).map(|i| ((i * 7 + step * 3) % 29) as u32).collect();
+            let targets: Vec<i32> = x.iter().map(|id| ((id * 5 + 1) % 29) as i32).collect();
+            let loss = model.forward_backward(&x, &targets, 2, 16, 1.0).unwrap();
+            optimizer.clip_grad_norm(model, 1.0).unwrap();
+            optimizer.step(model, 1e-2).unwrap();
+            loss.mean()
+        })
+        .collect()
+}
+
+fn folder(name: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("kindling-training-{}-{name}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&path);
+    std::fs::create_dir_all(&path).unwrap();
+    path
+}
+
+#[test]
+fn a_small_model_learns_a_fixed_rule() {
+    for optimizer in ["adamw", "sgd"] {
+        let mut model = model(2);
+        let losses = if optimizer == "adamw" {
+            let mut adamw = AdamW::new(&model, &options()).unwrap();
+            train(&mut model, &mut adamw, 0..200)
+        } else {
+            let options = SgdOptions { weight_decay: 0.0, constant: true, groups: Vec::new() };
+            let mut sgd = Sgd::new(&model, &options).unwrap();
+            (0..400)
+                .map(|step| {
+                    let x: Vec<u32> = (0..32).map(|i| ((i * 7 + step * 3) % 29) as u32).collect();
+                    let targets: Vec<i32> = x.iter().map(|id| ((id * 5 + 1) % 29) as i32).collect();
+                    let loss = model.forward_backward(&x, &targets, 2, 16, 1.0).unwrap();
+                    sgd.step(&mut model, 0.5).unwrap();
+                    loss.mean()
+                })
+                .collect()
+        };
+        assert!(losses[0] > 3.0 && *losses.last().unwrap() < 0.3, "{optimizer}: {:?}", losses.last());
+    }
+}
+
+#[test]
+fn a_run_continued_from_a_checkpoint_is_the_run_bit_for_bit_whatever_the_threads() {
+    let path = folder("resume").join("step-00000005");
+    let mut whole = model(1);
+    let mut optimizer = AdamW::new(&whole, &options()).unwrap();
+    let losses = train(&mut whole, &mut optimizer, 0..10);
+
+    let mut first = model(2);
+    let mut half = AdamW::new(&first, &options()).unwrap();
+    train(&mut first, &mut half, 0..5);
+    checkpoint::save(&path, &first, Some(&half), 5, serde_json::json!({ "note": "kept" })).unwrap();
+
+    let mut second = Transformer::new(config(), device(kindling_core::simd::Isa::detect(), 3), 99).unwrap();
+    let mut rest = AdamW::new(&second, &options()).unwrap();
+    let state = checkpoint::load(&path, &mut second, Some(&mut rest)).unwrap();
+    assert_eq!((state.iteration, &state.run["note"]), (5, &serde_json::json!("kept")));
+    assert_eq!(state.model, config());
+    assert!(train(&mut second, &mut rest, 5..10) == losses[5..]);
+    assert!(second.state_dict() == whole.state_dict());
+    assert!(rest.state(&second) == optimizer.state(&whole));
+
+    let again = path.with_file_name("again");
+    checkpoint::save(&again, &first, Some(&half), 5, serde_json::json!({ "note": "kept" })).unwrap();
+    for file in ["model.safetensors", "optimizer.safetensors", "state.json"] {
+        assert!(
+            std::fs::read(path.join(file)).unwrap() == std::fs::read(again.join(file)).unwrap(),
+            "{file}"
+        );
+    }
+}
+
+#[test]
+fn a_checkpoint_that_does_not_fit_or_is_damaged_is_refused_with_a_code() {
+    let path = folder("bad").join("checkpoint");
+    let small = model(1);
+    let optimizer = AdamW::new(&small, &options()).unwrap();
+    checkpoint::save(&path, &small, Some(&optimizer), 1, serde_json::Value::Null).unwrap();
+
+    let mut wider = Transformer::new(ModelConfig { d_ff: 34, ..config() }, devices().remove(0), 0).unwrap();
+    let error = checkpoint::load(&path, &mut wider, None).unwrap_err();
+    assert_eq!(error.code(), "ERR_CHECKPOINT_MISMATCH");
+    assert!(
+        error.to_string().contains("transformer_blocks.1.Feed_Forward.linear_w2.linear_matrix has [33, 20]")
+    );
+
+    let mut same = model(1);
+    let mut sgd =
+        Sgd::new(&same, &SgdOptions { weight_decay: 0.0, constant: false, groups: Vec::new() }).unwrap();
+    let error = checkpoint::load(&path, &mut same, Some(&mut sgd)).unwrap_err();
+    assert_eq!(error.code(), "ERR_CHECKPOINT_MISMATCH");
+
+    let file = path.join("model.safetensors");
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+    assert_eq!(checkpoint::load(&path, &mut same, None).unwrap_err().code(), "ERR_INVALID_CHECKPOINT");
+    std::fs::write(path.join("state.json"), "{").unwrap();
+    assert_eq!(checkpoint::load(&path, &mut same, None).unwrap_err().code(), "ERR_INVALID_CHECKPOINT");
+    assert_eq!(checkpoint::load(&path.join("none"), &mut same, None).unwrap_err().code(), "ERR_NOT_FOUND");
+    assert!(same.state_dict() == small.state_dict());
+}
+
+#[test]
+fn a_checkpoint_replaces_the_one_at_its_place_and_leaves_nothing_else() {
+    let base = folder("replace");
+    let path = base.join("checkpoint");
+    let model = model(1);
+    for iteration in [1, 2] {
+        checkpoint::save(&path, &model, None, iteration, serde_json::Value::Null).unwrap();
+    }
+    assert_eq!(checkpoint::read_state(&path).unwrap().iteration, 2);
+    let names: Vec<_> = std::fs::read_dir(&base).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["checkpoint"]);
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_stops_the_step_before_any_weight_changes() {
+    let mut model = model(1);
+    let mut state = model.state_dict();
+    state[0].data[3] = f32::NAN;
+    model.load_state_dict(&state).unwrap();
+    let mut optimizer = AdamW::new(&model, &options()).unwrap();
+    let loss = model.forward_backward(&[0; 16], &[1; 16], 1, 16, 1.0).unwrap();
+    assert!(loss.mean().is_nan());
+    assert_eq!(optimizer.clip_grad_norm(&mut model, 1.0).unwrap_err().code(), "ERR_NON_FINITE");
+    let error = optimizer.step(&mut model, 1e-3).unwrap_err();
+    assert_eq!(error.code(), "ERR_NON_FINITE");
+    assert!(model.state_dict()[1..] == state[1..]);
+    assert_eq!(optimizer.steps(), 0);
+}
+
+#[test]
+fn groups_have_their_own_settings_and_inherit_the_rest() {
+    let mut model = model(1);
+    let groups = vec![
+        GroupOptions {
+            pattern: "*.linear_w2.*".into(),
+            lr: Some(0.0),
+            weight_decay: Some(0.0),
+            ..Default::default()
+        },
+        GroupOptions { pattern: "matrices".into(), weight_decay: Some(0.5), ..Default::default() },
+    ];
+    let mut optimizer = AdamW::new(&model, &AdamWOptions { weight_decay: 0.0, groups, ..options() }).unwrap();
+    let before = model.state_dict();
+    model.forward_backward(&[3; 16], &[1; 16], 1, 16, 1.0).unwrap();
+    let gradients = model.gradients();
+    optimizer.step(&mut model, 1e-2).unwrap();
+    for ((old, new), g) in before.iter().zip(model.state_dict()).zip(gradients) {
+        let frozen = old.name.contains("linear_w2");
+        let hyper = adamw::Hyper {
+            lr: if frozen { 0.0 } else { 1e-2 },
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: if frozen || old.shape.len() == 1 { 0.0 } else { 0.5 },
+            step: 1,
+            grad_scale: 1.0,
+        };
+        let mut expected = wide(&old.data);
+        let zeros = vec![0.0; expected.len()];
+        adamw::reference::step(&mut expected, &wide(&g.data), &mut zeros.clone(), &mut zeros.clone(), hyper);
+        assert_close(&old.name, &new.data, &expected);
+        assert_eq!(old.data == new.data, frozen, "{}", old.name);
+    }
+    assert!(
+        model.gradients().iter().all(|g| g.data.iter().all(|v| *v == 0.0)),
+        "a step clears the gradients"
+    );
+}
+
+#[test]
+fn settings_out_of_range_are_refused() {
+    let mut model = model(1);
+    for options in [
+        AdamWOptions { betas: (1.0, 0.9), ..options() },
+        AdamWOptions { weight_decay: f64::NAN, ..options() },
+        AdamWOptions { eps: -1.0, ..options() },
+        AdamWOptions {
+            groups: vec![GroupOptions { pattern: "nothing".into(), ..Default::default() }],
+            ..options()
+        },
+    ] {
+        assert_eq!(AdamW::new(&model, &options).unwrap_err().code(), "ERR_INVALID_ARGUMENT");
+    }
+    let mut optimizer = AdamW::new(&model, &options()).unwrap();
+    assert_eq!(optimizer.step(&mut model, f64::NAN).unwrap_err().code(), "ERR_INVALID_ARGUMENT");
+    assert_eq!(optimizer.step(&mut model, -1.0).unwrap_err().code(), "ERR_INVALID_ARGUMENT");
+    assert_eq!(optimizer.clip_grad_norm(&mut model, f64::NAN).unwrap_err().code(), "ERR_INVALID_ARGUMENT");
+}
