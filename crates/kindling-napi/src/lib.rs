@@ -7,9 +7,11 @@
 #[macro_use]
 extern crate napi_derive;
 
+mod batch;
 mod bench;
 mod error;
 mod model;
+mod monitor;
 mod ops;
 #[allow(dead_code)] // until the optimizers land
 mod options;

@@ -1,51 +1,160 @@
-//! Batches and the token store.
+//! The token store; `src/token-store.ts` is its public face.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use kindling_core::data;
-use napi::bindgen_prelude::Int32Array;
+use kindling_core::data::{self, BatchSpec, Metadata, token_entropy};
+use napi::bindgen_prelude::{AsyncTask, Int32Array};
 
+pub use crate::batch::Batch;
 use crate::error::to_napi;
+use crate::monitor::Monitor;
+use crate::options::{integer, size};
+use crate::task::{Job, spawn};
 
-/// Token ids and targets in native memory; `src/batch.ts` is its public face.
-#[napi]
-pub struct Batch {
-    /// What training takes.
-    pub(crate) inner: Arc<data::Batch>,
+/// What `store.json` says, or what the sizes of the files tell.
+#[napi(object)]
+pub struct StoreMetadata {
+    /// Tokens.
+    pub length: f64,
+    /// Bytes of the text they stand for.
+    pub bytes: Option<f64>,
+    /// Tokens a chunk file.
+    pub chunk_size: f64,
+    /// numpy's name of the elements.
+    pub dtype: String,
+    /// Where the tokenizer is, as seen from the store's folder.
+    pub tokenizer_path: Option<String>,
+    /// Hash of the tokenizer's contents.
+    pub tokenizer_hash: Option<String>,
+    /// The largest token id.
+    pub max_id: Option<u32>,
+    /// Bytes of the input that were no UTF-8 and became U+FFFD.
+    pub replaced_bytes: f64,
 }
 
+impl From<&Metadata> for StoreMetadata {
+    fn from(metadata: &Metadata) -> Self {
+        Self {
+            length: metadata.length as f64,
+            bytes: metadata.bytes.map(|bytes| bytes as f64),
+            chunk_size: metadata.chunk_size as f64,
+            dtype: metadata.dtype.clone(),
+            tokenizer_path: metadata.tokenizer_path.clone(),
+            tokenizer_hash: metadata.tokenizer_hash.clone(),
+            max_id: metadata.max_id,
+            replaced_bytes: metadata.replaced_bytes as f64,
+        }
+    }
+}
+
+/// Which random batch to draw.
+#[napi(object)]
+pub struct BatchOptions {
+    /// Windows.
+    pub batch_size: f64,
+    /// Tokens a window.
+    pub seq_length: f64,
+    /// Seed of the run.
+    pub seed: f64,
+    /// The step, from 1.
+    pub step: f64,
+    /// Which of the step's accumulated batches, from 0.
+    pub micro_batch: f64,
+}
+
+impl BatchOptions {
+    fn lower(&self) -> kindling_core::Result<BatchSpec> {
+        Ok(BatchSpec {
+            batch_size: size("batchSize", self.batch_size)?,
+            seq_length: size("seqLength", self.seq_length)?,
+            seed: integer("seed", self.seed)?,
+            step: integer("step", self.step)?,
+            micro_batch: size("microBatch", self.micro_batch)? as u32,
+        })
+    }
+}
+
+/// An opened store of token ids.
 #[napi]
-impl Batch {
-    /// A batch of flat arrays with `batch_size` rows.
-    #[napi(factory, catch_unwind)]
-    pub fn from_arrays(x: Int32Array, y: Int32Array, batch_size: u32) -> napi::Result<Self> {
-        // A negative id becomes one no vocabulary holds, which the model names.
-        let x = x.iter().map(|&id| id as u32).collect();
-        let inner = data::Batch::new(x, y.to_vec(), batch_size as usize).map_err(to_napi)?;
-        Ok(Self { inner: Arc::new(inner) })
+pub struct TokenStore {
+    inner: Arc<data::TokenStore>,
+}
+
+/// A long call on a store.
+type Call<T> = AsyncTask<Job<(), T>>;
+
+#[napi]
+impl TokenStore {
+    /// Opens a folder of chunks, a .npy or a .bin file.
+    #[napi(catch_unwind, ts_return_type = "Promise<TokenStore>")]
+    pub fn open(path: String) -> Call<TokenStore> {
+        spawn((), move |()| Ok(Self { inner: Arc::new(data::TokenStore::open(PathBuf::from(path))?) }))
     }
 
-    /// A copy of the token ids.
+    /// Tokens in the store.
     #[napi(getter, catch_unwind)]
-    pub fn x(&self) -> Int32Array {
-        self.inner.x.iter().map(|&id| id as i32).collect::<Vec<_>>().into()
+    pub fn length(&self) -> f64 {
+        self.inner.len() as f64
     }
 
-    /// A copy of the targets.
+    /// What is known of the store.
     #[napi(getter, catch_unwind)]
-    pub fn y(&self) -> Int32Array {
-        self.inner.targets.clone().into()
+    pub fn metadata(&self) -> StoreMetadata {
+        self.inner.metadata().into()
     }
 
-    /// Rows.
-    #[napi(getter, catch_unwind)]
-    pub fn batch_size(&self) -> u32 {
-        self.inner.batch_size as u32
+    /// Tokens `start..end`.
+    #[napi(catch_unwind)]
+    pub fn load_by_range(&self, start: f64, end: f64) -> napi::Result<Int32Array> {
+        let load = || self.inner.load_by_range(integer("start", start)?, integer("end", end)?);
+        Ok(load().map_err(to_napi)?.into())
     }
 
-    /// Tokens a row.
-    #[napi(getter, catch_unwind)]
-    pub fn seq_length(&self) -> u32 {
-        self.inner.seq_length as u32
+    /// A batch of random windows.
+    #[napi(catch_unwind)]
+    pub fn batch(&self, options: BatchOptions) -> napi::Result<Batch> {
+        let batch = options.lower().and_then(|spec| self.inner.batch(&spec)).map_err(to_napi)?;
+        Ok(Batch { inner: Arc::new(batch) })
+    }
+
+    /// How many consecutive windows of `seq_length` tokens there are.
+    #[napi(catch_unwind)]
+    pub fn num_windows(&self, seq_length: f64) -> napi::Result<f64> {
+        let windows = size("seqLength", seq_length).and_then(|length| self.inner.num_windows(length));
+        Ok(windows.map_err(to_napi)? as f64)
+    }
+
+    /// Windows `first..first + count` of the consecutive windows of `seq_length` tokens.
+    #[napi(catch_unwind)]
+    pub fn evaluation_batch(&self, seq_length: f64, first: f64, count: f64) -> napi::Result<Batch> {
+        let batch = || {
+            let (length, count) = (size("seqLength", seq_length)?, size("count", count)?);
+            self.inner.evaluation_batch(length, integer("firstWindow", first)?, count)
+        };
+        Ok(Batch { inner: Arc::new(batch().map_err(to_napi)?) })
+    }
+
+    /// Checks that every id is below `vocab_size`.
+    #[napi(catch_unwind, ts_return_type = "Promise<void>")]
+    pub fn check_vocab(&self, vocab_size: f64, monitor: &Monitor) -> napi::Result<Call<()>> {
+        let vocab_size = size("vocabSize", vocab_size).map_err(to_napi)?;
+        let (store, mut progress) = (Arc::clone(&self.inner), monitor.progress());
+        Ok(spawn((), move |()| store.check_vocab(vocab_size, &mut progress)))
+    }
+
+    /// Compares every chunk with its checksum.
+    #[napi(catch_unwind, ts_return_type = "Promise<void>")]
+    pub fn verify(&self, monitor: &Monitor) -> Call<()> {
+        let (store, mut progress) = (Arc::clone(&self.inner), monitor.progress());
+        spawn((), move |()| store.verify(&mut progress))
+    }
+
+    /// The entropy of single tokens in nats.
+    #[napi(catch_unwind, ts_return_type = "Promise<number>")]
+    pub fn token_entropy(&self, vocab_size: f64, monitor: &Monitor) -> napi::Result<Call<f64>> {
+        let vocab_size = size("vocabSize", vocab_size).map_err(to_napi)?;
+        let (store, mut progress) = (Arc::clone(&self.inner), monitor.progress());
+        Ok(spawn((), move |()| Ok(token_entropy(&store.token_counts(vocab_size, &mut progress)?))))
     }
 }

@@ -1,0 +1,51 @@
+//! Batches: token ids and targets in native memory.
+
+use std::sync::Arc;
+
+use kindling_core::data;
+use napi::bindgen_prelude::Int32Array;
+
+use crate::error::to_napi;
+
+/// Token ids and targets in native memory; `src/batch.ts` is its public face.
+#[napi]
+pub struct Batch {
+    /// What training takes.
+    pub(crate) inner: Arc<data::Batch>,
+}
+
+#[napi]
+impl Batch {
+    /// A batch of flat arrays with `batch_size` rows.
+    #[napi(factory, catch_unwind)]
+    pub fn from_arrays(x: Int32Array, y: Int32Array, batch_size: u32) -> napi::Result<Self> {
+        // A negative id becomes one no vocabulary holds, which the model names.
+        let x = x.iter().map(|&id| id as u32).collect();
+        let inner = data::Batch::new(x, y.to_vec(), batch_size as usize).map_err(to_napi)?;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// A copy of the token ids.
+    #[napi(getter, catch_unwind)]
+    pub fn x(&self) -> Int32Array {
+        self.inner.x.iter().map(|&id| id as i32).collect::<Vec<_>>().into()
+    }
+
+    /// A copy of the targets.
+    #[napi(getter, catch_unwind)]
+    pub fn y(&self) -> Int32Array {
+        self.inner.targets.clone().into()
+    }
+
+    /// Rows.
+    #[napi(getter, catch_unwind)]
+    pub fn batch_size(&self) -> u32 {
+        self.inner.batch_size as u32
+    }
+
+    /// Tokens a row.
+    #[napi(getter, catch_unwind)]
+    pub fn seq_length(&self) -> u32 {
+        self.inner.seq_length as u32
+    }
+}

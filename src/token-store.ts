@@ -1,0 +1,221 @@
+/**
+ * Token ids on disk, mapped into memory as they are used: a folder of chunk files as numpy.memmap writes them, one .npy
+ * (int32, int64, uint16), or one raw .bin of uint16. Batches are drawn in native memory and never cross into JavaScript.
+ */
+import { join } from 'node:path'
+import { Batch } from './batch'
+import { KindlingError, call, settle } from './errors'
+import { longCall, type LongCallOptions } from './long-call'
+import { native } from './native'
+import { Tokenizer } from './tokenizer'
+
+/** How text becomes a store. */
+export interface EncodeOptions extends LongCallOptions {
+  /** Tokens a chunk file. Default 500000. */
+  chunkSize?: number
+  /** Share of the tokens, from the end, that goes to `valid_chunks`; from 0 to below 1. Default 0. */
+  validFraction?: number
+  /** Threads that encode. Default: the cores this process may use. The store does not depend on it. */
+  threads?: number
+}
+
+/** What encoding gave. */
+export interface EncodeSummary {
+  /** Tokens in all. */
+  tokens: number
+  /** Bytes of the text that was encoded. */
+  bytes: number
+  /** Bytes of the files that were no UTF-8 and became U+FFFD. */
+  replacedBytes: number
+  /** Folder of the store with the training tokens. */
+  train: string
+  /** Folder of the store with the validation tokens, if there is one. */
+  valid: string | null
+}
+
+/** What is known of a store: what `store.json` says, or what the sizes of the files tell. */
+export interface StoreMetadata {
+  /** Tokens. */
+  length: number
+  /** Bytes of the text they stand for, where known. */
+  bytes: number | null
+  /** Tokens a chunk file. */
+  chunkSize: number
+  /** numpy's name of the elements: `int32`, `int64` or `uint16`. */
+  dtype: string
+  /** Where the tokenizer is, as seen from the store's folder. */
+  tokenizerPath: string | null
+  /** Hash of the tokenizer's contents: `Tokenizer.hash` of the one it was encoded with. */
+  tokenizerHash: string | null
+  /** The largest token id, where known. */
+  maxId: number | null
+  /** Bytes of the input that were no UTF-8 and became U+FFFD. */
+  replacedBytes: number
+}
+
+/** Which random batch to draw: a pure function of these numbers, so that a run continues from its step alone. */
+export interface BatchOptions {
+  /** Windows. */
+  batchSize: number
+  /** Tokens a window. */
+  seqLength: number
+  /** Seed of the run, an integer from 0. Default 0. */
+  seed?: number
+  /** The step, from 1. */
+  step: number
+  /** Which of the step's accumulated batches, from 0. Default 0. */
+  microBatch?: number
+}
+
+/** Which consecutive windows to evaluate. */
+export interface EvaluationBatchOptions {
+  /** Tokens a window. */
+  seqLength: number
+  /** The first window, from 0. */
+  firstWindow: number
+  /** How many windows. */
+  count: number
+}
+
+const CHUNK_SIZE = 500_000
+
+/** A store of token ids. Opening reads no tokens; the files must not be cut shorter while it is in use. */
+export class TokenStore {
+  readonly #native: native.TokenStore
+
+  /** Where it was opened. */
+  readonly path: string
+
+  private constructor(handle: native.TokenStore, path: string) {
+    this.#native = handle
+    this.path = path
+  }
+
+  /**
+   * Opens a store.
+   *
+   * @param path - a folder of chunk files, a .npy or a .bin file.
+   * @throws KindlingError `ERR_NOT_FOUND`, `ERR_INVALID_STORE` (a chunk is missing, sizes disagree, another dtype).
+   */
+  static async open(path: string): Promise<TokenStore> {
+    return new TokenStore(await settle(() => native.TokenStore.open(path)), path)
+  }
+
+  /**
+   * Encodes text files, read as UTF-8 one after the other, and opens the store of their tokens (with `validFraction`
+   * the one of the training tokens). See `encodeFiles`.
+   */
+  static async encode(
+    files: readonly string[],
+    tokenizer: Tokenizer,
+    out: string,
+    options: EncodeOptions = {},
+  ): Promise<TokenStore> {
+    return TokenStore.open((await TokenStore.encodeFiles(files, tokenizer, out, options)).train)
+  }
+
+  /**
+   * Encodes text files in one streaming pass; memory does not depend on their size.
+   *
+   * @param out - a folder that gets `tokenizer`, `train_chunks` and, with a `validFraction`, `valid_chunks`; a name that
+   * ends in `_chunks` is the store itself. A store that is there already is replaced when the new one is whole.
+   * @throws KindlingError `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS`, `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`, `ERR_CANCELLED`,
+   * `ERR_INVALID_ARGUMENT`; nothing is left behind.
+   */
+  static async encodeFiles(
+    files: readonly string[],
+    tokenizer: Tokenizer,
+    out: string,
+    options: EncodeOptions = {},
+  ): Promise<EncodeSummary> {
+    const { chunkSize = CHUNK_SIZE, validFraction = 0, threads = native.availableThreads() } = options
+    if (!Array.isArray(files) || typeof out !== 'string') {
+      throw new KindlingError('ERR_INVALID_ARGUMENT', 'encode takes a list of files, a tokenizer and a folder')
+    }
+    const handle = Tokenizer.toNative(tokenizer)
+    const summary = await longCall(options, (monitor) =>
+      native.encodeFiles(files, handle, out, { chunkSize, validFraction, threads }, monitor),
+    )
+    const { tokens, bytes, replacedBytes } = summary
+    const store = out.replace(/\/+$/, '').endsWith('_chunks')
+    const valid = validFraction > 0 ? join(out, 'valid_chunks') : null
+    return { tokens, bytes, replacedBytes, train: store ? out : join(out, 'train_chunks'), valid }
+  }
+
+  /** Tokens in the store. */
+  get length(): number {
+    return this.#native.length
+  }
+
+  /** What is known of the store. */
+  get metadata(): StoreMetadata {
+    const { bytes, tokenizerPath, tokenizerHash, maxId, ...sizes } = this.#native.metadata
+    return {
+      ...sizes,
+      bytes: bytes ?? null,
+      tokenizerPath: tokenizerPath ?? null,
+      tokenizerHash: tokenizerHash ?? null,
+      maxId: maxId ?? null,
+    }
+  }
+
+  /**
+   * A copy of tokens `start` to `end`, the last not included; ranges may cross chunks.
+   *
+   * @throws KindlingError `ERR_RANGE_OUT_OF_BOUNDS`.
+   */
+  loadByRange(start: number, end: number): Int32Array {
+    return call(() => this.#native.loadByRange(start, end))
+  }
+
+  /**
+   * A batch of random windows, each start uniform over 0 to length - seqLength - 1; y is x shifted by one.
+   *
+   * @returns a native handle; its `x` and `y` are copies, batchSize x seqLength.
+   * @throws KindlingError `ERR_STORE_TOO_SHORT`, `ERR_INVALID_ARGUMENT`.
+   */
+  batch({ batchSize, seqLength, seed = 0, step, microBatch = 0 }: BatchOptions): Batch {
+    return new Batch(call(() => this.#native.batch({ batchSize, seqLength, seed, step, microBatch })))
+  }
+
+  /**
+   * How many consecutive windows of `seqLength` tokens there are, each with the token that follows it; the rest is dropped.
+   *
+   * @throws KindlingError `ERR_STORE_TOO_SHORT` if there is none.
+   */
+  numWindows(seqLength: number): number {
+    return call(() => this.#native.numWindows(seqLength))
+  }
+
+  /**
+   * Consecutive windows for evaluation: window i begins at token i x seqLength.
+   *
+   * @throws KindlingError `ERR_STORE_TOO_SHORT`, `ERR_INVALID_ARGUMENT` (windows that are not there).
+   */
+  evaluationBatch({ seqLength, firstWindow, count }: EvaluationBatchOptions): Batch {
+    return new Batch(call(() => this.#native.evaluationBatch(seqLength, firstWindow, count)))
+  }
+
+  /**
+   * Checks that every id is below `vocabSize`, going through the whole store unless its largest id is known.
+   *
+   * @throws KindlingError `ERR_TOKEN_OUT_OF_RANGE` naming the first such id and its position.
+   */
+  async checkVocab(vocabSize: number, options: LongCallOptions = {}): Promise<void> {
+    await longCall(options, async (monitor) => this.#native.checkVocab(vocabSize, monitor))
+  }
+
+  /**
+   * Compares every chunk with its checksum in `store.json`, where there is one.
+   *
+   * @throws KindlingError `ERR_INVALID_STORE` naming the first chunk that differs.
+   */
+  async verify(options: LongCallOptions = {}): Promise<void> {
+    await longCall(options, async (monitor) => this.#native.verify(monitor))
+  }
+
+  /** The entropy of single tokens in nats: the loss of a model that knows nothing but how frequent each token is. */
+  async tokenEntropy(vocabSize: number, options: LongCallOptions = {}): Promise<number> {
+    return longCall(options, async (monitor) => this.#native.tokenEntropy(vocabSize, monitor))
+  }
+}

@@ -1,0 +1,194 @@
+/**
+ * Text to token ids and back: byte-level BPE with GPT-2's pre-tokenization, or one token a character.
+ * Files: vocab.json and merges.txt as GPT-2 writes them, and Hugging Face tokenizer.json.
+ */
+import { KindlingError, call, settle } from './errors'
+import { longCall, type LongCallOptions } from './long-call'
+import { native } from './native'
+
+/** How a tokenizer is trained. */
+export interface TrainTokenizerOptions extends LongCallOptions {
+  /** Entries of the vocabulary, special tokens and the 256 bytes included. Needed for `bpe`; `chars` takes what the text has. */
+  vocabSize?: number
+  /** Special tokens; they get the first ids, split the text and take no part in a merge. Default: none. */
+  specialTokens?: readonly string[]
+  /** Byte-level BPE, or one token a character by code point. Default `bpe`. */
+  type?: 'bpe' | 'chars'
+  /** Threads that count. Default: the cores this process may use. The result does not depend on it. */
+  threads?: number
+}
+
+/** Text in pieces: any iterable or stream of strings. A piece may end anywhere, even inside a surrogate pair. */
+export type TextPieces = Iterable<string> | AsyncIterable<string>
+
+/** UTF-16 units handed over at a time. */
+const PIECE = 1 << 18
+
+/** A trained tokenizer; it does not change. */
+export class Tokenizer {
+  readonly #native: native.Tokenizer
+
+  private constructor(handle: native.Tokenizer) {
+    this.#native = handle
+  }
+
+  /** @internal The native handle. */
+  static toNative(tokenizer: Tokenizer): native.Tokenizer {
+    if (tokenizer instanceof Tokenizer) return tokenizer.#native
+    throw new KindlingError('ERR_INVALID_ARGUMENT', 'a Tokenizer is needed: Tokenizer.open(folder)')
+  }
+
+  /**
+   * Trains a tokenizer on text files, read as UTF-8.
+   *
+   * @throws KindlingError `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS`, `ERR_INVALID_ARGUMENT` (a vocabulary too small for the
+   * bytes and special tokens), `ERR_CANCELLED`.
+   */
+  static async train(files: readonly string[], options: TrainTokenizerOptions): Promise<Tokenizer> {
+    const { vocabSize, specialTokens = [], type = 'bpe', threads = native.availableThreads() } = options
+    if (!Array.isArray(files)) throw new KindlingError('ERR_INVALID_ARGUMENT', 'train takes a list of files')
+    const settings = { vocabSize, specialTokens: [...specialTokens], type, threads }
+    const handle = await longCall(options, async (monitor) =>
+      native.Tokenizer.train([...files], settings, monitor),
+    )
+    return new Tokenizer(handle)
+  }
+
+  /**
+   * Reads a vocabulary and its merges as GPT-2 writes them, under any file names.
+   *
+   * @param specialTokens - one that is not in the vocabulary is appended.
+   * @throws KindlingError `ERR_NOT_FOUND`, `ERR_INVALID_TOKENIZER` (files that cannot be read or disagree).
+   */
+  static async fromFiles(
+    vocab: string,
+    merges: string,
+    specialTokens: readonly string[] = [],
+  ): Promise<Tokenizer> {
+    return new Tokenizer(await settle(() => native.Tokenizer.fromFiles(vocab, merges, [...specialTokens])))
+  }
+
+  /**
+   * Opens what `save` wrote, or a Hugging Face tokenizer.json.
+   *
+   * @param path - the folder, or the tokenizer.json itself.
+   * @throws KindlingError `ERR_NOT_FOUND`, `ERR_INVALID_TOKENIZER`.
+   */
+  static async open(path: string): Promise<Tokenizer> {
+    return new Tokenizer(await settle(() => native.Tokenizer.open(path)))
+  }
+
+  /**
+   * Writes vocab.json, merges.txt and tokenizer.json into `folder`.
+   *
+   * @throws KindlingError `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`; nothing is left half-written.
+   */
+  async save(folder: string): Promise<void> {
+    await settle(() => this.#native.save(folder))
+  }
+
+  /** Ids in the vocabulary; every id is below it. */
+  get vocabSize(): number {
+    return this.#native.vocabSize
+  }
+
+  /** Merges it learned; 0 for characters. */
+  get numMerges(): number {
+    return this.#native.numMerges
+  }
+
+  /** The special tokens and their ids. */
+  get specialTokens(): Record<string, number> {
+    return Object.fromEntries(this.#native.specialTokens.map(({ token, id }) => [token, id]))
+  }
+
+  /** Hash of its contents: equal hashes encode alike. */
+  get hash(): string {
+    return this.#native.hash
+  }
+
+  /** The ids of a text. Special tokens in it become their ids. A lone surrogate is read as U+FFFD. */
+  encode(text: string): Uint32Array {
+    return call(() => this.#native.encode(text))
+  }
+
+  /**
+   * The text of ids; bytes that are no UTF-8 become U+FFFD.
+   *
+   * @throws KindlingError `ERR_TOKEN_OUT_OF_RANGE`.
+   */
+  decode(ids: Uint32Array | Int32Array | readonly number[]): string {
+    return call(() => this.#native.decode(uint32(ids)))
+  }
+
+  /**
+   * The bytes of ids, which need not be whole characters.
+   *
+   * @throws KindlingError `ERR_TOKEN_OUT_OF_RANGE`.
+   */
+  decodeBytes(ids: Uint32Array | Int32Array | readonly number[]): Uint8Array {
+    return call(() => this.#native.decodeBytes(uint32(ids)))
+  }
+
+  /** The id of the token written so, or undefined. */
+  tokenId(token: string): number | undefined {
+    return call(() => this.#native.tokenId(token)) ?? undefined
+  }
+
+  /** The bytes of the token with this id, or undefined. */
+  tokenBytes(id: number): Uint8Array | undefined {
+    return call(() => this.#native.tokenBytes(id)) ?? undefined
+  }
+
+  /**
+   * Encodes text that comes in pieces, in bounded memory: the same ids as one `encode` of the whole.
+   *
+   * @returns blocks of ids as they come.
+   */
+  async *encodeIterable(pieces: TextPieces): AsyncGenerator<Uint32Array, void, void> {
+    const encoder = call(() => this.#native.streamEncoder())
+    // The surrogate pair a piece was cut in.
+    let held = ''
+    for await (const block of blocks(pieces)) {
+      const text = held + block
+      const end = isHighSurrogate(text.charCodeAt(text.length - 1)) ? text.length - 1 : text.length
+      held = text.slice(end)
+      const ids = await settle(() => encoder.push(text.slice(0, end)))
+      if (ids.length > 0) yield ids
+    }
+    const ids = await settle(() => encoder.finish(held))
+    if (ids.length > 0) yield ids
+  }
+}
+
+/** The pieces, put together or cut into blocks of a size worth a crossing. */
+async function* blocks(pieces: TextPieces): AsyncGenerator<string, void, void> {
+  let gathered = ''
+  for await (const piece of pieces) {
+    if (typeof piece !== 'string') {
+      throw new KindlingError('ERR_INVALID_ARGUMENT', 'encodeIterable takes strings; give a stream an encoding')
+    }
+    for (let start = 0; start < piece.length; start += PIECE) {
+      gathered += piece.slice(start, start + PIECE)
+      if (gathered.length < PIECE) continue
+      yield gathered
+      gathered = ''
+    }
+  }
+  if (gathered) yield gathered
+}
+
+function isHighSurrogate(unit: number): boolean {
+  return unit >= 0xd800 && unit <= 0xdbff
+}
+
+function uint32(ids: Uint32Array | Int32Array | readonly number[]): Uint32Array {
+  if (ids instanceof Uint32Array) return ids
+  const array = Uint32Array.from(ids)
+  const wrong = array.findIndex((id, i) => id !== ids[i])
+  if (wrong < 0) return array
+  throw new KindlingError(
+    'ERR_TOKEN_OUT_OF_RANGE',
+    `${String(ids[wrong])} at position ${wrong} is no token id`,
+  )
+}
