@@ -1,7 +1,7 @@
 //! Writes chunk files as the course's numpy.memmap does, and `store.json`. Memory does not depend on the chunks' size.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -15,6 +15,12 @@ use crate::{Error, Result};
 /// Tokens turned into bytes at a time.
 const BLOCK: usize = 1 << 15;
 
+#[derive(Debug)]
+struct ClosedChunk {
+    checksum: String,
+    max_id: u32,
+}
+
 /// Writes one store into an empty folder.
 #[derive(Debug)]
 pub struct StoreWriter {
@@ -24,9 +30,10 @@ pub struct StoreWriter {
     /// Tokens in the current chunk.
     filled: u64,
     length: u64,
-    max_id: u32,
     hash: Sha256,
-    checksums: Vec<String>,
+    /// Largest id of the current chunk.
+    max_id: u32,
+    chunks: Vec<ClosedChunk>,
     bytes: Vec<u8>,
 }
 
@@ -44,11 +51,16 @@ impl StoreWriter {
             current: None,
             filled: 0,
             length: 0,
-            max_id: 0,
             hash: Sha256::new(),
-            checksums: Vec::new(),
+            max_id: 0,
+            chunks: Vec::new(),
             bytes: Vec::with_capacity(4 * BLOCK),
         })
+    }
+
+    /// Where it writes.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Tokens written so far.
@@ -82,7 +94,7 @@ impl StoreWriter {
         self.bytes.extend(ids.iter().flat_map(|id| id.to_le_bytes()));
         self.max_id = ids.iter().fold(self.max_id, |max, &id| max.max(id));
         self.hash.update(&self.bytes);
-        let path = self.folder.join(chunk_name(self.checksums.len()));
+        let path = self.current_path();
         let file = match &mut self.current {
             Some(file) => file,
             none => {
@@ -95,13 +107,48 @@ impl StoreWriter {
         if self.filled == self.chunk_size { self.close_chunk() } else { Ok(()) }
     }
 
+    fn current_path(&self) -> PathBuf {
+        self.folder.join(chunk_name(self.chunks.len()))
+    }
+
     fn close_chunk(&mut self) -> Result<()> {
         let Some(file) = self.current.take() else { return Ok(()) };
-        file.sync_data().map_err(|error| {
-            Error::io("cannot write", self.folder.join(chunk_name(self.checksums.len())), error)
-        })?;
-        self.checksums.push(checksum(&mut self.hash));
+        file.sync_data().map_err(|error| Error::io("cannot write", self.current_path(), error))?;
+        self.chunks.push(ClosedChunk { checksum: checksum(&mut self.hash), max_id: self.max_id });
         self.filled = 0;
+        self.max_id = 0;
+        Ok(())
+    }
+
+    /// Writes out the last tokens, after which there may be no more: the files can be read.
+    ///
+    /// # Errors
+    /// As `push`.
+    pub fn end(&mut self) -> Result<()> {
+        self.close_chunk()
+    }
+
+    /// Drops all tokens from `length` on.
+    ///
+    /// # Errors
+    /// As `push`.
+    pub fn cut(&mut self, length: u64) -> Result<()> {
+        self.close_chunk()?;
+        let whole = (length / self.chunk_size) as usize;
+        let rest = length % self.chunk_size;
+        if length >= self.length {
+            return Ok(());
+        }
+        for number in (whole..self.chunks.len()).rev() {
+            let path = self.folder.join(chunk_name(number));
+            if number == whole && rest > 0 {
+                self.chunks[whole] = cut_chunk(&path, rest)?;
+            } else {
+                std::fs::remove_file(&path).map_err(|error| Error::io("cannot write", &path, error))?;
+                self.chunks.pop();
+            }
+        }
+        self.length = length;
         Ok(())
     }
 
@@ -112,13 +159,31 @@ impl StoreWriter {
     pub fn finish(mut self, describe: impl FnOnce(&mut Metadata)) -> Result<Metadata> {
         self.close_chunk()?;
         let mut metadata = Metadata::of_sizes(self.length, self.chunk_size, "int32");
-        metadata.max_id = Some(self.max_id);
-        metadata.checksums = self.checksums;
+        metadata.max_id = self.chunks.iter().map(|chunk| chunk.max_id).max();
+        metadata.checksums = self.chunks.into_iter().map(|chunk| chunk.checksum).collect();
         describe(&mut metadata);
         write_metadata(&self.folder, &metadata)?;
         sync_folder(&self.folder)?;
         Ok(metadata)
     }
+}
+
+/// Shortens a chunk file to `tokens` and looks at what is left.
+fn cut_chunk(path: &Path, tokens: u64) -> Result<ClosedChunk> {
+    let cannot_write = |error| Error::io("cannot write", path, error);
+    let mut file = File::options().read(true).write(true).open(path).map_err(cannot_write)?;
+    file.set_len(4 * tokens).and_then(|()| file.sync_data()).map_err(cannot_write)?;
+    let (mut hash, mut max_id) = (Sha256::new(), 0);
+    let mut bytes = vec![0; 4 * BLOCK];
+    let mut left = 4 * tokens as usize;
+    while left > 0 {
+        let part = &mut bytes[..left.min(4 * BLOCK)];
+        file.read_exact(part).map_err(|error| Error::io("cannot read", path, error))?;
+        hash.update(&*part);
+        max_id = part.as_chunks().0.iter().fold(max_id, |max, id| max.max(u32::from_le_bytes(*id)));
+        left -= part.len();
+    }
+    Ok(ClosedChunk { checksum: checksum(&mut hash), max_id })
 }
 
 /// # Errors
