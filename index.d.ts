@@ -23,6 +23,56 @@ export declare class Batch {
   get seqLength(): number
 }
 
+/** One long call's progress and cancellation. */
+export declare class Monitor {
+  /** A monitor of a call that has not begun. */
+  constructor()
+  /** Bytes done so far. */
+  get done(): number
+  /** Bytes in all; 0 until the work has begun. */
+  get total(): number
+  /** Asks the call to end with `ERR_CANCELLED`. */
+  cancel(): void
+}
+
+/** AdamW or SGD of one model; `src/optimizer.ts` has its public faces. */
+export declare class Optimizer {
+  /** AdamW of `model`. */
+  static adamw(model: Transformer, options: AdamWOptions): Optimizer
+  /** Stochastic gradient descent of `model`. */
+  static sgd(model: Transformer, options: SgdOptions): Optimizer
+  /** Scales the gradients to a global norm of at most `max_norm`; gives the norm before, where it is read. */
+  clipGradNorm(maxNorm: number, read: boolean): Promise<number | null>
+  /** Updates the weights and clears the gradients. */
+  step(lr?: number | undefined | null): Promise<void>
+  /** Frees its state, now or when the call under way ends. */
+  close(): void
+}
+
+/** An opened store of token ids. */
+export declare class TokenStore {
+  /** Opens a folder of chunks, a .npy or a .bin file. */
+  static open(path: string): Promise<TokenStore>
+  /** Tokens in the store. */
+  get length(): number
+  /** What is known of the store. */
+  get metadata(): StoreMetadata
+  /** Tokens `start..end`. */
+  loadByRange(start: number, end: number): Int32Array
+  /** A batch of random windows. */
+  batch(options: BatchOptions): Batch
+  /** How many consecutive windows of `seq_length` tokens there are. */
+  numWindows(seqLength: number): number
+  /** Windows `first..first + count` of the consecutive windows of `seq_length` tokens. */
+  evaluationBatch(seqLength: number, first: number, count: number): Batch
+  /** Checks that every id is below `vocab_size`. */
+  checkVocab(vocabSize: number, monitor: Monitor): Promise<void>
+  /** Compares every chunk with its checksum. */
+  verify(monitor: Monitor): Promise<void>
+  /** The entropy of single tokens in nats. */
+  tokenEntropy(vocabSize: number, monitor: Monitor): Promise<number>
+}
+
 /** A Transformer language model; `src/transformer.ts` is its public face. */
 export declare class Transformer {
   /** Checks the options; the weights are drawn in the first call that needs them. */
@@ -47,6 +97,20 @@ export declare class Transformer {
   close(): void
 }
 
+/** Settings of one group of parameters; what it leaves out it inherits. */
+export interface AdamWGroup {
+  /** Parameter names, `*` standing for any characters. */
+  pattern: string
+  /** Learning rate. */
+  lr?: number
+  /** Decay rates of the moments. */
+  betas?: Array<number>
+  /** Added to the root of the second moment. */
+  eps?: number
+  /** Decoupled weight decay. */
+  weightDecay?: number
+}
+
 /** Settings of one AdamW update. */
 export interface AdamwHyper {
   /** Learning rate. */
@@ -63,8 +127,36 @@ export interface AdamwHyper {
   weightDecay: number
 }
 
+/** Settings of AdamW, all of them given. */
+export interface AdamWOptions {
+  /** Rate of an update that is given none. */
+  lr: number
+  /** Decay rates of the moments. */
+  betas: Array<number>
+  /** Added to the root of the second moment. */
+  eps: number
+  /** Decoupled weight decay. */
+  weightDecay: number
+  /** Parameters with settings of their own. */
+  groups: Array<AdamWGroup>
+}
+
 /** Cores this process may use. */
 export declare function availableThreads(): number
+
+/** Which random batch to draw. */
+export interface BatchOptions {
+  /** Windows. */
+  batchSize: number
+  /** Tokens a window. */
+  seqLength: number
+  /** Seed of the run. */
+  seed: number
+  /** The step, from 1. */
+  step: number
+  /** Which of the step's accumulated batches, from 0. */
+  microBatch: number
+}
 
 /** Times a product; gives the seconds of each run. */
 export declare function benchGemm(options: GemmOptions): Promise<Array<number>>
@@ -111,6 +203,22 @@ export interface GemmOptions {
 /** Instruction set of the CPU engine's inner loops: `scalar`, `avx2` or `avx512`. */
 export declare function instructionSet(): string
 
+/** Reads the folder `path` into the model and, if given, its optimizer; gives the iteration. */
+export declare function loadCheckpoint(path: string, model: Transformer, optimizer?: Optimizer | undefined | null): Promise<number>
+
+/** Writes the folder `path`; `extra` is a JSON object kept in state.json. */
+export declare function saveCheckpoint(path: string, model: Transformer, optimizer: Optimizer, iteration: number, extra: string): Promise<void>
+
+/** Settings of one group of parameters; what it leaves out it inherits. */
+export interface SgdGroup {
+  /** Parameter names, `*` standing for any characters. */
+  pattern: string
+  /** Learning rate. */
+  lr?: number
+  /** Weight decay. */
+  weightDecay?: number
+}
+
 /** Settings of one SGD update. */
 export interface SgdHyper {
   /** Learning rate. */
@@ -121,6 +229,38 @@ export interface SgdHyper {
   weightDecay: number
   /** The rate does not fall with the steps. */
   constant: boolean
+}
+
+/** Settings of SGD, all of them given. */
+export interface SgdOptions {
+  /** Rate of an update that is given none. */
+  lr: number
+  /** Weight decay. */
+  weightDecay: number
+  /** The rate does not fall with the steps. */
+  constant: boolean
+  /** Parameters with settings of their own. */
+  groups: Array<SgdGroup>
+}
+
+/** What `store.json` says, or what the sizes of the files tell. */
+export interface StoreMetadata {
+  /** Tokens. */
+  length: number
+  /** Bytes of the text they stand for. */
+  bytes?: number
+  /** Tokens a chunk file. */
+  chunkSize: number
+  /** numpy's name of the elements. */
+  dtype: string
+  /** Where the tokenizer is, as seen from the store's folder. */
+  tokenizerPath?: string
+  /** Hash of the tokenizer's contents. */
+  tokenizerHash?: string
+  /** The largest token id. */
+  maxId?: number
+  /** Bytes of the input that were no UTF-8 and became U+FFFD. */
+  replacedBytes: number
 }
 
 /** A named tensor, row-major, as checkpoint files have it. */

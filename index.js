@@ -836,9 +836,14 @@ function __napiStampBindingTarget(exportsObject, target) {
 module.exports.__napiBindingTarget = __napiStampBindingTarget(nativeBinding, __napiLoadedBindingTarget)
 module.exports = nativeBinding
 module.exports.Batch = nativeBinding.Batch
+module.exports.Monitor = nativeBinding.Monitor
+module.exports.Optimizer = nativeBinding.Optimizer
+module.exports.TokenStore = nativeBinding.TokenStore
 module.exports.Transformer = nativeBinding.Transformer
 module.exports.availableThreads = nativeBinding.availableThreads
 module.exports.benchGemm = nativeBinding.benchGemm
 module.exports.engineVersion = nativeBinding.engineVersion
 module.exports.instructionSet = nativeBinding.instructionSet
+module.exports.loadCheckpoint = nativeBinding.loadCheckpoint
+module.exports.saveCheckpoint = nativeBinding.saveCheckpoint
 module.exports.ops = nativeBinding.ops

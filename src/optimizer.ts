@@ -8,9 +8,12 @@ import { Transformer } from './transformer'
 
 /** Settings of one group of parameters; what it leaves out it inherits. */
 export interface AdamWGroup {
-  /** Parameter names, `*` standing for any characters: `*.g`, `transformer_blocks.0.*`. The first group that fits wins. */
+  /**
+   * Parameter names, `*` standing for any characters: `*.g`, `transformer_blocks.0.*`; `matrices` is every matrix. The
+   * first group that fits a name counts; one that fits none is an error of the first call.
+   */
   pattern: string
-  /** A rate of its own, in place of the optimizer's; scaled along with `step({ lr })`. */
+  /** A rate of its own, which the rate of a step does not change. Default: the step's. */
   lr?: number
   betas?: readonly [number, number]
   eps?: number
@@ -33,8 +36,9 @@ export interface AdamWOptions {
 
 /** Settings of one group of parameters; what it leaves out it inherits. */
 export interface SgdGroup {
-  /** Parameter names, `*` standing for any characters. The first group that fits wins. */
+  /** As in `AdamWGroup`. */
   pattern: string
+  /** A rate of its own, which the rate of a step does not change. Default: the step's. */
   lr?: number
   weightDecay?: number
 }
@@ -115,7 +119,7 @@ export class AdamW extends Optimizer {
           betas: [...betas],
           eps,
           weightDecay,
-          groups: groups.map((group) => ({ ...group, betas: group.betas && [...group.betas] })),
+          groups: groups.map(({ betas: own, ...rest }) => (own ? { ...rest, betas: [...own] } : rest)),
         }),
       ),
     )

@@ -9,11 +9,12 @@ extern crate napi_derive;
 
 mod batch;
 mod bench;
+mod checkpoint;
 mod error;
 mod model;
 mod monitor;
 mod ops;
-#[allow(dead_code)] // until the optimizers land
+mod optimizer;
 mod options;
 mod slot;
 mod store;
