@@ -2,7 +2,6 @@
  * Token ids on disk, mapped into memory as they are used: a folder of chunk files as numpy.memmap writes them, one .npy
  * (int32, int64, uint16), or one raw .bin of uint16. Batches are drawn in native memory and never cross into JavaScript.
  */
-import { join } from 'node:path'
 import { Batch } from './batch'
 import { KindlingError, call, settle } from './errors'
 import { longCall, type LongCallOptions } from './long-call'
@@ -15,8 +14,6 @@ export interface EncodeOptions extends LongCallOptions {
   chunkSize?: number
   /** Share of the tokens, from the end, that goes to `valid_chunks`; from 0 to below 1. Default 0. */
   validFraction?: number
-  /** Threads that encode. Default: the cores this process may use. The store does not depend on it. */
-  threads?: number
 }
 
 /** What encoding gave. */
@@ -128,18 +125,19 @@ export class TokenStore {
     out: string,
     options: EncodeOptions = {},
   ): Promise<EncodeSummary> {
-    const { chunkSize = CHUNK_SIZE, validFraction = 0, threads = native.availableThreads() } = options
+    const { chunkSize = CHUNK_SIZE, validFraction = 0 } = options
     if (!Array.isArray(files) || typeof out !== 'string') {
-      throw new KindlingError('ERR_INVALID_ARGUMENT', 'encode takes a list of files, a tokenizer and a folder')
+      throw new KindlingError(
+        'ERR_INVALID_ARGUMENT',
+        'encode takes a list of files, a tokenizer and a folder',
+      )
     }
     const handle = Tokenizer.toNative(tokenizer)
-    const summary = await longCall(options, (monitor) =>
-      native.encodeFiles(files, handle, out, { chunkSize, validFraction, threads }, monitor),
+    const settings = { chunkSize, validFraction, ...(tokenizer.path && { tokenizerPath: tokenizer.path }) }
+    const { valid, ...summary } = await longCall(options, async (monitor) =>
+      native.encodeFiles([...files], handle, out, settings, monitor),
     )
-    const { tokens, bytes, replacedBytes } = summary
-    const store = out.replace(/\/+$/, '').endsWith('_chunks')
-    const valid = validFraction > 0 ? join(out, 'valid_chunks') : null
-    return { tokens, bytes, replacedBytes, train: store ? out : join(out, 'train_chunks'), valid }
+    return { ...summary, valid: valid ?? null }
   }
 
   /** Tokens in the store. */

@@ -27,9 +27,16 @@ const PIECE = 1 << 18
 /** A trained tokenizer; it does not change. */
 export class Tokenizer {
   readonly #native: native.Tokenizer
+  #path: string | undefined
 
-  private constructor(handle: native.Tokenizer) {
+  private constructor(handle: native.Tokenizer, path?: string) {
     this.#native = handle
+    this.#path = path
+  }
+
+  /** Where it was opened or last saved, if it was. */
+  get path(): string | undefined {
+    return this.#path
   }
 
   /** @internal The native handle. */
@@ -47,7 +54,12 @@ export class Tokenizer {
   static async train(files: readonly string[], options: TrainTokenizerOptions): Promise<Tokenizer> {
     const { vocabSize, specialTokens = [], type = 'bpe', threads = native.availableThreads() } = options
     if (!Array.isArray(files)) throw new KindlingError('ERR_INVALID_ARGUMENT', 'train takes a list of files')
-    const settings = { vocabSize, specialTokens: [...specialTokens], type, threads }
+    const settings = {
+      ...(vocabSize !== undefined && { vocabSize }),
+      specialTokens: [...specialTokens],
+      type,
+      threads,
+    }
     const handle = await longCall(options, async (monitor) =>
       native.Tokenizer.train([...files], settings, monitor),
     )
@@ -75,7 +87,7 @@ export class Tokenizer {
    * @throws KindlingError `ERR_NOT_FOUND`, `ERR_INVALID_TOKENIZER`.
    */
   static async open(path: string): Promise<Tokenizer> {
-    return new Tokenizer(await settle(() => native.Tokenizer.open(path)))
+    return new Tokenizer(await settle(async () => native.Tokenizer.open(path)), path)
   }
 
   /**
@@ -84,7 +96,8 @@ export class Tokenizer {
    * @throws KindlingError `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`; nothing is left half-written.
    */
   async save(folder: string): Promise<void> {
-    await settle(() => this.#native.save(folder))
+    await settle(async () => this.#native.save(folder))
+    this.#path = folder
   }
 
   /** Ids in the vocabulary; every id is below it. */
@@ -166,7 +179,10 @@ async function* blocks(pieces: TextPieces): AsyncGenerator<string, void, void> {
   let gathered = ''
   for await (const piece of pieces) {
     if (typeof piece !== 'string') {
-      throw new KindlingError('ERR_INVALID_ARGUMENT', 'encodeIterable takes strings; give a stream an encoding')
+      throw new KindlingError(
+        'ERR_INVALID_ARGUMENT',
+        'encodeIterable takes strings; give a stream an encoding',
+      )
     }
     for (let start = 0; start < piece.length; start += PIECE) {
       gathered += piece.slice(start, start + PIECE)
