@@ -165,7 +165,7 @@ class Decoding {
     let piece = ''
     for (const id of drawn.ids) {
       row.ids.push(id)
-      piece += row.watch.push(row.decoder.decode(this.tokenizer.decodeBytes([id]), { stream: true }))
+      piece += row.watch.push(row.decoder.decode(this.#bytes(id), { stream: true }))
       if (row.watch.stopped) {
         row.stopReason = 'stop'
         this.#generator.endRow(this.#rows.indexOf(row))
@@ -179,6 +179,11 @@ class Decoding {
     }
     if (piece) row.pieces.push(piece)
     return piece
+  }
+
+  /** The bytes of a token; none for one that only pads the model's vocabulary. */
+  #bytes(id: number): Uint8Array {
+    return this.tokenizer.tokenBytes(id) ?? new Uint8Array()
   }
 
   results(): GenerateResult[] {

@@ -10,6 +10,7 @@ export {
   type GenerateResult,
   type StopReason,
 } from './generate'
+export type { LongCallOptions } from './long-call'
 export { ops } from './ops'
 export {
   AdamW,
@@ -21,8 +22,16 @@ export {
   type SgdOptions,
 } from './optimizer'
 export { cosineSchedule, type CosineScheduleOptions } from './schedule'
-export { TokenStore } from './token-store'
-export { Tokenizer } from './tokenizer'
+export { availableThreads, instructionSet, peakRssMib } from './system'
+export {
+  TokenStore,
+  type BatchOptions,
+  type EncodeOptions,
+  type EncodeSummary,
+  type EvaluationBatchOptions,
+  type StoreMetadata,
+} from './token-store'
+export { Tokenizer, type TextPieces, type TrainTokenizerOptions } from './tokenizer'
 export {
   Transformer,
   type ForwardBackwardOptions,
