@@ -180,3 +180,33 @@ fn a_score_that_is_not_a_number_makes_the_loss_not_a_number() {
         assert!(sum.mean().is_nan());
     }
 }
+
+#[test]
+fn the_fused_output_layer_gives_the_same_bits_for_any_number_of_threads() {
+    let isa = *kindling_core::simd::Isa::available().last().unwrap();
+    let (rows, d_model, vocab_size) = (211, 33, 1001);
+    let s = output_loss::Shape { rows, d_model, vocab_size };
+    let (x, w, targets) =
+        (random(1, rows * d_model), random(2, vocab_size * d_model), targets(rows, vocab_size));
+    let run = |threads: usize| {
+        let dev = device(isa, threads);
+        let mut scratch = output_loss::Scratch::default();
+        let (mut dx, mut dw) = (vec![0.0; rows * d_model], random(3, vocab_size * d_model));
+        let views = (Out::from(&mut dx[..]), Out::from(&mut dw[..]), In::from(&x[..]), In::from(&w[..]));
+        let sum = output_loss::forward_backward(
+            &dev,
+            views.0,
+            views.1,
+            views.2,
+            views.3,
+            &targets,
+            s,
+            0.5,
+            &mut scratch,
+        )
+        .unwrap();
+        (sum.sum.to_bits(), [dx, dw].concat().iter().map(|v| v.to_bits()).collect::<Vec<_>>())
+    };
+    let one = run(1);
+    assert!([2, 3, 8].into_iter().all(|threads| run(threads) == one));
+}

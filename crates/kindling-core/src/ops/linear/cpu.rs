@@ -4,7 +4,7 @@
 
 use super::Shape;
 use crate::device::Cpu;
-use crate::ops::matmul::gemm::{Matrix, MatrixMut, gemm};
+use crate::ops::matmul::gemm::{Matrix, parallel_gemm};
 use crate::ops::{Disjoint, Pieces};
 use crate::simd::{LANES, Lanes};
 
@@ -13,8 +13,8 @@ const FEW_ROWS: usize = 32;
 const PIECES: usize = 16;
 
 pub(super) fn forward(cpu: &Cpu, out: &mut [f32], x: &[f32], weight: &[f32], bias: Option<&[f32]>, s: Shape) {
-    let out = Disjoint::new(out);
     if s.rows < FEW_ROWS {
+        let out = Disjoint::new(out);
         let pieces = Pieces::at_most(s.outputs, (1 << 16) / s.inputs.max(1) + 1, PIECES);
         cpu.pool.run(pieces.count, |piece| {
             let outputs = pieces.range(piece);
@@ -31,23 +31,11 @@ pub(super) fn forward(cpu: &Cpu, out: &mut [f32], x: &[f32], weight: &[f32], bia
         });
         return;
     }
-    let pieces = Pieces::at_most(s.rows, FEW_ROWS, PIECES);
-    cpu.pool.run(pieces.count, |piece| {
-        let rows = pieces.range(piece);
-        // SAFETY: pieces write disjoint rows.
-        let out = unsafe { out.part(rows.start * s.outputs..rows.end * s.outputs) };
-        let x = &x[rows.start * s.inputs..rows.end * s.inputs];
-        let accumulate = bias.is_some();
-        if let Some(bias) = bias {
-            out.chunks_exact_mut(s.outputs).for_each(|row| row.copy_from_slice(bias));
-        }
-        gemm(
-            MatrixMut::rows(out, rows.len(), s.outputs),
-            Matrix::rows(x, rows.len(), s.inputs),
-            Matrix::rows(weight, s.outputs, s.inputs).transposed(),
-            accumulate,
-        );
-    });
+    if let Some(bias) = bias {
+        out.chunks_exact_mut(s.outputs).for_each(|row| row.copy_from_slice(bias));
+    }
+    let weight = Matrix::rows(weight, s.outputs, s.inputs).transposed();
+    parallel_gemm(&cpu.pool, out, Matrix::rows(x, s.rows, s.inputs), weight, bias.is_some());
 }
 
 pub(super) fn backward_input(
@@ -58,35 +46,13 @@ pub(super) fn backward_input(
     s: Shape,
     accumulate: bool,
 ) {
-    let pieces = Pieces::at_most(s.rows, FEW_ROWS, PIECES);
-    let dx = Disjoint::new(dx);
-    cpu.pool.run(pieces.count, |piece| {
-        let rows = pieces.range(piece);
-        // SAFETY: pieces write disjoint rows.
-        let dx = unsafe { dx.part(rows.start * s.inputs..rows.end * s.inputs) };
-        gemm(
-            MatrixMut::rows(dx, rows.len(), s.inputs),
-            Matrix::rows(&dout[rows.start * s.outputs..rows.end * s.outputs], rows.len(), s.outputs),
-            Matrix::rows(weight, s.outputs, s.inputs),
-            accumulate,
-        );
-    });
+    let dout = Matrix::rows(dout, s.rows, s.outputs);
+    parallel_gemm(&cpu.pool, dx, dout, Matrix::rows(weight, s.outputs, s.inputs), accumulate);
 }
 
 pub(super) fn backward_weight(cpu: &Cpu, dweight: &mut [f32], dout: &[f32], x: &[f32], s: Shape) {
-    let pieces = Pieces::at_most(s.outputs, 32, PIECES / 2);
-    let dweight = Disjoint::new(dweight);
-    cpu.pool.run(pieces.count, |piece| {
-        let outputs = pieces.range(piece);
-        // SAFETY: pieces write disjoint rows of the matrix.
-        let dweight = unsafe { dweight.part(outputs.start * s.inputs..outputs.end * s.inputs) };
-        gemm(
-            MatrixMut::rows(dweight, outputs.len(), s.inputs),
-            Matrix::rows(dout, s.rows, s.outputs).columns(outputs).transposed(),
-            Matrix::rows(x, s.rows, s.inputs),
-            true,
-        );
-    });
+    let dout = Matrix::rows(dout, s.rows, s.outputs).transposed();
+    parallel_gemm(&cpu.pool, dweight, dout, Matrix::rows(x, s.rows, s.inputs), true);
 }
 
 pub(super) fn backward_bias(cpu: &Cpu, dbias: &mut [f32], dout: &[f32], s: Shape) {

@@ -1,10 +1,13 @@
 //! The one place that calls the `gemm` crate: strided views of slices, checked once, and a product of them.
 //!
-//! Inside one call everything runs on the calling thread. The crate chooses its instruction set by itself (up to AVX-512,
+//! Inside one call of `gemm` everything runs on the calling thread. The crate chooses its instruction set by itself (up to AVX-512,
 //! feature `x86-v4`); `KINDLING_ISA` does not reach it.
 
 use std::marker::PhantomData;
 use std::ops::Range;
+
+use crate::ops::{Disjoint, Pieces};
+use crate::pool::Pool;
 
 /// A matrix to read: element (i, j) lies at `i * row_stride + j * column_stride`.
 #[derive(Clone, Copy)]
@@ -124,5 +127,60 @@ pub(crate) fn gemm(out: MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>, accumulate:
             false,
             gemm::Parallelism::None,
         );
+    }
+}
+
+/// Most pieces one product is cut into.
+const PIECES: usize = 16;
+/// Least height and width of a piece: below it packing costs more than a thread gives.
+const SIDE: usize = 32;
+/// Least work of a piece, in multiply-adds.
+const WORK: usize = 1 << 18;
+
+/// How a product of (height, depth) by (depth, width) is cut: pieces as square as possible, since each packs its rows of a
+/// and its columns of b again. Gives the runs of rows and of columns.
+fn grid(height: usize, depth: usize, width: usize) -> (Pieces, Pieces) {
+    let most = (height * width * depth / WORK).clamp(1, PIECES);
+    let (mut down, mut across) = (1, 1);
+    while 2 * down * across <= most {
+        let (tall, wide) = (height / down, width / across);
+        if tall.max(wide) < 2 * SIDE {
+            break;
+        }
+        if tall > wide { down *= 2 } else { across *= 2 }
+    }
+    (Pieces::at_most(height, 1, down), Pieces::at_most(width, 1, across))
+}
+
+/// `out` (`a.height` rows of `b.width`) = a b, or += where `accumulate`, cut over the pool's threads.
+pub(crate) fn parallel_gemm(pool: &Pool, out: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, accumulate: bool) {
+    assert!(out.len() == a.height * b.width);
+    let stride = b.width;
+    let (down, across) = grid(a.height, a.width, b.width);
+    let out = Disjoint::new(out);
+    pool.run(down.count * across.count, |piece| {
+        let (rows, columns) = (down.range(piece / across.count), across.range(piece % across.count));
+        let address = out.address(rows.start * stride + columns.start);
+        // SAFETY: the rows and columns of a piece lie inside `out` and belong to it alone.
+        let block = unsafe { MatrixMut::block(address, rows.len(), columns.len(), stride) };
+        gemm(block, a.lines(rows), b.columns(columns), accumulate);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_product_is_cut_as_square_as_it_can_be_and_not_below_what_a_thread_is_worth() {
+        let sizes = |height, depth, width| {
+            let (down, across) = grid(height, depth, width);
+            (down.count, across.count)
+        };
+        assert_eq!(sizes(629, 512, 10_000), (1, 16));
+        assert_eq!(sizes(629, 10_000, 512), (4, 4));
+        assert_eq!(sizes(10_000, 629, 512), (16, 1));
+        assert_eq!(sizes(7, 5, 3), (1, 1));
+        assert_eq!(sizes(0, 5, 3), (1, 1));
     }
 }

@@ -10,8 +10,8 @@ use crate::device::Device;
 use crate::ops::cross_entropy::{self, LossSum};
 use crate::ops::{check, check_targets, linear};
 
-/// Scores of one block, in elements: large enough that the weight matrix is read few times, small enough to stay in cache.
-const BLOCK_ELEMENTS: usize = 6 << 20;
+/// Scores of one block, in elements: large enough that packing the weight matrix is worth it, 48 MiB.
+const BLOCK_ELEMENTS: usize = 12 << 20;
 /// Most rows of a block.
 const BLOCK_ROWS: usize = 1024;
 
