@@ -39,3 +39,7 @@ export {
   type TensorRecord,
   type TransformerOptions,
 } from './transformer'
+export { type ResolvedOptions, type TrainOptions, type TrainerOptions } from './config'
+export { evaluate, type EvaluateOptions, type Evaluation } from './evaluate'
+export { type MetricsLine, type RunConfig } from './run-folder'
+export { Trainer, type StepEvent, type TrainSummary, type TrainerEvents } from './trainer'

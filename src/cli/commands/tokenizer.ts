@@ -1,0 +1,66 @@
+/** `kindling tokenizer`: train one, and measure several. */
+import { Command } from 'commander'
+import { z } from 'zod'
+import { parse } from '../../config'
+import { duration } from '../../logger'
+import { Tokenizer } from '../../tokenizer'
+import { addFields } from '../flags'
+import { withInterrupt } from '../interrupt'
+import { run, usage } from '../output'
+
+const fields = {
+  type: z
+    .enum(['bpe', 'chars'])
+    .default('bpe')
+    .describe('bpe: byte-level pairs; chars: one token a character'),
+  vocab_size: z.int().min(1).optional().describe('entries in all, special tokens and the 256 bytes included'),
+  special_tokens: z
+    .array(z.string().min(1))
+    .optional()
+    .describe('special tokens (default: <|endoftext|> for bpe, none for chars)'),
+  out: z.string().default('tokenizer').describe('folder to write'),
+  threads: z.int().min(1).optional().describe('threads (default: the cores this process may use)'),
+}
+
+const EXAMPLES = `
+Examples:
+  kindling tokenizer train book.txt --vocab-size 10000 --out data/tokenizer
+  kindling tokenizer train book.txt --type chars --out data/characters`
+
+function tokenizerTrainCommand(): Command {
+  const command = new Command('train').description('train a tokenizer on text files')
+  command.argument('<file...>', 'text files, read as UTF-8')
+  addFields(command, fields).addHelpText('after', EXAMPLES)
+  return command.action(
+    run(async ({ json: _, ...flags }, output, files) => {
+      const options = parse(z.strictObject(fields), flags)
+      if (options.type === 'bpe' && options.vocab_size === undefined) {
+        throw usage('--vocab-size is needed for bpe, as --vocab-size 10000')
+      }
+      const started = performance.now()
+      const tokenizer = await withInterrupt((signal) =>
+        Tokenizer.train(files, {
+          type: options.type,
+          ...(options.vocab_size === undefined ? {} : { vocabSize: options.vocab_size }),
+          specialTokens: options.special_tokens ?? (options.type === 'bpe' ? ['<|endoftext|>'] : []),
+          ...(options.threads === undefined ? {} : { threads: options.threads }),
+          signal,
+          onProgress: (done, total) =>
+            output.progress(`reading: ${(done / 1e6).toFixed(1)} of ${(total / 1e6).toFixed(1)} MB`),
+        }),
+      )
+      output.clear()
+      await tokenizer.save(options.out)
+      const seconds = Number(((performance.now() - started) / 1000).toFixed(3))
+      const { vocabSize, numMerges } = tokenizer
+      output.line({ vocab_size: vocabSize, merges: numMerges, seconds, out: options.out })
+      output.text(`${vocabSize} tokens, ${numMerges} merges in ${duration(seconds)}: ${options.out}`)
+    }),
+  )
+}
+
+export function tokenizerCommand(): Command {
+  return new Command('tokenizer')
+    .description('train and measure tokenizers')
+    .addCommand(tokenizerTrainCommand())
+}

@@ -1,0 +1,53 @@
+#!/usr/bin/env node
+/** The command line. It alone sets the exit code. */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { Command, CommanderError } from 'commander'
+import { commands } from './commands'
+import { withHyphens } from './flags'
+import { EXIT, Output, reportError, usage } from './output'
+
+function version(): string {
+  const text = readFileSync(join(__dirname, '..', '..', 'package.json'), 'utf8')
+  return (JSON.parse(text) as { version: string }).version
+}
+
+/** The whole program. */
+export function program(): Command {
+  const kindling = new Command('kindling')
+    .description('Train Transformer language models inside Node.js.')
+    .version(version())
+    .showSuggestionAfterError()
+    .addHelpText('after', '\nFirst steps:\n  kindling quickstart\n  kindling train --help')
+  for (const command of commands()) kindling.addCommand(command)
+  prepare(kindling)
+  return kindling
+}
+
+/** Errors of usage come back as values, on every command. */
+function prepare(command: Command): void {
+  command.exitOverride().configureOutput({ outputError: () => {} })
+  for (const child of command.commands) prepare(child)
+}
+
+async function main(argv: readonly string[]): Promise<void> {
+  // A reader that stops early (head) ends the output, not the program.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(EXIT.done)
+  })
+  try {
+    await program().parseAsync(withHyphens(argv), { from: 'user' })
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error
+    if (error.exitCode === 0) return
+    if (error.code === 'commander.help') {
+      process.stderr.write(`${program().helpInformation()}`)
+      process.exitCode = EXIT.usage
+      return
+    }
+    const message = error.message.replace(/^error: /, '').replaceAll('\n', ' ')
+    reportError(usage(`${message}; see --help`), new Output(argv.includes('--json')))
+  }
+}
+
+if (require.main === module) void main(process.argv.slice(2))

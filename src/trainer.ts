@@ -1,0 +1,453 @@
+/**
+ * The training loop: batch, forward and backward, clip, schedule, update; evaluation, samples, metrics and checkpoints
+ * where they are due. A run continued from a checkpoint is the run, bit for bit.
+ */
+import { EventEmitter } from 'node:events'
+import { resolve } from 'node:path'
+import { Checkpoint } from './checkpoint'
+import {
+  CHANGEABLE,
+  fromCamelCase,
+  resolveOptions,
+  type ResolvedOptions,
+  type TrainOptions,
+  type TrainerOptions,
+} from './config'
+import { DEFAULT_VOCAB_SIZE, openData, type DataSource } from './data-source'
+import { KindlingError } from './errors'
+import { evaluate } from './evaluate'
+import { generateBatch } from './generate'
+import { AdamW, Sgd, type Optimizer } from './optimizer'
+import { RunFolder, type LoopState, type MetricsLine, type RunConfig } from './run-folder'
+import { cosineSchedule } from './schedule'
+import { TokenStore } from './token-store'
+import { Transformer, type TransformerOptions } from './transformer'
+
+/** How a run ended. */
+export interface TrainSummary {
+  /** Updates made. */
+  steps: number
+  /** Mean training loss of the last line of metrics, null where no update was made. */
+  loss: number | null
+  /** Last validation loss, null where there was none. */
+  val_loss: number | null
+  /** The run's folder. */
+  run: string
+  /** The run had been finished before. */
+  already_finished: boolean
+  /** The signal ended it early; a checkpoint was saved. */
+  interrupted: boolean
+}
+
+/** After an update. */
+export interface StepEvent {
+  step: number
+  totalSteps: number
+  loss: number
+  lr: number
+  gradNorm: number
+  tokensPerSecond: number
+  /** Milliseconds of a step, since the last line of metrics. */
+  msPerStep: number
+}
+
+/** What a Trainer tells. */
+export interface TrainerEvents {
+  /** A sentence for people: resuming, starting over, finished. */
+  message: [text: string]
+  /** A corpus is being read. */
+  progress: [what: string, done: number, total: number]
+  /** The run is about to begin. */
+  start: [config: RunConfig, numParameters: number]
+  step: [event: StepEvent]
+  metrics: [line: MetricsLine]
+  evaluation: [step: number, loss: number]
+  sample: [step: number, text: string]
+  checkpoint: [step: number, path: string]
+  done: [summary: TrainSummary]
+}
+
+/** Tokens of a sample during training. */
+const SAMPLE_TOKENS = 60
+
+/** What one run works with. */
+interface Session {
+  options: TrainOptions
+  config: RunConfig
+  folder: RunFolder
+  data: DataSource
+  model: Transformer
+  optimizer: Optimizer
+  state: LoopState
+  /** Updates made so far. */
+  step: number
+}
+
+/**
+ * `kindling train` as an object.
+ *
+ * @example
+ * const trainer = new Trainer({ corpus: 'book.txt', dModel: 128, numHeads: 4, run: 'runs/book' })
+ * trainer.on('metrics', (line) => console.log(line.step, line.loss))
+ * const { val_loss } = await trainer.run()
+ */
+export class Trainer extends EventEmitter<TrainerEvents> {
+  readonly #resolved: ResolvedOptions
+
+  /**
+   * @param options - the options of `kindling train`, in camelCase.
+   * @throws KindlingError `ERR_USAGE`, `ERR_INVALID_CONFIG`.
+   */
+  constructor(options: TrainerOptions | ResolvedOptions) {
+    super()
+    this.#resolved = isResolved(options) ? options : resolveOptions(fromCamelCase(options))
+  }
+
+  /**
+   * Trains to the end, or until `signal` is aborted: the update under way is finished and a checkpoint saved.
+   *
+   * @throws KindlingError see docs/errors.md; checkpoints saved before stay whole.
+   */
+  async run({ signal }: { signal?: AbortSignal } = {}): Promise<TrainSummary> {
+    const session = await this.#open()
+    try {
+      const summary = await this.#train(session, signal)
+      this.emit('done', summary)
+      return summary
+    } finally {
+      await session.model.close()
+      await session.optimizer.close()
+    }
+  }
+
+  async #train(session: Session, signal: AbortSignal | undefined): Promise<TrainSummary> {
+    const { options, config, data, model, optimizer, state } = session
+    const { batch_size: batchSize, seq_length: seqLength, accumulate, seed } = options
+    const schedule = scheduleOf(options, config.total_steps)
+    const total = config.total_steps
+    const tokensPerStep = batchSize * seqLength * accumulate
+    const end = Math.min(options.stop_at_step ?? total, total)
+    const clock = new Clock(state.elapsed_s)
+    let lastLine: MetricsLine | null = null
+    let valLoss: number | null = null
+    let saved = session.step
+
+    while (session.step < end && !signal?.aborted) {
+      const step = session.step + 1
+      let loss = 0
+      for (let microBatch = 0; microBatch < accumulate; microBatch++) {
+        const batch = data.train.batch({ batchSize, seqLength, seed, step, microBatch })
+        const result = await model.forwardBackward(batch, { scale: 1 / accumulate })
+        loss += result.loss / accumulate
+      }
+      if (!Number.isFinite(loss)) throw nonFinite(step, session.folder)
+      const gradNorm = await optimizer.clipGradNorm(options.max_norm)
+      const lr = schedule(step)
+      await optimizer.step({ lr })
+
+      session.step = step
+      state.loss_sum += loss
+      state.loss_count += 1
+      clock.count(tokensPerStep)
+      const tokensPerSecond = clock.rate()
+      const msPerStep = (1000 * tokensPerStep) / tokensPerSecond
+      this.emit('step', { step, totalSteps: total, loss, lr, gradNorm, tokensPerSecond, msPerStep })
+
+      const evaluationDue = data.valid !== null && isDue(step, options.eval_interval, total)
+      const sampleDue = data.tokenizer !== null && isDue(step, options.sample_interval, total)
+      if (evaluationDue || sampleDue || isDue(step, options.log_interval, total)) {
+        const line = clock.line(step, tokensPerStep, state, { lr, grad_norm: gradNorm })
+        if (evaluationDue) Object.assign(line, await this.#evaluation(session))
+        if (sampleDue) line.sample = await this.#sample(session)
+        await session.folder.appendMetrics(line)
+        this.emit('metrics', line)
+        clock.restart()
+        state.loss_sum = 0
+        state.loss_count = 0
+        lastLine = line
+        valLoss = line.val_loss ?? valLoss
+      }
+      if (step === end || isDue(step, options.save_interval, total)) {
+        await this.#save(session, clock)
+        saved = step
+      }
+    }
+    if (saved !== session.step) await this.#save(session, clock)
+    return {
+      steps: session.step,
+      loss: lastLine?.loss ?? null,
+      val_loss: valLoss,
+      run: session.folder.path,
+      already_finished: false,
+      interrupted: session.step < end,
+      ...(await this.#alreadyFinished(session, lastLine)),
+    }
+  }
+
+  /** A run that had nothing left to do reports its last line. */
+  async #alreadyFinished(session: Session, lastLine: MetricsLine | null): Promise<Partial<TrainSummary>> {
+    if (lastLine !== null || session.step < session.config.total_steps) return {}
+    const lines = await session.folder.readMetrics()
+    const evaluated = lines.filter((line) => line.val_loss !== undefined).pop()
+    return {
+      already_finished: true,
+      loss: lines.at(-1)?.loss ?? null,
+      val_loss: evaluated?.val_loss ?? null,
+    }
+  }
+
+  async #evaluation(session: Session): Promise<Partial<MetricsLine>> {
+    const { options, model, data } = session
+    const result = await evaluate(model, data.valid!, {
+      seqLength: options.seq_length,
+      batchSize: options.batch_size,
+      maxTokens: options.eval_tokens,
+    })
+    this.emit('evaluation', session.step, result.loss)
+    return { val_loss: result.loss, perplexity: result.perplexity, bits_per_byte: result.bitsPerByte }
+  }
+
+  async #sample({ options, model, data, step }: Session): Promise<string> {
+    const tokenizer = data.tokenizer!
+    const [first] = Object.keys(tokenizer.specialTokens)
+    // A tokenizer without a token that starts a document starts a line.
+    const prompt = options.sample_prompt ?? (first === undefined ? '\n' : '')
+    const [result] = await generateBatch(model, tokenizer, [prompt], {
+      maxTokens: SAMPLE_TOKENS,
+      temperature: 0.8,
+      seed: options.seed + step,
+    })
+    this.emit('sample', step, result!.text)
+    return result!.text
+  }
+
+  async #save(session: Session, clock: Clock): Promise<void> {
+    const { folder, model, optimizer, step, state, options } = session
+    const path = folder.checkpointPath(step)
+    await Checkpoint.save(path, model, optimizer, step, { ...state, elapsed_s: clock.elapsed() })
+    await folder.setLatest(step, options.keep)
+    this.emit('checkpoint', step, path)
+  }
+
+  /** Everything before the first update: the options of a run that is resumed, its data, model and optimizer. */
+  async #open(): Promise<Session> {
+    const { options, given } = this.#resolved
+    if (options.dtype !== 'f32') {
+      throw new KindlingError(
+        'ERR_UNSUPPORTED',
+        `dtype ${options.dtype} is not in this build; use --dtype f32`,
+      )
+    }
+    if (options.resume) return this.#resume()
+    const folder = new RunFolder(options.run ?? defaultRun())
+    if (folder.exists) {
+      throw new KindlingError(
+        'ERR_RUN_EXISTS',
+        `${folder.path} exists; add --resume to continue it, or choose another --run`,
+      )
+    }
+    const data = await openData(options, given, (...progress) => this.emit('progress', ...progress))
+    const config = await describe(options, data)
+    const session = { ...(await build(options, config)), options, config, folder, data }
+    await folder.create(config, data.tokenizer)
+    this.emit('start', config, session.model.numParameters)
+    return session
+  }
+
+  async #resume(): Promise<Session> {
+    const { options: asked, given } = this.#resolved
+    if (asked.run === undefined) throw new KindlingError('ERR_USAGE', '--resume needs --run RUN')
+    const folder = new RunFolder(asked.run)
+    const config = await folder.readConfig()
+    const options = continued(config.options, asked, given)
+    const { train, valid } = config.data
+    const data = {
+      train: await TokenStore.open(train),
+      valid: valid === null ? null : await TokenStore.open(valid),
+      tokenizer: await folder.openTokenizer(),
+    }
+    const session = { ...(await build(options, config)), options, config, folder, data }
+    const latest = await folder.latest()
+    if (latest) {
+      session.step = await Checkpoint.load(latest.path, session.model, session.optimizer)
+      session.state = await folder.readLoopState(session.step)
+      const finished = session.step >= config.total_steps
+      this.emit(
+        'message',
+        finished
+          ? `${folder.path} is finished: ${session.step} of ${config.total_steps} steps done`
+          : `resuming ${folder.path} at step ${session.step} of ${config.total_steps}`,
+      )
+    } else {
+      this.emit('message', `${folder.path} has no checkpoint; starting over`)
+    }
+    await folder.cutMetrics(session.step)
+    this.emit('start', config, session.model.numParameters)
+    return session
+  }
+}
+
+function isResolved(options: TrainerOptions | ResolvedOptions): options is ResolvedOptions {
+  return 'given' in options
+}
+
+/** Whether something that happens every `interval` steps (0: never) and at the last one happens now. */
+function isDue(step: number, interval: number, total: number): boolean {
+  return interval > 0 && (step % interval === 0 || step === total)
+}
+
+/** Updates of a run: floor(num_epochs x tokens / (batch_size x seq_length x accumulate)) unless max_steps says. */
+export function totalSteps(options: TrainOptions, tokens: number): number {
+  if (options.max_steps !== undefined) return options.max_steps
+  const perStep = options.batch_size * options.seq_length * options.accumulate
+  const steps = Math.floor((options.num_epochs * tokens) / perStep)
+  if (steps >= 1) return steps
+  throw new KindlingError(
+    'ERR_STORE_TOO_SHORT',
+    `${tokens} tokens x ${options.num_epochs} epochs make no step of ${perStep} tokens; lower batch_size or seq_length, or give --max-steps`,
+  )
+}
+
+/** The schedule of a run: Tw = floor(warmup_ratio x steps), Tc = floor(warmfix_ratio x steps). */
+export function scheduleOf(options: TrainOptions, steps: number): (step: number) => number {
+  return cosineSchedule({
+    lrMax: options.lr,
+    lrMin: options.lr_min,
+    warmupSteps: Math.floor(options.warmup_ratio * steps),
+    cosineSteps: Math.floor(options.warmfix_ratio * steps),
+  })
+}
+
+/** What config.json will say. */
+async function describe(options: TrainOptions, data: DataSource): Promise<RunConfig> {
+  const known = data.tokenizer?.vocabSize
+  const vocabSize = options.vocab_size ?? known ?? DEFAULT_VOCAB_SIZE
+  if (known !== undefined && vocabSize < known) {
+    throw new KindlingError(
+      'ERR_INVALID_CONFIG',
+      `vocab_size ${vocabSize} is below the tokenizer's ${known}; leave it out or raise it`,
+    )
+  }
+  for (const store of data.valid ? [data.train, data.valid] : [data.train]) {
+    store.numWindows(options.seq_length)
+    await store.checkVocab(vocabSize)
+  }
+  const model: TransformerOptions = {
+    vocabSize,
+    dModel: options.d_model,
+    numHeads: options.num_heads,
+    numKvHeads: options.num_kv_heads ?? options.num_heads,
+    dFf: options.d_ff,
+    numLayers: options.num_layers,
+    maxSeqLength: options.max_seq_length,
+    theta: options.theta,
+    tieEmbeddings: options.tie_embeddings,
+    qkvBias: options.qkv_bias,
+    seed: options.seed,
+  }
+  return {
+    format_version: 1,
+    options,
+    model,
+    data: { train: resolve(data.train.path), valid: data.valid ? resolve(data.valid.path) : null },
+    tokenizer_hash: data.tokenizer?.hash ?? null,
+    total_steps: totalSteps(options, data.train.length),
+  }
+}
+
+/** The model and optimizer of a run at step 0. */
+async function build(
+  options: TrainOptions,
+  config: RunConfig,
+): Promise<{ model: Transformer; optimizer: Optimizer; step: number; state: LoopState }> {
+  const model = new Transformer({
+    ...config.model,
+    device: options.device === 'auto' ? 'cpu' : options.device,
+    ...(options.threads === undefined ? {} : { threads: options.threads }),
+  })
+  const { weight_decay: weightDecay, betas, eps } = options
+  // Weight decay on matrices only: gains and biases go without.
+  const undecayed = [{ pattern: '*.g' }, ...(options.qkv_bias ? [{ pattern: '*.bias' }] : [])]
+  const groups = options.decay === 'matrices' ? undecayed.map((g) => ({ ...g, weightDecay: 0 })) : []
+  const optimizer =
+    options.optimizer === 'sgd'
+      ? new Sgd(model, { lr: options.lr, weightDecay, groups })
+      : new AdamW(model, { lr: options.lr, weightDecay, betas: [betas[0]!, betas[1]!], eps, groups })
+  return { model, optimizer, step: 0, state: { loss_sum: 0, loss_count: 0, elapsed_s: 0 } }
+}
+
+/** The options of a run that is resumed: its own, but for those that may change. */
+function continued(saved: TrainOptions, asked: TrainOptions, given: ReadonlySet<string>): TrainOptions {
+  const names = [...given] as (keyof TrainOptions)[]
+  const different = names.filter(
+    (name) => !CHANGEABLE.has(name) && JSON.stringify(asked[name]) !== JSON.stringify(saved[name]),
+  )
+  if (different.length > 0) {
+    const list = different.map(
+      (n) => `${n} is ${JSON.stringify(asked[n])} but the run has ${JSON.stringify(saved[n])}`,
+    )
+    throw new KindlingError('ERR_RESUME_MISMATCH', `${list.join('; ')}; a resumed run keeps its options`)
+  }
+  const changes = names.filter((name) => CHANGEABLE.has(name)).map((name) => [name, asked[name]])
+  const { stop_at_step: _, ...kept } = saved
+  return { ...kept, ...(Object.fromEntries(changes) as Partial<TrainOptions>) }
+}
+
+function nonFinite(step: number, folder: RunFolder): KindlingError {
+  return new KindlingError(
+    'ERR_NON_FINITE',
+    `the loss is not finite at step ${step}; lower the learning rate or clip gradients (max_norm); ${folder.path} keeps its checkpoints`,
+  )
+}
+
+function defaultRun(): string {
+  const stamp = new Date().toISOString().slice(0, 19).replace('T', '-').replaceAll(':', '')
+  return `runs/${stamp}`
+}
+
+/** Time spent on updates; evaluation, samples and checkpoints do not count as training speed. */
+class Clock {
+  readonly #begun = performance.now()
+  readonly #before: number
+  #since = performance.now()
+  #tokens = 0
+
+  constructor(before: number) {
+    this.#before = before
+  }
+
+  count(tokens: number): void {
+    this.#tokens += tokens
+  }
+
+  /** Tokens a second since the last line. */
+  rate(): number {
+    return this.#tokens / Math.max(1e-9, (performance.now() - this.#since) / 1000)
+  }
+
+  /** Seconds of the run, those before a resume included. */
+  elapsed(): number {
+    return this.#before + (performance.now() - this.#begun) / 1000
+  }
+
+  restart(): void {
+    this.#since = performance.now()
+    this.#tokens = 0
+  }
+
+  line(
+    step: number,
+    tokensPerStep: number,
+    state: LoopState,
+    update: { lr: number; grad_norm: number },
+  ): MetricsLine {
+    return {
+      step,
+      tokens: step * tokensPerStep,
+      loss: state.loss_sum / state.loss_count,
+      ...update,
+      tokens_per_second: Math.round(this.rate()),
+      elapsed_s: Math.round(this.elapsed() * 1000) / 1000,
+    }
+  }
+}
