@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::files::chunk_name;
 use super::metadata::{self, Metadata};
-use super::staging::sync_folder;
+use super::staging::sync_files;
 use super::token_store::checksum;
 use crate::{Error, Result};
 
@@ -104,28 +104,28 @@ impl StoreWriter {
         file.write_all(&self.bytes).map_err(|error| Error::io("cannot write", &path, error))?;
         self.filled += ids.len() as u64;
         self.length += ids.len() as u64;
-        if self.filled == self.chunk_size { self.close_chunk() } else { Ok(()) }
+        if self.filled == self.chunk_size {
+            self.close_chunk();
+        }
+        Ok(())
     }
 
     fn current_path(&self) -> PathBuf {
         self.folder.join(chunk_name(self.chunks.len()))
     }
 
-    fn close_chunk(&mut self) -> Result<()> {
-        let Some(file) = self.current.take() else { return Ok(()) };
-        file.sync_data().map_err(|error| Error::io("cannot write", self.current_path(), error))?;
+    fn close_chunk(&mut self) {
+        if self.current.take().is_none() {
+            return;
+        }
         self.chunks.push(ClosedChunk { checksum: checksum(&mut self.hash), max_id: self.max_id });
         self.filled = 0;
         self.max_id = 0;
-        Ok(())
     }
 
-    /// Writes out the last tokens, after which there may be no more: the files can be read.
-    ///
-    /// # Errors
-    /// As `push`.
-    pub fn end(&mut self) -> Result<()> {
-        self.close_chunk()
+    /// Ends the last chunk: the files can be read, and there may be no more tokens.
+    pub fn end(&mut self) {
+        self.close_chunk();
     }
 
     /// Drops all tokens from `length` on.
@@ -133,7 +133,7 @@ impl StoreWriter {
     /// # Errors
     /// As `push`.
     pub fn cut(&mut self, length: u64) -> Result<()> {
-        self.close_chunk()?;
+        self.close_chunk();
         let whole = (length / self.chunk_size) as usize;
         let rest = length % self.chunk_size;
         if length >= self.length {
@@ -157,13 +157,13 @@ impl StoreWriter {
     /// # Errors
     /// As `push`.
     pub fn finish(mut self, describe: impl FnOnce(&mut Metadata)) -> Result<Metadata> {
-        self.close_chunk()?;
+        self.close_chunk();
         let mut metadata = Metadata::of_sizes(self.length, self.chunk_size, "int32");
         metadata.max_id = self.chunks.iter().map(|chunk| chunk.max_id).max();
         metadata.checksums = self.chunks.into_iter().map(|chunk| chunk.checksum).collect();
         describe(&mut metadata);
         write_metadata(&self.folder, &metadata)?;
-        sync_folder(&self.folder)?;
+        sync_files(&self.folder)?;
         Ok(metadata)
     }
 }
@@ -172,7 +172,7 @@ impl StoreWriter {
 fn cut_chunk(path: &Path, tokens: u64) -> Result<ClosedChunk> {
     let cannot_write = |error| Error::io("cannot write", path, error);
     let mut file = File::options().read(true).write(true).open(path).map_err(cannot_write)?;
-    file.set_len(4 * tokens).and_then(|()| file.sync_data()).map_err(cannot_write)?;
+    file.set_len(4 * tokens).map_err(cannot_write)?;
     let (mut hash, mut max_id) = (Sha256::new(), 0);
     let mut bytes = vec![0; 4 * BLOCK];
     let mut left = 4 * tokens as usize;
@@ -199,7 +199,5 @@ fn write_metadata(folder: &Path, metadata: &Metadata) -> Result<()> {
         .map_err(|error| Error::Internal(format!("store.json: {error}")))?;
     text.push(b'\n');
     let mut file = File::create(&path).map_err(|error| Error::io("cannot create", &path, error))?;
-    file.write_all(&text)
-        .and_then(|()| file.sync_all())
-        .map_err(|error| Error::io("cannot write", &path, error))
+    file.write_all(&text).map_err(|error| Error::io("cannot write", &path, error))
 }
