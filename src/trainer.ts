@@ -132,8 +132,8 @@ export class Trainer extends EventEmitter<TrainerEvents> {
     let valLoss: number | null = null
     let saved = session.step
 
-    while (session.step < end && !signal?.aborted) {
-      const step = session.step + 1
+    for (let step = session.step + 1; step <= end; step++) {
+      if (signal?.aborted) break
       let loss = 0
       for (let microBatch = 0; microBatch < accumulate; microBatch++) {
         const batch = data.train.batch({ batchSize, seqLength, seed, step, microBatch })
@@ -389,7 +389,8 @@ function continued(saved: TrainOptions, asked: TrainOptions, given: ReadonlySet<
     throw new KindlingError('ERR_RESUME_MISMATCH', `${list.join('; ')}; a resumed run keeps its options`)
   }
   const changes = names.filter((name) => CHANGEABLE.has(name)).map((name) => [name, asked[name]])
-  const { stop_at_step: _, ...kept } = saved
+  const kept = { ...saved }
+  delete kept.stop_at_step
   return { ...kept, ...(Object.fromEntries(changes) as Partial<TrainOptions>) }
 }
 

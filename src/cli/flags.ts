@@ -1,5 +1,5 @@
 /** Flags from a schema: the name in kebab-case, the argument from the type, the description and default in the help. */
-import { Command, Option } from 'commander'
+import { type Command, Option } from 'commander'
 import type { z } from 'zod'
 
 /** Fields of a schema, by their snake_case names. */

@@ -48,7 +48,7 @@ export class Output {
 /** Flag values by their snake_case names. */
 export type Flags = Record<string, unknown>
 
-/** An action that gets the flags by their snake_case names, the output, and the arguments. */
+/** An action that gets the flags by their snake_case names (without json), the output, and the arguments. */
 export type Handler = (flags: Flags, output: Output, args: string[]) => Promise<void>
 
 /** Makes a commander action of a handler: errors are printed in one line and set the exit code. */
@@ -56,8 +56,8 @@ export function run(handler: Handler): (...values: unknown[]) => Promise<void> {
   return async (...values) => {
     const command = values.at(-1)
     if (!(command instanceof Command)) throw new TypeError('an action is called by commander')
-    const flags = snakeCase(command.opts())
-    const output = new Output(flags['json'] === true)
+    const { json, ...flags } = snakeCase(command.opts())
+    const output = new Output(json === true)
     try {
       await handler(flags, output, command.args)
     } catch (error) {

@@ -35,7 +35,7 @@ export function encodeCommand(): Command {
   command.argument('<file...>', 'text files, read as UTF-8')
   addFields(command, fields).addHelpText('after', EXAMPLES)
   return command.action(
-    run(async ({ json: _, ...flags }, output, files) => {
+    run(async (flags, output, files) => {
       const options = parse(z.strictObject(fields), flags)
       const tokenizer = await openTokenizer(options)
       const started = performance.now()

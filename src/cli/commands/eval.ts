@@ -28,7 +28,7 @@ export function evalCommand(): Command {
   const command = new Command('eval').description('loss, perplexity and bits per byte of a trained model')
   addFields(command, fields).addHelpText('after', EXAMPLES)
   return command.action(
-    run(async ({ json: _, ...flags }, output) => {
+    run(async (flags, output) => {
       const options = parse(z.strictObject(fields), flags)
       const { model, config } = await loadRun(options)
       const path = options.data ?? config.data.valid

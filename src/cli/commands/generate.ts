@@ -50,7 +50,7 @@ export function generateCommand(): Command {
   command.option('--stop <text>', stop.description!, append)
   command.option('--no-echo', no_echo.description!).addHelpText('after', EXAMPLES)
   return command.action(
-    run(async ({ json: _, echo, ...flags }, output) => {
+    run(async ({ echo, ...flags }, output) => {
       const options = parse(z.strictObject(fields), { ...flags, no_echo: echo === false })
       const { model, tokenizer } = await loadRun(options)
       if (!tokenizer)

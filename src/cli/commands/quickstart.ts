@@ -25,7 +25,7 @@ export function quickstartCommand(): Command {
   )
   addFields(command, fields).addHelpText('after', EXAMPLES)
   return command.action(
-    run(async ({ json: _, ...flags }, output) => {
+    run(async (flags, output) => {
       const options = parse(z.strictObject(fields), flags)
       const summary = await withInterrupt((signal) =>
         quickstart({

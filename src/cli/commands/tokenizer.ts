@@ -32,7 +32,7 @@ function tokenizerTrainCommand(): Command {
   command.argument('<file...>', 'text files, read as UTF-8')
   addFields(command, fields).addHelpText('after', EXAMPLES)
   return command.action(
-    run(async ({ json: _, ...flags }, output, files) => {
+    run(async (flags, output, files) => {
       const options = parse(z.strictObject(fields), flags)
       if (options.type === 'bpe' && options.vocab_size === undefined) {
         throw usage('--vocab-size is needed for bpe, as --vocab-size 10000')

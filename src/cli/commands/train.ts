@@ -19,7 +19,7 @@ export function trainCommand(): Command {
   command.option('--config <file>', "JSON file of options, the flags' names in snake_case")
   addFields(command, trainFields).addHelpText('after', EXAMPLES)
   return command.action(
-    run(async ({ json: _, config, ...flags }, output) => {
+    run(async ({ config, ...flags }, output) => {
       const trainer = new Trainer(resolveOptions(flags, config as string | undefined))
       logRun(trainer, output)
       const summary = await withInterrupt((signal) => trainer.run({ signal }))

@@ -1,0 +1,140 @@
+/** The options of a run: where a value comes from, what is refused, and the numbers that follow from them. */
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import test from 'ava'
+import { KindlingError } from '../src'
+import { withHyphens } from '../src/cli/flags'
+import { fromCamelCase, resolveOptions, trainFields } from '../src/config'
+import { PRESETS } from '../src/presets'
+import { scheduleOf, totalSteps } from '../src/trainer'
+import { temporaryFolder } from './helpers'
+
+function refused(work: () => unknown): { code: string; message: string } {
+  try {
+    work()
+  } catch (error) {
+    if (error instanceof KindlingError) return error
+    throw error
+  }
+  throw new Error('nothing was refused')
+}
+
+test("the course's defaults stand", (t) => {
+  const { options } = resolveOptions({})
+  const expected = {
+    d_model: 512,
+    num_heads: 8,
+    d_ff: 1344,
+    num_layers: 6,
+    max_seq_length: 512,
+    seq_length: 256,
+    batch_size: 32,
+    theta: 100_000,
+    num_epochs: 10,
+    lr: 1e-4,
+    lr_min: 1e-5,
+    warmup_ratio: 0.1,
+    warmfix_ratio: 0.9,
+    chunk_size: 500_000,
+    vocab_path: 'data/vocab_32000.txt',
+    merges_path: 'data/merges_32000.txt',
+    special_tokens: ['<|endoftext|>'],
+    log_interval: 20,
+    save_interval: 500,
+    weight_decay: 0.01,
+    betas: [0.9, 0.95],
+    eps: 1e-8,
+    max_norm: 1,
+    accumulate: 1,
+    eval_interval: 500,
+    eval_tokens: 262_144,
+    sample_interval: 500,
+    seed: 0,
+    keep: 3,
+    decay: 'all',
+    optimizer: 'adamw',
+    dtype: 'f32',
+  } as const
+  for (const [name, value] of Object.entries(expected))
+    t.deepEqual(options[name as keyof typeof expected], value, name)
+  t.is(options.vocab_size, undefined)
+})
+
+test('a flag wins over the config file, that over the preset, that over the default', (t) => {
+  const file = join(temporaryFolder(t), 'run.json')
+  writeFileSync(file, JSON.stringify({ preset: 'char', d_model: 64, batch_size: 5, lr: 0.5 }))
+  const { options, given } = resolveOptions({ batch_size: 7 }, file)
+  t.is(options.batch_size, 7)
+  t.is(options.d_model, 64)
+  t.is(options.lr, 0.5)
+  t.is(options.num_layers, PRESETS['char']!.num_layers)
+  t.is(options.seq_length, 64)
+  t.is(options.max_seq_length, 64)
+  t.is(options.vocab_size, 65)
+  t.is(options.weight_decay, 0.01)
+  t.true(given.has('lr') && given.has('num_layers') && !given.has('weight_decay'))
+})
+
+test('every option is described, and is reached in camelCase by the library', (t) => {
+  for (const [name, field] of Object.entries(trainFields)) t.truthy(field.description, name)
+  t.deepEqual(fromCamelCase({ dModel: 8, lrMin: 0.1, numKvHeads: 2 }), {
+    d_model: 8,
+    lr_min: 0.1,
+    num_kv_heads: 2,
+  })
+})
+
+test('flags may be written with underscores, values and what follows -- stay as they are', (t) => {
+  t.deepEqual(withHyphens(['--d_model', '8', '--data_dir=a_b', 'my_file', '--', '--x_y']), [
+    '--d-model',
+    '8',
+    '--data-dir=a_b',
+    'my_file',
+    '--',
+    '--x_y',
+  ])
+})
+
+test('wrong values are refused with the option named', (t) => {
+  for (const [flags, code, words] of [
+    [{ lr: NaN }, 'ERR_USAGE', /lr/],
+    [{ lr: -1 }, 'ERR_USAGE', /lr/],
+    [{ lr: 'fast' }, 'ERR_USAGE', /lr/],
+    [{ weight_decay: Infinity }, 'ERR_USAGE', /weight_decay/],
+    [{ batch_size: 0 }, 'ERR_USAGE', /batch_size/],
+    [{ betas: [0.9] }, 'ERR_USAGE', /betas/],
+    [{ betas: [0.9, 1] }, 'ERR_USAGE', /betas/],
+    [{ warmup_ratio: 1.5 }, 'ERR_USAGE', /warmup_ratio/],
+    [{ num_epochs: 0 }, 'ERR_USAGE', /num_epochs/],
+    [{ device: 'tpu' }, 'ERR_USAGE', /cpu, cuda or cuda:N/],
+    [{ preset: 'huge' }, 'ERR_USAGE', /preset/],
+    [{ learning_rate: 1 }, 'ERR_USAGE', /unknown option learning_rate/],
+    [{ d_model: 30, num_heads: 4 }, 'ERR_INVALID_CONFIG', /30 is not divisible by num_heads 4/],
+    [{ d_model: 12, num_heads: 4 }, 'ERR_INVALID_CONFIG', /head size 3 .* is odd/],
+    [{ num_kv_heads: 3 }, 'ERR_INVALID_CONFIG', /num_kv_heads 3/],
+    [{ seq_length: 1024 }, 'ERR_INVALID_CONFIG', /above max_seq_length 512/],
+    [{ warmup_ratio: 0.95 }, 'ERR_INVALID_CONFIG', /warmfix_ratio/],
+  ] as const) {
+    const error = refused(() => resolveOptions(flags))
+    t.is(error.code, code, JSON.stringify(flags))
+    t.regex(error.message, words)
+  }
+  t.is(refused(() => resolveOptions({}, '/nowhere/run.json')).code, 'ERR_NOT_FOUND')
+  const file = join(temporaryFolder(t), 'run.json')
+  writeFileSync(file, '[1]')
+  t.is(refused(() => resolveOptions({}, file)).code, 'ERR_USAGE')
+})
+
+test('steps and the corners of the schedule follow from the shares', (t) => {
+  const { options } = resolveOptions({ num_epochs: 2.5, batch_size: 4, seq_length: 10, accumulate: 2 })
+  t.is(totalSteps(options, 1000), 31)
+  t.is(totalSteps({ ...options, max_steps: 7 }, 1000), 7)
+  t.is(refused(() => totalSteps(options, 31)).code, 'ERR_STORE_TOO_SHORT')
+  const schedule = scheduleOf({ ...options, lr: 1, lr_min: 0.1, warmup_ratio: 0.1, warmfix_ratio: 0.9 }, 105)
+  t.is(schedule(5), 0.5)
+  t.is(schedule(10), 1)
+  t.true(Math.abs(schedule(52) - 0.55) < 1e-12)
+  t.true(Math.abs(schedule(94) - 0.1) < 1e-12)
+  t.is(schedule(95), 0.1)
+  t.is(schedule(105), 0.1)
+})
