@@ -56,6 +56,10 @@ fn attention_matches_the_reference_and_candle() {
         (1, 65, 2, 2, 64),
         (3, 100, 2, 1, 10),
         (1, 200, 1, 1, 31),
+        (2, 64, 4, 2, 32),
+        (1, 129, 6, 1, 6),
+        (1, 128, 2, 2, 64),
+        (1, 150, 3, 3, 17),
     ] {
         let s = attention::Shape { batch, positions, num_heads, num_kv_heads, head_size };
         let rows = batch * positions;
@@ -91,6 +95,52 @@ fn attention_matches_the_reference_and_candle() {
                 &oracle[0].iter().map(|v| *v as f32).collect::<Vec<_>>(),
                 &slopes,
             );
+        }
+    }
+}
+
+#[test]
+fn a_pass_after_one_full_of_nan_and_of_another_shape_is_clean() {
+    let pass = |dev: &kindling_core::device::Device, s: attention::Shape, qkv: &[f32]| {
+        let rows = s.batch * s.positions;
+        let (mut y, mut lse) = (vec![0.0; rows * s.out_width()], vec![0.0; rows * s.num_heads]);
+        let mut d = vec![0.0; qkv.len()];
+        attention::forward(dev, Out::from(&mut y[..]), Out::from(&mut lse[..]), In::from(qkv), s).unwrap();
+        let views = (In::from(&qkv[..y.len()]), In::from(qkv), In::from(&y[..]), In::from(&lse[..]));
+        attention::backward(dev, Out::from(&mut d[..]), views.0, views.1, views.2, views.3, s).unwrap();
+        [y, lse, d].concat().iter().map(|v| v.to_bits()).collect::<Vec<_>>()
+    };
+    for isa in kindling_core::simd::Isa::available() {
+        let dev = device(isa, 1);
+        let small = attention::Shape { batch: 1, positions: 35, num_heads: 2, num_kv_heads: 1, head_size: 6 };
+        let large =
+            attention::Shape { batch: 1, positions: 140, num_heads: 1, num_kv_heads: 1, head_size: 34 };
+        let qkv = random(1, 35 * small.qkv_width());
+        let clean = pass(&dev, small, &qkv);
+        pass(&dev, large, &vec![f32::NAN; 140 * large.qkv_width()]);
+        assert!(pass(&dev, small, &qkv) == clean);
+        assert!(clean.iter().all(|bits| f32::from_bits(*bits).is_finite()));
+    }
+}
+
+#[test]
+fn what_comes_later_does_not_touch_what_came_before() {
+    let s = attention::Shape { batch: 1, positions: 100, num_heads: 2, num_kv_heads: 2, head_size: 8 };
+    let qkv = random(1, 100 * s.qkv_width());
+    for dev in devices() {
+        let pass = |qkv: &[f32]| {
+            let (mut y, mut lse) = (vec![0.0; 100 * s.out_width()], vec![0.0; 200]);
+            attention::forward(&dev, Out::from(&mut y[..]), Out::from(&mut lse[..]), In::from(qkv), s)
+                .unwrap();
+            y
+        };
+        let before = pass(&qkv);
+        for position in [1, 15, 16, 17, 63, 64, 99] {
+            let mut changed = qkv.clone();
+            changed[position * s.qkv_width()..].iter_mut().for_each(|x| *x = 50.0 - *x);
+            let after = pass(&changed);
+            let (past, future) = after.split_at(position * s.out_width());
+            assert!(past == &before[..past.len()] && future != &before[past.len()..]);
         }
     }
 }

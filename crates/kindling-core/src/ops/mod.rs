@@ -34,7 +34,7 @@ pub mod silu;
 pub mod softmax;
 pub mod swiglu;
 
-pub use pieces::{Disjoint, Pieces, with_scratch};
+pub use pieces::{Disjoint, Pieces, with_dirty_scratch, with_scratch};
 
 use crate::{Error, Result};
 

@@ -107,6 +107,20 @@ pub fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
     result
 }
 
+/// As `with_scratch`, on a cache line's edge and with whatever the memory held before: for work that writes before it reads.
+pub fn with_dirty_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
+    const LINE: usize = 64;
+    let mut memory = SCRATCH.with(|s| s.borrow_mut().pop()).unwrap_or_default();
+    let room = len + LINE / size_of::<f32>();
+    if memory.len() < room {
+        memory.resize(room, 0.0);
+    }
+    let start = memory.as_ptr().align_offset(LINE).min(room - len);
+    let result = work(&mut memory[start..start + len]);
+    SCRATCH.with(|s| s.borrow_mut().push(memory));
+    result
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

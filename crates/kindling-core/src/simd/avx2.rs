@@ -21,6 +21,7 @@ macro_rules! both {
 }
 
 impl Lanes for Avx2 {
+    const REGISTERS: usize = 8;
     #[inline(always)]
     fn splat(value: f32) -> Self {
         unsafe { Self(_mm256_set1_ps(value), _mm256_set1_ps(value)) }

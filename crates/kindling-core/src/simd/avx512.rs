@@ -20,6 +20,7 @@ fn mask(len: usize) -> __mmask16 {
 }
 
 impl Lanes for Avx512 {
+    const REGISTERS: usize = 32;
     #[inline(always)]
     fn splat(value: f32) -> Self {
         unsafe { Self(_mm512_set1_ps(value)) }

@@ -82,6 +82,8 @@ impl Isa {
 /// # Safety
 /// The methods of an implementation may only run where its instruction set is available: [`dispatch!`] sees to it.
 pub trait Lanes: Copy {
+    /// How many values the machine's registers hold at once.
+    const REGISTERS: usize;
     /// The same value in every lane.
     fn splat(value: f32) -> Self;
     /// The first sixteen elements of `source`, which has at least as many.

@@ -14,6 +14,7 @@ impl Scalar {
 }
 
 impl Lanes for Scalar {
+    const REGISTERS: usize = 4;
     #[inline(always)]
     fn splat(value: f32) -> Self {
         Self([value; LANES])

@@ -1,81 +1,92 @@
-//! CPU half. A piece is one sequence and one key/value head; blocks of queries meet all keys up to their last position, so
-//! that a block of scores stays in the second cache.
+//! CPU half of whole passes. A piece is one sequence and one head; its queries, keys and values are laid out once in
+//! blocks of 64 positions, zero-padded to whole vectors, and met tile by tile, so a tile of scores stays in the first cache.
+//!
+//! Tiles of scores are held as (keys, queries): a vector is one key and sixteen queries, and the maximum, sum, lse and delta
+//! of sixteen queries are vectors too. Forward keeps a running maximum and sum (online softmax, arXiv 2205.14135).
 
 use super::Shape;
+use super::tile::{BLOCK, Causal, Left, pack, pack_transposed, product};
 use crate::device::Cpu;
-use crate::ops::cross_entropy::row_statistics;
-use crate::ops::matmul::gemm::{Matrix, MatrixMut, gemm};
-use crate::ops::{Disjoint, Pieces, with_scratch};
+use crate::ops::{Disjoint, with_dirty_scratch};
 use crate::simd::{LANES, Lanes, exp};
 
-/// Queries of a block.
-const BLOCK: usize = 64;
+const TILE: usize = BLOCK * BLOCK;
 
-/// Where the parts of one sequence's head lie in qkv (and dqkv) and out.
+/// Where one head of one sequence lies in qkv (and dqkv) and out (and dout).
 #[derive(Clone, Copy)]
 struct Place {
+    s: Shape,
     first_row: usize,
+    /// Column of the queries in qkv, and of the head in out.
     q: usize,
     k: usize,
     v: usize,
-    out: usize,
 }
 
 impl Place {
     fn new(s: Shape, b: usize, head: usize) -> Self {
         let kv_head = head / s.group();
         Self {
+            s,
             first_row: b * s.positions,
             q: head * s.head_size,
             k: (s.num_heads + kv_head) * s.head_size,
             v: (s.num_heads + s.num_kv_heads + kv_head) * s.head_size,
-            out: head * s.head_size,
+        }
+    }
+
+    /// Width of a row in scratch: whole vectors.
+    fn width(&self) -> usize {
+        self.s.head_size.next_multiple_of(LANES)
+    }
+
+    /// Elements of all positions in scratch.
+    fn whole(&self) -> usize {
+        self.s.positions.next_multiple_of(BLOCK) * self.width()
+    }
+
+    fn scale(&self) -> f32 {
+        1.0 / (self.s.head_size as f32).sqrt()
+    }
+
+    /// Where position `t` of the part at `column` begins in qkv.
+    fn in_qkv(&self, t: usize, column: usize) -> usize {
+        (self.first_row + t) * self.s.qkv_width() + column
+    }
+
+    /// Where position `t` of the head begins in out.
+    fn in_out(&self, t: usize) -> usize {
+        (self.first_row + t) * self.s.out_width() + self.q
+    }
+
+    /// Lays out a part of qkv from position `t` on.
+    fn pack(&self, target: &mut [f32], qkv: &[f32], t: usize, rows: usize, column: usize) {
+        let stride = self.s.qkv_width();
+        pack(target, self.width(), &qkv[self.in_qkv(t, column)..], stride, rows, self.s.head_size);
+    }
+
+    /// Writes rows of scratch to a part of dqkv from position `t` on.
+    ///
+    /// # Safety
+    /// No one else touches these rows of this part at the same time.
+    unsafe fn unpack(&self, dqkv: &Disjoint<'_, f32>, source: &[f32], t: usize, rows: usize, column: usize) {
+        for (row, source) in source.chunks_exact(self.width()).take(rows).enumerate() {
+            let at = self.in_qkv(t + row, column);
+            // SAFETY: by the caller's promise.
+            let target = unsafe { dqkv.part(at..at + self.s.head_size) };
+            target.copy_from_slice(&source[..self.s.head_size]);
         }
     }
 }
 
-/// Rows of a head within rows of a fused buffer.
-fn head_rows(
-    slice: &[f32],
-    first_row: usize,
-    rows: usize,
-    width: usize,
-    column: usize,
-    s: Shape,
-) -> Matrix<'_> {
-    let start = first_row * width + column;
-    Matrix::strided(&slice[start..], rows, s.head_size, width)
-}
-
-fn scale_of(s: Shape) -> f32 {
-    1.0 / (s.head_size as f32).sqrt()
-}
-
 pub(super) fn forward(cpu: &Cpu, out: &mut [f32], lse: &mut [f32], qkv: &[f32], s: Shape) {
-    let (width, out_width, hs) = (s.qkv_width(), s.out_width(), s.head_size);
     let (out, lse) = (Disjoint::new(out), Disjoint::new(lse));
-    let pieces = s.batch * s.num_heads;
-    cpu.pool.run(pieces, |piece| {
-        let (b, head) = (piece / s.num_heads, piece % s.num_heads);
-        let place = Place::new(s, b, head);
+    cpu.pool.run(s.batch * s.num_heads, |piece| {
+        let place = Place::new(s, piece / s.num_heads, piece % s.num_heads);
         // SAFETY: each piece has its own run of lse.
         let lse = unsafe { lse.part(piece * s.positions..(piece + 1) * s.positions) };
-        with_scratch(BLOCK.min(s.positions) * s.positions, |scores| {
-            for start in (0..s.positions).step_by(BLOCK) {
-                let end = (start + BLOCK).min(s.positions);
-                let rows = end - start;
-                let scores = &mut scores[..rows * end];
-                let q = head_rows(qkv, place.first_row + start, rows, width, place.q, s);
-                let k = head_rows(qkv, place.first_row, end, width, place.k, s);
-                let v = head_rows(qkv, place.first_row, end, width, place.v, s);
-                gemm(MatrixMut::rows(scores, rows, end), q, k.transposed(), false);
-                softmax_block(cpu.isa, scores, &mut lse[start..end], start, scale_of(s));
-                let address = out.address((place.first_row + start) * out_width + place.out);
-                // SAFETY: these rows and this head's columns belong to this piece alone.
-                let block = unsafe { MatrixMut::block(address, rows, hs, out_width) };
-                gemm(block, Matrix::rows(scores, rows, end), v, false);
-            }
-        });
+        let len = 2 * place.whole() + BLOCK * (s.head_size + place.width()) + TILE + 3 * BLOCK;
+        with_dirty_scratch(len, |scratch| forward_head(cpu.isa, &out, lse, qkv, place, scratch));
     });
 }
 
@@ -89,127 +100,177 @@ pub(super) fn backward(
     s: Shape,
 ) {
     let dqkv = Disjoint::new(dqkv);
-    let pieces = s.batch * s.num_kv_heads;
-    let block = BLOCK.min(s.positions) * s.positions;
-    cpu.pool.run(pieces, |piece| {
+    cpu.pool.run(s.batch * s.num_kv_heads, |piece| {
         let (b, kv_head) = (piece / s.num_kv_heads, piece % s.num_kv_heads);
-        with_scratch(2 * block + BLOCK, |scratch| {
-            for (index, head) in (kv_head * s.group()..(kv_head + 1) * s.group()).enumerate() {
+        let first = Place::new(s, b, kv_head * s.group());
+        let len = 4 * first.whole() + BLOCK * (2 * s.head_size + 3 * first.width()) + 2 * TILE + 2 * BLOCK;
+        with_dirty_scratch(len, |scratch| {
+            let (keys, rest) = scratch.split_at_mut(4 * first.whole());
+            let (inputs, gradients) = keys.split_at_mut(2 * first.whole());
+            let (k, v) = inputs.split_at_mut(first.whole());
+            first.pack(k, qkv, 0, s.positions, first.k);
+            first.pack(v, qkv, 0, s.positions, first.v);
+            for index in 0..s.group() {
+                let head = kv_head * s.group() + index;
                 let place = Place::new(s, b, head);
                 let lse = &lse[(b * s.num_heads + head) * s.positions..][..s.positions];
-                backward_head(cpu, &dqkv, dout, qkv, out, lse, s, place, index > 0, scratch);
+                let given = Given { dout, qkv, out, lse, k, v };
+                backward_head(cpu.isa, &dqkv, given, place, index > 0, gradients, rest);
+            }
+            let (dk, dv) = gradients.split_at(first.whole());
+            // SAFETY: the keys and values of this sequence and head belong to this piece alone.
+            unsafe {
+                first.unpack(&dqkv, dk, 0, s.positions, first.k);
+                first.unpack(&dqkv, dv, 0, s.positions, first.v);
             }
         });
     });
 }
 
-/// The gradients of one query head; the first head of a group overwrites dk and dv, the others add.
-fn backward_head(
-    cpu: &Cpu,
-    dqkv: &Disjoint<'_, f32>,
-    dout: &[f32],
-    qkv: &[f32],
-    out: &[f32],
-    lse: &[f32],
-    s: Shape,
-    place: Place,
-    accumulate: bool,
-    scratch: &mut [f32],
-) {
-    let (width, out_width, hs) = (s.qkv_width(), s.out_width(), s.head_size);
-    let (delta, scratch) = scratch.split_at_mut(BLOCK);
-    let (probabilities, dscores) = scratch.split_at_mut(scratch.len() / 2);
-    let target = |first_row: usize, rows: usize, column: usize| {
-        let address = dqkv.address((place.first_row + first_row) * width + column);
-        // SAFETY: these rows and this head's columns belong to this piece alone, and each view is used up before the next.
-        unsafe { MatrixMut::block(address, rows, hs, width) }
-    };
-    // The last block goes first: it meets every key, so it may overwrite what the others add to.
-    for (turn, start) in (0..s.positions).step_by(BLOCK).rev().enumerate() {
-        let end = (start + BLOCK).min(s.positions);
-        let rows = end - start;
-        let add = accumulate || turn > 0;
-        let (probabilities, dscores) = (&mut probabilities[..rows * end], &mut dscores[..rows * end]);
-        let q = head_rows(qkv, place.first_row + start, rows, width, place.q, s);
-        let k = head_rows(qkv, place.first_row, end, width, place.k, s);
-        let v = head_rows(qkv, place.first_row, end, width, place.v, s);
-        let dout_block = head_rows(dout, place.first_row + start, rows, out_width, place.out, s);
-        for (row, delta) in delta[..rows].iter_mut().enumerate() {
-            let at = (place.first_row + start + row) * out_width + place.out;
-            *delta = dot(cpu.isa, &dout[at..at + hs], &out[at..at + hs]);
-        }
-        gemm(MatrixMut::rows(probabilities, rows, end), q, k.transposed(), false);
-        gemm(MatrixMut::rows(dscores, rows, end), dout_block, v.transposed(), false);
-        gradient_block(cpu.isa, probabilities, dscores, &lse[start..end], delta, start, scale_of(s));
-        let (p, ds) = (Matrix::rows(probabilities, rows, end), Matrix::rows(dscores, rows, end));
-        gemm(target(0, end, place.v), p.transposed(), dout_block, add);
-        gemm(target(0, end, place.k), ds.transposed(), q, add);
-        gemm(target(start, rows, place.q), ds, k, false);
-    }
+/// What backward reads.
+#[derive(Clone, Copy)]
+struct Given<'a> {
+    dout: &'a [f32],
+    qkv: &'a [f32],
+    out: &'a [f32],
+    /// Of this head's positions.
+    lse: &'a [f32],
+    /// Laid out.
+    k: &'a [f32],
+    v: &'a [f32],
 }
 
-pub(super) fn decode(
-    cpu: &Cpu,
-    out: &mut [f32],
-    q: &[f32],
-    keys: &[f32],
-    values: &[f32],
-    length: usize,
-    s: Shape,
-) {
-    let (hs, width) = (s.head_size, s.num_kv_heads * s.head_size);
-    let smallest = (1 << 14) / (length * hs).max(1) + 1;
-    let pieces = Pieces::new(s.num_heads, smallest);
-    let out = Disjoint::new(out);
-    cpu.pool.run(pieces.count, |piece| {
-        for head in pieces.range(piece) {
-            let column = head / s.group() * hs;
-            // SAFETY: each head has its own run of out.
-            let out = unsafe { out.part(head * hs..(head + 1) * hs) };
-            with_scratch(length, |scores| {
-                decode_head(
-                    cpu.isa,
-                    out,
-                    &q[head * hs..(head + 1) * hs],
-                    &keys[column..],
-                    &values[column..],
-                    width,
-                    scores,
-                );
-            });
-        }
-    });
-}
-
-crate::dispatch! { fn dot(a: &[f32], b: &[f32]) -> f32 = dot_lanes; }
 crate::dispatch! {
-    /// Scores (rows, columns) to probabilities of the keys each query may see, and their lse.
-    fn softmax_block(scores: &mut [f32], lse: &mut [f32], first: usize, scale: f32) = softmax_block_lanes;
+    fn forward_head(
+        out: &Disjoint<'_, f32>,
+        lse: &mut [f32],
+        qkv: &[f32],
+        place: Place,
+        scratch: &mut [f32],
+    ) = forward_head_lanes;
 }
 crate::dispatch! {
-    /// Scores to probabilities, and their gradients to gradients of the unscaled scores.
-    fn gradient_block(
-        scores: &mut [f32],
-        dscores: &mut [f32],
-        lse: &[f32],
-        delta: &[f32],
-        first: usize,
-        scale: f32,
-    ) = gradient_block_lanes;
-}
-crate::dispatch! {
-    fn decode_head(
-        out: &mut [f32],
-        q: &[f32],
-        keys: &[f32],
-        values: &[f32],
-        width: usize,
-        scores: &mut [f32],
-    ) = decode_head_lanes;
+    /// dq of one query head; its dk and dv are added to `gradients`, or overwrite them unless `accumulate`.
+    fn backward_head(
+        dqkv: &Disjoint<'_, f32>,
+        given: Given<'_>,
+        place: Place,
+        accumulate: bool,
+        gradients: &mut [f32],
+        scratch: &mut [f32],
+    ) = backward_head_lanes;
 }
 
 #[inline(always)]
-fn dot_lanes<L: Lanes>(a: &[f32], b: &[f32]) -> f32 {
+fn forward_head_lanes<L: Lanes>(
+    out: &Disjoint<'_, f32>,
+    lse: &mut [f32],
+    qkv: &[f32],
+    place: Place,
+    scratch: &mut [f32],
+) {
+    let (hs, width, s) = (place.s.head_size, place.width(), place.s);
+    let (k, scratch) = scratch.split_at_mut(place.whole());
+    let (v, scratch) = scratch.split_at_mut(place.whole());
+    let (q, scratch) = scratch.split_at_mut(BLOCK * hs);
+    let (sums, scratch) = scratch.split_at_mut(BLOCK * width);
+    let (scores, running) = scratch.split_at_mut(TILE);
+    place.pack(k, qkv, 0, s.positions, place.k);
+    place.pack(v, qkv, 0, s.positions, place.v);
+    for start in (0..s.positions).step_by(BLOCK) {
+        let rows = BLOCK.min(s.positions - start);
+        pack_transposed(q, &qkv[place.in_qkv(start, place.q)..], s.qkv_width(), rows, hs, place.scale());
+        running[..BLOCK].fill(f32::NEG_INFINITY);
+        running[BLOCK..2 * BLOCK].fill(0.0);
+        for past in (0..=start).step_by(BLOCK) {
+            let diagonal = past == start;
+            let keys = if diagonal { rows } else { BLOCK };
+            let block = past * width..(past + BLOCK) * width;
+            let left = Left { slice: &k[block.clone()], row: width, depth: 1 };
+            let skip = if diagonal { Causal::QueriesBefore } else { Causal::Whole };
+            product::<L>(scores, BLOCK, left, q, [keys, hs, rows], skip, false);
+            softmax_tile::<L>(scores, running, keys, rows, diagonal);
+            if past > 0 {
+                scale_rows::<L>(sums, width, &running[2 * BLOCK..2 * BLOCK + rows]);
+            }
+            let left = Left { slice: scores, row: 1, depth: BLOCK };
+            let skip = if diagonal { Causal::KeysAfter } else { Causal::Whole };
+            product::<L>(sums, width, left, &v[block], [rows, keys, width], skip, past > 0);
+        }
+        for row in 0..rows {
+            let (largest, sum) = (running[row], running[BLOCK + row]);
+            lse[start + row] = largest + sum.ln();
+            running[2 * BLOCK + row] = 1.0 / sum;
+        }
+        scale_rows::<L>(sums, width, &running[2 * BLOCK..2 * BLOCK + rows]);
+        for (row, sums) in sums.chunks_exact(width).take(rows).enumerate() {
+            let at = place.in_out(start + row);
+            // SAFETY: this head's columns of this sequence's rows belong to this piece alone.
+            unsafe { out.part(at..at + hs) }.copy_from_slice(&sums[..hs]);
+        }
+    }
+}
+
+#[inline(always)]
+fn backward_head_lanes<L: Lanes>(
+    dqkv: &Disjoint<'_, f32>,
+    given: Given<'_>,
+    place: Place,
+    accumulate: bool,
+    gradients: &mut [f32],
+    scratch: &mut [f32],
+) {
+    let (hs, width, s) = (place.s.head_size, place.width(), place.s);
+    let (dk, dv) = gradients.split_at_mut(place.whole());
+    let (q, scratch) = scratch.split_at_mut(BLOCK * width);
+    let (dout, scratch) = scratch.split_at_mut(BLOCK * width);
+    let (dq, scratch) = scratch.split_at_mut(BLOCK * width);
+    let (q_columns, scratch) = scratch.split_at_mut(BLOCK * hs);
+    let (dout_columns, scratch) = scratch.split_at_mut(BLOCK * hs);
+    let (scores, scratch) = scratch.split_at_mut(TILE);
+    let (dscores, scratch) = scratch.split_at_mut(TILE);
+    let (lse, delta) = scratch.split_at_mut(BLOCK);
+    for start in (0..s.positions).step_by(BLOCK) {
+        let rows = BLOCK.min(s.positions - start);
+        let queries = &given.qkv[place.in_qkv(start, place.q)..];
+        let slopes = &given.dout[place.in_out(start)..];
+        place.pack(q, given.qkv, start, rows, place.q);
+        pack(dout, width, slopes, s.out_width(), rows, hs);
+        pack_transposed(q_columns, queries, s.qkv_width(), rows, hs, place.scale());
+        pack_transposed(dout_columns, slopes, s.out_width(), rows, hs, 1.0);
+        lse[..rows].copy_from_slice(&given.lse[start..start + rows]);
+        lse[rows..].fill(0.0);
+        delta[rows..].fill(0.0);
+        for (row, delta) in delta[..rows].iter_mut().enumerate() {
+            let at = place.in_out(start + row);
+            *delta = dot_lanes::<L>(&given.dout[at..at + hs], &given.out[at..at + hs]);
+        }
+        for past in (0..=start).step_by(BLOCK) {
+            let diagonal = past == start;
+            let keys = if diagonal { rows } else { BLOCK };
+            let block = past * width..(past + BLOCK) * width;
+            let add = accumulate || !diagonal;
+            let columns = if diagonal { Causal::QueriesBefore } else { Causal::Whole };
+            let key_rows = if diagonal { Causal::DepthBefore } else { Causal::Whole };
+            let query_rows = if diagonal { Causal::KeysAfter } else { Causal::Whole };
+            let k = Left { slice: &given.k[block.clone()], row: width, depth: 1 };
+            product::<L>(scores, BLOCK, k, q_columns, [keys, hs, rows], columns, false);
+            let v = Left { slice: &given.v[block.clone()], row: width, depth: 1 };
+            product::<L>(dscores, BLOCK, v, dout_columns, [keys, hs, rows], columns, false);
+            gradient_tile::<L>(scores, dscores, lse, delta, place.scale(), [keys, rows], diagonal);
+            let p = Left { slice: scores, row: BLOCK, depth: 1 };
+            product::<L>(&mut dv[block.clone()], width, p, dout, [keys, rows, width], key_rows, add);
+            let ds = Left { slice: dscores, row: BLOCK, depth: 1 };
+            product::<L>(&mut dk[block.clone()], width, ds, q, [keys, rows, width], key_rows, add);
+            let ds = Left { slice: dscores, row: 1, depth: BLOCK };
+            product::<L>(dq, width, ds, &given.k[block], [rows, keys, width], query_rows, past > 0);
+        }
+        // SAFETY: the queries of this sequence and head belong to this piece alone.
+        unsafe { place.unpack(dqkv, dq, start, rows, place.q) };
+    }
+}
+#[inline(always)]
+pub(super) fn dot_lanes<L: Lanes>(a: &[f32], b: &[f32]) -> f32 {
     let mut sum = L::splat(0.0);
     let mut at = 0;
     while at < a.len() {
@@ -220,87 +281,101 @@ fn dot_lanes<L: Lanes>(a: &[f32], b: &[f32]) -> f32 {
     sum.sum()
 }
 
+/// Rows of `width` times a factor each.
 #[inline(always)]
-fn softmax_block_lanes<L: Lanes>(scores: &mut [f32], lse: &mut [f32], first: usize, scale: f32) {
-    let columns = scores.len() / lse.len();
-    let scaling = L::splat(scale);
-    for (index, (row, lse)) in scores.chunks_exact_mut(columns).zip(lse).enumerate() {
-        let (seen, hidden) = row.split_at_mut(first + index + 1);
-        hidden.fill(0.0);
-        let mut at = 0;
-        while at < seen.len() {
-            let end = (at + LANES).min(seen.len());
-            L::load_partial(&seen[at..end]).mul(scaling).store_partial(&mut seen[at..end]);
-            at = end;
-        }
-        let (largest, sum) = row_statistics::<L>(seen);
-        *lse = largest + sum.ln();
-        let (largest, inverse) = (L::splat(largest), L::splat(1.0 / sum));
-        let mut at = 0;
-        while at < seen.len() {
-            let end = (at + LANES).min(seen.len());
-            exp(L::load_partial(&seen[at..end]).sub(largest)).mul(inverse).store_partial(&mut seen[at..end]);
-            at = end;
-        }
+fn scale_rows<L: Lanes>(rows: &mut [f32], width: usize, factors: &[f32]) {
+    for (row, factor) in rows.chunks_exact_mut(width).zip(factors) {
+        let factor = L::splat(*factor);
+        row.chunks_exact_mut(LANES).for_each(|v| L::load(v).mul(factor).store(v));
     }
 }
 
+/// Sixteen zeros, then sixteen ones.
+const SEEN: [f32; 2 * LANES] = {
+    let mut lanes = [0.0; 2 * LANES];
+    let mut i = LANES;
+    while i < 2 * LANES {
+        lanes[i] = 1.0;
+        i += 1;
+    }
+    lanes
+};
+
+/// 1 in the lanes from `first` on (the queries that may see a key), 0 before.
 #[inline(always)]
-fn gradient_block_lanes<L: Lanes>(
+fn seen_from<L: Lanes>(first: usize) -> L {
+    L::load(&SEEN[LANES - first..])
+}
+
+/// For sixteen queries from `column` on: the keys that all of them see, and those that any of them sees.
+#[inline(always)]
+fn seen_keys(column: usize, keys: usize, diagonal: bool) -> (usize, usize) {
+    if diagonal { ((column + 1).min(keys), (column + LANES).min(keys)) } else { (keys, keys) }
+}
+
+/// Scores (keys, queries) to exponentials of their distance from the running maximum. `running`: maxima, sums, and (out) the
+/// factors by which earlier sums shrink, `BLOCK` each.
+#[inline(always)]
+fn softmax_tile<L: Lanes>(scores: &mut [f32], running: &mut [f32], keys: usize, rows: usize, diagonal: bool) {
+    let (largest, running) = running.split_at_mut(BLOCK);
+    let (sums, shrink) = running.split_at_mut(BLOCK);
+    let hidden = L::splat(-1e30);
+    let one = L::splat(1.0);
+    for column in (0..rows).step_by(LANES) {
+        let (whole, part) = seen_keys(column, keys, diagonal);
+        let before = L::load(&largest[column..]);
+        let mut top = before;
+        for key in 0..whole {
+            top = top.max(L::load(&scores[key * BLOCK + column..]));
+        }
+        for key in whole..part {
+            let away = one.sub(seen_from::<L>(key - column)).mul(hidden);
+            top = top.max(L::load(&scores[key * BLOCK + column..]).add(away));
+        }
+        let mut sum = L::splat(0.0);
+        for key in 0..whole {
+            let lanes = &mut scores[key * BLOCK + column..];
+            let e = exp(L::load(lanes).sub(top));
+            e.store(lanes);
+            sum = sum.add(e);
+        }
+        for key in whole..part {
+            let lanes = &mut scores[key * BLOCK + column..];
+            let e = exp(L::load(lanes).sub(top)).mul(seen_from::<L>(key - column));
+            e.store(lanes);
+            sum = sum.add(e);
+        }
+        let factor = exp(before.sub(top));
+        top.store(&mut largest[column..]);
+        factor.store(&mut shrink[column..]);
+        L::load(&sums[column..]).mul_add(factor, sum).store(&mut sums[column..]);
+    }
+}
+
+/// Scores to probabilities, and their gradients to gradients of the unscaled scores; both (keys, queries).
+#[inline(always)]
+fn gradient_tile<L: Lanes>(
     scores: &mut [f32],
     dscores: &mut [f32],
     lse: &[f32],
     delta: &[f32],
-    first: usize,
     scale: f32,
+    [keys, rows]: [usize; 2],
+    diagonal: bool,
 ) {
-    let columns = scores.len() / lse.len();
-    let scaling = L::splat(scale);
-    for (index, (row, drow)) in
-        scores.chunks_exact_mut(columns).zip(dscores.chunks_exact_mut(columns)).enumerate()
-    {
-        let seen = first + index + 1;
-        row[seen..].fill(0.0);
-        drow[seen..].fill(0.0);
-        let (lse, delta) = (L::splat(-lse[index]), L::splat(delta[index]));
-        let mut at = 0;
-        while at < seen {
-            let end = (at + LANES).min(seen);
-            let probability = exp(L::load_partial(&row[at..end]).mul_add(scaling, lse));
-            let slope = L::load_partial(&drow[at..end]).sub(delta).mul(scaling);
-            probability.mul(slope).store_partial(&mut drow[at..end]);
-            probability.store_partial(&mut row[at..end]);
-            at = end;
-        }
-    }
-}
-
-#[inline(always)]
-fn decode_head_lanes<L: Lanes>(
-    out: &mut [f32],
-    q: &[f32],
-    keys: &[f32],
-    values: &[f32],
-    width: usize,
-    scores: &mut [f32],
-) {
-    let scale = 1.0 / (q.len() as f32).sqrt();
-    for (position, score) in scores.iter_mut().enumerate() {
-        let at = position * width;
-        *score = dot_lanes::<L>(q, &keys[at..at + q.len()]) * scale;
-    }
-    let (largest, sum) = row_statistics::<L>(scores);
-    out.fill(0.0);
-    for (position, score) in scores.iter().enumerate() {
-        let probability = L::splat((score - largest).exp() / sum);
-        let value = &values[position * width..position * width + q.len()];
-        let mut at = 0;
-        while at < out.len() {
-            let end = (at + LANES).min(out.len());
-            L::load_partial(&value[at..end])
-                .mul_add(probability, L::load_partial(&out[at..end]))
-                .store_partial(&mut out[at..end]);
-            at = end;
+    let scale = L::splat(scale);
+    for column in (0..rows).step_by(LANES) {
+        let (whole, part) = seen_keys(column, keys, diagonal);
+        let (lse, delta) = (L::load(&lse[column..]), L::load(&delta[column..]));
+        for key in 0..part {
+            let at = key * BLOCK + column;
+            let mut p = exp(L::load(&scores[at..]).sub(lse));
+            if key >= whole {
+                p = p.mul(seen_from::<L>(key - column));
+            }
+            let slope = L::load(&dscores[at..]).sub(delta).mul(scale);
+            p.mul(slope).store(&mut dscores[at..]);
+            p.store(&mut scores[at..]);
         }
     }
 }

@@ -6,7 +6,9 @@
 //! With p the probabilities, delta = sum(dout out): dv = p^T dout, ds = p (dout v^T - delta) / sqrt(hs), dq = ds k, dk = ds^T q.
 
 mod cpu;
+mod decode;
 pub mod reference;
+mod tile;
 
 use crate::Result;
 use crate::buffer::{In, Out};
@@ -97,7 +99,7 @@ pub fn decode(dev: &Device, out: Out, q: In, keys: In, values: In, length: usize
     check(OP, "keys", length * s.num_kv_heads * s.head_size, keys.len())?;
     check(OP, "values", length * s.num_kv_heads * s.head_size, values.len())?;
     match dev {
-        Device::Cpu(cpu) => cpu::decode(cpu, out.cpu(), q.cpu(), keys.cpu(), values.cpu(), length, s),
+        Device::Cpu(cpu) => decode::decode(cpu, out.cpu(), q.cpu(), keys.cpu(), values.cpu(), length, s),
     }
     Ok(())
 }

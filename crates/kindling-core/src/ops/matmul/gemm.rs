@@ -77,19 +77,7 @@ pub(crate) struct MatrixMut<'a> {
     owner: PhantomData<&'a mut [f32]>,
 }
 
-impl<'a> MatrixMut<'a> {
-    /// `height` rows of `width` elements, one after the other.
-    pub(crate) fn rows(slice: &'a mut [f32], height: usize, width: usize) -> Self {
-        Self::strided(slice, height, width, width)
-    }
-
-    /// `height` rows of `width` elements whose starts are `stride` apart.
-    pub(crate) fn strided(slice: &'a mut [f32], height: usize, width: usize, stride: usize) -> Self {
-        assert!(height == 0 || (height - 1) * stride + width <= slice.len());
-        assert!(width <= stride || height <= 1);
-        Self { pointer: slice.as_mut_ptr(), height, width, row_stride: stride, owner: PhantomData }
-    }
-
+impl MatrixMut<'_> {
     /// A block of a larger matrix other blocks of which other threads write.
     ///
     /// # Safety

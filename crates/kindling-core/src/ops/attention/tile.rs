@@ -1,0 +1,164 @@
+//! Products of small tiles, by broadcasting: no packing beyond what the caller lays out, every piece in the first caches.
+//!
+//! out (rows, columns) = a b or += a b. b and out are rows of whole vectors; a is read element by element, in any layout.
+
+use std::ops::Range;
+
+use crate::simd::{LANES, Lanes};
+
+/// Side of a block of queries or keys.
+pub(super) const BLOCK: usize = 64;
+/// Rows are worked on in runs of this many or a divisor of it; buffers have that much room past the last row.
+pub(super) const ROWS: usize = 8;
+
+/// The left operand: element (i, k) lies at `i * row + k * depth`.
+#[derive(Clone, Copy)]
+pub(super) struct Left<'a> {
+    pub(super) slice: &'a [f32],
+    pub(super) row: usize,
+    pub(super) depth: usize,
+}
+
+/// What a tile on the diagonal leaves out because it is zero or never read; rows count from the tile's first.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Causal {
+    /// Nothing.
+    Whole,
+    /// Rows are keys, columns queries: queries before the key.
+    QueriesBefore,
+    /// Rows are queries, depth keys: keys after the query.
+    KeysAfter,
+    /// Rows are keys, depth queries: queries before the key.
+    DepthBefore,
+}
+
+/// out (rows up to a multiple of `ROWS`, columns up to a multiple of `LANES`) = a b, or += where `accumulate`.
+#[inline(always)]
+pub(super) fn product<L: Lanes>(
+    out: &mut [f32],
+    stride: usize,
+    a: Left<'_>,
+    b: &[f32],
+    [rows, depth, columns]: [usize; 3],
+    causal: Causal,
+    accumulate: bool,
+) {
+    if L::REGISTERS >= 32 {
+        bands::<L, 8, 2>(out, stride, a, b, [rows, depth, columns], causal, accumulate);
+    } else {
+        bands::<L, 4, 1>(out, stride, a, b, [rows, depth, columns], causal, accumulate);
+    }
+}
+
+#[inline(always)]
+fn bands<L: Lanes, const R: usize, const V: usize>(
+    out: &mut [f32],
+    stride: usize,
+    a: Left<'_>,
+    b: &[f32],
+    [rows, depth, columns]: [usize; 3],
+    causal: Causal,
+    accumulate: bool,
+) {
+    let (rows, columns) = (rows.next_multiple_of(R), columns.next_multiple_of(LANES));
+    if rows == 0 || columns == 0 || depth == 0 {
+        return;
+    }
+    assert!(columns <= stride);
+    assert!(rows * stride <= out.len() && depth * stride <= b.len());
+    assert!((rows - 1) * a.row + (depth - 1) * a.depth < a.slice.len());
+    for row in (0..rows).step_by(R) {
+        let first = if causal == Causal::QueriesBefore { row / LANES * LANES } else { 0 };
+        let range = match causal {
+            Causal::Whole | Causal::QueriesBefore => 0..depth,
+            Causal::KeysAfter => 0..depth.min(row + R),
+            Causal::DepthBefore => row.min(depth)..depth,
+        };
+        let mut column = first;
+        while column + V * LANES <= columns {
+            // SAFETY: the block lies inside out, its operands inside a and b (asserted above for the whole product).
+            unsafe { micro::<L, R, V>(out, stride, a, b, row, column, range.clone(), accumulate) };
+            column += V * LANES;
+        }
+        while column < columns {
+            // SAFETY: as above.
+            unsafe { micro::<L, R, 1>(out, stride, a, b, row, column, range.clone(), accumulate) };
+            column += LANES;
+        }
+    }
+}
+
+/// R rows by V vectors of out, kept in registers.
+///
+/// # Safety
+/// Rows `row..row + R` and columns `column..column + V * LANES` lie inside `out`; so do `depth` in a and b.
+#[inline(always)]
+unsafe fn micro<L: Lanes, const R: usize, const V: usize>(
+    out: &mut [f32],
+    stride: usize,
+    a: Left<'_>,
+    b: &[f32],
+    row: usize,
+    column: usize,
+    depth: Range<usize>,
+    accumulate: bool,
+) {
+    let mut sums = [[L::splat(0.0); V]; R];
+    for k in depth {
+        let mut lanes = [L::splat(0.0); V];
+        for (v, lane) in lanes.iter_mut().enumerate() {
+            let at = k * stride + column + v * LANES;
+            // SAFETY: by the caller's promise.
+            *lane = L::load(unsafe { b.get_unchecked(at..at + LANES) });
+        }
+        for (r, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: by the caller's promise.
+            let factor = L::splat(unsafe { *a.slice.get_unchecked((row + r) * a.row + k * a.depth) });
+            for (sum, lane) in sums.iter_mut().zip(lanes) {
+                *sum = lane.mul_add(factor, *sum);
+            }
+        }
+    }
+    for (r, sums) in sums.into_iter().enumerate() {
+        for (v, sum) in sums.into_iter().enumerate() {
+            let at = (row + r) * stride + column + v * LANES;
+            // SAFETY: by the caller's promise.
+            let target = unsafe { out.get_unchecked_mut(at..at + LANES) };
+            let sum = if accumulate { L::load(target).add(sum) } else { sum };
+            sum.store(target);
+        }
+    }
+}
+
+/// Copies `rows` runs of `hs` elements, `stride` apart, to rows of `width`; the rest of each row, and of the last run of
+/// `ROWS` rows, is zero.
+pub(super) fn pack(target: &mut [f32], width: usize, source: &[f32], stride: usize, rows: usize, hs: usize) {
+    for row in 0..rows {
+        let target = &mut target[row * width..(row + 1) * width];
+        target[..hs].copy_from_slice(&source[row * stride..row * stride + hs]);
+        target[hs..].fill(0.0);
+    }
+    target[rows * width..rows.next_multiple_of(ROWS) * width].fill(0.0);
+}
+
+/// Copies `rows` runs of `hs` elements, `stride` apart and times `factor`, to the columns of (hs, `BLOCK`); columns up to
+/// a multiple of `LANES` are zero.
+pub(super) fn pack_transposed(
+    target: &mut [f32],
+    source: &[f32],
+    stride: usize,
+    rows: usize,
+    hs: usize,
+    factor: f32,
+) {
+    let columns = rows.next_multiple_of(LANES);
+    if columns > rows {
+        target[..hs * BLOCK].chunks_exact_mut(BLOCK).for_each(|line| line[rows..columns].fill(0.0));
+    }
+    for row in 0..rows {
+        let source = &source[row * stride..row * stride + hs];
+        for (line, value) in target.chunks_exact_mut(BLOCK).zip(source) {
+            line[row] = value * factor;
+        }
+    }
+}
