@@ -7,11 +7,12 @@ use super::transformer::Pass;
 use crate::Result;
 use crate::buffer::Buffer;
 use crate::config::ModelConfig;
+use crate::decode::CacheStep;
 use crate::device::Device;
 use crate::ops::{attention, embedding, linear, rms_norm, rope, swiglu};
 
 /// What a pass reads.
-pub(super) struct Context<'a> {
+pub(crate) struct Context<'a> {
     pub device: &'a Device,
     pub config: &'a ModelConfig,
     pub layout: &'a Layout,
@@ -76,8 +77,15 @@ impl Shapes {
     }
 }
 
-/// Fills the activations; ends with the norm of the last stream in `normed_last`.
-pub(super) fn run(context: &Context, activations: &mut Activations, x: &[u32], pass: Pass) -> Result<()> {
+/// Fills the activations; ends with the norm of the last stream in `normed_last`. With a `cache` each row is the next token
+/// of a sequence of its own and attends to what is cached; without, rows are whole sequences.
+pub(super) fn run(
+    context: &Context,
+    activations: &mut Activations,
+    x: &[u32],
+    pass: Pass,
+    mut cache: Option<CacheStep>,
+) -> Result<()> {
     let s = Shapes::new(context.config, pass);
     let (dev, layout) = (context.device, context.layout);
     let table = embedding::Shape {
@@ -102,7 +110,7 @@ pub(super) fn run(context: &Context, activations: &mut Activations, x: &[u32], p
     for layer in 0..blocks.len() {
         let (before, after) = blocks.split_at_mut(layer + 1);
         let block = &mut before[layer];
-        run_block(context, &layout.blocks[layer], block, branch, &s)?;
+        run_block(context, layer, block, branch, &s, cache.as_mut())?;
         // The block's output joins the stream in the pass that norms it for the next one.
         let (sum, out, rstd, gain) = match after.first_mut() {
             Some(next) => (
@@ -124,17 +132,22 @@ pub(super) fn run(context: &Context, activations: &mut Activations, x: &[u32], p
             s.norm,
         )?;
     }
+    if let Some(cache) = cache {
+        cache.finish();
+    }
     Ok(())
 }
 
 /// One block, from its normed input to the output of its feed-forward layer, left in `branch`.
 fn run_block(
     context: &Context,
-    ranges: &BlockRanges,
+    layer: usize,
     block: &mut BlockActivations,
     branch: &mut Buffer,
     s: &Shapes,
+    cache: Option<&mut CacheStep>,
 ) -> Result<()> {
+    let ranges: &BlockRanges = &context.layout.blocks[layer];
     let (dev, c) = (context.device, s.stream);
     let weight = |range: &std::ops::Range<usize>| context.weights.slice(range.clone());
     let (n, qkv, hidden) = (s.norm.rows, 0..s.qkv_len(), 0..s.hidden_len());
@@ -147,14 +160,12 @@ fn run_block(
         bias,
         s.qkv,
     )?;
-    rope::forward(dev, block.qkv.slice_mut(qkv.clone()), context.cos.view(), context.sin.view(), s.rope)?;
-    attention::forward(
-        dev,
-        block.attention.slice_mut(0..c),
-        block.lse.slice_mut(0..s.lse_len()),
-        block.qkv.slice(qkv),
-        s.attention,
-    )?;
+    match cache {
+        Some(cache) => {
+            cache.attend(context, layer, block.qkv.slice_mut(qkv), block.attention.slice_mut(0..c))?;
+        }
+        None => attend(context, block, s)?,
+    }
     linear::forward(dev, branch.slice_mut(0..c), block.attention.slice(0..c), weight(&ranges.o), None, s.o)?;
     rms_norm::forward_residual(
         dev,
@@ -177,4 +188,17 @@ fn run_block(
     )?;
     swiglu::forward(dev, block.hidden.slice_mut(hidden.clone()), block.gate_up.slice(gate_up), s.swiglu)?;
     linear::forward(dev, branch.slice_mut(0..c), block.hidden.slice(hidden), weight(&ranges.w2), None, s.w2)
+}
+
+/// Whole sequences: rotation, then attention of each row to those before it.
+fn attend(context: &Context, block: &mut BlockActivations, s: &Shapes) -> Result<()> {
+    let (dev, qkv) = (context.device, 0..s.qkv_len());
+    rope::forward(dev, block.qkv.slice_mut(qkv.clone()), context.cos.view(), context.sin.view(), s.rope)?;
+    attention::forward(
+        dev,
+        block.attention.slice_mut(0..s.stream),
+        block.lse.slice_mut(0..s.lse_len()),
+        block.qkv.slice(qkv),
+        s.attention,
+    )
 }

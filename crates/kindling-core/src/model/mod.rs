@@ -9,6 +9,7 @@ mod state_dict;
 mod transformer;
 
 pub use activations::Activations;
+pub(crate) use forward::Context as PassContext;
 pub use params::{BlockRanges, Layout, Parameter};
 pub use state_dict::NamedTensor;
 pub(crate) use state_dict::match_tensors;

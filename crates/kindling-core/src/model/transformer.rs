@@ -5,6 +5,7 @@ use super::params::{Layout, Parameter};
 use super::{forward, init};
 use crate::buffer::{Buffer, In};
 use crate::config::ModelConfig;
+use crate::decode::{CacheStep, KvCache};
 use crate::device::Device;
 use crate::ops::cross_entropy::LossSum;
 use crate::ops::{check_ids, check_targets, linear, output_loss, rope};
@@ -117,7 +118,7 @@ impl Transformer {
     ) -> Result<LossSum> {
         let pass = self.prepare(x, batch, positions)?;
         self.check_targets(targets, pass)?;
-        self.forward_hidden(x, pass)?;
+        self.forward_hidden(x, pass, None)?;
         self.backward(x, targets, pass, scale)
     }
 
@@ -128,7 +129,7 @@ impl Transformer {
     pub fn loss(&mut self, x: &[u32], targets: &[i32], batch: usize, positions: usize) -> Result<LossSum> {
         let pass = self.prepare(x, batch, positions)?;
         self.check_targets(targets, pass)?;
-        self.forward_hidden(x, pass)?;
+        self.forward_hidden(x, pass, None)?;
         let c = self.config.d_model;
         let s = output_loss::Shape { rows: pass.rows(), d_model: c, vocab_size: self.config.vocab_size };
         let activations = self.activations.as_ref().ok_or_else(no_pass)?;
@@ -143,7 +144,7 @@ impl Transformer {
     /// `ERR_TOKEN_OUT_OF_RANGE`, `ERR_INVALID_ARGUMENT` (no token, or more than `max_seq_length`).
     pub fn logits(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
         let pass = self.prepare(ids, 1, ids.len())?;
-        self.forward_hidden(ids, pass)?;
+        self.forward_hidden(ids, pass, None)?;
         let c = self.config.d_model;
         let mut logits = vec![0.0; ids.len() * self.config.vocab_size];
         let activations = self.activations.as_ref().ok_or_else(no_pass)?;
@@ -153,14 +154,41 @@ impl Transformer {
     }
 
     /// Scores of `rows` rows of normed hidden states (rows, c).
-    pub(crate) fn output_layer(&self, logits: &mut [f32], hidden: In, rows: usize) -> Result<()> {
+    fn output_layer(&self, logits: &mut [f32], hidden: In, rows: usize) -> Result<()> {
         let s = linear::Shape { rows, inputs: self.config.d_model, outputs: self.config.vocab_size };
         let weight = self.weights.slice(self.layout.output.clone());
         linear::forward(&self.device, logits.into(), hidden, weight, None, s)
     }
 
+    /// Scores after the last of `ids`, one sequence: `logits` (v). Its keys and values go to a row of `cache`.
+    pub(crate) fn last_scores(
+        &mut self,
+        ids: &[u32],
+        logits: &mut [f32],
+        cache: Option<(&mut KvCache, usize)>,
+    ) -> Result<()> {
+        let pass = self.prepare(ids, 1, ids.len())?;
+        self.forward_hidden(ids, pass, None)?;
+        let activations = self.activations.as_ref().ok_or_else(no_pass)?;
+        if let Some((cache, row)) = cache {
+            let len = ids.len() * self.config.qkv_width();
+            cache.fill(row, ids.len(), activations.blocks.iter().map(|block| block.qkv.slice(0..len)));
+        }
+        let c = self.config.d_model;
+        self.output_layer(logits, activations.normed_last.slice((ids.len() - 1) * c..ids.len() * c), 1)
+    }
+
+    /// Scores after each of `ids`, the next tokens of the rows of `step`: `logits` (ids, v).
+    pub(crate) fn cached_scores(&mut self, ids: &[u32], logits: &mut [f32], step: CacheStep) -> Result<()> {
+        let pass = self.prepare(ids, ids.len(), 1)?;
+        self.forward_hidden(ids, pass, Some(step))?;
+        let activations = self.activations.as_ref().ok_or_else(no_pass)?;
+        let hidden = activations.normed_last.slice(0..ids.len() * self.config.d_model);
+        self.output_layer(logits, hidden, ids.len())
+    }
+
     /// Runs the blocks; the norm of the last stream is left in the activations.
-    pub(crate) fn forward_hidden(&mut self, x: &[u32], pass: Pass) -> Result<()> {
+    fn forward_hidden(&mut self, x: &[u32], pass: Pass, cache: Option<CacheStep>) -> Result<()> {
         let activations = self.activations.as_mut().ok_or_else(no_pass)?;
         forward::run(
             &forward::Context {
@@ -174,11 +202,12 @@ impl Transformer {
             activations,
             x,
             pass,
+            cache,
         )
     }
 
     /// Checks the ids and makes room for the pass.
-    pub(crate) fn prepare(&mut self, x: &[u32], batch: usize, positions: usize) -> Result<Pass> {
+    fn prepare(&mut self, x: &[u32], batch: usize, positions: usize) -> Result<Pass> {
         let pass = Pass { batch, positions };
         if pass.rows() == 0 {
             return Err(Error::argument("a pass needs at least one token"));

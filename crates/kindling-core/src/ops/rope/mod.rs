@@ -34,14 +34,22 @@ pub fn tables(max_positions: usize, head_size: usize, theta: f64) -> (Vec<f32>, 
     let mut cos = Vec::with_capacity(max_positions * head_size);
     let mut sin = Vec::with_capacity(max_positions * head_size);
     for position in 0..max_positions {
-        for element in 0..head_size {
-            let pair = (element / 2) as f64;
-            let angle = position as f64 * theta.powf(-2.0 * pair / head_size as f64);
-            cos.push(angle.cos() as f32);
-            sin.push(angle.sin() as f32);
-        }
+        let row = angles(position, head_size, theta);
+        cos.extend(row.0);
+        sin.extend(row.1);
     }
     (cos, sin)
+}
+
+/// The row of `tables` of one position, which may be any.
+pub fn angles(position: usize, head_size: usize, theta: f64) -> (Vec<f32>, Vec<f32>) {
+    (0..head_size)
+        .map(|element| {
+            let pair = (element / 2) as f64;
+            let angle = position as f64 * theta.powf(-2.0 * pair / head_size as f64);
+            (angle.cos() as f32, angle.sin() as f32)
+        })
+        .unzip()
 }
 
 /// Rotates x in place.

@@ -1,0 +1,134 @@
+//! Keys (rotated) and values of the tokens seen, a row of the batch at a time, so that a new token costs one row of work.
+//!
+//! keys, values of a layer: (rows, capacity, nkv hs). The token at position p lies in slot p % capacity: beyond the capacity
+//! it takes the oldest one's place (the rolling cache). Attention does not depend on the order of the slots.
+
+use crate::Result;
+use crate::buffer::{Buffer, In, Out};
+use crate::config::ModelConfig;
+use crate::device::Device;
+use crate::model::PassContext;
+use crate::ops::{attention, rope};
+
+/// Keys and values of one layer.
+#[derive(Debug)]
+struct Layer {
+    keys: Buffer,
+    values: Buffer,
+}
+
+/// The cache of a batch.
+#[derive(Debug)]
+pub struct KvCache {
+    layers: Vec<Layer>,
+    capacity: usize,
+    /// nkv hs.
+    width: usize,
+    /// Tokens seen of each row: the position of its next one.
+    positions: Vec<usize>,
+}
+
+impl KvCache {
+    /// An empty cache of `capacity` tokens for each of `rows` rows.
+    pub fn new(device: &Device, config: &ModelConfig, rows: usize, capacity: usize) -> Self {
+        let width = config.num_kv_heads * config.head_size();
+        let zeros = || Buffer::zeros(device, rows * capacity * width);
+        let layers = (0..config.num_layers).map(|_| Layer { keys: zeros(), values: zeros() }).collect();
+        Self { layers, capacity, width, positions: vec![0; rows] }
+    }
+
+    /// Tokens of `row` seen so far.
+    pub fn position(&self, row: usize) -> usize {
+        self.positions[row]
+    }
+
+    /// Takes the keys and values of a whole pass over the first tokens of `row`: for each layer its qkv (t, w).
+    pub(crate) fn fill<'a>(&mut self, row: usize, positions: usize, qkv: impl Iterator<Item = In<'a>>) {
+        for (layer, qkv) in (0..).zip(qkv) {
+            let qkv = qkv.cpu();
+            for (position, qkv) in qkv.chunks_exact(qkv.len() / positions).enumerate() {
+                self.store(layer, row, position, qkv);
+            }
+        }
+        self.positions[row] = positions;
+    }
+
+    fn store(&mut self, layer: usize, row: usize, position: usize, qkv: &[f32]) {
+        let start = (row * self.capacity + position % self.capacity) * self.width;
+        let slot = start..start + self.width;
+        let (keys, values) = qkv[qkv.len() - 2 * self.width..].split_at(self.width);
+        let Layer { keys: all_keys, values: all_values } = &mut self.layers[layer];
+        all_keys.host_mut()[slot.clone()].copy_from_slice(keys);
+        all_values.host_mut()[slot].copy_from_slice(values);
+    }
+}
+
+/// One new token of each of some rows, at their next positions.
+#[derive(Debug)]
+pub(crate) struct CacheStep<'a> {
+    pub cache: &'a mut KvCache,
+    /// The row of the cache of each row of the pass.
+    pub rows: &'a [usize],
+}
+
+impl CacheStep<'_> {
+    /// Rotates the queries and keys of qkv (n, w), keeps the keys and values, and attends: out (n, nh hs).
+    pub fn attend(&mut self, context: &PassContext, layer: usize, mut qkv: Out, mut out: Out) -> Result<()> {
+        let config = context.config;
+        let (w, head_size) = (config.qkv_width(), config.head_size());
+        let shape = attention::Shape {
+            batch: 1,
+            positions: 1,
+            num_heads: config.num_heads,
+            num_kv_heads: config.num_kv_heads,
+            head_size,
+        };
+        let q_width = shape.out_width();
+        for (index, &row) in self.rows.iter().enumerate() {
+            let position = self.cache.positions[row];
+            let mut qkv = qkv.again().slice(index * w..(index + 1) * w);
+            rotate(context, qkv.again(), position)?;
+            self.cache.store(layer, row, position, qkv.read().cpu());
+            let length = (position + 1).min(self.cache.capacity);
+            let start = row * self.cache.capacity * self.cache.width;
+            let seen = start..start + length * self.cache.width;
+            let Layer { keys, values } = &self.cache.layers[layer];
+            attention::decode(
+                context.device,
+                out.again().slice(index * q_width..(index + 1) * q_width),
+                qkv.read().slice(0..q_width),
+                keys.slice(seen.clone()),
+                values.slice(seen),
+                length,
+                shape,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Counts the new tokens, after the last layer.
+    pub fn finish(self) {
+        for &row in self.rows {
+            self.cache.positions[row] += 1;
+        }
+    }
+}
+
+/// Rotates one row to `position`, which may lie beyond the model's tables.
+fn rotate(context: &PassContext, qkv: Out, position: usize) -> Result<()> {
+    let config = context.config;
+    let shape = rope::Shape {
+        rows: 1,
+        row_width: config.qkv_width(),
+        heads: config.num_heads + config.num_kv_heads,
+        head_size: config.head_size(),
+        positions: 1,
+        first_position: position,
+    };
+    if position < config.max_seq_length {
+        return rope::forward(context.device, qkv, context.cos.view(), context.sin.view(), shape);
+    }
+    let (cos, sin) = rope::angles(position, config.head_size(), config.theta);
+    let shape = rope::Shape { first_position: 0, ..shape };
+    rope::forward(context.device, qkv, In::from(&cos[..]), In::from(&sin[..]), shape)
+}

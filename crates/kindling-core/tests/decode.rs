@@ -1,0 +1,273 @@
+//! Decoding: every sampling rule by a worked example; the generator against a fresh pass for every token.
+
+mod common;
+
+use common::devices;
+use kindling_core::config::ModelConfig;
+use kindling_core::decode::{Generator, GeneratorOptions, Sampling, sample};
+use kindling_core::model::Transformer;
+use kindling_core::random::{Purpose, uniform};
+
+const PLAIN: Sampling = Sampling { temperature: 1.0, top_k: None, top_p: 1.0, repetition_penalty: 1.0 };
+const WINDOW: usize = 13;
+
+fn config() -> ModelConfig {
+    ModelConfig {
+        vocab_size: 41,
+        d_model: 24,
+        num_heads: 4,
+        num_kv_heads: 2,
+        d_ff: 37,
+        num_layers: 3,
+        max_seq_length: WINDOW,
+        theta: 10_000.0,
+        tie_embeddings: false,
+        qkv_bias: true,
+    }
+}
+
+/// A model whose scores differ enough that every token of the context matters.
+fn model(config: ModelConfig) -> Transformer {
+    let mut model = Transformer::new(config, devices().pop().unwrap(), 5).unwrap();
+    let mut state = model.state_dict();
+    for tensor in &mut state {
+        let factor = if tensor.name.contains("bias") { 0.0 } else { 3.0 };
+        tensor.data.iter_mut().for_each(|w| *w = *w * factor + if factor == 0.0 { 0.1 } else { 0.0 });
+    }
+    model.load_state_dict(&state).unwrap();
+    model
+}
+
+fn options(sampling: Sampling) -> GeneratorOptions {
+    GeneratorOptions {
+        max_tokens: 40,
+        sampling,
+        seed: 11,
+        stop: Vec::new(),
+        rolling_cache: false,
+        limit_vocab: None,
+    }
+}
+
+/// Tokens of each row, drawn until all have ended.
+fn generate(model: &mut Transformer, prompts: &[Vec<u32>], options: GeneratorOptions) -> Vec<Vec<u32>> {
+    let mut generator = Generator::new(model, prompts, options).unwrap();
+    let mut drawn = prompts.to_vec();
+    while let Some(tokens) = generator.next(model).unwrap() {
+        for (row, token) in drawn.iter_mut().zip(tokens) {
+            row.extend(token);
+        }
+    }
+    assert!(drawn.iter().enumerate().all(|(row, tokens)| tokens == generator.tokens(row)));
+    drawn
+}
+
+/// The same by one fresh pass over the last tokens for each draw.
+fn generate_afresh(
+    model: &mut Transformer,
+    row: usize,
+    prompt: &[u32],
+    options: &GeneratorOptions,
+) -> Vec<u32> {
+    let mut tokens = prompt.to_vec();
+    for _ in 0..options.max_tokens {
+        let context = tokens[tokens.len().saturating_sub(WINDOW)..].to_vec();
+        let logits = model.logits(&context).unwrap();
+        let mut last = logits[logits.len() - model.config().vocab_size..].to_vec();
+        let chance = uniform(options.seed, Purpose::Sampling, tokens.len() as u64, row as u32);
+        tokens.push(sample(&mut last, &context, &options.sampling, chance).unwrap());
+    }
+    tokens
+}
+
+fn prompts() -> Vec<Vec<u32>> {
+    vec![vec![3], vec![7, 1, 40, 2], (0..WINDOW as u32).collect(), (0..30).map(|i| i * 7 % 41).collect()]
+}
+
+#[test]
+fn every_token_is_that_of_a_fresh_pass_over_the_last_tokens_before_and_after_the_window_slides() {
+    let mut model = model(config());
+    for sampling in [
+        PLAIN,
+        Sampling { temperature: 0.0, repetition_penalty: 1.5, ..PLAIN },
+        Sampling { temperature: 0.8, top_k: Some(9), top_p: 0.9, repetition_penalty: 1.2 },
+    ] {
+        let drawn = generate(&mut model, &prompts(), options(sampling));
+        for (row, prompt) in prompts().iter().enumerate() {
+            let expected = generate_afresh(&mut model, row, prompt, &options(sampling));
+            assert_eq!(drawn[row], expected, "{sampling:?}, row {row}");
+        }
+    }
+}
+
+#[test]
+fn a_rolling_cache_equals_fresh_passes_in_a_model_of_one_block_only() {
+    let rolling = GeneratorOptions { rolling_cache: true, ..options(PLAIN) };
+    // Keys and values of the first block depend on their own token alone, and attention on distances alone.
+    let mut one = model(ModelConfig { num_layers: 1, ..config() });
+    let exact = generate(&mut one, &prompts(), options(PLAIN));
+    assert_eq!(generate(&mut one, &prompts(), rolling.clone()), exact);
+
+    let mut deeper = model(config());
+    let exact = generate(&mut deeper, &prompts(), options(PLAIN));
+    let rolled = generate(&mut deeper, &prompts(), rolling);
+    assert_ne!(rolled, exact);
+    for (rolled, exact) in rolled.iter().zip(&exact).take(2) {
+        assert_eq!(rolled[..=WINDOW], exact[..=WINDOW], "until the context is full they are the same");
+    }
+    assert!(rolled.iter().zip(prompts()).all(|(row, prompt)| row.len() == prompt.len() + 40));
+}
+
+#[test]
+fn a_row_does_not_depend_on_the_others_or_on_their_number() {
+    let mut model = model(config());
+    let many: Vec<Vec<u32>> = (0..35).map(|i| vec![i % 41, (3 * i) % 41]).collect();
+    let few = many[..3].to_vec();
+    let mut others = many.clone();
+    others[1] = vec![9; 10];
+    let drawn = generate(&mut model, &many, options(PLAIN));
+    assert_eq!(generate(&mut model, &few, options(PLAIN)), drawn[..3]);
+    let changed = generate(&mut model, &others, options(PLAIN));
+    assert_eq!((&changed[0], &changed[2..]), (&drawn[0], &drawn[2..]));
+    assert_ne!(drawn[0], drawn[34], "rows differ");
+    let again = GeneratorOptions { seed: 12, ..options(PLAIN) };
+    assert_ne!(generate(&mut model, &many, again), drawn, "seeds differ");
+}
+
+#[test]
+fn each_row_stops_by_itself_at_a_stop_token_and_the_others_go_on() {
+    let mut model = model(config());
+    let free = generate(&mut model, &prompts(), options(PLAIN));
+    let stop = free[0][6];
+    let stopped = generate(&mut model, &prompts(), GeneratorOptions { stop: vec![stop], ..options(PLAIN) });
+    for ((stopped, free), prompt) in stopped.iter().zip(&free).zip(prompts()) {
+        let end = free[prompt.len()..].iter().position(|id| *id == stop).map(|at| prompt.len() + at + 1);
+        assert_eq!(stopped[..], free[..end.unwrap_or(free.len())]);
+    }
+    assert!(stopped[0].len() <= 7 && stopped.iter().any(|row| row.len() > 7));
+
+    let mut generator = Generator::new(&model, &prompts(), options(PLAIN)).unwrap();
+    generator.next(&mut model).unwrap();
+    generator.end_row(0);
+    let drawn = generator.next(&mut model).unwrap().unwrap();
+    assert!(drawn[0].is_none() && drawn[1..].iter().all(Option::is_some));
+    let none = GeneratorOptions { max_tokens: 0, ..options(PLAIN) };
+    assert_eq!(generate(&mut model, &prompts(), none), prompts());
+}
+
+#[test]
+fn ids_that_pad_the_vocabulary_are_never_drawn() {
+    let mut model = model(config());
+    let flat = Sampling { temperature: 50.0, ..PLAIN };
+    let all = generate(&mut model, &prompts(), options(flat));
+    assert!(all.iter().flatten().any(|id| *id >= 20));
+    let limited = GeneratorOptions { limit_vocab: Some(20), ..options(flat) };
+    let drawn = generate(&mut model, &[vec![1], vec![2]], limited);
+    assert!(drawn.iter().flatten().all(|id| *id < 20));
+}
+
+#[test]
+fn greedy_takes_the_highest_score_and_of_equal_ones_the_lowest_id() {
+    let greedy = Sampling { temperature: 0.0, ..PLAIN };
+    assert_eq!(sample(&mut [0.5, 2.0, -1.0, 2.0], &[], &greedy, 0.99).unwrap(), 1);
+}
+
+#[test]
+fn the_penalty_divides_positive_scores_and_multiplies_negative_ones_once_a_token() {
+    let penalty = Sampling { temperature: 0.0, repetition_penalty: 2.0, ..PLAIN };
+    let mut logits = [3.0, 2.0, -1.0, -4.0];
+    // 3 / 2 = 1.5 falls below 2; token 0 stands twice in the context and counts once.
+    assert_eq!(sample(&mut logits, &[0, 2, 0], &penalty, 0.0).unwrap(), 1);
+    assert_eq!(logits, [1.5, 2.0, -2.0, -4.0]);
+}
+
+#[test]
+fn draws_follow_the_probabilities_of_the_scores_over_the_temperature() {
+    // Probabilities 1/2, 1/4, 1/4 at temperature 1; at 1/2 they are squared: 2/3, 1/6, 1/6.
+    let logits = [2.0f32.ln(), 0.0, 0.0];
+    let draw = |temperature: f64, chance: f64| {
+        sample(&mut logits.clone(), &[], &Sampling { temperature, ..PLAIN }, chance).unwrap()
+    };
+    for (chance, id) in [(0.0, 0), (0.49, 0), (0.51, 1), (0.74, 1), (0.76, 2), (0.999_999, 2)] {
+        assert_eq!(draw(1.0, chance), id, "{chance}");
+    }
+    for (chance, id) in [(0.66, 0), (0.67, 1), (0.83, 1), (0.84, 2)] {
+        assert_eq!(draw(0.5, chance), id, "{chance}");
+    }
+    assert_eq!(draw(1e-300, 0.999), 0, "a temperature close to 0 is greedy, not an overflow");
+}
+
+#[test]
+fn top_k_keeps_the_k_highest_scores_and_of_equal_ones_the_lowest_ids() {
+    let top_k = |k, chance| {
+        let sampling = Sampling { top_k: Some(k), ..PLAIN };
+        sample(&mut [1.0, 5.0, 3.0, 3.0, 3.0], &[], &sampling, chance).unwrap()
+    };
+    assert!((0..100).all(|i| top_k(1, f64::from(i) / 100.0) == 1));
+    assert!((0..100).all(|i| [1, 2].contains(&top_k(2, f64::from(i) / 100.0))));
+    assert_eq!(top_k(2, 0.999), 2);
+    assert_eq!(top_k(100, 0.999_999), 4, "more than there are: all");
+}
+
+#[test]
+fn top_p_keeps_a_token_while_the_mass_before_it_is_at_most_p() {
+    // Probabilities 0.5, 0.25, 0.125, 0.125 of ids 2, 0, 1, 3.
+    let logits = [0.25f32.ln(), 0.125f32.ln(), 0.5f32.ln(), 0.125f32.ln()];
+    let reachable = |top_p: f64| {
+        let sampling = Sampling { top_p, ..PLAIN };
+        let mut ids: Vec<u32> = (0..1000)
+            .map(|i| sample(&mut logits.clone(), &[], &sampling, f64::from(i) / 1000.0).unwrap())
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    };
+    assert_eq!(reachable(0.1), [2], "the most probable one always stays");
+    assert_eq!(reachable(0.49), [2]);
+    // 0.5 before the second is at most 0.51; 0.75 before the third is not.
+    assert_eq!(reachable(0.51), [0, 2]);
+    assert_eq!(reachable(0.76), [0, 1, 2], "of two equal ones the lower id stays");
+    assert_eq!(reachable(1.0), [0, 1, 2, 3]);
+}
+
+#[test]
+fn top_p_counts_the_mass_of_what_top_k_left() {
+    // Of 0.4, 0.3, 0.2, 0.1 the two highest are left, renormalised 4/7 and 3/7: more than 0.5 lies before the second.
+    let logits = [0.4f32.ln(), 0.3f32.ln(), 0.2f32.ln(), 0.1f32.ln()];
+    let draw = |top_k| {
+        let sampling = Sampling { top_k, top_p: 0.5, ..PLAIN };
+        sample(&mut logits.clone(), &[], &sampling, 0.99).unwrap()
+    };
+    assert_eq!((draw(Some(2)), draw(None)), (0, 1));
+}
+
+#[test]
+fn settings_out_of_range_and_scores_that_are_no_numbers_are_refused_with_a_code() {
+    for sampling in [
+        Sampling { temperature: -0.1, ..PLAIN },
+        Sampling { temperature: f64::NAN, ..PLAIN },
+        Sampling { temperature: f64::INFINITY, ..PLAIN },
+        Sampling { top_k: Some(0), ..PLAIN },
+        Sampling { top_p: 0.0, ..PLAIN },
+        Sampling { top_p: 1.01, ..PLAIN },
+        Sampling { top_p: f64::NAN, ..PLAIN },
+        Sampling { repetition_penalty: 0.0, ..PLAIN },
+        Sampling { repetition_penalty: f64::NAN, ..PLAIN },
+    ] {
+        assert_eq!(sample(&mut [1.0, 2.0], &[], &sampling, 0.5).unwrap_err().code(), "ERR_INVALID_ARGUMENT");
+    }
+    let lowest = f32::NEG_INFINITY;
+    for mut logits in [[1.0, f32::NAN], [f32::INFINITY, 0.0], [lowest, lowest]] {
+        assert_eq!(sample(&mut logits, &[], &PLAIN, 0.5).unwrap_err().code(), "ERR_NON_FINITE");
+    }
+    assert_eq!(sample(&mut [lowest, 0.0, lowest], &[], &PLAIN, 0.0).unwrap(), 1);
+
+    let model = model(config());
+    let code = |prompts: &[Vec<u32>], options| Generator::new(&model, prompts, options).unwrap_err().code();
+    assert_eq!(code(&[], options(PLAIN)), "ERR_INVALID_ARGUMENT");
+    assert_eq!(code(&[vec![]], options(PLAIN)), "ERR_INVALID_ARGUMENT");
+    assert_eq!(code(&[vec![41]], options(PLAIN)), "ERR_TOKEN_OUT_OF_RANGE");
+    let limit = |limit| GeneratorOptions { limit_vocab: Some(limit), ..options(PLAIN) };
+    assert_eq!(code(&[vec![1]], limit(0)), "ERR_INVALID_ARGUMENT");
+    assert_eq!(code(&[vec![1]], limit(42)), "ERR_INVALID_ARGUMENT");
+}
