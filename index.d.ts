@@ -23,6 +23,18 @@ export declare class Batch {
   get seqLength(): number
 }
 
+/** Tokens of one or more rows, drawn one after the other; `src/generate.ts` makes text of them. */
+export declare class Generator {
+  /** A generator of `model` that continues `prompts`. */
+  constructor(model: ModelHandle, prompts: Array<Uint32Array>, options: GeneratorOptions)
+  /** Draws tokens for about `budget_ms` milliseconds, at least one a row that has not ended. */
+  next(budgetMs: number): Promise<Array<DrawnTokens>>
+  /** Draws no more for `row`. */
+  endRow(row: number): void
+  /** Frees the cache, now or when the call under way ends. */
+  close(): void
+}
+
 /** One long call's progress and cancellation. */
 export declare class Monitor {
   /** A monitor of a call that has not begun. */
@@ -177,6 +189,16 @@ export interface CrossEntropy {
   lse: Float32Array
 }
 
+/** What one call drew for one row. */
+export interface DrawnTokens {
+  /** New tokens, without the one that ended the row. */
+  ids: Uint32Array
+  /** Nothing more will come. */
+  ended: boolean
+  /** It ended at a stop id. */
+  atStopId: boolean
+}
+
 /** Version of the native engine. */
 export declare function engineVersion(): string
 
@@ -198,6 +220,28 @@ export interface GemmOptions {
   warmup: number
   /** Runs timed. */
   repeats: number
+}
+
+/** How tokens are drawn. */
+export interface GeneratorOptions {
+  /** Most tokens to draw, a row. */
+  maxTokens: number
+  /** Divides the scores; 0 is greedy. */
+  temperature: number
+  /** Draw from the k highest scores only. */
+  topK?: number
+  /** A token stays while the mass before it is at most p. */
+  topP: number
+  /** Applied to the tokens of the context. */
+  repetitionPenalty: number
+  /** Seed of the draws. */
+  seed: number
+  /** Tokens that end a row. */
+  stopIds: Array<number>
+  /** Keep the cache when the context is full. */
+  rollingCache: boolean
+  /** Ids from here on are never drawn. */
+  limitVocab?: number
 }
 
 /** Instruction set of the CPU engine's inner loops: `scalar`, `avx2` or `avx512`. */

@@ -141,12 +141,14 @@ class Decoding {
         new native.Generator(Transformer.toNative(model), contexts, {
           maxTokens,
           temperature,
-          topK,
+          ...(topK === undefined ? {} : { topK }),
           topP,
           repetitionPenalty,
           seed: this.#seed,
           stopIds: endOfText === undefined ? [] : [endOfText],
           rollingCache: options.rollingCache ?? false,
+          // The model's vocabulary may be padded beyond the tokenizer's.
+          limitVocab: tokenizer.vocabSize,
         }),
     )
   }
@@ -165,7 +167,7 @@ class Decoding {
     let piece = ''
     for (const id of drawn.ids) {
       row.ids.push(id)
-      piece += row.watch.push(row.decoder.decode(this.#bytes(id), { stream: true }))
+      piece += row.watch.push(row.decoder.decode(this.tokenizer.decodeBytes([id]), { stream: true }))
       if (row.watch.stopped) {
         row.stopReason = 'stop'
         this.#generator.endRow(this.#rows.indexOf(row))
@@ -179,11 +181,6 @@ class Decoding {
     }
     if (piece) row.pieces.push(piece)
     return piece
-  }
-
-  /** The bytes of a token; none for one that only pads the model's vocabulary. */
-  #bytes(id: number): Uint8Array {
-    return this.tokenizer.tokenBytes(id) ?? new Uint8Array()
   }
 
   results(): GenerateResult[] {

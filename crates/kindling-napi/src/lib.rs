@@ -11,6 +11,7 @@ mod batch;
 mod bench;
 mod checkpoint;
 mod error;
+mod generate;
 mod model;
 mod monitor;
 mod ops;

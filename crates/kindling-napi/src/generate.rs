@@ -1,0 +1,174 @@
+//! Decoding: a slot with the engine's generator, which keeps the cache between calls.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kindling_core::decode::{Generator as Engine, GeneratorOptions as EngineOptions, Sampling};
+use kindling_core::model::Transformer;
+use kindling_core::{Error, Result};
+use napi::bindgen_prelude::{AsyncTask, Uint32Array};
+
+use crate::error::to_napi;
+use crate::model::{Model, Transformer as ModelHandle};
+use crate::options::{integer, rate, size};
+use crate::slot::{Lease, Slot};
+use crate::task::{Job, spawn};
+
+/// How tokens are drawn.
+#[napi(object)]
+pub struct GeneratorOptions {
+    /// Most tokens to draw, a row.
+    pub max_tokens: f64,
+    /// Divides the scores; 0 is greedy.
+    pub temperature: f64,
+    /// Draw from the k highest scores only.
+    pub top_k: Option<f64>,
+    /// A token stays while the mass before it is at most p.
+    pub top_p: f64,
+    /// Applied to the tokens of the context.
+    pub repetition_penalty: f64,
+    /// Seed of the draws.
+    pub seed: f64,
+    /// Tokens that end a row.
+    pub stop_ids: Vec<u32>,
+    /// Keep the cache when the context is full.
+    pub rolling_cache: bool,
+    /// Ids from here on are never drawn.
+    pub limit_vocab: Option<f64>,
+}
+
+impl GeneratorOptions {
+    fn lower(self) -> Result<EngineOptions> {
+        let sampling = Sampling {
+            temperature: self.temperature,
+            top_k: self.top_k.map(|k| size("topK", k)).transpose()?,
+            top_p: self.top_p,
+            repetition_penalty: self.repetition_penalty,
+        };
+        sampling.validate()?;
+        Ok(EngineOptions {
+            max_tokens: size("maxTokens", self.max_tokens)?,
+            sampling,
+            seed: integer("seed", self.seed)?,
+            stop: self.stop_ids,
+            rolling_cache: self.rolling_cache,
+            limit_vocab: self.limit_vocab.map(|limit| size("limitVocab", limit)).transpose()?,
+        })
+    }
+}
+
+/// A generator that may not be built yet: its model may not be before its first call.
+pub struct State {
+    prompts: Vec<Vec<u32>>,
+    options: EngineOptions,
+    engine: Option<Engine>,
+}
+
+impl State {
+    fn engine(&mut self, model: &Transformer) -> Result<&mut Engine> {
+        if self.engine.is_none() {
+            self.engine = Some(Engine::new(model, &self.prompts, self.options.clone())?);
+        }
+        self.engine.as_mut().ok_or_else(|| Error::Internal("the generator was not built".to_owned()))
+    }
+
+    /// Draws until `budget` is spent, at least one token a row.
+    fn draw(&mut self, model: &mut Transformer, budget: Duration) -> Result<Vec<DrawnTokens>> {
+        let rows = self.prompts.len();
+        let engine = self.engine(model)?;
+        let (mut ids, mut at_stop_id) = (vec![Vec::new(); rows], vec![false; rows]);
+        let start = Instant::now();
+        while let Some(drawn) = engine.next(model)? {
+            for (row, id) in drawn.into_iter().enumerate() {
+                match id {
+                    Some(id) if engine.is_stop(id) => at_stop_id[row] = true,
+                    Some(id) => ids[row].push(id),
+                    None => {}
+                }
+            }
+            if start.elapsed() >= budget {
+                break;
+            }
+        }
+        let drawn = ids.into_iter().zip(at_stop_id).enumerate();
+        Ok(drawn
+            .map(|(row, (ids, at_stop_id))| DrawnTokens {
+                ids: ids.into(),
+                ended: engine.has_ended(row),
+                at_stop_id,
+            })
+            .collect())
+    }
+}
+
+/// What one call drew for one row.
+#[napi(object)]
+pub struct DrawnTokens {
+    /// New tokens, without the one that ended the row.
+    pub ids: Uint32Array,
+    /// Nothing more will come.
+    pub ended: bool,
+    /// It ended at a stop id.
+    pub at_stop_id: bool,
+}
+
+/// Tokens of one or more rows, drawn one after the other; `src/generate.ts` makes text of them.
+#[napi]
+pub struct Generator {
+    inner: Arc<Slot<State>>,
+    model: Arc<Slot<Model>>,
+}
+
+/// What a call on a generator holds: its model first, then itself.
+pub struct Held {
+    model: Lease<Model>,
+    state: Lease<State>,
+}
+
+#[napi]
+impl Generator {
+    /// A generator of `model` that continues `prompts`.
+    #[napi(constructor)]
+    pub fn new(
+        model: &ModelHandle,
+        prompts: Vec<Uint32Array>,
+        options: GeneratorOptions,
+    ) -> napi::Result<Self> {
+        let options = options.lower().map_err(to_napi)?;
+        let prompts = prompts.iter().map(|ids| ids.to_vec()).collect();
+        let state = State { prompts, options, engine: None };
+        Ok(Self { inner: Slot::new("the generator", state), model: Arc::clone(model.slot()) })
+    }
+
+    /// Draws tokens for about `budget_ms` milliseconds, at least one a row that has not ended.
+    #[napi(ts_return_type = "Promise<Array<DrawnTokens>>")]
+    pub fn next(&self, budget_ms: f64) -> napi::Result<AsyncTask<Job<Held, Vec<DrawnTokens>>>> {
+        let (held, budget) = self.start(budget_ms).map_err(to_napi)?;
+        Ok(spawn(held, move |held| {
+            held.model.with(|model| held.state.with(|state| state.draw(model.engine()?, budget)))
+        }))
+    }
+
+    /// Draws no more for `row`.
+    #[napi]
+    pub fn end_row(&self, row: u32) -> napi::Result<()> {
+        let end = |state: &mut State| {
+            if let Some(engine) = state.engine.as_mut().filter(|_| (row as usize) < state.prompts.len()) {
+                engine.end_row(row as usize);
+            }
+            Ok(())
+        };
+        self.inner.lease().and_then(|lease| lease.with(end)).map_err(to_napi)
+    }
+
+    /// Frees the cache, now or when the call under way ends.
+    #[napi]
+    pub fn close(&self) {
+        self.inner.close();
+    }
+
+    fn start(&self, budget_ms: f64) -> Result<(Held, Duration)> {
+        let budget = Duration::from_secs_f64(rate("budgetMs", budget_ms)?.min(1e6) / 1e3);
+        Ok((Held { model: self.model.lease()?, state: self.inner.lease()? }, budget))
+    }
+}
