@@ -34,6 +34,7 @@ pub mod silu;
 pub mod softmax;
 pub mod swiglu;
 
+pub(crate) use pieces::MOST_PIECES;
 pub use pieces::{Disjoint, Pieces, with_dirty_scratch, with_scratch};
 
 use crate::{Error, Result};

@@ -13,7 +13,7 @@ pub struct Pieces {
 }
 
 /// Most pieces a job is cut into: enough to balance sixteen threads, few enough to hand out quickly.
-const MOST_PIECES: usize = 32;
+pub(crate) const MOST_PIECES: usize = 32;
 
 impl Pieces {
     /// Cuts `total` units so that each piece has at least `smallest` of them; the number of pieces is 1 or even.

@@ -232,18 +232,17 @@ fn backward_head_lanes<L: Lanes>(
     let (lse, delta) = scratch.split_at_mut(BLOCK);
     for start in (0..s.positions).step_by(BLOCK) {
         let rows = BLOCK.min(s.positions - start);
-        let queries = &given.qkv[place.in_qkv(start, place.q)..];
         let slopes = &given.dout[place.in_out(start)..];
         place.pack(q, given.qkv, start, rows, place.q);
         pack(dout, width, slopes, s.out_width(), rows, hs);
-        pack_transposed(q_columns, queries, s.qkv_width(), rows, hs, place.scale());
-        pack_transposed(dout_columns, slopes, s.out_width(), rows, hs, 1.0);
+        pack_transposed(q_columns, q, width, rows, hs, place.scale());
+        pack_transposed(dout_columns, dout, width, rows, hs, 1.0);
         lse[..rows].copy_from_slice(&given.lse[start..start + rows]);
         lse[rows..].fill(0.0);
         delta[rows..].fill(0.0);
         for (row, delta) in delta[..rows].iter_mut().enumerate() {
             let at = place.in_out(start + row);
-            *delta = dot_lanes::<L>(&given.dout[at..at + hs], &given.out[at..at + hs]);
+            *delta = dot_lanes::<L>(&dout[row * width..row * width + hs], &given.out[at..at + hs]);
         }
         for past in (0..=start).step_by(BLOCK) {
             let diagonal = past == start;

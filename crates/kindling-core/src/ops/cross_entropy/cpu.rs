@@ -2,10 +2,8 @@
 
 use super::{LossSum, Shape};
 use crate::device::Cpu;
-use crate::ops::{Disjoint, IGNORED_TARGET, Pieces};
+use crate::ops::{Disjoint, IGNORED_TARGET, MOST_PIECES, Pieces};
 use crate::simd::{LANES, Lanes, exp};
-
-const MOST_PIECES: usize = 32;
 
 pub(super) fn forward(cpu: &Cpu, lse: &mut [f32], logits: &[f32], targets: &[i32], s: Shape) -> LossSum {
     let lse = Disjoint::new(lse);

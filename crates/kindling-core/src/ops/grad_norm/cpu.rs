@@ -1,23 +1,21 @@
 //! CPU half.
 
 use crate::device::Cpu;
-use crate::ops::{Disjoint, Pieces};
+use crate::ops::{Disjoint, MOST_PIECES, Pieces};
 use crate::simd::{LANES, Lanes};
 
 /// Elements whose squares are added in f32 lanes before the sum goes on in f64.
 const RUN: usize = 1024;
-/// Elements of a piece.
-const PIECE: usize = 1 << 16;
 
 pub(super) fn sum_of_squares(cpu: &Cpu, g: &[f32]) -> f64 {
-    let pieces = g.len().div_ceil(PIECE);
-    let mut sums = vec![0.0f64; pieces];
+    let pieces = Pieces::of_rows(g.len(), 1);
+    let mut sums = [0.0f64; MOST_PIECES];
     let parts = Disjoint::new(&mut sums);
-    cpu.pool.run(pieces, |piece| {
-        let part = &g[piece * PIECE..((piece + 1) * PIECE).min(g.len())];
-        let sum = part.chunks(RUN).map(|run| f64::from(run_of_squares(cpu.isa, run))).sum::<f64>();
+    cpu.pool.run(pieces.count, |piece| {
+        let runs = g[pieces.range(piece)].chunks(RUN);
+        let sum = runs.map(|run| f64::from(run_of_squares(cpu.isa, run))).sum();
         // SAFETY: each piece has its own sum.
-        unsafe { parts.set(piece, sum) }
+        unsafe { parts.set(piece, sum) };
     });
     sums.iter().sum()
 }
