@@ -4,12 +4,13 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::config::ModelConfig;
+use crate::data::staging::StagedFolder;
 use crate::model::{NamedTensor, Transformer};
 use crate::optim::Optimizer;
 use crate::{Error, Result};
@@ -55,9 +56,10 @@ pub fn save(
     iteration: u64,
     run: serde_json::Value,
 ) -> Result<()> {
+    let name = path
+        .file_name()
+        .ok_or_else(|| Error::argument(format!("{} names no folder to save to", path.display())))?;
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).map_err(|e| Error::io("cannot create", parent, e))?;
-    let temporary = sibling(path, "tmp")?;
     let state = State {
         format_version: FORMAT_VERSION,
         iteration,
@@ -65,13 +67,9 @@ pub fn save(
         optimizer: optimizer.map(|o| OptimizerState { kind: o.kind().to_owned(), steps: o.steps() }),
         run,
     };
-    let result = write_folder(&temporary, model, optimizer, &state).and_then(|()| replace(&temporary, path));
-    if result.is_err() {
-        // The first error is the one to tell; what is left is only a temporary folder.
-        let _ = fs::remove_dir_all(&temporary);
-    }
-    result?;
-    sync_folder(parent)
+    let staged = StagedFolder::new(parent, &name.to_string_lossy())?;
+    write_folder(staged.path(), model, optimizer, &state)?;
+    staged.commit(path)
 }
 
 /// Loads the weights, and the optimizer's state where one is given; gives `state.json`.
@@ -175,17 +173,12 @@ fn write_folder(
     optimizer: Option<&dyn Optimizer>,
     state: &State,
 ) -> Result<()> {
-    if folder.exists() {
-        fs::remove_dir_all(folder).map_err(|e| Error::io("cannot write", folder, e))?;
-    }
-    fs::create_dir(folder).map_err(|e| Error::io("cannot create", folder, e))?;
     write_tensors(&folder.join(MODEL), &model.state_dict())?;
     if let Some(optimizer) = optimizer {
         write_tensors(&folder.join(OPTIMIZER), &optimizer.state(model))?;
     }
     let text = serde_json::to_vec_pretty(state).map_err(|e| Error::Internal(e.to_string()))?;
-    write_synced(&folder.join(STATE), &text)?;
-    sync_folder(folder)
+    write_synced(&folder.join(STATE), &text)
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -193,35 +186,4 @@ fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = File::create(path).map_err(fail)?;
     file.write_all(bytes).map_err(fail)?;
     file.sync_all().map_err(fail)
-}
-
-fn sync_folder(path: &Path) -> Result<()> {
-    // Some file systems refuse to sync a folder; the rename itself is atomic all the same.
-    match File::open(path).and_then(|folder| folder.sync_all()) {
-        Err(e) if e.kind() == std::io::ErrorKind::StorageFull => Err(Error::io("cannot write", path, e)),
-        _ => Ok(()),
-    }
-}
-
-fn replace(temporary: &Path, path: &Path) -> Result<()> {
-    let fail = |e| Error::io("cannot write", path, e);
-    if !path.exists() {
-        return fs::rename(temporary, path).map_err(fail);
-    }
-    let old = sibling(path, "old")?;
-    let _ = fs::remove_dir_all(&old);
-    fs::rename(path, &old).map_err(fail)?;
-    if let Err(e) = fs::rename(temporary, path) {
-        let _ = fs::rename(&old, path);
-        return Err(fail(e));
-    }
-    fs::remove_dir_all(&old).map_err(fail)
-}
-
-/// A hidden name beside `path`.
-fn sibling(path: &Path, suffix: &str) -> Result<PathBuf> {
-    let name = path
-        .file_name()
-        .ok_or_else(|| Error::argument(format!("{} names no folder to save to", path.display())))?;
-    Ok(path.with_file_name(format!(".{}.{suffix}", name.to_string_lossy())))
 }
