@@ -68,6 +68,15 @@ pub enum Error {
     /// Tokenizer files that cannot be read or do not fit each other.
     #[error("{0}")]
     InvalidTokenizer(String),
+    /// A character the vocabulary has no token for.
+    #[error(
+        "the tokenizer has no token for {character:?} (U+{:04X}); train it on text that has this character",
+        u32::from(*character)
+    )]
+    UnknownCharacter {
+        /// The character.
+        character: char,
+    },
     /// A token id outside the vocabulary.
     #[error(
         "token id {id} at position {position} is not below vocab_size {vocab_size}; encode with this model's tokenizer or raise vocab_size"
@@ -150,6 +159,7 @@ impl Error {
             Self::NotFound { .. } => "ERR_NOT_FOUND",
             Self::EmptyCorpus { .. } => "ERR_EMPTY_CORPUS",
             Self::InvalidTokenizer(_) => "ERR_INVALID_TOKENIZER",
+            Self::UnknownCharacter { .. } => "ERR_UNKNOWN_CHARACTER",
             Self::TokenOutOfRange { .. } => "ERR_TOKEN_OUT_OF_RANGE",
             Self::InvalidStore(_) => "ERR_INVALID_STORE",
             Self::StoreTooShort { .. } => "ERR_STORE_TOO_SHORT",

@@ -1,0 +1,167 @@
+//! tokenizer.json, the format of Hugging Face `tokenizers`: byte-level BPE, and one token a character.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::parts::Parts;
+use super::vocab_file::{MergeResolver, entry_ids, invalid, read_text};
+use super::{Kind, special};
+use crate::Result;
+
+/// GPT-2's pattern as tokenizer.json files write it where they spell it out.
+const GPT2_PATTERN: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+const GPT2_PATTERN_SHORT: &str = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+
+/// Reads a tokenizer.json.
+///
+/// # Errors
+/// `ERR_NOT_FOUND`, `ERR_INVALID_TOKENIZER` for what cannot be read or would encode in another way than it does there.
+pub fn read(path: &Path) -> Result<Parts> {
+    let file: Value = serde_json::from_str(&read_text(path)?)
+        .map_err(|error| invalid(path, format_args!("not JSON: {error}")))?;
+    parts(&file).map_err(|what| invalid(path, what))
+}
+
+fn parts(file: &Value) -> Result<Parts, String> {
+    let model = &file["model"];
+    if model["type"].as_str().is_some_and(|kind| kind != "BPE") || !model["vocab"].is_object() {
+        return Err(format!("its model {} is not BPE", model["type"]));
+    }
+    check_model(model)?;
+    if !file["normalizer"].is_null() {
+        return Err("it has a normalizer, which Kindling has not".to_owned());
+    }
+    let mut ids = match &model["vocab"] {
+        Value::Object(entries) => entry_ids(entries)?,
+        _ => HashMap::new(),
+    };
+    let special = added_tokens(&file["added_tokens"], &mut ids)?;
+    special::check(special.iter().map(|(token, _)| token.as_str())).map_err(|error| error.to_string())?;
+    let merges = merges(&model["merges"], &ids)?;
+    let characters = file["pre_tokenizer"].is_null() && merges.is_empty();
+    if !characters {
+        check_pre_tokenizer(&file["pre_tokenizer"])?;
+    }
+    let parts = Parts::from_texts(&ids, merges, special)?;
+    if characters && parts.kind != Kind::Chars {
+        return Err("it has no pre-tokenizer; byte-level BPE with GPT-2's pattern is read".to_owned());
+    }
+    Ok(parts)
+}
+
+fn check_model(model: &Value) -> Result<(), String> {
+    let is_set = |field: &&&str| match &model[**field] {
+        Value::Null | Value::Bool(false) => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        _ => true,
+    };
+    let unknown =
+        ["dropout", "byte_fallback", "ignore_merges", "continuing_subword_prefix", "end_of_word_suffix"];
+    match unknown.iter().find(is_set) {
+        Some(field) => Err(format!("its model sets {field}, which Kindling has not")),
+        None => Ok(()),
+    }
+}
+
+fn check_pre_tokenizer(pre: &Value) -> Result<(), String> {
+    let refuse = || Err(format!("its pre-tokenizer is not GPT-2's ByteLevel: {pre}"));
+    let byte_level = |step: &Value, regex: bool| {
+        step["type"] == "ByteLevel"
+            && step["add_prefix_space"].as_bool() == Some(false)
+            && step["use_regex"].as_bool().unwrap_or(true) == regex
+    };
+    if byte_level(pre, true) {
+        return Ok(());
+    }
+    let Some([split, level]) = pre["pretokenizers"].as_array().map(Vec::as_slice) else { return refuse() };
+    let pattern = split["pattern"]["Regex"].as_str();
+    let known = pattern.is_some_and(|pattern| pattern == GPT2_PATTERN || pattern == GPT2_PATTERN_SHORT);
+    let splits = split["type"] == "Split" && split["behavior"] == "Isolated" && split["invert"] != true;
+    if known && splits && byte_level(level, false) { Ok(()) } else { refuse() }
+}
+
+/// The added tokens, which are entered in the vocabulary where it lacks them.
+fn added_tokens(added: &Value, ids: &mut HashMap<String, u32>) -> Result<Vec<(String, u32)>, String> {
+    let mut special = Vec::new();
+    for token in added.as_array().map_or(&[][..], Vec::as_slice) {
+        let id = token["id"].as_u64().and_then(|id| u32::try_from(id).ok());
+        let (Some(text), Some(id)) = (token["content"].as_str(), id) else {
+            return Err(format!("an added token has no content or no id: {token}"));
+        };
+        if let Some(field) = ["lstrip", "rstrip", "single_word"].iter().find(|&&field| token[field] == true) {
+            return Err(format!("added token {text:?} sets {field}, which Kindling has not"));
+        }
+        let known = *ids.entry(text.to_owned()).or_insert(id);
+        if known != id {
+            return Err(format!("added token {text:?} has the id {id}, in the vocabulary {known}"));
+        }
+        special.push((text.to_owned(), id));
+    }
+    Ok(special)
+}
+
+fn merges(merges: &Value, ids: &HashMap<String, u32>) -> Result<Vec<(u32, u32, u32)>, String> {
+    let mut resolver = MergeResolver::new(ids);
+    for (index, merge) in merges.as_array().map_or(&[][..], Vec::as_slice).iter().enumerate() {
+        let pair = match merge {
+            Value::String(text) => text.split_once(' '),
+            Value::Array(parts) => {
+                parts.first().zip(parts.get(1)).and_then(|(a, b)| a.as_str().zip(b.as_str()))
+            }
+            _ => None,
+        };
+        let (left, right) = pair.ok_or_else(|| format!("merge {index} ({merge}) is not two tokens"))?;
+        resolver.add(left, right).map_err(|what| format!("merge {index} ({merge}): {what}"))?;
+    }
+    Ok(resolver.merges)
+}
+
+/// tokenizer.json of `parts`; `texts` are its tokens as vocab.json writes them.
+pub(super) fn write(parts: &Parts, texts: &[String]) -> Value {
+    let mut special = parts.special.clone();
+    special.sort_unstable_by_key(|&(_, id)| id);
+    let added: Vec<Value> = special
+        .iter()
+        .map(|(token, id)| {
+            json!({"id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": true})
+        })
+        .collect();
+    let vocab: serde_json::Map<String, Value> =
+        texts.iter().cloned().zip((0..texts.len()).map(Value::from)).collect();
+    let merges: Vec<Value> = parts
+        .merges
+        .iter()
+        .map(|&(left, right, _)| json!([texts[left as usize], texts[right as usize]]))
+        .collect();
+    let byte_level = |regex| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
+    let (pre_tokenizer, decoder) = match parts.kind {
+        Kind::Bpe => (byte_level(true), byte_level(true)),
+        Kind::Chars => (Value::Null, json!({"type": "Fuse"})),
+    };
+    json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": added,
+        "normalizer": null,
+        "pre_tokenizer": pre_tokenizer,
+        "post_processor": null,
+        "decoder": decoder,
+        "model": {
+            "type": "BPE",
+            "dropout": null,
+            "unk_token": null,
+            "continuing_subword_prefix": null,
+            "end_of_word_suffix": null,
+            "fuse_unk": false,
+            "byte_fallback": false,
+            "ignore_merges": false,
+            "vocab": vocab,
+            "merges": merges
+        }
+    })
+}

@@ -1,0 +1,162 @@
+//! vocab.json and merges.txt as GPT-2 writes them.
+//!
+//! vocab.json: one object from a token's text (bytes as `byte_chars` writes them) to its id, ids 0..n without gaps.
+//! merges.txt: a pair a line, the parts separated by a space, in the order of their ranks; `#version` may head it.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::parts::Parts;
+use super::{Kind, byte_chars, special};
+use crate::{Error, Result};
+
+/// A file's text.
+///
+/// # Errors
+/// `ERR_NOT_FOUND` and the system's errors; `ERR_INVALID_TOKENIZER` where it is not UTF-8.
+pub fn read_text(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Error::NotFound { what: "tokenizer file", path: path.to_path_buf() },
+        _ => Error::io("cannot read", path, error),
+    })?;
+    String::from_utf8(bytes).map_err(|error| {
+        let line =
+            1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|&&b| b == b'\n').count();
+        invalid(path, format_args!("line {line} is not UTF-8"))
+    })
+}
+
+pub(super) fn invalid(path: &Path, what: impl std::fmt::Display) -> Error {
+    Error::InvalidTokenizer(format!(
+        "{}: {what}; give the vocabulary and merges that were saved together",
+        path.display()
+    ))
+}
+
+/// Reads both files. A special token that the vocabulary lacks is appended to it.
+///
+/// # Errors
+/// `ERR_NOT_FOUND`, `ERR_INVALID_TOKENIZER` naming the line or entry, `ERR_INVALID_ARGUMENT` for empty or repeated special
+/// tokens, the system's errors.
+pub fn read(vocab: &Path, merges: &Path, special_tokens: &[String]) -> Result<Parts> {
+    special::check(special_tokens.iter().map(String::as_str))?;
+    let entries: Map<String, Value> = serde_json::from_str(&read_text(vocab)?)
+        .map_err(|error| invalid(vocab, format_args!("not a JSON object of tokens and ids: {error}")))?;
+    let mut ids = entry_ids(&entries).map_err(|what| invalid(vocab, what))?;
+    for token in special_tokens {
+        let next = ids.len() as u32;
+        ids.entry(token.clone()).or_insert(next);
+    }
+    let merges_text = read_text(merges)?;
+    let merges_of = merge_lines(&merges_text, &ids).map_err(|what| invalid(merges, what))?;
+    let special = special_tokens.iter().map(|token| (token.clone(), ids[token])).collect();
+    Parts::from_texts(&ids, merges_of, special).map_err(|what| invalid(vocab, what))
+}
+
+/// Ids of a vocabulary's entries; the error says which entry is wrong.
+pub(super) fn entry_ids(entries: &Map<String, Value>) -> Result<HashMap<String, u32>, String> {
+    let id_of = |(token, id): (&String, &Value)| {
+        let id = id.as_u64().and_then(|id| u32::try_from(id).ok());
+        id.map(|id| (token.clone(), id))
+            .ok_or_else(|| format!("the id of {token:?} is not a whole number from 0"))
+    };
+    entries.iter().map(id_of).collect()
+}
+
+/// Merges (left, right, result) of the lines of merges.txt; the error says which line is wrong.
+fn merge_lines(text: &str, ids: &HashMap<String, u32>) -> Result<Vec<(u32, u32, u32)>, String> {
+    let mut resolver = MergeResolver::new(ids);
+    for (number, line) in (1..).zip(text.split('\n')) {
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        if line.is_empty() || (number == 1 && line.starts_with("#version")) {
+            continue;
+        }
+        let pair = line
+            .split_once(' ')
+            .filter(|(left, right)| !left.is_empty() && !right.is_empty() && !right.contains(' '));
+        let (left, right) =
+            pair.ok_or_else(|| format!("line {number} ({line:?}) is not two tokens separated by a space"))?;
+        resolver.add(left, right).map_err(|what| format!("line {number} ({line:?}): {what}"))?;
+    }
+    Ok(resolver.merges)
+}
+
+/// Turns the texts of merges into ids.
+pub(super) struct MergeResolver<'a> {
+    ids: &'a HashMap<String, u32>,
+    seen: std::collections::HashSet<(u32, u32)>,
+    pub(super) merges: Vec<(u32, u32, u32)>,
+}
+
+impl<'a> MergeResolver<'a> {
+    pub(super) fn new(ids: &'a HashMap<String, u32>) -> Self {
+        Self { ids, seen: std::collections::HashSet::new(), merges: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, left: &str, right: &str) -> Result<(), String> {
+        let id = |token: &str| {
+            self.ids.get(token).copied().ok_or_else(|| format!("{token:?} is not in the vocabulary"))
+        };
+        let merge = (id(left)?, id(right)?, id(&format!("{left}{right}"))?);
+        if !self.seen.insert((merge.0, merge.1)) {
+            return Err("this merge stands in an earlier line too".to_owned());
+        }
+        self.merges.push(merge);
+        Ok(())
+    }
+}
+
+/// Text of each token in vocab.json, by id.
+pub(super) fn token_texts(parts: &Parts) -> Vec<String> {
+    let mut texts: Vec<String> = match parts.kind {
+        Kind::Bpe => parts.tokens.iter().map(|token| byte_chars::to_text(token)).collect(),
+        Kind::Chars => parts.tokens.iter().map(|token| String::from_utf8_lossy(token).into_owned()).collect(),
+    };
+    for (token, id) in &parts.special {
+        texts[*id as usize].clone_from(token);
+    }
+    for (id, text) in &parts.odd_texts {
+        texts[*id as usize].clone_from(text);
+    }
+    texts
+}
+
+/// vocab.json, byte for byte as Python's `json.dumps` writes it (ASCII only).
+pub(super) fn vocab_json(texts: &[String]) -> String {
+    let mut out = String::from("{");
+    for (id, text) in texts.iter().enumerate() {
+        let separator = if id == 0 { "" } else { ", " };
+        // Writing to a String cannot fail.
+        let _ = write!(out, "{separator}{}: {id}", json_string(text));
+    }
+    out.push('}');
+    out
+}
+
+fn json_string(text: &str) -> String {
+    let quoted = Value::from(text).to_string();
+    let mut out = String::with_capacity(quoted.len());
+    for c in quoted.chars() {
+        if c.is_ascii() {
+            out.push(c);
+        } else {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        }
+    }
+    out
+}
+
+/// merges.txt.
+pub(super) fn merges_text(parts: &Parts, texts: &[String]) -> String {
+    let mut out = String::from("#version: 0.2\n");
+    for &(left, right, _) in &parts.merges {
+        let _ = writeln!(out, "{} {}", texts[left as usize], texts[right as usize]);
+    }
+    out
+}
