@@ -39,12 +39,12 @@ campaign(async (folder) => {
   )
 
   const known = new Set(words(fs.readFileSync(text, 'utf8')))
-  const sample = words(summary.sample)
+  const sample = words(summary.sample_after)
   const share = sample.filter((word) => known.has(word)).length / sample.length
   claim(
     'at least 9 of 10 words of the sample are words of the book',
     share >= 0.9,
     `${(100 * share).toFixed(0)}%`,
   )
-  process.stdout.write(`sample: ${summary.sample}\n`)
+  process.stdout.write(`sample: ${summary.sample_after}\n`)
 })

@@ -11,7 +11,7 @@ const cli = path.join(root, 'dist', 'cli', 'index.js')
 const page = path.join(root, 'docs', 'cli.md')
 
 function help(command) {
-  const env = { ...process.env, COLUMNS: '100', NO_COLOR: '1' }
+  const env = { ...process.env, NO_COLOR: '1' }
   return execFileSync(process.execPath, [cli, ...command, '--help'], { encoding: 'utf8', env }).trimEnd()
 }
 
