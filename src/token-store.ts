@@ -14,6 +14,8 @@ export interface EncodeOptions extends LongCallOptions {
   chunkSize?: number
   /** Share of the tokens, from the end, that goes to `valid_chunks`; from 0 to below 1. Default 0. */
   validFraction?: number
+  /** Threads that encode. Default: the cores this process may use. The store does not depend on it. */
+  threads?: number
 }
 
 /** What encoding gave. */
@@ -125,7 +127,7 @@ export class TokenStore {
     out: string,
     options: EncodeOptions = {},
   ): Promise<EncodeSummary> {
-    const { chunkSize = CHUNK_SIZE, validFraction = 0 } = options
+    const { chunkSize = CHUNK_SIZE, validFraction = 0, threads = native.availableThreads() } = options
     if (!Array.isArray(files) || typeof out !== 'string') {
       throw new KindlingError(
         'ERR_INVALID_ARGUMENT',
@@ -133,7 +135,12 @@ export class TokenStore {
       )
     }
     const handle = Tokenizer.toNative(tokenizer)
-    const settings = { chunkSize, validFraction, ...(tokenizer.path && { tokenizerPath: tokenizer.path }) }
+    const settings = {
+      chunkSize,
+      validFraction,
+      threads,
+      ...(tokenizer.path && { tokenizerPath: tokenizer.path }),
+    }
     const { valid, ...summary } = await longCall(options, async (monitor) =>
       native.encodeFiles([...files], handle, out, settings, monitor),
     )

@@ -22,7 +22,7 @@ export interface TrainTokenizerOptions extends LongCallOptions {
 export type TextPieces = Iterable<string> | AsyncIterable<string>
 
 /** UTF-16 units handed over at a time. */
-const PIECE = 1 << 18
+const PIECE = 1 << 19
 
 /** A trained tokenizer; it does not change. */
 export class Tokenizer {
@@ -120,7 +120,11 @@ export class Tokenizer {
     return this.#native.hash
   }
 
-  /** The ids of a text. Special tokens in it become their ids. A lone surrogate is read as U+FFFD. */
+  /**
+   * The ids of a text. Special tokens in it become their ids. A lone surrogate is read as U+FFFD.
+   *
+   * @throws KindlingError `ERR_UNKNOWN_CHARACTER` where the vocabulary has no token for a character.
+   */
   encode(text: string): Uint32Array {
     return call(() => this.#native.encode(text))
   }
@@ -159,7 +163,7 @@ export class Tokenizer {
    * @returns blocks of ids as they come.
    */
   async *encodeIterable(pieces: TextPieces): AsyncGenerator<Uint32Array, void, void> {
-    const encoder = call(() => this.#native.streamEncoder())
+    const encoder = call(() => this.#native.streamEncoder(native.availableThreads()))
     // The surrogate pair a piece was cut in.
     let held = ''
     for await (const block of blocks(pieces)) {

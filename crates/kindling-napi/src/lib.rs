@@ -20,6 +20,7 @@ mod options;
 mod slot;
 mod store;
 mod task;
+mod tokenizer;
 
 /// Version of the native engine.
 #[napi]

@@ -3,10 +3,13 @@
 //! The store's form is the course's (raw int32 chunks as numpy.memmap writes them) plus `store.json`.
 
 pub mod batch;
+mod destination;
 pub mod element;
+pub mod encode;
+#[cfg(test)]
+mod encode_tests;
 mod entropy;
 pub mod files;
-pub mod lossy_utf8;
 pub mod metadata;
 pub mod npy;
 pub mod sampler;
@@ -19,6 +22,7 @@ mod tests;
 pub mod token_store;
 
 pub use batch::Batch;
+pub use encode::{EncodeOptions, EncodeSummary, encode_files};
 pub use entropy::token_entropy;
 pub use metadata::Metadata;
 pub use sampler::BatchSpec;

@@ -1,0 +1,269 @@
+//! The tokenizer; `src/tokenizer.ts` is its public face.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kindling_core::data::{EncodeOptions as EngineEncodeOptions, encode_files as encode};
+use kindling_core::tokenizer::{self, Kind, TrainOptions};
+use kindling_core::{Error, Result};
+use napi::bindgen_prelude::{AsyncTask, Uint8Array, Uint32Array};
+
+use crate::error::to_napi;
+use crate::monitor::Monitor;
+use crate::options::{integer, size};
+use crate::slot::{Lease, Slot};
+use crate::task::{Job, spawn};
+
+/// How a tokenizer is trained.
+#[napi(object)]
+pub struct TokenizerOptions {
+    /// Entries of the vocabulary; none for characters.
+    pub vocab_size: Option<f64>,
+    /// They get the first ids.
+    pub special_tokens: Vec<String>,
+    /// `bpe` or `chars`.
+    pub r#type: String,
+    /// Threads that count.
+    pub threads: f64,
+}
+
+impl TokenizerOptions {
+    fn lower(self) -> Result<TrainOptions> {
+        let kind = match self.r#type.as_str() {
+            "bpe" => Kind::Bpe,
+            "chars" => Kind::Chars,
+            other => return Err(Error::argument(format!("type is {other}; it must be bpe or chars"))),
+        };
+        let vocab_size = match (self.vocab_size, kind) {
+            (Some(vocab_size), _) => size("vocabSize", vocab_size)?,
+            (None, Kind::Chars) => 0,
+            (None, Kind::Bpe) => return Err(Error::argument("vocabSize is needed to train a bpe tokenizer")),
+        };
+        let threads = size("threads", self.threads)?.max(1);
+        Ok(TrainOptions { vocab_size, special_tokens: self.special_tokens, kind, threads })
+    }
+}
+
+/// A special token.
+#[napi(object)]
+pub struct SpecialToken {
+    /// As it is written.
+    pub token: String,
+    /// Its id.
+    pub id: u32,
+}
+
+/// A trained tokenizer.
+#[napi]
+pub struct Tokenizer {
+    inner: Arc<tokenizer::Tokenizer>,
+}
+
+impl Tokenizer {
+    fn new(inner: tokenizer::Tokenizer) -> Self {
+        Self { inner: Arc::new(inner) }
+    }
+}
+
+/// A long call that holds nothing.
+type Call<T> = AsyncTask<Job<(), T>>;
+
+fn paths(files: Vec<String>) -> Vec<PathBuf> {
+    files.into_iter().map(PathBuf::from).collect()
+}
+
+#[napi]
+impl Tokenizer {
+    /// Trains on text files.
+    #[napi(catch_unwind, ts_return_type = "Promise<Tokenizer>")]
+    pub fn train(
+        files: Vec<String>,
+        options: TokenizerOptions,
+        monitor: &Monitor,
+    ) -> napi::Result<Call<Tokenizer>> {
+        let options = options.lower().map_err(to_napi)?;
+        let (files, mut progress) = (paths(files), monitor.progress());
+        Ok(spawn((), move |()| Ok(Self::new(tokenizer::Tokenizer::train(&files, &options, &mut progress)?.0))))
+    }
+
+    /// Reads a vocabulary and merges as GPT-2 writes them.
+    #[napi(catch_unwind, ts_return_type = "Promise<Tokenizer>")]
+    pub fn from_files(vocab: String, merges: String, special_tokens: Vec<String>) -> Call<Tokenizer> {
+        spawn((), move |()| {
+            let (vocab, merges) = (PathBuf::from(vocab), PathBuf::from(merges));
+            Ok(Self::new(tokenizer::Tokenizer::from_files(&vocab, &merges, &special_tokens)?))
+        })
+    }
+
+    /// Opens a folder or a tokenizer.json.
+    #[napi(catch_unwind, ts_return_type = "Promise<Tokenizer>")]
+    pub fn open(path: String) -> Call<Tokenizer> {
+        spawn((), move |()| Ok(Self::new(tokenizer::Tokenizer::open(&PathBuf::from(path))?)))
+    }
+
+    /// Writes its files into `folder`.
+    #[napi(catch_unwind, ts_return_type = "Promise<void>")]
+    pub fn save(&self, folder: String) -> Call<()> {
+        let tokenizer = Arc::clone(&self.inner);
+        spawn((), move |()| tokenizer.save(&PathBuf::from(folder)))
+    }
+
+    /// Ids in the vocabulary.
+    #[napi(getter, catch_unwind)]
+    pub fn vocab_size(&self) -> u32 {
+        self.inner.vocab_size() as u32
+    }
+
+    /// Merges it learned.
+    #[napi(getter, catch_unwind)]
+    pub fn num_merges(&self) -> u32 {
+        self.inner.num_merges() as u32
+    }
+
+    /// The special tokens.
+    #[napi(getter, catch_unwind)]
+    pub fn special_tokens(&self) -> Vec<SpecialToken> {
+        let tokens = self.inner.special_tokens().iter();
+        tokens.map(|(token, id)| SpecialToken { token: token.clone(), id: *id }).collect()
+    }
+
+    /// Hash of its contents.
+    #[napi(getter, catch_unwind)]
+    pub fn hash(&self) -> String {
+        self.inner.hash()
+    }
+
+    /// The ids of a text.
+    #[napi(catch_unwind)]
+    pub fn encode(&self, text: String) -> napi::Result<Uint32Array> {
+        Ok(self.inner.encode(&text).map_err(to_napi)?.into())
+    }
+
+    /// The text of ids.
+    #[napi(catch_unwind)]
+    pub fn decode(&self, ids: Uint32Array) -> napi::Result<String> {
+        self.inner.decode(&ids).map_err(to_napi)
+    }
+
+    /// The bytes of ids.
+    #[napi(catch_unwind)]
+    pub fn decode_bytes(&self, ids: Uint32Array) -> napi::Result<Uint8Array> {
+        Ok(self.inner.decode_bytes(&ids).map_err(to_napi)?.into())
+    }
+
+    /// The id of a token.
+    #[napi(catch_unwind)]
+    pub fn token_id(&self, token: String) -> Option<u32> {
+        self.inner.token_id(&token)
+    }
+
+    /// The bytes of the token with this id.
+    #[napi(catch_unwind)]
+    pub fn token_bytes(&self, id: f64) -> Option<Uint8Array> {
+        let id = u32::try_from(integer("id", id).ok()?).ok()?;
+        self.inner.token_bytes(id).ok().map(|bytes| bytes.to_vec().into())
+    }
+
+    /// An encoder of text that comes in pieces.
+    #[napi(catch_unwind)]
+    pub fn stream_encoder(&self, threads: u32) -> StreamEncoder {
+        let encoder = tokenizer::StreamEncoder::new(Arc::clone(&self.inner), threads.max(1) as usize);
+        StreamEncoder { inner: Slot::new("the encoder", encoder) }
+    }
+}
+
+/// Encodes text that comes in pieces.
+#[napi]
+pub struct StreamEncoder {
+    inner: Arc<Slot<tokenizer::StreamEncoder>>,
+}
+
+/// A long call on an encoder.
+type Encoding = AsyncTask<Job<Lease<tokenizer::StreamEncoder>, Uint32Array>>;
+
+#[napi]
+impl StreamEncoder {
+    fn call(&self, text: String, end: bool) -> napi::Result<Encoding> {
+        let lease = self.inner.lease().map_err(to_napi)?;
+        Ok(spawn(lease, move |lease| {
+            lease.with(|encoder| {
+                let mut ids = Vec::new();
+                encoder.push(text.as_bytes(), &mut ids)?;
+                if end {
+                    encoder.finish(&mut ids)?;
+                }
+                Ok(ids.into())
+            })
+        }))
+    }
+
+    /// The ids that are settled after the next piece.
+    #[napi(catch_unwind, ts_return_type = "Promise<Uint32Array>")]
+    pub fn push(&self, text: String) -> napi::Result<Encoding> {
+        self.call(text, false)
+    }
+
+    /// The last ids, after a last piece.
+    #[napi(catch_unwind, ts_return_type = "Promise<Uint32Array>")]
+    pub fn finish(&self, text: String) -> napi::Result<Encoding> {
+        self.call(text, true)
+    }
+}
+
+/// How text becomes a store.
+#[napi(object)]
+pub struct EncodeOptions {
+    /// Tokens a chunk file.
+    pub chunk_size: f64,
+    /// Share of the tokens, from the end, that is for validation.
+    pub valid_fraction: f64,
+    /// Threads that encode.
+    pub threads: f64,
+    /// Where the tokenizer can be opened.
+    pub tokenizer_path: Option<String>,
+}
+
+/// What encoding gave.
+#[napi(object)]
+pub struct EncodeSummary {
+    /// Tokens in all.
+    pub tokens: f64,
+    /// Bytes of the text that was encoded.
+    pub bytes: f64,
+    /// Bytes of the files that were no UTF-8.
+    pub replaced_bytes: f64,
+    /// The store of the training tokens.
+    pub train: String,
+    /// The store of the validation tokens.
+    pub valid: Option<String>,
+}
+
+/// Encodes text files to a token store.
+#[napi(catch_unwind, ts_return_type = "Promise<EncodeSummary>")]
+pub fn encode_files(
+    files: Vec<String>,
+    tokenizer: &Tokenizer,
+    out: String,
+    options: EncodeOptions,
+    monitor: &Monitor,
+) -> napi::Result<Call<EncodeSummary>> {
+    let options = EngineEncodeOptions {
+        chunk_size: integer("chunkSize", options.chunk_size).map_err(to_napi)?,
+        valid_fraction: options.valid_fraction,
+        threads: size("threads", options.threads).map_err(to_napi)?.max(1),
+        tokenizer_path: options.tokenizer_path.map(PathBuf::from),
+    };
+    let (tokenizer, mut progress) = (Arc::clone(&tokenizer.inner), monitor.progress());
+    Ok(spawn((), move |()| {
+        let files = paths(files);
+        let summary = encode(&files, &tokenizer, &PathBuf::from(out), &options, &mut progress)?;
+        let text = |path: PathBuf| path.to_string_lossy().into_owned();
+        Ok(EncodeSummary {
+            tokens: summary.tokens as f64,
+            bytes: summary.bytes as f64,
+            replaced_bytes: summary.replaced_bytes as f64,
+            train: text(summary.train),
+            valid: summary.valid.map(text),
+        })
+    }))
+}
