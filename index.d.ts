@@ -61,6 +61,46 @@ export declare class Optimizer {
   close(): void
 }
 
+/** Encodes text that comes in pieces. */
+export declare class StreamEncoder {
+  /** The ids that are settled after the next piece. */
+  push(text: string): Promise<Uint32Array>
+  /** The last ids, after a last piece. */
+  finish(text: string): Promise<Uint32Array>
+}
+
+/** A trained tokenizer. */
+export declare class Tokenizer {
+  /** Trains on text files. */
+  static train(files: Array<string>, options: TokenizerOptions, monitor: Monitor): Promise<Tokenizer>
+  /** Reads a vocabulary and merges as GPT-2 writes them. */
+  static fromFiles(vocab: string, merges: string, specialTokens: Array<string>): Promise<Tokenizer>
+  /** Opens a folder or a tokenizer.json. */
+  static open(path: string): Promise<Tokenizer>
+  /** Writes its files into `folder`. */
+  save(folder: string): Promise<void>
+  /** Ids in the vocabulary. */
+  get vocabSize(): number
+  /** Merges it learned. */
+  get numMerges(): number
+  /** The special tokens. */
+  get specialTokens(): Array<SpecialToken>
+  /** Hash of its contents. */
+  get hash(): string
+  /** The ids of a text. */
+  encode(text: string): Uint32Array
+  /** The text of ids. */
+  decode(ids: Uint32Array): string
+  /** The bytes of ids. */
+  decodeBytes(ids: Uint32Array): Uint8Array
+  /** The id of a token. */
+  tokenId(token: string): number | null
+  /** The bytes of the token with this id. */
+  tokenBytes(id: number): Uint8Array | null
+  /** An encoder of text that comes in pieces. */
+  streamEncoder(threads: number): StreamEncoder
+}
+
 /** An opened store of token ids. */
 export declare class TokenStore {
   /** Opens a folder of chunks, a .npy or a .bin file. */
@@ -199,6 +239,35 @@ export interface DrawnTokens {
   atStopId: boolean
 }
 
+/** Encodes text files to a token store. */
+export declare function encodeFiles(files: Array<string>, tokenizer: Tokenizer, out: string, options: EncodeOptions, monitor: Monitor): Promise<EncodeSummary>
+
+/** How text becomes a store. */
+export interface EncodeOptions {
+  /** Tokens a chunk file. */
+  chunkSize: number
+  /** Share of the tokens, from the end, that is for validation. */
+  validFraction: number
+  /** Threads that encode. */
+  threads: number
+  /** Where the tokenizer can be opened. */
+  tokenizerPath?: string
+}
+
+/** What encoding gave. */
+export interface EncodeSummary {
+  /** Tokens in all. */
+  tokens: number
+  /** Bytes of the text that was encoded. */
+  bytes: number
+  /** Bytes of the files that were no UTF-8. */
+  replacedBytes: number
+  /** The store of the training tokens. */
+  train: string
+  /** The store of the validation tokens. */
+  valid?: string
+}
+
 /** Version of the native engine. */
 export declare function engineVersion(): string
 
@@ -287,6 +356,14 @@ export interface SgdOptions {
   groups: Array<SgdGroup>
 }
 
+/** A special token. */
+export interface SpecialToken {
+  /** As it is written. */
+  token: string
+  /** Its id. */
+  id: number
+}
+
 /** What `store.json` says, or what the sizes of the files tell. */
 export interface StoreMetadata {
   /** Tokens. */
@@ -315,6 +392,18 @@ export interface Tensor {
   shape: Array<number>
   /** Its elements. */
   data: Float32Array
+}
+
+/** How a tokenizer is trained. */
+export interface TokenizerOptions {
+  /** Entries of the vocabulary; none for characters. */
+  vocabSize?: number
+  /** They get the first ids. */
+  specialTokens: Array<string>
+  /** `bpe` or `chars`. */
+  type: string
+  /** Threads that count. */
+  threads: number
 }
 
 /** Sizes and choices of a model, all of them given. */

@@ -249,6 +249,8 @@ export class Trainer extends EventEmitter<TrainerEvents> {
     const data = await openData(options, given, (...progress) => this.emit('progress', ...progress))
     const config = await describe(options, data)
     const session = { ...(await build(options, config)), options, config, folder, data }
+    // The model takes its memory and its device now: a run that cannot begin leaves no folder.
+    await session.model.zeroGradients()
     await folder.create(config, data.tokenizer)
     this.emit('start', config, session.model.numParameters)
     return session
