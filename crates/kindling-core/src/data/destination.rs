@@ -75,7 +75,7 @@ impl<'a> Destination<'a> {
 
     /// Whether this tokenizer is there already.
     fn has_tokenizer(&self, tokenizer: &Tokenizer) -> bool {
-        Tokenizer::open(&self.out.join(TOKENIZER)).is_ok_and(|found| found.hash() == tokenizer.hash())
+        Tokenizer::open(self.out.join(TOKENIZER)).is_ok_and(|found| found.hash() == tokenizer.hash())
     }
 
     /// A temporary folder on the same file system.
@@ -92,7 +92,7 @@ impl<'a> Destination<'a> {
         if self.store || self.has_tokenizer(tokenizer) {
             return Ok(());
         }
-        tokenizer.save(&staged.join(TOKENIZER))
+        tokenizer.save(staged.join(TOKENIZER))
     }
 
     /// Puts everything in its place.
