@@ -11,7 +11,7 @@ import {
   cosineSchedule,
   generate,
 } from '../src'
-import type { TransformerOptions } from '../src'
+import type { TensorRecord, TransformerOptions } from '../src'
 import { TINY, countingBatch, rejectsWith, temporaryFolder, writeCorpus } from './helpers'
 
 test('the training script of the README lowers the loss and generates text', async (t) => {
@@ -156,8 +156,11 @@ test('a state dict moves a model into another, and one that does not fit names e
   await into.loadStateDict(state)
   t.deepEqual(await into.logits(Uint32Array.of(5)), await from.logits(Uint32Array.of(5)))
   const { ['final_norm.g']: _, ...rest } = state
-  const wrong = { ...rest, stranger: { shape: [1], data: new Float32Array(1) } }
-  wrong['transformer_blocks.0.RMSNorm_FF.g'] = { shape: [3], data: new Float32Array(3) }
+  const wrong: TensorRecord = {
+    ...rest,
+    stranger: { shape: [1], data: new Float32Array(1) },
+    'transformer_blocks.0.RMSNorm_FF.g': { shape: [3], data: new Float32Array(3) },
+  }
   const message = await rejectsWith(t, 'ERR_CHECKPOINT_MISMATCH', () => into.loadStateDict(wrong))
   for (const name of ['final_norm.g', 'stranger', 'transformer_blocks.0.RMSNorm_FF.g'])
     t.true(message.includes(name))
