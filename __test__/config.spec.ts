@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import test from 'ava'
 import { KindlingError } from '../src'
 import { withHyphens } from '../src/cli/flags'
-import { fromCamelCase, resolveOptions, trainFields } from '../src/config'
+import { fromCamelCase, type GivenOptions, resolveOptions, trainFields } from '../src/config'
 import { PRESETS } from '../src/presets'
 import { scheduleOf, totalSteps } from '../src/trainer'
 import { temporaryFolder } from './helpers'
@@ -115,7 +115,7 @@ test('wrong values are refused with the option named', (t) => {
     [{ seq_length: 1024 }, 'ERR_INVALID_CONFIG', /above max_seq_length 512/],
     [{ warmup_ratio: 0.95 }, 'ERR_INVALID_CONFIG', /warmfix_ratio/],
   ] as const) {
-    const error = refused(() => resolveOptions(flags))
+    const error = refused(() => resolveOptions(flags as GivenOptions))
     t.is(error.code, code, JSON.stringify(flags))
     t.regex(error.message, words)
   }

@@ -1,4 +1,5 @@
 /** The library's public names. */
+export { account, flopsPerToken, type Account, type AccountOptions } from './account'
 export { Batch, type BatchArrays, type TokenRow } from './batch'
 export { Checkpoint } from './checkpoint'
 export { KindlingError } from './errors'

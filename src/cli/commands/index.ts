@@ -1,9 +1,12 @@
 /** Every command, in the order of the help. */
 import type { Command } from 'commander'
+import { accountCommand } from './account'
+import { benchCommand } from './bench'
 import { encodeCommand } from './encode'
 import { evalCommand } from './eval'
 import { generateCommand } from './generate'
 import { quickstartCommand } from './quickstart'
+import { sweepCommand } from './sweep'
 import { tokenizerCommand } from './tokenizer'
 import { trainCommand } from './train'
 
@@ -15,5 +18,8 @@ export function commands(): Command[] {
     trainCommand(),
     generateCommand(),
     evalCommand(),
+    accountCommand(),
+    sweepCommand(),
+    benchCommand(),
   ]
 }

@@ -7,6 +7,7 @@ import { Tokenizer } from '../../tokenizer'
 import { addFields } from '../flags'
 import { withInterrupt } from '../interrupt'
 import { run, usage } from '../output'
+import { tokenizerStatsCommand } from './tokenizer-stats'
 
 const fields = {
   type: z
@@ -63,4 +64,5 @@ export function tokenizerCommand(): Command {
   return new Command('tokenizer')
     .description('train and measure tokenizers')
     .addCommand(tokenizerTrainCommand())
+    .addCommand(tokenizerStatsCommand())
 }

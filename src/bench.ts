@@ -1,0 +1,275 @@
+/** Timings of the native core, as a training script would meet it: what `kindling bench` prints. */
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { flopsPerToken } from './account'
+import { KindlingError, call, settle } from './errors'
+import { native } from './native'
+import { AdamW } from './optimizer'
+import { PRESETS, type Preset } from './presets'
+import { fileOperation } from './run-folder'
+import { availableThreads, peakRssMib } from './system'
+import { TokenStore } from './token-store'
+import { Tokenizer } from './tokenizer'
+import { Transformer } from './transformer'
+
+/** What the engine's benchmarks take. */
+export interface EngineOptions {
+  preset: string
+  dtype: 'f32' | 'bf16'
+  device: string
+  threads?: number | undefined
+}
+
+const RANDOM_TOKENS = 2_000_000
+
+function presetOf({ preset, dtype }: EngineOptions): Preset {
+  if (dtype !== 'f32') {
+    throw new KindlingError('ERR_UNSUPPORTED', `dtype ${dtype} is not in this build; use --dtype f32`)
+  }
+  return PRESETS[preset]!
+}
+
+function modelOf(options: EngineOptions): Transformer {
+  const preset = presetOf(options)
+  return new Transformer({
+    vocabSize: preset.vocab_size,
+    dModel: preset.d_model,
+    numHeads: preset.num_heads,
+    dFf: preset.d_ff,
+    numLayers: preset.num_layers,
+    maxSeqLength: preset.context,
+    device: options.device,
+    ...(options.threads === undefined ? {} : { threads: options.threads }),
+  })
+}
+
+/** What a training benchmark measures; the fields of its JSON line. */
+export interface TrainBenchmark {
+  preset: string
+  dtype: string
+  device: string
+  threads: number
+  params: number
+  /** Of the median step. */
+  tokens_per_second: number
+  step_ms: number
+  peak_rss_mib: number
+  peak_device_mib: number | null
+  loss_first: number
+  loss_last: number
+  flops_per_token: number
+  /** null where the peak of the device is unknown. */
+  mfu: number | null
+}
+
+/** Times whole training steps on random tokens: batch, forward and backward, clipping, AdamW. */
+export async function benchTrain(
+  options: EngineOptions & { batch?: number | undefined; steps?: number | undefined; warmup: number },
+): Promise<TrainBenchmark> {
+  const preset = presetOf(options)
+  const batchSize = options.batch ?? preset.batch_size
+  const seqLength = preset.context
+  const steps = options.steps ?? (options.preset === 'char' ? 300 : 6)
+  const folder = await mkdtemp(join(tmpdir(), 'kindling-bench-'))
+  try {
+    const store = await randomStore(folder, preset.vocab_size)
+    const model = modelOf(options)
+    const optimizer = new AdamW(model, { betas: [0.9, 0.95], eps: 1e-8, weightDecay: 0.01 })
+    const times: number[] = []
+    const losses: number[] = []
+    for (let step = 1; step <= options.warmup + steps; step++) {
+      const started = performance.now()
+      const { loss } = await model.forwardBackward(store.batch({ batchSize, seqLength, step }))
+      await optimizer.clipGradNorm(1)
+      await optimizer.step({ lr: 1e-3 })
+      times.push(performance.now() - started)
+      losses.push(loss)
+    }
+    const stepMs = median(times.slice(options.warmup))
+    return {
+      preset: options.preset,
+      dtype: options.dtype,
+      device: options.device,
+      threads: options.threads ?? availableThreads(),
+      params: model.numParameters,
+      tokens_per_second: round((1000 * batchSize * seqLength) / stepMs, 1),
+      step_ms: round(stepMs, 2),
+      peak_rss_mib: Math.round(peakRssMib()),
+      peak_device_mib: null,
+      loss_first: round(losses[0]!, 4),
+      loss_last: round(losses.at(-1)!, 4),
+      flops_per_token: flopsPerToken({
+        vocabSize: preset.vocab_size,
+        dModel: preset.d_model,
+        dFf: preset.d_ff,
+        numLayers: preset.num_layers,
+        context: seqLength,
+      }),
+      mfu: null,
+    }
+  } finally {
+    await rm(folder, { recursive: true, force: true })
+  }
+}
+
+async function randomStore(folder: string, vocabSize: number): Promise<TokenStore> {
+  const ids = new Int32Array(RANDOM_TOKENS)
+  let state = 1
+  for (let i = 0; i < ids.length; i++) {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
+    ids[i] = Math.floor((state / 2 ** 32) * vocabSize)
+  }
+  await writeFile(join(folder, 'encoded_tokens_chunk_0.dat'), ids)
+  return TokenStore.open(folder)
+}
+
+/** One product timed. */
+export interface GemmBenchmark {
+  name: string
+  /** Which of the three products of a layer. */
+  pass: 'forward' | 'backward_input' | 'backward_weight'
+  rows: number
+  inputs: number
+  outputs: number
+  gflops: number
+}
+
+/** Times the products of a model's layers on a batch. */
+export async function benchGemm(
+  options: EngineOptions & { steps: number; warmup: number },
+): Promise<GemmBenchmark[]> {
+  const { d_model: d, d_ff: f, vocab_size: v, batch_size, context } = presetOf(options)
+  const rows = batch_size * context
+  const shapes: [string, number, number][] = [
+    ['qkv', d, 3 * d],
+    ['o', d, d],
+    ['w1w3', d, 2 * f],
+    ['w2', f, d],
+    ['output', d, v],
+  ]
+  const results: GemmBenchmark[] = []
+  for (const [name, inputs, outputs] of shapes) {
+    // The output layer works in blocks of rows; a few hundred show its speed.
+    const height = name === 'output' ? Math.min(rows, 512) : rows
+    for (const pass of ['forward', 'backward_input', 'backward_weight'] as const) {
+      const seconds = await settle(() =>
+        native.benchGemm({
+          rows: height,
+          inputs,
+          outputs,
+          pass,
+          dtype: options.dtype,
+          threads: options.threads ?? availableThreads(),
+          warmup: options.warmup,
+          repeats: options.steps,
+        }),
+      )
+      const gflops = (2 * height * inputs * outputs) / median(seconds) / 1e9
+      results.push({ name, pass, rows: height, inputs, outputs, gflops: round(gflops, 1) })
+    }
+  }
+  return results
+}
+
+/** What a tokenizer's benchmark measures. */
+export interface TextBenchmark {
+  mb_per_second: number
+  mb_per_second_warm: number
+  seconds: number
+  tokens: number
+  peak_rss_mib: number
+}
+
+/** Times the encoding of a file held in memory, first with empty caches, then again. */
+export async function benchEncode(path: string, tokenizer: Tokenizer): Promise<TextBenchmark> {
+  const text = await fileOperation(path, () => readFile(path, 'utf8'))
+  let tokens = 0
+  return textBenchmark(Buffer.byteLength(text), 2, async () => {
+    tokens = call(() => tokenizer.encode(text)).length
+    return tokens
+  })
+}
+
+/** Times the training of a tokenizer on a file. */
+export async function benchBpe(
+  path: string,
+  vocabSize: number,
+  threads: number | undefined,
+): Promise<TextBenchmark> {
+  const { size } = await fileOperation(path, async () => (await import('node:fs/promises')).stat(path))
+  return textBenchmark(size, 2, async () => {
+    const specialTokens = ['<|endoftext|>']
+    const more = threads === undefined ? {} : { threads }
+    return (await Tokenizer.train([path], { vocabSize, specialTokens, ...more })).vocabSize
+  })
+}
+
+async function textBenchmark(
+  bytes: number,
+  repeats: number,
+  work: () => Promise<number>,
+): Promise<TextBenchmark> {
+  const times: number[] = []
+  let tokens = 0
+  for (let i = 0; i < repeats; i++) {
+    const started = performance.now()
+    tokens = await work()
+    times.push((performance.now() - started) / 1000)
+  }
+  return {
+    mb_per_second: round(bytes / 1e6 / times[0]!, 2),
+    mb_per_second_warm: round(bytes / 1e6 / Math.min(...times), 2),
+    seconds: round(times[0]!, 3),
+    tokens,
+    peak_rss_mib: Math.round(peakRssMib()),
+  }
+}
+
+const PROMPT_TOKENS = 16
+
+/** Times decoding with random weights: a prompt in one pass, then greedy tokens one by one. */
+export async function benchGenerate(
+  options: EngineOptions & { max_tokens: number },
+): Promise<{ tokens_per_second: number; prompt_tokens_per_second: number }> {
+  const model = modelOf(options)
+  const { vocab_size: vocabSize } = presetOf(options)
+  const prompt = Uint32Array.from({ length: PROMPT_TOKENS }, (_, i) => (i * 7919) % vocabSize)
+  const decode = async (maxTokens: number): Promise<number> => {
+    const generator = call(
+      () =>
+        new native.Generator(Transformer.toNative(model), [prompt], {
+          maxTokens,
+          temperature: 0,
+          topP: 1,
+          repetitionPenalty: 1,
+          seed: 0,
+          stopIds: [],
+          rollingCache: false,
+        }),
+    )
+    const started = performance.now()
+    for (;;) {
+      const [row] = await settle(() => generator.next(1000))
+      if (row!.ended) break
+    }
+    generator.close()
+    return (performance.now() - started) / 1000
+  }
+  await decode(2)
+  const first = median([await decode(1), await decode(1), await decode(1)])
+  const whole = Math.min(await decode(options.max_tokens), await decode(options.max_tokens))
+  return {
+    tokens_per_second: round(options.max_tokens / whole, 1),
+    prompt_tokens_per_second: round(PROMPT_TOKENS / first, 1),
+  }
+}
+
+function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b)
+  return sorted[sorted.length >> 1]!
+}
+
+function round(value: number, digits: number): number {
+  return Number(value.toFixed(digits))
+}
