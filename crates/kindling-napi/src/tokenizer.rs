@@ -83,7 +83,9 @@ impl Tokenizer {
     ) -> napi::Result<Call<Tokenizer>> {
         let options = options.lower().map_err(to_napi)?;
         let (files, mut progress) = (paths(files), monitor.progress());
-        Ok(spawn((), move |()| Ok(Self::new(tokenizer::Tokenizer::train(&files, &options, &mut progress)?.0))))
+        Ok(spawn((), move |()| {
+            Ok(Self::new(tokenizer::Tokenizer::train(&files, &options, &mut progress)?.0))
+        }))
     }
 
     /// Reads a vocabulary and merges as GPT-2 writes them.
@@ -98,14 +100,14 @@ impl Tokenizer {
     /// Opens a folder or a tokenizer.json.
     #[napi(catch_unwind, ts_return_type = "Promise<Tokenizer>")]
     pub fn open(path: String) -> Call<Tokenizer> {
-        spawn((), move |()| Ok(Self::new(tokenizer::Tokenizer::open(&PathBuf::from(path))?)))
+        spawn((), move |()| Ok(Self::new(tokenizer::Tokenizer::open(PathBuf::from(path))?)))
     }
 
     /// Writes its files into `folder`.
     #[napi(catch_unwind, ts_return_type = "Promise<void>")]
     pub fn save(&self, folder: String) -> Call<()> {
         let tokenizer = Arc::clone(&self.inner);
-        spawn((), move |()| tokenizer.save(&PathBuf::from(folder)))
+        spawn((), move |()| tokenizer.save(PathBuf::from(folder)))
     }
 
     /// Ids in the vocabulary.

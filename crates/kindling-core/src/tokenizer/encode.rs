@@ -49,15 +49,15 @@ impl Scratch {
 
 /// Scratches that no call uses at the moment.
 #[derive(Debug, Default)]
-pub struct Scratches(Mutex<Vec<Box<Scratch>>>);
+pub struct Scratches(Mutex<Vec<Scratch>>);
 
 impl Scratches {
-    fn take(&self) -> Box<Scratch> {
+    fn take(&self) -> Scratch {
         let kept = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
-        kept.unwrap_or_else(|| Box::new(Scratch::new()))
+        kept.unwrap_or_else(Scratch::new)
     }
 
-    fn give(&self, scratch: Box<Scratch>) {
+    fn give(&self, scratch: Scratch) {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(scratch);
     }
 }

@@ -12,6 +12,8 @@ use rustc_hash::FxHashMap;
 use super::byte_chars;
 
 type Pair = (u32, u32);
+/// The two tokens of a merge and the token they make.
+type Merge = (u32, u32, u32);
 
 /// A pair's count and the words it stands in (or stood in: a word may have lost it since).
 #[derive(Debug, Default)]
@@ -33,7 +35,7 @@ struct Word {
 pub struct MergeLearner {
     tokens: Vec<Box<[u8]>>,
     ids: FxHashMap<Box<[u8]>, u32>,
-    merges: Vec<(u32, u32, u32)>,
+    merges: Vec<Merge>,
     /// Special tokens' texts: no merge may be written as one of them is.
     reserved: HashSet<String>,
     /// All words' tokens, one after the other.
@@ -100,7 +102,7 @@ impl MergeLearner {
     }
 
     /// Tokens and merges.
-    pub fn into_parts(self) -> (Vec<Box<[u8]>>, Vec<(u32, u32, u32)>) {
+    pub fn into_parts(self) -> (Vec<Box<[u8]>>, Vec<Merge>) {
         (self.tokens, self.merges)
     }
 

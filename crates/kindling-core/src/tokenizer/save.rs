@@ -69,7 +69,7 @@ impl Tokenizer {
             hasher.update(token);
             hasher.update(id.to_le_bytes());
         }
-        hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hasher.finalize().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
     }
 
     fn to_parts(&self) -> Parts {

@@ -77,8 +77,11 @@ impl Tokenizer {
         let source = Source { files, special: &matcher, kind: options.kind, threads: options.threads, read };
         let (parts, summary) = match options.kind {
             Kind::Chars => {
-                let (sets, summary) =
-                    source.read_all(progress, || vec![false; CODE_POINTS], mark_characters)?;
+                let (sets, summary) = source.read_all(
+                    progress,
+                    || vec![false; CODE_POINTS],
+                    |seen, text| mark_characters(seen, text),
+                )?;
                 (char_parts(&sets, special), summary)
             }
             Kind::Bpe => {
@@ -122,7 +125,7 @@ fn count_pretokens(counts: &mut Counts, text: &str) {
     }
 }
 
-fn mark_characters(seen: &mut Vec<bool>, text: &str) {
+fn mark_characters(seen: &mut [bool], text: &str) {
     for c in text.chars() {
         seen[c as usize] = true;
     }

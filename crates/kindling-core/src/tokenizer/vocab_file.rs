@@ -23,8 +23,7 @@ pub fn read_text(path: &Path) -> Result<String> {
         _ => Error::io("cannot read", path, error),
     })?;
     String::from_utf8(bytes).map_err(|error| {
-        let line =
-            1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|&&b| b == b'\n').count();
+        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].split(|b| *b == b'\n').count();
         invalid(path, format_args!("line {line} is not UTF-8"))
     })
 }
