@@ -63,10 +63,12 @@ export declare class Optimizer {
 
 /** Encodes text that comes in pieces. */
 export declare class StreamEncoder {
-  /** The ids that are settled after the next piece. */
-  push(text: string): Promise<Uint32Array>
-  /** The last ids, after a last piece. */
-  finish(text: string): Promise<Uint32Array>
+  /** Takes the next piece; gives the bytes that wait to be encoded. */
+  append(text: string): number
+  /** Encodes what waits; gives the ids that are settled. */
+  encode(): Promise<Uint32Array>
+  /** Encodes what waits as the end of the text; gives the last ids. */
+  finish(): Promise<Uint32Array>
 }
 
 /** A trained tokenizer. */
@@ -98,7 +100,7 @@ export declare class Tokenizer {
   /** The bytes of the token with this id. */
   tokenBytes(id: number): Uint8Array | null
   /** An encoder of text that comes in pieces. */
-  streamEncoder(threads: number): StreamEncoder
+  streamEncoder(): StreamEncoder
 }
 
 /** An opened store of token ids. */

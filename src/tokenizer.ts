@@ -22,7 +22,9 @@ export interface TrainTokenizerOptions extends LongCallOptions {
 export type TextPieces = Iterable<string> | AsyncIterable<string>
 
 /** UTF-16 units handed over at a time. */
-const PIECE = 1 << 19
+const PIECE = 1 << 17
+/** Bytes that are encoded at a time. One thread does it: more would keep more memory than they save time. */
+const BLOCK = 1 << 17
 
 /** A trained tokenizer; it does not change. */
 export class Tokenizer {
@@ -163,39 +165,29 @@ export class Tokenizer {
    * @returns blocks of ids as they come.
    */
   async *encodeIterable(pieces: TextPieces): AsyncGenerator<Uint32Array, void, void> {
-    const encoder = call(() => this.#native.streamEncoder(native.availableThreads()))
-    // The surrogate pair a piece was cut in.
+    const encoder = call(() => this.#native.streamEncoder())
+    // The first half of a surrogate pair that a piece was cut in.
     let held = ''
-    for await (const block of blocks(pieces)) {
-      const text = held + block
-      const end = isHighSurrogate(text.charCodeAt(text.length - 1)) ? text.length - 1 : text.length
-      held = text.slice(end)
-      const ids = await settle(() => encoder.push(text.slice(0, end)))
-      if (ids.length > 0) yield ids
+    for await (const piece of pieces) {
+      if (typeof piece !== 'string') {
+        throw new KindlingError(
+          'ERR_INVALID_ARGUMENT',
+          'encodeIterable takes strings; give a stream an encoding',
+        )
+      }
+      for (let start = 0; start < piece.length; start += PIECE) {
+        const text = held + piece.slice(start, start + PIECE)
+        const end = isHighSurrogate(text.charCodeAt(text.length - 1)) ? text.length - 1 : text.length
+        held = text.slice(end)
+        if (call(() => encoder.append(text.slice(0, end))) < BLOCK) continue
+        const ids = await settle(() => encoder.encode())
+        if (ids.length > 0) yield ids
+      }
     }
-    const ids = await settle(() => encoder.finish(held))
+    call(() => encoder.append(held))
+    const ids = await settle(() => encoder.finish())
     if (ids.length > 0) yield ids
   }
-}
-
-/** The pieces, put together or cut into blocks of a size worth a crossing. */
-async function* blocks(pieces: TextPieces): AsyncGenerator<string, void, void> {
-  let gathered = ''
-  for await (const piece of pieces) {
-    if (typeof piece !== 'string') {
-      throw new KindlingError(
-        'ERR_INVALID_ARGUMENT',
-        'encodeIterable takes strings; give a stream an encoding',
-      )
-    }
-    for (let start = 0; start < piece.length; start += PIECE) {
-      gathered += piece.slice(start, start + PIECE)
-      if (gathered.length < PIECE) continue
-      yield gathered
-      gathered = ''
-    }
-  }
-  if (gathered) yield gathered
 }
 
 function isHighSurrogate(unit: number): boolean {

@@ -168,47 +168,64 @@ impl Tokenizer {
 
     /// An encoder of text that comes in pieces.
     #[napi(catch_unwind)]
-    pub fn stream_encoder(&self, threads: u32) -> StreamEncoder {
-        let encoder = tokenizer::StreamEncoder::new(Arc::clone(&self.inner), threads.max(1) as usize);
-        StreamEncoder { inner: Slot::new("the encoder", encoder) }
+    pub fn stream_encoder(&self) -> StreamEncoder {
+        let encoder = tokenizer::StreamEncoder::new(Arc::clone(&self.inner), 1);
+        StreamEncoder { inner: Slot::new("the encoder", Stream { encoder, waiting: Vec::new() }) }
     }
+}
+
+/// An encoder, and the text it has not looked at yet.
+pub struct Stream {
+    encoder: tokenizer::StreamEncoder,
+    waiting: Vec<u8>,
 }
 
 /// Encodes text that comes in pieces.
 #[napi]
 pub struct StreamEncoder {
-    inner: Arc<Slot<tokenizer::StreamEncoder>>,
+    inner: Arc<Slot<Stream>>,
 }
 
 /// A long call on an encoder.
-type Encoding = AsyncTask<Job<Lease<tokenizer::StreamEncoder>, Uint32Array>>;
+type Encoding = AsyncTask<Job<Lease<Stream>, Uint32Array>>;
 
 #[napi]
 impl StreamEncoder {
-    fn call(&self, text: String, end: bool) -> napi::Result<Encoding> {
+    fn call(&self, end: bool) -> napi::Result<Encoding> {
         let lease = self.inner.lease().map_err(to_napi)?;
         Ok(spawn(lease, move |lease| {
-            lease.with(|encoder| {
+            lease.with(|stream| {
                 let mut ids = Vec::new();
-                encoder.push(text.as_bytes(), &mut ids)?;
+                stream.encoder.push(&stream.waiting, &mut ids)?;
+                stream.waiting.clear();
                 if end {
-                    encoder.finish(&mut ids)?;
+                    stream.encoder.finish(&mut ids)?;
                 }
                 Ok(ids.into())
             })
         }))
     }
 
-    /// The ids that are settled after the next piece.
-    #[napi(catch_unwind, ts_return_type = "Promise<Uint32Array>")]
-    pub fn push(&self, text: String) -> napi::Result<Encoding> {
-        self.call(text, false)
+    /// Takes the next piece; gives the bytes that wait to be encoded.
+    #[napi(catch_unwind)]
+    pub fn append(&self, text: String) -> napi::Result<u32> {
+        let append = |stream: &mut Stream| {
+            stream.waiting.extend_from_slice(text.as_bytes());
+            Ok(stream.waiting.len() as u32)
+        };
+        self.inner.lease().and_then(|lease| lease.with(append)).map_err(to_napi)
     }
 
-    /// The last ids, after a last piece.
+    /// Encodes what waits; gives the ids that are settled.
     #[napi(catch_unwind, ts_return_type = "Promise<Uint32Array>")]
-    pub fn finish(&self, text: String) -> napi::Result<Encoding> {
-        self.call(text, true)
+    pub fn encode(&self) -> napi::Result<Encoding> {
+        self.call(false)
+    }
+
+    /// Encodes what waits as the end of the text; gives the last ids.
+    #[napi(catch_unwind, ts_return_type = "Promise<Uint32Array>")]
+    pub fn finish(&self) -> napi::Result<Encoding> {
+        self.call(true)
     }
 }
 
