@@ -26,7 +26,7 @@ export declare class Batch {
 /** Tokens of one or more rows, drawn one after the other; `src/generate.ts` makes text of them. */
 export declare class Generator {
   /** A generator of `model` that continues `prompts`. */
-  constructor(model: ModelHandle, prompts: Array<Uint32Array>, options: GeneratorOptions)
+  constructor(model: Transformer, prompts: Array<Uint32Array>, options: GeneratorOptions)
   /** Draws tokens for about `budget_ms` milliseconds, at least one a row that has not ended. */
   next(budgetMs: number): Promise<Array<DrawnTokens>>
   /** Draws no more for `row`. */

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kindling_core::decode::{Generator as Engine, GeneratorOptions as EngineOptions, Sampling};
-use kindling_core::model::Transformer;
+use kindling_core::model::Transformer as EngineModel;
 use kindling_core::{Error, Result};
 use napi::bindgen_prelude::{AsyncTask, Uint32Array};
 
 use crate::error::to_napi;
-use crate::model::{Model, Transformer as ModelHandle};
+use crate::model::{Model, Transformer};
 use crate::options::{integer, rate, size};
 use crate::slot::{Lease, Slot};
 use crate::task::{Job, spawn};
@@ -65,7 +65,7 @@ pub struct State {
 }
 
 impl State {
-    fn engine(&mut self, model: &Transformer) -> Result<&mut Engine> {
+    fn engine(&mut self, model: &EngineModel) -> Result<&mut Engine> {
         if self.engine.is_none() {
             self.engine = Some(Engine::new(model, &self.prompts, self.options.clone())?);
         }
@@ -73,7 +73,7 @@ impl State {
     }
 
     /// Draws until `budget` is spent, at least one token a row.
-    fn draw(&mut self, model: &mut Transformer, budget: Duration) -> Result<Vec<DrawnTokens>> {
+    fn draw(&mut self, model: &mut EngineModel, budget: Duration) -> Result<Vec<DrawnTokens>> {
         let rows = self.prompts.len();
         let engine = self.engine(model)?;
         let (mut ids, mut at_stop_id) = (vec![Vec::new(); rows], vec![false; rows]);
@@ -130,7 +130,7 @@ impl Generator {
     /// A generator of `model` that continues `prompts`.
     #[napi(constructor)]
     pub fn new(
-        model: &ModelHandle,
+        model: &Transformer,
         prompts: Vec<Uint32Array>,
         options: GeneratorOptions,
     ) -> napi::Result<Self> {
