@@ -19,3 +19,4 @@ pub mod simd;
 pub mod tokenizer;
 
 pub use error::{Error, Result};
+pub(crate) use simd::dispatch;

@@ -9,9 +9,13 @@ use std::cell::{Cell, UnsafeCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-/// How often an idle worker looks for work before it sleeps: about fifty microseconds.
-const SPINS: u32 = 4_000;
+/// How long an idle worker watches for the next job before it sleeps: longer than the gaps between the ops of a step,
+/// and of the order of what waking it costs.
+const WATCH: Duration = Duration::from_micros(50);
+/// Looks between two readings of the clock.
+const LOOKS: u32 = 64;
 /// Value of `Shared::inside` while no job may be entered.
 const CLOSED: isize = -1;
 
@@ -21,13 +25,18 @@ thread_local! {
     static INSIDE_A_PIECE: Cell<bool> = const { Cell::new(false) };
 }
 
+/// A cache line of its own (two, as processors fetch them in pairs), so that taking a piece does not slow the others' looks.
+#[repr(align(128))]
+struct Line<T>(T);
+
 struct Shared {
     /// The current job; valid while `inside` is not `CLOSED`.
     work: UnsafeCell<Option<*const Work<'static>>>,
     pieces: AtomicUsize,
-    next: AtomicUsize,
+    /// The next piece to take.
+    next: Line<AtomicUsize>,
     /// Workers inside the current job, or `CLOSED`.
-    inside: AtomicIsize,
+    inside: Line<AtomicIsize>,
     sleepers: AtomicUsize,
     asleep: Mutex<()>,
     wake: Condvar,
@@ -43,13 +52,14 @@ unsafe impl Send for Shared {}
 
 impl Shared {
     fn has_work(&self) -> bool {
-        self.inside.load(Ordering::SeqCst) != CLOSED
-            && self.next.load(Ordering::Relaxed) < self.pieces.load(Ordering::Relaxed)
+        self.inside.0.load(Ordering::SeqCst) != CLOSED
+            && self.next.0.load(Ordering::Relaxed) < self.pieces.load(Ordering::Relaxed)
     }
 
     /// Enters the current job unless it is closed.
     fn enter(&self) -> bool {
         self.inside
+            .0
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |inside| {
                 (inside != CLOSED).then(|| inside + 1)
             })
@@ -60,7 +70,7 @@ impl Shared {
         INSIDE_A_PIECE.set(true);
         let pieces = self.pieces.load(Ordering::Relaxed);
         loop {
-            let piece = self.next.fetch_add(1, Ordering::Relaxed);
+            let piece = self.next.0.fetch_add(1, Ordering::Relaxed);
             if piece >= pieces {
                 break;
             }
@@ -79,7 +89,7 @@ impl Shared {
                     // SAFETY: as above.
                     self.take_pieces(unsafe { &*work });
                 }
-                self.inside.fetch_sub(1, Ordering::AcqRel);
+                self.inside.0.fetch_sub(1, Ordering::AcqRel);
                 continue;
             }
             self.idle();
@@ -87,11 +97,20 @@ impl Shared {
     }
 
     fn idle(&self) {
-        for _ in 0..SPINS {
-            if self.has_work() || self.shutdown.load(Ordering::Relaxed) {
-                return;
+        let mut since = None;
+        loop {
+            for _ in 0..LOOKS {
+                if self.has_work() || self.shutdown.load(Ordering::Relaxed) {
+                    return;
+                }
+                std::hint::spin_loop();
             }
-            std::hint::spin_loop();
+            // While others finish the pieces of a job, the next job is near: the watch begins when it is closed.
+            if self.inside.0.load(Ordering::Relaxed) != CLOSED {
+                since = None;
+            } else if since.get_or_insert_with(Instant::now).elapsed() >= WATCH {
+                break;
+            }
         }
         let mut guard = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
         self.sleepers.fetch_add(1, Ordering::SeqCst);
@@ -147,8 +166,8 @@ impl Pool {
         let shared = Arc::new(Shared {
             work: UnsafeCell::new(None),
             pieces: AtomicUsize::new(0),
-            next: AtomicUsize::new(0),
-            inside: AtomicIsize::new(CLOSED),
+            next: Line(AtomicUsize::new(0)),
+            inside: Line(AtomicIsize::new(CLOSED)),
             sleepers: AtomicUsize::new(0),
             asleep: Mutex::new(()),
             wake: Condvar::new(),
@@ -177,8 +196,8 @@ impl Pool {
 
     /// Runs `work(piece)` once for each piece in 0..pieces, in any order and on any thread, and returns when all are done.
     ///
-    /// Called from inside a piece it runs inline; two threads that call it at once take turns. A panic of a piece is
-    /// carried to the caller once the other pieces are done.
+    /// Called from inside a piece it runs inline; two threads that call it at once take turns. A panic of a piece reaches
+    /// the caller, once the pieces that other threads are at are done.
     pub fn run(&self, pieces: usize, work: impl Fn(usize) + Sync) {
         if pieces <= 1 || self.threads == 1 || INSIDE_A_PIECE.get() {
             (0..pieces).for_each(work);
@@ -193,9 +212,9 @@ impl Pool {
             unsafe { std::mem::transmute::<*const Work<'_>, *const Work<'static>>(std::ptr::from_ref(work)) };
         // SAFETY: `inside` is CLOSED (no reader) and `running` is held (no other writer).
         unsafe { *shared.work.get() = Some(erased) };
-        shared.next.store(0, Ordering::Relaxed);
+        shared.next.0.store(0, Ordering::Relaxed);
         shared.pieces.store(pieces, Ordering::Relaxed);
-        shared.inside.store(0, Ordering::SeqCst);
+        shared.inside.0.store(0, Ordering::SeqCst);
         shared.wake_sleepers();
         shared.take_pieces(work);
         Self::close(shared);
@@ -209,7 +228,7 @@ impl Pool {
     /// Waits until every worker has left the job and closes it.
     fn close(shared: &Shared) {
         let mut spins = 0u32;
-        while shared.inside.compare_exchange(0, CLOSED, Ordering::AcqRel, Ordering::Acquire).is_err() {
+        while shared.inside.0.compare_exchange(0, CLOSED, Ordering::AcqRel, Ordering::Acquire).is_err() {
             spins += 1;
             if spins < 100_000 {
                 std::hint::spin_loop();
@@ -220,7 +239,8 @@ impl Pool {
     }
 }
 
-/// Cores the process may use: on Linux the affinity mask and the cgroup's CPU quota are respected.
+/// Cores the process may use, 1 where the system does not say. On Linux the standard library asks the affinity mask
+/// (`taskset`, cpusets) and the CPU quota of the cgroup (containers), rounded down.
 pub fn available_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
@@ -229,6 +249,26 @@ pub fn available_threads() -> usize {
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicU32;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn available_threads_respects_the_affinity_mask() {
+        // In a thread of its own: the mask belongs to the thread that sets it.
+        let threads = std::thread::spawn(|| {
+            // SAFETY: `cpu_set_t` is plain bits, valid when zero; the calls get its true size.
+            unsafe {
+                let mut set: libc::cpu_set_t = std::mem::zeroed();
+                let size = size_of::<libc::cpu_set_t>();
+                assert_eq!(libc::sched_getaffinity(0, size, &raw mut set), 0);
+                let first = (0..libc::CPU_SETSIZE as usize).find(|cpu| libc::CPU_ISSET(*cpu, &set));
+                libc::CPU_ZERO(&mut set);
+                libc::CPU_SET(first.expect("a core"), &mut set);
+                assert_eq!(libc::sched_setaffinity(0, size, &raw const set), 0);
+            }
+            available_threads()
+        });
+        assert_eq!(threads.join().unwrap(), 1);
+    }
 
     fn add_one(count: &AtomicU32) {
         count.fetch_add(1, Ordering::Relaxed);

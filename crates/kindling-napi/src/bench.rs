@@ -22,11 +22,7 @@ pub fn available_threads() -> u32 {
 /// Instruction set of the CPU engine's inner loops: `scalar`, `avx2` or `avx512`.
 #[napi]
 pub fn instruction_set() -> &'static str {
-    match Isa::detect() {
-        Isa::Scalar => "scalar",
-        Isa::Avx2 => "avx2",
-        Isa::Avx512 => "avx512",
-    }
+    Isa::detect().name()
 }
 
 /// One product to time: the linear layer of `rows` x `inputs` to `outputs`.

@@ -47,6 +47,18 @@ pub fn check(op: &'static str, what: &'static str, expected: usize, actual: usiz
     if expected == actual { Ok(()) } else { Err(Error::ShapeMismatch { op, what, expected, actual }) }
 }
 
+/// Says whether a size that has to be at least 1 is (a row has some width; there may be no rows).
+///
+/// # Errors
+/// `ERR_INVALID_ARGUMENT` naming the op and the size.
+pub fn check_positive(op: &'static str, what: &'static str, size: usize) -> Result<()> {
+    if size > 0 {
+        Ok(())
+    } else {
+        Err(Error::argument(format!("{op}: {what} is 0; it has to be at least 1")))
+    }
+}
+
 /// Target of a row that takes no part in the loss.
 pub const IGNORED_TARGET: i32 = -100;
 

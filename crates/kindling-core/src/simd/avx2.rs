@@ -4,7 +4,7 @@
     reason = "one reason holds for all: see the SAFETY note of the module"
 )]
 // SAFETY of every block below: the methods only run inside a function that `dispatch!` compiled for AVX2 and FMA and
-// called on a machine that has them; loads and stores stay inside the slice (its length is asserted first).
+// called on a machine that has them; loads and stores stay inside the slice (its length is asserted first, or becomes the mask).
 
 use std::arch::x86_64::*;
 
@@ -12,12 +12,36 @@ use super::{LANES, Lanes};
 
 /// Sixteen f32 in two 256-bit registers.
 #[derive(Debug, Clone, Copy)]
-pub struct Avx2(__m256, __m256);
+pub(crate) struct Avx2(__m256, __m256);
 
 macro_rules! both {
     ($intrinsic:ident, $a:expr $(, $other:expr)*) => {
         unsafe { Self($intrinsic($a.0 $(, $other.0)*), $intrinsic($a.1 $(, $other.1)*)) }
     };
+}
+
+/// Masks of the first `len` lanes, `len` at most sixteen.
+#[inline(always)]
+unsafe fn masks(len: usize) -> (__m256i, __m256i) {
+    const WINDOW: [i32; 2 * LANES] = {
+        let mut window = [0; 2 * LANES];
+        let mut lane = 0;
+        while lane < LANES {
+            window[lane] = -1;
+            lane += 1;
+        }
+        window
+    };
+    let window = &WINDOW[LANES - len..2 * LANES - len];
+    unsafe { (_mm256_loadu_si256(window.as_ptr().cast()), _mm256_loadu_si256(window.as_ptr().add(8).cast())) }
+}
+
+#[inline(always)]
+unsafe fn times_power_of_two(x: __m256, power: __m256) -> __m256 {
+    unsafe {
+        let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(power), _mm256_set1_epi32(127));
+        _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
+    }
 }
 
 impl Lanes for Avx2 {
@@ -36,10 +60,11 @@ impl Lanes for Avx2 {
         if source.len() >= LANES {
             return Self::load(source);
         }
-        let mut lanes = [0.0f32; LANES];
-        let len = source.len().min(LANES);
-        lanes[..len].copy_from_slice(&source[..len]);
-        Self::load(&lanes)
+        unsafe {
+            let (low, high) = masks(source.len());
+            let upper = source.as_ptr().wrapping_add(8);
+            Self(_mm256_maskload_ps(source.as_ptr(), low), _mm256_maskload_ps(upper, high))
+        }
     }
     #[inline(always)]
     fn store(self, target: &mut [f32]) {
@@ -54,10 +79,11 @@ impl Lanes for Avx2 {
         if target.len() >= LANES {
             return self.store(target);
         }
-        let mut lanes = [0.0f32; LANES];
-        self.store(&mut lanes);
-        let len = target.len().min(LANES);
-        target[..len].copy_from_slice(&lanes[..len]);
+        unsafe {
+            let (low, high) = masks(target.len());
+            _mm256_maskstore_ps(target.as_mut_ptr(), low, self.0);
+            _mm256_maskstore_ps(target.as_mut_ptr().wrapping_add(8), high, self.1);
+        }
     }
     #[inline(always)]
     fn add(self, other: Self) -> Self {
@@ -98,14 +124,7 @@ impl Lanes for Avx2 {
     }
     #[inline(always)]
     fn scale_by_power_of_two(self, power: Self) -> Self {
-        unsafe {
-            let bias = _mm256_set1_epi32(127);
-            let one = |x, p| {
-                let exponent = _mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(p), bias));
-                _mm256_mul_ps(x, _mm256_castsi256_ps(exponent))
-            };
-            Self(one(self.0, power.0), one(self.1, power.1))
-        }
+        unsafe { Self(times_power_of_two(self.0, power.0), times_power_of_two(self.1, power.1)) }
     }
     #[inline(always)]
     fn swap_pairs(self) -> Self {

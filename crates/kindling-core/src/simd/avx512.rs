@@ -12,7 +12,7 @@ use super::{LANES, Lanes};
 
 /// Sixteen f32 in one 512-bit register.
 #[derive(Debug, Clone, Copy)]
-pub struct Avx512(__m512);
+pub(crate) struct Avx512(__m512);
 
 #[inline(always)]
 fn mask(len: usize) -> __mmask16 {

@@ -7,7 +7,7 @@ use super::Lanes;
 
 /// e^x, within 2 units in the last place; x is clamped to -87.3..88.3, so there is no zero and no infinity. NaN stays NaN.
 #[inline(always)]
-pub fn exp<L: Lanes>(x: L) -> L {
+pub(crate) fn exp<L: Lanes>(x: L) -> L {
     // The constant comes first so that NaN, the second operand, passes through both comparisons.
     let clamped = L::splat(-87.336_54).max(L::splat(88.376_26).min(x));
     let k = clamped.mul(L::splat(std::f32::consts::LOG2_E)).round();
@@ -25,7 +25,7 @@ pub fn exp<L: Lanes>(x: L) -> L {
 
 /// 1 / (1 + e^-x).
 #[inline(always)]
-pub fn sigmoid<L: Lanes>(x: L) -> L {
+pub(crate) fn sigmoid<L: Lanes>(x: L) -> L {
     let one = L::splat(1.0);
     one.div(one.add(exp(L::splat(0.0).sub(x))))
 }

@@ -1,6 +1,6 @@
 //! Vector code written once, run on the widest instruction set the machine has.
 //!
-//! Kernels are generic over [`Lanes`], sixteen f32 at a time, and marked `#[inline(always)]`; [`dispatch!`] wraps each in one
+//! Kernels are generic over `Lanes`, sixteen f32 at a time, and marked `#[inline(always)]`; `dispatch!` wraps each in one
 //! function an instruction set (`#[target_feature]`) and picks at run time. The layout follows memchr's `arch` folder.
 
 #[cfg(target_arch = "x86_64")]
@@ -11,28 +11,33 @@ mod exp;
 mod scalar;
 
 #[cfg(target_arch = "x86_64")]
-pub use avx2::Avx2;
+pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
-pub use avx512::Avx512;
-pub use exp::{exp, sigmoid};
-pub use scalar::Scalar;
+pub(crate) use avx512::Avx512;
+pub(crate) use exp::{exp, sigmoid};
+pub(crate) use scalar::Scalar;
 
-/// Number of f32 in one [`Lanes`] value, on every instruction set.
-pub const LANES: usize = 16;
+/// Number of f32 in one `Lanes` value, on every instruction set.
+pub(crate) const LANES: usize = 16;
 
-/// An instruction set, from the plainest to the widest.
+/// An instruction set, from the plainest to the widest. Only `detect` and `available` make one, so that there is none the
+/// machine lacks: kernels rely on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Isa {
     /// Portable code.
+    #[non_exhaustive]
     Scalar,
     /// AVX2 with FMA.
+    #[non_exhaustive]
     Avx2,
     /// AVX-512 (F, BW, DQ, VL).
+    #[non_exhaustive]
     Avx512,
 }
 
 impl Isa {
-    /// The widest the machine has, or the one `KINDLING_ISA` (scalar, avx2, avx512) names if the machine has it.
+    /// The widest the machine has, or a narrower one that `KINDLING_ISA` (scalar, avx2, avx512) names. It chooses for the
+    /// kernels of this crate; matrix products are the `gemm` crate's, which chooses by itself.
     pub fn detect() -> Self {
         let widest = Self::widest();
         let asked = match std::env::var("KINDLING_ISA").as_deref() {
@@ -79,9 +84,9 @@ impl Isa {
 
 /// Sixteen f32. Every operation is lane by lane; sums fold the lanes in one fixed order.
 ///
-/// # Safety
-/// The methods of an implementation may only run where its instruction set is available: [`dispatch!`] sees to it.
-pub trait Lanes: Copy {
+/// The methods of an implementation may only run where its instruction set is available: `dispatch!` sees to it, and the
+/// implementations are private to the crate.
+pub(crate) trait Lanes: Copy {
     /// How many values the machine's registers hold at once.
     const REGISTERS: usize;
     /// The same value in every lane.
@@ -140,7 +145,6 @@ pub trait Lanes: Copy {
 ///
 /// `dispatch! { pub fn name(isa, a: &[f32], b: &mut [f32]) -> f32 = kernel; }` calls `kernel::<Avx512>(a, b)` and so on;
 /// `kernel` is `#[inline(always)] fn kernel<L: Lanes>(...)`.
-#[macro_export]
 macro_rules! dispatch {
     ($(#[$meta:meta])* $visibility:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $output:ty)? = $kernel:ident;) => {
         $(#[$meta])*
@@ -168,3 +172,25 @@ macro_rules! dispatch {
         }
     };
 }
+pub(crate) use dispatch;
+
+/// Runs a body over `0..len`, sixteen elements at a time, the rest at the end: `for_lanes!(range in len => { ... })`.
+///
+/// The body is written out twice, so that in the first the compiler knows the length and drops the partial loads' checks.
+macro_rules! for_lanes {
+    ($range:ident in $len:expr => $body:block) => {{
+        let len: usize = $len;
+        let whole = len - len % $crate::simd::LANES;
+        let mut at = 0;
+        while at < whole {
+            let $range = at..at + $crate::simd::LANES;
+            $body
+            at += $crate::simd::LANES;
+        }
+        if whole < len {
+            let $range = whole..len;
+            $body
+        }
+    }};
+}
+pub(crate) use for_lanes;

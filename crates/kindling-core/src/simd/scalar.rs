@@ -4,7 +4,7 @@ use super::{LANES, Lanes};
 
 /// Sixteen f32 in an array.
 #[derive(Debug, Clone, Copy)]
-pub struct Scalar([f32; LANES]);
+pub(crate) struct Scalar([f32; LANES]);
 
 impl Scalar {
     #[inline(always)]

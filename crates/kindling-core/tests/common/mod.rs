@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use candle_core::{Tensor, Var};
+use kindling_core::buffer::{In, Out};
 use kindling_core::device::{Cpu, Device};
 use kindling_core::pool::Pool;
 use kindling_core::random::{Purpose, uniform};
@@ -38,6 +39,14 @@ pub fn devices() -> Vec<Device> {
     Isa::available().into_iter().map(|isa| device(isa, 2)).collect()
 }
 
+pub fn view(x: &[f32]) -> In<'_> {
+    In::from(x)
+}
+
+pub fn view_mut(x: &mut [f32]) -> Out<'_> {
+    Out::from(x)
+}
+
 pub fn relative_error(actual: &[f32], expected: &[f64]) -> f64 {
     assert_eq!(actual.len(), expected.len());
     let largest = expected.iter().fold(0.0f64, |m, v| m.max(v.abs()));
@@ -69,6 +78,38 @@ pub fn finite_differences(x: &[f64], weights: &[f32], f: impl Fn(&[f64]) -> Vec<
             slope
         })
         .collect()
+}
+
+/// Slopes of sum(f(x) weights) at up to 24 elements spread over x, by central differences.
+pub fn slopes(x: &[f32], weights: &[f32], f: impl Fn(&[f64]) -> Vec<f64>) -> Vec<(usize, f64)> {
+    let step = 1e-5;
+    let mut moved = wide(x);
+    let mut slope = |i: usize| {
+        let centre = moved[i];
+        let mut at = |value: f64| {
+            moved[i] = value;
+            f(&moved).iter().zip(weights).map(|(o, w)| o * f64::from(*w)).sum::<f64>()
+        };
+        let slope = (at(centre + step) - at(centre - step)) / (2.0 * step);
+        moved[i] = centre;
+        slope
+    };
+    (0..x.len()).step_by(x.len().div_ceil(24)).map(|i| (i, slope(i))).collect()
+}
+
+/// Holds a gradient against some of its elements found by `slopes`.
+#[track_caller]
+pub fn assert_slopes(what: &str, gradient: &[f32], slopes: &[(usize, f64)]) {
+    let largest = gradient.iter().fold(0.0f64, |m, v| m.max(f64::from(v.abs())));
+    for &(i, slope) in slopes {
+        let error = (f64::from(gradient[i]) - slope).abs() / largest.max(slope.abs()).max(1e-30);
+        assert!(error < DIFFERENCE_TOLERANCE, "{what}[{i}]: {} where the slope is {slope}", gradient[i]);
+    }
+}
+
+/// The numbers twice as large: what a gradient that is added to holds after a second pass.
+pub fn doubled(x: &[f64]) -> Vec<f64> {
+    x.iter().map(|v| 2.0 * v).collect()
 }
 
 /// A candle variable on the processor, in f64.

@@ -8,7 +8,7 @@ pub mod reference;
 use crate::Result;
 use crate::buffer::{In, Out};
 use crate::device::Device;
-use crate::ops::{check, check_ids};
+use crate::ops::{check, check_ids, check_positive};
 
 /// Sizes of an embedding.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +27,7 @@ pub struct Shape {
 /// `ERR_SHAPE_MISMATCH`; `ERR_TOKEN_OUT_OF_RANGE` before anything is written.
 pub fn forward(dev: &Device, out: Out, ids: &[u32], weight: In, s: Shape) -> Result<()> {
     const OP: &str = "embedding::forward";
+    check_positive(OP, "d_model", s.d_model)?;
     check(OP, "ids", s.rows, ids.len())?;
     check(OP, "weight", s.vocab_size * s.d_model, weight.len())?;
     check(OP, "out", s.rows * s.d_model, out.len())?;
@@ -43,6 +44,7 @@ pub fn forward(dev: &Device, out: Out, ids: &[u32], weight: In, s: Shape) -> Res
 /// `ERR_SHAPE_MISMATCH`; `ERR_TOKEN_OUT_OF_RANGE` before anything is written.
 pub fn backward(dev: &Device, dweight: Out, dout: In, ids: &[u32], s: Shape) -> Result<()> {
     const OP: &str = "embedding::backward";
+    check_positive(OP, "d_model", s.d_model)?;
     check(OP, "ids", s.rows, ids.len())?;
     check(OP, "dweight", s.vocab_size * s.d_model, dweight.len())?;
     check(OP, "dout", s.rows * s.d_model, dout.len())?;

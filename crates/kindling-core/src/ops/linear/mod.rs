@@ -12,7 +12,7 @@ pub mod reference;
 use crate::Result;
 use crate::buffer::{In, Out};
 use crate::device::Device;
-use crate::ops::check;
+use crate::ops::{check, check_positive};
 
 /// Sizes of a linear layer.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +32,8 @@ pub struct Shape {
 pub fn forward(dev: &Device, out: Out, x: In, weight: In, bias: Option<In>, s: Shape) -> Result<()> {
     const OP: &str = "linear::forward";
     check(OP, "x", s.rows * s.inputs, x.len())?;
+    check_positive(OP, "inputs", s.inputs)?;
+    check_positive(OP, "outputs", s.outputs)?;
     check(OP, "weight", s.outputs * s.inputs, weight.len())?;
     check(OP, "out", s.rows * s.outputs, out.len())?;
     if let Some(bias) = bias {
@@ -50,6 +52,8 @@ pub fn forward(dev: &Device, out: Out, x: In, weight: In, bias: Option<In>, s: S
 pub fn backward_input(dev: &Device, dx: Out, dout: In, weight: In, s: Shape, accumulate: bool) -> Result<()> {
     const OP: &str = "linear::backward_input";
     check(OP, "dx", s.rows * s.inputs, dx.len())?;
+    check_positive(OP, "inputs", s.inputs)?;
+    check_positive(OP, "outputs", s.outputs)?;
     check(OP, "weight", s.outputs * s.inputs, weight.len())?;
     check(OP, "dout", s.rows * s.outputs, dout.len())?;
     match dev {
@@ -71,6 +75,8 @@ pub fn backward_weight(
     s: Shape,
 ) -> Result<()> {
     const OP: &str = "linear::backward_weight";
+    check_positive(OP, "inputs", s.inputs)?;
+    check_positive(OP, "outputs", s.outputs)?;
     check(OP, "dweight", s.outputs * s.inputs, dweight.len())?;
     check(OP, "x", s.rows * s.inputs, x.len())?;
     check(OP, "dout", s.rows * s.outputs, dout.len())?;

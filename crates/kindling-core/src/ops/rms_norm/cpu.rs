@@ -3,7 +3,7 @@
 use super::Shape;
 use crate::device::Cpu;
 use crate::ops::{Disjoint, Pieces, with_scratch};
-use crate::simd::{LANES, Lanes};
+use crate::simd::{Lanes, for_lanes};
 
 /// Pieces of the backward pass: each keeps its own partial dweight.
 const BACKWARD_PIECES: usize = 16;
@@ -58,7 +58,7 @@ pub(super) fn backward(
             // SAFETY: pieces write disjoint rows, and each its own partial sums.
             let (dx, dweight) =
                 unsafe { (dx.part(elements.clone()), parts.part(piece * s.width..(piece + 1) * s.width)) };
-            let dresidual = dresidual.map_or(&[][..], |d| &d[elements.clone()]);
+            let dresidual = dresidual.map(|d| &d[elements.clone()]);
             rows_backward(
                 cpu.isa,
                 dx,
@@ -85,7 +85,7 @@ crate::dispatch! {
         dx: &mut [f32],
         dweight: &mut [f32],
         dout: &[f32],
-        dresidual: &[f32],
+        dresidual: Option<&[f32]>,
         x: &[f32],
         weight: &[f32],
         rstd: &[f32],
@@ -94,34 +94,25 @@ crate::dispatch! {
 
 #[inline(always)]
 fn add_lanes<L: Lanes>(out: &mut [f32], a: &[f32], b: &[f32]) {
-    let mut at = 0;
-    while at < out.len() {
-        let end = (at + LANES).min(out.len());
-        L::load_partial(&a[at..end]).add(L::load_partial(&b[at..end])).store_partial(&mut out[at..end]);
-        at = end;
-    }
+    for_lanes!(at in out.len() => {
+        L::load_partial(&a[at.clone()]).add(L::load_partial(&b[at.clone()])).store_partial(&mut out[at]);
+    });
 }
 
 #[inline(always)]
 fn rows_forward_lanes<L: Lanes>(out: &mut [f32], rstd: &mut [f32], x: &[f32], weight: &[f32], s: Shape) {
     for ((out, x), rstd) in out.chunks_exact_mut(s.width).zip(x.chunks_exact(s.width)).zip(rstd) {
         let mut squares = L::splat(0.0);
-        let mut at = 0;
-        while at < s.width {
-            let end = (at + LANES).min(s.width);
-            let v = L::load_partial(&x[at..end]);
+        for_lanes!(at in s.width => {
+            let v = L::load_partial(&x[at]);
             squares = v.mul_add(v, squares);
-            at = end;
-        }
+        });
         *rstd = 1.0 / (squares.sum() / s.width as f32 + s.eps).sqrt();
         let scale = L::splat(*rstd);
-        let mut at = 0;
-        while at < s.width {
-            let end = (at + LANES).min(s.width);
-            let v = L::load_partial(&x[at..end]).mul(scale);
-            v.mul(L::load_partial(&weight[at..end])).store_partial(&mut out[at..end]);
-            at = end;
-        }
+        for_lanes!(at in s.width => {
+            let v = L::load_partial(&x[at.clone()]).mul(scale);
+            v.mul(L::load_partial(&weight[at.clone()])).store_partial(&mut out[at]);
+        });
     }
 }
 
@@ -130,7 +121,7 @@ fn rows_backward_lanes<L: Lanes>(
     dx: &mut [f32],
     dweight: &mut [f32],
     dout: &[f32],
-    dresidual: &[f32],
+    dresidual: Option<&[f32]>,
     x: &[f32],
     weight: &[f32],
     rstd: &[f32],
@@ -139,28 +130,23 @@ fn rows_backward_lanes<L: Lanes>(
     for (row, &rstd) in rstd.iter().enumerate() {
         let range = row * width..(row + 1) * width;
         let (dx, dout, x) = (&mut dx[range.clone()], &dout[range.clone()], &x[range.clone()]);
-        let dresidual = if dresidual.is_empty() { dresidual } else { &dresidual[range] };
         let mut dot = L::splat(0.0);
         let scale = L::splat(rstd);
-        let mut at = 0;
-        while at < width {
-            let end = (at + LANES).min(width);
-            let (d, v) = (L::load_partial(&dout[at..end]), L::load_partial(&x[at..end]));
-            dot = d.mul(L::load_partial(&weight[at..end])).mul_add(v, dot);
-            d.mul(v).mul_add(scale, L::load_partial(&dweight[at..end])).store_partial(&mut dweight[at..end]);
-            at = end;
-        }
+        for_lanes!(at in width => {
+            let (d, v) = (L::load_partial(&dout[at.clone()]), L::load_partial(&x[at.clone()]));
+            dot = d.mul(L::load_partial(&weight[at.clone()])).mul_add(v, dot);
+            let sum = d.mul(v).mul_add(scale, L::load_partial(&dweight[at.clone()]));
+            sum.store_partial(&mut dweight[at]);
+        });
         let correction = L::splat(-rstd * rstd * rstd * dot.sum() / width as f32);
-        let mut at = 0;
-        while at < width {
-            let end = (at + LANES).min(width);
-            let d = L::load_partial(&dout[at..end]).mul(L::load_partial(&weight[at..end]));
-            let mut g = L::load_partial(&x[at..end]).mul_add(correction, d.mul(scale));
-            if !dresidual.is_empty() {
-                g = g.add(L::load_partial(&dresidual[at..end]));
+        let dresidual = dresidual.map(|d| &d[range]);
+        for_lanes!(at in width => {
+            let d = L::load_partial(&dout[at.clone()]).mul(L::load_partial(&weight[at.clone()]));
+            let mut g = L::load_partial(&x[at.clone()]).mul_add(correction, d.mul(scale));
+            if let Some(dresidual) = dresidual {
+                g = g.add(L::load_partial(&dresidual[at.clone()]));
             }
-            g.store_partial(&mut dx[at..end]);
-            at = end;
-        }
+            g.store_partial(&mut dx[at]);
+        });
     }
 }

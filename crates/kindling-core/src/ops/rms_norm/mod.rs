@@ -10,7 +10,7 @@ pub mod reference;
 use crate::Result;
 use crate::buffer::{In, Out};
 use crate::device::Device;
-use crate::ops::check;
+use crate::ops::{check, check_positive};
 
 /// Sizes of a norm.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +29,7 @@ pub struct Shape {
 /// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
 pub fn forward(dev: &Device, out: Out, rstd: Out, x: In, weight: In, s: Shape) -> Result<()> {
     const OP: &str = "rms_norm::forward";
+    check_positive(OP, "width", s.width)?;
     check(OP, "x", s.rows * s.width, x.len())?;
     check(OP, "out", s.rows * s.width, out.len())?;
     check(OP, "rstd", s.rows, rstd.len())?;
@@ -54,6 +55,7 @@ pub fn forward_residual(
     s: Shape,
 ) -> Result<()> {
     const OP: &str = "rms_norm::forward_residual";
+    check_positive(OP, "width", s.width)?;
     check(OP, "x", s.rows * s.width, x.len())?;
     check(OP, "residual", s.rows * s.width, residual.len())?;
     check(OP, "sum", s.rows * s.width, sum.len())?;
@@ -152,6 +154,7 @@ fn check_backward(
     rstd: In,
     s: Shape,
 ) -> Result<()> {
+    check_positive(op, "width", s.width)?;
     check(op, "dx", s.rows * s.width, dx.len())?;
     check(op, "dout", s.rows * s.width, dout.len())?;
     check(op, "x", s.rows * s.width, x.len())?;

@@ -3,7 +3,7 @@
 use super::Shape;
 use crate::device::Cpu;
 use crate::ops::{Disjoint, Pieces};
-use crate::simd::{LANES, Lanes};
+use crate::simd::{Lanes, for_lanes};
 
 pub(super) fn rotate(cpu: &Cpu, x: &mut [f32], cos: &[f32], sin: &[f32], s: Shape, direction: f32) {
     let pieces = Pieces::of_rows(s.rows, s.row_width);
@@ -35,14 +35,12 @@ fn rotate_lanes<L: Lanes>(
         let angles = position * s.head_size..(position + 1) * s.head_size;
         let (cos, sin) = (&cos[angles.clone()], &sin[angles]);
         for head in row[..s.heads * s.head_size].chunks_exact_mut(s.head_size) {
-            let mut at = 0;
-            while at < s.head_size {
-                let end = (at + LANES).min(s.head_size);
-                let v = L::load_partial(&head[at..end]);
-                let turned = v.swap_pairs().negate_even().mul(L::load_partial(&sin[at..end])).mul(direction);
-                v.mul_add(L::load_partial(&cos[at..end]), turned).store_partial(&mut head[at..end]);
-                at = end;
-            }
+            for_lanes!(at in s.head_size => {
+                let v = L::load_partial(&head[at.clone()]);
+                let turned = v.swap_pairs().negate_even().mul(L::load_partial(&sin[at.clone()]));
+                let turned = turned.mul(direction);
+                v.mul_add(L::load_partial(&cos[at.clone()]), turned).store_partial(&mut head[at]);
+            });
         }
     }
 }

@@ -10,7 +10,7 @@ pub mod reference;
 use crate::Result;
 use crate::buffer::{In, Out};
 use crate::device::Device;
-use crate::ops::check;
+use crate::ops::{check, check_positive};
 
 /// Sizes of a rotation.
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +69,9 @@ pub fn backward(dev: &Device, dx: Out, cos: In, sin: In, s: Shape) -> Result<()>
 }
 
 fn rotate(op: &'static str, dev: &Device, x: Out, cos: In, sin: In, s: Shape, direction: f32) -> Result<()> {
+    check_positive(op, "head_size", s.head_size)?;
+    check_positive(op, "positions", s.positions)?;
+    check_positive(op, "row_width", s.row_width)?;
     check(op, "x", s.rows * s.row_width, x.len())?;
     check(op, "heads", s.heads * s.head_size, (s.heads * s.head_size).min(s.row_width))?;
     let needed = (s.first_position + s.positions.min(s.rows)) * s.head_size;

@@ -2,7 +2,7 @@
 
 use crate::device::Cpu;
 use crate::ops::{Disjoint, Pieces};
-use crate::simd::{LANES, Lanes, sigmoid};
+use crate::simd::{Lanes, for_lanes, sigmoid};
 
 pub(super) fn forward(cpu: &Cpu, out: &mut [f32], x: &[f32]) {
     let pieces = Pieces::of_rows(x.len(), 1);
@@ -29,25 +29,19 @@ crate::dispatch! { fn run_backward(dx: &mut [f32], dout: &[f32], x: &[f32]) = ba
 
 #[inline(always)]
 fn forward_lanes<L: Lanes>(out: &mut [f32], x: &[f32]) {
-    let mut at = 0;
-    while at < x.len() {
-        let end = (at + LANES).min(x.len());
-        let v = L::load_partial(&x[at..end]);
-        v.mul(sigmoid(v)).store_partial(&mut out[at..end]);
-        at = end;
-    }
+    for_lanes!(at in x.len() => {
+        let v = L::load_partial(&x[at.clone()]);
+        v.mul(sigmoid(v)).store_partial(&mut out[at]);
+    });
 }
 
 #[inline(always)]
 fn backward_lanes<L: Lanes>(dx: &mut [f32], dout: &[f32], x: &[f32]) {
     let one = L::splat(1.0);
-    let mut at = 0;
-    while at < x.len() {
-        let end = (at + LANES).min(x.len());
-        let v = L::load_partial(&x[at..end]);
+    for_lanes!(at in x.len() => {
+        let v = L::load_partial(&x[at.clone()]);
         let sigma = sigmoid(v);
         let slope = sigma.mul(v.mul_add(one.sub(sigma), one));
-        L::load_partial(&dout[at..end]).mul(slope).store_partial(&mut dx[at..end]);
-        at = end;
-    }
+        L::load_partial(&dout[at.clone()]).mul(slope).store_partial(&mut dx[at]);
+    });
 }

@@ -3,7 +3,7 @@
 use super::Shape;
 use crate::device::Cpu;
 use crate::ops::{Disjoint, Pieces};
-use crate::simd::{LANES, Lanes, sigmoid};
+use crate::simd::{Lanes, for_lanes, sigmoid};
 
 pub(super) fn forward(cpu: &Cpu, out: &mut [f32], gate_up: &[f32], s: Shape) {
     let pieces = Pieces::of_rows(s.rows, s.width);
@@ -43,13 +43,10 @@ crate::dispatch! {
 fn rows_forward_lanes<L: Lanes>(out: &mut [f32], gate_up: &[f32], width: usize) {
     for (out, row) in out.chunks_exact_mut(width).zip(gate_up.chunks_exact(2 * width)) {
         let (gate, up) = row.split_at(width);
-        let mut at = 0;
-        while at < width {
-            let end = (at + LANES).min(width);
-            let g = L::load_partial(&gate[at..end]);
-            g.mul(sigmoid(g)).mul(L::load_partial(&up[at..end])).store_partial(&mut out[at..end]);
-            at = end;
-        }
+        for_lanes!(at in width => {
+            let g = L::load_partial(&gate[at.clone()]);
+            g.mul(sigmoid(g)).mul(L::load_partial(&up[at.clone()])).store_partial(&mut out[at]);
+        });
     }
 }
 
@@ -63,16 +60,13 @@ fn rows_backward_lanes<L: Lanes>(dgate_up: &mut [f32], dout: &[f32], gate_up: &[
     {
         let (gate, up) = both.split_at(width);
         let (dgate, dup) = dboth.split_at_mut(width);
-        let mut at = 0;
-        while at < width {
-            let end = (at + LANES).min(width);
-            let g = L::load_partial(&gate[at..end]);
-            let d = L::load_partial(&dout[at..end]);
+        for_lanes!(at in width => {
+            let g = L::load_partial(&gate[at.clone()]);
+            let d = L::load_partial(&dout[at.clone()]);
             let sigma = sigmoid(g);
-            d.mul(g).mul(sigma).store_partial(&mut dup[at..end]);
+            d.mul(g).mul(sigma).store_partial(&mut dup[at.clone()]);
             let slope = sigma.mul(g.mul_add(one.sub(sigma), one));
-            d.mul(L::load_partial(&up[at..end])).mul(slope).store_partial(&mut dgate[at..end]);
-            at = end;
-        }
+            d.mul(L::load_partial(&up[at.clone()])).mul(slope).store_partial(&mut dgate[at]);
+        });
     }
 }

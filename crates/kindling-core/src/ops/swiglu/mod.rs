@@ -9,7 +9,7 @@ pub mod reference;
 use crate::Result;
 use crate::buffer::{In, Out};
 use crate::device::Device;
-use crate::ops::check;
+use crate::ops::{check, check_positive};
 
 /// Sizes of a gate.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +26,7 @@ pub struct Shape {
 /// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
 pub fn forward(dev: &Device, out: Out, gate_up: In, s: Shape) -> Result<()> {
     const OP: &str = "swiglu::forward";
+    check_positive(OP, "width", s.width)?;
     check(OP, "gate_up", 2 * s.rows * s.width, gate_up.len())?;
     check(OP, "out", s.rows * s.width, out.len())?;
     match dev {
@@ -40,6 +41,7 @@ pub fn forward(dev: &Device, out: Out, gate_up: In, s: Shape) -> Result<()> {
 /// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
 pub fn backward(dev: &Device, dgate_up: Out, dout: In, gate_up: In, s: Shape) -> Result<()> {
     const OP: &str = "swiglu::backward";
+    check_positive(OP, "width", s.width)?;
     check(OP, "gate_up", 2 * s.rows * s.width, gate_up.len())?;
     check(OP, "dgate_up", 2 * s.rows * s.width, dgate_up.len())?;
     check(OP, "dout", s.rows * s.width, dout.len())?;

@@ -1,0 +1,99 @@
+//! The dense and the layers' ops give the same bits for any number of threads, on every instruction set, at sizes that are
+//! cut in many pieces.
+
+mod common;
+
+use common::*;
+use kindling_core::device::Device;
+use kindling_core::ops::{embedding, linear, matmul, rms_norm, rope, silu, swiglu};
+use kindling_core::simd::Isa;
+
+const ROWS: usize = 777;
+const WIDTH: usize = 130;
+
+fn dense(dev: &Device) -> Vec<f32> {
+    let s = linear::Shape { rows: ROWS, inputs: WIDTH, outputs: 2 * WIDTH };
+    let (x, w, b) = (random(1, ROWS * WIDTH), random(2, 2 * WIDTH * WIDTH), random(3, 2 * WIDTH));
+    let dout = random(4, 2 * ROWS * WIDTH);
+    let (mut y, mut dx) = (vec![0.0; 2 * ROWS * WIDTH], vec![0.0; ROWS * WIDTH]);
+    let (mut dw, mut db) = (vec![0.0; 2 * WIDTH * WIDTH], vec![0.0; 2 * WIDTH]);
+    linear::forward(dev, view_mut(&mut y), view(&x), view(&w), Some(view(&b)), s).unwrap();
+    linear::backward_input(dev, view_mut(&mut dx), view(&dout), view(&w), s, false).unwrap();
+    linear::backward_weight(dev, view_mut(&mut dw), Some(view_mut(&mut db)), view(&dout), view(&x), s)
+        .unwrap();
+    let few = linear::Shape { rows: 3, inputs: 2 * WIDTH, outputs: ROWS };
+    let mut row = vec![0.0; 3 * ROWS];
+    linear::forward(dev, view_mut(&mut row), view(&dout[..6 * WIDTH]), view(&dout), None, few).unwrap();
+    let m = matmul::Shape { m: WIDTH, k: ROWS, n: WIDTH };
+    let (mut out, mut da, mut dbm) =
+        (vec![0.0; WIDTH * WIDTH], vec![0.0; ROWS * WIDTH], vec![0.0; ROWS * WIDTH]);
+    matmul::forward(dev, view_mut(&mut out), view(&x), view(&dx), m).unwrap();
+    let slope = &w[..WIDTH * WIDTH];
+    matmul::backward(dev, view_mut(&mut da), view_mut(&mut dbm), view(slope), view(&x), view(&dx), m)
+        .unwrap();
+    let ids: Vec<u32> = (0..ROWS as u32).map(|i| i % 50).collect();
+    let e = embedding::Shape { rows: ROWS, d_model: WIDTH, vocab_size: 50 };
+    let (mut gathered, mut de) = (vec![0.0; ROWS * WIDTH], vec![0.0; 50 * WIDTH]);
+    embedding::forward(dev, view_mut(&mut gathered), &ids, view(&w[..50 * WIDTH]), e).unwrap();
+    embedding::backward(dev, view_mut(&mut de), view(&dx), &ids, e).unwrap();
+    [y, dx, dw, db, row, out, da, dbm, gathered, de].concat()
+}
+
+fn layers(dev: &Device) -> Vec<f32> {
+    let (x, dout, g) = (random(1, 2 * ROWS * WIDTH), random(2, ROWS * WIDTH), random(3, WIDTH));
+    let (one, other) = x.split_at(ROWS * WIDTH);
+    let n = rms_norm::Shape { rows: ROWS, width: WIDTH, eps: 1e-5 };
+    let (mut out, mut sum, mut rstd) = (vec![0.0; ROWS * WIDTH], vec![0.0; ROWS * WIDTH], vec![0.0; ROWS]);
+    rms_norm::forward_residual(
+        dev,
+        view_mut(&mut out),
+        view_mut(&mut sum),
+        view_mut(&mut rstd),
+        view(one),
+        view(other),
+        view(&g),
+        n,
+    )
+    .unwrap();
+    let (mut dx, mut dg) = (vec![0.0; ROWS * WIDTH], vec![0.0; WIDTH]);
+    rms_norm::backward_residual(
+        dev,
+        view_mut(&mut dx),
+        view_mut(&mut dg),
+        view(&dout),
+        view(other),
+        view(&sum),
+        view(&g),
+        view(&rstd),
+        n,
+    )
+    .unwrap();
+    let s = swiglu::Shape { rows: ROWS, width: WIDTH };
+    let (mut gated, mut dgate) = (vec![0.0; ROWS * WIDTH], vec![0.0; 2 * ROWS * WIDTH]);
+    swiglu::forward(dev, view_mut(&mut gated), view(&x), s).unwrap();
+    swiglu::backward(dev, view_mut(&mut dgate), view(&dout), view(&x), s).unwrap();
+    let (mut smooth, mut dsmooth) = (vec![0.0; 2 * ROWS * WIDTH], vec![0.0; 2 * ROWS * WIDTH]);
+    silu::forward(dev, view_mut(&mut smooth), view(&x)).unwrap();
+    silu::backward(dev, view_mut(&mut dsmooth), view(&dgate), view(&x)).unwrap();
+    let (heads, head_size) = (4, 32);
+    let r =
+        rope::Shape { rows: ROWS, row_width: WIDTH, heads, head_size, positions: ROWS, first_position: 0 };
+    let (cos, sin) = rope::tables(ROWS, head_size, 10_000.0);
+    let mut turned = dout.clone();
+    rope::forward(dev, view_mut(&mut turned), view(&cos), view(&sin), r).unwrap();
+    [out, sum, rstd, dx, dg, gated, dgate, smooth, dsmooth, turned].concat()
+}
+
+#[test]
+fn results_are_the_same_bits_for_any_number_of_threads() {
+    let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+    for isa in Isa::available() {
+        let alone = device(isa, 1);
+        let (one_dense, one_layers) = (bits(dense(&alone)), bits(layers(&alone)));
+        for threads in [2, 3, 8] {
+            let dev = device(isa, threads);
+            assert!(bits(dense(&dev)) == one_dense, "dense ops, {isa:?}, {threads} threads");
+            assert!(bits(layers(&dev)) == one_layers, "layers' ops, {isa:?}, {threads} threads");
+        }
+    }
+}
