@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kindling_core::data::{EncodeOptions as EngineEncodeOptions, encode_files as encode};
 use kindling_core::tokenizer::{self, Kind, TrainOptions};
 use kindling_core::{Error, Result};
+use napi::Env;
 use napi::bindgen_prelude::{AsyncTask, Uint8Array, Uint32Array};
 
 use crate::error::to_napi;
@@ -170,7 +172,8 @@ impl Tokenizer {
     #[napi(catch_unwind)]
     pub fn stream_encoder(&self) -> StreamEncoder {
         let encoder = tokenizer::StreamEncoder::new(Arc::clone(&self.inner), 1);
-        StreamEncoder { inner: Slot::new("the encoder", Stream { encoder, waiting: Vec::new() }) }
+        let inner = Slot::new("the encoder", Stream { encoder, waiting: Vec::new() });
+        StreamEncoder { inner, taken: AtomicUsize::new(0) }
     }
 }
 
@@ -184,7 +187,14 @@ pub struct Stream {
 #[napi]
 pub struct StreamEncoder {
     inner: Arc<Slot<Stream>>,
+    /// Bytes of text taken so far.
+    taken: AtomicUsize,
 }
+
+/// Text between two calls for V8's collector; its ids take about as much.
+const COLLECT_EVERY_BYTES: usize = 4 << 20;
+/// Growth of memory outside its heap at which V8 starts to collect.
+const V8_SOFT_LIMIT_BYTES: i64 = 64 << 20;
 
 /// A long call on an encoder.
 type Encoding = AsyncTask<Job<Lease<Stream>, Uint32Array>>;
@@ -206,9 +216,21 @@ impl StreamEncoder {
         }))
     }
 
+    /// Starts V8's collector for every few MiB of text. The ids of earlier blocks are garbage that weighs nothing on V8's
+    /// heap: it would let 64 MiB of them gather before it looks.
+    fn ask_for_collection(&self, env: &Env, bytes: usize) -> napi::Result<()> {
+        let before = self.taken.fetch_add(bytes, Ordering::Relaxed);
+        if before / COLLECT_EVERY_BYTES != (before + bytes) / COLLECT_EVERY_BYTES {
+            env.adjust_external_memory(V8_SOFT_LIMIT_BYTES)?;
+            env.adjust_external_memory(-V8_SOFT_LIMIT_BYTES)?;
+        }
+        Ok(())
+    }
+
     /// Takes the next piece; gives the bytes that wait to be encoded.
     #[napi(catch_unwind)]
-    pub fn append(&self, text: String) -> napi::Result<u32> {
+    pub fn append(&self, env: Env, text: String) -> napi::Result<u32> {
+        self.ask_for_collection(&env, text.len())?;
         let append = |stream: &mut Stream| {
             stream.waiting.extend_from_slice(text.as_bytes());
             Ok(stream.waiting.len() as u32)
