@@ -184,6 +184,15 @@ for (const [what, wrong] of options) {
   })
 }
 
+test('what is no model or no tokenizer is ERR_INVALID_ARGUMENT', async (t) => {
+  const { model, tokenizer } = await untrained(t)
+  await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () => generate(model, {} as Tokenizer, 'sea').next())
+  await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () => generate({} as Transformer, tokenizer, 'sea').next())
+  await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () =>
+    generate(model, tokenizer, 7 as unknown as string).next(),
+  )
+})
+
 test('a tokenizer larger than the model is an error with a code, not a crash', async (t) => {
   const subject = await untrained(t, { vocabSize: 260 })
   const error = await t.throwsAsync(read(subject, 'the whale sea ship captain', { maxTokens: 2 }))

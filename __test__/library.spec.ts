@@ -247,6 +247,9 @@ test('a closed model frees its memory and refuses calls', async (t) => {
   await working.close()
   t.true((await call) > 0)
   await rejectsWith(t, 'ERR_CLOSED', () => working.loss(countingBatch()))
+  const disposed = new Transformer(TINY)
+  await disposed[Symbol.asyncDispose]()
+  await rejectsWith(t, 'ERR_CLOSED', () => disposed.loss(countingBatch()))
 })
 
 test.serial('building and closing models again and again does not keep their memory', async (t) => {
@@ -268,6 +271,11 @@ const configurations: [string, string, Partial<Record<keyof TransformerOptions, 
   ['an odd head size', 'ERR_INVALID_CONFIG', { dModel: 12 }],
   ['numKvHeads that does not divide numHeads', 'ERR_INVALID_CONFIG', { numKvHeads: 3 }],
   ['no layers', 'ERR_INVALID_CONFIG', { numLayers: 0 }],
+  [
+    'more parameters than any memory holds',
+    'ERR_INVALID_CONFIG',
+    { vocabSize: 2 ** 32 - 1, dModel: 2 ** 31 },
+  ],
   ['theta that is not a number', 'ERR_INVALID_CONFIG', { theta: NaN }],
   ['a negative size', 'ERR_INVALID_ARGUMENT', { dFf: -8 }],
   ['a fractional size', 'ERR_INVALID_ARGUMENT', { dFf: 8.5 }],
@@ -287,7 +295,7 @@ for (const [what, code, change] of configurations) {
 test('a device that is not there or has no such name is a coded error', async (t) => {
   const on = (device: string) => async () => new Transformer({ ...TINY, device }).loss(countingBatch())
   await rejectsWith(t, 'ERR_INVALID_ARGUMENT', on('tpu'))
-  t.pass()
+  await rejectsWith(t, 'ERR_DEVICE_UNAVAILABLE', on('cuda:99'))
 })
 
 test('batches that do not fit are coded errors and leave the gradients alone', async (t) => {
@@ -302,6 +310,10 @@ test('batches that do not fit are coded errors and leave the gradients alone', a
   await rejectsWith(t, 'ERR_INVALID_ARGUMENT', call({ x: [[1, 2.5]], y: [[2, 3]] }))
   await rejectsWith(t, 'ERR_INVALID_ARGUMENT', call({ x: 'text', y: 'text' }))
   await rejectsWith(t, 'ERR_INVALID_ARGUMENT', call(null))
+  await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () => model.forwardBackward(countingBatch(), { scale: NaN }))
+  await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () => model.logits([1, 2] as unknown as Uint32Array))
+  await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () => model.logits(new Uint32Array()))
+  await rejectsWith(t, 'ERR_TOKEN_OUT_OF_RANGE', () => model.logits(Uint32Array.of(64)))
   const long = Array.from({ length: 17 }, () => 1)
   await rejectsWith(t, 'ERR_INVALID_ARGUMENT', call({ x: [long], y: [long] }))
   for (const { data } of Object.values(await model.gradients())) t.true(data.every((g) => g === 0))

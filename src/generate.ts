@@ -9,7 +9,7 @@ import { TextDecoder } from 'node:util'
 import { KindlingError, call, cancelled, settle } from './errors'
 import { native } from './native'
 import { StopWatch } from './stop-strings'
-import type { Tokenizer } from './tokenizer'
+import { Tokenizer } from './tokenizer'
 import { Transformer } from './transformer'
 
 /** The token that ends a document. */
@@ -124,6 +124,7 @@ class Decoding {
     readonly options: GenerateOptions,
   ) {
     const { maxTokens = 200, temperature = 1, topK, topP = 0.9, repetitionPenalty = 1 } = options
+    Tokenizer.toNative(tokenizer)
     this.#seed = options.seed ?? randomInt(2 ** 32)
     const stops = typeof options.stop === 'string' ? [options.stop] : (options.stop ?? [])
     const endOfText = tokenizer.tokenId(END_OF_TEXT)

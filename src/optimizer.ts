@@ -111,7 +111,7 @@ export class AdamW extends Optimizer {
   /** @throws KindlingError `ERR_INVALID_ARGUMENT` for a setting out of its range. */
   constructor(model: Transformer, options: AdamWOptions = {}) {
     const handle = Transformer.toNative(model)
-    const { lr = 1e-4, betas = [0.9, 0.95], eps = 1e-8, weightDecay = 0.01, groups = [] } = options
+    const { lr = 1e-4, betas = [0.9, 0.95], eps = 1e-8, weightDecay = 0.01, groups = [] } = options ?? {}
     super(
       call(() =>
         native.Optimizer.adamw(handle, {
@@ -131,7 +131,7 @@ export class Sgd extends Optimizer {
   /** @throws KindlingError `ERR_INVALID_ARGUMENT` for a setting out of its range. */
   constructor(model: Transformer, options: SgdOptions = {}) {
     const handle = Transformer.toNative(model)
-    const { lr = 1e-4, weightDecay = 0, decay = 'sqrt', groups = [] } = options
+    const { lr = 1e-4, weightDecay = 0, decay = 'sqrt', groups = [] } = options ?? {}
     if (decay !== 'sqrt' && decay !== 'none') {
       throw new KindlingError('ERR_INVALID_ARGUMENT', "decay must be 'sqrt' or 'none'")
     }

@@ -4,6 +4,7 @@
 //! and hands plain slices to its CPU half.
 
 use crate::device::Device;
+use crate::{Error, Result};
 
 const ALIGNMENT: usize = 64;
 
@@ -20,27 +21,27 @@ unsafe impl Send for AlignedMemory {}
 unsafe impl Sync for AlignedMemory {}
 
 impl AlignedMemory {
-    fn layout(len: usize) -> std::alloc::Layout {
-        std::alloc::Layout::from_size_align(len.max(1) * size_of::<f32>(), ALIGNMENT)
-            .expect("buffer size overflows")
+    fn layout(len: usize) -> Option<std::alloc::Layout> {
+        let bytes = len.max(1).checked_mul(size_of::<f32>())?;
+        std::alloc::Layout::from_size_align(bytes, ALIGNMENT).ok()
     }
 
-    fn zeroed(len: usize) -> Self {
-        let layout = Self::layout(len);
+    fn zeroed(len: usize) -> Option<Self> {
+        let layout = Self::layout(len)?;
         // SAFETY: the layout is not empty (at least one element).
         let memory = unsafe { std::alloc::alloc_zeroed(layout) };
         #[expect(clippy::cast_ptr_alignment, reason = "the layout asks for 64 bytes")]
-        let Some(pointer) = std::ptr::NonNull::new(memory.cast::<f32>()) else {
-            std::alloc::handle_alloc_error(layout)
-        };
-        Self { pointer, len }
+        let pointer = std::ptr::NonNull::new(memory.cast::<f32>())?;
+        Some(Self { pointer, len })
     }
 }
 
 impl Drop for AlignedMemory {
     fn drop(&mut self) {
-        // SAFETY: allocated in `zeroed` with the same layout.
-        unsafe { std::alloc::dealloc(self.pointer.as_ptr().cast(), Self::layout(self.len)) }
+        if let Some(layout) = Self::layout(self.len) {
+            // SAFETY: allocated in `zeroed` with the same layout.
+            unsafe { std::alloc::dealloc(self.pointer.as_ptr().cast(), layout) }
+        }
     }
 }
 
@@ -52,10 +53,15 @@ pub struct Buffer {
 
 impl Buffer {
     /// `len` zeros on `device`.
-    pub fn zeros(device: &Device, len: usize) -> Self {
-        match device {
-            Device::Cpu(_) => Self { memory: AlignedMemory::zeroed(len) },
-        }
+    ///
+    /// # Errors
+    /// `ERR_OUT_OF_MEMORY`.
+    pub fn zeros(device: &Device, len: usize) -> Result<Self> {
+        let memory = match device {
+            Device::Cpu(_) => AlignedMemory::zeroed(len),
+        };
+        let bytes = (len as u64).saturating_mul(size_of::<f32>() as u64);
+        memory.map(|memory| Self { memory }).ok_or(Error::OutOfMemory { bytes })
     }
 
     /// Number of elements.
@@ -196,5 +202,19 @@ impl<'a> From<&'a [f32]> for In<'a> {
 impl<'a> From<&'a mut [f32]> for Out<'a> {
     fn from(s: &'a mut [f32]) -> Self {
         Self::Cpu(s)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_cannot_be_had_is_an_error_and_no_abort() {
+        let dev = Device::cpu(1);
+        for len in [1 << 60, usize::MAX] {
+            assert_eq!(Buffer::zeros(&dev, len).unwrap_err().code(), "ERR_OUT_OF_MEMORY");
+        }
+        assert_eq!(Buffer::zeros(&dev, 0).unwrap().len(), 0);
     }
 }

@@ -4,6 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
+/// Parameters and positions beyond which products of sizes are not trusted to fit: 2^44 numbers are 64 TiB.
+const MOST_ELEMENTS: u128 = 1 << 44;
+const MOST_POSITIONS: usize = 1 << 24;
+
 /// Sizes of the model. No field has a default here; defaults live in the one schema of options.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig {
@@ -38,6 +42,13 @@ impl ModelConfig {
     /// Rows of the fused query/key/value matrix.
     pub fn qkv_width(&self) -> usize {
         (self.num_heads + 2 * self.num_kv_heads) * self.head_size()
+    }
+
+    /// Elements of the matrices, tied or not, in numbers that cannot overflow.
+    fn matrix_elements(&self) -> u128 {
+        let [v, c, f, l] =
+            [self.vocab_size, self.d_model, self.d_ff, self.num_layers].map(|size| size as u128);
+        2 * v * c + l * (4 * c * c + 3 * c * f)
     }
 
     /// Says whether the model can be built.
@@ -75,6 +86,13 @@ impl ModelConfig {
             return fail(format!(
                 "num_heads {} is not divisible by num_kv_heads {}",
                 self.num_heads, self.num_kv_heads
+            ));
+        }
+        if self.matrix_elements() > MOST_ELEMENTS || self.max_seq_length > MOST_POSITIONS {
+            return fail(format!(
+                "the model is larger than any memory: {} parameters, max_seq_length {}; lower its sizes",
+                self.matrix_elements(),
+                self.max_seq_length
             ));
         }
         if !(self.theta.is_finite() && self.theta > 0.0) {

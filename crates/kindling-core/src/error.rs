@@ -132,6 +132,12 @@ pub enum Error {
     /// This op, device and dtype are not supported together.
     #[error("{0}")]
     Unsupported(String),
+    /// The system has not so much memory.
+    #[error("cannot get {:.1} GiB of memory; lower batch_size, seq_length or the sizes of the model", *bytes as f64 / f64::from(1 << 30))]
+    OutOfMemory {
+        /// Bytes asked for in one piece.
+        bytes: u64,
+    },
     /// The object is at work on another call.
     #[error("{0} is busy with another call; await it first")]
     Busy(&'static str),
@@ -169,6 +175,7 @@ impl Error {
             Self::NonFinite { .. } => "ERR_NON_FINITE",
             Self::DeviceUnavailable(_) => "ERR_DEVICE_UNAVAILABLE",
             Self::Unsupported(_) => "ERR_UNSUPPORTED",
+            Self::OutOfMemory { .. } => "ERR_OUT_OF_MEMORY",
             Self::Busy(_) => "ERR_BUSY",
             Self::Closed(_) => "ERR_CLOSED",
             Self::Cancelled => "ERR_CANCELLED",

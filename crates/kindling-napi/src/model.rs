@@ -9,7 +9,7 @@ use kindling_core::{Error, Result};
 use napi::bindgen_prelude::{AsyncTask, Float32Array, ToNapiValue, TypeName, Uint32Array};
 
 use crate::error::to_napi;
-use crate::options::{integer, size};
+use crate::options::{finite, integer, size};
 use crate::slot::{Lease, Slot};
 use crate::store::Batch;
 use crate::task::{Job, spawn};
@@ -183,6 +183,7 @@ impl Transformer {
         read_loss: bool,
     ) -> napi::Result<Call<Option<f64>>> {
         let batch = Arc::clone(&batch.inner);
+        let scale = finite("scale", scale).map_err(to_napi)?;
         self.call(move |model| {
             let loss = model.forward_backward(
                 &batch.x,

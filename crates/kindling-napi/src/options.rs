@@ -29,3 +29,11 @@ pub fn rate(name: &str, value: f64) -> Result<f64> {
     }
     Err(Error::argument(format!("{name} is {value}; it must be a finite number of at least 0")))
 }
+
+/// `value` if it is finite.
+pub fn finite(name: &str, value: f64) -> Result<f64> {
+    if value.is_finite() {
+        return Ok(value);
+    }
+    Err(Error::argument(format!("{name} is {value}; it must be a finite number")))
+}

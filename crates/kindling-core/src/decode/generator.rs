@@ -74,7 +74,7 @@ impl Generator {
         prompts.iter().try_for_each(|prompt| check_ids(prompt, config.vocab_size))?;
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         let capacity = longest.saturating_add(options.max_tokens).min(config.max_seq_length);
-        let cache = KvCache::new(model.device(), config, prompts.len(), capacity);
+        let cache = KvCache::new(model.device(), config, prompts.len(), capacity)?;
         let row = |prompt: &Vec<u32>| Row {
             tokens: prompt.clone(),
             drawn: 0,

@@ -30,11 +30,15 @@ pub struct KvCache {
 
 impl KvCache {
     /// An empty cache of `capacity` tokens for each of `rows` rows.
-    pub fn new(device: &Device, config: &ModelConfig, rows: usize, capacity: usize) -> Self {
+    ///
+    /// # Errors
+    /// `ERR_OUT_OF_MEMORY`.
+    pub fn new(device: &Device, config: &ModelConfig, rows: usize, capacity: usize) -> Result<Self> {
         let width = config.num_kv_heads * config.head_size();
         let zeros = || Buffer::zeros(device, rows * capacity * width);
-        let layers = (0..config.num_layers).map(|_| Layer { keys: zeros(), values: zeros() }).collect();
-        Self { layers, capacity, width, positions: vec![0; rows] }
+        let layer = |_| Ok(Layer { keys: zeros()?, values: zeros()? });
+        let layers = (0..config.num_layers).map(layer).collect::<Result<_>>()?;
+        Ok(Self { layers, capacity, width, positions: vec![0; rows] })
     }
 
     /// Tokens of `row` seen so far.

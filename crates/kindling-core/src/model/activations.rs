@@ -1,6 +1,7 @@
 //! Memory of one pass, allocated for the largest batch seen and kept: what the backward pass needs of each block, and the
 //! gradients that all blocks share. n = b t rows.
 
+use crate::Result;
 use crate::buffer::Buffer;
 use crate::config::ModelConfig;
 use crate::device::Device;
@@ -72,48 +73,60 @@ pub struct GradientActivations {
 
 impl Activations {
     /// Memory for `rows` rows.
-    pub fn new(device: &Device, config: &ModelConfig, rows: usize) -> Self {
+    ///
+    /// # Errors
+    /// `ERR_OUT_OF_MEMORY`.
+    pub fn new(device: &Device, config: &ModelConfig, rows: usize) -> Result<Self> {
         let zeros = |width: usize| Buffer::zeros(device, rows * width);
         let (c, f) = (config.d_model, config.d_ff);
         let blocks = (0..config.num_layers)
-            .map(|_| BlockActivations {
-                input: zeros(c),
-                rstd_attn: zeros(1),
-                normed_attn: zeros(c),
-                qkv: zeros(config.qkv_width()),
-                lse: zeros(config.num_heads),
-                attention: zeros(c),
-                middle: zeros(c),
-                rstd_ff: zeros(1),
-                normed_ff: zeros(c),
-                gate_up: zeros(2 * f),
-                hidden: zeros(f),
+            .map(|_| {
+                Ok(BlockActivations {
+                    input: zeros(c)?,
+                    rstd_attn: zeros(1)?,
+                    normed_attn: zeros(c)?,
+                    qkv: zeros(config.qkv_width())?,
+                    lse: zeros(config.num_heads)?,
+                    attention: zeros(c)?,
+                    middle: zeros(c)?,
+                    rstd_ff: zeros(1)?,
+                    normed_ff: zeros(c)?,
+                    gate_up: zeros(2 * f)?,
+                    hidden: zeros(f)?,
+                })
             })
-            .collect();
-        Self {
+            .collect::<Result<_>>()?;
+        Ok(Self {
             rows,
             blocks,
-            branch: zeros(c),
-            last: zeros(c),
-            rstd_last: zeros(1),
-            normed_last: zeros(c),
+            branch: zeros(c)?,
+            last: zeros(c)?,
+            rstd_last: zeros(1)?,
+            normed_last: zeros(c)?,
             gradients: None,
-        }
+        })
     }
 
     /// Makes sure that the backward pass has its memory.
-    pub fn reserve_gradients(&mut self, device: &Device, config: &ModelConfig) {
+    ///
+    /// # Errors
+    /// `ERR_OUT_OF_MEMORY`.
+    pub fn reserve_gradients(&mut self, device: &Device, config: &ModelConfig) -> Result<()> {
+        if self.gradients.is_some() {
+            return Ok(());
+        }
         let rows = self.rows;
         let zeros = |width: usize| Buffer::zeros(device, rows * width);
         let (c, f) = (config.d_model, config.d_ff);
-        self.gradients.get_or_insert_with(|| GradientActivations {
-            stream: zeros(c),
-            middle: zeros(c),
-            normed: zeros(c),
-            attention: zeros(c),
-            qkv: zeros(config.qkv_width()),
-            gate_up: zeros(2 * f),
-            hidden: zeros(f),
+        self.gradients = Some(GradientActivations {
+            stream: zeros(c)?,
+            middle: zeros(c)?,
+            normed: zeros(c)?,
+            attention: zeros(c)?,
+            qkv: zeros(config.qkv_width())?,
+            gate_up: zeros(2 * f)?,
+            hidden: zeros(f)?,
         });
+        Ok(())
     }
 }

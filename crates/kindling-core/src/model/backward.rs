@@ -24,7 +24,7 @@ impl Transformer {
     pub(super) fn backward(&mut self, x: &[u32], targets: &[i32], pass: Pass, scale: f32) -> Result<LossSum> {
         let Self { config, device, layout, weights, gradients, cos, sin, activations, scratch } = self;
         let activations = activations.as_mut().ok_or_else(no_pass)?;
-        activations.reserve_gradients(device, config);
+        activations.reserve_gradients(device, config)?;
         let context = Context { device, weights, cos, sin, shapes: Shapes::new(config, pass) };
         let (n, c) = (pass.rows(), context.shapes.stream);
         let grads = activations.gradients.as_mut().ok_or_else(no_pass)?;

@@ -112,7 +112,7 @@ mod tests {
         let layout = Layout::new(&config);
         let draw = |threads, seed| {
             let device = Device::cpu(threads);
-            let mut weights = Buffer::zeros(&device, layout.len);
+            let mut weights = Buffer::zeros(&device, layout.len).unwrap();
             fill(&device, &mut weights, &layout, seed);
             weights.host().to_vec()
         };

@@ -44,20 +44,20 @@ impl Transformer {
     /// A model with initial weights drawn from `seed`.
     ///
     /// # Errors
-    /// `ERR_INVALID_CONFIG` when the shape cannot be built.
+    /// `ERR_INVALID_CONFIG` when the shape cannot be built, `ERR_OUT_OF_MEMORY`.
     pub fn new(config: ModelConfig, device: Device, seed: u64) -> Result<Self> {
         config.validate()?;
         let layout = Layout::new(&config);
-        let mut weights = Buffer::zeros(&device, layout.len);
+        let mut weights = Buffer::zeros(&device, layout.len)?;
         init::fill(&device, &mut weights, &layout, seed);
-        let gradients = Buffer::zeros(&device, layout.len);
+        let gradients = Buffer::zeros(&device, layout.len)?;
         let (cos, sin) = rope::tables(config.max_seq_length, config.head_size(), config.theta);
-        let upload = |values: &[f32]| {
-            let mut buffer = Buffer::zeros(&device, values.len());
+        let upload = |values: &[f32]| -> Result<Buffer> {
+            let mut buffer = Buffer::zeros(&device, values.len())?;
             buffer.host_mut().copy_from_slice(values);
-            buffer
+            Ok(buffer)
         };
-        let (cos, sin) = (upload(&cos), upload(&sin));
+        let (cos, sin) = (upload(&cos)?, upload(&sin)?);
         let scratch = output_loss::Scratch::default();
         Ok(Self { config, device, layout, weights, gradients, cos, sin, activations: None, scratch })
     }
@@ -223,7 +223,7 @@ impl Transformer {
         if self.activations.as_ref().is_none_or(|a| a.rows < pass.rows()) {
             // The old memory goes first, so that both are never held at once.
             self.activations = None;
-            self.activations = Some(Activations::new(&self.device, &self.config, pass.rows()));
+            self.activations = Some(Activations::new(&self.device, &self.config, pass.rows())?);
         }
         Ok(pass)
     }

@@ -67,7 +67,7 @@ impl AdamW {
             check_setting("lr", s.lr.unwrap_or(0.0), 0.0..f64::INFINITY)?;
         }
         let zeros = || Buffer::zeros(model.device(), model.num_parameters());
-        Ok(Self { runs, m: zeros(), v: zeros(), steps: 0, norm_is_finite: false })
+        Ok(Self { runs, m: zeros()?, v: zeros()?, steps: 0, norm_is_finite: false })
     }
 }
 

@@ -42,17 +42,23 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    fn reserve(&mut self, dev: &Device, rows: usize, vocab_size: usize) -> (&mut Buffer, &mut Buffer) {
-        let grow = |buffer: &mut Option<Buffer>, len: usize| {
-            if buffer.as_ref().is_none_or(|b| b.len() < len) {
-                *buffer = Some(Buffer::zeros(dev, len));
-            }
-        };
-        grow(&mut self.logits, rows * vocab_size);
-        grow(&mut self.lse, rows);
-        let zeros = || Buffer::zeros(dev, 0);
-        (self.logits.get_or_insert_with(zeros), self.lse.get_or_insert_with(zeros))
+    fn reserve(
+        &mut self,
+        dev: &Device,
+        rows: usize,
+        vocab_size: usize,
+    ) -> Result<(&mut Buffer, &mut Buffer)> {
+        Ok((grown(&mut self.logits, dev, rows * vocab_size)?, grown(&mut self.lse, dev, rows)?))
     }
+}
+
+/// The buffer, made anew where it has not `len` elements.
+fn grown<'a>(buffer: &'a mut Option<Buffer>, dev: &Device, len: usize) -> Result<&'a mut Buffer> {
+    let kept = buffer.take().filter(|buffer| buffer.len() >= len);
+    Ok(buffer.insert(match kept {
+        Some(kept) => kept,
+        None => Buffer::zeros(dev, len)?,
+    }))
 }
 
 /// The losses alone.
@@ -73,7 +79,7 @@ pub fn forward(
     check(OP, "targets", s.rows, targets.len())?;
     check_targets(targets, s.vocab_size)?;
     let mut total = LossSum::default();
-    let (logits, lse) = scratch.reserve(dev, s.block_rows(), s.vocab_size);
+    let (logits, lse) = scratch.reserve(dev, s.block_rows(), s.vocab_size)?;
     for (start, targets) in (0..).step_by(s.block_rows()).zip(targets.chunks(s.block_rows())) {
         let rows = targets.len();
         let scores = 0..rows * s.vocab_size;
@@ -110,7 +116,7 @@ pub fn forward_backward(
     let count = check_targets(targets, s.vocab_size)?;
     let scale = scale / count.max(1) as f32;
     let mut total = LossSum::default();
-    let (logits, _) = scratch.reserve(dev, s.block_rows(), s.vocab_size);
+    let (logits, _) = scratch.reserve(dev, s.block_rows(), s.vocab_size)?;
     for (start, targets) in (0..).step_by(s.block_rows()).zip(targets.chunks(s.block_rows())) {
         let rows = targets.len();
         let scores = 0..rows * s.vocab_size;
