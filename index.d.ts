@@ -386,9 +386,6 @@ export interface StoreMetadata {
   replacedBytes: number
 }
 
-/** Asks V8 to begin a collection. Arrays of ids lie outside its heap, and it lets 64 MB of them gather before it looks. */
-export declare function suggestCollection(): void
-
 /** A named tensor, row-major, as checkpoint files have it. */
 export interface Tensor {
   /** Its name. */

@@ -850,5 +850,4 @@ module.exports.engineVersion = nativeBinding.engineVersion
 module.exports.instructionSet = nativeBinding.instructionSet
 module.exports.loadCheckpoint = nativeBinding.loadCheckpoint
 module.exports.saveCheckpoint = nativeBinding.saveCheckpoint
-module.exports.suggestCollection = nativeBinding.suggestCollection
 module.exports.ops = nativeBinding.ops

@@ -25,8 +25,6 @@ export type TextPieces = Iterable<string> | AsyncIterable<string>
 const PIECE = 1 << 17
 /** Bytes that are encoded at a time. One thread does it: more would keep more memory than they save time. */
 const BLOCK = 1 << 17
-/** Bytes of ids that are given out before V8 is asked to look which of them are still used. */
-const GARBAGE = 1 << 22
 
 /** A trained tokenizer; it does not change. */
 export class Tokenizer {
@@ -170,7 +168,6 @@ export class Tokenizer {
     const encoder = call(() => this.#native.streamEncoder())
     // The first half of a surrogate pair that a piece was cut in.
     let held = ''
-    let uncollected = 0
     for await (const piece of pieces) {
       if (typeof piece !== 'string') {
         throw new KindlingError(
@@ -184,11 +181,6 @@ export class Tokenizer {
         held = text.slice(end)
         if (call(() => encoder.append(text.slice(0, end))) < BLOCK) continue
         const ids = await settle(() => encoder.encode())
-        uncollected += ids.byteLength
-        if (uncollected > GARBAGE) {
-          native.suggestCollection()
-          uncollected = 0
-        }
         if (ids.length > 0) yield ids
       }
     }

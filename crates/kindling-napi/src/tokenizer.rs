@@ -251,17 +251,6 @@ impl StreamEncoder {
     }
 }
 
-/// Above what V8 lets grow outside its heap before it looks for garbage (64 MB).
-const PRESSURE: i64 = 96 << 20;
-
-/// Asks V8 to begin a collection. Arrays of ids lie outside its heap, and it lets 64 MB of them gather before it looks.
-#[napi(catch_unwind)]
-pub fn suggest_collection(env: Env) -> napi::Result<()> {
-    env.adjust_external_memory(PRESSURE)?;
-    env.adjust_external_memory(-PRESSURE)?;
-    Ok(())
-}
-
 /// How text becomes a store.
 #[napi(object)]
 pub struct EncodeOptions {
