@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 /// How long an idle worker watches for the next job before it sleeps: longer than the gaps between the ops of a step,
 /// and of the order of what waking it costs.
 const WATCH: Duration = Duration::from_micros(50);
+/// How long a thread out of pieces watches the others finish theirs before it sleeps: the next job follows at once, but on
+/// a machine with more to do than cores it takes the time away from those it waits for.
+const PATIENCE: Duration = Duration::from_micros(200);
 /// Looks between two readings of the clock.
 const LOOKS: u32 = 64;
 /// Value of `Shared::inside` while no job may be entered.
@@ -40,6 +43,10 @@ struct Shared {
     sleepers: AtomicUsize,
     asleep: Mutex<()>,
     wake: Condvar,
+    /// Whether the caller sleeps until the last worker has left.
+    caller_sleeps: AtomicBool,
+    leaving: Mutex<()>,
+    left: Condvar,
     shutdown: AtomicBool,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
@@ -89,28 +96,49 @@ impl Shared {
                     // SAFETY: as above.
                     self.take_pieces(unsafe { &*work });
                 }
-                self.inside.0.fetch_sub(1, Ordering::AcqRel);
+                self.leave();
                 continue;
             }
             self.idle();
         }
     }
 
+    /// Leaves the job entered; the last to leave wakes the caller if it sleeps.
+    fn leave(&self) {
+        if self.inside.0.fetch_sub(1, Ordering::SeqCst) == 1 && self.caller_sleeps.load(Ordering::SeqCst) {
+            let _guard = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+            self.left.notify_one();
+        }
+    }
+
+    /// Closes the job if no worker is inside.
+    fn try_close(&self) -> bool {
+        self.inside.0.load(Ordering::SeqCst) == 0
+            && self.inside.0.compare_exchange(0, CLOSED, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// Waits until every worker has left the job and closes it.
+    ///
+    /// It sleeps rather than yields: a thread that yields again and again is put back by the scheduler each time, while the
+    /// worker it waits for has long had its turn.
+    fn close(&self) {
+        if watch(|| self.try_close(), PATIENCE) {
+            return;
+        }
+        let mut guard = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        self.caller_sleeps.store(true, Ordering::SeqCst);
+        while !self.try_close() {
+            guard = self.left.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.caller_sleeps.store(false, Ordering::SeqCst);
+    }
+
     fn idle(&self) {
-        let mut since = None;
-        loop {
-            for _ in 0..LOOKS {
-                if self.has_work() || self.shutdown.load(Ordering::Relaxed) {
-                    return;
-                }
-                std::hint::spin_loop();
-            }
-            // While others finish the pieces of a job, the next job is near: the watch begins when it is closed.
-            if self.inside.0.load(Ordering::Relaxed) != CLOSED {
-                since = None;
-            } else if since.get_or_insert_with(Instant::now).elapsed() >= WATCH {
-                break;
-            }
+        let wanted = || self.has_work() || self.shutdown.load(Ordering::Relaxed);
+        let closed = || self.inside.0.load(Ordering::Relaxed) == CLOSED;
+        watch(|| closed() || wanted(), PATIENCE);
+        if watch(wanted, WATCH) {
+            return;
         }
         let mut guard = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
         self.sleepers.fetch_add(1, Ordering::SeqCst);
@@ -122,8 +150,25 @@ impl Shared {
 
     fn wake_sleepers(&self) {
         if self.sleepers.load(Ordering::SeqCst) > 0 {
-            let _guard = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
+            // Taken and given back: whoever has just found nothing to do is asleep by then, and those who wake find it free.
+            drop(self.asleep.lock().unwrap_or_else(PoisonError::into_inner));
             self.wake.notify_all();
+        }
+    }
+}
+
+/// Looks again and again until `seen` or until `limit` has passed; says whether it was seen.
+fn watch(seen: impl Fn() -> bool, limit: Duration) -> bool {
+    let mut since = None;
+    loop {
+        for _ in 0..LOOKS {
+            if seen() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        if since.get_or_insert_with(Instant::now).elapsed() >= limit {
+            return false;
         }
     }
 }
@@ -171,6 +216,9 @@ impl Pool {
             sleepers: AtomicUsize::new(0),
             asleep: Mutex::new(()),
             wake: Condvar::new(),
+            caller_sleeps: AtomicBool::new(false),
+            leaving: Mutex::new(()),
+            left: Condvar::new(),
             shutdown: AtomicBool::new(false),
             panic: Mutex::new(None),
         });
@@ -217,24 +265,11 @@ impl Pool {
         shared.inside.0.store(0, Ordering::SeqCst);
         shared.wake_sleepers();
         shared.take_pieces(work);
-        Self::close(shared);
+        shared.close();
         let payload = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(guard);
         if let Some(payload) = payload {
             resume_unwind(payload);
-        }
-    }
-
-    /// Waits until every worker has left the job and closes it.
-    fn close(shared: &Shared) {
-        let mut spins = 0u32;
-        while shared.inside.0.compare_exchange(0, CLOSED, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            spins += 1;
-            if spins < 100_000 {
-                std::hint::spin_loop();
-            } else {
-                std::thread::yield_now();
-            }
         }
     }
 }
@@ -315,6 +350,28 @@ mod tests {
         let count = AtomicU32::new(0);
         pool.run(10, |_| add_one(&count));
         assert_eq!(count.load(Ordering::Relaxed), 10);
+    }
+
+    #[test]
+    fn a_caller_that_fell_asleep_wakes_when_the_last_worker_leaves() {
+        let pool = Pool::new(3);
+        for _ in 0..20 {
+            let caller = std::thread::current().id();
+            let entered = AtomicU32::new(0);
+            let count = AtomicU32::new(0);
+            pool.run(3, |_| {
+                // Each thread takes one piece, and the caller is done long before the workers.
+                add_one(&entered);
+                while entered.load(Ordering::Relaxed) < 3 {
+                    std::thread::yield_now();
+                }
+                if std::thread::current().id() != caller {
+                    std::thread::sleep(std::time::Duration::from_millis(2));
+                }
+                add_one(&count);
+            });
+            assert_eq!(count.load(Ordering::Relaxed), 3);
+        }
     }
 
     #[test]

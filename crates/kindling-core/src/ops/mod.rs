@@ -1,18 +1,22 @@
 //! The tensor ops of the model, a folder each: `mod.rs` (shapes, formula, checks, dispatch), `reference.rs` (plain f64
 //! loops, the tests' oracle), `cpu.rs`.
 //!
-//! | op | forward | saved for backward |
-//! |---|---|---|
-//! | `embedding` | ids (n), weight (v, c) -> (n, c) | ids |
-//! | `rms_norm` | x (n, c), weight (c) -> (n, c), with or without a residual added first | x, rstd (n) |
-//! | `linear` | x (n, i), weight (o, i), bias (o) -> (n, o) | x |
-//! | `rope` | in place over the heads of (n, width) | nothing |
-//! | `attention` | qkv (n, (nh + 2 nkv) hs) -> (n, nh hs) | qkv, out, lse (b, nh, t) |
-//! | `swiglu` | (n, 2 f) -> (n, f) | its input |
-//! | `silu`, `softmax`, `log_softmax`, `matmul` | for use by themselves | input or output |
-//! | `cross_entropy` | logits (n, v), targets (n) -> mean loss | logits, lse (n) |
-//! | `output_loss` | x (n, c), weight (v, c), targets (n) -> loss; logits never whole | nothing: it is one pass |
-//! | `grad_norm`, `adamw`, `sgd` | over flat parameters | - |
+//! | op | forward | saved for backward | held by `tests/` |
+//! |---|---|---|---|
+//! | `embedding` | ids (n), weight (v, c) -> (n, c) | ids | `op_parity_dense.rs` |
+//! | `rms_norm` | x (n, c), weight (c) -> (n, c), with or without a residual added first | x, rstd (n) | `op_parity_layers.rs` |
+//! | `linear` | x (n, i), weight (o, i), bias (o) -> (n, o) | x | `op_parity_dense.rs` |
+//! | `rope` | in place over the heads of (n, width) | nothing | `op_parity_layers.rs` |
+//! | `attention` | qkv (n, (nh + 2 nkv) hs) -> (n, nh hs) | qkv, out, lse (b, nh, t) | `op_parity_attention.rs` |
+//! | `swiglu` | (n, 2 f) -> (n, f) | its input | `op_parity_layers.rs` |
+//! | `silu` | any size, by itself | its input | `op_parity_layers.rs` |
+//! | `matmul` | a (m, k), b (k, n) -> (m, n), by itself | a, b | `op_parity_dense.rs` |
+//! | `softmax`, `log_softmax` | rows, by themselves | output | `op_parity_attention.rs` |
+//! | `cross_entropy` | logits (n, v), targets (n) -> mean loss | logits, lse (n) | `op_parity_loss.rs` |
+//! | `output_loss` | x (n, c), weight (v, c), targets (n) -> loss; logits never whole | nothing: it is one pass | `op_parity_loss.rs` |
+//! | `grad_norm`, `adamw`, `sgd` | over flat parameters | - | `op_parity_optimizer.rs`, its own folder |
+//!
+//! `op_threads.rs` holds the results of the dense and the layers' ops against the number of threads.
 //!
 //! b batch, t positions, c `d_model`, nh heads, nkv key/value heads, hs head size, f `d_ff`, v vocabulary, n = b t rows.
 //! Gradient rule of every backward: gradients of activations are overwritten, gradients of parameters are added to.

@@ -39,14 +39,16 @@ impl Isa {
     /// The widest the machine has, or a narrower one that `KINDLING_ISA` (scalar, avx2, avx512) names. It chooses for the
     /// kernels of this crate; matrix products are the `gemm` crate's, which chooses by itself.
     pub fn detect() -> Self {
-        let widest = Self::widest();
-        let asked = match std::env::var("KINDLING_ISA").as_deref() {
-            Ok("scalar") => Self::Scalar,
-            Ok("avx2") => Self::Avx2,
-            Ok("avx512") => Self::Avx512,
+        Self::narrowed(std::env::var("KINDLING_ISA").ok().as_deref(), Self::widest())
+    }
+
+    /// The one asked for by name where the machine has it, otherwise the widest.
+    fn narrowed(asked: Option<&str>, widest: Self) -> Self {
+        match asked {
+            Some("scalar") => Self::Scalar,
+            Some("avx2") => Self::Avx2.min(widest),
             _ => widest,
-        };
-        asked.min(widest)
+        }
     }
 
     /// Every instruction set this machine can run, the plainest first.
@@ -194,3 +196,18 @@ macro_rules! for_lanes {
     }};
 }
 pub(crate) use for_lanes;
+
+#[cfg(test)]
+mod tests {
+    use super::Isa;
+
+    #[test]
+    fn a_name_narrows_the_instruction_set_and_never_widens_it() {
+        assert_eq!(Isa::narrowed(Some("scalar"), Isa::Avx512), Isa::Scalar);
+        assert_eq!(Isa::narrowed(Some("avx2"), Isa::Avx512), Isa::Avx2);
+        assert_eq!(Isa::narrowed(Some("avx2"), Isa::Scalar), Isa::Scalar);
+        assert_eq!(Isa::narrowed(Some("avx512"), Isa::Avx2), Isa::Avx2);
+        assert_eq!(Isa::narrowed(None, Isa::Avx512), Isa::Avx512);
+        assert_eq!(Isa::available().first(), Some(&Isa::Scalar));
+    }
+}
