@@ -4,7 +4,7 @@
  */
 import { existsSync } from 'node:fs'
 import { appendFile, mkdir, open, readFile, readdir, rename, rm } from 'node:fs/promises'
-import { join, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { Checkpoint } from './checkpoint'
 import type { TrainOptions } from './config'
 import { KindlingError } from './errors'
@@ -65,7 +65,7 @@ export class RunFolder {
 
   /** Makes the folder of a new run. */
   async create(config: RunConfig, tokenizer: Tokenizer | null): Promise<void> {
-    await fileOperation(this.path, () => mkdir(this.path, { recursive: true }))
+    await fileOperation(this.path, () => makeFolder(this.path))
     if (tokenizer) await tokenizer.save(this.tokenizerPath)
     await writeWhole(join(this.path, 'config.json'), `${JSON.stringify(config, null, 2)}\n`)
     await writeWhole(this.metricsPath, '')
@@ -189,6 +189,16 @@ function stepOf(line: string): number {
   } catch {
     return Infinity
   }
+}
+
+/** Makes a folder and what lacks above it. */
+async function makeFolder(path: string): Promise<void> {
+  const parent = dirname(path)
+  // One level at a time: with `recursive`, a refusal on a read-only file system comes back as ENOENT.
+  if (!existsSync(parent)) await makeFolder(parent)
+  await mkdir(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EEXIST') throw error
+  })
 }
 
 /** Writes a file under a temporary name, syncs and renames it. */

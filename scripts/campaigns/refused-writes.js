@@ -44,8 +44,12 @@ function files(folder, matter = () => true) {
   return fs.readdirSync(folder, { recursive: true }).filter(matter).sort()
 }
 
+function lastLine({ stderr }) {
+  return stderr.trimEnd().split('\n').at(-1)
+}
+
 function refused(what, { status, stderr }, code, left) {
-  const line = stderr.trimEnd().split('\n').at(-1)
+  const line = lastLine({ stderr })
   claim(`${what} ends with 1 and ${code}`, status === 1 && line.includes(code), `exit ${status}: ${line}`)
   claim(`${what} leaves nothing half-written`, left.length === 0, left.join(', ') || 'nothing')
 }
@@ -104,7 +108,7 @@ function fullAtTheSecondCheckpoint(folder, { data }) {
     claim(
       'train ends with 1 when the second checkpoint does not fit',
       result.status === 1,
-      result.stderr.trim(),
+      lastLine(result),
     )
     claim('latest names the first checkpoint', latest.endsWith('step-00000002'), latest)
     const { loss } = kindlingJson('eval', '--run', run, '--eval-tokens', '1024')

@@ -2,15 +2,14 @@
 //!
 //! A folder is written under a temporary name beside its place, synced, and renamed, so that it is whole or absent.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::config::ModelConfig;
-use crate::data::staging::StagedFolder;
+use crate::data::staging::{StagedFolder, write_synced};
 use crate::model::{NamedTensor, Transformer};
 use crate::optim::Optimizer;
 use crate::{Error, Result};
@@ -179,11 +178,4 @@ fn write_folder(
     }
     let text = serde_json::to_vec_pretty(state).map_err(|e| Error::Internal(e.to_string()))?;
     write_synced(&folder.join(STATE), &text)
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
-    let fail = |e| Error::io("cannot write", path, e);
-    let mut file = File::create(path).map_err(fail)?;
-    file.write_all(bytes).map_err(fail)?;
-    file.sync_all().map_err(fail)
 }

@@ -4,6 +4,7 @@
 //! a hidden temporary folder, which the next attempt at the same place removes.
 
 use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
@@ -165,6 +166,19 @@ fn replace(from: &Path, to: &Path, trash: &Path) -> Result<()> {
         let _ = std::fs::remove_dir_all(trash);
     }
     Ok(())
+}
+
+/// Writes a file and makes it durable.
+///
+/// # Errors
+/// `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`, the system's errors.
+pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
+    let write = || {
+        let mut file = File::create(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().map_err(|error| Error::io("cannot write", path, error))
 }
 
 /// Makes the names in `folder` durable.

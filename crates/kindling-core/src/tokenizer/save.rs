@@ -1,7 +1,5 @@
 //! Writing a tokenizer's three files, each whole or not at all, and the hash of its contents.
 
-use std::fs::File;
-use std::io::Write;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -9,7 +7,8 @@ use sha2::{Digest, Sha256};
 use super::parts::Parts;
 use super::vocab_file::{merges_text, token_texts, vocab_json};
 use super::{Tokenizer, hugging_face};
-use crate::{Error, Result};
+use crate::Result;
+use crate::data::staging::{StagedFolder, write_synced};
 
 /// Name of the vocabulary in a tokenizer's folder.
 pub const VOCAB_FILE: &str = "vocab.json";
@@ -25,35 +24,17 @@ impl Tokenizer {
     /// The system's errors: `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`, `ERR_IO`.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
         let dir = dir.as_ref();
-        std::fs::create_dir_all(dir).map_err(|error| Error::io("cannot create", dir, error))?;
         let parts = self.to_parts();
         let texts = token_texts(&parts);
-        let whole = format!("{:#}\n", hugging_face::write(&parts, &texts));
-        let files = [
+        let staged = StagedFolder::new(dir, "tokenizer")?;
+        for (name, text) in [
             (VOCAB_FILE, vocab_json(&texts)),
             (MERGES_FILE, merges_text(&parts, &texts)),
-            (TOKENIZER_FILE, whole),
-        ];
-        let beside = |name: &str| dir.join(format!(".{name}.{}.tmp", std::process::id()));
-        let write_all = || {
-            for (name, text) in &files {
-                write_synced(&beside(name), text.as_bytes())?;
-            }
-            for (name, _) in &files {
-                let path = dir.join(name);
-                std::fs::rename(beside(name), &path)
-                    .map_err(|error| Error::io("cannot write", path, error))?;
-            }
-            Ok(())
-        };
-        let result = write_all();
-        if result.is_err() {
-            for (name, _) in &files {
-                // Best effort: the error that matters is the one above.
-                let _ = std::fs::remove_file(beside(name));
-            }
+            (TOKENIZER_FILE, format!("{:#}\n", hugging_face::write(&parts, &texts))),
+        ] {
+            write_synced(&staged.path().join(name), text.as_bytes())?;
         }
-        result
+        staged.commit_entries(dir, &[VOCAB_FILE, MERGES_FILE, TOKENIZER_FILE])
     }
 
     /// SHA-256 of the vocabulary, the merges and the special tokens, in hexadecimal.
@@ -81,13 +62,4 @@ impl Tokenizer {
             odd_texts: self.odd_texts.clone(),
         }
     }
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
-    let write = || {
-        let mut file = File::create(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    write().map_err(|error| Error::io("cannot write", path, error))
 }
