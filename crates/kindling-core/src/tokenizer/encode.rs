@@ -246,3 +246,33 @@ impl Tokenizer {
 fn unknown_character(c: char) -> Error {
     Error::UnknownCharacter { character: c }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_size_of_blocks_and_the_threads_change_nothing() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizer");
+        let (vocab, merges) = (folder.join("gpt2_vocab.json"), folder.join("gpt2_merges.txt"));
+        let special = ["<|endoftext|>".to_owned(), "\n\n".to_owned(), "a b".to_owned()];
+        let tokenizer = Tokenizer::from_files(vocab, merges, &special).unwrap();
+        let text = std::fs::read_to_string(folder.join("tinystories_sample.txt")).unwrap()
+            + "日本語日本語 a b\u{85}\n\n\n";
+        let whole = tokenizer.encode(&text).unwrap();
+        for (block, threads) in [(1, 1), (2, 5), (7, 2), (64, 5), (1000, 2)] {
+            assert_eq!(tokenizer.encode_blocks(&text, threads, block).unwrap(), whole, "blocks of {block}");
+        }
+    }
+
+    #[test]
+    fn a_cached_pretoken_is_told_apart_from_all_others() {
+        let text = b"ab\0 abc abcdefghijklmnopq";
+        let keys = [(0, 1), (0, 2), (0, 3), (1, 2), (4, 7), (8, 23), (9, 23)]
+            .map(|(start, end)| cache_key(text, start, end));
+        for (i, key) in keys.iter().enumerate() {
+            assert!(*key != 0 && !keys[..i].contains(key));
+        }
+        assert_eq!(cache_key(b"abc", 0, 2), cache_key(text, 0, 2));
+    }
+}

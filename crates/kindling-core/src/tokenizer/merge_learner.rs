@@ -129,8 +129,11 @@ impl MergeLearner {
         grown.sort_unstable();
         grown.dedup();
         for pair in grown {
-            if let Some(occurrences) = self.pairs.get(&pair) {
+            // A pair made by one match of the merge and taken by the next is gone already.
+            if let Some(occurrences) = self.pairs.get(&pair).filter(|occurrences| occurrences.count > 0) {
                 self.heap.push(Entry { count: occurrences.count, pair }, &self.tokens);
+            } else {
+                self.pairs.remove(&pair);
             }
         }
         true

@@ -50,7 +50,6 @@ pub enum Kind {
 }
 
 /// A tokenizer; immutable, used by any number of threads at once.
-#[derive(Debug)]
 pub struct Tokenizer {
     kind: Kind,
     /// Bytes of each token, by id.
@@ -66,6 +65,17 @@ pub struct Tokenizer {
     char_ids: HashMap<char, u32>,
     ids: HashMap<Box<[u8]>, u32>,
     scratches: Scratches,
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("kind", &self.kind)
+            .field("vocab_size", &self.vocab_size())
+            .field("num_merges", &self.num_merges())
+            .field("special_tokens", &self.special_tokens())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Tokenizer {

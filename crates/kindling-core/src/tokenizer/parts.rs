@@ -72,7 +72,7 @@ fn by_id(ids: &HashMap<String, u32>) -> Result<Vec<&str>, String> {
         Some(&(last, _)) if last as usize + 1 != sorted.len() => {
             Err(format!("no token has the id {}", sorted.len() - 1))
         }
-        None => Err("the vocabulary is empty".to_owned()),
+        None => Err("it has no tokens".to_owned()),
         _ => Ok(sorted.into_iter().map(|(_, text)| text).collect()),
     }
 }

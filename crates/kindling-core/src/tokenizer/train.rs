@@ -263,3 +263,30 @@ impl Source<'_> {
 fn next_block(receiver: &Mutex<Receiver<String>>) -> Option<String> {
     receiver.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::silent;
+
+    #[test]
+    fn the_size_of_reads_changes_nothing() {
+        let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/fixtures/tokenizer/tinystories_sample.txt");
+        let special_tokens = vec!["<|endoftext|>".to_owned(), "\n\n".to_owned()];
+        for kind in [Kind::Bpe, Kind::Chars] {
+            let train = |read, threads| {
+                let options =
+                    TrainOptions { vocab_size: 400, special_tokens: special_tokens.clone(), kind, threads };
+                let files = [corpus.clone(), corpus.clone()];
+                let (tokenizer, summary) =
+                    Tokenizer::train_with_reads_of(read, &files, &options, &mut silent).unwrap();
+                (tokenizer.hash(), summary)
+            };
+            let expected = train(READ, 1);
+            for (read, threads) in [(1, 1), (2, 2), (7, 1), (64, 5), (1000, 2)] {
+                assert_eq!(train(read, threads), expected, "reads of {read}, {threads} threads");
+            }
+        }
+    }
+}

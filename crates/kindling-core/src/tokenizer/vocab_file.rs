@@ -45,6 +45,9 @@ pub fn read(vocab: &Path, merges: &Path, special_tokens: &[String]) -> Result<Pa
     let entries: Map<String, Value> = serde_json::from_str(&read_text(vocab)?)
         .map_err(|error| invalid(vocab, format_args!("not a JSON object of tokens and ids: {error}")))?;
     let mut ids = entry_ids(&entries).map_err(|what| invalid(vocab, what))?;
+    if ids.is_empty() {
+        return Err(invalid(vocab, "it has no tokens"));
+    }
     for token in special_tokens {
         let next = ids.len() as u32;
         ids.entry(token.clone()).or_insert(next);

@@ -1,0 +1,145 @@
+//! Ids equal tiktoken's and Hugging Face's; decoding equals Python's; any text comes back.
+
+use std::collections::BTreeMap;
+
+use kindling_core::tokenizer::Tokenizer;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::{Draw, END, fixture, gpt2, gpt2_with, json, text};
+
+#[derive(Deserialize)]
+struct Expected {
+    count: usize,
+    sha256: String,
+}
+
+fn sha256(ids: &[u32]) -> String {
+    let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+}
+
+#[test]
+fn gpt2_ids_of_whole_texts_equal_tiktokens_and_hugging_faces() {
+    let tokenizer = gpt2();
+    let expected: BTreeMap<String, Expected> = json("gpt2_ids.json");
+    assert_eq!(expected.len(), 6);
+    for (name, expected) in expected {
+        let text = text(&name);
+        let ids = tokenizer.encode(&text).unwrap();
+        assert_eq!((ids.len(), sha256(&ids)), (expected.count, expected.sha256), "{name}");
+        assert_eq!(tokenizer.decode(&ids).unwrap(), text, "{name}");
+        for threads in [2, 5] {
+            assert_eq!(
+                tokenizer.encode_parallel(&text, threads).unwrap(),
+                ids,
+                "{name} with {threads} threads"
+            );
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Case {
+    text: String,
+    ids: Vec<u32>,
+}
+
+#[test]
+fn gpt2_ids_of_random_unicode_equal_tiktokens_and_hugging_faces() {
+    let tokenizer = gpt2();
+    for case in json::<Vec<Case>>("unicode_ids.json") {
+        assert_eq!(tokenizer.encode(&case.text).unwrap(), case.ids, "{:?}", case.text);
+        assert_eq!(tokenizer.decode(&case.ids).unwrap(), case.text);
+    }
+}
+
+#[test]
+fn ids_of_a_small_vocabulary_equal_hugging_faces_from_its_own_file_and_from_gpt2s_two() {
+    let own = Tokenizer::open(fixture("hugging_face.json")).unwrap();
+    let two = Tokenizer::from_files(
+        fixture("train-bpe-reference-vocab.json"),
+        fixture("train-bpe-reference-merges.txt"),
+        &[END.to_owned()],
+    )
+    .unwrap();
+    assert_eq!(own.hash(), two.hash());
+    let ids: Vec<Vec<u32>> = json("unicode_small_ids.json");
+    for (case, ids) in json::<Vec<Case>>("unicode_ids.json").iter().zip(ids) {
+        assert_eq!(own.encode(&case.text).unwrap(), ids, "{:?}", case.text);
+    }
+}
+
+#[derive(Deserialize)]
+struct Replaced {
+    bytes: String,
+    text: String,
+}
+
+#[test]
+fn bytes_that_are_not_utf8_decode_as_pythons_replace_does() {
+    let tokenizer = gpt2();
+    let mut byte_ids = [0; 256];
+    for id in 0..256 {
+        byte_ids[usize::from(tokenizer.token_bytes(id).unwrap()[0])] = id;
+    }
+    for case in json::<Vec<Replaced>>("replaced_bytes.json") {
+        let digits = |at: usize| u8::from_str_radix(&case.bytes[at..at + 2], 16).unwrap();
+        let bytes: Vec<u8> = (0..case.bytes.len()).step_by(2).map(digits).collect();
+        let ids: Vec<u32> = bytes.iter().map(|&byte| byte_ids[usize::from(byte)]).collect();
+        assert_eq!(tokenizer.decode(&ids).unwrap(), case.text, "{}", case.bytes);
+        assert_eq!(tokenizer.decode_bytes(&ids).unwrap(), bytes);
+        assert_eq!(tokenizer.encode_bytes(&bytes).unwrap(), tokenizer.encode(&case.text).unwrap());
+    }
+}
+
+#[test]
+fn any_string_comes_back() {
+    let tokenizer = gpt2();
+    for seed in 0..200 {
+        let mut draw = Draw::new(seed);
+        let length = draw.below(200);
+        let string: String = (0..length)
+            .filter_map(|_| char::from_u32(draw.below(0x11_0000) as u32 >> draw.below(14)))
+            .collect();
+        assert_eq!(tokenizer.decode(&tokenizer.encode(&string).unwrap()).unwrap(), string);
+    }
+    assert_eq!(tokenizer.encode("").unwrap(), [0; 0]);
+    assert_eq!(tokenizer.decode(&[]).unwrap(), "");
+}
+
+#[test]
+fn the_longest_special_token_wins_and_round_trips() {
+    let double = format!("{END}{END}");
+    let tokenizer = gpt2_with(&[END, &double]);
+    assert_eq!(tokenizer.vocab_size(), 50258);
+    assert_eq!(tokenizer.special_tokens(), [(END.to_owned(), 50256), (double.clone(), 50257)]);
+    let text = format!("Hello, how {double} are you?{END} {double}{END}");
+    let ids = tokenizer.encode(&text).unwrap();
+    let special: Vec<u32> = ids.iter().copied().filter(|id| *id >= 50256).collect();
+    assert_eq!(special, [50257, 50256, 50257, 50256]);
+    assert_eq!(tokenizer.decode(&ids).unwrap(), text);
+    assert_eq!(tokenizer.token_id(&double), Some(50257));
+}
+
+#[test]
+fn without_its_special_token_the_text_of_it_is_ordinary() {
+    let ids = gpt2_with(&[]).encode(END).unwrap();
+    assert_eq!(ids, [27, 91, 437, 1659, 5239, 91, 29]);
+}
+
+#[test]
+fn an_unknown_id_is_a_coded_error() {
+    let error = gpt2().decode(&[5, 50257]).unwrap_err();
+    assert_eq!(error.code(), "ERR_TOKEN_OUT_OF_RANGE");
+    assert!(error.to_string().contains("50257 at position 1"), "{error}");
+}
+
+#[test]
+fn a_word_without_end_takes_no_quadratic_time() {
+    // Scanning a word of three million letters for each merge would take hours.
+    let word = "abcab".repeat(600_000);
+    let tokenizer = gpt2();
+    let ids = tokenizer.encode(&word).unwrap();
+    assert_eq!(tokenizer.decode(&ids).unwrap(), word);
+}
