@@ -119,8 +119,7 @@ impl Shared {
 
     /// Waits until every worker has left the job and closes it.
     ///
-    /// It sleeps rather than yields: a thread that yields again and again is put back by the scheduler each time, while the
-    /// worker it waits for has long had its turn.
+    /// After a while it sleeps, which leaves its core to the worker it waits for.
     fn close(&self) {
         if watch(|| self.try_close(), PATIENCE) {
             return;
