@@ -85,6 +85,8 @@ export declare class Tokenizer {
   get vocabSize(): number
   /** Merges it learned. */
   get numMerges(): number
+  /** Bytes of the text it was trained on that were no UTF-8; 0 when it was not trained in this process. */
+  get replacedBytes(): number
   /** The special tokens. */
   get specialTokens(): Array<SpecialToken>
   /** Hash of its contents. */

@@ -284,3 +284,10 @@ test('training reports progress and an AbortSignal ends it', async (t) => {
     Tokenizer.train([corpus], { vocabSize: 300, signal: AbortSignal.abort() }),
   )
 })
+
+test('training counts the bytes that are no UTF-8', async (t) => {
+  const file = join(temporaryFolder(t), 'latin.txt')
+  writeFileSync(file, Buffer.from('caf\xe9 na\xefve', 'latin1'))
+  const tokenizer = await Tokenizer.train([file], { vocabSize: 260 })
+  t.is(tokenizer.replacedBytes, 2)
+})

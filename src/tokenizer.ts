@@ -48,7 +48,7 @@ export class Tokenizer {
   }
 
   /**
-   * Trains a tokenizer on text files, read as UTF-8.
+   * Trains a tokenizer on text files, read as UTF-8; bytes that are none become U+FFFD (see `replacedBytes`).
    *
    * @throws KindlingError `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS`, `ERR_INVALID_ARGUMENT` (a vocabulary too small for the
    * bytes and special tokens), `ERR_CANCELLED`.
@@ -110,6 +110,11 @@ export class Tokenizer {
   /** Merges it learned; 0 for characters. */
   get numMerges(): number {
     return this.#native.numMerges
+  }
+
+  /** Bytes of the text `train` read that were no UTF-8 and became U+FFFD; 0 for a tokenizer that was opened. */
+  get replacedBytes(): number {
+    return this.#native.replacedBytes
   }
 
   /** The special tokens and their ids. */

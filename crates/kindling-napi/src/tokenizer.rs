@@ -59,11 +59,12 @@ pub struct SpecialToken {
 #[napi]
 pub struct Tokenizer {
     inner: Arc<tokenizer::Tokenizer>,
+    replaced_bytes: u64,
 }
 
 impl Tokenizer {
     fn new(inner: tokenizer::Tokenizer) -> Self {
-        Self { inner: Arc::new(inner) }
+        Self { inner: Arc::new(inner), replaced_bytes: 0 }
     }
 }
 
@@ -86,7 +87,8 @@ impl Tokenizer {
         let options = options.lower().map_err(to_napi)?;
         let (files, mut progress) = (paths(files), monitor.progress());
         Ok(spawn((), move |()| {
-            Ok(Self::new(tokenizer::Tokenizer::train(&files, &options, &mut progress)?.0))
+            let (trained, summary) = tokenizer::Tokenizer::train(&files, &options, &mut progress)?;
+            Ok(Self { inner: Arc::new(trained), replaced_bytes: summary.replaced_bytes })
         }))
     }
 
@@ -122,6 +124,12 @@ impl Tokenizer {
     #[napi(getter, catch_unwind)]
     pub fn num_merges(&self) -> u32 {
         self.inner.num_merges() as u32
+    }
+
+    /// Bytes of the text it was trained on that were no UTF-8; 0 when it was not trained in this process.
+    #[napi(getter, catch_unwind)]
+    pub fn replaced_bytes(&self) -> f64 {
+        self.replaced_bytes as f64
     }
 
     /// The special tokens.

@@ -53,7 +53,8 @@ function tokenizerTrainCommand(): Command {
       output.clear()
       await tokenizer.save(options.out)
       const seconds = Number(((performance.now() - started) / 1000).toFixed(3))
-      const { vocabSize, numMerges } = tokenizer
+      const { vocabSize, numMerges, replacedBytes } = tokenizer
+      if (replacedBytes > 0) output.note(`${replacedBytes} bytes were no UTF-8 and became U+FFFD`)
       output.line({ vocab_size: vocabSize, merges: numMerges, seconds, out: options.out })
       output.text(`${vocabSize} tokens, ${numMerges} merges in ${duration(seconds)}: ${options.out}`)
     }),
