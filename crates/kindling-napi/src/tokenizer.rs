@@ -226,7 +226,7 @@ impl StreamEncoder {
 
     /// Starts V8's collector for every few MiB of text. The ids of earlier blocks are garbage that weighs nothing on V8's
     /// heap: it would let 64 MiB of them gather before it looks.
-    fn ask_for_collection(&self, env: &Env, bytes: usize) -> napi::Result<()> {
+    fn ask_for_collection(&self, env: Env, bytes: usize) -> napi::Result<()> {
         let before = self.taken.fetch_add(bytes, Ordering::Relaxed);
         if before / COLLECT_EVERY_BYTES != (before + bytes) / COLLECT_EVERY_BYTES {
             env.adjust_external_memory(V8_SOFT_LIMIT_BYTES)?;
@@ -238,7 +238,7 @@ impl StreamEncoder {
     /// Takes the next piece; gives the bytes that wait to be encoded.
     #[napi(catch_unwind)]
     pub fn append(&self, env: Env, text: String) -> napi::Result<u32> {
-        self.ask_for_collection(&env, text.len())?;
+        self.ask_for_collection(env, text.len())?;
         let append = |stream: &mut Stream| {
             stream.waiting.extend_from_slice(text.as_bytes());
             Ok(stream.waiting.len() as u32)
