@@ -105,11 +105,7 @@ function fullAtTheSecondCheckpoint(folder, { data }) {
       '2',
     )
     const latest = fs.readFileSync(path.join(run, 'latest'), 'utf8').trim()
-    claim(
-      'train ends with 1 when the second checkpoint does not fit',
-      result.status === 1,
-      lastLine(result),
-    )
+    claim('train ends with 1 when the second checkpoint does not fit', result.status === 1, lastLine(result))
     claim('latest names the first checkpoint', latest.endsWith('step-00000002'), latest)
     const { loss } = kindlingJson('eval', '--run', run, '--eval-tokens', '1024')
     claim('the first checkpoint is whole', Number.isFinite(loss), `loss ${loss}`)
