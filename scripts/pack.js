@@ -20,7 +20,7 @@ function stageMain() {
     if (!fs.existsSync(source)) throw new Error(`${entry} is not there; build first`)
     fs.cpSync(source, path.join(folder, entry), { recursive: true })
   }
-  for (const key of ['scripts', 'devDependencies', 'napi', 'ava']) delete manifest[key]
+  for (const key of ['scripts', 'devDependencies', 'overrides', 'napi', 'ava']) delete manifest[key]
   manifest.optionalDependencies = { [`${manifest.name}-${PLATFORM}`]: manifest.version }
   fs.writeFileSync(path.join(folder, 'package.json'), `${JSON.stringify(manifest, null, 2)}\n`)
   return folder
