@@ -9,7 +9,7 @@
 pub enum Purpose {
     /// Initial weights.
     Init = 1,
-    /// Starts of the windows of a batch.
+    /// The key of a round of windows.
     Batch = 2,
     /// Drawing a token while decoding.
     Sampling = 3,
@@ -17,6 +17,10 @@ pub enum Purpose {
     Documents = 4,
     /// Random inputs of benchmarks and tests.
     Benchmark = 5,
+    /// Where the grid of a round of windows begins.
+    BatchPhase = 6,
+    /// The order of a round's windows.
+    BatchOrder = 7,
 }
 
 /// The four 32-bit words of (seed, purpose, major, minor).

@@ -39,6 +39,9 @@ fn rms_norm_matches_the_reference_and_candle_with_and_without_residual() {
             rms_norm::forward(&dev, view_mut(&mut y), view_mut(&mut rstd), view(&x), view(&w), s).unwrap();
             assert_close("out", &y, &rms_norm::reference::forward(&wide(&x), &wide(&w), s));
             assert_close("out", &y, &values(&candle_rms_norm(&tx, &tw, s.eps)));
+            let mut again = vec![9.0; rows * width];
+            rms_norm::forward_again(&dev, view_mut(&mut again), view(&x), view(&w), view(&rstd), s).unwrap();
+            assert!(again == y, "the norm made again has the same bits");
             let mut sum = vec![9.0; rows * width];
             rms_norm::forward_residual(
                 &dev,
@@ -90,12 +93,12 @@ fn rms_norm_backward_matches_finite_differences_and_candle() {
             assert_close("dweight", &dw, &oracle[1]);
             assert_slopes("dx", &dx, &x_slopes);
             assert_slopes("dweight", &dw, &w_slopes);
+            dx.copy_from_slice(&dresidual);
             rms_norm::backward_residual(
                 &dev,
                 view_mut(&mut dx),
                 view_mut(&mut dw),
                 dout_view,
-                view(&dresidual),
                 x_view,
                 view(&w),
                 view(&rstd),
@@ -194,6 +197,10 @@ fn swiglu_matches_the_reference_finite_differences_and_candle() {
             swiglu::backward(&dev, view_mut(&mut dx), view(&dout), view(&x), s).unwrap();
             assert_close("dx", &dx, &oracle[0]);
             assert_slopes("dx", &dx, &x_slopes);
+            let (mut in_place, mut again) = (x.clone(), dout.clone());
+            swiglu::backward_in_place(&dev, view_mut(&mut in_place), view_mut(&mut again), s).unwrap();
+            assert_close("dx in place", &in_place, &oracle[0]);
+            assert!(again == y, "the output made again has the same bits");
         }
     }
 }

@@ -55,13 +55,12 @@ fn layers(dev: &Device) -> Vec<f32> {
         n,
     )
     .unwrap();
-    let (mut dx, mut dg) = (vec![0.0; ROWS * WIDTH], vec![0.0; WIDTH]);
+    let (mut dx, mut dg) = (other.to_vec(), vec![0.0; WIDTH]);
     rms_norm::backward_residual(
         dev,
         view_mut(&mut dx),
         view_mut(&mut dg),
         view(&dout),
-        view(other),
         view(&sum),
         view(&g),
         view(&rstd),

@@ -80,6 +80,20 @@ fn a_small_model_learns_a_fixed_rule() {
 }
 
 #[test]
+fn a_model_that_recomputes_its_blocks_learns_the_same_bits() {
+    let trained = |recompute| {
+        let mut model = model(2);
+        model.set_recompute(recompute);
+        let mut optimizer = AdamW::new(&model, &options()).unwrap();
+        let losses = train(&mut model, &mut optimizer, 0..3);
+        // A pass that keeps nothing comes in between, as an evaluation does.
+        model.logits(&[1, 2, 3]).unwrap();
+        (losses, train(&mut model, &mut optimizer, 3..5), model.state_dict())
+    };
+    assert!(trained(true) == trained(false));
+}
+
+#[test]
 fn a_run_continued_from_a_checkpoint_is_the_run_bit_for_bit_whatever_the_threads() {
     let path = folder("resume").join("step-00000005");
     let mut whole = model(1);

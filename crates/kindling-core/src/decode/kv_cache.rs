@@ -46,15 +46,17 @@ impl KvCache {
         self.positions[row]
     }
 
-    /// Takes the keys and values of a whole pass over the first tokens of `row`: for each layer its qkv (t, w).
-    pub(crate) fn fill<'a>(&mut self, row: usize, positions: usize, qkv: impl Iterator<Item = In<'a>>) {
-        for (layer, qkv) in (0..).zip(qkv) {
-            let qkv = qkv.cpu();
-            for (position, qkv) in qkv.chunks_exact(qkv.len() / positions).enumerate() {
-                self.store(layer, row, position, qkv);
-            }
+    /// Takes a layer's keys and values of a whole pass over the first tokens of `row`: its qkv (t, w).
+    pub(crate) fn fill(&mut self, layer: usize, row: usize, positions: usize, qkv: In) {
+        let qkv = qkv.cpu();
+        for (position, qkv) in qkv.chunks_exact(qkv.len() / positions).enumerate() {
+            self.store(layer, row, position, qkv);
         }
-        self.positions[row] = positions;
+    }
+
+    /// Says how many tokens of `row` were seen, after the last layer.
+    pub(crate) fn set_position(&mut self, row: usize, position: usize) {
+        self.positions[row] = position;
     }
 
     fn store(&mut self, layer: usize, row: usize, position: usize, qkv: &[f32]) {

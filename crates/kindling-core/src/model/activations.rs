@@ -1,20 +1,37 @@
-//! Memory of one pass, allocated for the largest batch seen and kept: what the backward pass needs of each block, and the
-//! gradients that all blocks share. n = b t rows.
+//! Memory of one pass, allocated for the largest batch seen and kept. n = b t rows.
+//!
+//! The backward pass needs of each block the residual stream on entry and in the middle, q|k|v, the heads' outputs and
+//! w1 x | w3 x. Norms and the gated product are made again from them, by one pass over memory each. With `recompute` only
+//! the streams on entry are kept, and a block's forward pass runs again before its backward pass.
 
 use crate::Result;
 use crate::buffer::Buffer;
 use crate::config::ModelConfig;
 use crate::device::Device;
 
+/// What is kept of the passes through the blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kept {
+    /// Nothing: there will be no backward pass. Every block uses the same memory.
+    Nothing,
+    /// The residual stream on entry of each block.
+    Streams,
+    /// All that the backward pass needs of each block.
+    Blocks,
+}
+
+/// The residual stream on entry of a block, or on leaving the last one.
+#[derive(Debug)]
+pub struct Stream {
+    /// (n, c).
+    pub values: Buffer,
+    /// Its inverse root mean square (n).
+    pub rstd: Buffer,
+}
+
 /// What one block keeps for its backward pass.
 #[derive(Debug)]
 pub struct BlockActivations {
-    /// The residual stream on entry (n, c).
-    pub input: Buffer,
-    /// Inverse root mean square before attention (n).
-    pub rstd_attn: Buffer,
-    /// Normed input (n, c).
-    pub normed_attn: Buffer,
     /// Queries, keys, values after rotation (n, (nh + 2 nkv) hs).
     pub qkv: Buffer,
     /// Log-sum-exp of each query (b, nh, t).
@@ -23,14 +40,10 @@ pub struct BlockActivations {
     pub attention: Buffer,
     /// The residual stream after attention (n, c).
     pub middle: Buffer,
-    /// Inverse root mean square before the feed-forward layer (n).
+    /// Its inverse root mean square (n).
     pub rstd_ff: Buffer,
-    /// Normed middle (n, c).
-    pub normed_ff: Buffer,
-    /// w1 x | w3 x (n, 2 f).
+    /// w1 x | w3 x (n, 2 f); the backward pass leaves their gradients in its place.
     pub gate_up: Buffer,
-    /// Gated (n, f).
-    pub hidden: Buffer,
 }
 
 /// Memory of one pass through the model.
@@ -38,16 +51,18 @@ pub struct BlockActivations {
 pub struct Activations {
     /// Rows there is room for.
     pub rows: usize,
-    /// The blocks'.
+    /// What stays of a pass.
+    pub kept: Kept,
+    /// Entries of the blocks, and last what leaves them; one for all where nothing is kept.
+    pub streams: Vec<Stream>,
+    /// The blocks', or one for all.
     pub blocks: Vec<BlockActivations>,
-    /// A layer's output before it joins the residual stream (n, c).
+    /// A norm's output, input of the products that follow it (n, c).
+    pub normed: Buffer,
+    /// A layer's output before it joins the residual stream; going back, the gradient of a norm's output (n, c).
     pub branch: Buffer,
-    /// The residual stream on leaving the last block (n, c).
-    pub last: Buffer,
-    /// Its inverse root mean square (n).
-    pub rstd_last: Buffer,
-    /// Its norm, input of the output layer (n, c).
-    pub normed_last: Buffer,
+    /// silu(w1 x) w3 x; going back, first its gradient (n, f).
+    pub hidden: Buffer,
     /// Memory only the backward pass needs.
     pub gradients: Option<GradientActivations>,
 }
@@ -57,18 +72,10 @@ pub struct Activations {
 pub struct GradientActivations {
     /// Of the residual stream (n, c).
     pub stream: Buffer,
-    /// Of the residual stream in the middle of a block (n, c).
-    pub middle: Buffer,
-    /// Of a normed input (n, c).
-    pub normed: Buffer,
     /// Of the heads' outputs (n, nh hs).
     pub attention: Buffer,
     /// Of queries, keys and values (n, (nh + 2 nkv) hs).
     pub qkv: Buffer,
-    /// Of w1 x | w3 x (n, 2 f).
-    pub gate_up: Buffer,
-    /// Of the gated (n, f).
-    pub hidden: Buffer,
 }
 
 impl Activations {
@@ -76,33 +83,30 @@ impl Activations {
     ///
     /// # Errors
     /// `ERR_OUT_OF_MEMORY`.
-    pub fn new(device: &Device, config: &ModelConfig, rows: usize) -> Result<Self> {
+    pub fn new(device: &Device, config: &ModelConfig, rows: usize, kept: Kept) -> Result<Self> {
         let zeros = |width: usize| Buffer::zeros(device, rows * width);
         let (c, f) = (config.d_model, config.d_ff);
-        let blocks = (0..config.num_layers)
-            .map(|_| {
-                Ok(BlockActivations {
-                    input: zeros(c)?,
-                    rstd_attn: zeros(1)?,
-                    normed_attn: zeros(c)?,
-                    qkv: zeros(config.qkv_width())?,
-                    lse: zeros(config.num_heads)?,
-                    attention: zeros(c)?,
-                    middle: zeros(c)?,
-                    rstd_ff: zeros(1)?,
-                    normed_ff: zeros(c)?,
-                    gate_up: zeros(2 * f)?,
-                    hidden: zeros(f)?,
-                })
+        let stream = |_| Ok(Stream { values: zeros(c)?, rstd: zeros(1)? });
+        let block = |_| {
+            Ok(BlockActivations {
+                qkv: zeros(config.qkv_width())?,
+                lse: zeros(config.num_heads)?,
+                attention: zeros(c)?,
+                middle: zeros(c)?,
+                rstd_ff: zeros(1)?,
+                gate_up: zeros(2 * f)?,
             })
-            .collect::<Result<_>>()?;
+        };
+        let streams = if kept == Kept::Nothing { 1 } else { config.num_layers + 1 };
+        let blocks = if kept == Kept::Blocks { config.num_layers } else { 1 };
         Ok(Self {
             rows,
-            blocks,
+            kept,
+            streams: (0..streams).map(stream).collect::<Result<_>>()?,
+            blocks: (0..blocks).map(block).collect::<Result<_>>()?,
+            normed: zeros(c)?,
             branch: zeros(c)?,
-            last: zeros(c)?,
-            rstd_last: zeros(1)?,
-            normed_last: zeros(c)?,
+            hidden: zeros(f)?,
             gradients: None,
         })
     }
@@ -112,21 +116,20 @@ impl Activations {
     /// # Errors
     /// `ERR_OUT_OF_MEMORY`.
     pub fn reserve_gradients(&mut self, device: &Device, config: &ModelConfig) -> Result<()> {
-        if self.gradients.is_some() {
-            return Ok(());
+        if self.gradients.is_none() {
+            let zeros = |width: usize| Buffer::zeros(device, self.rows * width);
+            self.gradients = Some(GradientActivations {
+                stream: zeros(config.d_model)?,
+                attention: zeros(config.d_model)?,
+                qkv: zeros(config.qkv_width())?,
+            });
         }
-        let rows = self.rows;
-        let zeros = |width: usize| Buffer::zeros(device, rows * width);
-        let (c, f) = (config.d_model, config.d_ff);
-        self.gradients = Some(GradientActivations {
-            stream: zeros(c)?,
-            middle: zeros(c)?,
-            normed: zeros(c)?,
-            attention: zeros(c)?,
-            qkv: zeros(config.qkv_width())?,
-            gate_up: zeros(2 * f)?,
-            hidden: zeros(f)?,
-        });
         Ok(())
     }
+}
+
+/// The element of `all` that belongs to `layer`: its own, or the one for all.
+pub(super) fn of_layer<T>(all: &mut [T], layer: usize) -> &mut T {
+    let count = all.len();
+    &mut all[layer % count]
 }

@@ -1,13 +1,15 @@
 //! The forward pass, block by block. n = b t rows; shapes are those of `activations.rs`.
 
+use std::ops::Range;
+
 use super::NORM_EPS;
-use super::activations::{Activations, BlockActivations};
+use super::activations::{Activations, BlockActivations, of_layer};
 use super::params::{BlockRanges, Layout};
 use super::transformer::Pass;
 use crate::Result;
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, In};
 use crate::config::ModelConfig;
-use crate::decode::CacheStep;
+use crate::decode::{CacheStep, KvCache};
 use crate::device::Device;
 use crate::ops::{attention, embedding, linear, rms_norm, rope, swiglu};
 
@@ -19,6 +21,13 @@ pub(crate) struct Context<'a> {
     pub weights: &'a Buffer,
     pub cos: &'a Buffer,
     pub sin: &'a Buffer,
+}
+
+impl Context<'_> {
+    /// One of the weights.
+    pub(super) fn weight(&self, range: &Range<usize>) -> In<'_> {
+        self.weights.slice(range.clone())
+    }
 }
 
 /// Sizes of the ops of one pass.
@@ -77,117 +86,122 @@ impl Shapes {
     }
 }
 
-/// Fills the activations; ends with the norm of the last stream in `normed_last`. With a `cache` each row is the next token
-/// of a sequence of its own and attends to what is cached; without, rows are whole sequences.
+/// What the passes of attention do with a cache of keys and values.
+#[derive(Debug)]
+pub(crate) enum CacheUse<'a> {
+    /// Rows are whole sequences; nothing is cached.
+    None,
+    /// Rows are one whole sequence; its keys and values go to this row of the cache.
+    Fill(&'a mut KvCache, usize),
+    /// Each row is the next token of a sequence of its own and attends to what is cached.
+    Step(CacheStep<'a>),
+}
+
+/// Fills the activations; ends with the norm of the last stream in `normed`.
 pub(super) fn run(
     context: &Context,
     activations: &mut Activations,
     x: &[u32],
     pass: Pass,
-    mut cache: Option<CacheStep>,
+    mut cache: CacheUse,
 ) -> Result<()> {
     let s = Shapes::new(context.config, pass);
-    let (dev, layout) = (context.device, context.layout);
+    let (dev, layout, layers) = (context.device, context.layout, context.config.num_layers);
     let table = embedding::Shape {
         rows: pass.rows(),
         d_model: context.config.d_model,
         vocab_size: context.config.vocab_size,
     };
-    let Activations { blocks, branch, last, rstd_last, normed_last, .. } = activations;
-    let (n, c) = (pass.rows(), s.stream);
-    let first = &mut blocks[0];
     let weight = context.weights.slice(layout.embedding.clone());
-    embedding::forward(dev, first.input.slice_mut(0..c), x, weight, table)?;
-    let gain = context.weights.slice(layout.blocks[0].norm_attn.clone());
-    rms_norm::forward(
-        dev,
-        first.normed_attn.slice_mut(0..c),
-        first.rstd_attn.slice_mut(0..n),
-        first.input.slice(0..c),
-        gain,
-        s.norm,
-    )?;
-    for layer in 0..blocks.len() {
-        let (before, after) = blocks.split_at_mut(layer + 1);
-        let block = &mut before[layer];
-        run_block(context, layer, block, branch, &s, cache.as_mut())?;
+    embedding::forward(dev, activations.streams[0].values.slice_mut(0..s.stream), x, weight, table)?;
+    norm_stream(context, activations, 0, &s)?;
+    for layer in 0..layers {
+        run_block(context, layer, activations, &s, &mut cache)?;
+        let Activations { streams, blocks, normed, branch, hidden, .. } = &mut *activations;
+        let w2 = context.weight(&layout.blocks[layer].w2);
+        let hidden = hidden.slice(0..s.hidden_len());
+        linear::forward(dev, branch.slice_mut(0..s.stream), hidden, w2, None, s.w2)?;
         // The block's output joins the stream in the pass that norms it for the next one.
-        let (sum, out, rstd, gain) = match after.first_mut() {
-            Some(next) => (
-                &mut next.input,
-                &mut next.normed_attn,
-                &mut next.rstd_attn,
-                &layout.blocks[layer + 1].norm_attn,
-            ),
-            None => (&mut *last, &mut *normed_last, &mut *rstd_last, &layout.final_norm),
-        };
+        let next = of_layer(streams, layer + 1);
         rms_norm::forward_residual(
             dev,
-            out.slice_mut(0..c),
-            sum.slice_mut(0..c),
-            rstd.slice_mut(0..n),
-            block.middle.slice(0..c),
-            branch.slice(0..c),
-            context.weights.slice(gain.clone()),
+            normed.slice_mut(0..s.stream),
+            next.values.slice_mut(0..s.stream),
+            next.rstd.slice_mut(0..s.norm.rows),
+            of_layer(blocks, layer).middle.slice(0..s.stream),
+            branch.slice(0..s.stream),
+            context.weight(layout.norm_after(layer)),
             s.norm,
         )?;
     }
-    if let Some(cache) = cache {
-        cache.finish();
+    match cache {
+        CacheUse::None => {}
+        CacheUse::Fill(cache, row) => cache.set_position(row, pass.positions),
+        CacheUse::Step(step) => step.finish(),
     }
     Ok(())
 }
 
-/// One block, from its normed input to the output of its feed-forward layer, left in `branch`.
-fn run_block(
+/// The norm of the stream on entry of `layer`, left in `normed`.
+pub(super) fn norm_stream(
+    context: &Context,
+    activations: &mut Activations,
+    layer: usize,
+    s: &Shapes,
+) -> Result<()> {
+    let Activations { streams, normed, .. } = activations;
+    let stream = of_layer(streams, layer);
+    rms_norm::forward(
+        context.device,
+        normed.slice_mut(0..s.stream),
+        stream.rstd.slice_mut(0..s.norm.rows),
+        stream.values.slice(0..s.stream),
+        context.weight(&context.layout.blocks[layer].norm_attn),
+        s.norm,
+    )
+}
+
+/// One block, from its normed input in `normed` to the gated product of its feed-forward layer in `hidden`.
+pub(super) fn run_block(
     context: &Context,
     layer: usize,
-    block: &mut BlockActivations,
-    branch: &mut Buffer,
+    activations: &mut Activations,
     s: &Shapes,
-    cache: Option<&mut CacheStep>,
+    cache: &mut CacheUse,
 ) -> Result<()> {
     let ranges: &BlockRanges = &context.layout.blocks[layer];
-    let (dev, c) = (context.device, s.stream);
-    let weight = |range: &std::ops::Range<usize>| context.weights.slice(range.clone());
-    let (n, qkv, hidden) = (s.norm.rows, 0..s.qkv_len(), 0..s.hidden_len());
-    let bias = ranges.qkv_bias.as_ref().map(weight);
-    linear::forward(
-        dev,
-        block.qkv.slice_mut(qkv.clone()),
-        block.normed_attn.slice(0..c),
-        weight(&ranges.qkv),
-        bias,
-        s.qkv,
-    )?;
+    let Activations { streams, blocks, normed, branch, hidden, .. } = activations;
+    let (stream, block) = (of_layer(streams, layer), of_layer(blocks, layer));
+    let (dev, c, n) = (context.device, s.stream, s.norm.rows);
+    let (qkv, hidden_len) = (0..s.qkv_len(), s.hidden_len());
+    let bias = ranges.qkv_bias.as_ref().map(|range| context.weight(range));
+    let weight = context.weight(&ranges.qkv);
+    linear::forward(dev, block.qkv.slice_mut(qkv.clone()), normed.slice(0..c), weight, bias, s.qkv)?;
     match cache {
-        Some(cache) => {
-            cache.attend(context, layer, block.qkv.slice_mut(qkv), block.attention.slice_mut(0..c))?;
+        CacheUse::Step(step) => {
+            step.attend(context, layer, block.qkv.slice_mut(qkv), block.attention.slice_mut(0..c))?;
         }
-        None => attend(context, block, s)?,
+        CacheUse::Fill(cache, row) => {
+            attend(context, block, s)?;
+            cache.fill(layer, *row, s.attention.positions, block.qkv.slice(qkv));
+        }
+        CacheUse::None => attend(context, block, s)?,
     }
-    linear::forward(dev, branch.slice_mut(0..c), block.attention.slice(0..c), weight(&ranges.o), None, s.o)?;
+    let weight = context.weight(&ranges.o);
+    linear::forward(dev, branch.slice_mut(0..c), block.attention.slice(0..c), weight, None, s.o)?;
     rms_norm::forward_residual(
         dev,
-        block.normed_ff.slice_mut(0..c),
+        normed.slice_mut(0..c),
         block.middle.slice_mut(0..c),
         block.rstd_ff.slice_mut(0..n),
-        block.input.slice(0..c),
+        stream.values.slice(0..c),
         branch.slice(0..c),
-        weight(&ranges.norm_ff),
+        context.weight(&ranges.norm_ff),
         s.norm,
     )?;
-    let gate_up = 0..2 * s.hidden_len();
-    linear::forward(
-        dev,
-        block.gate_up.slice_mut(gate_up.clone()),
-        block.normed_ff.slice(0..c),
-        weight(&ranges.w13),
-        None,
-        s.w13,
-    )?;
-    swiglu::forward(dev, block.hidden.slice_mut(hidden.clone()), block.gate_up.slice(gate_up), s.swiglu)?;
-    linear::forward(dev, branch.slice_mut(0..c), block.hidden.slice(hidden), weight(&ranges.w2), None, s.w2)
+    let (gate_up, weight) = (0..2 * hidden_len, context.weight(&ranges.w13));
+    linear::forward(dev, block.gate_up.slice_mut(gate_up.clone()), normed.slice(0..c), weight, None, s.w13)?;
+    swiglu::forward(dev, hidden.slice_mut(0..hidden_len), block.gate_up.slice(gate_up), s.swiglu)
 }
 
 /// Whole sequences: rotation, then attention of each row to those before it.

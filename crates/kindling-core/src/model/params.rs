@@ -133,4 +133,9 @@ impl Layout {
         };
         Self { parameters: builder.parameters, embedding, blocks, final_norm, output, len: builder.len }
     }
+
+    /// The gain of the norm that follows block `layer`: the next block's first, or the last of all.
+    pub(super) fn norm_after(&self, layer: usize) -> &Range<usize> {
+        self.blocks.get(layer + 1).map_or(&self.final_norm, |next| &next.norm_attn)
+    }
 }

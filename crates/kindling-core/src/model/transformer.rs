@@ -1,6 +1,7 @@
 //! The model object: configuration, weights, gradients, and the passes over them.
 
-use super::activations::Activations;
+use super::activations::{Activations, Kept};
+use super::forward::CacheUse;
 use super::params::{Layout, Parameter};
 use super::{forward, init};
 use crate::buffer::{Buffer, In};
@@ -25,6 +26,7 @@ pub struct Transformer {
     pub(super) sin: Buffer,
     pub(super) activations: Option<Activations>,
     pub(super) scratch: output_loss::Scratch,
+    recompute: bool,
 }
 
 /// Sizes of one pass.
@@ -59,7 +61,18 @@ impl Transformer {
         };
         let (cos, sin) = (upload(&cos)?, upload(&sin)?);
         let scratch = output_loss::Scratch::default();
-        Ok(Self { config, device, layout, weights, gradients, cos, sin, activations: None, scratch })
+        Ok(Self {
+            config,
+            device,
+            layout,
+            weights,
+            gradients,
+            cos,
+            sin,
+            activations: None,
+            scratch,
+            recompute: false,
+        })
     }
 
     /// Its shape.
@@ -70,6 +83,13 @@ impl Transformer {
     /// Where it computes.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Keeps only the residual stream on entry of each block for the backward pass, which runs each block's forward pass
+    /// again: the same gradients, bit for bit, in less memory and more time.
+    pub fn set_recompute(&mut self, recompute: bool) {
+        self.recompute = recompute;
+        self.activations = None;
     }
 
     /// Every named tensor, in memory order.
@@ -116,9 +136,10 @@ impl Transformer {
         positions: usize,
         scale: f32,
     ) -> Result<LossSum> {
-        let pass = self.prepare(x, batch, positions)?;
+        let kept = if self.recompute { Kept::Streams } else { Kept::Blocks };
+        let pass = self.prepare(x, batch, positions, kept)?;
         self.check_targets(targets, pass)?;
-        self.forward_hidden(x, pass, None)?;
+        self.forward_hidden(x, pass, CacheUse::None)?;
         self.backward(x, targets, pass, scale)
     }
 
@@ -127,13 +148,13 @@ impl Transformer {
     /// # Errors
     /// As `forward_backward`.
     pub fn loss(&mut self, x: &[u32], targets: &[i32], batch: usize, positions: usize) -> Result<LossSum> {
-        let pass = self.prepare(x, batch, positions)?;
+        let pass = self.prepare(x, batch, positions, Kept::Nothing)?;
         self.check_targets(targets, pass)?;
-        self.forward_hidden(x, pass, None)?;
+        self.forward_hidden(x, pass, CacheUse::None)?;
         let c = self.config.d_model;
         let s = output_loss::Shape { rows: pass.rows(), d_model: c, vocab_size: self.config.vocab_size };
         let activations = self.activations.as_ref().ok_or_else(no_pass)?;
-        let x = activations.normed_last.slice(0..pass.rows() * c);
+        let x = activations.normed.slice(0..pass.rows() * c);
         let weight = self.weights.slice(self.layout.output.clone());
         output_loss::forward(&self.device, x, weight, targets, s, &mut self.scratch)
     }
@@ -143,12 +164,12 @@ impl Transformer {
     /// # Errors
     /// `ERR_TOKEN_OUT_OF_RANGE`, `ERR_INVALID_ARGUMENT` (no token, or more than `max_seq_length`).
     pub fn logits(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
-        let pass = self.prepare(ids, 1, ids.len())?;
-        self.forward_hidden(ids, pass, None)?;
+        let pass = self.prepare(ids, 1, ids.len(), Kept::Nothing)?;
+        self.forward_hidden(ids, pass, CacheUse::None)?;
         let c = self.config.d_model;
         let mut logits = vec![0.0; ids.len() * self.config.vocab_size];
         let activations = self.activations.as_ref().ok_or_else(no_pass)?;
-        let hidden = activations.normed_last.slice(0..ids.len() * c);
+        let hidden = activations.normed.slice(0..ids.len() * c);
         self.output_layer(&mut logits, hidden, ids.len())?;
         Ok(logits)
     }
@@ -167,28 +188,28 @@ impl Transformer {
         logits: &mut [f32],
         cache: Option<(&mut KvCache, usize)>,
     ) -> Result<()> {
-        let pass = self.prepare(ids, 1, ids.len())?;
-        self.forward_hidden(ids, pass, None)?;
+        let pass = self.prepare(ids, 1, ids.len(), Kept::Nothing)?;
+        self.forward_hidden(
+            ids,
+            pass,
+            cache.map_or(CacheUse::None, |(cache, row)| CacheUse::Fill(cache, row)),
+        )?;
         let activations = self.activations.as_ref().ok_or_else(no_pass)?;
-        if let Some((cache, row)) = cache {
-            let len = ids.len() * self.config.qkv_width();
-            cache.fill(row, ids.len(), activations.blocks.iter().map(|block| block.qkv.slice(0..len)));
-        }
         let c = self.config.d_model;
-        self.output_layer(logits, activations.normed_last.slice((ids.len() - 1) * c..ids.len() * c), 1)
+        self.output_layer(logits, activations.normed.slice((ids.len() - 1) * c..ids.len() * c), 1)
     }
 
     /// Scores after each of `ids`, the next tokens of the rows of `step`: `logits` (ids, v).
     pub(crate) fn cached_scores(&mut self, ids: &[u32], logits: &mut [f32], step: CacheStep) -> Result<()> {
-        let pass = self.prepare(ids, ids.len(), 1)?;
-        self.forward_hidden(ids, pass, Some(step))?;
+        let pass = self.prepare(ids, ids.len(), 1, Kept::Nothing)?;
+        self.forward_hidden(ids, pass, CacheUse::Step(step))?;
         let activations = self.activations.as_ref().ok_or_else(no_pass)?;
-        let hidden = activations.normed_last.slice(0..ids.len() * self.config.d_model);
+        let hidden = activations.normed.slice(0..ids.len() * self.config.d_model);
         self.output_layer(logits, hidden, ids.len())
     }
 
     /// Runs the blocks; the norm of the last stream is left in the activations.
-    fn forward_hidden(&mut self, x: &[u32], pass: Pass, cache: Option<CacheStep>) -> Result<()> {
+    fn forward_hidden(&mut self, x: &[u32], pass: Pass, cache: CacheUse) -> Result<()> {
         let activations = self.activations.as_mut().ok_or_else(no_pass)?;
         forward::run(
             &forward::Context {
@@ -207,7 +228,7 @@ impl Transformer {
     }
 
     /// Checks the ids and makes room for the pass.
-    fn prepare(&mut self, x: &[u32], batch: usize, positions: usize) -> Result<Pass> {
+    fn prepare(&mut self, x: &[u32], batch: usize, positions: usize, kept: Kept) -> Result<Pass> {
         let pass = Pass { batch, positions };
         if pass.rows() == 0 {
             return Err(Error::argument("a pass needs at least one token"));
@@ -220,10 +241,10 @@ impl Transformer {
         }
         crate::ops::check("Transformer", "x", pass.rows(), x.len())?;
         check_ids(x, self.config.vocab_size)?;
-        if self.activations.as_ref().is_none_or(|a| a.rows < pass.rows()) {
+        if self.activations.as_ref().is_none_or(|a| a.rows < pass.rows() || a.kept < kept) {
             // The old memory goes first, so that both are never held at once.
             self.activations = None;
-            self.activations = Some(Activations::new(&self.device, &self.config, pass.rows())?);
+            self.activations = Some(Activations::new(&self.device, &self.config, pass.rows(), kept)?);
         }
         Ok(pass)
     }

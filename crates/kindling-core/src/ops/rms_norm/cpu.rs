@@ -37,12 +37,24 @@ pub(super) fn forward(
     });
 }
 
+pub(super) fn forward_again(cpu: &Cpu, out: &mut [f32], x: &[f32], weight: &[f32], rstd: &[f32], s: Shape) {
+    let pieces = Pieces::of_rows(s.rows, s.width);
+    let out = Disjoint::new(out);
+    cpu.pool.run(pieces.count, |piece| {
+        let rows = pieces.range(piece);
+        let elements = rows.start * s.width..rows.end * s.width;
+        // SAFETY: pieces write disjoint rows.
+        let out = unsafe { out.part(elements.clone()) };
+        rows_scaled(cpu.isa, out, &x[elements], weight, &rstd[rows]);
+    });
+}
+
 pub(super) fn backward(
     cpu: &Cpu,
     dx: &mut [f32],
     dweight: &mut [f32],
     dout: &[f32],
-    dresidual: Option<&[f32]>,
+    accumulate: bool,
     x: &[f32],
     weight: &[f32],
     rstd: &[f32],
@@ -58,13 +70,12 @@ pub(super) fn backward(
             // SAFETY: pieces write disjoint rows, and each its own partial sums.
             let (dx, dweight) =
                 unsafe { (dx.part(elements.clone()), parts.part(piece * s.width..(piece + 1) * s.width)) };
-            let dresidual = dresidual.map(|d| &d[elements.clone()]);
             rows_backward(
                 cpu.isa,
                 dx,
                 dweight,
                 &dout[elements.clone()],
-                dresidual,
+                accumulate,
                 &x[elements],
                 weight,
                 &rstd[rows],
@@ -80,12 +91,13 @@ crate::dispatch! { fn add(out: &mut [f32], a: &[f32], b: &[f32]) = add_lanes; }
 crate::dispatch! {
     fn rows_forward(out: &mut [f32], rstd: &mut [f32], x: &[f32], weight: &[f32], s: Shape) = rows_forward_lanes;
 }
+crate::dispatch! { fn rows_scaled(out: &mut [f32], x: &[f32], weight: &[f32], rstd: &[f32]) = rows_scaled_lanes; }
 crate::dispatch! {
     fn rows_backward(
         dx: &mut [f32],
         dweight: &mut [f32],
         dout: &[f32],
-        dresidual: Option<&[f32]>,
+        accumulate: bool,
         x: &[f32],
         weight: &[f32],
         rstd: &[f32],
@@ -108,12 +120,26 @@ fn rows_forward_lanes<L: Lanes>(out: &mut [f32], rstd: &mut [f32], x: &[f32], we
             squares = v.mul_add(v, squares);
         });
         *rstd = 1.0 / (squares.sum() / s.width as f32 + s.eps).sqrt();
-        let scale = L::splat(*rstd);
-        for_lanes!(at in s.width => {
-            let v = L::load_partial(&x[at.clone()]).mul(scale);
-            v.mul(L::load_partial(&weight[at.clone()])).store_partial(&mut out[at]);
-        });
+        row_scaled::<L>(out, x, weight, *rstd);
     }
+}
+
+#[inline(always)]
+fn rows_scaled_lanes<L: Lanes>(out: &mut [f32], x: &[f32], weight: &[f32], rstd: &[f32]) {
+    let width = weight.len();
+    for ((out, x), rstd) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(rstd) {
+        row_scaled::<L>(out, x, weight, *rstd);
+    }
+}
+
+/// out = x rstd weight: one arithmetic for the first time and for every further one.
+#[inline(always)]
+fn row_scaled<L: Lanes>(out: &mut [f32], x: &[f32], weight: &[f32], rstd: f32) {
+    let scale = L::splat(rstd);
+    for_lanes!(at in weight.len() => {
+        let v = L::load_partial(&x[at.clone()]).mul(scale);
+        v.mul(L::load_partial(&weight[at.clone()])).store_partial(&mut out[at]);
+    });
 }
 
 #[inline(always)]
@@ -121,7 +147,7 @@ fn rows_backward_lanes<L: Lanes>(
     dx: &mut [f32],
     dweight: &mut [f32],
     dout: &[f32],
-    dresidual: Option<&[f32]>,
+    accumulate: bool,
     x: &[f32],
     weight: &[f32],
     rstd: &[f32],
@@ -129,7 +155,7 @@ fn rows_backward_lanes<L: Lanes>(
     let width = weight.len();
     for (row, &rstd) in rstd.iter().enumerate() {
         let range = row * width..(row + 1) * width;
-        let (dx, dout, x) = (&mut dx[range.clone()], &dout[range.clone()], &x[range.clone()]);
+        let (dx, dout, x) = (&mut dx[range.clone()], &dout[range.clone()], &x[range]);
         let mut dot = L::splat(0.0);
         let scale = L::splat(rstd);
         for_lanes!(at in width => {
@@ -139,12 +165,11 @@ fn rows_backward_lanes<L: Lanes>(
             sum.store_partial(&mut dweight[at]);
         });
         let correction = L::splat(-rstd * rstd * rstd * dot.sum() / width as f32);
-        let dresidual = dresidual.map(|d| &d[range]);
         for_lanes!(at in width => {
             let d = L::load_partial(&dout[at.clone()]).mul(L::load_partial(&weight[at.clone()]));
             let mut g = L::load_partial(&x[at.clone()]).mul_add(correction, d.mul(scale));
-            if let Some(dresidual) = dresidual {
-                g = g.add(L::load_partial(&dresidual[at.clone()]));
+            if accumulate {
+                g = g.add(L::load_partial(&dx[at.clone()]));
             }
             g.store_partial(&mut dx[at]);
         });

@@ -2,7 +2,7 @@
 //!
 //! x, out, dx, dout, sum, residual: (rows, width); weight, dweight: (width); rstd: (rows), saved.
 //! dx = rstd (weight dout - x rstd^2 mean(weight dout x)); dweight += column sums of dout x rstd.
-//! The residual forms take the addition of the residual stream into the same pass.
+//! The residual forms take the addition of the residual stream, or of its gradient, into the same pass.
 
 mod cpu;
 pub mod reference;
@@ -77,6 +77,23 @@ pub fn forward_residual(
     Ok(())
 }
 
+/// out = x rstd weight, from the rstd that a forward pass saved.
+///
+/// # Errors
+/// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
+pub fn forward_again(dev: &Device, out: Out, x: In, weight: In, rstd: In, s: Shape) -> Result<()> {
+    const OP: &str = "rms_norm::forward_again";
+    check_positive(OP, "width", s.width)?;
+    check(OP, "x", s.rows * s.width, x.len())?;
+    check(OP, "out", s.rows * s.width, out.len())?;
+    check(OP, "rstd", s.rows, rstd.len())?;
+    check(OP, "weight", s.width, weight.len())?;
+    match dev {
+        Device::Cpu(cpu) => cpu::forward_again(cpu, out.cpu(), x.cpu(), weight.cpu(), rstd.cpu(), s),
+    }
+    Ok(())
+}
+
 /// dx = gradient of norm at x; dweight += its gradient.
 ///
 /// # Errors
@@ -99,7 +116,7 @@ pub fn backward(
                 dx.cpu(),
                 dweight.cpu(),
                 dout.cpu(),
-                None,
+                false,
                 x.cpu(),
                 weight.cpu(),
                 rstd.cpu(),
@@ -110,7 +127,7 @@ pub fn backward(
     Ok(())
 }
 
-/// dx = dresidual + gradient of norm at x; dweight += its gradient.
+/// dx += gradient of norm at x, where dx comes with the gradient of the residual stream; dweight += its gradient.
 ///
 /// # Errors
 /// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
@@ -119,7 +136,6 @@ pub fn backward_residual(
     dx: Out,
     dweight: Out,
     dout: In,
-    dresidual: In,
     x: In,
     weight: In,
     rstd: In,
@@ -127,14 +143,13 @@ pub fn backward_residual(
 ) -> Result<()> {
     const OP: &str = "rms_norm::backward_residual";
     check_backward(OP, &dx, &dweight, dout, x, weight, rstd, s)?;
-    check(OP, "dresidual", s.rows * s.width, dresidual.len())?;
     match dev {
         Device::Cpu(cpu) => cpu::backward(
             cpu,
             dx.cpu(),
             dweight.cpu(),
             dout.cpu(),
-            Some(dresidual.cpu()),
+            true,
             x.cpu(),
             weight.cpu(),
             rstd.cpu(),

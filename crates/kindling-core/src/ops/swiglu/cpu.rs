@@ -16,28 +16,25 @@ pub(super) fn forward(cpu: &Cpu, out: &mut [f32], gate_up: &[f32], s: Shape) {
     });
 }
 
-pub(super) fn backward(cpu: &Cpu, dgate_up: &mut [f32], dout: &[f32], gate_up: &[f32], s: Shape) {
+/// `gate_up` becomes its gradient; `out`, which comes with dout, the output.
+pub(super) fn backward_in_place(cpu: &Cpu, gate_up: &mut [f32], out: &mut [f32], s: Shape) {
     let pieces = Pieces::of_rows(s.rows, s.width);
-    let dgate_up = Disjoint::new(dgate_up);
+    let (gate_up, out) = (Disjoint::new(gate_up), Disjoint::new(out));
     cpu.pool.run(pieces.count, |piece| {
         let rows = pieces.range(piece);
-        let both = 2 * rows.start * s.width..2 * rows.end * s.width;
         // SAFETY: pieces write disjoint rows.
-        let dgate_up = unsafe { dgate_up.part(both.clone()) };
-        rows_backward(
-            cpu.isa,
-            dgate_up,
-            &dout[rows.start * s.width..rows.end * s.width],
-            &gate_up[both],
-            s.width,
-        );
+        let (gate_up, out) = unsafe {
+            (
+                gate_up.part(2 * rows.start * s.width..2 * rows.end * s.width),
+                out.part(rows.start * s.width..rows.end * s.width),
+            )
+        };
+        rows_backward(cpu.isa, gate_up, out, s.width);
     });
 }
 
 crate::dispatch! { fn rows_forward(out: &mut [f32], gate_up: &[f32], width: usize) = rows_forward_lanes; }
-crate::dispatch! {
-    fn rows_backward(dgate_up: &mut [f32], dout: &[f32], gate_up: &[f32], width: usize) = rows_backward_lanes;
-}
+crate::dispatch! { fn rows_backward(gate_up: &mut [f32], out: &mut [f32], width: usize) = rows_backward_lanes; }
 
 #[inline(always)]
 fn rows_forward_lanes<L: Lanes>(out: &mut [f32], gate_up: &[f32], width: usize) {
@@ -51,22 +48,20 @@ fn rows_forward_lanes<L: Lanes>(out: &mut [f32], gate_up: &[f32], width: usize) 
 }
 
 #[inline(always)]
-fn rows_backward_lanes<L: Lanes>(dgate_up: &mut [f32], dout: &[f32], gate_up: &[f32], width: usize) {
+fn rows_backward_lanes<L: Lanes>(gate_up: &mut [f32], out: &mut [f32], width: usize) {
     let one = L::splat(1.0);
-    for ((dboth, dout), both) in dgate_up
-        .chunks_exact_mut(2 * width)
-        .zip(dout.chunks_exact(width))
-        .zip(gate_up.chunks_exact(2 * width))
-    {
-        let (gate, up) = both.split_at(width);
-        let (dgate, dup) = dboth.split_at_mut(width);
+    for (both, out) in gate_up.chunks_exact_mut(2 * width).zip(out.chunks_exact_mut(width)) {
+        let (gate, up) = both.split_at_mut(width);
         for_lanes!(at in width => {
             let g = L::load_partial(&gate[at.clone()]);
-            let d = L::load_partial(&dout[at.clone()]);
+            let u = L::load_partial(&up[at.clone()]);
+            let d = L::load_partial(&out[at.clone()]);
             let sigma = sigmoid(g);
-            d.mul(g).mul(sigma).store_partial(&mut dup[at.clone()]);
+            let silu = g.mul(sigma);
             let slope = sigma.mul(g.mul_add(one.sub(sigma), one));
-            d.mul(L::load_partial(&up[at.clone()])).mul(slope).store_partial(&mut dgate[at]);
+            silu.mul(u).store_partial(&mut out[at.clone()]);
+            d.mul(silu).store_partial(&mut up[at.clone()]);
+            d.mul(u).mul(slope).store_partial(&mut gate[at]);
         });
     }
 }

@@ -9,7 +9,7 @@ pub mod reference;
 use crate::Result;
 use crate::buffer::{In, Out};
 use crate::device::Device;
-use crate::ops::{check, check_positive};
+use crate::ops::{check, check_positive, with_dirty_scratch};
 
 /// Sizes of a gate.
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +46,30 @@ pub fn backward(dev: &Device, dgate_up: Out, dout: In, gate_up: In, s: Shape) ->
     check(OP, "dgate_up", 2 * s.rows * s.width, dgate_up.len())?;
     check(OP, "dout", s.rows * s.width, dout.len())?;
     match dev {
-        Device::Cpu(cpu) => cpu::backward(cpu, dgate_up.cpu(), dout.cpu(), gate_up.cpu(), s),
+        Device::Cpu(cpu) => {
+            let dgate_up = dgate_up.cpu();
+            dgate_up.copy_from_slice(gate_up.cpu());
+            with_dirty_scratch(dout.len(), |out| {
+                out.copy_from_slice(dout.cpu());
+                cpu::backward_in_place(cpu, dgate_up, out, s);
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The backward pass of a forward pass whose output was not kept: `gate_up` becomes its own gradient, and `out`, which
+/// comes with dout, becomes the output again.
+///
+/// # Errors
+/// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
+pub fn backward_in_place(dev: &Device, gate_up: Out, out: Out, s: Shape) -> Result<()> {
+    const OP: &str = "swiglu::backward_in_place";
+    check_positive(OP, "width", s.width)?;
+    check(OP, "gate_up", 2 * s.rows * s.width, gate_up.len())?;
+    check(OP, "out", s.rows * s.width, out.len())?;
+    match dev {
+        Device::Cpu(cpu) => cpu::backward_in_place(cpu, gate_up.cpu(), out.cpu(), s),
     }
     Ok(())
 }
