@@ -149,6 +149,10 @@ export declare class Transformer {
   gradients(): Promise<Array<Tensor>>
   /** Sets every gradient to zero. */
   zeroGradients(): Promise<void>
+  /** Begins to record where the time goes. */
+  startProfile(): Promise<void>
+  /** Ends the record; gives its ops, the longest first. */
+  stopProfile(): Promise<Array<OpProfile>>
   /** Frees the model, now or when the call under way ends. */
   close(): void
 }
@@ -323,6 +327,18 @@ export declare function instructionSet(): string
 /** Reads the folder `path` into the model and, if given, its optimizer; gives the iteration. */
 export declare function loadCheckpoint(path: string, model: Transformer, optimizer?: Optimizer | undefined | null): Promise<number>
 
+/** What one op took while a profile was taken. */
+export interface OpProfile {
+  /** The op, with the sizes of a linear layer. */
+  op: string
+  /** How often it ran. */
+  calls: number
+  /** Seconds in all. */
+  seconds: number
+  /** Floating-point operations of its products in all. */
+  flops: number
+}
+
 /** Writes the folder `path`; `extra` is a JSON object kept in state.json. */
 export declare function saveCheckpoint(path: string, model: Transformer, optimizer: Optimizer, iteration: number, extra: string): Promise<void>
 
@@ -440,6 +456,8 @@ export interface TransformerOptions {
   dtype: string
   /** Threads of the CPU engine. */
   threads: number
+  /** The backward pass runs each block's forward pass again. */
+  recompute: boolean
 }
 
 export declare namespace ops {

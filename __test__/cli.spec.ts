@@ -2,6 +2,7 @@
 import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
+import type { ProfileLine } from '../src/bench'
 import { kindling, type Finished } from './command-line'
 import { temporaryFolder, writeCorpus } from './helpers'
 
@@ -366,4 +367,23 @@ test('--help of every command shows examples', async (t) => {
     t.is(code, 0)
     t.regex(stdout, /Examples:\n {2}kindling /, name.join(' '))
   }
+})
+
+test('bench train --profile names every op of a step, and their parts add up to it; --recompute runs blocks again', async (t) => {
+  const bench = async (...flags: string[]) => {
+    const flat = 'bench train --preset char --batch 1 --steps 2 --warmup 1 --json --profile'.split(' ')
+    const result = await kindling([...flat, ...flags])
+    t.is(result.code, 0, result.stderr)
+    return result.json.at(-1)! as { profile: ProfileLine[]; loss_last: number }
+  }
+  const { profile, loss_last } = await bench()
+  const calls = Object.fromEntries(profile.map((line) => [line.op, line.calls_per_step]))
+  for (const op of ['attention::forward', 'attention::backward', 'linear::forward 128 -> 384'])
+    t.is(calls[op], 4)
+  t.is(calls['adamw::step'], 1)
+  t.is(profile.at(-1)!.op, 'between the ops')
+  t.true(Math.abs(profile.reduce((sum, line) => sum + line.share, 0) - 1) < 0.01)
+  const again = await bench('--recompute')
+  t.is(again.loss_last, loss_last)
+  t.is(again.profile.find((line) => line.op === 'attention::forward')!.calls_per_step, 7)
 })

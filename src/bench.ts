@@ -11,7 +11,7 @@ import { fileOperation } from './run-folder'
 import { availableThreads, peakRssMib } from './system'
 import { TokenStore } from './token-store'
 import { Tokenizer } from './tokenizer'
-import { Transformer } from './transformer'
+import { Transformer, type OpProfile, type TransformerOptions } from './transformer'
 
 /** What the engine's benchmarks take. */
 export interface EngineOptions {
@@ -30,7 +30,7 @@ function presetOf({ preset, dtype }: EngineOptions): Preset {
   return PRESETS[preset]!
 }
 
-function modelOf(options: EngineOptions): Transformer {
+function modelOf(options: EngineOptions, more: Partial<TransformerOptions> = {}): Transformer {
   const preset = presetOf(options)
   return new Transformer({
     vocabSize: preset.vocab_size,
@@ -41,6 +41,7 @@ function modelOf(options: EngineOptions): Transformer {
     maxSeqLength: preset.context,
     device: options.device,
     ...(options.threads === undefined ? {} : { threads: options.threads }),
+    ...more,
   })
 }
 
@@ -61,11 +62,30 @@ export interface TrainBenchmark {
   flops_per_token: number
   /** null where the peak of the device is unknown. */
   mfu: number | null
+  /** Where the time of a step goes, with `profile`: the ops, the longest first, and what lies between them. */
+  profile?: ProfileLine[]
+}
+
+/** An op's part of a step. */
+export interface ProfileLine {
+  op: string
+  calls_per_step: number
+  ms_per_step: number
+  /** Of the whole step. */
+  share: number
+  /** Speed of its products, null where it has none. */
+  gflops: number | null
 }
 
 /** Times whole training steps on random tokens: batch, forward and backward, clipping, AdamW. */
 export async function benchTrain(
-  options: EngineOptions & { batch?: number | undefined; steps?: number | undefined; warmup: number },
+  options: EngineOptions & {
+    batch?: number | undefined
+    steps?: number | undefined
+    warmup: number
+    recompute?: boolean
+    profile?: boolean
+  },
 ): Promise<TrainBenchmark> {
   const preset = presetOf(options)
   const batchSize = options.batch ?? preset.batch_size
@@ -74,11 +94,12 @@ export async function benchTrain(
   const folder = await mkdtemp(join(tmpdir(), 'kindling-bench-'))
   try {
     const store = await randomStore(folder, preset.vocab_size)
-    const model = modelOf(options)
+    const model = modelOf(options, { recompute: options.recompute ?? false })
     const optimizer = new AdamW(model, { betas: [0.9, 0.95], eps: 1e-8, weightDecay: 0.01 })
     const times: number[] = []
     const losses: number[] = []
     for (let step = 1; step <= options.warmup + steps; step++) {
+      if (options.profile && step === options.warmup + 1) await model.startProfile()
       const started = performance.now()
       const { loss } = await model.forwardBackward(store.batch({ batchSize, seqLength, step }))
       await optimizer.clipGradNorm(1)
@@ -86,7 +107,9 @@ export async function benchTrain(
       times.push(performance.now() - started)
       losses.push(loss)
     }
-    const stepMs = median(times.slice(options.warmup))
+    const counted = times.slice(options.warmup)
+    const stepMs = median(counted)
+    const profile = options.profile ? profileLines(await model.stopProfile(), counted) : undefined
     return {
       preset: options.preset,
       dtype: options.dtype,
@@ -107,10 +130,26 @@ export async function benchTrain(
         context: seqLength,
       }),
       mfu: null,
+      ...(profile && { profile }),
     }
   } finally {
     await rm(folder, { recursive: true, force: true })
   }
+}
+
+/** The ops' parts of a step, and last what lies between them: the batch, JavaScript, waiting for the engine's thread. */
+function profileLines(ops: OpProfile[], times: number[]): ProfileLine[] {
+  const total = times.reduce((sum, time) => sum + time, 0)
+  const line = (op: string, calls: number, ms: number, flops: number): ProfileLine => ({
+    op,
+    calls_per_step: calls / times.length,
+    ms_per_step: round(ms / times.length, 3),
+    share: round(ms / total, 4),
+    gflops: flops > 0 ? round(flops / ms / 1e6, 1) : null,
+  })
+  const lines = ops.map(({ op, calls, seconds, flops }) => line(op, calls, 1000 * seconds, flops))
+  const inside = ops.reduce((sum, { seconds }) => sum + 1000 * seconds, 0)
+  return [...lines, line('between the ops', times.length, total - inside, 0)]
 }
 
 async function randomStore(folder: string, vocabSize: number): Promise<TokenStore> {

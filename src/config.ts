@@ -88,6 +88,10 @@ const runFields = {
   keep: count.default(3).describe('checkpoints kept'),
   seed: countOrZero.default(0).describe('seed of the weights, the batches and the samples'),
   threads: count.optional().describe('threads of the CPU engine (default: the cores this process may use)'),
+  recompute: z
+    .boolean()
+    .default(false)
+    .describe("keep less for the backward pass, which runs each block's forward pass again"),
   device: z
     .string()
     .regex(/^(auto|cpu|cuda(:\d+)?)$/, 'must be cpu, cuda or cuda:N')
@@ -121,6 +125,7 @@ export type TrainerOptions = {
 /** What may differ when a run is resumed. */
 export const CHANGEABLE: ReadonlySet<string> = new Set([
   'threads',
+  'recompute',
   'device',
   'log_interval',
   'save_interval',

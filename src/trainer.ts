@@ -366,6 +366,7 @@ async function build(
     ...config.model,
     device: options.device === 'auto' ? 'cpu' : options.device,
     ...(options.threads === undefined ? {} : { threads: options.threads }),
+    recompute: options.recompute,
   })
   const { weight_decay: weightDecay, betas, eps } = options
   // Weight decay on matrices only: gains and biases go without.

@@ -36,6 +36,11 @@ export interface TransformerOptions {
   dtype?: 'f32' | 'bf16'
   /** Threads of the CPU engine. Default: the cores this process may use. Results do not depend on it. */
   threads?: number
+  /**
+   * Keep only the residual stream on entry of each block and run the block's forward pass again in the backward pass: the
+   * same gradients, bit for bit, in less memory. Default false.
+   */
+  recompute?: boolean
 }
 
 /** A named tensor, row-major. */
@@ -46,6 +51,18 @@ export interface Tensor {
 
 /** Tensors by their names, as checkpoint files have them. */
 export type TensorRecord = Record<string, Tensor>
+
+/** What one op of the engine took. */
+export interface OpProfile {
+  /** The op, with the sizes of a linear layer: `linear::forward 512 -> 1536`. */
+  op: string
+  /** How often it ran. */
+  calls: number
+  /** Seconds of wall time in all. */
+  seconds: number
+  /** Floating-point operations of its products in all; 0 where it has none. */
+  flops: number
+}
 
 /** Choices of one forward and backward pass. */
 export interface ForwardBackwardOptions {
@@ -91,6 +108,7 @@ export class Transformer {
       seed: options.seed ?? 0,
       dtype: options.dtype ?? 'f32',
       threads: options.threads ?? native.availableThreads(),
+      recompute: options.recompute ?? false,
     })
     this.#native = call(() => new native.Transformer(this.#options))
   }
@@ -185,6 +203,16 @@ export class Transformer {
   /** Sets every gradient to zero, as `step` does after using them. */
   async zeroGradients(): Promise<void> {
     await settle(() => this.#native.zeroGradients())
+  }
+
+  /** Begins to record where the engine's time goes; see `stopProfile`. */
+  async startProfile(): Promise<void> {
+    return settle(() => this.#native.startProfile())
+  }
+
+  /** Ends the record; gives the time of each op since `startProfile`, the longest first. */
+  async stopProfile(): Promise<OpProfile[]> {
+    return settle(() => this.#native.stopProfile())
   }
 
   /** Frees the memory, at once or when the call under way has settled. Closing again does nothing. */

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::pool::Pool;
+use crate::profile::{Profile, Span};
 use crate::simd::Isa;
 use crate::{Error, Result};
 
@@ -13,6 +14,8 @@ pub struct Cpu {
     pub pool: Pool,
     /// Instruction set of the inner loops.
     pub isa: Isa,
+    /// Where the time goes, while somebody asks.
+    pub profile: Profile,
 }
 
 /// A device that holds buffers and runs ops. Cheap to clone.
@@ -26,7 +29,7 @@ impl Device {
     /// The processor with `threads` threads (0: as many cores as the process may use).
     pub fn cpu(threads: usize) -> Self {
         let threads = if threads == 0 { crate::pool::available_threads() } else { threads };
-        Self::Cpu(Arc::new(Cpu { pool: Pool::new(threads), isa: Isa::detect() }))
+        Self::Cpu(Arc::new(Cpu { pool: Pool::new(threads), isa: Isa::detect(), profile: Profile::default() }))
     }
 
     /// The device of a name: `cpu`, `cuda` or `cuda:N`.
@@ -43,6 +46,18 @@ impl Device {
             }
             other => Err(Error::argument(format!("unknown device \"{other}\"; use cpu, cuda or cuda:N"))),
         }
+    }
+
+    /// The record of its ops.
+    pub fn profile(&self) -> &Profile {
+        match self {
+            Self::Cpu(cpu) => &cpu.profile,
+        }
+    }
+
+    /// Counts the time until the span is dropped to `op`, while a profile is taken.
+    pub fn span(&self, op: &'static str) -> Span<'_> {
+        self.profile().span(op)
     }
 
     /// Its name, as `from_name` takes it.

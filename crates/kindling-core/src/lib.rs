@@ -13,6 +13,7 @@ pub mod model;
 pub mod ops;
 pub mod optim;
 pub mod pool;
+pub mod profile;
 pub mod progress;
 pub mod random;
 pub mod simd;

@@ -45,6 +45,8 @@ pub struct TransformerOptions {
     pub dtype: String,
     /// Threads of the CPU engine.
     pub threads: f64,
+    /// The backward pass runs each block's forward pass again.
+    pub recompute: bool,
 }
 
 impl TransformerOptions {
@@ -78,6 +80,7 @@ struct Plan {
     device: String,
     seed: u64,
     threads: usize,
+    recompute: bool,
 }
 
 impl Model {
@@ -85,7 +88,9 @@ impl Model {
     pub fn engine(&mut self) -> Result<&mut Engine> {
         if self.engine.is_none() {
             let device = Device::from_name(&self.plan.device, self.plan.threads)?;
-            self.engine = Some(Engine::new(self.plan.config.clone(), device, self.plan.seed)?);
+            let mut engine = Engine::new(self.plan.config.clone(), device, self.plan.seed)?;
+            engine.set_recompute(self.plan.recompute);
+            self.engine = Some(engine);
         }
         self.engine.as_mut().ok_or_else(|| Error::Internal("the model was not built".to_owned()))
     }
@@ -113,6 +118,25 @@ impl From<Tensor> for NamedTensor {
     fn from(tensor: Tensor) -> Self {
         let shape = tensor.shape.into_iter().map(|d| d as usize).collect();
         Self { name: tensor.name, shape, data: tensor.data.to_vec() }
+    }
+}
+
+/// What one op took while a profile was taken.
+#[napi(object)]
+pub struct OpProfile {
+    /// The op, with the sizes of a linear layer.
+    pub op: String,
+    /// How often it ran.
+    pub calls: f64,
+    /// Seconds in all.
+    pub seconds: f64,
+    /// Floating-point operations of its products in all.
+    pub flops: f64,
+}
+
+impl From<kindling_core::profile::OpProfile> for OpProfile {
+    fn from(op: kindling_core::profile::OpProfile) -> Self {
+        Self { op: op.op, calls: op.calls as f64, seconds: op.seconds, flops: op.flops }
     }
 }
 
@@ -161,6 +185,7 @@ impl Transformer {
                 device: options.device,
                 seed: integer("seed", options.seed)?,
                 threads: size("threads", options.threads)?,
+                recompute: options.recompute,
             })
         })()
         .map_err(to_napi)?;
@@ -239,6 +264,21 @@ impl Transformer {
             model.zero_gradients();
             Ok(())
         })
+    }
+
+    /// Begins to record where the time goes.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn start_profile(&self) -> napi::Result<Call<()>> {
+        self.call(|model| {
+            model.device().profile().start();
+            Ok(())
+        })
+    }
+
+    /// Ends the record; gives its ops, the longest first.
+    #[napi(ts_return_type = "Promise<Array<OpProfile>>")]
+    pub fn stop_profile(&self) -> napi::Result<Call<Vec<OpProfile>>> {
+        self.call(|model| Ok(model.device().profile().stop().into_iter().map(OpProfile::from).collect()))
     }
 
     /// Frees the model, now or when the call under way ends.

@@ -2,7 +2,7 @@
 import { Command } from 'commander'
 import { z } from 'zod'
 import * as bench from '../../bench'
-import { parse } from '../../config'
+import { parse, trainFields as trainFieldsOfARun } from '../../config'
 import { count } from '../../logger'
 import { PRESETS } from '../../presets'
 import { addFields, type Fields } from '../flags'
@@ -26,6 +26,8 @@ const trainFields = {
   batch: z.int().min(1).optional().describe("sequences a step (default: the preset's)"),
   steps: z.int().min(1).optional().describe('steps counted (default: char 300, others 6)'),
   warmup,
+  recompute: trainFieldsOfARun.recompute,
+  profile: z.boolean().default(false).describe('show where the time of a step goes, an op a line'),
 }
 const gemmFields = {
   ...engine,
@@ -80,6 +82,17 @@ function show(output: Output, result: object): void {
   }
 }
 
+function showProfile(output: Output, profile: bench.ProfileLine[]): void {
+  output.text(
+    `\n${'op'.padEnd(42)}${'calls'.padStart(7)}${'ms'.padStart(11)}${'share'.padStart(8)}${'GFLOP/s'.padStart(9)}`,
+  )
+  for (const { op, calls_per_step, ms_per_step, share, gflops } of profile) {
+    output.text(
+      `${op.padEnd(42)}${String(calls_per_step).padStart(7)}${ms_per_step.toFixed(2).padStart(11)}${`${(100 * share).toFixed(1)}%`.padStart(8)}${(gflops?.toFixed(1) ?? '').padStart(9)}`,
+    )
+  }
+}
+
 export function benchCommand(): Command {
   return new Command('bench')
     .description('time the native core')
@@ -88,8 +101,12 @@ export function benchCommand(): Command {
         'train',
         'training steps on random tokens',
         trainFields,
-        '--preset char --json',
-        async (o, output) => show(output, await bench.benchTrain(o)),
+        '--preset char --profile',
+        async (o, output) => {
+          const { profile, ...result } = await bench.benchTrain(o)
+          show(output, { ...result, ...(profile && output.json && { profile }) })
+          if (profile) showProfile(output, profile)
+        },
       ),
     )
     .addCommand(

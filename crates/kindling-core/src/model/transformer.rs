@@ -114,6 +114,7 @@ impl Transformer {
 
     /// Sets every gradient to zero.
     pub fn zero_gradients(&mut self) {
+        let _span = self.device.span("model::zero_gradients");
         let Device::Cpu(cpu) = &self.device;
         let pieces = crate::ops::Pieces::of_rows(self.gradients.len(), 1);
         let gradients = crate::ops::Disjoint::new(self.gradients.host_mut());

@@ -31,7 +31,11 @@ pub fn wide(x: &[f32]) -> Vec<f64> {
 
 /// A processor of a fixed instruction set and number of threads.
 pub fn device(isa: Isa, threads: usize) -> Device {
-    Device::Cpu(Arc::new(Cpu { pool: Pool::new(threads), isa }))
+    Device::Cpu(Arc::new(Cpu {
+        pool: Pool::new(threads),
+        isa,
+        profile: kindling_core::profile::Profile::default(),
+    }))
 }
 
 /// Every instruction set of the machine, with two threads.

@@ -47,6 +47,7 @@ pub fn step(dev: &Device, p: Out, g: In, m: Out, v: Out, hyper: Hyper) -> Result
     check(OP, "g", p.len(), g.len())?;
     check(OP, "m", p.len(), m.len())?;
     check(OP, "v", p.len(), v.len())?;
+    let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => cpu::step(cpu, p.cpu(), g.cpu(), m.cpu(), v.cpu(), hyper),
     }

@@ -14,6 +14,7 @@ use crate::Result;
 use crate::buffer::{In, Out};
 use crate::device::Device;
 use crate::ops::check;
+use crate::profile::Span;
 
 /// Sizes of attention.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +47,13 @@ impl Shape {
         self.num_heads / self.num_kv_heads
     }
 
+    /// Counts `products` causal products of scores' size to `op`.
+    fn span<'a>(&self, dev: &'a Device, op: &'static str, products: f64) -> Span<'a> {
+        let multiply_adds =
+            self.batch * self.num_heads * self.positions * self.positions / 2 * self.head_size;
+        dev.profile().product(op, || (String::new(), 2.0 * products * multiply_adds as f64))
+    }
+
     fn check(&self, op: &'static str) -> Result<()> {
         check(op, "num_heads (a multiple of num_kv_heads)", self.group() * self.num_kv_heads, self.num_heads)
     }
@@ -62,6 +70,7 @@ pub fn forward(dev: &Device, out: Out, lse: Out, qkv: In, s: Shape) -> Result<()
     check(OP, "qkv", rows * s.qkv_width(), qkv.len())?;
     check(OP, "out", rows * s.out_width(), out.len())?;
     check(OP, "lse", rows * s.num_heads, lse.len())?;
+    let _span = s.span(dev, OP, 2.0);
     match dev {
         Device::Cpu(cpu) => cpu::forward(cpu, out.cpu(), lse.cpu(), qkv.cpu(), s),
     }
@@ -81,6 +90,7 @@ pub fn backward(dev: &Device, dqkv: Out, dout: In, qkv: In, out: In, lse: In, s:
     check(OP, "out", rows * s.out_width(), out.len())?;
     check(OP, "dout", rows * s.out_width(), dout.len())?;
     check(OP, "lse", rows * s.num_heads, lse.len())?;
+    let _span = s.span(dev, OP, 5.0);
     match dev {
         Device::Cpu(cpu) => cpu::backward(cpu, dqkv.cpu(), dout.cpu(), qkv.cpu(), out.cpu(), lse.cpu(), s),
     }
@@ -98,6 +108,7 @@ pub fn decode(dev: &Device, out: Out, q: In, keys: In, values: In, length: usize
     check(OP, "out", s.out_width(), out.len())?;
     check(OP, "keys", length * s.num_kv_heads * s.head_size, keys.len())?;
     check(OP, "values", length * s.num_kv_heads * s.head_size, values.len())?;
+    let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => decode::decode(cpu, out.cpu(), q.cpu(), keys.cpu(), values.cpu(), length, s),
     }

@@ -55,6 +55,7 @@ pub fn forward(dev: &Device, lse: Out, logits: In, targets: &[i32], s: Shape) ->
     check(OP, "targets", s.rows, targets.len())?;
     check(OP, "lse", s.rows, lse.len())?;
     check_targets(targets, s.vocab_size)?;
+    let _span = dev.span(OP);
     Ok(match dev {
         Device::Cpu(cpu) => cpu::forward(cpu, lse.cpu(), logits.cpu(), targets, s),
     })
@@ -79,6 +80,7 @@ pub fn backward(
     check(OP, "targets", s.rows, targets.len())?;
     check(OP, "lse", s.rows, lse.len())?;
     check_targets(targets, s.vocab_size)?;
+    let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => cpu::backward(cpu, dlogits.cpu(), logits.cpu(), lse.cpu(), targets, s, scale),
     }
@@ -94,6 +96,7 @@ pub fn forward_backward(dev: &Device, logits: Out, targets: &[i32], s: Shape, sc
     check(OP, "logits", s.rows * s.vocab_size, logits.len())?;
     check(OP, "targets", s.rows, targets.len())?;
     check_targets(targets, s.vocab_size)?;
+    let _span = dev.span(OP);
     Ok(match dev {
         Device::Cpu(cpu) => cpu::forward_backward(cpu, logits.cpu(), targets, s, scale),
     })

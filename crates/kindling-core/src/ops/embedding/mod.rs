@@ -32,6 +32,7 @@ pub fn forward(dev: &Device, out: Out, ids: &[u32], weight: In, s: Shape) -> Res
     check(OP, "weight", s.vocab_size * s.d_model, weight.len())?;
     check(OP, "out", s.rows * s.d_model, out.len())?;
     check_ids(ids, s.vocab_size)?;
+    let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => cpu::forward(cpu, out.cpu(), ids, weight.cpu(), s),
     }
@@ -49,6 +50,7 @@ pub fn backward(dev: &Device, dweight: Out, dout: In, ids: &[u32], s: Shape) -> 
     check(OP, "dweight", s.vocab_size * s.d_model, dweight.len())?;
     check(OP, "dout", s.rows * s.d_model, dout.len())?;
     check_ids(ids, s.vocab_size)?;
+    let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => cpu::backward(cpu, dweight.cpu(), dout.cpu(), ids, s),
     }

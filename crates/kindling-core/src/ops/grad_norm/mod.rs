@@ -14,6 +14,7 @@ use crate::device::Device;
 /// # Errors
 /// None on the CPU; a device may fail.
 pub fn sum_of_squares(dev: &Device, g: In) -> Result<f64> {
+    let _span = dev.span("grad_norm::sum_of_squares");
     Ok(match dev {
         Device::Cpu(cpu) => cpu::sum_of_squares(cpu, g.cpu()),
     })
@@ -24,6 +25,7 @@ pub fn sum_of_squares(dev: &Device, g: In) -> Result<f64> {
 /// # Errors
 /// None on the CPU; a device may fail.
 pub fn scale(dev: &Device, g: Out, factor: f32) -> Result<()> {
+    let _span = dev.span("grad_norm::scale");
     match dev {
         Device::Cpu(cpu) => cpu::scale(cpu, g.cpu(), factor),
     }

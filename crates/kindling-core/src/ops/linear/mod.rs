@@ -13,6 +13,7 @@ use crate::Result;
 use crate::buffer::{In, Out};
 use crate::device::Device;
 use crate::ops::{check, check_positive};
+use crate::profile::Span;
 
 /// Sizes of a linear layer.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +24,15 @@ pub struct Shape {
     pub inputs: usize,
     /// Columns of out.
     pub outputs: usize,
+}
+
+impl Shape {
+    fn span<'a>(&self, dev: &'a Device, op: &'static str) -> Span<'a> {
+        dev.profile().product(op, || {
+            let flops = 2.0 * self.rows as f64 * self.inputs as f64 * self.outputs as f64;
+            (format!("{} -> {}", self.inputs, self.outputs), flops)
+        })
+    }
 }
 
 /// out = x W^T + bias.
@@ -39,6 +49,7 @@ pub fn forward(dev: &Device, out: Out, x: In, weight: In, bias: Option<In>, s: S
     if let Some(bias) = bias {
         check(OP, "bias", s.outputs, bias.len())?;
     }
+    let _span = s.span(dev, OP);
     match dev {
         Device::Cpu(cpu) => cpu::forward(cpu, out.cpu(), x.cpu(), weight.cpu(), bias.map(In::cpu), s),
     }
@@ -56,6 +67,7 @@ pub fn backward_input(dev: &Device, dx: Out, dout: In, weight: In, s: Shape, acc
     check_positive(OP, "outputs", s.outputs)?;
     check(OP, "weight", s.outputs * s.inputs, weight.len())?;
     check(OP, "dout", s.rows * s.outputs, dout.len())?;
+    let _span = s.span(dev, OP);
     match dev {
         Device::Cpu(cpu) => cpu::backward_input(cpu, dx.cpu(), dout.cpu(), weight.cpu(), s, accumulate),
     }
@@ -83,6 +95,7 @@ pub fn backward_weight(
     if let Some(dbias) = &dbias {
         check(OP, "dbias", s.outputs, dbias.len())?;
     }
+    let _span = s.span(dev, OP);
     match dev {
         Device::Cpu(cpu) => {
             cpu::backward_weight(cpu, dweight.cpu(), dout.cpu(), x.cpu(), s);

@@ -27,6 +27,7 @@ pub fn forward(dev: &Device, out: Out, x: In, s: Shape) -> Result<()> {
     const OP: &str = "log_softmax::forward";
     check(OP, "x", s.rows * s.columns, x.len())?;
     check(OP, "out", s.rows * s.columns, out.len())?;
+    let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => cpu::forward(cpu, out.cpu(), x.cpu(), s),
     }
@@ -42,6 +43,7 @@ pub fn backward(dev: &Device, dx: Out, dout: In, out: In, s: Shape) -> Result<()
     check(OP, "dx", s.rows * s.columns, dx.len())?;
     check(OP, "dout", s.rows * s.columns, dout.len())?;
     check(OP, "out", s.rows * s.columns, out.len())?;
+    let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => cpu::backward(cpu, dx.cpu(), dout.cpu(), out.cpu(), s),
     }

@@ -31,6 +31,7 @@ pub fn forward(dev: &Device, out: Out, a: In, b: In, s: Shape) -> Result<()> {
     check(OP, "a", s.m * s.k, a.len())?;
     check(OP, "b", s.k * s.n, b.len())?;
     check(OP, "out", s.m * s.n, out.len())?;
+    let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => cpu::forward(cpu, out.cpu(), a.cpu(), b.cpu(), s),
     }
@@ -48,6 +49,7 @@ pub fn backward(dev: &Device, da: Out, db: Out, dout: In, a: In, b: In, s: Shape
     check(OP, "b", s.k * s.n, b.len())?;
     check(OP, "db", s.k * s.n, db.len())?;
     check(OP, "dout", s.m * s.n, dout.len())?;
+    let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => cpu::backward(cpu, da.cpu(), db.cpu(), dout.cpu(), a.cpu(), b.cpu(), s),
     }

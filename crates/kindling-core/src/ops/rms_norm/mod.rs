@@ -34,6 +34,7 @@ pub fn forward(dev: &Device, out: Out, rstd: Out, x: In, weight: In, s: Shape) -
     check(OP, "out", s.rows * s.width, out.len())?;
     check(OP, "rstd", s.rows, rstd.len())?;
     check(OP, "weight", s.width, weight.len())?;
+    let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => cpu::forward(cpu, out.cpu(), None, rstd.cpu(), x.cpu(), None, weight.cpu(), s),
     }
@@ -62,6 +63,7 @@ pub fn forward_residual(
     check(OP, "out", s.rows * s.width, out.len())?;
     check(OP, "rstd", s.rows, rstd.len())?;
     check(OP, "weight", s.width, weight.len())?;
+    let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => cpu::forward(
             cpu,
@@ -88,6 +90,7 @@ pub fn forward_again(dev: &Device, out: Out, x: In, weight: In, rstd: In, s: Sha
     check(OP, "out", s.rows * s.width, out.len())?;
     check(OP, "rstd", s.rows, rstd.len())?;
     check(OP, "weight", s.width, weight.len())?;
+    let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => cpu::forward_again(cpu, out.cpu(), x.cpu(), weight.cpu(), rstd.cpu(), s),
     }
@@ -109,6 +112,7 @@ pub fn backward(
     s: Shape,
 ) -> Result<()> {
     check_backward("rms_norm::backward", &dx, &dweight, dout, x, weight, rstd, s)?;
+    let _span = dev.span("rms_norm::backward");
     match dev {
         Device::Cpu(cpu) => {
             cpu::backward(
@@ -143,6 +147,7 @@ pub fn backward_residual(
 ) -> Result<()> {
     const OP: &str = "rms_norm::backward_residual";
     check_backward(OP, &dx, &dweight, dout, x, weight, rstd, s)?;
+    let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => cpu::backward(
             cpu,

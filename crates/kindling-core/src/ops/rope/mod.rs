@@ -78,6 +78,7 @@ fn rotate(op: &'static str, dev: &Device, x: Out, cos: In, sin: In, s: Shape, di
     check(op, "cos", needed, cos.len().min(needed))?;
     check(op, "sin", needed, sin.len().min(needed))?;
     check(op, "head (even size)", s.head_size / 2 * 2, s.head_size)?;
+    let _span = dev.span(op);
     match dev {
         Device::Cpu(cpu) => cpu::rotate(cpu, x.cpu(), cos.cpu(), sin.cpu(), s, direction),
     }

@@ -38,6 +38,7 @@ impl Hyper {
 /// `ERR_SHAPE_MISMATCH` when the lengths differ.
 pub fn step(dev: &Device, p: Out, g: In, hyper: Hyper) -> Result<()> {
     check("sgd::step", "g", p.len(), g.len())?;
+    let _span = dev.span("sgd::step");
     match dev {
         Device::Cpu(cpu) => cpu::step(cpu, p.cpu(), g.cpu(), hyper),
     }

@@ -14,6 +14,7 @@ use crate::ops::check;
 /// `ERR_SHAPE_MISMATCH` when the sizes differ.
 pub fn forward(dev: &Device, out: Out, x: In) -> Result<()> {
     check("silu::forward", "out", x.len(), out.len())?;
+    let _span = dev.span("silu::forward");
     match dev {
         Device::Cpu(cpu) => cpu::forward(cpu, out.cpu(), x.cpu()),
     }
@@ -27,6 +28,7 @@ pub fn forward(dev: &Device, out: Out, x: In) -> Result<()> {
 pub fn backward(dev: &Device, dx: Out, dout: In, x: In) -> Result<()> {
     check("silu::backward", "dx", x.len(), dx.len())?;
     check("silu::backward", "dout", x.len(), dout.len())?;
+    let _span = dev.span("silu::backward");
     match dev {
         Device::Cpu(cpu) => cpu::backward(cpu, dx.cpu(), dout.cpu(), x.cpu()),
     }

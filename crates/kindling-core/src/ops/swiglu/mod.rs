@@ -29,6 +29,7 @@ pub fn forward(dev: &Device, out: Out, gate_up: In, s: Shape) -> Result<()> {
     check_positive(OP, "width", s.width)?;
     check(OP, "gate_up", 2 * s.rows * s.width, gate_up.len())?;
     check(OP, "out", s.rows * s.width, out.len())?;
+    let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => cpu::forward(cpu, out.cpu(), gate_up.cpu(), s),
     }
@@ -45,6 +46,7 @@ pub fn backward(dev: &Device, dgate_up: Out, dout: In, gate_up: In, s: Shape) ->
     check(OP, "gate_up", 2 * s.rows * s.width, gate_up.len())?;
     check(OP, "dgate_up", 2 * s.rows * s.width, dgate_up.len())?;
     check(OP, "dout", s.rows * s.width, dout.len())?;
+    let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => {
             let dgate_up = dgate_up.cpu();
@@ -68,6 +70,7 @@ pub fn backward_in_place(dev: &Device, gate_up: Out, out: Out, s: Shape) -> Resu
     check_positive(OP, "width", s.width)?;
     check(OP, "gate_up", 2 * s.rows * s.width, gate_up.len())?;
     check(OP, "out", s.rows * s.width, out.len())?;
+    let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => cpu::backward_in_place(cpu, gate_up.cpu(), out.cpu(), s),
     }
