@@ -24,6 +24,7 @@
 pub mod adamw;
 pub mod attention;
 pub mod cross_entropy;
+pub mod cuda;
 pub mod embedding;
 pub mod grad_norm;
 pub mod linear;

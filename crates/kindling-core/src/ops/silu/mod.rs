@@ -1,6 +1,7 @@
 //! SiLU. out = x sigma(x); dx = dout sigma(x) (1 + x (1 - sigma(x))). x, out, dx, dout: any one size.
 
 mod cpu;
+pub mod cuda;
 pub mod reference;
 
 use crate::Result;

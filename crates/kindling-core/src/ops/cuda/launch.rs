@@ -1,0 +1,64 @@
+//! A launch of a kernel: its name, how many blocks of how many threads, the arguments in order.
+
+/// What activations and the copies of weights that products read are kept in; sums are f32 in both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dtype {
+    /// 32 bits.
+    F32,
+    /// The upper 16 bits of an f32.
+    Bf16,
+}
+
+impl Dtype {
+    /// Bytes of an element.
+    pub fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+}
+
+/// An argument of a kernel. Sizes are C's `int`: a launch's maker checks that they fit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Arg {
+    /// An address in device memory (0: none).
+    Pointer(u64),
+    /// `int`.
+    I32(i32),
+    /// `long long`.
+    I64(i64),
+    /// `float`.
+    F32(f32),
+}
+
+impl From<usize> for Arg {
+    /// A size.
+    ///
+    /// # Panics
+    /// Where it does not fit `int`.
+    fn from(size: usize) -> Self {
+        Self::I32(i32::try_from(size).expect("a size that fits an int"))
+    }
+}
+
+impl From<f32> for Arg {
+    fn from(value: f32) -> Self {
+        Self::F32(value)
+    }
+}
+
+/// A launch as plain data.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Launch {
+    /// Name of the kernel, as in the compiled module.
+    pub kernel: &'static str,
+    /// Blocks in x, y and z.
+    pub grid: [u32; 3],
+    /// Threads of a block, whole warps.
+    pub block: u32,
+    /// Dynamic shared memory of a block.
+    pub shared_bytes: u32,
+    /// The arguments in order.
+    pub args: Vec<Arg>,
+}

@@ -1,0 +1,21 @@
+//! What the CUDA halves of the ops share: a launch as plain data, and (in `*.cuh`) the device functions that several
+//! kernels use. An op's `cuda.cu` holds its kernels, its `cuda.rs` makes the launches from sizes and device pointers.
+//! Nothing here needs a GPU: the device layer runs a launch, and so does the emulator of the tests.
+
+mod launch;
+
+pub use launch::{Arg, Dtype, Launch};
+
+/// The kernel of `dtype`.
+pub(crate) fn by_dtype(dtype: Dtype, f32: &'static str, bf16: &'static str) -> &'static str {
+    match dtype {
+        Dtype::F32 => f32,
+        Dtype::Bf16 => bf16,
+    }
+}
+
+/// Blocks of 256 threads that take 8 elements each of a flat run; a grid of at most 64 blocks for each of 132
+/// multiprocessors, whose threads go on to further elements.
+pub(crate) fn flat_grid(n: usize) -> [u32; 3] {
+    [n.div_ceil(256 * 8).clamp(1, 64 * 132) as u32, 1, 1]
+}

@@ -1,0 +1,128 @@
+// CUDA on the CPU, for tests: the words a kernel is written in, as plain C++. Threads are fibers that run one at a time
+// and are switched at every barrier, shuffle and matrix instruction, in an order chosen to hurt (emulator.cpp).
+// What a kernel does with memory is what it really does: shared memory starts out as NaN, buffers end at guard pages.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#define KINDLING_EMULATED 1
+#define __global__
+#define __device__
+#define __host__
+#define __constant__ static const
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __align__(n) alignas(n)
+
+struct uint3 { unsigned x, y, z; };
+struct dim3 { unsigned x, y, z; };
+extern uint3 threadIdx, blockIdx;
+extern dim3 blockDim, gridDim;
+
+struct alignas(8) float2 { float x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
+struct alignas(16) int4 { int x, y, z, w; };
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+
+namespace emulator {
+
+/// Where in the kernel's source a thread waits.
+struct Site { const char* file; int line; };
+
+/// Bytes a lane can hand to its warp at once.
+constexpr size_t LANE_BYTES = 64;
+
+/// Waits until every thread of the block is here.
+void block_barrier(Site site);
+/// Hands `size` bytes to the warp, waits for all 32 lanes, gives what each of them handed in, LANE_BYTES apart.
+const unsigned char* warp_exchange(const char* what, unsigned mask, const void* bytes, size_t size, Site site);
+/// The block's array of shared memory that belongs to `key`, full of NaN when the block starts.
+void* shared_array(const void* key, size_t size);
+/// The block's dynamic shared memory.
+unsigned char* dynamic_shared();
+/// An asynchronous copy of the thread: done, at the latest moment allowed, by `wait_copies`.
+void start_copy(void* to, const void* from, int bytes);
+void commit_copies();
+void wait_copies(int groups_left);
+/// Ends the launch with an error.
+[[noreturn]] void fail(const char* message, Site site);
+
+template <class T, class Choose>
+T from_lane(const char* what, unsigned mask, T value, Choose choose, Site site) {
+    static_assert(sizeof(T) <= LANE_BYTES, "too large for a shuffle");
+    const unsigned char* all = warp_exchange(what, mask, &value, sizeof(T), site);
+    T result;
+    std::memcpy(&result, all + choose(int(threadIdx.x % 32)) * LANE_BYTES, sizeof(T));
+    return result;
+}
+
+}  // namespace emulator
+
+/// A static array of shared memory, and the dynamic one; cuda/elements.cuh has their CUDA halves.
+#define SHARED_ARRAY(T, name, count) \
+    static char name##_key;          \
+    T(&name)[count] = *static_cast<T(*)[count]>(emulator::shared_array(&name##_key, sizeof(T) * (count)))
+#define DYNAMIC_SHARED(name) unsigned char* name = emulator::dynamic_shared()
+
+#define EMULATOR_SITE const char *file = __builtin_FILE(), int line = __builtin_LINE()
+
+inline void __syncthreads(EMULATOR_SITE) { emulator::block_barrier({file, line}); }
+inline void __syncwarp(unsigned mask = 0xffffffffu, EMULATOR_SITE) {
+    emulator::warp_exchange("__syncwarp", mask, nullptr, 0, {file, line});
+}
+template <class T> T __shfl_sync(unsigned mask, T value, int source, EMULATOR_SITE) {
+    return emulator::from_lane("__shfl_sync", mask, value, [=](int) { return source & 31; }, {file, line});
+}
+template <class T> T __shfl_xor_sync(unsigned mask, T value, int bits, EMULATOR_SITE) {
+    return emulator::from_lane("__shfl_xor_sync", mask, value, [=](int lane) { return (lane ^ bits) & 31; },
+                               {file, line});
+}
+template <class T> T __shfl_down_sync(unsigned mask, T value, int by, EMULATOR_SITE) {
+    return emulator::from_lane("__shfl_down_sync", mask, value,
+                               [=](int lane) { return lane + by < 32 ? lane + by : lane; }, {file, line});
+}
+template <class T> T __shfl_up_sync(unsigned mask, T value, int by, EMULATOR_SITE) {
+    return emulator::from_lane("__shfl_up_sync", mask, value,
+                               [=](int lane) { return lane >= by ? lane - by : lane; }, {file, line});
+}
+inline int __any_sync(unsigned mask, int predicate, EMULATOR_SITE) {
+    const unsigned char* all = emulator::warp_exchange("__any_sync", mask, &predicate, sizeof(int), {file, line});
+    int any = 0;
+    for (int lane = 0; lane < 32; lane++) {
+        int one;
+        std::memcpy(&one, all + lane * emulator::LANE_BYTES, sizeof(int));
+        any |= one;
+    }
+    return any != 0;
+}
+
+// Threads are switched at barriers only, so a plain read and write is atomic.
+template <class T> T atomicAdd(T* address, T value) {
+    T old = *address;
+    *address = old + value;
+    return old;
+}
+template <class T> T atomicMax(T* address, T value) {
+    T old = *address;
+    if (value > old) *address = value;
+    return old;
+}
+inline void __threadfence() {}
+
+inline float __expf(float x) { return std::exp(x); }
+inline float __logf(float x) { return std::log(x); }
+inline float __fdividef(float a, float b) { return a / b; }
+inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
+template <class T> T __ldg(const T* address) { return *address; }
+template <class T> T min(T a, T b) { return b < a ? b : a; }
+template <class T> T max(T a, T b) { return a < b ? b : a; }
+inline unsigned __float_as_uint(float x) { unsigned u; std::memcpy(&u, &x, 4); return u; }
+inline float __uint_as_float(unsigned u) { float x; std::memcpy(&x, &u, 4); return x; }
