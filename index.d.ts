@@ -221,6 +221,9 @@ export interface BatchOptions {
 /** Times a product; gives the seconds of each run. */
 export declare function benchGemm(options: GemmOptions): Promise<Array<number>>
 
+/** Bytes a second that `threads` threads read from memory: the best of five passes over a large array. */
+export declare function benchMemory(threads: number): Promise<number>
+
 /** Gradients after clipping. */
 export interface ClippedGradients {
   /** Global L2 norm before it. */

@@ -845,6 +845,7 @@ module.exports.TokenStore = nativeBinding.TokenStore
 module.exports.Transformer = nativeBinding.Transformer
 module.exports.availableThreads = nativeBinding.availableThreads
 module.exports.benchGemm = nativeBinding.benchGemm
+module.exports.benchMemory = nativeBinding.benchMemory
 module.exports.encodeFiles = nativeBinding.encodeFiles
 module.exports.engineVersion = nativeBinding.engineVersion
 module.exports.instructionSet = nativeBinding.instructionSet

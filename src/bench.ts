@@ -269,8 +269,8 @@ const PROMPT_TOKENS = 16
 
 /** Times decoding with random weights: a prompt in one pass, then greedy tokens one by one. */
 export async function benchGenerate(
-  options: EngineOptions & { max_tokens: number },
-): Promise<{ tokens_per_second: number; prompt_tokens_per_second: number }> {
+  options: EngineOptions & { max_tokens: number; profile?: boolean },
+): Promise<GenerateBenchmark> {
   const model = modelOf(options)
   const { vocab_size: vocabSize } = presetOf(options)
   const prompt = Uint32Array.from({ length: PROMPT_TOKENS }, (_, i) => (i * 7919) % vocabSize)
@@ -298,10 +298,40 @@ export async function benchGenerate(
   await decode(2)
   const first = median([await decode(1), await decode(1), await decode(1)])
   const whole = Math.min(await decode(options.max_tokens), await decode(options.max_tokens))
+  let profile: ProfileLine[] | undefined
+  if (options.profile) {
+    await model.startProfile()
+    const seconds = await decode(options.max_tokens)
+    const times = Array.from({ length: options.max_tokens }, () => (1000 * seconds) / options.max_tokens)
+    profile = profileLines(await model.stopProfile(), times)
+  }
+  const bandwidth = await settle(() => native.benchMemory(options.threads ?? availableThreads()))
   return {
     tokens_per_second: round(options.max_tokens / whole, 1),
     prompt_tokens_per_second: round(PROMPT_TOKENS / first, 1),
+    memory_gb_per_second: round(bandwidth / 1e9, 1),
+    tokens_per_second_bound: round(bandwidth / weightBytes(options), 1),
+    ...(profile && { profile }),
   }
+}
+
+/** What a decoding benchmark measures; the fields of its JSON line. */
+export interface GenerateBenchmark {
+  tokens_per_second: number
+  prompt_tokens_per_second: number
+  /** Speed of reading a large array with the same threads. */
+  memory_gb_per_second: number
+  /** Tokens a second if reading each weight once were all the work. */
+  tokens_per_second_bound: number
+  /** Where the time of a token goes, with `profile`. */
+  profile?: ProfileLine[]
+}
+
+/** Bytes of the weights read for one token: all but the embedding, of which it reads a row. */
+function weightBytes(options: EngineOptions): number {
+  const { d_model: d, d_ff: f, num_layers: layers, vocab_size: vocabulary } = presetOf(options)
+  const weights = layers * (4 * d * d + 3 * d * f + 2 * d) + d + d * vocabulary
+  return weights * (options.dtype === 'bf16' ? 2 : 4)
 }
 
 function median(values: readonly number[]): number {

@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use kindling_core::Error;
+use kindling_core::buffer::Buffer;
 use kindling_core::device::Device;
-use kindling_core::ops::linear;
+use kindling_core::ops::{grad_norm, linear};
 use kindling_core::random::{Purpose, uniform};
 use kindling_core::simd::Isa;
 use napi::bindgen_prelude::AsyncTask;
@@ -23,6 +24,27 @@ pub fn available_threads() -> u32 {
 #[napi]
 pub fn instruction_set() -> &'static str {
     Isa::detect().name()
+}
+
+/// Elements read by `bench_memory`: 256 MiB, beyond any cache.
+const MEMORY_ELEMENTS: usize = 1 << 26;
+
+/// Bytes a second that `threads` threads read from memory: the best of five passes over a large array.
+#[napi(ts_return_type = "Promise<number>")]
+pub fn bench_memory(threads: f64) -> napi::Result<AsyncTask<Job<(), f64>>> {
+    let threads = size("threads", threads).map_err(to_napi)?;
+    Ok(spawn((), move |()| {
+        let device = Device::cpu(threads);
+        let mut memory = Buffer::zeros(&device, MEMORY_ELEMENTS)?;
+        memory.host_mut().fill(1.0);
+        let mut best = f64::INFINITY;
+        for _ in 0..5 {
+            let start = Instant::now();
+            grad_norm::sum_of_squares(&device, memory.view())?;
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+        Ok(size_of::<f32>() as f64 * MEMORY_ELEMENTS as f64 / best)
+    }))
 }
 
 /// One product to time: the linear layer of `rows` x `inputs` to `outputs`.

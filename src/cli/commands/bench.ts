@@ -19,6 +19,10 @@ const engine = {
   device: z.string().default('cpu').describe('cpu, cuda or cuda:N'),
   threads: z.int().min(1).optional().describe('threads (default: the cores this process may use)'),
 }
+const profile = z
+  .boolean()
+  .default(false)
+  .describe('show where the time of a step, or of a token, goes, an op a line')
 const warmup = z.int().min(0).default(3).describe('steps that are not counted')
 
 const trainFields = {
@@ -27,7 +31,7 @@ const trainFields = {
   steps: z.int().min(1).optional().describe('steps counted (default: char 300, others 6)'),
   warmup,
   recompute: trainFieldsOfARun.recompute,
-  profile: z.boolean().default(false).describe('show where the time of a step goes, an op a line'),
+  profile,
 }
 const gemmFields = {
   ...engine,
@@ -37,6 +41,7 @@ const gemmFields = {
 const generateFields = {
   ...engine,
   max_tokens: z.int().min(1).default(240).describe('tokens drawn'),
+  profile,
 }
 const file = z.string().describe('text file')
 const encodeFields = {
@@ -73,13 +78,15 @@ function timing<F extends Record<string, z.ZodType>>(
   )
 }
 
-/** JSON in JSON mode, else the fields in columns. */
-function show(output: Output, result: object): void {
+/** JSON in JSON mode, else the fields in columns, and a profile as a table below them. */
+function show(output: Output, result: object & { profile?: bench.ProfileLine[] }): void {
   output.line(result)
-  for (const [name, value] of Object.entries(result)) {
+  const { profile, ...fields } = result
+  for (const [name, value] of Object.entries(fields)) {
     const text = typeof value === 'number' && value >= 1e4 ? count(value) : String(value)
     output.text(`${name.padEnd(26)}${text.padStart(14)}`)
   }
+  if (profile) showProfile(output, profile)
 }
 
 function showProfile(output: Output, profile: bench.ProfileLine[]): void {
@@ -102,11 +109,7 @@ export function benchCommand(): Command {
         'training steps on random tokens',
         trainFields,
         '--preset char --profile',
-        async (o, output) => {
-          const { profile, ...result } = await bench.benchTrain(o)
-          show(output, { ...result, ...(profile && output.json && { profile }) })
-          if (profile) showProfile(output, profile)
-        },
+        async (o, output) => show(output, await bench.benchTrain(o)),
       ),
     )
     .addCommand(
