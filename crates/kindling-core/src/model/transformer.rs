@@ -27,6 +27,7 @@ pub struct Transformer {
     pub(super) activations: Option<Activations>,
     pub(super) scratch: output_loss::Scratch,
     recompute: bool,
+    gradients_are_finite: bool,
 }
 
 /// Sizes of one pass.
@@ -72,6 +73,7 @@ impl Transformer {
             activations: None,
             scratch,
             recompute: false,
+            gradients_are_finite: false,
         })
     }
 
@@ -109,7 +111,18 @@ impl Transformer {
 
     /// The flat gradients.
     pub fn flat_gradients(&mut self) -> (&Device, &mut Buffer) {
+        self.gradients_are_finite = false;
         (&self.device, &mut self.gradients)
+    }
+
+    /// Whether the norm of the gradients as they are was found finite.
+    pub(crate) fn gradients_are_finite(&self) -> bool {
+        self.gradients_are_finite
+    }
+
+    /// Remembers that their norm is finite, until they change.
+    pub(crate) fn found_gradients_finite(&mut self) {
+        self.gradients_are_finite = true;
     }
 
     /// Sets every gradient to zero.
@@ -140,6 +153,7 @@ impl Transformer {
         let kept = if self.recompute { Kept::Streams } else { Kept::Blocks };
         let pass = self.prepare(x, batch, positions, kept)?;
         self.check_targets(targets, pass)?;
+        self.gradients_are_finite = false;
         self.forward_hidden(x, pass, CacheUse::None)?;
         self.backward(x, targets, pass, scale)
     }

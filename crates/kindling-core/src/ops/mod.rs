@@ -39,8 +39,8 @@ pub mod silu;
 pub mod softmax;
 pub mod swiglu;
 
-pub(crate) use pieces::MOST_PIECES;
 pub use pieces::{Disjoint, Pieces, with_dirty_scratch, with_scratch};
+pub(crate) use pieces::{MOST_PIECES, each_row};
 
 use crate::{Error, Result};
 

@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use crate::pool::Pool;
+
 /// `total` units cut in `count` runs of nearly equal length.
 #[derive(Debug, Clone, Copy)]
 pub struct Pieces {
@@ -37,6 +39,24 @@ impl Pieces {
     pub fn range(&self, piece: usize) -> Range<usize> {
         self.total * piece / self.count..self.total * (piece + 1) / self.count
     }
+}
+
+/// Runs `work` on each row of `out`, `width` wide, with the row's range in it.
+pub(crate) fn each_row(
+    pool: &Pool,
+    out: &mut [f32],
+    width: usize,
+    work: impl Fn(&mut [f32], Range<usize>) + Sync,
+) {
+    let pieces = Pieces::of_rows(out.len() / width.max(1), width);
+    let out = Disjoint::new(out);
+    pool.run(pieces.count, |piece| {
+        for row in pieces.range(piece) {
+            let range = row * width..(row + 1) * width;
+            // SAFETY: pieces write disjoint rows.
+            work(unsafe { out.part(range.clone()) }, range);
+        }
+    });
 }
 
 /// A slice whose parts are written by different pieces at the same time.

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::Optimizer;
-use super::clip::clip_grad_norm;
-use super::groups::{GroupOptions, assign, check_setting, runs};
+use super::clip::check_finite;
+use super::groups::{GroupOptions, check_setting, runs};
 use crate::Result;
 use crate::buffer::Buffer;
 use crate::model::{NamedTensor, Transformer};
@@ -39,7 +39,6 @@ pub struct AdamW {
     m: Buffer,
     v: Buffer,
     steps: u64,
-    norm_is_finite: bool,
 }
 
 impl AdamW {
@@ -48,17 +47,12 @@ impl AdamW {
     /// # Errors
     /// `ERR_INVALID_ARGUMENT` for a setting out of its range or a pattern that matches nothing.
     pub fn new(model: &Transformer, options: &AdamWOptions) -> Result<Self> {
-        let assigned = assign(model.parameters(), &options.groups)?;
-        let settings = |index: usize| {
-            let group = assigned[index].map(|g| &options.groups[g]);
-            Settings {
-                lr: group.and_then(|g| g.lr),
-                betas: group.and_then(|g| g.betas).unwrap_or(options.betas),
-                eps: group.and_then(|g| g.eps).unwrap_or(options.eps),
-                weight_decay: group.and_then(|g| g.weight_decay).unwrap_or(options.weight_decay),
-            }
-        };
-        let runs = runs(model.parameters(), settings);
+        let runs = runs(model.parameters(), &options.groups, |group| Settings {
+            lr: group.and_then(|g| g.lr),
+            betas: group.and_then(|g| g.betas).unwrap_or(options.betas),
+            eps: group.and_then(|g| g.eps).unwrap_or(options.eps),
+            weight_decay: group.and_then(|g| g.weight_decay).unwrap_or(options.weight_decay),
+        })?;
         for (_, s) in &runs {
             check_setting("beta1", s.betas.0, 0.0..1.0)?;
             check_setting("beta2", s.betas.1, 0.0..1.0)?;
@@ -67,7 +61,7 @@ impl AdamW {
             check_setting("lr", s.lr.unwrap_or(0.0), 0.0..f64::INFINITY)?;
         }
         let zeros = || Buffer::zeros(model.device(), model.num_parameters());
-        Ok(Self { runs, m: zeros()?, v: zeros()?, steps: 0, norm_is_finite: false })
+        Ok(Self { runs, m: zeros()?, v: zeros()?, steps: 0 })
     }
 }
 
@@ -75,9 +69,7 @@ impl Optimizer for AdamW {
     fn step(&mut self, model: &mut Transformer, lr: f64) -> Result<()> {
         check_setting("lr", lr, 0.0..f64::INFINITY)?;
         crate::ops::check("AdamW::step", "model", self.m.len(), model.num_parameters())?;
-        if !std::mem::take(&mut self.norm_is_finite) {
-            clip_grad_norm(model, 0.0, self.steps + 1)?;
-        }
+        check_finite(model, self.steps + 1)?;
         self.steps += 1;
         let (device, weights, gradients) = model.weights_and_gradients();
         for (range, s) in &self.runs {
@@ -102,12 +94,6 @@ impl Optimizer for AdamW {
         }
         model.zero_gradients();
         Ok(())
-    }
-
-    fn clip_grad_norm(&mut self, model: &mut Transformer, max_norm: f64) -> Result<f64> {
-        let norm = clip_grad_norm(model, max_norm, self.steps + 1)?;
-        self.norm_is_finite = true;
-        Ok(norm)
     }
 
     fn steps(&self) -> u64 {

@@ -4,6 +4,14 @@ use crate::model::Transformer;
 use crate::ops::grad_norm;
 use crate::{Error, Result};
 
+/// Says whether the gradients may be used: their norm is finite, as clipping has seen or is seen now.
+///
+/// # Errors
+/// `ERR_NON_FINITE`.
+pub(super) fn check_finite(model: &mut Transformer, step: u64) -> Result<()> {
+    if model.gradients_are_finite() { Ok(()) } else { clip_grad_norm(model, 0.0, step).map(|_| ()) }
+}
+
 /// Scales the gradients so that their global L2 norm is at most `max_norm` (0: no clipping); gives the norm before.
 ///
 /// # Errors
@@ -23,5 +31,6 @@ pub fn clip_grad_norm(model: &mut Transformer, max_norm: f64, step: u64) -> Resu
     if factor < 1.0 {
         grad_norm::scale(device, gradients.view_mut(), factor as f32)?;
     }
+    model.found_gradients_finite();
     Ok(norm)
 }

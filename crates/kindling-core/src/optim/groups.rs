@@ -1,6 +1,8 @@
 //! Parameter groups: settings for the parameters whose name matches a pattern. Where several match, the first counts;
 //! what a group leaves out it takes from the defaults.
 
+use std::ops::Range;
+
 use crate::model::Parameter;
 use crate::{Error, Result};
 
@@ -43,7 +45,7 @@ pub fn matches_pattern(pattern: &str, name: &str) -> bool {
 ///
 /// # Errors
 /// `ERR_INVALID_ARGUMENT` for a pattern that matches no parameter.
-pub(super) fn assign(parameters: &[Parameter], groups: &[GroupOptions]) -> Result<Vec<Option<usize>>> {
+fn assign(parameters: &[Parameter], groups: &[GroupOptions]) -> Result<Vec<Option<usize>>> {
     let covers = |group: &GroupOptions, parameter: &Parameter| {
         if group.pattern == "matrices" {
             parameter.is_matrix()
@@ -62,26 +64,30 @@ pub(super) fn assign(parameters: &[Parameter], groups: &[GroupOptions]) -> Resul
     Ok(parameters.iter().map(|p| groups.iter().position(|g| covers(g, p))).collect())
 }
 
-/// Neighbouring parameters with the same settings, as one run of the flat buffers.
-pub(super) fn runs<H: PartialEq + Copy>(
+/// The settings of every parameter, `settings` of its group; neighbours with the same ones are one run of the flat buffers.
+///
+/// # Errors
+/// `ERR_INVALID_ARGUMENT` for a pattern that matches no parameter.
+pub(super) fn runs<S: PartialEq + Copy>(
     parameters: &[Parameter],
-    settings: impl Fn(usize) -> H,
-) -> Vec<(std::ops::Range<usize>, H)> {
-    let mut runs: Vec<(std::ops::Range<usize>, H)> = Vec::new();
-    for (index, parameter) in parameters.iter().enumerate() {
-        let hyper = settings(index);
+    groups: &[GroupOptions],
+    settings: impl Fn(Option<&GroupOptions>) -> S,
+) -> Result<Vec<(Range<usize>, S)>> {
+    let mut runs: Vec<(Range<usize>, S)> = Vec::new();
+    for (parameter, group) in parameters.iter().zip(assign(parameters, groups)?) {
+        let settings = settings(group.map(|index| &groups[index]));
         match runs.last_mut() {
-            Some((range, last)) if *last == hyper && range.end == parameter.range.start => {
+            Some((range, last)) if *last == settings && range.end == parameter.range.start => {
                 range.end = parameter.range.end;
             }
-            _ => runs.push((parameter.range.clone(), hyper)),
+            _ => runs.push((parameter.range.clone(), settings)),
         }
     }
-    runs
+    Ok(runs)
 }
 
 /// Says whether a setting is a number in its range.
-pub(super) fn check_setting(name: &str, value: f64, range: std::ops::Range<f64>) -> Result<()> {
+pub(super) fn check_setting(name: &str, value: f64, range: Range<f64>) -> Result<()> {
     if range.contains(&value) {
         return Ok(());
     }

@@ -25,7 +25,9 @@ pub trait Optimizer {
     ///
     /// # Errors
     /// `ERR_NON_FINITE` where the norm is NaN or infinite.
-    fn clip_grad_norm(&mut self, model: &mut Transformer, max_norm: f64) -> Result<f64>;
+    fn clip_grad_norm(&mut self, model: &mut Transformer, max_norm: f64) -> Result<f64> {
+        clip_grad_norm(model, max_norm, self.steps() + 1)
+    }
 
     /// Number of updates made.
     fn steps(&self) -> u64;

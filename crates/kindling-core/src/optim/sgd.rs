@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::Optimizer;
-use super::clip::clip_grad_norm;
-use super::groups::{GroupOptions, assign, check_setting, runs};
+use super::clip::check_finite;
+use super::groups::{GroupOptions, check_setting, runs};
 use crate::model::{NamedTensor, Transformer};
 use crate::ops::sgd;
 use crate::{Error, Result};
@@ -32,7 +32,6 @@ pub struct Sgd {
     runs: Vec<(Range<usize>, Settings)>,
     constant: bool,
     steps: u64,
-    norm_is_finite: bool,
 }
 
 impl Sgd {
@@ -41,20 +40,15 @@ impl Sgd {
     /// # Errors
     /// `ERR_INVALID_ARGUMENT` for a setting out of its range or a pattern that matches nothing.
     pub fn new(model: &Transformer, options: &SgdOptions) -> Result<Self> {
-        let assigned = assign(model.parameters(), &options.groups)?;
-        let settings = |index: usize| {
-            let group = assigned[index].map(|g| &options.groups[g]);
-            Settings {
-                lr: group.and_then(|g| g.lr),
-                weight_decay: group.and_then(|g| g.weight_decay).unwrap_or(options.weight_decay),
-            }
-        };
-        let runs = runs(model.parameters(), settings);
+        let runs = runs(model.parameters(), &options.groups, |group| Settings {
+            lr: group.and_then(|g| g.lr),
+            weight_decay: group.and_then(|g| g.weight_decay).unwrap_or(options.weight_decay),
+        })?;
         for (_, s) in &runs {
             check_setting("weight_decay", s.weight_decay, 0.0..f64::INFINITY)?;
             check_setting("lr", s.lr.unwrap_or(0.0), 0.0..f64::INFINITY)?;
         }
-        Ok(Self { runs, constant: options.constant, steps: 0, norm_is_finite: false })
+        Ok(Self { runs, constant: options.constant, steps: 0 })
     }
 }
 
@@ -63,9 +57,7 @@ impl Optimizer for Sgd {
         check_setting("lr", lr, 0.0..f64::INFINITY)?;
         let covered = self.runs.last().map_or(0, |(range, _)| range.end);
         crate::ops::check("Sgd::step", "model", covered, model.num_parameters())?;
-        if !std::mem::take(&mut self.norm_is_finite) {
-            clip_grad_norm(model, 0.0, self.steps + 1)?;
-        }
+        check_finite(model, self.steps + 1)?;
         let (device, weights, gradients) = model.weights_and_gradients();
         for (range, s) in &self.runs {
             let hyper = sgd::Hyper {
@@ -80,12 +72,6 @@ impl Optimizer for Sgd {
         self.steps += 1;
         model.zero_gradients();
         Ok(())
-    }
-
-    fn clip_grad_norm(&mut self, model: &mut Transformer, max_norm: f64) -> Result<f64> {
-        let norm = clip_grad_norm(model, max_norm, self.steps + 1)?;
-        self.norm_is_finite = true;
-        Ok(norm)
     }
 
     fn steps(&self) -> u64 {

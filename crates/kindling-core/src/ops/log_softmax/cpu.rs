@@ -3,31 +3,15 @@
 use super::Shape;
 use crate::device::Cpu;
 use crate::ops::cross_entropy::row_statistics;
-use crate::ops::{Disjoint, Pieces};
+use crate::ops::each_row;
 use crate::simd::{LANES, Lanes, exp};
 
 pub(super) fn forward(cpu: &Cpu, out: &mut [f32], x: &[f32], s: Shape) {
-    let pieces = Pieces::of_rows(s.rows, s.columns);
-    let out = Disjoint::new(out);
-    cpu.pool.run(pieces.count, |piece| {
-        for row in pieces.range(piece) {
-            let range = row * s.columns..(row + 1) * s.columns;
-            // SAFETY: pieces write disjoint rows.
-            row_forward(cpu.isa, unsafe { out.part(range.clone()) }, &x[range]);
-        }
-    });
+    each_row(&cpu.pool, out, s.columns, |out, row| row_forward(cpu.isa, out, &x[row]));
 }
 
 pub(super) fn backward(cpu: &Cpu, dx: &mut [f32], dout: &[f32], out: &[f32], s: Shape) {
-    let pieces = Pieces::of_rows(s.rows, s.columns);
-    let dx = Disjoint::new(dx);
-    cpu.pool.run(pieces.count, |piece| {
-        for row in pieces.range(piece) {
-            let range = row * s.columns..(row + 1) * s.columns;
-            // SAFETY: pieces write disjoint rows.
-            row_backward(cpu.isa, unsafe { dx.part(range.clone()) }, &dout[range.clone()], &out[range]);
-        }
-    });
+    each_row(&cpu.pool, dx, s.columns, |dx, row| row_backward(cpu.isa, dx, &dout[row.clone()], &out[row]));
 }
 
 crate::dispatch! { fn row_forward(out: &mut [f32], x: &[f32]) = row_forward_lanes; }
