@@ -23,11 +23,54 @@ fn main() {
     let works =
         || build.try_get_compiler().is_ok_and(|c| Command::new(c.path()).arg("--version").output().is_ok());
     if linux && works() {
-        build.files(files(Path::new("cpp"), &["cpp"])).compile("kindling_emulator_kernels");
+        let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("set by cargo"));
+        build.files(files(Path::new("cpp"), &["cpp"])).files(write_tables(&out));
+        build.compile("kindling_emulator_kernels");
     } else {
         println!("cargo:warning=no C++ compiler: the tests of the CUDA kernels will be ignored");
         println!("cargo:rustc-cfg=no_cpp_compiler");
     }
+}
+
+/// Writes a .cpp for each .cu, which includes it and adds its kernels to the table, and one that calls all of them.
+fn write_tables(out: &Path) -> Vec<PathBuf> {
+    let mut sources = files(Path::new(OPS), &["cu"]);
+    sources.extend(files(Path::new("cpp"), &["cu"]));
+    let (mut written, mut declared, mut called) = (Vec::new(), String::new(), String::new());
+    for (index, source) in sources.iter().enumerate() {
+        let text = std::fs::read_to_string(source).expect("a readable .cu file");
+        let path = source.canonicalize().expect("a path");
+        let mut table = format!("#include \"{}\"\n#include \"kernels.h\"\n", path.display());
+        table += &format!("void add_kernels_{index}() {{\n");
+        for kernel in kernel_names(&text) {
+            table += &format!("    ADD_KERNEL({kernel});\n");
+        }
+        table += "}\n";
+        declared += &format!("void add_kernels_{index}();\n");
+        called += &format!("    add_kernels_{index}();\n");
+        written.push((out.join(format!("kernels_{index}.cpp")), table));
+    }
+    let all = format!("{declared}namespace emulator {{\nvoid add_kernels() {{\n{called}}}\n}}\n");
+    written.push((out.join("kernels.cpp"), all));
+    for (path, text) in &written {
+        std::fs::write(path, text).expect("a writable OUT_DIR");
+    }
+    written.into_iter().map(|(path, _)| path).collect()
+}
+
+/// The names of the `extern "C" __global__` functions of a source.
+fn kernel_names(source: &str) -> Vec<String> {
+    let declarations = source.split("extern \"C\" __global__ void").skip(1);
+    declarations
+        .map(|text| {
+            let text = text.trim_start();
+            let text = text.strip_prefix("__launch_bounds__").map_or(text, |rest| {
+                // Past the bounds' closing bracket; they hold no brackets of their own.
+                rest.split_once(')').map_or(rest, |(_, after)| after)
+            });
+            text.trim_start().split('(').next().unwrap_or_default().trim().to_owned()
+        })
+        .collect()
 }
 
 /// The files of a folder and its folders that have one of the extensions, sorted.

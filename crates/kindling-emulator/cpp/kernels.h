@@ -1,4 +1,4 @@
-// The table of kernels: each .cpp of kernels/ includes an op's cuda.cu and lists what it holds. How a kernel takes its
+// The table of kernels. The build script writes a .cpp for each .cu that lists what it holds; how a kernel takes its
 // arguments is read off its C++ type.
 #pragma once
 

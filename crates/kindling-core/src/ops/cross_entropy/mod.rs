@@ -5,6 +5,7 @@
 //! dlogits = (exp(logits - lse) - 1 at the target) scale, zero in ignored rows.
 
 mod cpu;
+pub mod cuda;
 pub mod reference;
 
 pub(crate) use cpu::row_statistics;

@@ -19,3 +19,8 @@ pub(crate) fn by_dtype(dtype: Dtype, f32: &'static str, bf16: &'static str) -> &
 pub(crate) fn flat_grid(n: usize) -> [u32; 3] {
     [n.div_ceil(256 * 8).clamp(1, 64 * 132) as u32, 1, 1]
 }
+
+/// Threads of a block that takes a row of `width` elements, `each` at a time: whole warps, at most 256.
+pub(crate) fn row_block(width: usize, each: usize) -> u32 {
+    (width.div_ceil(each).div_ceil(32) * 32).clamp(32, 256) as u32
+}

@@ -3,6 +3,7 @@
 //! x, out, dx, dout: (rows, columns). dx = dout - exp(out) sum(dout) of each row.
 
 mod cpu;
+pub mod cuda;
 pub mod reference;
 
 use crate::Result;

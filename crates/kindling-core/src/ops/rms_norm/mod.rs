@@ -5,6 +5,7 @@
 //! The residual forms take the addition of the residual stream, or of its gradient, into the same pass.
 
 mod cpu;
+pub mod cuda;
 pub mod reference;
 
 use crate::Result;

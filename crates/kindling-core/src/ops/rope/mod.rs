@@ -5,6 +5,7 @@
 //! backward rotates the gradient by the negative angle. A row's position is `first_position` + row % `positions`.
 
 mod cpu;
+pub mod cuda;
 pub mod reference;
 
 use crate::Result;

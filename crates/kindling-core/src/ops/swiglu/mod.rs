@@ -4,6 +4,7 @@
 //! dgate = dout up sigma(gate) (1 + gate (1 - sigma(gate))); dup = dout silu(gate).
 
 mod cpu;
+pub mod cuda;
 pub mod reference;
 
 use crate::Result;

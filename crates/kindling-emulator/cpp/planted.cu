@@ -1,6 +1,5 @@
 // Kernels with one bug each, beside the sound one: the emulator has to find every one of them.
 #include "cuda/elements.cuh"
-#include "kernels.h"
 #include "matrix.h"
 
 namespace {
@@ -96,23 +95,4 @@ extern "C" __global__ void planted_no_wait(float* out, const float* x) {
     emulator::commit_copies();
     __syncthreads();
     out[threadIdx.x] = rows[threadIdx.x].x;
-}
-
-void add_planted() {
-    ADD_KERNEL(planted_sound);
-    ADD_KERNEL(planted_no_barrier);
-    ADD_KERNEL(planted_no_second_barrier);
-    ADD_KERNEL(planted_barrier_in_branch);
-    ADD_KERNEL(planted_two_barriers);
-    ADD_KERNEL(planted_shuffle_in_branch);
-    ADD_KERNEL(planted_no_warp_barrier);
-    ADD_KERNEL(planted_read_past_end);
-    ADD_KERNEL(planted_write_past_end);
-    ADD_KERNEL(planted_write_before);
-    ADD_KERNEL(planted_misaligned);
-    ADD_KERNEL(planted_shared_index);
-    ADD_KERNEL(planted_dynamic_shared_size);
-    ADD_KERNEL(planted_uninitialised);
-    ADD_KERNEL(planted_order_of_blocks);
-    ADD_KERNEL(planted_no_wait);
 }

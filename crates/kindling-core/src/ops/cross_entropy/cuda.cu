@@ -1,0 +1,118 @@
+// Cross-entropy of each row of scores. loss = lse - score of the target, dlogits = (softmax - one at the target) scale;
+// rows whose target is -100 have loss 0 and gradient 0. logits, dlogits: (rows, vocab_size); targets, lse, losses: (rows).
+// Grid: a block a row; block: up to 512 threads, 8 scores (16 bytes of bf16) at a time; shared: 64 floats. The second
+// pass over a row finds it in the L2 cache.
+#include "cuda/elements.cuh"
+#include "cuda/reduce.cuh"
+
+namespace {
+
+constexpr int IGNORED_TARGET = -100;
+
+template <int N, class T> __device__ Exponentials row_exponentials(const T* logits, int vocab_size) {
+    Exponentials e = {-INFINITY, 0.0f};
+    for (int at = threadIdx.x * N; at < vocab_size; at += blockDim.x * N) {
+        float v[N];
+        load<N>(v, logits + at);
+        take_in<N>(e, v);
+    }
+    return e;
+}
+
+template <int N, class T>
+__device__ void row_gradient(T* dlogits, const T* logits, float lse, int target, int vocab_size, float scale) {
+    for (int at = threadIdx.x * N; at < vocab_size; at += blockDim.x * N) {
+        float v[N];
+        load<N>(v, logits + at);
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            const float one = at + i == target ? 1.0f : 0.0f;
+            v[i] = target == IGNORED_TARGET ? 0.0f : (__expf(v[i] - lse) - one) * scale;
+        }
+        store<N>(dlogits + at, v);
+    }
+}
+
+template <class T>
+__device__ void gradient(T* dlogits, const T* logits, float lse, int target, int vocab_size, float scale) {
+    if (vocab_size % 8 == 0 && is_aligned<8>(dlogits) && is_aligned<8>(logits))
+        row_gradient<8>(dlogits, logits, lse, target, vocab_size, scale);
+    else
+        row_gradient<1>(dlogits, logits, lse, target, vocab_size, scale);
+}
+
+/// Gives the row's lse to all threads, after all have read the row; thread 0 writes the loss.
+template <class T> __device__ float statistics(float* losses, const T* logits, int target, int vocab_size) {
+    SHARED_ARRAY(float, largest, 32);
+    SHARED_ARRAY(float, sums, 32);
+    // Read before block_merge's barriers, after which the row may be overwritten.
+    const float score = target == IGNORED_TARGET ? 0.0f : to_float(logits[target]);
+    Exponentials e = vocab_size % 8 == 0 && is_aligned<8>(logits) ? row_exponentials<8>(logits, vocab_size)
+                                                                   : row_exponentials<1>(logits, vocab_size);
+    e = block_merge(e, largest, sums);
+    const float log_sum = logf(e.sum);
+    // The largest score is taken off first, so that nothing is lost where the two differ by much.
+    if (threadIdx.x == 0) losses[blockIdx.x] = target == IGNORED_TARGET ? 0.0f : (e.largest - score) + log_sum;
+    return e.largest + log_sum;
+}
+
+template <class T>
+__device__ void forward(float* lse, float* losses, const T* logits, const int* targets, int vocab_size) {
+    const float row_lse =
+        statistics(losses, logits + (long long)blockIdx.x * vocab_size, targets[blockIdx.x], vocab_size);
+    if (threadIdx.x == 0) lse[blockIdx.x] = row_lse;
+}
+
+template <class T>
+__device__ void forward_backward(T* logits, float* losses, const int* targets, int vocab_size, float scale) {
+    T* row = logits + (long long)blockIdx.x * vocab_size;
+    const int target = targets[blockIdx.x];
+    const float row_lse = statistics(losses, row, target, vocab_size);
+    gradient(row, row, row_lse, target, vocab_size, scale);
+}
+
+template <class T>
+__device__ void backward(T* dlogits, const T* logits, const float* lse, const int* targets, int vocab_size, float scale) {
+    const long long row = (long long)blockIdx.x * vocab_size;
+    gradient(dlogits + row, logits + row, lse[blockIdx.x], targets[blockIdx.x], vocab_size, scale);
+}
+
+}  // namespace
+
+extern "C" __global__ void __launch_bounds__(512)
+cross_entropy_forward_f32(float* lse, float* losses, const float* logits, const int* targets, int vocab_size) {
+    forward(lse, losses, logits, targets, vocab_size);
+}
+extern "C" __global__ void __launch_bounds__(512)
+cross_entropy_forward_bf16(float* lse, float* losses, const bf16* logits, const int* targets, int vocab_size) {
+    forward(lse, losses, logits, targets, vocab_size);
+}
+extern "C" __global__ void __launch_bounds__(512)
+cross_entropy_backward_f32(float* dlogits, const float* logits, const float* lse, const int* targets, int vocab_size,
+                           float scale) {
+    backward(dlogits, logits, lse, targets, vocab_size, scale);
+}
+extern "C" __global__ void __launch_bounds__(512)
+cross_entropy_backward_bf16(bf16* dlogits, const bf16* logits, const float* lse, const int* targets, int vocab_size,
+                            float scale) {
+    backward(dlogits, logits, lse, targets, vocab_size, scale);
+}
+/// The losses, and the scores replaced by their gradient.
+extern "C" __global__ void __launch_bounds__(512)
+cross_entropy_forward_backward_f32(float* logits, float* losses, const int* targets, int vocab_size, float scale) {
+    forward_backward(logits, losses, targets, vocab_size, scale);
+}
+extern "C" __global__ void __launch_bounds__(512)
+cross_entropy_forward_backward_bf16(bf16* logits, float* losses, const int* targets, int vocab_size, float scale) {
+    forward_backward(logits, losses, targets, vocab_size, scale);
+}
+
+/// *total += the sum of the losses, in f64. Grid: one block; block: 1024 threads; shared: 32 doubles.
+extern "C" __global__ void __launch_bounds__(1024)
+cross_entropy_add_losses(double* total, const float* losses, int rows) {
+    SHARED_ARRAY(double, partial, 32);
+    double sum = 0.0;
+    for (int row = threadIdx.x; row < rows; row += blockDim.x) sum += losses[row];
+    sum = block_sum(sum, partial);
+    if (threadIdx.x == 0) *total += sum;
+}

@@ -1,0 +1,44 @@
+// Softmax of each row. x, out, dx, dout: (rows, columns). dx = out (dout - sum(dout out)).
+// Grid: a block a row; block: up to 256 threads; shared: 64 floats. A row is read twice, the second time from cache.
+#include "cuda/elements.cuh"
+#include "cuda/reduce.cuh"
+
+namespace {
+
+template <class T> __device__ void forward(T* out, const T* x, int columns) {
+    SHARED_ARRAY(float, largest, 32);
+    SHARED_ARRAY(float, sums, 32);
+    const long long row = (long long)blockIdx.x * columns;
+    Exponentials e = {-INFINITY, 0.0f};
+    for (int at = threadIdx.x; at < columns; at += blockDim.x) take_in<1>(e, {to_float(x[row + at])});
+    e = block_merge(e, largest, sums);
+    for (int at = threadIdx.x; at < columns; at += blockDim.x)
+        out[row + at] = from_float<T>(__expf(to_float(x[row + at]) - e.largest) / e.sum);
+}
+
+template <class T> __device__ void backward(T* dx, const T* dout, const T* out, int columns) {
+    SHARED_ARRAY(float, partial, 32);
+    const long long row = (long long)blockIdx.x * columns;
+    float dot = 0.0f;
+    for (int at = threadIdx.x; at < columns; at += blockDim.x) dot += to_float(dout[row + at]) * to_float(out[row + at]);
+    dot = block_sum(dot, partial);
+    for (int at = threadIdx.x; at < columns; at += blockDim.x)
+        dx[row + at] = from_float<T>(to_float(out[row + at]) * (to_float(dout[row + at]) - dot));
+}
+
+}  // namespace
+
+extern "C" __global__ void __launch_bounds__(256) softmax_forward_f32(float* out, const float* x, int columns) {
+    forward(out, x, columns);
+}
+extern "C" __global__ void __launch_bounds__(256) softmax_forward_bf16(bf16* out, const bf16* x, int columns) {
+    forward(out, x, columns);
+}
+extern "C" __global__ void __launch_bounds__(256)
+softmax_backward_f32(float* dx, const float* dout, const float* out, int columns) {
+    backward(dx, dout, out, columns);
+}
+extern "C" __global__ void __launch_bounds__(256)
+softmax_backward_bf16(bf16* dx, const bf16* dout, const bf16* out, int columns) {
+    backward(dx, dout, out, columns);
+}

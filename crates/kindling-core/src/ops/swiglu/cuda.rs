@@ -1,0 +1,26 @@
+//! CUDA half: launches of `cuda.cu`. All tensors are of the dtype.
+
+use super::Shape;
+use crate::ops::cuda::{Arg, Dtype, Launch, by_dtype, row_block};
+
+/// out = silu(gate) up.
+pub fn forward(dtype: Dtype, out: u64, gate_up: u64, s: Shape) -> Launch {
+    Launch {
+        kernel: by_dtype(dtype, "swiglu_forward_f32", "swiglu_forward_bf16"),
+        grid: [s.rows as u32, 1, 1],
+        block: row_block(s.width, 8),
+        shared_bytes: 0,
+        args: vec![Arg::Pointer(out), Arg::Pointer(gate_up), s.width.into()],
+    }
+}
+
+/// `dgate_up` = gradients of gate and up.
+pub fn backward(dtype: Dtype, dgate_up: u64, dout: u64, gate_up: u64, s: Shape) -> Launch {
+    Launch {
+        kernel: by_dtype(dtype, "swiglu_backward_f32", "swiglu_backward_bf16"),
+        grid: [s.rows as u32, 1, 1],
+        block: row_block(s.width, 8),
+        shared_bytes: 0,
+        args: vec![Arg::Pointer(dgate_up), Arg::Pointer(dout), Arg::Pointer(gate_up), s.width.into()],
+    }
+}
