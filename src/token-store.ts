@@ -14,18 +14,37 @@ export interface EncodeOptions extends LongCallOptions {
   chunkSize?: number
   /** Share of the tokens, from the end, that goes to `valid_chunks`; from 0 to below 1. Default 0. */
   validFraction?: number
+  /** Integers the chunk files hold: `int32`, or `uint16` for vocabularies of at most 65536. Default `int32`. */
+  tokenDtype?: 'int32' | 'uint16'
   /** Threads that encode. Default: the cores this process may use. The store does not depend on it. */
   threads?: number
+  /** What the files hold. Default: JSON Lines where the name ends in .jsonl or .ndjson (before .gz or .zst), else text. */
+  format?: 'text' | 'jsonl'
+  /** The field of JSON Lines that is the text. Default `text`. */
+  textField?: string
+  /**
+   * What a document is: a file, a line, or a block of lines between blank ones; the line breaks between documents belong to
+   * none. Default: `line` for JSON Lines, `file` for text. No token crosses from one document into the next.
+   */
+  document?: 'file' | 'line' | 'block'
+  /** Put `<|endoftext|>` after every document that is not empty. Default false. */
+  appendEot?: boolean
+  /** Go on with what a killed call with the same files and options left. Default true. */
+  resume?: boolean
+  /** An aborted call leaves what is done for the next one, as a killed one does, in place of nothing. Default false. */
+  keepWhenAborted?: boolean
 }
 
 /** What encoding gave. */
 export interface EncodeSummary {
   /** Tokens in all. */
   tokens: number
-  /** Bytes of the text that was encoded. */
+  /** Bytes of the text they stand for, each appended `<|endoftext|>` included. */
   bytes: number
   /** Bytes of the files that were no UTF-8 and became U+FFFD. */
   replacedBytes: number
+  /** Bytes of text that an earlier, killed call had encoded. */
+  resumedBytes: number
   /** Folder of the store with the training tokens. */
   train: string
   /** Folder of the store with the validation tokens, if there is one. */
@@ -114,12 +133,15 @@ export class TokenStore {
   }
 
   /**
-   * Encodes text files in one streaming pass; memory does not depend on their size.
+   * Encodes text files in one streaming pass; memory does not depend on their size. Reading, encoding and writing overlap.
    *
+   * @param files - text or JSON Lines, plain, gzip or zstd (told by their contents); patterns as `data/*.txt` stand for the
+   * files they match, `-` for standard input.
    * @param out - a folder that gets `tokenizer`, `train_chunks` and, with a `validFraction`, `valid_chunks`; a name that
-   * ends in `_chunks` is the store itself. A store that is there already is replaced when the new one is whole.
-   * @throws KindlingError `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS`, `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`, `ERR_CANCELLED`,
-   * `ERR_INVALID_ARGUMENT`; nothing is left behind.
+   * ends in `_chunks` is the store itself. A store that is there already is replaced when the new one is whole. A process
+   * that is killed leaves a hidden folder beside it, from which the same call goes on.
+   * @throws KindlingError `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS`, `ERR_INVALID_CORPUS`, `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`,
+   * `ERR_CANCELLED`, `ERR_INVALID_ARGUMENT`; nothing is left behind.
    */
   static async encodeFiles(
     files: readonly string[],
@@ -127,7 +149,6 @@ export class TokenStore {
     out: string,
     options: EncodeOptions = {},
   ): Promise<EncodeSummary> {
-    const { chunkSize = CHUNK_SIZE, validFraction = 0, threads = native.availableThreads() } = options
     if (!Array.isArray(files) || typeof out !== 'string') {
       throw new KindlingError(
         'ERR_INVALID_ARGUMENT',
@@ -136,10 +157,17 @@ export class TokenStore {
     }
     const handle = Tokenizer.toNative(tokenizer)
     const settings = {
-      chunkSize,
-      validFraction,
-      threads,
+      chunkSize: options.chunkSize ?? CHUNK_SIZE,
+      validFraction: options.validFraction ?? 0,
+      tokenDtype: options.tokenDtype ?? 'int32',
+      threads: options.threads ?? native.availableThreads(),
+      textField: options.textField ?? 'text',
+      appendEot: options.appendEot ?? false,
+      resume: options.resume ?? true,
+      keepWhenCancelled: options.keepWhenAborted ?? false,
       ...(tokenizer.path && { tokenizerPath: tokenizer.path }),
+      ...(options.format && { format: options.format }),
+      ...(options.document && { document: options.document }),
     }
     const { valid, ...summary } = await longCall(options, async (monitor) =>
       native.encodeFiles([...files], handle, out, settings, monitor),
@@ -211,12 +239,13 @@ export class TokenStore {
   }
 
   /**
-   * Compares every chunk with its checksum in `store.json`, where there is one.
+   * Compares every chunk with its checksum in `store.json`, and that file with its own, where there are any.
    *
-   * @throws KindlingError `ERR_INVALID_STORE` naming the first chunk that differs.
+   * @returns how many chunks were compared: 0 where the store has no checksums.
+   * @throws KindlingError `ERR_INVALID_STORE` naming the chunks that differ.
    */
-  async verify(options: LongCallOptions = {}): Promise<void> {
-    await longCall(options, async (monitor) => this.#native.verify(monitor))
+  async verify(options: LongCallOptions = {}): Promise<number> {
+    return longCall(options, async (monitor) => this.#native.verify(monitor))
   }
 
   /** The entropy of single tokens in nats: the loss of a model that knows nothing but how frequent each token is. */

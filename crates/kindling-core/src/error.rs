@@ -65,6 +65,9 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// Text files that cannot be read as what they are: damaged gzip or zstd, a line that is no JSON with a text.
+    #[error("{0}")]
+    InvalidCorpus(String),
     /// Tokenizer files that cannot be read or do not fit each other.
     #[error("{0}")]
     InvalidTokenizer(String),
@@ -164,6 +167,7 @@ impl Error {
             Self::NotWritable { .. } => "ERR_NOT_WRITABLE",
             Self::NotFound { .. } => "ERR_NOT_FOUND",
             Self::EmptyCorpus { .. } => "ERR_EMPTY_CORPUS",
+            Self::InvalidCorpus(_) => "ERR_INVALID_CORPUS",
             Self::InvalidTokenizer(_) => "ERR_INVALID_TOKENIZER",
             Self::UnknownCharacter { .. } => "ERR_UNKNOWN_CHARACTER",
             Self::TokenOutOfRange { .. } => "ERR_TOKEN_OUT_OF_RANGE",

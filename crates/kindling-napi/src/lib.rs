@@ -10,6 +10,7 @@ extern crate napi_derive;
 mod batch;
 mod bench;
 mod checkpoint;
+mod encode;
 mod error;
 mod generate;
 mod model;

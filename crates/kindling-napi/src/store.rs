@@ -143,11 +143,11 @@ impl TokenStore {
         Ok(spawn((), move |()| store.check_vocab(vocab_size, &mut progress)))
     }
 
-    /// Compares every chunk with its checksum.
-    #[napi(catch_unwind, ts_return_type = "Promise<void>")]
-    pub fn verify(&self, monitor: &Monitor) -> Call<()> {
+    /// Compares every chunk with its checksum; gives how many there were to compare.
+    #[napi(catch_unwind, ts_return_type = "Promise<number>")]
+    pub fn verify(&self, monitor: &Monitor) -> Call<f64> {
         let (store, mut progress) = (Arc::clone(&self.inner), monitor.progress());
-        spawn((), move |()| store.verify(&mut progress))
+        spawn((), move |()| Ok(store.verify(&mut progress)? as f64))
     }
 
     /// The entropy of single tokens in nats.

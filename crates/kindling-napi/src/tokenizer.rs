@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kindling_core::data::{EncodeOptions as EngineEncodeOptions, encode_files as encode};
 use kindling_core::tokenizer::{self, Kind, TrainOptions};
 use kindling_core::{Error, Result};
 use napi::Env;
@@ -58,7 +57,7 @@ pub struct SpecialToken {
 /// A trained tokenizer.
 #[napi]
 pub struct Tokenizer {
-    inner: Arc<tokenizer::Tokenizer>,
+    pub(crate) inner: Arc<tokenizer::Tokenizer>,
     replaced_bytes: u64,
 }
 
@@ -71,7 +70,8 @@ impl Tokenizer {
 /// A long call that holds nothing.
 type Call<T> = AsyncTask<Job<(), T>>;
 
-fn paths(files: Vec<String>) -> Vec<PathBuf> {
+/// Paths of JavaScript.
+pub(crate) fn paths(files: Vec<String>) -> Vec<PathBuf> {
     files.into_iter().map(PathBuf::from).collect()
 }
 
@@ -257,62 +257,4 @@ impl StreamEncoder {
     pub fn finish(&self) -> napi::Result<Encoding> {
         self.call(true)
     }
-}
-
-/// How text becomes a store.
-#[napi(object)]
-pub struct EncodeOptions {
-    /// Tokens a chunk file.
-    pub chunk_size: f64,
-    /// Share of the tokens, from the end, that is for validation.
-    pub valid_fraction: f64,
-    /// Threads that encode.
-    pub threads: f64,
-    /// Where the tokenizer can be opened.
-    pub tokenizer_path: Option<String>,
-}
-
-/// What encoding gave.
-#[napi(object)]
-pub struct EncodeSummary {
-    /// Tokens in all.
-    pub tokens: f64,
-    /// Bytes of the text that was encoded.
-    pub bytes: f64,
-    /// Bytes of the files that were no UTF-8.
-    pub replaced_bytes: f64,
-    /// The store of the training tokens.
-    pub train: String,
-    /// The store of the validation tokens.
-    pub valid: Option<String>,
-}
-
-/// Encodes text files to a token store.
-#[napi(catch_unwind, ts_return_type = "Promise<EncodeSummary>")]
-pub fn encode_files(
-    files: Vec<String>,
-    tokenizer: &Tokenizer,
-    out: String,
-    options: EncodeOptions,
-    monitor: &Monitor,
-) -> napi::Result<Call<EncodeSummary>> {
-    let options = EngineEncodeOptions {
-        chunk_size: integer("chunkSize", options.chunk_size).map_err(to_napi)?,
-        valid_fraction: options.valid_fraction,
-        threads: size("threads", options.threads).map_err(to_napi)?.max(1),
-        tokenizer_path: options.tokenizer_path.map(PathBuf::from),
-    };
-    let (tokenizer, mut progress) = (Arc::clone(&tokenizer.inner), monitor.progress());
-    Ok(spawn((), move |()| {
-        let files = paths(files);
-        let summary = encode(&files, &tokenizer, &PathBuf::from(out), &options, &mut progress)?;
-        let text = |path: PathBuf| path.to_string_lossy().into_owned();
-        Ok(EncodeSummary {
-            tokens: summary.tokens as f64,
-            bytes: summary.bytes as f64,
-            replaced_bytes: summary.replaced_bytes as f64,
-            train: text(summary.train),
-            valid: summary.valid.map(text),
-        })
-    }))
 }

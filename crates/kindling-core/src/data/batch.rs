@@ -32,6 +32,24 @@ impl Batch {
         let seq_length = x.len() / batch_size;
         Ok(Self { x, targets, batch_size, seq_length })
     }
+
+    /// A batch of this shape, to be filled row by row.
+    pub(super) fn zeros(batch_size: usize, seq_length: usize) -> Result<Self> {
+        let Some(tokens) =
+            batch_size.checked_mul(seq_length).filter(|&tokens| tokens <= isize::MAX as usize / 4)
+        else {
+            return Err(Error::argument(format!(
+                "a batch of {batch_size} x {seq_length} tokens is too large"
+            )));
+        };
+        Self::new(vec![0; tokens], vec![0; tokens], batch_size)
+    }
+
+    /// Row `row` of x and of the targets.
+    pub(super) fn row_mut(&mut self, row: usize) -> (&mut [u32], &mut [i32]) {
+        let tokens = row * self.seq_length..(row + 1) * self.seq_length;
+        (&mut self.x[tokens.clone()], &mut self.targets[tokens])
+    }
 }
 
 #[cfg(test)]

@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::encode::EncodeOptions;
 use super::files::chunk_number;
 use super::metadata;
-use super::staging::StagedFolder;
+use super::staging::{StagedFolder, remove_dead, sync_folder};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
@@ -47,12 +46,14 @@ impl<'a> Destination<'a> {
     }
 
     /// What `store.json` says of the tokenizer's place, as seen from the store.
-    pub fn tokenizer_path(&self, options: &EncodeOptions) -> Option<String> {
+    pub fn tokenizer_path(&self, given: Option<&Path>) -> Option<String> {
         if !self.store {
             return Some(format!("../{TOKENIZER}"));
         }
-        let path = options.tokenizer_path.as_ref()?;
-        Some(std::fs::canonicalize(path).unwrap_or_else(|_| path.clone()).to_string_lossy().into_owned())
+        let path = given?;
+        Some(
+            std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf()).to_string_lossy().into_owned(),
+        )
     }
 
     /// Refuses to replace anything but stores and tokenizers.
@@ -78,30 +79,95 @@ impl<'a> Destination<'a> {
         Tokenizer::open(self.out.join(TOKENIZER)).is_ok_and(|found| found.hash() == tokenizer.hash())
     }
 
-    /// A temporary folder on the same file system.
-    pub fn stage(&self) -> Result<StagedFolder> {
+    /// A temporary folder on the same file system, or a dead process's that is `wanted`; says whether it is one.
+    pub fn stage(&self, wanted: impl Fn(&Path) -> bool) -> Result<(StagedFolder, bool)> {
         if !self.store && self.out.is_dir() {
-            return StagedFolder::new(self.out, &self.name);
+            // A process that died just after the folder got its name left its own beside it.
+            remove_dead(self.parent(), &self.name);
+            return StagedFolder::adopt_or_new(self.out, &self.name, wanted);
         }
-        let parent = self.out.parent().filter(|parent| !parent.as_os_str().is_empty());
-        StagedFolder::new(parent.unwrap_or(Path::new(".")), &self.name)
+        StagedFolder::adopt_or_new(self.parent(), &self.name, wanted)
     }
 
-    /// Puts the tokenizer beside the stores, if they have a folder of their own and it is not there yet.
-    pub fn save_tokenizer(&self, staged: &Path, tokenizer: &Tokenizer) -> Result<()> {
+    fn parent(&self) -> &Path {
+        self.out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    }
+
+    /// Puts the tokenizer beside the stores below `root`, if they have a folder of their own and it is not there yet.
+    pub fn save_tokenizer(&self, root: &Path, tokenizer: &Tokenizer) -> Result<()> {
         if self.store || self.has_tokenizer(tokenizer) {
             return Ok(());
         }
-        tokenizer.save(staged.join(TOKENIZER))
+        tokenizer.save(root.join(TOKENIZER))
     }
 
-    /// Puts everything in its place.
-    pub fn commit(&self, staged: StagedFolder) -> Result<()> {
-        if self.store || !self.out.is_dir() {
-            return staged.commit(self.out);
+    /// Moves what was written below `root`, a folder in `staged`, to its place. What was there is moved out of the way
+    /// first, then `moving` is called, then the new moves in, the training store last: whoever looks in between finds no
+    /// training store, never one that does not belong to the rest.
+    ///
+    /// `begun` says that an attempt before has called `moving`.
+    pub fn install(
+        &self,
+        staged: StagedFolder,
+        root: &Path,
+        begun: bool,
+        moving: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let entries = self.entries(root);
+        let old = staged.path().join("old");
+        let mut moved = Moved::default();
+        if !begun {
+            std::fs::create_dir_all(&old).map_err(|error| Error::io("cannot create", &old, error))?;
+            for (name, from, to) in &entries {
+                // A tokenizer that was not written is the one that is there.
+                if to.exists() && (from.exists() || *name != TOKENIZER) {
+                    moved.rename(to, &old.join(name))?;
+                }
+            }
+            moving()?;
         }
-        let keep_tokenizer = !staged.path().join(TOKENIZER).exists();
-        staged.commit_entries(self.out, &[TRAIN, VALID, TOKENIZER][..if keep_tokenizer { 2 } else { 3 }])
+        for (_, from, to) in &entries {
+            if from.exists() {
+                moved.rename(from, to)?;
+            }
+        }
+        moved.stays();
+        sync_folder(self.out)?;
+        sync_folder(self.parent())?;
+        staged.done();
+        Ok(())
+    }
+
+    /// What is moved: name, from, to.
+    fn entries(&self, root: &Path) -> Vec<(&str, PathBuf, PathBuf)> {
+        if self.store || !self.out.is_dir() {
+            return vec![(TRAIN, root.to_path_buf(), self.out.to_path_buf())];
+        }
+        [TOKENIZER, VALID, TRAIN].map(|name| (name, root.join(name), self.out.join(name))).into()
+    }
+}
+
+/// Renames that are taken back unless all of them succeed.
+#[derive(Default)]
+struct Moved(Vec<(PathBuf, PathBuf)>);
+
+impl Moved {
+    fn rename(&mut self, from: &Path, to: &Path) -> Result<()> {
+        std::fs::rename(from, to).map_err(|error| Error::io("cannot write", to, error))?;
+        self.0.push((from.to_path_buf(), to.to_path_buf()));
+        Ok(())
+    }
+
+    fn stays(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Moved {
+    fn drop(&mut self) {
+        for (from, to) in self.0.iter().rev() {
+            let _ = std::fs::rename(to, from);
+        }
     }
 }
 

@@ -32,6 +32,42 @@ impl Element {
         }
     }
 
+    /// The kind of a folder's chunk files, by its name in `store.json`.
+    pub fn of_chunks(name: &str) -> Option<Self> {
+        [Self::Int32, Self::Uint16].into_iter().find(|element| element.name() == name)
+    }
+
+    /// How many ids, from 0 on, it can hold.
+    pub fn ids(self) -> usize {
+        match self {
+            Self::Uint16 => 1 << 16,
+            Self::Int32 | Self::Int64 => 1 << 31,
+        }
+    }
+
+    /// `ids` as files hold them, into `bytes`; each is below `self.ids()`.
+    pub fn write(self, ids: &[u32], bytes: &mut Vec<u8>) {
+        bytes.clear();
+        bytes.resize(ids.len() * self.size(), 0);
+        match self {
+            Self::Int32 => {
+                for (bytes, id) in bytes.as_chunks_mut().0.iter_mut().zip(ids) {
+                    *bytes = id.to_le_bytes();
+                }
+            }
+            Self::Uint16 => {
+                for (bytes, id) in bytes.as_chunks_mut().0.iter_mut().zip(ids) {
+                    *bytes = (*id as u16).to_le_bytes();
+                }
+            }
+            Self::Int64 => {
+                for (bytes, id) in bytes.as_chunks_mut().0.iter_mut().zip(ids) {
+                    *bytes = i64::from(*id).to_le_bytes();
+                }
+            }
+        }
+    }
+
     /// The kind that numpy writes as `descr` in a .npy header.
     pub fn from_descr(descr: &str) -> Option<Self> {
         match descr {

@@ -54,7 +54,7 @@ pub fn find(path: &Path) -> Result<Files> {
         _ => Error::io("cannot read", path, error),
     })?;
     if status.is_dir() {
-        return folder(path);
+        return folder(path, Metadata::read(path)?);
     }
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("npy") => npy_file(path, status.len()),
@@ -90,9 +90,10 @@ fn single(path: &Path, file_bytes: u64, element: Element, offset: u64, length: O
     Ok(Files { chunks: if length == 0 { Vec::new() } else { chunks }, element, offset, metadata })
 }
 
-fn folder(path: &Path) -> Result<Files> {
-    let chunks = chunk_files(path)?;
-    let metadata = Metadata::read(path)?;
+/// The chunk files of `path` as `metadata` says, or as their sizes tell.
+pub(super) fn folder(path: &Path, metadata: Option<Metadata>) -> Result<Files> {
+    let element = metadata.as_ref().and_then(Metadata::element).unwrap_or(Element::Int32);
+    let chunks = chunk_files(path, element.size() as u64)?;
     let Some(first) = chunks.first() else {
         let hint = if path.join("train_chunks").is_dir() {
             "; open its train_chunks"
@@ -118,11 +119,11 @@ fn folder(path: &Path) -> Result<Files> {
     if !metadata.checksums.is_empty() && metadata.checksums.len() != chunks.len() {
         return Err(invalid(path, "has a store.json with another number of checksums than chunks"));
     }
-    Ok(Files { chunks, element: Element::Int32, offset: 0, metadata })
+    Ok(Files { chunks, element, offset: 0, metadata })
 }
 
-/// The chunk files of `folder` in order.
-fn chunk_files(folder: &Path) -> Result<Vec<ChunkFile>> {
+/// The chunk files of `folder` in order; a token has `size` bytes.
+fn chunk_files(folder: &Path, size: u64) -> Result<Vec<ChunkFile>> {
     let cannot_read = |error| Error::io("cannot read", folder, error);
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(cannot_read)? {
@@ -131,10 +132,11 @@ fn chunk_files(folder: &Path) -> Result<Vec<ChunkFile>> {
         // Follows links: a store may be put together of them.
         let path = entry.path();
         let status = std::fs::metadata(&path).map_err(|error| Error::io("cannot read", &path, error))?;
-        if !status.len().is_multiple_of(4) {
-            return Err(invalid(&path, format_args!("has {} bytes, no multiple of 4", status.len())));
+        let file_bytes = status.len();
+        if !file_bytes.is_multiple_of(size) {
+            return Err(invalid(&path, format_args!("has {file_bytes} bytes, no multiple of {size}")));
         }
-        found.push((number, ChunkFile { path, file_bytes: status.len(), tokens: status.len() / 4 }));
+        found.push((number, ChunkFile { path, file_bytes, tokens: file_bytes / size }));
     }
     found.sort_unstable_by_key(|(number, _)| *number);
     for (expected, (number, _)) in found.iter().enumerate() {

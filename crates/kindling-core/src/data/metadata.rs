@@ -4,11 +4,15 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::checksum::checksum;
+use super::element::Element;
 use crate::{Error, Result};
 
 /// The file's name.
 pub const FILE_NAME: &str = "store.json";
 const FORMAT_VERSION: u32 = 1;
+/// Stands in the file's own place for its checksum while that is computed.
+const NO_CHECKSUM: &str = "xxh3:0000000000000000";
 
 /// What is known of a token store. Of a store without `store.json` only the sizes are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,9 +36,12 @@ pub struct Metadata {
     /// Bytes of the input that were no UTF-8 and became U+FFFD.
     #[serde(default)]
     pub replaced_bytes: u64,
-    /// `sha256:<hex>` of each chunk file; empty where unknown.
+    /// `xxh3:<hex>` of each chunk file (`sha256:<hex>` in stores of before); empty where unknown.
     #[serde(default)]
     pub checksums: Vec<String>,
+    /// Checksum of this file with zeros for the digits of this very value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<String>,
 }
 
 impl Metadata {
@@ -51,7 +58,47 @@ impl Metadata {
             max_id: None,
             replaced_bytes: 0,
             checksums: Vec::new(),
+            checksum: None,
         }
+    }
+
+    /// Kind of the elements.
+    pub fn element(&self) -> Option<Element> {
+        Element::of_chunks(&self.dtype)
+    }
+
+    /// The text of the file; its checksum is filled in.
+    pub(super) fn to_text(&mut self) -> Result<String> {
+        self.checksum = Some(NO_CHECKSUM.to_owned());
+        let mut text = serde_json::to_string_pretty(self)
+            .map_err(|error| Error::Internal(format!("store.json: {error}")))?;
+        text.push('\n');
+        let found = checksum(text.as_bytes());
+        let text = replace_last(&text, NO_CHECKSUM, &found);
+        self.checksum = Some(found);
+        Ok(text)
+    }
+
+    /// Compares the file of `folder` with its own checksum, where there is one.
+    ///
+    /// # Errors
+    /// `ERR_INVALID_STORE` if they differ; the system's errors.
+    pub fn verify_file(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(FILE_NAME);
+        let text = std::fs::read(&path).map_err(|error| Error::io("cannot read", &path, error))?;
+        let holds = match &self.checksum {
+            Some(said) => std::str::from_utf8(&text)
+                .is_ok_and(|text| checksum(replace_last(text, said, NO_CHECKSUM).as_bytes()) == *said),
+            // Stores of before have none.
+            None => !self.checksums.iter().any(|chunk| chunk.starts_with("xxh3")),
+        };
+        if holds {
+            return Ok(());
+        }
+        Err(Error::InvalidStore(format!(
+            "{} is damaged or was edited: it differs from its checksum",
+            path.display()
+        )))
     }
 
     /// The file of `folder`, or none.
@@ -72,9 +119,16 @@ impl Metadata {
             let version = metadata.format_version;
             return Err(invalid(format!("format_version {version} is unknown; use a newer kindling")));
         }
-        if metadata.dtype != "int32" || metadata.chunk_size == 0 {
-            return Err(invalid("dtype must be int32 and chunk_size at least 1".to_owned()));
+        if metadata.element().is_none() || metadata.chunk_size == 0 {
+            return Err(invalid("dtype must be int32 or uint16 and chunk_size at least 1".to_owned()));
         }
         Ok(Some(metadata))
+    }
+}
+
+fn replace_last(text: &str, from: &str, to: &str) -> String {
+    match text.rfind(from) {
+        Some(at) => [&text[..at], to, &text[at + from.len()..]].concat(),
+        None => text.to_owned(),
     }
 }

@@ -3,11 +3,10 @@
 //! The store's form is the course's (raw int32 chunks as numpy.memmap writes them) plus `store.json`.
 
 pub mod batch;
+mod checksum;
 mod destination;
 pub mod element;
 pub mod encode;
-#[cfg(test)]
-mod encode_tests;
 mod entropy;
 pub mod files;
 pub mod metadata;
@@ -22,7 +21,8 @@ mod tests;
 pub mod token_store;
 
 pub use batch::Batch;
-pub use encode::{EncodeOptions, EncodeSummary, encode_files};
+pub use element::Element;
+pub use encode::{Document, EncodeOptions, EncodeSummary, Format, encode_files};
 pub use entropy::token_entropy;
 pub use metadata::Metadata;
 pub use sampler::BatchSpec;

@@ -27,9 +27,26 @@ impl StagedFolder {
     /// # Errors
     /// `ERR_NOT_WRITABLE`, `ERR_DISK_FULL`, the system's errors.
     pub fn new(parent: &Path, name: &str) -> Result<Self> {
+        Self::adopt_or_new(parent, name, |_| false).map(|(staged, _)| staged)
+    }
+
+    /// As `new`, or the temporary folder of a dead process for the same name that is `wanted`; says whether it is one.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub fn adopt_or_new(parent: &Path, name: &str, wanted: impl Fn(&Path) -> bool) -> Result<(Self, bool)> {
         let made = make_parents(parent)?;
         let mut staged = Self { folder: PathBuf::new(), lock: None, made };
-        remove_dead(parent, name);
+        for (folder, lock) in dead_folders(parent, name) {
+            if staged.lock.is_none() && lock.is_some() && wanted(&folder) {
+                (staged.folder, staged.lock) = (folder, lock);
+            } else {
+                let _ = std::fs::remove_dir_all(folder);
+            }
+        }
+        if staged.lock.is_some() {
+            return Ok((staged, true));
+        }
         let pid = std::process::id();
         for attempt in 0..1_000 {
             let folder = parent.join(format!(".{name}.{pid}-{attempt}.partial"));
@@ -42,7 +59,7 @@ impl StagedFolder {
                     // Where locks are not supported a dead folder is just not cleared away.
                     let _ = lock.try_lock();
                     staged.lock = Some(lock);
-                    return Ok(staged);
+                    return Ok((staged, false));
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(Error::io("cannot create", folder, error)),
@@ -91,6 +108,17 @@ impl StagedFolder {
         self.made.clear();
         Ok(())
     }
+
+    /// Leaves the folder as that of a dead process, for `adopt_or_new`.
+    pub fn keep(mut self) {
+        self.folder.clear();
+        self.made.clear();
+    }
+
+    /// Ends with the folder empty of what matters: removes it, but not the parents made for it.
+    pub fn done(mut self) {
+        self.made.clear();
+    }
 }
 
 impl Drop for StagedFolder {
@@ -127,21 +155,44 @@ fn make_parents(parent: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Removes temporary folders for `name` whose writer is gone.
-fn remove_dead(parent: &Path, name: &str) {
+pub(super) fn remove_dead(parent: &Path, name: &str) {
+    for (folder, _) in dead_folders(parent, name) {
+        let _ = std::fs::remove_dir_all(folder);
+    }
+}
+
+/// Temporary folders for `name` whose writer is gone, by name, each locked now if it can be used again.
+fn dead_folders(parent: &Path, name: &str) -> Vec<(PathBuf, Option<File>)> {
     let prefix = format!(".{name}.");
-    let Ok(entries) = std::fs::read_dir(parent) else { return };
+    let Ok(entries) = std::fs::read_dir(parent) else { return Vec::new() };
+    let mut dead = Vec::new();
     for entry in entries.flatten() {
         let file_name = entry.file_name();
-        let Some(found) = file_name.to_str() else { continue };
-        if !found.starts_with(&prefix) || !found.ends_with(".partial") {
+        let Some(id) =
+            file_name.to_str().and_then(|found| found.strip_prefix(&prefix)?.strip_suffix(".partial"))
+        else {
             continue;
-        }
+        };
         let path = entry.path();
-        let dead = File::open(path.join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok());
-        if dead {
-            let _ = std::fs::remove_dir_all(path);
+        match File::open(path.join(LOCK)) {
+            Ok(lock) if lock.try_lock().is_ok() => dead.push((path, Some(lock))),
+            // Killed before it made the lock, or after it removed it.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_running(id) => {
+                dead.push((path, None));
+            }
+            _ => {}
         }
     }
+    dead.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    dead
+}
+
+/// Whether the process that names its folder `id` (its number, a dash, more) may still run.
+fn is_running(id: &str) -> bool {
+    let process = id.split('-').next().unwrap_or_default();
+    process == std::process::id().to_string()
+        || !Path::new("/proc/self").exists()
+        || Path::new("/proc").join(process).exists()
 }
 
 fn trash_name(folder: &Path) -> String {
@@ -263,6 +314,27 @@ mod tests {
         assert!(!dead.exists());
         let second = StagedFolder::new(root.path(), "store").unwrap();
         assert!(living.path().exists() && second.path().exists());
+    }
+
+    #[test]
+    fn a_dead_writers_folder_can_be_taken_over_and_a_kept_one_too() {
+        let root = Folder::new();
+        let dead = root.path().join(".store.99999999-0.partial");
+        std::fs::create_dir(&dead).unwrap();
+        std::fs::write(dead.join(LOCK), "").unwrap();
+        // Killed before it made its lock.
+        std::fs::create_dir(root.path().join(".store.99999998-0.partial")).unwrap();
+        let (staged, adopted) = StagedFolder::adopt_or_new(root.path(), "store", |_| true).unwrap();
+        assert!(adopted && staged.path() == dead);
+        assert_eq!(names(root.path()), [".store.99999999-0.partial"]);
+        let (other, adopted) = StagedFolder::adopt_or_new(root.path(), "store", |_| true).unwrap();
+        assert!(!adopted && other.path() != dead, "it is in use");
+        drop(other);
+        staged.keep();
+        let (staged, adopted) = StagedFolder::adopt_or_new(root.path(), "store", |_| true).unwrap();
+        assert!(adopted && staged.path() == dead);
+        drop(staged);
+        assert!(names(root.path()).is_empty());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::files::chunk_name;
 use super::test_support::{Folder, names};
-use super::{Batch, BatchSpec, StoreWriter, TokenStore};
+use super::{Batch, BatchSpec, Element, StoreWriter, TokenStore};
 use crate::progress::silent;
 use crate::random::{Purpose, below};
 
@@ -18,7 +18,7 @@ fn tokens(length: u64, stream: u64) -> Vec<u32> {
 }
 
 fn write(folder: &Path, ids: &[u32], chunk_size: u64) -> TokenStore {
-    let mut writer = StoreWriter::create(folder, chunk_size).unwrap();
+    let mut writer = StoreWriter::create(folder, chunk_size, Element::Int32).unwrap();
     // In pieces of uneven length, as an encoder gives them.
     ids.chunks(977).for_each(|piece| writer.push(piece).unwrap());
     writer.finish(|_| ()).unwrap();
@@ -83,7 +83,7 @@ fn a_store_that_was_cut_is_what_writing_less_gives() {
     for chunk_size in [7, 10, 60] {
         for length in [1, 7, 20, 52, 53] {
             let (cut, short) = (Folder::new(), Folder::new());
-            let mut writer = StoreWriter::create(cut.path(), chunk_size).unwrap();
+            let mut writer = StoreWriter::create(cut.path(), chunk_size, Element::Int32).unwrap();
             writer.push(&ids).unwrap();
             writer.cut(length).unwrap();
             let metadata = writer.finish(|_| ()).unwrap();
@@ -204,17 +204,65 @@ fn counts_of_ids_add_up() {
 }
 
 #[test]
-fn a_flipped_bit_is_found_by_its_checksum() {
+fn a_flipped_byte_anywhere_is_found() {
     let root = Folder::new();
-    let store = write(root.path(), &tokens(25, 11), 10);
-    store.verify(&mut silent).unwrap();
-    let path = root.path().join(chunk_name(2));
+    for element in [Element::Int32, Element::Uint16] {
+        let folder = root.path().join(element.name());
+        let mut writer = StoreWriter::create(&folder, 10, element).unwrap();
+        writer.push(&tokens(25, 11)).unwrap();
+        writer.finish(|metadata| metadata.tokenizer_hash = Some("sha256:0".to_owned())).unwrap();
+        assert_eq!(TokenStore::open(&folder).unwrap().verify(&mut silent).unwrap(), 3);
+        for name in names(&folder) {
+            let path = folder.join(&name);
+            let whole = std::fs::read(&path).unwrap();
+            for at in 0..whole.len() {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 1 << draw(1, at as u32, 8);
+                std::fs::write(&path, bytes).unwrap();
+                let verified = TokenStore::open(&folder).and_then(|store| store.verify(&mut silent));
+                let error = verified.expect_err(&format!("{name} byte {at}"));
+                assert_eq!(error.code(), "ERR_INVALID_STORE");
+                assert!(name == "store.json" || error.to_string().contains(&name), "{error}");
+            }
+            std::fs::write(&path, whole).unwrap();
+        }
+        TokenStore::open(&folder).unwrap().verify(&mut silent).unwrap();
+    }
+}
+
+#[test]
+fn checksums_of_stores_of_before_still_verify() {
+    // As the first release wrote it: SHA-256 of each chunk, none of store.json.
+    let store = fixture("sha256_chunks");
+    assert_eq!(TokenStore::open(&store).unwrap().verify(&mut silent).unwrap(), 3);
+    let root = Folder::new();
+    for name in names(&store) {
+        std::fs::copy(store.join(&name), root.path().join(&name)).unwrap();
+    }
+    let path = root.path().join(chunk_name(1));
     let mut bytes = std::fs::read(&path).unwrap();
-    bytes[7] ^= 1;
+    bytes[3] ^= 4;
     std::fs::write(&path, bytes).unwrap();
-    let error = store.verify(&mut silent).unwrap_err();
-    assert_eq!(error.code(), "ERR_INVALID_STORE");
-    assert!(error.to_string().contains(&chunk_name(2)), "{error}");
+    let error = TokenStore::open(root.path()).unwrap().verify(&mut silent).unwrap_err();
+    assert!(error.to_string().contains(&chunk_name(1)), "{error}");
+}
+
+#[test]
+fn uint16_chunks_hold_the_same_tokens_in_half_the_bytes() {
+    let root = Folder::new();
+    let ids = [1, 258, 65_535, 7];
+    let mut writer = StoreWriter::create(root.path(), 3, Element::Uint16).unwrap();
+    writer.push(&ids).unwrap();
+    writer.finish(|_| ()).unwrap();
+    assert_eq!(std::fs::read(root.path().join(chunk_name(0))).unwrap(), [1, 0, 2, 1, 255, 255]);
+    let store = TokenStore::open(root.path()).unwrap();
+    assert_eq!(store.load_by_range(0, 4).unwrap(), as_i32(&ids));
+    assert_eq!(store.metadata().dtype, "uint16");
+    store.check_vocab(65_536, &mut silent).unwrap();
+    assert_eq!(store.evaluation_batch(3, 0, 1).unwrap().targets, [258, 65_535, 7]);
+    let folder = Folder::new();
+    let mut writer = StoreWriter::create(folder.path(), 3, Element::Uint16).unwrap();
+    assert_eq!(writer.push(&[65_536]).unwrap_err().code(), "ERR_TOKEN_OUT_OF_RANGE");
 }
 
 #[test]

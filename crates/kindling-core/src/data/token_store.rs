@@ -8,19 +8,20 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use memmap2::Mmap;
-use sha2::{Digest, Sha256};
-
 use super::batch::Batch;
+use super::checksum::Checksum;
 use super::element::not_an_id;
 use super::files::{self, Files};
 use super::metadata::Metadata;
 use super::sampler::{BatchSpec, starts, window_starts};
 use crate::progress::Progress;
 use crate::{Error, Result};
+use memmap2::Mmap;
 
 /// Bytes read at a time where a whole store is gone through: a multiple of every element's size.
 const BLOCK: usize = 1 << 20;
+/// Damaged chunks that an error names.
+const DAMAGE_NAMED: usize = 5;
 
 /// An opened store.
 #[derive(Debug)]
@@ -39,11 +40,14 @@ impl TokenStore {
     /// `ERR_NOT_FOUND`; `ERR_INVALID_STORE` for damage (a missing chunk, a size that is no multiple of an element's or
     /// disagrees with `store.json`) and for files that hold no token ids.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref().to_path_buf();
-        let files = files::find(&path)?;
+        let path = path.as_ref();
+        Ok(Self::of_files(path, files::find(path)?))
+    }
+
+    pub(super) fn of_files(path: &Path, files: Files) -> Self {
         let maps = files.chunks.iter().map(|_| OnceLock::new()).collect();
         let max_id = files.metadata.max_id.map_or_else(OnceLock::new, OnceLock::from);
-        Ok(Self { path, files, maps, max_id })
+        Self { path: path.to_path_buf(), files, maps, max_id }
     }
 
     /// Where it was opened.
@@ -83,21 +87,26 @@ impl TokenStore {
     /// As `load_by_range`; `ERR_INVALID_STORE` if a 64-bit value is no token id.
     pub fn copy_range(&self, start: u64, out: &mut [i32]) -> Result<()> {
         self.check_range(start, start.saturating_add(out.len() as u64))?;
-        let size = self.files.element.size();
         let mut rest = out;
         let mut position = start;
         while !rest.is_empty() {
-            let number = (position / self.metadata().chunk_size) as usize;
-            let first = position % self.metadata().chunk_size;
-            let tokens = (self.files.chunks[number].tokens - first).min(rest.len() as u64) as usize;
-            let offset = self.files.offset as usize + first as usize * size;
-            let bytes = &self.map(number)?[offset..offset + tokens * size];
-            let (part, others) = rest.split_at_mut(tokens);
+            let bytes = self.mapped(position, rest.len() as u64)?;
+            let (part, others) = rest.split_at_mut(bytes.len() / self.files.element.size());
             self.files.element.read(bytes, part, position)?;
-            position += tokens as u64;
+            position += part.len() as u64;
             rest = others;
         }
         Ok(())
+    }
+
+    /// The bytes of at most `tokens` tokens from `position` on, as far as one chunk holds them.
+    fn mapped(&self, position: u64, tokens: u64) -> Result<&[u8]> {
+        let size = self.files.element.size();
+        let number = (position / self.metadata().chunk_size) as usize;
+        let first = position % self.metadata().chunk_size;
+        let tokens = (self.files.chunks[number].tokens - first).min(tokens) as usize;
+        let offset = self.files.offset as usize + first as usize * size;
+        Ok(&self.map(number)?[offset..offset + tokens * size])
     }
 
     /// A batch of random windows.
@@ -137,19 +146,30 @@ impl TokenStore {
         self.batch_at(&starts, seq_length)
     }
 
-    fn batch_at(&self, starts: &[u64], seq_length: usize) -> Result<Batch> {
-        let tokens = starts.len() * seq_length;
-        let (mut x, mut targets) = (Vec::with_capacity(tokens), Vec::with_capacity(tokens));
-        let mut window = vec![0; seq_length + 1];
-        for &start in starts {
-            self.copy_range(start, &mut window)?;
-            if let Some(i) = window.iter().position(|&id| id < 0) {
-                return Err(not_an_id(i64::from(window[i]), start + i as u64));
-            }
-            x.extend(window[..seq_length].iter().map(|&id| id as u32));
-            targets.extend_from_slice(&window[1..]);
+    pub(super) fn batch_at(&self, starts: &[u64], seq_length: usize) -> Result<Batch> {
+        let mut batch = Batch::zeros(starts.len(), seq_length)?;
+        for (row, &start) in starts.iter().enumerate() {
+            self.read_window(start, batch.row_mut(row))?;
         }
-        Batch::new(x, targets, starts.len())
+        Ok(batch)
+    }
+
+    /// Reads a window and its shifted target straight out of the mapped chunks.
+    pub(super) fn read_window(&self, start: u64, (x, targets): (&mut [u32], &mut [i32])) -> Result<()> {
+        self.copy_range(start + 1, targets)?;
+        let mut first = [0];
+        self.copy_range(start, &mut first)?;
+        let negative = first.iter().chain(&*targets).position(|&id| id < 0);
+        if let Some(i) = negative {
+            let id = if i == 0 { first[0] } else { targets[i - 1] };
+            return Err(not_an_id(i64::from(id), start + i as u64));
+        }
+        // Every token of x but the first is a target too, and lies in the cache now.
+        x[0] = first[0] as u32;
+        for (x, &id) in x[1..].iter_mut().zip(&*targets) {
+            *x = id as u32;
+        }
+        Ok(())
     }
 
     /// Checks that every id is below `vocab_size`: by the largest one that `store.json` names or an earlier check
@@ -194,30 +214,50 @@ impl TokenStore {
         Ok(counts)
     }
 
-    /// Compares every chunk with its checksum in `store.json`, where there is one.
+    /// Compares every chunk with its checksum in `store.json`, and that file with its own, where there are any; gives how
+    /// many chunks were compared.
     ///
     /// # Errors
-    /// `ERR_INVALID_STORE` naming the first chunk that differs; what `progress` returns; the system's errors.
-    pub fn verify(&self, progress: &mut Progress<'_>) -> Result<()> {
-        let chunk_size = self.metadata().chunk_size;
-        let mut hash = Sha256::new();
-        let mut done = 0;
-        self.for_each_block(progress, |ids, position, bytes| {
-            hash.update(bytes);
-            done = position + ids.len() as u64;
-            if !done.is_multiple_of(chunk_size) && done != self.len() {
-                return Ok(());
+    /// `ERR_INVALID_STORE` naming the chunks that differ; what `progress` returns; the system's errors.
+    pub fn verify(&self, progress: &mut Progress<'_>) -> Result<u64> {
+        let Metadata { checksums, checksum, .. } = self.metadata();
+        if checksums.is_empty() && checksum.is_none() {
+            return Ok(0);
+        }
+        self.metadata().verify_file(&self.path)?;
+        let total = self.files.chunks.iter().map(|chunk| chunk.file_bytes).sum();
+        let (mut block, mut done, mut damaged) = (vec![0; BLOCK], 0, Vec::new());
+        progress(0, total)?;
+        for (chunk, said) in self.files.chunks.iter().zip(checksums) {
+            let Some(mut hash) = Checksum::like(said) else {
+                let message = format!("{}: checksum {said} is of an unknown kind", self.path.display());
+                return Err(Error::InvalidStore(message));
+            };
+            let cannot_read = |error| Error::io("cannot read", &chunk.path, error);
+            let mut file = File::open(&chunk.path).map_err(cannot_read)?;
+            loop {
+                let length = file.read(&mut block).map_err(cannot_read)?;
+                if length == 0 {
+                    break;
+                }
+                hash.update(&block[..length]);
+                done += length as u64;
+                progress(done.min(total), total)?;
             }
-            let number = (position / chunk_size) as usize;
-            let found = checksum(&mut hash);
-            match self.metadata().checksums.get(number) {
-                Some(checksum) if *checksum != found => Err(Error::InvalidStore(format!(
-                    "{} is damaged: its checksum differs from that of store.json; encode the text again",
-                    self.files.chunks[number].path.display()
-                ))),
-                _ => Ok(()),
+            if hash.finish() != *said {
+                damaged.push(chunk.path.display().to_string());
             }
-        })
+        }
+        if damaged.is_empty() {
+            return Ok(checksums.len() as u64);
+        }
+        let more = damaged.len().saturating_sub(DAMAGE_NAMED);
+        damaged.truncate(DAMAGE_NAMED);
+        Err(Error::InvalidStore(format!(
+            "damaged: {}{}; the checksum differs from that of store.json; encode the text again",
+            damaged.join(", "),
+            if more > 0 { format!(" and {more} more") } else { String::new() }
+        )))
     }
 
     /// Reads the whole store in order; `visit` gets ids, the position of the first, and their bytes.
@@ -279,14 +319,4 @@ impl TokenStore {
         let _ = map.advise(memmap2::Advice::Random);
         Ok(place.get_or_init(|| map))
     }
-}
-
-/// `sha256:<hex>` of what was hashed; the hash begins anew.
-pub(super) fn checksum(hash: &mut Sha256) -> String {
-    use std::fmt::Write;
-    let digest = hash.finalize_reset();
-    digest.iter().fold("sha256:".to_owned(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -1,9 +1,9 @@
 //! Where text may be cut so that its parts encode as the whole does, and bytes in any pieces to such parts.
 
-use super::Kind;
 use super::pretokenize::is_boundary;
 use super::special::SpecialTokens;
 use super::utf8::LossyDecoder;
+use super::{Kind, Tokenizer};
 
 /// The last place in `after..=limit` where `text` may be cut, if there is one.
 ///
@@ -22,6 +22,19 @@ pub fn last_cut(
             && (kind == Kind::Chars || is_boundary(text, at))
             && !special.spans(text, at)
     })
+}
+
+/// Bytes of text before a cut that are more than any pattern looks back at.
+const LOOKED_BACK: usize = 64;
+
+impl Tokenizer {
+    /// The last place at which `text` may be cut in two, whatever text comes before and after it: both sides encode as the
+    /// whole does.
+    pub(crate) fn last_cut(&self, text: &str) -> Option<usize> {
+        let longest = self.special.longest().max(1);
+        let limit = text.len().checked_sub(longest)?;
+        last_cut(text, longest + LOOKED_BACK, limit, self.kind, &self.special)
+    }
 }
 
 /// Collects bytes, and gives text off in blocks that may be encoded apart.

@@ -1,0 +1,187 @@
+//! What a document is, and the ids of a block of them.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use super::blocks::Block;
+use super::inputs::{Format, Input};
+use super::json_text::text_of_line;
+use super::{Document, EncodeOptions};
+use crate::data::element::Element;
+use crate::tokenizer::{END_OF_TEXT, Tokenizer};
+use crate::{Error, Result};
+
+/// How documents are told apart and ended.
+pub(super) struct Documents<'a> {
+    /// What the caller asked for.
+    asked: Option<Document>,
+    text_field: &'a str,
+    /// Id that ends each, and the bytes it stands for.
+    end: Option<(u32, u64)>,
+}
+
+/// A block as ids. Its buffers are used again.
+#[derive(Debug, Default)]
+pub(super) struct Encoded {
+    pub block: Block,
+    pub ids: Vec<u32>,
+    /// The ids as the files hold them.
+    pub bytes: Vec<u8>,
+    /// Bytes of the text the ids stand for.
+    pub text_bytes: u64,
+    /// Bytes that were no UTF-8.
+    pub replaced_bytes: u64,
+}
+
+impl<'a> Documents<'a> {
+    pub fn new(options: &'a EncodeOptions, tokenizer: &Tokenizer, inputs: &[Input]) -> Result<Self> {
+        let json = inputs.iter().find(|input| input.format == Format::Jsonl);
+        if let (Some(input), Some(Document::File | Document::Block)) = (json, options.document) {
+            let message = "is JSON Lines, whose documents are lines; leave document out or give line";
+            return Err(Error::argument(format!("{} {message}", input.path.display())));
+        }
+        let special = tokenizer.special_tokens().iter().find(|(token, _)| token == END_OF_TEXT);
+        let end = match (options.append_eot, special) {
+            (false, _) => None,
+            (true, Some((token, id))) => Some((*id, token.len() as u64)),
+            (true, None) => {
+                let message = format!("the tokenizer has no special token {END_OF_TEXT} to append");
+                return Err(Error::argument(message));
+            }
+        };
+        Ok(Self { asked: options.document, text_field: &options.text_field, end })
+    }
+
+    /// What a document of an input is.
+    pub fn kind(&self, format: Format) -> Document {
+        match format {
+            Format::Jsonl => Document::Line,
+            Format::Text => self.asked.unwrap_or(Document::File),
+        }
+    }
+
+    /// Encodes a block into the buffers of `out`.
+    pub fn encode(
+        &self,
+        block: Block,
+        input: &Input,
+        tokenizer: &Tokenizer,
+        element: Element,
+        out: &mut Encoded,
+    ) -> Result<()> {
+        (out.text_bytes, out.replaced_bytes) = (0, 0);
+        out.ids.clear();
+        out.block = block;
+        let mut writer = Writer { documents: self, tokenizer, ids: &mut out.ids, bytes: 0, begun: false };
+        writer.begun = out.block.continues;
+        let text = text_of(&out.block.bytes, &mut out.replaced_bytes);
+        match (input.format, self.kind(input.format)) {
+            (Format::Jsonl, _) => {
+                let line = out.block.line;
+                writer.json_lines(&text, line, self.text_field, &input.path, &mut out.replaced_bytes)?;
+            }
+            (Format::Text, Document::File) => writer.text(&text)?,
+            (Format::Text, Document::Line) => writer.lines(&text)?,
+            (Format::Text, Document::Block) => writer.paragraphs(&text)?,
+        }
+        if !out.block.unfinished {
+            writer.end();
+        }
+        out.text_bytes = writer.bytes;
+        element.write(&out.ids, &mut out.bytes);
+        Ok(())
+    }
+}
+
+/// `bytes` as text; adds those that are no UTF-8 to `replaced`.
+fn text_of<'a>(bytes: &'a [u8], replaced: &mut u64) -> Cow<'a, str> {
+    let text = String::from_utf8_lossy(bytes);
+    if let Cow::Owned(_) = text {
+        *replaced += bytes.utf8_chunks().map(|chunk| chunk.invalid().len() as u64).sum::<u64>();
+    }
+    text
+}
+
+/// Collects the ids of one block.
+struct Writer<'a> {
+    documents: &'a Documents<'a>,
+    tokenizer: &'a Tokenizer,
+    ids: &'a mut Vec<u32>,
+    /// Bytes of text so far.
+    bytes: u64,
+    /// The document has text.
+    begun: bool,
+}
+
+impl Writer<'_> {
+    fn text(&mut self, text: &str) -> Result<()> {
+        self.begun |= !text.is_empty();
+        self.bytes += text.len() as u64;
+        self.tokenizer.encode_into(text, self.ids)
+    }
+
+    /// Ends the document, unless it is empty.
+    fn end(&mut self) {
+        if let (Some((id, bytes)), true) = (self.documents.end, self.begun) {
+            self.ids.push(id);
+            self.bytes += bytes;
+        }
+        self.begun = false;
+    }
+
+    fn lines(&mut self, text: &str) -> Result<()> {
+        for line in text.split_inclusive('\n') {
+            let whole = line.strip_suffix('\n');
+            self.text(whole.map_or(line, |line| line.strip_suffix('\r').unwrap_or(line)))?;
+            if whole.is_some() {
+                self.end();
+            }
+        }
+        Ok(())
+    }
+
+    /// Documents are runs of lines that are not blank; the line breaks between them belong to none.
+    fn paragraphs(&mut self, text: &str) -> Result<()> {
+        // Text of the document under way: from `start` to the end of its last line.
+        let (mut start, mut end) = (0, 0);
+        let mut at = 0;
+        for line in text.split_inclusive('\n') {
+            let first_of_continued = at == 0 && self.begun;
+            let content = line.trim_end_matches(['\n', '\r']);
+            if content.trim_ascii().is_empty() && !first_of_continued {
+                if start < end {
+                    self.text(&text[start..end])?;
+                }
+                self.end();
+                start = at + line.len();
+                end = start;
+            } else {
+                end = at + content.len();
+            }
+            at += line.len();
+        }
+        if start < end { self.text(&text[start..end]) } else { Ok(()) }
+    }
+
+    fn json_lines(
+        &mut self,
+        text: &str,
+        first: u64,
+        field: &str,
+        path: &Path,
+        replaced: &mut u64,
+    ) -> Result<()> {
+        for (i, line) in text.split('\n').enumerate() {
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            let bytes = text_of_line(line, field).map_err(|reason| {
+                let number = first + i as u64 + 1;
+                Error::InvalidCorpus(format!("{}, line {number}: {reason}", path.display()))
+            })?;
+            self.text(&text_of(&bytes, replaced))?;
+            self.end();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,164 @@
+//! Claims of resuming: whatever is left of an encoding that ended early, the same call makes the same store of it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::tests::{corpus, encode, ends_after, options, text};
+use super::{EncodeOptions, encode_files};
+use crate::data::test_support::names;
+use crate::progress::silent;
+use crate::tokenizer::Tokenizer;
+
+/// Every file below `folder` with its bytes.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for name in names(folder) {
+        let path = folder.join(&name);
+        if path.is_dir() {
+            found
+                .extend(files(&path).into_iter().map(|(below, bytes)| (Path::new(&name).join(below), bytes)));
+        } else {
+            found.insert(name.into(), std::fs::read(path).unwrap());
+        }
+    }
+    found
+}
+
+fn hidden(folder: &Path) -> Vec<String> {
+    names(folder).into_iter().filter(|name| name.starts_with('.')).collect()
+}
+
+/// Ends the encoding at call after call of its progress, as a kill would, and goes on each time; gives how often it was
+/// ended and what the last call reports as resumed.
+fn encode_in_pieces(
+    inputs: &[PathBuf],
+    tokenizer: &Arc<Tokenizer>,
+    out: &Path,
+    o: &EncodeOptions,
+) -> (u32, u64) {
+    let o = EncodeOptions { keep_when_cancelled: true, ..o.clone() };
+    for ended in 0.. {
+        match encode_files(inputs, tokenizer, out, &o, &mut ends_after(3 + ended as i32 % 5)) {
+            Ok(summary) => return (ended, summary.resumed_bytes),
+            Err(error) => assert_eq!(error.code(), "ERR_CANCELLED"),
+        }
+        assert!(ended < 1_000, "it makes headway");
+    }
+    unreachable!()
+}
+
+#[test]
+fn an_encoding_ended_again_and_again_makes_the_store_of_one_that_was_not() {
+    let (folder, file, tokenizer) = corpus(600_000);
+    let (lines, second) = (folder.path().join("lines.jsonl"), folder.path().join("second.txt"));
+    std::fs::write(&second, [text(3_000).as_bytes(), b"\xFF cut \xE2\x82"].concat()).unwrap();
+    let objects =
+        text(200_000).split('\n').map(|line| format!("{{\"text\":\"{line}\"}}\n")).collect::<String>();
+    std::fs::write(&lines, objects).unwrap();
+    let inputs = [file.clone(), lines, second, file];
+    for (name, valid_fraction) in [("data", 0.3), ("all_chunks", 0.0)] {
+        let o = EncodeOptions { chunk_size: 70_001, valid_fraction, append_eot: true, ..options() };
+        let (whole, pieces) =
+            (folder.path().join("whole").join(name), folder.path().join("pieces").join(name));
+        encode_files(&inputs, &tokenizer, &whole, &o, &mut silent).unwrap();
+        let (ended, resumed) = encode_in_pieces(&inputs, &tokenizer, &pieces, &o);
+        assert!(ended > 3 && resumed > 0, "ended {ended} times, resumed at {resumed}");
+        assert_eq!(files(&pieces), files(&whole));
+        assert!(hidden(pieces.parent().unwrap()).is_empty());
+    }
+}
+
+#[test]
+fn compressed_text_is_resumed_within_its_stream() {
+    let (folder, _, tokenizer) = corpus(10);
+    let file = folder.path().join("lines.txt.gz");
+    let mut gzip =
+        flate2::write::GzEncoder::new(std::fs::File::create(&file).unwrap(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, text(800_000).as_bytes()).unwrap();
+    gzip.finish().unwrap();
+    let (whole, pieces) = (folder.path().join("whole_chunks"), folder.path().join("pieces_chunks"));
+    encode(&[&file], &tokenizer, &whole, &options()).unwrap();
+    let (_, resumed) = encode_in_pieces(&[file], &tokenizer, &pieces, &options());
+    assert!(resumed > 0);
+    assert_eq!(files(&pieces), files(&whole));
+}
+
+/// What a run that was ended leaves, and the name of its folder.
+fn ended_early(o: &EncodeOptions, file: &Path, tokenizer: &Arc<Tokenizer>, out: &Path) -> PathBuf {
+    let o = EncodeOptions { keep_when_cancelled: true, ..o.clone() };
+    encode_files(&[file.to_path_buf()], tokenizer, out, &o, &mut ends_after(8)).unwrap_err();
+    let [name] = &hidden(out.parent().unwrap())[..] else { panic!("one folder is left") };
+    out.parent().unwrap().join(name)
+}
+
+#[test]
+fn other_options_files_or_a_wish_to_start_over_begin_anew() {
+    let (folder, file, tokenizer) = corpus(900_000);
+    let out = folder.path().join("x_chunks");
+    let o = EncodeOptions { chunk_size: 50_000, ..options() };
+    let summary = |changed: &EncodeOptions| encode(&[&file], &tokenizer, &out, changed).unwrap();
+    for changed in [
+        EncodeOptions { resume: false, ..o.clone() },
+        EncodeOptions { chunk_size: 50_001, ..o.clone() },
+        EncodeOptions { append_eot: true, ..o.clone() },
+    ] {
+        ended_early(&o, &file, &tokenizer, &out);
+        assert_eq!(summary(&changed).resumed_bytes, 0, "{changed:?}");
+        assert!(hidden(folder.path()).is_empty());
+    }
+    ended_early(&o, &file, &tokenizer, &out);
+    assert!(summary(&EncodeOptions { threads: 1, ..o.clone() }).resumed_bytes > 0);
+    ended_early(&o, &file, &tokenizer, &out);
+    std::fs::write(&file, text(900_001)).unwrap();
+    assert_eq!(summary(&o).resumed_bytes, 0, "the file has changed");
+}
+
+#[test]
+fn damage_to_what_was_left_is_found_and_the_work_begun_anew() {
+    let (folder, file, tokenizer) = corpus(900_000);
+    let (whole, out) = (folder.path().join("whole_chunks"), folder.path().join("x_chunks"));
+    let o = EncodeOptions { chunk_size: 50_000, ..options() };
+    encode(&[&file], &tokenizer, &whole, &o).unwrap();
+    let damages: [fn(&Path); 4] = [
+        // A power cut can leave sizes without contents.
+        |made| {
+            let path = made.join("encoded_tokens_chunk_0.dat");
+            let length = std::fs::metadata(&path).unwrap().len();
+            std::fs::write(path, vec![0; length as usize]).unwrap();
+        },
+        |made| std::fs::remove_file(made.join("encoded_tokens_chunk_0.dat")).unwrap(),
+        |made| {
+            let last = names(made).pop().unwrap();
+            std::fs::write(made.join(last), []).unwrap();
+        },
+        |made| std::fs::write(made.parent().unwrap().join("journal.jsonl"), "{}\n").unwrap(),
+    ];
+    for damage in damages {
+        let left = ended_early(&o, &file, &tokenizer, &out);
+        damage(&left.join("made"));
+        encode(&[&file], &tokenizer, &out, &o).unwrap();
+        assert_eq!(files(&out), files(&whole));
+        assert!(hidden(folder.path()).is_empty());
+    }
+}
+
+#[test]
+fn a_line_of_the_journal_that_was_cut_short_counts_as_not_written() {
+    let (folder, file, tokenizer) = corpus(900_000);
+    let (whole, out) = (folder.path().join("whole_chunks"), folder.path().join("x_chunks"));
+    encode(&[&file], &tokenizer, &whole, &options()).unwrap();
+    let left = ended_early(&options(), &file, &tokenizer, &out);
+    let kept = files(&left);
+    let journal = &kept[Path::new("journal.jsonl")];
+    for length in (0..journal.len()).step_by(journal.len() / 16) {
+        std::fs::create_dir_all(left.join("made")).unwrap();
+        for (name, bytes) in &kept {
+            std::fs::write(left.join(name), bytes).unwrap();
+        }
+        std::fs::write(left.join("journal.jsonl"), &journal[..length]).unwrap();
+        encode(&[&file], &tokenizer, &out, &options()).unwrap();
+        assert_eq!(files(&out), files(&whole), "cut at {length} of {}", journal.len());
+        assert!(hidden(folder.path()).is_empty());
+    }
+}

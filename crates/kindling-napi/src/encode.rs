@@ -1,0 +1,122 @@
+//! Text files to token stores.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kindling_core::data::{self, Document, Element, Format};
+use kindling_core::{Error, Result};
+use napi::bindgen_prelude::AsyncTask;
+
+use crate::error::to_napi;
+use crate::monitor::Monitor;
+use crate::options::{integer, size};
+use crate::task::{Job, spawn};
+use crate::tokenizer::{Tokenizer, paths};
+
+/// How text becomes a store.
+#[napi(object)]
+pub struct EncodeOptions {
+    /// Tokens a chunk file.
+    pub chunk_size: f64,
+    /// Share of the tokens, from the end, that is for validation.
+    pub valid_fraction: f64,
+    /// `int32` or `uint16`.
+    pub token_dtype: String,
+    /// Threads that encode.
+    pub threads: f64,
+    /// Where the tokenizer can be opened.
+    pub tokenizer_path: Option<String>,
+    /// `text` or `jsonl`; told by the names if none.
+    pub format: Option<String>,
+    /// The field of JSON Lines that is the text.
+    pub text_field: String,
+    /// `file`, `line` or `block`; as the format is if none.
+    pub document: Option<String>,
+    /// End every document.
+    pub append_eot: bool,
+    /// Go on with what a killed run left.
+    pub resume: bool,
+    /// Leave what is done for a later run when cancelled.
+    pub keep_when_cancelled: bool,
+}
+
+impl EncodeOptions {
+    fn lower(self) -> Result<data::EncodeOptions> {
+        let unknown = |name: &str, value: &str, known: &str| {
+            Err(Error::argument(format!("{name} is {value}; it must be {known}")))
+        };
+        Ok(data::EncodeOptions {
+            chunk_size: integer("chunkSize", self.chunk_size)?,
+            valid_fraction: self.valid_fraction,
+            element: element(&self.token_dtype)?,
+            threads: size("threads", self.threads)?.max(1),
+            tokenizer_path: self.tokenizer_path.map(PathBuf::from),
+            format: match self.format.as_deref() {
+                None => None,
+                Some("text") => Some(Format::Text),
+                Some("jsonl") => Some(Format::Jsonl),
+                Some(other) => return unknown("format", other, "text or jsonl"),
+            },
+            text_field: self.text_field,
+            document: match self.document.as_deref() {
+                None => None,
+                Some("file") => Some(Document::File),
+                Some("line") => Some(Document::Line),
+                Some("block") => Some(Document::Block),
+                Some(other) => return unknown("document", other, "file, line or block"),
+            },
+            append_eot: self.append_eot,
+            resume: self.resume,
+            keep_when_cancelled: self.keep_when_cancelled,
+        })
+    }
+}
+
+/// The kind of elements that chunk files hold, by its name.
+pub fn element(name: &str) -> Result<Element> {
+    let unknown = || Error::argument(format!("tokenDtype is {name}; it must be int32 or uint16"));
+    Element::of_chunks(name).ok_or_else(unknown)
+}
+
+/// What encoding gave.
+#[napi(object)]
+pub struct EncodeSummary {
+    /// Tokens in all.
+    pub tokens: f64,
+    /// Bytes of the text they stand for.
+    pub bytes: f64,
+    /// Bytes of the files that were no UTF-8.
+    pub replaced_bytes: f64,
+    /// Bytes of text that an earlier, killed run had encoded.
+    pub resumed_bytes: f64,
+    /// The store of the training tokens.
+    pub train: String,
+    /// The store of the validation tokens.
+    pub valid: Option<String>,
+}
+
+/// Encodes text files to a token store.
+#[napi(catch_unwind, ts_return_type = "Promise<EncodeSummary>")]
+pub fn encode_files(
+    files: Vec<String>,
+    tokenizer: &Tokenizer,
+    out: String,
+    options: EncodeOptions,
+    monitor: &Monitor,
+) -> napi::Result<AsyncTask<Job<(), EncodeSummary>>> {
+    let options = options.lower().map_err(to_napi)?;
+    let (tokenizer, mut progress) = (Arc::clone(&tokenizer.inner), monitor.progress());
+    Ok(spawn((), move |()| {
+        let summary =
+            data::encode_files(&paths(files), &tokenizer, Path::new(&out), &options, &mut progress)?;
+        let text = |path: PathBuf| path.to_string_lossy().into_owned();
+        Ok(EncodeSummary {
+            tokens: summary.tokens as f64,
+            bytes: summary.bytes as f64,
+            replaced_bytes: summary.replaced_bytes as f64,
+            resumed_bytes: summary.resumed_bytes as f64,
+            train: text(summary.train),
+            valid: summary.valid.map(text),
+        })
+    }))
+}
