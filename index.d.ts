@@ -123,8 +123,8 @@ export declare class TokenStore {
   evaluationBatch(seqLength: number, first: number, count: number): Batch
   /** Checks that every id is below `vocab_size`. */
   checkVocab(vocabSize: number, monitor: Monitor): Promise<void>
-  /** Compares every chunk with its checksum. */
-  verify(monitor: Monitor): Promise<void>
+  /** Compares every chunk with its checksum; gives how many there were to compare. */
+  verify(monitor: Monitor): Promise<number>
   /** The entropy of single tokens in nats. */
   tokenEntropy(vocabSize: number, monitor: Monitor): Promise<number>
 }
@@ -259,20 +259,36 @@ export interface EncodeOptions {
   chunkSize: number
   /** Share of the tokens, from the end, that is for validation. */
   validFraction: number
+  /** `int32` or `uint16`. */
+  tokenDtype: string
   /** Threads that encode. */
   threads: number
   /** Where the tokenizer can be opened. */
   tokenizerPath?: string
+  /** `text` or `jsonl`; told by the names if none. */
+  format?: string
+  /** The field of JSON Lines that is the text. */
+  textField: string
+  /** `file`, `line` or `block`; as the format is if none. */
+  document?: string
+  /** End every document. */
+  appendEot: boolean
+  /** Go on with what a killed run left. */
+  resume: boolean
+  /** Leave what is done for a later run when cancelled. */
+  keepWhenCancelled: boolean
 }
 
 /** What encoding gave. */
 export interface EncodeSummary {
   /** Tokens in all. */
   tokens: number
-  /** Bytes of the text that was encoded. */
+  /** Bytes of the text they stand for. */
   bytes: number
   /** Bytes of the files that were no UTF-8. */
   replacedBytes: number
+  /** Bytes of text that an earlier, killed run had encoded. */
+  resumedBytes: number
   /** The store of the training tokens. */
   train: string
   /** The store of the validation tokens. */

@@ -1,6 +1,7 @@
 /** TokenStore: ranges, batches, evaluation windows, encoding of files, damage. */
 import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { gzipSync } from 'node:zlib'
 import test from 'ava'
 import type { ExecutionContext } from 'ava'
 import { KindlingError, TokenStore, Tokenizer } from '../src'
@@ -253,9 +254,63 @@ test('an AbortSignal and an error in onProgress end the call and leave nothing b
   const onProgress = (): void => {
     throw new RangeError('mine')
   }
-  await t.throwsAsync(TokenStore.encode([large], tokenizer, out, { onProgress }), {
+  // Small chunks, so that it takes longer than until the first report.
+  const slow = { threads: 1, chunkSize: 1_000, onProgress }
+  await t.throwsAsync(TokenStore.encode([large], tokenizer, out, slow), {
     instanceOf: RangeError,
     message: 'mine',
   })
+  t.deepEqual(readdirSync(folder), before)
+})
+
+test('documents of JSON Lines, compressed, end with <|endoftext|>, and a pattern stands for the files it matches', async (t) => {
+  const { folder, tokenizer } = await trained(t)
+  const documents = ['the whale\nand the sea', 'a white ship', 'said the old man']
+  const lines = documents.map((text, i) => JSON.stringify({ id: i, text }))
+  writeFileSync(join(folder, 'a.jsonl.gz'), gzipSync(`${lines[0]}\n${lines[1]}\n`))
+  writeFileSync(join(folder, 'b.jsonl'), lines[2]!)
+  const out = join(folder, 'x_chunks')
+  const store = await TokenStore.encode([join(folder, '?.jsonl*')], tokenizer, out, {
+    appendEot: true,
+    tokenDtype: 'uint16',
+  })
+  const text = tokenizer.decode(store.loadByRange(0, store.length))
+  t.is(text, documents.map((document) => `${document}<|endoftext|>`).join(''))
+  t.is(store.metadata.dtype, 'uint16')
+  t.is(store.metadata.bytes, Buffer.byteLength(text))
+  t.is(await store.verify(), 1)
+})
+
+test('an aborted call that keeps what is done is continued by the next', async (t) => {
+  const { folder, corpus, tokenizer } = await trained(t)
+  const large = join(folder, 'large.txt')
+  writeFileSync(large, readFileSync(corpus, 'utf8').repeat(1_000))
+  const controller = new AbortController()
+  const options = { threads: 1, chunkSize: 1_000 }
+  const out = join(folder, 'x_chunks')
+  await rejectsWith(t, 'ERR_CANCELLED', () =>
+    TokenStore.encode([large], tokenizer, out, {
+      ...options,
+      keepWhenAborted: true,
+      signal: controller.signal,
+      onProgress: () => controller.abort(),
+    }),
+  )
+  const { resumedBytes, bytes, train } = await TokenStore.encodeFiles([large], tokenizer, out, options)
+  t.true(resumedBytes > 0 && resumedBytes < bytes)
+  t.is((await TokenStore.open(train)).metadata.bytes, readFileSync(large).length)
+  t.deepEqual(readdirSync(folder).sort(), ['corpus.txt', 'large.txt', 'x_chunks'])
+})
+
+test('damaged gzip and a line without the text are ERR_INVALID_CORPUS and leave nothing behind', async (t) => {
+  const { folder, corpus, tokenizer } = await trained(t)
+  const gzip = gzipSync(readFileSync(corpus))
+  writeFileSync(join(folder, 'cut.gz'), gzip.subarray(0, gzip.length - 9))
+  writeFileSync(join(folder, 'bad.jsonl'), '{"text":"whale"}\n{"txt":"sea"}\n')
+  const before = readdirSync(folder)
+  const encode = (name: string) => () =>
+    TokenStore.encode([join(folder, name)], tokenizer, join(folder, 'x_chunks'))
+  t.true((await rejectsWith(t, 'ERR_INVALID_CORPUS', encode('cut.gz'))).includes('gzip'))
+  t.true((await rejectsWith(t, 'ERR_INVALID_CORPUS', encode('bad.jsonl'))).includes('line 2'))
   t.deepEqual(readdirSync(folder), before)
 })

@@ -8,7 +8,7 @@ use twox_hash::XxHash3_64;
 /// A checksum in the making.
 pub(super) enum Checksum {
     /// What is written.
-    Xxh3(XxHash3_64),
+    Xxh3(Box<XxHash3_64>),
     /// What earlier stores have.
     Sha256(Sha256),
 }
@@ -21,7 +21,7 @@ impl std::fmt::Debug for Checksum {
 
 impl Checksum {
     pub fn new() -> Self {
-        Self::Xxh3(XxHash3_64::new())
+        Self::Xxh3(Box::new(XxHash3_64::new()))
     }
 
     /// A checksum of the kind that `written` is of, none if the kind is unknown.

@@ -67,8 +67,8 @@ impl Metadata {
         Element::of_chunks(&self.dtype)
     }
 
-    /// The text of the file; its checksum is filled in.
-    pub(super) fn to_text(&mut self) -> Result<String> {
+    /// Fills in the checksum of the file, and gives its text.
+    pub(super) fn seal(&mut self) -> Result<String> {
         self.checksum = Some(NO_CHECKSUM.to_owned());
         let mut text = serde_json::to_string_pretty(self)
             .map_err(|error| Error::Internal(format!("store.json: {error}")))?;

@@ -287,7 +287,7 @@ pub(super) fn check_chunk_size(chunk_size: u64) -> Result<()> {
 /// Writes `store.json` of a folder in the making.
 fn write_metadata(folder: &Path, metadata: &mut Metadata) -> Result<()> {
     let path = folder.join(metadata::FILE_NAME);
-    let text = metadata.to_text()?;
+    let text = metadata.seal()?;
     let mut file = File::create(&path).map_err(|error| Error::io("cannot create", &path, error))?;
     file.write_all(text.as_bytes()).map_err(|error| Error::io("cannot write", &path, error))
 }

@@ -139,7 +139,7 @@ impl<'a> Blocks<'a> {
         let document = self.documents.kind(format);
         let end = match document {
             Document::File => None,
-            Document::Line => bytes.iter().rposition(|&byte| byte == b'\n').map(|at| at + 1),
+            Document::Line => memchr::memrchr(b'\n', bytes).map(|at| at + 1),
             Document::Block => last_blank_line(bytes),
         };
         self.within = end.is_none();
@@ -153,7 +153,7 @@ impl<'a> Blocks<'a> {
     fn advance(&mut self, bytes: &[u8], ended: bool) {
         if !ended {
             self.position.offset += bytes.len() as u64;
-            self.position.line += bytes.iter().filter(|&&byte| byte == b'\n').count() as u64;
+            self.position.line += memchr::memchr_iter(b'\n', bytes).count() as u64;
             return;
         }
         self.within = false;
@@ -167,8 +167,8 @@ impl<'a> Blocks<'a> {
 
 /// The end of the last line that is blank.
 fn last_blank_line(bytes: &[u8]) -> Option<usize> {
-    let mut end = bytes.iter().rposition(|&byte| byte == b'\n')?;
-    while let Some(before) = bytes[..end].iter().rposition(|&byte| byte == b'\n') {
+    let mut end = memchr::memrchr(b'\n', bytes)?;
+    while let Some(before) = memchr::memrchr(b'\n', &bytes[..end]) {
         if bytes[before + 1..end].trim_ascii().is_empty() {
             return Some(end + 1);
         }

@@ -1,6 +1,6 @@
 //! Which files a corpus consists of: names, patterns (`data/**/*.txt`), `-` for standard input.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -62,8 +62,8 @@ fn expand(name: &Path) -> Result<Vec<PathBuf>> {
         .map_err(|error| Error::argument(format!("{pattern} is no pattern of file names: {error}")))?;
     let mut paths = Vec::new();
     for path in matches {
-        let path =
-            path.map_err(|error| Error::io("cannot read", error.path().to_path_buf(), error.into()))?;
+        let path = path
+            .map_err(|error| Error::io("cannot read", error.path(), io::Error::other(error.to_string())))?;
         if !path.is_dir() {
             paths.push(path);
         }
@@ -93,9 +93,12 @@ fn input(path: PathBuf, format: Option<Format>) -> Result<Input> {
 
 /// JSON Lines by its name: `.jsonl` or `.ndjson`, with `.gz` or `.zst` after it or not.
 fn format_of_name(path: &Path) -> Format {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-    let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
-    if name.ends_with(".jsonl") || name.ends_with(".ndjson") { Format::Jsonl } else { Format::Text }
+    let is = |path: &Path, extensions: [&str; 2]| {
+        path.extension()
+            .is_some_and(|found| extensions.iter().any(|wanted| found.eq_ignore_ascii_case(wanted)))
+    };
+    let plain = if is(path, ["gz", "zst"]) { &path.with_extension("") } else { path };
+    if is(plain, ["jsonl", "ndjson"]) { Format::Jsonl } else { Format::Text }
 }
 
 pub(super) fn cannot_read(path: &Path, error: std::io::Error) -> Error {

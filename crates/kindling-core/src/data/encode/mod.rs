@@ -301,16 +301,15 @@ impl Job<'_> {
     ) -> Result<TextDone> {
         let mut text = done.text;
         let Some(mut train) = train else { return Ok(text) };
-        let valid_bytes = match done.split {
-            Some((_, valid_bytes)) => valid_bytes,
-            None => {
-                self.encode(&mut train, journal, &mut text)?;
-                if text.tokens == 0 {
-                    return Err(Error::EmptyCorpus { path: self.inputs[0].path.clone() });
-                }
-                let splits = self.options.valid_fraction > 0.0;
-                if splits { self.split(root, &mut train, journal, &text)? } else { 0 }
+        let valid_bytes = if let Some((_, valid_bytes)) = done.split {
+            valid_bytes
+        } else {
+            self.encode(&mut train, journal, &mut text)?;
+            if text.tokens == 0 {
+                return Err(Error::EmptyCorpus { path: self.inputs[0].path.clone() });
             }
+            let splits = self.options.valid_fraction > 0.0;
+            if splits { self.split(root, &mut train, journal, &text)? } else { 0 }
         };
         train.finish(|metadata| self.complete(metadata, text.bytes - valid_bytes, text.replaced_bytes))?;
         self.destination.save_tokenizer(root, self.tokenizer)?;

@@ -53,8 +53,8 @@ fn an_encoding_ended_again_and_again_makes_the_store_of_one_that_was_not() {
     let (folder, file, tokenizer) = corpus(600_000);
     let (lines, second) = (folder.path().join("lines.jsonl"), folder.path().join("second.txt"));
     std::fs::write(&second, [text(3_000).as_bytes(), b"\xFF cut \xE2\x82"].concat()).unwrap();
-    let objects =
-        text(200_000).split('\n').map(|line| format!("{{\"text\":\"{line}\"}}\n")).collect::<String>();
+    let objects: Vec<_> = text(200_000).split('\n').map(|line| format!("{{\"text\":\"{line}\"}}")).collect();
+    let objects = objects.join("\n");
     std::fs::write(&lines, objects).unwrap();
     let inputs = [file.clone(), lines, second, file];
     for (name, valid_fraction) in [("data", 0.3), ("all_chunks", 0.0)] {

@@ -348,7 +348,7 @@ fn uint16_holds_the_same_ids_and_a_vocabulary_too_large_for_it_is_refused() {
     let special: Vec<String> = (0..65_537).map(|i| format!("<{i}>")).collect();
     let options_of_large =
         TrainOptions { vocab_size: 0, special_tokens: special, kind: Kind::Chars, threads: 1 };
-    let (large, _) = Tokenizer::train(&[file.clone()], &options_of_large, &mut silent).unwrap();
+    let (large, _) = Tokenizer::train(std::slice::from_ref(&file), &options_of_large, &mut silent).unwrap();
     let error = encode(&[&file], &Arc::new(large), &out, &o).unwrap_err();
     assert_eq!(error.code(), "ERR_INVALID_ARGUMENT");
 }
@@ -358,7 +358,7 @@ fn an_end_of_text_the_tokenizer_does_not_know_is_refused() {
     let (folder, file, _) = corpus(10);
     let options_of_chars =
         TrainOptions { vocab_size: 0, special_tokens: Vec::new(), kind: Kind::Chars, threads: 1 };
-    let (chars, _) = Tokenizer::train(&[file.clone()], &options_of_chars, &mut silent).unwrap();
+    let (chars, _) = Tokenizer::train(std::slice::from_ref(&file), &options_of_chars, &mut silent).unwrap();
     let o = EncodeOptions { append_eot: true, ..options() };
     let error = encode(&[&file], &Arc::new(chars), &folder.path().join("x_chunks"), &o).unwrap_err();
     assert!(error.to_string().contains(END_OF_TEXT), "{error}");
