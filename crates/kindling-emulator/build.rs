@@ -1,6 +1,7 @@
 //! Compiles the emulator and, with it, every op's `cuda.cu` by the C++ compiler. Where there is none (or the system is
 //! not Linux), the crate is built without and its tests count as ignored.
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -41,13 +42,13 @@ fn write_tables(out: &Path) -> Vec<PathBuf> {
         let text = std::fs::read_to_string(source).expect("a readable .cu file");
         let path = source.canonicalize().expect("a path");
         let mut table = format!("#include \"{}\"\n#include \"kernels.h\"\n", path.display());
-        table += &format!("void add_kernels_{index}() {{\n");
+        _ = writeln!(table, "void add_kernels_{index}() {{");
         for kernel in kernel_names(&text) {
-            table += &format!("    ADD_KERNEL({kernel});\n");
+            _ = writeln!(table, "    ADD_KERNEL({kernel});");
         }
         table += "}\n";
-        declared += &format!("void add_kernels_{index}();\n");
-        called += &format!("    add_kernels_{index}();\n");
+        _ = writeln!(declared, "void add_kernels_{index}();");
+        _ = writeln!(called, "    add_kernels_{index}();");
         written.push((out.join(format!("kernels_{index}.cpp")), table));
     }
     let all = format!("{declared}namespace emulator {{\nvoid add_kernels() {{\n{called}}}\n}}\n");

@@ -146,7 +146,9 @@ fn rms_norm_holds<T: Activation>() {
                     rstd.address(),
                     s,
                 );
-                launches.iter().for_each(|l| launch(l, order));
+                for one in &launches {
+                    launch(one, order);
+                }
                 vec![out.to_f32(), normed.to_f32(), dx.to_f32(), dweight.to_f32()]
             });
             let mut sum = wide(&x);

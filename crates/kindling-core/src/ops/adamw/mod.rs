@@ -4,6 +4,7 @@
 //! p, g, m, v: a flat run of any length, all the same.
 
 mod cpu;
+pub mod cuda;
 pub mod reference;
 
 use crate::Result;

@@ -3,6 +3,7 @@
 //! ids: (rows); weight, dweight: (`vocab_size`, `d_model`); out, dout: (rows, `d_model`). dweight[ids[row]] += dout[row].
 
 mod cpu;
+pub mod cuda;
 pub mod reference;
 
 use crate::Result;

@@ -3,6 +3,7 @@
 //! g: a flat run of any length. The sum is taken in f64 over pieces of a fixed length, added in order.
 
 mod cpu;
+pub mod cuda;
 pub mod reference;
 
 use crate::Result;

@@ -7,6 +7,7 @@
 //! (q, k, v; w1, w3) are then one matrix of stacked rows, and every named one is a contiguous run of memory.
 
 mod cpu;
+pub mod cuda;
 pub mod reference;
 
 use crate::Result;

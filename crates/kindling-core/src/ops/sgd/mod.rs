@@ -3,6 +3,7 @@
 //! p, g: a flat run of any length, both the same.
 
 mod cpu;
+pub mod cuda;
 pub mod reference;
 
 use crate::Result;
