@@ -23,6 +23,18 @@ export declare class Batch {
   get seqLength(): number
 }
 
+/** Makes the batches of a run ahead of it. */
+export declare class BatchLoader {
+  /** Batches of `stores`, each with its weight. */
+  constructor(stores: Array<TokenStore>, weights: Array<number>, options: LoaderOptions)
+  /** The batch of a step if it has been made. */
+  ready(step: number, microBatch: number): Batch | null
+  /** The batch of a step. */
+  next(step: number, microBatch: number): Promise<Batch>
+  /** Ends the thread that makes batches ahead. */
+  stop(): void
+}
+
 /** Tokens of one or more rows, drawn one after the other; `src/generate.ts` makes text of them. */
 export declare class Generator {
   /** A generator of `model` that continues `prompts`. */
@@ -115,7 +127,7 @@ export declare class TokenStore {
   get metadata(): StoreMetadata
   /** Tokens `start..end`. */
   loadByRange(start: number, end: number): Int32Array
-  /** A batch of random windows. */
+  /** A batch of windows. */
   batch(options: BatchOptions): Batch
   /** How many consecutive windows of `seq_length` tokens there are. */
   numWindows(seqLength: number): number
@@ -204,7 +216,7 @@ export interface AdamWOptions {
 /** Cores this process may use. */
 export declare function availableThreads(): number
 
-/** Which random batch to draw. */
+/** Which batch to draw. */
 export interface BatchOptions {
   /** Windows. */
   batchSize: number
@@ -216,6 +228,10 @@ export interface BatchOptions {
   step: number
   /** Which of the step's accumulated batches, from 0. */
   microBatch: number
+  /** How many batches a step accumulates. */
+  accumulate: number
+  /** `random`, `epoch`, `sequential` or `dense`. */
+  sampling: string
 }
 
 /** Times a product; gives the seconds of each run. */
@@ -345,6 +361,22 @@ export declare function instructionSet(): string
 
 /** Reads the folder `path` into the model and, if given, its optimizer; gives the iteration. */
 export declare function loadCheckpoint(path: string, model: Transformer, optimizer?: Optimizer | undefined | null): Promise<number>
+
+/** How a loader makes batches. */
+export interface LoaderOptions {
+  /** Windows a batch. */
+  batchSize: number
+  /** Tokens a window. */
+  seqLength: number
+  /** Seed of the run. */
+  seed: number
+  /** Batches a step accumulates. */
+  accumulate: number
+  /** `random`, `epoch`, `sequential` or `dense`. */
+  sampling: string
+  /** Batches made ahead. */
+  prefetch: number
+}
 
 /** What one op took while a profile was taken. */
 export interface OpProfile {

@@ -836,6 +836,7 @@ function __napiStampBindingTarget(exportsObject, target) {
 module.exports.__napiBindingTarget = __napiStampBindingTarget(nativeBinding, __napiLoadedBindingTarget)
 module.exports = nativeBinding
 module.exports.Batch = nativeBinding.Batch
+module.exports.BatchLoader = nativeBinding.BatchLoader
 module.exports.Generator = nativeBinding.Generator
 module.exports.Monitor = nativeBinding.Monitor
 module.exports.Optimizer = nativeBinding.Optimizer

@@ -32,6 +32,11 @@ const dataFields = {
     .string()
     .optional()
     .describe('what `kindling encode` wrote, a _chunks folder, a .npy or a .bin file'),
+  mixture: z
+    .array(z.string().regex(/^.+=\d*\.?\d+(e-?\d+)?$/, 'must be DIR=WEIGHT, as data/web=0.8'))
+    .min(1)
+    .optional()
+    .describe('stores with their shares of the windows, in place of data: data/web=0.8 data/books=0.2'),
   valid: z.string().optional().describe('store of the validation tokens (default: beside the training data)'),
   data_dir: z.string().default('data').describe('where corpora and stores are kept'),
   corpus_size: z.string().optional().describe('names the store <data_dir>/<corpus_size>_chunks'),
@@ -45,6 +50,13 @@ const dataFields = {
     .array(z.string().min(1))
     .default(['<|endoftext|>'])
     .describe('special tokens, any number'),
+  sampling: z
+    .enum(['random', 'epoch', 'sequential', 'dense'])
+    .default('random')
+    .describe(
+      'windows: random places; epoch: each consecutive one once, in random order; sequential: in order; dense: a window at each place once, in random order',
+    ),
+  prefetch: countOrZero.default(2).describe('batches made ahead on a thread of their own (0: none)'),
   seq_length: count.default(256).describe('tokens of a training window'),
   batch_size: count.default(32).describe('windows of a batch'),
   accumulate: count.default(1).describe('batches whose gradients are added up for one update'),
@@ -125,6 +137,7 @@ export type TrainerOptions = {
 /** What may differ when a run is resumed. */
 export const CHANGEABLE: ReadonlySet<string> = new Set([
   'threads',
+  'prefetch',
   'recompute',
   'device',
   'log_interval',

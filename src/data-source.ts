@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs'
 import { readFile, stat } from 'node:fs/promises'
 import { basename, dirname, extname, join, resolve } from 'node:path'
+import type { MixturePart } from './batch-loader'
 import type { TrainOptions } from './config'
 import { KindlingError } from './errors'
 import { fileOperation, writeWhole } from './run-folder'
@@ -15,9 +16,15 @@ export const DEFAULT_VOCAB_SIZE = 32_000
 
 /** What a run reads. */
 export interface DataSource {
-  train: TokenStore
+  /** Training tokens: one store, or several with their shares of the windows. */
+  train: MixturePart[]
   valid: TokenStore | null
   tokenizer: Tokenizer | null
+}
+
+/** Training tokens in all. */
+export function trainingTokens(data: DataSource): number {
+  return data.train.reduce((sum, { store }) => sum + store.length, 0)
 }
 
 /** Progress of reading a corpus. */
@@ -29,22 +36,48 @@ export async function openData(
   given: ReadonlySet<string>,
   progress: CorpusProgress = () => {},
 ): Promise<DataSource> {
-  const named = [options.corpus, options.data, options.corpus_size].filter((value) => value !== undefined)
-  if (named.length === 0) {
+  const { corpus, data, mixture, corpus_size } = options
+  if ([corpus, data, mixture, corpus_size].every((value) => value === undefined)) {
     throw new KindlingError(
       'ERR_USAGE',
-      'no training data: give --corpus FILE, --data DIR or --corpus-size NAME',
+      'no training data: give --corpus FILE, --data DIR, --mixture DIR=WEIGHT... or --corpus-size NAME',
     )
   }
-  if (options.corpus !== undefined && options.data !== undefined) {
-    throw new KindlingError('ERR_USAGE', '--corpus and --data name two sources; give one')
+  const sources = Object.entries({ corpus, data, mixture }).filter(([, value]) => value !== undefined)
+  if (sources.length > 1) {
+    const names = sources.map(([name]) => `--${name}`).join(' and ')
+    throw new KindlingError('ERR_USAGE', `${names} name ${sources.length} sources; give one`)
   }
   const source =
-    options.corpus === undefined
-      ? await openFolder(options.data ?? join(options.data_dir, `${options.corpus_size}_chunks`), options)
-      : await openCorpus(options.corpus, options, given, progress)
+    corpus !== undefined
+      ? await openCorpus(corpus, options, given, progress)
+      : mixture !== undefined
+        ? await openMixture(mixture, options)
+        : await openFolder(data ?? join(options.data_dir, `${corpus_size}_chunks`), options)
   const valid = options.valid === undefined ? source.valid : await TokenStore.open(storeIn(options.valid))
   return { ...source, valid }
+}
+
+/** Several folders, as `data/web=0.8`. The validation data is that of the first folder that has any. */
+async function openMixture(mixture: readonly string[], options: TrainOptions): Promise<DataSource> {
+  const train: MixturePart[] = []
+  let valid: TokenStore | null = null
+  let tokenizer: Tokenizer | null = null
+  for (const entry of mixture) {
+    const at = entry.lastIndexOf('=')
+    const path = entry.slice(0, at)
+    const source = await openFolder(path, options)
+    train.push(...source.train.map(({ store }) => ({ store, weight: Number(entry.slice(at + 1)) })))
+    if (tokenizer && source.tokenizer && tokenizer.hash !== source.tokenizer.hash) {
+      throw new KindlingError(
+        'ERR_INVALID_ARGUMENT',
+        `${path} was encoded with another tokenizer than the stores before it; encode them with one`,
+      )
+    }
+    valid ??= source.valid
+    tokenizer ??= source.tokenizer
+  }
+  return { train, valid, tokenizer }
 }
 
 /** A folder that `kindling encode` wrote, or one store. */
@@ -54,7 +87,7 @@ async function openFolder(path: string, options: TrainOptions): Promise<DataSour
     const valid = join(path, 'valid_chunks')
     const tokenizer = join(path, 'tokenizer')
     return {
-      train: await TokenStore.open(inside),
+      train: [{ store: await TokenStore.open(inside), weight: 1 }],
       valid: existsSync(valid) ? await TokenStore.open(valid) : null,
       tokenizer: existsSync(tokenizer) ? await Tokenizer.open(tokenizer) : await tokenizerOfPaths(options),
     }
@@ -63,7 +96,11 @@ async function openFolder(path: string, options: TrainOptions): Promise<DataSour
   const { tokenizerPath } = train.metadata
   const beside = tokenizerPath === null ? null : resolve(path, tokenizerPath)
   const tokenizer = beside !== null && existsSync(beside) ? await Tokenizer.open(beside) : null
-  return { train, valid: null, tokenizer: tokenizer ?? (await tokenizerOfPaths(options)) }
+  return {
+    train: [{ store: train, weight: 1 }],
+    valid: null,
+    tokenizer: tokenizer ?? (await tokenizerOfPaths(options)),
+  }
 }
 
 function storeIn(path: string): string {

@@ -24,12 +24,14 @@ export {
 } from './optimizer'
 export { cosineSchedule, type CosineScheduleOptions } from './schedule'
 export { availableThreads, instructionSet, peakRssMib } from './system'
+export { BatchLoader, type BatchLoaderOptions, type MixturePart } from './batch-loader'
 export {
   TokenStore,
   type BatchOptions,
   type EncodeOptions,
   type EncodeSummary,
   type EvaluationBatchOptions,
+  type Sampling,
   type StoreMetadata,
 } from './token-store'
 export { Tokenizer, type TextPieces, type TrainTokenizerOptions } from './tokenizer'

@@ -18,8 +18,12 @@ export interface RunConfig {
   options: TrainOptions
   /** Sizes of the model, as its constructor takes them. */
   model: TransformerOptions
-  /** Stores of the run, absolute. */
-  data: { train: string; valid: string | null }
+  /** Stores of the run, absolute. Of a mixture, `train` is the first. */
+  data: {
+    train: string
+    valid: string | null
+    mixture?: { path: string; weight: number }[]
+  }
   tokenizer_hash: string | null
   /** Updates in all. */
   total_steps: number

@@ -71,7 +71,14 @@ export interface StoreMetadata {
   replacedBytes: number
 }
 
-/** Which random batch to draw: a pure function of these numbers, so that a run continues from its step alone. */
+/**
+ * How the windows of batches are chosen. `random`: at random places, spread evenly. `epoch`: every consecutive window once,
+ * in an order of the seed, then again in another. `sequential`: every consecutive window in order, then again. `dense`: as
+ * `epoch`, with a window at every place.
+ */
+export type Sampling = 'random' | 'epoch' | 'sequential' | 'dense'
+
+/** Which batch to draw: a pure function of these numbers, so that a run continues from its step alone. */
 export interface BatchOptions {
   /** Windows. */
   batchSize: number
@@ -83,6 +90,10 @@ export interface BatchOptions {
   step: number
   /** Which of the step's accumulated batches, from 0. Default 0. */
   microBatch?: number
+  /** How many batches a step accumulates. Default 1. */
+  accumulate?: number
+  /** How windows are chosen. Default `random`. */
+  sampling?: Sampling
 }
 
 /** Which consecutive windows to evaluate. */
@@ -202,13 +213,20 @@ export class TokenStore {
   }
 
   /**
-   * A batch of random windows, each start uniform over 0 to length - seqLength - 1; y is x shifted by one.
+   * A batch of windows (random ones start anywhere from 0 to length - seqLength - 1); y is x shifted by one.
    *
    * @returns a native handle; its `x` and `y` are copies, batchSize x seqLength.
    * @throws KindlingError `ERR_STORE_TOO_SHORT`, `ERR_INVALID_ARGUMENT`.
    */
-  batch({ batchSize, seqLength, seed = 0, step, microBatch = 0 }: BatchOptions): Batch {
-    return new Batch(call(() => this.#native.batch({ batchSize, seqLength, seed, step, microBatch })))
+  batch(options: BatchOptions): Batch {
+    const defaults = { seed: 0, microBatch: 0, accumulate: (options.microBatch ?? 0) + 1, sampling: 'random' }
+    return new Batch(call(() => this.#native.batch({ ...defaults, ...options })))
+  }
+
+  /** @internal */
+  static toNative(store: TokenStore): native.TokenStore {
+    if (store instanceof TokenStore) return store.#native
+    throw new KindlingError('ERR_INVALID_ARGUMENT', 'a store is what TokenStore.open returns')
   }
 
   /**

@@ -4,6 +4,7 @@
  */
 import { EventEmitter } from 'node:events'
 import { resolve } from 'node:path'
+import { BatchLoader } from './batch-loader'
 import { Checkpoint } from './checkpoint'
 import {
   CHANGEABLE,
@@ -13,7 +14,7 @@ import {
   type TrainOptions,
   type TrainerOptions,
 } from './config'
-import { DEFAULT_VOCAB_SIZE, openData, type DataSource } from './data-source'
+import { DEFAULT_VOCAB_SIZE, openData, trainingTokens, type DataSource } from './data-source'
 import { KindlingError } from './errors'
 import { evaluate } from './evaluate'
 import { generateBatch } from './generate'
@@ -76,6 +77,7 @@ interface Session {
   config: RunConfig
   folder: RunFolder
   data: DataSource
+  batches: BatchLoader
   model: Transformer
   optimizer: Optimizer
   state: LoopState
@@ -115,17 +117,18 @@ export class Trainer extends EventEmitter<TrainerEvents> {
       this.emit('done', summary)
       return summary
     } finally {
+      session.batches.close()
       await session.model.close()
       await session.optimizer.close()
     }
   }
 
   async #train(session: Session, signal: AbortSignal | undefined): Promise<TrainSummary> {
-    const { options, config, data, model, optimizer, state } = session
-    const { batch_size: batchSize, seq_length: seqLength, accumulate, seed } = options
+    const { options, config, data, batches, model, optimizer, state } = session
+    const { accumulate } = options
     const schedule = scheduleOf(options, config.total_steps)
     const total = config.total_steps
-    const tokensPerStep = batchSize * seqLength * accumulate
+    const tokensPerStep = options.batch_size * options.seq_length * accumulate
     const end = Math.min(options.stop_at_step ?? total, total)
     const clock = new Clock(state.elapsed_s)
     let lastLine: MetricsLine | null = null
@@ -136,7 +139,7 @@ export class Trainer extends EventEmitter<TrainerEvents> {
       if (signal?.aborted) break
       let loss = 0
       for (let microBatch = 0; microBatch < accumulate; microBatch++) {
-        const batch = data.train.batch({ batchSize, seqLength, seed, step, microBatch })
+        const batch = await batches.next({ step, microBatch })
         const result = await model.forwardBackward(batch, { scale: 1 / accumulate })
         loss += result.loss / accumulate
       }
@@ -248,7 +251,8 @@ export class Trainer extends EventEmitter<TrainerEvents> {
     }
     const data = await openData(options, given, (...progress) => this.emit('progress', ...progress))
     const config = await describe(options, data)
-    const session = { ...(await build(options, config)), options, config, folder, data }
+    const batches = batchesOf(options, data)
+    const session = { ...(await build(options, config)), options, config, folder, data, batches }
     // The model takes its memory and its device now: a run that cannot begin leaves no folder.
     await session.model.zeroGradients()
     await folder.create(config, data.tokenizer)
@@ -261,14 +265,19 @@ export class Trainer extends EventEmitter<TrainerEvents> {
     if (asked.run === undefined) throw new KindlingError('ERR_USAGE', '--resume needs --run RUN')
     const folder = new RunFolder(asked.run)
     const config = await folder.readConfig()
-    const options = continued(config.options, asked, given)
-    const { train, valid } = config.data
+    // Runs of before have no value for options that came later.
+    const saved = { ...resolveOptions({}).options, ...config.options }
+    const options = continued(saved, asked, given)
+    const { train, mixture = [{ path: train, weight: 1 }], valid } = config.data
     const data = {
-      train: await TokenStore.open(train),
+      train: await Promise.all(
+        mixture.map(async ({ path, weight }) => ({ store: await TokenStore.open(path), weight })),
+      ),
       valid: valid === null ? null : await TokenStore.open(valid),
       tokenizer: await folder.openTokenizer(),
     }
-    const session = { ...(await build(options, config)), options, config, folder, data }
+    const batches = batchesOf(options, data)
+    const session = { ...(await build(options, config)), options, config, folder, data, batches }
     const latest = await folder.latest()
     if (latest) {
       session.step = await Checkpoint.load(latest.path, session.model, session.optimizer)
@@ -320,6 +329,12 @@ export function scheduleOf(options: TrainOptions, steps: number): (step: number)
   })
 }
 
+/** The training batches, made ahead. */
+function batchesOf(options: TrainOptions, data: DataSource): BatchLoader {
+  const { batch_size: batchSize, seq_length: seqLength, seed, accumulate, sampling, prefetch } = options
+  return new BatchLoader(data.train, { batchSize, seqLength, seed, accumulate, sampling, prefetch })
+}
+
 /** What config.json will say. */
 async function describe(options: TrainOptions, data: DataSource): Promise<RunConfig> {
   const known = data.tokenizer?.vocabSize
@@ -330,7 +345,8 @@ async function describe(options: TrainOptions, data: DataSource): Promise<RunCon
       `vocab_size ${vocabSize} is below the tokenizer's ${known}; leave it out or raise it`,
     )
   }
-  for (const store of data.valid ? [data.train, data.valid] : [data.train]) {
+  const stores = data.train.map(({ store }) => store)
+  for (const store of data.valid ? [...stores, data.valid] : stores) {
     store.numWindows(options.seq_length)
     await store.checkVocab(vocabSize)
   }
@@ -351,9 +367,15 @@ async function describe(options: TrainOptions, data: DataSource): Promise<RunCon
     format_version: 1,
     options,
     model,
-    data: { train: resolve(data.train.path), valid: data.valid ? resolve(data.valid.path) : null },
+    data: {
+      train: resolve(stores[0]!.path),
+      valid: data.valid ? resolve(data.valid.path) : null,
+      ...(stores.length > 1 && {
+        mixture: data.train.map(({ store, weight }) => ({ path: resolve(store.path), weight })),
+      }),
+    },
     tokenizer_hash: data.tokenizer?.hash ?? null,
-    total_steps: totalSteps(options, data.train.length),
+    total_steps: totalSteps(options, trainingTokens(data)),
   }
 }
 

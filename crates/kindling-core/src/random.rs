@@ -21,6 +21,10 @@ pub enum Purpose {
     BatchPhase = 6,
     /// The order of a round's windows.
     BatchOrder = 7,
+    /// The key of an epoch's order.
+    Epoch = 8,
+    /// Which store of a mixture a window is of.
+    Mixture = 9,
 }
 
 /// The four 32-bit words of (seed, purpose, major, minor).

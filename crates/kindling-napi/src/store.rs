@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kindling_core::data::{self, BatchSpec, Metadata, token_entropy};
-use napi::bindgen_prelude::{AsyncTask, Int32Array};
+use kindling_core::data::{self, BatchSpec, Metadata, Sampling, token_entropy};
+use kindling_core::{Error, Result};
+use napi::bindgen_prelude::{AsyncTask, ClassInstance, Int32Array};
 
 pub use crate::batch::Batch;
 use crate::error::to_napi;
@@ -48,7 +49,7 @@ impl From<&Metadata> for StoreMetadata {
     }
 }
 
-/// Which random batch to draw.
+/// Which batch to draw.
 #[napi(object)]
 pub struct BatchOptions {
     /// Windows.
@@ -61,18 +62,37 @@ pub struct BatchOptions {
     pub step: f64,
     /// Which of the step's accumulated batches, from 0.
     pub micro_batch: f64,
+    /// How many batches a step accumulates.
+    pub accumulate: f64,
+    /// `random`, `epoch`, `sequential` or `dense`.
+    pub sampling: String,
 }
 
 impl BatchOptions {
-    fn lower(&self) -> kindling_core::Result<BatchSpec> {
+    fn lower(&self) -> Result<BatchSpec> {
         Ok(BatchSpec {
             batch_size: size("batchSize", self.batch_size)?,
             seq_length: size("seqLength", self.seq_length)?,
             seed: integer("seed", self.seed)?,
             step: integer("step", self.step)?,
             micro_batch: size("microBatch", self.micro_batch)? as u32,
+            accumulate: size("accumulate", self.accumulate)? as u32,
+            sampling: sampling(&self.sampling)?,
         })
     }
+}
+
+fn sampling(name: &str) -> Result<Sampling> {
+    Ok(match name {
+        "random" => Sampling::Random,
+        "epoch" => Sampling::Epoch,
+        "sequential" => Sampling::Sequential,
+        "dense" => Sampling::Dense,
+        other => {
+            let message = format!("sampling is {other}; it must be random, epoch, sequential or dense");
+            return Err(Error::argument(message));
+        }
+    })
 }
 
 /// An opened store of token ids.
@@ -111,7 +131,7 @@ impl TokenStore {
         Ok(load().map_err(to_napi)?.into())
     }
 
-    /// A batch of random windows.
+    /// A batch of windows.
     #[napi(catch_unwind)]
     pub fn batch(&self, options: BatchOptions) -> napi::Result<Batch> {
         let batch = options.lower().and_then(|spec| self.inner.batch(&spec)).map_err(to_napi)?;
@@ -156,5 +176,95 @@ impl TokenStore {
         let vocab_size = size("vocabSize", vocab_size).map_err(to_napi)?;
         let (store, mut progress) = (Arc::clone(&self.inner), monitor.progress());
         Ok(spawn((), move |()| Ok(token_entropy(&store.token_counts(vocab_size, &mut progress)?))))
+    }
+}
+
+/// How a loader makes batches.
+#[napi(object)]
+pub struct LoaderOptions {
+    /// Windows a batch.
+    pub batch_size: f64,
+    /// Tokens a window.
+    pub seq_length: f64,
+    /// Seed of the run.
+    pub seed: f64,
+    /// Batches a step accumulates.
+    pub accumulate: f64,
+    /// `random`, `epoch`, `sequential` or `dense`.
+    pub sampling: String,
+    /// Batches made ahead.
+    pub prefetch: f64,
+}
+
+impl LoaderOptions {
+    fn lower(&self) -> Result<data::LoaderOptions> {
+        Ok(data::LoaderOptions {
+            batch_size: size("batchSize", self.batch_size)?,
+            seq_length: size("seqLength", self.seq_length)?,
+            seed: integer("seed", self.seed)?,
+            accumulate: size("accumulate", self.accumulate)? as u32,
+            sampling: sampling(&self.sampling)?,
+            prefetch: size("prefetch", self.prefetch)?,
+        })
+    }
+}
+
+/// Makes the batches of a run ahead of it.
+#[napi]
+pub struct BatchLoader {
+    inner: Arc<data::BatchLoader>,
+}
+
+/// Which batch of a run.
+struct Turn {
+    step: u64,
+    micro_batch: u32,
+}
+
+impl Turn {
+    fn of(step: f64, micro_batch: f64) -> Result<Self> {
+        let micro_batch = size("microBatch", micro_batch)? as u32;
+        Ok(Self { step: integer("step", step)?, micro_batch })
+    }
+}
+
+#[napi]
+impl BatchLoader {
+    /// Batches of `stores`, each with its weight.
+    #[napi(constructor, catch_unwind)]
+    pub fn new(
+        stores: Vec<ClassInstance<TokenStore>>,
+        weights: Vec<f64>,
+        options: LoaderOptions,
+    ) -> napi::Result<Self> {
+        let parts = stores.iter().map(|store| Arc::clone(&store.inner)).zip(weights).collect();
+        let loader = options.lower().and_then(|options| data::BatchLoader::new(parts, options));
+        Ok(Self { inner: Arc::new(loader.map_err(to_napi)?) })
+    }
+
+    /// The batch of a step if it has been made.
+    #[napi(catch_unwind)]
+    pub fn ready(&self, step: f64, micro_batch: f64) -> napi::Result<Option<Batch>> {
+        let ready = || {
+            let turn = Turn::of(step, micro_batch)?;
+            self.inner.ready(turn.step, turn.micro_batch)
+        };
+        Ok(ready().map_err(to_napi)?.map(|batch| Batch { inner: Arc::new(batch) }))
+    }
+
+    /// The batch of a step.
+    #[napi(catch_unwind, ts_return_type = "Promise<Batch>")]
+    pub fn next(&self, step: f64, micro_batch: f64) -> napi::Result<Call<Batch>> {
+        let turn = Turn::of(step, micro_batch).map_err(to_napi)?;
+        let loader = Arc::clone(&self.inner);
+        Ok(spawn((), move |()| {
+            Ok(Batch { inner: Arc::new(loader.next(turn.step, turn.micro_batch)?) })
+        }))
+    }
+
+    /// Ends the thread that makes batches ahead.
+    #[napi(catch_unwind)]
+    pub fn stop(&self) {
+        self.inner.stop();
     }
 }

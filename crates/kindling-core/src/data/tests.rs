@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::files::chunk_name;
 use super::test_support::{Folder, names};
-use super::{Batch, BatchSpec, Element, StoreWriter, TokenStore};
+use super::{Batch, BatchSpec, Element, Sampling, StoreWriter, TokenStore};
 use crate::progress::silent;
 use crate::random::{Purpose, below};
 
@@ -24,6 +24,16 @@ fn write(folder: &Path, ids: &[u32], chunk_size: u64) -> TokenStore {
     writer.finish(|_| ()).unwrap();
     TokenStore::open(folder).unwrap()
 }
+
+const SPEC: BatchSpec = BatchSpec {
+    batch_size: 1,
+    seq_length: 1,
+    seed: 0,
+    step: 1,
+    micro_batch: 0,
+    accumulate: 1,
+    sampling: Sampling::Random,
+};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/token_store").join(name)
@@ -124,7 +134,7 @@ fn the_targets_of_a_batch_are_its_tokens_shifted_by_one() {
     let root = Folder::new();
     let store = write(root.path(), &tokens(100, 7), 8);
     for step in 1..50 {
-        let spec = BatchSpec { batch_size: 5, seq_length: 20, seed: 3, step, micro_batch: 0 };
+        let spec = BatchSpec { batch_size: 5, seq_length: 20, seed: 3, step, micro_batch: 0, ..SPEC };
         let batch = store.batch(&spec).unwrap();
         assert_eq!(batch, store.batch(&spec).unwrap());
         for (x, y) in rows(&batch) {
@@ -139,7 +149,7 @@ fn a_batch_does_not_depend_on_the_size_of_the_chunks() {
     let (a, b) = (Folder::new(), Folder::new());
     let ids = tokens(500, 8);
     let (a, b) = (write(a.path(), &ids, 3), write(b.path(), &ids, 1_000));
-    let spec = BatchSpec { batch_size: 9, seq_length: 50, seed: 1, step: 1, micro_batch: 1 };
+    let spec = BatchSpec { batch_size: 9, seq_length: 50, seed: 1, step: 1, micro_batch: 1, ..SPEC };
     assert_eq!(a.batch(&spec).unwrap(), b.batch(&spec).unwrap());
 }
 
@@ -358,7 +368,7 @@ fn a_batch_of_a_four_gigabyte_store_touches_only_its_pages() {
     let store = TokenStore::open(root.path()).unwrap();
     assert_eq!(store.len(), 1_000_000_000);
     assert_eq!(mapped(root.path()), (0, 0), "opening maps nothing");
-    let spec = BatchSpec { batch_size: 32, seq_length: 256, seed: 1, step: 1, micro_batch: 0 };
+    let spec = BatchSpec { batch_size: 32, seq_length: 256, seed: 1, step: 1, micro_batch: 0, ..SPEC };
     let batch = store.batch(&spec).unwrap();
     assert!(batch.x.iter().all(|&id| id == 0));
     let (size, resident) = mapped(root.path());
