@@ -25,7 +25,8 @@ fn main() {
         || build.try_get_compiler().is_ok_and(|c| Command::new(c.path()).arg("--version").output().is_ok());
     if linux && works() {
         let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("set by cargo"));
-        build.files(files(Path::new("cpp"), &["cpp"])).files(write_tables(&out));
+        let tables = write_tables(&build, &out);
+        build.files(files(Path::new("cpp"), &["cpp"])).files(tables);
         build.compile("kindling_emulator_kernels");
     } else {
         println!("cargo:warning=no C++ compiler: the tests of the CUDA kernels will be ignored");
@@ -34,14 +35,17 @@ fn main() {
 }
 
 /// Writes a .cpp for each .cu, which includes it and adds its kernels to the table, and one that calls all of them.
-fn write_tables(out: &Path) -> Vec<PathBuf> {
+fn write_tables(build: &cc::Build, out: &Path) -> Vec<PathBuf> {
     let mut sources = files(Path::new(OPS), &["cu"]);
     sources.extend(files(Path::new("cpp"), &["cu"]));
     let (mut written, mut declared, mut called) = (Vec::new(), String::new(), String::new());
     for (index, source) in sources.iter().enumerate() {
-        let text = std::fs::read_to_string(source).expect("a readable .cu file");
         let path = source.canonicalize().expect("a path");
-        let mut table = format!("#include \"{}\"\n#include \"kernels.h\"\n", path.display());
+        let include = format!("#include \"{}\"\n", path.display());
+        let plain = out.join(format!("expand_{index}.cpp"));
+        std::fs::write(&plain, &include).expect("a writable OUT_DIR");
+        let text = String::from_utf8_lossy(&build.clone().file(plain).expand()).into_owned();
+        let mut table = include + "#include \"kernels.h\"\n";
         _ = writeln!(table, "void add_kernels_{index}() {{");
         for kernel in kernel_names(&text) {
             _ = writeln!(table, "    ADD_KERNEL({kernel});");
@@ -59,19 +63,10 @@ fn write_tables(out: &Path) -> Vec<PathBuf> {
     written.into_iter().map(|(path, _)| path).collect()
 }
 
-/// The names of the `extern "C" __global__` functions of a source.
-fn kernel_names(source: &str) -> Vec<String> {
-    let declarations = source.split("extern \"C\" __global__ void").skip(1);
-    declarations
-        .map(|text| {
-            let text = text.trim_start();
-            let text = text.strip_prefix("__launch_bounds__").map_or(text, |rest| {
-                // Past the bounds' closing bracket; they hold no brackets of their own.
-                rest.split_once(')').map_or(rest, |(_, after)| after)
-            });
-            text.trim_start().split('(').next().unwrap_or_default().trim().to_owned()
-        })
-        .collect()
+/// The names of the kernels of a source after its macros are expanded: `__global__` leaves a mark (emulator.h).
+fn kernel_names(expanded: &str) -> Vec<String> {
+    let declarations = expanded.split("extern \"C\" __attribute__((used)) void").skip(1);
+    declarations.map(|text| text.split('(').next().unwrap_or_default().trim().to_owned()).collect()
 }
 
 /// The files of a folder and its folders that have one of the extensions, sorted.

@@ -75,7 +75,7 @@ fn a_bias_is_added_to_each_row_and_its_gradient_is_the_sum_of_the_columns() {
     bias_holds::<Bf16>();
 }
 
-/// The state that grad_norm leaves of g.
+/// The state that `grad_norm` leaves of g.
 fn clip_state(g: &[f32], max_norm: f32, order: Order) -> Vec<f64> {
     let n = g.len();
     let g = memory(g, n % 2);

@@ -6,6 +6,7 @@
 //! With p the probabilities, delta = sum(dout out): dv = p^T dout, ds = p (dout v^T - delta) / sqrt(hs), dq = ds k, dk = ds^T q.
 
 mod cpu;
+pub mod cuda;
 mod decode;
 pub mod reference;
 mod tile;

@@ -1,0 +1,140 @@
+// Causal attention: the kernels by dtype and head size (rounded up: 32, 64, 96, 128), delta, and one query against a cache.
+// qkv, dqkv: (b t, (nh + 2 nkv) hs); out, dout: (b t, nh hs); lse, delta: (b, nh, t) f32.
+#include "attention/plain.cuh"
+#include "attention/tensor_backward.cuh"
+#include "attention/tensor_forward.cuh"
+#include "cuda/reduce.cuh"
+
+namespace {
+
+/// delta[b, head, position] = sum over the head of dout out. rows: b t. A warp a head of a row.
+template <class T>
+__device__ void row_deltas(float* delta, const T* dout, const T* out, int rows, int positions, int num_heads, int head_size) {
+    const long long pair = blockIdx.x * 8ll + threadIdx.x / 32;
+    if (pair >= (long long)rows * num_heads) return;
+    const int lane = threadIdx.x % 32, row = int(pair / num_heads), head = int(pair % num_heads);
+    float sum = 0.0f;
+    for (int i = lane; i < head_size; i += 32)
+        sum += to_float(dout[pair * head_size + i]) * to_float(out[pair * head_size + i]);
+    sum = warp_sum(sum);
+    if (lane == 0) delta[((long long)(row / positions) * num_heads + head) * positions + row % positions] = sum;
+}
+
+/// One query against `length` keys and values. q, out: (nh hs); keys, values: (length, nkv hs).
+/// Grid: nh; block: 256: each warp every eighth key, the head over its lanes; shared: 8 partial results.
+template <class T>
+__device__ void decode(T* out, const T* q, const T* keys, const T* values, int length, int num_heads, int num_kv_heads,
+                       int head_size) {
+    SHARED_ARRAY(float, parts, 8 * 128);
+    SHARED_ARRAY(float, largests, 8);
+    SHARED_ARRAY(float, totals, 8);
+    const int head = blockIdx.x, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int width = num_kv_heads * head_size, column = head / (num_heads / num_kv_heads) * head_size;
+    const float scale = 1.0f / sqrtf((float)head_size);
+    float query[4], sums[4] = {}, largest = -INFINITY, total = 0.0f;
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        query[i] = lane + 32 * i < head_size ? to_float(q[head * head_size + lane + 32 * i]) * scale : 0.0f;
+    for (int position = warp; position < length; position += 8) {
+        const long long at = (long long)position * width + column;
+        float score = 0.0f;
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            if (lane + 32 * i < head_size) score += query[i] * to_float(keys[at + lane + 32 * i]);
+        score = warp_sum(score);
+        const float most = fmaxf(largest, score), factor = __expf(largest - most), weight = __expf(score - most);
+        largest = most;
+        total = total * factor + weight;
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            if (lane + 32 * i < head_size) sums[i] = sums[i] * factor + weight * to_float(values[at + lane + 32 * i]);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) parts[warp * 128 + lane + 32 * i] = sums[i];
+    if (lane == 0) {
+        largests[warp] = largest;
+        totals[warp] = total;
+    }
+    __syncthreads();
+    float most = -INFINITY, all = 0.0f, sum = 0.0f;
+    for (int part = 0; part < 8; part++) most = fmaxf(most, largests[part]);
+    for (int part = 0; part < 8; part++) {
+        const float weight = __expf(largests[part] - most);
+        all += totals[part] * weight;
+        if (int(threadIdx.x) < head_size) sum += parts[part * 128 + threadIdx.x] * weight;
+    }
+    if (int(threadIdx.x) < head_size) out[head * head_size + threadIdx.x] = from_float<T>(sum / all);
+}
+
+}  // namespace
+
+#define LAYOUT {positions, num_heads, num_kv_heads, head_size, aligned != 0}
+
+#define PLAIN_KERNELS(W)                                                                                               \
+    extern "C" __global__ void __launch_bounds__(128)                                                                  \
+    attention_forward_f32_##W(float* out, float* lse, const float* qkv, int positions, int num_heads,                  \
+                              int num_kv_heads, int head_size, int aligned) {                                          \
+        plain_forward<W>(out, lse, qkv, LAYOUT);                                                                       \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(128)                                                                  \
+    attention_backward_kv_f32_##W(float* dqkv, const float* dout, const float* qkv, const float* lse,                  \
+                                  const float* delta, int positions, int num_heads, int num_kv_heads, int head_size,   \
+                                  int aligned) {                                                                       \
+        plain_backward_kv<W>(dqkv, dout, qkv, lse, delta, LAYOUT);                                                     \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(128)                                                                  \
+    attention_backward_q_f32_##W(float* dqkv, const float* dout, const float* qkv, const float* lse,                   \
+                                 const float* delta, int positions, int num_heads, int num_kv_heads, int head_size,    \
+                                 int aligned) {                                                                        \
+        plain_backward_q<W>(dqkv, dout, qkv, lse, delta, LAYOUT);                                                      \
+    }
+
+// M: 16s of rows a warp; N: passing rows at a time; of the forward, the keys' and the queries' kernel. attention/cuda.rs has
+// the same numbers.
+#define TENSOR_KERNELS(W, FORWARD_M, FORWARD_N, KV_M, KV_N, Q_M, Q_N)                                                  \
+    extern "C" __global__ void __launch_bounds__(128)                                                                  \
+    attention_forward_bf16_##W(bf16* out, float* lse, const bf16* qkv, int positions, int num_heads,                   \
+                               int num_kv_heads, int head_size, int aligned) {                                         \
+        tensor_forward<W, FORWARD_M, FORWARD_N>(out, lse, qkv, LAYOUT);                                                \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(128)                                                                  \
+    attention_backward_kv_bf16_##W(bf16* dqkv, const bf16* dout, const bf16* qkv, const float* lse,                    \
+                                   const float* delta, int positions, int num_heads, int num_kv_heads, int head_size,  \
+                                   int aligned) {                                                                      \
+        tensor_backward_kv<W, KV_M, KV_N>(dqkv, dout, qkv, lse, delta, LAYOUT);                                        \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(128)                                                                  \
+    attention_backward_q_bf16_##W(bf16* dqkv, const bf16* dout, const bf16* qkv, const float* lse,                     \
+                                  const float* delta, int positions, int num_heads, int num_kv_heads, int head_size,   \
+                                  int aligned) {                                                                       \
+        tensor_backward_q<W, Q_M, Q_N>(dqkv, dout, qkv, lse, delta, LAYOUT);                                           \
+    }
+
+PLAIN_KERNELS(32)
+PLAIN_KERNELS(64)
+PLAIN_KERNELS(96)
+PLAIN_KERNELS(128)
+TENSOR_KERNELS(32, 2, 64, 1, 64, 1, 64)
+TENSOR_KERNELS(64, 2, 64, 1, 64, 1, 64)
+TENSOR_KERNELS(96, 1, 64, 1, 32, 1, 64)
+TENSOR_KERNELS(128, 1, 64, 1, 32, 1, 64)
+
+/// Grid: b t nh / 8, rounded up; block: 256; no shared memory.
+extern "C" __global__ void __launch_bounds__(256)
+attention_delta_f32(float* delta, const float* dout, const float* out, int rows, int positions, int num_heads, int head_size) {
+    row_deltas(delta, dout, out, rows, positions, num_heads, head_size);
+}
+extern "C" __global__ void __launch_bounds__(256)
+attention_delta_bf16(float* delta, const bf16* dout, const bf16* out, int rows, int positions, int num_heads, int head_size) {
+    row_deltas(delta, dout, out, rows, positions, num_heads, head_size);
+}
+extern "C" __global__ void __launch_bounds__(256)
+attention_decode_f32(float* out, const float* q, const float* keys, const float* values, int length, int num_heads,
+                     int num_kv_heads, int head_size) {
+    decode(out, q, keys, values, length, num_heads, num_kv_heads, head_size);
+}
+extern "C" __global__ void __launch_bounds__(256)
+attention_decode_bf16(bf16* out, const bf16* q, const bf16* keys, const bf16* values, int length, int num_heads,
+                      int num_kv_heads, int head_size) {
+    decode(out, q, keys, values, length, num_heads, num_kv_heads, head_size);
+}

@@ -1,0 +1,200 @@
+// Causal attention backward on the tensor cores: two kernels, each of which makes the probabilities again from q, k and lse,
+// so that no sum is shared between blocks and every result has one order of additions. With p the probabilities and
+// delta = sum(dout out): dv = p^T dout, ds = p (dout v^T - delta), dq = ds k / sqrt(hs), dk = ds^T q / sqrt(hs).
+#pragma once
+
+#include "attention/tensor_tiles.cuh"
+
+namespace {
+
+/// Elements of shared memory: two tiles that stay and two stages of two tiles that pass, and of two f32 a passing row.
+template <int W, int M, int N>
+constexpr int BACKWARD_ELEMENTS = (2 * 16 * M * WARPS + 4 * N) * STRIDE<W> + 2 * 4 * N;
+
+/// dk and dv of 64 M keys, 16 M a warp, over all queries from the first key on, N at a time, of all heads of the group.
+/// Scores are held transposed, (keys, queries), so that a product's result is the next one's left operand.
+/// dqkv like qkv; dout: (b t, nh hs); lse, delta: (b, nh, t).
+/// Grid: (t / (64 M) rounded up, nkv, b); block: 128; shared: 2 BACKWARD_ELEMENTS bytes.
+template <int W, int M, int N>
+__device__ __forceinline__ void tensor_backward_kv(bf16* dqkv, const bf16* dout, const bf16* qkv, const float* lse,
+                                                   const float* delta, const Layout& l) {
+    DYNAMIC_SHARED(shared);
+    constexpr int ROWS = 16 * M * WARPS, TILE = N * STRIDE<W>;
+    bf16* keys = reinterpret_cast<bf16*>(shared);
+    bf16* values = keys + ROWS * STRIDE<W>;
+    bf16* queries = values + ROWS * STRIDE<W>;                           // Two stages.
+    bf16* douts = queries + 2 * TILE;                                    // Likewise.
+    float* statistics = reinterpret_cast<float*>(douts + 2 * TILE);  // Two stages of lse (N) and delta (N).
+    const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const int first_key = blockIdx.x * ROWS, kv_head = blockIdx.y, width = l.qkv_width();
+    const long long first_row = (long long)blockIdx.z * l.positions;
+    const bf16* sequence = qkv + first_row * width;
+    const int first_tile = first_key / N, tiles = (l.positions + N - 1) / N - first_tile, steps = tiles * l.group();
+
+    auto copy_queries = [&](int step) {
+        const int head = kv_head * l.group() + step / tiles, query = (first_tile + step % tiles) * N;
+        const int count = min(N, l.positions - query), stage = step % 2;
+        copy_tile<W, N>(queries + stage * TILE, sequence + (long long)query * width + l.q_column(head), width, count, l);
+        copy_tile<W, N>(douts + stage * TILE, dout + (first_row + query) * l.out_width() + head * l.head_size,
+                        l.out_width(), count, l);
+        const long long at = ((long long)blockIdx.z * l.num_heads + head) * l.positions + query;
+        for (int i = threadIdx.x; i < 2 * N; i += THREADS) {
+            const int row = i % N;
+            statistics[stage * 2 * N + i] = row < count ? (i < N ? lse[at + row] * LOG2_E : delta[at + row]) : 0.0f;
+        }
+        commit_copies();
+    };
+    const int key_count = min(ROWS, l.positions - first_key);
+    copy_tile<W, ROWS>(keys, sequence + (long long)first_key * width + l.k_column(kv_head), width, key_count, l);
+    copy_tile<W, ROWS>(values, sequence + (long long)first_key * width + l.v_column(kv_head), width, key_count, l);
+    copy_queries(0);
+
+    float dk[M][W / 8][4], dv[M][W / 8][4];
+    set_zero(dk);
+    set_zero(dv);
+    const float scale = LOG2_E / sqrtf((float)l.head_size);
+    const int warp_key = first_key + 16 * M * warp;
+
+    for (int step = 0; step < steps; step++) {
+        if (step + 1 < steps) {
+            copy_queries(step + 1);
+            wait_copies<1>();
+        } else {
+            wait_copies<0>();
+        }
+        __syncthreads();
+        const bf16 *query_tile = queries + step % 2 * TILE, *dout_tile = douts + step % 2 * TILE;
+        const float* row_lse = statistics + step % 2 * 2 * N;
+        const int query = (first_tile + step % tiles) * N;
+        if (query + N > warp_key) {  // Else all of the tile is before the warp's keys.
+            float p[M][N / 8][4], ds[M][N / 8][4];
+            set_zero(p);
+            add_product_transposed<W, M, N>(p, query_tile, [&](unsigned(&a)[4], int m, int k) {
+                load_left<W>(a, keys, 16 * M * warp + 16 * m, 16 * k);
+            });
+            // Queries before a key, and past the end, have no part in it.
+            const bool masked = query < warp_key + 16 * M - 1 || query + N > l.positions;
+#pragma unroll
+            for (int m = 0; m < M; m++)
+#pragma unroll
+                for (int n = 0; n < N / 8; n++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++) {
+                        const int column = 8 * n + 2 * t + i % 2, key = warp_key + 16 * m + 8 * (i / 2) + g;
+                        p[m][n][i] = fast_exp2(p[m][n][i] * scale - row_lse[column]);
+                        if (masked && (query + column < key || query + column >= l.positions)) p[m][n][i] = 0.0f;
+                    }
+            add_product<W, M, N>(dv, p, dout_tile);
+            set_zero(ds);
+            add_product_transposed<W, M, N>(ds, dout_tile, [&](unsigned(&a)[4], int m, int k) {
+                load_left<W>(a, values, 16 * M * warp + 16 * m, 16 * k);
+            });
+#pragma unroll
+            for (int m = 0; m < M; m++)
+#pragma unroll
+                for (int n = 0; n < N / 8; n++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++)
+                        ds[m][n][i] = p[m][n][i] * (ds[m][n][i] - row_lse[N + 8 * n + 2 * t + i % 2]);
+            add_product<W, M, N>(dk, ds, query_tile);
+        }
+        __syncthreads();
+    }
+
+    // Each warp's keys and values are read by itself only: their memory takes its rows of the results.
+    bf16 *own_keys = keys + 16 * M * warp * STRIDE<W>, *own_values = values + 16 * M * warp * STRIDE<W>;
+    put_rows<W, M>(own_keys, dk, [&](int, int) { return scale / LOG2_E; });
+    put_rows<W, M>(own_values, dv, [&](int, int) { return 1.0f; });
+    __syncwarp();
+    bf16* to = dqkv + (first_row + warp_key) * width;
+    write_tile<W, M>(to + l.k_column(kv_head), own_keys, width, l.positions - warp_key, l);
+    write_tile<W, M>(to + l.v_column(kv_head), own_values, width, l.positions - warp_key, l);
+}
+
+/// dq of 64 M queries of one head, 16 M a warp, over the keys up to its last query, N at a time.
+/// Grid: (t / (64 M) rounded up, nh, b); block: 128; shared: 2 BACKWARD_ELEMENTS bytes.
+template <int W, int M, int N>
+__device__ __forceinline__ void tensor_backward_q(bf16* dqkv, const bf16* dout, const bf16* qkv, const float* lse,
+                                                  const float* delta, const Layout& l) {
+    DYNAMIC_SHARED(shared);
+    constexpr int ROWS = 16 * M * WARPS, TILE = N * STRIDE<W>;
+    bf16* queries = reinterpret_cast<bf16*>(shared);
+    bf16* douts = queries + ROWS * STRIDE<W>;
+    bf16* keys = douts + ROWS * STRIDE<W>;  // Two stages.
+    bf16* values = keys + 2 * TILE;         // Likewise.
+    const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const int first_query = int(gridDim.x - 1 - blockIdx.x) * ROWS, head = blockIdx.y;
+    const int kv_head = head / l.group(), width = l.qkv_width();
+    const long long first_row = (long long)blockIdx.z * l.positions;
+    const bf16* sequence = qkv + first_row * width;
+    const int query_count = min(ROWS, l.positions - first_query);
+    const int key_tiles = (first_query + query_count + N - 1) / N;
+
+    auto copy_keys = [&](int tile) {
+        const bf16* from = sequence + (long long)tile * N * width;
+        const int count = min(N, l.positions - tile * N);
+        copy_tile<W, N>(keys + tile % 2 * TILE, from + l.k_column(kv_head), width, count, l);
+        copy_tile<W, N>(values + tile % 2 * TILE, from + l.v_column(kv_head), width, count, l);
+        commit_copies();
+    };
+    copy_tile<W, ROWS>(queries, sequence + (long long)first_query * width + l.q_column(head), width, query_count, l);
+    copy_tile<W, ROWS>(douts, dout + (first_row + first_query) * l.out_width() + head * l.head_size, l.out_width(),
+                       query_count, l);
+    copy_keys(0);
+
+    float dq[M][W / 8][4], row_lse[M][2], row_delta[M][2];
+    set_zero(dq);
+    const int warp_query = first_query + 16 * M * warp;
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int query = warp_query + 16 * m + 8 * half + g;
+            const long long at = ((long long)blockIdx.z * l.num_heads + head) * l.positions + query;
+            row_lse[m][half] = query < l.positions ? lse[at] * LOG2_E : 0.0f;
+            row_delta[m][half] = query < l.positions ? delta[at] : 0.0f;
+        }
+    const float scale = LOG2_E / sqrtf((float)l.head_size);
+
+    for (int tile = 0; tile < key_tiles; tile++) {
+        if (tile + 1 < key_tiles) {
+            copy_keys(tile + 1);
+            wait_copies<1>();
+        } else {
+            wait_copies<0>();
+        }
+        __syncthreads();
+        const bf16 *key_tile = keys + tile % 2 * TILE, *value_tile = values + tile % 2 * TILE;
+        if (tile * N < warp_query + 16 * M) {  // Else all of the tile is after the warp's queries.
+            float p[M][N / 8][4], ds[M][N / 8][4];
+            set_zero(p);
+            add_product_transposed<W, M, N>(p, key_tile, [&](unsigned(&a)[4], int m, int k) {
+                load_left<W>(a, queries, 16 * M * warp + 16 * m, 16 * k);
+            });
+            set_zero(ds);
+            add_product_transposed<W, M, N>(ds, value_tile, [&](unsigned(&a)[4], int m, int k) {
+                load_left<W>(a, douts, 16 * M * warp + 16 * m, 16 * k);
+            });
+            const bool masked = tile * N + N - 1 > warp_query;
+#pragma unroll
+            for (int m = 0; m < M; m++)
+#pragma unroll
+                for (int n = 0; n < N / 8; n++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++) {
+                        const int key = tile * N + 8 * n + 2 * t + i % 2, query = warp_query + 16 * m + 8 * (i / 2) + g;
+                        const float probability = fast_exp2(p[m][n][i] * scale - row_lse[m][i / 2]);
+                        ds[m][n][i] = masked && key > query ? 0.0f : probability * (ds[m][n][i] - row_delta[m][i / 2]);
+                    }
+            add_product<W, M, N>(dq, ds, key_tile);
+        }
+        __syncthreads();
+    }
+
+    bf16* own = queries + 16 * M * warp * STRIDE<W>;
+    put_rows<W, M>(own, dq, [&](int, int) { return scale / LOG2_E; });
+    __syncwarp();
+    write_tile<W, M>(dqkv + (first_row + warp_query) * width + l.q_column(head), own, width, l.positions - warp_query, l);
+}
+
+}  // namespace

@@ -1,0 +1,157 @@
+// Tiles of bf16 in shared memory for the tensor-core kernels of attention: rows of W elements, W a multiple of 16 and at
+// least the head size, filled up with zeros; 8 more elements a row keep the 8 rows of a matrix in different banks.
+#pragma once
+
+#include "cuda/matrix.cuh"
+
+namespace {
+
+constexpr int WARPS = 4;
+constexpr int THREADS = 32 * WARPS;
+constexpr float LOG2_E = 1.4426950408889634f;
+
+template <int W> constexpr int STRIDE = W + 8;
+
+/// What a kernel knows of its tensors. A row of qkv is all queries, all keys, all values.
+struct Layout {
+    int positions, num_heads, num_kv_heads, head_size;
+    bool aligned;  // Rows of a head can be copied 16 bytes at a time.
+
+    __device__ int qkv_width() const { return (num_heads + 2 * num_kv_heads) * head_size; }
+    __device__ int out_width() const { return num_heads * head_size; }
+    __device__ int group() const { return num_heads / num_kv_heads; }
+    __device__ int q_column(int head) const { return head * head_size; }
+    __device__ int k_column(int kv_head) const { return (num_heads + kv_head) * head_size; }
+    __device__ int v_column(int kv_head) const { return (num_heads + num_kv_heads + kv_head) * head_size; }
+};
+
+/// Copies the first `count` of ROWS rows, each head_size elements, `width` apart in memory; the rest becomes zero.
+/// Asynchronous where aligned: of the caller's next group of copies.
+template <int W, int ROWS>
+__device__ __forceinline__ void copy_tile(bf16* tile, const bf16* from, int width, int count, const Layout& l) {
+    if (l.aligned) {
+        for (int i = threadIdx.x; i < ROWS * (W / 8); i += THREADS) {
+            const int row = i / (W / 8), column = i % (W / 8) * 8;
+            const bool inside = row < count && column < l.head_size;
+            copy_async(tile + row * STRIDE<W> + column, inside ? from + (long long)row * width + column : from,
+                       inside ? 16 : 0);
+        }
+    } else {
+        for (int i = threadIdx.x; i < ROWS * W; i += THREADS) {
+            const int row = i / W, column = i % W;
+            const bool inside = row < count && column < l.head_size;
+            tile[row * STRIDE<W> + column] =
+                inside ? from[(long long)row * width + column] : from_float<bf16>(0.0f);
+        }
+    }
+}
+
+/// Writes `count` rows of a warp's tile of 16 M rows out, `width` apart in memory. Only the warp itself may have written them.
+template <int W, int M>
+__device__ __forceinline__ void write_tile(bf16* to, const bf16* tile, int width, int count, const Layout& l) {
+    const int lane = threadIdx.x % 32;
+    if (l.aligned) {
+        for (int i = lane; i < 16 * M * (W / 8); i += 32) {
+            const int row = i / (W / 8), column = i % (W / 8) * 8;
+            if (row < count && column < l.head_size)
+                *reinterpret_cast<uint4*>(to + (long long)row * width + column) =
+                    *reinterpret_cast<const uint4*>(tile + row * STRIDE<W> + column);
+        }
+    } else {
+        for (int i = lane; i < 16 * M * W; i += 32) {
+            const int row = i / W, column = i % W;
+            if (row < count && column < l.head_size) to[(long long)row * width + column] = tile[row * STRIDE<W> + column];
+        }
+    }
+}
+
+/// Puts the accumulators of 16 M rows, times `factor(m, half)`, into the warp's rows of a tile.
+template <int W, int M, class Factor>
+__device__ __forceinline__ void put_rows(bf16* tile, const float (&sums)[M][W / 8][4], Factor factor) {
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const float f = factor(m, half);
+#pragma unroll
+            for (int n = 0; n < W / 8; n++)
+                *reinterpret_cast<unsigned*>(tile + (16 * m + 8 * half + g) * STRIDE<W> + 8 * n + 2 * t) =
+                    pack(sums[m][n][2 * half] * f, sums[m][n][2 * half + 1] * f);
+        }
+}
+
+/// The 16 x 16 left operand at (row, column) of a tile.
+template <int W> __device__ __forceinline__ void load_left(unsigned (&a)[4], const bf16* tile, int row, int column) {
+    const int lane = threadIdx.x % 32;
+    load_matrices<false>(a, tile + (row + lane % 16) * STRIDE<W> + column + lane / 16 * 8);
+}
+
+/// The left operands of 16 M rows from `row` on, over all of the tile's columns.
+template <int W, int M>
+__device__ __forceinline__ void load_left_rows(unsigned (&a)[M][W / 16][4], const bf16* tile, int row) {
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int k = 0; k < W / 16; k++) load_left<W>(a[m][k], tile, row + 16 * m, 16 * k);
+}
+
+/// sums (16 M, N) += left (16 M, W) tile^T, tile (N, W). left(a, m, k) gives the left operand of 16 rows, columns 16 k on.
+template <int W, int M, int N, class Left>
+__device__ __forceinline__ void add_product_transposed(float (&sums)[M][N / 8][4], const bf16* tile, Left left) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int k = 0; k < W / 16; k++) {
+        unsigned a[M][4];
+#pragma unroll
+        for (int m = 0; m < M; m++) left(a[m], m, k);
+#pragma unroll
+        for (int n = 0; n < N / 16; n++) {
+            // Rows 16 n to 16 n + 7, columns 16 k and 16 k + 8 on; then the next eight rows.
+            unsigned b[4];
+            load_matrices<false>(b, tile + (16 * n + lane / 16 * 8 + lane % 8) * STRIDE<W> + 16 * k + lane / 8 % 2 * 8);
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                mma(sums[m][2 * n], a[m], b[0], b[1]);
+                mma(sums[m][2 * n + 1], a[m], b[2], b[3]);
+            }
+        }
+    }
+}
+
+/// sums (16 M, W) += left (16 M, N) tile, tile (N, W). left: accumulators of a product, rounded to bf16 here.
+template <int W, int M, int N>
+__device__ __forceinline__ void add_product(float (&sums)[M][W / 8][4], const float (&left)[M][N / 8][4], const bf16* tile) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int k = 0; k < N / 16; k++) {
+        unsigned a[M][4];
+#pragma unroll
+        for (int m = 0; m < M; m++)
+#pragma unroll
+            for (int r = 0; r < 4; r++)
+                a[m][r] = pack(left[m][2 * k + r / 2][2 * (r % 2)], left[m][2 * k + r / 2][2 * (r % 2) + 1]);
+#pragma unroll
+        for (int n = 0; n < W / 16; n++) {
+            // Rows 16 k to 16 k + 15, columns 16 n on; then the next eight columns.
+            unsigned b[4];
+            load_matrices<true>(b, tile + (16 * k + lane % 16) * STRIDE<W> + 16 * n + lane / 16 * 8);
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                mma(sums[m][2 * n], a[m], b[0], b[1]);
+                mma(sums[m][2 * n + 1], a[m], b[2], b[3]);
+            }
+        }
+    }
+}
+
+template <int M, int N> __device__ __forceinline__ void set_zero(float (&sums)[M][N][4]) {
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int n = 0; n < N; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) sums[m][n][i] = 0.0f;
+}
+
+}  // namespace
