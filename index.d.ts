@@ -240,6 +240,9 @@ export declare function benchGemm(options: GemmOptions): Promise<Array<number>>
 /** Bytes a second that `threads` threads read from memory: the best of five passes over a large array. */
 export declare function benchMemory(threads: number): Promise<number>
 
+/** What multiplies bf16 on this CPU: `avx512bf16` or `amx`; null where products of bf16 are computed in f32. */
+export declare function bf16Instructions(): string | null
+
 /** Gradients after clipping. */
 export interface ClippedGradients {
   /** Global L2 norm before it. */
@@ -324,7 +327,7 @@ export interface GemmOptions {
   outputs: number
   /** `forward`, `backward_input` or `backward_weight`: the three layouts of a training step. */
   pass: 'forward' | 'backward_input' | 'backward_weight'
-  /** `f32`. */
+  /** `f32` or `bf16`. */
   dtype: string
   /** Threads; 0: the cores this process may use. */
   threads: number

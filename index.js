@@ -847,6 +847,7 @@ module.exports.Transformer = nativeBinding.Transformer
 module.exports.availableThreads = nativeBinding.availableThreads
 module.exports.benchGemm = nativeBinding.benchGemm
 module.exports.benchMemory = nativeBinding.benchMemory
+module.exports.bf16Instructions = nativeBinding.bf16Instructions
 module.exports.encodeFiles = nativeBinding.encodeFiles
 module.exports.engineVersion = nativeBinding.engineVersion
 module.exports.instructionSet = nativeBinding.instructionSet

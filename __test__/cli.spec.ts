@@ -300,7 +300,7 @@ test('bad input is one coded line, the right exit code, and nothing on the disk'
     [await train('--vocab-size', '100'), 2, 'ERR_INVALID_CONFIG', /below the tokenizer's/],
     [await train('--seq-length', '9000', '--max-seq-length', '9000'), 1, 'ERR_STORE_TOO_SHORT', /seq_length/],
     [await train('--device', 'cuda'), 1, 'ERR_DEVICE_UNAVAILABLE', /cpu/],
-    [await train('--dtype', 'bf16'), 1, 'ERR_UNSUPPORTED', /f32/],
+    [await train('--dtype', 'f16'), 2, 'ERR_USAGE', /dtype/],
     [await train('--resume'), 1, 'ERR_NOT_FOUND', /no run/],
     [await kindling(['generate', '--run', out]), 1, 'ERR_NOT_FOUND', /no run/],
     [await kindling(['eval']), 2, 'ERR_USAGE', /--run/],
@@ -386,4 +386,26 @@ test('bench train --profile names every op of a step, and their parts add up to 
   const again = await bench('--recompute')
   t.is(again.loss_last, loss_last)
   t.is(again.profile.find((line) => line.op === 'attention::forward')!.calls_per_step, 7)
+})
+
+test('a run in bf16 learns, continues, is evaluated and generates; f32 arithmetic in its place is said', async (t) => {
+  const { folder, flags } = await encoded(t)
+  const run = join(folder, 'run')
+  const schedule = '--dtype bf16 --max-steps 20 --log-interval 10 --sample-interval 20 --stop-at-step'.split(
+    ' ',
+  )
+  const half = await kindling(['train', ...flags, '--run', run, ...schedule, '10', '--json'])
+  t.is(half.code, 0, half.stderr)
+  const whole = await kindling(['train', '--run', run, '--resume', '--json'])
+  t.is(whole.code, 0, whole.stderr)
+  t.true((whole.json.at(-1)!['loss'] as number) < (half.json.at(-1)!['loss'] as number))
+  const losses = await Promise.all(
+    [[], ['--dtype', 'f32']].map(async (more) => {
+      const result = await kindling(['eval', '--run', run, '--json', ...more])
+      return result.json.at(-1)!['loss'] as number
+    }),
+  )
+  t.true(Math.abs(losses[0]! - losses[1]!) < 0.02, `${losses}`)
+  const text = await kindling(['generate', '--run', run, '--max-tokens', '5', '--seed', '1', '--json'])
+  t.is(text.code, 0, text.stderr)
 })

@@ -282,7 +282,7 @@ const configurations: [string, string, Partial<Record<keyof TransformerOptions, 
   ['a size that is a string', 'ERR_INVALID_ARGUMENT', { vocabSize: '64' }],
   ['a missing size', 'ERR_INVALID_ARGUMENT', { vocabSize: undefined }],
   ['a negative seed', 'ERR_INVALID_ARGUMENT', { seed: -1 }],
-  ['an unknown dtype', 'ERR_UNSUPPORTED', { dtype: 'f64' }],
+  ['an unknown dtype', 'ERR_INVALID_ARGUMENT', { dtype: 'f64' }],
 ]
 for (const [what, code, change] of configurations) {
   test(`a model with ${what} is ${code}`, (t) => {

@@ -3,7 +3,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { flopsPerToken } from './account'
-import { KindlingError, call, settle } from './errors'
+import { call, settle } from './errors'
 import { native } from './native'
 import { AdamW } from './optimizer'
 import { PRESETS, type Preset } from './presets'
@@ -23,10 +23,7 @@ export interface EngineOptions {
 
 const RANDOM_TOKENS = 2_000_000
 
-function presetOf({ preset, dtype }: EngineOptions): Preset {
-  if (dtype !== 'f32') {
-    throw new KindlingError('ERR_UNSUPPORTED', `dtype ${dtype} is not in this build; use --dtype f32`)
-  }
+function presetOf({ preset }: EngineOptions): Preset {
   return PRESETS[preset]!
 }
 
@@ -40,6 +37,7 @@ function modelOf(options: EngineOptions, more: Partial<TransformerOptions> = {})
     numLayers: preset.num_layers,
     maxSeqLength: preset.context,
     device: options.device,
+    dtype: options.dtype,
     ...(options.threads === undefined ? {} : { threads: options.threads }),
     ...more,
   })

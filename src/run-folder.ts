@@ -164,6 +164,8 @@ export interface RunLocation {
   checkpoint?: string | undefined
   device?: string | undefined
   threads?: number | undefined
+  /** Arithmetic of the matrix products. Default: the run's. */
+  dtype?: 'f32' | 'bf16' | undefined
 }
 
 /** Loads the newest checkpoint of a run, or the one named. */
@@ -181,6 +183,7 @@ export async function loadRun(location: RunLocation): Promise<LoadedRun> {
   const model = new Transformer({
     ...config.model,
     device: device === 'auto' ? 'cpu' : device,
+    dtype: location.dtype ?? config.options.dtype,
     ...(location.threads === undefined ? {} : { threads: location.threads }),
   })
   const step = await Checkpoint.load(latest, model)

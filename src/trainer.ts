@@ -235,12 +235,6 @@ export class Trainer extends EventEmitter<TrainerEvents> {
   /** Everything before the first update: the options of a run that is resumed, its data, model and optimizer. */
   async #open(): Promise<Session> {
     const { options, given } = this.#resolved
-    if (options.dtype !== 'f32') {
-      throw new KindlingError(
-        'ERR_UNSUPPORTED',
-        `dtype ${options.dtype} is not in this build; use --dtype f32`,
-      )
-    }
     if (options.resume) return this.#resume()
     const folder = new RunFolder(options.run ?? defaultRun())
     if (folder.exists) {
@@ -253,11 +247,22 @@ export class Trainer extends EventEmitter<TrainerEvents> {
     const config = await describe(options, data)
     const batches = batchesOf(options, data)
     const session = { ...(await build(options, config)), options, config, folder, data, batches }
+    this.#sayArithmetic(session)
     // The model takes its memory and its device now: a run that cannot begin leaves no folder.
     await session.model.zeroGradients()
     await folder.create(config, data.tokenizer)
     this.emit('start', config, session.model.numParameters)
     return session
+  }
+
+  /** bf16 is a wish: a CPU without instructions for it computes in f32. */
+  #sayArithmetic({ options, model }: Session): void {
+    if (options.dtype === 'bf16' && model.arithmetic === 'f32') {
+      this.emit(
+        'message',
+        'this CPU has no bf16 instructions (AVX512-BF16 or AMX): products are computed in f32',
+      )
+    }
   }
 
   async #resume(): Promise<Session> {
@@ -278,6 +283,7 @@ export class Trainer extends EventEmitter<TrainerEvents> {
     }
     const batches = batchesOf(options, data)
     const session = { ...(await build(options, config)), options, config, folder, data, batches }
+    this.#sayArithmetic(session)
     const latest = await folder.latest()
     if (latest) {
       session.step = await Checkpoint.load(latest.path, session.model, session.optimizer)
@@ -388,6 +394,7 @@ async function build(
     ...config.model,
     device: options.device === 'auto' ? 'cpu' : options.device,
     ...(options.threads === undefined ? {} : { threads: options.threads }),
+    dtype: options.dtype,
     recompute: options.recompute,
   })
   const { weight_decay: weightDecay, betas, eps } = options

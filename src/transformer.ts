@@ -32,7 +32,10 @@ export interface TransformerOptions {
   device?: string
   /** Seed of the initial weights, an integer from 0. Default 0. */
   seed?: number
-  /** Arithmetic of the matrix products. Default `f32`. */
+  /**
+   * Arithmetic of the matrix products. `bf16`: operands rounded to bf16, sums, weights, norms and losses in f32; on a CPU
+   * without instructions for it (AVX512-BF16 or AMX) all in f32. Default `f32`.
+   */
   dtype?: 'f32' | 'bf16'
   /** Threads of the CPU engine. Default: the cores this process may use. Results do not depend on it. */
   threads?: number
@@ -84,7 +87,7 @@ export class Transformer {
 
   /**
    * @throws KindlingError `ERR_INVALID_CONFIG` (sizes that make no model), `ERR_INVALID_ARGUMENT` (a wrong kind of
-   * value), `ERR_DEVICE_UNAVAILABLE`, `ERR_UNSUPPORTED` (a dtype this device does not compute in).
+   * value, an unknown dtype), `ERR_DEVICE_UNAVAILABLE`.
    */
   constructor(options: TransformerOptions) {
     if (typeof options !== 'object' || options === null) {
@@ -116,6 +119,12 @@ export class Transformer {
   /** The options, defaults filled in. */
   get options(): Readonly<Required<TransformerOptions>> {
     return this.#options
+  }
+
+  /** What matrix products are computed with: `bf16` where the dtype and the processor allow it, else `f32`. */
+  get arithmetic(): 'f32' | 'bf16' {
+    const { dtype, device } = this.#options
+    return dtype === 'bf16' && device === 'cpu' && native.bf16Instructions() === null ? 'f32' : dtype
   }
 
   /** Trainable numbers in the model. */

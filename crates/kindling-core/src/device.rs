@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::ops::matmul::bf16::{self, Packed};
 use crate::pool::Pool;
 use crate::profile::{Profile, Span};
 use crate::simd::Isa;
@@ -14,8 +15,59 @@ pub struct Cpu {
     pub pool: Pool,
     /// Instruction set of the inner loops.
     pub isa: Isa,
+    /// Arithmetic of the matrix products.
+    pub products: Products,
+    /// Memory of bf16 products.
+    pub(crate) packed: Packed,
     /// Where the time goes, while somebody asks.
     pub profile: Profile,
+}
+
+impl Cpu {
+    /// A processor of its own threads.
+    pub fn new(threads: usize, isa: Isa, products: Products) -> Self {
+        let (packed, profile) = (Packed::default(), Profile::default());
+        Self { pool: Pool::new(threads), isa, products, packed, profile }
+    }
+}
+
+/// Arithmetic of the matrix products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Products {
+    /// f32 operands and sums.
+    F32,
+    /// bf16 operands, f32 sums.
+    Bf16(bf16::Kernel),
+}
+
+/// What a user asks of the matrix products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dtype {
+    /// f32.
+    F32,
+    /// bf16 operands with f32 sums; f32 where the processor has no instructions for it.
+    Bf16,
+}
+
+impl Dtype {
+    /// The dtype of a name: `f32` or `bf16`.
+    ///
+    /// # Errors
+    /// `ERR_INVALID_ARGUMENT` for another name.
+    pub fn from_name(name: &str) -> Result<Self> {
+        match name {
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            other => Err(Error::argument(format!("unknown dtype \"{other}\"; use f32 or bf16"))),
+        }
+    }
+
+    fn products(self) -> Products {
+        match self {
+            Self::F32 => Products::F32,
+            Self::Bf16 => bf16::Kernel::detect().map_or(Products::F32, Products::Bf16),
+        }
+    }
 }
 
 /// A device that holds buffers and runs ops. Cheap to clone.
@@ -26,19 +78,24 @@ pub enum Device {
 }
 
 impl Device {
-    /// The processor with `threads` threads (0: as many cores as the process may use).
+    /// The processor with `threads` threads (0: as many cores as the process may use), in f32.
     pub fn cpu(threads: usize) -> Self {
+        Self::cpu_of(threads, Dtype::F32)
+    }
+
+    /// As `cpu`, with products in `dtype`.
+    pub fn cpu_of(threads: usize, dtype: Dtype) -> Self {
         let threads = if threads == 0 { crate::pool::available_threads() } else { threads };
-        Self::Cpu(Arc::new(Cpu { pool: Pool::new(threads), isa: Isa::detect(), profile: Profile::default() }))
+        Self::Cpu(Arc::new(Cpu::new(threads, Isa::detect(), dtype.products())))
     }
 
     /// The device of a name: `cpu`, `cuda` or `cuda:N`.
     ///
     /// # Errors
     /// `ERR_DEVICE_UNAVAILABLE` when cuda is asked for and absent, `ERR_INVALID_ARGUMENT` for another name.
-    pub fn from_name(name: &str, threads: usize) -> Result<Self> {
+    pub fn from_name(name: &str, threads: usize, dtype: Dtype) -> Result<Self> {
         match name {
-            "cpu" => Ok(Self::cpu(threads)),
+            "cpu" => Ok(Self::cpu_of(threads, dtype)),
             cuda if cuda == "cuda"
                 || cuda.strip_prefix("cuda:").is_some_and(|n| n.parse::<u32>().is_ok()) =>
             {

@@ -2,11 +2,16 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::devices;
 use kindling_core::config::ModelConfig;
 use kindling_core::decode::{Generator, GeneratorOptions, Sampling, sample};
+use kindling_core::device::{Cpu, Device, Products};
 use kindling_core::model::Transformer;
+use kindling_core::ops::matmul::bf16::Kernel;
 use kindling_core::random::{Purpose, uniform};
+use kindling_core::simd::Isa;
 
 const PLAIN: Sampling = Sampling { temperature: 1.0, top_k: None, top_p: 1.0, repetition_penalty: 1.0 };
 const WINDOW: usize = 13;
@@ -270,4 +275,36 @@ fn settings_out_of_range_and_scores_that_are_no_numbers_are_refused_with_a_code(
     let limit = |limit| GeneratorOptions { limit_vocab: Some(limit), ..options(PLAIN) };
     assert_eq!(code(&[vec![1]], limit(0)), "ERR_INVALID_ARGUMENT");
     assert_eq!(code(&[vec![1]], limit(42)), "ERR_INVALID_ARGUMENT");
+}
+
+#[test]
+fn greedy_tokens_of_bf16_weights_are_the_highest_of_fresh_passes_but_for_rounding() {
+    let Some(kernel) = Kernel::detect() else { return };
+    let device = Device::Cpu(Arc::new(Cpu::new(2, Isa::detect(), Products::Bf16(kernel))));
+    let mut model = Transformer::new(config(), device, 5).unwrap();
+    let greedy = Sampling { temperature: 0.0, ..PLAIN };
+    let prompt = vec![3, 1, 4];
+    let tokens = generate(
+        &mut model,
+        std::slice::from_ref(&prompt),
+        GeneratorOptions { max_tokens: 9, ..options(greedy) },
+    );
+    for end in prompt.len()..tokens[0].len() {
+        let logits = model.logits(&tokens[0][..end]).unwrap();
+        let last = &logits[logits.len() - 41..];
+        let (highest, chosen) =
+            (last.iter().copied().fold(f32::MIN, f32::max), last[tokens[0][end] as usize]);
+        assert!(highest - chosen < 0.02, "{highest} {chosen}");
+    }
+    // Weights that change are rounded again.
+    let mut state = model.state_dict();
+    for tensor in &mut state {
+        tensor.data.iter_mut().for_each(|w| *w = -*w);
+    }
+    model.load_state_dict(&state).unwrap();
+    let mut other = Transformer::new(config(), model.device().clone(), 6).unwrap();
+    other.load_state_dict(&state).unwrap();
+    let options = || GeneratorOptions { max_tokens: 9, ..options(greedy) };
+    let prompts = [prompt];
+    assert!(generate(&mut model, &prompts, options()) == generate(&mut other, &prompts, options()));
 }

@@ -3,13 +3,17 @@
 mod common;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use common::*;
 use kindling_core::checkpoint;
 use kindling_core::config::ModelConfig;
+use kindling_core::device::{Cpu, Device, Products};
 use kindling_core::model::Transformer;
 use kindling_core::ops::adamw;
+use kindling_core::ops::matmul::bf16::Kernel;
 use kindling_core::optim::{AdamW, AdamWOptions, GroupOptions, Optimizer, Sgd, SgdOptions};
+use kindling_core::simd::Isa;
 
 fn config() -> ModelConfig {
     ModelConfig {
@@ -91,6 +95,32 @@ fn a_model_that_recomputes_its_blocks_learns_the_same_bits() {
         (losses, train(&mut model, &mut optimizer, 3..5), model.state_dict())
     };
     assert!(trained(true) == trained(false));
+}
+
+#[test]
+fn gradients_of_bf16_products_are_those_of_f32_but_for_rounding() {
+    let (x, targets): (Vec<u32>, Vec<i32>) =
+        ((0..32).map(|i| i * 7 % 29).collect(), (0..32).map(|i| i % 29).collect());
+    let pass = |products| {
+        let device = Device::Cpu(Arc::new(Cpu::new(2, Isa::detect(), products)));
+        let mut model = Transformer::new(config(), device, 4).unwrap();
+        let loss = model.forward_backward(&x, &targets, 2, 16, 1.0).unwrap().mean();
+        (loss, model.gradients())
+    };
+    let (loss, gradients) = pass(Products::F32);
+    for kernel in Kernel::available() {
+        let (narrow_loss, narrow_gradients) = pass(Products::Bf16(kernel));
+        assert!((narrow_loss / loss - 1.0).abs() < 0.01, "{kernel:?}: {narrow_loss} {loss}");
+        for (narrow, gradient) in narrow_gradients.iter().zip(&gradients) {
+            let largest = gradient.data.iter().fold(0f32, |m, g| m.max(g.abs()));
+            let error = narrow.data.iter().zip(&gradient.data).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+            assert!(
+                error > 0.0 && error < 0.15 * largest,
+                "{kernel:?} {}: {error} of {largest}",
+                gradient.name
+            );
+        }
+    }
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use kindling_core::Error;
 use kindling_core::buffer::Buffer;
-use kindling_core::device::Device;
+use kindling_core::device::{Device, Dtype};
+use kindling_core::ops::matmul::bf16::Kernel;
 use kindling_core::ops::{grad_norm, linear};
 use kindling_core::random::{Purpose, uniform};
 use kindling_core::simd::Isa;
@@ -24,6 +25,12 @@ pub fn available_threads() -> u32 {
 #[napi]
 pub fn instruction_set() -> &'static str {
     Isa::detect().name()
+}
+
+/// What multiplies bf16 on this CPU: `avx512bf16` or `amx`; null where products of bf16 are computed in f32.
+#[napi]
+pub fn bf16_instructions() -> Option<&'static str> {
+    Kernel::detect().map(Kernel::name)
 }
 
 /// Elements read by `bench_memory`: 256 MiB, beyond any cache.
@@ -59,7 +66,7 @@ pub struct GemmOptions {
     /// `forward`, `backward_input` or `backward_weight`: the three layouts of a training step.
     #[napi(ts_type = "'forward' | 'backward_input' | 'backward_weight'")]
     pub pass: String,
-    /// `f32`.
+    /// `f32` or `bf16`.
     pub dtype: String,
     /// Threads; 0: the cores this process may use.
     pub threads: f64,
@@ -76,12 +83,6 @@ type Seconds = Vec<f64>;
 #[napi(ts_return_type = "Promise<Array<number>>")]
 pub fn bench_gemm(options: GemmOptions) -> napi::Result<AsyncTask<Job<(), Seconds>>> {
     let shape = (|| {
-        if options.dtype != "f32" {
-            return Err(Error::Unsupported(format!(
-                "dtype {} is not supported on cpu; use f32",
-                options.dtype
-            )));
-        }
         Ok(linear::Shape {
             rows: size("rows", options.rows)?.max(1),
             inputs: size("inputs", options.inputs)?.max(1),
@@ -90,8 +91,9 @@ pub fn bench_gemm(options: GemmOptions) -> napi::Result<AsyncTask<Job<(), Second
     })()
     .map_err(to_napi)?;
     let threads = size("threads", options.threads).map_err(to_napi)?;
+    let dtype = Dtype::from_name(&options.dtype).map_err(to_napi)?;
     Ok(spawn((), move |()| {
-        let device = Device::cpu(threads);
+        let device = Device::cpu_of(threads, dtype);
         let x = random(shape.rows * shape.inputs, 0);
         let weight = random(shape.outputs * shape.inputs, 1);
         let dout = random(shape.rows * shape.outputs, 2);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kindling_core::config::ModelConfig;
-use kindling_core::device::Device;
+use kindling_core::device::{Device, Dtype};
 use kindling_core::model::{Layout, NamedTensor, Transformer as Engine};
 use kindling_core::{Error, Result};
 use napi::bindgen_prelude::{AsyncTask, Float32Array, ToNapiValue, TypeName, Uint32Array};
@@ -78,6 +78,7 @@ pub struct Model {
 struct Plan {
     config: ModelConfig,
     device: String,
+    dtype: Dtype,
     seed: u64,
     threads: usize,
     recompute: bool,
@@ -87,7 +88,7 @@ impl Model {
     /// The engine's model, built now if need be.
     pub fn engine(&mut self) -> Result<&mut Engine> {
         if self.engine.is_none() {
-            let device = Device::from_name(&self.plan.device, self.plan.threads)?;
+            let device = Device::from_name(&self.plan.device, self.plan.threads, self.plan.dtype)?;
             let mut engine = Engine::new(self.plan.config.clone(), device, self.plan.seed)?;
             engine.set_recompute(self.plan.recompute);
             self.engine = Some(engine);
@@ -175,14 +176,10 @@ impl Transformer {
     #[napi(constructor)]
     pub fn new(options: TransformerOptions) -> napi::Result<Self> {
         let plan = (|| {
-            if options.dtype != "f32" {
-                let message =
-                    format!("dtype {} is not supported on {}; use f32", options.dtype, options.device);
-                return Err(Error::Unsupported(message));
-            }
             Ok(Plan {
                 config: options.config()?,
                 device: options.device,
+                dtype: Dtype::from_name(&options.dtype)?,
                 seed: integer("seed", options.seed)?,
                 threads: size("threads", options.threads)?,
                 recompute: options.recompute,

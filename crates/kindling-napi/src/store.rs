@@ -257,9 +257,7 @@ impl BatchLoader {
     pub fn next(&self, step: f64, micro_batch: f64) -> napi::Result<Call<Batch>> {
         let turn = Turn::of(step, micro_batch).map_err(to_napi)?;
         let loader = Arc::clone(&self.inner);
-        Ok(spawn((), move |()| {
-            Ok(Batch { inner: Arc::new(loader.next(turn.step, turn.micro_batch)?) })
-        }))
+        Ok(spawn((), move |()| Ok(Batch { inner: Arc::new(loader.next(turn.step, turn.micro_batch)?) })))
     }
 
     /// Ends the thread that makes batches ahead.

@@ -16,6 +16,10 @@ const fields = {
   data: z.string().optional().describe("store to evaluate on (default: the run's validation data)"),
   eval_tokens: z.int().min(1).optional().describe('tokens, at most (default: all)'),
   device: z.string().default('cpu').describe('cpu, cuda or cuda:N'),
+  dtype: z
+    .enum(['f32', 'bf16'])
+    .optional()
+    .describe("arithmetic of the matrix products (default: the run's)"),
   threads: z.int().min(1).optional().describe('threads of the CPU engine'),
 }
 

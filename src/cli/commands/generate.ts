@@ -34,6 +34,10 @@ const fields = {
     .describe('keep the cache when the context is full: faster, not the same'),
   no_echo: z.boolean().default(false).describe('leave the prompt out of the output'),
   device: z.string().default('cpu').describe('cpu, cuda or cuda:N'),
+  dtype: z
+    .enum(['f32', 'bf16'])
+    .optional()
+    .describe("arithmetic of the matrix products (default: the run's)"),
   threads: z.int().min(1).optional().describe('threads of the CPU engine'),
 }
 

@@ -15,7 +15,7 @@ impl Transformer {
         let activations = activations.as_mut().ok_or_else(no_pass)?;
         activations.reserve_gradients(device, config)?;
         let mut grads = activations.gradients.take().ok_or_else(no_pass)?;
-        let context = Context { device, config, layout, weights, cos, sin };
+        let context = Context { device, config, layout, weights, narrow: None, cos, sin };
         let s = Shapes::new(config, pass);
         let (n, c) = (pass.rows(), s.stream);
 

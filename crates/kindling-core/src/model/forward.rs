@@ -7,7 +7,7 @@ use super::activations::{Activations, BlockActivations, of_layer};
 use super::params::{BlockRanges, Layout};
 use super::transformer::Pass;
 use crate::Result;
-use crate::buffer::{Buffer, In};
+use crate::buffer::{Buffer, In, Out};
 use crate::config::ModelConfig;
 use crate::decode::{CacheStep, KvCache};
 use crate::device::Device;
@@ -19,6 +19,8 @@ pub(crate) struct Context<'a> {
     pub config: &'a ModelConfig,
     pub layout: &'a Layout,
     pub weights: &'a Buffer,
+    /// The weights as bf16, for tokens one at a time.
+    pub narrow: Option<&'a [u16]>,
     pub cos: &'a Buffer,
     pub sin: &'a Buffer,
 }
@@ -27,6 +29,21 @@ impl Context<'_> {
     /// One of the weights.
     pub(super) fn weight(&self, range: &Range<usize>) -> In<'_> {
         self.weights.slice(range.clone())
+    }
+
+    /// out = x W^T + bias, W being `range` of the weights.
+    pub(super) fn linear(
+        &self,
+        out: Out,
+        x: In,
+        range: &Range<usize>,
+        bias: Option<In>,
+        s: linear::Shape,
+    ) -> Result<()> {
+        match self.narrow {
+            Some(narrow) => linear::forward_narrow(self.device, out, x, &narrow[range.clone()], bias, s),
+            None => linear::forward(self.device, out, x, self.weight(range), bias, s),
+        }
     }
 }
 
@@ -118,9 +135,8 @@ pub(super) fn run(
     for layer in 0..layers {
         run_block(context, layer, activations, &s, &mut cache)?;
         let Activations { streams, blocks, normed, branch, hidden, .. } = &mut *activations;
-        let w2 = context.weight(&layout.blocks[layer].w2);
         let hidden = hidden.slice(0..s.hidden_len());
-        linear::forward(dev, branch.slice_mut(0..s.stream), hidden, w2, None, s.w2)?;
+        context.linear(branch.slice_mut(0..s.stream), hidden, &layout.blocks[layer].w2, None, s.w2)?;
         // The block's output joins the stream in the pass that norms it for the next one.
         let next = of_layer(streams, layer + 1);
         rms_norm::forward_residual(
@@ -175,8 +191,7 @@ pub(super) fn run_block(
     let (dev, c, n) = (context.device, s.stream, s.norm.rows);
     let (qkv, hidden_len) = (0..s.qkv_len(), s.hidden_len());
     let bias = ranges.qkv_bias.as_ref().map(|range| context.weight(range));
-    let weight = context.weight(&ranges.qkv);
-    linear::forward(dev, block.qkv.slice_mut(qkv.clone()), normed.slice(0..c), weight, bias, s.qkv)?;
+    context.linear(block.qkv.slice_mut(qkv.clone()), normed.slice(0..c), &ranges.qkv, bias, s.qkv)?;
     match cache {
         CacheUse::Step(step) => {
             step.attend(context, layer, block.qkv.slice_mut(qkv), block.attention.slice_mut(0..c))?;
@@ -187,8 +202,7 @@ pub(super) fn run_block(
         }
         CacheUse::None => attend(context, block, s)?,
     }
-    let weight = context.weight(&ranges.o);
-    linear::forward(dev, branch.slice_mut(0..c), block.attention.slice(0..c), weight, None, s.o)?;
+    context.linear(branch.slice_mut(0..c), block.attention.slice(0..c), &ranges.o, None, s.o)?;
     rms_norm::forward_residual(
         dev,
         normed.slice_mut(0..c),
@@ -199,8 +213,8 @@ pub(super) fn run_block(
         context.weight(&ranges.norm_ff),
         s.norm,
     )?;
-    let (gate_up, weight) = (0..2 * hidden_len, context.weight(&ranges.w13));
-    linear::forward(dev, block.gate_up.slice_mut(gate_up.clone()), normed.slice(0..c), weight, None, s.w13)?;
+    let gate_up = 0..2 * hidden_len;
+    context.linear(block.gate_up.slice_mut(gate_up.clone()), normed.slice(0..c), &ranges.w13, None, s.w13)?;
     swiglu::forward(dev, hidden.slice_mut(0..hidden_len), block.gate_up.slice(gate_up), s.swiglu)
 }
 

@@ -73,6 +73,7 @@ impl Transformer {
     /// `ERR_CHECKPOINT_MISMATCH` naming every missing, unexpected and misshapen tensor at once; nothing is changed then.
     pub fn load_state_dict(&mut self, tensors: &[NamedTensor]) -> Result<()> {
         let by_name = match_tensors(&self.layout.parameters, tensors, "")?;
+        self.narrow = None;
         let weights = self.weights.host_mut();
         for parameter in &self.layout.parameters {
             parameter.copy_from_file(weights, &by_name[&parameter.name].data);

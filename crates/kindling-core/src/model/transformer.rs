@@ -7,8 +7,9 @@ use super::{forward, init};
 use crate::buffer::{Buffer, In};
 use crate::config::ModelConfig;
 use crate::decode::{CacheStep, KvCache};
-use crate::device::Device;
+use crate::device::{Device, Products};
 use crate::ops::cross_entropy::LossSum;
+use crate::ops::matmul::bf16;
 use crate::ops::{check_ids, check_targets, linear, output_loss, rope};
 use crate::{Error, Result};
 
@@ -21,6 +22,8 @@ pub struct Transformer {
     pub(super) device: Device,
     pub(super) layout: Layout,
     pub(super) weights: Buffer,
+    /// The weights as bf16, while tokens are decoded one at a time with such products.
+    pub(super) narrow: Option<Vec<u16>>,
     pub(super) gradients: Buffer,
     pub(super) cos: Buffer,
     pub(super) sin: Buffer,
@@ -67,6 +70,7 @@ impl Transformer {
             device,
             layout,
             weights,
+            narrow: None,
             gradients,
             cos,
             sin,
@@ -106,6 +110,7 @@ impl Transformer {
 
     /// The flat weights and gradients, for an optimizer.
     pub fn weights_and_gradients(&mut self) -> (&Device, &mut Buffer, &mut Buffer) {
+        self.narrow = None;
         (&self.device, &mut self.weights, &mut self.gradients)
     }
 
@@ -185,15 +190,27 @@ impl Transformer {
         let mut logits = vec![0.0; ids.len() * self.config.vocab_size];
         let activations = self.activations.as_ref().ok_or_else(no_pass)?;
         let hidden = activations.normed.slice(0..ids.len() * c);
-        self.output_layer(&mut logits, hidden, ids.len())?;
+        self.output_layer(&mut logits, hidden, ids.len(), false)?;
         Ok(logits)
     }
 
     /// Scores of `rows` rows of normed hidden states (rows, c).
-    fn output_layer(&self, logits: &mut [f32], hidden: In, rows: usize) -> Result<()> {
+    fn output_layer(&self, logits: &mut [f32], hidden: In, rows: usize, narrow: bool) -> Result<()> {
         let s = linear::Shape { rows, inputs: self.config.d_model, outputs: self.config.vocab_size };
-        let weight = self.weights.slice(self.layout.output.clone());
-        linear::forward(&self.device, logits.into(), hidden, weight, None, s)
+        self.context(narrow).linear(logits.into(), hidden, &self.layout.output, None, s)
+    }
+
+    /// What a pass reads, with the bf16 weights where it is `narrow` and there are any.
+    fn context(&self, narrow: bool) -> forward::Context<'_> {
+        forward::Context {
+            device: &self.device,
+            config: &self.config,
+            layout: &self.layout,
+            weights: &self.weights,
+            narrow: self.narrow.as_deref().filter(|_| narrow),
+            cos: &self.cos,
+            sin: &self.sin,
+        }
     }
 
     /// Scores after the last of `ids`, one sequence: `logits` (v). Its keys and values go to a row of `cache`.
@@ -211,35 +228,34 @@ impl Transformer {
         )?;
         let activations = self.activations.as_ref().ok_or_else(no_pass)?;
         let c = self.config.d_model;
-        self.output_layer(logits, activations.normed.slice((ids.len() - 1) * c..ids.len() * c), 1)
+        self.output_layer(logits, activations.normed.slice((ids.len() - 1) * c..ids.len() * c), 1, true)
     }
 
     /// Scores after each of `ids`, the next tokens of the rows of `step`: `logits` (ids, v).
     pub(crate) fn cached_scores(&mut self, ids: &[u32], logits: &mut [f32], step: CacheStep) -> Result<()> {
         let pass = self.prepare(ids, ids.len(), 1, Kept::Nothing)?;
+        self.reserve_narrow();
         self.forward_hidden(ids, pass, CacheUse::Step(step))?;
         let activations = self.activations.as_ref().ok_or_else(no_pass)?;
         let hidden = activations.normed.slice(0..ids.len() * self.config.d_model);
-        self.output_layer(logits, hidden, ids.len())
+        self.output_layer(logits, hidden, ids.len(), true)
     }
 
     /// Runs the blocks; the norm of the last stream is left in the activations.
     fn forward_hidden(&mut self, x: &[u32], pass: Pass, cache: CacheUse) -> Result<()> {
-        let activations = self.activations.as_mut().ok_or_else(no_pass)?;
-        forward::run(
-            &forward::Context {
-                device: &self.device,
-                config: &self.config,
-                layout: &self.layout,
-                weights: &self.weights,
-                cos: &self.cos,
-                sin: &self.sin,
-            },
-            activations,
-            x,
-            pass,
-            cache,
-        )
+        let mut activations = self.activations.take().ok_or_else(no_pass)?;
+        let narrow = matches!(cache, CacheUse::Step(_));
+        let result = forward::run(&self.context(narrow), &mut activations, x, pass, cache);
+        self.activations = Some(activations);
+        result
+    }
+
+    /// Keeps the weights as bf16 too, where products are in bf16, until they change.
+    fn reserve_narrow(&mut self) {
+        let Device::Cpu(cpu) = &self.device;
+        if self.narrow.is_none() && cpu.products != Products::F32 {
+            self.narrow = Some(bf16::rounded(&cpu.pool, self.weights.host()));
+        }
     }
 
     /// Checks the ids and makes room for the pass.

@@ -29,6 +29,11 @@ impl Pieces {
         Self { total, count: if count > 1 { count / 2 * 2 } else { 1 } }
     }
 
+    /// Cuts `total` units in `count` runs.
+    pub(crate) fn exactly(total: usize, count: usize) -> Self {
+        Self { total, count: count.max(1) }
+    }
+
     /// Rows of `width` elements, cut so that a piece has enough of them to be worth a thread.
     pub fn of_rows(rows: usize, width: usize) -> Self {
         const ELEMENTS: usize = 8 * 1024;

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use candle_core::{Tensor, Var};
 use kindling_core::buffer::{In, Out};
-use kindling_core::device::{Cpu, Device};
-use kindling_core::pool::Pool;
+use kindling_core::device::{Cpu, Device, Products};
 use kindling_core::random::{Purpose, uniform};
 use kindling_core::simd::Isa;
 
@@ -31,11 +30,7 @@ pub fn wide(x: &[f32]) -> Vec<f64> {
 
 /// A processor of a fixed instruction set and number of threads.
 pub fn device(isa: Isa, threads: usize) -> Device {
-    Device::Cpu(Arc::new(Cpu {
-        pool: Pool::new(threads),
-        isa,
-        profile: kindling_core::profile::Profile::default(),
-    }))
+    Device::Cpu(Arc::new(Cpu::new(threads, isa, Products::F32)))
 }
 
 /// Every instruction set of the machine, with two threads.

@@ -2,8 +2,11 @@
 //!
 //! Each piece packs the other operand again, so pieces are few and large.
 
+use std::ops::Range;
+
 use super::Shape;
-use crate::device::Cpu;
+use crate::device::{Cpu, Products};
+use crate::ops::matmul::bf16;
 use crate::ops::matmul::gemm::{Matrix, parallel_gemm};
 use crate::ops::{Disjoint, Pieces};
 use crate::simd::{LANES, Lanes};
@@ -13,21 +16,10 @@ const FEW_ROWS: usize = 32;
 const PIECES: usize = 16;
 
 pub(super) fn forward(cpu: &Cpu, out: &mut [f32], x: &[f32], weight: &[f32], bias: Option<&[f32]>, s: Shape) {
-    if s.rows < FEW_ROWS {
-        let out = Disjoint::new(out);
-        let pieces = Pieces::at_most(s.outputs, (1 << 16) / s.inputs.max(1) + 1, PIECES);
-        cpu.pool.run(pieces.count, |piece| {
-            let outputs = pieces.range(piece);
+    if s.rows < FEW_ROWS && cpu.products == Products::F32 {
+        few_rows(cpu, out, bias, s, |out, row, outputs| {
             let weight = &weight[outputs.start * s.inputs..outputs.end * s.inputs];
-            for row in 0..s.rows {
-                let base = row * s.outputs;
-                // SAFETY: pieces write disjoint outputs of each row.
-                let out = unsafe { out.part(base + outputs.start..base + outputs.end) };
-                matrix_vector(cpu.isa, out, &x[row * s.inputs..(row + 1) * s.inputs], weight);
-                if let Some(bias) = bias {
-                    out.iter_mut().zip(&bias[outputs.clone()]).for_each(|(o, b)| *o += b);
-                }
-            }
+            matrix_vector(cpu.isa, out, &x[row * s.inputs..(row + 1) * s.inputs], weight);
         });
         return;
     }
@@ -35,7 +27,47 @@ pub(super) fn forward(cpu: &Cpu, out: &mut [f32], x: &[f32], weight: &[f32], bia
         out.chunks_exact_mut(s.outputs).for_each(|row| row.copy_from_slice(bias));
     }
     let weight = Matrix::rows(weight, s.outputs, s.inputs).transposed();
-    parallel_gemm(&cpu.pool, out, Matrix::rows(x, s.rows, s.inputs), weight, bias.is_some());
+    product(cpu, out, Matrix::rows(x, s.rows, s.inputs), weight, bias.is_some());
+}
+
+/// As `forward`, few rows against a weight kept as bf16.
+pub(super) fn forward_narrow(
+    cpu: &Cpu,
+    out: &mut [f32],
+    x: &[f32],
+    weight: &[u16],
+    bias: Option<&[f32]>,
+    s: Shape,
+) {
+    let x = bf16::rounded(&cpu.pool, x);
+    few_rows(cpu, out, bias, s, |out, row, outputs| {
+        let weight = &weight[outputs.start * s.inputs..outputs.end * s.inputs];
+        bf16::dot_rows(out, &x[row * s.inputs..(row + 1) * s.inputs], weight);
+    });
+}
+
+/// Cuts a product of few rows over its outputs, so that each weight is read from memory once: `work(out, row, outputs)`.
+fn few_rows(
+    cpu: &Cpu,
+    out: &mut [f32],
+    bias: Option<&[f32]>,
+    s: Shape,
+    work: impl Fn(&mut [f32], usize, Range<usize>) + Sync,
+) {
+    let out = Disjoint::new(out);
+    let pieces = Pieces::at_most(s.outputs, (1 << 16) / s.inputs.max(1) + 1, PIECES);
+    cpu.pool.run(pieces.count, |piece| {
+        let outputs = pieces.range(piece);
+        for row in 0..s.rows {
+            let base = row * s.outputs;
+            // SAFETY: pieces write disjoint outputs of each row.
+            let out = unsafe { out.part(base + outputs.start..base + outputs.end) };
+            work(out, row, outputs.clone());
+            if let Some(bias) = bias {
+                out.iter_mut().zip(&bias[outputs.clone()]).for_each(|(o, b)| *o += b);
+            }
+        }
+    });
 }
 
 pub(super) fn backward_input(
@@ -47,12 +79,12 @@ pub(super) fn backward_input(
     accumulate: bool,
 ) {
     let dout = Matrix::rows(dout, s.rows, s.outputs);
-    parallel_gemm(&cpu.pool, dx, dout, Matrix::rows(weight, s.outputs, s.inputs), accumulate);
+    product(cpu, dx, dout, Matrix::rows(weight, s.outputs, s.inputs), accumulate);
 }
 
 pub(super) fn backward_weight(cpu: &Cpu, dweight: &mut [f32], dout: &[f32], x: &[f32], s: Shape) {
     let dout = Matrix::rows(dout, s.rows, s.outputs).transposed();
-    parallel_gemm(&cpu.pool, dweight, dout, Matrix::rows(x, s.rows, s.inputs), true);
+    product(cpu, dweight, dout, Matrix::rows(x, s.rows, s.inputs), true);
 }
 
 pub(super) fn backward_bias(cpu: &Cpu, dbias: &mut [f32], dout: &[f32], s: Shape) {
@@ -66,6 +98,14 @@ pub(super) fn backward_bias(cpu: &Cpu, dbias: &mut [f32], dout: &[f32], s: Shape
             dbias.iter_mut().zip(&row[outputs.clone()]).for_each(|(b, d)| *b += d);
         }
     });
+}
+
+/// out = a b, or += where `accumulate`, in the arithmetic of the device.
+fn product(cpu: &Cpu, out: &mut [f32], a: Matrix, b: Matrix, accumulate: bool) {
+    match cpu.products {
+        Products::F32 => parallel_gemm(&cpu.pool, out, a, b, accumulate),
+        Products::Bf16(kernel) => bf16::product(cpu, kernel, out, a, b, accumulate),
+    }
 }
 
 crate::dispatch! {

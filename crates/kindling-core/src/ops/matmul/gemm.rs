@@ -42,6 +42,28 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// Elements from one row to the next.
+    pub(crate) fn row_stride(&self) -> usize {
+        self.row_stride
+    }
+
+    /// Elements from one column to the next.
+    pub(crate) fn column_stride(&self) -> usize {
+        self.column_stride
+    }
+
+    /// Where element (row, column) lies, or would lie.
+    pub(crate) fn address(&self, row: usize, column: usize) -> *const f32 {
+        self.pointer.wrapping_add(row * self.row_stride + column * self.column_stride)
+    }
+
+    /// Element (row, column).
+    pub(crate) fn element(&self, row: usize, column: usize) -> f32 {
+        assert!(row < self.height && column < self.width);
+        // SAFETY: inside the matrix (asserted).
+        unsafe { *self.address(row, column) }
+    }
+
     /// The transpose.
     pub(crate) fn transposed(self) -> Self {
         Self {

@@ -1,0 +1,221 @@
+//! Packing: rows of a matrix (of a, or of b's transpose: "lanes") as a panel of 32-bit words, each two neighbours along k
+//! rounded to bf16. Lanes past the matrix and the other half of an odd k are zero.
+
+use std::ops::Range;
+
+use crate::ops::matmul::gemm::Matrix;
+use crate::simd::bf16;
+
+/// Words of a cache line.
+pub(super) const LINE: usize = 16;
+/// Lanes, and pairs, of a square that is turned in registers.
+const SIDE: usize = 16;
+
+/// Where the word of a pair and a lane lies in a panel of `width` lanes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// [pair][lane].
+    Pairs,
+    /// [16 pairs][16 lanes][lane][pair]: squares whose rows are a cache line each, as AMX loads them.
+    Tiles,
+}
+
+impl Order {
+    fn index(self, width: usize, pair: usize, lane: usize) -> usize {
+        match self {
+            Self::Pairs => pair * width + lane,
+            Self::Tiles => {
+                pair / SIDE * SIDE * width + lane / SIDE * SIDE * SIDE + lane % SIDE * SIDE + pair % SIDE
+            }
+        }
+    }
+}
+
+/// Packs `pairs` (from a multiple of 16 on) of the rows `first..first + width` of `lanes`, as many as there are, into their
+/// places in `target`.
+pub(super) fn panel(
+    target: &mut [u32],
+    lanes: Matrix,
+    first: usize,
+    width: usize,
+    order: Order,
+    pairs: Range<usize>,
+) {
+    let lanes = lanes.lines(first..lanes.height.min(first + width));
+    #[cfg(target_arch = "x86_64")]
+    if bf16::is_available() && (lanes.row_stride() == 1 || lanes.column_stride() == 1) {
+        // SAFETY: the machine has the instructions.
+        unsafe { avx512::panel(target, lanes, width, order, pairs) };
+        return;
+    }
+    plain(target, lanes, width, order, pairs);
+}
+
+fn plain(target: &mut [u32], lanes: Matrix, width: usize, order: Order, pairs: Range<usize>) {
+    let element = |lane: usize, k: usize| {
+        if lane < lanes.height && k < lanes.width { lanes.element(lane, k) } else { 0.0 }
+    };
+    for pair in pairs {
+        for lane in 0..width {
+            target[order.index(width, pair, lane)] =
+                bf16::pair(element(lane, 2 * pair), element(lane, 2 * pair + 1));
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::{
+        __m256bh, __m256i, __m512bh, __m512i, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh,
+        _mm512_mask_storeu_epi32, _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_setzero_si512,
+        _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
+        _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    };
+
+    use std::ops::Range;
+
+    use super::{Matrix, Order, SIDE};
+
+    /// Sixteen words of each of sixteen lanes, or of sixteen pairs.
+    type Square = [__m512i; SIDE];
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    pub(super) fn panel(target: &mut [u32], lanes: Matrix, width: usize, order: Order, pairs: Range<usize>) {
+        for pair in pairs.clone().step_by(SIDE) {
+            for lane in (0..width).step_by(SIDE) {
+                let along = lanes.column_stride() == 1;
+                let mut square =
+                    if along { words_of_lanes(lanes, lane, pair) } else { words_of_pairs(lanes, lane, pair) };
+                if along == (order == Order::Pairs) {
+                    square = transposed(&square);
+                }
+                let rest = match order {
+                    Order::Pairs => (pairs.end - pair, width - lane),
+                    Order::Tiles => (width - lane, pairs.end - pair),
+                };
+                let mask = mask(rest.1);
+                for (row, words) in square.into_iter().enumerate().take(rest.0) {
+                    let (pair, lane) =
+                        if order == Order::Pairs { (pair + row, lane) } else { (pair, lane + row) };
+                    let target = &mut target[order.index(width, pair, lane)..];
+                    assert!(target.len() >= rest.1.min(SIDE));
+                    // SAFETY: as many words as the mask has bits, asserted above.
+                    unsafe { _mm512_mask_storeu_epi32(target.as_mut_ptr().cast(), mask, words) };
+                }
+            }
+        }
+    }
+
+    fn mask(count: usize) -> u16 {
+        ((1u32 << count.min(SIDE)) - 1) as u16
+    }
+
+    /// Where k is contiguous: word p of vector l is the pair `pair + p` of lane `lane + l`.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    fn words_of_lanes(lanes: Matrix, lane: usize, pair: usize) -> Square {
+        let mut square = [_mm512_setzero_si512(); SIDE];
+        let first = 2 * pair;
+        let rest = lanes.width.saturating_sub(first);
+        let masks = [mask(rest), mask(rest.saturating_sub(SIDE))];
+        for (row, words) in square.iter_mut().enumerate().take(lanes.height.saturating_sub(lane)) {
+            let source = lanes.address(lane + row, first);
+            // SAFETY: elements of the row, by the masks.
+            let (low, high) = unsafe {
+                (
+                    _mm512_maskz_loadu_ps(masks[0], source),
+                    _mm512_maskz_loadu_ps(masks[1], source.wrapping_add(SIDE)),
+                )
+            };
+            // SAFETY: the same 512 bits.
+            *words = unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) };
+        }
+        square
+    }
+
+    /// Where lanes are contiguous: word l of vector p is the pair `pair + p` of lane `lane + l`.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    fn words_of_pairs(lanes: Matrix, lane: usize, pair: usize) -> Square {
+        let mut square = [_mm512_setzero_si512(); SIDE];
+        let columns = mask(lanes.height.saturating_sub(lane));
+        let half = |k: usize| {
+            let columns = if k < lanes.width { columns } else { 0 };
+            // SAFETY: elements of column k, by the mask.
+            let values = unsafe { _mm512_maskz_loadu_ps(columns, lanes.address(lane, k)) };
+            // SAFETY: the same 256 bits.
+            let rounded = unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(values)) };
+            _mm512_cvtepu16_epi32(rounded)
+        };
+        for (row, words) in square.iter_mut().enumerate() {
+            let k = 2 * (pair + row);
+            if k >= lanes.width {
+                break;
+            }
+            *words = _mm512_or_si512(half(k), _mm512_slli_epi32::<16>(half(k + 1)));
+        }
+        square
+    }
+
+    /// Word j of vector i becomes word i of vector j.
+    #[target_feature(enable = "avx512f")]
+    fn transposed(rows: &Square) -> Square {
+        let mut by_two = *rows;
+        for i in (0..SIDE).step_by(2) {
+            by_two[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+            by_two[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+        }
+        // Four rows' words of one column, a column a 128-bit quarter.
+        let mut by_four = by_two;
+        for i in (0..SIDE).step_by(4) {
+            by_four[i] = _mm512_unpacklo_epi64(by_two[i], by_two[i + 2]);
+            by_four[i + 1] = _mm512_unpackhi_epi64(by_two[i], by_two[i + 2]);
+            by_four[i + 2] = _mm512_unpacklo_epi64(by_two[i + 1], by_two[i + 3]);
+            by_four[i + 3] = _mm512_unpackhi_epi64(by_two[i + 1], by_two[i + 3]);
+        }
+        let mut columns = *rows;
+        for i in 0..4 {
+            let (low, high) = (
+                _mm512_shuffle_i32x4::<0x88>(by_four[i], by_four[i + 4]),
+                _mm512_shuffle_i32x4::<0x88>(by_four[i + 8], by_four[i + 12]),
+            );
+            columns[i] = _mm512_shuffle_i32x4::<0x88>(low, high);
+            columns[i + 8] = _mm512_shuffle_i32x4::<0xDD>(low, high);
+            let (low, high) = (
+                _mm512_shuffle_i32x4::<0xDD>(by_four[i], by_four[i + 4]),
+                _mm512_shuffle_i32x4::<0xDD>(by_four[i + 8], by_four[i + 12]),
+            );
+            columns[i + 4] = _mm512_shuffle_i32x4::<0x88>(low, high);
+            columns[i + 12] = _mm512_shuffle_i32x4::<0xDD>(low, high);
+        }
+        columns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panels_packed_by_vectors_equal_those_packed_plainly() {
+        for (rows, depth) in [(1, 1), (14, 32), (15, 33), (40, 70), (32, 384), (3, 129)] {
+            let values: Vec<f32> = (0..rows * depth).map(|i| (i as f32 * 0.731).sin()).collect();
+            let turned: Vec<f32> = (0..rows * depth).map(|i| values[i % rows * depth + i / rows]).collect();
+            for (width, order) in [(14, Order::Pairs), (32, Order::Pairs), (32, Order::Tiles)] {
+                let pairs =
+                    usize::div_ceil(depth, 2).next_multiple_of(if order == Order::Tiles { SIDE } else { 1 });
+                for first in (0..rows).step_by(width) {
+                    let mut expected = vec![7; pairs * width];
+                    let lanes = Matrix::rows(&values, rows, depth);
+                    plain(&mut expected, lanes.lines(first..rows.min(first + width)), width, order, 0..pairs);
+                    let mut packed = vec![9; pairs * width];
+                    panel(&mut packed, lanes, first, width, order, 0..pairs.min(32));
+                    panel(&mut packed, lanes, first, width, order, pairs.min(32)..pairs);
+                    assert!(packed == expected, "along: {rows} {depth} {width} {order:?}");
+                    let mut packed = vec![9; pairs * width];
+                    let lanes = Matrix::rows(&turned, depth, rows).transposed();
+                    panel(&mut packed, lanes, first, width, order, 0..pairs);
+                    assert!(packed == expected, "across: {rows} {depth} {width} {order:?}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Every kernel the machine has, and the tiles' emulation, against sums in f64 of operands rounded to bf16.
+
+use super::*;
+use crate::device::Products;
+use crate::random::{Purpose, uniform};
+use crate::simd::Isa;
+
+fn random(len: usize, major: u64) -> Vec<f32> {
+    (0..len).map(|i| (2.0 * uniform(3, Purpose::Benchmark, major, i as u32) - 1.0) as f32).collect()
+}
+
+fn rounded(value: f32) -> f64 {
+    f64::from(bf16::widen(bf16::round(value)))
+}
+
+fn cpu(kernel: Kernel, threads: usize) -> Cpu {
+    Cpu::new(threads, Isa::detect(), Products::Bf16(kernel))
+}
+
+const SIZES: [(usize, usize, usize); 9] = [
+    (1, 1, 1),
+    (3, 5, 7),
+    (14, 32, 32),
+    (15, 33, 31),
+    (33, 17, 65),
+    (64, 385, 70),
+    (100, 800, 33),
+    (700, 40, 50),
+    (31, 1000, 100),
+];
+
+#[test]
+fn products_in_all_layouts_equal_the_sums_of_rounded_operands() {
+    for (m, k, n) in SIZES {
+        let (a, b, start) = (random(m * k, 1), random(k * n, 2), random(m * n, 3));
+        let turn = |x: &[f32], rows: usize, columns: usize| -> Vec<f32> {
+            (0..x.len()).map(|i| x[i % rows * columns + i / rows]).collect()
+        };
+        let (a_turned, b_turned) = (turn(&a, m, k), turn(&b, k, n));
+        let expected: Vec<f64> = (0..m * n)
+            .map(|i| (0..k).map(|p| rounded(a[i / n * k + p]) * rounded(b[p * n + i % n])).sum())
+            .collect();
+        for kernel in Kernel::available() {
+            let cpu = cpu(kernel, 2);
+            for (turned_a, turned_b, accumulate) in
+                [(false, false, false), (false, true, true), (true, false, true), (true, true, false)]
+            {
+                let left = if turned_a {
+                    Matrix::rows(&a_turned, k, m).transposed()
+                } else {
+                    Matrix::rows(&a, m, k)
+                };
+                let right = if turned_b {
+                    Matrix::rows(&b_turned, n, k).transposed()
+                } else {
+                    Matrix::rows(&b, k, n)
+                };
+                let mut out = start.clone();
+                product(&cpu, kernel, &mut out, left, right, accumulate);
+                for (index, (out, expected)) in out.iter().zip(&expected).enumerate() {
+                    let expected = expected + if accumulate { f64::from(start[index]) } else { 0.0 };
+                    let error = (f64::from(*out) - expected).abs();
+                    assert!(
+                        error < 1e-5 * (k as f64).sqrt().max(1.0),
+                        "{kernel:?} {m} {k} {n}: {out} {expected}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn results_are_the_same_bits_for_any_number_of_threads() {
+    let (m, k, n) = (257, 500, 130);
+    let (a, b) = (random(m * k, 1), random(k * n, 2));
+    for kernel in Kernel::available() {
+        let run = |threads| {
+            let mut out = vec![0.5; m * n];
+            let (a, b) = (Matrix::rows(&a, m, k), Matrix::rows(&b, k, n));
+            product(&cpu(kernel, threads), kernel, &mut out, a, b, true);
+            out
+        };
+        let alone = run(1);
+        assert!([2, 3, 8].into_iter().all(|threads| run(threads) == alone), "{kernel:?}");
+    }
+}
+
+#[test]
+fn a_name_narrows_the_kernel() {
+    for name in ["scalar", "avx2", "avx512"] {
+        assert_eq!(Kernel::narrowed(Some(name)), None);
+    }
+    if bf16::is_available() {
+        assert_eq!(Kernel::narrowed(Some("avx512bf16")), Some(Kernel::Dot));
+        assert!(Kernel::narrowed(None).is_some());
+    }
+}
+
+#[test]
+fn no_rows_no_columns_and_no_depth_are_products_too() {
+    for kernel in Kernel::available() {
+        let cpu = cpu(kernel, 1);
+        product(&cpu, kernel, &mut [], Matrix::rows(&[], 0, 3), Matrix::rows(&[0.0; 6], 3, 2), false);
+        let mut out = [7.0; 4];
+        product(&cpu, kernel, &mut out, Matrix::rows(&[], 2, 0), Matrix::rows(&[], 0, 2), false);
+        assert!(out == [0.0; 4]);
+    }
+}
