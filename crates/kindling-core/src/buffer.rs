@@ -1,9 +1,9 @@
-//! Flat f32 memory of one device, and the views ops take of it.
+//! Flat memory of one device, f32 or bf16, and the views ops take of it.
 //!
 //! Buffers are allocated once per run; an op takes `In` and `Out` views, checks their lengths against its shape once,
 //! and hands plain slices to its CPU half.
 
-use crate::device::Device;
+use crate::device::{Device, Dtype};
 use crate::{Error, Result};
 
 /// A cache line.
@@ -63,10 +63,13 @@ impl Drop for AlignedMemory {
     }
 }
 
-/// Owned f32 memory of a device.
+/// Owned memory of a device.
 #[derive(Debug)]
 pub struct Buffer {
     memory: AlignedMemory,
+    /// Number of elements.
+    len: usize,
+    dtype: Dtype,
 }
 
 impl Buffer {
@@ -75,16 +78,25 @@ impl Buffer {
     /// # Errors
     /// `ERR_OUT_OF_MEMORY`.
     pub fn zeros(device: &Device, len: usize) -> Result<Self> {
+        Self::zeros_of(device, len, Dtype::F32)
+    }
+
+    /// As `zeros`, elements of `dtype`. Bf16 is for what only products and the ops beside them touch: other ops take f32.
+    ///
+    /// # Errors
+    /// `ERR_OUT_OF_MEMORY`.
+    pub fn zeros_of(device: &Device, len: usize, dtype: Dtype) -> Result<Self> {
+        let words = if dtype == Dtype::Bf16 { len.div_ceil(2) } else { len };
         let memory = match device {
-            Device::Cpu(_) => AlignedMemory::zeroed(len),
+            Device::Cpu(_) => AlignedMemory::zeroed(words),
         };
-        let bytes = (len as u64).saturating_mul(size_of::<f32>() as u64);
-        memory.map(|memory| Self { memory }).ok_or(Error::OutOfMemory { bytes })
+        let bytes = (words as u64).saturating_mul(size_of::<f32>() as u64);
+        memory.map(|memory| Self { memory, len, dtype }).ok_or(Error::OutOfMemory { bytes })
     }
 
     /// Number of elements.
     pub fn len(&self) -> usize {
-        self.memory.len
+        self.len
     }
 
     /// Whether it has no element.
@@ -94,7 +106,13 @@ impl Buffer {
 
     /// A view to read all of it.
     pub fn view(&self) -> In<'_> {
-        In::Cpu(self.host())
+        match self.dtype {
+            Dtype::F32 => In::Cpu(self.host()),
+            // SAFETY: the memory holds `len` halves of words, initialised as long as self lives.
+            Dtype::Bf16 => In::CpuBf16(unsafe {
+                std::slice::from_raw_parts(self.memory.pointer.as_ptr().cast(), self.len)
+            }),
+        }
     }
 
     /// A view to read elements `range`.
@@ -109,16 +127,22 @@ impl Buffer {
 
     /// A view to write all of it.
     pub fn view_mut(&mut self) -> Out<'_> {
-        Out::Cpu(self.host_mut())
+        match self.dtype {
+            Dtype::F32 => Out::Cpu(self.host_mut()),
+            // SAFETY: as in `view`, and &mut self makes the access unique.
+            Dtype::Bf16 => Out::CpuBf16(unsafe {
+                std::slice::from_raw_parts_mut(self.memory.pointer.as_ptr().cast(), self.len)
+            }),
+        }
     }
 
-    /// The elements, on the host (CPU buffers only need no copy).
+    /// The words of memory, on the host: the elements of a buffer of f32 (CPU buffers only need no copy).
     pub fn host(&self) -> &[f32] {
         // SAFETY: `pointer` is valid for `len` initialised elements as long as self lives.
         unsafe { std::slice::from_raw_parts(self.memory.pointer.as_ptr(), self.memory.len) }
     }
 
-    /// The elements, writable on the host.
+    /// As `host`, writable.
     pub fn host_mut(&mut self) -> &mut [f32] {
         // SAFETY: as in `host`, and &mut self makes the access unique.
         unsafe { std::slice::from_raw_parts_mut(self.memory.pointer.as_ptr(), self.memory.len) }
@@ -130,6 +154,8 @@ impl Buffer {
 pub enum In<'a> {
     /// Memory of the host.
     Cpu(&'a [f32]),
+    /// bf16 in memory of the host.
+    CpuBf16(&'a [u16]),
 }
 
 /// A view an op writes.
@@ -137,6 +163,8 @@ pub enum In<'a> {
 pub enum Out<'a> {
     /// Memory of the host.
     Cpu(&'a mut [f32]),
+    /// bf16 in memory of the host.
+    CpuBf16(&'a mut [u16]),
 }
 
 impl<'a> In<'a> {
@@ -144,6 +172,7 @@ impl<'a> In<'a> {
     pub fn len(&self) -> usize {
         match self {
             Self::Cpu(s) => s.len(),
+            Self::CpuBf16(s) => s.len(),
         }
     }
 
@@ -157,13 +186,18 @@ impl<'a> In<'a> {
     pub fn slice(self, range: std::ops::Range<usize>) -> In<'a> {
         match self {
             Self::Cpu(s) => In::Cpu(&s[range]),
+            Self::CpuBf16(s) => In::CpuBf16(&s[range]),
         }
     }
 
-    /// The host slice; the caller's device is the CPU.
+    /// The host slice of f32; the caller's device is the CPU.
+    ///
+    /// # Panics
+    /// When the elements are bf16 and the op takes none: a mistake in the model.
     pub fn cpu(self) -> &'a [f32] {
         match self {
             Self::Cpu(s) => s,
+            Self::CpuBf16(_) => panic!("an op of f32 was given bf16"),
         }
     }
 }
@@ -173,6 +207,7 @@ impl<'a> Out<'a> {
     pub fn len(&self) -> usize {
         match self {
             Self::Cpu(s) => s.len(),
+            Self::CpuBf16(s) => s.len(),
         }
     }
 
@@ -186,6 +221,7 @@ impl<'a> Out<'a> {
     pub fn slice(self, range: std::ops::Range<usize>) -> Out<'a> {
         match self {
             Self::Cpu(s) => Out::Cpu(&mut s[range]),
+            Self::CpuBf16(s) => Out::CpuBf16(&mut s[range]),
         }
     }
 
@@ -193,6 +229,7 @@ impl<'a> Out<'a> {
     pub fn again(&mut self) -> Out<'_> {
         match self {
             Self::Cpu(s) => Out::Cpu(s),
+            Self::CpuBf16(s) => Out::CpuBf16(s),
         }
     }
 
@@ -200,13 +237,18 @@ impl<'a> Out<'a> {
     pub fn read(&self) -> In<'_> {
         match self {
             Self::Cpu(s) => In::Cpu(s),
+            Self::CpuBf16(s) => In::CpuBf16(s),
         }
     }
 
-    /// The host slice; the caller's device is the CPU.
+    /// The host slice of f32; the caller's device is the CPU.
+    ///
+    /// # Panics
+    /// When the elements are bf16 and the op takes none: a mistake in the model.
     pub fn cpu(self) -> &'a mut [f32] {
         match self {
             Self::Cpu(s) => s,
+            Self::CpuBf16(_) => panic!("an op of f32 was given bf16"),
         }
     }
 }

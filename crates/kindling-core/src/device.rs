@@ -105,6 +105,14 @@ impl Device {
         }
     }
 
+    /// What operands of products are rounded to.
+    pub fn operands(&self) -> Dtype {
+        match self {
+            Self::Cpu(cpu) if cpu.products == Products::F32 => Dtype::F32,
+            Self::Cpu(_) => Dtype::Bf16,
+        }
+    }
+
     /// The record of its ops.
     pub fn profile(&self) -> &Profile {
         match self {

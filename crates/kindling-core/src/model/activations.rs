@@ -42,7 +42,7 @@ pub struct BlockActivations {
     pub middle: Buffer,
     /// Its inverse root mean square (n).
     pub rstd_ff: Buffer,
-    /// w1 x | w3 x (n, 2 f); the backward pass leaves their gradients in its place.
+    /// w1 x | w3 x (n, 2 f), bf16 where products are; the backward pass leaves their gradients in its place.
     pub gate_up: Buffer,
 }
 
@@ -61,7 +61,7 @@ pub struct Activations {
     pub normed: Buffer,
     /// A layer's output before it joins the residual stream; going back, the gradient of a norm's output (n, c).
     pub branch: Buffer,
-    /// silu(w1 x) w3 x; going back, first its gradient (n, f).
+    /// silu(w1 x) w3 x; going back, first its gradient (n, f); bf16 where products are.
     pub hidden: Buffer,
     /// Memory only the backward pass needs.
     pub gradients: Option<GradientActivations>,
@@ -85,6 +85,8 @@ impl Activations {
     /// `ERR_OUT_OF_MEMORY`.
     pub fn new(device: &Device, config: &ModelConfig, rows: usize, kept: Kept) -> Result<Self> {
         let zeros = |width: usize| Buffer::zeros(device, rows * width);
+        // What only products and the gate read is kept as they take it.
+        let operands = |width: usize| Buffer::zeros_of(device, rows * width, device.operands());
         let (c, f) = (config.d_model, config.d_ff);
         let stream = |_| Ok(Stream { values: zeros(c)?, rstd: zeros(1)? });
         let block = |_| {
@@ -94,7 +96,7 @@ impl Activations {
                 attention: zeros(c)?,
                 middle: zeros(c)?,
                 rstd_ff: zeros(1)?,
-                gate_up: zeros(2 * f)?,
+                gate_up: operands(2 * f)?,
             })
         };
         let streams = if kept == Kept::Nothing { 1 } else { config.num_layers + 1 };
@@ -106,7 +108,7 @@ impl Activations {
             blocks: (0..blocks).map(block).collect::<Result<_>>()?,
             normed: zeros(c)?,
             branch: zeros(c)?,
-            hidden: zeros(f)?,
+            hidden: operands(f)?,
             gradients: None,
         })
     }

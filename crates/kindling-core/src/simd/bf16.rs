@@ -20,6 +20,57 @@ pub(crate) fn round(value: f32) -> u16 {
     (bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16) as u16
 }
 
+/// target = source, rounded.
+pub(crate) fn round_all(target: &mut [u16], source: &[f32]) {
+    assert!(target.len() == source.len());
+    #[cfg(target_arch = "x86_64")]
+    if is_available() {
+        // SAFETY: the machine has the instructions.
+        unsafe { avx512::round_all(target, source) };
+        return;
+    }
+    target.iter_mut().zip(source).for_each(|(target, source)| *target = round(*source));
+}
+
+/// target = source.
+pub(crate) fn widen_all(target: &mut [f32], source: &[u16]) {
+    assert!(target.len() == source.len());
+    #[cfg(target_arch = "x86_64")]
+    if is_available() {
+        // SAFETY: the machine has the instructions.
+        unsafe { avx512::widen_all(target, source) };
+        return;
+    }
+    target.iter_mut().zip(source).for_each(|(target, source)| *target = widen(*source));
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::{
+        __m256bh, __m256i, _mm256_mask_storeu_epi16, _mm512_cvtneps_pbh, _mm512_maskz_loadu_ps,
+    };
+
+    const LANES: usize = 16;
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    pub(super) fn round_all(target: &mut [u16], source: &[f32]) {
+        for (target, source) in target.chunks_mut(LANES).zip(source.chunks(LANES)) {
+            let mask = ((1u32 << source.len()) - 1) as u16;
+            // SAFETY: as many elements as the mask has bits; the same 256 bits.
+            unsafe {
+                let values = _mm512_maskz_loadu_ps(mask, source.as_ptr());
+                let rounded = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(values));
+                _mm256_mask_storeu_epi16(target.as_mut_ptr().cast(), mask, rounded);
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    pub(super) fn widen_all(target: &mut [f32], source: &[u16]) {
+        target.iter_mut().zip(source).for_each(|(target, source)| *target = super::widen(*source));
+    }
+}
+
 /// Its value.
 pub(crate) fn widen(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
@@ -49,5 +100,18 @@ mod tests {
         }
         assert!(widen(round(f32::NAN)).is_nan() && widen(round(f32::from_bits(0x7F80_0001))).is_nan());
         assert_eq!(pair(1.0, -2.0), 0xC000_3F80);
+    }
+
+    #[test]
+    fn whole_slices_are_rounded_and_widened_as_single_values_are() {
+        for len in [0, 1, 15, 16, 17, 100] {
+            let values: Vec<f32> = (0..len).map(|i| (i as f32 * 0.37).sin()).collect();
+            let mut rounded = vec![9; len];
+            round_all(&mut rounded, &values);
+            assert!(rounded.iter().zip(&values).all(|(bits, value)| *bits == round(*value)));
+            let mut widened = vec![9.0; len];
+            widen_all(&mut widened, &rounded);
+            assert!(widened.iter().zip(&rounded).all(|(value, bits)| *value == widen(*bits)));
+        }
     }
 }

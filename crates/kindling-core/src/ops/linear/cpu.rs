@@ -2,48 +2,55 @@
 //!
 //! Each piece packs the other operand again, so pieces are few and large.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::Shape;
+use crate::buffer::{In, Out};
 use crate::device::{Cpu, Products};
-use crate::ops::matmul::bf16;
-use crate::ops::matmul::gemm::{Matrix, parallel_gemm};
-use crate::ops::{Disjoint, Pieces};
+use crate::ops::matmul::bf16::{self, Operand};
+use crate::ops::matmul::gemm::parallel_gemm;
+use crate::ops::{Disjoint, Pieces, with_dirty_scratch};
+use crate::simd::bf16::round_all;
 use crate::simd::{LANES, Lanes};
 
 /// Rows of a piece below which a product is cut over its outputs instead.
 const FEW_ROWS: usize = 32;
 const PIECES: usize = 16;
 
-pub(super) fn forward(cpu: &Cpu, out: &mut [f32], x: &[f32], weight: &[f32], bias: Option<&[f32]>, s: Shape) {
+pub(super) fn forward(cpu: &Cpu, mut out: Out, x: In, weight: In, bias: Option<&[f32]>, s: Shape) {
     if s.rows < FEW_ROWS && cpu.products == Products::F32 {
-        few_rows(cpu, out, bias, s, |out, row, outputs| {
+        let (x, weight) = (x.cpu(), weight.cpu());
+        few_rows(cpu, out.cpu(), bias, s, |out, row, outputs| {
             let weight = &weight[outputs.start * s.inputs..outputs.end * s.inputs];
             matrix_vector(cpu.isa, out, &x[row * s.inputs..(row + 1) * s.inputs], weight);
         });
         return;
     }
     if let Some(bias) = bias {
-        out.chunks_exact_mut(s.outputs).for_each(|row| row.copy_from_slice(bias));
+        out.again().cpu().chunks_exact_mut(s.outputs).for_each(|row| row.copy_from_slice(bias));
     }
-    let weight = Matrix::rows(weight, s.outputs, s.inputs).transposed();
-    product(cpu, out, Matrix::rows(x, s.rows, s.inputs), weight, bias.is_some());
+    let weight = Operand::rows(weight, s.outputs, s.inputs).transposed();
+    product(cpu, out, Operand::rows(x, s.rows, s.inputs), weight, bias.is_some());
 }
 
 /// As `forward`, few rows against a weight kept as bf16.
-pub(super) fn forward_narrow(
-    cpu: &Cpu,
-    out: &mut [f32],
-    x: &[f32],
-    weight: &[u16],
-    bias: Option<&[f32]>,
-    s: Shape,
-) {
-    let x = bf16::rounded(&cpu.pool, x);
-    few_rows(cpu, out, bias, s, |out, row, outputs| {
+pub(super) fn forward_narrow(cpu: &Cpu, out: Out, x: In, weight: &[u16], bias: Option<&[f32]>, s: Shape) {
+    let rounded = match x {
+        In::Cpu(x) => Cow::Owned(bf16::rounded(&cpu.pool, x)),
+        In::CpuBf16(x) => Cow::Borrowed(x),
+    };
+    let work = |out: &mut [f32], row: usize, outputs: Range<usize>| {
         let weight = &weight[outputs.start * s.inputs..outputs.end * s.inputs];
-        bf16::dot_rows(out, &x[row * s.inputs..(row + 1) * s.inputs], weight);
-    });
+        bf16::dot_rows(out, &rounded[row * s.inputs..(row + 1) * s.inputs], weight);
+    };
+    match out {
+        Out::Cpu(out) => few_rows(cpu, out, bias, s, work),
+        Out::CpuBf16(out) => with_dirty_scratch(out.len(), |sums| {
+            few_rows(cpu, sums, bias, s, work);
+            round_all(out, sums);
+        }),
+    }
 }
 
 /// Cuts a product of few rows over its outputs, so that each weight is read from memory once: `work(out, row, outputs)`.
@@ -70,21 +77,14 @@ fn few_rows(
     });
 }
 
-pub(super) fn backward_input(
-    cpu: &Cpu,
-    dx: &mut [f32],
-    dout: &[f32],
-    weight: &[f32],
-    s: Shape,
-    accumulate: bool,
-) {
-    let dout = Matrix::rows(dout, s.rows, s.outputs);
-    product(cpu, dx, dout, Matrix::rows(weight, s.outputs, s.inputs), accumulate);
+pub(super) fn backward_input(cpu: &Cpu, dx: Out, dout: In, weight: In, s: Shape, accumulate: bool) {
+    let dout = Operand::rows(dout, s.rows, s.outputs);
+    product(cpu, dx, dout, Operand::rows(weight, s.outputs, s.inputs), accumulate);
 }
 
-pub(super) fn backward_weight(cpu: &Cpu, dweight: &mut [f32], dout: &[f32], x: &[f32], s: Shape) {
-    let dout = Matrix::rows(dout, s.rows, s.outputs).transposed();
-    product(cpu, dweight, dout, Matrix::rows(x, s.rows, s.inputs), true);
+pub(super) fn backward_weight(cpu: &Cpu, dweight: Out, dout: In, x: In, s: Shape) {
+    let dout = Operand::rows(dout, s.rows, s.outputs).transposed();
+    product(cpu, dweight, dout, Operand::rows(x, s.rows, s.inputs), true);
 }
 
 pub(super) fn backward_bias(cpu: &Cpu, dbias: &mut [f32], dout: &[f32], s: Shape) {
@@ -101,9 +101,9 @@ pub(super) fn backward_bias(cpu: &Cpu, dbias: &mut [f32], dout: &[f32], s: Shape
 }
 
 /// out = a b, or += where `accumulate`, in the arithmetic of the device.
-fn product(cpu: &Cpu, out: &mut [f32], a: Matrix, b: Matrix, accumulate: bool) {
+fn product(cpu: &Cpu, out: Out, a: Operand, b: Operand, accumulate: bool) {
     match cpu.products {
-        Products::F32 => parallel_gemm(&cpu.pool, out, a, b, accumulate),
+        Products::F32 => parallel_gemm(&cpu.pool, out.cpu(), a.f32(), b.f32(), accumulate),
         Products::Bf16(kernel) => bf16::product(cpu, kernel, out, a, b, accumulate),
     }
 }

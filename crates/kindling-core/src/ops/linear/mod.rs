@@ -3,6 +3,8 @@
 //! x: (rows, inputs); weight: (outputs, inputs); bias: (outputs); out, dout: (rows, outputs).
 //! dx = dout W; dweight += dout^T x; dbias += column sums of dout.
 //!
+//! With products in bf16, x, dout and weight may be kept as bf16, and out and dx too (without bias, not added to).
+//!
 //! The matrix is held as (outputs, inputs), the transpose of a file's `linear_matrix`: matrices that are applied together
 //! (q, k, v; w1, w3) are then one matrix of stacked rows, and every named one is a contiguous run of memory.
 
@@ -52,7 +54,7 @@ pub fn forward(dev: &Device, out: Out, x: In, weight: In, bias: Option<In>, s: S
     }
     let _span = s.span(dev, OP);
     match dev {
-        Device::Cpu(cpu) => cpu::forward(cpu, out.cpu(), x.cpu(), weight.cpu(), bias.map(In::cpu), s),
+        Device::Cpu(cpu) => cpu::forward(cpu, out, x, weight, bias.map(In::cpu), s),
     }
     Ok(())
 }
@@ -80,7 +82,7 @@ pub fn forward_narrow(
     }
     let _span = s.span(dev, OP);
     match dev {
-        Device::Cpu(cpu) => cpu::forward_narrow(cpu, out.cpu(), x.cpu(), weight, bias.map(In::cpu), s),
+        Device::Cpu(cpu) => cpu::forward_narrow(cpu, out, x, weight, bias.map(In::cpu), s),
     }
     Ok(())
 }
@@ -98,7 +100,7 @@ pub fn backward_input(dev: &Device, dx: Out, dout: In, weight: In, s: Shape, acc
     check(OP, "dout", s.rows * s.outputs, dout.len())?;
     let _span = s.span(dev, OP);
     match dev {
-        Device::Cpu(cpu) => cpu::backward_input(cpu, dx.cpu(), dout.cpu(), weight.cpu(), s, accumulate),
+        Device::Cpu(cpu) => cpu::backward_input(cpu, dx, dout, weight, s, accumulate),
     }
     Ok(())
 }
@@ -127,7 +129,7 @@ pub fn backward_weight(
     let _span = s.span(dev, OP);
     match dev {
         Device::Cpu(cpu) => {
-            cpu::backward_weight(cpu, dweight.cpu(), dout.cpu(), x.cpu(), s);
+            cpu::backward_weight(cpu, dweight, dout, x, s);
             if let Some(dbias) = dbias {
                 cpu::backward_bias(cpu, dbias.cpu(), dout.cpu(), s);
             }

@@ -11,26 +11,26 @@ use crate::pool::Pool;
 
 /// A matrix to read: element (i, j) lies at `i * row_stride + j * column_stride`.
 #[derive(Clone, Copy)]
-pub(crate) struct Matrix<'a> {
-    pointer: *const f32,
+pub(crate) struct Matrix<'a, T = f32> {
+    pointer: *const T,
     pub(crate) height: usize,
     pub(crate) width: usize,
     row_stride: usize,
     column_stride: usize,
-    owner: PhantomData<&'a [f32]>,
+    owner: PhantomData<&'a [T]>,
 }
 
-// SAFETY: it stands for a shared borrow of f32.
-unsafe impl Sync for Matrix<'_> {}
+// SAFETY: it stands for a shared borrow of numbers.
+unsafe impl<T: Sync> Sync for Matrix<'_, T> {}
 
-impl<'a> Matrix<'a> {
+impl<'a, T: Copy> Matrix<'a, T> {
     /// `height` rows of `width` elements, one after the other.
-    pub(crate) fn rows(slice: &'a [f32], height: usize, width: usize) -> Self {
+    pub(crate) fn rows(slice: &'a [T], height: usize, width: usize) -> Self {
         Self::strided(slice, height, width, width)
     }
 
     /// `height` rows of `width` elements whose starts are `stride` apart.
-    pub(crate) fn strided(slice: &'a [f32], height: usize, width: usize, stride: usize) -> Self {
+    pub(crate) fn strided(slice: &'a [T], height: usize, width: usize, stride: usize) -> Self {
         assert!(height == 0 || (height - 1) * stride + width <= slice.len());
         Self {
             pointer: slice.as_ptr(),
@@ -53,12 +53,12 @@ impl<'a> Matrix<'a> {
     }
 
     /// Where element (row, column) lies, or would lie.
-    pub(crate) fn address(&self, row: usize, column: usize) -> *const f32 {
+    pub(crate) fn address(&self, row: usize, column: usize) -> *const T {
         self.pointer.wrapping_add(row * self.row_stride + column * self.column_stride)
     }
 
     /// Element (row, column).
-    pub(crate) fn element(&self, row: usize, column: usize) -> f32 {
+    pub(crate) fn element(&self, row: usize, column: usize) -> T {
         assert!(row < self.height && column < self.width);
         // SAFETY: inside the matrix (asserted).
         unsafe { *self.address(row, column) }

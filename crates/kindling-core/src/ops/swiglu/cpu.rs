@@ -2,7 +2,8 @@
 
 use super::Shape;
 use crate::device::Cpu;
-use crate::ops::{Disjoint, Pieces};
+use crate::ops::{Disjoint, Pieces, with_dirty_scratch};
+use crate::simd::bf16::{round_all, widen_all};
 use crate::simd::{Lanes, for_lanes, sigmoid};
 
 pub(super) fn forward(cpu: &Cpu, out: &mut [f32], gate_up: &[f32], s: Shape) {
@@ -13,6 +14,52 @@ pub(super) fn forward(cpu: &Cpu, out: &mut [f32], gate_up: &[f32], s: Shape) {
         // SAFETY: pieces write disjoint rows.
         let out = unsafe { out.part(rows.start * s.width..rows.end * s.width) };
         rows_forward(cpu.isa, out, &gate_up[2 * rows.start * s.width..2 * rows.end * s.width], s.width);
+    });
+}
+
+/// As `forward` for bf16: a row at a time as f32, in L1.
+pub(super) fn forward_bf16(cpu: &Cpu, out: &mut [u16], gate_up: &[u16], s: Shape) {
+    let pieces = Pieces::of_rows(s.rows, s.width);
+    let out = Disjoint::new(out);
+    cpu.pool.run(pieces.count, |piece| {
+        let rows = pieces.range(piece);
+        // SAFETY: pieces write disjoint rows.
+        let out = unsafe { out.part(rows.start * s.width..rows.end * s.width) };
+        let gate_up = &gate_up[2 * rows.start * s.width..2 * rows.end * s.width];
+        with_dirty_scratch(3 * s.width, |row| {
+            let (both, result) = row.split_at_mut(2 * s.width);
+            for (out, gate_up) in out.chunks_exact_mut(s.width).zip(gate_up.chunks_exact(2 * s.width)) {
+                widen_all(both, gate_up);
+                rows_forward(cpu.isa, result, both, s.width);
+                round_all(out, result);
+            }
+        });
+    });
+}
+
+/// As `backward_in_place` for bf16.
+pub(super) fn backward_in_place_bf16(cpu: &Cpu, gate_up: &mut [u16], out: &mut [u16], s: Shape) {
+    let pieces = Pieces::of_rows(s.rows, s.width);
+    let (gate_up, out) = (Disjoint::new(gate_up), Disjoint::new(out));
+    cpu.pool.run(pieces.count, |piece| {
+        let rows = pieces.range(piece);
+        // SAFETY: pieces write disjoint rows.
+        let (gate_up, out) = unsafe {
+            (
+                gate_up.part(2 * rows.start * s.width..2 * rows.end * s.width),
+                out.part(rows.start * s.width..rows.end * s.width),
+            )
+        };
+        with_dirty_scratch(3 * s.width, |row| {
+            let (both, result) = row.split_at_mut(2 * s.width);
+            for (out, gate_up) in out.chunks_exact_mut(s.width).zip(gate_up.chunks_exact_mut(2 * s.width)) {
+                widen_all(both, gate_up);
+                widen_all(result, out);
+                rows_backward(cpu.isa, both, result, s.width);
+                round_all(gate_up, both);
+                round_all(out, result);
+            }
+        });
     });
 }
 

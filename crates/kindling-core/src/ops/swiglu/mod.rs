@@ -1,6 +1,7 @@
 //! SwiGLU's gate. out = silu(gate) up. Source: arXiv 2002.05202.
 //!
 //! `gate_up`, `dgate_up`: (rows, 2 width), each row w1 x | w3 x; out, dout: (rows, width).
+//! `forward` and `backward_in_place` take all of them as bf16 too; the arithmetic is f32.
 //! dgate = dout up sigma(gate) (1 + gate (1 - sigma(gate))); dup = dout silu(gate).
 
 mod cpu;
@@ -32,7 +33,10 @@ pub fn forward(dev: &Device, out: Out, gate_up: In, s: Shape) -> Result<()> {
     check(OP, "out", s.rows * s.width, out.len())?;
     let _span = dev.span(OP);
     match dev {
-        Device::Cpu(cpu) => cpu::forward(cpu, out.cpu(), gate_up.cpu(), s),
+        Device::Cpu(cpu) => match (out, gate_up) {
+            (Out::CpuBf16(out), In::CpuBf16(gate_up)) => cpu::forward_bf16(cpu, out, gate_up, s),
+            (out, gate_up) => cpu::forward(cpu, out.cpu(), gate_up.cpu(), s),
+        },
     }
     Ok(())
 }
@@ -73,7 +77,10 @@ pub fn backward_in_place(dev: &Device, gate_up: Out, out: Out, s: Shape) -> Resu
     check(OP, "out", s.rows * s.width, out.len())?;
     let _span = dev.span(OP);
     match dev {
-        Device::Cpu(cpu) => cpu::backward_in_place(cpu, gate_up.cpu(), out.cpu(), s),
+        Device::Cpu(cpu) => match (gate_up, out) {
+            (Out::CpuBf16(gate_up), Out::CpuBf16(out)) => cpu::backward_in_place_bf16(cpu, gate_up, out, s),
+            (gate_up, out) => cpu::backward_in_place(cpu, gate_up.cpu(), out.cpu(), s),
+        },
     }
     Ok(())
 }

@@ -12,9 +12,7 @@ pub(crate) fn rounded(pool: &Pool, values: &[f32]) -> Vec<u16> {
     pool.run(pieces.count, |piece| {
         // SAFETY: pieces write disjoint ranges.
         let part = unsafe { parts.part(pieces.range(piece)) };
-        part.iter_mut()
-            .zip(&values[pieces.range(piece)])
-            .for_each(|(narrow, value)| *narrow = bf16::round(*value));
+        bf16::round_all(part, &values[pieces.range(piece)]);
     });
     narrow
 }
@@ -47,7 +45,7 @@ mod avx512 {
     pub(super) fn dot_rows(out: &mut [f32], x: &[u16], weight: &[u16]) {
         for (out, row) in out.iter_mut().zip(weight.chunks_exact(x.len().max(1))) {
             let mut sums = [_mm512_setzero_ps(); 4];
-            for (index, (x, row)) in x.chunks(VALUES).zip(row.chunks(VALUES)).enumerate() {
+            let mut step = |x: &[u16], row: &[u16], sum: usize| {
                 let mask = u32::MAX >> (VALUES - x.len());
                 // SAFETY: as many values as the mask has bits; the same 512 bits.
                 let (x, row) = unsafe {
@@ -62,7 +60,17 @@ mod avx512 {
                         )),
                     )
                 };
-                sums[index % 4] = _mm512_dpbf16_ps(sums[index % 4], x, row);
+                sums[sum] = _mm512_dpbf16_ps(sums[sum], x, row);
+            };
+            let whole = x.len() / (4 * VALUES) * (4 * VALUES);
+            for at in (0..whole).step_by(4 * VALUES) {
+                for sum in 0..4 {
+                    let at = at + sum * VALUES;
+                    step(&x[at..at + VALUES], &row[at..at + VALUES], sum);
+                }
+            }
+            for (x, row) in x[whole..].chunks(VALUES).zip(row[whole..].chunks(VALUES)) {
+                step(x, row, 0);
             }
             let both = [_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3])];
             *out = _mm512_reduce_add_ps(_mm512_add_ps(both[0], both[1]));

@@ -1,8 +1,9 @@
 //! Packing: rows of a matrix (of a, or of b's transpose: "lanes") as a panel of 32-bit words, each two neighbours along k
-//! rounded to bf16. Lanes past the matrix and the other half of an odd k are zero.
+//! as bf16. Lanes past the matrix and the other half of an odd k are zero.
 
 use std::ops::Range;
 
+use super::Operand;
 use crate::ops::matmul::gemm::Matrix;
 use crate::simd::bf16;
 
@@ -35,7 +36,79 @@ impl Order {
 /// places in `target`.
 pub(super) fn panel(
     target: &mut [u32],
-    lanes: Matrix,
+    lanes: Operand,
+    first: usize,
+    width: usize,
+    order: Order,
+    pairs: Range<usize>,
+) {
+    match lanes {
+        Operand::F32(lanes) => panel_of(target, lanes, first, width, order, pairs),
+        Operand::Bf16(lanes) => panel_of(target, lanes, first, width, order, pairs),
+    }
+}
+
+/// An element of a matrix that is packed.
+trait Element: Copy {
+    const ZERO: Self;
+    /// The bf16 next to it.
+    fn round(self) -> u16;
+    /// 32 elements from `source` on, those of the mask, as bf16.
+    ///
+    /// # Safety
+    /// The machine has AVX512-BF16, and the elements of the mask can be read.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn load_row(source: *const Self, mask: u32) -> std::arch::x86_64::__m512i;
+    /// 16 elements, as bf16 in the low halves of words.
+    ///
+    /// # Safety
+    /// As `load_row`.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn load_halves(source: *const Self, mask: u16) -> std::arch::x86_64::__m512i;
+}
+
+impl Element for f32 {
+    const ZERO: Self = 0.0;
+    fn round(self) -> u16 {
+        bf16::round(self)
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load_row(source: *const Self, mask: u32) -> std::arch::x86_64::__m512i {
+        // SAFETY: the caller's promise.
+        unsafe { avx512::round_row(source, mask) }
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load_halves(source: *const Self, mask: u16) -> std::arch::x86_64::__m512i {
+        // SAFETY: the caller's promise.
+        unsafe { avx512::round_halves(source, mask) }
+    }
+}
+
+/// bf16 itself.
+impl Element for u16 {
+    const ZERO: Self = 0;
+    fn round(self) -> u16 {
+        self
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load_row(source: *const Self, mask: u32) -> std::arch::x86_64::__m512i {
+        // SAFETY: the caller's promise.
+        unsafe { avx512::row(source, mask) }
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load_halves(source: *const Self, mask: u16) -> std::arch::x86_64::__m512i {
+        // SAFETY: the caller's promise.
+        unsafe { avx512::halves(source, mask) }
+    }
+}
+
+fn panel_of<T: Element>(
+    target: &mut [u32],
+    lanes: Matrix<T>,
     first: usize,
     width: usize,
     order: Order,
@@ -51,14 +124,15 @@ pub(super) fn panel(
     plain(target, lanes, width, order, pairs);
 }
 
-fn plain(target: &mut [u32], lanes: Matrix, width: usize, order: Order, pairs: Range<usize>) {
+fn plain<T: Element>(target: &mut [u32], lanes: Matrix<T>, width: usize, order: Order, pairs: Range<usize>) {
     let element = |lane: usize, k: usize| {
-        if lane < lanes.height && k < lanes.width { lanes.element(lane, k) } else { 0.0 }
+        let inside = lane < lanes.height && k < lanes.width;
+        u32::from(if inside { lanes.element(lane, k) } else { T::ZERO }.round())
     };
     for pair in pairs {
         for lane in 0..width {
             target[order.index(width, pair, lane)] =
-                bf16::pair(element(lane, 2 * pair), element(lane, 2 * pair + 1));
+                element(lane, 2 * pair) | element(lane, 2 * pair + 1) << 16;
         }
     }
 }
@@ -66,21 +140,28 @@ fn plain(target: &mut [u32], lanes: Matrix, width: usize, order: Order, pairs: R
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use std::arch::x86_64::{
-        __m256bh, __m256i, __m512bh, __m512i, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh,
-        _mm512_mask_storeu_epi32, _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_setzero_si512,
-        _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
-        _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+        __m256bh, __m256i, __m512bh, __m512i, _mm256_maskz_loadu_epi16, _mm512_cvtepu16_epi32,
+        _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_mask_storeu_epi32, _mm512_maskz_loadu_epi16,
+        _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_setzero_si512, _mm512_shuffle_i32x4,
+        _mm512_slli_epi32, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
+        _mm512_unpacklo_epi64,
     };
 
     use std::ops::Range;
 
-    use super::{Matrix, Order, SIDE};
+    use super::{Element, Matrix, Order, SIDE};
 
     /// Sixteen words of each of sixteen lanes, or of sixteen pairs.
     type Square = [__m512i; SIDE];
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    pub(super) fn panel(target: &mut [u32], lanes: Matrix, width: usize, order: Order, pairs: Range<usize>) {
+    pub(super) fn panel<T: Element>(
+        target: &mut [u32],
+        lanes: Matrix<T>,
+        width: usize,
+        order: Order,
+        pairs: Range<usize>,
+    ) {
         for pair in pairs.clone().step_by(SIDE) {
             for lane in (0..width).step_by(SIDE) {
                 let along = lanes.column_stride() == 1;
@@ -110,40 +191,77 @@ mod avx512 {
         ((1u32 << count.min(SIDE)) - 1) as u16
     }
 
+    /// 32 of f32, rounded.
+    ///
+    /// # Safety
+    /// The elements of the mask can be read.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    pub(super) unsafe fn round_row(source: *const f32, mask: u32) -> __m512i {
+        // SAFETY: elements of the mask; the same 512 bits.
+        unsafe {
+            let low = _mm512_maskz_loadu_ps(mask as u16, source);
+            let high = _mm512_maskz_loadu_ps((mask >> SIDE) as u16, source.wrapping_add(SIDE));
+            std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
+        }
+    }
+
+    /// 16 of f32, rounded, in the low halves of words.
+    ///
+    /// # Safety
+    /// The elements of the mask can be read.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    pub(super) unsafe fn round_halves(source: *const f32, mask: u16) -> __m512i {
+        // SAFETY: elements of the mask; the same 256 bits.
+        let rounded = unsafe {
+            let values = _mm512_maskz_loadu_ps(mask, source);
+            std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(values))
+        };
+        _mm512_cvtepu16_epi32(rounded)
+    }
+
+    /// 32 of bf16.
+    ///
+    /// # Safety
+    /// The elements of the mask can be read.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    pub(super) unsafe fn row(source: *const u16, mask: u32) -> __m512i {
+        // SAFETY: elements of the mask.
+        unsafe { _mm512_maskz_loadu_epi16(mask, source.cast()) }
+    }
+
+    /// 16 of bf16, in the low halves of words.
+    ///
+    /// # Safety
+    /// The elements of the mask can be read.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    pub(super) unsafe fn halves(source: *const u16, mask: u16) -> __m512i {
+        // SAFETY: elements of the mask.
+        _mm512_cvtepu16_epi32(unsafe { _mm256_maskz_loadu_epi16(mask, source.cast()) })
+    }
+
     /// Where k is contiguous: word p of vector l is the pair `pair + p` of lane `lane + l`.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    fn words_of_lanes(lanes: Matrix, lane: usize, pair: usize) -> Square {
+    fn words_of_lanes<T: Element>(lanes: Matrix<T>, lane: usize, pair: usize) -> Square {
         let mut square = [_mm512_setzero_si512(); SIDE];
         let first = 2 * pair;
         let rest = lanes.width.saturating_sub(first);
-        let masks = [mask(rest), mask(rest.saturating_sub(SIDE))];
+        let mask = ((1u64 << rest.min(2 * SIDE)) - 1) as u32;
         for (row, words) in square.iter_mut().enumerate().take(lanes.height.saturating_sub(lane)) {
-            let source = lanes.address(lane + row, first);
-            // SAFETY: elements of the row, by the masks.
-            let (low, high) = unsafe {
-                (
-                    _mm512_maskz_loadu_ps(masks[0], source),
-                    _mm512_maskz_loadu_ps(masks[1], source.wrapping_add(SIDE)),
-                )
-            };
-            // SAFETY: the same 512 bits.
-            *words = unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) };
+            // SAFETY: elements of the row, by the mask.
+            *words = unsafe { T::load_row(lanes.address(lane + row, first), mask) };
         }
         square
     }
 
     /// Where lanes are contiguous: word l of vector p is the pair `pair + p` of lane `lane + l`.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    fn words_of_pairs(lanes: Matrix, lane: usize, pair: usize) -> Square {
+    fn words_of_pairs<T: Element>(lanes: Matrix<T>, lane: usize, pair: usize) -> Square {
         let mut square = [_mm512_setzero_si512(); SIDE];
         let columns = mask(lanes.height.saturating_sub(lane));
         let half = |k: usize| {
             let columns = if k < lanes.width { columns } else { 0 };
             // SAFETY: elements of column k, by the mask.
-            let values = unsafe { _mm512_maskz_loadu_ps(columns, lanes.address(lane, k)) };
-            // SAFETY: the same 256 bits.
-            let rounded = unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(values)) };
-            _mm512_cvtepu16_epi32(rounded)
+            unsafe { T::load_halves(lanes.address(lane, k), columns) }
         };
         for (row, words) in square.iter_mut().enumerate() {
             let k = 2 * (pair + row);
@@ -207,13 +325,23 @@ mod tests {
                     let lanes = Matrix::rows(&values, rows, depth);
                     plain(&mut expected, lanes.lines(first..rows.min(first + width)), width, order, 0..pairs);
                     let mut packed = vec![9; pairs * width];
-                    panel(&mut packed, lanes, first, width, order, 0..pairs.min(32));
-                    panel(&mut packed, lanes, first, width, order, pairs.min(32)..pairs);
+                    panel(&mut packed, Operand::F32(lanes), first, width, order, 0..pairs.min(32));
+                    panel(&mut packed, Operand::F32(lanes), first, width, order, pairs.min(32)..pairs);
                     assert!(packed == expected, "along: {rows} {depth} {width} {order:?}");
                     let mut packed = vec![9; pairs * width];
                     let lanes = Matrix::rows(&turned, depth, rows).transposed();
-                    panel(&mut packed, lanes, first, width, order, 0..pairs);
+                    panel(&mut packed, Operand::F32(lanes), first, width, order, 0..pairs);
                     assert!(packed == expected, "across: {rows} {depth} {width} {order:?}");
+                    let narrow: Vec<u16> = values.iter().map(|value| bf16::round(*value)).collect();
+                    let mut packed = vec![9; pairs * width];
+                    let lanes = Operand::Bf16(Matrix::rows(&narrow, rows, depth));
+                    panel(&mut packed, lanes, first, width, order, 0..pairs);
+                    assert!(packed == expected, "bf16 along: {rows} {depth} {width} {order:?}");
+                    let narrow: Vec<u16> = turned.iter().map(|value| bf16::round(*value)).collect();
+                    let mut packed = vec![9; pairs * width];
+                    let lanes = Operand::Bf16(Matrix::rows(&narrow, depth, rows).transposed());
+                    panel(&mut packed, lanes, first, width, order, 0..pairs);
+                    assert!(packed == expected, "bf16 across: {rows} {depth} {width} {order:?}");
                 }
             }
         }

@@ -46,17 +46,17 @@ fn products_in_all_layouts_equal_the_sums_of_rounded_operands() {
                 [(false, false, false), (false, true, true), (true, false, true), (true, true, false)]
             {
                 let left = if turned_a {
-                    Matrix::rows(&a_turned, k, m).transposed()
+                    Operand::rows(In::Cpu(&a_turned), k, m).transposed()
                 } else {
-                    Matrix::rows(&a, m, k)
+                    Operand::rows(In::Cpu(&a), m, k)
                 };
                 let right = if turned_b {
-                    Matrix::rows(&b_turned, n, k).transposed()
+                    Operand::rows(In::Cpu(&b_turned), n, k).transposed()
                 } else {
-                    Matrix::rows(&b, k, n)
+                    Operand::rows(In::Cpu(&b), k, n)
                 };
                 let mut out = start.clone();
-                product(&cpu, kernel, &mut out, left, right, accumulate);
+                product(&cpu, kernel, Out::Cpu(&mut out), left, right, accumulate);
                 for (index, (out, expected)) in out.iter().zip(&expected).enumerate() {
                     let expected = expected + if accumulate { f64::from(start[index]) } else { 0.0 };
                     let error = (f64::from(*out) - expected).abs();
@@ -71,14 +71,35 @@ fn products_in_all_layouts_equal_the_sums_of_rounded_operands() {
 }
 
 #[test]
+fn operands_and_results_kept_as_bf16_equal_those_rounded_on_the_way() {
+    for (m, k, n) in SIZES.into_iter().chain([(250, 70, 1000)]) {
+        let (a, b) = (random(m * k, 1), random(k * n, 2));
+        let narrow =
+            |values: &[f32]| -> Vec<u16> { values.iter().map(|value| bf16::round(*value)).collect() };
+        let (narrow_a, narrow_b) = (narrow(&a), narrow(&b));
+        for kernel in Kernel::available() {
+            let cpu = cpu(kernel, 2);
+            let mut wide = vec![7.0; m * n];
+            let (left, right) = (Operand::rows(In::Cpu(&a), m, k), Operand::rows(In::Cpu(&b), k, n));
+            product(&cpu, kernel, Out::Cpu(&mut wide), left, right, false);
+            let mut rounded = vec![9; m * n];
+            let (left, right) =
+                (Operand::rows(In::CpuBf16(&narrow_a), m, k), Operand::rows(In::CpuBf16(&narrow_b), k, n));
+            product(&cpu, kernel, Out::CpuBf16(&mut rounded), left, right, false);
+            assert!(rounded == narrow(&wide), "{kernel:?} {m} {k} {n}");
+        }
+    }
+}
+
+#[test]
 fn results_are_the_same_bits_for_any_number_of_threads() {
     let (m, k, n) = (257, 500, 130);
     let (a, b) = (random(m * k, 1), random(k * n, 2));
     for kernel in Kernel::available() {
         let run = |threads| {
             let mut out = vec![0.5; m * n];
-            let (a, b) = (Matrix::rows(&a, m, k), Matrix::rows(&b, k, n));
-            product(&cpu(kernel, threads), kernel, &mut out, a, b, true);
+            let (a, b) = (Operand::rows(In::Cpu(&a), m, k), Operand::rows(In::Cpu(&b), k, n));
+            product(&cpu(kernel, threads), kernel, Out::Cpu(&mut out), a, b, true);
             out
         };
         let alone = run(1);
@@ -101,9 +122,10 @@ fn a_name_narrows_the_kernel() {
 fn no_rows_no_columns_and_no_depth_are_products_too() {
     for kernel in Kernel::available() {
         let cpu = cpu(kernel, 1);
-        product(&cpu, kernel, &mut [], Matrix::rows(&[], 0, 3), Matrix::rows(&[0.0; 6], 3, 2), false);
+        let rows = |elements, height, width| Operand::rows(In::Cpu(elements), height, width);
+        product(&cpu, kernel, Out::Cpu(&mut []), rows(&[], 0, 3), rows(&[0.0; 6], 3, 2), false);
         let mut out = [7.0; 4];
-        product(&cpu, kernel, &mut out, Matrix::rows(&[], 2, 0), Matrix::rows(&[], 0, 2), false);
+        product(&cpu, kernel, Out::Cpu(&mut out), rows(&[], 2, 0), rows(&[], 0, 2), false);
         assert!(out == [0.0; 4]);
     }
 }

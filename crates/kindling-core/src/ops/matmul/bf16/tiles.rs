@@ -136,13 +136,17 @@ impl Tiles for Plain {
             let (a, b) = (tiles[A], tiles[B]);
             let halves = |word: u32| (bf16::widen(word as u16), bf16::widen((word >> 16) as u16));
             for i in 0..SIDE {
+                // First elements of pairs and second ones have sums of their own, added at the end.
+                let mut sums = [(0f32, 0f32); SIDE];
                 for (pair, &left) in a[i * SIDE..(i + 1) * SIDE].iter().enumerate() {
                     let (first, second) = halves(left);
-                    for j in 0..SIDE {
-                        let (up, down) = halves(b[pair * SIDE + j]);
-                        let sum = f32::from_bits(tiles[SUM][i * SIDE + j]);
-                        tiles[SUM][i * SIDE + j] = (sum + first * up + second * down).to_bits();
+                    for (sums, &word) in sums.iter_mut().zip(&b[pair * SIDE..(pair + 1) * SIDE]) {
+                        let (up, down) = halves(word);
+                        *sums = (first.mul_add(up, sums.0), second.mul_add(down, sums.1));
                     }
+                }
+                for (word, sums) in tiles[SUM][i * SIDE..(i + 1) * SIDE].iter_mut().zip(sums) {
+                    *word = (f32::from_bits(*word) + (sums.0 + sums.1)).to_bits();
                 }
             }
         });
