@@ -40,7 +40,19 @@ fn swiglu_holds<T: Activation>() {
             let (out, dx) =
                 (Memory::<T>::poisoned(rows * width, 0), Memory::<T>::poisoned(2 * rows * width, offset));
             launch(&swiglu::cuda::forward(T::DTYPE, out.address(), x.address(), s), order);
-            launch(&swiglu::cuda::backward(T::DTYPE, dx.address(), dout.address(), x.address(), s), order);
+            let apart =
+                swiglu::cuda::backward(T::DTYPE, dx.address(), 0, dout.address(), x.address(), s);
+            launch(&apart, order);
+            let in_place = swiglu::cuda::backward(
+                T::DTYPE,
+                x.address(),
+                dout.address(),
+                dout.address(),
+                x.address(),
+                s,
+            );
+            launch(&in_place, order);
+            assert_eq!((x.to_f32(), dout.to_f32()), (dx.to_f32(), out.to_f32()), "in place and apart");
             vec![out.to_f32(), dx.to_f32()]
         });
         assert_close("out", &results[0], &swiglu::reference::forward(&wide(&x), s), T::TOLERANCE);
@@ -109,7 +121,7 @@ fn rms_norm_holds<T: Activation>() {
         let s = rms_norm::Shape { rows, width, eps: if width == 1 { 0.5 } else { 1e-5 } };
         let n = rows * width;
         let (x, dout) = (random::<f32>(1, n, 2.0), random::<T>(2, n, 1.0));
-        let (residual, dresidual) = (random::<T>(3, n, 1.0), random::<f32>(4, n, 1.0));
+        let (residual, dstream) = (random::<T>(3, n, 1.0), random::<f32>(4, n, 1.0));
         let (weight, dweight) = (random::<f32>(5, width, 1.5), random::<f32>(6, width, 1.0));
         for with_residual in [false, true] {
             let results = in_every_order(|order| {
@@ -132,19 +144,29 @@ fn rms_norm_holds<T: Activation>() {
                 );
                 let normed = if with_residual { &sum } else { &x };
                 let partial = Memory::<f32>::poisoned(cuda::partial_len(s), 0);
-                // The gradient of the stream may be replaced in place.
-                let dx = if with_residual { memory(&dresidual, offset) } else { Memory::poisoned(n, offset) };
+                let again = Memory::<T>::poisoned(n, 0);
+                let forward_again = cuda::forward_again(
+                    T::DTYPE,
+                    again.address(),
+                    normed.address(),
+                    weight.address(),
+                    rstd.address(),
+                    s,
+                );
+                launch(&forward_again, order);
+                assert_close("again", &again.to_f32(), &out.wide(), T::TOLERANCE);
+                let dx = if with_residual { memory(&dstream, offset) } else { Memory::poisoned(n, offset) };
                 let launches = cuda::backward(
                     T::DTYPE,
                     dx.address(),
                     dweight.address(),
                     partial.address(),
                     dout.address(),
-                    with_residual.then_some(dx.address()),
                     normed.address(),
                     weight.address(),
                     rstd.address(),
                     s,
+                    with_residual,
                 );
                 for one in &launches {
                     launch(one, order);
@@ -159,7 +181,7 @@ fn rms_norm_holds<T: Activation>() {
             assert_close("out", &results[0], &reference::forward(&sum, &wide(&weight), s), T::TOLERANCE);
             let along = wide(&dout);
             let dx: Vec<f32> = if with_residual {
-                results[2].iter().zip(&dresidual).map(|(a, b)| a - b).collect()
+                results[2].iter().zip(&dstream).map(|(a, b)| a - b).collect()
             } else {
                 results[2].clone()
             };

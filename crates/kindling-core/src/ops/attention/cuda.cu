@@ -89,9 +89,10 @@ __device__ void decode(T* out, const T* q, const T* keys, const T* values, int l
         plain_backward_q<W>(dqkv, dout, qkv, lse, delta, LAYOUT);                                                      \
     }
 
-// M: 16s of rows a warp; N: passing rows at a time; of the forward, the keys' and the queries' kernel. attention/cuda.rs has
-// the same numbers.
-#define TENSOR_KERNELS(W, FORWARD_M, FORWARD_N, KV_M, KV_N, Q_M, Q_N)                                                  \
+// M: 16s of rows a warp; N: passing rows in shared memory at a time, C in registers; of the forward, the keys' and the
+// queries' kernel. Chosen so that a matrix in registers serves two products where no register spills (ptxas -v).
+// attention/cuda.rs has the same M and N.
+#define TENSOR_KERNELS(W, FORWARD_M, FORWARD_N, KV_M, KV_N, KV_C, Q_M, Q_N, Q_C)                                      \
     extern "C" __global__ void __launch_bounds__(128)                                                                  \
     attention_forward_bf16_##W(bf16* out, float* lse, const bf16* qkv, int positions, int num_heads,                   \
                                int num_kv_heads, int head_size, int aligned) {                                         \
@@ -101,23 +102,23 @@ __device__ void decode(T* out, const T* q, const T* keys, const T* values, int l
     attention_backward_kv_bf16_##W(bf16* dqkv, const bf16* dout, const bf16* qkv, const float* lse,                    \
                                    const float* delta, int positions, int num_heads, int num_kv_heads, int head_size,  \
                                    int aligned) {                                                                      \
-        tensor_backward_kv<W, KV_M, KV_N>(dqkv, dout, qkv, lse, delta, LAYOUT);                                        \
+        tensor_backward_kv<W, KV_M, KV_N, KV_C>(dqkv, dout, qkv, lse, delta, LAYOUT);                                  \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(128)                                                                  \
     attention_backward_q_bf16_##W(bf16* dqkv, const bf16* dout, const bf16* qkv, const float* lse,                     \
                                   const float* delta, int positions, int num_heads, int num_kv_heads, int head_size,   \
                                   int aligned) {                                                                       \
-        tensor_backward_q<W, Q_M, Q_N>(dqkv, dout, qkv, lse, delta, LAYOUT);                                           \
+        tensor_backward_q<W, Q_M, Q_N, Q_C>(dqkv, dout, qkv, lse, delta, LAYOUT);                                      \
     }
 
 PLAIN_KERNELS(32)
 PLAIN_KERNELS(64)
 PLAIN_KERNELS(96)
 PLAIN_KERNELS(128)
-TENSOR_KERNELS(32, 2, 64, 1, 64, 1, 64)
-TENSOR_KERNELS(64, 2, 64, 1, 64, 1, 64)
-TENSOR_KERNELS(96, 1, 64, 1, 32, 1, 64)
-TENSOR_KERNELS(128, 1, 64, 1, 32, 1, 64)
+TENSOR_KERNELS(32, 2, 64, 2, 64, 32, 2, 64, 64)
+TENSOR_KERNELS(64, 2, 64, 2, 64, 32, 2, 64, 32)
+TENSOR_KERNELS(96, 1, 64, 1, 64, 32, 1, 64, 64)
+TENSOR_KERNELS(128, 1, 64, 1, 32, 32, 1, 64, 64)
 
 /// Grid: b t nh / 8, rounded up; block: 256; no shared memory.
 extern "C" __global__ void __launch_bounds__(256)

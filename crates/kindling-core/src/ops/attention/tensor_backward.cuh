@@ -11,11 +11,12 @@ namespace {
 template <int W, int M, int N>
 constexpr int BACKWARD_ELEMENTS = (2 * 16 * M * WARPS + 4 * N) * STRIDE<W> + 2 * 4 * N;
 
-/// dk and dv of 64 M keys, 16 M a warp, over all queries from the first key on, N at a time, of all heads of the group.
+/// dk and dv of 64 M keys, 16 M a warp, over all queries from the first key on, of all heads of the group: N at a
+/// time in shared memory, C of them at a time in registers.
 /// Scores are held transposed, (keys, queries), so that a product's result is the next one's left operand.
 /// dqkv like qkv; dout: (b t, nh hs); lse, delta: (b, nh, t).
 /// Grid: (t / (64 M) rounded up, nkv, b); block: 128; shared: 2 BACKWARD_ELEMENTS bytes.
-template <int W, int M, int N>
+template <int W, int M, int N, int C>
 __device__ __forceinline__ void tensor_backward_kv(bf16* dqkv, const bf16* dout, const bf16* qkv, const float* lse,
                                                    const float* delta, const Layout& l) {
     DYNAMIC_SHARED(shared);
@@ -66,37 +67,49 @@ __device__ __forceinline__ void tensor_backward_kv(bf16* dqkv, const bf16* dout,
         const bf16 *query_tile = queries + step % 2 * TILE, *dout_tile = douts + step % 2 * TILE;
         const float* row_lse = statistics + step % 2 * 2 * N;
         const int query = (first_tile + step % tiles) * N;
-        if (query + N > warp_key) {  // Else all of the tile is before the warp's keys.
-            float p[M][N / 8][4], ds[M][N / 8][4];
-            set_zero(p);
-            add_product_transposed<W, M, N>(p, query_tile, [&](unsigned(&a)[4], int m, int k) {
+#pragma unroll 1
+        for (int chunk = 0; chunk < N; chunk += C) {
+            const int first = query + chunk;
+            if (first + C <= warp_key) continue;  // All of the chunk is before the warp's keys.
+            const bf16 *query_rows = query_tile + chunk * STRIDE<W>, *dout_rows = dout_tile + chunk * STRIDE<W>;
+            float scores[M][C / 8][4];
+            set_zero(scores);
+            add_product_transposed<W, M, C>(scores, query_rows, [&](unsigned(&a)[4], int m, int k) {
                 load_left<W>(a, keys, 16 * M * warp + 16 * m, 16 * k);
             });
-            // Queries before a key, and past the end, have no part in it.
-            const bool masked = query < warp_key + 16 * M - 1 || query + N > l.positions;
+            // Queries before a key have no part in it; those past the end are zeros, and so are their lse and delta.
+            const bool masked = first < warp_key + 16 * M - 1;
 #pragma unroll
             for (int m = 0; m < M; m++)
 #pragma unroll
-                for (int n = 0; n < N / 8; n++)
+                for (int n = 0; n < C / 8; n++)
 #pragma unroll
                     for (int i = 0; i < 4; i++) {
                         const int column = 8 * n + 2 * t + i % 2, key = warp_key + 16 * m + 8 * (i / 2) + g;
-                        p[m][n][i] = fast_exp2(p[m][n][i] * scale - row_lse[column]);
-                        if (masked && (query + column < key || query + column >= l.positions)) p[m][n][i] = 0.0f;
+                        const float probability = fast_exp2(scores[m][n][i] * scale - row_lse[chunk + column]);
+                        scores[m][n][i] = masked && first + column < key ? 0.0f : probability;
                     }
-            add_product<W, M, N>(dv, p, dout_tile);
+            // Kept as bf16 from here on, in half the registers.
+            unsigned p[M][C / 16][4];
+            round_left<M, C>(p, scores);
+            add_product<W, M, C>(dv, p, dout_rows);
+            float ds[M][C / 8][4];
             set_zero(ds);
-            add_product_transposed<W, M, N>(ds, dout_tile, [&](unsigned(&a)[4], int m, int k) {
+            add_product_transposed<W, M, C>(ds, dout_rows, [&](unsigned(&a)[4], int m, int k) {
                 load_left<W>(a, values, 16 * M * warp + 16 * m, 16 * k);
             });
 #pragma unroll
             for (int m = 0; m < M; m++)
 #pragma unroll
-                for (int n = 0; n < N / 8; n++)
+                for (int n = 0; n < C / 8; n++)
 #pragma unroll
-                    for (int i = 0; i < 4; i++)
-                        ds[m][n][i] = p[m][n][i] * (ds[m][n][i] - row_lse[N + 8 * n + 2 * t + i % 2]);
-            add_product<W, M, N>(dk, ds, query_tile);
+                    for (int i = 0; i < 4; i += 2) {
+                        const float2 probability = unpack(p[m][n / 2][n % 2 * 2 + i / 2]);
+                        const float* row_delta = row_lse + N + chunk + 8 * n + 2 * t;
+                        ds[m][n][i] = probability.x * (ds[m][n][i] - row_delta[0]);
+                        ds[m][n][i + 1] = probability.y * (ds[m][n][i + 1] - row_delta[1]);
+                    }
+            add_product<W, M, C>(dk, ds, query_rows);
         }
         __syncthreads();
     }
@@ -111,9 +124,9 @@ __device__ __forceinline__ void tensor_backward_kv(bf16* dqkv, const bf16* dout,
     write_tile<W, M>(to + l.v_column(kv_head), own_values, width, l.positions - warp_key, l);
 }
 
-/// dq of 64 M queries of one head, 16 M a warp, over the keys up to its last query, N at a time.
+/// dq of 64 M queries of one head, 16 M a warp, over the keys up to its last query, N and C at a time as above.
 /// Grid: (t / (64 M) rounded up, nh, b); block: 128; shared: 2 BACKWARD_ELEMENTS bytes.
-template <int W, int M, int N>
+template <int W, int M, int N, int C>
 __device__ __forceinline__ void tensor_backward_q(bf16* dqkv, const bf16* dout, const bf16* qkv, const float* lse,
                                                   const float* delta, const Layout& l) {
     DYNAMIC_SHARED(shared);
@@ -165,28 +178,32 @@ __device__ __forceinline__ void tensor_backward_q(bf16* dqkv, const bf16* dout, 
         }
         __syncthreads();
         const bf16 *key_tile = keys + tile % 2 * TILE, *value_tile = values + tile % 2 * TILE;
-        if (tile * N < warp_query + 16 * M) {  // Else all of the tile is after the warp's queries.
-            float p[M][N / 8][4], ds[M][N / 8][4];
+#pragma unroll 1
+        for (int chunk = 0; chunk < N; chunk += C) {
+            const int first = tile * N + chunk;
+            if (first >= warp_query + 16 * M) break;  // All that is left is after the warp's queries.
+            const bf16 *key_rows = key_tile + chunk * STRIDE<W>, *value_rows = value_tile + chunk * STRIDE<W>;
+            float p[M][C / 8][4], ds[M][C / 8][4];
             set_zero(p);
-            add_product_transposed<W, M, N>(p, key_tile, [&](unsigned(&a)[4], int m, int k) {
+            add_product_transposed<W, M, C>(p, key_rows, [&](unsigned(&a)[4], int m, int k) {
                 load_left<W>(a, queries, 16 * M * warp + 16 * m, 16 * k);
             });
             set_zero(ds);
-            add_product_transposed<W, M, N>(ds, value_tile, [&](unsigned(&a)[4], int m, int k) {
+            add_product_transposed<W, M, C>(ds, value_rows, [&](unsigned(&a)[4], int m, int k) {
                 load_left<W>(a, douts, 16 * M * warp + 16 * m, 16 * k);
             });
-            const bool masked = tile * N + N - 1 > warp_query;
+            const bool masked = first + C - 1 > warp_query;
 #pragma unroll
             for (int m = 0; m < M; m++)
 #pragma unroll
-                for (int n = 0; n < N / 8; n++)
+                for (int n = 0; n < C / 8; n++)
 #pragma unroll
                     for (int i = 0; i < 4; i++) {
-                        const int key = tile * N + 8 * n + 2 * t + i % 2, query = warp_query + 16 * m + 8 * (i / 2) + g;
+                        const int key = first + 8 * n + 2 * t + i % 2, query = warp_query + 16 * m + 8 * (i / 2) + g;
                         const float probability = fast_exp2(p[m][n][i] * scale - row_lse[m][i / 2]);
                         ds[m][n][i] = masked && key > query ? 0.0f : probability * (ds[m][n][i] - row_delta[m][i / 2]);
                     }
-            add_product<W, M, N>(dq, ds, key_tile);
+            add_product<W, M, C>(dq, ds, key_rows);
         }
         __syncthreads();
     }

@@ -119,18 +119,26 @@ __device__ __forceinline__ void add_product_transposed(float (&sums)[M][N / 8][4
     }
 }
 
-/// sums (16 M, W) += left (16 M, N) tile, tile (N, W). left: accumulators of a product, rounded to bf16 here.
-template <int W, int M, int N>
-__device__ __forceinline__ void add_product(float (&sums)[M][W / 8][4], const float (&left)[M][N / 8][4], const bf16* tile) {
-    const int lane = threadIdx.x % 32;
+/// Accumulators of a product (16 M, N) as left operands of the next one, rounded to bf16: a[m][k][r] holds what lies at
+/// n = 2 k + r / 2, i = 2 (r % 2) and the next.
+template <int M, int N>
+__device__ __forceinline__ void round_left(unsigned (&a)[M][N / 16][4], const float (&sums)[M][N / 8][4]) {
 #pragma unroll
-    for (int k = 0; k < N / 16; k++) {
-        unsigned a[M][4];
+    for (int m = 0; m < M; m++)
 #pragma unroll
-        for (int m = 0; m < M; m++)
+        for (int k = 0; k < N / 16; k++)
 #pragma unroll
             for (int r = 0; r < 4; r++)
-                a[m][r] = pack(left[m][2 * k + r / 2][2 * (r % 2)], left[m][2 * k + r / 2][2 * (r % 2) + 1]);
+                a[m][k][r] = pack(sums[m][2 * k + r / 2][2 * (r % 2)], sums[m][2 * k + r / 2][2 * (r % 2) + 1]);
+}
+
+/// sums (16 M, W) += left (16 M, N) tile, tile (N, W).
+template <int W, int M, int N>
+__device__ __forceinline__ void add_product(float (&sums)[M][W / 8][4], const unsigned (&left)[M][N / 16][4],
+                                            const bf16* tile) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int k = 0; k < N / 16; k++)
 #pragma unroll
         for (int n = 0; n < W / 16; n++) {
             // Rows 16 k to 16 k + 15, columns 16 n on; then the next eight columns.
@@ -138,11 +146,18 @@ __device__ __forceinline__ void add_product(float (&sums)[M][W / 8][4], const fl
             load_matrices<true>(b, tile + (16 * k + lane % 16) * STRIDE<W> + 16 * n + lane / 16 * 8);
 #pragma unroll
             for (int m = 0; m < M; m++) {
-                mma(sums[m][2 * n], a[m], b[0], b[1]);
-                mma(sums[m][2 * n + 1], a[m], b[2], b[3]);
+                mma(sums[m][2 * n], left[m][k], b[0], b[1]);
+                mma(sums[m][2 * n + 1], left[m][k], b[2], b[3]);
             }
         }
-    }
+}
+
+/// The same with the accumulators of a product on the left.
+template <int W, int M, int N>
+__device__ __forceinline__ void add_product(float (&sums)[M][W / 8][4], const float (&left)[M][N / 8][4], const bf16* tile) {
+    unsigned a[M][N / 16][4];
+    round_left<M, N>(a, left);
+    add_product<W, M, N>(sums, a, tile);
 }
 
 template <int M, int N> __device__ __forceinline__ void set_zero(float (&sums)[M][N][4]) {

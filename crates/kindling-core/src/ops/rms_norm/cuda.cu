@@ -1,5 +1,5 @@
-// RMSNorm, a warp a row. The stream (x, sum, dx, dresidual) is of type S, what enters and leaves the branches (out, dout,
-// residual) of type T; gain, rstd and the sums are f32. Rows up to 1024 wide are read once and kept in registers.
+// RMSNorm, a warp a row. The stream (x, sum, dx) is of type S, what enters and leaves the branches (out, dout, residual) of
+// type T; gain, rstd and the sums are f32. Rows up to 1024 wide are read once and kept in registers.
 #include "cuda/elements.cuh"
 #include "cuda/columns.cuh"
 #include "cuda/reduce.cuh"
@@ -81,11 +81,33 @@ __device__ void forward(T* out, S* sum, float* rstd, const S* x, const T* residu
     else forward_row<1>(out + at, sum_row, rstd + row, x + at, residual_row, weight, width, eps);
 }
 
-/// dx = (dresidual +) rstd (weight dout - x rstd^2 mean(weight dout x)) of one row; dgain[column] += dout x rstd, the
-/// warp's own shared memory, in which a lane has its own columns.
+/// out = x rstd weight of one row, from the rstd of a forward pass.
 template <int N, class S, class T>
-__device__ void backward_row(S* dx, float* dgain, const T* dout, const S* dresidual, const S* x, const float* weight,
-                             float rstd, int width) {
+__device__ void row_again(T* out, const S* x, const float* weight, float rstd, int width) {
+    for (int at = threadIdx.x * N; at < width; at += blockDim.x * N) {
+        float v[N], w[N];
+        load<N>(v, x + at);
+        load<N>(w, weight + at);
+#pragma unroll
+        for (int i = 0; i < N; i++) v[i] *= rstd * w[i];
+        store<N>(out + at, v);
+    }
+}
+
+/// Grid: a block a row; block: up to 256 threads, each 4 elements at a time; no shared memory.
+template <class S, class T> __device__ void again(T* out, const S* x, const float* weight, const float* rstd, int width) {
+    const long long at = (long long)blockIdx.x * width;
+    if (width % 4 == 0 && is_aligned<4>(out) && is_aligned<4>(x) && is_aligned<4>(weight))
+        row_again<4>(out + at, x + at, weight, rstd[blockIdx.x], width);
+    else
+        row_again<1>(out + at, x + at, weight, rstd[blockIdx.x], width);
+}
+
+/// dx = (dx +) rstd (weight dout - x rstd^2 mean(weight dout x)) of one row; dgain[column] += dout x rstd, the warp's own
+/// shared memory, in which a lane has its own columns.
+template <int N, class S, class T>
+__device__ void backward_row(S* dx, float* dgain, const T* dout, const S* x, const float* weight, float rstd, int width,
+                             int add) {
     const int lane = threadIdx.x % 32;
     float kept_x[KEPT][N], kept_d[KEPT][N], dot = 0.0f;
     auto read = [&](float(&v)[N], float(&d)[N], int at) {
@@ -123,9 +145,9 @@ __device__ void backward_row(S* dx, float* dgain, const T* dout, const S* dresid
     const float correction = -rstd * rstd * rstd * warp_sum(dot) / width;
     auto write = [&](const float(&v)[N], const float(&d)[N], int at) {
         float r[N];
-        if (dresidual) load<N>(r, dresidual + at);
+        if (add) load<N>(r, dx + at);
 #pragma unroll
-        for (int i = 0; i < N; i++) r[i] = d[i] * rstd + v[i] * correction + (dresidual ? r[i] : 0.0f);
+        for (int i = 0; i < N; i++) r[i] = d[i] * rstd + v[i] * correction + (add ? r[i] : 0.0f);
         store<N>(dx + at, r);
     };
 #pragma unroll
@@ -143,25 +165,24 @@ __device__ void backward_row(S* dx, float* dgain, const T* dout, const S* dresid
     }
 }
 
-/// partial (blocks, width): each block's sum of dout x rstd over its run of rows. dresidual may be null; dx may be it.
+/// partial (blocks, width): each block's sum of dout x rstd over its run of rows. add: dx is added to.
 /// Grid: any number of blocks; block: any number of warps; shared: 4 width bytes a warp.
 template <class S, class T>
-__device__ void backward(S* dx, float* partial, const T* dout, const S* dresidual, const S* x, const float* weight,
-                         const float* rstd, int rows, int width) {
+__device__ void backward(S* dx, float* partial, const T* dout, const S* x, const float* weight, const float* rstd, int rows,
+                         int width, int add) {
     DYNAMIC_SHARED(shared);
     float* dgain = reinterpret_cast<float*>(shared);
     const int warps = blockDim.x / 32, warp = threadIdx.x / 32;
     for (int at = threadIdx.x; at < warps * width; at += blockDim.x) dgain[at] = 0.0f;
     __syncthreads();
-    const bool vectors = width % 4 == 0 && is_aligned<4>(dx) && is_aligned<4>(dout) && is_aligned<4>(dresidual) &&
-                         is_aligned<4>(x) && is_aligned<4>(weight);
+    const bool vectors = width % 4 == 0 && is_aligned<4>(dx) && is_aligned<4>(dout) && is_aligned<4>(x) &&
+                         is_aligned<4>(weight);
     const long long end = (long long)rows * (blockIdx.x + 1) / gridDim.x;
     for (long long row = (long long)rows * blockIdx.x / gridDim.x + warp; row < end; row += warps) {
         const long long at = row * width;
-        const S* dresidual_row = dresidual ? dresidual + at : nullptr;
         float* own = dgain + warp * width;
-        if (vectors) backward_row<4>(dx + at, own, dout + at, dresidual_row, x + at, weight, rstd[row], width);
-        else backward_row<1>(dx + at, own, dout + at, dresidual_row, x + at, weight, rstd[row], width);
+        if (vectors) backward_row<4>(dx + at, own, dout + at, x + at, weight, rstd[row], width, add);
+        else backward_row<1>(dx + at, own, dout + at, x + at, weight, rstd[row], width, add);
     }
     __syncthreads();
     for (int column = threadIdx.x; column < width; column += blockDim.x) {
@@ -184,14 +205,22 @@ rms_norm_forward_bf16(bf16* out, float* sum, float* rstd, const float* x, const 
     forward(out, sum, rstd, x, residual, weight, rows, width, eps);
 }
 extern "C" __global__ void __launch_bounds__(256)
-rms_norm_backward_f32(float* dx, float* partial, const float* dout, const float* dresidual, const float* x,
-                      const float* weight, const float* rstd, int rows, int width) {
-    backward(dx, partial, dout, dresidual, x, weight, rstd, rows, width);
+rms_norm_again_f32(float* out, const float* x, const float* weight, const float* rstd, int width) {
+    again(out, x, weight, rstd, width);
 }
 extern "C" __global__ void __launch_bounds__(256)
-rms_norm_backward_bf16(float* dx, float* partial, const bf16* dout, const float* dresidual, const float* x,
-                       const float* weight, const float* rstd, int rows, int width) {
-    backward(dx, partial, dout, dresidual, x, weight, rstd, rows, width);
+rms_norm_again_bf16(bf16* out, const float* x, const float* weight, const float* rstd, int width) {
+    again(out, x, weight, rstd, width);
+}
+extern "C" __global__ void __launch_bounds__(256, 1)
+rms_norm_backward_f32(float* dx, float* partial, const float* dout, const float* x, const float* weight, const float* rstd,
+                      int rows, int width, int add) {
+    backward(dx, partial, dout, x, weight, rstd, rows, width, add);
+}
+extern "C" __global__ void __launch_bounds__(256, 1)
+rms_norm_backward_bf16(float* dx, float* partial, const bf16* dout, const float* x, const float* weight, const float* rstd,
+                       int rows, int width, int add) {
+    backward(dx, partial, dout, x, weight, rstd, rows, width, add);
 }
 /// dweight += the partial sums. Grid: width / 32, rounded up; block: 256 threads.
 extern "C" __global__ void __launch_bounds__(256)

@@ -1,8 +1,8 @@
-//! CUDA half: launches of `cuda.cu`. The stream (x, sum, dx, dresidual), gain and rstd are f32; what enters and leaves the
+//! CUDA half: launches of `cuda.cu`. The stream (x, sum, dx), gain and rstd are f32; what enters and leaves the
 //! branches (out, dout, residual) is of the dtype.
 
 use super::Shape;
-use crate::ops::cuda::{Arg, Dtype, Launch, by_dtype};
+use crate::ops::cuda::{Arg, Dtype, Launch, by_dtype, row_block};
 
 /// Blocks of the backward pass, each with its own partial dweight: a few for each multiprocessor.
 const MOST_BLOCKS: usize = 264;
@@ -52,19 +52,36 @@ fn blocks(s: Shape) -> usize {
     s.rows.div_ceil(4 * warps(s)).clamp(1, MOST_BLOCKS)
 }
 
-/// dx = gradient of norm at x, plus `dresidual` where there is one (dx may be the same memory); dweight += its gradient,
-/// through `partial`, scratch of `partial_len` elements. Two launches, in order.
+/// out = x rstd weight, from the rstd that a forward pass saved.
+pub fn forward_again(dtype: Dtype, out: u64, x: u64, weight: u64, rstd: u64, s: Shape) -> Launch {
+    Launch {
+        kernel: by_dtype(dtype, "rms_norm_again_f32", "rms_norm_again_bf16"),
+        grid: [s.rows as u32, 1, 1],
+        block: row_block(s.width, 4),
+        shared_bytes: 0,
+        args: vec![
+            Arg::Pointer(out),
+            Arg::Pointer(x),
+            Arg::Pointer(weight),
+            Arg::Pointer(rstd),
+            s.width.into(),
+        ],
+    }
+}
+
+/// dx = gradient of norm at x, or dx += where `add`; dweight += its gradient, through `partial`, scratch of `partial_len`
+/// elements. Two launches, in order.
 pub fn backward(
     dtype: Dtype,
     dx: u64,
     dweight: u64,
     partial: u64,
     dout: u64,
-    dresidual: Option<u64>,
     x: u64,
     weight: u64,
     rstd: u64,
     s: Shape,
+    add: bool,
 ) -> [Launch; 2] {
     let rows = Launch {
         kernel: by_dtype(dtype, "rms_norm_backward_f32", "rms_norm_backward_bf16"),
@@ -75,12 +92,12 @@ pub fn backward(
             Arg::Pointer(dx),
             Arg::Pointer(partial),
             Arg::Pointer(dout),
-            Arg::Pointer(dresidual.unwrap_or(0)),
             Arg::Pointer(x),
             Arg::Pointer(weight),
             Arg::Pointer(rstd),
             s.rows.into(),
             s.width.into(),
+            Arg::I32(i32::from(add)),
         ],
     };
     let columns = Launch {

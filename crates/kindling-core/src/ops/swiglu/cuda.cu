@@ -1,4 +1,5 @@
 // SwiGLU's gate. out = silu(gate) up; dgate = dout up sigma (1 + gate (1 - sigma)), dup = dout silu(gate).
+// The backward pass may take the places of what it reads: dgate_up that of gate_up, out (null: not wanted) that of dout.
 // gate_up, dgate_up: (rows, 2 width), each row gate | up; out, dout: (rows, width).
 // Grid: a block a row; block: up to 256 threads, each 8 elements (16 bytes of bf16) at a time; no shared memory.
 #include "cuda/elements.cuh"
@@ -11,13 +12,13 @@ template <int N, class T> __device__ void forward_row(T* out, const T* gate, con
         load<N>(g, gate + at);
         load<N>(u, up + at);
 #pragma unroll
-        for (int i = 0; i < N; i++) g[i] = __fdividef(g[i], 1.0f + __expf(-g[i])) * u[i];
+        for (int i = 0; i < N; i++) g[i] = g[i] * __fdividef(1.0f, 1.0f + __expf(-g[i])) * u[i];
         store<N>(out + at, g);
     }
 }
 
 template <int N, class T>
-__device__ void backward_row(T* dgate, T* dup, const T* dout, const T* gate, const T* up, int width) {
+__device__ void backward_row(T* dgate, T* dup, T* out, const T* dout, const T* gate, const T* up, int width) {
     for (int at = threadIdx.x * N; at < width; at += blockDim.x * N) {
         float g[N], u[N], d[N];
         load<N>(g, gate + at);
@@ -27,12 +28,14 @@ __device__ void backward_row(T* dgate, T* dup, const T* dout, const T* gate, con
         for (int i = 0; i < N; i++) {
             const float sigma = __fdividef(1.0f, 1.0f + __expf(-g[i]));
             const float slope = sigma * (1.0f + g[i] * (1.0f - sigma));
-            const float dgate_i = d[i] * u[i] * slope;
-            u[i] = d[i] * g[i] * sigma;
+            const float dgate_i = d[i] * u[i] * slope, silu = g[i] * sigma, dup_i = d[i] * silu;
+            d[i] = silu * u[i];
             g[i] = dgate_i;
+            u[i] = dup_i;
         }
         store<N>(dgate + at, g);
         store<N>(dup + at, u);
+        if (out) store<N>(out + at, d);
     }
 }
 
@@ -45,14 +48,14 @@ template <class T> __device__ void forward(T* out, const T* gate_up, int width) 
         forward_row<1>(out + row * width, gate, gate + width, width);
 }
 
-template <class T> __device__ void backward(T* dgate_up, const T* dout, const T* gate_up, int width) {
+template <class T> __device__ void backward(T* dgate_up, T* out, const T* dout, const T* gate_up, int width) {
     const long long row = blockIdx.x;
     const T* gate = gate_up + row * 2 * width;
-    T* dgate = dgate_up + row * 2 * width;
-    if (width % 8 == 0 && is_aligned<8>(dgate_up) && is_aligned<8>(dout) && is_aligned<8>(gate_up))
-        backward_row<8>(dgate, dgate + width, dout + row * width, gate, gate + width, width);
+    T *dgate = dgate_up + row * 2 * width, *out_row = out ? out + row * width : nullptr;
+    if (width % 8 == 0 && is_aligned<8>(dgate_up) && is_aligned<8>(out) && is_aligned<8>(dout) && is_aligned<8>(gate_up))
+        backward_row<8>(dgate, dgate + width, out_row, dout + row * width, gate, gate + width, width);
     else
-        backward_row<1>(dgate, dgate + width, dout + row * width, gate, gate + width, width);
+        backward_row<1>(dgate, dgate + width, out_row, dout + row * width, gate, gate + width, width);
 }
 
 }  // namespace
@@ -64,10 +67,10 @@ extern "C" __global__ void __launch_bounds__(256) swiglu_forward_bf16(bf16* out,
     forward(out, gate_up, width);
 }
 extern "C" __global__ void __launch_bounds__(256)
-swiglu_backward_f32(float* dgate_up, const float* dout, const float* gate_up, int width) {
-    backward(dgate_up, dout, gate_up, width);
+swiglu_backward_f32(float* dgate_up, float* out, const float* dout, const float* gate_up, int width) {
+    backward(dgate_up, out, dout, gate_up, width);
 }
 extern "C" __global__ void __launch_bounds__(256)
-swiglu_backward_bf16(bf16* dgate_up, const bf16* dout, const bf16* gate_up, int width) {
-    backward(dgate_up, dout, gate_up, width);
+swiglu_backward_bf16(bf16* dgate_up, bf16* out, const bf16* dout, const bf16* gate_up, int width) {
+    backward(dgate_up, out, dout, gate_up, width);
 }

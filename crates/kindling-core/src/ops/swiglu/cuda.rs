@@ -14,13 +14,20 @@ pub fn forward(dtype: Dtype, out: u64, gate_up: u64, s: Shape) -> Launch {
     }
 }
 
-/// `dgate_up` = gradients of gate and up.
-pub fn backward(dtype: Dtype, dgate_up: u64, dout: u64, gate_up: u64, s: Shape) -> Launch {
+/// `dgate_up` = gradients of gate and up, and `out` (0: not wanted) the output again. They may take the places of `gate_up`
+/// and `dout`.
+pub fn backward(dtype: Dtype, dgate_up: u64, out: u64, dout: u64, gate_up: u64, s: Shape) -> Launch {
     Launch {
         kernel: by_dtype(dtype, "swiglu_backward_f32", "swiglu_backward_bf16"),
         grid: [s.rows as u32, 1, 1],
         block: row_block(s.width, 8),
         shared_bytes: 0,
-        args: vec![Arg::Pointer(dgate_up), Arg::Pointer(dout), Arg::Pointer(gate_up), s.width.into()],
+        args: vec![
+            Arg::Pointer(dgate_up),
+            Arg::Pointer(out),
+            Arg::Pointer(dout),
+            Arg::Pointer(gate_up),
+            s.width.into(),
+        ],
     }
 }
