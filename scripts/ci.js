@@ -12,6 +12,14 @@ const STAGES = [
   { name: 'a big token store', command: campaign('big-store', '--gigabytes', '1') },
   { name: 'full disk and read-only folder', command: campaign('refused-writes') },
   { name: 'resume, byte for byte', command: campaign('resume', '--steps', '60') },
+  {
+    name: 'CUDA kernels compile for sm_80 and sm_90 without spills',
+    command: ['node', 'scripts/checks/ptxas.js'],
+    needs: [
+      ['node', 'scripts/checks/ptxas.js', '--has-nvcc'],
+      'set CUDA_HOME to where bin/nvcc of CUDA 13 is',
+    ],
+  },
   { name: 'npm packages', command: ['npm', 'run', '--silent', 'package-test'] },
 ]
 

@@ -62,6 +62,14 @@ impl Dtype {
         }
     }
 
+    /// Bytes of an element of what is kept in it.
+    pub fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+
     fn products(self) -> Products {
         match self {
             Self::F32 => Products::F32,

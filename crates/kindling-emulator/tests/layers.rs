@@ -40,17 +40,10 @@ fn swiglu_holds<T: Activation>() {
             let (out, dx) =
                 (Memory::<T>::poisoned(rows * width, 0), Memory::<T>::poisoned(2 * rows * width, offset));
             launch(&swiglu::cuda::forward(T::DTYPE, out.address(), x.address(), s), order);
-            let apart =
-                swiglu::cuda::backward(T::DTYPE, dx.address(), 0, dout.address(), x.address(), s);
+            let apart = swiglu::cuda::backward(T::DTYPE, dx.address(), 0, dout.address(), x.address(), s);
             launch(&apart, order);
-            let in_place = swiglu::cuda::backward(
-                T::DTYPE,
-                x.address(),
-                dout.address(),
-                dout.address(),
-                x.address(),
-                s,
-            );
+            let in_place =
+                swiglu::cuda::backward(T::DTYPE, x.address(), dout.address(), dout.address(), x.address(), s);
             launch(&in_place, order);
             assert_eq!((x.to_f32(), dout.to_f32()), (dx.to_f32(), out.to_f32()), "in place and apart");
             vec![out.to_f32(), dx.to_f32()]

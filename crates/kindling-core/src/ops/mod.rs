@@ -1,5 +1,5 @@
 //! The tensor ops of the model, a folder each: `mod.rs` (shapes, formula, checks, dispatch), `reference.rs` (plain f64
-//! loops, the tests' oracle), `cpu.rs`.
+//! loops, the tests' oracle), `cpu.rs`, `cuda.cu` (kernels) and `cuda.rs` (their launches; `cuda/mod.rs`).
 //!
 //! | op | forward | saved for backward | held by `tests/` |
 //! |---|---|---|---|

@@ -118,7 +118,6 @@ template <int W> __device__ void plain_forward(float* out, float* lse, const flo
         put_scores(square, scores);
         __syncwarp();
         add_plain_product<W>(sums, square, values);
-        __syncwarp();
     }
 #pragma unroll
     for (int i = 0; i < 2; i++) {

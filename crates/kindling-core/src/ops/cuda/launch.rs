@@ -1,24 +1,5 @@
 //! A launch of a kernel: its name, how many blocks of how many threads, the arguments in order.
 
-/// What activations and the copies of weights that products read are kept in; sums are f32 in both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dtype {
-    /// 32 bits.
-    F32,
-    /// The upper 16 bits of an f32.
-    Bf16,
-}
-
-impl Dtype {
-    /// Bytes of an element.
-    pub fn size(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::Bf16 => 2,
-        }
-    }
-}
-
 /// An argument of a kernel. Sizes are C's `int`: a launch's maker checks that they fit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Arg {

@@ -4,7 +4,8 @@
 
 mod launch;
 
-pub use launch::{Arg, Dtype, Launch};
+pub use crate::device::Dtype;
+pub use launch::{Arg, Launch};
 
 /// The kernel of `dtype`.
 pub(crate) fn by_dtype(dtype: Dtype, f32: &'static str, bf16: &'static str) -> &'static str {

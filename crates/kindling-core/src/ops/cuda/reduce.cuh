@@ -13,15 +13,13 @@ static __device__ __forceinline__ float warp_max(float value) {
     return value;
 }
 
-/// The sum over the block's threads, known to all. `partial` is shared memory for 32 values; it may be used again at once.
+/// The sum over the block's threads, known to all. `partial` is shared memory for 32 values, free again after a barrier.
 template <class T> __device__ __forceinline__ T block_sum(T value, T (&partial)[32]) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
     value = warp_sum(value);
     if (lane == 0) partial[warp] = value;
     __syncthreads();
-    value = warp_sum(lane < warps ? partial[lane] : T(0));
-    __syncthreads();
-    return value;
+    return warp_sum(lane < warps ? partial[lane] : T(0));
 }
 
 /// The largest value and the sum of exp(value - largest) of some numbers.
@@ -45,7 +43,7 @@ template <int N> __device__ __forceinline__ void take_in(Exponentials& e, const 
     e = {largest, sum};
 }
 
-/// Those of all the block's threads, known to all.
+/// Those of all the block's threads, known to all, and what they were made from read by all.
 static __device__ __forceinline__ Exponentials block_merge(Exponentials e, float (&largest)[32], float (&sum)[32]) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
 #pragma unroll

@@ -1,0 +1,100 @@
+/**
+ * Compiles every CUDA kernel for sm_80 and sm_90 and prints what ptxas says of it: registers, shared memory, bytes spilled.
+ * Fails where a file does not compile or a kernel spills more than a few registers.
+ * nvcc: $NVCC, $CUDA_HOME/bin/nvcc, or the one on PATH. Usage: node scripts/checks/ptxas.js [--has-nvcc] [FILE.cu...]
+ */
+const { spawnSync } = require('node:child_process')
+const fs = require('node:fs')
+const os = require('node:os')
+const path = require('node:path')
+
+const ops = path.join(__dirname, '..', '..', 'crates', 'kindling-core', 'src', 'ops')
+const ARCHITECTURES = ['sm_80', 'sm_90']
+/** Bytes a thread may spill: eight registers, which are saved and read back outside of the inner loop. */
+const MOST_SPILLED = 32
+
+function nvcc() {
+  if (process.env.NVCC) return process.env.NVCC
+  return process.env.CUDA_HOME ? path.join(process.env.CUDA_HOME, 'bin', 'nvcc') : 'nvcc'
+}
+
+function sources() {
+  const named = process.argv.slice(2).filter((argument) => !argument.startsWith('--'))
+  if (named.length > 0) return named
+  return fs
+    .readdirSync(ops, { recursive: true })
+    .filter((name) => name.endsWith('.cu'))
+    .sort()
+    .map((name) => path.join(ops, name))
+}
+
+/** What ptxas printed, a kernel each: { kernel, registers, shared, spilled }. */
+function kernelsOf(output) {
+  const kernels = []
+  for (const line of output.split('\n')) {
+    const entry = /Compiling entry function '(\w+)'/.exec(line)
+    if (entry) kernels.push({ kernel: entry[1], registers: 0, shared: 0, spilled: 0 })
+    const last = kernels.at(-1)
+    const spills = /(\d+) bytes spill stores/.exec(line)
+    if (spills && last) last.spilled = Number(spills[1])
+    const used = /Used (\d+) registers/.exec(line)
+    if (used && last) {
+      last.registers = Number(used[1])
+      last.shared = Number(/(\d+) bytes smem/.exec(line)?.[1] ?? 0)
+    }
+  }
+  return kernels
+}
+
+/** Compiles one file for one architecture; gives its kernels, or null where it does not compile. */
+function compile(file, architecture, folder) {
+  const cubin = path.join(folder, 'kernels.cubin')
+  const options = [
+    '-std=c++17',
+    '-cubin',
+    `-arch=${architecture}`,
+    '-Xptxas',
+    '-v',
+    '-I',
+    ops,
+    '-o',
+    cubin,
+    file,
+  ]
+  const { status, stdout, stderr, error } = spawnSync(nvcc(), options, { encoding: 'utf8' })
+  if (error) throw error
+  if (status === 0) return kernelsOf(stdout + stderr)
+  process.stderr.write(stdout + stderr)
+  return null
+}
+
+function main() {
+  const version = spawnSync(nvcc(), ['--version'], { encoding: 'utf8' })
+  if (version.status !== 0) {
+    process.stderr.write('no nvcc: set CUDA_HOME or NVCC\n')
+    process.exit(1)
+  }
+  if (process.argv.includes('--has-nvcc')) return
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'kindling-ptxas-'))
+  let failed = 0
+  let passed = 0
+  for (const file of sources()) {
+    for (const architecture of ARCHITECTURES) {
+      const kernels = compile(file, architecture, folder)
+      if (kernels === null) failed++
+      for (const { kernel, registers, shared, spilled } of kernels ?? []) {
+        const verdict = spilled > MOST_SPILLED ? 'SPILLS' : 'ok'
+        if (spilled > MOST_SPILLED) failed++
+        else passed++
+        process.stdout.write(
+          `${architecture} ${kernel.padEnd(40)} ${registers} registers, ${shared} B shared, ${spilled} B spilled: ${verdict}\n`,
+        )
+      }
+    }
+  }
+  fs.rmSync(folder, { recursive: true })
+  process.stdout.write(`${passed} passed, ${failed} failed\n`)
+  process.exitCode = failed > 0 ? 1 : 0
+}
+
+main()
