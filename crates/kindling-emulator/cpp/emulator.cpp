@@ -202,7 +202,7 @@ void on_fault(int signal, siginfo_t*, void*) {
         std::signal(signal, SIG_DFL);
         return;
     }
-    machine.error = std::string(signal == SIGILL ? "an index outside an array, or a misaligned access"
+    machine.error = std::string(signal == SIGILL || signal == SIGTRAP ? "an index outside an array, or a misaligned access"
                                                  : "an access outside of a buffer, or a misaligned one") +
                     ": block (" + std::to_string(blockIdx.x) + ", " + std::to_string(blockIdx.y) + ", " +
                     std::to_string(blockIdx.z) + "), thread " + std::to_string(machine.current);
@@ -371,15 +371,16 @@ static void run_blocks(const unsigned* grid, const unsigned char* base, size_t s
 static void run_grid(const unsigned* grid, size_t shared_bytes, uint64_t order) {
     unsigned char* base = nullptr;
     machine.dynamic = kindling_emulator_allocate(shared_bytes, 0, &base);
-    const int signals[3] = {SIGSEGV, SIGBUS, SIGILL};
-    struct sigaction handler {}, before[3];
+    constexpr int COUNT = 4;
+    const int signals[COUNT] = {SIGSEGV, SIGBUS, SIGILL, SIGTRAP};
+    struct sigaction handler {}, before[COUNT];
     handler.sa_sigaction = on_fault;
     handler.sa_flags = SA_SIGINFO | SA_ONSTACK;
-    for (int i = 0; i < 3; i++) sigaction(signals[i], &handler, &before[i]);
+    for (int i = 0; i < COUNT; i++) sigaction(signals[i], &handler, &before[i]);
     machine.running = true;
     run_blocks(grid, base, shared_bytes, order);
     machine.running = false;
-    for (int i = 0; i < 3; i++) sigaction(signals[i], &before[i], nullptr);
+    for (int i = 0; i < COUNT; i++) sigaction(signals[i], &before[i], nullptr);
     kindling_emulator_release(base, shared_bytes, 0);
 }
 

@@ -1,4 +1,5 @@
-// Kernels with one bug each, beside the sound one: the emulator has to find every one of them.
+// Kernels with one bug each, beside the sound one: the emulator has to find every one of them. And two that hold the
+// emulated matrix instructions against the fragment layouts of the PTX ISA, written out element by element.
 #include "cuda/elements.cuh"
 #include "matrix.h"
 
@@ -95,4 +96,39 @@ extern "C" __global__ void planted_no_wait(float* out, const float* x) {
     emulator::commit_copies();
     __syncthreads();
     out[threadIdx.x] = rows[threadIdx.x].x;
+}
+
+/// d (16, 8) += a (16, 16) b (16, 8), row-major: elements go to lanes as "Matrix Fragments for mma.m16n8k16 with floating
+/// point type" says. groupID = lane / 4, threadID_in_group = lane % 4. Block: one warp.
+extern "C" __global__ void instructions_mma(float* d, const bf16* a, const bf16* b) {
+    const int lane = int(threadIdx.x), group = lane / 4, in_group = lane % 4;
+    bf16 a_elements[8], b_elements[4];
+    float sums[4];
+    for (int i = 0; i < 8; i++) {
+        const int row = (i < 2 || (4 <= i && i < 6)) ? group : group + 8;
+        const int column = i < 4 ? in_group * 2 + (i & 1) : in_group * 2 + (i & 1) + 8;
+        a_elements[i] = a[row * 16 + column];
+    }
+    for (int i = 0; i < 4; i++) {
+        const int row = i < 2 ? in_group * 2 + (i & 1) : in_group * 2 + (i & 1) + 8;
+        b_elements[i] = b[row * 8 + group];
+    }
+    for (int i = 0; i < 4; i++) sums[i] = d[(i < 2 ? group : group + 8) * 8 + in_group * 2 + (i & 1)];
+    unsigned a_words[4], b_words[2];
+    std::memcpy(a_words, a_elements, sizeof a_words);
+    std::memcpy(b_words, b_elements, sizeof b_words);
+    emulator::mma_m16n8k16(sums, a_words, b_words);
+    for (int i = 0; i < 4; i++) d[(i < 2 ? group : group + 8) * 8 + in_group * 2 + (i & 1)] = sums[i];
+}
+
+/// out (2, 32 lanes, 8): what ldmatrix .x4, plain and .trans, gives each lane of the four matrices x (4, 8, 8). Block: one warp.
+extern "C" __global__ void instructions_ldmatrix(bf16* out, const bf16* x) {
+    SHARED_ARRAY(uint4, rows, 32);
+    rows[threadIdx.x] = reinterpret_cast<const uint4*>(x)[threadIdx.x];
+    __syncthreads();
+    unsigned words[4];
+    emulator::load_matrices<false>(words, &rows[threadIdx.x]);
+    std::memcpy(out + 8 * threadIdx.x, words, sizeof words);
+    emulator::load_matrices<true>(words, &rows[threadIdx.x]);
+    std::memcpy(out + 256 + 8 * threadIdx.x, words, sizeof words);
 }

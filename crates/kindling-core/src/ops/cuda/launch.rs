@@ -43,3 +43,10 @@ pub struct Launch {
     /// The arguments in order.
     pub args: Vec<Arg>,
 }
+
+impl Launch {
+    /// Whether it has nothing to do: a shape without rows. A device refuses an empty grid, so it is not to be run.
+    pub fn is_empty(&self) -> bool {
+        self.grid.contains(&0)
+    }
+}

@@ -4,8 +4,8 @@
 
 namespace {
 
-template <int N, class T> __device__ void forward(T* out, const T* x, int n) {
-    for (long long at = (long long)(blockIdx.x * blockDim.x + threadIdx.x) * N; at < n;
+template <int N, class T> __device__ void forward(T* out, const T* x, long long n) {
+    for (long long at = (blockIdx.x * (long long)blockDim.x + threadIdx.x) * N; at < n;
          at += (long long)gridDim.x * blockDim.x * N) {
         float v[N];
         load<N>(v, x + at);
@@ -15,8 +15,8 @@ template <int N, class T> __device__ void forward(T* out, const T* x, int n) {
     }
 }
 
-template <int N, class T> __device__ void backward(T* dx, const T* dout, const T* x, int n) {
-    for (long long at = (long long)(blockIdx.x * blockDim.x + threadIdx.x) * N; at < n;
+template <int N, class T> __device__ void backward(T* dx, const T* dout, const T* x, long long n) {
+    for (long long at = (blockIdx.x * (long long)blockDim.x + threadIdx.x) * N; at < n;
          at += (long long)gridDim.x * blockDim.x * N) {
         float v[N], d[N];
         load<N>(v, x + at);
@@ -30,28 +30,28 @@ template <int N, class T> __device__ void backward(T* dx, const T* dout, const T
     }
 }
 
-template <class T> __device__ void forward_any(T* out, const T* x, int n) {
+template <class T> __device__ void forward_any(T* out, const T* x, long long n) {
     if (n % 8 == 0 && is_aligned<8>(out) && is_aligned<8>(x)) forward<8>(out, x, n);
     else forward<1>(out, x, n);
 }
 
-template <class T> __device__ void backward_any(T* dx, const T* dout, const T* x, int n) {
+template <class T> __device__ void backward_any(T* dx, const T* dout, const T* x, long long n) {
     if (n % 8 == 0 && is_aligned<8>(dx) && is_aligned<8>(dout) && is_aligned<8>(x)) backward<8>(dx, dout, x, n);
     else backward<1>(dx, dout, x, n);
 }
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(256) silu_forward_f32(float* out, const float* x, int n) {
+extern "C" __global__ void __launch_bounds__(256) silu_forward_f32(float* out, const float* x, long long n) {
     forward_any(out, x, n);
 }
-extern "C" __global__ void __launch_bounds__(256) silu_forward_bf16(bf16* out, const bf16* x, int n) {
+extern "C" __global__ void __launch_bounds__(256) silu_forward_bf16(bf16* out, const bf16* x, long long n) {
     forward_any(out, x, n);
 }
 extern "C" __global__ void __launch_bounds__(256)
-silu_backward_f32(float* dx, const float* dout, const float* x, int n) {
+silu_backward_f32(float* dx, const float* dout, const float* x, long long n) {
     backward_any(dx, dout, x, n);
 }
-extern "C" __global__ void __launch_bounds__(256) silu_backward_bf16(bf16* dx, const bf16* dout, const bf16* x, int n) {
+extern "C" __global__ void __launch_bounds__(256) silu_backward_bf16(bf16* dx, const bf16* dout, const bf16* x, long long n) {
     backward_any(dx, dout, x, n);
 }

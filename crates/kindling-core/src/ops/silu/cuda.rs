@@ -9,7 +9,7 @@ pub fn forward(dtype: Dtype, out: u64, x: u64, n: usize) -> Launch {
         grid: flat_grid(n),
         block: 256,
         shared_bytes: 0,
-        args: vec![Arg::Pointer(out), Arg::Pointer(x), n.into()],
+        args: vec![Arg::Pointer(out), Arg::Pointer(x), Arg::I64(n as i64)],
     }
 }
 
@@ -20,6 +20,6 @@ pub fn backward(dtype: Dtype, dx: u64, dout: u64, x: u64, n: usize) -> Launch {
         grid: flat_grid(n),
         block: 256,
         shared_bytes: 0,
-        args: vec![Arg::Pointer(dx), Arg::Pointer(dout), Arg::Pointer(x), n.into()],
+        args: vec![Arg::Pointer(dx), Arg::Pointer(dout), Arg::Pointer(x), Arg::I64(n as i64)],
     }
 }
