@@ -381,6 +381,9 @@ export interface LoaderOptions {
   prefetch: number
 }
 
+/** Writes the tokens of several stores to one. */
+export declare function mergeStores(stores: Array<TokenStore>, out: string, options: ReshapeOptions, monitor: Monitor): Promise<Reshaped>
+
 /** What one op took while a profile was taken. */
 export interface OpProfile {
   /** The op, with the sizes of a linear layer. */
@@ -391,6 +394,30 @@ export interface OpProfile {
   seconds: number
   /** Floating-point operations of its products in all. */
   flops: number
+}
+
+/** Stores out of stores. */
+export interface Reshaped {
+  /** The store, or that of the training tokens. */
+  train: string
+  /** Its tokens. */
+  trainTokens: number
+  /** The store of the validation tokens. */
+  valid?: string
+  /** Its tokens. */
+  validTokens: number
+}
+
+/** What stores out of stores are like. */
+export interface ReshapeOptions {
+  /** Tokens a chunk file. */
+  chunkSize?: number
+  /** `int32` or `uint16`. */
+  tokenDtype?: string
+  /** The stores' tokenizer. */
+  tokenizer?: Tokenizer
+  /** Where it can be opened. */
+  tokenizerPath?: string
 }
 
 /** Writes the folder `path`; `extra` is a JSON object kept in state.json. */
@@ -437,6 +464,9 @@ export interface SpecialToken {
   /** Its id. */
   id: number
 }
+
+/** Cuts a store in two at a token. */
+export declare function splitStore(store: TokenStore, at: number, out: string, options: ReshapeOptions, monitor: Monitor): Promise<Reshaped>
 
 /** What `store.json` says, or what the sizes of the files tell. */
 export interface StoreMetadata {

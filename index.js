@@ -852,5 +852,7 @@ module.exports.encodeFiles = nativeBinding.encodeFiles
 module.exports.engineVersion = nativeBinding.engineVersion
 module.exports.instructionSet = nativeBinding.instructionSet
 module.exports.loadCheckpoint = nativeBinding.loadCheckpoint
+module.exports.mergeStores = nativeBinding.mergeStores
 module.exports.saveCheckpoint = nativeBinding.saveCheckpoint
+module.exports.splitStore = nativeBinding.splitStore
 module.exports.ops = nativeBinding.ops

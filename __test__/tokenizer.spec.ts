@@ -5,6 +5,7 @@ import { Readable } from 'node:stream'
 import test from 'ava'
 import type { ExecutionContext } from 'ava'
 import { KindlingError, Tokenizer } from '../src'
+import { sampleDocuments } from '../src/tokenizer-stats'
 import type { TextPieces, TrainTokenizerOptions } from '../src/tokenizer'
 import { rejectsWith, temporaryFolder, writeCorpus } from './helpers'
 
@@ -290,4 +291,21 @@ test('training counts the bytes that are no UTF-8', async (t) => {
   writeFileSync(file, Buffer.from('caf\xe9 na\xefve', 'latin1'))
   const tokenizer = await Tokenizer.train([file], { vocabSize: 260 })
   t.is(tokenizer.replacedBytes, 2)
+})
+
+test('documents of the experiments are drawn with the same chance each, by seed', async (t) => {
+  const folder = temporaryFolder(t)
+  const file = join(folder, 'documents.txt')
+  const all = ['one', 'two', 'three', 'four', 'five', 'six']
+  writeFileSync(file, all.join('<|endoftext|>'))
+  const counts = new Map(all.map((document) => [document, 0]))
+  for (let seed = 0; seed < 900; seed++) {
+    const drawn = await sampleDocuments(file, 2, seed)
+    t.is(new Set(drawn).size, 2)
+    for (const document of drawn) counts.set(document, counts.get(document)! + 1)
+  }
+  // 1,800 draws of 6: 300 each, with a standard deviation of 14.
+  for (const [document, n] of counts) t.true(Math.abs(n - 300) < 60, `${document} ${n} times`)
+  t.deepEqual(await sampleDocuments(file, 3, 5), await sampleDocuments(file, 3, 5))
+  t.deepEqual(await sampleDocuments(file, 10, 5), all)
 })

@@ -11,6 +11,7 @@ const STAGES = [
   { name: 'encodeIterable in bounded memory', command: campaign('encode-memory', '--megabytes', '128') },
   { name: 'a big token store', command: campaign('big-store', '--gigabytes', '1') },
   { name: 'full disk and read-only folder', command: campaign('refused-writes') },
+  { name: 'encoding, killed', command: campaign('encode-kill', '--rounds', '24', '--megabytes', '6') },
   { name: 'resume, byte for byte', command: campaign('resume', '--steps', '60') },
   {
     name: 'CUDA kernels compile for sm_80 and sm_90 without spills',

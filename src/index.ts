@@ -31,6 +31,7 @@ export {
   type EncodeOptions,
   type EncodeSummary,
   type EvaluationBatchOptions,
+  type ReshapeOptions,
   type Sampling,
   type StoreMetadata,
 } from './token-store'

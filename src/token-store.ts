@@ -2,6 +2,8 @@
  * Token ids on disk, mapped into memory as they are used: a folder of chunk files as numpy.memmap writes them, one .npy
  * (int32, int64, uint16), or one raw .bin of uint16. Batches are drawn in native memory and never cross into JavaScript.
  */
+import { existsSync } from 'node:fs'
+import { resolve } from 'node:path'
 import { Batch } from './batch'
 import { KindlingError, call, settle } from './errors'
 import { longCall, type LongCallOptions } from './long-call'
@@ -49,6 +51,16 @@ export interface EncodeSummary {
   train: string
   /** Folder of the store with the validation tokens, if there is one. */
   valid: string | null
+}
+
+/** What stores made of stores are like. */
+export interface ReshapeOptions extends LongCallOptions {
+  /** Tokens a chunk file. Default: those of the first store. */
+  chunkSize?: number
+  /** Default: `uint16` if all stores have it, else `int32`. */
+  tokenDtype?: 'int32' | 'uint16'
+  /** The stores' tokenizer, which a folder of stores gets a copy of. Default: the one that the first store names, if it is there. */
+  tokenizer?: Tokenizer
 }
 
 /** What is known of a store: what `store.json` says, or what the sizes of the files tell. */
@@ -186,6 +198,54 @@ export class TokenStore {
     return { ...summary, valid: valid ?? null }
   }
 
+  /**
+   * Writes the tokens of stores, one after the other, to one.
+   *
+   * @param out - a folder that gets `train_chunks` and the tokenizer; a name that ends in `_chunks` is the store itself.
+   * @throws KindlingError `ERR_INVALID_ARGUMENT` (stores of several tokenizers), `ERR_TOKEN_OUT_OF_RANGE` (an id that uint16
+   * cannot hold), `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`, `ERR_CANCELLED`; nothing is left behind.
+   */
+  static async merge(
+    stores: readonly TokenStore[],
+    out: string,
+    options: ReshapeOptions = {},
+  ): Promise<TokenStore> {
+    const handles = stores.map((store) => TokenStore.toNative(store))
+    const settings = await reshapeSettings(stores[0], options)
+    const { train } = await longCall(options, async (monitor) =>
+      native.mergeStores(handles, out, settings, monitor),
+    )
+    return TokenStore.open(train)
+  }
+
+  /**
+   * Cuts a store in two: tokens before `at` go to `train_chunks` of the folder `out`, the others to its `valid_chunks`.
+   *
+   * @throws KindlingError as `merge`; `ERR_INVALID_ARGUMENT` for a place that leaves nothing on a side.
+   */
+  static async split(
+    store: TokenStore,
+    at: number,
+    out: string,
+    options: ReshapeOptions = {},
+  ): Promise<{ train: TokenStore; valid: TokenStore }> {
+    const handle = TokenStore.toNative(store)
+    const settings = await reshapeSettings(store, options)
+    const { train, valid } = await longCall(options, async (monitor) =>
+      native.splitStore(handle, at, out, settings, monitor),
+    )
+    return { train: await TokenStore.open(train), valid: await TokenStore.open(valid!) }
+  }
+
+  /** The tokenizer that `store.json` names, if it is there and the one that the store was encoded with. */
+  async tokenizer(): Promise<Tokenizer | null> {
+    const { tokenizerPath, tokenizerHash } = this.metadata
+    if (tokenizerPath === null) return null
+    const path = resolve(this.path, tokenizerPath)
+    const tokenizer = existsSync(path) ? await Tokenizer.open(path) : null
+    return tokenizer === null || tokenizer.hash === tokenizerHash ? tokenizer : null
+  }
+
   /** Tokens in the store. */
   get length(): number {
     return this.#native.length
@@ -269,5 +329,18 @@ export class TokenStore {
   /** The entropy of single tokens in nats: the loss of a model that knows nothing but how frequent each token is. */
   async tokenEntropy(vocabSize: number, options: LongCallOptions = {}): Promise<number> {
     return longCall(options, async (monitor) => this.#native.tokenEntropy(vocabSize, monitor))
+  }
+}
+
+async function reshapeSettings(
+  first: TokenStore | undefined,
+  options: ReshapeOptions,
+): Promise<native.ReshapeOptions> {
+  const tokenizer = options.tokenizer ?? (await first?.tokenizer())
+  return {
+    ...(options.chunkSize !== undefined && { chunkSize: options.chunkSize }),
+    ...(options.tokenDtype && { tokenDtype: options.tokenDtype }),
+    ...(tokenizer && { tokenizer: Tokenizer.toNative(tokenizer) }),
+    ...(tokenizer?.path && { tokenizerPath: tokenizer.path }),
   }
 }

@@ -30,7 +30,6 @@ const BYTES_OF_THE_PILE = 825 * 1024 ** 3
 export async function sampleDocuments(file: string, sample: number, seed: number): Promise<string[]> {
   const drawn: { place: number; document: string }[] = []
   let seen = 0
-  let state = (seed ^ 0x2545f491) >>> 0
   for await (const document of documents(file)) {
     seen++
     if (drawn.length < sample) {
@@ -38,14 +37,21 @@ export async function sampleDocuments(file: string, sample: number, seed: number
       continue
     }
     // Reservoir sampling: document n replaces one of the drawn with chance sample / n.
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
-    const place = Math.floor((state / 2 ** 32) * seen)
+    const place = Math.floor(uniform(seed, seen) * seen)
     if (place < sample) drawn[place] = { place: seen, document }
   }
   if (drawn.length === 0) {
     throw new KindlingError('ERR_EMPTY_CORPUS', `${file} holds no text; give a file with content`)
   }
   return drawn.sort((a, b) => a.place - b.place).map(({ document }) => document)
+}
+
+/** From 0 to below 1, a function of two numbers: MurmurHash3's last step, which mixes neighbouring ones well. */
+function uniform(seed: number, index: number): number {
+  let h = (Math.imul(seed, 0x9e3779b9) ^ Math.imul(index, 0x85ebca6b)) >>> 0
+  h = Math.imul(h ^ (h >>> 16), 0x85ebca6b)
+  h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35)
+  return ((h ^ (h >>> 16)) >>> 0) / 2 ** 32
 }
 
 async function* documents(file: string): AsyncGenerator<string, void, void> {

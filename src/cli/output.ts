@@ -75,7 +75,9 @@ export function reportError(error: unknown, output: Output): void {
   if (code === 'ERR_INTERNAL' && error instanceof Error && process.env['KINDLING_DEBUG']) {
     output.note(error.stack ?? '')
   }
-  process.exitCode = USAGE_CODES.has(code) ? EXIT.usage : EXIT.failed
+  // Only a signal cancels a command.
+  const failed = code === 'ERR_CANCELLED' ? EXIT.interrupted : EXIT.failed
+  process.exitCode = USAGE_CODES.has(code) ? EXIT.usage : failed
 }
 
 /** A usage error. */

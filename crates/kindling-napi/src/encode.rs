@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use kindling_core::data::{self, Document, Element, Format};
 use kindling_core::{Error, Result};
-use napi::bindgen_prelude::AsyncTask;
+use napi::bindgen_prelude::{AsyncTask, ClassInstance};
 
 use crate::error::to_napi;
 use crate::monitor::Monitor;
 use crate::options::{integer, size};
+use crate::store::TokenStore;
 use crate::task::{Job, spawn};
 use crate::tokenizer::{Tokenizer, paths};
 
@@ -118,5 +119,89 @@ pub fn encode_files(
             train: text(summary.train),
             valid: summary.valid.map(text),
         })
+    }))
+}
+
+/// What stores out of stores are like.
+#[napi(object, object_to_js = false)]
+pub struct ReshapeOptions<'env> {
+    /// Tokens a chunk file.
+    pub chunk_size: Option<f64>,
+    /// `int32` or `uint16`.
+    pub token_dtype: Option<String>,
+    /// The stores' tokenizer.
+    pub tokenizer: Option<ClassInstance<'env, Tokenizer>>,
+    /// Where it can be opened.
+    pub tokenizer_path: Option<String>,
+}
+
+impl ReshapeOptions<'_> {
+    fn lower(self) -> Result<data::reshape::ReshapeOptions> {
+        Ok(data::reshape::ReshapeOptions {
+            chunk_size: self.chunk_size.map(|size| integer("chunkSize", size)).transpose()?,
+            element: self.token_dtype.as_deref().map(element).transpose()?,
+            tokenizer: self.tokenizer.map(|tokenizer| Arc::clone(&tokenizer.inner)),
+            tokenizer_path: self.tokenizer_path.map(PathBuf::from),
+        })
+    }
+}
+
+/// Stores out of stores.
+#[napi(object)]
+pub struct Reshaped {
+    /// The store, or that of the training tokens.
+    pub train: String,
+    /// Its tokens.
+    pub train_tokens: f64,
+    /// The store of the validation tokens.
+    pub valid: Option<String>,
+    /// Its tokens.
+    pub valid_tokens: f64,
+}
+
+impl From<data::reshape::Reshaped> for Reshaped {
+    fn from(made: data::reshape::Reshaped) -> Self {
+        let text = |path: PathBuf| path.to_string_lossy().into_owned();
+        Self {
+            train: text(made.train),
+            train_tokens: made.train_tokens as f64,
+            valid: made.valid.map(text),
+            valid_tokens: made.valid_tokens as f64,
+        }
+    }
+}
+
+/// A long call that makes stores out of stores.
+type Reshaping = AsyncTask<Job<(), Reshaped>>;
+
+/// Writes the tokens of several stores to one.
+#[napi(catch_unwind, ts_return_type = "Promise<Reshaped>")]
+pub fn merge_stores(
+    stores: Vec<ClassInstance<TokenStore>>,
+    out: String,
+    options: ReshapeOptions,
+    monitor: &Monitor,
+) -> napi::Result<Reshaping> {
+    let options = options.lower().map_err(to_napi)?;
+    let stores: Vec<_> = stores.iter().map(|store| Arc::clone(&store.inner)).collect();
+    let mut progress = monitor.progress();
+    Ok(spawn((), move |()| {
+        data::reshape::merge(&stores, Path::new(&out), &options, &mut progress).map(Reshaped::from)
+    }))
+}
+
+/// Cuts a store in two at a token.
+#[napi(catch_unwind, ts_return_type = "Promise<Reshaped>")]
+pub fn split_store(
+    store: &TokenStore,
+    at: f64,
+    out: String,
+    options: ReshapeOptions,
+    monitor: &Monitor,
+) -> napi::Result<Reshaping> {
+    let (options, at) = (options.lower().map_err(to_napi)?, integer("at", at).map_err(to_napi)?);
+    let (store, mut progress) = (Arc::clone(&store.inner), monitor.progress());
+    Ok(spawn((), move |()| {
+        data::reshape::split(&store, at, Path::new(&out), &options, &mut progress).map(Reshaped::from)
     }))
 }

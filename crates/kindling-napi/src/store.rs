@@ -98,7 +98,7 @@ fn sampling(name: &str) -> Result<Sampling> {
 /// An opened store of token ids.
 #[napi]
 pub struct TokenStore {
-    inner: Arc<data::TokenStore>,
+    pub(crate) inner: Arc<data::TokenStore>,
 }
 
 /// A long call on a store.

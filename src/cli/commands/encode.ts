@@ -2,6 +2,7 @@
 import { Command } from 'commander'
 import { z } from 'zod'
 import { parse } from '../../config'
+import { fromNative } from '../../errors'
 import { count, duration } from '../../logger'
 import { TokenStore } from '../../token-store'
 import { Tokenizer } from '../../tokenizer'
@@ -78,7 +79,13 @@ export function encodeCommand(): Command {
           signal,
           onProgress: (done, total) => progress.report(done, total),
         }),
-      )
+      ).catch((error: unknown) => {
+        output.clear()
+        if (fromNative(error).code === 'ERR_CANCELLED' && !files.includes('-')) {
+          output.note('interrupted: the same command goes on from here')
+        }
+        throw error
+      })
       output.clear()
       const seconds = (performance.now() - started) / 1000
       const { tokens, bytes, replacedBytes, resumedBytes } = summary

@@ -2,6 +2,7 @@
 import type { Command } from 'commander'
 import { accountCommand } from './account'
 import { benchCommand } from './bench'
+import { dataCommand } from './data'
 import { encodeCommand } from './encode'
 import { evalCommand } from './eval'
 import { generateCommand } from './generate'
@@ -15,6 +16,7 @@ export function commands(): Command[] {
     quickstartCommand(),
     tokenizerCommand(),
     encodeCommand(),
+    dataCommand(),
     trainCommand(),
     generateCommand(),
     evalCommand(),

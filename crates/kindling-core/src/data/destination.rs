@@ -35,6 +35,11 @@ impl<'a> Destination<'a> {
         self.store
     }
 
+    /// The place itself.
+    pub fn out(&self) -> &Path {
+        self.out
+    }
+
     /// The folder of the training tokens below `root`, the place itself or a temporary one.
     pub fn train(&self, root: &Path) -> PathBuf {
         if self.store { root.to_path_buf() } else { root.join(TRAIN) }
@@ -57,7 +62,7 @@ impl<'a> Destination<'a> {
     }
 
     /// Refuses to replace anything but stores and tokenizers.
-    pub fn check_replaceable(&self, tokenizer: &Tokenizer) -> Result<()> {
+    pub fn check_replaceable(&self, tokenizer: Option<&Tokenizer>) -> Result<()> {
         let store_file = |name: &str| name == metadata::FILE_NAME || chunk_number(name).is_some();
         if self.store {
             return holds_only(self.out, "a token store", store_file);
@@ -68,7 +73,7 @@ impl<'a> Destination<'a> {
         for name in [TRAIN, VALID] {
             holds_only(&self.out.join(name), "a token store", store_file)?;
         }
-        if self.has_tokenizer(tokenizer) {
+        if tokenizer.is_none_or(|tokenizer| self.has_tokenizer(tokenizer)) {
             return Ok(());
         }
         holds_only(&self.out.join(TOKENIZER), "a tokenizer", |name| TOKENIZER_FILES.contains(&name))

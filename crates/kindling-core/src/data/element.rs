@@ -47,7 +47,6 @@ impl Element {
 
     /// `ids` as files hold them, into `bytes`; each is below `self.ids()`.
     pub fn write(self, ids: &[u32], bytes: &mut Vec<u8>) {
-        bytes.clear();
         bytes.resize(ids.len() * self.size(), 0);
         match self {
             Self::Int32 => {

@@ -5,7 +5,7 @@
 //! threads. Nothing is saved for a run to be continued; going to step n counts the rows before it once (10 ns each).
 
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::batch::Batch;
 use super::sampler::{BatchSpec, Places, Sampling, check_shape};
@@ -81,12 +81,13 @@ impl BatchLoader {
         if self.source.options.prefetch == 0 {
             return self.source.batch((step, micro_batch));
         }
-        let mut place = self.at((step, micro_batch))?;
+        let mut place = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        self.turn_to(&mut place, (step, micro_batch))?;
         let made = place.as_ref().map(|ahead| ahead.batches.recv());
         self.take(&mut place, made.and_then(std::result::Result::ok))
     }
 
-    /// The batch of a step if it has been made; none if it is still in the making.
+    /// The batch of a step if it has been made; none if it is still in the making, or another call waits for one.
     ///
     /// # Errors
     /// As `next`.
@@ -94,7 +95,8 @@ impl BatchLoader {
         if self.source.options.prefetch == 0 {
             return Ok(None);
         }
-        let mut place = self.at((step, micro_batch))?;
+        let Ok(mut place) = self.ahead.try_lock() else { return Ok(None) };
+        self.turn_to(&mut place, (step, micro_batch))?;
         match place.as_ref().map(|ahead| ahead.batches.try_recv()) {
             Some(Err(TryRecvError::Empty)) => Ok(None),
             made => self.take(&mut place, made.and_then(std::result::Result::ok)).map(Some),
@@ -106,14 +108,13 @@ impl BatchLoader {
         *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// The thread, which makes the batch of `turn` next.
-    fn at(&self, turn: Turn) -> Result<MutexGuard<'_, Option<Ahead>>> {
-        let mut place = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Sees to it that the thread makes the batch of `turn` next.
+    fn turn_to(&self, place: &mut Option<Ahead>, turn: Turn) -> Result<()> {
         if place.as_ref().is_none_or(|ahead| ahead.turn != turn) {
             // The old thread ends when it finds nobody to take its batch.
             *place = Some(Ahead { turn, batches: self.start(turn)? });
         }
-        Ok(place)
+        Ok(())
     }
 
     fn start(&self, mut turn: Turn) -> Result<Receiver<Result<Batch>>> {

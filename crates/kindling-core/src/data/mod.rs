@@ -12,6 +12,7 @@ pub mod files;
 pub mod loader;
 pub mod metadata;
 pub mod npy;
+pub mod reshape;
 pub mod sampler;
 pub mod staging;
 pub mod store_writer;

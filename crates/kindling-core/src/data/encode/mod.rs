@@ -151,7 +151,7 @@ pub fn encode_files(
     let inputs = inputs::find(files, options.format)?;
     let documents = Documents::new(options, tokenizer, &inputs)?;
     let destination = Destination::new(out)?;
-    destination.check_replaceable(tokenizer)?;
+    destination.check_replaceable(Some(tokenizer.as_ref()))?;
     let lengths = token_lengths(tokenizer)?;
     let progress = Mutex::new(progress);
     let report = |done, total| (progress.lock().unwrap_or_else(PoisonError::into_inner))(done, total);

@@ -1,0 +1,162 @@
+/** `kindling encode` and `kindling data` as a person uses them. */
+import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { gzipSync } from 'node:zlib'
+import test, { type ExecutionContext } from 'ava'
+import { TokenStore, Tokenizer } from '../src'
+import { kindling } from './command-line'
+import { temporaryFolder, writeCorpus } from './helpers'
+
+interface Place {
+  folder: string
+  corpus: string
+  /** Its folder. */
+  tokenizer: string
+}
+
+async function trained(t: ExecutionContext): Promise<Place> {
+  const folder = temporaryFolder(t)
+  const corpus = writeCorpus(folder)
+  const tokenizer = join(folder, 'tokenizer')
+  const trainer = await Tokenizer.train([corpus], { vocabSize: 300, specialTokens: ['<|endoftext|>'] })
+  await trainer.save(tokenizer)
+  return { folder, corpus, tokenizer }
+}
+
+async function textOf(store: string, tokenizer: string): Promise<string> {
+  const opened = await TokenStore.open(store)
+  return (await Tokenizer.open(tokenizer)).decode(opened.loadByRange(0, opened.length))
+}
+
+test('blocks of text on standard input, compressed or not, become documents', async (t) => {
+  const { folder, tokenizer } = await trained(t)
+  const text = 'the whale\nsea\n\n\nold ship\n'
+  const flags = ['--tokenizer', tokenizer, '--append-eot', '--document', 'block', '--json']
+  for (const input of [text, gzipSync(text)]) {
+    const out = join(folder, 'in_chunks')
+    const { code, json, stderr } = await kindling(['encode', '-', '--out', out, ...flags], undefined, input)
+    t.is(code, 0, stderr)
+    t.is(await textOf(out, tokenizer), 'the whale\nsea<|endoftext|>old ship<|endoftext|>')
+    t.deepEqual(Object.keys(json.at(-1)!), ['tokens', 'bytes', 'seconds', 'out'])
+  }
+})
+
+test('files of several kinds and patterns are encoded in order', async (t) => {
+  const { folder, tokenizer } = await trained(t)
+  writeFileSync(join(folder, 'b.jsonl'), '{"body":"the sea"}\n')
+  writeFileSync(join(folder, 'a.jsonl.gz'), gzipSync('{"body":"a whale"}\n{"body":"ship"}\n'))
+  writeFileSync(join(folder, 'c.txt'), Buffer.from('caf\u00e9', 'latin1'))
+  const out = join(folder, 'all')
+  const files = [join(folder, '[ab].jsonl*'), join(folder, 'c.txt')]
+  const flags = ['--tokenizer', tokenizer, '--append-eot', '--text-field', 'body', '--token-dtype', 'uint16']
+  const { code, stderr } = await kindling(['encode', ...files, '--out', out, ...flags])
+  t.is(code, 0, stderr)
+  t.regex(stderr, /1 bytes were no UTF-8/)
+  const store = join(out, 'train_chunks')
+  const expected = ['a whale', 'ship', 'the sea', 'caf\ufffd'].map((part) => `${part}<|endoftext|>`).join('')
+  t.is(await textOf(store, tokenizer), expected)
+  t.is((await TokenStore.open(store)).metadata.dtype, 'uint16')
+})
+
+test('an encoding that is interrupted is continued by the same command', async (t) => {
+  const { folder, corpus, tokenizer } = await trained(t)
+  const large = join(folder, 'large.txt')
+  writeFileSync(large, readFileSync(corpus, 'utf8').repeat(2_000))
+  const args = ['encode', large, '--tokenizer', tokenizer, '--chunk-size', '1000', '--threads', '1']
+  const out = join(folder, 'x_chunks')
+  const interrupted = await kindling([...args, '--out', out], (child) => {
+    const timer = setInterval(() => {
+      if (!readdirSync(folder).some((name) => name.startsWith('.x_chunks'))) return
+      clearInterval(timer)
+      setTimeout(() => child.kill('SIGINT'), 300)
+    }, 10)
+  })
+  t.is(interrupted.code, 130, interrupted.stderr)
+  t.regex(interrupted.stderr, /the same command goes on from here/)
+  t.false(existsSync(out))
+  const continued = await kindling([...args, '--out', out])
+  t.is(continued.code, 0, continued.stderr)
+  t.regex(continued.stderr, /continued a run that had encoded/)
+  const whole = await kindling([...args, '--out', join(folder, 'whole_chunks')])
+  t.notRegex(whole.stderr, /continued/)
+  const bytes = (name: string): Buffer[] =>
+    readdirSync(join(folder, name))
+      .sort()
+      .map((file) => readFileSync(join(folder, name, file)))
+  t.deepEqual(bytes('x_chunks'), bytes('whole_chunks'))
+  t.deepEqual(
+    readdirSync(folder).filter((name) => name.startsWith('.')),
+    [],
+  )
+})
+
+test('stores are described, verified, split and merged', async (t) => {
+  const { folder, corpus, tokenizer } = await trained(t)
+  const out = join(folder, 'data')
+  const encode = ['encode', corpus, '--tokenizer', tokenizer, '--out', out, '--chunk-size', '500']
+  t.is((await kindling([...encode, '--valid-fraction', '0.1'])).code, 0)
+  const info = await kindling(['data', 'info', out, '--json'])
+  t.is(info.json.length, 2, info.stderr)
+  const [train, valid] = info.json
+  t.is(train!['vocab_size'], 300)
+  t.is(Number(train!['bytes']) + Number(valid!['bytes']), readFileSync(corpus).length)
+  t.regex((await kindling(['data', 'info', out])).stdout, /int32, 500 a chunk/)
+
+  const all = join(folder, 'all_chunks')
+  const parts = [join(out, 'train_chunks'), join(out, 'valid_chunks')]
+  const merged = await kindling([
+    'data',
+    'merge',
+    ...parts,
+    '--out',
+    all,
+    '--token-dtype',
+    'uint16',
+    '--json',
+  ])
+  t.is(merged.code, 0, merged.stderr)
+  t.is(await textOf(all, tokenizer), readFileSync(corpus, 'utf8'))
+  const halves = join(folder, 'halves')
+  const split = await kindling(['data', 'split', all, '--out', halves, '--valid-fraction', '0.1', '--json'])
+  t.is(split.json[0]!['tokens'], train!['tokens'])
+  t.deepEqual(readdirSync(halves).sort(), ['tokenizer', 'train_chunks', 'valid_chunks'])
+  t.is((await TokenStore.open(join(halves, 'valid_chunks'))).metadata.bytes, Number(valid!['bytes']))
+
+  const verified = await kindling(['data', 'verify', out, halves, '--json'])
+  t.is(verified.json.length, 4, verified.stderr)
+  const chunk = join(halves, 'valid_chunks', 'encoded_tokens_chunk_0.dat')
+  const bytes = readFileSync(chunk)
+  for (const at of [0, bytes.length - 1]) {
+    const damaged = Buffer.from(bytes)
+    damaged[at]! ^= 1
+    writeFileSync(chunk, damaged)
+    const found = await kindling(['data', 'verify', halves, '--json'])
+    t.is(found.code, 1)
+    const { code, message } = found.json.at(-1)!['error'] as { code: string; message: string }
+    t.is(code, 'ERR_INVALID_STORE')
+    t.true(message.includes(chunk))
+  }
+})
+
+test('wrong use is named', async (t) => {
+  const { folder, corpus, tokenizer } = await trained(t)
+  const out = join(folder, 'x_chunks')
+  const cases: [string[], number, RegExp][] = [
+    [['data', 'split', out, '--out', out], 2, /ERR_USAGE: give either/],
+    [['data', 'verify', out], 1, /ERR_NOT_FOUND/],
+    [['data', 'merge', corpus, '--out', out], 1, /ERR_INVALID_STORE/],
+    [['encode', corpus, '--tokenizer', tokenizer, '--out', out, '--document', 'page'], 2, /ERR_USAGE/],
+    [
+      ['encode', corpus, '--tokenizer', tokenizer, '--out', out, '--format', 'jsonl'],
+      1,
+      /ERR_INVALID_CORPUS/,
+    ],
+    [['encode', join(folder, '*.md'), '--tokenizer', tokenizer, '--out', out], 1, /ERR_NOT_FOUND/],
+  ]
+  for (const [args, code, said] of cases) {
+    const finished = await kindling(args)
+    t.is(finished.code, code, args.join(' '))
+    t.regex(finished.stderr, said)
+  }
+  t.false(existsSync(out))
+})
