@@ -73,7 +73,12 @@ async function killed(args, out, { milliseconds, shows }) {
   const child = spawn(process.execPath, [CLI, ...args], { stdio: 'ignore' })
   const ended = new Promise((resolve) => child.on('close', resolve))
   if (milliseconds !== undefined) setTimeout(() => child.kill('SIGKILL'), milliseconds)
-  while (shows && child.exitCode === null && child.signalCode === null) {
+  if (shows) await killOnceItShows(child, out, shows)
+  return ended
+}
+
+async function killOnceItShows(child, out, shows) {
+  while (child.exitCode === null && child.signalCode === null) {
     try {
       if (shows(temporary(out))) child.kill('SIGKILL')
     } catch (error) {
@@ -82,7 +87,6 @@ async function killed(args, out, { milliseconds, shows }) {
     }
     await new Promise(setImmediate)
   }
-  return ended
 }
 
 /** The state that a kill left: `absent`, `old`, `new`, or what is wrong. */
