@@ -11,9 +11,9 @@ const ALIGNMENT: usize = 64;
 /// A huge page of x86-64 and arm64; large memory starts on one's edge and asks for them.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// Zeroed memory aligned to a cache line.
+/// Zeroed words of 32 bits aligned to a cache line.
 #[derive(Debug)]
-struct AlignedMemory {
+pub(crate) struct AlignedMemory {
     pointer: std::ptr::NonNull<f32>,
     len: usize,
 }
@@ -28,6 +28,24 @@ impl AlignedMemory {
         let bytes = len.max(1).checked_mul(size_of::<f32>())?;
         let alignment = if bytes < 2 * HUGE_PAGE { ALIGNMENT } else { HUGE_PAGE };
         std::alloc::Layout::from_size_align(bytes, alignment).ok()
+    }
+
+    /// As `zeroed`; ends the process as any other allocation of Rust does where there is no memory.
+    pub(crate) fn needed(len: usize) -> Self {
+        Self::zeroed(len).unwrap_or_else(|| {
+            std::alloc::handle_alloc_error(Self::layout(len).unwrap_or(std::alloc::Layout::new::<u32>()))
+        })
+    }
+
+    /// Number of words.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The words.
+    pub(crate) fn words_mut(&mut self) -> &mut [u32] {
+        // SAFETY: `pointer` is valid for `len` initialised words as long as self lives; &mut self makes the access unique.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.as_ptr().cast(), self.len) }
     }
 
     fn zeroed(len: usize) -> Option<Self> {

@@ -3,7 +3,7 @@
 //!
 //! a: (m, k); b: (k, n); out: (m, n). Both operands are packed whole: panels of some rows of a, and of 32 columns of b, in
 //! which two neighbours along k make one 32-bit pair. A task owns a block of out and goes through it a run of k at a time, so
-//! that its rows of a stay in L2 and a panel of b in L1. Tasks depend on sizes only, sums on k only: results are the same
+//! that its sums, its rows of a and its columns of b stay in L2 and a panel of a in L1. Tasks depend on sizes only, sums on k only: results are the same
 //! bits for any number of threads. Source of the scheme: BLIS, "Anatomy of high-performance matrix multiplication", 2008.
 
 mod dot;
@@ -17,22 +17,22 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use super::gemm::Matrix;
-use crate::buffer::{In, Out};
+use crate::buffer::{AlignedMemory, In, Out};
 use crate::device::Cpu;
 use crate::ops::{Disjoint, Pieces, with_dirty_scratch};
 use crate::simd::bf16;
 
 /// Columns of a panel of b.
 const WIDTH: usize = 32;
-/// Most pairs along k of one run: a panel of b is then at most 24 KiB.
-const PAIRS: usize = 192;
-/// Most rows of a in one task: with a run of k at most 512 KiB.
-const ROWS: usize = 672;
-/// Most rows and panels of b in one task whose sums stay beside it until they are rounded: at most 210 KiB.
-const ROUNDED_ROWS: usize = 112;
-const ROUNDED_PANELS: usize = 15;
-/// Pairs along k that are packed before the next panel's; whole squares.
+/// Most pairs along k of one run: a panel of a is then at most 14 KiB (of tiles 32), one of b 32 KiB.
+const PAIRS: usize = 256;
+/// Most rows of a, and panels of b, in one task: in a run 224 KiB and 256 KiB, and 224 KiB of sums.
+const ROWS: usize = 224;
+const PANELS: usize = 8;
+/// Pairs along k that are packed at a time where lanes are contiguous; whole squares.
 const PACKED_PAIRS: usize = 32;
+/// Elements packed at a time in a deep product, where that costs less than going through out again: 16 MiB stay in L3.
+const PACKED_ELEMENTS: usize = 8 << 20;
 /// Tasks a product is cut into where it is large enough.
 const TASKS: usize = 32;
 
@@ -143,6 +143,22 @@ impl<'a> Operand<'a> {
         }
     }
 
+    /// Some of its columns.
+    fn columns(self, range: Range<usize>) -> Self {
+        match self {
+            Self::F32(matrix) => Self::F32(matrix.columns(range)),
+            Self::Bf16(matrix) => Self::Bf16(matrix.columns(range)),
+        }
+    }
+
+    /// Whether a row's elements lie next to each other.
+    fn is_along(&self) -> bool {
+        match self {
+            Self::F32(matrix) => matrix.column_stride() == 1,
+            Self::Bf16(matrix) => matrix.column_stride() == 1,
+        }
+    }
+
     /// Rows and columns.
     fn size(&self) -> (usize, usize) {
         match self {
@@ -154,7 +170,7 @@ impl<'a> Operand<'a> {
 
 /// Memory for packed operands; grows to the largest product and is kept.
 #[derive(Debug, Default)]
-pub struct Packed(Mutex<Vec<u32>>);
+pub struct Packed(Mutex<Option<AlignedMemory>>);
 
 /// A block of out that a kernel writes: `rows` x `columns` at most one panel each, rows `stride` apart.
 #[derive(Clone, Copy)]
@@ -181,16 +197,12 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(kernel: Kernel, (m, k, n): (usize, usize, usize), is_rounded: bool) -> Self {
+    fn new(kernel: Kernel, m: usize, k: usize, n: usize) -> Self {
         let pairs = k.div_ceil(2).next_multiple_of(kernel.pairs());
         let panels = (m.div_ceil(kernel.rows()), n.div_ceil(WIDTH));
-        let rows = if is_rounded { ROUNDED_ROWS } else { ROWS };
-        let most = (rows / kernel.rows()).min(panels.0.div_ceil(TASKS / 2)).max(1);
+        let most = (ROWS / kernel.rows()).min(panels.0.div_ceil(TASKS / 2)).max(1);
         let down = panels.0.div_ceil(most);
-        let mut across = TASKS.div_ceil(down).min(panels.1.div_ceil(2)).max(1);
-        if is_rounded {
-            across = across.max(panels.1.div_ceil(ROUNDED_PANELS));
-        }
+        let across = TASKS.div_ceil(down).min(panels.1.div_ceil(2)).max(panels.1.div_ceil(PANELS)).max(1);
         let units = pairs / kernel.pairs();
         Self {
             kernel,
@@ -209,20 +221,32 @@ impl Plan {
 }
 
 /// `out` (rows of a, columns of b) = a b, or += where `accumulate` (into f32 only).
-pub(crate) fn product(cpu: &Cpu, kernel: Kernel, out: Out, a: Operand, b: Operand, accumulate: bool) {
+pub(crate) fn product(cpu: &Cpu, kernel: Kernel, mut out: Out, a: Operand, b: Operand, accumulate: bool) {
     let ((m, k), (depth, n)) = (a.size(), b.size());
     assert!(out.len() == m * n && k == depth);
     if m == 0 || n == 0 {
         return;
     }
-    let plan = Plan::new(kernel, (m, k, n), matches!(out, Out::CpuBf16(_)));
+    let most = (PACKED_ELEMENTS / (m + n)).max(2 * PAIRS);
+    let is_deep = k > most && m * n < (m + n) * most / 2 && matches!(out, Out::Cpu(_));
+    let chunks = if is_deep { k.div_ceil(most) } else { 1 };
+    let depth = k.div_ceil(chunks).next_multiple_of(2 * PAIRS);
+    for start in (0..k.max(1)).step_by(depth.max(1)) {
+        let range = start..k.min(start + depth);
+        let (a, b) = (a.columns(range.clone()), b.transposed().columns(range).transposed());
+        chunk(cpu, kernel, out.again(), a, b, accumulate || start > 0);
+    }
+}
+
+/// As `product`, packed whole.
+fn chunk(cpu: &Cpu, kernel: Kernel, out: Out, a: Operand, b: Operand, accumulate: bool) {
+    let ((m, k), (_, n)) = (a.size(), b.size());
+    let plan = Plan::new(kernel, m, k, n);
     let mut memory = cpu.packed.0.lock().unwrap_or_else(PoisonError::into_inner);
     let len = plan.in_a() * plan.panels.0 + plan.in_b() * plan.panels.1;
-    if memory.len() < len + pack::LINE {
-        *memory = vec![0; len + pack::LINE];
-    }
-    let start = memory.as_ptr().align_offset(64).min(pack::LINE);
-    let (packed_a, packed_b) = memory[start..start + len].split_at_mut(plan.in_a() * plan.panels.0);
+    let kept = memory.take().filter(|memory| memory.len() >= len);
+    let memory = memory.insert(kept.unwrap_or_else(|| AlignedMemory::needed(len)));
+    let (packed_a, packed_b) = memory.words_mut()[..len].split_at_mut(plan.in_a() * plan.panels.0);
     plan.pack(cpu, packed_a, packed_b, a, b);
     let tasks = plan.down.count * plan.across.count;
     let cut = |task: usize| {
@@ -270,6 +294,40 @@ struct Corner {
     accumulate: bool,
 }
 
+/// The packing of one operand in `count` panels of `width` lanes.
+struct Packing<'a> {
+    lanes: Operand<'a>,
+    width: usize,
+    order: pack::Order,
+    count: usize,
+}
+
+impl Packing<'_> {
+    /// Pieces that read memory in order: panels, or where lanes are contiguous runs along k of all of them.
+    fn pieces(&self, pairs: usize) -> Pieces {
+        Pieces::new(if self.lanes.is_along() { self.count } else { pairs.div_ceil(PACKED_PAIRS) }, 1)
+    }
+
+    /// # Safety
+    /// No other thread writes this piece's places in `parts` at the same time.
+    unsafe fn piece(&self, parts: &Disjoint<u32>, pairs: usize, range: Range<usize>) {
+        let pack = |panel: usize, run: Range<usize>| {
+            let start = panel * self.width * pairs;
+            // SAFETY: the places of a run of one panel, which are contiguous; the caller's promise.
+            let target = unsafe { parts.part(start + run.start * self.width..start + run.end * self.width) };
+            pack::panel(target, self.lanes, panel * self.width, self.width, self.order, run);
+        };
+        if self.lanes.is_along() {
+            range.for_each(|panel| pack(panel, 0..pairs));
+        } else {
+            for run in range {
+                let run = run * PACKED_PAIRS..pairs.min((run + 1) * PACKED_PAIRS);
+                (0..self.count).for_each(|panel| pack(panel, run.clone()));
+            }
+        }
+    }
+}
+
 impl Plan {
     /// Words of a panel of a, and of b.
     fn in_a(&self) -> usize {
@@ -281,24 +339,18 @@ impl Plan {
     }
 
     fn pack(&self, cpu: &Cpu, packed_a: &mut [u32], packed_b: &mut [u32], a: Operand, b: Operand) {
-        let (in_a, in_b, rows, order) = (self.in_a(), self.in_b(), self.kernel.rows(), self.kernel.order());
-        let (parts_a, parts_b) = (Disjoint::new(packed_a), Disjoint::new(packed_b));
-        let columns = b.transposed();
-        let packing = Pieces::new(self.panels.0 + self.panels.1, 1);
-        cpu.pool.run(packing.count, |piece| {
-            // A run of k at a time over all panels of the piece: where lanes are contiguous, neighbours share cache lines.
-            for pairs in (0..self.pairs).step_by(PACKED_PAIRS) {
-                let pairs = pairs..self.pairs.min(pairs + PACKED_PAIRS);
-                for panel in packing.range(piece) {
-                    if let Some(panel) = panel.checked_sub(self.panels.0) {
-                        // SAFETY: each panel is packed by one piece.
-                        let target = unsafe { parts_b.part(panel * in_b..(panel + 1) * in_b) };
-                        pack::panel(target, columns, panel * WIDTH, WIDTH, pack::Order::Pairs, pairs.clone());
-                    } else {
-                        // SAFETY: as above.
-                        let target = unsafe { parts_a.part(panel * in_a..(panel + 1) * in_a) };
-                        pack::panel(target, a, panel * rows, rows, order, pairs.clone());
-                    }
+        let rows = self.kernel.rows();
+        let left = Packing { lanes: a, width: rows, order: self.kernel.order(), count: self.panels.0 };
+        let right =
+            Packing { lanes: b.transposed(), width: WIDTH, order: pack::Order::Pairs, count: self.panels.1 };
+        let pieces = [left.pieces(self.pairs), right.pieces(self.pairs)];
+        let parts = [Disjoint::new(packed_a), Disjoint::new(packed_b)];
+        cpu.pool.run(pieces[0].count + pieces[1].count, |piece| {
+            // SAFETY: each piece writes places of its own.
+            unsafe {
+                match piece.checked_sub(pieces[0].count) {
+                    None => left.piece(&parts[0], self.pairs, pieces[0].range(piece)),
+                    Some(piece) => right.piece(&parts[1], self.pairs, pieces[1].range(piece)),
                 }
             }
         });
@@ -320,12 +372,12 @@ impl Plan {
         let (kernel, height) = (self.kernel, self.kernel.rows());
         for run in 0..self.runs.count {
             let pairs = self.run(run);
-            for right in across.clone() {
-                let in_b = right * self.in_b();
-                let panel_b = &packed_b[in_b + pairs.start * WIDTH..in_b + pairs.end * WIDTH];
-                for left in down.clone() {
-                    let in_a = left * self.in_a();
-                    let panel_a = &packed_a[in_a + pairs.start * height..in_a + pairs.end * height];
+            for left in down.clone() {
+                let in_a = left * self.in_a();
+                let panel_a = &packed_a[in_a + pairs.start * height..in_a + pairs.end * height];
+                for right in across.clone() {
+                    let in_b = right * self.in_b();
+                    let panel_b = &packed_b[in_b + pairs.start * WIDTH..in_b + pairs.end * WIDTH];
                     let (row, column) = ((left - down.start) * height, (right - across.start) * WIDTH);
                     let block = Block {
                         address: corner.address.wrapping_add(row * corner.stride + column),

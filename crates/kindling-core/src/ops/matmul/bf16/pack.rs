@@ -7,8 +7,6 @@ use super::Operand;
 use crate::ops::matmul::gemm::Matrix;
 use crate::simd::bf16;
 
-/// Words of a cache line.
-pub(super) const LINE: usize = 16;
 /// Lanes, and pairs, of a square that is turned in registers.
 const SIDE: usize = 16;
 
@@ -32,8 +30,8 @@ impl Order {
     }
 }
 
-/// Packs `pairs` (from a multiple of 16 on) of the rows `first..first + width` of `lanes`, as many as there are, into their
-/// places in `target`.
+/// Packs `pairs` (from a multiple of 16 on) of the rows `first..first + width` of `lanes`, as many as there are, into
+/// `target`, the part of the panel that belongs to them.
 pub(super) fn panel(
     target: &mut [u32],
     lanes: Operand,
@@ -129,9 +127,9 @@ fn plain<T: Element>(target: &mut [u32], lanes: Matrix<T>, width: usize, order: 
         let inside = lane < lanes.height && k < lanes.width;
         u32::from(if inside { lanes.element(lane, k) } else { T::ZERO }.round())
     };
-    for pair in pairs {
+    for pair in pairs.clone() {
         for lane in 0..width {
-            target[order.index(width, pair, lane)] =
+            target[order.index(width, pair - pairs.start, lane)] =
                 element(lane, 2 * pair) | element(lane, 2 * pair + 1) << 16;
         }
     }
@@ -176,8 +174,9 @@ mod avx512 {
                 };
                 let mask = mask(rest.1);
                 for (row, words) in square.into_iter().enumerate().take(rest.0) {
+                    let at = pair - pairs.start;
                     let (pair, lane) =
-                        if order == Order::Pairs { (pair + row, lane) } else { (pair, lane + row) };
+                        if order == Order::Pairs { (at + row, lane) } else { (at, lane + row) };
                     let target = &mut target[order.index(width, pair, lane)..];
                     assert!(target.len() >= rest.1.min(SIDE));
                     // SAFETY: as many words as the mask has bits, asserted above.
@@ -325,8 +324,9 @@ mod tests {
                     let lanes = Matrix::rows(&values, rows, depth);
                     plain(&mut expected, lanes.lines(first..rows.min(first + width)), width, order, 0..pairs);
                     let mut packed = vec![9; pairs * width];
-                    panel(&mut packed, Operand::F32(lanes), first, width, order, 0..pairs.min(32));
-                    panel(&mut packed, Operand::F32(lanes), first, width, order, pairs.min(32)..pairs);
+                    let (head, tail) = packed.split_at_mut(pairs.min(32) * width);
+                    panel(head, Operand::F32(lanes), first, width, order, 0..pairs.min(32));
+                    panel(tail, Operand::F32(lanes), first, width, order, pairs.min(32)..pairs);
                     assert!(packed == expected, "along: {rows} {depth} {width} {order:?}");
                     let mut packed = vec![9; pairs * width];
                     let lanes = Matrix::rows(&turned, depth, rows).transposed();

@@ -17,7 +17,7 @@ fn cpu(kernel: Kernel, threads: usize) -> Cpu {
     Cpu::new(threads, Isa::detect(), Products::Bf16(kernel))
 }
 
-const SIZES: [(usize, usize, usize); 9] = [
+const SIZES: [(usize, usize, usize); 10] = [
     (1, 1, 1),
     (3, 5, 7),
     (14, 32, 32),
@@ -27,6 +27,7 @@ const SIZES: [(usize, usize, usize); 9] = [
     (100, 800, 33),
     (700, 40, 50),
     (31, 1000, 100),
+    (3, 5000, 2000),
 ];
 
 #[test]
