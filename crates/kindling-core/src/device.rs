@@ -1,6 +1,6 @@
 //! Where the arithmetic runs. An op matches on this once and calls its CPU or CUDA half.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::ops::matmul::bf16::{self, Packed};
 use crate::pool::Pool;
@@ -19,6 +19,8 @@ pub struct Cpu {
     pub products: Products,
     /// Memory of bf16 products.
     pub(crate) packed: Packed,
+    /// Memory of a turned part of a weight.
+    pub(crate) turned: Mutex<Vec<f32>>,
     /// Where the time goes, while somebody asks.
     pub profile: Profile,
 }
@@ -27,7 +29,7 @@ impl Cpu {
     /// A processor of its own threads.
     pub fn new(threads: usize, isa: Isa, products: Products) -> Self {
         let (packed, profile) = (Packed::default(), Profile::default());
-        Self { pool: Pool::new(threads), isa, products, packed, profile }
+        Self { pool: Pool::new(threads), isa, products, packed, turned: Mutex::default(), profile }
     }
 }
 

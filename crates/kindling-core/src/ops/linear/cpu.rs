@@ -4,12 +4,13 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::PoisonError;
 
 use super::Shape;
 use crate::buffer::{In, Out};
 use crate::device::{Cpu, Products};
 use crate::ops::matmul::bf16::{self, Operand};
-use crate::ops::matmul::gemm::parallel_gemm;
+use crate::ops::matmul::gemm::{Matrix, parallel_gemm, parallel_gemm_into};
 use crate::ops::{Disjoint, Pieces, with_dirty_scratch};
 use crate::simd::bf16::round_all;
 use crate::simd::{LANES, Lanes};
@@ -17,6 +18,10 @@ use crate::simd::{LANES, Lanes};
 /// Rows of a piece below which a product is cut over its outputs instead.
 const FEW_ROWS: usize = 32;
 const PIECES: usize = 16;
+/// Rows from which on turning the weight is a small part of the product.
+const ROWS_WORTH_TURNING: usize = 256;
+/// Elements of a weight that are turned at once: 4 MiB.
+const TURNED: usize = 1 << 20;
 
 pub(super) fn forward(cpu: &Cpu, mut out: Out, x: In, weight: In, bias: Option<&[f32]>, s: Shape) {
     if s.rows < FEW_ROWS && cpu.products == Products::F32 {
@@ -30,8 +35,53 @@ pub(super) fn forward(cpu: &Cpu, mut out: Out, x: In, weight: In, bias: Option<&
     if let Some(bias) = bias {
         out.again().cpu().chunks_exact_mut(s.outputs).for_each(|row| row.copy_from_slice(bias));
     }
+    if cpu.products == Products::F32 && s.rows >= ROWS_WORTH_TURNING {
+        forward_turned(cpu, out.cpu(), x.cpu(), weight.cpu(), bias.is_some(), s);
+        return;
+    }
     let weight = Operand::rows(weight, s.outputs, s.inputs).transposed();
     product(cpu, out, Operand::rows(x, s.rows, s.inputs), weight, bias.is_some());
+}
+
+/// out = x W^T, or +=, some outputs at a time, whose part of the weight is turned first: the `gemm` crate packs rows of
+/// outputs much faster than rows of inputs.
+fn forward_turned(cpu: &Cpu, out: &mut [f32], x: &[f32], weight: &[f32], accumulate: bool, s: Shape) {
+    let blocks = Pieces::exactly(s.outputs, (s.outputs * s.inputs).div_ceil(TURNED));
+    let mut memory = cpu.turned.lock().unwrap_or_else(PoisonError::into_inner);
+    let len = s.outputs.div_ceil(blocks.count) * s.inputs;
+    if memory.len() < len {
+        memory.resize(len, 0.0);
+    }
+    for block in 0..blocks.count {
+        let outputs = blocks.range(block);
+        let turned = &mut memory[..outputs.len() * s.inputs];
+        turn(cpu, turned, &weight[outputs.start * s.inputs..outputs.end * s.inputs], outputs.len());
+        let turned = Matrix::rows(turned, s.inputs, outputs.len());
+        let x = Matrix::rows(x, s.rows, s.inputs);
+        parallel_gemm_into(&cpu.pool, out, s.outputs, outputs.start, x, turned, accumulate);
+    }
+}
+
+/// The transpose of `weight` (outputs, inputs).
+fn turn(cpu: &Cpu, turned: &mut [f32], weight: &[f32], outputs: usize) {
+    const TILE: usize = 16;
+    let inputs = weight.len() / outputs;
+    let pieces = Pieces::new(inputs, (1 << 14) / outputs + TILE);
+    let turned = Disjoint::new(turned);
+    cpu.pool.run(pieces.count, |piece| {
+        let columns = pieces.range(piece);
+        // SAFETY: pieces write disjoint rows.
+        let turned = unsafe { turned.part(columns.start * outputs..columns.end * outputs) };
+        for first in (0..outputs).step_by(TILE) {
+            let rows = first..outputs.min(first + TILE);
+            for column in columns.clone() {
+                let target = &mut turned[(column - columns.start) * outputs..][rows.clone()];
+                for (target, row) in target.iter_mut().zip(rows.clone()) {
+                    *target = weight[row * inputs + column];
+                }
+            }
+        }
+    });
 }
 
 /// As `forward`, few rows against a weight kept as bf16.

@@ -165,12 +165,25 @@ fn grid(height: usize, depth: usize, width: usize) -> (Pieces, Pieces) {
 /// `out` (`a.height` rows of `b.width`) = a b, or += where `accumulate`, cut over the pool's threads.
 pub(crate) fn parallel_gemm(pool: &Pool, out: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, accumulate: bool) {
     assert!(out.len() == a.height * b.width);
-    let stride = b.width;
+    parallel_gemm_into(pool, out, b.width, 0, a, b, accumulate);
+}
+
+/// As `parallel_gemm`, into the columns from `first` on of an `out` whose rows are `stride` long.
+pub(crate) fn parallel_gemm_into(
+    pool: &Pool,
+    out: &mut [f32],
+    stride: usize,
+    first: usize,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    accumulate: bool,
+) {
+    assert!(out.len() >= a.height * stride && first + b.width <= stride);
     let (down, across) = grid(a.height, a.width, b.width);
     let out = Disjoint::new(out);
     pool.run(down.count * across.count, |piece| {
         let (rows, columns) = (down.range(piece / across.count), across.range(piece % across.count));
-        let address = out.address(rows.start * stride + columns.start);
+        let address = out.address(rows.start * stride + first + columns.start);
         // SAFETY: the rows and columns of a piece lie inside `out` and belong to it alone.
         let block = unsafe { MatrixMut::block(address, rows.len(), columns.len(), stride) };
         gemm(block, a.lines(rows), b.columns(columns), accumulate);
