@@ -105,6 +105,8 @@ export declare class Tokenizer {
   get hash(): string
   /** The ids of a text. */
   encode(text: string): Uint32Array
+  /** Encodes files on several threads, and counts their tokens. */
+  countTokens(files: Array<string>, threads: number, monitor: Monitor): Promise<TokenCount>
   /** The text of ids. */
   decode(ids: Uint32Array): string
   /** The bytes of ids. */
@@ -498,6 +500,16 @@ export interface Tensor {
   data: Float32Array
 }
 
+/** What files have. */
+export interface TokenCount {
+  /** Tokens. */
+  tokens: number
+  /** Bytes. */
+  bytes: number
+  /** Bytes of them that were no UTF-8. */
+  replacedBytes: number
+}
+
 /** How a tokenizer is trained. */
 export interface TokenizerOptions {
   /** Entries of the vocabulary; none for characters. */
@@ -508,6 +520,12 @@ export interface TokenizerOptions {
   type: string
   /** Threads that count. */
   threads: number
+  /** gpt2, cl100k, llama3 or a regular expression. */
+  pattern: string
+  /** Merges are learned from pairs that occur at least so often. */
+  minFrequency: number
+  /** Bytes to be read at most. */
+  maxBytes?: number
 }
 
 /** Sizes and choices of a model, all of them given. */

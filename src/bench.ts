@@ -1,5 +1,5 @@
 /** Timings of the native core, as a training script would meet it: what `kindling bench` prints. */
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { flopsPerToken } from './account'
@@ -218,14 +218,15 @@ export interface TextBenchmark {
   peak_rss_mib: number
 }
 
-/** Times the encoding of a file held in memory, first with empty caches, then again. */
-export async function benchEncode(path: string, tokenizer: Tokenizer): Promise<TextBenchmark> {
-  const text = await fileOperation(path, () => readFile(path, 'utf8'))
-  let tokens = 0
-  return textBenchmark(Buffer.byteLength(text), 2, async () => {
-    tokens = call(() => tokenizer.encode(text)).length
-    return tokens
-  })
+/** Times the encoding of a file, first with empty caches, then again. */
+export async function benchEncode(
+  path: string,
+  tokenizer: Tokenizer,
+  threads: number | undefined,
+): Promise<TextBenchmark> {
+  const { size } = await fileOperation(path, () => stat(path))
+  const more = threads === undefined ? {} : { threads }
+  return textBenchmark(size, 3, async () => (await tokenizer.countTokens([path], more)).tokens)
 }
 
 /** Times the training of a tokenizer on a file. */
@@ -234,7 +235,7 @@ export async function benchBpe(
   vocabSize: number,
   threads: number | undefined,
 ): Promise<TextBenchmark> {
-  const { size } = await fileOperation(path, async () => (await import('node:fs/promises')).stat(path))
+  const { size } = await fileOperation(path, () => stat(path))
   return textBenchmark(size, 2, async () => {
     const specialTokens = ['<|endoftext|>']
     const more = threads === undefined ? {} : { threads }

@@ -1,5 +1,5 @@
 /**
- * Text to token ids and back: byte-level BPE with GPT-2's pre-tokenization, or one token a character.
+ * Text to token ids and back: byte-level BPE, or one token a character.
  * Files: vocab.json and merges.txt as GPT-2 writes them, and Hugging Face tokenizer.json.
  */
 import { KindlingError, call, settle } from './errors'
@@ -16,6 +16,23 @@ export interface TrainTokenizerOptions extends LongCallOptions {
   type?: 'bpe' | 'chars'
   /** Threads that count. Default: the cores this process may use. The result does not depend on it. */
   threads?: number
+  /**
+   * What cuts text into pre-tokens, which no merge crosses: `gpt2`, `cl100k`, `llama3`, or a regular expression (slower, and
+   * a file is then held in memory whole). Default `gpt2`.
+   */
+  pattern?: string
+  /** Merges are learned from pairs that occur at least so often. Default 1. */
+  minFrequency?: number
+  /** Bytes to be read at most, of all files in their order. Default: all. */
+  maxBytes?: number
+}
+
+/** What files have. */
+export interface TokenCount {
+  tokens: number
+  bytes: number
+  /** Bytes that were no UTF-8 and were read as U+FFFD. */
+  replacedBytes: number
 }
 
 /** Text in pieces: any iterable or stream of strings. A piece may end anywhere, even inside a surrogate pair. */
@@ -55,12 +72,16 @@ export class Tokenizer {
    */
   static async train(files: readonly string[], options: TrainTokenizerOptions): Promise<Tokenizer> {
     const { vocabSize, specialTokens = [], type = 'bpe', threads = native.availableThreads() } = options
+    const { pattern = 'gpt2', minFrequency = 1, maxBytes } = options
     if (!Array.isArray(files)) throw new KindlingError('ERR_INVALID_ARGUMENT', 'train takes a list of files')
     const settings = {
       ...(vocabSize !== undefined && { vocabSize }),
       specialTokens: [...specialTokens],
       type,
       threads,
+      pattern,
+      minFrequency,
+      ...(maxBytes !== undefined && { maxBytes }),
     }
     const handle = await longCall(options, async (monitor) =>
       native.Tokenizer.train([...files], settings, monitor),
@@ -134,6 +155,20 @@ export class Tokenizer {
    */
   encode(text: string): Uint32Array {
     return call(() => this.#native.encode(text))
+  }
+
+  /**
+   * Encodes files block by block and counts their tokens; none is kept.
+   *
+   * @param options - `threads` defaults to the cores this process may use.
+   * @throws KindlingError `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS`, `ERR_UNKNOWN_CHARACTER`, `ERR_CANCELLED`.
+   */
+  async countTokens(
+    files: readonly string[],
+    options: LongCallOptions & { threads?: number } = {},
+  ): Promise<TokenCount> {
+    const { threads = native.availableThreads() } = options
+    return longCall(options, async (monitor) => this.#native.countTokens([...files], threads, monitor))
   }
 
   /**

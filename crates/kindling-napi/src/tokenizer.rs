@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kindling_core::tokenizer::{self, Kind, TrainOptions};
+use kindling_core::tokenizer::{self, Kind, Pattern, TrainOptions};
 use kindling_core::{Error, Result};
 use napi::Env;
 use napi::bindgen_prelude::{AsyncTask, Uint8Array, Uint32Array};
@@ -26,6 +26,12 @@ pub struct TokenizerOptions {
     pub r#type: String,
     /// Threads that count.
     pub threads: f64,
+    /// gpt2, cl100k, llama3 or a regular expression.
+    pub pattern: String,
+    /// Merges are learned from pairs that occur at least so often.
+    pub min_frequency: f64,
+    /// Bytes to be read at most.
+    pub max_bytes: Option<f64>,
 }
 
 impl TokenizerOptions {
@@ -41,7 +47,15 @@ impl TokenizerOptions {
             (None, Kind::Bpe) => return Err(Error::argument("vocabSize is needed to train a bpe tokenizer")),
         };
         let threads = size("threads", self.threads)?.max(1);
-        Ok(TrainOptions { vocab_size, special_tokens: self.special_tokens, kind, threads })
+        Ok(TrainOptions {
+            vocab_size,
+            special_tokens: self.special_tokens,
+            kind,
+            pattern: Pattern::new(&self.pattern)?,
+            threads,
+            min_frequency: integer("minFrequency", self.min_frequency)?,
+            max_bytes: self.max_bytes.map(|bytes| integer("maxBytes", bytes)).transpose()?,
+        })
     }
 }
 
@@ -52,6 +66,17 @@ pub struct SpecialToken {
     pub token: String,
     /// Its id.
     pub id: u32,
+}
+
+/// What files have.
+#[napi(object)]
+pub struct TokenCount {
+    /// Tokens.
+    pub tokens: f64,
+    /// Bytes.
+    pub bytes: f64,
+    /// Bytes of them that were no UTF-8.
+    pub replaced_bytes: f64,
 }
 
 /// A trained tokenizer.
@@ -149,6 +174,23 @@ impl Tokenizer {
     #[napi(catch_unwind)]
     pub fn encode(&self, text: String) -> napi::Result<Uint32Array> {
         Ok(self.inner.encode(&text).map_err(to_napi)?.into())
+    }
+
+    /// Encodes files on several threads, and counts their tokens.
+    #[napi(catch_unwind, ts_return_type = "Promise<TokenCount>")]
+    pub fn count_tokens(
+        &self,
+        files: Vec<String>,
+        threads: f64,
+        monitor: &Monitor,
+    ) -> napi::Result<Call<TokenCount>> {
+        let threads = size("threads", threads).map_err(to_napi)?.max(1);
+        let (tokenizer, files, mut progress) = (Arc::clone(&self.inner), paths(files), monitor.progress());
+        Ok(spawn((), move |()| {
+            let (tokens, summary) = tokenizer.count_tokens(&files, threads, &mut progress)?;
+            let (bytes, replaced_bytes) = (summary.bytes as f64, summary.replaced_bytes as f64);
+            Ok(TokenCount { tokens: tokens as f64, bytes, replaced_bytes })
+        }))
     }
 
     /// The text of ids.

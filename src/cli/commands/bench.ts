@@ -134,7 +134,7 @@ export function benchCommand(): Command {
         'encoding of a file',
         encodeFields,
         '--file book.txt --tokenizer data/tokenizer',
-        async (o, output) => show(output, await bench.benchEncode(o.file, await openTokenizer(o))),
+        async (o, output) => show(output, await bench.benchEncode(o.file, await openTokenizer(o), o.threads)),
       ),
     )
     .addCommand(

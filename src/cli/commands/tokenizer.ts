@@ -19,6 +19,16 @@ const fields = {
     .array(z.string().min(1))
     .optional()
     .describe('special tokens (default: <|endoftext|> for bpe, none for chars)'),
+  pattern: z
+    .string()
+    .default('gpt2')
+    .describe('cuts text into words: gpt2, cl100k, llama3 or a regular expression'),
+  min_frequency: z.int().min(1).default(1).describe('least count of a pair that becomes a merge'),
+  max_bytes: z
+    .int()
+    .min(1)
+    .optional()
+    .describe('bytes to be read at most, of all files in their order (default: all)'),
   out: z.string().default('tokenizer').describe('folder to write'),
   threads: z.int().min(1).optional().describe('threads (default: the cores this process may use)'),
 }
@@ -45,9 +55,16 @@ function tokenizerTrainCommand(): Command {
           ...(options.vocab_size === undefined ? {} : { vocabSize: options.vocab_size }),
           specialTokens: options.special_tokens ?? (options.type === 'bpe' ? ['<|endoftext|>'] : []),
           ...(options.threads === undefined ? {} : { threads: options.threads }),
+          pattern: options.pattern,
+          minFrequency: options.min_frequency,
+          ...(options.max_bytes === undefined ? {} : { maxBytes: options.max_bytes }),
           signal,
           onProgress: (done, total) =>
-            output.progress(`reading: ${(done / 1e6).toFixed(1)} of ${(total / 1e6).toFixed(1)} MB`),
+            output.progress(
+              done === total
+                ? 'merging'
+                : `reading: ${(done / 1e6).toFixed(1)} of ${(total / 1e6).toFixed(1)} MB`,
+            ),
         }),
       )
       output.clear()

@@ -212,7 +212,7 @@ mod tests {
     use super::*;
     use crate::data::test_support::{Folder, names};
     use crate::progress::silent;
-    use crate::tokenizer::{Kind, TrainOptions};
+    use crate::tokenizer::{Kind, Pattern, TrainOptions};
 
     /// A store of ids `first..first + length`; of tokenizer `hash`.
     fn store(root: &Folder, name: &str, ids: std::ops::Range<u32>, hash: Option<&str>) -> Arc<TokenStore> {
@@ -256,7 +256,15 @@ mod tests {
         let root = Folder::new();
         let corpus = root.path().join("corpus.txt");
         std::fs::write(&corpus, "the sea, the sea, the whale").unwrap();
-        let chars = TrainOptions { vocab_size: 0, special_tokens: Vec::new(), kind: Kind::Chars, threads: 1 };
+        let chars = TrainOptions {
+            vocab_size: 0,
+            special_tokens: Vec::new(),
+            kind: Kind::Chars,
+            pattern: Pattern::Gpt2,
+            threads: 1,
+            min_frequency: 1,
+            max_bytes: None,
+        };
         let (tokenizer, _) = Tokenizer::train(&[corpus], &chars, &mut silent).unwrap();
         let hash = tokenizer.hash();
         let whole = store(&root, "whole_chunks", 0..9, Some(&hash));

@@ -1,38 +1,31 @@
 //! Text to ids: special tokens, pre-tokens, a cache from pre-token to ids, merges.
 //!
-//! The cache is a table of fixed size: a pre-token has one place, and a newcomer takes it over. Nothing is allocated for a
-//! pre-token. Threads encode blocks cut at boundaries of pre-tokens, so their number changes nothing.
+//! Threads encode blocks cut at boundaries of pre-tokens, so their number changes nothing.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 
-use super::blocks::last_cut;
+use super::cache::{CACHED_BYTES, CACHED_IDS, CACHED_VOCAB, Ids, Key, OwnCache, SharedCache};
+use super::long_cache::LongCache;
 use super::merge::MergeWork;
-use super::pretokenize::pretoken_end;
+use super::scan::Scanner;
 use super::special::Segment;
 use super::{Kind, Tokenizer};
 use crate::{Error, Result};
 
-/// Bytes of the longest pre-token the cache keeps.
-const CACHED_BYTES: usize = 15;
-/// Ids the cache keeps of one pre-token.
-const CACHED_IDS: usize = 3;
-const CACHE_BITS: u32 = 15;
 /// Bytes of text a thread takes at a time.
 const BLOCK: usize = 1 << 17;
 
-/// A pre-token of at most `CACHED_BYTES` bytes, its length in the highest byte, and its ids; key 0 is an empty place.
-#[derive(Debug, Clone, Copy, Default)]
-struct Cached {
-    key: u128,
-    count: u32,
-    ids: [u32; CACHED_IDS],
-}
+/// Pre-tokens whose entries are asked for ahead of time.
+const AHEAD: usize = 32;
 
 /// What one thread needs to encode; kept by the tokenizer between calls, so the cache stays warm.
 #[derive(Debug)]
 pub struct Scratch {
-    cache: Vec<Cached>,
+    cache: OwnCache,
+    long: LongCache,
+    starts: Vec<usize>,
     symbols: Vec<u32>,
     merge: MergeWork,
 }
@@ -40,48 +33,38 @@ pub struct Scratch {
 impl Scratch {
     fn new() -> Self {
         Self {
-            cache: vec![Cached::default(); 1 << CACHE_BITS],
+            cache: OwnCache::new(),
+            long: LongCache::default(),
+            starts: Vec::new(),
             symbols: Vec::new(),
             merge: MergeWork::default(),
         }
     }
 }
 
-/// Scratches that no call uses at the moment.
+/// Scratches that no call uses at the moment, with the thread that used each last: its core has it in its cache.
 #[derive(Debug, Default)]
-pub struct Scratches(Mutex<Vec<Scratch>>);
+pub struct Scratches(Mutex<Vec<(ThreadId, Scratch)>>);
 
 impl Scratches {
+    fn lock(&self) -> MutexGuard<'_, Vec<(ThreadId, Scratch)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn take(&self) -> Scratch {
-        let kept = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
-        kept.unwrap_or_else(Scratch::new)
+        let mut kept = self.lock();
+        let own = kept.iter().position(|(thread, _)| *thread == std::thread::current().id());
+        let taken = match own {
+            Some(place) => Some(kept.swap_remove(place)),
+            None => kept.pop(),
+        };
+        drop(kept);
+        taken.map_or_else(Scratch::new, |(_, scratch)| scratch)
     }
 
     fn give(&self, scratch: Scratch) {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(scratch);
+        self.lock().push((std::thread::current().id(), scratch));
     }
-}
-
-/// The bytes `start..end` (at most `CACHED_BYTES`) of `text` as the cache's key.
-#[inline]
-fn cache_key(text: &[u8], start: usize, end: usize) -> u128 {
-    let length = end - start;
-    let bytes = if let Some(sixteen) = text.get(start..start + 16) {
-        let mut all = [0; 16];
-        all.copy_from_slice(sixteen);
-        u128::from_le_bytes(all) & ((1 << (length * 8)) - 1)
-    } else {
-        let mut all = [0; 16];
-        all[..length].copy_from_slice(&text[start..end]);
-        u128::from_le_bytes(all)
-    };
-    bytes | (length as u128) << 120
-}
-
-#[inline]
-fn cache_place(key: u128) -> usize {
-    let folded = (key as u64) ^ ((key >> 64) as u64).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
-    (folded.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - CACHE_BITS)) as usize
 }
 
 impl Tokenizer {
@@ -102,6 +85,13 @@ impl Tokenizer {
     /// As `encode`.
     pub fn encode_bytes(&self, bytes: &[u8]) -> Result<Vec<u32>> {
         self.encode(&String::from_utf8_lossy(bytes))
+    }
+
+    /// Says that much text is about to be encoded, by several threads perhaps: from now on they share a cache of 64 MiB.
+    pub fn expect_much_text(&self) {
+        if self.tokens.len() <= CACHED_VOCAB {
+            self.shared_cache.get_or_init(SharedCache::new);
+        }
     }
 
     /// Appends the ids of `text` to `ids`.
@@ -133,6 +123,7 @@ impl Tokenizer {
         if threads <= 1 || text.len() <= BLOCK {
             return self.encode(text);
         }
+        self.expect_much_text();
         self.encode_blocks(text, threads, BLOCK)
     }
 
@@ -173,7 +164,7 @@ impl Tokenizer {
                 if wanted >= text.len() {
                     break text.len();
                 }
-                if let Some(cut) = last_cut(text, searched, wanted, self.kind, &self.special) {
+                if let Some(cut) = self.cuts().last(text, searched, wanted) {
                     break cut;
                 }
                 searched = wanted;
@@ -196,31 +187,99 @@ impl Tokenizer {
 
     /// Ids of text without special tokens.
     fn encode_part(&self, text: &str, scratch: &mut Scratch, ids: &mut Vec<u32>) -> Result<()> {
-        let bytes = text.as_bytes();
-        let mut start = 0;
-        while start < bytes.len() {
-            let end = pretoken_end(bytes, start);
-            if end - start <= CACHED_BYTES {
-                let key = cache_key(bytes, start, end);
-                let place = cache_place(key);
-                let cached = &scratch.cache[place];
-                if cached.key == key {
-                    ids.extend_from_slice(&cached.ids[..cached.count as usize]);
-                } else {
-                    self.encode_pretoken(&text[start..end], scratch)?;
-                    let found = &scratch.symbols;
-                    ids.extend_from_slice(found);
-                    if found.len() <= CACHED_IDS {
-                        let mut cached = Cached { key, count: found.len() as u32, ids: [0; CACHED_IDS] };
-                        cached.ids[..found.len()].copy_from_slice(found);
-                        scratch.cache[place] = cached;
-                    }
+        let mut scanner = Scanner::new(text, &self.pattern, self.isa);
+        let mut starts = std::mem::take(&mut scratch.starts);
+        starts.clear();
+        let mut result = Ok(());
+        while result.is_ok() {
+            let more = match scanner.next_window(&mut starts) {
+                Ok(more) => more,
+                Err(error) => {
+                    result = Err(error);
+                    break;
                 }
-            } else {
-                self.encode_pretoken(&text[start..end], scratch)?;
-                ids.extend_from_slice(&scratch.symbols);
+            };
+            if !more {
+                starts.push(text.len());
             }
-            start = end;
+            result = self.encode_pretokens(text, &starts, scratch, ids);
+            // Where the last one ends is not known yet.
+            let last = starts.pop();
+            starts.clear();
+            starts.extend(last);
+            if !more {
+                break;
+            }
+        }
+        scratch.starts = starts;
+        result
+    }
+
+    /// Ids of the pre-tokens between each two of `starts`.
+    fn encode_pretokens(
+        &self,
+        text: &str,
+        starts: &[usize],
+        scratch: &mut Scratch,
+        ids: &mut Vec<u32>,
+    ) -> Result<()> {
+        let bytes = text.as_bytes();
+        let mut keys = [(Key::default(), 0); AHEAD];
+        let mut first = 0;
+        while first + 1 < starts.len() {
+            // The keys of some, then their ids: by then the processor has fetched the entries.
+            let bounds = &starts[first..starts.len().min(first + AHEAD + 1)];
+            first += AHEAD;
+            for (pretoken, key) in bounds.windows(2).zip(&mut keys) {
+                let new = Key::new(bytes, pretoken[0], pretoken[1]);
+                *key = (new, new.hash());
+                scratch.cache.prefetch(key.1);
+            }
+            let mut at = 0;
+            while at + 1 < bounds.len() {
+                at = copy_known(bounds, &keys, at, &scratch.cache, ids);
+                if let Some(&[start, end]) = bounds.get(at..at + 2) {
+                    let key = (end - start <= CACHED_BYTES).then_some(keys[at]);
+                    self.encode_missing(&text[start..end], key, scratch, ids)?;
+                    at += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends the ids of a pre-token that the thread's own cache lacks, and puts it there if it can be.
+    fn encode_missing(
+        &self,
+        pretoken: &str,
+        key: Option<(Key, u64)>,
+        scratch: &mut Scratch,
+        ids: &mut Vec<u32>,
+    ) -> Result<()> {
+        let shared = self.shared_cache.get().and_then(Option::as_ref);
+        if let Some((key, hash)) = key
+            && let Some(found) = shared.and_then(|cache| cache.get(key, hash))
+        {
+            scratch.cache.insert(key, hash, found);
+            let (found, count) = found.get();
+            ids.extend_from_slice(&found[..count]);
+            return Ok(());
+        }
+        if let Some(found) = scratch.long.get(pretoken.as_bytes()) {
+            ids.extend_from_slice(found);
+            return Ok(());
+        }
+        self.encode_pretoken(pretoken, scratch)?;
+        let found = &scratch.symbols;
+        ids.extend_from_slice(found);
+        match key.and_then(|key| Some((key, Ids::new(found)?))) {
+            Some(((key, hash), found)) => {
+                scratch.cache.insert(key, hash, found);
+                if let Some(cache) = shared {
+                    cache.insert(key, hash, found);
+                }
+            }
+            None => scratch.long.insert(pretoken.as_bytes(), found),
         }
         Ok(())
     }
@@ -243,6 +302,33 @@ impl Tokenizer {
     }
 }
 
+/// Appends the ids of pre-tokens from `at` on, up to the first that the cache lacks; gives the place of that one.
+#[inline]
+fn copy_known(
+    bounds: &[usize],
+    keys: &[(Key, u64); AHEAD],
+    mut at: usize,
+    cache: &OwnCache,
+    ids: &mut Vec<u32>,
+) -> usize {
+    ids.reserve((AHEAD + 1) * CACHED_IDS);
+    let out = ids.as_mut_ptr();
+    let mut length = ids.len();
+    let last = (bounds.len() - 1).min(AHEAD);
+    while at < last && bounds[at + 1] - bounds[at] <= CACHED_BYTES {
+        let (key, hash) = keys[at];
+        let Some(found) = cache.get(key, hash) else { break };
+        let (found, count) = found.get();
+        // SAFETY: room for `CACHED_IDS` ids of each of at most `AHEAD` pre-tokens was reserved, and each adds at most as many.
+        unsafe { out.add(length).cast::<[u32; CACHED_IDS]>().write_unaligned(found) };
+        length += count;
+        at += 1;
+    }
+    // SAFETY: so many have been written, within the capacity.
+    unsafe { ids.set_len(length) };
+    at
+}
+
 fn unknown_character(c: char) -> Error {
     Error::UnknownCharacter { character: c }
 }
@@ -263,16 +349,5 @@ mod tests {
         for (block, threads) in [(1, 1), (2, 5), (7, 2), (64, 5), (1000, 2)] {
             assert_eq!(tokenizer.encode_blocks(&text, threads, block).unwrap(), whole, "blocks of {block}");
         }
-    }
-
-    #[test]
-    fn a_cached_pretoken_is_told_apart_from_all_others() {
-        let text = b"ab\0 abc abcdefghijklmnopq";
-        let keys = [(0, 1), (0, 2), (0, 3), (1, 2), (4, 7), (8, 23), (9, 23)]
-            .map(|(start, end)| cache_key(text, start, end));
-        for (i, key) in keys.iter().enumerate() {
-            assert!(*key != 0 && !keys[..i].contains(key));
-        }
-        assert_eq!(cache_key(b"abc", 0, 2), cache_key(text, 0, 2));
     }
 }

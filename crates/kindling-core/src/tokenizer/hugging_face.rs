@@ -6,13 +6,10 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::parts::Parts;
+use super::pattern::Pattern;
 use super::vocab_file::{MergeResolver, entry_ids, invalid, read_text};
 use super::{Kind, special};
 use crate::Result;
-
-/// GPT-2's pattern as tokenizer.json files write it where they spell it out.
-const GPT2_PATTERN: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-const GPT2_PATTERN_SHORT: &str = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
 /// Reads a tokenizer.json.
 ///
@@ -41,12 +38,10 @@ fn parts(file: &Value) -> Result<Parts, String> {
     special::check(special.iter().map(|(token, _)| token.as_str())).map_err(|error| error.to_string())?;
     let merges = merges(&model["merges"], &ids)?;
     let characters = file["pre_tokenizer"].is_null() && merges.is_empty();
-    if !characters {
-        check_pre_tokenizer(&file["pre_tokenizer"])?;
-    }
-    let parts = Parts::from_texts(&ids, merges, special)?;
+    let pattern = if characters { Pattern::Gpt2 } else { pattern_of(&file["pre_tokenizer"])? };
+    let parts = Parts { pattern, ..Parts::from_texts(&ids, merges, special)? };
     if characters && parts.kind != Kind::Chars {
-        return Err("it has no pre-tokenizer; byte-level BPE with GPT-2's pattern is read".to_owned());
+        return Err("it has no pre-tokenizer; byte-level BPE is read".to_owned());
     }
     Ok(parts)
 }
@@ -66,21 +61,25 @@ fn check_model(model: &Value) -> Result<(), String> {
     }
 }
 
-fn check_pre_tokenizer(pre: &Value) -> Result<(), String> {
-    let refuse = || Err(format!("its pre-tokenizer is not GPT-2's ByteLevel: {pre}"));
+/// The pattern of a byte-level pre-tokenizer: GPT-2's own, or one that splits before it.
+fn pattern_of(pre: &Value) -> Result<Pattern, String> {
+    let refuse = || Err(format!("its pre-tokenizer is not ByteLevel, nor a pattern and ByteLevel: {pre}"));
     let byte_level = |step: &Value, regex: bool| {
         step["type"] == "ByteLevel"
             && step["add_prefix_space"].as_bool() == Some(false)
             && step["use_regex"].as_bool().unwrap_or(true) == regex
     };
     if byte_level(pre, true) {
-        return Ok(());
+        return Ok(Pattern::Gpt2);
     }
     let Some([split, level]) = pre["pretokenizers"].as_array().map(Vec::as_slice) else { return refuse() };
-    let pattern = split["pattern"]["Regex"].as_str();
-    let known = pattern.is_some_and(|pattern| pattern == GPT2_PATTERN || pattern == GPT2_PATTERN_SHORT);
     let splits = split["type"] == "Split" && split["behavior"] == "Isolated" && split["invert"] != true;
-    if known && splits && byte_level(level, false) { Ok(()) } else { refuse() }
+    match split["pattern"]["Regex"].as_str() {
+        Some(pattern) if splits && byte_level(level, false) => {
+            Pattern::new(pattern).map_err(|error| error.to_string())
+        }
+        _ => refuse(),
+    }
 }
 
 /// The added tokens, which are entered in the vocabulary where it lacks them.
@@ -139,7 +138,14 @@ pub(super) fn write(parts: &Parts, texts: &[String]) -> Value {
         .collect();
     let byte_level = |regex| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
     let (pre_tokenizer, decoder) = match parts.kind {
-        Kind::Bpe => (byte_level(true), byte_level(true)),
+        Kind::Bpe if parts.pattern == Pattern::Gpt2 => (byte_level(true), byte_level(true)),
+        Kind::Bpe => (
+            json!({"type": "Sequence", "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": parts.pattern.source()}, "behavior": "Isolated", "invert": false},
+                byte_level(false)
+            ]}),
+            byte_level(true),
+        ),
         Kind::Chars => (Value::Null, json!({"type": "Fuse"})),
     };
     json!({

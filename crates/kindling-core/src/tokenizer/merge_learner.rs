@@ -10,24 +10,48 @@ use std::collections::HashSet;
 use rustc_hash::FxHashMap;
 
 use super::byte_chars;
+use super::counts::Counts;
+use super::pair_table::{NONE, Pair, PairTable};
 
-type Pair = (u32, u32);
 /// The two tokens of a merge and the token they make.
 type Merge = (u32, u32, u32);
 
-/// A pair's count and the words it stands in (or stood in: a word may have lost it since).
-#[derive(Debug, Default)]
-struct Occurrences {
-    count: u64,
-    words: Vec<u32>,
-}
-
 /// A pre-token as the tokens it consists of, and how often it occurs.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Word {
     start: usize,
     length: u32,
     count: u64,
+}
+
+/// What the merge at work adds beside one token: how often its result stands next to it, and in which words.
+#[derive(Debug, Clone, Copy)]
+struct Neighbour {
+    count: u64,
+    list: u32,
+}
+
+const NO_NEIGHBOUR: Neighbour = Neighbour { count: 0, list: NONE };
+
+/// The tokens on one side of the merge at work, by id.
+#[derive(Debug, Default)]
+struct Side {
+    neighbours: Vec<Neighbour>,
+    seen: Vec<u32>,
+}
+
+impl Side {
+    #[inline]
+    fn add(&mut self, token: u32, word: u32, count: u64, pairs: &mut PairTable) {
+        let neighbour = &mut self.neighbours[token as usize];
+        if neighbour.count == 0 {
+            self.seen.push(token);
+        }
+        neighbour.count += count;
+        if pairs.lists.first(neighbour.list) != Some(word) {
+            neighbour.list = pairs.lists.push(neighbour.list, word);
+        }
+    }
 }
 
 /// The state of learning.
@@ -41,18 +65,17 @@ pub struct MergeLearner {
     /// All words' tokens, one after the other.
     symbols: Vec<u32>,
     words: Vec<Word>,
-    pairs: FxHashMap<Pair, Occurrences>,
+    pairs: PairTable,
     heap: Heap,
+    before: Side,
+    after: Side,
+    /// Words of the merge at work.
+    touched: Vec<u32>,
 }
 
 impl MergeLearner {
     /// `tokens`: special tokens, then from id `first_byte` the 256 bytes in `BYTE_ORDER`. `counts`: distinct pre-tokens.
-    pub fn new(
-        tokens: Vec<Box<[u8]>>,
-        first_byte: u32,
-        reserved: HashSet<String>,
-        counts: impl IntoIterator<Item = (Box<[u8]>, u64)>,
-    ) -> Self {
+    pub fn new(tokens: Vec<Box<[u8]>>, first_byte: u32, reserved: HashSet<String>, counts: &Counts) -> Self {
         let ids: FxHashMap<_, _> = tokens
             .iter()
             .cloned()
@@ -71,16 +94,19 @@ impl MergeLearner {
             reserved,
             symbols: Vec::new(),
             words: Vec::new(),
-            pairs: FxHashMap::default(),
+            pairs: PairTable::new(),
             heap: Heap::default(),
+            before: Side::default(),
+            after: Side::default(),
+            touched: Vec::new(),
         };
-        for (pretoken, count) in counts {
+        counts.for_each(|pretoken, count| {
             if pretoken.len() > 1 {
                 let start = learner.symbols.len();
                 learner.symbols.extend(pretoken.iter().map(|&byte| byte_ids[usize::from(byte)]));
                 learner.words.push(Word { start, length: pretoken.len() as u32, count });
             }
-        }
+        });
         learner.count_pairs();
         learner
     }
@@ -89,10 +115,10 @@ impl MergeLearner {
         for (word, index) in self.words.iter().zip(0u32..) {
             let symbols = &self.symbols[word.start..word.start + word.length as usize];
             for pair in symbols.windows(2) {
-                add(&mut self.pairs, (pair[0], pair[1]), word.count, index);
+                self.pairs.add_word((pair[0], pair[1]), word.count, index);
             }
         }
-        let entries = self.pairs.iter().map(|(&pair, occurrences)| Entry { count: occurrences.count, pair });
+        let entries = self.pairs.iter().map(|(pair, count)| Entry { count, pair });
         self.heap = Heap::from_entries(entries.collect(), &self.tokens);
     }
 
@@ -106,61 +132,54 @@ impl MergeLearner {
         (self.tokens, self.merges)
     }
 
-    /// Makes the next merge; false where no pair is left.
-    pub fn merge_next(&mut self) -> bool {
-        let Some(pair) = self.pop_best() else { return false };
+    /// Makes the next merge; false where no pair occurs `min_frequency` times.
+    pub fn merge_next(&mut self, min_frequency: u64) -> bool {
+        let Some(pair) = self.pop_best(min_frequency) else { return false };
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.clear();
+        self.pairs.take(pair, &mut touched);
         let bytes = [&self.tokens[pair.0 as usize][..], &self.tokens[pair.1 as usize][..]].concat();
-        if self.reserved.contains(&byte_chars::to_text(&bytes)) {
-            self.pairs.remove(&pair);
-            return true;
-        }
-        // Two pairs may give the same bytes; they are one token then, as they are one entry of vocab.json.
-        let next = self.tokens.len() as u32;
-        let result = *self.ids.entry(bytes.clone().into_boxed_slice()).or_insert(next);
-        if result == next {
-            self.tokens.push(bytes.into_boxed_slice());
-        }
-        self.merges.push((pair.0, pair.1, result));
-        let words = self.pairs.remove(&pair).map(|occurrences| occurrences.words).unwrap_or_default();
-        let mut grown: Vec<Pair> = Vec::new();
-        for index in words {
-            self.merge_in_word(index, pair, result, &mut grown);
-        }
-        grown.sort_unstable();
-        grown.dedup();
-        for pair in grown {
-            // A pair made by one match of the merge and taken by the next is gone already.
-            if let Some(occurrences) = self.pairs.get(&pair).filter(|occurrences| occurrences.count > 0) {
-                self.heap.push(Entry { count: occurrences.count, pair }, &self.tokens);
-            } else {
-                self.pairs.remove(&pair);
+        if !self.reserved.contains(&byte_chars::to_text(&bytes)) {
+            // Two pairs may give the same bytes; they are one token then, as they are one entry of vocab.json.
+            let next = self.tokens.len() as u32;
+            let result = *self.ids.entry(bytes.clone().into_boxed_slice()).or_insert(next);
+            if result == next {
+                self.tokens.push(bytes.into_boxed_slice());
             }
+            self.merges.push((pair.0, pair.1, result));
+            for side in [&mut self.before, &mut self.after] {
+                side.neighbours.resize(self.tokens.len(), NO_NEIGHBOUR);
+            }
+            for &word in &touched {
+                self.merge_in_word(word, pair, result);
+            }
+            self.count_neighbours(pair, result);
         }
+        self.touched = touched;
         true
     }
 
     /// The pair to merge next, with its entry taken off the heap.
-    fn pop_best(&mut self) -> Option<Pair> {
+    fn pop_best(&mut self, min_frequency: u64) -> Option<Pair> {
         loop {
             let entry = self.heap.pop(&self.tokens)?;
-            let Some(occurrences) = self.pairs.get(&entry.pair) else { continue };
-            if occurrences.count == entry.count {
-                return Some(entry.pair);
+            let count = self.pairs.count(entry.pair);
+            if count == entry.count {
+                return (count >= min_frequency).then_some(entry.pair);
             }
-            if occurrences.count == 0 {
-                self.pairs.remove(&entry.pair);
-            } else if occurrences.count < entry.count {
-                self.heap.push(Entry { count: occurrences.count, pair: entry.pair }, &self.tokens);
+            if (1..entry.count).contains(&count) {
+                self.heap.push(Entry { count, pair: entry.pair }, &self.tokens);
             }
         }
     }
 
-    fn merge_in_word(&mut self, index: u32, pair: Pair, result: u32, grown: &mut Vec<Pair>) {
+    /// Merges the pair wherever it stands in a word, and notes what stands next to it.
+    fn merge_in_word(&mut self, index: u32, pair: Pair, result: u32) {
         let word = &mut self.words[index as usize];
         let symbols = &mut self.symbols[word.start..word.start + word.length as usize];
         let (mut read, mut written) = (0, 0);
         while read < symbols.len() {
-            let is_pair = read + 1 < symbols.len() && (symbols[read], symbols[read + 1]) == pair;
+            let is_pair = symbols[read] == pair.0 && symbols.get(read + 1) == Some(&pair.1);
             if !is_pair {
                 symbols[written] = symbols[read];
                 read += 1;
@@ -168,15 +187,10 @@ impl MergeLearner {
                 continue;
             }
             if written > 0 {
-                let before = symbols[written - 1];
-                subtract(&mut self.pairs, (before, pair.0), word.count);
-                add(&mut self.pairs, (before, result), word.count, index);
-                grown.push((before, result));
+                self.before.add(symbols[written - 1], index, word.count, &mut self.pairs);
             }
             if let Some(&after) = symbols.get(read + 2) {
-                subtract(&mut self.pairs, (pair.1, after), word.count);
-                add(&mut self.pairs, (result, after), word.count, index);
-                grown.push((result, after));
+                self.after.add(after, index, word.count, &mut self.pairs);
             }
             symbols[written] = result;
             read += 2;
@@ -184,20 +198,38 @@ impl MergeLearner {
         }
         word.length = written as u32;
     }
-}
 
-fn add(pairs: &mut FxHashMap<Pair, Occurrences>, pair: Pair, count: u64, word: u32) {
-    let occurrences = pairs.entry(pair).or_default();
-    occurrences.count += count;
-    if occurrences.words.last() != Some(&word) {
-        occurrences.words.push(word);
-    }
-}
-
-fn subtract(pairs: &mut FxHashMap<Pair, Occurrences>, pair: Pair, count: u64) {
-    // The pair being merged has left the table already.
-    if let Some(occurrences) = pairs.get_mut(&pair) {
-        occurrences.count -= count;
+    /// Enters what `merge_in_word` noted: each neighbour has lost a pair with the merge's tokens and won one with its result.
+    fn count_neighbours(&mut self, pair: Pair, result: u32) {
+        let won_before =
+            self.before.seen.iter().map(|&token| ((token, result), self.before.neighbours[token as usize]));
+        let won_after =
+            self.after.seen.iter().map(|&token| ((result, token), self.after.neighbours[token as usize]));
+        for (won, neighbour) in won_before.chain(won_after) {
+            self.pairs.add(won, neighbour.count, neighbour.list);
+        }
+        // The pair itself has left the table already, with its occurrences that overlap.
+        let lost_before =
+            self.before.seen.iter().map(|&token| ((token, pair.0), self.before.neighbours[token as usize]));
+        let lost_after =
+            self.after.seen.iter().map(|&token| ((pair.1, token), self.after.neighbours[token as usize]));
+        for (lost, neighbour) in lost_before.chain(lost_after).filter(|(lost, _)| *lost != pair) {
+            self.pairs.subtract(lost, neighbour.count);
+        }
+        // What was won by one match of the merge may be lost by the next, so counts are final only now.
+        let won_before = self.before.seen.iter().map(|&token| (token, result));
+        let won_after = self.after.seen.iter().map(|&token| (result, token));
+        for pair in won_before.chain(won_after) {
+            let count = self.pairs.count(pair);
+            if count > 0 {
+                self.heap.push(Entry { count, pair }, &self.tokens);
+            }
+        }
+        for side in [&mut self.before, &mut self.after] {
+            for token in side.seen.drain(..) {
+                side.neighbours[token as usize] = NO_NEIGHBOUR;
+            }
+        }
     }
 }
 

@@ -11,14 +11,23 @@
 
 mod blocks;
 pub mod byte_chars;
+mod cache;
+mod cl100k;
+mod count_tokens;
+mod counts;
 mod decode;
 mod encode;
 mod hugging_face;
+mod long_cache;
 mod merge;
 mod merge_learner;
+mod pair_table;
 mod parts;
+mod pattern;
 pub mod pretokenize;
 mod save;
+mod scan;
+mod source;
 mod special;
 mod stream;
 mod train;
@@ -29,15 +38,20 @@ mod vocab_file;
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::OnceLock;
 
+use self::cache::SharedCache;
 use self::encode::Scratches;
 use self::merge::MergeTable;
 use self::parts::Parts;
 use self::special::SpecialTokens;
+use crate::simd::Isa;
 use crate::{Error, Result};
 
+pub use self::pattern::Pattern;
+pub use self::source::ReadSummary;
 pub use self::stream::{StreamDecoder, StreamEncoder};
-pub use self::train::{TrainOptions, TrainSummary};
+pub use self::train::TrainOptions;
 pub use self::utf8::LossyDecoder;
 
 /// How text becomes tokens.
@@ -52,6 +66,7 @@ pub enum Kind {
 /// A tokenizer; immutable, used by any number of threads at once.
 pub struct Tokenizer {
     kind: Kind,
+    pattern: Pattern,
     /// Bytes of each token, by id.
     tokens: Vec<Box<[u8]>>,
     /// As vocab.json writes them; only those that cannot be told from the bytes.
@@ -65,6 +80,8 @@ pub struct Tokenizer {
     char_ids: HashMap<char, u32>,
     ids: HashMap<Box<[u8]>, u32>,
     scratches: Scratches,
+    shared_cache: OnceLock<Option<SharedCache>>,
+    isa: Isa,
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -118,7 +135,7 @@ impl Tokenizer {
     }
 
     pub(crate) fn from_parts(parts: Parts) -> Result<Self> {
-        let Parts { kind, tokens, merges, special, odd_texts } = parts;
+        let Parts { kind, pattern, tokens, merges, special, odd_texts } = parts;
         let is_special: std::collections::HashSet<u32> = special.iter().map(|&(_, id)| id).collect();
         let mut ids = HashMap::with_capacity(tokens.len());
         let mut byte_ids = [u32::MAX; 256];
@@ -140,6 +157,7 @@ impl Tokenizer {
         let scratches = Scratches::default();
         Ok(Self {
             kind,
+            pattern,
             tokens,
             odd_texts,
             merges,
@@ -150,12 +168,28 @@ impl Tokenizer {
             char_ids,
             ids,
             scratches,
+            shared_cache: OnceLock::new(),
+            isa: Isa::detect(),
         })
     }
 
     /// How text becomes tokens.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// The same tokenizer with another pattern.
+    #[must_use]
+    pub fn with_pattern(mut self, pattern: Pattern) -> Self {
+        self.pattern = pattern;
+        self.scratches = Scratches::default();
+        self.shared_cache = OnceLock::new();
+        self
+    }
+
+    /// How text is cut into pre-tokens.
+    pub fn pattern(&self) -> &Pattern {
+        &self.pattern
     }
 
     /// Tokens in the vocabulary, the special ones among them; ids are below it.

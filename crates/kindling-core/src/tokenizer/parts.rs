@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::pattern::Pattern;
 use super::{Kind, byte_chars};
 
 /// Tokens, merges and special tokens with their ids.
@@ -9,6 +10,8 @@ use super::{Kind, byte_chars};
 pub struct Parts {
     /// How text becomes tokens.
     pub kind: Kind,
+    /// Cuts text into pre-tokens; not used by characters.
+    pub pattern: Pattern,
     /// Bytes of each token, by id.
     pub tokens: Vec<Box<[u8]>>,
     /// (left, right, result) in the order of their ranks.
@@ -20,7 +23,7 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Parts of a vocabulary's texts. It is one of characters where it has no merges, lacks a byte's token, and every entry
+    /// Parts of a vocabulary's texts, with GPT-2's pattern. It is one of characters where it has no merges, lacks a byte's token, and every entry
     /// that is not special is one character. The error says what does not fit.
     pub(super) fn from_texts(
         ids: &HashMap<String, u32>,
@@ -52,7 +55,7 @@ impl Parts {
             }
             tokens.push(bytes.unwrap_or_else(|| text.as_bytes().to_vec()).into());
         }
-        Ok(Self { kind, tokens, merges, special, odd_texts })
+        Ok(Self { kind, pattern: Pattern::Gpt2, tokens, merges, special, odd_texts })
     }
 }
 

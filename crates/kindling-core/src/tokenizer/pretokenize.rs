@@ -37,7 +37,7 @@ fn decode(text: &[u8], at: usize) -> (u32, usize) {
 
 /// Class and length of the character at `at`.
 #[inline]
-fn class_at(text: &[u8], at: usize) -> (Class, usize) {
+pub(super) fn class_at(text: &[u8], at: usize) -> (Class, usize) {
     match text[at] {
         b'a'..=b'z' | b'A'..=b'Z' => (Class::Letter, 1),
         b'0'..=b'9' => (Class::Number, 1),
@@ -52,7 +52,7 @@ fn class_at(text: &[u8], at: usize) -> (Class, usize) {
 
 /// Where the run of characters of `class` that goes on at `at` ends.
 #[inline]
-fn run_end(text: &[u8], mut at: usize, class: Class) -> usize {
+pub(super) fn run_end(text: &[u8], mut at: usize, class: Class) -> usize {
     while let Some(&byte) = text.get(at) {
         let found = BYTE_CLASS[usize::from(byte)];
         if found == class as u8 {
@@ -72,7 +72,7 @@ fn run_end(text: &[u8], mut at: usize, class: Class) -> usize {
 
 /// Where the contraction that begins with the apostrophe at `at` ends, if there is one.
 #[inline]
-fn contraction_end(text: &[u8], at: usize) -> Option<usize> {
+pub(super) fn contraction_end(text: &[u8], at: usize) -> Option<usize> {
     match (text.get(at + 1)?, text.get(at + 2)) {
         (b's' | b'd' | b'm' | b't', _) => Some(at + 2),
         (b'l', Some(b'l')) | (b'v' | b'r', Some(b'e')) => Some(at + 3),
@@ -80,8 +80,17 @@ fn contraction_end(text: &[u8], at: usize) -> Option<usize> {
     }
 }
 
+/// Whether white space stands at `at`, a character's start.
+#[inline]
+pub(super) fn is_space_at(text: &[u8], at: usize) -> bool {
+    match BYTE_CLASS[usize::from(text[at])] {
+        MULTI_BYTE => class_at(text, at).0 == Class::Space,
+        class => class == Class::Space as u8,
+    }
+}
+
 /// Start of the character that ends at `end`.
-fn char_start(text: &[u8], end: usize) -> usize {
+pub(super) fn char_start(text: &[u8], end: usize) -> usize {
     let mut start = end - 1;
     while start > 0 && text[start] & 0xC0 == 0x80 {
         start -= 1;

@@ -5,6 +5,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::parts::Parts;
+use super::pattern::Pattern;
 use super::vocab_file::{merges_text, token_texts, vocab_json};
 use super::{Tokenizer, hugging_face};
 use crate::Result;
@@ -37,7 +38,7 @@ impl Tokenizer {
         staged.commit_entries(dir, &[VOCAB_FILE, MERGES_FILE, TOKENIZER_FILE])
     }
 
-    /// SHA-256 of the vocabulary, the merges and the special tokens, in hexadecimal.
+    /// SHA-256 of the vocabulary, the merges, the special tokens and any pattern but GPT-2's, in hexadecimal.
     pub fn hash(&self) -> String {
         let parts = self.to_parts();
         let texts = token_texts(&parts);
@@ -50,12 +51,17 @@ impl Tokenizer {
             hasher.update(token);
             hasher.update(id.to_le_bytes());
         }
+        if parts.pattern != Pattern::Gpt2 {
+            hasher.update([1]);
+            hasher.update(parts.pattern.source());
+        }
         hasher.finalize().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
     }
 
     fn to_parts(&self) -> Parts {
         Parts {
             kind: self.kind,
+            pattern: self.pattern.clone(),
             tokens: self.tokens.clone(),
             merges: self.merges.clone(),
             special: self.special.tokens().to_vec(),

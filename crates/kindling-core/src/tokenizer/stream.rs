@@ -27,7 +27,7 @@ impl StreamEncoder {
 
     /// `new` with another least block.
     pub fn with_block(tokenizer: Arc<Tokenizer>, threads: usize, block: usize) -> Self {
-        let cutter = BlockCutter::new(tokenizer.kind(), block);
+        let cutter = BlockCutter::new(block);
         Self { tokenizer, cutter, threads }
     }
 
@@ -41,7 +41,7 @@ impl StreamEncoder {
     /// # Errors
     /// As `Tokenizer::encode`.
     pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u32>) -> Result<()> {
-        match self.cutter.push(bytes, &self.tokenizer.special) {
+        match self.cutter.push(bytes, self.tokenizer.cuts()) {
             Some(text) => self.encode(&text, out),
             None => Ok(()),
         }

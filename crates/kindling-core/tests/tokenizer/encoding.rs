@@ -1,8 +1,9 @@
 //! Ids equal tiktoken's and Hugging Face's; decoding equals Python's; any text comes back.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use kindling_core::tokenizer::Tokenizer;
+use kindling_core::tokenizer::{Pattern, StreamEncoder, Tokenizer};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -142,4 +143,59 @@ fn a_word_without_end_takes_no_quadratic_time() {
     let tokenizer = gpt2();
     let ids = tokenizer.encode(&word).unwrap();
     assert_eq!(tokenizer.decode(&ids).unwrap(), word);
+}
+
+#[derive(Deserialize)]
+struct PatternCase {
+    text: String,
+    gpt2: Vec<u32>,
+    cl100k: Vec<u32>,
+    llama3: Vec<u32>,
+}
+
+#[test]
+fn ids_with_each_named_pattern_equal_tiktokens_whole_and_cut_and_after_saving() {
+    let folder = crate::Folder::new();
+    let cases: Vec<PatternCase> = json("pattern_ids.json");
+    let end = "<|endoftext|>";
+    for name in ["gpt2", "cl100k", "llama3"] {
+        let pattern = Pattern::new(name).unwrap();
+        let tokenizer = gpt2().with_pattern(pattern.clone());
+        tokenizer.save(&folder.0).unwrap();
+        let opened = Tokenizer::open(&folder.0).unwrap();
+        assert_eq!(opened.hash(), tokenizer.hash());
+        assert_eq!(*opened.pattern(), pattern);
+        let (mut whole, mut all) = (String::new(), Vec::new());
+        for case in &cases {
+            let ids = match name {
+                "gpt2" => &case.gpt2,
+                "cl100k" => &case.cl100k,
+                _ => &case.llama3,
+            };
+            assert_eq!(opened.encode(&case.text).unwrap(), *ids, "{name}: {:?}", case.text);
+            whole += &case.text;
+            whole += end;
+            all.extend(ids);
+            all.push(opened.token_id(end).unwrap());
+        }
+        let opened = Arc::new(opened);
+        for block in [0, 7, 100, 5000] {
+            let (mut encoder, mut ids) =
+                (StreamEncoder::with_block(Arc::clone(&opened), 1, block), Vec::new());
+            for piece in whole.as_bytes().chunks(1 + block / 2) {
+                encoder.push(piece, &mut ids).unwrap();
+            }
+            encoder.finish(&mut ids).unwrap();
+            assert_eq!(ids, all, "{name}, blocks of {block}");
+        }
+    }
+}
+
+#[test]
+fn a_pattern_of_ones_own_cuts_what_no_merge_crosses() {
+    let tokenizer = gpt2().with_pattern(Pattern::new("[a-z]").unwrap());
+    let ids = tokenizer.encode("the THE").unwrap();
+    let tokens: Vec<&[u8]> = ids.iter().map(|&id| tokenizer.token_bytes(id).unwrap()).collect();
+    assert_eq!(tokens, [b"t".as_slice(), b"h", b"e", b" THE"]);
+    assert_ne!(tokenizer.hash(), gpt2().hash());
 }

@@ -3,13 +3,21 @@
 use std::path::PathBuf;
 
 use kindling_core::progress::silent;
-use kindling_core::tokenizer::{Kind, Tokenizer, TrainOptions};
+use kindling_core::tokenizer::{Kind, Pattern, Tokenizer, TrainOptions};
 use kindling_core::{Error, Result};
 
 use crate::{Draw, END, Folder, fixture, reference, strings};
 
 pub fn options(vocab_size: usize, special: &[&str], kind: Kind, threads: usize) -> TrainOptions {
-    TrainOptions { vocab_size, special_tokens: strings(special), kind, threads }
+    TrainOptions {
+        vocab_size,
+        special_tokens: strings(special),
+        kind,
+        pattern: Pattern::Gpt2,
+        threads,
+        min_frequency: 1,
+        max_bytes: None,
+    }
 }
 
 fn train(files: &[PathBuf], options: &TrainOptions) -> Result<Tokenizer> {

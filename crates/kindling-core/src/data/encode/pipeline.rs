@@ -52,6 +52,7 @@ pub(super) fn run(
     blocks: Blocks<'_>,
     write: impl FnMut(&Encoded) -> Result<()> + Send,
 ) -> Result<()> {
+    work.tokenizer.expect_much_text();
     let pipeline = Pipeline {
         blocks: Mutex::new(blocks),
         turns: Mutex::default(),

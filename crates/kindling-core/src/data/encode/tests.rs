@@ -7,7 +7,7 @@ use super::{Document, Element, EncodeOptions, EncodeSummary, Format, encode_file
 use crate::data::TokenStore;
 use crate::data::test_support::{Folder, names};
 use crate::progress::silent;
-use crate::tokenizer::{END_OF_TEXT, Kind, Tokenizer, TrainOptions};
+use crate::tokenizer::{END_OF_TEXT, Kind, Pattern, Tokenizer, TrainOptions};
 use crate::{Error, Result};
 
 pub(super) fn options() -> EncodeOptions {
@@ -31,6 +31,9 @@ pub(super) fn corpus(words: u32) -> (Folder, PathBuf, Arc<Tokenizer>) {
         special_tokens: vec![END_OF_TEXT.to_owned()],
         kind: Kind::Bpe,
         threads: 1,
+        pattern: Pattern::Gpt2,
+        min_frequency: 1,
+        max_bytes: None,
     };
     let (tokenizer, _) = Tokenizer::train(&[sample], &options, &mut silent).unwrap();
     (folder, file, Arc::new(tokenizer))
@@ -346,8 +349,15 @@ fn uint16_holds_the_same_ids_and_a_vocabulary_too_large_for_it_is_refused() {
     let stored = [all(&summary.train), all(summary.valid.as_ref().unwrap())].concat();
     assert_eq!(stored, ids);
     let special: Vec<String> = (0..65_537).map(|i| format!("<{i}>")).collect();
-    let options_of_large =
-        TrainOptions { vocab_size: 0, special_tokens: special, kind: Kind::Chars, threads: 1 };
+    let options_of_large = TrainOptions {
+        vocab_size: 0,
+        special_tokens: special,
+        kind: Kind::Chars,
+        threads: 1,
+        pattern: Pattern::Gpt2,
+        min_frequency: 1,
+        max_bytes: None,
+    };
     let (large, _) = Tokenizer::train(std::slice::from_ref(&file), &options_of_large, &mut silent).unwrap();
     let error = encode(&[&file], &Arc::new(large), &out, &o).unwrap_err();
     assert_eq!(error.code(), "ERR_INVALID_ARGUMENT");
@@ -356,8 +366,15 @@ fn uint16_holds_the_same_ids_and_a_vocabulary_too_large_for_it_is_refused() {
 #[test]
 fn an_end_of_text_the_tokenizer_does_not_know_is_refused() {
     let (folder, file, _) = corpus(10);
-    let options_of_chars =
-        TrainOptions { vocab_size: 0, special_tokens: Vec::new(), kind: Kind::Chars, threads: 1 };
+    let options_of_chars = TrainOptions {
+        vocab_size: 0,
+        special_tokens: Vec::new(),
+        kind: Kind::Chars,
+        threads: 1,
+        pattern: Pattern::Gpt2,
+        min_frequency: 1,
+        max_bytes: None,
+    };
     let (chars, _) = Tokenizer::train(std::slice::from_ref(&file), &options_of_chars, &mut silent).unwrap();
     let o = EncodeOptions { append_eot: true, ..options() };
     let error = encode(&[&file], &Arc::new(chars), &folder.path().join("x_chunks"), &o).unwrap_err();

@@ -1,0 +1,271 @@
+//! From pre-token to ids, in two tables of fixed size: a small one for each thread, in which a newcomer takes its place, and a
+//! large one that all threads share, in which an entry stays once it is there. Nothing is allocated for a pre-token.
+//!
+//! An entry is 32 bytes: the pre-token itself (at most 15 bytes) with its length, and at most four ids of 24 bits.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use memmap2::{MmapMut, MmapRaw};
+
+/// Bytes of the longest pre-token that is kept.
+pub const CACHED_BYTES: usize = 15;
+/// Ids kept of one pre-token.
+pub const CACHED_IDS: usize = 4;
+/// Ids below this can be kept.
+pub const CACHED_VOCAB: usize = 1 << 24;
+
+/// Entries of a thread's table, as a power of two: 2 MiB.
+const OWN_BITS: u32 = 16;
+/// Buckets of the shared table: 64 MiB in all, taken from the system as entries come.
+const SHARED_BITS: u32 = 19;
+const BUCKET: usize = 4;
+
+/// A pre-token's bytes, and its length in the highest byte; never 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Key {
+    low: u64,
+    high: u64,
+}
+
+/// Bytes kept of a pre-token of each length.
+static KEEP: [(u64, u64); 16] = {
+    let mut table = [(0, 0); 16];
+    let mut length = 1;
+    while length < 16 {
+        let all = (1u128 << (length * 8)) - 1;
+        table[length] = (all as u64, (all >> 64) as u64);
+        length += 1;
+    }
+    table
+};
+
+impl Key {
+    /// Key of the bytes `start..end` (at least one) of `text`, or of the first `CACHED_BYTES` of them.
+    #[inline(always)]
+    pub fn new(text: &[u8], start: usize, end: usize) -> Self {
+        let length = (end - start).min(CACHED_BYTES);
+        let (keep_low, keep_high) = KEEP[length];
+        let sixteen = if let Some(sixteen) = text[start..].first_chunk::<16>() {
+            u128::from_le_bytes(*sixteen)
+        } else {
+            let mut all = [0; 16];
+            all[..length].copy_from_slice(&text[start..start + length]);
+            u128::from_le_bytes(all)
+        };
+        Self {
+            low: sixteen as u64 & keep_low,
+            high: (sixteen >> 64) as u64 & keep_high | (length as u64) << 56,
+        }
+    }
+
+    /// The bytes, and how many of them count.
+    pub fn bytes(self) -> ([u8; 16], usize) {
+        let all = u128::from(self.low) | u128::from(self.high) << 64;
+        (all.to_le_bytes(), (self.high >> 56) as usize)
+    }
+
+    /// A hash whose highest bits are the best.
+    #[inline(always)]
+    pub fn hash(self) -> u64 {
+        let mixed =
+            self.low.wrapping_mul(0xFF51_AFD7_ED55_8CCD) ^ self.high.wrapping_mul(0xC4CE_B9FE_1A85_EC53);
+        (mixed ^ mixed >> 32).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    }
+}
+
+/// Up to four ids, and in the highest byte of the last how many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ids(u64, u64);
+
+impl Ids {
+    /// `ids`, if they are few and small enough.
+    pub fn new(ids: &[u32]) -> Option<Self> {
+        if ids.len() > CACHED_IDS || ids.iter().any(|id| *id as usize >= CACHED_VOCAB) {
+            return None;
+        }
+        let id = |i: usize| u64::from(ids.get(i).copied().unwrap_or(0));
+        Some(Self(id(0) | id(1) << 32, id(2) | id(3) << 32 | (ids.len() as u64) << 56))
+    }
+
+    /// The ids and how many of them count.
+    #[inline(always)]
+    pub fn get(self) -> ([u32; CACHED_IDS], usize) {
+        let last = (self.1 >> 32) as u32 & 0x00FF_FFFF;
+        ([self.0 as u32, (self.0 >> 32) as u32, self.1 as u32, last], (self.1 >> 56) as usize)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(align(32))]
+struct Entry {
+    key: Key,
+    ids: Ids,
+}
+
+/// A thread's table.
+#[derive(Debug)]
+pub struct OwnCache(Box<[Entry; 1 << OWN_BITS]>);
+
+impl OwnCache {
+    pub fn new() -> Self {
+        let empty = Entry { key: Key { low: 0, high: 0 }, ids: Ids(0, 0) };
+        let entries = vec![empty; 1 << OWN_BITS].into_boxed_slice();
+        Self(entries.try_into().unwrap_or_else(|_| unreachable!("the length is the array's")))
+    }
+
+    #[inline(always)]
+    fn place(hash: u64) -> usize {
+        (hash >> (64 - OWN_BITS)) as usize
+    }
+
+    /// Asks the processor for the entry of a hash ahead of time.
+    #[inline(always)]
+    pub fn prefetch(&self, hash: u64) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: a hint; the address is that of an entry.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(&self.0[Self::place(hash)]).cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = hash;
+    }
+
+    #[inline(always)]
+    pub fn get(&self, key: Key, hash: u64) -> Option<Ids> {
+        let entry = &self.0[Self::place(hash)];
+        (entry.key == key).then_some(entry.ids)
+    }
+
+    pub fn insert(&mut self, key: Key, hash: u64, ids: Ids) {
+        self.0[Self::place(hash)] = Entry { key, ids };
+    }
+}
+
+/// An entry of the shared table: low, high and both halves of the ids. `high` is 0 while it is free, `TAKEN` while one thread
+/// writes it, and never changes after that.
+#[derive(Debug)]
+#[repr(align(32))]
+struct Slot {
+    low: AtomicU64,
+    high: AtomicU64,
+    ids: [AtomicU64; 2],
+}
+
+const TAKEN: u64 = u64::MAX;
+
+/// The table all threads share.
+#[derive(Debug)]
+pub struct SharedCache {
+    memory: MmapRaw,
+    /// Where the table begins.
+    offset: usize,
+}
+
+/// A huge page of x86-64 and arm64; the table begins at one's edge.
+const HUGE_PAGE: usize = 2 << 20;
+
+impl SharedCache {
+    /// An empty table; none where the system has no memory for it.
+    pub fn new() -> Option<Self> {
+        let size = (size_of::<[Slot; BUCKET]>() << SHARED_BITS) + HUGE_PAGE;
+        let memory = MmapRaw::from(MmapMut::map_anon(size).ok()?);
+        // Without huge pages it is slower and nothing else.
+        #[cfg(target_os = "linux")]
+        let _ = memory.advise(memmap2::Advice::HugePage);
+        let offset = memory.as_ptr().align_offset(HUGE_PAGE);
+        Some(Self { memory, offset })
+    }
+
+    fn bucket(&self, hash: u64) -> &[Slot; BUCKET] {
+        let place = (hash >> (64 - SHARED_BITS)) as usize;
+        // SAFETY: the mapping has `1 << SHARED_BITS` buckets from `offset`.
+        let bucket = unsafe { self.memory.as_ptr().add(self.offset + place * size_of::<[Slot; BUCKET]>()) };
+        // SAFETY: the table begins at a huge page's edge, so its buckets are aligned; zero bytes are valid atomics, and all
+        // access goes through them.
+        unsafe { &*bucket.cast() }
+    }
+
+    pub fn get(&self, key: Key, hash: u64) -> Option<Ids> {
+        for slot in self.bucket(hash) {
+            // What was written before `high` is seen after it.
+            let high = slot.high.load(Ordering::Acquire);
+            if high == key.high && slot.low.load(Ordering::Relaxed) == key.low {
+                return Some(Ids(slot.ids[0].load(Ordering::Relaxed), slot.ids[1].load(Ordering::Relaxed)));
+            }
+            if high == 0 {
+                break;
+            }
+        }
+        None
+    }
+
+    /// Keeps an entry where its bucket has room.
+    pub fn insert(&self, key: Key, hash: u64, ids: Ids) {
+        for slot in self.bucket(hash) {
+            match slot.high.compare_exchange(0, TAKEN, Ordering::Relaxed, Ordering::Acquire) {
+                Ok(_) => {
+                    slot.low.store(key.low, Ordering::Relaxed);
+                    slot.ids[0].store(ids.0, Ordering::Relaxed);
+                    slot.ids[1].store(ids.1, Ordering::Relaxed);
+                    slot.high.store(key.high, Ordering::Release);
+                    return;
+                }
+                Err(high) if high == key.high && slot.low.load(Ordering::Relaxed) == key.low => return,
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pretoken_is_told_apart_from_all_others() {
+        let text = b"ab\0 abc abcdefghijklmnopq";
+        let keys = [(0, 1), (0, 2), (0, 3), (1, 2), (4, 7), (8, 23), (9, 23)]
+            .map(|(start, end)| Key::new(text, start, end));
+        for (i, key) in keys.iter().enumerate() {
+            assert!(key.high != 0 && key.high != TAKEN && !keys[..i].contains(key));
+        }
+        assert_eq!(Key::new(b"abc", 0, 2), Key::new(text, 0, 2));
+    }
+
+    #[test]
+    fn ids_come_back_and_too_many_or_too_large_ones_are_not_kept() {
+        for ids in [&[1][..], &[0, 0], &[7, 8, 9], &[1, 2, 3, 0x00FF_FFFF]] {
+            let (kept, count) = Ids::new(ids).unwrap().get();
+            assert_eq!(&kept[..count], ids);
+        }
+        assert_eq!(Ids::new(&[1, 2, 3, 4, 5]), None);
+        assert_eq!(Ids::new(&[1 << 24]), None);
+    }
+
+    #[test]
+    fn threads_that_fill_the_shared_table_at_once_read_whole_entries() {
+        let cache = SharedCache::new().unwrap();
+        // Few hashes, so that all buckets overflow.
+        let entry = |i: u64| {
+            let key = Key::new(&i.to_le_bytes(), 0, 8);
+            let ids = Ids::new(&[i as u32, i as u32 + 1, i as u32 + 2, i as u32 + 3]).unwrap();
+            (key, (i % 97) << 50, ids)
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for i in (0..20_000).map(|i| i % 997) {
+                        let (key, hash, ids) = entry(i);
+                        match cache.get(key, hash) {
+                            Some(found) => assert_eq!(found, ids),
+                            None => cache.insert(key, hash, ids),
+                        }
+                    }
+                });
+            }
+        });
+        let kept = (0..997).filter(|i| cache.get(entry(*i).0, entry(*i).1) == Some(entry(*i).2)).count();
+        assert!((97 * (BUCKET - 1)..=97 * BUCKET).contains(&kept), "{kept}");
+    }
+}

@@ -1,0 +1,32 @@
+//! How many tokens files have, without keeping any of them.
+
+use std::path::PathBuf;
+
+use super::Tokenizer;
+use super::source::{BLOCK, ReadSummary, Source};
+use crate::Result;
+use crate::progress::Progress;
+
+impl Tokenizer {
+    /// Encodes `files` block by block on `threads` threads and counts the tokens. Progress counts bytes.
+    ///
+    /// # Errors
+    /// As `encode`; `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS` and the system's errors; what `progress` returns.
+    pub fn count_tokens(
+        &self,
+        files: &[PathBuf],
+        threads: usize,
+        progress: &mut Progress,
+    ) -> Result<(u64, ReadSummary)> {
+        self.expect_much_text();
+        let source = Source { files, cuts: self.cuts(), threads, block: BLOCK, max_bytes: u64::MAX };
+        let count = |(ids, tokens): &mut (Vec<u32>, u64), text: &str| {
+            ids.clear();
+            self.encode_into(text, ids)?;
+            *tokens += ids.len() as u64;
+            Ok(())
+        };
+        let (states, summary) = source.read_all(progress, || (Vec::new(), 0), count)?;
+        Ok((states.iter().map(|(_, tokens)| tokens).sum(), summary))
+    }
+}
