@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::tests::{corpus, encode, ends_after, options, text};
-use super::{EncodeOptions, encode_files};
+use super::{Document, EncodeOptions, encode_files};
 use crate::data::test_support::names;
 use crate::progress::silent;
 use crate::tokenizer::Tokenizer;
@@ -82,6 +82,33 @@ fn compressed_text_is_resumed_within_its_stream() {
     let (_, resumed) = encode_in_pieces(&[file], &tokenizer, &pieces, &options());
     assert!(resumed > 0);
     assert_eq!(files(&pieces), files(&whole));
+}
+
+#[test]
+fn documents_longer_than_blocks_are_taken_up_at_their_start() {
+    let (folder, _, tokenizer) = corpus(10);
+    let file = folder.path().join("long.txt");
+    let long = text(500_000).replace('\n', " x");
+    std::fs::write(&file, [&long, "sea", &long, "the", "", "whale", &long].join("\n\n")).unwrap();
+    for document in [Document::Line, Document::Block] {
+        let o = EncodeOptions { document: Some(document), append_eot: true, chunk_size: 70_001, ..options() };
+        let (whole, pieces) = (folder.path().join("whole_chunks"), folder.path().join("pieces_chunks"));
+        encode(&[&file], &tokenizer, &whole, &o).unwrap();
+        // Ended at every one of the first calls, each time anew.
+        for calls in 3..40 {
+            let first = EncodeOptions { keep_when_cancelled: true, ..o.clone() };
+            let ended = encode_files(
+                std::slice::from_ref(&file),
+                &tokenizer,
+                &pieces,
+                &first,
+                &mut ends_after(calls),
+            );
+            assert!(ended.is_ok() || !hidden(folder.path()).is_empty());
+            encode(&[&file], &tokenizer, &pieces, &o).unwrap();
+            assert_eq!(files(&pieces), files(&whole), "{document:?} ended at call {calls}");
+        }
+    }
 }
 
 /// What a run that was ended leaves, and the name of its folder.
