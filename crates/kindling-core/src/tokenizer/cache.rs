@@ -1,7 +1,8 @@
 //! From pre-token to ids, in two tables of fixed size: a small one for each thread, in which a newcomer takes its place, and a
 //! large one that all threads share, in which an entry stays once it is there. Nothing is allocated for a pre-token.
 //!
-//! An entry is 32 bytes: the pre-token itself (at most 15 bytes) with its length, and at most four ids of 24 bits.
+//! An entry is 64 bytes, a line of the processor's cache: the pre-token itself (at most 15 bytes) with its length, and at most
+//! twelve ids of 24 bits. Languages that a vocabulary knows little of need that many.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,14 +11,17 @@ use memmap2::{MmapMut, MmapRaw};
 /// Bytes of the longest pre-token that is kept.
 pub const CACHED_BYTES: usize = 15;
 /// Ids kept of one pre-token.
-pub const CACHED_IDS: usize = 4;
+pub const CACHED_IDS: usize = 12;
+/// Ids that most pre-tokens have at most.
+pub const FEW_IDS: usize = 4;
+const WORDS: usize = CACHED_IDS / 2;
 /// Ids below this can be kept.
 pub const CACHED_VOCAB: usize = 1 << 24;
 
-/// Entries of a thread's table, as a power of two: 2 MiB.
+/// Entries of a thread's table, as a power of two: 4 MiB.
 const OWN_BITS: u32 = 16;
 /// Buckets of the shared table: 64 MiB in all, taken from the system as entries come.
-const SHARED_BITS: u32 = 19;
+const SHARED_BITS: u32 = 18;
 const BUCKET: usize = 4;
 
 /// A pre-token's bytes, and its length in the highest byte; never 0.
@@ -73,9 +77,9 @@ impl Key {
     }
 }
 
-/// Up to four ids, and in the highest byte of the last how many.
+/// Up to twelve ids, two to a word, and in the highest byte of the first word how many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ids(u64, u64);
+pub struct Ids([u64; WORDS]);
 
 impl Ids {
     /// `ids`, if they are few and small enough.
@@ -84,19 +88,32 @@ impl Ids {
             return None;
         }
         let id = |i: usize| u64::from(ids.get(i).copied().unwrap_or(0));
-        Some(Self(id(0) | id(1) << 32, id(2) | id(3) << 32 | (ids.len() as u64) << 56))
+        let mut words = std::array::from_fn(|i| id(2 * i) | id(2 * i + 1) << 32);
+        words[0] |= (ids.len() as u64) << 56;
+        Some(Self(words))
     }
 
-    /// The ids and how many of them count.
+    /// How many ids there are.
     #[inline(always)]
-    pub fn get(self) -> ([u32; CACHED_IDS], usize) {
-        let last = (self.1 >> 32) as u32 & 0x00FF_FFFF;
-        ([self.0 as u32, (self.0 >> 32) as u32, self.1 as u32, last], (self.1 >> 56) as usize)
+    pub fn count(&self) -> usize {
+        (self.0[0] >> 56) as usize
+    }
+
+    /// The ids; only the first `count` mean anything.
+    #[inline(always)]
+    pub fn get(&self) -> [u32; CACHED_IDS] {
+        std::array::from_fn(|i| (self.0[i / 2] >> (i % 2 * 32)) as u32 & (CACHED_VOCAB - 1) as u32)
+    }
+
+    /// The first of the ids.
+    #[inline(always)]
+    pub fn first(&self) -> [u32; FEW_IDS] {
+        std::array::from_fn(|i| (self.0[i / 2] >> (i % 2 * 32)) as u32 & (CACHED_VOCAB - 1) as u32)
     }
 }
 
 #[derive(Debug, Clone, Copy)]
-#[repr(align(32))]
+#[repr(align(64))]
 struct Entry {
     key: Key,
     ids: Ids,
@@ -108,7 +125,7 @@ pub struct OwnCache(Box<[Entry; 1 << OWN_BITS]>);
 
 impl OwnCache {
     pub fn new() -> Self {
-        let empty = Entry { key: Key { low: 0, high: 0 }, ids: Ids(0, 0) };
+        let empty = Entry { key: Key { low: 0, high: 0 }, ids: Ids([0; WORDS]) };
         let entries = vec![empty; 1 << OWN_BITS].into_boxed_slice();
         Self(entries.try_into().unwrap_or_else(|_| unreachable!("the length is the array's")))
     }
@@ -132,9 +149,9 @@ impl OwnCache {
     }
 
     #[inline(always)]
-    pub fn get(&self, key: Key, hash: u64) -> Option<Ids> {
+    pub fn get(&self, key: Key, hash: u64) -> Option<&Ids> {
         let entry = &self.0[Self::place(hash)];
-        (entry.key == key).then_some(entry.ids)
+        (entry.key == key).then_some(&entry.ids)
     }
 
     pub fn insert(&mut self, key: Key, hash: u64, ids: Ids) {
@@ -142,14 +159,14 @@ impl OwnCache {
     }
 }
 
-/// An entry of the shared table: low, high and both halves of the ids. `high` is 0 while it is free, `TAKEN` while one thread
+/// An entry of the shared table: low, high and the ids. `high` is 0 while it is free, `TAKEN` while one thread
 /// writes it, and never changes after that.
 #[derive(Debug)]
-#[repr(align(32))]
+#[repr(align(64))]
 struct Slot {
     low: AtomicU64,
     high: AtomicU64,
-    ids: [AtomicU64; 2],
+    ids: [AtomicU64; WORDS],
 }
 
 const TAKEN: u64 = u64::MAX;
@@ -191,7 +208,7 @@ impl SharedCache {
             // What was written before `high` is seen after it.
             let high = slot.high.load(Ordering::Acquire);
             if high == key.high && slot.low.load(Ordering::Relaxed) == key.low {
-                return Some(Ids(slot.ids[0].load(Ordering::Relaxed), slot.ids[1].load(Ordering::Relaxed)));
+                return Some(Ids(std::array::from_fn(|i| slot.ids[i].load(Ordering::Relaxed))));
             }
             if high == 0 {
                 break;
@@ -206,8 +223,9 @@ impl SharedCache {
             match slot.high.compare_exchange(0, TAKEN, Ordering::Relaxed, Ordering::Acquire) {
                 Ok(_) => {
                     slot.low.store(key.low, Ordering::Relaxed);
-                    slot.ids[0].store(ids.0, Ordering::Relaxed);
-                    slot.ids[1].store(ids.1, Ordering::Relaxed);
+                    for (place, word) in slot.ids.iter().zip(ids.0) {
+                        place.store(word, Ordering::Relaxed);
+                    }
                     slot.high.store(key.high, Ordering::Release);
                     return;
                 }
@@ -235,11 +253,13 @@ mod tests {
 
     #[test]
     fn ids_come_back_and_too_many_or_too_large_ones_are_not_kept() {
-        for ids in [&[1][..], &[0, 0], &[7, 8, 9], &[1, 2, 3, 0x00FF_FFFF]] {
-            let (kept, count) = Ids::new(ids).unwrap().get();
-            assert_eq!(&kept[..count], ids);
+        for ids in [&[1][..], &[0x00FF_FFFF, 0], &[7, 0x00FF_FFFF, 9], &[1, 2, 3, 0x00FF_FFFF], &[5; 12]] {
+            let kept = Ids::new(ids).unwrap();
+            assert_eq!(&kept.get()[..kept.count()], ids);
+            let few = ids.len().min(FEW_IDS);
+            assert_eq!(kept.first()[..few], ids[..few]);
         }
-        assert_eq!(Ids::new(&[1, 2, 3, 4, 5]), None);
+        assert_eq!(Ids::new(&[1; 13]), None);
         assert_eq!(Ids::new(&[1 << 24]), None);
     }
 

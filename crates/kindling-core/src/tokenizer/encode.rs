@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
-use super::cache::{CACHED_BYTES, CACHED_IDS, CACHED_VOCAB, Ids, Key, OwnCache, SharedCache};
+use super::cache::{CACHED_BYTES, CACHED_IDS, CACHED_VOCAB, FEW_IDS, Ids, Key, OwnCache, SharedCache};
 use super::long_cache::LongCache;
 use super::merge::MergeWork;
 use super::scan::Scanner;
@@ -261,8 +261,7 @@ impl Tokenizer {
             && let Some(found) = shared.and_then(|cache| cache.get(key, hash))
         {
             scratch.cache.insert(key, hash, found);
-            let (found, count) = found.get();
-            ids.extend_from_slice(&found[..count]);
+            ids.extend_from_slice(&found.get()[..found.count()]);
             return Ok(());
         }
         if let Some(found) = scratch.long.get(pretoken.as_bytes()) {
@@ -318,9 +317,16 @@ fn copy_known(
     while at < last && bounds[at + 1] - bounds[at] <= CACHED_BYTES {
         let (key, hash) = keys[at];
         let Some(found) = cache.get(key, hash) else { break };
-        let (found, count) = found.get();
+        let count = found.count();
         // SAFETY: room for `CACHED_IDS` ids of each of at most `AHEAD` pre-tokens was reserved, and each adds at most as many.
-        unsafe { out.add(length).cast::<[u32; CACHED_IDS]>().write_unaligned(found) };
+        unsafe {
+            let out = out.add(length);
+            if count <= FEW_IDS {
+                out.cast::<[u32; FEW_IDS]>().write_unaligned(found.first());
+            } else {
+                out.cast::<[u32; CACHED_IDS]>().write_unaligned(found.get());
+            }
+        }
         length += count;
         at += 1;
     }

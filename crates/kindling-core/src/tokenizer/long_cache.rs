@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 const TABLE_BYTES: usize = 46;
 const TABLE_IDS: usize = 20;
 /// Entries of the table, as a power of two.
-const TABLE_BITS: u32 = 13;
+const TABLE_BITS: u32 = 14;
 /// Bytes of the longest pre-token that is kept.
 const LONGEST: usize = 512;
 /// Bytes that the map's keys and ids may take.
