@@ -6,7 +6,7 @@ import { KindlingError } from '../src'
 import { withHyphens } from '../src/cli/flags'
 import { fromCamelCase, type GivenOptions, resolveOptions, trainFields } from '../src/config'
 import { PRESETS } from '../src/presets'
-import { scheduleOf, totalSteps } from '../src/trainer'
+import { scheduleOf, totalSteps } from '../src/run-plan'
 import { temporaryFolder } from './helpers'
 
 function refused(work: () => unknown): { code: string; message: string } {

@@ -3,26 +3,25 @@
  * where they are due. A run continued from a checkpoint is the run, bit for bit.
  */
 import { EventEmitter } from 'node:events'
-import { resolve } from 'node:path'
-import { BatchLoader } from './batch-loader'
+import type { BatchLoader } from './batch-loader'
 import { Checkpoint } from './checkpoint'
 import {
-  CHANGEABLE,
   fromCamelCase,
   resolveOptions,
   type ResolvedOptions,
   type TrainOptions,
   type TrainerOptions,
 } from './config'
-import { DEFAULT_VOCAB_SIZE, openData, trainingTokens, type DataSource } from './data-source'
+import { openData, type DataSource } from './data-source'
 import { KindlingError } from './errors'
 import { evaluate } from './evaluate'
 import { generateBatch } from './generate'
-import { AdamW, Sgd, type Optimizer } from './optimizer'
+import type { Optimizer } from './optimizer'
 import { RunFolder, type LoopState, type MetricsLine, type RunConfig } from './run-folder'
-import { cosineSchedule } from './schedule'
+import { batchesOf, build, continued, describe, scheduleOf } from './run-plan'
 import { TokenStore } from './token-store'
-import { Transformer, type TransformerOptions } from './transformer'
+import { TrainingClock } from './training-clock'
+import type { Transformer } from './transformer'
 
 /** How a run ended. */
 export interface TrainSummary {
@@ -130,7 +129,7 @@ export class Trainer extends EventEmitter<TrainerEvents> {
     const total = config.total_steps
     const tokensPerStep = options.batch_size * options.seq_length * accumulate
     const end = Math.min(options.stop_at_step ?? total, total)
-    const clock = new Clock(state.elapsed_s)
+    const clock = new TrainingClock(state.elapsed_s)
     let lastLine: MetricsLine | null = null
     let valLoss: number | null = null
     let saved = session.step
@@ -224,7 +223,7 @@ export class Trainer extends EventEmitter<TrainerEvents> {
     return result!.text
   }
 
-  async #save(session: Session, clock: Clock): Promise<void> {
+  async #save(session: Session, clock: TrainingClock): Promise<void> {
     const { folder, model, optimizer, step, state, options } = session
     const path = folder.checkpointPath(step)
     await Checkpoint.save(path, model, optimizer, step, { ...state, elapsed_s: clock.elapsed() })
@@ -313,119 +312,6 @@ function isDue(step: number, interval: number, total: number): boolean {
   return interval > 0 && (step % interval === 0 || step === total)
 }
 
-/** Updates of a run: floor(num_epochs x tokens / (batch_size x seq_length x accumulate)) unless max_steps says. */
-export function totalSteps(options: TrainOptions, tokens: number): number {
-  if (options.max_steps !== undefined) return options.max_steps
-  const perStep = options.batch_size * options.seq_length * options.accumulate
-  const steps = Math.floor((options.num_epochs * tokens) / perStep)
-  if (steps >= 1) return steps
-  throw new KindlingError(
-    'ERR_STORE_TOO_SHORT',
-    `${tokens} tokens x ${options.num_epochs} epochs make no step of ${perStep} tokens; lower batch_size or seq_length, or give --max-steps`,
-  )
-}
-
-/** The schedule of a run: Tw = floor(warmup_ratio x steps), Tc = floor(warmfix_ratio x steps). */
-export function scheduleOf(options: TrainOptions, steps: number): (step: number) => number {
-  return cosineSchedule({
-    lrMax: options.lr,
-    lrMin: options.lr_min,
-    warmupSteps: Math.floor(options.warmup_ratio * steps),
-    cosineSteps: Math.floor(options.warmfix_ratio * steps),
-  })
-}
-
-/** The training batches, made ahead. */
-function batchesOf(options: TrainOptions, data: DataSource): BatchLoader {
-  const { batch_size: batchSize, seq_length: seqLength, seed, accumulate, sampling, prefetch } = options
-  return new BatchLoader(data.train, { batchSize, seqLength, seed, accumulate, sampling, prefetch })
-}
-
-/** What config.json will say. */
-async function describe(options: TrainOptions, data: DataSource): Promise<RunConfig> {
-  const known = data.tokenizer?.vocabSize
-  const vocabSize = options.vocab_size ?? known ?? DEFAULT_VOCAB_SIZE
-  if (known !== undefined && vocabSize < known) {
-    throw new KindlingError(
-      'ERR_INVALID_CONFIG',
-      `vocab_size ${vocabSize} is below the tokenizer's ${known}; leave it out or raise it`,
-    )
-  }
-  const stores = data.train.map(({ store }) => store)
-  for (const store of data.valid ? [...stores, data.valid] : stores) {
-    store.numWindows(options.seq_length)
-    await store.checkVocab(vocabSize)
-  }
-  const model: TransformerOptions = {
-    vocabSize,
-    dModel: options.d_model,
-    numHeads: options.num_heads,
-    numKvHeads: options.num_kv_heads ?? options.num_heads,
-    dFf: options.d_ff,
-    numLayers: options.num_layers,
-    maxSeqLength: options.max_seq_length,
-    theta: options.theta,
-    tieEmbeddings: options.tie_embeddings,
-    qkvBias: options.qkv_bias,
-    seed: options.seed,
-  }
-  return {
-    format_version: 1,
-    options,
-    model,
-    data: {
-      train: resolve(stores[0]!.path),
-      valid: data.valid ? resolve(data.valid.path) : null,
-      ...(stores.length > 1 && {
-        mixture: data.train.map(({ store, weight }) => ({ path: resolve(store.path), weight })),
-      }),
-    },
-    tokenizer_hash: data.tokenizer?.hash ?? null,
-    total_steps: totalSteps(options, trainingTokens(data)),
-  }
-}
-
-/** The model and optimizer of a run at step 0. */
-async function build(
-  options: TrainOptions,
-  config: RunConfig,
-): Promise<{ model: Transformer; optimizer: Optimizer; step: number; state: LoopState }> {
-  const model = new Transformer({
-    ...config.model,
-    device: options.device === 'auto' ? 'cpu' : options.device,
-    ...(options.threads === undefined ? {} : { threads: options.threads }),
-    dtype: options.dtype,
-    recompute: options.recompute,
-  })
-  const { weight_decay: weightDecay, betas, eps } = options
-  // Weight decay on matrices only: gains and biases go without.
-  const undecayed = [{ pattern: '*.g' }, ...(options.qkv_bias ? [{ pattern: '*.bias' }] : [])]
-  const groups = options.decay === 'matrices' ? undecayed.map((g) => ({ ...g, weightDecay: 0 })) : []
-  const optimizer =
-    options.optimizer === 'sgd'
-      ? new Sgd(model, { lr: options.lr, weightDecay, groups })
-      : new AdamW(model, { lr: options.lr, weightDecay, betas: [betas[0]!, betas[1]!], eps, groups })
-  return { model, optimizer, step: 0, state: { loss_sum: 0, loss_count: 0, elapsed_s: 0 } }
-}
-
-/** The options of a run that is resumed: its own, but for those that may change. */
-function continued(saved: TrainOptions, asked: TrainOptions, given: ReadonlySet<string>): TrainOptions {
-  const names = [...given] as (keyof TrainOptions)[]
-  const different = names.filter(
-    (name) => !CHANGEABLE.has(name) && JSON.stringify(asked[name]) !== JSON.stringify(saved[name]),
-  )
-  if (different.length > 0) {
-    const list = different.map(
-      (n) => `${n} is ${JSON.stringify(asked[n])} but the run has ${JSON.stringify(saved[n])}`,
-    )
-    throw new KindlingError('ERR_RESUME_MISMATCH', `${list.join('; ')}; a resumed run keeps its options`)
-  }
-  const changes = names.filter((name) => CHANGEABLE.has(name)).map((name) => [name, asked[name]])
-  const kept = { ...saved }
-  delete kept.stop_at_step
-  return { ...kept, ...(Object.fromEntries(changes) as Partial<TrainOptions>) }
-}
-
 function nonFinite(step: number, folder: RunFolder): KindlingError {
   return new KindlingError(
     'ERR_NON_FINITE',
@@ -436,51 +322,4 @@ function nonFinite(step: number, folder: RunFolder): KindlingError {
 function defaultRun(): string {
   const stamp = new Date().toISOString().slice(0, 19).replace('T', '-').replaceAll(':', '')
   return `runs/${stamp}`
-}
-
-/** Time spent on updates; evaluation, samples and checkpoints do not count as training speed. */
-class Clock {
-  readonly #begun = performance.now()
-  readonly #before: number
-  #since = performance.now()
-  #tokens = 0
-
-  constructor(before: number) {
-    this.#before = before
-  }
-
-  count(tokens: number): void {
-    this.#tokens += tokens
-  }
-
-  /** Tokens a second since the last line. */
-  rate(): number {
-    return this.#tokens / Math.max(1e-9, (performance.now() - this.#since) / 1000)
-  }
-
-  /** Seconds of the run, those before a resume included. */
-  elapsed(): number {
-    return this.#before + (performance.now() - this.#begun) / 1000
-  }
-
-  restart(): void {
-    this.#since = performance.now()
-    this.#tokens = 0
-  }
-
-  line(
-    step: number,
-    tokensPerStep: number,
-    state: LoopState,
-    update: { lr: number; grad_norm: number },
-  ): MetricsLine {
-    return {
-      step,
-      tokens: step * tokensPerStep,
-      loss: state.loss_sum / state.loss_count,
-      ...update,
-      tokens_per_second: Math.round(this.rate()),
-      elapsed_s: Math.round(this.elapsed() * 1000) / 1000,
-    }
-  }
 }
