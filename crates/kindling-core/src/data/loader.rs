@@ -224,7 +224,7 @@ mod tests {
         prefetch: 2,
     };
 
-    /// A store of `length` tokens that count up from `first`.
+    /// A store of `length` tokens that count up from `first`. Made once a test: a loader's thread may still read one.
     fn store(root: &Folder, first: u32, length: u32) -> Arc<TokenStore> {
         let folder = root.path().join(first.to_string());
         let mut writer = StoreWriter::create(&folder, 1_000, Element::Int32).unwrap();
@@ -248,11 +248,12 @@ mod tests {
     #[test]
     fn batches_depend_neither_on_those_made_ahead_nor_on_where_a_run_begins() {
         let root = Folder::new();
+        let parts = parts(&root);
         for sampling in [Sampling::Random, Sampling::Epoch, Sampling::Sequential, Sampling::Dense] {
             for count in [1, 3] {
                 let loader = |prefetch: usize| {
                     let options = LoaderOptions { sampling, prefetch, ..OPTIONS };
-                    BatchLoader::new(parts(&root).into_iter().take(count).collect(), options).unwrap()
+                    BatchLoader::new(parts[..count].to_vec(), options).unwrap()
                 };
                 let whole = batches(&loader(0), 1..60);
                 for prefetch in [1, 2, 7] {
@@ -314,15 +315,16 @@ mod tests {
     #[test]
     fn a_batch_is_ready_at_once_or_comes_with_waiting() {
         let root = Folder::new();
-        let loader = BatchLoader::new(parts(&root), OPTIONS).unwrap();
-        let expected = batches(&BatchLoader::new(parts(&root), OPTIONS).unwrap(), 1..4);
+        let parts = parts(&root);
+        let loader = BatchLoader::new(parts.clone(), OPTIONS).unwrap();
+        let expected = batches(&BatchLoader::new(parts.clone(), OPTIONS).unwrap(), 1..4);
         for (n, expected) in expected.into_iter().enumerate() {
             let (step, micro_batch) = (n as u64 / 2 + 1, n as u32 % 2);
             let ready = loader.ready(step, micro_batch).unwrap();
             assert_eq!(ready.unwrap_or_else(|| loader.next(step, micro_batch).unwrap()), expected);
         }
         let options = LoaderOptions { prefetch: 0, ..OPTIONS };
-        assert_eq!(BatchLoader::new(parts(&root), options).unwrap().ready(1, 0).unwrap(), None);
+        assert_eq!(BatchLoader::new(parts, options).unwrap().ready(1, 0).unwrap(), None);
     }
 
     #[test]
