@@ -151,6 +151,12 @@ export declare class Transformer {
   get numParameters(): number
   /** Adds `scale` times the gradients of the batch's mean loss; gives the loss where it is read. */
   forwardBackward(batch: Batch, scale: number, readLoss: boolean): Promise<number | null>
+  /** The mean loss of the batches whose loss was not read, since it was last taken; 0 where there are none. */
+  takeLoss(): Promise<number>
+  /** What the model computes on, once it is built. */
+  deviceState(): Promise<DeviceState>
+  /** Waits for the work that is queued on the device. */
+  synchronize(): Promise<void>
   /** The mean loss of a batch. */
   loss(batch: Batch): Promise<number>
   /** The scores after each of `ids`: (ids, vocab). */
@@ -261,6 +267,19 @@ export interface CrossEntropy {
   lse: Float32Array
 }
 
+/** Number of CUDA devices that this build can use on this machine. */
+export declare function cudaDeviceCount(): number
+
+/** What a model computes on. */
+export interface DeviceState {
+  /** `cpu` or `cuda`. */
+  device: string
+  /** A GPU's name, as its driver gives it. */
+  name?: string
+  /** The most device memory that was in use at once; none for the processor. */
+  peakBytes?: number
+}
+
 /** What one call drew for one row. */
 export interface DrawnTokens {
   /** New tokens, without the one that ended the row. */
@@ -331,6 +350,10 @@ export interface GemmOptions {
   pass: 'forward' | 'backward_input' | 'backward_weight'
   /** `f32` or `bf16`. */
   dtype: string
+  /** `cpu`, `cuda` or `cuda:N`. */
+  device: string
+  /** On cuda, products of f32 may be rounded to TensorFloat-32. */
+  tf32: boolean
   /** Threads; 0: the cores this process may use. */
   threads: number
   /** Runs before the clock starts. */
@@ -550,12 +573,14 @@ export interface TransformerOptions {
   tieEmbeddings: boolean
   /** Query, key and value projections have a bias. */
   qkvBias: boolean
-  /** `cpu`, `cuda` or `cuda:N`. */
+  /** `cpu`, `cuda`, `cuda:N`, or `auto`: cuda where there is one, else cpu. */
   device: string
   /** Seed of the initial weights. */
   seed: number
   /** `f32` or `bf16`. */
   dtype: string
+  /** On cuda, products of f32 may be rounded to TensorFloat-32. */
+  tf32: boolean
   /** Threads of the CPU engine. */
   threads: number
   /** The backward pass runs each block's forward pass again. */

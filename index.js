@@ -848,6 +848,7 @@ module.exports.availableThreads = nativeBinding.availableThreads
 module.exports.benchGemm = nativeBinding.benchGemm
 module.exports.benchMemory = nativeBinding.benchMemory
 module.exports.bf16Instructions = nativeBinding.bf16Instructions
+module.exports.cudaDeviceCount = nativeBinding.cudaDeviceCount
 module.exports.encodeFiles = nativeBinding.encodeFiles
 module.exports.engineVersion = nativeBinding.engineVersion
 module.exports.instructionSet = nativeBinding.instructionSet

@@ -197,6 +197,8 @@ export async function benchGemm(
           outputs,
           pass,
           dtype: options.dtype,
+          device: 'cpu',
+          tf32: false,
           threads: options.threads ?? availableThreads(),
           warmup: options.warmup,
           repeats: options.steps,

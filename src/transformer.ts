@@ -37,6 +37,8 @@ export interface TransformerOptions {
    * without instructions for it (AVX512-BF16 or AMX) all in f32. Default `f32`.
    */
   dtype?: 'f32' | 'bf16'
+  /** On cuda, products of f32 may be rounded to TensorFloat-32. Default false. */
+  tf32?: boolean
   /** Threads of the CPU engine. Default: the cores this process may use. Results do not depend on it. */
   threads?: number
   /**
@@ -110,6 +112,7 @@ export class Transformer {
       device: options.device ?? 'cpu',
       seed: options.seed ?? 0,
       dtype: options.dtype ?? 'f32',
+      tf32: options.tf32 ?? false,
       threads: options.threads ?? native.availableThreads(),
       recompute: options.recompute ?? false,
     })

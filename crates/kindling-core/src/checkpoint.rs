@@ -172,9 +172,9 @@ fn write_folder(
     optimizer: Option<&dyn Optimizer>,
     state: &State,
 ) -> Result<()> {
-    write_tensors(&folder.join(MODEL), &model.state_dict())?;
+    write_tensors(&folder.join(MODEL), &model.state_dict()?)?;
     if let Some(optimizer) = optimizer {
-        write_tensors(&folder.join(OPTIMIZER), &optimizer.state(model))?;
+        write_tensors(&folder.join(OPTIMIZER), &optimizer.state(model)?)?;
     }
     let text = serde_json::to_vec_pretty(state).map_err(|e| Error::Internal(e.to_string()))?;
     write_synced(&folder.join(STATE), &text)

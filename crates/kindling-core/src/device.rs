@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use crate::cuda::{self, Arithmetic, Cuda, Properties};
 use crate::ops::matmul::bf16::{self, Packed};
 use crate::pool::Pool;
 use crate::profile::{Profile, Span};
@@ -85,6 +86,8 @@ impl Dtype {
 pub enum Device {
     /// The processor.
     Cpu(Arc<Cpu>),
+    /// A GPU by CUDA.
+    Cuda(Arc<Cuda>),
 }
 
 impl Device {
@@ -99,20 +102,26 @@ impl Device {
         Self::Cpu(Arc::new(Cpu::new(threads, Isa::detect(), dtype.products())))
     }
 
-    /// The device of a name: `cpu`, `cuda` or `cuda:N`.
+    /// The device of a name: `cpu`, `cuda` or `cuda:N`; `auto` is cuda where there is one, else cpu. `threads` as in `cpu`.
+    /// `tf32`: products of f32 may be rounded to `TensorFloat-32` on a device that has it.
     ///
     /// # Errors
     /// `ERR_DEVICE_UNAVAILABLE` when cuda is asked for and absent, `ERR_INVALID_ARGUMENT` for another name.
-    pub fn from_name(name: &str, threads: usize, dtype: Dtype) -> Result<Self> {
-        match name {
-            "cpu" => Ok(Self::cpu_of(threads, dtype)),
-            cuda if cuda == "cuda"
-                || cuda.strip_prefix("cuda:").is_some_and(|n| n.parse::<u32>().is_ok()) =>
-            {
-                Err(Error::DeviceUnavailable("this build has no CUDA support; use --device cpu".to_owned()))
-            }
-            other => Err(Error::argument(format!("unknown device \"{other}\"; use cpu, cuda or cuda:N"))),
-        }
+    pub fn from_name(name: &str, threads: usize, dtype: Dtype, tf32: bool) -> Result<Self> {
+        let ordinal = match name {
+            "cpu" => return Ok(Self::cpu_of(threads, dtype)),
+            "auto" if cuda::device_count() == 0 => return Ok(Self::cpu_of(threads, dtype)),
+            "auto" | "cuda" => 0,
+            other => other
+                .strip_prefix("cuda:")
+                .and_then(|n| n.parse::<u16>().ok())
+                .ok_or_else(|| {
+                    Error::argument(format!("unknown device \"{other}\"; use cpu, cuda or cuda:N"))
+                })?
+                .into(),
+        };
+        let threads = if threads == 0 { crate::pool::available_threads() } else { threads };
+        Ok(Self::Cuda(Arc::new(Cuda::open(ordinal, Arithmetic { dtype, tf32 }, threads)?)))
     }
 
     /// What operands of products are rounded to.
@@ -120,6 +129,51 @@ impl Device {
         match self {
             Self::Cpu(cpu) if cpu.products == Products::F32 => Dtype::F32,
             Self::Cpu(_) => Dtype::Bf16,
+            Self::Cuda(gpu) => gpu.arithmetic.dtype,
+        }
+    }
+
+    /// What the ops between two products keep their results in: q|k|v, heads, outputs of norms and of layers. Always f32 on
+    /// the CPU, whose products round their operands as they read them.
+    pub fn branches(&self) -> Dtype {
+        match self {
+            Self::Cpu(_) => Dtype::F32,
+            Self::Cuda(gpu) => gpu.arithmetic.dtype,
+        }
+    }
+
+    /// The processor, for what is computed on the host whatever the device.
+    pub(crate) fn host(&self) -> &Cpu {
+        match self {
+            Self::Cpu(cpu) => cpu,
+            Self::Cuda(gpu) => &gpu.host,
+        }
+    }
+
+    /// What a device of its own is; none for the processor.
+    pub fn properties(&self) -> Option<&Properties> {
+        match self {
+            Self::Cpu(_) => None,
+            Self::Cuda(gpu) => Some(gpu.properties()),
+        }
+    }
+
+    /// The most memory of a device of its own that was in use at once, in bytes; none for the processor.
+    pub fn peak_device_bytes(&self) -> Option<u64> {
+        match self {
+            Self::Cpu(_) => None,
+            Self::Cuda(gpu) => Some(gpu.peak_bytes()),
+        }
+    }
+
+    /// Waits for the work that is queued.
+    ///
+    /// # Errors
+    /// `ERR_DEVICE` where some of it failed.
+    pub fn synchronize(&self) -> Result<()> {
+        match self {
+            Self::Cpu(_) => Ok(()),
+            Self::Cuda(gpu) => gpu.synchronize(),
         }
     }
 
@@ -127,6 +181,7 @@ impl Device {
     pub fn profile(&self) -> &Profile {
         match self {
             Self::Cpu(cpu) => &cpu.profile,
+            Self::Cuda(gpu) => &gpu.profile,
         }
     }
 
@@ -139,6 +194,7 @@ impl Device {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Cpu(_) => "cpu",
+            Self::Cuda(_) => "cuda",
         }
     }
 }

@@ -136,11 +136,27 @@ pub enum Error {
     #[error("{0}")]
     Unsupported(String),
     /// The system has not so much memory.
-    #[error("cannot get {:.1} GiB of memory; lower batch_size, seq_length or the sizes of the model", *bytes as f64 / f64::from(1 << 30))]
+    #[error("cannot get {} of memory; lower batch_size, seq_length or the sizes of the model", gib(*bytes))]
     OutOfMemory {
         /// Bytes asked for in one piece.
         bytes: u64,
     },
+    /// The device has not so much memory.
+    #[error(
+        "cannot get {} of device memory ({} of {} are in use by this model); lower batch_size or seq_length, add --recompute, or choose a smaller model",
+        gib(*bytes), gib(*in_use), gib(*total)
+    )]
+    OutOfDeviceMemory {
+        /// Bytes asked for in one piece.
+        bytes: u64,
+        /// Bytes this model holds already.
+        in_use: u64,
+        /// Bytes the device has.
+        total: u64,
+    },
+    /// A device that was at work failed.
+    #[error("the CUDA device failed: {0}; start again from the last checkpoint")]
+    Device(String),
     /// The object is at work on another call.
     #[error("{0} is busy with another call; await it first")]
     Busy(&'static str),
@@ -179,7 +195,8 @@ impl Error {
             Self::NonFinite { .. } => "ERR_NON_FINITE",
             Self::DeviceUnavailable(_) => "ERR_DEVICE_UNAVAILABLE",
             Self::Unsupported(_) => "ERR_UNSUPPORTED",
-            Self::OutOfMemory { .. } => "ERR_OUT_OF_MEMORY",
+            Self::OutOfMemory { .. } | Self::OutOfDeviceMemory { .. } => "ERR_OUT_OF_MEMORY",
+            Self::Device(_) => "ERR_DEVICE",
             Self::Busy(_) => "ERR_BUSY",
             Self::Closed(_) => "ERR_CLOSED",
             Self::Cancelled => "ERR_CANCELLED",
@@ -206,4 +223,9 @@ impl Error {
     pub fn argument(message: impl Into<String>) -> Self {
         Self::InvalidArgument(message.into())
     }
+}
+
+/// Bytes for people.
+fn gib(bytes: u64) -> String {
+    format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
 }

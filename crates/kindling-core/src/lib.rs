@@ -5,6 +5,7 @@
 pub mod buffer;
 pub mod checkpoint;
 pub mod config;
+pub mod cuda;
 pub mod data;
 pub mod decode;
 pub mod device;

@@ -21,13 +21,26 @@ pub struct OpProfile {
 }
 
 /// A device's record of its ops.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Profile {
     on: AtomicBool,
     ops: Mutex<BTreeMap<String, OpProfile>>,
+    /// Waits for the device, where an op returns before its work is done.
+    wait: Option<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl std::fmt::Debug for Profile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Profile").field("on", &self.on).field("ops", &self.ops).finish_non_exhaustive()
+    }
 }
 
 impl Profile {
+    /// The record of a device that works on after an op has returned. While it is taken, each op is waited for.
+    pub fn waiting(wait: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { wait: Some(Box::new(wait)), ..Self::default() }
+    }
+
     /// Begins a new record.
     pub fn start(&self) {
         self.ops().clear();
@@ -53,7 +66,14 @@ impl Profile {
             return Span { open: None };
         }
         let (sizes, flops) = sizes();
+        self.wait();
         Span { open: Some(Open { profile: self, op, sizes, flops, started: Instant::now() }) }
+    }
+
+    fn wait(&self) {
+        if let Some(wait) = &self.wait {
+            wait();
+        }
     }
 
     fn ops(&self) -> MutexGuard<'_, BTreeMap<String, OpProfile>> {
@@ -80,6 +100,7 @@ struct Open<'a> {
 impl Drop for Span<'_> {
     fn drop(&mut self) {
         let Some(Open { profile, op, sizes, flops, started }) = self.open.take() else { return };
+        profile.wait();
         let seconds = started.elapsed().as_secs_f64();
         let name = format!("{op} {sizes}");
         let name = name.trim_end();

@@ -1,8 +1,10 @@
 //! Runs the CUDA kernels on the CPU, for tests only: `cpp/` makes CUDA's words out of plain C++ and runs the threads of a
 //! block as fibers, in orders that bring missing barriers to light; memory ends at guard pages and starts out as NaN.
 
+mod device;
 mod memory;
 
+pub use device::{EmulatedDevice, Work};
 pub use memory::{Bf16, Element, Memory};
 
 use kindling_core::ops::cuda::{Arg, Launch};

@@ -53,7 +53,7 @@ macro_rules! integer_element {
         }
     )*};
 }
-integer_element!(i32, u32, f64);
+integer_element!(u8, i32, u32, f64);
 
 /// Elements that a kernel reads or writes. Checked when dropped: what lies around them has to be as it was.
 #[derive(Debug)]

@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use kindling_core::Error;
 use kindling_core::buffer::Buffer;
 use kindling_core::device::{Device, Dtype};
 use kindling_core::ops::matmul::bf16::Kernel;
 use kindling_core::ops::{grad_norm, linear};
 use kindling_core::random::{Purpose, uniform};
 use kindling_core::simd::Isa;
+use kindling_core::{Error, Result};
 use napi::bindgen_prelude::AsyncTask;
 
 use crate::error::to_napi;
@@ -25,6 +25,12 @@ pub fn available_threads() -> u32 {
 #[napi]
 pub fn instruction_set() -> &'static str {
     Isa::detect().name()
+}
+
+/// Number of CUDA devices that this build can use on this machine.
+#[napi(catch_unwind)]
+pub fn cuda_device_count() -> u32 {
+    kindling_core::cuda::device_count() as u32
 }
 
 /// What multiplies bf16 on this CPU: `avx512bf16` or `amx`; null where products of bf16 are computed in f32.
@@ -68,6 +74,10 @@ pub struct GemmOptions {
     pub pass: String,
     /// `f32` or `bf16`.
     pub dtype: String,
+    /// `cpu`, `cuda` or `cuda:N`.
+    pub device: String,
+    /// On cuda, products of f32 may be rounded to TensorFloat-32.
+    pub tf32: bool,
     /// Threads; 0: the cores this process may use.
     pub threads: f64,
     /// Runs before the clock starts.
@@ -92,36 +102,64 @@ pub fn bench_gemm(options: GemmOptions) -> napi::Result<AsyncTask<Job<(), Second
     .map_err(to_napi)?;
     let threads = size("threads", options.threads).map_err(to_napi)?;
     let dtype = Dtype::from_name(&options.dtype).map_err(to_napi)?;
+    let pass = Pass::from_name(&options.pass).map_err(to_napi)?;
     Ok(spawn((), move |()| {
-        let device = Device::cpu_of(threads, dtype);
-        let x = random(shape.rows * shape.inputs, 0);
-        let weight = random(shape.outputs * shape.inputs, 1);
-        let dout = random(shape.rows * shape.outputs, 2);
-        let mut out = vec![
-            0.0;
-            match options.pass.as_str() {
-                "forward" => dout.len(),
-                "backward_input" => x.len(),
-                "backward_weight" => weight.len(),
-                other => return Err(Error::argument(format!("unknown pass \"{other}\""))),
+        let device = Device::from_name(&options.device, threads, dtype, options.tf32)?;
+        // Operands come as the device keeps them; the CPU rounds f32 as it reads.
+        let operand = |len, major| -> Result<Buffer> {
+            let values = Buffer::of(&device, &random(len, major))?;
+            let Device::Cuda(gpu) = &device else { return Ok(values) };
+            let rounded = Buffer::zeros_of(&device, len, dtype)?;
+            if dtype == Dtype::F32 {
+                return Ok(values);
             }
-        ];
+            gpu.cast(dtype, rounded.view().pointer(), values.view().pointer(), len)?;
+            Ok(rounded)
+        };
+        let x = operand(shape.rows * shape.inputs, 0)?;
+        let weight = operand(shape.outputs * shape.inputs, 1)?;
+        let dout = operand(shape.rows * shape.outputs, 2)?;
+        let mut out = match pass {
+            Pass::Forward => Buffer::zeros_of(&device, dout.len(), device.branches())?,
+            Pass::BackwardInput => Buffer::zeros_of(&device, x.len(), device.branches())?,
+            Pass::BackwardWeight => Buffer::zeros(&device, weight.len())?,
+        };
         let mut seconds = Vec::with_capacity(options.repeats as usize);
         for run in 0..options.warmup + options.repeats {
+            device.synchronize()?;
             let start = Instant::now();
-            let (x, weight, dout) = (x.as_slice().into(), weight.as_slice().into(), dout.as_slice().into());
-            let out = out.as_mut_slice().into();
-            match options.pass.as_str() {
-                "forward" => linear::forward(&device, out, x, weight, None, shape)?,
-                "backward_input" => linear::backward_input(&device, out, dout, weight, shape, false)?,
-                _ => linear::backward_weight(&device, out, None, dout, x, shape)?,
+            let (x, weight, dout, out) = (x.view(), weight.view(), dout.view(), out.view_mut());
+            match pass {
+                Pass::Forward => linear::forward(&device, out, x, weight, None, shape)?,
+                Pass::BackwardInput => linear::backward_input(&device, out, dout, weight, shape, false)?,
+                Pass::BackwardWeight => linear::backward_weight(&device, out, None, dout, x, shape)?,
             }
+            device.synchronize()?;
             if run >= options.warmup {
                 seconds.push(start.elapsed().as_secs_f64());
             }
         }
         Ok(seconds)
     }))
+}
+
+/// The products of a layer.
+#[derive(Clone, Copy)]
+enum Pass {
+    Forward,
+    BackwardInput,
+    BackwardWeight,
+}
+
+impl Pass {
+    fn from_name(name: &str) -> Result<Self> {
+        match name {
+            "forward" => Ok(Self::Forward),
+            "backward_input" => Ok(Self::BackwardInput),
+            "backward_weight" => Ok(Self::BackwardWeight),
+            other => Err(Error::argument(format!("unknown pass \"{other}\""))),
+        }
+    }
 }
 
 fn random(len: usize, major: u64) -> Vec<f32> {

@@ -15,6 +15,8 @@ use crate::store::Batch;
 use crate::task::{Job, spawn};
 
 /// Sizes and choices of a model, all of them given.
+// Each is a choice of its own.
+#[allow(clippy::struct_excessive_bools)]
 #[napi(object)]
 pub struct TransformerOptions {
     /// Tokens in the vocabulary.
@@ -37,12 +39,14 @@ pub struct TransformerOptions {
     pub tie_embeddings: bool,
     /// Query, key and value projections have a bias.
     pub qkv_bias: bool,
-    /// `cpu`, `cuda` or `cuda:N`.
+    /// `cpu`, `cuda`, `cuda:N`, or `auto`: cuda where there is one, else cpu.
     pub device: String,
     /// Seed of the initial weights.
     pub seed: f64,
     /// `f32` or `bf16`.
     pub dtype: String,
+    /// On cuda, products of f32 may be rounded to TensorFloat-32.
+    pub tf32: bool,
     /// Threads of the CPU engine.
     pub threads: f64,
     /// The backward pass runs each block's forward pass again.
@@ -79,6 +83,7 @@ struct Plan {
     config: ModelConfig,
     device: String,
     dtype: Dtype,
+    tf32: bool,
     seed: u64,
     threads: usize,
     recompute: bool,
@@ -88,7 +93,8 @@ impl Model {
     /// The engine's model, built now if need be.
     pub fn engine(&mut self) -> Result<&mut Engine> {
         if self.engine.is_none() {
-            let device = Device::from_name(&self.plan.device, self.plan.threads, self.plan.dtype)?;
+            let Plan { device, threads, dtype, tf32, .. } = &self.plan;
+            let device = Device::from_name(device, *threads, *dtype, *tf32)?;
             let mut engine = Engine::new(self.plan.config.clone(), device, self.plan.seed)?;
             engine.set_recompute(self.plan.recompute);
             self.engine = Some(engine);
@@ -141,6 +147,17 @@ impl From<kindling_core::profile::OpProfile> for OpProfile {
     }
 }
 
+/// What a model computes on.
+#[napi(object)]
+pub struct DeviceState {
+    /// `cpu` or `cuda`.
+    pub device: String,
+    /// A GPU's name, as its driver gives it.
+    pub name: Option<String>,
+    /// The most device memory that was in use at once; none for the processor.
+    pub peak_bytes: Option<f64>,
+}
+
 /// A Transformer language model; `src/transformer.ts` is its public face.
 #[napi]
 pub struct Transformer {
@@ -180,6 +197,7 @@ impl Transformer {
                 config: options.config()?,
                 device: options.device,
                 dtype: Dtype::from_name(&options.dtype)?,
+                tf32: options.tf32,
                 seed: integer("seed", options.seed)?,
                 threads: size("threads", options.threads)?,
                 recompute: options.recompute,
@@ -207,15 +225,39 @@ impl Transformer {
         let batch = Arc::clone(&batch.inner);
         let scale = finite("scale", scale).map_err(to_napi)?;
         self.call(move |model| {
-            let loss = model.forward_backward(
-                &batch.x,
-                &batch.targets,
-                batch.batch_size,
-                batch.seq_length,
-                scale as f32,
-            )?;
-            Ok(read_loss.then(|| loss.mean()))
+            let (x, targets, scale) = (&batch.x, &batch.targets, scale as f32);
+            let (rows, positions) = (batch.batch_size, batch.seq_length);
+            if read_loss {
+                model.forward_backward(x, targets, rows, positions, scale).map(|loss| Some(loss.mean()))
+            } else {
+                model.accumulate(x, targets, rows, positions, scale).map(|()| None)
+            }
         })
+    }
+
+    /// The mean loss of the batches whose loss was not read, since it was last taken; 0 where there are none.
+    #[napi(ts_return_type = "Promise<number>")]
+    pub fn take_loss(&self) -> napi::Result<Call<f64>> {
+        self.call(|model| Ok(model.take_losses()?.mean()))
+    }
+
+    /// What the model computes on, once it is built.
+    #[napi(ts_return_type = "Promise<DeviceState>")]
+    pub fn device_state(&self) -> napi::Result<Call<DeviceState>> {
+        self.call(|model| {
+            let device = model.device();
+            Ok(DeviceState {
+                device: device.name().to_owned(),
+                name: device.properties().map(|properties| properties.name.clone()),
+                peak_bytes: device.peak_device_bytes().map(|bytes| bytes as f64),
+            })
+        })
+    }
+
+    /// Waits for the work that is queued on the device.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn synchronize(&self) -> napi::Result<Call<()>> {
+        self.call(|model| model.device().synchronize())
     }
 
     /// The mean loss of a batch.
@@ -238,7 +280,7 @@ impl Transformer {
     /// A copy of every parameter.
     #[napi(ts_return_type = "Promise<Array<Tensor>>")]
     pub fn state_dict(&self) -> napi::Result<Call<Vec<Tensor>>> {
-        self.call(|model| Ok(model.state_dict().into_iter().map(Tensor::from).collect()))
+        self.call(|model| Ok(model.state_dict()?.into_iter().map(Tensor::from).collect()))
     }
 
     /// Replaces every parameter.
@@ -251,16 +293,13 @@ impl Transformer {
     /// A copy of every gradient.
     #[napi(ts_return_type = "Promise<Array<Tensor>>")]
     pub fn gradients(&self) -> napi::Result<Call<Vec<Tensor>>> {
-        self.call(|model| Ok(model.gradients().into_iter().map(Tensor::from).collect()))
+        self.call(|model| Ok(model.gradients()?.into_iter().map(Tensor::from).collect()))
     }
 
     /// Sets every gradient to zero.
     #[napi(ts_return_type = "Promise<void>")]
     pub fn zero_gradients(&self) -> napi::Result<Call<()>> {
-        self.call(|model| {
-            model.zero_gradients();
-            Ok(())
-        })
+        self.call(Engine::zero_gradients)
     }
 
     /// Begins to record where the time goes.

@@ -172,8 +172,11 @@ impl Optimizer {
     pub fn clip_grad_norm(&self, max_norm: f64, read: bool) -> napi::Result<Call<Option<f64>>> {
         let max_norm = rate("maxNorm", max_norm).map_err(to_napi)?;
         self.call(move |model, rule| {
-            let norm = rule.clip_grad_norm(model, max_norm)?;
-            Ok(read.then_some(norm))
+            if read {
+                rule.clip_grad_norm(model, max_norm).map(Some)
+            } else {
+                rule.queue_clip(model, max_norm).map(|()| None)
+            }
         })
     }
 

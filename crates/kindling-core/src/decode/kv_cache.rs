@@ -6,9 +6,10 @@
 use crate::Result;
 use crate::buffer::{Buffer, In, Out};
 use crate::config::ModelConfig;
+use crate::cuda::Rows;
 use crate::device::Device;
 use crate::model::PassContext;
-use crate::ops::{attention, rope};
+use crate::ops::{self, attention, rope};
 
 /// Keys and values of one layer.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ impl KvCache {
     /// `ERR_OUT_OF_MEMORY`.
     pub fn new(device: &Device, config: &ModelConfig, rows: usize, capacity: usize) -> Result<Self> {
         let width = config.num_kv_heads * config.head_size();
-        let zeros = || Buffer::zeros(device, rows * capacity * width);
+        let zeros = || Buffer::zeros_of(device, rows * capacity * width, device.branches());
         let layer = |_| Ok(Layer { keys: zeros()?, values: zeros()? });
         let layers = (0..config.num_layers).map(layer).collect::<Result<_>>()?;
         Ok(Self { layers, capacity, width, positions: vec![0; rows] })
@@ -47,11 +48,15 @@ impl KvCache {
     }
 
     /// Takes a layer's keys and values of a whole pass over the first tokens of `row`: its qkv (t, w).
-    pub(crate) fn fill(&mut self, layer: usize, row: usize, positions: usize, qkv: In) {
-        let qkv = qkv.cpu();
-        for (position, qkv) in qkv.chunks_exact(qkv.len() / positions).enumerate() {
-            self.store(layer, row, position, qkv);
-        }
+    pub(crate) fn fill(
+        &mut self,
+        device: &Device,
+        layer: usize,
+        row: usize,
+        positions: usize,
+        qkv: In,
+    ) -> Result<()> {
+        self.store(device, layer, row, 0, positions, qkv)
     }
 
     /// Says how many tokens of `row` were seen, after the last layer.
@@ -59,13 +64,46 @@ impl KvCache {
         self.positions[row] = position;
     }
 
-    fn store(&mut self, layer: usize, row: usize, position: usize, qkv: &[f32]) {
-        let start = (row * self.capacity + position % self.capacity) * self.width;
-        let slot = start..start + self.width;
-        let (keys, values) = qkv[qkv.len() - 2 * self.width..].split_at(self.width);
-        let Layer { keys: all_keys, values: all_values } = &mut self.layers[layer];
-        all_keys.host_mut()[slot.clone()].copy_from_slice(keys);
-        all_values.host_mut()[slot].copy_from_slice(values);
+    /// Takes the keys and values of `count` tokens of `row`, the first at `position`, from their qkv (count, w). They lie in
+    /// slots one after the other.
+    fn store(
+        &mut self,
+        device: &Device,
+        layer: usize,
+        row: usize,
+        position: usize,
+        count: usize,
+        qkv: In,
+    ) -> Result<()> {
+        let (width, w) = (self.width, qkv.len() / count.max(1));
+        let first = position % self.capacity;
+        ops::check("KvCache::store", "slots", count, count.min(self.capacity - first))?;
+        let start = (row * self.capacity + first) * width;
+        let slots = start..start + count * width;
+        let Layer { keys, values } = &mut self.layers[layer];
+        match device {
+            Device::Cpu(_) => {
+                let slots = keys.host_mut()[slots.clone()]
+                    .chunks_exact_mut(width)
+                    .zip(values.host_mut()[slots].chunks_exact_mut(width));
+                for (qkv, (keys, values)) in qkv.cpu().chunks_exact(w).zip(slots) {
+                    let (new_keys, new_values) = qkv[w - 2 * width..].split_at(width);
+                    keys.copy_from_slice(new_keys);
+                    values.copy_from_slice(new_values);
+                }
+                Ok(())
+            }
+            Device::Cuda(gpu) => {
+                let size = qkv.dtype().size();
+                let from = qkv.pointer() + ((w - 2 * width) * size) as u64;
+                for (memory, offset) in [(keys, 0), (values, width * size)] {
+                    let to = Rows { pointer: memory.slice_mut(slots.clone()).pointer(), pitch: width * size };
+                    let from = Rows { pointer: from + offset as u64, pitch: w * size };
+                    gpu.copy_rows(to, from, width * size, count)?;
+                }
+                Ok(())
+            }
+        }
     }
 }
 
@@ -94,7 +132,7 @@ impl CacheStep<'_> {
             let position = self.cache.positions[row];
             let mut qkv = qkv.again().slice(index * w..(index + 1) * w);
             rotate(context, qkv.again(), position)?;
-            self.cache.store(layer, row, position, qkv.read().cpu());
+            self.cache.store(context.device, layer, row, position, 1, qkv.read())?;
             let length = (position + 1).min(self.cache.capacity);
             let start = row * self.cache.capacity * self.cache.width;
             let seen = start..start + length * self.cache.width;
@@ -135,6 +173,7 @@ fn rotate(context: &PassContext, qkv: Out, position: usize) -> Result<()> {
         return rope::forward(context.device, qkv, context.cos.view(), context.sin.view(), shape);
     }
     let (cos, sin) = rope::angles(position, config.head_size(), config.theta);
+    let (cos, sin) = (Buffer::of(context.device, &cos)?, Buffer::of(context.device, &sin)?);
     let shape = rope::Shape { first_position: 0, ..shape };
-    rope::forward(context.device, qkv, In::from(&cos[..]), In::from(&sin[..]), shape)
+    rope::forward(context.device, qkv, cos.view(), sin.view(), shape)
 }

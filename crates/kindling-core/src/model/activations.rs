@@ -5,9 +5,9 @@
 //! the streams on entry are kept, and a block's forward pass runs again before its backward pass.
 
 use crate::Result;
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, In};
 use crate::config::ModelConfig;
-use crate::device::Device;
+use crate::device::{Device, Dtype};
 
 /// What is kept of the passes through the blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,7 +32,8 @@ pub struct Stream {
 /// What one block keeps for its backward pass.
 #[derive(Debug)]
 pub struct BlockActivations {
-    /// Queries, keys, values after rotation (n, (nh + 2 nkv) hs).
+    /// Queries, keys, values after rotation (n, (nh + 2 nkv) hs). This and other results between two products are of the
+    /// device's `branches`.
     pub qkv: Buffer,
     /// Log-sum-exp of each query (b, nh, t).
     pub lse: Buffer,
@@ -72,6 +73,8 @@ pub struct Activations {
 pub struct GradientActivations {
     /// Of the residual stream (n, c).
     pub stream: Buffer,
+    /// The same as products take it, where they do not take f32 (n, c).
+    pub stream_operand: Option<Buffer>,
     /// Of the heads' outputs (n, nh hs).
     pub attention: Buffer,
     /// Of queries, keys and values (n, (nh + 2 nkv) hs).
@@ -87,13 +90,14 @@ impl Activations {
         let zeros = |width: usize| Buffer::zeros(device, rows * width);
         // What only products and the gate read is kept as they take it.
         let operands = |width: usize| Buffer::zeros_of(device, rows * width, device.operands());
+        let branches = |width: usize| Buffer::zeros_of(device, rows * width, device.branches());
         let (c, f) = (config.d_model, config.d_ff);
         let stream = |_| Ok(Stream { values: zeros(c)?, rstd: zeros(1)? });
         let block = |_| {
             Ok(BlockActivations {
-                qkv: zeros(config.qkv_width())?,
+                qkv: branches(config.qkv_width())?,
                 lse: zeros(config.num_heads)?,
-                attention: zeros(c)?,
+                attention: branches(c)?,
                 middle: zeros(c)?,
                 rstd_ff: zeros(1)?,
                 gate_up: operands(2 * f)?,
@@ -106,8 +110,8 @@ impl Activations {
             kept,
             streams: (0..streams).map(stream).collect::<Result<_>>()?,
             blocks: (0..blocks).map(block).collect::<Result<_>>()?,
-            normed: zeros(c)?,
-            branch: zeros(c)?,
+            normed: branches(c)?,
+            branch: branches(c)?,
             hidden: operands(f)?,
             gradients: None,
         })
@@ -119,14 +123,32 @@ impl Activations {
     /// `ERR_OUT_OF_MEMORY`.
     pub fn reserve_gradients(&mut self, device: &Device, config: &ModelConfig) -> Result<()> {
         if self.gradients.is_none() {
-            let zeros = |width: usize| Buffer::zeros(device, self.rows * width);
+            let branches = |width: usize| Buffer::zeros_of(device, self.rows * width, device.branches());
+            let is_narrow = device.branches() != Dtype::F32;
             self.gradients = Some(GradientActivations {
-                stream: zeros(config.d_model)?,
-                attention: zeros(config.d_model)?,
-                qkv: zeros(config.qkv_width())?,
+                stream: Buffer::zeros(device, self.rows * config.d_model)?,
+                stream_operand: is_narrow.then(|| branches(config.d_model)).transpose()?,
+                attention: branches(config.d_model)?,
+                qkv: branches(config.qkv_width())?,
             });
         }
         Ok(())
+    }
+}
+
+impl GradientActivations {
+    /// Rounds the first `len` elements of the stream's gradient to what products take, where that is not f32.
+    pub(super) fn round_stream(&mut self, device: &Device, len: usize) -> Result<()> {
+        if let (Some(operand), Device::Cuda(gpu)) = (&mut self.stream_operand, device) {
+            let dtype = gpu.arithmetic.dtype;
+            gpu.cast(dtype, operand.view_mut().pointer(), self.stream.view().pointer(), len)?;
+        }
+        Ok(())
+    }
+
+    /// The first `len` elements of the stream's gradient as products take them, once rounded.
+    pub(super) fn stream_operand(&self, len: usize) -> In<'_> {
+        self.stream_operand.as_ref().unwrap_or(&self.stream).slice(0..len)
     }
 }
 

@@ -4,33 +4,42 @@ use super::activations::{Activations, GradientActivations, Kept, of_layer};
 use super::forward::{CacheUse, Context, Shapes, norm_stream, run_block};
 use super::transformer::{Pass, Transformer, no_pass};
 use crate::Result;
-use crate::buffer::{Buffer, Out};
+use crate::buffer::Buffer;
 use crate::ops::cross_entropy::LossSum;
 use crate::ops::{attention, embedding, linear, output_loss, rms_norm, rope, swiglu};
 
 impl Transformer {
-    /// From the norm of the last stream back to the embedding; gives the losses.
-    pub(super) fn backward(&mut self, x: &[u32], targets: &[i32], pass: Pass, scale: f32) -> Result<LossSum> {
-        let Self { config, device, layout, weights, gradients, cos, sin, activations, scratch, .. } = self;
+    /// From the norm of the last stream back to the embedding; gives the losses where they are read.
+    pub(super) fn backward(
+        &mut self,
+        x: &[u32],
+        targets: &[i32],
+        pass: Pass,
+        scale: f32,
+        read: bool,
+    ) -> Result<Option<LossSum>> {
+        let Self {
+            config, device, layout, weights, operands, gradients, cos, sin, activations, scratch, ..
+        } = self;
         let activations = activations.as_mut().ok_or_else(no_pass)?;
         activations.reserve_gradients(device, config)?;
         let mut grads = activations.gradients.take().ok_or_else(no_pass)?;
-        let context = Context { device, config, layout, weights, narrow: None, cos, sin };
+        let operands = operands.as_ref();
+        let context = Context { device, config, layout, weights, operands, narrow: None, cos, sin };
         let s = Shapes::new(config, pass);
         let (n, c) = (pass.rows(), s.stream);
 
         let table = output_loss::Shape { rows: n, d_model: config.d_model, vocab_size: config.vocab_size };
-        let losses = output_loss::forward_backward(
-            device,
-            activations.branch.slice_mut(0..c),
-            gradients.slice_mut(layout.output.clone()),
-            activations.normed.slice(0..c),
-            weights.slice(layout.output.clone()),
-            targets,
-            table,
-            scale,
-            scratch,
-        )?;
+        let (dx, dweight) = (activations.branch.slice_mut(0..c), gradients.slice_mut(layout.output.clone()));
+        let (hidden, weight) = (activations.normed.slice(0..c), context.operand(&layout.output));
+        let losses = if read {
+            Some(output_loss::forward_backward(
+                device, dx, dweight, hidden, weight, targets, table, scale, scratch,
+            )?)
+        } else {
+            output_loss::accumulate(device, dx, dweight, hidden, weight, targets, table, scale, scratch)?;
+            None
+        };
         let last = of_layer(&mut activations.streams, config.num_layers);
         rms_norm::backward(
             device,
@@ -72,8 +81,9 @@ fn feed_forward(
     let Activations { blocks, normed, branch, hidden, .. } = activations;
     let block = of_layer(blocks, layer);
     let (h, gate_up) = (0..s.hidden_len(), 0..2 * s.hidden_len());
-    let dstream = grads.stream.slice(0..c);
-    let weight = context.weight(&ranges.w2);
+    grads.round_stream(dev, c)?;
+    let dstream = grads.stream_operand(c);
+    let weight = context.operand(&ranges.w2);
     linear::backward_input(dev, hidden.slice_mut(h.clone()), dstream, weight, s.w2, false)?;
     swiglu::backward_in_place(
         dev,
@@ -91,7 +101,7 @@ fn feed_forward(
     let dweight = gradients.slice_mut(ranges.w13.clone());
     linear::backward_weight(dev, dweight, None, dgate_up, normed.slice(0..c), s.w13)?;
     let dnormed = branch.slice_mut(0..c);
-    linear::backward_input(dev, dnormed, dgate_up, context.weight(&ranges.w13), s.w13, false)?;
+    linear::backward_input(dev, dnormed, dgate_up, context.operand(&ranges.w13), s.w13, false)?;
     let dgain = gradients.slice_mut(ranges.norm_ff.clone());
     let dstream = grads.stream.slice_mut(0..c);
     rms_norm::backward_residual(dev, dstream, dgain, branch.slice(0..c), x, gain, rstd, s.norm)
@@ -110,39 +120,41 @@ fn attention(
     let Activations { streams, blocks, normed, branch, .. } = activations;
     let (stream, block) = (of_layer(streams, layer), of_layer(blocks, layer));
     let qkv = 0..s.qkv_len();
-    let dstream = grads.stream.slice(0..c);
-    let dattention = grads.attention.slice_mut(0..c);
-    linear::backward_input(dev, dattention, dstream, context.weight(&ranges.o), s.o, false)?;
+    grads.round_stream(dev, c)?;
+    let GradientActivations { stream: dstream, stream_operand, attention: dattention, qkv: dqkv } = grads;
+    let operand = stream_operand.as_ref().unwrap_or(dstream).slice(0..c);
+    let weight = context.operand(&ranges.o);
+    linear::backward_input(dev, dattention.slice_mut(0..c), operand, weight, s.o, false)?;
     let dweight = gradients.slice_mut(ranges.o.clone());
-    linear::backward_weight(dev, dweight, None, dstream, block.attention.slice(0..c), s.o)?;
+    linear::backward_weight(dev, dweight, None, operand, block.attention.slice(0..c), s.o)?;
     attention::backward(
         dev,
-        grads.qkv.slice_mut(qkv.clone()),
-        grads.attention.slice(0..c),
+        dqkv.slice_mut(qkv.clone()),
+        dattention.slice(0..c),
         block.qkv.slice(qkv.clone()),
         block.attention.slice(0..c),
         block.lse.slice(0..s.lse_len()),
         s.attention,
     )?;
-    let dqkv = grads.qkv.slice_mut(qkv.clone());
-    rope::backward(dev, dqkv, context.cos.view(), context.sin.view(), s.rope)?;
+    let rotated = dqkv.slice_mut(qkv.clone());
+    rope::backward(dev, rotated, context.cos.view(), context.sin.view(), s.rope)?;
 
     let (x, gain, rstd) =
         (stream.values.slice(0..c), context.weight(&ranges.norm_attn), stream.rstd.slice(0..s.norm.rows));
     rms_norm::forward_again(dev, normed.slice_mut(0..c), x, gain, rstd, s.norm)?;
-    let dqkv = grads.qkv.slice(qkv);
+    let dqkv = dqkv.slice(qkv);
     let (dweight, dbias) = match &ranges.qkv_bias {
         // The biases follow the matrices in memory.
         Some(bias) => {
-            let both = gradients.host_mut()[ranges.qkv.start..bias.end].split_at_mut(ranges.qkv.len());
-            (Out::from(both.0), Some(Out::from(both.1)))
+            let both = gradients.slice_mut(ranges.qkv.start..bias.end).split_at(ranges.qkv.len());
+            (both.0, Some(both.1))
         }
         None => (gradients.slice_mut(ranges.qkv.clone()), None),
     };
     linear::backward_weight(dev, dweight, dbias, dqkv, normed.slice(0..c), s.qkv)?;
     let dnormed = branch.slice_mut(0..c);
-    linear::backward_input(dev, dnormed, dqkv, context.weight(&ranges.qkv), s.qkv, false)?;
+    linear::backward_input(dev, dnormed, dqkv, context.operand(&ranges.qkv), s.qkv, false)?;
     let dgain = gradients.slice_mut(ranges.norm_attn.clone());
-    let dstream = grads.stream.slice_mut(0..c);
+    let dstream = dstream.slice_mut(0..c);
     rms_norm::backward_residual(dev, dstream, dgain, branch.slice(0..c), x, gain, rstd, s.norm)
 }

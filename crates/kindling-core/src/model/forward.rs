@@ -19,16 +19,23 @@ pub(crate) struct Context<'a> {
     pub config: &'a ModelConfig,
     pub layout: &'a Layout,
     pub weights: &'a Buffer,
-    /// The weights as bf16, for tokens one at a time.
+    /// The weights as products take them, where that is not f32.
+    pub operands: Option<&'a Buffer>,
+    /// The weights as bf16 on the CPU, for tokens one at a time.
     pub narrow: Option<&'a [u16]>,
     pub cos: &'a Buffer,
     pub sin: &'a Buffer,
 }
 
 impl Context<'_> {
-    /// One of the weights.
+    /// One of the weights, in f32.
     pub(super) fn weight(&self, range: &Range<usize>) -> In<'_> {
         self.weights.slice(range.clone())
+    }
+
+    /// One of the weights as products take it.
+    pub(super) fn operand(&self, range: &Range<usize>) -> In<'_> {
+        self.operands.unwrap_or(self.weights).slice(range.clone())
     }
 
     /// out = x W^T + bias, W being `range` of the weights.
@@ -42,7 +49,7 @@ impl Context<'_> {
     ) -> Result<()> {
         match self.narrow {
             Some(narrow) => linear::forward_narrow(self.device, out, x, &narrow[range.clone()], bias, s),
-            None => linear::forward(self.device, out, x, self.weight(range), bias, s),
+            None => linear::forward(self.device, out, x, self.operand(range), bias, s),
         }
     }
 }
@@ -198,7 +205,7 @@ pub(super) fn run_block(
         }
         CacheUse::Fill(cache, row) => {
             attend(context, block, s)?;
-            cache.fill(layer, *row, s.attention.positions, block.qkv.slice(qkv));
+            cache.fill(dev, layer, *row, s.attention.positions, block.qkv.slice(qkv))?;
         }
         CacheUse::None => attend(context, block, s)?,
     }

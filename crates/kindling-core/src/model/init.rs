@@ -4,17 +4,15 @@
 //! number of threads changes it.
 
 use super::params::{Layout, Parameter};
-use crate::buffer::Buffer;
-use crate::device::Device;
 use crate::ops::{Disjoint, Pieces};
+use crate::pool::Pool;
 use crate::random::{Purpose, uniform};
 
-pub(super) fn fill(device: &Device, weights: &mut Buffer, layout: &Layout, seed: u64) {
-    let Device::Cpu(cpu) = device;
-    let weights = Disjoint::new(weights.host_mut());
+pub(super) fn fill(pool: &Pool, weights: &mut [f32], layout: &Layout, seed: u64) {
+    let weights = Disjoint::new(weights);
     for (index, parameter) in layout.parameters.iter().enumerate() {
         let pieces = Pieces::new(parameter.range.len(), 1 << 12);
-        cpu.pool.run(pieces.count, |piece| {
+        pool.run(pieces.count, |piece| {
             for element in pieces.range(piece) {
                 let value = initial_value(parameter, seed, index as u64, element);
                 // SAFETY: each element is written once.
@@ -111,10 +109,9 @@ mod tests {
         };
         let layout = Layout::new(&config);
         let draw = |threads, seed| {
-            let device = Device::cpu(threads);
-            let mut weights = Buffer::zeros(&device, layout.len).unwrap();
-            fill(&device, &mut weights, &layout, seed);
-            weights.host().to_vec()
+            let mut weights = vec![0.0; layout.len];
+            fill(&Pool::new(threads), &mut weights, &layout, seed);
+            weights
         };
         let weights = draw(1, 5);
         assert!(weights == draw(3, 5));

@@ -3,6 +3,7 @@
 mod activations;
 mod backward;
 mod forward;
+mod gradient_norm;
 mod init;
 mod params;
 mod state_dict;

@@ -56,13 +56,23 @@ fn transpose(source: &[f32], rows: usize, columns: usize) -> Vec<f32> {
 
 impl Transformer {
     /// Every weight under its name, in the file's layout.
-    pub fn state_dict(&self) -> Vec<NamedTensor> {
-        self.layout.parameters.iter().map(|p| p.to_file(self.weights.host())).collect()
+    ///
+    /// # Errors
+    /// `ERR_DEVICE`; `ERR_NON_FINITE` where an update that nobody waited for was not made for that.
+    pub fn state_dict(&self) -> Result<Vec<NamedTensor>> {
+        self.check_updates()?;
+        let weights = self.weights.read()?;
+        Ok(self.layout.parameters.iter().map(|p| p.to_file(&weights)).collect())
     }
 
     /// Every gradient under its parameter's name, in the file's layout.
-    pub fn gradients(&self) -> Vec<NamedTensor> {
-        self.layout.parameters.iter().map(|p| p.to_file(self.gradients.host())).collect()
+    ///
+    /// # Errors
+    /// `ERR_DEVICE`.
+    pub fn gradients(&mut self) -> Result<Vec<NamedTensor>> {
+        self.apply_clip()?;
+        let gradients = self.gradients.read()?;
+        Ok(self.layout.parameters.iter().map(|p| p.to_file(&gradients)).collect())
     }
 
     /// Replaces every weight.
@@ -71,14 +81,17 @@ impl Transformer {
     ///
     /// # Errors
     /// `ERR_CHECKPOINT_MISMATCH` naming every missing, unexpected and misshapen tensor at once; nothing is changed then.
+    /// `ERR_DEVICE`.
     pub fn load_state_dict(&mut self, tensors: &[NamedTensor]) -> Result<()> {
         let by_name = match_tensors(&self.layout.parameters, tensors, "")?;
         self.narrow = None;
-        let weights = self.weights.host_mut();
-        for parameter in &self.layout.parameters {
-            parameter.copy_from_file(weights, &by_name[&parameter.name].data);
-        }
-        Ok(())
+        let parameters = &self.layout.parameters;
+        self.weights.write(|weights| {
+            for parameter in parameters {
+                parameter.copy_from_file(weights, &by_name[&parameter.name].data);
+            }
+        })?;
+        self.round_weights()
     }
 }
 

@@ -2,12 +2,13 @@
 
 use super::activations::{Activations, Kept};
 use super::forward::CacheUse;
+use super::gradient_norm::GradientNorm;
 use super::params::{Layout, Parameter};
 use super::{forward, init};
 use crate::buffer::{Buffer, In};
 use crate::config::ModelConfig;
 use crate::decode::{CacheStep, KvCache};
-use crate::device::{Device, Products};
+use crate::device::{Device, Dtype, Products};
 use crate::ops::cross_entropy::LossSum;
 use crate::ops::matmul::bf16;
 use crate::ops::{check_ids, check_targets, linear, output_loss, rope};
@@ -22,7 +23,9 @@ pub struct Transformer {
     pub(super) device: Device,
     pub(super) layout: Layout,
     pub(super) weights: Buffer,
-    /// The weights as bf16, while tokens are decoded one at a time with such products.
+    /// The weights as products take them, on a device where that is not f32.
+    pub(super) operands: Option<Buffer>,
+    /// The weights as bf16 on the CPU, while tokens are decoded one at a time with such products.
     pub(super) narrow: Option<Vec<u16>>,
     pub(super) gradients: Buffer,
     pub(super) cos: Buffer,
@@ -30,7 +33,7 @@ pub struct Transformer {
     pub(super) activations: Option<Activations>,
     pub(super) scratch: output_loss::Scratch,
     recompute: bool,
-    gradients_are_finite: bool,
+    pub(super) norm: GradientNorm,
 }
 
 /// Sizes of one pass.
@@ -55,21 +58,24 @@ impl Transformer {
         config.validate()?;
         let layout = Layout::new(&config);
         let mut weights = Buffer::zeros(&device, layout.len)?;
-        init::fill(&device, &mut weights, &layout, seed);
+        weights.write(|weights| init::fill(&device.host().pool, weights, &layout, seed))?;
+        let operands = match &device {
+            Device::Cuda(gpu) if gpu.arithmetic.dtype != Dtype::F32 => {
+                Some(Buffer::zeros_of(&device, layout.len, gpu.arithmetic.dtype)?)
+            }
+            _ => None,
+        };
         let gradients = Buffer::zeros(&device, layout.len)?;
         let (cos, sin) = rope::tables(config.max_seq_length, config.head_size(), config.theta);
-        let upload = |values: &[f32]| -> Result<Buffer> {
-            let mut buffer = Buffer::zeros(&device, values.len())?;
-            buffer.host_mut().copy_from_slice(values);
-            Ok(buffer)
-        };
-        let (cos, sin) = (upload(&cos)?, upload(&sin)?);
+        let (cos, sin) = (Buffer::of(&device, &cos)?, Buffer::of(&device, &sin)?);
+        let norm = GradientNorm::new(&device)?;
         let scratch = output_loss::Scratch::default();
-        Ok(Self {
+        let mut model = Self {
             config,
             device,
             layout,
             weights,
+            operands,
             narrow: None,
             gradients,
             cos,
@@ -77,8 +83,10 @@ impl Transformer {
             activations: None,
             scratch,
             recompute: false,
-            gradients_are_finite: false,
-        })
+            norm,
+        };
+        model.round_weights()?;
+        Ok(model)
     }
 
     /// Its shape.
@@ -108,36 +116,13 @@ impl Transformer {
         self.layout.len
     }
 
-    /// The flat weights and gradients, for an optimizer.
-    pub fn weights_and_gradients(&mut self) -> (&Device, &mut Buffer, &mut Buffer) {
-        self.narrow = None;
-        (&self.device, &mut self.weights, &mut self.gradients)
-    }
-
-    /// The flat gradients.
-    pub fn flat_gradients(&mut self) -> (&Device, &mut Buffer) {
-        self.gradients_are_finite = false;
-        (&self.device, &mut self.gradients)
-    }
-
-    /// Whether the norm of the gradients as they are was found finite.
-    pub(crate) fn gradients_are_finite(&self) -> bool {
-        self.gradients_are_finite
-    }
-
-    /// Remembers that their norm is finite, until they change.
-    pub(crate) fn found_gradients_finite(&mut self) {
-        self.gradients_are_finite = true;
-    }
-
-    /// Sets every gradient to zero.
-    pub fn zero_gradients(&mut self) {
-        let _span = self.device.span("model::zero_gradients");
-        let Device::Cpu(cpu) = &self.device;
-        let pieces = crate::ops::Pieces::of_rows(self.gradients.len(), 1);
-        let gradients = crate::ops::Disjoint::new(self.gradients.host_mut());
-        // SAFETY: pieces write disjoint ranges.
-        cpu.pool.run(pieces.count, |piece| unsafe { gradients.part(pieces.range(piece)) }.fill(0.0));
+    /// Makes what products read of the weights anew.
+    pub(super) fn round_weights(&mut self) -> Result<()> {
+        if let (Some(operands), Device::Cuda(gpu)) = (&mut self.operands, &self.device) {
+            let (to, from) = (operands.view_mut().pointer(), self.weights.view().pointer());
+            gpu.cast(gpu.arithmetic.dtype, to, from, self.layout.len)?;
+        }
+        Ok(())
     }
 
     /// Adds the gradients of scale x (mean loss of the batch) to the gradients; gives the losses.
@@ -155,12 +140,51 @@ impl Transformer {
         positions: usize,
         scale: f32,
     ) -> Result<LossSum> {
+        let losses = self.both_passes(x, targets, batch, positions, scale, true)?;
+        self.check_updates()?;
+        losses.ok_or_else(no_pass)
+    }
+
+    /// As `forward_backward`, but the losses are added to those that `take_losses` gives, so that nothing waits for a
+    /// device.
+    ///
+    /// # Errors
+    /// As `forward_backward`.
+    pub fn accumulate(
+        &mut self,
+        x: &[u32],
+        targets: &[i32],
+        batch: usize,
+        positions: usize,
+        scale: f32,
+    ) -> Result<()> {
+        self.both_passes(x, targets, batch, positions, scale, false).map(drop)
+    }
+
+    /// The losses that `accumulate` has added up since they were last taken. Waits for the device.
+    ///
+    /// # Errors
+    /// `ERR_DEVICE`; `ERR_NON_FINITE` where an update that nobody waited for was not made for that.
+    pub fn take_losses(&mut self) -> Result<LossSum> {
+        self.check_updates()?;
+        self.scratch.take_unread(&self.device)
+    }
+
+    fn both_passes(
+        &mut self,
+        x: &[u32],
+        targets: &[i32],
+        batch: usize,
+        positions: usize,
+        scale: f32,
+        read: bool,
+    ) -> Result<Option<LossSum>> {
         let kept = if self.recompute { Kept::Streams } else { Kept::Blocks };
         let pass = self.prepare(x, batch, positions, kept)?;
         self.check_targets(targets, pass)?;
-        self.gradients_are_finite = false;
+        self.gradients_change()?;
         self.forward_hidden(x, pass, CacheUse::None)?;
-        self.backward(x, targets, pass, scale)
+        self.backward(x, targets, pass, scale, read)
     }
 
     /// The losses of a batch; nothing is kept for a backward pass.
@@ -175,7 +199,7 @@ impl Transformer {
         let s = output_loss::Shape { rows: pass.rows(), d_model: c, vocab_size: self.config.vocab_size };
         let activations = self.activations.as_ref().ok_or_else(no_pass)?;
         let x = activations.normed.slice(0..pass.rows() * c);
-        let weight = self.weights.slice(self.layout.output.clone());
+        let weight = self.operands.as_ref().unwrap_or(&self.weights).slice(self.layout.output.clone());
         output_loss::forward(&self.device, x, weight, targets, s, &mut self.scratch)
     }
 
@@ -197,7 +221,16 @@ impl Transformer {
     /// Scores of `rows` rows of normed hidden states (rows, c).
     fn output_layer(&self, logits: &mut [f32], hidden: In, rows: usize, narrow: bool) -> Result<()> {
         let s = linear::Shape { rows, inputs: self.config.d_model, outputs: self.config.vocab_size };
-        self.context(narrow).linear(logits.into(), hidden, &self.layout.output, None, s)
+        let range = &self.layout.output;
+        match &self.device {
+            Device::Cpu(_) => self.context(narrow).linear(logits.into(), hidden, range, None, s),
+            Device::Cuda(gpu) => {
+                // Sums are f32, whatever the operands.
+                let mut scores = Buffer::zeros(&self.device, logits.len())?;
+                self.context(false).linear(scores.view_mut(), hidden, range, None, s)?;
+                gpu.download(logits, scores.view().pointer())
+            }
+        }
     }
 
     /// What a pass reads, with the bf16 weights where it is `narrow` and there are any.
@@ -207,6 +240,7 @@ impl Transformer {
             config: &self.config,
             layout: &self.layout,
             weights: &self.weights,
+            operands: self.operands.as_ref(),
             narrow: self.narrow.as_deref().filter(|_| narrow),
             cos: &self.cos,
             sin: &self.sin,
@@ -252,7 +286,7 @@ impl Transformer {
 
     /// Keeps the weights as bf16 too, where products are in bf16, until they change.
     fn reserve_narrow(&mut self) {
-        let Device::Cpu(cpu) = &self.device;
+        let Device::Cpu(cpu) = &self.device else { return };
         if self.narrow.is_none() && cpu.products != Products::F32 {
             self.narrow = Some(bf16::rounded(&cpu.pool, self.weights.host()));
         }

@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use super::Optimizer;
-use super::clip::check_finite;
 use super::groups::{GroupOptions, check_setting, runs};
 use crate::Result;
 use crate::buffer::Buffer;
@@ -69,19 +68,43 @@ impl Optimizer for AdamW {
     fn step(&mut self, model: &mut Transformer, lr: f64) -> Result<()> {
         check_setting("lr", lr, 0.0..f64::INFINITY)?;
         crate::ops::check("AdamW::step", "model", self.m.len(), model.num_parameters())?;
-        check_finite(model, self.steps + 1)?;
+        let update = model.begin_update(self.steps + 1)?;
         self.steps += 1;
+        let step = self.steps;
+        let hyper = |s: &Settings| adamw::Hyper {
+            lr: s.lr.unwrap_or(lr),
+            beta1: s.betas.0,
+            beta2: s.betas.1,
+            eps: s.eps,
+            weight_decay: s.weight_decay,
+            step,
+            grad_scale: 1.0,
+        };
+        if let Some(update) = update {
+            let _span = update.gpu.profile.span("adamw::step");
+            let settings: Vec<f32> =
+                self.runs.iter().flat_map(|(_, s)| adamw::cuda::settings(hyper(s))).collect();
+            let settings = update.gpu.staged(&settings)?;
+            let (m, v) = (self.m.view_mut().pointer(), self.v.view_mut().pointer());
+            return self.runs.iter().zip(0u64..).try_for_each(|((range, _), run)| {
+                let at = |pointer: u64| pointer + (range.start * size_of::<f32>()) as u64;
+                let copy = if update.copy == 0 { 0 } else { update.copy + 2 * range.start as u64 };
+                let settings = settings + run * (adamw::cuda::SETTINGS * size_of::<f32>()) as u64;
+                update.gpu.run(&[adamw::cuda::step(
+                    at(update.weights),
+                    copy,
+                    at(update.gradients),
+                    at(m),
+                    at(v),
+                    range.len(),
+                    settings,
+                    update.clip,
+                    true,
+                )])
+            });
+        }
         let (device, weights, gradients) = model.weights_and_gradients();
         for (range, s) in &self.runs {
-            let hyper = adamw::Hyper {
-                lr: s.lr.unwrap_or(lr),
-                beta1: s.betas.0,
-                beta2: s.betas.1,
-                eps: s.eps,
-                weight_decay: s.weight_decay,
-                step: self.steps,
-                grad_scale: 1.0,
-            };
             let range = || range.clone();
             adamw::step(
                 device,
@@ -89,11 +112,10 @@ impl Optimizer for AdamW {
                 gradients.slice(range()),
                 self.m.slice_mut(range()),
                 self.v.slice_mut(range()),
-                hyper,
+                hyper(s),
             )?;
         }
-        model.zero_gradients();
-        Ok(())
+        model.zero_gradients()
     }
 
     fn steps(&self) -> u64 {
@@ -104,25 +126,27 @@ impl Optimizer for AdamW {
         "adamw"
     }
 
-    fn state(&self, model: &Transformer) -> Vec<NamedTensor> {
-        [("m.", &self.m), ("v.", &self.v)]
-            .into_iter()
-            .flat_map(|(prefix, flat)| {
-                model.parameters().iter().map(move |p| {
-                    let tensor = p.to_file(flat.host());
-                    NamedTensor { name: format!("{prefix}{}", tensor.name), ..tensor }
-                })
+    fn state(&self, model: &Transformer) -> Result<Vec<NamedTensor>> {
+        let (m, v) = (self.m.read()?, self.v.read()?);
+        let tensors = [("m.", &m), ("v.", &v)].into_iter().flat_map(|(prefix, flat)| {
+            model.parameters().iter().map(move |p| {
+                let tensor = p.to_file(flat);
+                NamedTensor { name: format!("{prefix}{}", tensor.name), ..tensor }
             })
-            .collect()
+        });
+        Ok(tensors.collect())
     }
 
     fn load_state(&mut self, model: &Transformer, tensors: &[NamedTensor], steps: u64) -> Result<()> {
         use crate::model::match_tensors;
         let first = match_tensors(model.parameters(), tensors, "m.")?;
         let second = match_tensors(model.parameters(), tensors, "v.")?;
-        for parameter in model.parameters() {
-            parameter.copy_from_file(self.m.host_mut(), &first[&parameter.name].data);
-            parameter.copy_from_file(self.v.host_mut(), &second[&parameter.name].data);
+        for (moments, tensors) in [(&mut self.m, first), (&mut self.v, second)] {
+            moments.write(|flat| {
+                for parameter in model.parameters() {
+                    parameter.copy_from_file(flat, &tensors[&parameter.name].data);
+                }
+            })?;
         }
         self.steps = steps;
         Ok(())

@@ -6,7 +6,7 @@ mod groups;
 mod sgd;
 
 pub use adamw::{AdamW, AdamWOptions};
-pub use clip::clip_grad_norm;
+pub use clip::{clip_grad_norm, queue_clip};
 pub use groups::{GroupOptions, matches_pattern};
 pub use sgd::{Sgd, SgdOptions};
 
@@ -18,7 +18,8 @@ pub trait Optimizer {
     /// One update at rate `lr`; uses and clears the gradients.
     ///
     /// # Errors
-    /// `ERR_NON_FINITE` before any weight changes; `ERR_SHAPE_MISMATCH` for another model.
+    /// `ERR_NON_FINITE` before any weight changes; `ERR_SHAPE_MISMATCH` for another model. On a CUDA device a norm that is
+    /// not finite leaves everything as it is, and the error comes when something is next read.
     fn step(&mut self, model: &mut Transformer, lr: f64) -> Result<()>;
 
     /// Scales the gradients so that their global norm is at most `max_norm` (0: no clipping); gives the norm before.
@@ -29,6 +30,15 @@ pub trait Optimizer {
         clip_grad_norm(model, max_norm, self.steps() + 1)
     }
 
+    /// As `clip_grad_norm`, but nothing waits for a device: a norm that is not finite is found when something is next
+    /// read.
+    ///
+    /// # Errors
+    /// On the CPU as `clip_grad_norm`.
+    fn queue_clip(&mut self, model: &mut Transformer, max_norm: f64) -> Result<()> {
+        queue_clip(model, max_norm, self.steps() + 1)
+    }
+
     /// Number of updates made.
     fn steps(&self) -> u64;
 
@@ -36,7 +46,10 @@ pub trait Optimizer {
     fn kind(&self) -> &'static str;
 
     /// Its tensors in a file's layout, none for one without state.
-    fn state(&self, model: &Transformer) -> Vec<NamedTensor>;
+    ///
+    /// # Errors
+    /// `ERR_DEVICE`.
+    fn state(&self, model: &Transformer) -> Result<Vec<NamedTensor>>;
 
     /// Takes the tensors of a file and the number of updates made.
     ///

@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use super::Optimizer;
-use super::clip::check_finite;
 use super::groups::{GroupOptions, check_setting, runs};
 use crate::model::{NamedTensor, Transformer};
 use crate::ops::sgd;
@@ -57,21 +56,43 @@ impl Optimizer for Sgd {
         check_setting("lr", lr, 0.0..f64::INFINITY)?;
         let covered = self.runs.last().map_or(0, |(range, _)| range.end);
         crate::ops::check("Sgd::step", "model", covered, model.num_parameters())?;
-        check_finite(model, self.steps + 1)?;
+        let update = model.begin_update(self.steps + 1)?;
+        let step = self.steps;
+        self.steps += 1;
+        let constant = self.constant;
+        let hyper = |s: &Settings| sgd::Hyper {
+            lr: s.lr.unwrap_or(lr),
+            weight_decay: s.weight_decay,
+            step,
+            constant,
+            grad_scale: 1.0,
+        };
+        if let Some(update) = update {
+            let _span = update.gpu.profile.span("sgd::step");
+            let settings: Vec<f32> =
+                self.runs.iter().flat_map(|(_, s)| sgd::cuda::settings(hyper(s))).collect();
+            let settings = update.gpu.staged(&settings)?;
+            return self.runs.iter().zip(0u64..).try_for_each(|((range, _), run)| {
+                let at = |pointer: u64| pointer + (range.start * size_of::<f32>()) as u64;
+                let copy = if update.copy == 0 { 0 } else { update.copy + 2 * range.start as u64 };
+                let settings = settings + run * (sgd::cuda::SETTINGS * size_of::<f32>()) as u64;
+                let (weights, gradients) = (at(update.weights), at(update.gradients));
+                update.gpu.run(&[sgd::cuda::step(
+                    weights,
+                    copy,
+                    gradients,
+                    range.len(),
+                    settings,
+                    update.clip,
+                    true,
+                )])
+            });
+        }
         let (device, weights, gradients) = model.weights_and_gradients();
         for (range, s) in &self.runs {
-            let hyper = sgd::Hyper {
-                lr: s.lr.unwrap_or(lr),
-                weight_decay: s.weight_decay,
-                step: self.steps,
-                constant: self.constant,
-                grad_scale: 1.0,
-            };
-            sgd::step(device, weights.slice_mut(range.clone()), gradients.slice(range.clone()), hyper)?;
+            sgd::step(device, weights.slice_mut(range.clone()), gradients.slice(range.clone()), hyper(s))?;
         }
-        self.steps += 1;
-        model.zero_gradients();
-        Ok(())
+        model.zero_gradients()
     }
 
     fn steps(&self) -> u64 {
@@ -82,8 +103,8 @@ impl Optimizer for Sgd {
         "sgd"
     }
 
-    fn state(&self, _model: &Transformer) -> Vec<NamedTensor> {
-        Vec::new()
+    fn state(&self, _model: &Transformer) -> Result<Vec<NamedTensor>> {
+        Ok(Vec::new())
     }
 
     fn load_state(&mut self, _model: &Transformer, tensors: &[NamedTensor], steps: u64) -> Result<()> {

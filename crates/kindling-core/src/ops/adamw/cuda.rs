@@ -3,8 +3,11 @@
 use super::Hyper;
 use crate::ops::cuda::{Arg, Launch, step_grid};
 
+/// Elements of `settings`.
+pub const SETTINGS: usize = 7;
+
 /// What the kernel reads of `hyper`, to be copied to the device (clipping is read from `grad_norm`'s state instead).
-pub fn settings(hyper: Hyper) -> [f32; 7] {
+pub fn settings(hyper: Hyper) -> [f32; SETTINGS] {
     [
         hyper.alpha() as f32,
         hyper.beta1 as f32,

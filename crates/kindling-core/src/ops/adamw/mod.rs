@@ -10,7 +10,7 @@ pub mod reference;
 use crate::Result;
 use crate::buffer::{In, Out};
 use crate::device::Device;
-use crate::ops::check;
+use crate::ops::{check, grad_norm};
 
 /// Settings of one update.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +51,13 @@ pub fn step(dev: &Device, p: Out, g: In, m: Out, v: Out, hyper: Hyper) -> Result
     let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => cpu::step(cpu, p.cpu(), g.cpu(), m.cpu(), v.cpu(), hyper),
+        Device::Cuda(gpu) => {
+            let [settings, clip] = gpu.scratch([4 * cuda::SETTINGS, 8 * grad_norm::cuda::STATE])?;
+            gpu.upload(settings, &cuda::settings(hyper))?;
+            gpu.upload(clip, &[0.0, 0.0, f64::from(hyper.grad_scale)])?;
+            let (n, p, g) = (p.len(), p.pointer(), g.pointer());
+            gpu.run(&[cuda::step(p, 0, g, m.pointer(), v.pointer(), n, settings, clip, false)])?;
+        }
     }
     Ok(())
 }

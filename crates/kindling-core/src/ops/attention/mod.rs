@@ -11,11 +11,14 @@ mod decode;
 pub mod reference;
 mod tile;
 
-use crate::Result;
 use crate::buffer::{In, Out};
 use crate::device::Device;
 use crate::ops::check;
 use crate::profile::Span;
+use crate::{Error, Result};
+
+/// Blocks of a launch in y and in z.
+const MOST_BLOCKS: usize = 65_535;
 
 /// Sizes of attention.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +61,20 @@ impl Shape {
     fn check(&self, op: &'static str) -> Result<()> {
         check(op, "num_heads (a multiple of num_kv_heads)", self.group() * self.num_kv_heads, self.num_heads)
     }
+
+    /// Says whether there are CUDA kernels for these sizes.
+    fn check_cuda(&self, op: &'static str) -> Result<()> {
+        if self.head_size <= cuda::MOST_HEAD_SIZE && self.num_heads.max(self.batch) <= MOST_BLOCKS {
+            return Ok(());
+        }
+        Err(Error::Unsupported(format!(
+            "{op} on cuda takes heads of at most {} and at most {MOST_BLOCKS} heads and sequences; the model has {} heads of {} and a batch of {}",
+            cuda::MOST_HEAD_SIZE,
+            self.num_heads,
+            self.head_size,
+            self.batch
+        )))
+    }
 }
 
 /// out and lse of every query.
@@ -74,6 +91,10 @@ pub fn forward(dev: &Device, out: Out, lse: Out, qkv: In, s: Shape) -> Result<()
     let _span = s.span(dev, OP, 2.0);
     match dev {
         Device::Cpu(cpu) => cpu::forward(cpu, out.cpu(), lse.cpu(), qkv.cpu(), s),
+        Device::Cuda(gpu) => {
+            s.check_cuda(OP)?;
+            gpu.run(&[cuda::forward(qkv.dtype(), out.pointer(), lse.pointer(), qkv.pointer(), s)])?;
+        }
     }
     Ok(())
 }
@@ -94,6 +115,20 @@ pub fn backward(dev: &Device, dqkv: Out, dout: In, qkv: In, out: In, lse: In, s:
     let _span = s.span(dev, OP, 5.0);
     match dev {
         Device::Cpu(cpu) => cpu::backward(cpu, dqkv.cpu(), dout.cpu(), qkv.cpu(), out.cpu(), lse.cpu(), s),
+        Device::Cuda(gpu) => {
+            s.check_cuda(OP)?;
+            let [delta] = gpu.scratch([size_of::<f32>() * lse.len()])?;
+            gpu.run(&cuda::backward(
+                qkv.dtype(),
+                dqkv.pointer(),
+                delta,
+                dout.pointer(),
+                qkv.pointer(),
+                out.pointer(),
+                lse.pointer(),
+                s,
+            ))?;
+        }
     }
     Ok(())
 }
@@ -112,6 +147,11 @@ pub fn decode(dev: &Device, out: Out, q: In, keys: In, values: In, length: usize
     let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => decode::decode(cpu, out.cpu(), q.cpu(), keys.cpu(), values.cpu(), length, s),
+        Device::Cuda(gpu) => {
+            s.check_cuda(OP)?;
+            let (dtype, keys, values) = (q.dtype(), keys.pointer(), values.pointer());
+            gpu.run(&[cuda::decode(dtype, out.pointer(), q.pointer(), keys, values, length, s)])?;
+        }
     }
     Ok(())
 }

@@ -1,7 +1,10 @@
 //! CUDA half: launches of `cuda.cu`. logits and dlogits are of the dtype; lse, losses (rows) f32; targets i32, checked on
 //! the host; `total` one f64 to which `add_losses` adds, read when the host wants the loss.
 
-use super::Shape;
+use super::{LossSum, Shape};
+use crate::Result;
+use crate::cuda::Cuda;
+use crate::ops::IGNORED_TARGET;
 use crate::ops::cuda::{Arg, Dtype, Launch, by_dtype};
 
 fn launch(kernel: &'static str, s: Shape, args: Vec<Arg>) -> Launch {
@@ -79,4 +82,20 @@ pub fn add_losses(total: u64, losses: u64, rows: usize) -> Launch {
         shared_bytes: 0,
         args: vec![Arg::Pointer(total), Arg::Pointer(losses), rows.into()],
     }
+}
+
+/// Scratch memory of the targets, copied there, of the rows' losses, and of their sum, zero.
+pub(super) fn scratch(gpu: &Cuda, targets: &[i32]) -> Result<[u64; 3]> {
+    let rows = size_of_val(targets);
+    let all = gpu.scratch([rows, rows, size_of::<f64>()])?;
+    gpu.upload(all[0], targets)?;
+    gpu.clear(all[2], size_of::<f64>())?;
+    Ok(all)
+}
+
+/// The sum at `total` with the number of rows that count; waits for it.
+pub(crate) fn read_total(gpu: &Cuda, total: u64, targets: &[i32]) -> Result<LossSum> {
+    let mut sum = [0.0];
+    gpu.download(&mut sum, total)?;
+    Ok(LossSum { sum: sum[0], count: targets.iter().filter(|t| **t != IGNORED_TARGET).count() })
 }

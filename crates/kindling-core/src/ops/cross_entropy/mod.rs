@@ -57,9 +57,17 @@ pub fn forward(dev: &Device, lse: Out, logits: In, targets: &[i32], s: Shape) ->
     check(OP, "lse", s.rows, lse.len())?;
     check_targets(targets, s.vocab_size)?;
     let _span = dev.span(OP);
-    Ok(match dev {
-        Device::Cpu(cpu) => cpu::forward(cpu, lse.cpu(), logits.cpu(), targets, s),
-    })
+    match dev {
+        Device::Cpu(cpu) => Ok(cpu::forward(cpu, lse.cpu(), logits.cpu(), targets, s)),
+        Device::Cuda(gpu) => {
+            let [targets_at, losses, total] = cuda::scratch(gpu, targets)?;
+            gpu.run(&[
+                cuda::forward(logits.dtype(), lse.pointer(), losses, logits.pointer(), targets_at, s),
+                cuda::add_losses(total, losses, s.rows),
+            ])?;
+            cuda::read_total(gpu, total, targets)
+        }
+    }
 }
 
 /// dlogits = (softmax - one at the target) scale. For the mean over the rows that count, `scale` is 1 / count.
@@ -84,6 +92,11 @@ pub fn backward(
     let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => cpu::backward(cpu, dlogits.cpu(), logits.cpu(), lse.cpu(), targets, s, scale),
+        Device::Cuda(gpu) => {
+            let (targets, dtype) = (gpu.staged(targets)?, logits.dtype());
+            let (dlogits, logits, lse) = (dlogits.pointer(), logits.pointer(), lse.pointer());
+            gpu.run(&[cuda::backward(dtype, dlogits, logits, lse, targets, s, scale)])?;
+        }
     }
     Ok(())
 }
@@ -98,7 +111,15 @@ pub fn forward_backward(dev: &Device, logits: Out, targets: &[i32], s: Shape, sc
     check(OP, "targets", s.rows, targets.len())?;
     check_targets(targets, s.vocab_size)?;
     let _span = dev.span(OP);
-    Ok(match dev {
-        Device::Cpu(cpu) => cpu::forward_backward(cpu, logits.cpu(), targets, s, scale),
-    })
+    match dev {
+        Device::Cpu(cpu) => Ok(cpu::forward_backward(cpu, logits.cpu(), targets, s, scale)),
+        Device::Cuda(gpu) => {
+            let [targets_at, losses, total] = cuda::scratch(gpu, targets)?;
+            gpu.run(&[
+                cuda::forward_backward(logits.dtype(), logits.pointer(), losses, targets_at, s, scale),
+                cuda::add_losses(total, losses, s.rows),
+            ])?;
+            cuda::read_total(gpu, total, targets)
+        }
+    }
 }

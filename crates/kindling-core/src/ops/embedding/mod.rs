@@ -36,6 +36,10 @@ pub fn forward(dev: &Device, out: Out, ids: &[u32], weight: In, s: Shape) -> Res
     let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => cpu::forward(cpu, out.cpu(), ids, weight.cpu(), s),
+        Device::Cuda(gpu) => {
+            let ids = gpu.staged(ids)?;
+            gpu.run(&[cuda::forward(out.pointer(), ids, weight.pointer(), s)])?;
+        }
     }
     Ok(())
 }
@@ -54,6 +58,10 @@ pub fn backward(dev: &Device, dweight: Out, dout: In, ids: &[u32], s: Shape) -> 
     let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => cpu::backward(cpu, dweight.cpu(), dout.cpu(), ids, s),
+        Device::Cuda(gpu) => {
+            let groups = gpu.staged(&cuda::Groups::of(ids, s.vocab_size, &mut Vec::new()).data)?;
+            gpu.run(&[cuda::backward(dweight.pointer(), dout.pointer(), groups, s)])?;
+        }
     }
     Ok(())
 }

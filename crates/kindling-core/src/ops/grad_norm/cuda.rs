@@ -3,6 +3,9 @@
 
 use crate::ops::cuda::{Arg, Launch, flat_grid};
 
+/// Elements of f64 of `state`.
+pub const STATE: usize = 3;
+
 /// Elements of f64 scratch that `squares` needs.
 pub fn partial_len(n: usize) -> usize {
     n.div_ceil(256 * 16).clamp(1, 8 * 132)

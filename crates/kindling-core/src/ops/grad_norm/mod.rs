@@ -13,22 +13,37 @@ use crate::device::Device;
 /// Sum of the squares of g.
 ///
 /// # Errors
-/// None on the CPU; a device may fail.
+/// None on the CPU; `ERR_DEVICE`.
 pub fn sum_of_squares(dev: &Device, g: In) -> Result<f64> {
     let _span = dev.span("grad_norm::sum_of_squares");
-    Ok(match dev {
-        Device::Cpu(cpu) => cpu::sum_of_squares(cpu, g.cpu()),
-    })
+    match dev {
+        Device::Cpu(cpu) => Ok(cpu::sum_of_squares(cpu, g.cpu())),
+        Device::Cuda(gpu) => {
+            let partial = cuda::partial_len(g.len()) * size_of::<f64>();
+            let [partial, state] = gpu.scratch([partial, cuda::STATE * size_of::<f64>()])?;
+            gpu.run(&[
+                cuda::squares(partial, g.pointer(), g.len()),
+                cuda::clip_factor(state, partial, g.len(), 0.0),
+            ])?;
+            let mut sum = [0.0];
+            gpu.download(&mut sum, state)?;
+            Ok(sum[0])
+        }
+    }
 }
 
 /// g *= factor.
 ///
 /// # Errors
-/// None on the CPU; a device may fail.
+/// None on the CPU; `ERR_DEVICE`.
 pub fn scale(dev: &Device, g: Out, factor: f32) -> Result<()> {
     let _span = dev.span("grad_norm::scale");
     match dev {
         Device::Cpu(cpu) => cpu::scale(cpu, g.cpu(), factor),
+        Device::Cuda(gpu) => {
+            let state = gpu.staged(&[0.0, 0.0, f64::from(factor)])?;
+            gpu.run(&[cuda::scale(g.pointer(), state, g.len())])?;
+        }
     }
     Ok(())
 }

@@ -87,19 +87,19 @@ fn turn(cpu: &Cpu, turned: &mut [f32], weight: &[f32], outputs: usize) {
 /// As `forward`, few rows against a weight kept as bf16.
 pub(super) fn forward_narrow(cpu: &Cpu, out: Out, x: In, weight: &[u16], bias: Option<&[f32]>, s: Shape) {
     let rounded = match x {
-        In::Cpu(x) => Cow::Owned(bf16::rounded(&cpu.pool, x)),
         In::CpuBf16(x) => Cow::Borrowed(x),
+        x => Cow::Owned(bf16::rounded(&cpu.pool, x.cpu())),
     };
     let work = |out: &mut [f32], row: usize, outputs: Range<usize>| {
         let weight = &weight[outputs.start * s.inputs..outputs.end * s.inputs];
         bf16::dot_rows(out, &rounded[row * s.inputs..(row + 1) * s.inputs], weight);
     };
     match out {
-        Out::Cpu(out) => few_rows(cpu, out, bias, s, work),
         Out::CpuBf16(out) => with_dirty_scratch(out.len(), |sums| {
             few_rows(cpu, sums, bias, s, work);
             round_all(out, sums);
         }),
+        out => few_rows(cpu, out.cpu(), bias, s, work),
     }
 }
 

@@ -1,7 +1,12 @@
-//! CUDA half, the bias only: launches of `cuda.cu`. The products are cuBLAS's. out, dout are of the dtype, bias f32.
+//! CUDA half: the products by cuBLAS, and the bias by launches of `cuda.cu`. out, dout are of the dtype, bias f32.
 
 use super::Shape;
+use crate::Result;
+use crate::buffer::{In, Out};
+use crate::cuda::Cuda;
 use crate::ops::cuda::{Arg, Dtype, Launch, by_dtype, row_block};
+use crate::ops::matmul;
+use crate::ops::matmul::cuda::{product, rows, turned};
 
 /// Runs of rows with a partial sum each.
 const MOST_RUNS: usize = 64;
@@ -43,4 +48,47 @@ pub fn backward_bias(dtype: Dtype, dbias: u64, partial: u64, dout: u64, s: Shape
         args: vec![Arg::Pointer(dbias), Arg::Pointer(partial), runs(s).into(), s.outputs.into()],
     };
     [rows, columns]
+}
+
+/// out = x W^T + bias.
+pub(super) fn forward(gpu: &Cuda, out: &Out, x: In, weight: In, bias: Option<In>, s: Shape) -> Result<()> {
+    let shape = matmul::Shape { m: s.rows, k: s.inputs, n: s.outputs };
+    product(gpu, out, rows(x), turned(weight), shape, false)?;
+    match bias {
+        Some(bias) => gpu.run(&[add_bias(out.dtype(), out.pointer(), bias.pointer(), s)]),
+        None => Ok(()),
+    }
+}
+
+/// dx = dout W, or dx += dout W.
+pub(super) fn backward_input(
+    gpu: &Cuda,
+    dx: &Out,
+    dout: In,
+    weight: In,
+    s: Shape,
+    accumulate: bool,
+) -> Result<()> {
+    let shape = matmul::Shape { m: s.rows, k: s.outputs, n: s.inputs };
+    product(gpu, dx, rows(dout), rows(weight), shape, accumulate)
+}
+
+/// dweight += dout^T x; dbias += column sums of dout.
+pub(super) fn backward_weight(
+    gpu: &Cuda,
+    dweight: &Out,
+    dbias: Option<&Out>,
+    dout: In,
+    x: In,
+    s: Shape,
+) -> Result<()> {
+    let shape = matmul::Shape { m: s.outputs, k: s.rows, n: s.inputs };
+    product(gpu, dweight, turned(dout), rows(x), shape, true)?;
+    match dbias {
+        Some(dbias) => {
+            let [partial] = gpu.scratch([partial_len(s) * size_of::<f32>()])?;
+            gpu.run(&backward_bias(dout.dtype(), dbias.pointer(), partial, dout.pointer(), s))
+        }
+        None => Ok(()),
+    }
 }

@@ -12,11 +12,11 @@ mod cpu;
 pub mod cuda;
 pub mod reference;
 
-use crate::Result;
 use crate::buffer::{In, Out};
 use crate::device::Device;
 use crate::ops::{check, check_positive};
 use crate::profile::Span;
+use crate::{Error, Result};
 
 /// Sizes of a linear layer.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +55,7 @@ pub fn forward(dev: &Device, out: Out, x: In, weight: In, bias: Option<In>, s: S
     let _span = s.span(dev, OP);
     match dev {
         Device::Cpu(cpu) => cpu::forward(cpu, out, x, weight, bias.map(In::cpu), s),
+        Device::Cuda(gpu) => cuda::forward(gpu, &out, x, weight, bias, s)?,
     }
     Ok(())
 }
@@ -62,7 +63,7 @@ pub fn forward(dev: &Device, out: Out, x: In, weight: In, bias: Option<In>, s: S
 /// out = x W^T + bias for a few rows of x and a weight kept as bf16: half the memory to read. x is rounded to bf16.
 ///
 /// # Errors
-/// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
+/// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape; `ERR_UNSUPPORTED` on another device than the CPU.
 pub fn forward_narrow(
     dev: &Device,
     out: Out,
@@ -83,6 +84,7 @@ pub fn forward_narrow(
     let _span = s.span(dev, OP);
     match dev {
         Device::Cpu(cpu) => cpu::forward_narrow(cpu, out, x, weight, bias.map(In::cpu), s),
+        Device::Cuda(_) => return Err(Error::Unsupported(format!("{OP} is for weights of the CPU"))),
     }
     Ok(())
 }
@@ -101,6 +103,7 @@ pub fn backward_input(dev: &Device, dx: Out, dout: In, weight: In, s: Shape, acc
     let _span = s.span(dev, OP);
     match dev {
         Device::Cpu(cpu) => cpu::backward_input(cpu, dx, dout, weight, s, accumulate),
+        Device::Cuda(gpu) => cuda::backward_input(gpu, &dx, dout, weight, s, accumulate)?,
     }
     Ok(())
 }
@@ -134,6 +137,7 @@ pub fn backward_weight(
                 cpu::backward_bias(cpu, dbias.cpu(), dout.cpu(), s);
             }
         }
+        Device::Cuda(gpu) => cuda::backward_weight(gpu, &dweight, dbias.as_ref(), dout, x, s)?,
     }
     Ok(())
 }

@@ -31,6 +31,7 @@ pub fn forward(dev: &Device, out: Out, x: In, s: Shape) -> Result<()> {
     let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => cpu::forward(cpu, out.cpu(), x.cpu(), s),
+        Device::Cuda(gpu) => gpu.run(&[cuda::forward(out.dtype(), out.pointer(), x.pointer(), s)])?,
     }
     Ok(())
 }
@@ -47,6 +48,10 @@ pub fn backward(dev: &Device, dx: Out, dout: In, out: In, s: Shape) -> Result<()
     let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => cpu::backward(cpu, dx.cpu(), dout.cpu(), out.cpu(), s),
+        Device::Cuda(gpu) => {
+            let (dtype, out) = (dout.dtype(), out.pointer());
+            gpu.run(&[cuda::backward(dtype, dx.pointer(), dout.pointer(), out, s)])?;
+        }
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 
 pub mod bf16;
 mod cpu;
+pub(crate) mod cuda;
 pub(crate) mod gemm;
 pub mod reference;
 
@@ -35,6 +36,7 @@ pub fn forward(dev: &Device, out: Out, a: In, b: In, s: Shape) -> Result<()> {
     let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => cpu::forward(cpu, out.cpu(), a.cpu(), b.cpu(), s),
+        Device::Cuda(gpu) => cuda::forward(gpu, &out, a, b, s)?,
     }
     Ok(())
 }
@@ -53,6 +55,7 @@ pub fn backward(dev: &Device, da: Out, db: Out, dout: In, a: In, b: In, s: Shape
     let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => cpu::backward(cpu, da.cpu(), db.cpu(), dout.cpu(), a.cpu(), b.cpu(), s),
+        Device::Cuda(gpu) => cuda::backward(gpu, &da, &db, dout, a, b, s)?,
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ pub mod reference;
 
 use crate::Result;
 use crate::buffer::{In, Out};
+use crate::cuda::Cuda;
 use crate::device::Device;
 use crate::ops::{check, check_positive};
 
@@ -38,6 +39,10 @@ pub fn forward(dev: &Device, out: Out, rstd: Out, x: In, weight: In, s: Shape) -
     let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => cpu::forward(cpu, out.cpu(), None, rstd.cpu(), x.cpu(), None, weight.cpu(), s),
+        Device::Cuda(gpu) => {
+            let (dtype, weight) = (out.dtype(), weight.pointer());
+            gpu.run(&[cuda::forward(dtype, out.pointer(), rstd.pointer(), x.pointer(), None, weight, s)])?;
+        }
     }
     Ok(())
 }
@@ -76,6 +81,19 @@ pub fn forward_residual(
             weight.cpu(),
             s,
         ),
+        Device::Cuda(gpu) => {
+            let residual = Some((sum.pointer(), residual.pointer()));
+            let (dtype, weight) = (out.dtype(), weight.pointer());
+            gpu.run(&[cuda::forward(
+                dtype,
+                out.pointer(),
+                rstd.pointer(),
+                x.pointer(),
+                residual,
+                weight,
+                s,
+            )])?;
+        }
     }
     Ok(())
 }
@@ -94,6 +112,10 @@ pub fn forward_again(dev: &Device, out: Out, x: In, weight: In, rstd: In, s: Sha
     let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => cpu::forward_again(cpu, out.cpu(), x.cpu(), weight.cpu(), rstd.cpu(), s),
+        Device::Cuda(gpu) => {
+            let (dtype, weight) = (out.dtype(), weight.pointer());
+            gpu.run(&[cuda::forward_again(dtype, out.pointer(), x.pointer(), weight, rstd.pointer(), s)])?;
+        }
     }
     Ok(())
 }
@@ -128,6 +150,7 @@ pub fn backward(
                 s,
             );
         }
+        Device::Cuda(gpu) => on_cuda(gpu, &dx, &dweight, dout, x, weight, rstd, s, false)?,
     }
     Ok(())
 }
@@ -161,8 +184,36 @@ pub fn backward_residual(
             rstd.cpu(),
             s,
         ),
+        Device::Cuda(gpu) => on_cuda(gpu, &dx, &dweight, dout, x, weight, rstd, s, true)?,
     }
     Ok(())
+}
+
+/// The backward pass on a CUDA device; dx is added to where `add`.
+fn on_cuda(
+    gpu: &Cuda,
+    dx: &Out,
+    dweight: &Out,
+    dout: In,
+    x: In,
+    weight: In,
+    rstd: In,
+    s: Shape,
+    add: bool,
+) -> Result<()> {
+    let [partial] = gpu.scratch([cuda::partial_len(s) * size_of::<f32>()])?;
+    gpu.run(&cuda::backward(
+        dout.dtype(),
+        dx.pointer(),
+        dweight.pointer(),
+        partial,
+        dout.pointer(),
+        x.pointer(),
+        weight.pointer(),
+        rstd.pointer(),
+        s,
+        add,
+    ))
 }
 
 fn check_backward(

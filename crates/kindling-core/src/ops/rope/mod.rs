@@ -82,6 +82,10 @@ fn rotate(op: &'static str, dev: &Device, x: Out, cos: In, sin: In, s: Shape, di
     let _span = dev.span(op);
     match dev {
         Device::Cpu(cpu) => cpu::rotate(cpu, x.cpu(), cos.cpu(), sin.cpu(), s, direction),
+        Device::Cuda(gpu) => {
+            let (cos, sin) = (cos.pointer(), sin.pointer());
+            gpu.run(&[cuda::rotate(x.dtype(), x.pointer(), cos, sin, s, direction)])?;
+        }
     }
     Ok(())
 }

@@ -3,8 +3,11 @@
 use super::Hyper;
 use crate::ops::cuda::{Arg, Launch, step_grid};
 
+/// Elements of `settings`.
+pub const SETTINGS: usize = 2;
+
 /// What the kernel reads of `hyper`, to be copied to the device (clipping is read from `grad_norm`'s state instead).
-pub fn settings(hyper: Hyper) -> [f32; 2] {
+pub fn settings(hyper: Hyper) -> [f32; SETTINGS] {
     [hyper.rate() as f32, (1.0 - hyper.rate() * hyper.weight_decay) as f32]
 }
 

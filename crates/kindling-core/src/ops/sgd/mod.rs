@@ -9,7 +9,7 @@ pub mod reference;
 use crate::Result;
 use crate::buffer::{In, Out};
 use crate::device::Device;
-use crate::ops::check;
+use crate::ops::{check, grad_norm};
 
 /// Settings of one update.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +42,12 @@ pub fn step(dev: &Device, p: Out, g: In, hyper: Hyper) -> Result<()> {
     let _span = dev.span("sgd::step");
     match dev {
         Device::Cpu(cpu) => cpu::step(cpu, p.cpu(), g.cpu(), hyper),
+        Device::Cuda(gpu) => {
+            let [settings, clip] = gpu.scratch([4 * cuda::SETTINGS, 8 * grad_norm::cuda::STATE])?;
+            gpu.upload(settings, &cuda::settings(hyper))?;
+            gpu.upload(clip, &[0.0, 0.0, f64::from(hyper.grad_scale)])?;
+            gpu.run(&[cuda::step(p.pointer(), 0, g.pointer(), p.len(), settings, clip, false)])?;
+        }
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ pub fn forward(dev: &Device, out: Out, x: In) -> Result<()> {
     let _span = dev.span("silu::forward");
     match dev {
         Device::Cpu(cpu) => cpu::forward(cpu, out.cpu(), x.cpu()),
+        Device::Cuda(gpu) => gpu.run(&[cuda::forward(out.dtype(), out.pointer(), x.pointer(), x.len())])?,
     }
     Ok(())
 }
@@ -32,6 +33,10 @@ pub fn backward(dev: &Device, dx: Out, dout: In, x: In) -> Result<()> {
     let _span = dev.span("silu::backward");
     match dev {
         Device::Cpu(cpu) => cpu::backward(cpu, dx.cpu(), dout.cpu(), x.cpu()),
+        Device::Cuda(gpu) => {
+            let (dtype, n) = (dx.dtype(), x.len());
+            gpu.run(&[cuda::backward(dtype, dx.pointer(), dout.pointer(), x.pointer(), n)])?;
+        }
     }
     Ok(())
 }

@@ -37,6 +37,7 @@ pub fn forward(dev: &Device, out: Out, gate_up: In, s: Shape) -> Result<()> {
             (Out::CpuBf16(out), In::CpuBf16(gate_up)) => cpu::forward_bf16(cpu, out, gate_up, s),
             (out, gate_up) => cpu::forward(cpu, out.cpu(), gate_up.cpu(), s),
         },
+        Device::Cuda(gpu) => gpu.run(&[cuda::forward(out.dtype(), out.pointer(), gate_up.pointer(), s)])?,
     }
     Ok(())
 }
@@ -61,6 +62,10 @@ pub fn backward(dev: &Device, dgate_up: Out, dout: In, gate_up: In, s: Shape) ->
                 cpu::backward_in_place(cpu, dgate_up, out, s);
             });
         }
+        Device::Cuda(gpu) => {
+            let (dtype, gate_up) = (dout.dtype(), gate_up.pointer());
+            gpu.run(&[cuda::backward(dtype, dgate_up.pointer(), 0, dout.pointer(), gate_up, s)])?;
+        }
     }
     Ok(())
 }
@@ -81,6 +86,10 @@ pub fn backward_in_place(dev: &Device, gate_up: Out, out: Out, s: Shape) -> Resu
             (Out::CpuBf16(gate_up), Out::CpuBf16(out)) => cpu::backward_in_place_bf16(cpu, gate_up, out, s),
             (gate_up, out) => cpu::backward_in_place(cpu, gate_up.cpu(), out.cpu(), s),
         },
+        Device::Cuda(gpu) => {
+            let (dtype, out, gate_up) = (out.dtype(), out.pointer(), gate_up.pointer());
+            gpu.run(&[cuda::backward(dtype, gate_up, out, out, gate_up, s)])?;
+        }
     }
     Ok(())
 }

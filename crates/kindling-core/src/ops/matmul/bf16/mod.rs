@@ -119,8 +119,8 @@ impl<'a> Operand<'a> {
     /// `height` rows of `width` elements, one after the other.
     pub(crate) fn rows(elements: In<'a>, height: usize, width: usize) -> Self {
         match elements {
-            In::Cpu(slice) => Self::F32(Matrix::rows(slice, height, width)),
             In::CpuBf16(slice) => Self::Bf16(Matrix::rows(slice, height, width)),
+            elements => Self::F32(Matrix::rows(elements.cpu(), height, width)),
         }
     }
 
@@ -253,16 +253,6 @@ fn chunk(cpu: &Cpu, kernel: Kernel, out: Out, a: Operand, b: Operand, accumulate
         (plan.down.range(task / plan.across.count), plan.across.range(task % plan.across.count))
     };
     match out {
-        Out::Cpu(out) => {
-            let out = Disjoint::new(out);
-            cpu.pool.run(tasks, |task| {
-                let (down, across) = cut(task);
-                let (row, column) = (down.start * kernel.rows(), across.start * WIDTH);
-                let corner = Corner { address: out.address(row * n + column), stride: n, accumulate };
-                // SAFETY: the task's rows and columns lie inside `out` and belong to it alone.
-                unsafe { plan.task(packed_a, packed_b, (m, n), down, across, corner) };
-            });
-        }
         Out::CpuBf16(out) => {
             assert!(!accumulate, "sums are not added to bf16");
             let out = Disjoint::new(out);
@@ -281,6 +271,16 @@ fn chunk(cpu: &Cpu, kernel: Kernel, out: Out, a: Operand, b: Operand, accumulate
                         bf16::round_all(out, sums);
                     }
                 });
+            });
+        }
+        out => {
+            let out = Disjoint::new(out.cpu());
+            cpu.pool.run(tasks, |task| {
+                let (down, across) = cut(task);
+                let (row, column) = (down.start * kernel.rows(), across.start * WIDTH);
+                let corner = Corner { address: out.address(row * n + column), stride: n, accumulate };
+                // SAFETY: the task's rows and columns lie inside `out` and belong to it alone.
+                unsafe { plan.task(packed_a, packed_b, (m, n), down, across, corner) };
             });
         }
     }

@@ -1,0 +1,65 @@
+//! Owned memory of a CUDA device, and the count of what is in use.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::driver::Driver;
+use crate::{Error, Result};
+
+/// Bytes in use, now and at most.
+#[derive(Debug, Default)]
+pub(super) struct Usage {
+    now: AtomicU64,
+    pub(super) peak: AtomicU64,
+}
+
+/// Memory of a device, given back when dropped.
+#[derive(Debug)]
+pub struct DeviceMemory {
+    driver: Arc<dyn Driver>,
+    usage: Arc<Usage>,
+    pointer: u64,
+    bytes: usize,
+}
+
+impl DeviceMemory {
+    pub(super) fn new(driver: &Arc<dyn Driver>, usage: &Arc<Usage>, bytes: usize) -> Result<Self> {
+        let in_use = usage.now.load(Ordering::Relaxed);
+        let pointer = driver.allocate(bytes.max(1)).map_err(|error| match error {
+            Error::OutOfMemory { bytes } => {
+                Error::OutOfDeviceMemory { bytes, in_use, total: driver.properties().memory }
+            }
+            other => other,
+        })?;
+        let now = usage.now.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+        usage.peak.fetch_max(now, Ordering::Relaxed);
+        Ok(Self { driver: Arc::clone(driver), usage: Arc::clone(usage), pointer, bytes })
+    }
+
+    /// Its address.
+    pub fn pointer(&self) -> u64 {
+        self.pointer
+    }
+
+    /// Its size.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Copies to it from the host, all of it.
+    pub(crate) fn upload(&self, from: &[u8]) -> Result<()> {
+        if from.is_empty() { Ok(()) } else { self.driver.upload(self.pointer, from) }
+    }
+
+    /// Copies from it to the host.
+    pub(crate) fn download(&self, to: &mut [u8]) -> Result<()> {
+        if to.is_empty() { Ok(()) } else { self.driver.download(to, self.pointer) }
+    }
+}
+
+impl Drop for DeviceMemory {
+    fn drop(&mut self) {
+        self.usage.now.fetch_sub(self.bytes as u64, Ordering::Relaxed);
+        self.driver.release(self.pointer, self.bytes.max(1));
+    }
+}

@@ -1,0 +1,100 @@
+//! Finding CUDA's libraries and driver, and saying what is missing before anything is asked of them.
+//!
+//! They are looked for as the system's loader does: `libcuda.so.1` comes with NVIDIA's driver, `libcublas.so.13` and
+//! `libcurand.so.10` with the toolkit. Where they are only part of Python packages, `KINDLING_CUDA_LIBRARIES` names their
+//! folders, separated by colons.
+
+use std::ffi::{CStr, CString, c_int};
+use std::sync::OnceLock;
+
+use candle_core::cuda_backend::cudarc;
+use cudarc::driver::sys;
+
+use crate::{Error, Result};
+
+/// CUDA version that the driver has to know, as `cuDriverGetVersion` gives it: the kernels' PTX is of 13.0.
+const CUDA_VERSION: c_int = 13_000;
+/// Folders with CUDA's libraries.
+const FOLDERS: &str = "KINDLING_CUDA_LIBRARIES";
+/// What products need, in the order in which they need each other.
+const TOOLKIT: [&CStr; 3] = [c"libcublasLt.so.13", c"libcublas.so.13", c"libcurand.so.10"];
+
+/// Says whether CUDA can be used here.
+///
+/// # Errors
+/// `ERR_DEVICE_UNAVAILABLE` saying what is missing or too old.
+pub(super) fn check() -> Result<()> {
+    static FOUND: OnceLock<std::result::Result<(), String>> = OnceLock::new();
+    FOUND
+        .get_or_init(|| {
+            std::panic::catch_unwind(find).unwrap_or_else(|_| {
+                Err("NVIDIA's driver lacks functions of CUDA 13.0: update it to 580 or newer".to_owned())
+            })
+        })
+        .clone()
+        .map_err(|what| Error::DeviceUnavailable(format!("{what}; or use --device cpu")))
+}
+
+/// Number of devices that the driver shows; 0 where CUDA cannot be used.
+pub(in crate::cuda) fn device_count() -> usize {
+    let mut count = 0;
+    // SAFETY: the driver was found and initialised by `check`.
+    let known = check().is_ok() && unsafe { sys::cuDeviceGetCount(&raw mut count) }.result().is_ok();
+    if known { usize::try_from(count).unwrap_or(0) } else { 0 }
+}
+
+fn find() -> std::result::Result<(), String> {
+    preload();
+    if !loads(c"libcuda.so.1") {
+        return Err("libcuda.so.1 was not found: install NVIDIA's driver, 580 or newer".to_owned());
+    }
+    // SAFETY: loads the library and looks its functions up.
+    if !unsafe { sys::is_culib_present() } {
+        return Err("NVIDIA's driver is too old: update it to 580 or newer".to_owned());
+    }
+    let mut version = 0;
+    // SAFETY: the library has all functions.
+    let answers = unsafe { [sys::cuInit(0), sys::cuDriverGetVersion(&raw mut version)] };
+    if let Some(error) = answers.iter().find(|answer| **answer != sys::CUresult::CUDA_SUCCESS) {
+        return Err(format!("NVIDIA's driver does not work ({error:?}): does nvidia-smi show a GPU?"));
+    }
+    if version < CUDA_VERSION {
+        return Err(format!(
+            "NVIDIA's driver knows CUDA {}.{}, and 13.0 is needed: update it to 580 or newer",
+            version / 1000,
+            version % 1000 / 10
+        ));
+    }
+    for library in TOOLKIT {
+        if !loads(library) {
+            return Err(format!(
+                "{} was not found: install the CUDA toolkit 13, or name the folder of Python's nvidia packages in {FOLDERS}",
+                library.to_string_lossy()
+            ));
+        }
+    }
+    // SAFETY: as above.
+    if unsafe { cudarc::cublas::sys::is_culib_present() && cudarc::curand::sys::is_culib_present() } {
+        Ok(())
+    } else {
+        Err("cuBLAS or cuRAND is older than CUDA 13: install the CUDA toolkit 13".to_owned())
+    }
+}
+
+/// Loads the libraries in the folders of `KINDLING_CUDA_LIBRARIES`; the loader then finds them by their names.
+fn preload() {
+    let folders = std::env::var_os(FOLDERS).unwrap_or_default();
+    for folder in std::env::split_paths(&folders) {
+        for library in TOOLKIT {
+            if let Ok(path) = CString::new(format!("{}/{}", folder.display(), library.to_string_lossy())) {
+                loads(&path);
+            }
+        }
+    }
+}
+
+/// Whether the loader finds a library, which then stays loaded.
+fn loads(library: &CStr) -> bool {
+    // SAFETY: a name that ends; the initialisers of CUDA's libraries may run at any time.
+    !unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) }.is_null()
+}

@@ -1,0 +1,294 @@
+//! The driver of a real GPU: candle's device gives context, stream and cuBLAS handle; memory, copies and launches go to the
+//! stream directly. CUDA's libraries are loaded when a device is opened; this crate links to none of them.
+
+mod kernels;
+mod libraries;
+mod staging;
+
+use std::ffi::c_void;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use candle_core::CudaDevice;
+use candle_core::cuda_backend::cudarc;
+use cudarc::cublas::{CudaBlas, sys as blas};
+use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
+
+use super::driver::{Driver, Product, Properties, Rows};
+use crate::device::Dtype;
+use crate::ops::cuda::{Arg, Launch};
+use crate::{Error, Result};
+use kernels::Kernels;
+use staging::Staging;
+
+pub(super) use libraries::device_count;
+
+/// Memory that cuBLAS may use for itself, as much as it asks for on Hopper.
+const WORKSPACE_BYTES: usize = 32 << 20;
+/// Oldest architecture there is code for: sm_80.
+const OLDEST_ARCHITECTURE: (i32, i32) = (8, 0);
+
+/// A GPU with a stream of its own.
+#[derive(Debug)]
+pub(super) struct Native {
+    properties: Properties,
+    kernels: Kernels,
+    staging: Mutex<Staging>,
+    blas: Arc<CudaBlas>,
+    workspace: u64,
+    stream: Arc<CudaStream>,
+    context: Arc<CudaContext>,
+}
+
+impl Native {
+    /// Opens device `ordinal`.
+    pub fn open(ordinal: usize) -> Result<Self> {
+        libraries::check()?;
+        let count = device_count();
+        if ordinal >= count {
+            return Err(Error::DeviceUnavailable(format!(
+                "cuda:{ordinal} is not there: the driver shows {count} devices; check CUDA_VISIBLE_DEVICES or use --device cpu"
+            )));
+        }
+        // cudarc panics where a library lacks a function.
+        let device = std::panic::catch_unwind(|| CudaDevice::new_with_stream(ordinal))
+            .map_err(|_| {
+                Error::DeviceUnavailable(
+                    "CUDA's libraries are older than this build needs (CUDA 13.0, driver 580)".to_owned(),
+                )
+            })?
+            .map_err(|error| Error::DeviceUnavailable(format!("cuda:{ordinal} cannot be opened: {error}")))?;
+        // SAFETY: one stream is all that ever uses the memory, so there is nothing to track.
+        unsafe { device.disable_event_tracking() };
+        let stream = device.cuda_stream();
+        let context = Arc::clone(stream.context());
+        let unavailable = |error: DriverError| {
+            Error::DeviceUnavailable(format!("cuda:{ordinal} cannot be used: {:?}", error.0))
+        };
+        let properties = Properties {
+            name: context.name().map_err(unavailable)?,
+            memory: context.total_mem().map_err(unavailable)? as u64,
+        };
+        let architecture = context.compute_capability().map_err(unavailable)?;
+        if architecture < OLDEST_ARCHITECTURE {
+            let (major, minor) = architecture;
+            return Err(Error::DeviceUnavailable(format!(
+                "{} has compute capability {major}.{minor}; this build needs 8.0 or newer; use --device cpu",
+                properties.name
+            )));
+        }
+        keep_memory(&context).map_err(unavailable)?;
+        let kernels = Kernels::load(&context)?;
+        let blas = device.cublas_handle();
+        let mut native =
+            Self { properties, kernels, staging: Mutex::default(), blas, workspace: 0, stream, context };
+        native.workspace = native.allocate(WORKSPACE_BYTES)?;
+        native.prepare_blas()?;
+        Ok(native)
+    }
+
+    /// A workspace of our own, and sums of bf16 products that stay f32 where a product is cut along k.
+    fn prepare_blas(&self) -> Result<()> {
+        let mode = blas::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
+        // SAFETY: the handle is live; the workspace is `WORKSPACE_BYTES` of the device that live as long as the handle.
+        unsafe {
+            let workspace = self.workspace as *mut c_void;
+            blas::cublasSetWorkspace_v2(*self.blas.handle(), workspace, WORKSPACE_BYTES)
+                .result()
+                .and_then(|()| blas::cublasSetMathMode(*self.blas.handle(), mode).result())
+        }
+        .map_err(|error| Error::Device(format!("cuBLAS cannot be set up: {error}")))
+    }
+
+    fn bind(&self) -> Result<()> {
+        self.context.bind_to_thread().map_err(failed)
+    }
+
+    fn staging(&self) -> MutexGuard<'_, Staging> {
+        self.staging.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps memory that was given back for the next one who asks, in place of returning it to the system at each wait.
+fn keep_memory(context: &CudaContext) -> Result<(), DriverError> {
+    if !context.has_async_alloc() {
+        return Ok(());
+    }
+    let mut threshold = u64::MAX;
+    // SAFETY: the device is live, and the attribute is an u64.
+    unsafe {
+        let pool = result::device::get_default_mem_pool(context.cu_device())?;
+        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        result::mem_pool::set_attribute(pool, attribute, std::ptr::from_mut(&mut threshold).cast())
+    }
+}
+
+/// An error of the driver at work.
+fn failed(error: DriverError) -> Error {
+    Error::Device(format!("{:?}", error.0))
+}
+
+fn is_out_of_memory(error: &DriverError) -> bool {
+    error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY
+}
+
+impl Driver for Native {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<u64> {
+        self.bind()?;
+        // SAFETY: the stream is live; the memory is given back by `release`.
+        let memory = unsafe {
+            if self.context.has_async_alloc() {
+                result::malloc_async(self.stream.cu_stream(), bytes)
+            } else {
+                result::malloc_sync(bytes)
+            }
+        };
+        memory.map_err(|error| {
+            if is_out_of_memory(&error) { Error::OutOfMemory { bytes: bytes as u64 } } else { failed(error) }
+        })
+    }
+
+    fn release(&self, pointer: u64, _bytes: usize) {
+        if self.bind().is_err() {
+            return;
+        }
+        // A failure here has no one to tell; the next call on the stream gives it again.
+        // SAFETY: the memory came from `allocate`, and its last use is queued before.
+        let _ = unsafe {
+            if self.context.has_async_alloc() {
+                result::free_async(pointer, self.stream.cu_stream())
+            } else {
+                self.stream.synchronize().and_then(|()| result::free_sync(pointer))
+            }
+        };
+    }
+
+    fn clear(&self, pointer: u64, bytes: usize) -> Result<()> {
+        self.bind()?;
+        // SAFETY: the callers own `bytes` at `pointer`.
+        unsafe { result::memset_d8_async(pointer, 0, bytes, self.stream.cu_stream()) }.map_err(failed)
+    }
+
+    fn upload(&self, pointer: u64, from: &[u8]) -> Result<()> {
+        self.bind()?;
+        self.staging().upload(&self.stream, pointer, from)
+    }
+
+    fn download(&self, to: &mut [u8], pointer: u64) -> Result<()> {
+        self.bind()?;
+        // SAFETY: the callers own as many bytes at `pointer`, and `to` is not looked at before the wait is over.
+        unsafe { result::memcpy_dtoh_async(to, pointer, self.stream.cu_stream()) }
+            .and_then(|()| self.stream.synchronize())
+            .map_err(failed)
+    }
+
+    fn copy_rows(&self, to: Rows, from: Rows, bytes: usize, count: usize) -> Result<()> {
+        self.bind()?;
+        let device = sys::CUmemorytype::CU_MEMORYTYPE_DEVICE;
+        let copy = sys::CUDA_MEMCPY2D {
+            srcXInBytes: 0,
+            srcY: 0,
+            srcMemoryType: device,
+            srcHost: std::ptr::null(),
+            srcDevice: from.pointer,
+            srcArray: std::ptr::null_mut(),
+            srcPitch: from.pitch,
+            dstXInBytes: 0,
+            dstY: 0,
+            dstMemoryType: device,
+            dstHost: std::ptr::null_mut(),
+            dstDevice: to.pointer,
+            dstArray: std::ptr::null_mut(),
+            dstPitch: to.pitch,
+            WidthInBytes: bytes,
+            Height: count,
+        };
+        // SAFETY: the callers own the rows on both sides; the description is read before the call returns.
+        unsafe { sys::cuMemcpy2DAsync_v2(&raw const copy, self.stream.cu_stream()) }.result().map_err(failed)
+    }
+
+    fn launch(&self, launch: &Launch) -> Result<()> {
+        self.bind()?;
+        let function = self.kernels.function(launch)?;
+        let mut args: Vec<*mut c_void> = launch
+            .args
+            .iter()
+            .map(|arg| match arg {
+                Arg::Pointer(value) => std::ptr::from_ref(value).cast_mut().cast(),
+                Arg::I32(value) => std::ptr::from_ref(value).cast_mut().cast(),
+                Arg::I64(value) => std::ptr::from_ref(value).cast_mut().cast(),
+                Arg::F32(value) => std::ptr::from_ref(value).cast_mut().cast(),
+            })
+            .collect();
+        let [x, y, z] = launch.grid;
+        // SAFETY: the arguments are of the kernel's types (the emulator's tests compare every launch with its kernel) and are
+        // copied before the call returns; what they point to belongs to buffers that live until the work queued here is done.
+        unsafe {
+            let (block, stream) = ((launch.block, 1, 1), self.stream.cu_stream());
+            result::launch_kernel(function, (x, y, z), block, launch.shared_bytes, stream, &mut args)
+        }
+        .map_err(|error| Error::Device(format!("{} cannot be launched: {:?}", launch.kernel, error.0)))
+    }
+
+    fn multiply(&self, product: &Product) -> Result<()> {
+        self.bind()?;
+        let p = product;
+        let (alpha, beta) = (1.0f32, if p.accumulate { 1.0f32 } else { 0.0 });
+        let operation = |turned| {
+            if turned { blas::cublasOperation_t::CUBLAS_OP_T } else { blas::cublasOperation_t::CUBLAS_OP_N }
+        };
+        let kind = |dtype| match dtype {
+            Dtype::F32 => blas::cudaDataType_t::CUDA_R_32F,
+            Dtype::Bf16 => blas::cudaDataType_t::CUDA_R_16BF,
+        };
+        let compute = if p.tf32 && p.operands == Dtype::F32 {
+            blas::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32
+        } else {
+            blas::cublasComputeType_t::CUBLAS_COMPUTE_32F
+        };
+        let [m, k, n] = [p.m, p.k, p.n].map(|size| i32::try_from(size).unwrap_or(i32::MAX));
+        // cuBLAS counts columns first: what lies as rows of n is its (n, m), and out^T = b^T a^T.
+        // SAFETY: the callers own matrices of these sizes at these addresses; alpha and beta are read before the call returns.
+        unsafe {
+            cudarc::cublas::result::gemm_ex(
+                *self.blas.handle(),
+                operation(p.b.turned),
+                operation(p.a.turned),
+                n,
+                m,
+                k,
+                std::ptr::from_ref(&alpha).cast(),
+                p.b.pointer as *const c_void,
+                kind(p.operands),
+                if p.b.turned { k } else { n },
+                p.a.pointer as *const c_void,
+                kind(p.operands),
+                if p.a.turned { m } else { k },
+                std::ptr::from_ref(&beta).cast(),
+                p.out as *mut c_void,
+                kind(p.results),
+                n,
+                compute,
+                blas::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
+            )
+        }
+        .map_err(|error| Error::Device(format!("a product of {m} x {k} x {n} failed: {error}")))
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        self.stream.synchronize().map_err(failed)
+    }
+}
+
+impl Drop for Native {
+    fn drop(&mut self) {
+        // Work that is queued may still use the staging memory and cuBLAS's workspace.
+        let _ = self.stream.synchronize();
+        if self.workspace != 0 {
+            self.release(self.workspace, WORKSPACE_BYTES);
+        }
+    }
+}
