@@ -24,7 +24,7 @@ pub(super) use libraries::device_count;
 
 /// Memory that cuBLAS may use for itself, as much as it asks for on Hopper.
 const WORKSPACE_BYTES: usize = 32 << 20;
-/// Oldest architecture there is code for: sm_80.
+/// Oldest architecture there is code for: `sm_80`.
 const OLDEST_ARCHITECTURE: (i32, i32) = (8, 0);
 
 /// A GPU with a stream of its own.
@@ -127,10 +127,6 @@ fn failed(error: DriverError) -> Error {
     Error::Device(format!("{:?}", error.0))
 }
 
-fn is_out_of_memory(error: &DriverError) -> bool {
-    error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY
-}
-
 impl Driver for Native {
     fn properties(&self) -> &Properties {
         &self.properties
@@ -147,7 +143,11 @@ impl Driver for Native {
             }
         };
         memory.map_err(|error| {
-            if is_out_of_memory(&error) { Error::OutOfMemory { bytes: bytes as u64 } } else { failed(error) }
+            if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+                Error::OutOfMemory { bytes: bytes as u64 }
+            } else {
+                failed(error)
+            }
         })
     }
 
