@@ -136,7 +136,7 @@ pub enum Error {
     #[error("{0}")]
     Unsupported(String),
     /// The system has not so much memory.
-    #[error("cannot get {} of memory; lower batch_size, seq_length or the sizes of the model", gib(*bytes))]
+    #[error("cannot get {} of memory; lower batch_size, seq_length or the sizes of the model", amount(*bytes))]
     OutOfMemory {
         /// Bytes asked for in one piece.
         bytes: u64,
@@ -144,7 +144,7 @@ pub enum Error {
     /// The device has not so much memory.
     #[error(
         "cannot get {} of device memory ({} of {} are in use by this model); lower batch_size or seq_length, add --recompute, or choose a smaller model",
-        gib(*bytes), gib(*in_use), gib(*total)
+        amount(*bytes), amount(*in_use), amount(*total)
     )]
     OutOfDeviceMemory {
         /// Bytes asked for in one piece.
@@ -226,6 +226,7 @@ impl Error {
 }
 
 /// Bytes for people.
-fn gib(bytes: u64) -> String {
-    format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
+fn amount(bytes: u64) -> String {
+    let mib = bytes as f64 / f64::from(1 << 20);
+    if mib < 1024.0 { format!("{mib:.1} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
 }

@@ -7,6 +7,9 @@ mod memory;
 pub use device::{EmulatedDevice, Work};
 pub use memory::{Bf16, Element, Memory};
 
+use std::ffi::CStr;
+use std::sync::OnceLock;
+
 use kindling_core::ops::cuda::{Arg, Launch};
 
 /// Which thread of a block goes on at a barrier, a shuffle or a matrix instruction; and the order of the blocks.
@@ -61,7 +64,38 @@ pub fn run(launch: &Launch, order: Order) -> Result<(), String> {
         Order::Reverse => 1,
         Order::Random(seed) => seed.saturating_add(2),
     };
-    native::launch(launch, &mut values, order)
+    native::launch(launch.kernel, launch.grid, launch.block, launch.shared_bytes, &mut values, order)
+}
+
+/// Runs a kernel with the arguments of its `signature`, each in the low bytes of a word, threads in reverse order.
+///
+/// # Errors
+/// As `run`.
+pub fn run_raw(
+    kernel: &str,
+    grid: [u32; 3],
+    block: u32,
+    shared_bytes: u32,
+    values: &mut [u64],
+) -> Result<(), String> {
+    if signature(kernel)?.len() != values.len() {
+        return Err(format!("{kernel}: {} arguments", values.len()));
+    }
+    native::launch(kernel, grid, block, shared_bytes, values, 1)
+}
+
+/// The types of a kernel's arguments: p pointer, i int, l long long, f float.
+///
+/// # Errors
+/// Where there is no such kernel.
+pub fn signature(kernel: &str) -> Result<String, String> {
+    native::signature(kernel)
+}
+
+/// The kernel of a name, where there is one.
+pub fn kernel(name: &CStr) -> Option<&'static str> {
+    static NAMES: OnceLock<Vec<String>> = OnceLock::new();
+    NAMES.get_or_init(kernels).iter().find(|known| known.as_bytes() == name.to_bytes()).map(String::as_str)
 }
 
 /// The names of all kernels there are.
@@ -72,8 +106,6 @@ pub fn kernels() -> Vec<String> {
 #[cfg(not(no_cpp_compiler))]
 mod native {
     use std::ffi::{CStr, CString, c_char, c_int, c_void};
-
-    use super::Launch;
 
     unsafe extern "C" {
         fn kindling_emulator_signature(name: *const c_char) -> *const c_char;
@@ -107,8 +139,15 @@ mod native {
         text(unsafe { kindling_emulator_kernel_name(index) })
     }
 
-    pub fn launch(launch: &Launch, values: &mut [u64], order: u64) -> Result<(), String> {
-        let name = CString::new(launch.kernel).map_err(|e| e.to_string())?;
+    pub fn launch(
+        kernel: &str,
+        grid: [u32; 3],
+        block: u32,
+        shared_bytes: u32,
+        values: &mut [u64],
+        order: u64,
+    ) -> Result<(), String> {
+        let name = CString::new(kernel).map_err(|e| e.to_string())?;
         let mut arguments: Vec<*mut c_void> =
             values.iter_mut().map(|v| std::ptr::from_mut(v).cast()).collect();
         let mut message = [0u8; 512];
@@ -117,9 +156,9 @@ mod native {
         let failed = unsafe {
             kindling_emulator_launch(
                 name.as_ptr(),
-                launch.grid.as_ptr(),
-                launch.block,
-                launch.shared_bytes as usize,
+                grid.as_ptr(),
+                block,
+                shared_bytes as usize,
                 arguments.as_mut_ptr(),
                 order,
                 message.as_mut_ptr().cast(),
@@ -136,8 +175,6 @@ mod native {
 
 #[cfg(no_cpp_compiler)]
 mod native {
-    use super::Launch;
-
     pub fn signature(kernel: &str) -> Result<String, String> {
         Err(format!("{kernel}: built without a C++ compiler"))
     }
@@ -146,7 +183,14 @@ mod native {
         None
     }
 
-    pub fn launch(launch: &Launch, _values: &mut [u64], _order: u64) -> Result<(), String> {
-        signature(launch.kernel).map(drop)
+    pub fn launch(
+        kernel: &str,
+        _grid: [u32; 3],
+        _block: u32,
+        _shared_bytes: u32,
+        _values: &mut [u64],
+        _order: u64,
+    ) -> Result<(), String> {
+        signature(kernel).map(drop)
     }
 }

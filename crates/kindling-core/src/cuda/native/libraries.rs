@@ -50,13 +50,13 @@ fn find() -> std::result::Result<(), String> {
     }
     // SAFETY: loads the library and looks its functions up.
     if !unsafe { sys::is_culib_present() } {
-        return Err("NVIDIA's driver is too old: update it to 580 or newer".to_owned());
+        return Err("libcuda.so.1 cannot be used: install NVIDIA's driver, 580 or newer".to_owned());
     }
     let mut version = 0;
     // SAFETY: the library has all functions.
     let answers = unsafe { [sys::cuInit(0), sys::cuDriverGetVersion(&raw mut version)] };
     if let Some(error) = answers.iter().find(|answer| **answer != sys::CUresult::CUDA_SUCCESS) {
-        return Err(format!("NVIDIA's driver does not work ({error:?}): does nvidia-smi show a GPU?"));
+        return Err(format!("NVIDIA's driver does not work ({error:?}): check that nvidia-smi shows a GPU"));
     }
     if version < CUDA_VERSION {
         return Err(format!(
@@ -77,7 +77,7 @@ fn find() -> std::result::Result<(), String> {
     if unsafe { cudarc::cublas::sys::is_culib_present() && cudarc::curand::sys::is_culib_present() } {
         Ok(())
     } else {
-        Err("cuBLAS or cuRAND is older than CUDA 13: install the CUDA toolkit 13".to_owned())
+        Err("cuBLAS or cuRAND cannot be used: install the CUDA toolkit 13".to_owned())
     }
 }
 

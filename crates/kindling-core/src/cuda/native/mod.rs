@@ -81,7 +81,12 @@ impl Native {
         let blas = device.cublas_handle();
         let mut native =
             Self { properties, kernels, staging: Mutex::default(), blas, workspace: 0, stream, context };
-        native.workspace = native.allocate(WORKSPACE_BYTES)?;
+        native.workspace = native.allocate(WORKSPACE_BYTES).map_err(|error| match error {
+            Error::OutOfMemory { bytes } => {
+                Error::OutOfDeviceMemory { bytes, in_use: 0, total: native.properties.memory }
+            }
+            other => other,
+        })?;
         native.prepare_blas()?;
         Ok(native)
     }
