@@ -79,7 +79,7 @@ fn compile_all(sources: &[PathBuf], out: &Path) {
 
 fn compile(source: &Path, image: &Path) -> Result<(), String> {
     let done = nvcc()
-        .args(["-std=c++17", "-O3", "-fatbin", "-I", OPS])
+        .args(["-std=c++17", "-O3", "-fatbin", "--compress-mode=size", "-I", OPS])
         .args(TARGETS)
         .arg("-o")
         .arg(image)

@@ -195,7 +195,7 @@ pub unsafe extern "C" fn cublasGemmEx(
     // SAFETY: numbers of f32 in the host's memory, as the type of the computation asks.
     let (alpha, beta) = unsafe { (alpha.cast::<f32>().read(), beta.cast::<f32>().read()) };
     let round = move |value| if compute == COMPUTE_32F_FAST_TF32 { tf32(value) } else { value };
-    queue(STREAM, move |_| {
+    queue(STREAM, move || {
         let (a, b) = (a.values(round)?, b.values(round)?);
         let mut result = of_c.read(c, spanned(m, n, leading))?;
         for (column, row) in (0..n).flat_map(|column| (0..m).map(move |row| (column, row))) {

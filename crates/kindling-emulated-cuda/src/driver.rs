@@ -213,7 +213,7 @@ pub unsafe extern "C" fn cuLaunchKernel(
         })
     }
     .collect();
-    queue(stream, move |_| run_raw(name, grid, block_x, shared_bytes, &mut values))
+    queue(stream, move || run_raw(name, grid, block_x, shared_bytes, &mut values))
 }
 
 #[unsafe(no_mangle)]

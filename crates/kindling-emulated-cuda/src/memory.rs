@@ -4,7 +4,10 @@ use std::ffi::c_void;
 
 use kindling_core::cuda::{Driver, Rows};
 
-use crate::state::{Answer, INVALID_VALUE, OUT_OF_MEMORY, SUCCESS, device, finish, queue, ready, state};
+use crate::state::{
+    Answer, INVALID_HANDLE, INVALID_VALUE, OUT_OF_MEMORY, SUCCESS, device, finish, finish_first, queue,
+    ready, record, state,
+};
 
 fn said(error: &kindling_core::Error) -> String {
     error.to_string()
@@ -30,7 +33,7 @@ pub unsafe extern "C" fn cuMemAllocAsync(pointer: *mut u64, bytes: usize, stream
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemFreeAsync(pointer: u64, stream: usize) -> Answer {
     let Some(bytes) = state().sizes.remove(&pointer) else { return INVALID_VALUE };
-    queue(stream, move |_| {
+    queue(stream, move || {
         device().release(pointer, bytes);
         Ok(())
     })
@@ -41,13 +44,13 @@ pub extern "C" fn cuMemsetD8Async(pointer: u64, value: u8, bytes: usize, stream:
     if value != 0 {
         return INVALID_VALUE;
     }
-    queue(stream, move |_| device().clear(pointer, bytes).map_err(|e| said(&e)))
+    queue(stream, move || device().clear(pointer, bytes).map_err(|e| said(&e)))
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpyHtoDAsync_v2(to: u64, from: *const c_void, bytes: usize, stream: usize) -> Answer {
     let from = from as usize;
-    queue(stream, move |_| {
+    queue(stream, move || {
         // SAFETY: the caller keeps the memory until the copy is done; here it is read as late as that.
         let from = unsafe { std::slice::from_raw_parts(from as *const u8, bytes) };
         device().upload(to, from).map_err(|e| said(&e))
@@ -57,7 +60,7 @@ pub extern "C" fn cuMemcpyHtoDAsync_v2(to: u64, from: *const c_void, bytes: usiz
 #[unsafe(no_mangle)]
 pub extern "C" fn cuMemcpyDtoHAsync_v2(to: *mut c_void, from: u64, bytes: usize, stream: usize) -> Answer {
     let to = to as usize;
-    queue(stream, move |_| {
+    queue(stream, move || {
         // SAFETY: as in `cuMemcpyHtoDAsync_v2`.
         let to = unsafe { std::slice::from_raw_parts_mut(to as *mut u8, bytes) };
         device().download(to, from).map_err(|e| said(&e))
@@ -101,7 +104,7 @@ pub unsafe extern "C" fn cuMemcpy2DAsync_v2(copy: *const Copy2d, stream: usize) 
     }
     let to = Rows { pointer: copy.to_device, pitch: copy.to_pitch };
     let from = Rows { pointer: copy.source_device, pitch: copy.source_pitch };
-    queue(stream, move |_| device().copy_rows(to, from, width, height).map_err(|e| said(&e)))
+    queue(stream, move || device().copy_rows(to, from, width, height).map_err(|e| said(&e)))
 }
 
 #[unsafe(no_mangle)]
@@ -141,8 +144,10 @@ pub extern "C" fn cuCtxSynchronize() -> Answer {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuEventCreate(event: *mut usize, _flags: u32) -> Answer {
+    let events = &mut state().events;
+    events.push(0);
     // SAFETY: the caller's place for the handle.
-    unsafe { event.write(1) };
+    unsafe { event.write(events.len()) };
     SUCCESS
 }
 
@@ -152,12 +157,15 @@ pub extern "C" fn cuEventDestroy_v2(_event: usize) -> Answer {
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn cuEventRecord(_event: usize, stream: usize) -> Answer {
-    ready(stream).map_or_else(|answer| answer, |()| SUCCESS)
+pub extern "C" fn cuEventRecord(event: usize, stream: usize) -> Answer {
+    ready(stream).map_or_else(|answer| answer, |()| record(event))
 }
 
-/// Waits for more than the event: for all there is.
+/// Does what was queued before the event, and nothing after it.
 #[unsafe(no_mangle)]
-pub extern "C" fn cuEventSynchronize(_event: usize) -> Answer {
-    finish()
+pub extern "C" fn cuEventSynchronize(event: usize) -> Answer {
+    let Some(before) = event.checked_sub(1).and_then(|place| state().events.get(place).copied()) else {
+        return INVALID_HANDLE;
+    };
+    finish_first(before)
 }

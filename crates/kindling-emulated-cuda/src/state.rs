@@ -1,7 +1,7 @@
 //! The device, what is queued on it, and what was said about it in the environment.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -24,7 +24,7 @@ pub const CONTEXT: usize = 0xC0;
 pub const STREAM: usize = 0x57;
 pub const BLAS: usize = 0xB1A5;
 
-type Work = Box<dyn FnOnce(&mut State) -> Result<(), String> + Send>;
+type Work = Box<dyn FnOnce() -> Result<(), String> + Send>;
 
 /// What is known of the device.
 #[derive(Default)]
@@ -33,7 +33,11 @@ pub struct State {
     pub sizes: HashMap<u64, usize>,
     /// Names of the functions that were looked up; a handle is the place plus one.
     pub functions: Vec<Function>,
-    queue: Vec<Work>,
+    /// Of each event, how much had been queued when it was recorded; a handle is the place plus one.
+    pub events: Vec<u64>,
+    queue: VecDeque<Work>,
+    /// How much was ever queued.
+    queued: u64,
     failed: bool,
 }
 
@@ -66,6 +70,17 @@ pub fn state() -> MutexGuard<'static, State> {
     STATE.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Marks an event.
+pub fn record(event: usize) -> Answer {
+    let mut state = state();
+    let queued = state.queued;
+    let Some(place) = event.checked_sub(1).and_then(|place| state.events.get_mut(place)) else {
+        return INVALID_HANDLE;
+    };
+    *place = queued;
+    SUCCESS
+}
+
 /// Makes a context the calling thread's.
 pub fn set_current(context: usize) {
     CURRENT.set(context);
@@ -85,19 +100,27 @@ pub fn ready(stream: usize) -> Result<(), Answer> {
 }
 
 /// Puts work off until something waits for it.
-pub fn queue(stream: usize, work: impl FnOnce(&mut State) -> Result<(), String> + Send + 'static) -> Answer {
+pub fn queue(stream: usize, work: impl FnOnce() -> Result<(), String> + Send + 'static) -> Answer {
     if let Err(answer) = ready(stream) {
         return answer;
     }
-    state().queue.push(Box::new(work));
+    let mut state = state();
+    state.queue.push_back(Box::new(work));
+    state.queued += 1;
     SUCCESS
 }
 
-/// Does all that was put off. A failure stays: the device has to be opened anew by another process.
+/// Does all that was put off.
 pub fn finish() -> Answer {
+    finish_first(u64::MAX)
+}
+
+/// Does the first `count` things that were ever queued. A failure stays: the device has to be opened anew by another process.
+pub fn finish_first(count: u64) -> Answer {
     let mut state = state();
-    for work in std::mem::take(&mut state.queue) {
-        if let (false, Err(message)) = (state.failed, work(&mut state)) {
+    while state.queued - (state.queue.len() as u64) < count {
+        let Some(work) = state.queue.pop_front() else { break };
+        if let (false, Err(message)) = (state.failed, work()) {
             // Stderr is where a driver's own words go.
             report(&message);
             state.failed = true;
