@@ -109,7 +109,7 @@ async function train(kindling, device, steps, options = {}, read = true) {
   for (let step = 0; step < steps; step++) {
     // Two batches a step, whose gradients add up.
     for (const half of [0, 1]) {
-      const { loss } = await model.forwardBackward(batch(2 * step + half), { read, scale: 0.5 })
+      const { loss } = await model.forwardBackward(batch(2 * step + half), { readLoss: read, scale: 0.5 })
       losses.push(loss)
     }
     await optimizer.clipGradNorm(1, { read })
