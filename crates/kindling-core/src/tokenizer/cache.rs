@@ -112,6 +112,19 @@ impl Ids {
     }
 }
 
+/// Asks the processor for an entry ahead of time.
+#[inline(always)]
+fn fetch(entry: *const Entry) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, which reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(entry.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = entry;
+}
+
 #[derive(Debug, Clone, Copy)]
 #[repr(align(64))]
 struct Entry {
@@ -138,14 +151,16 @@ impl OwnCache {
     /// Asks the processor for the entry of a hash ahead of time.
     #[inline(always)]
     pub fn prefetch(&self, hash: u64) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: a hint; the address is that of an entry.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(&self.0[Self::place(hash)]).cast()) };
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = hash;
+        fetch(&raw const self.0[Self::place(hash)]);
+    }
+
+    /// Asks for the place of a key in `shared` if it is not here. Without a branch, which nobody could foretell.
+    #[inline(always)]
+    pub fn prefetch_missing(&self, shared: &SharedCache, key: Key, hash: u64) {
+        let entry = &self.0[Self::place(hash)];
+        let known = (entry.key.low ^ key.low) | (entry.key.high ^ key.high) == 0;
+        let home = (&raw const shared.bucket(hash)[home(hash)]).cast::<Entry>();
+        fetch(if known { &raw const *entry } else { home });
     }
 
     #[inline(always)]
@@ -179,6 +194,13 @@ pub struct SharedCache {
     offset: usize,
 }
 
+/// The slot of its bucket where a hash is looked for first: entries spread over the slots, so that the line of the cache that
+/// is fetched ahead is mostly the one that is needed.
+#[inline(always)]
+fn home(hash: u64) -> usize {
+    (hash >> (64 - SHARED_BITS - BUCKET.trailing_zeros())) as usize % BUCKET
+}
+
 /// A huge page of x86-64 and arm64; the table begins at one's edge.
 const HUGE_PAGE: usize = 2 << 20;
 
@@ -194,6 +216,7 @@ impl SharedCache {
         Some(Self { memory, offset })
     }
 
+    #[inline(always)]
     fn bucket(&self, hash: u64) -> &[Slot; BUCKET] {
         let place = (hash >> (64 - SHARED_BITS)) as usize;
         // SAFETY: the mapping has `1 << SHARED_BITS` buckets from `offset`.
@@ -203,8 +226,15 @@ impl SharedCache {
         unsafe { &*bucket.cast() }
     }
 
+    /// The slots of a hash's bucket, in the order in which they are filled.
+    #[inline(always)]
+    fn slots(&self, hash: u64) -> impl Iterator<Item = &Slot> {
+        let (bucket, home) = (self.bucket(hash), home(hash));
+        (0..BUCKET).map(move |i| &bucket[(home + i) % BUCKET])
+    }
+
     pub fn get(&self, key: Key, hash: u64) -> Option<Ids> {
-        for slot in self.bucket(hash) {
+        for slot in self.slots(hash) {
             // What was written before `high` is seen after it.
             let high = slot.high.load(Ordering::Acquire);
             if high == key.high && slot.low.load(Ordering::Relaxed) == key.low {
@@ -219,7 +249,7 @@ impl SharedCache {
 
     /// Keeps an entry where its bucket has room.
     pub fn insert(&self, key: Key, hash: u64, ids: Ids) {
-        for slot in self.bucket(hash) {
+        for slot in self.slots(hash) {
             match slot.high.compare_exchange(0, TAKEN, Ordering::Relaxed, Ordering::Acquire) {
                 Ok(_) => {
                     slot.low.store(key.low, Ordering::Relaxed);

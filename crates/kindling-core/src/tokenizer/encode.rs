@@ -17,7 +17,7 @@ use crate::{Error, Result};
 /// Bytes of text a thread takes at a time.
 const BLOCK: usize = 1 << 17;
 
-/// Pre-tokens whose entries are asked for ahead of time.
+/// Pre-tokens of a batch, whose entries are asked for together ahead of time.
 const AHEAD: usize = 32;
 
 /// What one thread needs to encode; kept by the tokenizer between calls, so the cache stays warm.
@@ -224,20 +224,33 @@ impl Tokenizer {
         ids: &mut Vec<u32>,
     ) -> Result<()> {
         let bytes = text.as_bytes();
-        let mut keys = [(Key::default(), 0); AHEAD];
-        let mut first = 0;
-        while first + 1 < starts.len() {
-            // The keys of some, then their ids: by then the processor has fetched the entries.
-            let bounds = &starts[first..starts.len().min(first + AHEAD + 1)];
-            first += AHEAD;
-            for (pretoken, key) in bounds.windows(2).zip(&mut keys) {
-                let new = Key::new(bytes, pretoken[0], pretoken[1]);
-                *key = (new, new.hash());
-                scratch.cache.prefetch(key.1);
+        let shared = self.shared_cache.get().and_then(Option::as_ref);
+        let count = starts.len().saturating_sub(1);
+        let mut keys = [[(Key::default(), 0); AHEAD]; 3];
+        let bounds = |batch: usize| &starts[batch * AHEAD..starts.len().min((batch + 1) * AHEAD + 1)];
+        // Three batches are on their way: the keys of one, which asks for entries of the own cache; the entries of another, which
+        // asks the shared one for those that are missing; the ids of the third. By then the processor has fetched them.
+        for step in 0..count.div_ceil(AHEAD) + 2 {
+            if step * AHEAD < count {
+                for (pretoken, key) in bounds(step).windows(2).zip(&mut keys[step % 3]) {
+                    let new = Key::new(bytes, pretoken[0], pretoken[1]);
+                    *key = (new, new.hash());
+                    scratch.cache.prefetch(key.1);
+                }
             }
+            if let Some(shared) = shared
+                && let Some(batch) = step.checked_sub(1)
+                && batch * AHEAD < count
+            {
+                for (key, hash) in &keys[batch % 3][..bounds(batch).len() - 1] {
+                    scratch.cache.prefetch_missing(shared, *key, *hash);
+                }
+            }
+            let Some(batch) = step.checked_sub(2) else { continue };
+            let (bounds, keys) = (bounds(batch), &keys[batch % 3]);
             let mut at = 0;
             while at + 1 < bounds.len() {
-                at = copy_known(bounds, &keys, at, &scratch.cache, ids);
+                at = copy_known(bounds, keys, at, &scratch.cache, ids);
                 if let Some(&[start, end]) = bounds.get(at..at + 2) {
                     let key = (end - start <= CACHED_BYTES).then_some(keys[at]);
                     self.encode_missing(&text[start..end], key, scratch, ids)?;
