@@ -81,6 +81,7 @@ pub struct Tokenizer {
     ids: HashMap<Box<[u8]>, u32>,
     scratches: Scratches,
     shared_cache: OnceLock<Option<SharedCache>>,
+    hash: OnceLock<String>,
     isa: Isa,
 }
 
@@ -169,6 +170,7 @@ impl Tokenizer {
             ids,
             scratches,
             shared_cache: OnceLock::new(),
+            hash: OnceLock::new(),
             isa: Isa::detect(),
         })
     }
@@ -184,6 +186,7 @@ impl Tokenizer {
         self.pattern = pattern;
         self.scratches = Scratches::default();
         self.shared_cache = OnceLock::new();
+        self.hash = OnceLock::new();
         self
     }
 

@@ -40,6 +40,10 @@ impl Tokenizer {
 
     /// SHA-256 of the vocabulary, the merges, the special tokens and any pattern but GPT-2's, in hexadecimal.
     pub fn hash(&self) -> String {
+        self.hash.get_or_init(|| self.hash_contents()).clone()
+    }
+
+    fn hash_contents(&self) -> String {
         let parts = self.to_parts();
         let texts = token_texts(&parts);
         let mut hasher = Sha256::new();

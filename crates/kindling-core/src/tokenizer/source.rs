@@ -63,10 +63,9 @@ impl Source<'_> {
                 let mut reader = lock(&reader);
                 let more = !stop.load(Ordering::Relaxed) && reader.next(&mut block)?;
                 report(reader.bytes)?;
+                drop(reader);
                 if more {
-                    let text = to_text(&mut block, &mut replaced);
-                    drop(reader);
-                    work(&mut state, text)?;
+                    work(&mut state, to_text(&mut block, &mut replaced))?;
                 }
                 Ok(more)
             };
@@ -130,11 +129,11 @@ fn cannot_read(path: &Path, error: std::io::Error) -> Error {
 
 /// The text of `bytes`, in which invalid ones are replaced and counted.
 fn to_text<'a>(bytes: &'a mut Vec<u8>, replaced: &mut u64) -> &'a str {
-    if std::str::from_utf8(bytes).is_err() {
+    if simdutf8::basic::from_utf8(bytes).is_err() {
         *replaced += bytes.utf8_chunks().map(|chunk| chunk.invalid().len() as u64).sum::<u64>();
         *bytes = String::from_utf8_lossy(bytes).into_owned().into_bytes();
     }
-    std::str::from_utf8(bytes).unwrap_or_default()
+    simdutf8::basic::from_utf8(bytes).unwrap_or_default()
 }
 
 /// The files' bytes, cut into blocks.

@@ -95,11 +95,11 @@ impl<'a> Documents<'a> {
 
 /// `bytes` as text; adds those that are no UTF-8 to `replaced`.
 fn text_of<'a>(bytes: &'a [u8], replaced: &mut u64) -> Cow<'a, str> {
-    let text = String::from_utf8_lossy(bytes);
-    if let Cow::Owned(_) = text {
-        *replaced += bytes.utf8_chunks().map(|chunk| chunk.invalid().len() as u64).sum::<u64>();
+    if let Ok(text) = simdutf8::basic::from_utf8(bytes) {
+        return Cow::Borrowed(text);
     }
-    text
+    *replaced += bytes.utf8_chunks().map(|chunk| chunk.invalid().len() as u64).sum::<u64>();
+    String::from_utf8_lossy(bytes)
 }
 
 /// Collects the ids of one block.
