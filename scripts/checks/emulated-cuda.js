@@ -8,7 +8,8 @@ const { execFileSync, spawnSync } = require('node:child_process')
 const fs = require('node:fs')
 const os = require('node:os')
 const path = require('node:path')
-const { root } = require('../setup')
+
+const root = path.join(__dirname, '..', '..')
 
 const LIBRARIES = ['libcuda.so.1', 'libcublasLt.so.13', 'libcublas.so.13', 'libcurand.so.10']
 const SHAPE = {

@@ -5,6 +5,9 @@ The same work a step: rows at random places of a memory-mapped int32 file, forwa
 norm, AdamW. q, k, v are one product and so are w1 and w3; attention is PyTorch's fused kernel.
 
     torch_train.py --preset char [--compile] [--dtype bf16] [--threads 2] [--steps 100] [--warmup 3]
+    torch_train.py --preset seed --batch 48 --device cuda --dtype bf16 --compile --compile-mode reduce-overhead
+
+On a GPU no step waits for its loss: the steps that count are timed together. `reduce-overhead` is PyTorch's CUDA graphs.
 
 The last line is JSON with the fields of `kindling bench train --json` that apply.
 """
@@ -15,7 +18,7 @@ import resource
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -124,7 +127,9 @@ def arguments():
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--warmup", type=int, default=3)
+    parser.add_argument("--batch", type=int, help="sequences a step (default: the preset's)")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--compile-mode", default="default", choices=["default", "reduce-overhead", "max-autotune"])
     return parser.parse_args()
 
 
@@ -138,23 +143,31 @@ def random_tokens(preset, rng):
 def batch(tokens, preset, rng, device):
     starts = rng.integers(0, len(tokens) - preset.seq_length, preset.batch_size)
     rows = np.stack([tokens[start : start + preset.seq_length + 1] for start in starts]).astype(np.int64)
-    rows = torch.from_numpy(rows).to(device)
+    rows = torch.from_numpy(rows)
+    if torch.device(device).type == "cuda":
+        rows = rows.pin_memory().to(device, non_blocking=True)
     return rows[:, :-1], rows[:, 1:]
 
 
 def main():
     args = arguments()
     preset = PRESETS[args.preset]
+    if args.batch:
+        preset = replace(preset, batch_size=args.batch)
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     model = Transformer(preset).to(args.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
-    forward = torch.compile(model) if args.compile else model
+    forward = torch.compile(model, mode=args.compile_mode) if args.compile else model
     tokens = random_tokens(preset, rng)
     kind = torch.device(args.device).type
+    on_gpu = kind == "cuda"
     seconds, losses = [], []
-    for _ in range(args.warmup + args.steps):
+    for number in range(args.warmup + args.steps):
+        if on_gpu and number == args.warmup:
+            torch.cuda.synchronize()
+            first = time.perf_counter()
         started = time.perf_counter()
         x, targets = batch(tokens, preset, rng, args.device)
         with torch.autocast(kind, torch.bfloat16, enabled=args.dtype == "bf16"):
@@ -163,22 +176,26 @@ def main():
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        losses.append(loss.item())
+        losses.append(loss.detach().clone() if on_gpu else loss.item())
         seconds.append(time.perf_counter() - started)
     step = statistics.median(seconds[args.warmup :])
+    if on_gpu:
+        torch.cuda.synchronize()
+        step = (time.perf_counter() - first) / args.steps
     result = {
         "peer": f"torch {torch.__version__}",
         "preset": args.preset,
         "dtype": args.dtype,
-        "compiled": args.compile,
+        "compiled": args.compile_mode if args.compile else False,
         "device": args.device,
         "threads": args.threads,
         "params": sum(weight.numel() for weight in model.parameters()),
         "tokens_per_second": round(preset.batch_size * preset.seq_length / step, 1),
         "step_ms": round(1000 * step, 2),
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        "loss_first": losses[0],
-        "loss_last": losses[-1],
+        "peak_device_mib": torch.cuda.max_memory_allocated() // 2**20 if on_gpu else None,
+        "loss_first": float(losses[0]),
+        "loss_last": float(losses[-1]),
     }
     print(json.dumps(result))
 

@@ -10,7 +10,7 @@ use kindling_core::device::Dtype;
 use kindling_core::ops::cuda::Launch;
 use kindling_core::{Error, Result};
 
-use crate::{Bf16, Element, Memory, Order, run};
+use crate::{Bf16, Element, Memory, Order, emulate};
 
 /// The device.
 #[derive(Debug)]
@@ -167,7 +167,7 @@ impl Driver for EmulatedDevice {
     fn launch(&self, launch: &Launch) -> Result<()> {
         self.state().work.launches.push(launch.kernel);
         let _running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
-        run(launch, self.order).map_err(Error::Device)
+        emulate(launch, self.order).map_err(Error::Device)
     }
 
     fn multiply(&self, product: &Product) -> Result<()> {

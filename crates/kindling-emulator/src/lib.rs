@@ -2,9 +2,11 @@
 //! block as fibers, in orders that bring missing barriers to light; memory ends at guard pages and starts out as NaN.
 
 mod device;
+mod gpu;
 mod memory;
 
 pub use device::{EmulatedDevice, Work};
+pub use gpu::is_asked_for as gpu_is_asked_for;
 pub use memory::{Bf16, Element, Memory};
 
 use std::ffi::CStr;
@@ -26,12 +28,17 @@ pub enum Order {
 /// The orders every test runs in.
 pub const ORDERS: [Order; 4] = [Order::Forward, Order::Reverse, Order::Random(1), Order::Random(2)];
 
-/// Runs a launch whose pointers lie in `Memory`; nothing where it is empty.
+/// Runs a launch whose pointers lie in `Memory`, on the GPU where tests are asked to run on one; nothing where it is empty.
 ///
 /// # Errors
 /// What the kernel did wrong and where: an access outside of a buffer, a barrier not reached by all, an argument of
 /// another type than the kernel's.
 pub fn run(launch: &Launch, order: Order) -> Result<(), String> {
+    if gpu_is_asked_for() { gpu::run(launch) } else { emulate(launch, order) }
+}
+
+/// As `run`, never on a GPU.
+pub(crate) fn emulate(launch: &Launch, order: Order) -> Result<(), String> {
     let signature = native::signature(launch.kernel)?;
     let given: String = launch
         .args

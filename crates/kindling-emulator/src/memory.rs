@@ -1,6 +1,8 @@
 //! Memory for kernels: it ends at a page that no one may touch, and what lies before and after it is watched.
 
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kindling_core::ops::cuda::Arg;
 
@@ -55,6 +57,20 @@ macro_rules! integer_element {
 }
 integer_element!(u8, i32, u32, f64);
 
+/// All memory there is: bytes by address.
+static LIVE: Mutex<BTreeMap<u64, usize>> = Mutex::new(BTreeMap::new());
+
+fn live() -> MutexGuard<'static, BTreeMap<u64, usize>> {
+    LIVE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Address and bytes of the memory that `address` lies in.
+pub(crate) fn live_around(address: u64) -> Option<(u64, usize)> {
+    let memory = live();
+    let (start, bytes) = memory.range(..=address).next_back()?;
+    (address <= start + *bytes as u64).then_some((*start, *bytes))
+}
+
 /// Elements that a kernel reads or writes. Checked when dropped: what lies around them has to be as it was.
 #[derive(Debug)]
 pub struct Memory<T: Element> {
@@ -83,6 +99,7 @@ impl<T: Element> Memory<T> {
         let mut base = std::ptr::null_mut();
         let offset = offset * T::SIZE;
         let data = native::allocate(len * T::SIZE, offset, &mut base);
+        live().insert(data as u64, len * T::SIZE);
         Self { base, data, len, offset, element: PhantomData }
     }
 
@@ -121,6 +138,7 @@ impl<T: Element> Memory<T> {
     /// Makes what lies around it as it was, its own contents poisoned: for a test of a kernel that spoils it.
     pub fn repair(&mut self) {
         let (len, offset) = (self.len, self.offset / T::SIZE);
+        live().remove(&self.address());
         native::release(self.base, len * T::SIZE, self.offset);
         let fresh = std::mem::ManuallyDrop::new(Self::poisoned(len, offset));
         (self.base, self.data) = (fresh.base, fresh.data);
@@ -135,6 +153,7 @@ impl<T: Element> Memory<T> {
 impl<T: Element> Drop for Memory<T> {
     fn drop(&mut self) {
         let intact = self.is_intact();
+        live().remove(&self.address());
         native::release(self.base, self.len * T::SIZE, self.offset);
         assert!(intact || std::thread::panicking(), "a kernel wrote before or after a buffer");
     }

@@ -1,4 +1,4 @@
-//! The whole engine over a CUDA device, run on the CPU: losses, every gradient, training, decoding and checkpoints against
+//! The whole engine over a CUDA device, run on the CPU (or a GPU: src/gpu.rs): losses, every gradient, training, decoding and checkpoints against
 //! the CPU engine, and what a step does with the device.
 
 use std::sync::Arc;
@@ -45,7 +45,11 @@ fn emulated(driver: &Arc<EmulatedDevice>, dtype: Dtype) -> Device {
     Device::Cuda(Arc::new(Cuda::new(driver, Arithmetic { dtype, tf32: false }, 1)))
 }
 
+/// The emulated device, or the GPU where tests are asked to run on one.
 fn device(dtype: Dtype) -> Device {
+    if kindling_emulator::gpu_is_asked_for() {
+        return Device::from_name("cuda", 1, dtype, false).unwrap();
+    }
     emulated(&Arc::new(EmulatedDevice::new(PLENTY, Order::Forward)), dtype)
 }
 

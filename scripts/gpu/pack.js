@@ -1,0 +1,116 @@
+/**
+ * Collects what a machine with a GPU and nothing of ours needs for `scripts/gpu-check run`: the addon with CUDA and the tests
+ * that run over a GPU (stripped), Node itself, the compiled TypeScript with the packages it needs, the scripts.
+ * Usage: node scripts/gpu/pack.js [FOLDER] [--emulated], after `npm run build`. CUDA_HOME: where bin/nvcc of CUDA 13.0 is.
+ * --emulated adds the libraries by which `run` goes over an emulated GPU.
+ */
+const { execFileSync } = require('node:child_process')
+const fs = require('node:fs')
+const path = require('node:path')
+
+const root = path.join(__dirname, '..', '..')
+const TARGET = 'x86_64-unknown-linux-gnu'
+const MOST_BYTES = 64 * 2 ** 20
+const TESTS = ['layers', 'attention', 'loss', 'parameters', 'model']
+const EMULATED = 'libkindling_emulated_cuda.so'
+/** Copied as they are, to the same places. */
+const COPIED = [
+  'dist',
+  'index.js',
+  'package.json',
+  'LICENSE',
+  'node_modules/commander',
+  'node_modules/zod',
+].concat(
+  ['gpu-check', 'gpu/run.js', 'gpu/stages.js', 'gpu/compare.js', 'gpu/shell.js', 'gpu/report.js'].map(
+    (name) => `scripts/${name}`,
+  ),
+  ['scripts/checks/emulated-cuda.js', 'scripts/peers/torch_train.py'],
+)
+
+/** Builds with the feature `cuda`; the paths of the libraries and tests it made, by name. */
+function build() {
+  const target = process.env.CARGO_TARGET_DIR ?? path.join(root, 'target', 'cuda')
+  const environment = {
+    ...process.env,
+    CARGO_TARGET_DIR: target,
+    CUDA_PATH: process.env.CUDA_HOME,
+    CUDA_COMPUTE_CAP: '80',
+    CUDARC_CUDA_VERSION: '13000',
+    // CUDA's libraries are loaded when a device is opened. With --target the flag stays away from build scripts.
+    CARGO_ENCODED_RUSTFLAGS: '--cfg\x1ffeature="dynamic-loading"',
+  }
+  const options = {
+    cwd: root,
+    env: environment,
+    encoding: 'utf8',
+    maxBuffer: 2 ** 28,
+    stdio: ['ignore', 'pipe', 'inherit'],
+  }
+  const cargo = (...args) =>
+    execFileSync(
+      'cargo',
+      [...args, '--release', '--target', TARGET, '--message-format=json-render-diagnostics'],
+      options,
+    )
+  const messages = [
+    cargo('build', '-p', 'kindling-napi', '--features', 'cuda'),
+    cargo('test', '--no-run', '-p', 'kindling-emulator', '--features', 'cuda'),
+  ]
+  const built = messages.flatMap((text) =>
+    text
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line)),
+  )
+  const addon = path.join(target, TARGET, 'release', 'libkindling_napi.so')
+  const tests = TESTS.map((name) => {
+    const found = built.find((m) => m.executable && m.target.name === name && m.target.kind.includes('test'))
+    if (!found) throw new Error(`cargo made no test ${name}`)
+    return [`test-${name}`, found.executable]
+  })
+  return Object.fromEntries([['addon.node', addon], ...tests])
+}
+
+function emulated() {
+  execFileSync('cargo', ['build', '--release', '--quiet', '-p', 'kindling-emulated-cuda'], {
+    cwd: root,
+    env: { ...process.env, CARGO_TARGET_DIR: path.join(root, 'target') },
+    stdio: 'inherit',
+  })
+  return { [EMULATED]: path.join(root, 'target', 'release', EMULATED) }
+}
+
+/** Writes a file stripped of what only a debugger reads, under xz. */
+function compress(file, to, strip) {
+  fs.copyFileSync(file, to)
+  fs.chmodSync(to, 0o755)
+  if (strip) execFileSync('strip', [to])
+  execFileSync('xz', ['--force', '-T0', '-6', to])
+}
+
+function bytesUnder(folder) {
+  const entries = fs.readdirSync(folder, { recursive: true, withFileTypes: true })
+  return entries
+    .filter((entry) => entry.isFile())
+    .reduce((sum, entry) => sum + fs.statSync(path.join(entry.parentPath, entry.name)).size, 0)
+}
+
+function main() {
+  const folders = process.argv.slice(2).filter((arg) => !arg.startsWith('--'))
+  const out = path.resolve(folders[0] ?? path.join(root, 'target', 'gpu-check'))
+  if (fs.existsSync(out) && !fs.existsSync(path.join(out, 'packed')) && fs.readdirSync(out).length > 0)
+    throw new Error(`${out} holds something else`)
+  if (!process.env.CUDA_HOME) throw new Error('set CUDA_HOME to where bin/nvcc of CUDA 13.0 is')
+  const binaries = { ...build(), ...(process.argv.includes('--emulated') ? emulated() : {}) }
+  fs.rmSync(out, { recursive: true, force: true })
+  fs.mkdirSync(path.join(out, 'packed'), { recursive: true })
+  for (const entry of COPIED) fs.cpSync(path.join(root, entry), path.join(out, entry), { recursive: true })
+  for (const [name, file] of Object.entries(binaries)) compress(file, path.join(out, 'packed', name), true)
+  compress(process.execPath, path.join(out, 'packed', 'node'), false)
+  const bytes = bytesUnder(out)
+  process.stdout.write(`${out}: ${(bytes / 2 ** 20).toFixed(1)} MiB\n`)
+  if (bytes > MOST_BYTES) throw new Error('more than 64 MiB')
+}
+
+main()

@@ -1,0 +1,51 @@
+/** Commands of `gpu-check run`: each with a limit of time, its output kept, nothing thrown. */
+const { spawnSync } = require('node:child_process')
+
+/** Runs a command; { ok, skipped, output, seconds }. One that is not there counts as skipped. */
+function sh(context, command, args, { environment = {}, seconds = 120 } = {}) {
+  const started = Date.now()
+  const limit = Math.max(1, Math.min(seconds, context.secondsLeft()))
+  const { status, stdout, stderr, error } = spawnSync(command, args, {
+    cwd: context.work,
+    env: { ...process.env, ...context.environment, ...environment },
+    encoding: 'utf8',
+    timeout: 1000 * limit,
+    killSignal: 'SIGKILL',
+    maxBuffer: 2 ** 27,
+  })
+  const took = (Date.now() - started) / 1000
+  const missing = error?.code === 'ENOENT'
+  const late = error?.code === 'ETIMEDOUT'
+  const output = `${stdout ?? ''}${stderr ?? ''}${missing ? `${command} is not there\n` : ''}${
+    late ? `stopped after ${limit.toFixed(0)} s\n` : ''
+  }`
+  return { ok: status === 0, skipped: missing, output, stdout: stdout ?? '', seconds: took }
+}
+
+/** The CLI of the pack, with --json: its last line, or undefined. */
+function kindling(context, args, options) {
+  const done = sh(context, process.execPath, [`${context.root}/dist/cli/index.js`, ...args], options)
+  return { ...done, lines: jsonLines(done.stdout) }
+}
+
+function python(context, args, options) {
+  const done = sh(context, context.python, args, options)
+  return { ...done, lines: jsonLines(done.stdout) }
+}
+
+function jsonLines(text) {
+  return text
+    .split('\n')
+    .filter((line) => line.startsWith('{'))
+    .flatMap((line) => {
+      try {
+        return [JSON.parse(line)]
+      } catch {
+        return []
+      }
+    })
+}
+
+const lastLines = (text, count) => text.trimEnd().split('\n').slice(-count).join('\n')
+
+module.exports = { kindling, lastLines, python, sh }
