@@ -65,7 +65,8 @@ async function training(chosen, dtype, steps) {
     return losses
   }
   const [expected, actual] = [await on('cpu', 'f32'), await on('cuda', dtype)]
-  const apart = actual.map((loss, step) => Math.abs(loss / expected[step] - 1))
+  // Relative to the loss, but to no less than 1: a loss that is nearly 0 is all rounding.
+  const apart = actual.map((loss, step) => Math.abs(loss - expected[step]) / Math.max(expected[step], 1))
   const error = apart.some(Number.isNaN) ? Infinity : Math.max(...apart)
   return { steps, loss_first: actual[0], loss_last: actual.at(-1), cpu_loss_last: expected.at(-1), error }
 }

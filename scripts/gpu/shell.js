@@ -9,7 +9,7 @@ function sh(context, command, args, { environment = {}, seconds = 120 } = {}) {
     cwd: context.work,
     env: { ...process.env, ...context.environment, ...environment },
     encoding: 'utf8',
-    timeout: 1000 * limit,
+    timeout: Math.round(1000 * limit),
     killSignal: 'SIGKILL',
     maxBuffer: 2 ** 27,
   })
