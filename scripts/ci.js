@@ -6,6 +6,14 @@ const { runStages } = require('./stages')
 
 const campaign = (name, ...args) => ['node', `scripts/campaigns/${name}.js`, ...args]
 
+/** Fetches CUDA's compiler; where that is impossible the stages that need it are skipped. */
+const compiler = [
+  ['node', 'scripts/cuda-toolkit.js'],
+  'no compiler of CUDA 13.0 (see node scripts/cuda-toolkit.js)',
+]
+const cudaFolder = 'target/cuda-addon'
+const cudaAddon = `${cudaFolder}/kindling.linux-x64-gnu.node`
+
 const STAGES = [
   { name: 'npm test', command: ['npm', 'test', '--silent'] },
   { name: 'encodeIterable in bounded memory', command: campaign('encode-memory', '--megabytes', '128') },
@@ -16,10 +24,25 @@ const STAGES = [
   {
     name: 'CUDA kernels compile for sm_80 and sm_90 without spills',
     command: ['node', 'scripts/checks/ptxas.js'],
+    needs: compiler,
+  },
+  {
+    name: 'the addon with CUDA builds and needs no library of CUDA',
+    command: ['node', 'scripts/build-cuda.js', '--output-dir', cudaFolder],
+    needs: compiler,
+  },
+  {
+    name: 'the addon with CUDA over an emulated GPU, and without CUDA',
+    command: ['node', 'scripts/checks/emulated-cuda.js', cudaAddon],
     needs: [
-      ['node', 'scripts/checks/ptxas.js', '--has-nvcc'],
-      'set CUDA_HOME to where bin/nvcc of CUDA 13 is',
+      ['node', 'scripts/checks/emulated-cuda.js', cudaAddon, '--has-cuda'],
+      'there is no addon with CUDA',
     ],
+  },
+  {
+    name: 'clippy of the feature cuda',
+    command: ['node', 'scripts/build-cuda.js', '--clippy'],
+    needs: compiler,
   },
   { name: 'npm packages', command: ['npm', 'run', '--silent', 'package-test'] },
 ]

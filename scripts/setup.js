@@ -91,9 +91,19 @@ const BUILDS = [
   },
 ]
 
-function build({ name, note, from, made, script, before, after }) {
-  const stamp = path.join(stamps, `${script.replace(':', '-')}.json`)
-  const current = () => JSON.stringify({ from: hashOf(from), made: made() })
+const stampOf = (script) => path.join(stamps, `${script.replace(':', '-')}.json`)
+const stateOf = ({ from, made }) => JSON.stringify({ from: hashOf(from), made: made() })
+
+/** Takes what stands for what a build's script would make. */
+function markBuilt(script) {
+  fs.mkdirSync(stamps, { recursive: true })
+  fs.writeFileSync(stampOf(script), stateOf(BUILDS.find((step) => step.script === script)))
+}
+
+function build(step) {
+  const { name, note, made, script, before, after } = step
+  const stamp = stampOf(script)
+  const current = () => stateOf(step)
   if (made().length > 0 && fs.existsSync(stamp) && fs.readFileSync(stamp, 'utf8') === current()) {
     return `${name} is current`
   }
@@ -101,8 +111,7 @@ function build({ name, note, from, made, script, before, after }) {
   before?.()
   run('npm', ['run', '--silent', script])
   after?.()
-  fs.mkdirSync(stamps, { recursive: true })
-  fs.writeFileSync(stamp, current())
+  markBuilt(script)
   return `${name} built`
 }
 
@@ -120,5 +129,5 @@ function setup() {
   process.stdout.write(`setup: ${done.join(', ')}\n`)
 }
 
-module.exports = { root, setup }
+module.exports = { markBuilt, root, setup }
 if (require.main === module) setup()

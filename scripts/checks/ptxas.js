@@ -1,22 +1,20 @@
 /**
  * Compiles every CUDA kernel for sm_80 and sm_90 and prints what ptxas says of it: registers, shared memory, bytes spilled.
  * Fails where a file does not compile or a kernel spills more than a few registers.
- * nvcc: $NVCC, $CUDA_HOME/bin/nvcc, or the one on PATH. Usage: node scripts/checks/ptxas.js [--has-nvcc] [FILE.cu...]
+ * nvcc: that of $CUDA_HOME, or the one that a build with CUDA fetches. Usage: node scripts/checks/ptxas.js [FILE.cu...]
  */
 const { spawnSync } = require('node:child_process')
 const fs = require('node:fs')
 const os = require('node:os')
 const path = require('node:path')
+const { cudaHome } = require('../cuda-toolkit')
 
 const ops = path.join(__dirname, '..', '..', 'crates', 'kindling-core', 'src', 'ops')
 const ARCHITECTURES = ['sm_80', 'sm_90']
 /** Bytes a thread may spill: eight registers, which are saved and read back outside of the inner loop. */
 const MOST_SPILLED = 32
 
-function nvcc() {
-  if (process.env.NVCC) return process.env.NVCC
-  return process.env.CUDA_HOME ? path.join(process.env.CUDA_HOME, 'bin', 'nvcc') : 'nvcc'
-}
+const nvcc = path.join(cudaHome(), 'bin', 'nvcc')
 
 function sources() {
   const named = process.argv.slice(2).filter((argument) => !argument.startsWith('--'))
@@ -61,7 +59,7 @@ function compile(file, architecture, folder) {
     cubin,
     file,
   ]
-  const { status, stdout, stderr, error } = spawnSync(nvcc(), options, { encoding: 'utf8' })
+  const { status, stdout, stderr, error } = spawnSync(nvcc, options, { encoding: 'utf8' })
   if (error) throw error
   if (status === 0) return kernelsOf(stdout + stderr)
   process.stderr.write(stdout + stderr)
@@ -69,12 +67,6 @@ function compile(file, architecture, folder) {
 }
 
 function main() {
-  const version = spawnSync(nvcc(), ['--version'], { encoding: 'utf8' })
-  if (version.status !== 0) {
-    process.stderr.write('no nvcc: set CUDA_HOME or NVCC\n')
-    process.exit(1)
-  }
-  if (process.argv.includes('--has-nvcc')) return
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'kindling-ptxas-'))
   let failed = 0
   let passed = 0

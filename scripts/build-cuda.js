@@ -1,0 +1,81 @@
+/**
+ * Builds the addon with both devices, the CPU and CUDA, on a machine that needs neither a GPU nor a toolkit; prints its size
+ * and the libraries it needs. With --clippy it lints the feature instead.
+ * Usage: node scripts/build-cuda.js [--output-dir DIR] [--clippy] (npm run build:cuda). The first time it takes some minutes.
+ */
+require('./toolchain').checkToolchain()
+
+const { spawnSync } = require('node:child_process')
+const fs = require('node:fs')
+const path = require('node:path')
+const { cudaEnvironment, ToolkitError } = require('./cuda-toolkit')
+const { root, markBuilt, setup } = require('./setup')
+
+const TARGET = 'x86_64-unknown-linux-gnu'
+const ADDON = 'kindling.linux-x64-gnu.node'
+const targetFolder = path.join(root, 'target', 'cuda')
+/** All that the addon may need to load: nothing of CUDA. */
+const LIBRARIES = /^(libgcc_s|libm|libc|libpthread|libdl|librt|ld-linux-x86-64)\.so\.\d$/
+
+function run(command, args, env) {
+  const { status, error } = spawnSync(command, args, { cwd: root, stdio: 'inherit', env })
+  if (error) throw error
+  if (status !== 0) throw new ToolkitError(`failed: ${command} ${args.join(' ')}`)
+}
+
+function clippy(env) {
+  const lints = ['--', '-D', 'warnings']
+  const features = ['-p', 'kindling-napi', '-p', 'kindling-core', '--features', 'kindling-napi/cuda']
+  run(
+    'cargo',
+    ['clippy', '--release', ...features, '--target', TARGET, '--target-dir', targetFolder, ...lints],
+    env,
+  )
+}
+
+/** Makes the addon in `folder` and returns its path. */
+function build(env, folder) {
+  const places = ['--manifest-path', 'crates/kindling-napi/Cargo.toml', '--target-dir', targetFolder]
+  const options = ['--platform', '--release', '--strip', '--features', 'cuda', '--target', TARGET]
+  run('npx', ['napi', 'build', ...options, ...places, '--output-dir', folder], env)
+  return path.join(folder, ADDON)
+}
+
+/** The libraries that the loader opens together with a file. */
+function neededBy(file) {
+  const { stdout, status } = spawnSync('readelf', ['-d', file], { encoding: 'utf8' })
+  if (status !== 0) return null
+  return [...stdout.matchAll(/\(NEEDED\).*\[(.+)\]/g)].map(([, name]) => name)
+}
+
+function report(file) {
+  const needed = neededBy(file)
+  const size = (fs.statSync(file).size / 1e6).toFixed(1)
+  process.stdout.write(
+    `${path.relative(root, file)}: ${size} MB, needs ${needed?.join(', ') ?? '(no readelf)'}\n`,
+  )
+  const foreign = needed?.filter((name) => !LIBRARIES.test(name)) ?? []
+  if (foreign.length > 0) {
+    throw new ToolkitError(`the addon would not load without ${foreign.join(', ')}`)
+  }
+}
+
+function main() {
+  const at = process.argv.indexOf('--output-dir')
+  const folder = at > 0 ? path.resolve(process.argv[at + 1]) : root
+  try {
+    const env = cudaEnvironment()
+    if (process.argv.includes('--clippy')) return clippy(env)
+    if (folder === root) setup()
+    fs.mkdirSync(folder, { recursive: true })
+    report(build(env, folder))
+    // So that npm start and npm test keep it until the sources change.
+    if (folder === root) markBuilt('build:native')
+  } catch (error) {
+    if (!(error instanceof ToolkitError)) throw error
+    process.stderr.write(`${error.message}\n`)
+    process.exitCode = 1
+  }
+}
+
+main()
