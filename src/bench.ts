@@ -3,6 +3,7 @@ import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { flopsPerToken } from './account'
+import { knownPeak, mfuOf, resolveDevice } from './device'
 import { call, settle } from './errors'
 import { native } from './native'
 import { AdamW } from './optimizer'
@@ -17,7 +18,9 @@ import { Transformer, type OpProfile, type TransformerOptions } from './transfor
 export interface EngineOptions {
   preset: string
   dtype: 'f32' | 'bf16'
+  /** `auto`, `cpu`, `cuda` or `cuda:N`. */
   device: string
+  tf32?: boolean | undefined
   threads?: number | undefined
 }
 
@@ -38,6 +41,7 @@ function modelOf(options: EngineOptions, more: Partial<TransformerOptions> = {})
     maxSeqLength: preset.context,
     device: options.device,
     dtype: options.dtype,
+    tf32: options.tf32 ?? false,
     ...(options.threads === undefined ? {} : { threads: options.threads }),
     ...more,
   })
@@ -82,6 +86,7 @@ export async function benchTrain(
     steps?: number | undefined
     warmup: number
     recompute?: boolean
+    peak_tflops?: number | undefined
     profile?: boolean
   },
 ): Promise<TrainBenchmark> {
@@ -95,39 +100,50 @@ export async function benchTrain(
     const model = modelOf(options, { recompute: options.recompute ?? false })
     const optimizer = new AdamW(model, { betas: [0.9, 0.95], eps: 1e-8, weightDecay: 0.01 })
     const times: number[] = []
-    const losses: number[] = []
+    let [first, last] = [NaN, NaN]
     for (let step = 1; step <= options.warmup + steps; step++) {
       if (options.profile && step === options.warmup + 1) await model.startProfile()
       const started = performance.now()
-      const { loss } = await model.forwardBackward(store.batch({ batchSize, seqLength, step }))
-      await optimizer.clipGradNorm(1)
+      const readLoss = step === 1 || step === options.warmup + steps
+      const batch = store.batch({ batchSize, seqLength, step })
+      const { loss } = await model.forwardBackward(batch, { readLoss })
+      if (step === 1) first = loss!
+      if (readLoss) last = loss!
+      await optimizer.clipGradNorm(1, { read: false })
       await optimizer.step({ lr: 1e-3 })
+      // On a GPU the step is done when its queue is empty.
+      await model.synchronize()
       times.push(performance.now() - started)
-      losses.push(loss)
     }
     const counted = times.slice(options.warmup)
     const stepMs = median(counted)
+    const tokensPerSecond = (1000 * batchSize * seqLength) / stepMs
+    const flops = flopsPerToken({
+      vocabSize: preset.vocab_size,
+      dModel: preset.d_model,
+      dFf: preset.d_ff,
+      numLayers: preset.num_layers,
+      context: seqLength,
+    })
+    const { device, dtype, tf32 } = model.options
+    const { name, peakBytes } = await model.deviceState()
+    const peak = options.peak_tflops ?? (name === undefined ? null : knownPeak(name, { dtype, tf32 }))
+    const mfu = mfuOf(flops, tokensPerSecond, peak)
     const profile = options.profile ? profileLines(await model.stopProfile(), counted) : undefined
     return {
       preset: options.preset,
       dtype: options.dtype,
-      device: options.device,
+      device,
       threads: options.threads ?? availableThreads(),
       params: model.numParameters,
-      tokens_per_second: round((1000 * batchSize * seqLength) / stepMs, 1),
+      tokens_per_second: round(tokensPerSecond, 1),
       step_ms: round(stepMs, 2),
       peak_rss_mib: Math.round(peakRssMib()),
-      peak_device_mib: null,
-      loss_first: round(losses[0]!, 4),
-      loss_last: round(losses.at(-1)!, 4),
-      flops_per_token: flopsPerToken({
-        vocabSize: preset.vocab_size,
-        dModel: preset.d_model,
-        dFf: preset.d_ff,
-        numLayers: preset.num_layers,
-        context: seqLength,
-      }),
-      mfu: null,
+      peak_device_mib: peakBytes === undefined ? null : Math.round(peakBytes / 2 ** 20),
+      loss_first: round(first, 4),
+      loss_last: round(last, 4),
+      flops_per_token: flops,
+      mfu: mfu === null ? null : round(mfu, 4),
       ...(profile && { profile }),
     }
   } finally {
@@ -197,8 +213,8 @@ export async function benchGemm(
           outputs,
           pass,
           dtype: options.dtype,
-          device: 'cpu',
-          tf32: false,
+          device: resolveDevice(options.device),
+          tf32: options.tf32 ?? false,
           threads: options.threads ?? availableThreads(),
           warmup: options.warmup,
           repeats: options.steps,

@@ -110,6 +110,12 @@ const runFields = {
     .default('auto')
     .describe('cpu, cuda or cuda:N (default: cuda where there is one, else cpu)'),
   dtype: z.enum(['f32', 'bf16']).default('f32').describe('arithmetic of the matrix products'),
+  tf32: z.boolean().default(false).describe('on cuda, round products of f32 to TensorFloat-32: faster'),
+  peak_tflops: z
+    .number()
+    .positive()
+    .optional()
+    .describe('peak of the device in TFLOP/s, for the mfu of metrics (default: that of a known GPU)'),
   preset: z
     .enum(Object.keys(PRESETS) as [string, ...string[]])
     .optional()
@@ -140,6 +146,7 @@ export const CHANGEABLE: ReadonlySet<string> = new Set([
   'prefetch',
   'recompute',
   'device',
+  'peak_tflops',
   'log_interval',
   'save_interval',
   'eval_interval',

@@ -38,6 +38,7 @@ export {
 export { Tokenizer, type TextPieces, type TrainTokenizerOptions } from './tokenizer'
 export {
   Transformer,
+  type DeviceState,
   type ForwardBackwardOptions,
   type Tensor,
   type TensorRecord,

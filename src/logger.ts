@@ -38,11 +38,11 @@ export function logRun(trainer: Trainer, output: Output): void {
 
 /** The live line: step, loss, learning rate, tokens/s, time left. */
 export function liveLine(event: StepEvent): string {
-  const { step, totalSteps, loss, lr, tokensPerSecond } = event
+  const { step, totalSteps, loss, lr, tokensPerSecond, mfu } = event
   const width = 20
   const filled = Math.round((step / totalSteps) * width)
   const bar = `${'█'.repeat(filled)}${'░'.repeat(width - filled)}`
-  return `${bar} ${step}/${totalSteps}  loss ${loss.toFixed(3)}  lr ${lr.toExponential(1)}  ${count(tokensPerSecond)} tokens/s  ${timeLeft(event)} left`
+  return `${bar} ${step}/${totalSteps}  loss ${loss.toFixed(3)}  lr ${lr.toExponential(1)}  ${count(tokensPerSecond)} tokens/s${mfu === null ? '' : `  mfu ${share(mfu)}`}  ${timeLeft(event)} left`
 }
 
 function timeLeft({ step, totalSteps, msPerStep }: StepEvent): string {
@@ -57,6 +57,7 @@ function metricsText(line: MetricsLine): string {
     `lr ${line.lr.toExponential(2)}`,
     `grad_norm ${line.grad_norm.toFixed(2)}`,
     `${count(line.tokens_per_second)} tokens/s`,
+    ...(line.mfu === undefined ? [] : [`mfu ${share(line.mfu)}`]),
     duration(line.elapsed_s),
   ]
   return parts.join('  ')
@@ -87,6 +88,10 @@ export function count(n: number): string {
 
 function megabytes(bytes: number): string {
   return (bytes / 1e6).toFixed(1)
+}
+
+function share(part: number): string {
+  return `${(100 * part).toFixed(1)}%`
 }
 
 function percent(done: number, total: number): string {

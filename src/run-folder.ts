@@ -37,6 +37,8 @@ export interface MetricsLine {
   lr: number
   grad_norm: number
   tokens_per_second: number
+  /** Share of the device's peak; absent where that is unknown. */
+  mfu?: number
   elapsed_s: number
   val_loss?: number
   perplexity?: number
@@ -179,11 +181,12 @@ export async function loadRun(location: RunLocation): Promise<LoadedRun> {
   if (latest === undefined) {
     throw new KindlingError('ERR_NOT_FOUND', `${folder.path} has no checkpoint yet; train first`)
   }
-  const device = location.device ?? 'cpu'
   const model = new Transformer({
     ...config.model,
-    device: device === 'auto' ? 'cpu' : device,
+    device: location.device ?? 'cpu',
     dtype: location.dtype ?? config.options.dtype,
+    // Runs of before have no such option.
+    tf32: config.options.tf32 ?? false,
     ...(location.threads === undefined ? {} : { threads: location.threads }),
   })
   const step = await Checkpoint.load(latest, model)

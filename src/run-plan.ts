@@ -91,9 +91,10 @@ export async function build(
 ): Promise<{ model: Transformer; optimizer: Optimizer; step: number; state: LoopState }> {
   const model = new Transformer({
     ...config.model,
-    device: options.device === 'auto' ? 'cpu' : options.device,
+    device: options.device,
     ...(options.threads === undefined ? {} : { threads: options.threads }),
     dtype: options.dtype,
+    tf32: options.tf32,
     recompute: options.recompute,
   })
   const { weight_decay: weightDecay, betas, eps } = options

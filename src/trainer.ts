@@ -13,6 +13,8 @@ import {
   type TrainerOptions,
 } from './config'
 import { openData, type DataSource } from './data-source'
+import { flopsPerToken } from './account'
+import { knownPeak } from './device'
 import { KindlingError } from './errors'
 import { evaluate } from './evaluate'
 import { generateBatch } from './generate'
@@ -21,6 +23,7 @@ import { RunFolder, type LoopState, type MetricsLine, type RunConfig } from './r
 import { batchesOf, build, continued, describe, scheduleOf } from './run-plan'
 import { TokenStore } from './token-store'
 import { TrainingClock } from './training-clock'
+import { TrainingLosses } from './training-losses'
 import type { Transformer } from './transformer'
 
 /** How a run ended. */
@@ -43,10 +46,13 @@ export interface TrainSummary {
 export interface StepEvent {
   step: number
   totalSteps: number
+  /** On a GPU, which is not waited for at every update, the mean of those that were read last; gradNorm likewise. */
   loss: number
   lr: number
   gradNorm: number
   tokensPerSecond: number
+  /** Share of the device's peak that the speed is, null where the peak is unknown. */
+  mfu: number | null
   /** Milliseconds of a step, since the last line of metrics. */
   msPerStep: number
 }
@@ -123,41 +129,44 @@ export class Trainer extends EventEmitter<TrainerEvents> {
   }
 
   async #train(session: Session, signal: AbortSignal | undefined): Promise<TrainSummary> {
-    const { options, config, data, batches, model, optimizer, state } = session
-    const { accumulate } = options
+    const { options, config, data, model, optimizer, state } = session
     const schedule = scheduleOf(options, config.total_steps)
     const total = config.total_steps
-    const tokensPerStep = options.batch_size * options.seq_length * accumulate
+    const tokensPerStep = options.batch_size * options.seq_length * options.accumulate
     const end = Math.min(options.stop_at_step ?? total, total)
-    const clock = new TrainingClock(state.elapsed_s)
+    const clock = new TrainingClock(state.elapsed_s, await workOf(session))
+    const losses = new TrainingLosses(model, session.folder, state)
+    const readsAll = model.options.device === 'cpu'
+    const first = session.step + 1
+    let gradNorm = NaN
     let lastLine: MetricsLine | null = null
     let valLoss: number | null = null
     let saved = session.step
 
-    for (let step = session.step + 1; step <= end; step++) {
+    for (let step = first; step <= end; step++) {
       if (signal?.aborted) break
-      let loss = 0
-      for (let microBatch = 0; microBatch < accumulate; microBatch++) {
-        const batch = await batches.next({ step, microBatch })
-        const result = await model.forwardBackward(batch, { scale: 1 / accumulate })
-        loss += result.loss / accumulate
-      }
-      if (!Number.isFinite(loss)) throw nonFinite(step, session.folder)
-      const gradNorm = await optimizer.clipGradNorm(options.max_norm)
+      const evaluationDue = data.valid !== null && isDue(step, options.eval_interval, total)
+      const sampleDue = data.tokenizer !== null && isDue(step, options.sample_interval, total)
+      const lineDue = evaluationDue || sampleDue || isDue(step, options.log_interval, total)
+      const saveDue = step === end || isDue(step, options.save_interval, total)
+      const reads = readsAll || step === first || lineDue || saveDue
+
+      losses.add(await this.#gradients(session, step, readsAll), step)
+      const norm = await optimizer.clipGradNorm(options.max_norm, { read: reads })
+      gradNorm = norm ?? gradNorm
       const lr = schedule(step)
       await optimizer.step({ lr })
-
       session.step = step
-      state.loss_sum += loss
-      state.loss_count += 1
+      if (reads) await losses.read(step)
+
       clock.count(tokensPerStep)
       const tokensPerSecond = clock.rate()
       const msPerStep = (1000 * tokensPerStep) / tokensPerSecond
-      this.emit('step', { step, totalSteps: total, loss, lr, gradNorm, tokensPerSecond, msPerStep })
+      const { latest: loss } = losses
+      const speed = { tokensPerSecond, msPerStep, mfu: clock.mfu() }
+      this.emit('step', { step, totalSteps: total, loss, lr, gradNorm, ...speed })
 
-      const evaluationDue = data.valid !== null && isDue(step, options.eval_interval, total)
-      const sampleDue = data.tokenizer !== null && isDue(step, options.sample_interval, total)
-      if (evaluationDue || sampleDue || isDue(step, options.log_interval, total)) {
+      if (lineDue) {
         const line = clock.line(step, tokensPerStep, state, { lr, grad_norm: gradNorm })
         if (evaluationDue) Object.assign(line, await this.#evaluation(session))
         if (sampleDue) line.sample = await this.#sample(session)
@@ -169,12 +178,15 @@ export class Trainer extends EventEmitter<TrainerEvents> {
         lastLine = line
         valLoss = line.val_loss ?? valLoss
       }
-      if (step === end || isDue(step, options.save_interval, total)) {
+      if (saveDue) {
         await this.#save(session, clock)
         saved = step
       }
     }
-    if (saved !== session.step) await this.#save(session, clock)
+    if (saved !== session.step) {
+      await losses.read(session.step)
+      await this.#save(session, clock)
+    }
     return {
       steps: session.step,
       loss: lastLine?.loss ?? null,
@@ -184,6 +196,19 @@ export class Trainer extends EventEmitter<TrainerEvents> {
       interrupted: session.step < end,
       ...(await this.#alreadyFinished(session, lastLine)),
     }
+  }
+
+  /** The gradients of an update's batches; their mean loss where it is read, else null. */
+  async #gradients(session: Session, step: number, readLoss: boolean): Promise<number | null> {
+    const { options, batches, model } = session
+    const { accumulate } = options
+    let mean: number | null = null
+    for (let microBatch = 0; microBatch < accumulate; microBatch++) {
+      const batch = await batches.next({ step, microBatch })
+      const { loss } = await model.forwardBackward(batch, { scale: 1 / accumulate, readLoss })
+      if (loss !== null) mean = (mean ?? 0) + loss / accumulate
+    }
+    return mean
   }
 
   /** A run that had nothing left to do reports its last line. */
@@ -303,6 +328,21 @@ export class Trainer extends EventEmitter<TrainerEvents> {
   }
 }
 
+/** FLOPs a token of a run, and the peak of its device in TFLOP/s: the one given, else that of a known GPU, else null. */
+async function workOf({
+  options,
+  model,
+}: Session): Promise<{ flopsPerToken: number; peakTflops: number | null }> {
+  const { vocabSize, dModel, dFf, numLayers, dtype, tf32 } = model.options
+  const context = options.seq_length
+  const { name } = await model.deviceState()
+  const known = name === undefined ? null : knownPeak(name, { dtype, tf32 })
+  return {
+    flopsPerToken: flopsPerToken({ vocabSize, dModel, dFf, numLayers, context }),
+    peakTflops: options.peak_tflops ?? known,
+  }
+}
+
 function isResolved(options: TrainerOptions | ResolvedOptions): options is ResolvedOptions {
   return 'given' in options
 }
@@ -310,13 +350,6 @@ function isResolved(options: TrainerOptions | ResolvedOptions): options is Resol
 /** Whether something that happens every `interval` steps (0: never) and at the last one happens now. */
 function isDue(step: number, interval: number, total: number): boolean {
   return interval > 0 && (step % interval === 0 || step === total)
-}
-
-function nonFinite(step: number, folder: RunFolder): KindlingError {
-  return new KindlingError(
-    'ERR_NON_FINITE',
-    `the loss is not finite at step ${step}; lower the learning rate or clip gradients (max_norm); ${folder.path} keeps its checkpoints`,
-  )
 }
 
 function defaultRun(): string {

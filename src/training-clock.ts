@@ -1,4 +1,5 @@
 /** The time of a run, and the line of metrics that it goes into. */
+import { mfuOf } from './device'
 import type { LoopState, MetricsLine } from './run-folder'
 
 /** Time spent on updates; evaluation, samples and checkpoints do not count as training speed. */
@@ -8,8 +9,17 @@ export class TrainingClock {
   #since = performance.now()
   #tokens = 0
 
-  constructor(before: number) {
+  /** FLOPs a token and the device's peak in TFLOP/s, null where it is unknown. */
+  readonly #work: { flopsPerToken: number; peakTflops: number | null }
+
+  constructor(before: number, work: { flopsPerToken: number; peakTflops: number | null }) {
     this.#before = before
+    this.#work = work
+  }
+
+  /** Share of the device's peak since the last line, null where that is unknown. */
+  mfu(): number | null {
+    return mfuOf(this.#work.flopsPerToken, this.rate(), this.#work.peakTflops)
   }
 
   count(tokens: number): void {
@@ -37,12 +47,14 @@ export class TrainingClock {
     state: LoopState,
     update: { lr: number; grad_norm: number },
   ): MetricsLine {
+    const mfu = this.mfu()
     return {
       step,
       tokens: step * tokensPerStep,
       loss: state.loss_sum / state.loss_count,
       ...update,
       tokens_per_second: Math.round(this.rate()),
+      ...(mfu !== null && { mfu: Math.round(mfu * 10_000) / 10_000 }),
       elapsed_s: Math.round(this.elapsed() * 1000) / 1000,
     }
   }

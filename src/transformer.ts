@@ -3,6 +3,7 @@
  * Its weights, activations and gradients live in native memory; every long call is a promise and runs off the event loop.
  */
 import { Batch, type BatchArrays } from './batch'
+import { resolveDevice } from './device'
 import { KindlingError, call, settle } from './errors'
 import { native } from './native'
 
@@ -28,7 +29,7 @@ export interface TransformerOptions {
   tieEmbeddings?: boolean
   /** Give the query, key and value projections a bias. Default false. */
   qkvBias?: boolean
-  /** `cpu`, `cuda` or `cuda:N`. Default `cpu`. */
+  /** `cpu`, `cuda`, `cuda:N`, or `auto`: cuda where there is one, else cpu. Default `cpu`. */
   device?: string
   /** Seed of the initial weights, an integer from 0. Default 0. */
   seed?: number
@@ -67,6 +68,16 @@ export interface OpProfile {
   seconds: number
   /** Floating-point operations of its products in all; 0 where it has none. */
   flops: number
+}
+
+/** What a model computes on. */
+export interface DeviceState {
+  /** `cpu` or `cuda`. */
+  device: string
+  /** A GPU's name, as its driver gives it. */
+  name?: string
+  /** Bytes of device memory, the most in use at once; absent on the CPU. */
+  peakBytes?: number
 }
 
 /** Choices of one forward and backward pass. */
@@ -109,7 +120,7 @@ export class Transformer {
       numKvHeads: options.numKvHeads ?? options.numHeads,
       tieEmbeddings: options.tieEmbeddings ?? false,
       qkvBias: options.qkvBias ?? false,
-      device: options.device ?? 'cpu',
+      device: resolveDevice(options.device ?? 'cpu'),
       seed: options.seed ?? 0,
       dtype: options.dtype ?? 'f32',
       tf32: options.tf32 ?? false,
@@ -162,6 +173,26 @@ export class Transformer {
     const { readLoss = true, scale = 1 } = options
     const loss = await settle(() => this.#native.forwardBackward(handle, scale, readLoss))
     return { loss }
+  }
+
+  /**
+   * The mean of the losses that were not read (`readLoss: false`) since it was last taken; waits for the device. 0 where there
+   * are none.
+   *
+   * @throws KindlingError `ERR_NON_FINITE` where an update that nobody waited for could not be made.
+   */
+  async takeLoss(): Promise<number> {
+    return settle(() => this.#native.takeLoss())
+  }
+
+  /** What the model computes on: the device's kind, and of a GPU its name and the most memory that was in use at once. */
+  async deviceState(): Promise<DeviceState> {
+    return settle(() => this.#native.deviceState())
+  }
+
+  /** Waits for the work that is queued on the device, as a measurement of its time has to. */
+  async synchronize(): Promise<void> {
+    return settle(() => this.#native.synchronize())
   }
 
   /** The mean cross-entropy of a batch in nats a token; gradients stay as they are. */

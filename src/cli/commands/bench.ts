@@ -16,7 +16,8 @@ const engine = {
     .default('char')
     .describe(`sizes by name: ${names.join(', ')}`),
   dtype: z.enum(['f32', 'bf16']).default('f32').describe('arithmetic of the matrix products'),
-  device: z.string().default('cpu').describe('cpu, cuda or cuda:N'),
+  device: trainFieldsOfARun.device,
+  tf32: trainFieldsOfARun.tf32,
   threads: z.int().min(1).optional().describe('threads (default: the cores this process may use)'),
 }
 const profile = z
@@ -31,6 +32,7 @@ const trainFields = {
   steps: z.int().min(1).optional().describe('steps counted (default: char 300, others 6)'),
   warmup,
   recompute: trainFieldsOfARun.recompute,
+  peak_tflops: trainFieldsOfARun.peak_tflops,
   profile,
 }
 const gemmFields = {

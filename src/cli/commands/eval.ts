@@ -1,7 +1,7 @@
 /** `kindling eval`: the loss of a trained model on a store. */
 import { Command } from 'commander'
 import { z } from 'zod'
-import { parse } from '../../config'
+import { parse, trainFields } from '../../config'
 import { KindlingError } from '../../errors'
 import { evaluate } from '../../evaluate'
 import { loadRun } from '../../run-folder'
@@ -15,7 +15,7 @@ const fields = {
   checkpoint: z.string().optional().describe('one checkpoint, as RUN/checkpoints/step-00000500'),
   data: z.string().optional().describe("store to evaluate on (default: the run's validation data)"),
   eval_tokens: z.int().min(1).optional().describe('tokens, at most (default: all)'),
-  device: z.string().default('cpu').describe('cpu, cuda or cuda:N'),
+  device: trainFields.device,
   dtype: z
     .enum(['f32', 'bf16'])
     .optional()

@@ -1,7 +1,7 @@
 /** `kindling generate`: text from a trained model, as it is drawn. */
 import { Command } from 'commander'
 import { z } from 'zod'
-import { parse } from '../../config'
+import { parse, trainFields } from '../../config'
 import { KindlingError } from '../../errors'
 import { generate, generateBatch, type GenerateOptions, type GenerateResult } from '../../generate'
 import { loadRun } from '../../run-folder'
@@ -33,7 +33,7 @@ const fields = {
     .default(false)
     .describe('keep the cache when the context is full: faster, not the same'),
   no_echo: z.boolean().default(false).describe('leave the prompt out of the output'),
-  device: z.string().default('cpu').describe('cpu, cuda or cuda:N'),
+  device: trainFields.device,
   dtype: z
     .enum(['f32', 'bf16'])
     .optional()

@@ -1,7 +1,7 @@
 /** `kindling quickstart`: from raw text to a trained model's sample, in about a minute. */
 import { Command } from 'commander'
 import { z } from 'zod'
-import { parse } from '../../config'
+import { parse, trainFields } from '../../config'
 import { logRun } from '../../logger'
 import { quickstart } from '../../quickstart'
 import { addFields } from '../flags'
@@ -11,7 +11,7 @@ import { EXIT, run } from '../output'
 const fields = {
   dir: z.string().default('.kindling/quickstart').describe('folder for everything it writes'),
   seconds: z.number().positive().default(60).describe('seconds of training, about'),
-  device: z.string().default('cpu').describe('cpu, cuda or cuda:N'),
+  device: trainFields.device,
 }
 
 const EXAMPLES = `

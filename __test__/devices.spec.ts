@@ -1,0 +1,88 @@
+/** One body of tests for each device: the CPU always, CUDA where there is one, else skipped in the count. */
+import { join } from 'node:path'
+import test from 'ava'
+import { native } from '../src/native'
+import { AdamW, Checkpoint, Transformer, type TransformerOptions } from '../src'
+import { TINY, countingBatch, temporaryFolder } from './helpers'
+
+interface Trained {
+  model: Transformer
+  optimizer: AdamW
+  losses: (number | null)[]
+}
+
+/** A model of `options` after some updates of two batches each, whose losses are read or left. */
+async function trained(options: Partial<TransformerOptions>, updates: number, read = true): Promise<Trained> {
+  const model = new Transformer({ ...TINY, seed: 3, ...options })
+  const optimizer = new AdamW(model, { lr: 1e-2 })
+  const losses: (number | null)[] = []
+  for (let step = 0; step < updates; step++) {
+    for (const length of [8, 8]) {
+      const { loss } = await model.forwardBackward(countingBatch(2, length), { readLoss: read, scale: 0.5 })
+      losses.push(loss)
+    }
+    await optimizer.clipGradNorm(1, { read })
+    await optimizer.step()
+  }
+  return { model, optimizer, losses }
+}
+
+const distance = (a: number, b: number): number => Math.abs(a - b) / Math.max(1e-6, Math.abs(b))
+
+for (const device of ['cpu', 'cuda']) {
+  const on = device === 'cuda' && native.cudaDeviceCount() === 0 ? test.skip : test
+
+  on(`${device}: losses follow the CPU's in f32, with and without recomputing`, async (t) => {
+    const expected = await trained({ device: 'cpu' }, 5)
+    for (const recompute of [false, true]) {
+      const { losses } = await trained({ device, recompute }, 5)
+      losses.forEach((loss, i) => t.true(distance(loss!, expected.losses[i]!) < 1e-4, `${i}: ${loss}`))
+    }
+    t.true(expected.losses.at(-1)! < expected.losses[0]!)
+  })
+
+  on(
+    `${device}: losses that are not read have the mean of those that are, and leave the same weights`,
+    async (t) => {
+      const read = await trained({ device }, 4)
+      const left = await trained({ device }, 4, false)
+      t.deepEqual(left.losses, Array<null>(8).fill(null))
+      const mean = read.losses.reduce<number>((sum, loss) => sum + loss!, 0) / 8
+      t.true(distance(await left.model.takeLoss(), mean) < 1e-5)
+      t.is(await left.model.takeLoss(), 0, 'taken once')
+      t.deepEqual(await left.model.stateDict(), await read.model.stateDict())
+    },
+  )
+
+  for (const other of ['cpu', device]) {
+    on(
+      `${device}: a checkpoint goes on on ${other === device ? 'the same device' : other} as it would have`,
+      async (t) => {
+        const path = join(temporaryFolder(t), 'checkpoint')
+        const { model, optimizer } = await trained({ device }, 3)
+        await Checkpoint.save(path, model, optimizer, 3)
+        const next = await trained({ device: other, seed: 9 }, 1)
+        t.is(await Checkpoint.load(path, next.model, next.optimizer), 3)
+        t.deepEqual(await next.model.stateDict(), await model.stateDict())
+        const losses: number[] = []
+        for (const part of [{ model, optimizer }, next]) {
+          await part.model.forwardBackward(countingBatch())
+          await part.optimizer.clipGradNorm(1)
+          await part.optimizer.step()
+          losses.push(await part.model.loss(countingBatch()))
+        }
+        t.true(distance(losses[1]!, losses[0]!) < 1e-4)
+      },
+    )
+  }
+
+  on(`${device}: auto takes it where it is the best, and its state says what it is`, async (t) => {
+    const model = new Transformer({ ...TINY, device })
+    await model.synchronize()
+    const state = await model.deviceState()
+    t.is(state.device, device)
+    t.is(state.peakBytes === undefined, device === 'cpu')
+    const best = native.cudaDeviceCount() > 0 ? 'cuda' : 'cpu'
+    t.is(new Transformer({ ...TINY, device: 'auto' }).options.device, best)
+  })
+}

@@ -1,0 +1,61 @@
+/** The device of a model, and the peak of a GPU, which its share reached in training (MFU) is measured by. */
+import { native } from './native'
+
+/** `auto` is the first CUDA device where this build and this machine have one, else the CPU; any other name stays. */
+export function resolveDevice(device: string): string {
+  if (device !== 'auto') return device
+  return native.cudaDeviceCount() > 0 ? 'cuda' : 'cpu'
+}
+
+/** Arithmetic of the products: what decides which peak applies. */
+export interface Arithmetic {
+  dtype: 'f32' | 'bf16'
+  tf32: boolean
+}
+
+/**
+ * Dense peaks in TFLOP/s as NVIDIA's data sheets give them: bf16 with sums in f32, TensorFloat-32, f32 outside of tensor cores.
+ * The longest name that a driver's name begins with counts. Power limits and clocks of a machine may put its own peak lower.
+ */
+const PEAKS: Readonly<Record<string, { bf16: number; tf32: number; f32: number }>> = {
+  'NVIDIA A10': { bf16: 125, tf32: 62.5, f32: 31.2 },
+  'NVIDIA A30': { bf16: 165, tf32: 82, f32: 10.3 },
+  'NVIDIA A40': { bf16: 149.7, tf32: 74.8, f32: 37.4 },
+  'NVIDIA A100': { bf16: 312, tf32: 156, f32: 19.5 },
+  'NVIDIA B200': { bf16: 2250, tf32: 1120, f32: 75 },
+  'NVIDIA H100 80GB HBM3': { bf16: 989.4, tf32: 494.7, f32: 66.9 },
+  'NVIDIA H100 NVL': { bf16: 835.5, tf32: 417.5, f32: 60 },
+  'NVIDIA H100 PCIe': { bf16: 756, tf32: 378, f32: 51.2 },
+  'NVIDIA H200': { bf16: 989.4, tf32: 494.7, f32: 66.9 },
+  'NVIDIA H200 NVL': { bf16: 835.5, tf32: 417.5, f32: 60 },
+  'NVIDIA L4': { bf16: 121, tf32: 60, f32: 30.3 },
+  'NVIDIA L40': { bf16: 181, tf32: 90.5, f32: 90.5 },
+  'NVIDIA L40S': { bf16: 362, tf32: 183, f32: 91.6 },
+  'NVIDIA GeForce RTX 3090': { bf16: 71, tf32: 35.6, f32: 35.6 },
+  'NVIDIA GeForce RTX 3090 Ti': { bf16: 80, tf32: 40, f32: 40 },
+  'NVIDIA GeForce RTX 4090': { bf16: 165.2, tf32: 82.6, f32: 82.6 },
+  'NVIDIA GeForce RTX 5090': { bf16: 209.5, tf32: 104.8, f32: 104.8 },
+}
+
+/** Peak of a GPU in TFLOP/s for this arithmetic, null where it is not in the table. */
+export function knownPeak(name: string, { dtype, tf32 }: Arithmetic): number | null {
+  // The next character ends the word: a "Laptop GPU" or a "4090 D" is another GPU.
+  const found = Object.keys(PEAKS)
+    .filter(
+      (known) =>
+        name === known ||
+        (name.startsWith(known) && /^(-| (?!Ti|D\b|Laptop|SUPER))/.test(name.slice(known.length))),
+    )
+    .sort((a, b) => b.length - a.length)[0]
+  if (found === undefined) return null
+  return PEAKS[found]![dtype === 'bf16' ? 'bf16' : tf32 ? 'tf32' : 'f32']
+}
+
+/** Share of the peak that a speed is, null where the peak is unknown. */
+export function mfuOf(
+  flopsPerToken: number,
+  tokensPerSecond: number,
+  peakTflops: number | null,
+): number | null {
+  return peakTflops === null ? null : (flopsPerToken * tokensPerSecond) / (peakTflops * 1e12)
+}
