@@ -54,26 +54,29 @@ for (const device of ['cpu', 'cuda']) {
     },
   )
 
-  for (const other of ['cpu', device]) {
-    on(
-      `${device}: a checkpoint goes on on ${other === device ? 'the same device' : other} as it would have`,
-      async (t) => {
-        const path = join(temporaryFolder(t), 'checkpoint')
-        const { model, optimizer } = await trained({ device }, 3)
-        await Checkpoint.save(path, model, optimizer, 3)
-        const next = await trained({ device: other, seed: 9 }, 1)
-        t.is(await Checkpoint.load(path, next.model, next.optimizer), 3)
-        t.deepEqual(await next.model.stateDict(), await model.stateDict())
-        const losses: number[] = []
-        for (const part of [{ model, optimizer }, next]) {
-          await part.model.forwardBackward(countingBatch())
-          await part.optimizer.clipGradNorm(1)
-          await part.optimizer.step()
-          losses.push(await part.model.loss(countingBatch()))
-        }
-        t.true(distance(losses[1]!, losses[0]!) < 1e-4)
-      },
-    )
+  for (const [from, to] of device === 'cpu'
+    ? [['cpu', 'cpu']]
+    : [
+        ['cuda', 'cpu'],
+        ['cpu', 'cuda'],
+        ['cuda', 'cuda'],
+      ]) {
+    on(`${device}: a checkpoint of ${from} goes on on ${to} as it would have`, async (t) => {
+      const path = join(temporaryFolder(t), 'checkpoint')
+      const before = await trained({ device: from! }, 3)
+      await Checkpoint.save(path, before.model, before.optimizer, 3)
+      const next = await trained({ device: to!, seed: 9 }, 1)
+      t.is(await Checkpoint.load(path, next.model, next.optimizer), 3)
+      t.deepEqual(await next.model.stateDict(), await before.model.stateDict())
+      const losses: number[] = []
+      for (const { model, optimizer } of [before, next]) {
+        await model.forwardBackward(countingBatch())
+        await optimizer.clipGradNorm(1)
+        await optimizer.step()
+        losses.push(await model.loss(countingBatch()))
+      }
+      t.true(distance(losses[1]!, losses[0]!) < 1e-4, losses.join(' '))
+    })
   }
 
   on(`${device}: auto takes it where it is the best, and its state says what it is`, async (t) => {

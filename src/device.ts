@@ -14,7 +14,7 @@ export interface Arithmetic {
 }
 
 /**
- * Dense peaks in TFLOP/s as NVIDIA's data sheets give them: bf16 with sums in f32, TensorFloat-32, f32 outside of tensor cores.
+ * Dense peaks in TFLOP/s, after NVIDIA's data sheets: bf16 with sums in f32, TensorFloat-32, f32 outside of tensor cores.
  * The longest name that a driver's name begins with counts. Power limits and clocks of a machine may put its own peak lower.
  */
 const PEAKS: Readonly<Record<string, { bf16: number; tf32: number; f32: number }>> = {

@@ -95,6 +95,86 @@ const TESTS = {
   },
 }
 
+/** Runs of the training loop on each device from end to end: what changes with it is rounding. */
+Object.assign(TESTS, {
+  'a run moves from cuda to the CPU and back, and its lines are those of a run on the CPU': {
+    run: (kindling) => inFolder((folder) => moves(kindling, folder)),
+  },
+  'losses that a run leaves on the device are in its lines': {
+    run: (kindling) =>
+      inFolder(async (folder) => {
+        const lines = await linesOf(kindling, folder, [{ device: 'cpu' }], { logInterval: 4, maxNorm: 0 })
+        const left = await linesOf(kindling, folder, [{ device: 'auto' }], { logInterval: 4, maxNorm: 0 })
+        near(left, lines)
+        assert.equal(lines.length, 3)
+      }),
+  },
+  'the tests that have one body for each device pass on both': {
+    command: ['node_modules/ava/entrypoints/cli.mjs', '__test__/devices.spec.ts'],
+    refuses: /skipped/,
+  },
+  'a run whose loss becomes infinite on the device ends with a code': {
+    run: (kindling) =>
+      inFolder((folder) =>
+        assert.rejects(linesOf(kindling, folder, [{ device: 'cuda' }], { lr: 1e38, warmupRatio: 0 }), {
+          code: 'ERR_NON_FINITE',
+        }),
+      ),
+  },
+})
+
+async function moves(kindling, folder) {
+  const whole = await linesOf(kindling, folder, [{ device: 'cpu' }])
+  const parts = [
+    { device: 'cuda', stopAtStep: 3 },
+    { device: 'cpu', stopAtStep: 7 },
+    { device: 'cuda:0', peakTflops: 1 },
+  ]
+  const moved = await linesOf(kindling, folder, parts)
+  near(moved, whole)
+  assert(moved.at(-1).mfu > 0 && whole.at(-1).mfu === undefined)
+}
+
+/** The lines of metrics of a run in parts, each continued from the one before. */
+async function linesOf(kindling, folder, parts, more = {}) {
+  const data = path.join(folder, 'tokens')
+  fs.mkdirSync(data, { recursive: true })
+  const ids = Int32Array.from({ length: 3000 }, (_, i) => (i * i + 3 * i) % SHAPE.vocabSize)
+  fs.writeFileSync(path.join(data, 'encoded_tokens_chunk_0.dat'), ids)
+  const run = fs.mkdtempSync(path.join(folder, 'runs-')) + '/run'
+  const { vocabSize, dModel, numHeads, dFf, numLayers, maxSeqLength } = SHAPE
+  const sizes = { vocabSize, dModel, numHeads, dFf, numLayers, maxSeqLength, seqLength: 16, batchSize: 2 }
+  const plan = { data, maxSteps: 10, accumulate: 2, lr: 3e-3, logInterval: 2, ...more }
+  const lines = []
+  for (const [index, part] of parts.entries()) {
+    const own = index === 0 ? { ...sizes, ...plan } : { resume: true }
+    const trainer = new kindling.Trainer({ ...own, ...part, run })
+    trainer.on('metrics', (line) => lines.push(line))
+    await trainer.run()
+  }
+  return lines
+}
+
+function near(lines, expected) {
+  assert.deepEqual(
+    lines.map(({ step }) => step),
+    expected.map(({ step }) => step),
+  )
+  for (const [i, { step, loss, grad_norm: norm }] of lines.entries()) {
+    assert(Math.abs(loss / expected[i].loss - 1) < 1e-4, `step ${step}: ${loss} and ${expected[i].loss}`)
+    assert(Math.abs(norm / expected[i].grad_norm - 1) < 1e-3, `step ${step}: norm ${norm}`)
+  }
+}
+
+async function inFolder(work) {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'kindling-runs-'))
+  try {
+    await work(folder)
+  } finally {
+    fs.rmSync(folder, { recursive: true })
+  }
+}
+
 function batch(step) {
   const at = (i) => (i * 31 + step * 17 + ((i * i) % 7)) % SHAPE.vocabSize
   const x = Int32Array.from({ length: 48 }, (_, i) => at(i))
@@ -173,11 +253,17 @@ function folderOf(libraries, built) {
 }
 
 function runApart(addon, built, name) {
-  const { libraries = LIBRARIES, environment = {} } = TESTS[name]
+  const {
+    libraries = LIBRARIES,
+    environment = {},
+    command = [__filename, addon, '--one', name],
+    refuses,
+  } = TESTS[name]
   const folder = folderOf(libraries, built)
   const settings = Object.entries(environment).map(([key, value]) => [`EMULATED_CUDA_${key}`, value])
   try {
-    return spawnSync(process.execPath, [__filename, addon, '--one', name], {
+    const result = spawnSync(process.execPath, command, {
+      cwd: root,
       encoding: 'utf8',
       env: {
         ...process.env,
@@ -187,6 +273,7 @@ function runApart(addon, built, name) {
       },
       timeout: 300_000,
     })
+    return refuses?.test(result.stdout) ? { ...result, status: 1 } : result
   } finally {
     fs.rmSync(folder, { recursive: true })
   }
