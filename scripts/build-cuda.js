@@ -36,9 +36,12 @@ function clippy(env) {
 /** Makes the addon in `folder` and returns its path. */
 function build(env, folder) {
   const places = ['--manifest-path', 'crates/kindling-napi/Cargo.toml', '--target-dir', targetFolder]
-  const options = ['--platform', '--release', '--strip', '--features', 'cuda', '--target', TARGET]
+  const options = ['--platform', '--release', '--features', 'cuda', '--target', TARGET]
   run('npx', ['napi', 'build', ...options, ...places, '--output-dir', folder], env)
-  return path.join(folder, ADDON)
+  const file = path.join(folder, ADDON)
+  // napi's own --strip is a flag of rustc, which those of cudaEnvironment replace.
+  run('strip', [file], env)
+  return file
 }
 
 /** The libraries that the loader opens together with a file. */
