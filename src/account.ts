@@ -1,8 +1,9 @@
 /**
  * Accounting of a model on paper: parameters, FLOPs by component, memory, the largest batch, training time.
  * A product of (m, k) and (k, n) is 2 m k n FLOPs; the backward pass costs twice the forward; AdamW 17 FLOPs a parameter.
- * Memory is what this engine holds in f32. Rotary tables and masks are no parameters.
+ * Memory is what this engine holds, on the CPU in f32. Rotary tables and masks are no parameters.
  */
+import { cudaBytes, type DeviceBytes } from './account-cuda'
 import { KindlingError } from './errors'
 
 /** Sizes to account for. */
@@ -20,6 +21,12 @@ export interface AccountOptions {
   tieEmbeddings?: boolean
   /** Default false. */
   qkvBias?: boolean
+  /** Whose memory. Default `cpu`, in f32 with all that the blocks keep, whatever `dtype` and `recompute` say. */
+  device?: 'cpu' | 'cuda'
+  /** Arithmetic on cuda. Default `f32`. */
+  dtype?: 'f32' | 'bf16'
+  /** On cuda, only the streams between the blocks are kept. Default false. */
+  recompute?: boolean
   /** Sequences a step. Default 1. */
   batchSize?: number
   /** Updates. Default 400000. */
@@ -96,20 +103,21 @@ export function account(options: AccountOptions): Account {
   }
   const params = parameters(o)
   const flops = flopsOf(o, params.total)
-  const fixed = 4 * BYTES * params.total
-  const sequence = activationBytes(o)
-  const activations = sequence * o.batchSize
+  const bytes = o.device === 'cuda' ? cudaBytes(o, params.total) : cpuBytes(o, params.total)
+  const { sequence, activations } = bytes
+  const state = 3 * BYTES * params.total
+  const fixed = bytes.parameters + state + activations - sequence * o.batchSize
   const room = o.memoryGib * 1024 ** 3 - fixed
   return {
     params,
     flops,
     memory: {
-      parameters: BYTES * params.total,
+      parameters: bytes.parameters,
       gradients: BYTES * params.total,
       optimizer: 2 * BYTES * params.total,
       activations,
       activations_per_sequence: sequence,
-      total: fixed + activations,
+      total: bytes.parameters + state + activations,
     },
     largest_batch: Math.max(0, Math.floor(room / sequence)),
     training_seconds: (flops.step * o.steps) / (o.peakTflops * 1e12 * o.mfu),
@@ -157,6 +165,11 @@ function flopsOf(o: Sizes, total: number): Account['flops'] {
     step: 3 * forward * o.batchSize + optimizer,
     per_token: flopsPerToken(o),
   }
+}
+
+function cpuBytes(o: Sizes, params: number): DeviceBytes {
+  const sequence = activationBytes(o)
+  return { parameters: BYTES * params, sequence, activations: sequence * o.batchSize }
 }
 
 /** Bytes that one sequence adds: what each block keeps, and the gradients that the blocks share. */
