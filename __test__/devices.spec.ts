@@ -2,7 +2,7 @@
 import { join } from 'node:path'
 import test from 'ava'
 import { native } from '../src/native'
-import { AdamW, Checkpoint, Transformer, type TransformerOptions } from '../src'
+import { AdamW, Checkpoint, account, Transformer, type TransformerOptions } from '../src'
 import { TINY, countingBatch, temporaryFolder } from './helpers'
 
 interface Trained {
@@ -28,6 +28,30 @@ async function trained(options: Partial<TransformerOptions>, updates: number, re
 }
 
 const distance = (a: number, b: number): number => Math.abs(a - b) / Math.max(1e-6, Math.abs(b))
+
+const onCuda = native.cudaDeviceCount() === 0 ? test.skip : test
+
+onCuda('cuda: the account of its memory is within 2% of the most that training had', async (t) => {
+  const wide = { ...TINY, vocabSize: 2000, dModel: 64, dFf: 172, maxSeqLength: 64 }
+  const deep = { ...wide, vocabSize: 512, numLayers: 4 }
+  for (const [sizes, batchSize] of [
+    [wide, 2],
+    [deep, 8],
+  ] as const)
+    for (const dtype of ['f32', 'bf16'] as const)
+      for (const recompute of [false, true]) {
+        const model = new Transformer({ ...sizes, dtype, recompute, device: 'cuda' })
+        const optimizer = new AdamW(model, { lr: 1e-2 })
+        await model.forwardBackward(countingBatch(batchSize, 64))
+        await optimizer.clipGradNorm(1)
+        await optimizer.step()
+        const { peakBytes } = await model.deviceState()
+        const asked = { ...sizes, context: 64, batchSize, device: 'cuda', dtype, recompute } as const
+        const { total } = account(asked).memory
+        t.true(distance(total, peakBytes!) < 0.02, `${dtype} ${recompute}: ${total} and ${peakBytes}`)
+        await model.close()
+      }
+})
 
 for (const device of ['cpu', 'cuda']) {
   const on = device === 'cuda' && native.cudaDeviceCount() === 0 ? test.skip : test
