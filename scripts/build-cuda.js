@@ -9,7 +9,7 @@ const { spawnSync } = require('node:child_process')
 const fs = require('node:fs')
 const path = require('node:path')
 const { cudaEnvironment, ToolkitError } = require('./cuda-toolkit')
-const { root, markBuilt, setup } = require('./setup')
+const { install, markBuilt, root, setup } = require('./setup')
 
 const TARGET = 'x86_64-unknown-linux-gnu'
 const ADDON = 'kindling.linux-x64-gnu.node'
@@ -69,11 +69,13 @@ function main() {
   try {
     const env = cudaEnvironment()
     if (process.argv.includes('--clippy')) return clippy(env)
-    if (folder === root) setup()
+    install()
     fs.mkdirSync(folder, { recursive: true })
     report(build(env, folder))
+    if (folder !== root) return
     // So that npm start and npm test keep it until the sources change.
-    if (folder === root) markBuilt('build:native')
+    markBuilt('build:native')
+    setup()
   } catch (error) {
     if (!(error instanceof ToolkitError)) throw error
     process.stderr.write(`${error.message}\n`)

@@ -115,19 +115,20 @@ function build(step) {
   return `${name} built`
 }
 
+/** Brings the npm packages up to date and says what was done. */
+function install() {
+  if (isInstalled()) return 'packages are current'
+  process.stdout.write('installing: npm packages\n')
+  run('npm', ['ci', '--include=dev', '--no-audit', '--no-fund'])
+  return 'packages installed'
+}
+
 /** Brings everything up to date and says in one line what was done. */
 function setup() {
-  const done = []
-  if (isInstalled()) {
-    done.push('packages are current')
-  } else {
-    process.stdout.write('installing: npm packages\n')
-    run('npm', ['ci', '--include=dev', '--no-audit', '--no-fund'])
-    done.push('packages installed')
-  }
+  const done = [install()]
   for (const step of BUILDS) done.push(build(step))
   process.stdout.write(`setup: ${done.join(', ')}\n`)
 }
 
-module.exports = { markBuilt, root, setup }
+module.exports = { install, markBuilt, root, setup }
 if (require.main === module) setup()
