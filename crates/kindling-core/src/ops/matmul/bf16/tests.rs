@@ -1,6 +1,7 @@
 //! Every kernel the machine has, and the tiles' emulation, against sums in f64 of operands rounded to bf16.
 
 use super::*;
+use crate::buffer::In;
 use crate::device::Products;
 use crate::random::{Purpose, uniform};
 use crate::simd::Isa;

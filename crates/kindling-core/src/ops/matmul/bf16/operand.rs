@@ -1,0 +1,66 @@
+//! An operand of a product: f32, which is rounded as it is packed, or bf16.
+
+use std::ops::Range;
+
+use crate::buffer::In;
+use crate::ops::matmul::gemm::Matrix;
+
+/// A matrix of either kind.
+#[derive(Clone, Copy)]
+pub(crate) enum Operand<'a> {
+    F32(Matrix<'a>),
+    Bf16(Matrix<'a, u16>),
+}
+
+impl<'a> Operand<'a> {
+    /// `height` rows of `width` elements, one after the other.
+    pub(crate) fn rows(elements: In<'a>, height: usize, width: usize) -> Self {
+        match elements {
+            In::CpuBf16(slice) => Self::Bf16(Matrix::rows(slice, height, width)),
+            elements => Self::F32(Matrix::rows(elements.cpu(), height, width)),
+        }
+    }
+
+    /// The transpose.
+    pub(crate) fn transposed(self) -> Self {
+        match self {
+            Self::F32(matrix) => Self::F32(matrix.transposed()),
+            Self::Bf16(matrix) => Self::Bf16(matrix.transposed()),
+        }
+    }
+
+    /// The matrix of f32.
+    ///
+    /// # Panics
+    /// When it is of bf16: only devices with such products have any.
+    pub(crate) fn f32(self) -> Matrix<'a> {
+        match self {
+            Self::F32(matrix) => matrix,
+            Self::Bf16(_) => panic!("a product of f32 was given bf16"),
+        }
+    }
+
+    /// Some of its columns.
+    pub(super) fn columns(self, range: Range<usize>) -> Self {
+        match self {
+            Self::F32(matrix) => Self::F32(matrix.columns(range)),
+            Self::Bf16(matrix) => Self::Bf16(matrix.columns(range)),
+        }
+    }
+
+    /// Whether a row's elements lie next to each other.
+    pub(super) fn is_along(&self) -> bool {
+        match self {
+            Self::F32(matrix) => matrix.column_stride() == 1,
+            Self::Bf16(matrix) => matrix.column_stride() == 1,
+        }
+    }
+
+    /// Rows and columns.
+    pub(super) fn size(&self) -> (usize, usize) {
+        match self {
+            Self::F32(matrix) => (matrix.height, matrix.width),
+            Self::Bf16(matrix) => (matrix.height, matrix.width),
+        }
+    }
+}
