@@ -46,7 +46,7 @@ function rowBytes(o: Sizes, operand: number): number {
   const stream = F32 * (d + 1)
   const block = operand * (qkv + d + 2 * f) + F32 * (numHeads + d + 1)
   const shared = operand * (2 * d + f)
-  const gradients = F32 * d + (operand < F32 ? operand * d : 0) + operand * (d + qkv)
+  const gradients = F32 * d + (operand < F32 ? operand * d : 0) + operand * qkv
   const blocks = o.recompute === true ? 1 : numLayers
   return (numLayers + 1) * stream + blocks * block + shared + gradients + 2 * F32
 }

@@ -33,11 +33,11 @@ pub struct Stream {
 #[derive(Debug)]
 pub struct BlockActivations {
     /// Queries, keys, values after rotation (n, (nh + 2 nkv) hs). This and other results between two products are of the
-    /// device's `branches`.
+    /// device's `branches`. On the CPU the backward pass leaves their gradients in their place.
     pub qkv: Buffer,
     /// Log-sum-exp of each query (b, nh, t).
     pub lse: Buffer,
-    /// Heads' outputs (n, nh hs).
+    /// Heads' outputs (n, nh hs), as products take them where a backward pass follows.
     pub attention: Buffer,
     /// The residual stream after attention (n, c).
     pub middle: Buffer,
@@ -60,7 +60,8 @@ pub struct Activations {
     pub blocks: Vec<BlockActivations>,
     /// A norm's output, input of the products that follow it (n, c).
     pub normed: Buffer,
-    /// A layer's output before it joins the residual stream; going back, the gradient of a norm's output (n, c).
+    /// A layer's output before it joins the residual stream; going back, the gradient of the heads' outputs, then of a norm's
+    /// output (n, c).
     pub branch: Buffer,
     /// silu(w1 x) w3 x; going back, first its gradient (n, f); bf16 where products are.
     pub hidden: Buffer,
@@ -75,10 +76,8 @@ pub struct GradientActivations {
     pub stream: Buffer,
     /// The same as products take it, where they do not take f32 (n, c).
     pub stream_operand: Option<Buffer>,
-    /// Of the heads' outputs (n, nh hs).
-    pub attention: Buffer,
-    /// Of queries, keys and values (n, (nh + 2 nkv) hs).
-    pub qkv: Buffer,
+    /// Of queries, keys and values (n, (nh + 2 nkv) hs), where they do not take their place.
+    pub qkv: Option<Buffer>,
 }
 
 impl Activations {
@@ -91,13 +90,14 @@ impl Activations {
         // What only products and the gate read is kept as they take it.
         let operands = |width: usize| Buffer::zeros_of(device, rows * width, device.operands());
         let branches = |width: usize| Buffer::zeros_of(device, rows * width, device.branches());
+        let heads = if kept == Kept::Nothing { device.branches() } else { device.operands() };
         let (c, f) = (config.d_model, config.d_ff);
         let stream = |_| Ok(Stream { values: zeros(c)?, rstd: zeros(1)? });
         let block = |_| {
             Ok(BlockActivations {
                 qkv: branches(config.qkv_width())?,
                 lse: zeros(config.num_heads)?,
-                attention: branches(c)?,
+                attention: Buffer::zeros_of(device, rows * c, heads)?,
                 middle: zeros(c)?,
                 rstd_ff: zeros(1)?,
                 gate_up: operands(2 * f)?,
@@ -128,8 +128,7 @@ impl Activations {
             self.gradients = Some(GradientActivations {
                 stream: Buffer::zeros(device, self.rows * config.d_model)?,
                 stream_operand: is_narrow.then(|| branches(config.d_model)).transpose()?,
-                attention: branches(config.d_model)?,
-                qkv: branches(config.qkv_width())?,
+                qkv: matches!(device, Device::Cuda(_)).then(|| branches(config.qkv_width())).transpose()?,
             });
         }
         Ok(())

@@ -121,21 +121,22 @@ fn attention(
     let (stream, block) = (of_layer(streams, layer), of_layer(blocks, layer));
     let qkv = 0..s.qkv_len();
     grads.round_stream(dev, c)?;
-    let GradientActivations { stream: dstream, stream_operand, attention: dattention, qkv: dqkv } = grads;
+    let GradientActivations { stream: dstream, stream_operand, qkv: dqkv } = grads;
     let operand = stream_operand.as_ref().unwrap_or(dstream).slice(0..c);
     let weight = context.operand(&ranges.o);
-    linear::backward_input(dev, dattention.slice_mut(0..c), operand, weight, s.o, false)?;
+    linear::backward_input(dev, branch.slice_mut(0..c), operand, weight, s.o, false)?;
     let dweight = gradients.slice_mut(ranges.o.clone());
     linear::backward_weight(dev, dweight, None, operand, block.attention.slice(0..c), s.o)?;
-    attention::backward(
-        dev,
-        dqkv.slice_mut(qkv.clone()),
-        dattention.slice(0..c),
-        block.qkv.slice(qkv.clone()),
-        block.attention.slice(0..c),
-        block.lse.slice(0..s.lse_len()),
-        s.attention,
-    )?;
+    let (dout, out) = (branch.slice(0..c), block.attention.slice(0..c));
+    let lse = block.lse.slice(0..s.lse_len());
+    let dqkv = if let Some(dqkv) = dqkv {
+        let (values, qkv) = (block.qkv.slice(qkv.clone()), dqkv.slice_mut(qkv.clone()));
+        attention::backward(dev, qkv, dout, values, out, lse, s.attention)?;
+        dqkv
+    } else {
+        attention::backward_in_place(dev, block.qkv.slice_mut(qkv.clone()), dout, out, lse, s.attention)?;
+        &mut block.qkv
+    };
     let rotated = dqkv.slice_mut(qkv.clone());
     rope::backward(dev, rotated, context.cos.view(), context.sin.view(), s.rope)?;
 

@@ -94,6 +94,22 @@ impl<'a, T> Disjoint<'a, T> {
         unsafe { std::slice::from_raw_parts_mut(self.pointer.add(range.start), range.len()) }
     }
 
+    /// The elements of `range`, to read.
+    ///
+    /// # Safety
+    /// No one writes them as long as the result is alive.
+    ///
+    /// # Panics
+    /// When the range is outside the slice.
+    pub unsafe fn read(&self, range: Range<usize>) -> &[T]
+    where
+        T: Sync,
+    {
+        assert!(range.start <= range.end && range.end <= self.len);
+        // SAFETY: inside the slice (asserted), unwritten by the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.pointer.add(range.start), range.len()) }
+    }
+
     /// Writes element `index`.
     ///
     /// # Safety

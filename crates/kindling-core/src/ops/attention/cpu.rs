@@ -5,14 +5,16 @@
 //! of sixteen queries are vectors too. Forward keeps a running maximum and sum (online softmax, arXiv 2205.14135).
 
 use super::Shape;
+use super::heads::{Heads, HeadsMut};
 use super::tile::{BLOCK, Causal, Left, pack, pack_transposed, product};
+use crate::buffer::{In, Out};
 use crate::device::Cpu;
 use crate::ops::{Disjoint, with_dirty_scratch};
 use crate::simd::{LANES, Lanes, exp};
 
 const TILE: usize = BLOCK * BLOCK;
 
-/// Where one head of one sequence lies in qkv (and dqkv) and out (and dout).
+/// Where one head of one sequence lies in qkv and out (and dout).
 #[derive(Clone, Copy)]
 struct Place {
     s: Shape,
@@ -60,27 +62,34 @@ impl Place {
     }
 
     /// Lays out a part of qkv from position `t` on.
-    fn pack(&self, target: &mut [f32], qkv: &[f32], t: usize, rows: usize, column: usize) {
-        let stride = self.s.qkv_width();
-        pack(target, self.width(), &qkv[self.in_qkv(t, column)..], stride, rows, self.s.head_size);
+    ///
+    /// # Safety
+    /// No one writes these rows of this part at the same time.
+    unsafe fn pack(&self, target: &mut [f32], qkv: &Disjoint<'_, f32>, t: usize, rows: usize, column: usize) {
+        let row = |row: usize| {
+            let at = self.in_qkv(t + row, column);
+            // SAFETY: by the caller's promise.
+            unsafe { qkv.read(at..at + self.s.head_size) }
+        };
+        pack(target, self.width(), row, rows, self.s.head_size);
     }
 
-    /// Writes rows of scratch to a part of dqkv from position `t` on.
+    /// Writes rows of scratch to a part of qkv, as its gradient, from position `t` on.
     ///
     /// # Safety
     /// No one else touches these rows of this part at the same time.
-    unsafe fn unpack(&self, dqkv: &Disjoint<'_, f32>, source: &[f32], t: usize, rows: usize, column: usize) {
+    unsafe fn unpack(&self, qkv: &Disjoint<'_, f32>, source: &[f32], t: usize, rows: usize, column: usize) {
         for (row, source) in source.chunks_exact(self.width()).take(rows).enumerate() {
             let at = self.in_qkv(t + row, column);
             // SAFETY: by the caller's promise.
-            let target = unsafe { dqkv.part(at..at + self.s.head_size) };
+            let target = unsafe { qkv.part(at..at + self.s.head_size) };
             target.copy_from_slice(&source[..self.s.head_size]);
         }
     }
 }
 
-pub(super) fn forward(cpu: &Cpu, out: &mut [f32], lse: &mut [f32], qkv: &[f32], s: Shape) {
-    let (out, lse) = (Disjoint::new(out), Disjoint::new(lse));
+pub(super) fn forward(cpu: &Cpu, out: Out, lse: &mut [f32], qkv: &[f32], s: Shape) {
+    let (out, lse) = (HeadsMut::new(out), Disjoint::new(lse));
     cpu.pool.run(s.batch * s.num_heads, |piece| {
         let place = Place::new(s, piece / s.num_heads, piece % s.num_heads);
         // SAFETY: each piece has its own run of lse.
@@ -90,16 +99,9 @@ pub(super) fn forward(cpu: &Cpu, out: &mut [f32], lse: &mut [f32], qkv: &[f32], 
     });
 }
 
-pub(super) fn backward(
-    cpu: &Cpu,
-    dqkv: &mut [f32],
-    dout: &[f32],
-    qkv: &[f32],
-    out: &[f32],
-    lse: &[f32],
-    s: Shape,
-) {
-    let dqkv = Disjoint::new(dqkv);
+/// `qkv` becomes its gradient: a piece has read what it needs of its heads before it writes there.
+pub(super) fn backward_in_place(cpu: &Cpu, qkv: &mut [f32], dout: &[f32], out: In, lse: &[f32], s: Shape) {
+    let (qkv, out) = (Disjoint::new(qkv), Heads::new(out));
     cpu.pool.run(s.batch * s.num_kv_heads, |piece| {
         let (b, kv_head) = (piece / s.num_kv_heads, piece % s.num_kv_heads);
         let first = Place::new(s, b, kv_head * s.group());
@@ -108,31 +110,33 @@ pub(super) fn backward(
             let (keys, rest) = scratch.split_at_mut(4 * first.whole());
             let (inputs, gradients) = keys.split_at_mut(2 * first.whole());
             let (k, v) = inputs.split_at_mut(first.whole());
-            first.pack(k, qkv, 0, s.positions, first.k);
-            first.pack(v, qkv, 0, s.positions, first.v);
+            // SAFETY: the keys and values of this sequence and head belong to this piece alone.
+            unsafe {
+                first.pack(k, &qkv, 0, s.positions, first.k);
+                first.pack(v, &qkv, 0, s.positions, first.v);
+            }
             for index in 0..s.group() {
                 let head = kv_head * s.group() + index;
                 let place = Place::new(s, b, head);
                 let lse = &lse[(b * s.num_heads + head) * s.positions..][..s.positions];
-                let given = Given { dout, qkv, out, lse, k, v };
-                backward_head(cpu.isa, &dqkv, given, place, index > 0, gradients, rest);
+                let given = Given { dout, out, lse, k, v };
+                backward_head(cpu.isa, &qkv, given, place, index > 0, gradients, rest);
             }
             let (dk, dv) = gradients.split_at(first.whole());
-            // SAFETY: the keys and values of this sequence and head belong to this piece alone.
+            // SAFETY: as above.
             unsafe {
-                first.unpack(&dqkv, dk, 0, s.positions, first.k);
-                first.unpack(&dqkv, dv, 0, s.positions, first.v);
+                first.unpack(&qkv, dk, 0, s.positions, first.k);
+                first.unpack(&qkv, dv, 0, s.positions, first.v);
             }
         });
     });
 }
 
-/// What backward reads.
+/// What backward reads beside the queries.
 #[derive(Clone, Copy)]
 struct Given<'a> {
     dout: &'a [f32],
-    qkv: &'a [f32],
-    out: &'a [f32],
+    out: Heads<'a>,
     /// Of this head's positions.
     lse: &'a [f32],
     /// Laid out.
@@ -142,7 +146,7 @@ struct Given<'a> {
 
 crate::dispatch! {
     fn forward_head(
-        out: &Disjoint<'_, f32>,
+        out: &HeadsMut<'_>,
         lse: &mut [f32],
         qkv: &[f32],
         place: Place,
@@ -150,9 +154,9 @@ crate::dispatch! {
     ) = forward_head_lanes;
 }
 crate::dispatch! {
-    /// dq of one query head; its dk and dv are added to `gradients`, or overwrite them unless `accumulate`.
+    /// Puts dq of one query head in place of q; its dk and dv are added to `gradients`, or overwrite them unless `accumulate`.
     fn backward_head(
-        dqkv: &Disjoint<'_, f32>,
+        qkv: &Disjoint<'_, f32>,
         given: Given<'_>,
         place: Place,
         accumulate: bool,
@@ -163,7 +167,7 @@ crate::dispatch! {
 
 #[inline(always)]
 fn forward_head_lanes<L: Lanes>(
-    out: &Disjoint<'_, f32>,
+    out: &HeadsMut<'_>,
     lse: &mut [f32],
     qkv: &[f32],
     place: Place,
@@ -175,11 +179,12 @@ fn forward_head_lanes<L: Lanes>(
     let (q, scratch) = scratch.split_at_mut(BLOCK * hs);
     let (sums, scratch) = scratch.split_at_mut(BLOCK * width);
     let (scores, running) = scratch.split_at_mut(TILE);
-    place.pack(k, qkv, 0, s.positions, place.k);
-    place.pack(v, qkv, 0, s.positions, place.v);
+    let part = |t: usize, column: usize| &qkv[place.in_qkv(t, column)..][..hs];
+    pack(k, width, |row| part(row, place.k), s.positions, hs);
+    pack(v, width, |row| part(row, place.v), s.positions, hs);
     for start in (0..s.positions).step_by(BLOCK) {
         let rows = BLOCK.min(s.positions - start);
-        pack_transposed(q, &qkv[place.in_qkv(start, place.q)..], s.qkv_width(), rows, hs, place.scale());
+        pack_transposed(q, |row| part(start + row, place.q), rows, hs, place.scale());
         running[..BLOCK].fill(f32::NEG_INFINITY);
         running[BLOCK..2 * BLOCK].fill(0.0);
         for past in (0..=start).step_by(BLOCK) {
@@ -206,14 +211,14 @@ fn forward_head_lanes<L: Lanes>(
         for (row, sums) in sums.chunks_exact(width).take(rows).enumerate() {
             let at = place.in_out(start + row);
             // SAFETY: this head's columns of this sequence's rows belong to this piece alone.
-            unsafe { out.part(at..at + hs) }.copy_from_slice(&sums[..hs]);
+            unsafe { out.write(at, &sums[..hs]) };
         }
     }
 }
 
 #[inline(always)]
 fn backward_head_lanes<L: Lanes>(
-    dqkv: &Disjoint<'_, f32>,
+    qkv: &Disjoint<'_, f32>,
     given: Given<'_>,
     place: Place,
     accumulate: bool,
@@ -232,17 +237,17 @@ fn backward_head_lanes<L: Lanes>(
     let (lse, delta) = scratch.split_at_mut(BLOCK);
     for start in (0..s.positions).step_by(BLOCK) {
         let rows = BLOCK.min(s.positions - start);
-        let slopes = &given.dout[place.in_out(start)..];
-        place.pack(q, given.qkv, start, rows, place.q);
-        pack(dout, width, slopes, s.out_width(), rows, hs);
-        pack_transposed(q_columns, q, width, rows, hs, place.scale());
-        pack_transposed(dout_columns, dout, width, rows, hs, 1.0);
+        // SAFETY: the queries of this sequence and head belong to this piece alone.
+        unsafe { place.pack(q, qkv, start, rows, place.q) };
+        pack(dout, width, |row| &given.dout[place.in_out(start + row)..][..hs], rows, hs);
+        pack_transposed(q_columns, |row| &q[row * width..][..hs], rows, hs, place.scale());
+        pack_transposed(dout_columns, |row| &dout[row * width..][..hs], rows, hs, 1.0);
         lse[..rows].copy_from_slice(&given.lse[start..start + rows]);
         lse[rows..].fill(0.0);
         delta[rows..].fill(0.0);
         for (row, delta) in delta[..rows].iter_mut().enumerate() {
-            let at = place.in_out(start + row);
-            *delta = dot_lanes::<L>(&dout[row * width..row * width + hs], &given.out[at..at + hs]);
+            let out = given.out.row(place.in_out(start + row), &mut dq[..hs]);
+            *delta = dot_lanes::<L>(&dout[row * width..row * width + hs], out);
         }
         for past in (0..=start).step_by(BLOCK) {
             let diagonal = past == start;
@@ -264,8 +269,8 @@ fn backward_head_lanes<L: Lanes>(
             let ds = Left { slice: dscores, row: 1, depth: BLOCK };
             product::<L>(dq, width, ds, &given.k[block], [rows, keys, width], query_rows, past > 0);
         }
-        // SAFETY: the queries of this sequence and head belong to this piece alone.
-        unsafe { place.unpack(dqkv, dq, start, rows, place.q) };
+        // SAFETY: as above.
+        unsafe { place.unpack(qkv, dq, start, rows, place.q) };
     }
 }
 #[inline(always)]

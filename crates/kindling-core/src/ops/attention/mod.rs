@@ -1,13 +1,14 @@
 //! Causal attention. out = softmax(q k^T / sqrt(hs), keys up to the query's position) v, a head at a time.
 //!
 //! qkv, dqkv: (b t, (nh + 2 nkv) hs), each row all queries, all keys, all values; out, dout: (b t, nh hs);
-//! lse: (b, nh, t), saved: log of the sum of exponentials of a query's scaled scores. Query head h reads key/value head
+//! On the CPU out may be bf16 where products are. lse: (b, nh, t), saved: log of the sum of exponentials of a query's scaled scores. Query head h reads key/value head
 //! h / (nh / nkv). Scores are never stored: backward makes them again from q, k and lse (arXiv 2205.14135).
 //! With p the probabilities, delta = sum(dout out): dv = p^T dout, ds = p (dout v^T - delta) / sqrt(hs), dq = ds k, dk = ds^T q.
 
 mod cpu;
 pub mod cuda;
 mod decode;
+mod heads;
 pub mod reference;
 mod tile;
 
@@ -90,7 +91,7 @@ pub fn forward(dev: &Device, out: Out, lse: Out, qkv: In, s: Shape) -> Result<()
     check(OP, "lse", rows * s.num_heads, lse.len())?;
     let _span = s.span(dev, OP, 2.0);
     match dev {
-        Device::Cpu(cpu) => cpu::forward(cpu, out.cpu(), lse.cpu(), qkv.cpu(), s),
+        Device::Cpu(cpu) => cpu::forward(cpu, out, lse.cpu(), qkv.cpu(), s),
         Device::Cuda(gpu) => {
             s.check_cuda(OP)?;
             gpu.run(&[cuda::forward(qkv.dtype(), out.pointer(), lse.pointer(), qkv.pointer(), s)])?;
@@ -114,7 +115,11 @@ pub fn backward(dev: &Device, dqkv: Out, dout: In, qkv: In, out: In, lse: In, s:
     check(OP, "lse", rows * s.num_heads, lse.len())?;
     let _span = s.span(dev, OP, 5.0);
     match dev {
-        Device::Cpu(cpu) => cpu::backward(cpu, dqkv.cpu(), dout.cpu(), qkv.cpu(), out.cpu(), lse.cpu(), s),
+        Device::Cpu(cpu) => {
+            let dqkv = dqkv.cpu();
+            dqkv.copy_from_slice(qkv.cpu());
+            cpu::backward_in_place(cpu, dqkv, dout.cpu(), out, lse.cpu(), s);
+        }
         Device::Cuda(gpu) => {
             s.check_cuda(OP)?;
             let [delta] = gpu.scratch([size_of::<f32>() * lse.len()])?;
@@ -129,6 +134,26 @@ pub fn backward(dev: &Device, dqkv: Out, dout: In, qkv: In, out: In, lse: In, s:
                 s,
             ))?;
         }
+    }
+    Ok(())
+}
+
+/// As `backward`, the gradients in place of queries, keys and values.
+///
+/// # Errors
+/// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape; `ERR_UNSUPPORTED` on another device than the CPU.
+pub fn backward_in_place(dev: &Device, qkv: Out, dout: In, out: In, lse: In, s: Shape) -> Result<()> {
+    const OP: &str = "attention::backward_in_place";
+    s.check(OP)?;
+    let rows = s.batch * s.positions;
+    check(OP, "qkv", rows * s.qkv_width(), qkv.len())?;
+    check(OP, "out", rows * s.out_width(), out.len())?;
+    check(OP, "dout", rows * s.out_width(), dout.len())?;
+    check(OP, "lse", rows * s.num_heads, lse.len())?;
+    let _span = s.span(dev, OP, 5.0);
+    match dev {
+        Device::Cpu(cpu) => cpu::backward_in_place(cpu, qkv.cpu(), dout.cpu(), out, lse.cpu(), s),
+        Device::Cuda(_) => return Err(Error::Unsupported(format!("{OP} is for the CPU"))),
     }
     Ok(())
 }

@@ -130,23 +130,28 @@ unsafe fn micro<L: Lanes, const R: usize, const V: usize>(
     }
 }
 
-/// Copies `rows` runs of `hs` elements, `stride` apart, to rows of `width`; the rest of each row, and of the last run of
-/// `ROWS` rows, is zero.
-pub(super) fn pack(target: &mut [f32], width: usize, source: &[f32], stride: usize, rows: usize, hs: usize) {
+/// Copies `rows` runs of `hs` elements, those that `source` gives, to rows of `width`; the rest of each row, and of the last
+/// run of `ROWS` rows, is zero.
+pub(super) fn pack<'a>(
+    target: &mut [f32],
+    width: usize,
+    source: impl Fn(usize) -> &'a [f32],
+    rows: usize,
+    hs: usize,
+) {
     for row in 0..rows {
         let target = &mut target[row * width..(row + 1) * width];
-        target[..hs].copy_from_slice(&source[row * stride..row * stride + hs]);
+        target[..hs].copy_from_slice(source(row));
         target[hs..].fill(0.0);
     }
     target[rows * width..rows.next_multiple_of(ROWS) * width].fill(0.0);
 }
 
-/// Copies `rows` runs of `hs` elements, `stride` apart and times `factor`, to the columns of (hs, `BLOCK`); columns up to
-/// a multiple of `LANES` are zero.
-pub(super) fn pack_transposed(
+/// Copies `rows` runs of `hs` elements, times `factor`, to the columns of (hs, `BLOCK`); columns up to a multiple of `LANES`
+/// are zero.
+pub(super) fn pack_transposed<'a>(
     target: &mut [f32],
-    source: &[f32],
-    stride: usize,
+    source: impl Fn(usize) -> &'a [f32],
     rows: usize,
     hs: usize,
     factor: f32,
@@ -156,8 +161,7 @@ pub(super) fn pack_transposed(
         target[..hs * BLOCK].chunks_exact_mut(BLOCK).for_each(|line| line[rows..columns].fill(0.0));
     }
     for row in 0..rows {
-        let source = &source[row * stride..row * stride + hs];
-        for (line, value) in target.chunks_exact_mut(BLOCK).zip(source) {
+        for (line, value) in target.chunks_exact_mut(BLOCK).zip(source(row)) {
             line[row] = value * factor;
         }
     }

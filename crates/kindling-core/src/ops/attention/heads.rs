@@ -1,0 +1,64 @@
+//! The heads' outputs on the CPU: f32, or bf16 where only products and the backward pass of attention read them.
+
+use crate::buffer::{In, Out};
+use crate::ops::Disjoint;
+use crate::simd::bf16::{round_all, widen_all};
+
+/// Outputs to read.
+#[derive(Clone, Copy)]
+pub(super) enum Heads<'a> {
+    Wide(&'a [f32]),
+    Narrow(&'a [u16]),
+}
+
+impl<'a> Heads<'a> {
+    pub(super) fn new(out: In<'a>) -> Self {
+        match out {
+            In::CpuBf16(out) => Self::Narrow(out),
+            out => Self::Wide(out.cpu()),
+        }
+    }
+
+    /// As many elements as `memory` has, from `at` on; `memory` holds them where they are not f32.
+    pub(super) fn row<'b>(&self, at: usize, memory: &'b mut [f32]) -> &'b [f32]
+    where
+        'a: 'b,
+    {
+        match self {
+            Self::Wide(out) => &out[at..at + memory.len()],
+            Self::Narrow(out) => {
+                widen_all(memory, &out[at..at + memory.len()]);
+                memory
+            }
+        }
+    }
+}
+
+/// Outputs to write, a head and sequence a piece.
+pub(super) enum HeadsMut<'a> {
+    Wide(Disjoint<'a, f32>),
+    Narrow(Disjoint<'a, u16>),
+}
+
+impl<'a> HeadsMut<'a> {
+    pub(super) fn new(out: Out<'a>) -> Self {
+        match out {
+            Out::CpuBf16(out) => Self::Narrow(Disjoint::new(out)),
+            out => Self::Wide(Disjoint::new(out.cpu())),
+        }
+    }
+
+    /// Writes `values` from `at` on.
+    ///
+    /// # Safety
+    /// No one else touches these elements at the same time.
+    pub(super) unsafe fn write(&self, at: usize, values: &[f32]) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            match self {
+                Self::Wide(out) => out.part(at..at + values.len()).copy_from_slice(values),
+                Self::Narrow(out) => round_all(out.part(at..at + values.len()), values),
+            }
+        }
+    }
+}
