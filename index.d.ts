@@ -270,6 +270,9 @@ export interface CrossEntropy {
 /** Number of CUDA devices that this build can use on this machine. */
 export declare function cudaDeviceCount(): number
 
+/** What keeps a GPU that seems to be there from being used; null where it can be, or where there is none. */
+export declare function cudaProblem(): string | null
+
 /** What a model computes on. */
 export interface DeviceState {
   /** `cpu` or `cuda`. */

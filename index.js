@@ -849,6 +849,7 @@ module.exports.benchGemm = nativeBinding.benchGemm
 module.exports.benchMemory = nativeBinding.benchMemory
 module.exports.bf16Instructions = nativeBinding.bf16Instructions
 module.exports.cudaDeviceCount = nativeBinding.cudaDeviceCount
+module.exports.cudaProblem = nativeBinding.cudaProblem
 module.exports.encodeFiles = nativeBinding.encodeFiles
 module.exports.engineVersion = nativeBinding.engineVersion
 module.exports.instructionSet = nativeBinding.instructionSet

@@ -7,6 +7,12 @@ export function resolveDevice(device: string): string {
   return native.cudaDeviceCount() > 0 ? 'cuda' : 'cpu'
 }
 
+/** Why `auto` leaves a GPU that seems to be there alone, as a sentence; null where it takes it, or where there is none. */
+export function unusedGpu(device: string): string | null {
+  const problem = device === 'auto' ? native.cudaProblem() : null
+  return problem === null ? null : `the GPU is not used, the CPU is: ${problem}`
+}
+
 /** Arithmetic of the products: what decides which peak applies. */
 export interface Arithmetic {
   dtype: 'f32' | 'bf16'
@@ -14,25 +20,18 @@ export interface Arithmetic {
 }
 
 /**
- * Dense peaks in TFLOP/s, after NVIDIA's data sheets: bf16 with sums in f32, TensorFloat-32, f32 outside of tensor cores.
+ * Dense peaks in TFLOP/s, after NVIDIA's data sheets, those that could be looked up: bf16 with sums in f32, TensorFloat-32, f32 outside of tensor cores.
  * The longest name that a driver's name begins with counts. Power limits and clocks of a machine may put its own peak lower.
  */
 const PEAKS: Readonly<Record<string, { bf16: number; tf32: number; f32: number }>> = {
-  'NVIDIA A10': { bf16: 125, tf32: 62.5, f32: 31.2 },
-  'NVIDIA A30': { bf16: 165, tf32: 82, f32: 10.3 },
   'NVIDIA A40': { bf16: 149.7, tf32: 74.8, f32: 37.4 },
   'NVIDIA A100': { bf16: 312, tf32: 156, f32: 19.5 },
-  'NVIDIA B200': { bf16: 2250, tf32: 1120, f32: 75 },
+  'NVIDIA B200': { bf16: 2250, tf32: 1100, f32: 80 },
   'NVIDIA H100 80GB HBM3': { bf16: 989.4, tf32: 494.7, f32: 66.9 },
-  'NVIDIA H100 NVL': { bf16: 835.5, tf32: 417.5, f32: 60 },
-  'NVIDIA H100 PCIe': { bf16: 756, tf32: 378, f32: 51.2 },
   'NVIDIA H200': { bf16: 989.4, tf32: 494.7, f32: 66.9 },
-  'NVIDIA H200 NVL': { bf16: 835.5, tf32: 417.5, f32: 60 },
   'NVIDIA L4': { bf16: 121, tf32: 60, f32: 30.3 },
   'NVIDIA L40': { bf16: 181, tf32: 90.5, f32: 90.5 },
   'NVIDIA L40S': { bf16: 362, tf32: 183, f32: 91.6 },
-  'NVIDIA GeForce RTX 3090': { bf16: 71, tf32: 35.6, f32: 35.6 },
-  'NVIDIA GeForce RTX 3090 Ti': { bf16: 80, tf32: 40, f32: 40 },
   'NVIDIA GeForce RTX 4090': { bf16: 165.2, tf32: 82.6, f32: 82.6 },
   'NVIDIA GeForce RTX 5090': { bf16: 209.5, tf32: 104.8, f32: 104.8 },
 }
@@ -44,7 +43,7 @@ export function knownPeak(name: string, { dtype, tf32 }: Arithmetic): number | n
     .filter(
       (known) =>
         name === known ||
-        (name.startsWith(known) && /^(-| (?!Ti|D\b|Laptop|SUPER))/.test(name.slice(known.length))),
+        (name.startsWith(known) && /^(-| (?!Ti|D\b|Laptop|SUPER|NVL|PCIe))/.test(name.slice(known.length))),
     )
     .sort((a, b) => b.length - a.length)[0]
   if (found === undefined) return null

@@ -14,7 +14,7 @@ import {
 } from './config'
 import { openData, type DataSource } from './data-source'
 import { flopsPerToken } from './account'
-import { knownPeak } from './device'
+import { knownPeak, unusedGpu } from './device'
 import { KindlingError } from './errors'
 import { evaluate } from './evaluate'
 import { generateBatch } from './generate'
@@ -279,8 +279,10 @@ export class Trainer extends EventEmitter<TrainerEvents> {
     return session
   }
 
-  /** bf16 is a wish: a CPU without instructions for it computes in f32. */
+  /** auto and bf16 are wishes: a GPU may be too old, and a CPU without instructions for it computes in f32. */
   #sayArithmetic({ options, model }: Session): void {
+    const unused = unusedGpu(options.device)
+    if (unused !== null) this.emit('message', unused)
     if (options.dtype === 'bf16' && model.arithmetic === 'f32') {
       this.emit(
         'message',

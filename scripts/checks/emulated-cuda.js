@@ -33,16 +33,23 @@ const TESTS = {
       assert.equal(native.cudaDeviceCount(), 0)
       assert(Number.isFinite((await train(kindling, 'cpu', 1)).losses[0]))
       assert(Number.isFinite((await train(kindling, 'auto', 1)).losses[0]))
+      assert.equal(native.cudaProblem(), null)
       await refused(kindling, 'ERR_DEVICE_UNAVAILABLE', /libcuda\.so\.1 was not found.*--device cpu/)
     },
   },
   'a driver without cuBLAS is told': {
     libraries: ['libcuda.so.1', 'libcurand.so.10'],
-    run: (kindling) => refused(kindling, 'ERR_DEVICE_UNAVAILABLE', /libcublasLt\.so\.13 was not found/),
+    async run(kindling) {
+      await refused(kindling, 'ERR_DEVICE_UNAVAILABLE', /libcublasLt\.so\.13 was not found/)
+      await fallsBack(kindling, /GPU is not used.*libcublasLt/)
+    },
   },
   'an old driver is told, with its version': {
     environment: { VERSION: '12040' },
-    run: (kindling) => refused(kindling, 'ERR_DEVICE_UNAVAILABLE', /CUDA 12\.4, and 13\.0 is needed.*580/),
+    async run(kindling) {
+      await refused(kindling, 'ERR_DEVICE_UNAVAILABLE', /CUDA 12\.4, and 13\.0 is needed.*580/)
+      await fallsBack(kindling, /GPU is not used.*CUDA 12\.4, and 13\.0 is needed/)
+    },
   },
   'a driver that does not work is told': {
     environment: { INIT: '100' },
@@ -50,7 +57,10 @@ const TESTS = {
   },
   'a GPU that is too old is told': {
     environment: { CAPABILITY: '75' },
-    run: (kindling) => refused(kindling, 'ERR_DEVICE_UNAVAILABLE', /capability 7\.5.*8\.0/),
+    async run(kindling) {
+      await refused(kindling, 'ERR_DEVICE_UNAVAILABLE', /capability 7\.5.*8\.0/)
+      await fallsBack(kindling, /GPU is not used.*capability 7\.5.*8\.0/)
+    },
   },
   'a device that is not there is told': {
     run: (kindling) => refused(kindling, 'ERR_DEVICE_UNAVAILABLE', /cuda:1 is not there.*1 device/, 'cuda:1'),
@@ -136,7 +146,7 @@ async function moves(kindling, folder) {
 }
 
 /** The lines of metrics of a run in parts, each continued from the one before. */
-async function linesOf(kindling, folder, parts, more = {}) {
+async function linesOf(kindling, folder, parts, more = {}, say = () => {}) {
   const data = path.join(folder, 'tokens')
   fs.mkdirSync(data, { recursive: true })
   const ids = Int32Array.from({ length: 3000 }, (_, i) => (i * i + 3 * i) % SHAPE.vocabSize)
@@ -150,6 +160,7 @@ async function linesOf(kindling, folder, parts, more = {}) {
     const own = index === 0 ? { ...sizes, ...plan } : { resume: true }
     const trainer = new kindling.Trainer({ ...own, ...part, run })
     trainer.on('metrics', (line) => lines.push(line))
+    trainer.on('message', say)
     await trainer.run()
   }
   return lines
@@ -173,6 +184,16 @@ async function inFolder(work) {
   } finally {
     fs.rmSync(folder, { recursive: true })
   }
+}
+
+/** A run on `auto` trains on the CPU and says in one line why. */
+async function fallsBack(kindling, message) {
+  await inFolder(async (folder) => {
+    const said = []
+    const lines = await linesOf(kindling, folder, [{ device: 'auto' }], {}, (text) => said.push(text))
+    assert.equal(lines.length, 5)
+    assert.equal(said.filter((text) => message.test(text) && !text.includes('\n')).length, 1, said.join('\n'))
+  })
 }
 
 function batch(step) {

@@ -1,12 +1,13 @@
 /**
  * Collects what a machine with a GPU and nothing of ours needs for `scripts/gpu-check run`: the addon with CUDA and the tests
  * that run over a GPU (stripped), Node itself, the compiled TypeScript with the packages it needs, the scripts.
- * Usage: node scripts/gpu/pack.js [FOLDER] [--emulated], after `npm run build`. CUDA_HOME: where bin/nvcc of CUDA 13.0 is.
+ * Usage: node scripts/gpu/pack.js [FOLDER] [--emulated], after `npm run build`. The compiler is that of scripts/cuda-toolkit.js.
  * --emulated adds the libraries by which `run` goes over an emulated GPU.
  */
 const { execFileSync } = require('node:child_process')
 const fs = require('node:fs')
 const path = require('node:path')
+const { cudaEnvironment } = require('../cuda-toolkit')
 
 const root = path.join(__dirname, '..', '..')
 const TARGET = 'x86_64-unknown-linux-gnu'
@@ -32,13 +33,8 @@ const COPIED = [
 function build() {
   const target = process.env.CARGO_TARGET_DIR ?? path.join(root, 'target', 'cuda')
   const environment = {
-    ...process.env,
+    ...cudaEnvironment(),
     CARGO_TARGET_DIR: target,
-    CUDA_PATH: process.env.CUDA_HOME,
-    CUDA_COMPUTE_CAP: '80',
-    CUDARC_CUDA_VERSION: '13000',
-    // CUDA's libraries are loaded when a device is opened. With --target the flag stays away from build scripts.
-    CARGO_ENCODED_RUSTFLAGS: '--cfg\x1ffeature="dynamic-loading"',
   }
   const options = {
     cwd: root,
@@ -101,7 +97,6 @@ function main() {
   const out = path.resolve(folders[0] ?? path.join(root, 'target', 'gpu-check'))
   if (fs.existsSync(out) && !fs.existsSync(path.join(out, 'packed')) && fs.readdirSync(out).length > 0)
     throw new Error(`${out} holds something else`)
-  if (!process.env.CUDA_HOME) throw new Error('set CUDA_HOME to where bin/nvcc of CUDA 13.0 is')
   const binaries = { ...build(), ...(process.argv.includes('--emulated') ? emulated() : {}) }
   fs.rmSync(out, { recursive: true, force: true })
   fs.mkdirSync(path.join(out, 'packed'), { recursive: true })

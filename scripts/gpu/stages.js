@@ -2,6 +2,7 @@
  * The stages of `gpu-check run`: what is shown and how long it may take, in seconds. `run` calls `check(claim, state, detail,
  * figures)`, state true, false or 'skipped'. Figures are what this machine gave; none is a claim of its own.
  */
+const fs = require('node:fs')
 const path = require('node:path')
 const { kindling, lastLines, python, sh } = require('./shell')
 
@@ -15,6 +16,20 @@ const MEASURED = [
   ['char-gpu', 64],
 ]
 const GOALS = { ratio: 1, memory: 0.8, mfu: 0.45, bandwidth: 0.85 }
+
+/** cuBLAS of CUDA 13 among Python's packages; that of CUDA 12, which PyTorch may have instead, does not do. */
+function cublas(context, check) {
+  if (context.emulated) return
+  const folders = (context.environment.KINDLING_CUDA_LIBRARIES ?? '').split(':').filter(Boolean)
+  const found = (name) => folders.filter((folder) => fs.existsSync(path.join(folder, name)))
+  const needed = ['libcublasLt.so.13', 'libcublas.so.13', 'libcurand.so.10']
+  const missing = needed.filter((name) => found(name).length === 0)
+  const old =
+    found('libcublas.so.12').length > 0 ? ' (there is cuBLAS of CUDA 12: PyTorch for CUDA 13 is needed)' : ''
+  const detail = missing.length === 0 ? folders.join(':') : `not there: ${missing.join(', ')}${old}`
+  // Without them the system's loader may still find those of a toolkit: the next check says.
+  check("cuBLAS 13 and cuRAND among Python's packages", missing.length === 0 ? true : 'skipped', detail)
+}
 
 function facts(context, check) {
   const commands = {
@@ -32,6 +47,7 @@ function facts(context, check) {
   }
   const torch = python(context, ['-c', 'import torch; print(torch.__version__, torch.cuda.is_available())'])
   check('PyTorch', torch.ok ? true : 'skipped', lastLines(torch.stdout || torch.output, 1))
+  cublas(context, check)
   const program = `
     const kindling = require('${context.root}/dist')
     const model = new kindling.Transformer({ vocabSize: 7, dModel: 8, numHeads: 1, dFf: 8, numLayers: 1, maxSeqLength: 4, device: 'cuda' })
@@ -133,6 +149,10 @@ function account(context, check) {
       preset,
       '--batch-size',
       String(batch),
+      '--device',
+      'cuda',
+      '--dtype',
+      'bf16',
       '--json',
     ])
     const done = kindling(context, [
@@ -145,7 +165,7 @@ function account(context, check) {
       '1',
     ])
     const peak = done.lines.at(-1)?.peak_device_mib
-    const bytes = predicted.lines.at(-1)?.memory?.cuda_peak
+    const bytes = predicted.lines.at(-1)?.memory?.total
     const claim = `account predicts the peak of ${preset}, batch ${batch}, within 10%`
     if (!bytes) check(claim, 'skipped', `account gives no figure for CUDA; the peak was ${peak} MiB`)
     else

@@ -110,7 +110,9 @@ impl Device {
     pub fn from_name(name: &str, threads: usize, dtype: Dtype, tf32: bool) -> Result<Self> {
         let ordinal = match name {
             "cpu" => return Ok(Self::cpu_of(threads, dtype)),
-            "auto" if cuda::device_count() == 0 => return Ok(Self::cpu_of(threads, dtype)),
+            "auto" if cuda::device_count() == 0 || cuda::problem().is_some() => {
+                return Ok(Self::cpu_of(threads, dtype));
+            }
             "auto" | "cuda" => 0,
             other => other
                 .strip_prefix("cuda:")

@@ -30,7 +30,13 @@ pub fn instruction_set() -> &'static str {
 /// Number of CUDA devices that this build can use on this machine.
 #[napi(catch_unwind)]
 pub fn cuda_device_count() -> u32 {
-    kindling_core::cuda::device_count() as u32
+    if kindling_core::cuda::problem().is_some() { 0 } else { kindling_core::cuda::device_count() as u32 }
+}
+
+/// What keeps a GPU that seems to be there from being used; null where it can be, or where there is none.
+#[napi(catch_unwind)]
+pub fn cuda_problem() -> Option<String> {
+    kindling_core::cuda::problem()
 }
 
 /// What multiplies bf16 on this CPU: `avx512bf16` or `amx`; null where products of bf16 are computed in f32.

@@ -199,6 +199,14 @@ pub fn device_count() -> usize {
     0
 }
 
+/// What keeps a GPU that seems to be there from being used by this build; none where there is none, or nothing.
+pub fn problem() -> Option<String> {
+    #[cfg(feature = "cuda")]
+    return native::problem();
+    #[cfg(not(feature = "cuda"))]
+    None
+}
+
 #[cfg(feature = "cuda")]
 fn open_driver(ordinal: usize) -> Result<Arc<dyn Driver>> {
     Ok(Arc::new(native::Native::open(ordinal)?))

@@ -14,6 +14,8 @@ use crate::{Error, Result};
 
 /// CUDA version that the driver has to know, as `cuDriverGetVersion` gives it: the kernels' PTX is of 13.0.
 const CUDA_VERSION: c_int = 13_000;
+/// Oldest architecture there is code for: `sm_80`.
+const OLDEST_ARCHITECTURE: (c_int, c_int) = (8, 0);
 /// Folders with CUDA's libraries.
 const FOLDERS: &str = "KINDLING_CUDA_LIBRARIES";
 /// What products need, in the order in which they need each other.
@@ -33,6 +35,63 @@ pub(super) fn check() -> Result<()> {
         })
         .clone()
         .map_err(|what| Error::DeviceUnavailable(format!("{what}; or use --device cpu")))
+}
+
+/// What keeps a GPU that seems to be there, the first one, from being used; none where it can be, or where there is none.
+pub(in crate::cuda) fn problem() -> Option<String> {
+    match check() {
+        Err(Error::DeviceUnavailable(what)) => has_driver().then_some(what),
+        Err(_) => None,
+        Ok(()) if device_count() == 0 => None,
+        Ok(()) => architecture(0).and_then(too_old),
+    }
+}
+
+/// Whether a driver of NVIDIA's is there that shows a device, as far as that can be asked.
+fn has_driver() -> bool {
+    // SAFETY: as `loads`; the two functions are as old as the driver's interface, and are called with what they take.
+    unsafe {
+        let library = libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_NOW);
+        if library.is_null() {
+            return false;
+        }
+        let [init, count] = [c"cuInit", c"cuDeviceGetCount"].map(|name| libc::dlsym(library, name.as_ptr()));
+        if init.is_null() || count.is_null() {
+            return false;
+        }
+        let init: unsafe extern "C" fn(u32) -> c_int = std::mem::transmute(init);
+        let count: unsafe extern "C" fn(*mut c_int) -> c_int = std::mem::transmute(count);
+        let mut devices = 0;
+        init(0) == 0 && count(&raw mut devices) == 0 && devices > 0
+    }
+}
+
+/// Name and compute capability of a device.
+fn architecture(ordinal: c_int) -> Option<(String, (c_int, c_int))> {
+    let (mut device, mut major, mut minor) = (0, 0, 0);
+    let mut name = [0; 128];
+    let attributes = [
+        sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
+        sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+    ];
+    // SAFETY: the driver was found and initialised by `check`; the name ends within its 128 bytes.
+    unsafe {
+        sys::cuDeviceGet(&raw mut device, ordinal).result().ok()?;
+        sys::cuDeviceGetName(name.as_mut_ptr(), 128, device).result().ok()?;
+        sys::cuDeviceGetAttribute(&raw mut major, attributes[0], device).result().ok()?;
+        sys::cuDeviceGetAttribute(&raw mut minor, attributes[1], device).result().ok()?;
+        let name = CStr::from_ptr(name.as_ptr()).to_string_lossy().into_owned();
+        Some((name, (major, minor)))
+    }
+}
+
+/// What is wrong with a device of this name and compute capability.
+pub(super) fn too_old((name, (major, minor)): (String, (c_int, c_int))) -> Option<String> {
+    ((major, minor) < OLDEST_ARCHITECTURE).then(|| {
+        format!(
+            "{name} has compute capability {major}.{minor}; this build needs 8.0 or newer; use --device cpu"
+        )
+    })
 }
 
 /// Number of devices that the driver shows; 0 where CUDA cannot be used.

@@ -20,12 +20,10 @@ use crate::{Error, Result};
 use kernels::Kernels;
 use staging::Staging;
 
-pub(super) use libraries::device_count;
+pub(super) use libraries::{device_count, problem};
 
 /// Memory that cuBLAS may use for itself, as much as it asks for on Hopper.
 const WORKSPACE_BYTES: usize = 32 << 20;
-/// Oldest architecture there is code for: `sm_80`.
-const OLDEST_ARCHITECTURE: (i32, i32) = (8, 0);
 
 /// A GPU with a stream of its own.
 #[derive(Debug)]
@@ -69,12 +67,8 @@ impl Native {
             memory: context.total_mem().map_err(unavailable)? as u64,
         };
         let architecture = context.compute_capability().map_err(unavailable)?;
-        if architecture < OLDEST_ARCHITECTURE {
-            let (major, minor) = architecture;
-            return Err(Error::DeviceUnavailable(format!(
-                "{} has compute capability {major}.{minor}; this build needs 8.0 or newer; use --device cpu",
-                properties.name
-            )));
+        if let Some(what) = libraries::too_old((properties.name.clone(), architecture)) {
+            return Err(Error::DeviceUnavailable(what));
         }
         keep_memory(&context).map_err(unavailable)?;
         let kernels = Kernels::load(&context)?;

@@ -18,6 +18,9 @@ const MOST_BYTES: usize = 4 << 20;
 pub(super) struct Staging {
     pieces: Vec<Option<Piece>>,
     next: usize,
+    /// Bytes of the largest copy so far. A new piece has room for as much: giving one back for a larger one waits for the
+    /// device, and would happen again and again as copies of all sizes go round.
+    largest: usize,
 }
 
 /// Memory for one copy, in use until `copied` has come to pass.
@@ -41,6 +44,7 @@ impl Staging {
 
     fn queue(&mut self, stream: &Arc<CudaStream>, pointer: u64, from: &[u8]) -> Result<(), DriverError> {
         self.pieces.resize_with(PIECES, || None);
+        self.largest = self.largest.max(from.len());
         let place = &mut self.pieces[self.next];
         self.next = (self.next + 1) % PIECES;
         if let Some(piece) = place {
@@ -48,7 +52,7 @@ impl Staging {
         }
         let piece = match place.take().filter(|piece| piece.memory.len() >= from.len()) {
             Some(piece) => place.insert(piece),
-            None => place.insert(Piece::new(stream, from.len())?),
+            None => place.insert(Piece::new(stream, self.largest)?),
         };
         let memory = piece.memory.as_mut_slice()?;
         memory[..from.len()].copy_from_slice(from);

@@ -7,17 +7,36 @@
 
 namespace {
 
-/// delta[b, head, position] = sum over the head of dout out. rows: b t. A warp a head of a row.
+/// Lanes that take a head of a row: 8 elements each where they can be read so. A power of two.
+__device__ __forceinline__ int delta_lanes(int head_size) { return head_size <= 32 ? 4 : head_size <= 64 ? 8 : 16; }
+
+/// delta[b, head, position] = sum over the head of dout out. rows: b t. `delta_lanes` lanes a head of a row.
 template <class T>
 __device__ void row_deltas(float* delta, const T* dout, const T* out, int rows, int positions, int num_heads, int head_size) {
-    const long long pair = blockIdx.x * 8ll + threadIdx.x / 32;
-    if (pair >= (long long)rows * num_heads) return;
-    const int lane = threadIdx.x % 32, row = int(pair / num_heads), head = int(pair % num_heads);
+    const int lanes = delta_lanes(head_size), lane = threadIdx.x % lanes;
+    const long long pair = (blockIdx.x * 256ll + threadIdx.x) / lanes;
+    const bool inside = pair < (long long)rows * num_heads;
+    const long long at = inside ? pair * head_size : 0;
     float sum = 0.0f;
-    for (int i = lane; i < head_size; i += 32)
-        sum += to_float(dout[pair * head_size + i]) * to_float(out[pair * head_size + i]);
-    sum = warp_sum(sum);
-    if (lane == 0) delta[((long long)(row / positions) * num_heads + head) * positions + row % positions] = sum;
+    if (inside && head_size % 8 == 0 && is_aligned<8>(dout) && is_aligned<8>(out)) {
+        if (8 * lane < head_size) {
+            float d[8], o[8];
+            load<8>(d, dout + at + 8 * lane);
+            load<8>(o, out + at + 8 * lane);
+#pragma unroll
+            for (int i = 0; i < 8; i++) sum += d[i] * o[i];
+        }
+    } else if (inside) {
+        for (int i = lane; i < head_size; i += lanes) sum += to_float(dout[at + i]) * to_float(out[at + i]);
+    }
+#pragma unroll
+    for (int bits = 8; bits > 0; bits /= 2) {
+        const float other = __shfl_xor_sync(0xffffffffu, sum, bits);
+        if (bits < lanes) sum += other;
+    }
+    if (!inside || lane != 0) return;
+    const int row = int(pair / num_heads), head = int(pair % num_heads);
+    delta[((long long)(row / positions) * num_heads + head) * positions + row % positions] = sum;
 }
 
 /// One query against `length` keys and values. q, out: (nh hs); keys, values: (length, nkv hs).
@@ -120,7 +139,7 @@ TENSOR_KERNELS(64, 2, 64, 1, 64, 64, 2, 64, 32)
 TENSOR_KERNELS(96, 1, 64, 1, 64, 32, 1, 64, 64)
 TENSOR_KERNELS(128, 1, 64, 1, 32, 32, 1, 64, 64)
 
-/// Grid: b t nh / 8, rounded up; block: 256; no shared memory.
+/// Grid: b t nh `delta_lanes` / 256, rounded up; block: 256; no shared memory.
 extern "C" __global__ void __launch_bounds__(256)
 attention_delta_f32(float* delta, const float* dout, const float* out, int rows, int positions, int num_heads, int head_size) {
     row_deltas(delta, dout, out, rows, positions, num_heads, head_size);

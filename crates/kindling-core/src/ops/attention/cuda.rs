@@ -92,6 +92,15 @@ fn pointers(all: &[u64]) -> Vec<Arg> {
     all.iter().map(|p| Arg::Pointer(*p)).collect()
 }
 
+/// Lanes that take a head of a row of `delta`, as in `cuda.cu`.
+fn delta_lanes(head_size: usize) -> usize {
+    match head_size {
+        0..=32 => 4,
+        33..=64 => 8,
+        _ => 16,
+    }
+}
+
 /// out and lse of every query.
 pub fn forward(dtype: Dtype, out: u64, lse: u64, qkv: u64, s: Shape) -> Launch {
     let kernels = kernels(dtype, s.head_size);
@@ -119,7 +128,7 @@ pub fn backward(
     args.extend([all_rows, s.positions, s.num_heads, s.head_size].map(Arg::from));
     let deltas = Launch {
         kernel: by_dtype(dtype, "attention_delta_f32", "attention_delta_bf16"),
-        grid: [(all_rows * s.num_heads).div_ceil(8) as u32, 1, 1],
+        grid: [(all_rows * s.num_heads * delta_lanes(s.head_size)).div_ceil(256) as u32, 1, 1],
         block: 256,
         shared_bytes: 0,
         args,
