@@ -80,7 +80,15 @@ export class Tokenizer {
    */
   static async train(files: readonly string[], options: TrainTokenizerOptions): Promise<Tokenizer> {
     const { vocabSize, specialTokens = [], type = 'bpe', threads = native.availableThreads() } = options
-    const { pattern = 'gpt2', minFrequency = 1, maxBytes, format, textField = 'text', onMerge } = options
+    const {
+      pattern = 'gpt2',
+      minFrequency = 1,
+      maxBytes,
+      format,
+      textField = 'text',
+      onMerge,
+      signal,
+    } = options
     if (!Array.isArray(files)) throw new KindlingError('ERR_INVALID_ARGUMENT', 'train takes a list of files')
     const settings = {
       ...(vocabSize !== undefined && { vocabSize }),
@@ -93,13 +101,22 @@ export class Tokenizer {
       ...(format && { format }),
       textField,
     }
-    const merges = {
-      ...(options.signal && { signal: options.signal }),
-      ...(onMerge && { onProgress: onMerge }),
+    let thrown: { error: unknown } | undefined
+    const report = (done: number, wanted: number): void => {
+      try {
+        onMerge?.(done, wanted)
+      } catch (error) {
+        thrown = { error }
+        throw error
+      }
     }
     const handle = await longCall(options, async (monitor) =>
-      longCall(merges, async (merging) => native.Tokenizer.train([...files], settings, monitor, merging)),
-    )
+      longCall({ ...(signal && { signal }), ...(onMerge && { onProgress: report }) }, async (merging) =>
+        native.Tokenizer.train([...files], settings, monitor, merging),
+      ),
+    ).catch((error: unknown) => {
+      throw thrown ? thrown.error : error
+    })
     return new Tokenizer(handle)
   }
 
