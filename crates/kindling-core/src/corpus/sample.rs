@@ -187,8 +187,9 @@ mod tests {
     fn compressed_text_and_lines_of_json_are_drawn_from_as_their_texts_are() {
         let folder = Folder::new();
         let texts: Vec<_> = (0..500).map(|i| format!("document {i}\n\"é\"")).collect();
-        let lines: String =
-            texts.iter().map(|text| format!("{}\n", serde_json::json!({ "text": text }))).collect();
+        let lines: Vec<_> =
+            texts.iter().map(|text| serde_json::json!({ "text": text }).to_string()).collect();
+        let lines = lines.join("\n") + "\n";
         let plain = folder.file("a.txt", texts.join(END_OF_TEXT));
         let json = folder.file("b.jsonl", &lines);
         let unended = folder.file("c.jsonl", lines.trim_end());
