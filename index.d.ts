@@ -85,8 +85,8 @@ export declare class StreamEncoder {
 
 /** A trained tokenizer. */
 export declare class Tokenizer {
-  /** Trains on text files. */
-  static train(files: Array<string>, options: TokenizerOptions, monitor: Monitor): Promise<Tokenizer>
+  /** Trains on text files. `monitor` watches the reading, `merging` then the merges. */
+  static train(files: Array<string>, options: TokenizerOptions, monitor: Monitor, merging: Monitor): Promise<Tokenizer>
   /** Reads a vocabulary and merges as GPT-2 writes them. */
   static fromFiles(vocab: string, merges: string, specialTokens: Array<string>): Promise<Tokenizer>
   /** Opens a folder or a tokenizer.json. */
@@ -341,6 +341,9 @@ export interface EncodeSummary {
 /** Version of the native engine. */
 export declare function engineVersion(): string
 
+/** The names of the files that names and patterns stand for. */
+export declare function expandFiles(names: Array<string>): Promise<Array<string>>
+
 /** One product to time: the linear layer of `rows` x `inputs` to `outputs`. */
 export interface GemmOptions {
   /** Rows of x. */
@@ -448,6 +451,21 @@ export interface ReshapeOptions {
   tokenizerPath?: string
 }
 
+/** Documents of a file, drawn at random. */
+export declare function sampleDocuments(file: string, options: SampleOptions, monitor: Monitor): Promise<Array<string>>
+
+/** Which documents are drawn. */
+export interface SampleOptions {
+  /** How many at most. */
+  sample: number
+  /** Seed of the drawing. */
+  seed: number
+  /** `text` or `jsonl`; told by the name if none. */
+  format?: string
+  /** The field of JSON Lines that is the text. */
+  textField: string
+}
+
 /** Writes the folder `path`; `extra` is a JSON object kept in state.json. */
 export declare function saveCheckpoint(path: string, model: Transformer, optimizer: Optimizer, iteration: number, extra: string): Promise<void>
 
@@ -552,6 +570,10 @@ export interface TokenizerOptions {
   minFrequency: number
   /** Bytes to be read at most. */
   maxBytes?: number
+  /** `text` or `jsonl`; told by the names if none. */
+  format?: string
+  /** The field of JSON Lines that is the text. */
+  textField: string
 }
 
 /** Sizes and choices of a model, all of them given. */

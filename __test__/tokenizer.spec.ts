@@ -300,12 +300,15 @@ test('documents of the experiments are drawn with the same chance each, by seed'
   writeFileSync(file, all.join('<|endoftext|>'))
   const counts = new Map(all.map((document) => [document, 0]))
   for (let seed = 0; seed < 900; seed++) {
-    const drawn = await sampleDocuments(file, 2, seed)
+    const drawn = await sampleDocuments(file, { sample: 2, seed })
     t.is(new Set(drawn).size, 2)
     for (const document of drawn) counts.set(document, counts.get(document)! + 1)
   }
   // 1,800 draws of 6: 300 each, with a standard deviation of 14.
   for (const [document, n] of counts) t.true(Math.abs(n - 300) < 60, `${document} ${n} times`)
-  t.deepEqual(await sampleDocuments(file, 3, 5), await sampleDocuments(file, 3, 5))
-  t.deepEqual(await sampleDocuments(file, 10, 5), all)
+  t.deepEqual(
+    await sampleDocuments(file, { sample: 3, seed: 5 }),
+    await sampleDocuments(file, { sample: 3, seed: 5 }),
+  )
+  t.deepEqual(await sampleDocuments(file, { sample: 10, seed: 5 }), all)
 })

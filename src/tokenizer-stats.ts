@@ -2,10 +2,9 @@
  * The course's tokenizer experiments: documents drawn at random from each file, how well each tokenizer compresses them,
  * how fast it is, and how long 825 GiB would take.
  */
-import { createReadStream } from 'node:fs'
-import { KindlingError } from './errors'
-import { END_OF_TEXT } from './generate'
-import { fileOperation } from './run-folder'
+import { settle } from './errors'
+import { longCall, type LongCallOptions } from './long-call'
+import { native } from './native'
 import type { Tokenizer } from './tokenizer'
 
 /** One tokenizer on one file. */
@@ -21,51 +20,34 @@ export interface TokenizerStats {
 
 const BYTES_OF_THE_PILE = 825 * 1024 ** 3
 
+/** Which documents are drawn. */
+export interface SampleOptions extends LongCallOptions {
+  /** How many at most. */
+  sample: number
+  /** The same seed draws the same documents. Default 0. */
+  seed?: number
+  /** What the file holds. Default: JSON Lines where the name ends in .jsonl or .ndjson (before .gz or .zst), else text. */
+  format?: 'text' | 'jsonl'
+  /** The field of JSON Lines that is the text. Default `text`. */
+  textField?: string
+}
+
+/** The names of the files that names, and patterns as `data/*.txt`, stand for; `-` is standard input. */
+export async function expandFiles(names: readonly string[]): Promise<string[]> {
+  return settle(async () => native.expandFiles([...names]))
+}
+
 /**
- * Up to `sample` documents of a file, split at `<|endoftext|>` and drawn at random: every document has the same chance,
- * and memory holds the drawn ones alone.
+ * Documents of a file, plain, gzip or zstd, drawn at random in one pass: the texts of JSON Lines, or what stands between
+ * `<|endoftext|>`. Every document has the same chance, and memory holds the drawn ones alone, of documents beyond 64 MiB the
+ * beginning.
  *
- * @throws KindlingError `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS`.
+ * @throws KindlingError `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS`, `ERR_INVALID_CORPUS`, `ERR_CANCELLED`.
  */
-export async function sampleDocuments(file: string, sample: number, seed: number): Promise<string[]> {
-  const drawn: { place: number; document: string }[] = []
-  let seen = 0
-  for await (const document of documents(file)) {
-    seen++
-    if (drawn.length < sample) {
-      drawn.push({ place: seen, document })
-      continue
-    }
-    // Reservoir sampling: document n replaces one of the drawn with chance sample / n.
-    const place = Math.floor(uniform(seed, seen) * seen)
-    if (place < sample) drawn[place] = { place: seen, document }
-  }
-  if (drawn.length === 0) {
-    throw new KindlingError('ERR_EMPTY_CORPUS', `${file} holds no text; give a file with content`)
-  }
-  return drawn.sort((a, b) => a.place - b.place).map(({ document }) => document)
-}
-
-/** From 0 to below 1, a function of two numbers: MurmurHash3's last step, which mixes neighbouring ones well. */
-function uniform(seed: number, index: number): number {
-  let h = (Math.imul(seed, 0x9e3779b9) ^ Math.imul(index, 0x85ebca6b)) >>> 0
-  h = Math.imul(h ^ (h >>> 16), 0x85ebca6b)
-  h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35)
-  return ((h ^ (h >>> 16)) >>> 0) / 2 ** 32
-}
-
-async function* documents(file: string): AsyncGenerator<string, void, void> {
-  let held = ''
-  const stream = createReadStream(file, { encoding: 'utf8', highWaterMark: 1 << 20 })
-  const pieces = stream[Symbol.asyncIterator]()
-  for (;;) {
-    const next = (await fileOperation(file, () => pieces.next())) as IteratorResult<string, undefined>
-    if (next.done) break
-    const parts = (held + next.value).split(END_OF_TEXT)
-    held = parts.pop()!
-    for (const part of parts) if (part.trim() !== '') yield part
-  }
-  if (held.trim() !== '') yield held
+export async function sampleDocuments(file: string, options: SampleOptions): Promise<string[]> {
+  const { sample, seed = 0, format, textField = 'text' } = options
+  const settings = { sample, seed, textField, ...(format && { format }) }
+  return longCall(options, async (monitor) => native.sampleDocuments(file, settings, monitor))
 }
 
 /** Encodes the documents and measures. */

@@ -23,8 +23,14 @@ export interface TrainTokenizerOptions extends LongCallOptions {
   pattern?: string
   /** Merges are learned from pairs that occur at least so often. Default 1. */
   minFrequency?: number
-  /** Bytes to be read at most, of all files in their order. Default: all. */
+  /** Bytes to be read at most, of all files in their order, once decompressed. Default: all. */
   maxBytes?: number
+  /** What the files hold. Default: JSON Lines where the name ends in .jsonl or .ndjson (before .gz or .zst), else text. */
+  format?: 'text' | 'jsonl'
+  /** The field of JSON Lines that is the text. Default `text`. */
+  textField?: string
+  /** Called now and then once all is read, with the merges learned and the merges wanted. An error it throws ends the call. */
+  onMerge?: (merges: number, wanted: number) => void
 }
 
 /** What files have. */
@@ -67,12 +73,22 @@ export class Tokenizer {
   /**
    * Trains a tokenizer on text files, read as UTF-8; bytes that are none become U+FFFD (see `replacedBytes`).
    *
-   * @throws KindlingError `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS`, `ERR_INVALID_ARGUMENT` (a vocabulary too small for the
-   * bytes and special tokens), `ERR_CANCELLED`.
+   * @param files - text or JSON Lines, plain, gzip or zstd (told by their contents); patterns as `data/*.txt` stand for the
+   * files they match, `-` for standard input.
+   * @throws KindlingError `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS`, `ERR_INVALID_CORPUS` (damaged files, lines without the text),
+   * `ERR_INVALID_ARGUMENT` (a vocabulary too small for the bytes and special tokens), `ERR_CANCELLED`.
    */
   static async train(files: readonly string[], options: TrainTokenizerOptions): Promise<Tokenizer> {
     const { vocabSize, specialTokens = [], type = 'bpe', threads = native.availableThreads() } = options
-    const { pattern = 'gpt2', minFrequency = 1, maxBytes } = options
+    const {
+      pattern = 'gpt2',
+      minFrequency = 1,
+      maxBytes,
+      format,
+      textField = 'text',
+      onMerge,
+      signal,
+    } = options
     if (!Array.isArray(files)) throw new KindlingError('ERR_INVALID_ARGUMENT', 'train takes a list of files')
     const settings = {
       ...(vocabSize !== undefined && { vocabSize }),
@@ -82,10 +98,25 @@ export class Tokenizer {
       pattern,
       minFrequency,
       ...(maxBytes !== undefined && { maxBytes }),
+      ...(format && { format }),
+      textField,
+    }
+    let thrown: { error: unknown } | undefined
+    const report = (done: number, wanted: number): void => {
+      try {
+        onMerge?.(done, wanted)
+      } catch (error) {
+        thrown = { error }
+        throw error
+      }
     }
     const handle = await longCall(options, async (monitor) =>
-      native.Tokenizer.train([...files], settings, monitor),
-    )
+      longCall({ ...(signal && { signal }), ...(onMerge && { onProgress: report }) }, async (merging) =>
+        native.Tokenizer.train([...files], settings, monitor, merging),
+      ),
+    ).catch((error: unknown) => {
+      throw thrown ? thrown.error : error
+    })
     return new Tokenizer(handle)
   }
 
@@ -158,7 +189,7 @@ export class Tokenizer {
   }
 
   /**
-   * Encodes files block by block and counts their tokens; none is kept.
+   * Encodes files, as `train` takes them, block by block and counts their tokens; none is kept.
    *
    * @param options - `threads` defaults to the cores this process may use.
    * @throws KindlingError `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS`, `ERR_UNKNOWN_CHARACTER`, `ERR_CANCELLED`.

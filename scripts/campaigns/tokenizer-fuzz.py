@@ -4,8 +4,9 @@
     python scripts/campaigns/tokenizer-fuzz.py --strings 10000000 [--files FILE...] [--patterns gpt2 cl100k llama3]
 
 Needs tiktoken and numpy, and a built checkout. Strings are made of pieces that patterns treat in ways of their own
-(contractions, white space of all kinds, digits of several scripts, marks, emoji, invalid UTF-8), joined by <|endoftext|> into
-files that `kindling encode` reads; every id is compared. Ends with a line `N passed, N failed`.
+(contractions, white space of all kinds, digits of several scripts, marks, emoji, source code, invalid UTF-8), some of them
+repeated up to 100 times, and of any code points; joined by <|endoftext|> into files that `kindling encode` reads. Every id is
+compared. Files are the text as a whole for Kindling. Ends with a line `N passed, N failed`.
 """
 import argparse
 import json
@@ -36,6 +37,8 @@ PIECES = [
     "é", "ß", "ñ", "ü", "Ж", "привет", "λ", "日", "本語", "、", "。", "中文", "한국", "مرحبا", "שלום", "नमस्ते", "ไทย",
     "²", "¼", "٣", "४", "Ⅷ", "①", "𝟘", "\u0301", "\u0308\u0323", "\u200d", "\ufe0f", "😀", "👩\u200d👩\u200d👧", "🏳️",
     "\xa0", "\x85", "\u1680", "\u2003", "\u2028", "\u202f", "\u3000", "\u200b", "\ufeff", "\ufffd", "𠀀", "\U0010ffff",
+    "\U0001f1e9\U0001f1ea", "\U0001f44d\U0001f3fd", "1\ufe0f\u20e3", "\u1112\u1161\u11ab", "e\u0301\u0323", "\ufdfa", "\ufb01", "\u01c5",
+    "#include <", "->", "::", "//", "/* ", " */", "\t\tif (", ") {\n", "}\n\n", "0x1F", "x_1", "&&", "!=", "</div>", "\\n", "def f(",
     "<|", "|>", "<|endof", "text|>", b"\xff", b"\xc3", b"\xe2\x82", b"\xf0\x9f\x98", b"\xed\xa0\x80", b"\x80", b"\xc0\xaf",
 ]
 PIECES = [piece if isinstance(piece, bytes) else piece.encode() for piece in PIECES]
@@ -47,10 +50,20 @@ def byte_characters():
     return {**{chr(b): b for b in printable}, **{chr(256 + i): b for i, b in enumerate(rest)}}
 
 
+def any_character(draw):
+    code = draw.randrange(1 << draw.choice([7, 8, 11, 12, 16, 17, 20]))
+    return b"" if 0xD800 <= code < 0xE000 else chr(code).encode()
+
+
 def random_strings(draw, count):
     out = []
     for _ in range(count):
         pieces = draw.sample(PIECES, draw.choice([2, 4, 8, 30]))
+        kind = draw.randrange(8)
+        if kind == 0:
+            pieces.append(draw.choice(pieces) * draw.randrange(2, 100))
+        elif kind == 1:
+            pieces += [any_character(draw) for _ in range(10)]
         string = b"".join(draw.choices(pieces, k=draw.randrange(1, 16)))
         out.append(string if END.encode() not in string else b"")
     return out

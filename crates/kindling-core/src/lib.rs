@@ -5,6 +5,7 @@
 pub mod buffer;
 pub mod checkpoint;
 pub mod config;
+pub mod corpus;
 pub mod cuda;
 pub mod data;
 pub mod decode;

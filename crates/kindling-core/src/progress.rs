@@ -6,6 +6,9 @@ use crate::Result;
 /// stop) ends the call with that error, and nothing of it stays behind.
 pub type Progress<'a> = dyn FnMut(u64, u64) -> Result<()> + 'a;
 
+/// Called as `Progress` is, by whichever thread reads.
+pub type SendProgress<'a> = dyn FnMut(u64, u64) -> Result<()> + Send + 'a;
+
 /// Reports to nobody.
 ///
 /// # Errors

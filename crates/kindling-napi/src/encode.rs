@@ -43,33 +43,37 @@ pub struct EncodeOptions {
 
 impl EncodeOptions {
     fn lower(self) -> Result<data::EncodeOptions> {
-        let unknown = |name: &str, value: &str, known: &str| {
-            Err(Error::argument(format!("{name} is {value}; it must be {known}")))
-        };
         Ok(data::EncodeOptions {
             chunk_size: integer("chunkSize", self.chunk_size)?,
             valid_fraction: self.valid_fraction,
             element: element(&self.token_dtype)?,
             threads: size("threads", self.threads)?.max(1),
             tokenizer_path: self.tokenizer_path.map(PathBuf::from),
-            format: match self.format.as_deref() {
-                None => None,
-                Some("text") => Some(Format::Text),
-                Some("jsonl") => Some(Format::Jsonl),
-                Some(other) => return unknown("format", other, "text or jsonl"),
-            },
+            format: self.format.as_deref().map(format).transpose()?,
             text_field: self.text_field,
             document: match self.document.as_deref() {
                 None => None,
                 Some("file") => Some(Document::File),
                 Some("line") => Some(Document::Line),
                 Some("block") => Some(Document::Block),
-                Some(other) => return unknown("document", other, "file, line or block"),
+                Some(other) => {
+                    let message = format!("document is {other}; it must be file, line or block");
+                    return Err(Error::argument(message));
+                }
             },
             append_eot: self.append_eot,
             resume: self.resume,
             keep_when_cancelled: self.keep_when_cancelled,
         })
+    }
+}
+
+/// What files hold, by its name.
+pub fn format(name: &str) -> Result<Format> {
+    match name {
+        "text" => Ok(Format::Text),
+        "jsonl" => Ok(Format::Jsonl),
+        other => Err(Error::argument(format!("format is {other}; it must be text or jsonl"))),
     }
 }
 

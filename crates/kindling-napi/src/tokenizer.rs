@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use kindling_core::corpus::{self, Corpus, Format};
 use kindling_core::tokenizer::{self, Kind, Pattern, TrainOptions};
 use kindling_core::{Error, Result};
 use napi::Env;
 use napi::bindgen_prelude::{AsyncTask, Uint8Array, Uint32Array};
 
+use crate::encode::format;
 use crate::error::to_napi;
 use crate::monitor::Monitor;
 use crate::options::{integer, size};
@@ -32,10 +34,15 @@ pub struct TokenizerOptions {
     pub min_frequency: f64,
     /// Bytes to be read at most.
     pub max_bytes: Option<f64>,
+    /// `text` or `jsonl`; told by the names if none.
+    pub format: Option<String>,
+    /// The field of JSON Lines that is the text.
+    pub text_field: String,
 }
 
 impl TokenizerOptions {
-    fn lower(self) -> Result<TrainOptions> {
+    /// The options, what the files hold, and the field of JSON Lines.
+    fn lower(self) -> Result<(TrainOptions, Option<Format>, String)> {
         let kind = match self.r#type.as_str() {
             "bpe" => Kind::Bpe,
             "chars" => Kind::Chars,
@@ -47,7 +54,8 @@ impl TokenizerOptions {
             (None, Kind::Bpe) => return Err(Error::argument("vocabSize is needed to train a bpe tokenizer")),
         };
         let threads = size("threads", self.threads)?.max(1);
-        Ok(TrainOptions {
+        let format = self.format.as_deref().map(format).transpose()?;
+        let options = TrainOptions {
             vocab_size,
             special_tokens: self.special_tokens,
             kind,
@@ -55,7 +63,8 @@ impl TokenizerOptions {
             threads,
             min_frequency: integer("minFrequency", self.min_frequency)?,
             max_bytes: self.max_bytes.map(|bytes| integer("maxBytes", bytes)).transpose()?,
-        })
+        };
+        Ok((options, format, self.text_field))
     }
 }
 
@@ -102,17 +111,20 @@ pub(crate) fn paths(files: Vec<String>) -> Vec<PathBuf> {
 
 #[napi]
 impl Tokenizer {
-    /// Trains on text files.
+    /// Trains on text files. `monitor` watches the reading, `merging` then the merges.
     #[napi(catch_unwind, ts_return_type = "Promise<Tokenizer>")]
     pub fn train(
         files: Vec<String>,
         options: TokenizerOptions,
         monitor: &Monitor,
+        merging: &Monitor,
     ) -> napi::Result<Call<Tokenizer>> {
-        let options = options.lower().map_err(to_napi)?;
-        let (files, mut progress) = (paths(files), monitor.progress());
+        let (options, format, text_field) = options.lower().map_err(to_napi)?;
+        let (files, mut reading, mut merging) = (paths(files), monitor.progress(), merging.progress());
         Ok(spawn((), move |()| {
-            let (trained, summary) = tokenizer::Tokenizer::train(&files, &options, &mut progress)?;
+            let corpus = Corpus::find(&files, format, &text_field)?;
+            let (trained, summary) =
+                tokenizer::Tokenizer::train_on(&corpus, &options, &mut reading, &mut merging)?;
             Ok(Self { inner: Arc::new(trained), replaced_bytes: summary.replaced_bytes })
         }))
     }
@@ -225,6 +237,45 @@ impl Tokenizer {
         let inner = Slot::new("the encoder", Stream { encoder, waiting: Vec::new() });
         StreamEncoder { inner, taken: AtomicUsize::new(0) }
     }
+}
+
+/// The names of the files that names and patterns stand for.
+#[napi(catch_unwind, ts_return_type = "Promise<Array<string>>")]
+pub fn expand_files(names: Vec<String>) -> Call<Vec<String>> {
+    spawn((), move |()| {
+        let found = corpus::expand_all(&paths(names))?;
+        Ok(found.into_iter().map(|path| path.to_string_lossy().into_owned()).collect())
+    })
+}
+
+/// Which documents are drawn.
+#[napi(object)]
+pub struct SampleOptions {
+    /// How many at most.
+    pub sample: f64,
+    /// Seed of the drawing.
+    pub seed: f64,
+    /// `text` or `jsonl`; told by the name if none.
+    pub format: Option<String>,
+    /// The field of JSON Lines that is the text.
+    pub text_field: String,
+}
+
+/// Documents of a file, drawn at random.
+#[napi(catch_unwind, ts_return_type = "Promise<Array<string>>")]
+pub fn sample_documents(
+    file: String,
+    options: SampleOptions,
+    monitor: &Monitor,
+) -> napi::Result<Call<Vec<String>>> {
+    let sample = size("sample", options.sample).map_err(to_napi)?;
+    let seed = integer("seed", options.seed).map_err(to_napi)?;
+    let format = options.format.as_deref().map(format).transpose().map_err(to_napi)?;
+    let mut progress = monitor.progress();
+    Ok(spawn((), move |()| {
+        let corpus = Corpus::find(&paths(vec![file]), format, &options.text_field)?;
+        corpus::sample_documents(&corpus, sample, seed, &mut progress)
+    }))
 }
 
 /// An encoder, and the text it has not looked at yet.

@@ -6,10 +6,11 @@ import { fromNative } from '../../errors'
 import { count, duration } from '../../logger'
 import { TokenStore } from '../../token-store'
 import { Tokenizer } from '../../tokenizer'
-import { ByteProgress } from '../byte-progress'
+import { corpusFields, corpusOptions } from '../corpus-flags'
 import { addFields } from '../flags'
 import { withInterrupt } from '../interrupt'
 import { run, usage } from '../output'
+import { ByteProgress } from '../progress'
 
 const fields = {
   tokenizer: z.string().optional().describe('folder of the tokenizer'),
@@ -35,11 +36,7 @@ const fields = {
     .describe(
       'what a document is: file, line or block (between blank lines) (default: line for JSON Lines, else file)',
     ),
-  format: z
-    .enum(['auto', 'text', 'jsonl'])
-    .default('auto')
-    .describe('what the files hold: text, jsonl, or auto: by their names (.jsonl, .ndjson)'),
-  text_field: z.string().default('text').describe('field of JSON Lines that is the text'),
+  ...corpusFields,
   restart: z.boolean().default(false).describe('begin anew even if a killed run can be continued'),
   threads: z.int().min(1).optional().describe('threads (default: the cores this process may use)'),
 }
@@ -70,10 +67,9 @@ export function encodeCommand(): Command {
           validFraction: options.valid_fraction,
           tokenDtype: options.token_dtype,
           appendEot: options.append_eot,
-          textField: options.text_field,
+          ...corpusOptions(options),
           resume: !options.restart,
           keepWhenAborted: true,
-          ...(options.format === 'auto' ? {} : { format: options.format }),
           ...(options.document === undefined ? {} : { document: options.document }),
           ...(options.threads === undefined ? {} : { threads: options.threads }),
           signal,

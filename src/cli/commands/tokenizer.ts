@@ -4,9 +4,11 @@ import { z } from 'zod'
 import { parse } from '../../config'
 import { duration } from '../../logger'
 import { Tokenizer } from '../../tokenizer'
+import { ByteProgress, CountProgress } from '../progress'
 import { addFields } from '../flags'
 import { withInterrupt } from '../interrupt'
 import { run, usage } from '../output'
+import { corpusFields, corpusOptions } from '../corpus-flags'
 import { tokenizerStatsCommand } from './tokenizer-stats'
 
 const fields = {
@@ -28,19 +30,24 @@ const fields = {
     .int()
     .min(1)
     .optional()
-    .describe('bytes to be read at most, of all files in their order (default: all)'),
+    .describe('bytes to be read at most, of all files in their order, once decompressed (default: all)'),
+  ...corpusFields,
   out: z.string().default('tokenizer').describe('folder to write'),
   threads: z.int().min(1).optional().describe('threads (default: the cores this process may use)'),
 }
 
 const EXAMPLES = `
+Files may be plain, gzip or zstd; - is standard input; quoted patterns as 'web/**/*.jsonl.zst' stand for what they match.
+
 Examples:
   kindling tokenizer train book.txt --vocab-size 10000 --out data/tokenizer
+  kindling tokenizer train 'web/*.jsonl.gz' --text-field body --vocab-size 32000 --min-frequency 2 --out data/tokenizer
+  zcat dump.gz | kindling tokenizer train - --vocab-size 32000 --max-bytes 1000000000 --out data/tokenizer
   kindling tokenizer train book.txt --type chars --out data/characters`
 
 function tokenizerTrainCommand(): Command {
   const command = new Command('train').description('train a tokenizer on text files')
-  command.argument('<file...>', 'text files, read as UTF-8')
+  command.argument('<file...>', 'text or JSON Lines, read as UTF-8')
   addFields(command, fields).addHelpText('after', EXAMPLES)
   return command.action(
     run(async (flags, output, files) => {
@@ -49,6 +56,8 @@ function tokenizerTrainCommand(): Command {
         throw usage('--vocab-size is needed for bpe, as --vocab-size 10000')
       }
       const started = performance.now()
+      const reading = new ByteProgress('reading', output, files.includes('-'))
+      const merging = new CountProgress('merging', output)
       const tokenizer = await withInterrupt((signal) =>
         Tokenizer.train(files, {
           type: options.type,
@@ -58,13 +67,10 @@ function tokenizerTrainCommand(): Command {
           pattern: options.pattern,
           minFrequency: options.min_frequency,
           ...(options.max_bytes === undefined ? {} : { maxBytes: options.max_bytes }),
+          ...corpusOptions(options),
           signal,
-          onProgress: (done, total) =>
-            output.progress(
-              done === total
-                ? 'merging'
-                : `reading: ${(done / 1e6).toFixed(1)} of ${(total / 1e6).toFixed(1)} MB`,
-            ),
+          onProgress: (done, total) => reading.report(done, total),
+          onMerge: (merges, wanted) => merging.report(merges, wanted),
         }),
       )
       output.clear()

@@ -17,7 +17,7 @@ pub mod sampler;
 pub mod staging;
 pub mod store_writer;
 #[cfg(test)]
-mod test_support;
+pub(crate) mod test_support;
 #[cfg(test)]
 mod tests;
 pub mod token_store;

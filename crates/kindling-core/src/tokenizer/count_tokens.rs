@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use super::Tokenizer;
 use super::source::{BLOCK, ReadSummary, Source};
 use crate::Result;
-use crate::progress::Progress;
+use crate::corpus::{Corpus, TEXT_FIELD};
+use crate::progress::SendProgress;
 
 impl Tokenizer {
-    /// Encodes `files` block by block on `threads` threads and counts the tokens. Progress counts bytes.
+    /// Encodes `files` block by block on `threads` threads and counts the tokens. Progress counts bytes as they are on the
+    /// disk.
     ///
     /// # Errors
     /// As `encode`; `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS` and the system's errors; what `progress` returns.
@@ -16,10 +18,11 @@ impl Tokenizer {
         &self,
         files: &[PathBuf],
         threads: usize,
-        progress: &mut Progress,
+        progress: &mut SendProgress<'_>,
     ) -> Result<(u64, ReadSummary)> {
         self.expect_much_text();
-        let source = Source { files, cuts: self.cuts(), threads, block: BLOCK, max_bytes: u64::MAX };
+        let corpus = &Corpus::find(files, None, TEXT_FIELD)?;
+        let source = Source { corpus, cuts: self.cuts(), threads, block: BLOCK, max_bytes: u64::MAX };
         let count = |(ids, tokens): &mut (Vec<u32>, u64), text: &str| {
             ids.clear();
             self.encode_into(text, ids)?;

@@ -1,12 +1,13 @@
 //! Training equals the course's reference result and the definition; files, threads and bad input.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use kindling_core::progress::silent;
 use kindling_core::tokenizer::{Kind, Pattern, Tokenizer, TrainOptions};
 use kindling_core::{Error, Result};
 
-use crate::{Draw, END, Folder, fixture, reference, strings};
+use crate::{Draw, END, Folder, fixture, json, reference, strings, text};
 
 pub fn options(vocab_size: usize, special: &[&str], kind: Kind, threads: usize) -> TrainOptions {
     TrainOptions {
@@ -76,6 +77,20 @@ fn small_corpora_full_of_ties_give_what_the_definition_gives() {
             })
             .collect();
         assert_eq!(lines.lines().skip(1).collect::<Vec<_>>(), expected, "{text:?} seed {seed}");
+    }
+}
+
+#[test]
+fn merges_are_hugging_faces_up_to_the_first_tie_that_is_decided_differently() {
+    let expected: BTreeMap<String, Vec<String>> = json("hugging_face_merges.json");
+    assert_eq!(expected.len(), 3);
+    let folder = Folder::new();
+    for (name, expected) in expected {
+        let corpus = folder.file(&name, text(&name));
+        let trained = train(&[corpus], &options(256 + expected.len(), &[], Kind::Bpe, 2)).unwrap();
+        trained.save(&folder.0).unwrap();
+        let lines = std::fs::read_to_string(folder.0.join("merges.txt")).unwrap();
+        assert!(lines.lines().skip(1).eq(expected.iter().map(String::as_str)), "{name}");
     }
 }
 

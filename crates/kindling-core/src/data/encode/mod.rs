@@ -1,20 +1,16 @@
-//! Text files to token stores in one streaming pass, split into training and validation tokens.
+//! Text files (`crate::corpus`) to token stores in one streaming pass, split into training and validation tokens.
 //!
 //! | file | what |
 //! |---|---|
-//! | `inputs.rs`, `reader.rs` | which files; their bytes, decompressed |
 //! | `blocks.rs` | the text in blocks that may be encoded apart |
-//! | `documents.rs`, `json_text.rs` | documents and their ids |
+//! | `documents.rs` | documents and their ids |
 //! | `pipeline.rs` | reading, encoding and writing on all threads |
 //! | `journal.rs` | what is done, for a run that goes on after a kill |
 
 mod blocks;
 mod documents;
-mod inputs;
 mod journal;
-mod json_text;
 mod pipeline;
-mod reader;
 #[cfg(test)]
 mod resume_tests;
 #[cfg(test)]
@@ -28,17 +24,19 @@ use serde_json::{Value, json};
 
 use self::blocks::Blocks;
 use self::documents::Documents;
-use self::inputs::Input;
 use self::journal::{Done, Journal, TextDone};
 use super::destination::Destination;
 use super::element::Element;
 use super::metadata::Metadata;
 use super::staging::StagedFolder;
 use super::store_writer::{StoreWriter, check_chunk_size};
+use crate::corpus::inputs::Input;
+use crate::corpus::{inputs, json_text, reader};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
-pub use self::inputs::{Format, STDIN};
+pub use crate::corpus::Format;
+pub use crate::progress::SendProgress;
 
 /// Tokens copied at a time into the validation store.
 const COPY: u64 = 1 << 18;
@@ -119,9 +117,6 @@ pub struct EncodeSummary {
     /// The store of the validation tokens.
     pub valid: Option<PathBuf>,
 }
-
-/// Called as `Progress` is, by whichever thread reads.
-pub type SendProgress<'a> = dyn FnMut(u64, u64) -> Result<()> + Send + 'a;
 
 /// A place in the text: bytes and lines of an input, once decompressed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

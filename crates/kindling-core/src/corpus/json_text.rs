@@ -1,18 +1,41 @@
-//! One field's text out of a JSON object, without building the rest of it.
+//! One field's text out of the JSON objects of lines, without building the rest of them.
 
 use std::borrow::Cow;
 use std::fmt;
+use std::path::Path;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
+use super::invalid_line;
+use crate::Result as CoreResult;
+
 type Text<'de> = Cow<'de, [u8]>;
+
+/// Calls `each` with the text of `field` of every line of `lines` that is not blank; `first` lines of the file at `path` came before.
+///
+/// # Errors
+/// `ERR_INVALID_CORPUS` naming the line, and what `each` returns.
+pub(crate) fn texts_of_lines(
+    lines: &str,
+    first: u64,
+    field: &str,
+    path: &Path,
+    mut each: impl FnMut(&[u8]) -> CoreResult<()>,
+) -> CoreResult<()> {
+    for (line, number) in lines.split('\n').zip(first..) {
+        if !line.trim_ascii().is_empty() {
+            each(&text_of_line(line, field).map_err(|reason| invalid_line(path, number, &reason))?)?;
+        }
+    }
+    Ok(())
+}
 
 /// The text of `field` in the JSON object that is `line`: UTF-8 but for halves of surrogate pairs (`\ud800`), which JSON lets
 /// stand alone.
 ///
 /// # Errors
 /// What is wrong with the line, for people.
-pub(super) fn text_of_line<'de>(line: &'de str, field: &str) -> Result<Text<'de>, String> {
+pub(crate) fn text_of_line<'de>(line: &'de str, field: &str) -> Result<Text<'de>, String> {
     let mut json = serde_json::Deserializer::from_str(line);
     // The line is the caller's to number.
     let reason = |error: serde_json::Error| {

@@ -21,7 +21,7 @@ const GZIP: [u8; 3] = [0x1F, 0x8B, 8];
 const ZSTD: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
 
 /// A stream of text bytes.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     stream: Box<dyn Read + Send + 'a>,
     compressed: Option<&'static str>,
     /// Bytes taken from the disk so far.
@@ -139,7 +139,7 @@ fn check_name(input: &Input, compressed: Option<&str>) -> Result<()> {
 }
 
 /// Called while there is nothing to read.
-pub(super) type Waiting<'a> = Box<dyn FnMut() -> Result<()> + Send + 'a>;
+pub(crate) type Waiting<'a> = Box<dyn FnMut() -> Result<()> + Send + 'a>;
 
 struct Counted<R> {
     inner: R,

@@ -23,7 +23,7 @@ pub enum Format {
 
 /// One file; its size and time tell whether it is still the one a killed run read.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Input {
+pub(crate) struct Input {
     pub path: PathBuf,
     pub format: Format,
     /// Bytes on disk; 0 for standard input.
@@ -39,20 +39,26 @@ impl Input {
 }
 
 /// Finds the files that `names` stand for, in this order, those of a pattern by name. A name that is a file is no pattern.
-pub(super) fn find(names: &[PathBuf], format: Option<Format>) -> Result<Vec<Input>> {
+pub(crate) fn find(names: &[PathBuf], format: Option<Format>) -> Result<Vec<Input>> {
     if names.is_empty() {
-        return Err(Error::argument("no file to encode; name at least one, or - for standard input"));
+        return Err(Error::argument("no file to read; name at least one, or - for standard input"));
     }
     let mut inputs = Vec::new();
-    for name in names {
-        for path in expand(name)? {
-            inputs.push(input(path, format)?);
-        }
+    for path in expand_all(names)? {
+        inputs.push(input(path, format)?);
     }
     if inputs.iter().filter(|input| input.is_stdin()).count() > 1 {
         return Err(Error::argument("standard input (-) can be read once only"));
     }
     Ok(inputs)
+}
+
+/// The names of the files that `names` stand for, as `Corpus::find` finds them.
+///
+/// # Errors
+/// `ERR_NOT_FOUND` for a pattern without a match, `ERR_INVALID_ARGUMENT` for what is none.
+pub fn expand_all(names: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    names.iter().map(|name| expand(name)).collect::<Result<Vec<_>>>().map(|paths| paths.concat())
 }
 
 fn expand(name: &Path) -> Result<Vec<PathBuf>> {
