@@ -128,37 +128,73 @@ pub(super) fn token_texts(parts: &Parts) -> Vec<String> {
 
 /// vocab.json, byte for byte as Python's `json.dumps` writes it (ASCII only).
 pub(super) fn vocab_json(texts: &[String]) -> String {
-    let mut out = String::from("{");
+    let mut out = String::with_capacity(texts.iter().map(|text| text.len() + 16).sum());
+    out.push('{');
     for (id, text) in texts.iter().enumerate() {
-        let separator = if id == 0 { "" } else { ", " };
+        out.push_str(if id == 0 { "" } else { ", " });
+        push_json_string(&mut out, text);
         // Writing to a String cannot fail.
-        let _ = write!(out, "{separator}{}: {id}", json_string(text));
+        let _ = write!(out, ": {id}");
     }
     out.push('}');
     out
 }
 
-fn json_string(text: &str) -> String {
-    let quoted = Value::from(text).to_string();
-    let mut out = String::with_capacity(quoted.len());
-    for c in quoted.chars() {
-        if c.is_ascii() {
-            out.push(c);
-        } else {
-            let mut units = [0; 2];
-            for unit in c.encode_utf16(&mut units) {
-                let _ = write!(out, "\\u{unit:04x}");
-            }
+fn push_json_string(out: &mut String, text: &str) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\u{8}' => out.push_str("\\b"),
+            '\t' => out.push_str("\\t"),
+            '\n' => out.push_str("\\n"),
+            '\u{c}' => out.push_str("\\f"),
+            '\r' => out.push_str("\\r"),
+            ' '..='\u{7f}' => out.push(c),
+            _ => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| push_escape(out, *unit)),
         }
     }
-    out
+    out.push('"');
+}
+
+fn push_escape(out: &mut String, unit: u16) {
+    out.push_str("\\u");
+    for shift in [12, 8, 4, 0] {
+        out.push(char::from(b"0123456789abcdef"[usize::from(unit >> shift & 0xF)]));
+    }
 }
 
 /// merges.txt.
 pub(super) fn merges_text(parts: &Parts, texts: &[String]) -> String {
     let mut out = String::from("#version: 0.2\n");
     for &(left, right, _) in &parts.merges {
-        let _ = writeln!(out, "{} {}", texts[left as usize], texts[right as usize]);
+        out.push_str(&texts[left as usize]);
+        out.push(' ');
+        out.push_str(&texts[right as usize]);
+        out.push('\n');
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_character_is_written_as_ascii_that_json_reads_back() {
+        let texts: Vec<String> = (0..=u32::from(char::MAX))
+            .filter_map(char::from_u32)
+            .map(|c| if c.is_ascii() { format!("a{c}b") } else { c.to_string() })
+            .collect();
+        let written = vocab_json(&texts);
+        assert!(written.is_ascii());
+        let read: Map<String, Value> = serde_json::from_str(&written).unwrap();
+        assert!(read.keys().eq(&texts));
+        assert!((0u64..).zip(read.values()).all(|(id, value)| value.as_u64() == Some(id)));
+        // As json.dumps of Python writes them.
+        let few = ["\"\\/\u{8}\t\n\u{c}\r\u{1}\u{1f}", "\u{e9}\u{65e5}\u{1f600}"].map(str::to_owned);
+        let expected = r#"{"\"\\/\b\t\n\f\r\u0001\u001f": 0, "\u00e9\u65e5\ud83d\ude00": 1}"#;
+        assert_eq!(vocab_json(&few), expected);
+    }
 }
