@@ -36,13 +36,13 @@ const ROWS: usize = 224;
 const PANELS: usize = 16;
 const PANELS_ONCE: usize = 32;
 /// Least panels of a and of b in one task.
-const LEAST: usize = 2;
+const LEAST: usize = 4;
 /// Tasks a product is cut into where it is large enough.
 const TASKS: usize = 32;
 /// Pairs along k that are packed at a time where lanes are contiguous; whole squares.
 const PACKED_PAIRS: usize = 32;
-/// Most words of b that are packed at a time: 8 MiB.
-const PACKED_WORDS: usize = 2 << 20;
+/// Most words of b that are packed at a time: 2 MiB, which stay in a cache.
+const PACKED_WORDS: usize = 1 << 19;
 
 /// Memory for packed operands; grows to the largest product and is kept.
 #[derive(Debug, Default)]
