@@ -14,8 +14,9 @@ mod tile;
 
 use crate::buffer::{In, Out};
 use crate::device::Device;
-use crate::ops::check;
+use crate::ops::{check, with_dirty_scratch};
 use crate::profile::Span;
+use crate::simd::bf16::round_all;
 use crate::{Error, Result};
 
 /// Blocks of a launch in y and in z.
@@ -150,7 +151,7 @@ pub fn backward_in_place(dev: &Device, qkv: Out, dout: In, out: In, lse: In, s: 
     check(OP, "out", rows * s.out_width(), out.len())?;
     check(OP, "dout", rows * s.out_width(), dout.len())?;
     check(OP, "lse", rows * s.num_heads, lse.len())?;
-    let _span = s.span(dev, OP, 5.0);
+    let _span = s.span(dev, "attention::backward", 5.0);
     match dev {
         Device::Cpu(cpu) => cpu::backward_in_place(cpu, qkv.cpu(), dout.cpu(), out, lse.cpu(), s),
         Device::Cuda(_) => return Err(Error::Unsupported(format!("{OP} is for the CPU"))),
@@ -171,7 +172,17 @@ pub fn decode(dev: &Device, out: Out, q: In, keys: In, values: In, length: usize
     check(OP, "values", length * s.num_kv_heads * s.head_size, values.len())?;
     let _span = dev.span(OP);
     match dev {
-        Device::Cpu(cpu) => decode::decode(cpu, out.cpu(), q.cpu(), keys.cpu(), values.cpu(), length, s),
+        Device::Cpu(cpu) => {
+            let work =
+                |out: &mut [f32]| decode::decode(cpu, out, q.cpu(), keys.cpu(), values.cpu(), length, s);
+            match out {
+                Out::CpuBf16(out) => with_dirty_scratch(out.len(), |wide| {
+                    work(wide);
+                    round_all(out, wide);
+                }),
+                out => work(out.cpu()),
+            }
+        }
         Device::Cuda(gpu) => {
             s.check_cuda(OP)?;
             let (dtype, keys, values) = (q.dtype(), keys.pointer(), values.pointer());
