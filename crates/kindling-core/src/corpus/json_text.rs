@@ -35,7 +35,7 @@ pub(crate) fn texts_of_lines(
 ///
 /// # Errors
 /// What is wrong with the line, for people.
-pub(crate) fn text_of_line<'de>(line: &'de str, field: &str) -> Result<Text<'de>, String> {
+fn text_of_line<'de>(line: &'de str, field: &str) -> Result<Text<'de>, String> {
     let mut json = serde_json::Deserializer::from_str(line);
     // The line is the caller's to number.
     let reason = |error: serde_json::Error| {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::blocks::Block;
 use super::inputs::{Format, Input};
-use super::json_text::text_of_line;
+use super::json_text::texts_of_lines;
 use super::{Document, EncodeOptions};
 use crate::data::element::Element;
 use crate::tokenizer::{END_OF_TEXT, Tokenizer};
@@ -171,17 +171,10 @@ impl Writer<'_> {
         path: &Path,
         replaced: &mut u64,
     ) -> Result<()> {
-        for (i, line) in text.split('\n').enumerate() {
-            if line.trim_ascii().is_empty() {
-                continue;
-            }
-            let bytes = text_of_line(line, field).map_err(|reason| {
-                let number = first + i as u64 + 1;
-                Error::InvalidCorpus(format!("{}, line {number}: {reason}", path.display()))
-            })?;
-            self.text(&text_of(&bytes, replaced))?;
+        texts_of_lines(text, first, field, path, |bytes| {
+            self.text(&text_of(bytes, replaced))?;
             self.end();
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
