@@ -101,6 +101,8 @@ export async function benchTrain(
     const optimizer = new AdamW(model, { betas: [0.9, 0.95], eps: 1e-8, weightDecay: 0.01 })
     const times: number[] = []
     let [first, last] = [NaN, NaN]
+    // On a GPU a step is queued while the one before it runs, as in training: the steps that count are timed together.
+    const alone = model.options.device === 'cpu' || options.profile === true
     let whole = performance.now()
     for (let step = 1; step <= options.warmup + steps; step++) {
       if (options.profile && step === options.warmup + 1) await model.startProfile()
@@ -112,8 +114,6 @@ export async function benchTrain(
       if (readLoss) last = loss!
       await optimizer.clipGradNorm(1, { read: false })
       await optimizer.step({ lr: 1e-3 })
-      // On a GPU a step is queued while the one before it runs, as in training: the steps that count are timed together.
-      const alone = model.options.device === 'cpu' || options.profile === true
       if (alone || step === options.warmup) await model.synchronize()
       times.push(performance.now() - started)
       if (step === options.warmup) whole = performance.now()
@@ -121,7 +121,7 @@ export async function benchTrain(
     await model.synchronize()
     const counted = times.slice(options.warmup)
     const together = (performance.now() - whole) / counted.length
-    const stepMs = model.options.device === 'cpu' || options.profile ? median(counted) : together
+    const stepMs = alone ? median(counted) : together
     const tokensPerSecond = (1000 * batchSize * seqLength) / stepMs
     const flops = flopsPerToken({
       vocabSize: preset.vocab_size,
