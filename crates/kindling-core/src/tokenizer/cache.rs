@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::{MmapMut, MmapRaw};
 
+use super::huge_table::{HUGE_PAGE, HugeTable, Zeroable};
+
 /// Bytes of the longest pre-token that is kept.
 pub const CACHED_BYTES: usize = 15;
 /// Ids kept of one pre-token.
@@ -132,15 +134,16 @@ struct Entry {
     ids: Ids,
 }
 
+// SAFETY: integers, of which a key of zeros is no pre-token's.
+unsafe impl Zeroable for Entry {}
+
 /// A thread's table.
 #[derive(Debug)]
-pub struct OwnCache(Box<[Entry; 1 << OWN_BITS]>);
+pub struct OwnCache(HugeTable<Entry>);
 
 impl OwnCache {
     pub fn new() -> Self {
-        let empty = Entry { key: Key { low: 0, high: 0 }, ids: Ids([0; WORDS]) };
-        let entries = vec![empty; 1 << OWN_BITS].into_boxed_slice();
-        Self(entries.try_into().unwrap_or_else(|_| unreachable!("the length is the array's")))
+        Self(HugeTable::new(1 << OWN_BITS))
     }
 
     #[inline(always)]
@@ -148,16 +151,22 @@ impl OwnCache {
         (hash >> (64 - OWN_BITS)) as usize
     }
 
+    #[inline(always)]
+    fn entry(&self, hash: u64) -> &Entry {
+        // SAFETY: a place is of `OWN_BITS` bits, and so many entries there are.
+        unsafe { self.0.get_unchecked(Self::place(hash)) }
+    }
+
     /// Asks the processor for the entry of a hash ahead of time.
     #[inline(always)]
     pub fn prefetch(&self, hash: u64) {
-        fetch(&raw const self.0[Self::place(hash)]);
+        fetch(&raw const *self.entry(hash));
     }
 
     /// Asks for the place of a key in `shared` if it is not here. Without a branch, which nobody could foretell.
     #[inline(always)]
     pub fn prefetch_missing(&self, shared: &SharedCache, key: Key, hash: u64) {
-        let entry = &self.0[Self::place(hash)];
+        let entry = self.entry(hash);
         let known = (entry.key.low ^ key.low) | (entry.key.high ^ key.high) == 0;
         let home = (&raw const shared.bucket(hash)[home(hash)]).cast::<Entry>();
         fetch(if known { &raw const *entry } else { home });
@@ -165,7 +174,7 @@ impl OwnCache {
 
     #[inline(always)]
     pub fn get(&self, key: Key, hash: u64) -> Option<&Ids> {
-        let entry = &self.0[Self::place(hash)];
+        let entry = self.entry(hash);
         (entry.key == key).then_some(&entry.ids)
     }
 
@@ -200,9 +209,6 @@ pub struct SharedCache {
 fn home(hash: u64) -> usize {
     (hash >> (64 - SHARED_BITS - BUCKET.trailing_zeros())) as usize % BUCKET
 }
-
-/// A huge page of x86-64 and arm64; the table begins at one's edge.
-const HUGE_PAGE: usize = 2 << 20;
 
 impl SharedCache {
     /// An empty table; none where the system has no memory for it.

@@ -277,7 +277,10 @@ impl Tokenizer {
             ids.extend_from_slice(&found.get()[..found.count()]);
             return Ok(());
         }
-        if let Some(found) = scratch.long.get(pretoken.as_bytes()) {
+        // What has few bytes has few ids, and is in the other caches.
+        if pretoken.len() > CACHED_IDS
+            && let Some(found) = scratch.long.get(pretoken.as_bytes())
+        {
             ids.extend_from_slice(found);
             return Ok(());
         }
@@ -309,7 +312,7 @@ impl Tokenizer {
             let c = pretoken.chars().find(|c| !has_all(c)).unwrap_or(char::REPLACEMENT_CHARACTER);
             return Err(unknown_character(c));
         }
-        self.merge_table.merge(symbols, &mut scratch.merge);
+        self.merge_table.merge(pretoken.as_bytes(), symbols, &mut scratch.merge);
         Ok(())
     }
 }

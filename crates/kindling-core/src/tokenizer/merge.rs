@@ -6,11 +6,20 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use rustc_hash::FxHashMap;
+
+use super::huge_table::{HugeTable, Zeroable};
+
 /// Symbols up to which scanning beats the heap.
 const SCAN_LIMIT: usize = 48;
 const NONE: u32 = u32::MAX;
-const EMPTY: u64 = u64::MAX;
+/// The key of a free slot.
+const FREE: u64 = 0;
 
+/// Bits of the filter a merge.
+const FILTER_BITS: usize = 16;
+
+/// A pair and its merge, inverted, so that zeros are a free slot.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     key: u64,
@@ -18,38 +27,72 @@ struct Slot {
     result: u32,
 }
 
-/// Open-addressing table of (left, right) to (rank, result); at most half full.
+// SAFETY: integers.
+unsafe impl Zeroable for Slot {}
+
+/// From a pair of tokens to its rank and what it becomes.
+///
+/// Pairs of bytes have an array. The others are in an open-addressing table, at most half full; most pairs that are asked for do
+/// not merge, and a bit for each hash, few enough to stay in a core's cache, says so of nearly all of them.
 #[derive(Debug)]
 pub struct MergeTable {
-    slots: Vec<Slot>,
+    slots: HugeTable<Slot>,
     shift: u32,
+    filter: Vec<u64>,
+    filter_shift: u32,
+    /// Rank, inverted, and result of two bytes.
+    byte_pairs: Vec<(u32, u32)>,
 }
 
 fn key(left: u32, right: u32) -> u64 {
     u64::from(left) << 32 | u64::from(right)
 }
 
+fn hash(key: u64) -> u64 {
+    key.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
 impl MergeTable {
-    /// Table of merges (left, right, result) in the order of their ranks. Of a repeated pair the first stays.
-    pub fn new(merges: &[(u32, u32, u32)]) -> Self {
-        let bits = (merges.len().max(8) * 2).next_power_of_two().trailing_zeros();
-        let slots = vec![Slot { key: EMPTY, rank: NONE, result: NONE }; 1 << bits];
-        let mut table = Self { slots, shift: 64 - bits };
+    /// Table of merges (left, right, result) in the order of their ranks, with the ids of single bytes. Of a repeated pair the
+    /// first stays.
+    pub fn new(merges: &[(u32, u32, u32)], byte_ids: &[u32; 256]) -> Self {
+        let count = merges.len().max(8).next_power_of_two();
+        let bits = |size: usize| size.next_power_of_two().trailing_zeros();
+        let (slots, filter) = (count * 2, count * FILTER_BITS);
+        let mut table = Self {
+            slots: HugeTable::new(slots),
+            shift: 64 - bits(slots),
+            filter: vec![0; filter / 64],
+            filter_shift: 64 - bits(filter),
+            byte_pairs: vec![(0, 0); 1 << 16],
+        };
+        let bytes: FxHashMap<u32, usize> = byte_ids.iter().copied().zip(0..).collect();
         for (&(left, right, result), rank) in merges.iter().zip(0..) {
             let key = key(left, right);
             let at = table.find(key);
-            if table.slots[at].key == EMPTY {
-                table.slots[at] = Slot { key, rank, result };
+            if table.slots[at].key != FREE {
+                continue;
+            }
+            table.slots[at] = Slot { key: !key, rank, result };
+            let bit = table.filter_place(key);
+            table.filter[bit / 64] |= 1 << (bit % 64);
+            if let (Some(left), Some(right)) = (bytes.get(&left), bytes.get(&right)) {
+                table.byte_pairs[left << 8 | right] = (!rank, result);
             }
         }
         table
     }
 
     #[inline]
+    fn filter_place(&self, key: u64) -> usize {
+        (hash(key) >> self.filter_shift) as usize
+    }
+
+    #[inline]
     fn find(&self, key: u64) -> usize {
         let mask = self.slots.len() - 1;
-        let mut at = (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> self.shift) as usize;
-        while self.slots[at].key != key && self.slots[at].key != EMPTY {
+        let mut at = (hash(key) >> self.shift) as usize;
+        while self.slots[at].key != !key && self.slots[at].key != FREE {
             at = (at + 1) & mask;
         }
         at
@@ -58,52 +101,71 @@ impl MergeTable {
     /// Rank and result of a pair; the rank is `u32::MAX` where the pair does not merge.
     #[inline]
     fn get(&self, left: u32, right: u32) -> (u32, u32) {
-        let slot = &self.slots[self.find(key(left, right))];
-        (slot.rank, slot.result)
+        let key = key(left, right);
+        let bit = self.filter_place(key);
+        if self.filter[bit / 64] >> (bit % 64) & 1 == 0 {
+            return (NONE, NONE);
+        }
+        let slot = &self.slots[self.find(key)];
+        if slot.key == FREE { (NONE, NONE) } else { (slot.rank, slot.result) }
     }
 
-    /// Merges `symbols` (the ids of single bytes) as far as they go.
-    pub fn merge(&self, symbols: &mut Vec<u32>, work: &mut MergeWork) {
+    /// Rank and result of two bytes, as `get`.
+    #[inline]
+    fn get_bytes(&self, pair: &[u8]) -> (u32, u32) {
+        let (inverted, result) = self.byte_pairs[usize::from(pair[0]) << 8 | usize::from(pair[1])];
+        (!inverted, result)
+    }
+
+    /// Merges `symbols`, the ids of `bytes`, as far as they go.
+    pub fn merge(&self, bytes: &[u8], symbols: &mut Vec<u32>, work: &mut MergeWork) {
         match symbols.len() {
             0 | 1 => {}
-            2..=SCAN_LIMIT => self.merge_by_scan(symbols),
+            2..=SCAN_LIMIT => self.merge_by_scan(bytes, symbols, &mut work.scan),
             _ => self.merge_by_heap(symbols, work),
         }
     }
 
-    fn merge_by_scan(&self, symbols: &mut Vec<u32>) {
-        let mut pairs = [(NONE, NONE); SCAN_LIMIT];
-        let mut length = symbols.len();
-        for i in 0..length - 1 {
-            pairs[i] = self.get(symbols[i], symbols[i + 1]);
+    fn merge_by_scan(&self, bytes: &[u8], symbols: &mut Vec<u32>, work: &mut ScanWork) {
+        let count = symbols.len().min(SCAN_LIMIT);
+        let ScanWork { pairs, results, previous, next } = work;
+        let place = |rank: u32, at: usize| u64::from(rank) << 32 | at as u64;
+        for (i, pair) in bytes.windows(2).enumerate().take(count) {
+            let (rank, result) = self.get_bytes(pair);
+            (pairs[i], results[i]) = (place(rank, i), result);
+            (previous[i], next[i]) = (i.wrapping_sub(1) as u8, i as u8 + 1);
         }
-        while length > 1 {
-            let (mut best, mut at) = (NONE, 0);
-            for (i, &(rank, _)) in pairs[..length - 1].iter().enumerate() {
-                if rank < best {
-                    (best, at) = (rank, i);
-                }
+        (previous[count - 1], next[count - 1]) = ((count - 2) as u8, count as u8);
+        // A symbol that is gone has no pair, nor has the last.
+        pairs[count - 1] = u64::MAX;
+        while let Some(best) = pairs[..count].iter().copied().min()
+            && best < u64::from(NONE) << 32
+        {
+            let at = best as u32 as usize;
+            let right = usize::from(next[at]);
+            symbols[at] = results[at];
+            symbols[right] = NONE;
+            pairs[right] = u64::MAX;
+            let after = usize::from(next[right]);
+            next[at] = after as u8;
+            pairs[at] = u64::MAX;
+            if after < count {
+                previous[after] = at as u8;
+                let (rank, result) = self.get(symbols[at], symbols[after]);
+                (pairs[at], results[at]) = (place(rank, at), result);
             }
-            if best == NONE {
-                break;
-            }
-            symbols[at] = pairs[at].1;
-            symbols.copy_within(at + 2..length, at + 1);
-            pairs.copy_within(at + 1..length - 1, at);
-            length -= 1;
-            if at > 0 {
-                pairs[at - 1] = self.get(symbols[at - 1], symbols[at]);
-            }
-            if at + 1 < length {
-                pairs[at] = self.get(symbols[at], symbols[at + 1]);
+            let before = usize::from(previous[at]);
+            if before < count {
+                let (rank, result) = self.get(symbols[before], symbols[at]);
+                (pairs[before], results[before]) = (place(rank, before), result);
             }
         }
-        symbols.truncate(length);
+        symbols.retain(|&symbol| symbol != NONE);
     }
 
     fn merge_by_heap(&self, symbols: &mut Vec<u32>, work: &mut MergeWork) {
         let length = symbols.len();
-        let MergeWork { heap, previous, next } = work;
+        let MergeWork { heap, previous, next, .. } = work;
         previous.clear();
         next.clear();
         previous.extend((0..length as u32).map(|i| i.wrapping_sub(1)));
@@ -149,9 +211,27 @@ impl MergeTable {
     }
 }
 
+/// Room for merging a short pre-token: for each symbol the rank of its pair with the next one and its own place, what the pair
+/// becomes, and its neighbours.
+#[derive(Debug)]
+struct ScanWork {
+    pairs: [u64; SCAN_LIMIT],
+    results: [u32; SCAN_LIMIT],
+    previous: [u8; SCAN_LIMIT],
+    next: [u8; SCAN_LIMIT],
+}
+
+impl Default for ScanWork {
+    fn default() -> Self {
+        let (pairs, results) = ([0; SCAN_LIMIT], [0; SCAN_LIMIT]);
+        Self { pairs, results, previous: [0; SCAN_LIMIT], next: [0; SCAN_LIMIT] }
+    }
+}
+
 /// Room that merging long pre-tokens uses again and again.
 #[derive(Debug, Default)]
 pub struct MergeWork {
+    scan: ScanWork,
     heap: BinaryHeap<Reverse<(u32, u32)>>,
     previous: Vec<u32>,
     next: Vec<u32>,
@@ -172,10 +252,11 @@ mod tests {
                 let known = u64::from(4 + i);
                 merges.push((draw(u64::from(i) * 2, known), draw(u64::from(i) * 2 + 1, known), 4 + i));
             }
-            let table = MergeTable::new(&merges);
-            let symbols: Vec<u32> = (0..SCAN_LIMIT as u64).map(|i| draw(1000 + i, 4)).collect();
+            let table = MergeTable::new(&merges, &std::array::from_fn(|byte| byte as u32));
+            let bytes: Vec<u8> = (0..SCAN_LIMIT as u64).map(|i| draw(1000 + i, 4) as u8).collect();
+            let symbols: Vec<u32> = bytes.iter().copied().map(u32::from).collect();
             let (mut scanned, mut heaped) = (symbols.clone(), symbols);
-            table.merge_by_scan(&mut scanned);
+            table.merge_by_scan(&bytes, &mut scanned, &mut ScanWork::default());
             table.merge_by_heap(&mut heaped, &mut MergeWork::default());
             assert_eq!(scanned, heaped, "{seed}");
         }

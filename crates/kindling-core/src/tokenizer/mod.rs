@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `pretokenize.rs`, `unicode.rs`, `unicode_ranges.rs` | GPT-2's pattern by hand, where text may be cut |
 //! | `special.rs` | special tokens split the text first |
-//! | `merge.rs`, `encode.rs` | merges by rank, the cache, threads |
+//! | `merge.rs`, `encode.rs`, `cache.rs`, `long_cache.rs`, `huge_table.rs` | merges by rank, caches and their memory, threads |
 //! | `decode.rs`, `stream.rs`, `blocks.rs`, `utf8.rs` | ids to text; text in pieces; bytes that are not UTF-8 |
 //! | `vocab_file.rs`, `hugging_face.rs`, `byte_chars.rs`, `parts.rs` | vocab.json, merges.txt, tokenizer.json |
 //! | `train.rs`, `merge_learner.rs` | learning from files |
@@ -17,6 +17,7 @@ mod count_tokens;
 mod counts;
 mod decode;
 mod encode;
+mod huge_table;
 mod hugging_face;
 mod long_cache;
 mod merge;
@@ -153,7 +154,7 @@ impl Tokenizer {
             }
         }
         let special = SpecialTokens::new(special)?;
-        let merge_table = MergeTable::new(&merges);
+        let merge_table = MergeTable::new(&merges, &byte_ids);
         let lacks_bytes = byte_ids.contains(&u32::MAX);
         let scratches = Scratches::default();
         Ok(Self {
