@@ -3,11 +3,13 @@
 
 use rustc_hash::FxHashMap;
 
+use super::huge_table::{HugeTable, Zeroable};
+
 /// Bytes of the longest pre-token in the table, and ids it may have: with these an entry is 128 bytes.
 const TABLE_BYTES: usize = 46;
 const TABLE_IDS: usize = 20;
 /// Entries of the table, as a power of two.
-const TABLE_BITS: u32 = 14;
+const TABLE_BITS: u32 = 15;
 /// Bytes of the longest pre-token that is kept.
 const LONGEST: usize = 512;
 /// Bytes that the map's keys and ids may take.
@@ -25,13 +27,14 @@ struct Entry {
     ids: [u32; TABLE_IDS],
 }
 
-const FREE: Entry = Entry { length: 0, count: 0, bytes: [0; TABLE_BYTES], ids: [0; TABLE_IDS] };
+// SAFETY: integers; a length of 0 is no pre-token's.
+unsafe impl Zeroable for Entry {}
 
 /// A thread's cache from pre-token to ids.
 #[derive(Debug, Default)]
 pub struct LongCache {
     /// Empty until the first entry.
-    table: Vec<Entry>,
+    table: Option<HugeTable<Entry>>,
     map: FxHashMap<Box<[u8]>, Box<[u32]>>,
     used: usize,
 }
@@ -51,7 +54,7 @@ impl LongCache {
     /// The ids of a pre-token, if they are known.
     pub fn get(&self, pretoken: &[u8]) -> Option<&[u32]> {
         if pretoken.len() <= TABLE_BYTES {
-            let entry = self.table.get(place(pretoken))?;
+            let entry = self.table.as_ref()?.get(place(pretoken))?;
             let known = entry.bytes[..usize::from(entry.length)] == *pretoken;
             return known.then(|| &entry.ids[..usize::from(entry.count)]);
         }
@@ -66,10 +69,8 @@ impl LongCache {
         if ids.len() > TABLE_IDS {
             return;
         }
-        if self.table.is_empty() {
-            self.table = vec![FREE; 1 << TABLE_BITS];
-        }
-        let entry = &mut self.table[place(pretoken)];
+        let table = self.table.get_or_insert_with(|| HugeTable::new(1 << TABLE_BITS));
+        let entry = &mut table[place(pretoken)];
         entry.length = pretoken.len() as u8;
         entry.count = ids.len() as u8;
         entry.bytes[..pretoken.len()].copy_from_slice(pretoken);
