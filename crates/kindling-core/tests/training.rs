@@ -11,7 +11,7 @@ use kindling_core::config::ModelConfig;
 use kindling_core::device::{Cpu, Device, Products};
 use kindling_core::model::Transformer;
 use kindling_core::ops::adamw;
-use kindling_core::ops::matmul::bf16::Kernel;
+use kindling_core::ops::matmul::packed::Kernel;
 use kindling_core::optim::{AdamW, AdamWOptions, GroupOptions, Optimizer, Sgd, SgdOptions};
 use kindling_core::simd::Isa;
 
@@ -109,7 +109,7 @@ fn gradients_of_bf16_products_are_those_of_f32_but_for_rounding() {
     };
     let (loss, gradients) = pass(Products::F32);
     for kernel in Kernel::available() {
-        let (narrow_loss, narrow_gradients) = pass(Products::Bf16(kernel));
+        let (narrow_loss, narrow_gradients) = pass(Products::Packed(kernel));
         assert!((narrow_loss / loss - 1.0).abs() < 0.01, "{kernel:?}: {narrow_loss} {loss}");
         for (narrow, gradient) in narrow_gradients.iter().zip(&gradients) {
             let largest = gradient.data.iter().fold(0f32, |m, g| m.max(g.abs()));

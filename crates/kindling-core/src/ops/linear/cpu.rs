@@ -1,4 +1,5 @@
-//! CPU half: products by the `gemm` crate, which chooses its own instruction set at run time, one call a fixed piece.
+//! CPU half: products by kernels of our own where the processor has AVX-512, else by the `gemm` crate, which chooses its own
+//! instruction set at run time, one call a fixed piece.
 //!
 //! Each piece packs the other operand again, so pieces are few and large.
 
@@ -8,9 +9,9 @@ use std::sync::PoisonError;
 
 use super::Shape;
 use crate::buffer::{In, Out};
-use crate::device::{Cpu, Products};
-use crate::ops::matmul::bf16::{self, Operand};
+use crate::device::{Cpu, Dtype, Products};
 use crate::ops::matmul::gemm::{Matrix, parallel_gemm, parallel_gemm_into};
+use crate::ops::matmul::packed::{self, Operand};
 use crate::ops::{Disjoint, Pieces, with_dirty_scratch};
 use crate::simd::bf16::round_all;
 use crate::simd::{LANES, Lanes};
@@ -24,7 +25,7 @@ const ROWS_WORTH_TURNING: usize = 256;
 const TURNED: usize = 1 << 20;
 
 pub(super) fn forward(cpu: &Cpu, mut out: Out, x: In, weight: In, bias: Option<&[f32]>, s: Shape) {
-    if s.rows < FEW_ROWS && cpu.products == Products::F32 {
+    if s.rows < FEW_ROWS && cpu.products.dtype() == Dtype::F32 {
         let (x, weight) = (x.cpu(), weight.cpu());
         few_rows(cpu, out.cpu(), bias, s, |out, row, outputs| {
             let weight = &weight[outputs.start * s.inputs..outputs.end * s.inputs];
@@ -88,11 +89,11 @@ fn turn(cpu: &Cpu, turned: &mut [f32], weight: &[f32], outputs: usize) {
 pub(super) fn forward_narrow(cpu: &Cpu, out: Out, x: In, weight: &[u16], bias: Option<&[f32]>, s: Shape) {
     let rounded = match x {
         In::CpuBf16(x) => Cow::Borrowed(x),
-        x => Cow::Owned(bf16::rounded(&cpu.pool, x.cpu())),
+        x => Cow::Owned(packed::rounded(&cpu.pool, x.cpu())),
     };
     let work = |out: &mut [f32], row: usize, outputs: Range<usize>| {
         let weight = &weight[outputs.start * s.inputs..outputs.end * s.inputs];
-        bf16::dot_rows(out, &rounded[row * s.inputs..(row + 1) * s.inputs], weight);
+        packed::dot_rows(out, &rounded[row * s.inputs..(row + 1) * s.inputs], weight);
     };
     match out {
         Out::CpuBf16(out) => with_dirty_scratch(out.len(), |sums| {
@@ -154,7 +155,7 @@ pub(super) fn backward_bias(cpu: &Cpu, dbias: &mut [f32], dout: &[f32], s: Shape
 fn product(cpu: &Cpu, out: Out, a: Operand, b: Operand, accumulate: bool) {
     match cpu.products {
         Products::F32 => parallel_gemm(&cpu.pool, out.cpu(), a.f32(), b.f32(), accumulate),
-        Products::Bf16(kernel) => bf16::product(cpu, kernel, out, a, b, accumulate),
+        Products::Packed(kernel) => packed::product(cpu, kernel, out, a, b, accumulate),
     }
 }
 

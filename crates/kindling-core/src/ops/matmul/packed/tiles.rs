@@ -163,14 +163,14 @@ mod amx {
     use std::sync::LazyLock;
 
     use super::{PAIRS, Plain, ROWS, Tiles, WIDTH, multiply};
-    use crate::ops::matmul::bf16::Block;
+    use crate::ops::matmul::packed::Block;
     use crate::simd::bf16;
 
     /// The processor's tiles.
-    pub(in crate::ops::matmul::bf16) struct Amx;
+    pub(in crate::ops::matmul::packed) struct Amx;
 
     /// Whether the processor has AMX-BF16, the system lends it to this process, and it computes what `Plain` does.
-    pub(in crate::ops::matmul::bf16) fn are_available() -> bool {
+    pub(in crate::ops::matmul::packed) fn are_available() -> bool {
         static AVAILABLE: LazyLock<bool> =
             LazyLock::new(|| has_instructions() && is_permitted() && agrees_with_plain());
         *AVAILABLE
@@ -224,7 +224,7 @@ mod amx {
     }
 
     /// Gives this thread's tiles back, so that a switch of threads need not save them.
-    pub(in crate::ops::matmul::bf16) fn release() {
+    pub(in crate::ops::matmul::packed) fn release() {
         if CONFIGURED.replace(false) {
             // SAFETY: the tiles were configured by this thread.
             unsafe { asm!("tilerelease", options(nostack, nomem)) };
