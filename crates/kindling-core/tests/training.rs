@@ -8,7 +8,7 @@ use std::sync::Arc;
 use common::*;
 use kindling_core::checkpoint;
 use kindling_core::config::ModelConfig;
-use kindling_core::device::{Cpu, Device, Products};
+use kindling_core::device::{Cpu, Device, Dtype, Products};
 use kindling_core::model::Transformer;
 use kindling_core::ops::adamw;
 use kindling_core::ops::matmul::packed::Kernel;
@@ -108,7 +108,7 @@ fn gradients_of_bf16_products_are_those_of_f32_but_for_rounding() {
         (loss, model.gradients().unwrap())
     };
     let (loss, gradients) = pass(Products::F32);
-    for kernel in Kernel::available() {
+    for kernel in Kernel::available().into_iter().filter(|kernel| kernel.dtype() == Dtype::Bf16) {
         let (narrow_loss, narrow_gradients) = pass(Products::Packed(kernel));
         assert!((narrow_loss / loss - 1.0).abs() < 0.01, "{kernel:?}: {narrow_loss} {loss}");
         for (narrow, gradient) in narrow_gradients.iter().zip(&gradients) {

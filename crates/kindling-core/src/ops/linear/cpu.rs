@@ -1,8 +1,6 @@
-//! CPU half: products by kernels of our own where the processor has AVX-512 and the product is
-//! large or of bf16, else by the `gemm` crate, which chooses its own
-//! instruction set at run time, one call a fixed piece.
-//!
-//! Each piece packs the other operand again, so pieces are few and large.
+//! CPU half: large products and those of bf16 by kernels of our own where the processor has AVX-512, all others by the `gemm`
+//! crate, which chooses its own instruction set at run time, one call a fixed piece. There each piece packs the other operand
+//! again, so pieces are few and large.
 
 use std::borrow::Cow;
 use std::ops::Range;
