@@ -52,6 +52,16 @@ impl Kernel {
         kernels
     }
 
+    /// `Tiles` without asking the processor, for a test that does the work of instructions it lacks; none where they do not
+    /// compute what `Emulated` does.
+    ///
+    /// # Safety
+    /// This process may use AMX-BF16, or a handler of SIGILL does the work of its instructions.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    pub unsafe fn tiles_unasked() -> Option<Self> {
+        tiles::agree_with_plain().then_some(Self::Tiles)
+    }
+
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
