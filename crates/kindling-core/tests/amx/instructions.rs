@@ -1,5 +1,5 @@
 //! The instructions of AMX-TILE and AMX-BF16 that the kernel uses, decoded from bytes after Intel's Software Developer's Manual,
-//! volume 2 (VEX prefix and ModRM: chapter 2; LDTILECFG, TILERELEASE, TILEZERO, TILELOADD, TILESTORED, TDPBF16PS).
+//! volume 2 (VEX prefix and `ModRM`: chapter 2; LDTILECFG, TILERELEASE, TILEZERO, TILELOADD, TILESTORED, TDPBF16PS).
 
 /// An instruction, with the addresses that its registers give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub enum Instruction {
 
 /// What stands before the opcode: VEX.128.0F38.W0, with the bits that extend register numbers the right way round.
 struct Prefix {
-    /// Bit 3 of ModRM.reg, of SIB.index, and of ModRM.rm or SIB.base.
+    /// Bit 3 of `ModRM.reg`, of SIB.index, and of `ModRM`.rm or SIB.base.
     reg: usize,
     index: usize,
     base: usize,
@@ -53,13 +53,13 @@ impl Prefix {
     }
 }
 
-/// Memory that ModRM names.
+/// Memory that `ModRM` names.
 struct Memory {
     /// Base and displacement.
     address: u64,
     /// Scaled index; none without a SIB byte.
     index: Option<u64>,
-    /// Bytes from ModRM on.
+    /// Bytes from `ModRM` on.
     len: usize,
 }
 

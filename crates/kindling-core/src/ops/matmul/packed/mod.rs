@@ -4,7 +4,7 @@
 //! a: (m, k); b: (k, n); out: (m, n). Operands are packed as panels of some rows of a, and of 32 columns of b, in 32-bit words:
 //! one f32, or two bf16 that are neighbours along k. b is packed for all threads, a part at a time that stays in a cache. A
 //! task owns a block of out and goes through it a run of k at a time: it packs its rows of a for that run, which then stay in
-//! L2 while the panels of b pass. Tasks depend on sizes only, sums on k only: results are the same bits for any number of
+//! L2 while the panels of b pass. Sums depend on k only, not on how tasks are cut: results are the same bits for any number of
 //! threads. Source of the scheme: BLIS, "Anatomy of high-performance matrix multiplication", 2008.
 
 mod block;
@@ -33,8 +33,8 @@ const PANELS: usize = 16;
 const PANELS_ONCE: usize = 32;
 /// Least panels of a and of b in one task.
 const LEAST: usize = 4;
-/// Tasks a product is cut into where it is large enough.
-const TASKS: usize = 32;
+/// Tasks for each thread where a product is large enough.
+const TASKS: usize = 8;
 /// Words along k that are packed at a time where lanes are contiguous; whole squares.
 const PACKED_RUN: usize = 32;
 /// Most words of b that are packed at a time: 2 MiB, which stay in a cache.
@@ -72,14 +72,14 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(kernel: Kernel, m: usize, k: usize, n: usize) -> Self {
+    fn new(kernel: Kernel, threads: usize, m: usize, k: usize, n: usize) -> Self {
         let words = k.div_ceil(kernel.in_word()).next_multiple_of(kernel.words());
         let (run, rows) = kernel.run();
         let runs = words.div_ceil(run).max(1);
         let (left, right) = (m.div_ceil(kernel.rows()), n.div_ceil(WIDTH));
         let widest = if runs == 1 { PANELS_ONCE } else { PANELS };
         let (mut down, mut across) = (left.div_ceil(rows / kernel.rows()), right.div_ceil(widest));
-        while down * across < TASKS {
+        while down * across < TASKS * threads {
             match (left / down > LEAST, right / across > LEAST) {
                 (true, _) => down *= 2,
                 (false, true) => across *= 2,
@@ -93,6 +93,11 @@ impl Plan {
     fn run(&self, index: usize) -> Range<usize> {
         let (most, _) = self.kernel.run();
         index * most..self.words.min((index + 1) * most)
+    }
+
+    /// What lies along k in `words`.
+    fn depth(&self, words: Range<usize>) -> Range<usize> {
+        words.start * self.kernel.in_word()..words.end * self.kernel.in_word()
     }
 
     /// Words of a panel of b.
@@ -154,7 +159,7 @@ struct Place<'a> {
 /// One part of a product: packs its b, then runs its tasks.
 fn part(cpu: &Cpu, kernel: Kernel, memory: &mut Option<AlignedMemory>, place: Place, a: Operand, b: Operand) {
     let ((m, k), (_, n)) = (a.size(), b.size());
-    let plan = Plan::new(kernel, m, k, n);
+    let plan = Plan::new(kernel, cpu.pool.threads(), m, k, n);
     let len = plan.in_b() * plan.panels;
     let kept = memory.take().filter(|memory| memory.len() >= len);
     let memory = memory.insert(kept.unwrap_or_else(|| AlignedMemory::needed(len)));
@@ -182,11 +187,15 @@ impl Plan {
         };
         cpu.pool.run(pieces.count, |piece| {
             if along {
-                pieces.range(piece).for_each(|panel| pack(panel, 0..self.words));
+                for panel in pieces.range(piece) {
+                    lanes.fetch(panel * WIDTH..(panel + 1) * WIDTH, self.depth(0..self.words));
+                    pack(panel, 0..self.words);
+                }
                 return;
             }
             for run in pieces.range(piece) {
                 let run = run * PACKED_RUN..self.words.min((run + 1) * PACKED_RUN);
+                lanes.fetch(0..self.n, self.depth(run.clone()));
                 (0..self.panels).for_each(|panel| pack(panel, run.clone()));
             }
         });
@@ -198,6 +207,7 @@ impl Plan {
         let step = if a.is_along() { run.len().max(1) } else { PACKED_RUN };
         for start in run.clone().step_by(step) {
             let words = start..run.end.min(start + step);
+            a.fetch(down.start * height..down.end * height, self.depth(words.clone()));
             for (index, panel) in down.clone().enumerate() {
                 let at = (index * run.len() + start - run.start) * height;
                 let target = &mut packed[at..at + words.len() * height];
