@@ -88,11 +88,10 @@ mod avx512 {
         };
         // SAFETY: the caller's promises; words of the panels, asserted above; elements of the block, by the masks.
         unsafe {
-            if block.accumulate {
-                for index in 0..block.rows {
-                    _mm_prefetch::<_MM_HINT_T0>(row(index, 0).cast());
-                    _mm_prefetch::<_MM_HINT_T0>(row(index, 1).cast());
-                }
+            // The block comes while its sums are made: to be added to, or for stores that need not wait for it.
+            for index in 0..block.rows {
+                _mm_prefetch::<_MM_HINT_T0>(row(index, 0).cast());
+                _mm_prefetch::<_MM_HINT_T0>(row(index, 1).cast());
             }
             let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
             let (mut left, mut right) = (a.as_ptr(), b.as_ptr());
