@@ -35,8 +35,7 @@ fn options() -> AdamWOptions {
 }
 
 fn model(threads: usize) -> Transformer {
-    Transformer::new(config(), device(*kindling_core::simd::Isa::available().last().unwrap(), threads), 4)
-        .unwrap()
+    Transformer::new(config(), device(Isa::detect(), threads), 4).unwrap()
 }
 
 fn train(model: &mut Transformer, optimizer: &mut dyn Optimizer, steps: std::ops::Range<u64>) -> Vec<f64> {
@@ -135,7 +134,7 @@ fn a_run_continued_from_a_checkpoint_is_the_run_bit_for_bit_whatever_the_threads
     train(&mut first, &mut half, 0..5);
     checkpoint::save(&path, &first, Some(&half), 5, serde_json::json!({ "note": "kept" })).unwrap();
 
-    let mut second = Transformer::new(config(), device(kindling_core::simd::Isa::detect(), 3), 99).unwrap();
+    let mut second = Transformer::new(config(), device(Isa::detect(), 3), 99).unwrap();
     let mut rest = AdamW::new(&second, &options()).unwrap();
     let state = checkpoint::load(&path, &mut second, Some(&mut rest)).unwrap();
     assert_eq!((state.iteration, &state.run["note"]), (5, &serde_json::json!("kept")));
