@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use crate::cuda::{self, Arithmetic, Cuda, Properties};
-use crate::ops::matmul::bf16::{self, Packed};
+use crate::ops::matmul::packed::{Kernel, Packed};
 use crate::pool::Pool;
 use crate::profile::{Profile, Span};
 use crate::simd::Isa;
@@ -18,7 +18,7 @@ pub struct Cpu {
     pub isa: Isa,
     /// Arithmetic of the matrix products.
     pub products: Products,
-    /// Memory of bf16 products.
+    /// Memory of packed products.
     pub(crate) packed: Packed,
     /// Memory of a turned part of a weight.
     pub(crate) turned: Mutex<Vec<f32>>,
@@ -37,10 +37,20 @@ impl Cpu {
 /// Arithmetic of the matrix products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Products {
-    /// f32 operands and sums.
+    /// f32 by the `gemm` crate, with what instructions it finds.
     F32,
-    /// bf16 operands, f32 sums.
-    Bf16(bf16::Kernel),
+    /// By a kernel of our own, whose operands are f32 or bf16; sums in f32.
+    Packed(Kernel),
+}
+
+impl Products {
+    /// What operands are rounded to.
+    pub fn dtype(self) -> Dtype {
+        match self {
+            Self::F32 => Dtype::F32,
+            Self::Packed(kernel) => kernel.dtype(),
+        }
+    }
 }
 
 /// What a user asks of the matrix products.
@@ -74,10 +84,11 @@ impl Dtype {
     }
 
     fn products(self) -> Products {
-        match self {
-            Self::F32 => Products::F32,
-            Self::Bf16 => bf16::Kernel::detect().map_or(Products::F32, Products::Bf16),
-        }
+        let kernel = match self {
+            Self::F32 => Kernel::detect_f32(),
+            Self::Bf16 => Kernel::detect().or_else(Kernel::detect_f32),
+        };
+        kernel.map_or(Products::F32, Products::Packed)
     }
 }
 
@@ -129,8 +140,7 @@ impl Device {
     /// What operands of products are rounded to.
     pub fn operands(&self) -> Dtype {
         match self {
-            Self::Cpu(cpu) if cpu.products == Products::F32 => Dtype::F32,
-            Self::Cpu(_) => Dtype::Bf16,
+            Self::Cpu(cpu) => cpu.products.dtype(),
             Self::Cuda(gpu) => gpu.arithmetic.dtype,
         }
     }

@@ -9,7 +9,7 @@ use kindling_core::config::ModelConfig;
 use kindling_core::decode::{Generator, GeneratorOptions, Sampling, sample};
 use kindling_core::device::{Cpu, Device, Products};
 use kindling_core::model::Transformer;
-use kindling_core::ops::matmul::bf16::Kernel;
+use kindling_core::ops::matmul::packed::Kernel;
 use kindling_core::random::{Purpose, uniform};
 use kindling_core::simd::Isa;
 
@@ -280,7 +280,7 @@ fn settings_out_of_range_and_scores_that_are_no_numbers_are_refused_with_a_code(
 #[test]
 fn greedy_tokens_of_bf16_weights_are_the_highest_of_fresh_passes_but_for_rounding() {
     let Some(kernel) = Kernel::detect() else { return };
-    let device = Device::Cpu(Arc::new(Cpu::new(2, Isa::detect(), Products::Bf16(kernel))));
+    let device = Device::Cpu(Arc::new(Cpu::new(2, Isa::detect(), Products::Packed(kernel))));
     let mut model = Transformer::new(config(), device, 5).unwrap();
     let greedy = Sampling { temperature: 0.0, ..PLAIN };
     let prompt = vec![3, 1, 4];

@@ -3,9 +3,14 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 use common::*;
+use kindling_core::device::{Cpu, Device, Dtype, Products};
+use kindling_core::ops::matmul::packed::Kernel;
 use kindling_core::ops::{embedding, linear, matmul};
+use kindling_core::simd::Isa;
 
 /// Rows, inputs, outputs: few rows take another path than many, and each of the three is small and large in turn.
 const LINEAR_SIZES: [(usize, usize, usize); 10] = [
@@ -39,6 +44,35 @@ fn linear_matches_the_reference_and_candle() {
             linear::forward(&dev, view_mut(&mut y), view(&x), view(&w), None, s).unwrap();
             assert_close("out without bias", &y, &values(&product));
         }
+    }
+}
+
+/// From 2^27 multiply-adds on, products of f32 have a kernel of their own where there is AVX-512.
+#[test]
+fn large_products_match_candle_with_the_same_bits_for_any_number_of_threads() {
+    let s = linear::Shape { rows: 641, inputs: 521, outputs: 411 };
+    assert!(s.rows * s.inputs * s.outputs > 1 << 27);
+    let (x, w, b) = (random(1, s.rows * s.inputs), random(2, s.outputs * s.inputs), random(3, s.outputs));
+    let dout = random(4, s.rows * s.outputs);
+    let (vx, vw) = (variable(&x, &[s.rows, s.inputs]), variable(&w, &[s.outputs, s.inputs]));
+    let out = vx.matmul(&vw.t().unwrap()).unwrap().broadcast_add(&tensor(&b, &[s.outputs])).unwrap();
+    let oracle = candle_gradients(&out, &dout, &[&vx, &vw]);
+    let kernels = Kernel::available().into_iter().filter(|kernel| kernel.dtype() == Dtype::F32);
+    for products in kernels.map(Products::Packed).chain([Products::F32]) {
+        let run = |threads| {
+            let dev = Device::Cpu(Arc::new(Cpu::new(threads, Isa::detect(), products)));
+            let (mut y, mut dx) = (vec![9.0; s.rows * s.outputs], vec![9.0; s.rows * s.inputs]);
+            let mut dw = vec![0.0; s.outputs * s.inputs];
+            linear::forward(&dev, view_mut(&mut y), view(&x), view(&w), Some(view(&b)), s).unwrap();
+            linear::backward_input(&dev, view_mut(&mut dx), view(&dout), view(&w), s, false).unwrap();
+            linear::backward_weight(&dev, view_mut(&mut dw), None, view(&dout), view(&x), s).unwrap();
+            [y, dx, dw]
+        };
+        let found = run(1);
+        assert_close("out", &found[0], &values(&out));
+        assert_close("dx", &found[1], &oracle[0]);
+        assert_close("dweight", &found[2], &oracle[1]);
+        assert!([2, 3].into_iter().all(|threads| run(threads) == found), "{products:?}");
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use kindling_core::buffer::Buffer;
 use kindling_core::device::{Device, Dtype};
-use kindling_core::ops::matmul::bf16::Kernel;
+use kindling_core::ops::matmul::packed::Kernel;
 use kindling_core::ops::{grad_norm, linear};
 use kindling_core::random::{Purpose, uniform};
 use kindling_core::simd::Isa;

@@ -8,9 +8,9 @@ use super::{forward, init};
 use crate::buffer::{Buffer, In};
 use crate::config::ModelConfig;
 use crate::decode::{CacheStep, KvCache};
-use crate::device::{Device, Dtype, Products};
+use crate::device::{Device, Dtype};
 use crate::ops::cross_entropy::LossSum;
-use crate::ops::matmul::bf16;
+use crate::ops::matmul::packed;
 use crate::ops::{check_ids, check_targets, linear, output_loss, rope};
 use crate::{Error, Result};
 
@@ -287,8 +287,8 @@ impl Transformer {
     /// Keeps the weights as bf16 too, where products are in bf16, until they change.
     fn reserve_narrow(&mut self) {
         let Device::Cpu(cpu) = &self.device else { return };
-        if self.narrow.is_none() && cpu.products != Products::F32 {
-            self.narrow = Some(bf16::rounded(&cpu.pool, self.weights.host()));
+        if self.narrow.is_none() && cpu.products.dtype() != Dtype::F32 {
+            self.narrow = Some(packed::rounded(&cpu.pool, self.weights.host()));
         }
     }
 

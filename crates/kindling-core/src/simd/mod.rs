@@ -38,7 +38,7 @@ pub enum Isa {
 
 impl Isa {
     /// The widest the machine has, or a narrower one that `KINDLING_ISA` (scalar, avx2, avx512) names. It chooses for the
-    /// kernels of this crate; matrix products are the `gemm` crate's, which chooses by itself.
+    /// kernels of this crate; below AVX-512 matrix products are the `gemm` crate's, which chooses by itself.
     pub fn detect() -> Self {
         Self::narrowed(std::env::var("KINDLING_ISA").ok().as_deref(), Self::widest())
     }
@@ -55,6 +55,11 @@ impl Isa {
     /// Every instruction set this machine can run, the plainest first.
     pub fn available() -> Vec<Self> {
         [Self::Scalar, Self::Avx2, Self::Avx512].into_iter().filter(|isa| *isa <= Self::widest()).collect()
+    }
+
+    /// Whether this machine has AVX-512.
+    pub(crate) fn has_avx512() -> bool {
+        Self::widest() == Self::Avx512
     }
 
     /// Its name, as `KINDLING_ISA` takes it.

@@ -1,6 +1,6 @@
-//! CPU half: products by the `gemm` crate, which chooses its own instruction set at run time, one call a fixed piece.
-//!
-//! Each piece packs the other operand again, so pieces are few and large.
+//! CPU half: large products and those of bf16 by kernels of our own where the processor has AVX-512, all others by the `gemm`
+//! crate, which chooses its own instruction set at run time, one call a fixed piece. There each piece packs the other operand
+//! again, so pieces are few and large.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -8,9 +8,9 @@ use std::sync::PoisonError;
 
 use super::Shape;
 use crate::buffer::{In, Out};
-use crate::device::{Cpu, Products};
-use crate::ops::matmul::bf16::{self, Operand};
+use crate::device::{Cpu, Dtype, Products};
 use crate::ops::matmul::gemm::{Matrix, parallel_gemm, parallel_gemm_into};
+use crate::ops::matmul::packed::{self, Kernel, Operand};
 use crate::ops::{Disjoint, Pieces, with_dirty_scratch};
 use crate::simd::bf16::round_all;
 use crate::simd::{LANES, Lanes};
@@ -20,11 +20,13 @@ const FEW_ROWS: usize = 32;
 const PIECES: usize = 16;
 /// Rows from which on turning the weight is a small part of the product.
 const ROWS_WORTH_TURNING: usize = 256;
+/// Multiply-adds of a product of f32 below which the `gemm` crate, which packs less, is faster.
+const SMALL: usize = 1 << 27;
 /// Elements of a weight that are turned at once: 4 MiB.
 const TURNED: usize = 1 << 20;
 
 pub(super) fn forward(cpu: &Cpu, mut out: Out, x: In, weight: In, bias: Option<&[f32]>, s: Shape) {
-    if s.rows < FEW_ROWS && cpu.products == Products::F32 {
+    if s.rows < FEW_ROWS && cpu.products.dtype() == Dtype::F32 {
         let (x, weight) = (x.cpu(), weight.cpu());
         few_rows(cpu, out.cpu(), bias, s, |out, row, outputs| {
             let weight = &weight[outputs.start * s.inputs..outputs.end * s.inputs];
@@ -35,12 +37,12 @@ pub(super) fn forward(cpu: &Cpu, mut out: Out, x: In, weight: In, bias: Option<&
     if let Some(bias) = bias {
         out.again().cpu().chunks_exact_mut(s.outputs).for_each(|row| row.copy_from_slice(bias));
     }
-    if cpu.products == Products::F32 && s.rows >= ROWS_WORTH_TURNING {
+    if kernel_for(cpu, s).is_none() && s.rows >= ROWS_WORTH_TURNING {
         forward_turned(cpu, out.cpu(), x.cpu(), weight.cpu(), bias.is_some(), s);
         return;
     }
     let weight = Operand::rows(weight, s.outputs, s.inputs).transposed();
-    product(cpu, out, Operand::rows(x, s.rows, s.inputs), weight, bias.is_some());
+    product(cpu, out, Operand::rows(x, s.rows, s.inputs), weight, bias.is_some(), s);
 }
 
 /// out = x W^T, or +=, some outputs at a time, whose part of the weight is turned first: the `gemm` crate packs rows of
@@ -88,11 +90,11 @@ fn turn(cpu: &Cpu, turned: &mut [f32], weight: &[f32], outputs: usize) {
 pub(super) fn forward_narrow(cpu: &Cpu, out: Out, x: In, weight: &[u16], bias: Option<&[f32]>, s: Shape) {
     let rounded = match x {
         In::CpuBf16(x) => Cow::Borrowed(x),
-        x => Cow::Owned(bf16::rounded(&cpu.pool, x.cpu())),
+        x => Cow::Owned(packed::rounded(&cpu.pool, x.cpu())),
     };
     let work = |out: &mut [f32], row: usize, outputs: Range<usize>| {
         let weight = &weight[outputs.start * s.inputs..outputs.end * s.inputs];
-        bf16::dot_rows(out, &rounded[row * s.inputs..(row + 1) * s.inputs], weight);
+        packed::dot_rows(out, &rounded[row * s.inputs..(row + 1) * s.inputs], weight);
     };
     match out {
         Out::CpuBf16(out) => with_dirty_scratch(out.len(), |sums| {
@@ -129,12 +131,12 @@ fn few_rows(
 
 pub(super) fn backward_input(cpu: &Cpu, dx: Out, dout: In, weight: In, s: Shape, accumulate: bool) {
     let dout = Operand::rows(dout, s.rows, s.outputs);
-    product(cpu, dx, dout, Operand::rows(weight, s.outputs, s.inputs), accumulate);
+    product(cpu, dx, dout, Operand::rows(weight, s.outputs, s.inputs), accumulate, s);
 }
 
 pub(super) fn backward_weight(cpu: &Cpu, dweight: Out, dout: In, x: In, s: Shape) {
     let dout = Operand::rows(dout, s.rows, s.outputs).transposed();
-    product(cpu, dweight, dout, Operand::rows(x, s.rows, s.inputs), true);
+    product(cpu, dweight, dout, Operand::rows(x, s.rows, s.inputs), true, s);
 }
 
 pub(super) fn backward_bias(cpu: &Cpu, dbias: &mut [f32], dout: &[f32], s: Shape) {
@@ -150,11 +152,18 @@ pub(super) fn backward_bias(cpu: &Cpu, dbias: &mut [f32], dout: &[f32], s: Shape
     });
 }
 
+/// The kernel that multiplies; none for the `gemm` crate.
+fn kernel_for(cpu: &Cpu, s: Shape) -> Option<Kernel> {
+    let Products::Packed(kernel) = cpu.products else { return None };
+    let small = s.rows * s.inputs * s.outputs < SMALL;
+    (kernel.dtype() == Dtype::Bf16 || !small).then_some(kernel)
+}
+
 /// out = a b, or += where `accumulate`, in the arithmetic of the device.
-fn product(cpu: &Cpu, out: Out, a: Operand, b: Operand, accumulate: bool) {
-    match cpu.products {
-        Products::F32 => parallel_gemm(&cpu.pool, out.cpu(), a.f32(), b.f32(), accumulate),
-        Products::Bf16(kernel) => bf16::product(cpu, kernel, out, a, b, accumulate),
+fn product(cpu: &Cpu, out: Out, a: Operand, b: Operand, accumulate: bool, s: Shape) {
+    match kernel_for(cpu, s) {
+        None => parallel_gemm(&cpu.pool, out.cpu(), a.f32(), b.f32(), accumulate),
+        Some(kernel) => packed::product(cpu, kernel, out, a, b, accumulate),
     }
 }
 

@@ -2,10 +2,10 @@
 //!
 //! a: (m, k); b: (k, n); out, dout: (m, n). da = dout b^T; db = a^T dout, both overwritten (here b is no parameter).
 
-pub mod bf16;
 mod cpu;
 pub(crate) mod cuda;
 pub(crate) mod gemm;
+pub mod packed;
 pub mod reference;
 
 use crate::Result;

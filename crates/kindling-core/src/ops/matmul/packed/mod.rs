@@ -1,13 +1,13 @@
-//! Products with bf16 operands and f32 sums: out = a b or out += a b, where a and b are bf16 or are rounded to it (to nearest,
-//! ties to even) as they are packed, and each sum is kept in f32; out is f32, or bf16 rounded at the end.
+//! Products of packed operands: out = a b or out += a b, sums in f32; out is f32, or bf16 rounded at the end. A kernel takes f32 as
+//! it is, or takes bf16, to which f32 is rounded (to nearest, ties to even) as it is packed.
 //!
-//! a: (m, k); b: (k, n); out: (m, n). Operands are packed as panels of some rows of a, and of 32 columns of b, in which two
-//! neighbours along k make one 32-bit pair. b is packed for all threads, a part at a time that stays in a cache they share. A
+//! a: (m, k); b: (k, n); out: (m, n). Operands are packed as panels of some rows of a, and of 32 columns of b, in 32-bit words:
+//! one f32, or two bf16 that are neighbours along k. b is packed for all threads, a part at a time that stays in a cache. A
 //! task owns a block of out and goes through it a run of k at a time: it packs its rows of a for that run, which then stay in
-//! L2 while the panels of b pass. Tasks depend on sizes only, sums on k only: results are the same bits for any number of
+//! L2 while the panels of b pass. Sums depend on k only, not on how tasks are cut: results are the same bits for any number of
 //! threads. Source of the scheme: BLIS, "Anatomy of high-performance matrix multiplication", 2008.
 
-mod dot;
+mod block;
 mod kernel;
 mod narrow;
 mod operand;
@@ -28,19 +28,15 @@ use crate::simd::bf16;
 
 /// Columns of a panel of b.
 const WIDTH: usize = 32;
-/// Most pairs along k of one run: a panel of a is then at most 14 KiB (of tiles 32), one of b 32 KiB.
-const PAIRS: usize = 256;
-/// Most rows of a in one task: 224 KiB in a run.
-const ROWS: usize = 224;
 /// Most panels of b in one task where its sums are gone through again in every run, and where they are not.
 const PANELS: usize = 16;
 const PANELS_ONCE: usize = 32;
 /// Least panels of a and of b in one task.
 const LEAST: usize = 4;
-/// Tasks a product is cut into where it is large enough.
-const TASKS: usize = 32;
-/// Pairs along k that are packed at a time where lanes are contiguous; whole squares.
-const PACKED_PAIRS: usize = 32;
+/// Tasks for each thread where a product is large enough.
+const TASKS: usize = 8;
+/// Words along k that are packed at a time where lanes are contiguous; whole squares.
+const PACKED_RUN: usize = 32;
 /// Most words of b that are packed at a time: 2 MiB, which stay in a cache.
 const PACKED_WORDS: usize = 1 << 19;
 
@@ -64,25 +60,26 @@ struct Plan {
     kernel: Kernel,
     m: usize,
     n: usize,
-    /// Pairs along k, rounded up.
-    pairs: usize,
+    /// Words along k, rounded up.
+    words: usize,
     /// Panels of b.
     panels: usize,
-    /// Runs of pairs, panels of a, and panels of b.
-    runs: Pieces,
+    /// Runs of words; where they begin does not depend on the parts, so neither does the order of a sum.
+    runs: usize,
+    /// Panels of a, and of b.
     down: Pieces,
     across: Pieces,
 }
 
 impl Plan {
-    fn new(kernel: Kernel, m: usize, k: usize, n: usize) -> Self {
-        let pairs = k.div_ceil(2).next_multiple_of(kernel.pairs());
-        let units = pairs / kernel.pairs();
-        let runs = Pieces::exactly(units, units.div_ceil(PAIRS / kernel.pairs()).max(1));
+    fn new(kernel: Kernel, threads: usize, m: usize, k: usize, n: usize) -> Self {
+        let words = k.div_ceil(kernel.in_word()).next_multiple_of(kernel.words());
+        let (run, rows) = kernel.run();
+        let runs = words.div_ceil(run).max(1);
         let (left, right) = (m.div_ceil(kernel.rows()), n.div_ceil(WIDTH));
-        let widest = if runs.count == 1 { PANELS_ONCE } else { PANELS };
-        let (mut down, mut across) = (left.div_ceil(ROWS / kernel.rows()), right.div_ceil(widest));
-        while down * across < TASKS {
+        let widest = if runs == 1 { PANELS_ONCE } else { PANELS };
+        let (mut down, mut across) = (left.div_ceil(rows / kernel.rows()), right.div_ceil(widest));
+        while down * across < TASKS * threads {
             match (left / down > LEAST, right / across > LEAST) {
                 (true, _) => down *= 2,
                 (false, true) => across *= 2,
@@ -90,17 +87,22 @@ impl Plan {
             }
         }
         let (down, across) = (Pieces::exactly(left, down), Pieces::exactly(right, across));
-        Self { kernel, m, n, pairs, panels: right, runs, down, across }
+        Self { kernel, m, n, words, panels: right, runs, down, across }
     }
 
     fn run(&self, index: usize) -> Range<usize> {
-        let units = self.runs.range(index);
-        units.start * self.kernel.pairs()..units.end * self.kernel.pairs()
+        let (most, _) = self.kernel.run();
+        index * most..self.words.min((index + 1) * most)
+    }
+
+    /// What lies along k in `words`.
+    fn depth(&self, words: Range<usize>) -> Range<usize> {
+        words.start * self.kernel.in_word()..words.end * self.kernel.in_word()
     }
 
     /// Words of a panel of b.
     fn in_b(&self) -> usize {
-        WIDTH * self.pairs
+        WIDTH * self.words
     }
 }
 
@@ -120,9 +122,9 @@ pub(crate) fn product(cpu: &Cpu, kernel: Kernel, out: Out, a: Operand, b: Operan
     };
     // Parts of b along k, unless bf16 would have to be added to, else along n.
     let by_depth = matches!(target, Target::Wide(_)) && k > n;
-    let parts = (k.div_ceil(2) * n).div_ceil(PACKED_WORDS).max(1);
+    let parts = (k.div_ceil(kernel.in_word()) * n).div_ceil(PACKED_WORDS).max(1);
     let (depth, width) = if by_depth {
-        (k.div_ceil(parts).next_multiple_of(2 * PAIRS), n)
+        (k.div_ceil(parts).next_multiple_of(kernel.in_word() * kernel.run().0), n)
     } else {
         (k.max(1), n.div_ceil(parts).next_multiple_of(WIDTH))
     };
@@ -157,7 +159,7 @@ struct Place<'a> {
 /// One part of a product: packs its b, then runs its tasks.
 fn part(cpu: &Cpu, kernel: Kernel, memory: &mut Option<AlignedMemory>, place: Place, a: Operand, b: Operand) {
     let ((m, k), (_, n)) = (a.size(), b.size());
-    let plan = Plan::new(kernel, m, k, n);
+    let plan = Plan::new(kernel, cpu.pool.threads(), m, k, n);
     let len = plan.in_b() * plan.panels;
     let kept = memory.take().filter(|memory| memory.len() >= len);
     let memory = memory.insert(kept.unwrap_or_else(|| AlignedMemory::needed(len)));
@@ -175,36 +177,41 @@ impl Plan {
     fn pack(&self, cpu: &Cpu, packed: &mut [u32], b: Operand) {
         let lanes = b.transposed();
         let along = lanes.is_along();
-        let pieces = Pieces::new(if along { self.panels } else { self.pairs.div_ceil(PACKED_PAIRS) }, 1);
+        let pieces = Pieces::new(if along { self.panels } else { self.words.div_ceil(PACKED_RUN) }, 1);
         let packed = Disjoint::new(packed);
         let pack = |panel: usize, run: Range<usize>| {
             let start = panel * self.in_b();
             // SAFETY: each piece writes places of its own: the run of a panel, which is contiguous.
             let target = unsafe { packed.part(start + run.start * WIDTH..start + run.end * WIDTH) };
-            pack::panel(target, lanes, panel * WIDTH, WIDTH, pack::Order::Pairs, run);
+            pack::panel(target, lanes, panel * WIDTH, WIDTH, self.kernel.order_of_columns(), run);
         };
         cpu.pool.run(pieces.count, |piece| {
             if along {
-                pieces.range(piece).for_each(|panel| pack(panel, 0..self.pairs));
+                for panel in pieces.range(piece) {
+                    lanes.fetch(panel * WIDTH..(panel + 1) * WIDTH, self.depth(0..self.words));
+                    pack(panel, 0..self.words);
+                }
                 return;
             }
             for run in pieces.range(piece) {
-                let run = run * PACKED_PAIRS..self.pairs.min((run + 1) * PACKED_PAIRS);
+                let run = run * PACKED_RUN..self.words.min((run + 1) * PACKED_RUN);
+                lanes.fetch(0..self.n, self.depth(run.clone()));
                 (0..self.panels).for_each(|panel| pack(panel, run.clone()));
             }
         });
     }
 
-    /// Packs the panels `down` of a for a run of pairs.
-    fn pack_rows(&self, packed: &mut [u32], a: Operand, down: Range<usize>, pairs: Range<usize>) {
+    /// Packs the panels `down` of a for a run of words.
+    fn pack_rows(&self, packed: &mut [u32], a: Operand, down: Range<usize>, run: Range<usize>) {
         let height = self.kernel.rows();
-        let step = if a.is_along() { pairs.len().max(1) } else { PACKED_PAIRS };
-        for start in pairs.clone().step_by(step) {
-            let run = start..pairs.end.min(start + step);
+        let step = if a.is_along() { run.len().max(1) } else { PACKED_RUN };
+        for start in run.clone().step_by(step) {
+            let words = start..run.end.min(start + step);
+            a.fetch(down.start * height..down.end * height, self.depth(words.clone()));
             for (index, panel) in down.clone().enumerate() {
-                let at = (index * pairs.len() + start - pairs.start) * height;
-                let target = &mut packed[at..at + run.len() * height];
-                pack::panel(target, a, panel * height, height, self.kernel.order(), run.clone());
+                let at = (index * run.len() + start - run.start) * height;
+                let target = &mut packed[at..at + words.len() * height];
+                pack::panel(target, a, panel * height, height, self.kernel.order(), words.clone());
             }
         }
     }
@@ -214,7 +221,7 @@ impl Plan {
         let height = self.kernel.rows();
         let (row, column) = (down.start * height, across.start * WIDTH);
         let (rows, columns) = (self.m.min(down.end * height) - row, self.n.min(across.end * WIDTH) - column);
-        let panel = down.len() * height * PAIRS;
+        let panel = down.len() * height * self.kernel.run().0;
         match place.target {
             Target::Wide(out) => with_dirty_scratch(panel, |panels| {
                 let address = out.address(row * place.stride + place.column + column);
@@ -250,14 +257,14 @@ impl Plan {
         sums: Sums,
     ) {
         let (kernel, height) = (self.kernel, self.kernel.rows());
-        for run in 0..self.runs.count {
-            let pairs = self.run(run);
-            self.pack_rows(panels, a, down.clone(), pairs.clone());
+        for run in 0..self.runs {
+            let words = self.run(run);
+            self.pack_rows(panels, a, down.clone(), words.clone());
             for right in across.clone() {
                 let in_b = right * self.in_b();
-                let panel_b = &packed[in_b + pairs.start * WIDTH..in_b + pairs.end * WIDTH];
+                let panel_b = &packed[in_b + words.start * WIDTH..in_b + words.end * WIDTH];
                 for (index, left) in down.clone().enumerate() {
-                    let panel_a = &panels[index * pairs.len() * height..][..pairs.len() * height];
+                    let panel_a = &panels[index * words.len() * height..][..words.len() * height];
                     let at = index * height * sums.stride + (right - across.start) * WIDTH;
                     let block = Block {
                         address: sums.address.wrapping_add(at),
@@ -299,7 +306,8 @@ unsafe fn multiply(kernel: Kernel, a: &[u32], b: &[u32], block: Block) {
     // SAFETY: the caller's promises.
     unsafe {
         match kernel {
-            Kernel::Dot => dot::multiply(a, b, block),
+            Kernel::Fma => block::multiply_f32(a, b, block),
+            Kernel::Dot => block::multiply_pairs(a, b, block),
             Kernel::Tiles => tiles::multiply::<tiles::Amx>(a, b, block),
             Kernel::Emulated => tiles::multiply::<tiles::Plain>(a, b, block),
         }

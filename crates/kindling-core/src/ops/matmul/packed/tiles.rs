@@ -154,7 +154,7 @@ impl Tiles for Plain {
 }
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub(super) use amx::{Amx, are_available, release};
+pub(super) use amx::{Amx, agree_with_plain, are_available, release};
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx {
@@ -163,24 +163,29 @@ mod amx {
     use std::sync::LazyLock;
 
     use super::{PAIRS, Plain, ROWS, Tiles, WIDTH, multiply};
-    use crate::ops::matmul::bf16::Block;
+    use crate::ops::matmul::packed::Block;
     use crate::simd::bf16;
 
     /// The processor's tiles.
-    pub(in crate::ops::matmul::bf16) struct Amx;
+    pub(in crate::ops::matmul::packed) struct Amx;
 
     /// Whether the processor has AMX-BF16, the system lends it to this process, and it computes what `Plain` does.
-    pub(in crate::ops::matmul::bf16) fn are_available() -> bool {
+    pub(in crate::ops::matmul::packed) fn are_available() -> bool {
         static AVAILABLE: LazyLock<bool> =
-            LazyLock::new(|| has_instructions() && is_permitted() && agrees_with_plain());
+            LazyLock::new(|| has_instructions() && is_permitted() && agree_with_plain());
         *AVAILABLE
     }
 
-    /// CPUID leaf 7: EDX bit 22 (amx-bf16) and 24 (amx-tile).
+    /// CPUID leaf 7: EDX bit 22 (amx-bf16) and 24 (amx-tile); XCR0 bits 17 and 18: the system saves the tiles.
     fn has_instructions() -> bool {
+        const INSTRUCTIONS: u32 = 1 << 22 | 1 << 24;
+        const STATE: u64 = 1 << 17 | 1 << 18;
         let highest = std::arch::x86_64::__cpuid(0).eax;
-        let wanted = 1 << 22 | 1 << 24;
-        bf16::is_available() && highest >= 7 && std::arch::x86_64::__cpuid_count(7, 0).edx & wanted == wanted
+        bf16::is_available()
+            && highest >= 7
+            && std::arch::x86_64::__cpuid_count(7, 0).edx & INSTRUCTIONS == INSTRUCTIONS
+            // SAFETY: a system that saves the registers of AVX-512 has XGETBV.
+            && unsafe { std::arch::x86_64::_xgetbv(0) } & STATE == STATE
     }
 
     /// Linux lends the tiles' large state on request: `arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`.
@@ -192,7 +197,7 @@ mod amx {
     }
 
     /// A product of small whole numbers, exact in bf16 and f32, on both.
-    fn agrees_with_plain() -> bool {
+    pub(in crate::ops::matmul::packed) fn agree_with_plain() -> bool {
         let word = |i: usize| bf16::pair((i % 7) as f32 - 3.0, (i % 5) as f32 - 2.0);
         let a: Vec<u32> = (0..2 * PAIRS * ROWS).map(word).collect();
         let b: Vec<u32> = (0..2 * PAIRS * WIDTH).map(|i| word(i + i / 11)).collect();
@@ -224,7 +229,7 @@ mod amx {
     }
 
     /// Gives this thread's tiles back, so that a switch of threads need not save them.
-    pub(in crate::ops::matmul::bf16) fn release() {
+    pub(in crate::ops::matmul::packed) fn release() {
         if CONFIGURED.replace(false) {
             // SAFETY: the tiles were configured by this thread.
             unsafe { asm!("tilerelease", options(nostack, nomem)) };

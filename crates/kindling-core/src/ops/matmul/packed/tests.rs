@@ -1,8 +1,8 @@
-//! Every kernel the machine has, and the tiles' emulation, against sums in f64 of operands rounded to bf16.
+//! Every kernel the machine has, and the tiles' emulation, against sums in f64 of operands as it takes them.
 
 use super::*;
 use crate::buffer::In;
-use crate::device::Products;
+use crate::device::{Dtype, Products};
 use crate::random::{Purpose, uniform};
 use crate::simd::Isa;
 
@@ -10,12 +10,13 @@ fn random(len: usize, major: u64) -> Vec<f32> {
     (0..len).map(|i| (2.0 * uniform(3, Purpose::Benchmark, major, i as u32) - 1.0) as f32).collect()
 }
 
-fn rounded(value: f32) -> f64 {
-    f64::from(bf16::widen(bf16::round(value)))
+/// As the kernel takes it.
+fn taken(kernel: Kernel, value: f32) -> f64 {
+    if kernel.dtype() == Dtype::F32 { f64::from(value) } else { f64::from(bf16::widen(bf16::round(value))) }
 }
 
 fn cpu(kernel: Kernel, threads: usize) -> Cpu {
-    Cpu::new(threads, Isa::detect(), Products::Bf16(kernel))
+    Cpu::new(threads, Isa::detect(), Products::Packed(kernel))
 }
 
 const SIZES: [(usize, usize, usize); 10] = [
@@ -39,10 +40,11 @@ fn products_in_all_layouts_equal_the_sums_of_rounded_operands() {
             (0..x.len()).map(|i| x[i % rows * columns + i / rows]).collect()
         };
         let (a_turned, b_turned) = (turn(&a, m, k), turn(&b, k, n));
-        let expected: Vec<f64> = (0..m * n)
-            .map(|i| (0..k).map(|p| rounded(a[i / n * k + p]) * rounded(b[p * n + i % n])).sum())
-            .collect();
         for kernel in Kernel::available() {
+            let taken = |value| taken(kernel, value);
+            let expected: Vec<f64> = (0..m * n)
+                .map(|i| (0..k).map(|p| taken(a[i / n * k + p]) * taken(b[p * n + i % n])).sum())
+                .collect();
             let cpu = cpu(kernel, 2);
             for (turned_a, turned_b, accumulate) in
                 [(false, false, false), (false, true, true), (true, false, true), (true, true, false)]
@@ -79,7 +81,7 @@ fn operands_and_results_kept_as_bf16_equal_those_rounded_on_the_way() {
         let narrow =
             |values: &[f32]| -> Vec<u16> { values.iter().map(|value| bf16::round(*value)).collect() };
         let (narrow_a, narrow_b) = (narrow(&a), narrow(&b));
-        for kernel in Kernel::available() {
+        for kernel in Kernel::available().into_iter().filter(|kernel| kernel.dtype() == Dtype::Bf16) {
             let cpu = cpu(kernel, 2);
             let mut wide = vec![7.0; m * n];
             let (left, right) = (Operand::rows(In::Cpu(&a), m, k), Operand::rows(In::Cpu(&b), k, n));
@@ -95,7 +97,8 @@ fn operands_and_results_kept_as_bf16_equal_those_rounded_on_the_way() {
 
 #[test]
 fn results_are_the_same_bits_for_any_number_of_threads() {
-    let (m, k, n) = (257, 500, 130);
+    // Cut in other tasks by each number of threads.
+    let (m, k, n) = (700, 500, 330);
     let (a, b) = (random(m * k, 1), random(k * n, 2));
     for kernel in Kernel::available() {
         let run = |threads| {

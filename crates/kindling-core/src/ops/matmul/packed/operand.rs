@@ -56,6 +56,15 @@ impl<'a> Operand<'a> {
         }
     }
 
+    /// Fetches some rows and columns to L2 in the order in which they lie in memory: packing goes through them in another one,
+    /// which the processor does not foresee.
+    pub(super) fn fetch(&self, rows: Range<usize>, columns: Range<usize>) {
+        match self {
+            Self::F32(matrix) => fetch(matrix, rows, columns),
+            Self::Bf16(matrix) => fetch(matrix, rows, columns),
+        }
+    }
+
     /// Rows and columns.
     pub(super) fn size(&self) -> (usize, usize) {
         match self {
@@ -64,3 +73,29 @@ impl<'a> Operand<'a> {
         }
     }
 }
+
+fn fetch<T: Copy>(matrix: &Matrix<T>, rows: Range<usize>, columns: Range<usize>) {
+    let rows = rows.start..rows.end.min(matrix.height);
+    let columns = columns.start..columns.end.min(matrix.width);
+    if matrix.column_stride() == 1 {
+        rows.for_each(|row| fetch_line(matrix.address(row, columns.start), columns.len()));
+    } else if matrix.row_stride() == 1 {
+        columns.for_each(|column| fetch_line(matrix.address(rows.start, column), rows.len()));
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn fetch_line<T>(start: *const T, len: usize) {
+    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+    const CACHE_LINE: usize = 64;
+    let bytes = start.cast::<i8>();
+    // From where a cache line begins, so that none is left out.
+    let skew = bytes.addr() % CACHE_LINE;
+    for at in (0..skew + len * size_of::<T>()).step_by(CACHE_LINE) {
+        // SAFETY: a hint that takes any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(bytes.wrapping_sub(skew).wrapping_add(at)) };
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn fetch_line<T>(_start: *const T, _len: usize) {}

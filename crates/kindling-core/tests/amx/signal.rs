@@ -1,0 +1,92 @@
+//! Where the processor has no AMX, its instructions raise SIGILL: the handler decodes the instruction, does its work on tiles
+//! of the thread, and goes on behind it.
+
+use std::cell::{Cell, RefCell};
+use std::io::Write;
+use std::sync::Once;
+
+use super::instructions::{Instruction, decode};
+use super::tiles::Machine;
+
+thread_local! {
+    static COUNTS: Cell<[usize; 6]> = const { Cell::new([0; 6]) };
+    static MACHINE: RefCell<Machine> = const { RefCell::new(Machine::new()) };
+}
+
+/// How often each instruction ran on this thread, in the order of `Instruction`.
+pub fn counts() -> [usize; 6] {
+    COUNTS.get()
+}
+
+/// Takes SIGILL from now on.
+pub fn install() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        // SAFETY: a handler of the type that SA_SIGINFO asks for; the rest of the structure is zero.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = on_illegal_instruction as *const () as usize;
+            action.sa_flags = libc::SA_SIGINFO;
+            assert_eq!(libc::sigaction(libc::SIGILL, &raw const action, std::ptr::null_mut()), 0);
+        }
+    });
+}
+
+/// Numbers of the registers as instructions have them.
+const REGISTERS: [i32; 16] = [
+    libc::REG_RAX,
+    libc::REG_RCX,
+    libc::REG_RDX,
+    libc::REG_RBX,
+    libc::REG_RSP,
+    libc::REG_RBP,
+    libc::REG_RSI,
+    libc::REG_RDI,
+    libc::REG_R8,
+    libc::REG_R9,
+    libc::REG_R10,
+    libc::REG_R11,
+    libc::REG_R12,
+    libc::REG_R13,
+    libc::REG_R14,
+    libc::REG_R15,
+];
+
+/// The signal is raised by the instruction itself, never within an allocation or a lock, so the handler may do what any code may.
+extern "C" fn on_illegal_instruction(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: the context that the system gives; the instruction's bytes, followed by more code.
+    let (saved, code) = unsafe {
+        let saved = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs;
+        let code = *(saved[libc::REG_RIP as usize] as *const [u8; 16]);
+        (saved, code)
+    };
+    let registers = REGISTERS.map(|register| saved[register as usize].cast_unsigned());
+    let Some((instruction, len)) = decode(&code, &registers) else {
+        end(&format!("illegal instruction {code:02X?}"));
+    };
+    // SAFETY: the program asks for these addresses; a wrong one ends it as it would there.
+    if let Err(problem) = MACHINE.with_borrow_mut(|machine| unsafe { machine.run(instruction) }) {
+        end(&format!("{problem}: {instruction:?}"));
+    }
+    let mut counts = COUNTS.get();
+    counts[index(instruction)] += 1;
+    COUNTS.set(counts);
+    saved[libc::REG_RIP as usize] += len as i64;
+}
+
+fn index(instruction: Instruction) -> usize {
+    match instruction {
+        Instruction::LoadConfiguration(_) => 0,
+        Instruction::Release => 1,
+        Instruction::Zero(_) => 2,
+        Instruction::Load { .. } => 3,
+        Instruction::Store { .. } => 4,
+        Instruction::Dot { .. } => 5,
+    }
+}
+
+/// Nothing can be unwound from here.
+fn end(problem: &str) -> ! {
+    let _ = writeln!(std::io::stderr(), "{problem}");
+    std::process::abort();
+}
