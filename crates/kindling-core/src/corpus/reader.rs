@@ -72,11 +72,24 @@ impl<'a> Reader<'a> {
 
     /// Appends up to `length` bytes to `buffer`; fewer only at the end.
     pub fn read(&mut self, buffer: &mut Vec<u8>, length: usize, input: &Input) -> Result<usize> {
-        let start = buffer.len();
-        buffer.resize(start + length, 0);
+        self.read_behind(buffer, buffer.len(), length, input)
+    }
+
+    /// As `read`, behind the first `start` bytes of `buffer`. What else it held is overwritten, which saves clearing it.
+    pub fn read_behind(
+        &mut self,
+        buffer: &mut Vec<u8>,
+        start: usize,
+        length: usize,
+        input: &Input,
+    ) -> Result<usize> {
+        let end = start + length;
+        if buffer.len() < end {
+            buffer.resize(end, 0);
+        }
         let mut filled = start;
-        while filled < buffer.len() {
-            match self.stream.read(&mut buffer[filled..]) {
+        while filled < end {
+            match self.stream.read(&mut buffer[filled..end]) {
                 Ok(0) => break,
                 Ok(length) => filled += length,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

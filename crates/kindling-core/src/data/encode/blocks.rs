@@ -24,7 +24,7 @@ pub(super) struct Block {
     pub bytes: Vec<u8>,
     /// Which input it is of.
     pub input: usize,
-    /// Lines of the input before it.
+    /// Lines of the input before it, where they are counted (JSON Lines).
     pub line: u64,
     /// It begins within a document.
     pub continues: bool,
@@ -85,15 +85,14 @@ impl<'a> Blocks<'a> {
     /// The next block, in a buffer to be used again.
     pub fn next(&mut self, mut bytes: Vec<u8>) -> Result<Option<Block>> {
         while let Some(input) = self.inputs.get(self.position.input) {
-            bytes.clear();
-            bytes.append(&mut self.held);
             let (cut, ended) = self.fill(input, &mut bytes)?;
+            self.held.clear();
             self.held.extend_from_slice(&bytes[cut..]);
             bytes.truncate(cut);
             let (line, continues) = (self.position.line, self.within);
             let empty = ended && cut == 0 && self.position.offset == 0;
             let number = self.position.input;
-            self.advance(&bytes, ended);
+            self.advance(input, &bytes, ended);
             if empty {
                 continue;
             }
@@ -108,9 +107,15 @@ impl<'a> Blocks<'a> {
         Ok(None)
     }
 
-    /// Reads until `bytes` can be cut or the input ends; gives the place of the cut, and whether it is the end.
+    /// Reads what follows the last cut until it can be cut or the input ends; gives the place of the cut, and whether it is
+    /// the end.
     fn fill(&mut self, input: &Input, bytes: &mut Vec<u8>) -> Result<(usize, bool)> {
         let mut wanted = BLOCK;
+        let mut filled = self.held.len();
+        if bytes.len() < filled {
+            bytes.resize(filled, 0);
+        }
+        bytes[..filled].copy_from_slice(&self.held);
         loop {
             let reader = match &mut self.reader {
                 Some(reader) => reader,
@@ -120,8 +125,9 @@ impl<'a> Blocks<'a> {
                     none.insert(Reader::open(input, self.position.offset, waiting)?)
                 }
             };
-            let missing = wanted.saturating_sub(bytes.len());
-            let ended = reader.read(bytes, missing, input)? < missing;
+            let missing = wanted.saturating_sub(filled);
+            let ended = reader.read_behind(bytes, filled, missing, input)? < missing;
+            filled = bytes.len();
             let done = self.done + reader.taken();
             (self.report.0)(done, self.total.max(done))?;
             if ended {
@@ -150,16 +156,18 @@ impl<'a> Blocks<'a> {
         end.or_else(|| within().filter(apart))
     }
 
-    fn advance(&mut self, bytes: &[u8], ended: bool) {
+    fn advance(&mut self, input: &Input, bytes: &[u8], ended: bool) {
         if !ended {
             self.position.offset += bytes.len() as u64;
-            self.position.line += memchr::memchr_iter(b'\n', bytes).count() as u64;
+            if input.format == Format::Jsonl {
+                self.position.line += memchr::memchr_iter(b'\n', bytes).count() as u64;
+            }
             return;
         }
         self.within = false;
         self.done += match self.reader.take() {
-            Some(reader) if self.inputs[self.position.input].is_stdin() => reader.taken(),
-            _ => self.inputs[self.position.input].size,
+            Some(reader) if input.is_stdin() => reader.taken(),
+            _ => input.size,
         };
         self.position = Position { input: self.position.input + 1, offset: 0, line: 0 };
     }

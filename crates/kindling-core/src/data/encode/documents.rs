@@ -7,7 +7,6 @@ use super::blocks::Block;
 use super::inputs::{Format, Input};
 use super::json_text::texts_of_lines;
 use super::{Document, EncodeOptions};
-use crate::data::element::Element;
 use crate::tokenizer::{END_OF_TEXT, Tokenizer};
 use crate::{Error, Result};
 
@@ -25,8 +24,6 @@ pub(super) struct Documents<'a> {
 pub(super) struct Encoded {
     pub block: Block,
     pub ids: Vec<u32>,
-    /// The ids as the files hold them.
-    pub bytes: Vec<u8>,
     /// Bytes of the text the ids stand for.
     pub text_bytes: u64,
     /// Bytes that were no UTF-8.
@@ -66,7 +63,6 @@ impl<'a> Documents<'a> {
         block: Block,
         input: &Input,
         tokenizer: &Tokenizer,
-        element: Element,
         out: &mut Encoded,
     ) -> Result<()> {
         (out.text_bytes, out.replaced_bytes) = (0, 0);
@@ -88,7 +84,6 @@ impl<'a> Documents<'a> {
             writer.end();
         }
         out.text_bytes = writer.bytes;
-        element.write(&out.ids, &mut out.bytes);
         Ok(())
     }
 }

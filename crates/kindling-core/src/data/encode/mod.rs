@@ -118,7 +118,7 @@ pub struct EncodeSummary {
     pub valid: Option<PathBuf>,
 }
 
-/// A place in the text: bytes and lines of an input, once decompressed.
+/// A place in the text: bytes of an input, once decompressed, and lines of JSON Lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Position {
     input: usize,
@@ -317,13 +317,12 @@ impl Job<'_> {
             inputs: self.inputs,
             documents: self.documents,
             tokenizer: self.tokenizer,
-            element: self.options.element,
             threads: self.options.threads.max(1),
         };
         // With the blocks that end within a document.
         let mut all = *text;
         let ended = pipeline::run(&work, blocks, |encoded| {
-            train.push_bytes(&encoded.ids, &encoded.bytes)?;
+            train.push(&encoded.ids)?;
             all.tokens = train.len();
             all.bytes += encoded.text_bytes;
             all.replaced_bytes += encoded.replaced_bytes;

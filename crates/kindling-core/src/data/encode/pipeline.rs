@@ -8,7 +8,6 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use super::blocks::Blocks;
 use super::documents::{Documents, Encoded};
 use super::inputs::Input;
-use crate::data::element::Element;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
@@ -42,7 +41,6 @@ pub(super) struct Work<'a> {
     pub inputs: &'a [Input],
     pub documents: &'a Documents<'a>,
     pub tokenizer: &'a Tokenizer,
-    pub element: Element,
     pub threads: usize,
 }
 
@@ -102,7 +100,7 @@ impl<W: FnMut(&Encoded) -> Result<()>> Pipeline<'_, W> {
             };
             let result = block.and_then(|block| {
                 let input = &work.inputs[block.input];
-                work.documents.encode(block, input, work.tokenizer, work.element, &mut encoded)
+                work.documents.encode(block, input, work.tokenizer, &mut encoded)
             });
             let last = result.is_err();
             self.hand_in(index, result.map(|()| encoded));
