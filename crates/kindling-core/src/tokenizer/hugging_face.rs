@@ -131,11 +131,8 @@ pub(super) fn write(parts: PartsRef<'_>, texts: &TokenTexts) -> Value {
         .collect();
     let vocab: serde_json::Map<String, Value> =
         texts.iter().map(str::to_owned).zip((0u32..).map(Value::from)).collect();
-    let merges: Vec<Value> = parts
-        .merges
-        .iter()
-        .map(|&(left, right, _)| json!([texts.get(left), texts.get(right)]))
-        .collect();
+    let merges: Vec<Value> =
+        parts.merges.iter().map(|&(left, right, _)| json!([texts.get(left), texts.get(right)])).collect();
     let byte_level = |regex| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
     let (pre_tokenizer, decoder) = match parts.kind {
         Kind::Bpe if *parts.pattern == Pattern::Gpt2 => (byte_level(true), byte_level(true)),

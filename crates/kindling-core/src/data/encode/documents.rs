@@ -19,6 +19,12 @@ pub(super) struct Documents<'a> {
     end: Option<(u32, u64)>,
 }
 
+/// Ids of a long text that are written together.
+const PIECE: usize = 1 << 16;
+
+/// Takes ids out of a long text's; told how many bytes of it are encoded.
+type Flush<'a> = dyn FnMut(&mut Vec<u32>, u64) -> Result<()> + 'a;
+
 /// A block as ids. Its buffers are used again.
 #[derive(Debug, Default)]
 pub(super) struct Encoded {
@@ -57,20 +63,29 @@ impl<'a> Documents<'a> {
         }
     }
 
-    /// Encodes a block into the buffers of `out`.
+    /// Encodes a block into the buffers of `out`. `flush` takes the ids of one that is too long for them as they come.
     pub fn encode(
         &self,
         block: Block,
         input: &Input,
         tokenizer: &Tokenizer,
         out: &mut Encoded,
+        flush: &mut Flush<'_>,
     ) -> Result<()> {
         (out.text_bytes, out.replaced_bytes) = (0, 0);
         out.ids.clear();
         out.block = block;
-        let mut writer = Writer { documents: self, tokenizer, ids: &mut out.ids, bytes: 0, begun: false };
-        writer.begun = out.block.continues;
-        let text = text_of(&out.block.bytes, &mut out.replaced_bytes);
+        let begun = out.block.continues;
+        let long = out.block.long.as_ref().map(|long| &long.text);
+        let flush: Option<&mut Flush<'_>> = if long.is_some() { Some(flush) } else { None };
+        let mut writer = Writer { documents: self, tokenizer, ids: &mut out.ids, bytes: 0, begun, flush };
+        let text = match long {
+            Some(long) => {
+                out.replaced_bytes = long.replaced;
+                Cow::Borrowed(long.text(input)?)
+            }
+            None => text_of(&out.block.bytes, &mut out.replaced_bytes),
+        };
         match (input.format, self.kind(input.format)) {
             (Format::Jsonl, _) => {
                 let line = out.block.line;
@@ -106,13 +121,18 @@ struct Writer<'a> {
     bytes: u64,
     /// The document has text.
     begun: bool,
+    flush: Option<&'a mut Flush<'a>>,
 }
 
 impl Writer<'_> {
     fn text(&mut self, text: &str) -> Result<()> {
         self.begun |= !text.is_empty();
+        let before = self.bytes;
         self.bytes += text.len() as u64;
-        self.tokenizer.encode_into(text, self.ids)
+        let Some(flush) = &mut self.flush else { return self.tokenizer.encode_into(text, self.ids) };
+        self.tokenizer.encode_in_pieces(text, self.ids, &mut |ids, at| {
+            if ids.len() < PIECE { Ok(()) } else { flush(ids, before + at as u64) }
+        })
     }
 
     /// Ends the document, unless it is empty.
