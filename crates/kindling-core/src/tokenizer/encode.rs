@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
 use super::cache::{CACHED_BYTES, CACHED_IDS, CACHED_VOCAB, FEW_IDS, Ids, Key, OwnCache, SharedCache};
+use super::giant::GIANT;
 use super::long_cache::LongCache;
 use super::merge::MergeWork;
 use super::scan::Scanner;
@@ -227,7 +228,12 @@ impl Tokenizer {
             if !more {
                 starts.push(text.len());
             }
-            result = self.encode_pretokens(text, &starts, scratch, ids);
+            if text.len() > GIANT {
+                result = self.encode_giants(text, &mut starts, scratch, ids, flush);
+            }
+            if result.is_ok() {
+                result = self.encode_pretokens(text, &starts, scratch, ids);
+            }
             if result.is_ok() {
                 result = flush(ids, starts.last().copied().unwrap_or(0));
             }
@@ -244,7 +250,7 @@ impl Tokenizer {
     }
 
     /// Ids of the pre-tokens between each two of `starts`.
-    fn encode_pretokens(
+    pub(super) fn encode_pretokens(
         &self,
         text: &str,
         starts: &[usize],
