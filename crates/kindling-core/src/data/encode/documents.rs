@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::blocks::Block;
 use super::inputs::{Format, Input};
-use super::json_text::texts_of_lines;
+use super::json_text::{pieces_of_line, texts_of_lines};
+use super::long_text::Collector;
 use super::{Document, EncodeOptions};
 use crate::tokenizer::{END_OF_TEXT, Tokenizer};
 use crate::{Error, Result};
@@ -19,6 +20,8 @@ pub(super) struct Documents<'a> {
     end: Option<(u32, u64)>,
 }
 
+/// Bytes of a line of JSON from which its text is put into a file.
+const LONG_LINE: usize = 1 << 20;
 /// Ids of a long text that are written together.
 const PIECE: usize = 1 << 16;
 
@@ -89,7 +92,8 @@ impl<'a> Documents<'a> {
         match (input.format, self.kind(input.format)) {
             (Format::Jsonl, _) => {
                 let line = out.block.line;
-                writer.json_lines(&text, line, self.text_field, &input.path, &mut out.replaced_bytes)?;
+                let folder = long.map(|long| long.folder.as_path());
+                writer.json_lines(&text, line, input, folder, &mut out.replaced_bytes)?;
             }
             (Format::Text, Document::File) => writer.text(&text)?,
             (Format::Text, Document::Line) => writer.lines(&text)?,
@@ -182,11 +186,29 @@ impl Writer<'_> {
         &mut self,
         text: &str,
         first: u64,
-        field: &str,
-        path: &Path,
+        input: &Input,
+        folder: Option<&Path>,
         replaced: &mut u64,
     ) -> Result<()> {
-        texts_of_lines(text, first, field, path, |bytes| {
+        let (field, path) = (self.documents.text_field, &input.path);
+        let mut rest = text;
+        if let Some(folder) = folder {
+            // A long text is one line, with others before or behind it if at all.
+            for (line, number) in text.split('\n').zip(first..) {
+                if line.len() < LONG_LINE {
+                    self.json_lines(line, number, input, None, replaced)?;
+                    continue;
+                }
+                let mut collector = Collector::into_file(input, folder)?;
+                pieces_of_line(line, number, field, path, |bytes| collector.push(bytes))?;
+                let long = collector.finish()?;
+                *replaced += long.replaced;
+                self.text(long.text(input)?)?;
+                self.end();
+            }
+            rest = "";
+        }
+        texts_of_lines(rest, first, field, path, |bytes| {
             self.text(&text_of(bytes, replaced))?;
             self.end();
             Ok(())

@@ -103,13 +103,31 @@ fn long_lines_and_blocks_are_documents_like_others() {
         encode(&[&file], &tokenizer, &out, &options).unwrap();
         assert!(all(&out) == expected, "{document:?}");
     }
-    let lines: String =
-        documents.iter().map(|text| serde_json::json!({ "text": text }).to_string() + "\n").collect();
-    let file = folder.file("lines.jsonl", lines);
+}
+
+#[test]
+fn long_lines_of_json_are_documents_like_others() {
+    let (folder, tokenizer) = tokenizer(LOOKS_AROUND);
+    let long = words(LENGTH);
+    let texts = ["first", &long, "", &long[..LENGTH / 2], "last\nline"];
+    let end = tokenizer.token_id("<|endoftext|>").unwrap();
+    let mut expected = Vec::new();
+    for text in texts.iter().filter(|text| !text.is_empty()) {
+        expected.extend(tokenizer.encode(text).unwrap());
+        expected.push(end);
+    }
+    let lines: Vec<String> =
+        texts.iter().map(|text| serde_json::json!({ "meta": long, "text": text }).to_string()).collect();
+    let file = folder.file("lines.jsonl", lines.join("\n"));
     let out = folder.path().join("x_chunks");
     let options = EncodeOptions { chunk_size: 100_000, append_eot: true, ..options() };
-    encode(&[&file], &tokenizer, &out, &options).unwrap();
-    assert!(all(&out) == expected, "JSON Lines");
+    let summary = encode(&[&file], &tokenizer, &out, &options).unwrap();
+    assert!(all(&out) == expected);
+    let bytes: usize = texts.iter().map(|text| text.len()).sum();
+    assert_eq!(summary.bytes, (bytes + 4 * "<|endoftext|>".len()) as u64);
+    let file = folder.file("wrong.jsonl", lines.join("\n") + "\n{\"text\":\"" + &long.replace('\n', "\n"));
+    let error = encode(&[&file], &tokenizer, &out, &options).unwrap_err();
+    assert!(error.to_string().contains("wrong.jsonl, line 6"), "{error}");
 }
 
 #[test]

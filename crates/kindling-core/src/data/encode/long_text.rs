@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use memmap2::{Mmap, MmapOptions};
 
@@ -18,6 +18,8 @@ const SPILL: &str = "text";
 #[derive(Debug)]
 pub(super) struct LongText {
     map: Mmap,
+    /// Where files without a name can be made.
+    pub folder: PathBuf,
     /// Bytes that were no UTF-8.
     pub replaced: u64,
 }
@@ -53,9 +55,16 @@ pub(super) struct Collector<'a> {
 
 impl<'a> Collector<'a> {
     pub fn new(input: &'a Input, reader: &Reader<'_>, start: u64, folder: &'a Path) -> Result<Self> {
-        let spill = if reader.is_plain_file() { None } else { Some(nameless(folder)?) };
+        let collector = Self::into_file(input, folder)?;
+        let spill = if reader.is_plain_file() { None } else { collector.spill };
+        Ok(Self { start, spill, ..collector })
+    }
+
+    /// One of bytes that are not those of the input.
+    pub fn into_file(input: &'a Input, folder: &'a Path) -> Result<Self> {
         let (decoder, decoded) = (LossyDecoder::default(), String::new());
-        Ok(Self { input, folder, start, taken: 0, decoder, decoded, spill })
+        let spill = Some(nameless(folder)?);
+        Ok(Self { input, folder, start: 0, taken: 0, decoder, decoded, spill })
     }
 
     pub fn push(&mut self, bytes: &[u8]) -> Result<()> {
@@ -101,22 +110,14 @@ impl<'a> Collector<'a> {
         let map = map.map_err(|error| Error::io("cannot map", &self.input.path, error))?;
         #[cfg(unix)]
         let _ = map.advise(memmap2::Advice::Sequential);
-        Ok(LongText { map, replaced })
+        Ok(LongText { map, folder: self.folder.to_path_buf(), replaced })
     }
 
     /// The same bytes of the input again, into a file, since some are no UTF-8.
     fn decode_again(self) -> Result<LongText> {
         let Self { input, folder, start, taken, .. } = self;
         let mut reader = Reader::open(input, start, Box::new(|| Ok(())))?;
-        let mut again = Self {
-            input,
-            folder,
-            start,
-            taken: 0,
-            decoder: LossyDecoder::default(),
-            decoded: String::new(),
-            spill: Some(nameless(folder)?),
-        };
+        let mut again = Self::into_file(input, folder)?;
         let mut bytes = Vec::new();
         while again.taken < taken {
             let wanted = (taken - again.taken).min(super::blocks::BLOCK as u64) as usize;
