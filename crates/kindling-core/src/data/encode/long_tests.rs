@@ -125,7 +125,7 @@ fn long_lines_of_json_are_documents_like_others() {
     assert!(all(&out) == expected);
     let bytes: usize = texts.iter().map(|text| text.len()).sum();
     assert_eq!(summary.bytes, (bytes + 4 * "<|endoftext|>".len()) as u64);
-    let file = folder.file("wrong.jsonl", lines.join("\n") + "\n{\"text\":\"" + &long.replace('\n', "\n"));
+    let file = folder.file("wrong.jsonl", lines.join("\n") + "\n{\"text\":\"" + &long.replace('\n', " "));
     let error = encode(&[&file], &tokenizer, &out, &options).unwrap_err();
     assert!(error.to_string().contains("wrong.jsonl, line 6"), "{error}");
 }
