@@ -136,6 +136,10 @@ campaign(async (folder) => {
   const rounds = Number(option('rounds', '100'))
   const tokenizer = path.join(folder, 'tokenizer')
   kindlingJson('tokenizer', 'train', text, '--vocab-size', '1000', '--out', tokenizer)
+  // Its pattern gives no place to cut: such files are encoded as one long text.
+  const uncut = path.join(folder, 'uncut')
+  const pattern = String.raw`\w+(?= )|\s+|[^\s\w]+|\w+`
+  kindlingJson('tokenizer', 'train', text, '--vocab-size', '1000', '--pattern', pattern, '--out', uncut)
   const inputs = writeInputs(folder, Number(option('megabytes', '48')) * 1e6)
   const flags = ['--tokenizer', tokenizer, '--chunk-size', '100000', '--append-eot', '--threads', '2']
   const kinds = [
@@ -143,6 +147,7 @@ campaign(async (folder) => {
     { name: 'x_chunks', flags: [...flags, '--token-dtype', 'uint16'], old: true },
     { name: 'data', flags: [...flags, '--valid-fraction', '0.3'], old: false },
     { name: 'data', flags: [...flags, '--valid-fraction', '0.3'], old: true },
+    { name: 'x_chunks', flags: flags.with(1, uncut), old: true },
   ]
   for (const [number, kind] of kinds.entries()) {
     const place = path.join(folder, `whole-${number}`, kind.name)

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Kindling's ids beside tiktoken's, with GPT-2's vocabulary and each named pattern: on random strings and on whole files.
 
-    python scripts/campaigns/tokenizer-fuzz.py --strings 10000000 [--files FILE...] [--patterns gpt2 cl100k llama3]
+    python scripts/campaigns/tokenizer-fuzz.py --strings 10000000 [--files FILE...] [--mixed MB] [--patterns gpt2 cl100k llama3]
 
 Needs tiktoken and numpy, and a built checkout. Strings are made of pieces that patterns treat in ways of their own
 (contractions, white space of all kinds, digits of several scripts, marks, emoji, source code, invalid UTF-8), some of them
 repeated up to 100 times, and of any code points; joined by <|endoftext|> into files that `kindling encode` reads. Every id is
-compared. Files are the text as a whole for Kindling. Ends with a line `N passed, N failed`.
+compared. Files are the text as a whole for Kindling. Mixed text is made of parts of the files cut at any byte, of such strings,
+and of runs of one character up to 20,000 long. Ends with a line `N passed, N failed`.
 """
 import argparse
 import json
@@ -69,6 +70,26 @@ def random_strings(draw, count):
     return out
 
 
+def mixed_texts(draw, files, size):
+    """About `size` bytes in texts of about a megabyte."""
+    sources = [Path(file).read_bytes() for file in files]
+    runs = [run.encode() for run in [" ", "\n", "\r\n", "\t", " \n", "\u3000", "a", "Z", "=", "1", "日", "😀", "\u0301", "٣"]]
+    texts = []
+    while sum(map(len, texts)) < size:
+        text = bytearray()
+        while len(text) < 1_000_000:
+            source = draw.choice(sources)
+            at = draw.randrange(len(source))
+            text += source[at : at + draw.randrange(1, 40_000)]
+            text += b"".join(random_strings(draw, draw.randrange(20)))
+            if draw.randrange(4) == 0:
+                text += draw.choice(runs) * draw.randrange(1, draw.choice([100, 1000, 20_000]))
+        while END.encode() in text:
+            text = text.replace(END.encode(), b"")
+        texts.append(bytes(text))
+    return texts
+
+
 class Peers:
     def __init__(self, pattern, folder):
         vocab = json.loads((FIXTURES / "gpt2_vocab.json").read_text())
@@ -122,6 +143,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--strings", type=int, default=10_000_000)
     parser.add_argument("--files", nargs="*", default=[])
+    parser.add_argument("--mixed", type=int, default=0, help="megabytes out of the files")
     parser.add_argument("--patterns", nargs="+", default=list(TIKTOKEN))
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -129,7 +151,13 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for pattern in options.patterns:
             peers = Peers(pattern, Path(folder))
-            for file in options.files:
+            if options.mixed:
+                texts = mixed_texts(random.Random(options.seed), options.files, options.mixed * 1_000_000)
+                size = sum(map(len, texts))
+                ok = peers.same(texts, 2)
+                print(f"{'ok' if ok else 'FAILED'}: {pattern}, {size} bytes of mixed text", flush=True)
+                passed, failed = passed + ok, failed + (not ok)
+            for file in options.files if not options.mixed else []:
                 # tiktoken's engine gives up on very long texts; parts end where a line does.
                 lines = Path(file).read_bytes().splitlines(keepends=True)
                 parts, part, size = [], [], 0

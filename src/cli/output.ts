@@ -33,10 +33,10 @@ export class Output {
     process.stderr.write(`${text}\n`)
   }
 
-  /** A progress line that replaces itself, on a terminal only. */
+  /** A progress line that replaces itself, on a terminal only, one of unknown width (0 columns) included. */
   progress(text: string): void {
     if (process.stderr.isTTY)
-      process.stderr.write(`\r${text.slice(0, (process.stderr.columns ?? 100) - 1)}\x1b[K`)
+      process.stderr.write(`\r${text.slice(0, (process.stderr.columns || 100) - 1)}\x1b[K`)
   }
 
   /** Ends the progress line. */

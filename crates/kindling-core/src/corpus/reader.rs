@@ -24,6 +24,8 @@ const ZSTD: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
 pub(crate) struct Reader<'a> {
     stream: Box<dyn Read + Send + 'a>,
     compressed: Option<&'static str>,
+    /// Neither a pipe nor a device.
+    regular: bool,
     /// Bytes taken from the disk so far.
     taken: Arc<AtomicU64>,
 }
@@ -34,10 +36,12 @@ impl<'a> Reader<'a> {
     pub fn open(input: &Input, offset: u64, waiting: Waiting<'a>) -> Result<Self> {
         let taken = Arc::new(AtomicU64::new(0));
         let cannot_read = |error| cannot_read(&input.path, error);
+        let mut regular = false;
         let mut raw: Box<dyn Read + Send + 'a> = if input.is_stdin() {
             Box::new(Counted { inner: Stdin { waiting }, taken: Arc::clone(&taken) })
         } else {
             let file = File::open(&input.path).map_err(cannot_read)?;
+            regular = file.metadata().is_ok_and(|status| status.is_file());
             Box::new(Counted { inner: file, taken: Arc::clone(&taken) })
         };
         let mut mark = Vec::with_capacity(MARK);
@@ -49,7 +53,7 @@ impl<'a> Reader<'a> {
             io::Seek::seek(&mut file, io::SeekFrom::Start(offset)).map_err(cannot_read)?;
             taken.store(offset, Ordering::Relaxed);
             let stream = Box::new(Counted { inner: file, taken: Arc::clone(&taken) });
-            return Ok(Self { stream, compressed, taken });
+            return Ok(Self { stream, compressed, regular, taken });
         }
         let raw = io::Cursor::new(mark).chain(raw);
         let stream: Box<dyn Read + Send + 'a> = match compressed {
@@ -60,9 +64,14 @@ impl<'a> Reader<'a> {
             Some(_) => Box::new(ZstdReader::new(Box::new(raw))),
             None => Box::new(raw),
         };
-        let mut reader = Self { stream, compressed, taken };
+        let mut reader = Self { stream, compressed, regular, taken };
         reader.skip(offset, input)?;
         Ok(reader)
+    }
+
+    /// Whether its bytes are those of a file that can be read again.
+    pub fn is_plain_file(&self) -> bool {
+        self.regular && self.compressed.is_none()
     }
 
     /// Bytes taken from the disk so far.
@@ -72,11 +81,24 @@ impl<'a> Reader<'a> {
 
     /// Appends up to `length` bytes to `buffer`; fewer only at the end.
     pub fn read(&mut self, buffer: &mut Vec<u8>, length: usize, input: &Input) -> Result<usize> {
-        let start = buffer.len();
-        buffer.resize(start + length, 0);
+        self.read_behind(buffer, buffer.len(), length, input)
+    }
+
+    /// As `read`, behind the first `start` bytes of `buffer`. What else it held is overwritten, which saves clearing it.
+    pub fn read_behind(
+        &mut self,
+        buffer: &mut Vec<u8>,
+        start: usize,
+        length: usize,
+        input: &Input,
+    ) -> Result<usize> {
+        let end = start + length;
+        if buffer.len() < end {
+            buffer.resize(end, 0);
+        }
         let mut filled = start;
-        while filled < buffer.len() {
-            match self.stream.read(&mut buffer[filled..]) {
+        while filled < end {
+            match self.stream.read(&mut buffer[filled..end]) {
                 Ok(0) => break,
                 Ok(length) => filled += length,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -45,8 +45,17 @@ impl Element {
         }
     }
 
-    /// `ids` as files hold them, into `bytes`; each is below `self.ids()`.
-    pub fn write(self, ids: &[u32], bytes: &mut Vec<u8>) {
+    /// `ids` as files hold them; each is below `self.ids()`. `buffer` is for those that lie in memory in another way.
+    pub fn bytes<'a>(self, ids: &'a [u32], buffer: &'a mut Vec<u8>) -> &'a [u8] {
+        if self == Self::Int32 && cfg!(target_endian = "little") {
+            // SAFETY: the bytes of initialized integers, which u8 may alias and whose lifetime is that of `ids`.
+            return unsafe { std::slice::from_raw_parts(ids.as_ptr().cast(), size_of_val(ids)) };
+        }
+        self.write(ids, buffer);
+        buffer
+    }
+
+    fn write(self, ids: &[u32], bytes: &mut Vec<u8>) {
         bytes.resize(ids.len() * self.size(), 0);
         match self {
             Self::Int32 => {
@@ -105,7 +114,58 @@ impl Element {
     }
 }
 
+/// The largest of `ids`, 0 if there is none.
+pub(super) fn largest(ids: &[u32]) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the machine has AVX2.
+        return unsafe { largest_avx2(ids) };
+    }
+    largest_of(ids)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn largest_avx2(ids: &[u32]) -> u32 {
+    largest_of(ids)
+}
+
+#[inline(always)]
+fn largest_of(ids: &[u32]) -> u32 {
+    ids.iter().fold(0, |largest, &id| largest.max(id))
+}
+
 /// The error of a value that is an id of no vocabulary.
 pub(super) fn not_an_id(value: i64, position: u64) -> Error {
     Error::InvalidStore(format!("{value} at position {position} of the token store is no token id"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_little_endian_and_read_back() {
+        let ids: Vec<u32> = (0..1000).map(|i| i * 65 + 3).collect();
+        for element in [Element::Int32, Element::Int64, Element::Uint16] {
+            let (mut buffer, mut read) = (vec![0xFF; 3], vec![0; ids.len()]);
+            let bytes = element.bytes(&ids, &mut buffer);
+            assert_eq!(&bytes[element.size()..][..2], [68, 0]);
+            element.read(bytes, &mut read, 0).unwrap();
+            assert!(read.iter().zip(&ids).all(|(&read, &id)| read as u32 == id), "{element:?}");
+            assert!(element.bytes(&[], &mut buffer).is_empty());
+        }
+    }
+
+    #[test]
+    fn the_largest_is_found_at_any_place() {
+        assert_eq!(largest(&[]), 0);
+        for length in 1..70 {
+            for place in 0..length {
+                let mut ids = vec![7; length];
+                ids[place] = 0x7FFF_FFFF;
+                assert_eq!((largest(&ids), largest_of(&ids)), (0x7FFF_FFFF, 0x7FFF_FFFF));
+            }
+        }
+    }
 }

@@ -7,15 +7,17 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::checksum::Checksum;
-use super::element::Element;
+use super::element::{Element, largest};
 use super::files::{self, chunk_name, chunk_number};
 use super::metadata::{self, Metadata};
 use super::staging::sync_files;
 use super::token_store::TokenStore;
 use crate::{Error, Result};
 
-/// Tokens turned into bytes at a time.
+/// Tokens read at a time.
 const BLOCK: usize = 1 << 16;
+/// Tokens looked at together: they stay in the fastest cache.
+const PIECE: usize = 1 << 12;
 
 /// What is kept of a chunk that is full.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +32,8 @@ pub struct StoreWriter {
     folder: PathBuf,
     chunk_size: u64,
     element: Element,
-    current: Option<File>,
+    /// The file of the current chunk and its path, once it has tokens.
+    current: Option<(File, PathBuf)>,
     /// Tokens in the current chunk.
     filled: u64,
     length: u64,
@@ -38,7 +41,8 @@ pub struct StoreWriter {
     /// Largest id of the current chunk.
     max_id: u32,
     chunks: Vec<ClosedChunk>,
-    bytes: Vec<u8>,
+    /// For elements that memory holds in another way.
+    buffer: Vec<u8>,
 }
 
 impl StoreWriter {
@@ -59,7 +63,7 @@ impl StoreWriter {
             hash: Checksum::new(),
             max_id: 0,
             chunks: Vec::new(),
-            bytes: Vec::new(),
+            buffer: Vec::new(),
         })
     }
 
@@ -100,7 +104,8 @@ impl StoreWriter {
             (writer.hash, writer.max_id) = cut_chunk(&path, rest, element)?;
             writer.filled = rest;
             let open = File::options().append(true).open(&path);
-            writer.current = Some(open.map_err(|error| Error::io("cannot write", &path, error))?);
+            let file = open.map_err(|error| Error::io("cannot write", &path, error))?;
+            writer.current = Some((file, path));
         }
         Ok(writer)
     }
@@ -130,46 +135,38 @@ impl StoreWriter {
     /// # Errors
     /// `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`, `ERR_TOKEN_OUT_OF_RANGE` for an id the elements cannot hold; the system's
     /// errors.
-    pub fn push(&mut self, ids: &[u32]) -> Result<()> {
-        let mut bytes = std::mem::take(&mut self.bytes);
-        let pushed = ids.chunks(BLOCK).try_for_each(|ids| {
-            self.element.write(ids, &mut bytes);
-            self.push_bytes(ids, &bytes)
-        });
-        self.bytes = bytes;
-        pushed
-    }
-
-    /// Appends tokens whose bytes are there already.
-    pub(super) fn push_bytes(&mut self, mut ids: &[u32], mut bytes: &[u8]) -> Result<()> {
-        let size = self.element.size();
-        while !ids.is_empty() {
+    pub fn push(&mut self, mut ids: &[u32]) -> Result<()> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut pushed = Ok(());
+        while !ids.is_empty() && pushed.is_ok() {
             let room = (self.chunk_size - self.filled).min(ids.len() as u64) as usize;
             let (now, later) = ids.split_at(room);
-            let (bytes_now, bytes_later) = bytes.split_at(room * size);
-            self.write(now, bytes_now)?;
-            (ids, bytes) = (later, bytes_later);
+            pushed = self.write(now, self.element.bytes(now, &mut buffer));
+            ids = later;
         }
-        Ok(())
+        self.buffer = buffer;
+        pushed
     }
 
     /// Writes tokens that fit the current chunk.
     fn write(&mut self, ids: &[u32], bytes: &[u8]) -> Result<()> {
-        let max_id = ids.iter().fold(self.max_id, |max, &id| max.max(id));
-        if max_id as usize >= self.element.ids() {
-            let (position, vocab_size) = (self.length, self.element.ids());
-            return Err(Error::TokenOutOfRange { id: i64::from(max_id), position, vocab_size });
+        for (ids, bytes) in ids.chunks(PIECE).zip(bytes.chunks(PIECE * self.element.size())) {
+            self.max_id = self.max_id.max(largest(ids));
+            self.hash.update(bytes);
         }
-        self.max_id = max_id;
-        self.hash.update(bytes);
-        let path = self.folder.join(chunk_name(self.chunks.len()));
-        let file = match &mut self.current {
-            Some(file) => file,
+        if self.max_id as usize >= self.element.ids() {
+            let (position, vocab_size) = (self.length, self.element.ids());
+            return Err(Error::TokenOutOfRange { id: i64::from(self.max_id), position, vocab_size });
+        }
+        let (file, path) = match &mut self.current {
+            Some(current) => current,
             none => {
-                none.insert(File::create(&path).map_err(|error| Error::io("cannot create", &path, error))?)
+                let path = self.folder.join(chunk_name(self.chunks.len()));
+                let file = File::create(&path).map_err(|error| Error::io("cannot create", &path, error))?;
+                none.insert((file, path))
             }
         };
-        file.write_all(bytes).map_err(|error| Error::io("cannot write", &path, error))?;
+        file.write_all(bytes).map_err(|error| Error::io("cannot write", &*path, error))?;
         self.filled += ids.len() as u64;
         self.length += ids.len() as u64;
         if self.filled == self.chunk_size {

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
 use super::cache::{CACHED_BYTES, CACHED_IDS, CACHED_VOCAB, FEW_IDS, Ids, Key, OwnCache, SharedCache};
+use super::giant::GIANT;
 use super::long_cache::LongCache;
 use super::merge::MergeWork;
 use super::scan::Scanner;
@@ -99,13 +100,32 @@ impl Tokenizer {
     /// # Errors
     /// As `encode`; `ids` then holds those before the unknown character's part.
     pub fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+        self.encode_in_pieces(text, ids, &mut |_, _| Ok(()))
+    }
+
+    /// As `encode_into`; now and then `flush` gets `ids` and the bytes of `text` that are encoded, and may take the ids out.
+    pub(crate) fn encode_in_pieces(
+        &self,
+        text: &str,
+        ids: &mut Vec<u32>,
+        flush: &mut impl FnMut(&mut Vec<u32>, usize) -> Result<()>,
+    ) -> Result<()> {
         let mut scratch = self.scratches.take();
-        let mut result = Ok(());
+        let (mut result, mut at) = (Ok(()), 0);
         for segment in self.special.segments(text) {
             match (segment, self.kind) {
-                (Segment::Special(id), _) => ids.push(id),
+                (Segment::Special(id), _) => {
+                    ids.push(id);
+                    at += self.tokens[id as usize].len();
+                }
                 (Segment::Text(part), Kind::Chars) => result = self.encode_chars(part, ids),
-                (Segment::Text(part), Kind::Bpe) => result = self.encode_part(part, &mut scratch, ids),
+                (Segment::Text(part), Kind::Bpe) => {
+                    let flush = &mut |ids: &mut Vec<u32>, within| flush(ids, at + within);
+                    result = self.encode_part(part, &mut scratch, ids, flush);
+                }
+            }
+            if let Segment::Text(part) = segment {
+                at += part.len();
             }
             if result.is_err() {
                 break;
@@ -186,7 +206,13 @@ impl Tokenizer {
     }
 
     /// Ids of text without special tokens.
-    fn encode_part(&self, text: &str, scratch: &mut Scratch, ids: &mut Vec<u32>) -> Result<()> {
+    fn encode_part(
+        &self,
+        text: &str,
+        scratch: &mut Scratch,
+        ids: &mut Vec<u32>,
+        flush: &mut impl FnMut(&mut Vec<u32>, usize) -> Result<()>,
+    ) -> Result<()> {
         let mut scanner = Scanner::new(text, &self.pattern, self.isa);
         let mut starts = std::mem::take(&mut scratch.starts);
         starts.clear();
@@ -202,7 +228,15 @@ impl Tokenizer {
             if !more {
                 starts.push(text.len());
             }
-            result = self.encode_pretokens(text, &starts, scratch, ids);
+            if text.len() > GIANT {
+                result = self.encode_giants(text, &mut starts, scratch, ids, flush);
+            }
+            if result.is_ok() {
+                result = self.encode_pretokens(text, &starts, scratch, ids);
+            }
+            if result.is_ok() {
+                result = flush(ids, starts.last().copied().unwrap_or(0));
+            }
             // Where the last one ends is not known yet.
             let last = starts.pop();
             starts.clear();
@@ -216,7 +250,7 @@ impl Tokenizer {
     }
 
     /// Ids of the pre-tokens between each two of `starts`.
-    fn encode_pretokens(
+    pub(super) fn encode_pretokens(
         &self,
         text: &str,
         starts: &[usize],

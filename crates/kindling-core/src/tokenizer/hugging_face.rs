@@ -5,9 +5,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::parts::Parts;
+use super::parts::{Parts, PartsRef};
 use super::pattern::Pattern;
-use super::vocab_file::{MergeResolver, entry_ids, invalid, read_text};
+use super::vocab_file::{MergeResolver, TokenTexts, entry_ids, invalid, read_text};
 use super::{Kind, special};
 use crate::Result;
 
@@ -119,8 +119,8 @@ fn merges(merges: &Value, ids: &HashMap<String, u32>) -> Result<Vec<(u32, u32, u
 }
 
 /// tokenizer.json of `parts`; `texts` are its tokens as vocab.json writes them.
-pub(super) fn write(parts: &Parts, texts: &[String]) -> Value {
-    let mut special = parts.special.clone();
+pub(super) fn write(parts: PartsRef<'_>, texts: &TokenTexts) -> Value {
+    let mut special = parts.special.to_vec();
     special.sort_unstable_by_key(|&(_, id)| id);
     let added: Vec<Value> = special
         .iter()
@@ -130,15 +130,12 @@ pub(super) fn write(parts: &Parts, texts: &[String]) -> Value {
         })
         .collect();
     let vocab: serde_json::Map<String, Value> =
-        texts.iter().cloned().zip((0..texts.len()).map(Value::from)).collect();
-    let merges: Vec<Value> = parts
-        .merges
-        .iter()
-        .map(|&(left, right, _)| json!([texts[left as usize], texts[right as usize]]))
-        .collect();
+        texts.iter().map(str::to_owned).zip((0u32..).map(Value::from)).collect();
+    let merges: Vec<Value> =
+        parts.merges.iter().map(|&(left, right, _)| json!([texts.get(left), texts.get(right)])).collect();
     let byte_level = |regex| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
     let (pre_tokenizer, decoder) = match parts.kind {
-        Kind::Bpe if parts.pattern == Pattern::Gpt2 => (byte_level(true), byte_level(true)),
+        Kind::Bpe if *parts.pattern == Pattern::Gpt2 => (byte_level(true), byte_level(true)),
         Kind::Bpe => (
             json!({"type": "Sequence", "pretokenizers": [
                 {"type": "Split", "pattern": {"Regex": parts.pattern.source()}, "behavior": "Isolated", "invert": false},

@@ -22,6 +22,17 @@ pub struct Parts {
     pub odd_texts: Vec<(u32, String)>,
 }
 
+/// The same, where they lie.
+#[derive(Debug, Clone, Copy)]
+pub struct PartsRef<'a> {
+    pub kind: Kind,
+    pub pattern: &'a Pattern,
+    pub tokens: &'a [Box<[u8]>],
+    pub merges: &'a [(u32, u32, u32)],
+    pub special: &'a [(String, u32)],
+    pub odd_texts: &'a [(u32, String)],
+}
+
 impl Parts {
     /// Parts of a vocabulary's texts, with GPT-2's pattern. It is one of characters where it has no merges, lacks a byte's token, and every entry
     /// that is not special is one character. The error says what does not fit.

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::parts::Parts;
+use super::parts::PartsRef;
 use super::pattern::Pattern;
-use super::vocab_file::{merges_text, token_texts, vocab_json};
+use super::vocab_file::{TokenTexts, merges_text, vocab_json};
 use super::{Tokenizer, hugging_face};
 use crate::Result;
 use crate::data::staging::{StagedFolder, write_synced};
@@ -25,13 +25,13 @@ impl Tokenizer {
     /// The system's errors: `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`, `ERR_IO`.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
         let dir = dir.as_ref();
-        let parts = self.to_parts();
-        let texts = token_texts(&parts);
+        let parts = self.parts();
+        let texts = TokenTexts::new(parts);
         let staged = StagedFolder::new(dir, "tokenizer")?;
         for (name, text) in [
             (VOCAB_FILE, vocab_json(&texts)),
-            (MERGES_FILE, merges_text(&parts, &texts)),
-            (TOKENIZER_FILE, format!("{:#}\n", hugging_face::write(&parts, &texts))),
+            (MERGES_FILE, merges_text(parts.merges, &texts)),
+            (TOKENIZER_FILE, format!("{:#}\n", hugging_face::write(parts, &texts))),
         ] {
             write_synced(&staged.path().join(name), text.as_bytes())?;
         }
@@ -44,32 +44,32 @@ impl Tokenizer {
     }
 
     fn hash_contents(&self) -> String {
-        let parts = self.to_parts();
-        let texts = token_texts(&parts);
+        let parts = self.parts();
+        let texts = TokenTexts::new(parts);
         let mut hasher = Sha256::new();
         hasher.update(vocab_json(&texts));
         hasher.update([0]);
-        hasher.update(merges_text(&parts, &texts));
-        for (token, id) in &parts.special {
+        hasher.update(merges_text(parts.merges, &texts));
+        for (token, id) in parts.special {
             hasher.update([0]);
             hasher.update(token);
             hasher.update(id.to_le_bytes());
         }
-        if parts.pattern != Pattern::Gpt2 {
+        if *parts.pattern != Pattern::Gpt2 {
             hasher.update([1]);
             hasher.update(parts.pattern.source());
         }
         hasher.finalize().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
     }
 
-    fn to_parts(&self) -> Parts {
-        Parts {
+    fn parts(&self) -> PartsRef<'_> {
+        PartsRef {
             kind: self.kind,
-            pattern: self.pattern.clone(),
-            tokens: self.tokens.clone(),
-            merges: self.merges.clone(),
-            special: self.special.tokens().to_vec(),
-            odd_texts: self.odd_texts.clone(),
+            pattern: &self.pattern,
+            tokens: &self.tokens,
+            merges: &self.merges,
+            special: self.special.tokens(),
+            odd_texts: &self.odd_texts,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::parts::Parts;
+use super::parts::{Parts, PartsRef};
 use super::{Kind, byte_chars, special};
 use crate::{Error, Result};
 
@@ -111,24 +111,45 @@ impl<'a> MergeResolver<'a> {
     }
 }
 
-/// Text of each token in vocab.json, by id.
-pub(super) fn token_texts(parts: &Parts) -> Vec<String> {
-    let mut texts: Vec<String> = match parts.kind {
-        Kind::Bpe => parts.tokens.iter().map(|token| byte_chars::to_text(token)).collect(),
-        Kind::Chars => parts.tokens.iter().map(|token| String::from_utf8_lossy(token).into_owned()).collect(),
-    };
-    for (token, id) in &parts.special {
-        texts[*id as usize].clone_from(token);
+/// Text of each token in vocab.json, one behind the other.
+pub(super) struct TokenTexts {
+    text: String,
+    /// Where each ends, by id.
+    ends: Vec<usize>,
+}
+
+impl TokenTexts {
+    pub(super) fn new(parts: PartsRef<'_>) -> Self {
+        let mut own: HashMap<u32, &str> =
+            parts.special.iter().map(|(token, id)| (*id, token.as_str())).collect();
+        own.extend(parts.odd_texts.iter().map(|(id, text)| (*id, text.as_str())));
+        let (mut text, mut ends) = (String::new(), Vec::with_capacity(parts.tokens.len()));
+        for (id, token) in (0..).zip(parts.tokens) {
+            match (own.get(&id), parts.kind) {
+                (Some(own), _) => text.push_str(own),
+                (None, Kind::Bpe) => text.extend(token.iter().map(|&byte| byte_chars::to_char(byte))),
+                (None, Kind::Chars) => text.push_str(&String::from_utf8_lossy(token)),
+            }
+            ends.push(text.len());
+        }
+        Self { text, ends }
     }
-    for (id, text) in &parts.odd_texts {
-        texts[*id as usize].clone_from(text);
+
+    /// That of token `id`.
+    pub(super) fn get(&self, id: u32) -> &str {
+        let id = id as usize;
+        &self.text[id.checked_sub(1).map_or(0, |before| self.ends[before])..self.ends[id]]
     }
-    texts
+
+    /// All, in the order of their ids.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
+        (0..self.ends.len() as u32).map(|id| self.get(id))
+    }
 }
 
 /// vocab.json, byte for byte as Python's `json.dumps` writes it (ASCII only).
-pub(super) fn vocab_json(texts: &[String]) -> String {
-    let mut out = String::with_capacity(texts.iter().map(|text| text.len() + 16).sum());
+pub(super) fn vocab_json(texts: &TokenTexts) -> String {
+    let mut out = String::with_capacity(2 * texts.text.len() + 16 * texts.ends.len());
     out.push('{');
     for (id, text) in texts.iter().enumerate() {
         out.push_str(if id == 0 { "" } else { ", " });
@@ -166,12 +187,12 @@ fn push_escape(out: &mut String, unit: u16) {
 }
 
 /// merges.txt.
-pub(super) fn merges_text(parts: &Parts, texts: &[String]) -> String {
+pub(super) fn merges_text(merges: &[(u32, u32, u32)], texts: &TokenTexts) -> String {
     let mut out = String::from("#version: 0.2\n");
-    for &(left, right, _) in &parts.merges {
-        out.push_str(&texts[left as usize]);
+    for &(left, right, _) in merges {
+        out.push_str(texts.get(left));
         out.push(' ');
-        out.push_str(&texts[right as usize]);
+        out.push_str(texts.get(right));
         out.push('\n');
     }
     out
@@ -181,13 +202,21 @@ pub(super) fn merges_text(parts: &Parts, texts: &[String]) -> String {
 mod tests {
     use super::*;
 
+    fn of(texts: &[String]) -> TokenTexts {
+        let end = |end: &mut usize, text: &String| {
+            *end += text.len();
+            Some(*end)
+        };
+        TokenTexts { text: texts.concat(), ends: texts.iter().scan(0, end).collect() }
+    }
+
     #[test]
     fn every_character_is_written_as_ascii_that_json_reads_back() {
         let texts: Vec<String> = (0..=u32::from(char::MAX))
             .filter_map(char::from_u32)
             .map(|c| if c.is_ascii() { format!("a{c}b") } else { c.to_string() })
             .collect();
-        let written = vocab_json(&texts);
+        let written = vocab_json(&of(&texts));
         assert!(written.is_ascii());
         let read: Map<String, Value> = serde_json::from_str(&written).unwrap();
         assert!(read.keys().eq(&texts));
@@ -195,6 +224,6 @@ mod tests {
         // As json.dumps of Python writes them.
         let few = ["\"\\/\u{8}\t\n\u{c}\r\u{1}\u{1f}", "\u{e9}\u{65e5}\u{1f600}"].map(str::to_owned);
         let expected = r#"{"\"\\/\b\t\n\f\r\u0001\u001f": 0, "\u00e9\u65e5\ud83d\ude00": 1}"#;
-        assert_eq!(vocab_json(&few), expected);
+        assert_eq!(vocab_json(&of(&few)), expected);
     }
 }

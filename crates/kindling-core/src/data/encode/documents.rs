@@ -5,9 +5,9 @@ use std::path::Path;
 
 use super::blocks::Block;
 use super::inputs::{Format, Input};
-use super::json_text::texts_of_lines;
+use super::json_text::{pieces_of_line, texts_of_lines};
+use super::long_text::Collector;
 use super::{Document, EncodeOptions};
-use crate::data::element::Element;
 use crate::tokenizer::{END_OF_TEXT, Tokenizer};
 use crate::{Error, Result};
 
@@ -20,13 +20,19 @@ pub(super) struct Documents<'a> {
     end: Option<(u32, u64)>,
 }
 
+/// Bytes of a line of JSON from which its text is put into a file.
+const LONG_LINE: usize = 1 << 20;
+/// Ids of a long text that are written together.
+const PIECE: usize = 1 << 16;
+
+/// Takes ids out of a long text's; told how many bytes of it are encoded.
+type Flush<'a> = dyn FnMut(&mut Vec<u32>, u64) -> Result<()> + 'a;
+
 /// A block as ids. Its buffers are used again.
 #[derive(Debug, Default)]
 pub(super) struct Encoded {
     pub block: Block,
     pub ids: Vec<u32>,
-    /// The ids as the files hold them.
-    pub bytes: Vec<u8>,
     /// Bytes of the text the ids stand for.
     pub text_bytes: u64,
     /// Bytes that were no UTF-8.
@@ -60,25 +66,34 @@ impl<'a> Documents<'a> {
         }
     }
 
-    /// Encodes a block into the buffers of `out`.
+    /// Encodes a block into the buffers of `out`. `flush` takes the ids of one that is too long for them as they come.
     pub fn encode(
         &self,
         block: Block,
         input: &Input,
         tokenizer: &Tokenizer,
-        element: Element,
         out: &mut Encoded,
+        flush: &mut Flush<'_>,
     ) -> Result<()> {
         (out.text_bytes, out.replaced_bytes) = (0, 0);
         out.ids.clear();
         out.block = block;
-        let mut writer = Writer { documents: self, tokenizer, ids: &mut out.ids, bytes: 0, begun: false };
-        writer.begun = out.block.continues;
-        let text = text_of(&out.block.bytes, &mut out.replaced_bytes);
+        let begun = out.block.continues;
+        let long = out.block.long.as_ref().map(|long| &long.text);
+        let flush: Option<&mut Flush<'_>> = if long.is_some() { Some(flush) } else { None };
+        let mut writer = Writer { documents: self, tokenizer, ids: &mut out.ids, bytes: 0, begun, flush };
+        let text = match long {
+            Some(long) => {
+                out.replaced_bytes = long.replaced;
+                Cow::Borrowed(long.text(input)?)
+            }
+            None => text_of(&out.block.bytes, &mut out.replaced_bytes),
+        };
         match (input.format, self.kind(input.format)) {
             (Format::Jsonl, _) => {
                 let line = out.block.line;
-                writer.json_lines(&text, line, self.text_field, &input.path, &mut out.replaced_bytes)?;
+                let folder = long.map(|long| long.folder.as_path());
+                writer.json_lines(&text, line, input, folder, &mut out.replaced_bytes)?;
             }
             (Format::Text, Document::File) => writer.text(&text)?,
             (Format::Text, Document::Line) => writer.lines(&text)?,
@@ -88,7 +103,6 @@ impl<'a> Documents<'a> {
             writer.end();
         }
         out.text_bytes = writer.bytes;
-        element.write(&out.ids, &mut out.bytes);
         Ok(())
     }
 }
@@ -111,13 +125,18 @@ struct Writer<'a> {
     bytes: u64,
     /// The document has text.
     begun: bool,
+    flush: Option<&'a mut Flush<'a>>,
 }
 
 impl Writer<'_> {
     fn text(&mut self, text: &str) -> Result<()> {
         self.begun |= !text.is_empty();
+        let before = self.bytes;
         self.bytes += text.len() as u64;
-        self.tokenizer.encode_into(text, self.ids)
+        let Some(flush) = &mut self.flush else { return self.tokenizer.encode_into(text, self.ids) };
+        self.tokenizer.encode_in_pieces(text, self.ids, &mut |ids, at| {
+            if ids.len() < PIECE { Ok(()) } else { flush(ids, before + at as u64) }
+        })
     }
 
     /// Ends the document, unless it is empty.
@@ -167,11 +186,29 @@ impl Writer<'_> {
         &mut self,
         text: &str,
         first: u64,
-        field: &str,
-        path: &Path,
+        input: &Input,
+        folder: Option<&Path>,
         replaced: &mut u64,
     ) -> Result<()> {
-        texts_of_lines(text, first, field, path, |bytes| {
+        let (field, path) = (self.documents.text_field, &input.path);
+        let mut rest = text;
+        if let Some(folder) = folder {
+            // A long text is one line, with others before or behind it if at all.
+            for (line, number) in text.split('\n').zip(first..) {
+                if line.len() < LONG_LINE {
+                    self.json_lines(line, number, input, None, replaced)?;
+                    continue;
+                }
+                let mut collector = Collector::into_file(input, folder)?;
+                pieces_of_line(line, number, field, path, |bytes| collector.push(bytes))?;
+                let long = collector.finish()?;
+                *replaced += long.replaced;
+                self.text(long.text(input)?)?;
+                self.end();
+            }
+            rest = "";
+        }
+        texts_of_lines(rest, first, field, path, |bytes| {
             self.text(&text_of(bytes, replaced))?;
             self.end();
             Ok(())

@@ -4,12 +4,16 @@
 //! |---|---|
 //! | `blocks.rs` | the text in blocks that may be encoded apart |
 //! | `documents.rs` | documents and their ids |
+//! | `long_text.rs` | text without a place to cut, which stays in a file |
 //! | `pipeline.rs` | reading, encoding and writing on all threads |
 //! | `journal.rs` | what is done, for a run that goes on after a kill |
 
 mod blocks;
 mod documents;
 mod journal;
+#[cfg(test)]
+mod long_tests;
+mod long_text;
 mod pipeline;
 #[cfg(test)]
 mod resume_tests;
@@ -118,7 +122,7 @@ pub struct EncodeSummary {
     pub valid: Option<PathBuf>,
 }
 
-/// A place in the text: bytes and lines of an input, once decompressed.
+/// A place in the text: bytes of an input, once decompressed, and lines of JSON Lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Position {
     input: usize,
@@ -299,7 +303,7 @@ impl Job<'_> {
         let valid_bytes = if let Some((_, valid_bytes)) = done.split {
             valid_bytes
         } else {
-            self.encode(&mut train, journal, &mut text)?;
+            self.encode(root, &mut train, journal, &mut text)?;
             if text.tokens == 0 {
                 return Err(Error::EmptyCorpus { path: self.inputs[0].path.clone() });
             }
@@ -311,19 +315,28 @@ impl Job<'_> {
         Ok(text)
     }
 
-    fn encode(&self, train: &mut StoreWriter, journal: &mut Journal, text: &mut TextDone) -> Result<()> {
-        let blocks = Blocks::new(self.inputs, self.documents, self.tokenizer, text.position, self.report);
+    fn encode(
+        &self,
+        root: &Path,
+        train: &mut StoreWriter,
+        journal: &mut Journal,
+        text: &mut TextDone,
+    ) -> Result<()> {
+        // Beside what is moved to its place in the end.
+        let folder = root.parent().unwrap_or(root);
+        let blocks =
+            Blocks::new(self.inputs, self.documents, self.tokenizer, folder, text.position, self.report);
         let work = pipeline::Work {
             inputs: self.inputs,
             documents: self.documents,
             tokenizer: self.tokenizer,
-            element: self.options.element,
             threads: self.options.threads.max(1),
+            report: self.report,
         };
         // With the blocks that end within a document.
         let mut all = *text;
         let ended = pipeline::run(&work, blocks, |encoded| {
-            train.push_bytes(&encoded.ids, &encoded.bytes)?;
+            train.push(&encoded.ids)?;
             all.tokens = train.len();
             all.bytes += encoded.text_bytes;
             all.replaced_bytes += encoded.replaced_bytes;

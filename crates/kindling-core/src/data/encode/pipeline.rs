@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::blocks::Blocks;
+use super::Report;
+use super::blocks::{Block, Blocks, Long};
 use super::documents::{Documents, Encoded};
 use super::inputs::Input;
-use crate::data::element::Element;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
@@ -21,6 +21,8 @@ struct Pipeline<'a, W> {
     turns: Mutex<Turns>,
     /// Told when there is room for more blocks.
     room: Condvar,
+    /// Told when it may be the turn of a block that is written while it is encoded.
+    turn: Condvar,
     write: Mutex<W>,
     most: usize,
 }
@@ -42,8 +44,8 @@ pub(super) struct Work<'a> {
     pub inputs: &'a [Input],
     pub documents: &'a Documents<'a>,
     pub tokenizer: &'a Tokenizer,
-    pub element: Element,
     pub threads: usize,
+    pub report: Report<'a>,
 }
 
 /// Encodes all `blocks`; `write` gets them in order.
@@ -57,6 +59,7 @@ pub(super) fn run(
         blocks: Mutex::new(blocks),
         turns: Mutex::default(),
         room: Condvar::new(),
+        turn: Condvar::new(),
         write: Mutex::new(write),
         most: WAITING * work.threads,
     };
@@ -71,13 +74,13 @@ pub(super) fn run(
 }
 
 /// Ends the other threads' waiting if one panics.
-struct Guard<'a>(&'a Mutex<Turns>, &'a Condvar);
+struct Guard<'a>(&'a Mutex<Turns>, [&'a Condvar; 2]);
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             lock(self.0).failed = Some(Error::Internal("a thread that encodes panicked".to_owned()));
-            self.1.notify_all();
+            self.1.iter().for_each(|told| told.notify_all());
         }
     }
 }
@@ -88,7 +91,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl<W: FnMut(&Encoded) -> Result<()>> Pipeline<'_, W> {
     fn work(&self, work: &Work<'_>) {
-        let _guard = Guard(&self.turns, &self.room);
+        let _guard = Guard(&self.turns, [&self.room, &self.turn]);
         while let Some(mut encoded) = self.free() {
             let (index, block) = {
                 let mut blocks = lock(&self.blocks);
@@ -100,10 +103,7 @@ impl<W: FnMut(&Encoded) -> Result<()>> Pipeline<'_, W> {
                     Err(error) => (blocks.count(), Err(error)),
                 }
             };
-            let result = block.and_then(|block| {
-                let input = &work.inputs[block.input];
-                work.documents.encode(block, input, work.tokenizer, work.element, &mut encoded)
-            });
+            let result = block.and_then(|block| self.encode(work, block, &mut encoded));
             let last = result.is_err();
             self.hand_in(index, result.map(|()| encoded));
             if last {
@@ -121,6 +121,35 @@ impl<W: FnMut(&Encoded) -> Result<()>> Pipeline<'_, W> {
         if turns.failed.is_some() { None } else { Some(turns.free.pop().unwrap_or_default()) }
     }
 
+    fn encode(&self, work: &Work<'_>, block: Block, encoded: &mut Encoded) -> Result<()> {
+        let input = &work.inputs[block.input];
+        let Some(Long { text, disk: (before, after, total) }) = &block.long else {
+            return work.documents.encode(block, input, work.tokenizer, encoded, &mut |_, _| Ok(()));
+        };
+        // What is encoded of a long text is written at once, so nothing may be before it.
+        if !self.wait_for_turn(block.index) {
+            return Ok(());
+        }
+        let (length, before, disk, total) =
+            (text.len().max(1) as f64, *before, (after - before) as f64, *total);
+        work.documents.encode(block, input, work.tokenizer, encoded, &mut |ids, at| {
+            let mut piece = Encoded { ids: std::mem::take(ids), ..Encoded::default() };
+            (lock(&self.write))(&piece)?;
+            piece.ids.clear();
+            *ids = piece.ids;
+            (work.report.0)(before + (at as f64 / length * disk) as u64, total)
+        })
+    }
+
+    /// Waits until all before block `index` are written; false after an error.
+    fn wait_for_turn(&self, index: u64) -> bool {
+        let mut turns = lock(&self.turns);
+        while turns.failed.is_none() && (turns.next != index || turns.writing) {
+            turns = self.turn.wait(turns).unwrap_or_else(PoisonError::into_inner);
+        }
+        turns.failed.is_none()
+    }
+
     /// Hands in a block, and writes all whose turn it is unless another thread does.
     fn hand_in(&self, index: u64, result: Result<Encoded>) {
         let mut turns = lock(&self.turns);
@@ -132,6 +161,7 @@ impl<W: FnMut(&Encoded) -> Result<()>> Pipeline<'_, W> {
             let next = turns.next;
             let Some(result) = turns.waiting.remove(&next) else {
                 turns.writing = false;
+                self.turn.notify_all();
                 return;
             };
             turns.next += 1;
@@ -147,6 +177,7 @@ impl<W: FnMut(&Encoded) -> Result<()>> Pipeline<'_, W> {
                 Err(error) => {
                     turns.failed = Some(error);
                     self.room.notify_all();
+                    self.turn.notify_all();
                     return;
                 }
             }
