@@ -91,6 +91,7 @@ impl Trie {
 struct Pairs<'a> {
     tokenizer: &'a Tokenizer,
     known: Table<bool>,
+    bytes: Vec<u8>,
     symbols: Vec<u32>,
     work: MergeWork,
 }
@@ -102,16 +103,16 @@ impl Pairs<'_> {
         if let Some(&known) = self.known.get(&key) {
             return known;
         }
-        let Self { tokenizer, symbols, work, .. } = self;
-        symbols.clear();
+        let Self { tokenizer, bytes, symbols, work, .. } = self;
+        bytes.clear();
         let ids = [left, right];
         let wanted = if left == NONE { &ids[1..] } else { &ids };
         for &id in wanted {
-            symbols.extend(
-                tokenizer.tokens[id as usize].iter().map(|&byte| tokenizer.byte_ids[usize::from(byte)]),
-            );
+            bytes.extend_from_slice(&tokenizer.tokens[id as usize]);
         }
-        tokenizer.merge_table.merge(symbols, work);
+        symbols.clear();
+        symbols.extend(bytes.iter().map(|&byte| tokenizer.byte_ids[usize::from(byte)]));
+        tokenizer.merge_table.merge(bytes, symbols, work);
         let together = symbols == wanted;
         if self.known.len() >= PAIRS {
             self.known.clear();
@@ -170,6 +171,7 @@ impl Tokenizer {
         let mut pairs = Pairs {
             tokenizer: self,
             known: Table::default(),
+            bytes: Vec::new(),
             symbols: Vec::new(),
             work: MergeWork::default(),
         };
@@ -281,7 +283,7 @@ mod tests {
             let mut ids = Vec::new();
             tokenizer.encode_giant(&text, &tokenizer.trie().unwrap(), &mut ids, &mut |_, _| Ok(())).unwrap();
             let mut symbols: Vec<u32> = text.bytes().map(u32::from).collect();
-            tokenizer.merge_table.merge(&mut symbols, &mut MergeWork::default());
+            tokenizer.merge_table.merge(text.as_bytes(), &mut symbols, &mut MergeWork::default());
             assert_eq!(ids, symbols, "{seed} {text}");
         }
     }
@@ -303,7 +305,7 @@ mod tests {
             };
             tokenizer.encode_giant(&text, &tokenizer.trie().unwrap(), &mut ids, &mut take).unwrap();
             let mut symbols: Vec<u32> = text.bytes().map(u32::from).collect();
-            tokenizer.merge_table.merge(&mut symbols, &mut MergeWork::default());
+            tokenizer.merge_table.merge(text.as_bytes(), &mut symbols, &mut MergeWork::default());
             assert!(all == symbols && ids.is_empty() && most <= STEP + STEP / 16, "{seed}: {most}");
         }
     }

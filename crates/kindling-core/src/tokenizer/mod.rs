@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `pretokenize.rs`, `unicode.rs`, `unicode_ranges.rs` | GPT-2's pattern by hand, where text may be cut |
 //! | `special.rs` | special tokens split the text first |
-//! | `merge.rs`, `encode.rs`, `cache.rs`, `long_cache.rs`, `huge_table.rs` | merges by rank, caches and their memory, threads |
+//! | `encode.rs`, `pretoken_ids.rs`, `merge.rs`, `cache.rs`, `long_cache.rs`, `huge_table.rs` | threads, caches and their memory, merges by rank |
 //! | `giant.rs` | pre-tokens of any length |
 //! | `decode.rs`, `stream.rs`, `blocks.rs`, `utf8.rs` | ids to text; text in pieces; bytes that are not UTF-8 |
 //! | `vocab_file.rs`, `hugging_face.rs`, `byte_chars.rs`, `parts.rs` | vocab.json, merges.txt, tokenizer.json |
@@ -27,6 +27,7 @@ mod merge_learner;
 mod pair_table;
 mod parts;
 mod pattern;
+mod pretoken_ids;
 pub mod pretokenize;
 mod save;
 mod scan;

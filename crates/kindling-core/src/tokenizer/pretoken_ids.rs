@@ -1,0 +1,146 @@
+//! Pre-tokens to ids: from the thread's own cache, fetched ahead in batches, else from those that hold more, else by merging.
+
+use super::Tokenizer;
+use super::cache::{CACHED_BYTES, CACHED_IDS, FEW_IDS, Ids, Key, OwnCache};
+use super::encode::{Scratch, unknown_character};
+use crate::Result;
+
+/// Pre-tokens of a batch, whose entries are asked for together ahead of time.
+const AHEAD: usize = 32;
+
+impl Tokenizer {
+    /// Ids of the pre-tokens between each two of `starts`.
+    pub(super) fn encode_pretokens(
+        &self,
+        text: &str,
+        starts: &[usize],
+        scratch: &mut Scratch,
+        ids: &mut Vec<u32>,
+    ) -> Result<()> {
+        let bytes = text.as_bytes();
+        let shared = self.shared_cache.get().and_then(Option::as_ref);
+        let count = starts.len().saturating_sub(1);
+        let mut keys = [[(Key::default(), 0); AHEAD]; 3];
+        let bounds = |batch: usize| &starts[batch * AHEAD..starts.len().min((batch + 1) * AHEAD + 1)];
+        // Three batches are on their way: the keys of one, which asks for entries of the own cache; the entries of another, which
+        // asks the shared one for those that are missing; the ids of the third. By then the processor has fetched them.
+        for step in 0..count.div_ceil(AHEAD) + 2 {
+            if step * AHEAD < count {
+                for (pretoken, key) in bounds(step).windows(2).zip(&mut keys[step % 3]) {
+                    let new = Key::new(bytes, pretoken[0], pretoken[1]);
+                    *key = (new, new.hash());
+                    scratch.cache.prefetch(key.1);
+                }
+            }
+            if let Some(shared) = shared
+                && let Some(batch) = step.checked_sub(1)
+                && batch * AHEAD < count
+            {
+                for (key, hash) in &keys[batch % 3][..bounds(batch).len() - 1] {
+                    scratch.cache.prefetch_missing(shared, *key, *hash);
+                }
+            }
+            let Some(batch) = step.checked_sub(2) else { continue };
+            let (bounds, keys) = (bounds(batch), &keys[batch % 3]);
+            let mut at = 0;
+            while at + 1 < bounds.len() {
+                at = copy_known(bounds, keys, at, &scratch.cache, ids);
+                if let Some(&[start, end]) = bounds.get(at..at + 2) {
+                    let key = (end - start <= CACHED_BYTES).then_some(keys[at]);
+                    self.encode_missing(&text[start..end], key, scratch, ids)?;
+                    at += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends the ids of a pre-token that the thread's own cache lacks, and puts it there if it can be.
+    fn encode_missing(
+        &self,
+        pretoken: &str,
+        key: Option<(Key, u64)>,
+        scratch: &mut Scratch,
+        ids: &mut Vec<u32>,
+    ) -> Result<()> {
+        let shared = self.shared_cache.get().and_then(Option::as_ref);
+        if let Some((key, hash)) = key
+            && let Some(found) = shared.and_then(|cache| cache.get(key, hash))
+        {
+            scratch.cache.insert(key, hash, found);
+            ids.extend_from_slice(&found.get()[..found.count()]);
+            return Ok(());
+        }
+        // What has few bytes has few ids, and is in the other caches.
+        if pretoken.len() > CACHED_IDS
+            && let Some(found) = scratch.long.get(pretoken.as_bytes())
+        {
+            ids.extend_from_slice(found);
+            return Ok(());
+        }
+        self.encode_pretoken(pretoken, scratch)?;
+        let found = &scratch.symbols;
+        ids.extend_from_slice(found);
+        match key.and_then(|key| Some((key, Ids::new(found)?))) {
+            Some(((key, hash), found)) => {
+                scratch.cache.insert(key, hash, found);
+                if let Some(cache) = shared {
+                    cache.insert(key, hash, found);
+                }
+            }
+            None => scratch.long.insert(pretoken.as_bytes(), found),
+        }
+        Ok(())
+    }
+
+    /// Leaves the ids of one pre-token in `scratch.symbols`.
+    fn encode_pretoken(&self, pretoken: &str, scratch: &mut Scratch) -> Result<()> {
+        let symbols = &mut scratch.symbols;
+        symbols.clear();
+        symbols.extend(pretoken.bytes().map(|byte| self.byte_ids[usize::from(byte)]));
+        if self.lacks_bytes && symbols.contains(&u32::MAX) {
+            let has_all = |c: &char| {
+                let mut buffer = [0; 4];
+                c.encode_utf8(&mut buffer).bytes().all(|byte| self.byte_ids[usize::from(byte)] != u32::MAX)
+            };
+            let c = pretoken.chars().find(|c| !has_all(c)).unwrap_or(char::REPLACEMENT_CHARACTER);
+            return Err(unknown_character(c));
+        }
+        self.merge_table.merge(pretoken.as_bytes(), symbols, &mut scratch.merge);
+        Ok(())
+    }
+}
+
+/// Appends the ids of pre-tokens from `at` on, up to the first that the cache lacks; gives the place of that one.
+#[inline]
+fn copy_known(
+    bounds: &[usize],
+    keys: &[(Key, u64); AHEAD],
+    mut at: usize,
+    cache: &OwnCache,
+    ids: &mut Vec<u32>,
+) -> usize {
+    ids.reserve((AHEAD + 1) * CACHED_IDS);
+    let out = ids.as_mut_ptr();
+    let mut length = ids.len();
+    let last = (bounds.len() - 1).min(AHEAD);
+    while at < last && bounds[at + 1] - bounds[at] <= CACHED_BYTES {
+        let (key, hash) = keys[at];
+        let Some(found) = cache.get(key, hash) else { break };
+        let count = found.count();
+        // SAFETY: room for `CACHED_IDS` ids of each of at most `AHEAD` pre-tokens was reserved, and each adds at most as many.
+        unsafe {
+            let out = out.add(length);
+            if count <= FEW_IDS {
+                out.cast::<[u32; FEW_IDS]>().write_unaligned(found.first());
+            } else {
+                out.cast::<[u32; CACHED_IDS]>().write_unaligned(found.get());
+            }
+        }
+        length += count;
+        at += 1;
+    }
+    // SAFETY: so many have been written, within the capacity.
+    unsafe { ids.set_len(length) };
+    at
+}
