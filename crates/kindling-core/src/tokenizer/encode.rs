@@ -2,68 +2,19 @@
 //!
 //! Threads encode blocks cut at boundaries of pre-tokens, so their number changes nothing.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread::ThreadId;
 
-use super::cache::{CACHED_VOCAB, OwnCache, SharedCache};
+use super::cache::{CACHED_VOCAB, SharedCache};
 use super::giant::GIANT;
-use super::long_cache::LongCache;
-use super::merge::MergeWork;
 use super::scan::Scanner;
+use super::scratch::Scratch;
 use super::special::Segment;
 use super::{Kind, Tokenizer};
 use crate::{Error, Result};
 
 /// Bytes of text a thread takes at a time.
 const BLOCK: usize = 1 << 17;
-
-/// What one thread needs to encode; kept by the tokenizer between calls, so the cache stays warm.
-#[derive(Debug)]
-pub struct Scratch {
-    pub(super) cache: OwnCache,
-    pub(super) long: LongCache,
-    starts: Vec<usize>,
-    pub(super) symbols: Vec<u32>,
-    pub(super) merge: MergeWork,
-}
-
-impl Scratch {
-    fn new() -> Self {
-        Self {
-            cache: OwnCache::new(),
-            long: LongCache::default(),
-            starts: Vec::new(),
-            symbols: Vec::new(),
-            merge: MergeWork::default(),
-        }
-    }
-}
-
-/// Scratches that no call uses at the moment, with the thread that used each last: its core has it in its cache.
-#[derive(Debug, Default)]
-pub struct Scratches(Mutex<Vec<(ThreadId, Scratch)>>);
-
-impl Scratches {
-    fn lock(&self) -> MutexGuard<'_, Vec<(ThreadId, Scratch)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take(&self) -> Scratch {
-        let mut kept = self.lock();
-        let own = kept.iter().position(|(thread, _)| *thread == std::thread::current().id());
-        let taken = match own {
-            Some(place) => Some(kept.swap_remove(place)),
-            None => kept.pop(),
-        };
-        drop(kept);
-        taken.map_or_else(Scratch::new, |(_, scratch)| scratch)
-    }
-
-    fn give(&self, scratch: Scratch) {
-        self.lock().push((std::thread::current().id(), scratch));
-    }
-}
 
 impl Tokenizer {
     /// Ids of `text`.
@@ -197,7 +148,7 @@ impl Tokenizer {
 
     fn encode_chars(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
         for c in text.chars() {
-            ids.push(*self.char_ids.get(&c).ok_or_else(|| unknown_character(c))?);
+            ids.push(*self.char_ids.get(&c).ok_or(Error::UnknownCharacter { character: c })?);
         }
         Ok(())
     }
@@ -245,10 +196,6 @@ impl Tokenizer {
         scratch.starts = starts;
         result
     }
-}
-
-pub(super) fn unknown_character(c: char) -> Error {
-    Error::UnknownCharacter { character: c }
 }
 
 #[cfg(test)]

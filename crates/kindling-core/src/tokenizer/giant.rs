@@ -15,8 +15,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::Tokenizer;
-use super::encode::Scratch;
 use super::merge::MergeWork;
+use super::scratch::Scratch;
 use crate::{Error, Result};
 
 /// Bytes of a pre-token from which it is encoded so.

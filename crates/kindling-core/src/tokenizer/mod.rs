@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `pretokenize.rs`, `unicode.rs`, `unicode_ranges.rs` | GPT-2's pattern by hand, where text may be cut |
 //! | `special.rs` | special tokens split the text first |
-//! | `encode.rs`, `pretoken_ids.rs`, `merge.rs`, `cache.rs`, `long_cache.rs`, `huge_table.rs` | threads, caches and their memory, merges by rank |
+//! | `encode.rs`, `pretoken_ids.rs`, `scratch.rs`, `merge.rs`, `cache.rs`, `long_cache.rs`, `huge_table.rs` | threads, caches and their memory, merges by rank |
 //! | `giant.rs` | pre-tokens of any length |
 //! | `decode.rs`, `stream.rs`, `blocks.rs`, `utf8.rs` | ids to text; text in pieces; bytes that are not UTF-8 |
 //! | `vocab_file.rs`, `hugging_face.rs`, `byte_chars.rs`, `parts.rs` | vocab.json, merges.txt, tokenizer.json |
@@ -31,6 +31,7 @@ mod pretoken_ids;
 pub mod pretokenize;
 mod save;
 mod scan;
+mod scratch;
 mod source;
 mod special;
 mod stream;
@@ -45,9 +46,9 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use self::cache::SharedCache;
-use self::encode::Scratches;
 use self::merge::MergeTable;
 use self::parts::Parts;
+use self::scratch::Scratches;
 use self::special::SpecialTokens;
 use crate::simd::Isa;
 use crate::{Error, Result};

@@ -2,8 +2,8 @@
 
 use super::Tokenizer;
 use super::cache::{CACHED_BYTES, CACHED_IDS, FEW_IDS, Ids, Key, OwnCache};
-use super::encode::{Scratch, unknown_character};
-use crate::Result;
+use super::scratch::Scratch;
+use crate::{Error, Result};
 
 /// Pre-tokens of a batch, whose entries are asked for together ahead of time.
 const AHEAD: usize = 32;
@@ -104,7 +104,7 @@ impl Tokenizer {
                 c.encode_utf8(&mut buffer).bytes().all(|byte| self.byte_ids[usize::from(byte)] != u32::MAX)
             };
             let c = pretoken.chars().find(|c| !has_all(c)).unwrap_or(char::REPLACEMENT_CHARACTER);
-            return Err(unknown_character(c));
+            return Err(Error::UnknownCharacter { character: c });
         }
         self.merge_table.merge(pretoken.as_bytes(), symbols, &mut scratch.merge);
         Ok(())
