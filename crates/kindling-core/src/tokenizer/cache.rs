@@ -20,8 +20,8 @@ const WORDS: usize = CACHED_IDS / 2;
 /// Ids below this can be kept.
 pub const CACHED_VOCAB: usize = 1 << 24;
 
-/// Entries of a thread's table, as a power of two: 8 MiB.
-const OWN_BITS: u32 = 17;
+/// Entries of a thread's table, as a power of two: 4 MiB.
+const OWN_BITS: u32 = 16;
 /// Buckets of the shared table: 64 MiB in all, taken from the system as entries come.
 const SHARED_BITS: u32 = 18;
 const BUCKET: usize = 4;
