@@ -17,7 +17,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use super::Tokenizer;
 use super::merge::MergeWork;
 use super::scratch::Scratch;
-use crate::{Error, Result};
+use crate::Result;
 
 /// Bytes of a pre-token from which it is encoded so.
 pub const GIANT: usize = 1 << 20;
@@ -110,9 +110,7 @@ impl Pairs<'_> {
         for &id in wanted {
             bytes.extend_from_slice(&tokenizer.tokens[id as usize]);
         }
-        symbols.clear();
-        symbols.extend(bytes.iter().map(|&byte| tokenizer.byte_ids[usize::from(byte)]));
-        tokenizer.merge_table.merge(bytes, symbols, work);
+        tokenizer.merge_bytes(bytes, symbols, work);
         let together = symbols == wanted;
         if self.known.len() >= PAIRS {
             self.known.clear();
@@ -227,16 +225,6 @@ impl Tokenizer {
             place -= self.tokens[last[place] as usize].len();
         }
         ids[start..].reverse();
-    }
-
-    fn check_bytes(&self, pretoken: &str) -> Result<()> {
-        let lacks = |&c: &char| {
-            c.encode_utf8(&mut [0; 4]).bytes().any(|byte| self.byte_ids[usize::from(byte)] == NONE)
-        };
-        match pretoken.chars().find(lacks) {
-            Some(character) if self.lacks_bytes => Err(Error::UnknownCharacter { character }),
-            _ => Ok(()),
-        }
     }
 }
 

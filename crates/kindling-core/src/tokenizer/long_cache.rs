@@ -33,7 +33,7 @@ unsafe impl Zeroable for Entry {}
 /// A thread's cache from pre-token to ids.
 #[derive(Debug, Default)]
 pub struct LongCache {
-    /// Empty until the first entry.
+    /// None until the first entry.
     table: Option<HugeTable<Entry>>,
     map: FxHashMap<Box<[u8]>, Box<[u32]>>,
     used: usize,

@@ -2,6 +2,7 @@
 
 use super::Tokenizer;
 use super::cache::{CACHED_BYTES, CACHED_IDS, FEW_IDS, Ids, Key, OwnCache};
+use super::merge::MergeWork;
 use super::scratch::Scratch;
 use crate::{Error, Result};
 
@@ -95,19 +96,30 @@ impl Tokenizer {
 
     /// Leaves the ids of one pre-token in `scratch.symbols`.
     fn encode_pretoken(&self, pretoken: &str, scratch: &mut Scratch) -> Result<()> {
-        let symbols = &mut scratch.symbols;
-        symbols.clear();
-        symbols.extend(pretoken.bytes().map(|byte| self.byte_ids[usize::from(byte)]));
-        if self.lacks_bytes && symbols.contains(&u32::MAX) {
-            let has_all = |c: &char| {
-                let mut buffer = [0; 4];
-                c.encode_utf8(&mut buffer).bytes().all(|byte| self.byte_ids[usize::from(byte)] != u32::MAX)
-            };
-            let c = pretoken.chars().find(|c| !has_all(c)).unwrap_or(char::REPLACEMENT_CHARACTER);
-            return Err(Error::UnknownCharacter { character: c });
-        }
-        self.merge_table.merge(pretoken.as_bytes(), symbols, &mut scratch.merge);
+        self.check_bytes(pretoken)?;
+        self.merge_bytes(pretoken.as_bytes(), &mut scratch.symbols, &mut scratch.merge);
         Ok(())
+    }
+
+    /// Leaves what `bytes`, of which the vocabulary has each, merge to in `symbols`.
+    pub(super) fn merge_bytes(&self, bytes: &[u8], symbols: &mut Vec<u32>, work: &mut MergeWork) {
+        symbols.clear();
+        symbols.extend(bytes.iter().map(|&byte| self.byte_ids[usize::from(byte)]));
+        self.merge_table.merge(bytes, symbols, work);
+    }
+
+    /// Refuses text with a byte that the vocabulary lacks.
+    pub(super) fn check_bytes(&self, text: &str) -> Result<()> {
+        if !self.lacks_bytes {
+            return Ok(());
+        }
+        let lacks = |&c: &char| {
+            c.encode_utf8(&mut [0; 4]).bytes().any(|byte| self.byte_ids[usize::from(byte)] == u32::MAX)
+        };
+        match text.chars().find(lacks) {
+            Some(character) => Err(Error::UnknownCharacter { character }),
+            None => Ok(()),
+        }
     }
 }
 
