@@ -55,16 +55,18 @@ pub(super) struct Collector<'a> {
 
 impl<'a> Collector<'a> {
     pub fn new(input: &'a Input, reader: &Reader<'_>, start: u64, folder: &'a Path) -> Result<Self> {
-        let collector = Self::into_file(input, folder)?;
-        let spill = if reader.is_plain_file() { None } else { collector.spill };
-        Ok(Self { start, spill, ..collector })
+        let spill = if reader.is_plain_file() { None } else { Some(nameless(folder)?) };
+        Ok(Self::with(input, folder, start, spill))
     }
 
     /// One of bytes that are not those of the input.
     pub fn into_file(input: &'a Input, folder: &'a Path) -> Result<Self> {
+        Ok(Self::with(input, folder, 0, Some(nameless(folder)?)))
+    }
+
+    fn with(input: &'a Input, folder: &'a Path, start: u64, spill: Option<File>) -> Self {
         let (decoder, decoded) = (LossyDecoder::default(), String::new());
-        let spill = Some(nameless(folder)?);
-        Ok(Self { input, folder, start: 0, taken: 0, decoder, decoded, spill })
+        Self { input, folder, start, taken: 0, decoder, decoded, spill }
     }
 
     pub fn push(&mut self, bytes: &[u8]) -> Result<()> {
