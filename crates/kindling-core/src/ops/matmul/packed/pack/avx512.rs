@@ -15,6 +15,10 @@ use super::{Matrix, Order, SIDE, Words};
 /// Sixteen words of each of sixteen lanes, or of sixteen pairs.
 type Square = [__m512i; SIDE];
 
+/// As `plain` of the parent, for words of pairs.
+///
+/// # Safety
+/// The machine has AVX512-BF16, and rows or columns of `lanes` are contiguous.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
 pub(super) unsafe fn panel_pairs<W: Words>(
     target: &mut [u32],
