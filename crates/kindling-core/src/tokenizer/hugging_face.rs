@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::parts::{Parts, PartsRef};
 use super::pattern::Pattern;
 use super::vocab_file::{MergeResolver, TokenTexts, entry_ids, invalid, read_text};
 use super::{Kind, special};
-use crate::Result;
+use crate::{Error, Result};
 
 /// Reads a tokenizer.json.
 ///
@@ -118,21 +119,67 @@ fn merges(merges: &Value, ids: &HashMap<String, u32>) -> Result<Vec<(u32, u32, u
     Ok(resolver.merges)
 }
 
+/// tokenizer.json as it is written: without a JSON value a token.
+#[derive(Serialize)]
+struct File<'a> {
+    version: &'static str,
+    truncation: (),
+    padding: (),
+    added_tokens: Vec<Value>,
+    normalizer: (),
+    pre_tokenizer: Value,
+    post_processor: (),
+    decoder: Value,
+    model: Model<'a>,
+}
+
+#[derive(Serialize)]
+struct Model<'a> {
+    r#type: &'static str,
+    dropout: (),
+    unk_token: (),
+    continuing_subword_prefix: (),
+    end_of_word_suffix: (),
+    fuse_unk: bool,
+    byte_fallback: bool,
+    ignore_merges: bool,
+    vocab: Vocab<'a>,
+    merges: Merges<'a>,
+}
+
+/// From text to id, in the order of the ids.
+struct Vocab<'a>(&'a TokenTexts);
+
+impl Serialize for Vocab<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().zip(0u32..))
+    }
+}
+
+/// Pairs of texts, in the order of their ranks.
+struct Merges<'a>(&'a [(u32, u32, u32)], &'a TokenTexts);
+
+impl Serialize for Merges<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(merges, texts) = self;
+        serializer.collect_seq(merges.iter().map(|&(left, right, _)| [texts.get(left), texts.get(right)]))
+    }
+}
+
 /// tokenizer.json of `parts`; `texts` are its tokens as vocab.json writes them.
-pub(super) fn write(parts: PartsRef<'_>, texts: &TokenTexts) -> Value {
+///
+/// # Errors
+/// `ERR_INTERNAL` where JSON cannot be written, which no tokenizer leads to.
+pub(super) fn text(parts: PartsRef<'_>, texts: &TokenTexts) -> Result<String> {
     let mut special = parts.special.to_vec();
     special.sort_unstable_by_key(|&(_, id)| id);
-    let added: Vec<Value> = special
+    let added_tokens = special
         .iter()
         .map(|(token, id)| {
             json!({"id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
                 "normalized": false, "special": true})
         })
         .collect();
-    let vocab: serde_json::Map<String, Value> =
-        texts.iter().map(str::to_owned).zip((0u32..).map(Value::from)).collect();
-    let merges: Vec<Value> =
-        parts.merges.iter().map(|&(left, right, _)| json!([texts.get(left), texts.get(right)])).collect();
     let byte_level = |regex| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
     let (pre_tokenizer, decoder) = match parts.kind {
         Kind::Bpe if *parts.pattern == Pattern::Gpt2 => (byte_level(true), byte_level(true)),
@@ -145,26 +192,29 @@ pub(super) fn write(parts: PartsRef<'_>, texts: &TokenTexts) -> Value {
         ),
         Kind::Chars => (Value::Null, json!({"type": "Fuse"})),
     };
-    json!({
-        "version": "1.0",
-        "truncation": null,
-        "padding": null,
-        "added_tokens": added,
-        "normalizer": null,
-        "pre_tokenizer": pre_tokenizer,
-        "post_processor": null,
-        "decoder": decoder,
-        "model": {
-            "type": "BPE",
-            "dropout": null,
-            "unk_token": null,
-            "continuing_subword_prefix": null,
-            "end_of_word_suffix": null,
-            "fuse_unk": false,
-            "byte_fallback": false,
-            "ignore_merges": false,
-            "vocab": vocab,
-            "merges": merges
-        }
-    })
+    let model = Model {
+        r#type: "BPE",
+        dropout: (),
+        unk_token: (),
+        continuing_subword_prefix: (),
+        end_of_word_suffix: (),
+        fuse_unk: false,
+        byte_fallback: false,
+        ignore_merges: false,
+        vocab: Vocab(texts),
+        merges: Merges(parts.merges, texts),
+    };
+    let file = File {
+        version: "1.0",
+        truncation: (),
+        padding: (),
+        added_tokens,
+        normalizer: (),
+        pre_tokenizer,
+        post_processor: (),
+        decoder,
+        model,
+    };
+    let text = serde_json::to_string_pretty(&file);
+    text.map(|text| text + "\n").map_err(|error| Error::Internal(error.to_string()))
 }

@@ -31,7 +31,7 @@ impl Tokenizer {
         for (name, text) in [
             (VOCAB_FILE, vocab_json(&texts)),
             (MERGES_FILE, merges_text(parts.merges, &texts)),
-            (TOKENIZER_FILE, format!("{:#}\n", hugging_face::write(parts, &texts))),
+            (TOKENIZER_FILE, hugging_face::text(parts, &texts)?),
         ] {
             write_synced(&staged.path().join(name), text.as_bytes())?;
         }
