@@ -119,6 +119,9 @@ fn merges(merges: &Value, ids: &HashMap<String, u32>) -> Result<Vec<(u32, u32, u
     Ok(resolver.merges)
 }
 
+/// About what a merge takes in the file, in bytes.
+const MERGE_BYTES: usize = 64;
+
 /// tokenizer.json as it is written: without a JSON value a token.
 #[derive(Serialize)]
 struct File<'a> {
@@ -215,6 +218,9 @@ pub(super) fn text(parts: PartsRef<'_>, texts: &TokenTexts) -> Result<String> {
         decoder,
         model,
     };
-    let text = serde_json::to_string_pretty(&file);
-    text.map(|text| text + "\n").map_err(|error| Error::Internal(error.to_string()))
+    let mut bytes = Vec::with_capacity(texts.json_bytes() + MERGE_BYTES * parts.merges.len());
+    let written = serde_json::to_writer_pretty(&mut bytes, &file);
+    written.map_err(|error| Error::Internal(error.to_string()))?;
+    bytes.push(b'\n');
+    String::from_utf8(bytes).map_err(|error| Error::Internal(error.to_string()))
 }

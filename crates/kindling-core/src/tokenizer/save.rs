@@ -25,17 +25,31 @@ impl Tokenizer {
     /// The system's errors: `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`, `ERR_IO`.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
         let dir = dir.as_ref();
-        let parts = self.parts();
-        let texts = TokenTexts::new(parts);
+        let files = self.files()?;
         let staged = StagedFolder::new(dir, "tokenizer")?;
-        for (name, text) in [
-            (VOCAB_FILE, vocab_json(&texts)),
-            (MERGES_FILE, merges_text(parts.merges, &texts)),
-            (TOKENIZER_FILE, hugging_face::text(parts, &texts)?),
-        ] {
+        for (name, text) in &files {
             write_synced(&staged.path().join(name), text.as_bytes())?;
         }
         staged.commit_entries(dir, &[VOCAB_FILE, MERGES_FILE, TOKENIZER_FILE])
+    }
+
+    /// Whether the folder `dir` holds what `save` would write there.
+    pub(crate) fn is_saved(&self, dir: &Path) -> bool {
+        let is_same = |(name, text): &(&str, String)| {
+            std::fs::read(dir.join(name)).is_ok_and(|found| found == text.as_bytes())
+        };
+        dir.is_dir() && self.files().is_ok_and(|files| files.iter().all(is_same))
+    }
+
+    /// The files of a saved tokenizer: name and text.
+    fn files(&self) -> Result<[(&'static str, String); 3]> {
+        let parts = self.parts();
+        let texts = TokenTexts::new(parts);
+        Ok([
+            (VOCAB_FILE, vocab_json(&texts)),
+            (MERGES_FILE, merges_text(parts.merges, &texts)),
+            (TOKENIZER_FILE, hugging_face::text(parts, &texts)?),
+        ])
     }
 
     /// SHA-256 of the vocabulary, the merges, the special tokens and any pattern but GPT-2's, in hexadecimal.

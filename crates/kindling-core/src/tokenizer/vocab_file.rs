@@ -4,9 +4,9 @@
 //! merges.txt: a pair a line, the parts separated by a space, in the order of their ranks; `#version` may head it.
 
 use std::collections::HashMap;
-use std::fmt::Write;
 use std::path::Path;
 
+use rustc_hash::FxHashMap;
 use serde_json::{Map, Value};
 
 use super::parts::{Parts, PartsRef};
@@ -120,10 +120,11 @@ pub(super) struct TokenTexts {
 
 impl TokenTexts {
     pub(super) fn new(parts: PartsRef<'_>) -> Self {
-        let mut own: HashMap<u32, &str> =
+        let mut own: FxHashMap<u32, &str> =
             parts.special.iter().map(|(token, id)| (*id, token.as_str())).collect();
         own.extend(parts.odd_texts.iter().map(|(id, text)| (*id, text.as_str())));
-        let (mut text, mut ends) = (String::new(), Vec::with_capacity(parts.tokens.len()));
+        let bytes: usize = parts.tokens.iter().map(|token| token.len()).sum();
+        let (mut text, mut ends) = (String::with_capacity(2 * bytes), Vec::with_capacity(parts.tokens.len()));
         for (id, token) in (0..).zip(parts.tokens) {
             match (own.get(&id), parts.kind) {
                 (Some(own), _) => text.push_str(own),
@@ -141,6 +142,11 @@ impl TokenTexts {
         &self.text[id.checked_sub(1).map_or(0, |before| self.ends[before])..self.ends[id]]
     }
 
+    /// About what all of them take in a file of JSON with their ids, in bytes.
+    pub(super) fn json_bytes(&self) -> usize {
+        2 * self.text.len() + 16 * self.ends.len()
+    }
+
     /// All, in the order of their ids.
     pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
         (0..self.ends.len() as u32).map(|id| self.get(id))
@@ -149,13 +155,13 @@ impl TokenTexts {
 
 /// vocab.json, byte for byte as Python's `json.dumps` writes it (ASCII only).
 pub(super) fn vocab_json(texts: &TokenTexts) -> String {
-    let mut out = String::with_capacity(2 * texts.text.len() + 16 * texts.ends.len());
+    let mut out = String::with_capacity(texts.json_bytes());
     out.push('{');
     for (id, text) in texts.iter().enumerate() {
         out.push_str(if id == 0 { "" } else { ", " });
         push_json_string(&mut out, text);
-        // Writing to a String cannot fail.
-        let _ = write!(out, ": {id}");
+        out.push_str(": ");
+        push_decimal(&mut out, id);
     }
     out.push('}');
     out
@@ -179,6 +185,13 @@ fn push_json_string(out: &mut String, text: &str) {
     out.push('"');
 }
 
+fn push_decimal(out: &mut String, number: usize) {
+    if number >= 10 {
+        push_decimal(out, number / 10);
+    }
+    out.push(char::from(b'0' + (number % 10) as u8));
+}
+
 fn push_escape(out: &mut String, unit: u16) {
     out.push_str("\\u");
     for shift in [12, 8, 4, 0] {
@@ -188,7 +201,8 @@ fn push_escape(out: &mut String, unit: u16) {
 
 /// merges.txt.
 pub(super) fn merges_text(merges: &[(u32, u32, u32)], texts: &TokenTexts) -> String {
-    let mut out = String::from("#version: 0.2\n");
+    let mut out = String::with_capacity(texts.json_bytes());
+    out.push_str("#version: 0.2\n");
     for &(left, right, _) in merges {
         out.push_str(texts.get(left));
         out.push(' ');

@@ -290,7 +290,7 @@ impl Job<'_> {
         !self.inputs.iter().any(Input::is_stdin)
     }
 
-    /// Makes everything below `root`, from where `done` ends.
+    /// Makes everything below `root`, the stores from where `done` ends.
     fn make(
         &self,
         root: &Path,
@@ -298,8 +298,25 @@ impl Job<'_> {
         journal: &mut Journal,
         done: &Done,
     ) -> Result<TextDone> {
+        let Some(train) = train else { return Ok(done.text) };
+        std::thread::scope(|scope| {
+            // Beside the encoding, which it would follow on one thread.
+            let saved = scope.spawn(|| self.destination.save_tokenizer(root, self.tokenizer));
+            let text = self.make_stores(root, train, journal, done)?;
+            let panicked = |_| Err(Error::Internal("a thread that saves the tokenizer panicked".to_owned()));
+            saved.join().unwrap_or_else(panicked)?;
+            Ok(text)
+        })
+    }
+
+    fn make_stores(
+        &self,
+        root: &Path,
+        mut train: StoreWriter,
+        journal: &mut Journal,
+        done: &Done,
+    ) -> Result<TextDone> {
         let mut text = done.text;
-        let Some(mut train) = train else { return Ok(text) };
         let valid_bytes = if let Some((_, valid_bytes)) = done.split {
             valid_bytes
         } else {
@@ -311,7 +328,6 @@ impl Job<'_> {
             if splits { self.split(root, &mut train, journal, &text)? } else { 0 }
         };
         train.finish(|metadata| self.complete(metadata, text.bytes - valid_bytes, text.replaced_bytes))?;
-        self.destination.save_tokenizer(root, self.tokenizer)?;
         Ok(text)
     }
 
