@@ -116,7 +116,7 @@ impl Ids {
 
 /// Asks the processor for an entry ahead of time.
 #[inline(always)]
-fn fetch(entry: *const Entry) {
+fn fetch<T>(entry: *const T) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
@@ -163,13 +163,11 @@ impl OwnCache {
         fetch(&raw const *self.entry(hash));
     }
 
-    /// Asks for the place of a key in `shared` if it is not here. Without a branch, which nobody could foretell.
+    /// Whether a key is here, without a branch.
     #[inline(always)]
-    pub fn prefetch_missing(&self, shared: &SharedCache, key: Key, hash: u64) {
+    pub fn holds(&self, key: Key, hash: u64) -> bool {
         let entry = self.entry(hash);
-        let known = (entry.key.low ^ key.low) | (entry.key.high ^ key.high) == 0;
-        let home = (&raw const shared.bucket(hash)[home(hash)]).cast::<Entry>();
-        fetch(if known { &raw const *entry } else { home });
+        (entry.key.low ^ key.low) | (entry.key.high ^ key.high) == 0
     }
 
     #[inline(always)]
@@ -237,6 +235,22 @@ impl SharedCache {
     fn slots(&self, hash: u64) -> impl Iterator<Item = &Slot> {
         let (bucket, home) = (self.bucket(hash), home(hash));
         (0..BUCKET).map(move |i| &bucket[(home + i) % BUCKET])
+    }
+
+    /// Asks the processor for the slot of a hash ahead of time.
+    #[inline(always)]
+    pub fn prefetch(&self, hash: u64) {
+        fetch(&raw const self.bucket(hash)[home(hash)]);
+    }
+
+    /// Asks for the slots behind it if another key has it.
+    #[inline(always)]
+    pub fn prefetch_next(&self, key: Key, hash: u64) {
+        let (bucket, home) = (self.bucket(hash), home(hash));
+        let high = bucket[home].high.load(Ordering::Relaxed);
+        if high != 0 && (high != key.high || bucket[home].low.load(Ordering::Relaxed) != key.low) {
+            (1..BUCKET).for_each(|i| fetch(&raw const bucket[(home + i) % BUCKET]));
+        }
     }
 
     pub fn get(&self, key: Key, hash: u64) -> Option<Ids> {

@@ -1,13 +1,61 @@
 //! Pre-tokens to ids: from the thread's own cache, fetched ahead in batches, else from those that hold more, else by merging.
 
 use super::Tokenizer;
-use super::cache::{CACHED_BYTES, CACHED_IDS, FEW_IDS, Ids, Key, OwnCache};
+use super::cache::{CACHED_BYTES, CACHED_IDS, FEW_IDS, Ids, Key, OwnCache, SharedCache};
 use super::merge::MergeWork;
 use super::scratch::Scratch;
 use crate::{Error, Result};
 
 /// Pre-tokens of a batch, whose entries are asked for together ahead of time.
-const AHEAD: usize = 32;
+const AHEAD: usize = u32::BITS as usize;
+
+/// Pre-tokens whose ids are being looked up.
+#[derive(Clone, Copy, Default)]
+struct Batch {
+    /// Keys and their hashes.
+    keys: [(Key, u64); AHEAD],
+    count: usize,
+    /// A bit for each that the own cache lacks.
+    missing: u32,
+}
+
+impl Batch {
+    #[inline(always)]
+    fn begin(&mut self, text: &[u8], bounds: &[usize], cache: &OwnCache) {
+        self.count = bounds.len() - 1;
+        for (pretoken, key) in bounds.windows(2).zip(&mut self.keys) {
+            let new = Key::new(text, pretoken[0], pretoken[1]);
+            *key = (new, new.hash());
+            cache.prefetch(key.1);
+        }
+    }
+
+    /// Without a branch, which nobody could foretell.
+    #[inline(always)]
+    fn find_missing(&mut self, cache: &OwnCache, shared: &SharedCache) {
+        let mut missing = 0;
+        for (i, (key, hash)) in self.keys[..self.count].iter().enumerate() {
+            missing |= u32::from(!cache.holds(*key, *hash)) << i;
+        }
+        self.missing = missing;
+        self.each_missing(|_, hash| shared.prefetch(hash));
+    }
+
+    #[inline(always)]
+    fn look_further(&self, shared: &SharedCache) {
+        self.each_missing(|key, hash| shared.prefetch_next(key, hash));
+    }
+
+    #[inline(always)]
+    fn each_missing(&self, mut ask: impl FnMut(Key, u64)) {
+        let mut missing = self.missing;
+        while missing != 0 {
+            let (key, hash) = self.keys[missing.trailing_zeros() as usize % AHEAD];
+            missing &= missing - 1;
+            ask(key, hash);
+        }
+    }
+}
 
 impl Tokenizer {
     /// Ids of the pre-tokens between each two of `starts`.
@@ -21,28 +69,25 @@ impl Tokenizer {
         let bytes = text.as_bytes();
         let shared = self.shared_cache.get().and_then(Option::as_ref);
         let count = starts.len().saturating_sub(1);
-        let mut keys = [[(Key::default(), 0); AHEAD]; 3];
+        let mut batches = [Batch::default(); 4];
         let bounds = |batch: usize| &starts[batch * AHEAD..starts.len().min((batch + 1) * AHEAD + 1)];
-        // Three batches are on their way: the keys of one, which asks for entries of the own cache; the entries of another, which
-        // asks the shared one for those that are missing; the ids of the third. By then the processor has fetched them.
-        for step in 0..count.div_ceil(AHEAD) + 2 {
+        // Four batches are on their way: the keys of one, which asks for entries of the own cache; the entries of another, which
+        // asks the shared one for those that are missing; what came of a third, which asks for the places where they may be
+        // instead; the ids of the fourth. By then the processor has fetched them.
+        for step in 0..count.div_ceil(AHEAD) + 3 {
             if step * AHEAD < count {
-                for (pretoken, key) in bounds(step).windows(2).zip(&mut keys[step % 3]) {
-                    let new = Key::new(bytes, pretoken[0], pretoken[1]);
-                    *key = (new, new.hash());
-                    scratch.cache.prefetch(key.1);
+                batches[step % 4].begin(bytes, bounds(step), &scratch.cache);
+            }
+            if let Some(shared) = shared {
+                if let Some(batch) = step.checked_sub(1) && batch * AHEAD < count {
+                    batches[batch % 4].find_missing(&scratch.cache, shared);
+                }
+                if let Some(batch) = step.checked_sub(2) && batch * AHEAD < count {
+                    batches[batch % 4].look_further(shared);
                 }
             }
-            if let Some(shared) = shared
-                && let Some(batch) = step.checked_sub(1)
-                && batch * AHEAD < count
-            {
-                for (key, hash) in &keys[batch % 3][..bounds(batch).len() - 1] {
-                    scratch.cache.prefetch_missing(shared, *key, *hash);
-                }
-            }
-            let Some(batch) = step.checked_sub(2) else { continue };
-            let (bounds, keys) = (bounds(batch), &keys[batch % 3]);
+            let Some(batch) = step.checked_sub(3) else { continue };
+            let (bounds, keys) = (bounds(batch), &batches[batch % 4].keys);
             let mut at = 0;
             while at + 1 < bounds.len() {
                 at = copy_known(bounds, keys, at, &scratch.cache, ids);
