@@ -1,14 +1,11 @@
-//! From pre-token to ids, in two tables of fixed size: a small one for each thread, in which a newcomer takes its place, and a
-//! large one that all threads share, in which an entry stays once it is there. Nothing is allocated for a pre-token.
+//! From pre-token to ids, in two tables of fixed size: a small one for each thread, here, in which a newcomer takes its place, and
+//! a large one that all threads share (`shared_cache.rs`), in which an entry stays once it is there. Nothing is allocated for a
+//! pre-token.
 //!
 //! An entry is 64 bytes, a line of the processor's cache: the pre-token itself (at most 15 bytes) with its length, and at most
 //! twelve ids of 24 bits. Languages that a vocabulary knows little of need that many.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use memmap2::{MmapMut, MmapRaw};
-
-use super::huge_table::{HUGE_PAGE, HugeTable, Zeroable};
+use super::huge_table::{HugeTable, Zeroable, fetch};
 
 /// Bytes of the longest pre-token that is kept.
 pub const CACHED_BYTES: usize = 15;
@@ -16,21 +13,18 @@ pub const CACHED_BYTES: usize = 15;
 pub const CACHED_IDS: usize = 12;
 /// Ids that most pre-tokens have at most.
 pub const FEW_IDS: usize = 4;
-const WORDS: usize = CACHED_IDS / 2;
+pub const WORDS: usize = CACHED_IDS / 2;
 /// Ids below this can be kept.
 pub const CACHED_VOCAB: usize = 1 << 24;
 
 /// Entries of a thread's table, as a power of two: 4 MiB.
 const OWN_BITS: u32 = 16;
-/// Buckets of the shared table: 64 MiB in all, taken from the system as entries come.
-const SHARED_BITS: u32 = 18;
-const BUCKET: usize = 4;
 
 /// A pre-token's bytes, and its length in the highest byte; never 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Key {
-    low: u64,
-    high: u64,
+    pub low: u64,
+    pub high: u64,
 }
 
 /// Bytes kept of a pre-token of each length.
@@ -81,7 +75,7 @@ impl Key {
 
 /// Up to twelve ids, two to a word, and in the highest byte of the first word how many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ids([u64; WORDS]);
+pub struct Ids(pub [u64; WORDS]);
 
 impl Ids {
     /// `ids`, if they are few and small enough.
@@ -112,19 +106,6 @@ impl Ids {
     pub fn first(&self) -> [u32; FEW_IDS] {
         std::array::from_fn(|i| (self.0[i / 2] >> (i % 2 * 32)) as u32 & (CACHED_VOCAB - 1) as u32)
     }
-}
-
-/// Asks the processor for an entry ahead of time.
-#[inline(always)]
-fn fetch<T>(entry: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint, which reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(entry.cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = entry;
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -181,111 +162,6 @@ impl OwnCache {
     }
 }
 
-/// An entry of the shared table: low, high and the ids. `high` is 0 while it is free, `TAKEN` while one thread
-/// writes it, and never changes after that.
-#[derive(Debug)]
-#[repr(align(64))]
-struct Slot {
-    low: AtomicU64,
-    high: AtomicU64,
-    ids: [AtomicU64; WORDS],
-}
-
-const TAKEN: u64 = u64::MAX;
-
-/// The table all threads share.
-#[derive(Debug)]
-pub struct SharedCache {
-    memory: MmapRaw,
-    /// Where the table begins.
-    offset: usize,
-}
-
-/// The slot of its bucket where a hash is looked for first: entries spread over the slots, so that the line of the cache that
-/// is fetched ahead is mostly the one that is needed.
-#[inline(always)]
-fn home(hash: u64) -> usize {
-    (hash >> (64 - SHARED_BITS - BUCKET.trailing_zeros())) as usize % BUCKET
-}
-
-impl SharedCache {
-    /// An empty table; none where the system has no memory for it.
-    pub fn new() -> Option<Self> {
-        let size = (size_of::<[Slot; BUCKET]>() << SHARED_BITS) + HUGE_PAGE;
-        let memory = MmapRaw::from(MmapMut::map_anon(size).ok()?);
-        // Without huge pages it is slower and nothing else.
-        #[cfg(target_os = "linux")]
-        let _ = memory.advise(memmap2::Advice::HugePage);
-        let offset = memory.as_ptr().align_offset(HUGE_PAGE);
-        Some(Self { memory, offset })
-    }
-
-    #[inline(always)]
-    fn bucket(&self, hash: u64) -> &[Slot; BUCKET] {
-        let place = (hash >> (64 - SHARED_BITS)) as usize;
-        // SAFETY: the mapping has `1 << SHARED_BITS` buckets from `offset`.
-        let bucket = unsafe { self.memory.as_ptr().add(self.offset + place * size_of::<[Slot; BUCKET]>()) };
-        // SAFETY: the table begins at a huge page's edge, so its buckets are aligned; zero bytes are valid atomics, and all
-        // access goes through them.
-        unsafe { &*bucket.cast() }
-    }
-
-    /// The slots of a hash's bucket, in the order in which they are filled.
-    #[inline(always)]
-    fn slots(&self, hash: u64) -> impl Iterator<Item = &Slot> {
-        let (bucket, home) = (self.bucket(hash), home(hash));
-        (0..BUCKET).map(move |i| &bucket[(home + i) % BUCKET])
-    }
-
-    /// Asks the processor for the slot of a hash ahead of time.
-    #[inline(always)]
-    pub fn prefetch(&self, hash: u64) {
-        fetch(&raw const self.bucket(hash)[home(hash)]);
-    }
-
-    /// Asks for the slots behind it if another key has it.
-    #[inline(always)]
-    pub fn prefetch_next(&self, key: Key, hash: u64) {
-        let (bucket, home) = (self.bucket(hash), home(hash));
-        let high = bucket[home].high.load(Ordering::Relaxed);
-        if high != 0 && (high != key.high || bucket[home].low.load(Ordering::Relaxed) != key.low) {
-            (1..BUCKET).for_each(|i| fetch(&raw const bucket[(home + i) % BUCKET]));
-        }
-    }
-
-    pub fn get(&self, key: Key, hash: u64) -> Option<Ids> {
-        for slot in self.slots(hash) {
-            // What was written before `high` is seen after it.
-            let high = slot.high.load(Ordering::Acquire);
-            if high == key.high && slot.low.load(Ordering::Relaxed) == key.low {
-                return Some(Ids(std::array::from_fn(|i| slot.ids[i].load(Ordering::Relaxed))));
-            }
-            if high == 0 {
-                break;
-            }
-        }
-        None
-    }
-
-    /// Keeps an entry where its bucket has room.
-    pub fn insert(&self, key: Key, hash: u64, ids: Ids) {
-        for slot in self.slots(hash) {
-            match slot.high.compare_exchange(0, TAKEN, Ordering::Relaxed, Ordering::Acquire) {
-                Ok(_) => {
-                    slot.low.store(key.low, Ordering::Relaxed);
-                    for (place, word) in slot.ids.iter().zip(ids.0) {
-                        place.store(word, Ordering::Relaxed);
-                    }
-                    slot.high.store(key.high, Ordering::Release);
-                    return;
-                }
-                Err(high) if high == key.high && slot.low.load(Ordering::Relaxed) == key.low => return,
-                Err(_) => {}
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -296,7 +172,7 @@ mod tests {
         let keys = [(0, 1), (0, 2), (0, 3), (1, 2), (4, 7), (8, 23), (9, 23)]
             .map(|(start, end)| Key::new(text, start, end));
         for (i, key) in keys.iter().enumerate() {
-            assert!(key.high != 0 && key.high != TAKEN && !keys[..i].contains(key));
+            assert!(!matches!(key.high, 0 | u64::MAX) && !keys[..i].contains(key));
         }
         assert_eq!(Key::new(b"abc", 0, 2), Key::new(text, 0, 2));
     }
@@ -311,31 +187,5 @@ mod tests {
         }
         assert_eq!(Ids::new(&[1; 13]), None);
         assert_eq!(Ids::new(&[1 << 24]), None);
-    }
-
-    #[test]
-    fn threads_that_fill_the_shared_table_at_once_read_whole_entries() {
-        let cache = SharedCache::new().unwrap();
-        // Few hashes, so that all buckets overflow.
-        let entry = |i: u64| {
-            let key = Key::new(&i.to_le_bytes(), 0, 8);
-            let ids = Ids::new(&[i as u32, i as u32 + 1, i as u32 + 2, i as u32 + 3]).unwrap();
-            (key, (i % 97) << 50, ids)
-        };
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    for i in (0..20_000).map(|i| i % 997) {
-                        let (key, hash, ids) = entry(i);
-                        match cache.get(key, hash) {
-                            Some(found) => assert_eq!(found, ids),
-                            None => cache.insert(key, hash, ids),
-                        }
-                    }
-                });
-            }
-        });
-        let kept = (0..997).filter(|i| cache.get(entry(*i).0, entry(*i).1) == Some(entry(*i).2)).count();
-        assert!((97 * (BUCKET - 1)..=97 * BUCKET).contains(&kept), "{kept}");
     }
 }

@@ -5,10 +5,10 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::cache::{CACHED_VOCAB, SharedCache};
+use super::cache::CACHED_VOCAB;
 use super::giant::GIANT;
 use super::scan::Scanner;
-use super::scratch::Scratch;
+use super::scratch::{Scratch, SharedCaches};
 use super::special::Segment;
 use super::{Kind, Tokenizer};
 use crate::{Error, Result};
@@ -36,10 +36,10 @@ impl Tokenizer {
         self.encode(&String::from_utf8_lossy(bytes))
     }
 
-    /// Says that much text is about to be encoded, by several threads perhaps: from now on they share a cache of 64 MiB.
+    /// Says that much text is about to be encoded, by several threads perhaps: from now on they share caches of 76 MiB.
     pub fn expect_much_text(&self) {
         if self.tokens.len() <= CACHED_VOCAB {
-            self.shared_cache.get_or_init(SharedCache::new);
+            self.shared_caches.get_or_init(SharedCaches::new);
         }
     }
 

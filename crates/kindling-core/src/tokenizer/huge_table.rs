@@ -2,11 +2,14 @@
 //! megabytes wait for its pages to be found.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
+use memmap2::{MmapMut, MmapRaw};
+
 /// A huge page of x86-64 and arm64.
-pub const HUGE_PAGE: usize = 2 << 20;
+const HUGE_PAGE: usize = 2 << 20;
 
 /// Types of which zero bytes are a value.
 ///
@@ -77,6 +80,58 @@ impl<T> DerefMut for HugeTable<T> {
         // SAFETY: as above, and borrowed alone.
         unsafe { std::slice::from_raw_parts_mut(self.values.as_ptr(), self.length) }
     }
+}
+
+/// Types of which zero bytes are a value, and that threads may share.
+///
+/// # Safety
+/// They are, and nothing but atomics in them changes.
+pub unsafe trait SharedZeroable: Sync {}
+
+/// `1 << BITS` values that threads share, all zero bytes at first. Memory is taken from the system as values are used.
+#[derive(Debug)]
+pub struct SharedTable<T, const BITS: u32> {
+    memory: MmapRaw,
+    /// Where the table begins.
+    offset: usize,
+    values: PhantomData<T>,
+}
+
+impl<T: SharedZeroable, const BITS: u32> SharedTable<T, BITS> {
+    /// None where the system has no memory for it.
+    pub fn new() -> Option<Self> {
+        let memory = MmapRaw::from(MmapMut::map_anon((size_of::<T>() << BITS) + HUGE_PAGE).ok()?);
+        // Without huge pages it is slower and nothing else.
+        #[cfg(target_os = "linux")]
+        let _ = memory.advise(memmap2::Advice::HugePage);
+        let offset = memory.as_ptr().align_offset(HUGE_PAGE);
+        Some(Self { memory, offset, values: PhantomData })
+    }
+
+    /// The value that the highest bits of a hash say.
+    #[inline(always)]
+    pub fn get(&self, hash: u64) -> &T {
+        const { assert!(align_of::<T>() <= HUGE_PAGE && BITS > 0 && BITS < 64) };
+        let place = (hash >> (64 - BITS)) as usize;
+        // SAFETY: the mapping has `1 << BITS` values from `offset`, and `place` is below that.
+        let value = unsafe { self.memory.as_ptr().add(self.offset + place * size_of::<T>()) };
+        // SAFETY: the table begins at a huge page's edge, so its values are aligned; zero bytes are a value, and what
+        // changes of it are atomics.
+        unsafe { &*value.cast() }
+    }
+}
+
+/// Asks the processor for a line of its cache ahead of time.
+#[inline(always)]
+pub fn fetch<T>(place: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, which reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
 }
 
 #[cfg(test)]

@@ -32,6 +32,8 @@ pub mod pretokenize;
 mod save;
 mod scan;
 mod scratch;
+mod shared_cache;
+mod shared_long_cache;
 mod source;
 mod special;
 mod stream;
@@ -45,10 +47,9 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use self::cache::SharedCache;
 use self::merge::MergeTable;
 use self::parts::Parts;
-use self::scratch::Scratches;
+use self::scratch::{Scratches, SharedCaches};
 use self::special::SpecialTokens;
 use crate::simd::Isa;
 use crate::{Error, Result};
@@ -85,7 +86,7 @@ pub struct Tokenizer {
     char_ids: HashMap<char, u32>,
     ids: HashMap<Box<[u8]>, u32>,
     scratches: Scratches,
-    shared_cache: OnceLock<Option<SharedCache>>,
+    shared_caches: OnceLock<Option<SharedCaches>>,
     hash: OnceLock<String>,
     isa: Isa,
 }
@@ -174,7 +175,7 @@ impl Tokenizer {
             char_ids,
             ids,
             scratches,
-            shared_cache: OnceLock::new(),
+            shared_caches: OnceLock::new(),
             hash: OnceLock::new(),
             isa: Isa::detect(),
         })
@@ -190,7 +191,7 @@ impl Tokenizer {
     pub fn with_pattern(mut self, pattern: Pattern) -> Self {
         self.pattern = pattern;
         self.scratches = Scratches::default();
-        self.shared_cache = OnceLock::new();
+        self.shared_caches = OnceLock::new();
         self.hash = OnceLock::new();
         self
     }

@@ -1,58 +1,67 @@
 //! Pre-tokens to ids: from the thread's own cache, fetched ahead in batches, else from those that hold more, else by merging.
 
 use super::Tokenizer;
-use super::cache::{CACHED_BYTES, CACHED_IDS, FEW_IDS, Ids, Key, OwnCache, SharedCache};
+use super::cache::{CACHED_BYTES, CACHED_IDS, FEW_IDS, Ids, Key, OwnCache};
 use super::merge::MergeWork;
-use super::scratch::Scratch;
+use super::scratch::{Scratch, SharedCaches};
+use super::shared_long_cache::LongKey;
 use crate::{Error, Result};
 
 /// Pre-tokens of a batch, whose entries are asked for together ahead of time.
 const AHEAD: usize = u32::BITS as usize;
 
-/// Pre-tokens whose ids are being looked up.
-#[derive(Clone, Copy, Default)]
-struct Batch {
+/// Pre-tokens whose ids are being looked up: `bounds` are where each begins and the last ends.
+#[derive(Clone, Copy)]
+struct Batch<'a> {
+    text: &'a [u8],
+    bounds: &'a [usize],
     /// Keys and their hashes.
     keys: [(Key, u64); AHEAD],
-    count: usize,
     /// A bit for each that the own cache lacks.
     missing: u32,
 }
 
-impl Batch {
+impl<'a> Batch<'a> {
     #[inline(always)]
-    fn begin(&mut self, text: &[u8], bounds: &[usize], cache: &OwnCache) {
-        self.count = bounds.len() - 1;
+    fn begin(&mut self, bounds: &'a [usize], cache: &OwnCache) {
+        self.bounds = bounds;
         for (pretoken, key) in bounds.windows(2).zip(&mut self.keys) {
-            let new = Key::new(text, pretoken[0], pretoken[1]);
+            let new = Key::new(self.text, pretoken[0], pretoken[1]);
             *key = (new, new.hash());
             cache.prefetch(key.1);
         }
     }
 
-    /// Without a branch, which nobody could foretell.
     #[inline(always)]
-    fn find_missing(&mut self, cache: &OwnCache, shared: &SharedCache) {
-        let mut missing = 0;
-        for (i, (key, hash)) in self.keys[..self.count].iter().enumerate() {
-            missing |= u32::from(!cache.holds(*key, *hash)) << i;
+    fn find_missing(&mut self, cache: &OwnCache, shared: &SharedCaches) {
+        self.missing = 0;
+        // Without a branch, which nobody could foretell.
+        for (i, (key, hash)) in self.keys[..self.bounds.len() - 1].iter().enumerate() {
+            self.missing |= u32::from(!cache.holds(*key, *hash)) << i;
         }
-        self.missing = missing;
-        self.each_missing(|_, hash| shared.prefetch(hash));
+        self.each_missing(|short| shared.short.prefetch(short.1), |long| shared.long.prefetch(long));
     }
 
     #[inline(always)]
-    fn look_further(&self, shared: &SharedCache) {
-        self.each_missing(|key, hash| shared.prefetch_next(key, hash));
+    fn look_further(&self, shared: &SharedCaches) {
+        self.each_missing(
+            |(key, hash)| shared.short.prefetch_next(key, hash),
+            |long| shared.long.prefetch_next(long),
+        );
     }
 
     #[inline(always)]
-    fn each_missing(&self, mut ask: impl FnMut(Key, u64)) {
+    fn each_missing(&self, short: impl Fn((Key, u64)), long: impl Fn(&LongKey)) {
         let mut missing = self.missing;
         while missing != 0 {
-            let (key, hash) = self.keys[missing.trailing_zeros() as usize % AHEAD];
+            let i = missing.trailing_zeros() as usize % AHEAD;
             missing &= missing - 1;
-            ask(key, hash);
+            let pretoken = self.bounds[i]..self.bounds[i + 1];
+            if pretoken.len() <= CACHED_BYTES {
+                short(self.keys[i]);
+            } else if let Some(key) = LongKey::new(&self.text[pretoken]) {
+                long(&key);
+            }
         }
     }
 }
@@ -67,27 +76,32 @@ impl Tokenizer {
         ids: &mut Vec<u32>,
     ) -> Result<()> {
         let bytes = text.as_bytes();
-        let shared = self.shared_cache.get().and_then(Option::as_ref);
+        let shared = self.shared_caches.get().and_then(Option::as_ref);
         let count = starts.len().saturating_sub(1);
-        let mut batches = [Batch::default(); 4];
+        let empty = Batch { text: bytes, bounds: &[], keys: [(Key::default(), 0); AHEAD], missing: 0 };
+        let mut batches = [empty; 4];
         let bounds = |batch: usize| &starts[batch * AHEAD..starts.len().min((batch + 1) * AHEAD + 1)];
         // Four batches are on their way: the keys of one, which asks for entries of the own cache; the entries of another, which
         // asks the shared one for those that are missing; what came of a third, which asks for the places where they may be
         // instead; the ids of the fourth. By then the processor has fetched them.
         for step in 0..count.div_ceil(AHEAD) + 3 {
             if step * AHEAD < count {
-                batches[step % 4].begin(bytes, bounds(step), &scratch.cache);
+                batches[step % 4].begin(bounds(step), &scratch.cache);
             }
             if let Some(shared) = shared {
-                if let Some(batch) = step.checked_sub(1) && batch * AHEAD < count {
+                if let Some(batch) = step.checked_sub(1)
+                    && batch * AHEAD < count
+                {
                     batches[batch % 4].find_missing(&scratch.cache, shared);
                 }
-                if let Some(batch) = step.checked_sub(2) && batch * AHEAD < count {
+                if let Some(batch) = step.checked_sub(2)
+                    && batch * AHEAD < count
+                {
                     batches[batch % 4].look_further(shared);
                 }
             }
             let Some(batch) = step.checked_sub(3) else { continue };
-            let (bounds, keys) = (bounds(batch), &batches[batch % 4].keys);
+            let Batch { bounds, keys, .. } = &batches[batch % 4];
             let mut at = 0;
             while at + 1 < bounds.len() {
                 at = copy_known(bounds, keys, at, &scratch.cache, ids);
@@ -109,32 +123,38 @@ impl Tokenizer {
         scratch: &mut Scratch,
         ids: &mut Vec<u32>,
     ) -> Result<()> {
-        let shared = self.shared_cache.get().and_then(Option::as_ref);
+        let shared = self.shared_caches.get().and_then(Option::as_ref);
         if let Some((key, hash)) = key
-            && let Some(found) = shared.and_then(|cache| cache.get(key, hash))
+            && let Some(found) = shared.and_then(|shared| shared.short.get(key, hash))
         {
             scratch.cache.insert(key, hash, found);
             ids.extend_from_slice(&found.get()[..found.count()]);
             return Ok(());
         }
         // What has few bytes has few ids, and is in the other caches.
-        if pretoken.len() > CACHED_IDS
-            && let Some(found) = scratch.long.get(pretoken.as_bytes())
-        {
+        let may_be_long = pretoken.len() > CACHED_IDS;
+        let long = shared
+            .filter(|_| may_be_long)
+            .and_then(|shared| Some((&shared.long, LongKey::new(pretoken.as_bytes())?)));
+        if long.as_ref().is_some_and(|(cache, key)| cache.append(key, ids)) {
+            return Ok(());
+        }
+        if may_be_long && let Some(found) = scratch.long.get(pretoken.as_bytes()) {
             ids.extend_from_slice(found);
             return Ok(());
         }
         self.encode_pretoken(pretoken, scratch)?;
         let found = &scratch.symbols;
         ids.extend_from_slice(found);
-        match key.and_then(|key| Some((key, Ids::new(found)?))) {
-            Some(((key, hash), found)) => {
-                scratch.cache.insert(key, hash, found);
-                if let Some(cache) = shared {
-                    cache.insert(key, hash, found);
-                }
+        if let Some((key, hash)) = key
+            && let Some(found) = Ids::new(found)
+        {
+            scratch.cache.insert(key, hash, found);
+            if let Some(shared) = shared {
+                shared.short.insert(key, hash, found);
             }
-            None => scratch.long.insert(pretoken.as_bytes(), found),
+        } else if !long.is_some_and(|(cache, key)| cache.insert(&key, found)) {
+            scratch.long.insert(pretoken.as_bytes(), found);
         }
         Ok(())
     }

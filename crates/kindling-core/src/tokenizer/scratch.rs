@@ -1,4 +1,4 @@
-//! What threads keep between calls that encode.
+//! What threads keep between calls that encode, and what they share.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
@@ -6,6 +6,22 @@ use std::thread::ThreadId;
 use super::cache::OwnCache;
 use super::long_cache::LongCache;
 use super::merge::MergeWork;
+use super::shared_cache::SharedCache;
+use super::shared_long_cache::SharedLongCache;
+
+/// From pre-token to ids, for all threads: short ones, and long ones.
+#[derive(Debug)]
+pub struct SharedCaches {
+    pub short: SharedCache,
+    pub long: SharedLongCache,
+}
+
+impl SharedCaches {
+    /// Empty ones; none where the system has no memory for them.
+    pub fn new() -> Option<Self> {
+        Some(Self { short: SharedCache::new()?, long: SharedLongCache::new()? })
+    }
+}
 
 /// What one thread needs to encode; kept by the tokenizer between calls, so the cache stays warm.
 #[derive(Debug)]
