@@ -16,23 +16,27 @@ pub const FEW_IDS: usize = 4;
 pub const WORDS: usize = CACHED_IDS / 2;
 /// Ids below this can be kept.
 pub const CACHED_VOCAB: usize = 1 << 24;
+/// The bits of an id.
+const ID: u64 = CACHED_VOCAB as u64 - 1;
 
 /// Entries of a thread's table, as a power of two: 4 MiB.
 const OWN_BITS: u32 = 16;
 
-/// A pre-token's bytes, and its length in the highest byte; never 0.
+/// A pre-token's bytes, and its length in the highest byte; never 0. That of a longer one has its first bytes, and a length of
+/// `CACHED_BYTES` + 1, by which it differs from all that are kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Key {
     pub low: u64,
     pub high: u64,
 }
 
-/// Bytes kept of a pre-token of each length.
-static KEEP: [(u64, u64); 16] = {
-    let mut table = [(0, 0); 16];
+/// What is kept of the sixteen bytes from a pre-token's start on, for each length.
+static KEEP: [(u64, u64); CACHED_BYTES + 2] = {
+    let mut table = [(0, 0); CACHED_BYTES + 2];
     let mut length = 1;
-    while length < 16 {
-        let all = (1u128 << (length * 8)) - 1;
+    while length < table.len() {
+        let bytes = if length < CACHED_BYTES { length } else { CACHED_BYTES };
+        let all = (1u128 << (bytes * 8)) - 1;
         table[length] = (all as u64, (all >> 64) as u64);
         length += 1;
     }
@@ -40,10 +44,10 @@ static KEEP: [(u64, u64); 16] = {
 };
 
 impl Key {
-    /// Key of the bytes `start..end` (at least one) of `text`, or of the first `CACHED_BYTES` of them.
+    /// Key of the bytes `start..end` (at least one) of `text`.
     #[inline(always)]
     pub fn new(text: &[u8], start: usize, end: usize) -> Self {
-        let length = (end - start).min(CACHED_BYTES);
+        let length = (end - start).min(CACHED_BYTES + 1);
         let (keep_low, keep_high) = KEEP[length];
         let sixteen = if let Some(sixteen) = text[start..].first_chunk::<16>() {
             u128::from_le_bytes(*sixteen)
@@ -56,6 +60,11 @@ impl Key {
             low: sixteen as u64 & keep_low,
             high: (sixteen >> 64) as u64 & keep_high | (length as u64) << 56,
         }
+    }
+
+    /// Whether it is that of a whole pre-token, which can be kept.
+    pub fn is_whole(self) -> bool {
+        self.high >> 56 <= CACHED_BYTES as u64
     }
 
     /// The bytes, and how many of them count.
@@ -95,16 +104,18 @@ impl Ids {
         (self.0[0] >> 56) as usize
     }
 
-    /// The ids; only the first `count` mean anything.
+    /// The first `N` of the ids; only `count` mean anything.
     #[inline(always)]
-    pub fn get(&self) -> [u32; CACHED_IDS] {
-        std::array::from_fn(|i| (self.0[i / 2] >> (i % 2 * 32)) as u32 & (CACHED_VOCAB - 1) as u32)
+    pub fn get<const N: usize>(&self) -> [u32; N] {
+        std::array::from_fn(|i| (self.0[i / 2] >> (i % 2 * 32)) as u32 & ID as u32)
     }
 
-    /// The first of the ids.
+    /// The first four of the ids, as they lie in memory.
     #[inline(always)]
-    pub fn first(&self) -> [u32; FEW_IDS] {
-        std::array::from_fn(|i| (self.0[i / 2] >> (i % 2 * 32)) as u32 & (CACHED_VOCAB - 1) as u32)
+    pub fn first(&self) -> [u64; FEW_IDS / 2] {
+        // The first of two is the one that comes first in memory.
+        let order = if cfg!(target_endian = "little") { 0 } else { 32 };
+        std::array::from_fn(|i| (self.0[i] & (ID | ID << 32)).rotate_left(order))
     }
 }
 
@@ -144,11 +155,10 @@ impl OwnCache {
         fetch(&raw const *self.entry(hash));
     }
 
-    /// Whether a key is here, without a branch.
+    /// Whether a key may be here, without a branch: another one with the same first eight bytes may.
     #[inline(always)]
-    pub fn holds(&self, key: Key, hash: u64) -> bool {
-        let entry = self.entry(hash);
-        (entry.key.low ^ key.low) | (entry.key.high ^ key.high) == 0
+    pub fn may_hold(&self, key: Key, hash: u64) -> bool {
+        self.entry(hash).key.low == key.low
     }
 
     #[inline(always)]
@@ -175,15 +185,20 @@ mod tests {
             assert!(!matches!(key.high, 0 | u64::MAX) && !keys[..i].contains(key));
         }
         assert_eq!(Key::new(b"abc", 0, 2), Key::new(text, 0, 2));
+        assert_eq!(keys.map(Key::is_whole), [true, true, true, true, true, true, true]);
+        let longer = Key::new(text, 8, 24);
+        assert!(!longer.is_whole() && longer == Key::new(text, 8, 25) && !keys.contains(&longer));
     }
 
     #[test]
     fn ids_come_back_and_too_many_or_too_large_ones_are_not_kept() {
         for ids in [&[1][..], &[0x00FF_FFFF, 0], &[7, 0x00FF_FFFF, 9], &[1, 2, 3, 0x00FF_FFFF], &[5; 12]] {
             let kept = Ids::new(ids).unwrap();
-            assert_eq!(&kept.get()[..kept.count()], ids);
+            assert_eq!(&kept.get::<CACHED_IDS>()[..kept.count()], ids);
             let few = ids.len().min(FEW_IDS);
-            assert_eq!(kept.first()[..few], ids[..few]);
+            let first = kept.first().map(u64::to_ne_bytes).concat();
+            let bytes: Vec<u8> = ids[..few].iter().flat_map(|id| id.to_ne_bytes()).collect();
+            assert_eq!(first[..4 * few], bytes);
         }
         assert_eq!(Ids::new(&[1; 13]), None);
         assert_eq!(Ids::new(&[1 << 24]), None);

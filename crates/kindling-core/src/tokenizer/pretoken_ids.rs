@@ -1,7 +1,7 @@
 //! Pre-tokens to ids: from the thread's own cache, fetched ahead in batches, else from those that hold more, else by merging.
 
 use super::Tokenizer;
-use super::cache::{CACHED_BYTES, CACHED_IDS, FEW_IDS, Ids, Key, OwnCache};
+use super::cache::{CACHED_IDS, FEW_IDS, Ids, Key, OwnCache};
 use super::merge::MergeWork;
 use super::scratch::{Scratch, SharedCaches};
 use super::shared_long_cache::LongKey;
@@ -37,7 +37,7 @@ impl<'a> Batch<'a> {
         self.missing = 0;
         // Without a branch, which nobody could foretell.
         for (i, (key, hash)) in self.keys[..self.bounds.len() - 1].iter().enumerate() {
-            self.missing |= u32::from(!cache.holds(*key, *hash)) << i;
+            self.missing |= u32::from(!cache.may_hold(*key, *hash)) << i;
         }
         self.each_missing(|short| shared.short.prefetch(short.1), |long| shared.long.prefetch(long));
     }
@@ -56,10 +56,9 @@ impl<'a> Batch<'a> {
         while missing != 0 {
             let i = missing.trailing_zeros() as usize % AHEAD;
             missing &= missing - 1;
-            let pretoken = self.bounds[i]..self.bounds[i + 1];
-            if pretoken.len() <= CACHED_BYTES {
+            if self.keys[i].0.is_whole() {
                 short(self.keys[i]);
-            } else if let Some(key) = LongKey::new(&self.text[pretoken]) {
+            } else if let Some(key) = LongKey::new(&self.text[self.bounds[i]..self.bounds[i + 1]]) {
                 long(&key);
             }
         }
@@ -102,11 +101,12 @@ impl Tokenizer {
             }
             let Some(batch) = step.checked_sub(3) else { continue };
             let Batch { bounds, keys, .. } = &batches[batch % 4];
+            let keys = &keys[..bounds.len() - 1];
             let mut at = 0;
             while at + 1 < bounds.len() {
-                at = copy_known(bounds, keys, at, &scratch.cache, ids);
+                at = copy_known(keys, at, &scratch.cache, ids);
                 if let Some(&[start, end]) = bounds.get(at..at + 2) {
-                    let key = (end - start <= CACHED_BYTES).then_some(keys[at]);
+                    let key = Some(keys[at]).filter(|(key, _)| key.is_whole());
                     self.encode_missing(&text[start..end], key, scratch, ids)?;
                     at += 1;
                 }
@@ -128,7 +128,7 @@ impl Tokenizer {
             && let Some(found) = shared.and_then(|shared| shared.short.get(key, hash))
         {
             scratch.cache.insert(key, hash, found);
-            ids.extend_from_slice(&found.get()[..found.count()]);
+            ids.extend_from_slice(&found.get::<CACHED_IDS>()[..found.count()]);
             return Ok(());
         }
         // What has few bytes has few ids, and is in the other caches.
@@ -190,27 +190,19 @@ impl Tokenizer {
 
 /// Appends the ids of pre-tokens from `at` on, up to the first that the cache lacks; gives the place of that one.
 #[inline]
-fn copy_known(
-    bounds: &[usize],
-    keys: &[(Key, u64); AHEAD],
-    mut at: usize,
-    cache: &OwnCache,
-    ids: &mut Vec<u32>,
-) -> usize {
-    ids.reserve((AHEAD + 1) * CACHED_IDS);
+fn copy_known(keys: &[(Key, u64)], mut at: usize, cache: &OwnCache, ids: &mut Vec<u32>) -> usize {
+    ids.reserve((keys.len() + 1) * CACHED_IDS);
     let out = ids.as_mut_ptr();
     let mut length = ids.len();
-    let last = (bounds.len() - 1).min(AHEAD);
-    while at < last && bounds[at + 1] - bounds[at] <= CACHED_BYTES {
-        let (key, hash) = keys[at];
-        let Some(found) = cache.get(key, hash) else { break };
+    while let Some(&(key, hash)) = keys.get(at)
+        && let Some(found) = cache.get(key, hash)
+    {
         let count = found.count();
-        // SAFETY: room for `CACHED_IDS` ids of each of at most `AHEAD` pre-tokens was reserved, and each adds at most as many.
+        // SAFETY: room for `CACHED_IDS` ids of each of `keys` was reserved, and each adds at most as many.
         unsafe {
             let out = out.add(length);
-            if count <= FEW_IDS {
-                out.cast::<[u32; FEW_IDS]>().write_unaligned(found.first());
-            } else {
+            out.cast::<[u64; FEW_IDS / 2]>().write_unaligned(found.first());
+            if count > FEW_IDS {
                 out.cast::<[u32; CACHED_IDS]>().write_unaligned(found.get());
             }
         }
