@@ -76,9 +76,8 @@ impl Key {
     /// A hash whose highest bits are the best.
     #[inline(always)]
     pub fn hash(self) -> u64 {
-        let mixed =
-            self.low.wrapping_mul(0xFF51_AFD7_ED55_8CCD) ^ self.high.wrapping_mul(0xC4CE_B9FE_1A85_EC53);
-        (mixed ^ mixed >> 32).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+        let product = u128::from(self.low ^ 0xFF51_AFD7_ED55_8CCD) * u128::from(self.high ^ 0xC4CE_B9FE_1A85_EC53);
+        product as u64 ^ (product >> 64) as u64
     }
 }
 
