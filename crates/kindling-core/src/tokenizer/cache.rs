@@ -76,7 +76,8 @@ impl Key {
     /// A hash whose highest bits are the best.
     #[inline(always)]
     pub fn hash(self) -> u64 {
-        let product = u128::from(self.low ^ 0xFF51_AFD7_ED55_8CCD) * u128::from(self.high ^ 0xC4CE_B9FE_1A85_EC53);
+        let product =
+            u128::from(self.low ^ 0xFF51_AFD7_ED55_8CCD) * u128::from(self.high ^ 0xC4CE_B9FE_1A85_EC53);
         product as u64 ^ (product >> 64) as u64
     }
 }

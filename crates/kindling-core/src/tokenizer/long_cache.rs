@@ -13,7 +13,7 @@ const TABLE_BITS: u32 = 15;
 /// Bytes of the longest pre-token that is kept.
 const LONGEST: usize = 512;
 /// Bytes that the map's keys and ids may take.
-const ROOM: usize = 2 << 20;
+const ROOM: usize = 4 << 20;
 /// What an entry of the map takes besides them, about.
 const OVERHEAD: usize = 64;
 

@@ -103,19 +103,24 @@ impl Tokenizer {
             let Batch { bounds, keys, .. } = &batches[batch % 4];
             let keys = &keys[..bounds.len() - 1];
             let mut at = 0;
-            while at + 1 < bounds.len() {
+            loop {
                 at = copy_known(keys, at, &scratch.cache, ids);
-                if let Some(&[start, end]) = bounds.get(at..at + 2) {
-                    let key = Some(keys[at]).filter(|(key, _)| key.is_whole());
-                    self.encode_missing(&text[start..end], key, scratch, ids)?;
-                    at += 1;
+                let Some(&(key, hash)) = keys.get(at) else { break };
+                let whole = key.is_whole().then_some((key, hash));
+                if let Some(found) = whole.and_then(|(key, hash)| shared?.short.get(key, hash)) {
+                    // From where it is copied next.
+                    scratch.cache.insert(key, hash, found);
+                    continue;
                 }
+                self.encode_missing(&text[bounds[at]..bounds[at + 1]], whole, scratch, ids)?;
+                at += 1;
             }
         }
         Ok(())
     }
 
-    /// Appends the ids of a pre-token that the thread's own cache lacks, and puts it there if it can be.
+    /// Appends the ids of a pre-token that the own cache and the shared one of short ones lack, and puts it there if it can be;
+    /// `key` is that of a short one.
     fn encode_missing(
         &self,
         pretoken: &str,
@@ -124,13 +129,6 @@ impl Tokenizer {
         ids: &mut Vec<u32>,
     ) -> Result<()> {
         let shared = self.shared_caches.get().and_then(Option::as_ref);
-        if let Some((key, hash)) = key
-            && let Some(found) = shared.and_then(|shared| shared.short.get(key, hash))
-        {
-            scratch.cache.insert(key, hash, found);
-            ids.extend_from_slice(&found.get::<CACHED_IDS>()[..found.count()]);
-            return Ok(());
-        }
         // What has few bytes has few ids, and is in the other caches.
         let may_be_long = pretoken.len() > CACHED_IDS;
         let long = shared
