@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `blocks.rs` | the text in blocks that may be encoded apart |
 //! | `documents.rs` | documents and their ids |
+//! | `options.rs` | how text becomes a store |
 //! | `long_text.rs` | text without a place to cut, which stays in a file |
 //! | `pipeline.rs` | reading, encoding and writing on all threads |
 //! | `journal.rs` | what is done, for a run that goes on after a kill |
@@ -14,6 +15,7 @@ mod journal;
 #[cfg(test)]
 mod long_tests;
 mod long_text;
+mod options;
 mod pipeline;
 #[cfg(test)]
 mod resume_tests;
@@ -39,6 +41,7 @@ use crate::corpus::{inputs, json_text, reader};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
+pub use self::options::{Document, EncodeOptions};
 pub use crate::corpus::Format;
 pub use crate::progress::SendProgress;
 
@@ -46,64 +49,6 @@ pub use crate::progress::SendProgress;
 const COPY: u64 = 1 << 18;
 /// Where the stores are made within a temporary folder.
 const ROOT: &str = "made";
-
-/// Where a document ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Document {
-    /// With its file.
-    File,
-    /// With its line; the line break belongs to none.
-    Line,
-    /// At blank lines, which belong to none.
-    Block,
-}
-
-/// How text becomes a store.
-#[derive(Debug, Clone)]
-pub struct EncodeOptions {
-    /// Tokens a chunk file.
-    pub chunk_size: u64,
-    /// Share of the tokens, from the end, that is for validation: from 0 to below 1.
-    pub valid_fraction: f64,
-    /// int32, or uint16 where the vocabulary fits.
-    pub element: Element,
-    /// Threads that encode; the tokens do not depend on it.
-    pub threads: usize,
-    /// Where the tokenizer can be opened, for a store without one beside it.
-    pub tokenizer_path: Option<PathBuf>,
-    /// What the files hold; by default told by their names.
-    pub format: Option<Format>,
-    /// The field of JSON Lines that is the text.
-    pub text_field: String,
-    /// What a document is: by default a line of JSON Lines, and a whole file of text. No token crosses from one into the
-    /// next.
-    pub document: Option<Document>,
-    /// Put <|endoftext|> after every document that is not empty.
-    pub append_eot: bool,
-    /// Go on with what a killed run of the same work left.
-    pub resume: bool,
-    /// Leave what is done so far for a later run when `progress` ends this one with `Error::Cancelled`.
-    pub keep_when_cancelled: bool,
-}
-
-impl Default for EncodeOptions {
-    fn default() -> Self {
-        Self {
-            chunk_size: 500_000,
-            valid_fraction: 0.0,
-            element: Element::Int32,
-            threads: 1,
-            tokenizer_path: None,
-            format: None,
-            text_field: "text".to_owned(),
-            document: None,
-            append_eot: false,
-            resume: true,
-            keep_when_cancelled: false,
-        }
-    }
-}
 
 /// What encoding gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
