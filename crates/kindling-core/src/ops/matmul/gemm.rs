@@ -232,7 +232,7 @@ mod tests {
                 let mut next = 0;
                 for piece in 0..pieces.count {
                     let part = part(pieces, piece, unit, total);
-                    assert!(part.start == next && (part.end == total || part.end % unit == 0));
+                    assert!(part.start == next && (part.end == total || part.end.is_multiple_of(unit)));
                     next = part.end;
                 }
                 assert_eq!(next, total);

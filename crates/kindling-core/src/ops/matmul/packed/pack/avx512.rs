@@ -4,13 +4,13 @@ use std::arch::x86_64::{
     __m256bh, __m256i, __m512bh, __m512i, _mm256_maskz_loadu_epi16, _mm512_castps_si512,
     _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_mask_storeu_epi32,
     _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_setzero_si512,
-    _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_storeu_si512, _mm512_unpackhi_epi32,
-    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    _mm512_slli_epi32, _mm512_storeu_si512,
 };
 
 use std::ops::Range;
 
 use super::{Matrix, Order, SIDE, Words};
+use crate::simd::{sixteen, transposed};
 
 /// Sixteen words of each of sixteen lanes, or of sixteen pairs.
 type Square = [__m512i; SIDE];
@@ -83,16 +83,6 @@ unsafe fn panel<W: Words>(
     }
 }
 
-/// An array of what an expression gives for 0 to 15, written out: a loop would keep it in memory.
-macro_rules! sixteen {
-    ($index:ident => $value:expr) => {
-        sixteen!(@ $index $value, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
-    };
-    (@ $index:ident $value:expr, $($at:literal)*) => {
-        [$({ let $index: usize = $at; $value }),*]
-    };
-}
-
 /// One square, of which all words are there where `WHOLE`.
 ///
 /// # Safety
@@ -113,7 +103,7 @@ unsafe fn square<W: Words, const WHOLE: bool>(
         } else {
             words_of_pairs::<W, WHOLE>(lanes, lane, pair)
         };
-        let square = if along == (order != Order::Tiles) { transposed(&square) } else { square };
+        let square = if along == (order != Order::Tiles) { transposed(square) } else { square };
         let _: [(); SIDE] = sixteen!(row => {
             let to = target.wrapping_add(row * stride);
             if WHOLE && row + 1 < SIDE && stride >= SIDE - 2 {
@@ -252,45 +242,6 @@ unsafe fn words_of_pairs<W: Words, const WHOLE: bool>(
             } else {
                 _mm512_setzero_si512()
             }
-        })
-    }
-}
-
-/// Word j of vector i becomes word i of vector j.
-///
-/// # Safety
-/// The machine has AVX-512.
-#[inline(always)]
-unsafe fn transposed(rows: &Square) -> Square {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let by_two: Square = sixteen!(i => if i % 2 == 0 {
-            _mm512_unpacklo_epi32(rows[i], rows[i + 1])
-        } else {
-            _mm512_unpackhi_epi32(rows[i - 1], rows[i])
-        });
-        // Four rows' words of one column, a column a 128-bit quarter.
-        let by_four: Square = sixteen!(i => {
-            let first = i / 4 * 4 + i % 4 / 2;
-            if i % 2 == 0 {
-                _mm512_unpacklo_epi64(by_two[first], by_two[first + 2])
-            } else {
-                _mm512_unpackhi_epi64(by_two[first], by_two[first + 2])
-            }
-        });
-        // Eight rows' words of two columns that are eight apart, or of their neighbours four on.
-        let by_eight: Square = sixteen!(i => {
-            let first = i / 8 * 8 + i % 4;
-            if i % 8 < 4 {
-                _mm512_shuffle_i32x4::<0x88>(by_four[first], by_four[first + 4])
-            } else {
-                _mm512_shuffle_i32x4::<0xDD>(by_four[first], by_four[first + 4])
-            }
-        });
-        sixteen!(i => if i < 8 {
-            _mm512_shuffle_i32x4::<0x88>(by_eight[i], by_eight[i + 8])
-        } else {
-            _mm512_shuffle_i32x4::<0xDD>(by_eight[i - 8], by_eight[i])
         })
     }
 }
