@@ -36,7 +36,7 @@ fn linear_matches_the_reference_and_candle() {
         let (vw, vb) = (variable(&w, &[outputs, inputs]), variable(&b, &[outputs]));
         let product = vx.matmul(&vw.t().unwrap()).unwrap();
         let out = product.broadcast_add(&vb).unwrap();
-        for dev in devices() {
+        for dev in devices().into_iter().chain(f32_kernels().map(|products| device_of(products, 2))) {
             let mut y = vec![9.0; rows * outputs];
             linear::forward(&dev, view_mut(&mut y), view(&x), view(&w), Some(view(&b)), s).unwrap();
             assert_close("out", &y, &linear::reference::forward(&wide(&x), &wide(&w), Some(&wide(&b)), s));
@@ -47,20 +47,35 @@ fn linear_matches_the_reference_and_candle() {
     }
 }
 
-/// From 2^27 multiply-adds on, products of f32 have a kernel of their own where there is AVX-512.
+/// Where there is AVX-512, products of f32 have a kernel of their own: the forward ones of many rows, and from 2^27
+/// multiply-adds on all of them.
+fn f32_kernels() -> impl Iterator<Item = Products> {
+    Kernel::available().into_iter().filter(|kernel| kernel.dtype() == Dtype::F32).map(Products::Packed)
+}
+
+fn device_of(products: Products, threads: usize) -> Device {
+    Device::Cpu(Arc::new(Cpu::new(threads, Isa::detect(), products)))
+}
+
 #[test]
-fn large_products_match_candle_with_the_same_bits_for_any_number_of_threads() {
-    let s = linear::Shape { rows: 641, inputs: 521, outputs: 411 };
-    assert!(s.rows * s.inputs * s.outputs > 1 << 27);
+fn products_of_many_rows_match_candle_with_the_same_bits_for_any_number_of_threads() {
+    let large = linear::Shape { rows: 641, inputs: 521, outputs: 411 };
+    assert!(large.rows * large.inputs * large.outputs > 1 << 27);
+    same_for_any_number_of_threads(large);
+    // Small: forward takes the kernel, backward the crate.
+    same_for_any_number_of_threads(linear::Shape { rows: 768, inputs: 128, outputs: 344 });
+    same_for_any_number_of_threads(linear::Shape { rows: 301, inputs: 45, outputs: 131 });
+}
+
+fn same_for_any_number_of_threads(s: linear::Shape) {
     let (x, w, b) = (random(1, s.rows * s.inputs), random(2, s.outputs * s.inputs), random(3, s.outputs));
     let dout = random(4, s.rows * s.outputs);
     let (vx, vw) = (variable(&x, &[s.rows, s.inputs]), variable(&w, &[s.outputs, s.inputs]));
     let out = vx.matmul(&vw.t().unwrap()).unwrap().broadcast_add(&tensor(&b, &[s.outputs])).unwrap();
     let oracle = candle_gradients(&out, &dout, &[&vx, &vw]);
-    let kernels = Kernel::available().into_iter().filter(|kernel| kernel.dtype() == Dtype::F32);
-    for products in kernels.map(Products::Packed).chain([Products::F32]) {
+    for products in f32_kernels().chain([Products::F32]) {
         let run = |threads| {
-            let dev = Device::Cpu(Arc::new(Cpu::new(threads, Isa::detect(), products)));
+            let dev = device_of(products, threads);
             let (mut y, mut dx) = (vec![9.0; s.rows * s.outputs], vec![9.0; s.rows * s.inputs]);
             let mut dw = vec![0.0; s.outputs * s.inputs];
             linear::forward(&dev, view_mut(&mut y), view(&x), view(&w), Some(view(&b)), s).unwrap();

@@ -8,7 +8,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, Lanes};
+use super::{LANES, Lanes, sixteen};
 
 /// Sixteen f32 in one 512-bit register.
 #[derive(Debug, Clone, Copy)]
@@ -95,6 +95,13 @@ impl Lanes for Avx512 {
         }
     }
     #[inline(always)]
+    fn transposed(square: [Self; LANES]) -> [Self; LANES] {
+        unsafe {
+            let columns = transposed(sixteen!(i => _mm512_castps_si512(square[i].0)));
+            sixteen!(i => Self(_mm512_castsi512_ps(columns[i])))
+        }
+    }
+    #[inline(always)]
     fn sum(self) -> f32 {
         unsafe {
             let high = _mm512_extractf32x8_ps::<1>(self.0);
@@ -107,5 +114,47 @@ impl Lanes for Avx512 {
     #[inline(always)]
     fn maximum(self) -> f32 {
         unsafe { _mm512_reduce_max_ps(self.0) }
+    }
+}
+
+/// Word j of vector i becomes word i of vector j.
+///
+/// # Safety
+/// The machine has AVX-512.
+#[inline(always)]
+pub(crate) unsafe fn transposed(rows: [__m512i; LANES]) -> [__m512i; LANES] {
+    unsafe {
+        let by_two = sixteen!(i => {
+            let first = i / 2 * 2;
+            if i == first {
+                _mm512_unpacklo_epi32(rows[first], rows[first + 1])
+            } else {
+                _mm512_unpackhi_epi32(rows[first], rows[first + 1])
+            }
+        });
+        // Four rows' words of one column, a column a 128-bit quarter.
+        let by_four = sixteen!(i => {
+            let (pair, half) = (i / 2, i % 2);
+            let first = pair / 2 * 4 + pair % 2;
+            if half == 0 {
+                _mm512_unpacklo_epi64(by_two[first], by_two[first + 2])
+            } else {
+                _mm512_unpackhi_epi64(by_two[first], by_two[first + 2])
+            }
+        });
+        // Eight rows' words of two columns that are eight apart, or of their neighbours four on.
+        let by_eight = sixteen!(i => {
+            let first = i / 8 * 8 + i % 4;
+            if i % 8 < 4 {
+                _mm512_shuffle_i32x4::<0x88>(by_four[first], by_four[first + 4])
+            } else {
+                _mm512_shuffle_i32x4::<0xDD>(by_four[first], by_four[first + 4])
+            }
+        });
+        sixteen!(i => if i < 8 {
+            _mm512_shuffle_i32x4::<0x88>(by_eight[i], by_eight[i + 8])
+        } else {
+            _mm512_shuffle_i32x4::<0xDD>(by_eight[i - 8], by_eight[i])
+        })
     }
 }

@@ -14,7 +14,7 @@ mod scalar;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use avx512::Avx512;
+pub(crate) use avx512::{Avx512, transposed};
 pub(crate) use exp::{exp, sigmoid};
 pub(crate) use scalar::Scalar;
 
@@ -143,11 +143,36 @@ pub(crate) trait Lanes: Copy {
     /// Negates the even lanes: (-0, 1, -2, 3, ...).
     #[must_use]
     fn negate_even(self) -> Self;
+    /// Lane j of value i becomes lane i of value j.
+    #[must_use]
+    fn transposed(square: [Self; LANES]) -> [Self; LANES] {
+        let mut lanes = [[0.0; LANES]; LANES];
+        square.iter().zip(&mut lanes).for_each(|(value, lanes)| value.store(lanes));
+        std::array::from_fn(|column| Self::load(&lanes.map(|lanes| lanes[column])))
+    }
     /// Sum of the lanes: ((0+8)+(4+12)) and so on, halving.
     fn sum(self) -> f32;
     /// Largest lane.
     fn maximum(self) -> f32;
 }
+
+/// Asks for `len` elements from `start` on to come to L2; takes any address.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn fetch_line<T>(start: *const T, len: usize) {
+    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+    const CACHE_LINE: usize = 64;
+    let bytes = start.cast::<i8>();
+    // From where a cache line begins, so that none is left out.
+    let skew = bytes.addr() % CACHE_LINE;
+    for at in (0..skew + len * size_of::<T>()).step_by(CACHE_LINE) {
+        // SAFETY: a hint that takes any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(bytes.wrapping_sub(skew).wrapping_add(at)) };
+    }
+}
+
+/// There is no such hint elsewhere.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn fetch_line<T>(_start: *const T, _len: usize) {}
 
 /// Defines a function that runs a generic kernel on the chosen instruction set.
 ///
@@ -181,6 +206,17 @@ macro_rules! dispatch {
     };
 }
 pub(crate) use dispatch;
+
+/// An array of what an expression gives for 0 to 15, written out: a loop would keep it in memory.
+macro_rules! sixteen {
+    ($index:ident => $value:expr) => {
+        $crate::simd::sixteen!(@ $index $value, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    (@ $index:ident $value:expr, $($at:literal)*) => {
+        [$({ let $index: usize = $at; $value }),*]
+    };
+}
+pub(crate) use sixteen;
 
 /// Runs a body over `0..len`, sixteen elements at a time, the rest at the end: `for_lanes!(range in len => { ... })`.
 ///

@@ -6,87 +6,14 @@
 
 use super::Shape;
 use super::heads::{Heads, HeadsMut};
+use super::place::Place;
 use super::tile::{BLOCK, Causal, Left, pack, pack_transposed, product};
 use crate::buffer::{In, Out};
 use crate::device::Cpu;
 use crate::ops::{Disjoint, with_dirty_scratch};
-use crate::simd::{LANES, Lanes, exp};
+use crate::simd::{LANES, Lanes, exp, fetch_line};
 
 const TILE: usize = BLOCK * BLOCK;
-
-/// Where one head of one sequence lies in qkv and out (and dout).
-#[derive(Clone, Copy)]
-struct Place {
-    s: Shape,
-    first_row: usize,
-    /// Column of the queries in qkv, and of the head in out.
-    q: usize,
-    k: usize,
-    v: usize,
-}
-
-impl Place {
-    fn new(s: Shape, b: usize, head: usize) -> Self {
-        let kv_head = head / s.group();
-        Self {
-            s,
-            first_row: b * s.positions,
-            q: head * s.head_size,
-            k: (s.num_heads + kv_head) * s.head_size,
-            v: (s.num_heads + s.num_kv_heads + kv_head) * s.head_size,
-        }
-    }
-
-    /// Width of a row in scratch: whole vectors.
-    fn width(&self) -> usize {
-        self.s.head_size.next_multiple_of(LANES)
-    }
-
-    /// Elements of all positions in scratch.
-    fn whole(&self) -> usize {
-        self.s.positions.next_multiple_of(BLOCK) * self.width()
-    }
-
-    fn scale(&self) -> f32 {
-        1.0 / (self.s.head_size as f32).sqrt()
-    }
-
-    /// Where position `t` of the part at `column` begins in qkv.
-    fn in_qkv(&self, t: usize, column: usize) -> usize {
-        (self.first_row + t) * self.s.qkv_width() + column
-    }
-
-    /// Where position `t` of the head begins in out.
-    fn in_out(&self, t: usize) -> usize {
-        (self.first_row + t) * self.s.out_width() + self.q
-    }
-
-    /// Lays out a part of qkv from position `t` on.
-    ///
-    /// # Safety
-    /// No one writes these rows of this part at the same time.
-    unsafe fn pack(&self, target: &mut [f32], qkv: &Disjoint<'_, f32>, t: usize, rows: usize, column: usize) {
-        let row = |row: usize| {
-            let at = self.in_qkv(t + row, column);
-            // SAFETY: by the caller's promise.
-            unsafe { qkv.read(at..at + self.s.head_size) }
-        };
-        pack(target, self.width(), row, rows, self.s.head_size);
-    }
-
-    /// Writes rows of scratch to a part of qkv, as its gradient, from position `t` on.
-    ///
-    /// # Safety
-    /// No one else touches these rows of this part at the same time.
-    unsafe fn unpack(&self, qkv: &Disjoint<'_, f32>, source: &[f32], t: usize, rows: usize, column: usize) {
-        for (row, source) in source.chunks_exact(self.width()).take(rows).enumerate() {
-            let at = self.in_qkv(t + row, column);
-            // SAFETY: by the caller's promise.
-            let target = unsafe { qkv.part(at..at + self.s.head_size) };
-            target.copy_from_slice(&source[..self.s.head_size]);
-        }
-    }
-}
 
 pub(super) fn forward(cpu: &Cpu, out: Out, lse: &mut [f32], qkv: &[f32], s: Shape) {
     let (out, lse) = (HeadsMut::new(out), Disjoint::new(lse));
@@ -106,29 +33,7 @@ pub(super) fn backward_in_place(cpu: &Cpu, qkv: &mut [f32], dout: &[f32], out: I
         let (b, kv_head) = (piece / s.num_kv_heads, piece % s.num_kv_heads);
         let first = Place::new(s, b, kv_head * s.group());
         let len = 4 * first.whole() + BLOCK * (2 * s.head_size + 3 * first.width()) + 2 * TILE + 2 * BLOCK;
-        with_dirty_scratch(len, |scratch| {
-            let (keys, rest) = scratch.split_at_mut(4 * first.whole());
-            let (inputs, gradients) = keys.split_at_mut(2 * first.whole());
-            let (k, v) = inputs.split_at_mut(first.whole());
-            // SAFETY: the keys and values of this sequence and head belong to this piece alone.
-            unsafe {
-                first.pack(k, &qkv, 0, s.positions, first.k);
-                first.pack(v, &qkv, 0, s.positions, first.v);
-            }
-            for index in 0..s.group() {
-                let head = kv_head * s.group() + index;
-                let place = Place::new(s, b, head);
-                let lse = &lse[(b * s.num_heads + head) * s.positions..][..s.positions];
-                let given = Given { dout, out, lse, k, v };
-                backward_head(cpu.isa, &qkv, given, place, index > 0, gradients, rest);
-            }
-            let (dk, dv) = gradients.split_at(first.whole());
-            // SAFETY: as above.
-            unsafe {
-                first.unpack(&qkv, dk, 0, s.positions, first.k);
-                first.unpack(&qkv, dv, 0, s.positions, first.v);
-            }
-        });
+        with_dirty_scratch(len, |scratch| backward_group(cpu.isa, &qkv, dout, out, lse, first, scratch));
     });
 }
 
@@ -154,15 +59,15 @@ crate::dispatch! {
     ) = forward_head_lanes;
 }
 crate::dispatch! {
-    /// Puts dq of one query head in place of q; its dk and dv are added to `gradients`, or overwrite them unless `accumulate`.
-    fn backward_head(
+    /// Puts their gradients in place of a key/value head and of the query heads that share it, of which `first` is the first.
+    fn backward_group(
         qkv: &Disjoint<'_, f32>,
-        given: Given<'_>,
-        place: Place,
-        accumulate: bool,
-        gradients: &mut [f32],
+        dout: &[f32],
+        out: Heads<'_>,
+        lse: &[f32],
+        first: Place,
         scratch: &mut [f32],
-    ) = backward_head_lanes;
+    ) = backward_group_lanes;
 }
 
 #[inline(always)]
@@ -180,11 +85,12 @@ fn forward_head_lanes<L: Lanes>(
     let (sums, scratch) = scratch.split_at_mut(BLOCK * width);
     let (scores, running) = scratch.split_at_mut(TILE);
     let part = |t: usize, column: usize| &qkv[place.in_qkv(t, column)..][..hs];
-    pack(k, width, |row| part(row, place.k), s.positions, hs);
-    pack(v, width, |row| part(row, place.v), s.positions, hs);
+    place.fetch(qkv.as_ptr());
+    pack::<L>(k, width, |row| part(row, place.k), s.positions, hs);
+    pack::<L>(v, width, |row| part(row, place.v), s.positions, hs);
     for start in (0..s.positions).step_by(BLOCK) {
         let rows = BLOCK.min(s.positions - start);
-        pack_transposed(q, |row| part(start + row, place.q), rows, hs, place.scale());
+        pack_transposed::<L>(q, |row| part(start + row, place.q), rows, hs, place.scale());
         running[..BLOCK].fill(f32::NEG_INFINITY);
         running[BLOCK..2 * BLOCK].fill(0.0);
         for past in (0..=start).step_by(BLOCK) {
@@ -211,11 +117,49 @@ fn forward_head_lanes<L: Lanes>(
         for (row, sums) in sums.chunks_exact(width).take(rows).enumerate() {
             let at = place.in_out(start + row);
             // SAFETY: this head's columns of this sequence's rows belong to this piece alone.
-            unsafe { out.write(at, &sums[..hs]) };
+            unsafe { out.write::<L>(at, &sums[..hs]) };
         }
     }
 }
 
+#[inline(always)]
+fn backward_group_lanes<L: Lanes>(
+    qkv: &Disjoint<'_, f32>,
+    dout: &[f32],
+    out: Heads<'_>,
+    lse: &[f32],
+    first: Place,
+    scratch: &mut [f32],
+) {
+    let s = first.s;
+    first.fetch(qkv.address(0));
+    for t in 0..BLOCK.min(s.positions) {
+        fetch_line(&raw const dout[first.in_out(t)], s.head_size);
+        out.fetch(first.in_out(t), s.head_size);
+    }
+    let (keys, rest) = scratch.split_at_mut(4 * first.whole());
+    let (inputs, gradients) = keys.split_at_mut(2 * first.whole());
+    let (k, v) = inputs.split_at_mut(first.whole());
+    // SAFETY: the keys and values of this sequence and head belong to this piece alone.
+    unsafe {
+        first.pack::<L>(k, qkv, 0, s.positions, first.k);
+        first.pack::<L>(v, qkv, 0, s.positions, first.v);
+    }
+    for index in 0..s.group() {
+        let place = Place { q: first.q + index * s.head_size, ..first };
+        let lse = &lse[place.in_lse()..][..s.positions];
+        let given = Given { dout, out, lse, k, v };
+        backward_head_lanes::<L>(qkv, given, place, index > 0, gradients, rest);
+    }
+    let (dk, dv) = gradients.split_at(first.whole());
+    // SAFETY: as above.
+    unsafe {
+        first.unpack::<L>(qkv, dk, 0, s.positions, first.k);
+        first.unpack::<L>(qkv, dv, 0, s.positions, first.v);
+    }
+}
+
+/// Puts dq of one query head in place of q; its dk and dv are added to `gradients`, or overwrite them unless `accumulate`.
 #[inline(always)]
 fn backward_head_lanes<L: Lanes>(
     qkv: &Disjoint<'_, f32>,
@@ -238,10 +182,10 @@ fn backward_head_lanes<L: Lanes>(
     for start in (0..s.positions).step_by(BLOCK) {
         let rows = BLOCK.min(s.positions - start);
         // SAFETY: the queries of this sequence and head belong to this piece alone.
-        unsafe { place.pack(q, qkv, start, rows, place.q) };
-        pack(dout, width, |row| &given.dout[place.in_out(start + row)..][..hs], rows, hs);
-        pack_transposed(q_columns, |row| &q[row * width..][..hs], rows, hs, place.scale());
-        pack_transposed(dout_columns, |row| &dout[row * width..][..hs], rows, hs, 1.0);
+        unsafe { place.pack::<L>(q, qkv, start, rows, place.q) };
+        pack::<L>(dout, width, |row| &given.dout[place.in_out(start + row)..][..hs], rows, hs);
+        pack_transposed::<L>(q_columns, |row| &q[row * width..][..hs], rows, hs, place.scale());
+        pack_transposed::<L>(dout_columns, |row| &dout[row * width..][..hs], rows, hs, 1.0);
         lse[..rows].copy_from_slice(&given.lse[start..start + rows]);
         lse[rows..].fill(0.0);
         delta[rows..].fill(0.0);
@@ -270,7 +214,7 @@ fn backward_head_lanes<L: Lanes>(
             product::<L>(dq, width, ds, &given.k[block], [rows, keys, width], query_rows, past > 0);
         }
         // SAFETY: as above.
-        unsafe { place.unpack(qkv, dq, start, rows, place.q) };
+        unsafe { place.unpack::<L>(qkv, dq, start, rows, place.q) };
     }
 }
 #[inline(always)]

@@ -3,6 +3,15 @@
 use crate::buffer::{In, Out};
 use crate::ops::Disjoint;
 use crate::simd::bf16::{round_all, widen_all};
+use crate::simd::{Lanes, fetch_line, for_lanes};
+
+/// A row of a head, which is too short for a call.
+#[inline(always)]
+pub(super) fn copy<L: Lanes>(target: &mut [f32], source: &[f32]) {
+    for_lanes!(at in target.len().min(source.len()) => {
+        L::load_partial(&source[at.clone()]).store_partial(&mut target[at]);
+    });
+}
 
 /// Outputs to read.
 #[derive(Clone, Copy)]
@@ -16,6 +25,14 @@ impl<'a> Heads<'a> {
         match out {
             In::CpuBf16(out) => Self::Narrow(out),
             out => Self::Wide(out.cpu()),
+        }
+    }
+
+    /// Asks for `len` elements from `at` on.
+    pub(super) fn fetch(&self, at: usize, len: usize) {
+        match self {
+            Self::Wide(out) => fetch_line(&raw const out[at], len),
+            Self::Narrow(out) => fetch_line(&raw const out[at], len),
         }
     }
 
@@ -52,11 +69,12 @@ impl<'a> HeadsMut<'a> {
     ///
     /// # Safety
     /// No one else touches these elements at the same time.
-    pub(super) unsafe fn write(&self, at: usize, values: &[f32]) {
+    #[inline(always)]
+    pub(super) unsafe fn write<L: Lanes>(&self, at: usize, values: &[f32]) {
         // SAFETY: by the caller's promise.
         unsafe {
             match self {
-                Self::Wide(out) => out.part(at..at + values.len()).copy_from_slice(values),
+                Self::Wide(out) => copy::<L>(out.part(at..at + values.len()), values),
                 Self::Narrow(out) => round_all(out.part(at..at + values.len()), values),
             }
         }

@@ -9,6 +9,7 @@ mod cpu;
 pub mod cuda;
 mod decode;
 mod heads;
+mod place;
 pub mod reference;
 mod tile;
 

@@ -1,6 +1,6 @@
-//! CPU half: large products and those of bf16 by kernels of our own where the processor has AVX-512, all others by the `gemm`
-//! crate, which chooses its own instruction set at run time, one call a fixed piece. There each piece packs the other operand
-//! again, so pieces are few and large.
+//! CPU half: large products, forward ones of many rows and those of bf16 by kernels of our own where the processor has AVX-512,
+//! all others by the `gemm` crate, which chooses its own instruction set at run time, one call a fixed piece. There each piece
+//! packs the other operand again, so pieces are few and large.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -18,9 +18,9 @@ use crate::simd::{LANES, Lanes};
 /// Rows of a piece below which a product is cut over its outputs instead.
 const FEW_ROWS: usize = 32;
 const PIECES: usize = 16;
-/// Rows from which on turning the weight is a small part of the product.
-const ROWS_WORTH_TURNING: usize = 256;
-/// Multiply-adds of a product of f32 below which the `gemm` crate, which packs less, is faster.
+/// Rows from which on turning, or packing, the weight is a small part of the forward product.
+const MANY_ROWS: usize = 256;
+/// Multiply-adds of a backward product of f32 below which the `gemm` crate, which packs less, is faster.
 const SMALL: usize = 1 << 27;
 /// Elements of a weight that are turned at once: 4 MiB.
 const TURNED: usize = 1 << 20;
@@ -37,12 +37,13 @@ pub(super) fn forward(cpu: &Cpu, mut out: Out, x: In, weight: In, bias: Option<&
     if let Some(bias) = bias {
         out.again().cpu().chunks_exact_mut(s.outputs).for_each(|row| row.copy_from_slice(bias));
     }
-    if kernel_for(cpu, s).is_none() && s.rows >= ROWS_WORTH_TURNING {
+    let kernel = kernel_for(cpu, s, s.rows >= MANY_ROWS);
+    if kernel.is_none() && s.rows >= MANY_ROWS {
         forward_turned(cpu, out.cpu(), x.cpu(), weight.cpu(), bias.is_some(), s);
         return;
     }
     let weight = Operand::rows(weight, s.outputs, s.inputs).transposed();
-    product(cpu, out, Operand::rows(x, s.rows, s.inputs), weight, bias.is_some(), s);
+    product(cpu, kernel, out, Operand::rows(x, s.rows, s.inputs), weight, bias.is_some());
 }
 
 /// out = x W^T, or +=, some outputs at a time, whose part of the weight is turned first: the `gemm` crate packs rows of
@@ -131,12 +132,13 @@ fn few_rows(
 
 pub(super) fn backward_input(cpu: &Cpu, dx: Out, dout: In, weight: In, s: Shape, accumulate: bool) {
     let dout = Operand::rows(dout, s.rows, s.outputs);
-    product(cpu, dx, dout, Operand::rows(weight, s.outputs, s.inputs), accumulate, s);
+    let weight = Operand::rows(weight, s.outputs, s.inputs);
+    product(cpu, kernel_for(cpu, s, false), dx, dout, weight, accumulate);
 }
 
 pub(super) fn backward_weight(cpu: &Cpu, dweight: Out, dout: In, x: In, s: Shape) {
     let dout = Operand::rows(dout, s.rows, s.outputs).transposed();
-    product(cpu, dweight, dout, Operand::rows(x, s.rows, s.inputs), true, s);
+    product(cpu, kernel_for(cpu, s, false), dweight, dout, Operand::rows(x, s.rows, s.inputs), true);
 }
 
 pub(super) fn backward_bias(cpu: &Cpu, dbias: &mut [f32], dout: &[f32], s: Shape) {
@@ -152,16 +154,16 @@ pub(super) fn backward_bias(cpu: &Cpu, dbias: &mut [f32], dout: &[f32], s: Shape
     });
 }
 
-/// The kernel that multiplies; none for the `gemm` crate.
-fn kernel_for(cpu: &Cpu, s: Shape) -> Option<Kernel> {
+/// The kernel that multiplies, where it is always worth its packing or the product is large; none for the `gemm` crate.
+fn kernel_for(cpu: &Cpu, s: Shape, always: bool) -> Option<Kernel> {
     let Products::Packed(kernel) = cpu.products else { return None };
-    let small = s.rows * s.inputs * s.outputs < SMALL;
-    (kernel.dtype() == Dtype::Bf16 || !small).then_some(kernel)
+    let large = s.rows * s.inputs * s.outputs >= SMALL;
+    (kernel.dtype() == Dtype::Bf16 || always || large).then_some(kernel)
 }
 
 /// out = a b, or += where `accumulate`, in the arithmetic of the device.
-fn product(cpu: &Cpu, out: Out, a: Operand, b: Operand, accumulate: bool, s: Shape) {
-    match kernel_for(cpu, s) {
+fn product(cpu: &Cpu, kernel: Option<Kernel>, out: Out, a: Operand, b: Operand, accumulate: bool) {
+    match kernel {
         None => parallel_gemm(&cpu.pool, out.cpu(), a.f32(), b.f32(), accumulate),
         Some(kernel) => packed::product(cpu, kernel, out, a, b, accumulate),
     }

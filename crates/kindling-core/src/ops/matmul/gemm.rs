@@ -147,8 +147,15 @@ const SIDE: usize = 32;
 /// Least work of a piece, in multiply-adds.
 const WORK: usize = 1 << 18;
 
+/// What the crate's AVX-512 kernel makes at once: so many rows by vectors of so many columns, `BLOCK` columns at most. A rest
+/// costs as much as a whole one.
+const ROWS: usize = 6;
+const COLUMNS: usize = 16;
+const BLOCK: usize = 4 * COLUMNS;
+
 /// How a product of (height, depth) by (depth, width) is cut: pieces as square as possible, since each packs its rows of a
-/// and its columns of b again. Gives the runs of rows and of columns.
+/// and its columns of b again, but no narrower than a block while there are rows to cut. Gives the runs of `ROWS` and of
+/// `COLUMNS`.
 fn grid(height: usize, depth: usize, width: usize) -> (Pieces, Pieces) {
     let most = (height * width * depth / WORK).clamp(1, PIECES);
     let (mut down, mut across) = (1, 1);
@@ -157,9 +164,16 @@ fn grid(height: usize, depth: usize, width: usize) -> (Pieces, Pieces) {
         if tall.max(wide) < 2 * SIDE {
             break;
         }
-        if tall > wide { down *= 2 } else { across *= 2 }
+        let keep_wide = wide < 2 * BLOCK && tall >= 4 * ROWS;
+        if tall > wide || keep_wide { down *= 2 } else { across *= 2 }
     }
-    (Pieces::at_most(height, 1, down), Pieces::at_most(width, 1, across))
+    (Pieces::at_most(height.div_ceil(ROWS), 1, down), Pieces::at_most(width.div_ceil(COLUMNS), 1, across))
+}
+
+/// What a piece of runs of `unit` has of `total`.
+fn part(pieces: Pieces, piece: usize, unit: usize, total: usize) -> Range<usize> {
+    let units = pieces.range(piece);
+    units.start * unit..total.min(units.end * unit)
 }
 
 /// `out` (`a.height` rows of `b.width`) = a b, or += where `accumulate`, cut over the pool's threads.
@@ -182,7 +196,8 @@ pub(crate) fn parallel_gemm_into(
     let (down, across) = grid(a.height, a.width, b.width);
     let out = Disjoint::new(out);
     pool.run(down.count * across.count, |piece| {
-        let (rows, columns) = (down.range(piece / across.count), across.range(piece % across.count));
+        let rows = part(down, piece / across.count, ROWS, a.height);
+        let columns = part(across, piece % across.count, COLUMNS, b.width);
         let address = out.address(rows.start * stride + first + columns.start);
         // SAFETY: the rows and columns of a piece lie inside `out` and belong to it alone.
         let block = unsafe { MatrixMut::block(address, rows.len(), columns.len(), stride) };
@@ -203,7 +218,25 @@ mod tests {
         assert_eq!(sizes(629, 512, 10_000), (1, 16));
         assert_eq!(sizes(629, 10_000, 512), (4, 4));
         assert_eq!(sizes(10_000, 629, 512), (16, 1));
+        assert_eq!(sizes(128, 768, 344), (4, 4));
+        assert_eq!(sizes(128, 768, 128), (8, 2));
         assert_eq!(sizes(7, 5, 3), (1, 1));
         assert_eq!(sizes(0, 5, 3), (1, 1));
+    }
+
+    #[test]
+    fn the_pieces_of_a_product_hold_each_row_and_column_once() {
+        for total in [0usize, 1, 5, 6, 7, 33, 128, 344, 688, 777] {
+            for (unit, count) in [(ROWS, 1), (ROWS, 8), (COLUMNS, 2), (COLUMNS, 16)] {
+                let pieces = Pieces::at_most(total.div_ceil(unit), 1, count);
+                let mut next = 0;
+                for piece in 0..pieces.count {
+                    let part = part(pieces, piece, unit, total);
+                    assert!(part.start == next && (part.end == total || part.end.is_multiple_of(unit)));
+                    next = part.end;
+                }
+                assert_eq!(next, total);
+            }
+        }
     }
 }

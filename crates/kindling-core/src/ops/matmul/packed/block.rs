@@ -19,6 +19,8 @@ mod avx512 {
     use super::ROWS;
 
     const LANES: usize = 16;
+    /// Words along k by which panels are fetched to L1 before they are read: longer ones than L1 holds come from L2 each time.
+    const AHEAD: usize = 8;
 
     /// sum + a b for words of a and b.
     ///
@@ -61,7 +63,7 @@ mod avx512 {
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub(in super::super) unsafe fn multiply_pairs(a: &[u32], b: &[u32], block: Block) {
         // SAFETY: the caller's promises.
-        unsafe { multiply::<Pairs>(a, b, block) }
+        unsafe { by_size::<Pairs>(a, b, block) }
     }
 
     /// As `multiply_pairs`, a word one f32.
@@ -71,49 +73,103 @@ mod avx512 {
     #[target_feature(enable = "avx512f")]
     pub(in super::super) unsafe fn multiply_f32(a: &[u32], b: &[u32], block: Block) {
         // SAFETY: the caller's promises.
-        unsafe { multiply::<Single>(a, b, block) }
+        unsafe { by_size::<Single>(a, b, block) }
     }
 
+    /// As many rows, two at a time, and registers of columns as the block has.
+    ///
     /// # Safety
     /// Those of `multiply_pairs`.
     #[inline(always)]
-    unsafe fn multiply<S: Step>(a: &[u32], b: &[u32], block: Block) {
+    unsafe fn by_size<S: Step>(a: &[u32], b: &[u32], block: Block) {
+        macro_rules! of_rows {
+            ($halves:literal) => {
+                match block.rows.div_ceil(2) {
+                    0 => {}
+                    1 => multiply::<S, 2, $halves>(a, b, block),
+                    2 => multiply::<S, 4, $halves>(a, b, block),
+                    3 => multiply::<S, 6, $halves>(a, b, block),
+                    4 => multiply::<S, 8, $halves>(a, b, block),
+                    5 => multiply::<S, 10, $halves>(a, b, block),
+                    6 => multiply::<S, 12, $halves>(a, b, block),
+                    _ => multiply::<S, ROWS, $halves>(a, b, block),
+                }
+            };
+        }
+        // SAFETY: the caller's promises.
+        unsafe {
+            if block.columns > LANES {
+                of_rows!(2);
+            } else {
+                of_rows!(1);
+            }
+        }
+    }
+
+    /// `R` rows and `V` registers of columns, which hold the block.
+    ///
+    /// # Safety
+    /// Those of `multiply_pairs`.
+    #[inline(always)]
+    unsafe fn multiply<S: Step, const R: usize, const V: usize>(a: &[u32], b: &[u32], block: Block) {
         let words = b.len() / WIDTH;
-        assert!(a.len() == words * ROWS);
+        assert!(
+            a.len() == words * ROWS && block.rows <= R && block.rows + 1 >= R && block.columns <= V * LANES
+        );
         let mask = |columns: usize| ((1u32 << columns.min(LANES)) - 1) as u16;
-        let masks = [mask(block.columns), mask(block.columns.saturating_sub(LANES))];
+        let masks: [u16; V] = std::array::from_fn(|half| mask(block.columns - half * LANES));
         let row = |row: usize, half: usize| {
-            // SAFETY: a row of the block, or where its mask is 0 an address that is not used.
+            // SAFETY: a row of the block.
             unsafe { block.address.add(row * block.stride).wrapping_add(half * LANES) }
         };
         // SAFETY: the caller's promises; words of the panels, asserted above; elements of the block, by the masks.
         unsafe {
-            // The block comes while its sums are made: to be added to, or for stores that need not wait for it.
-            for index in 0..block.rows {
-                _mm_prefetch::<_MM_HINT_T0>(row(index, 0).cast());
-                _mm_prefetch::<_MM_HINT_T0>(row(index, 1).cast());
-            }
-            let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+            let mut sums = [[_mm512_setzero_ps(); V]; R];
             let (mut left, mut right) = (a.as_ptr(), b.as_ptr());
-            for _ in 0..words {
-                let columns = [_mm512_loadu_si512(right.cast()), _mm512_loadu_si512(right.add(LANES).cast())];
-                for (index, sums) in sums.iter_mut().enumerate() {
-                    let word = _mm512_set1_epi32((*left.add(index)).cast_signed());
-                    sums[0] = S::step(sums[0], word, columns[0]);
-                    sums[1] = S::step(sums[1], word, columns[1]);
-                }
-                left = left.add(ROWS);
-                right = right.add(WIDTH);
-            }
-            for (index, sums) in sums.iter().enumerate().take(block.rows) {
-                for half in 0..2 {
-                    let mut sum = sums[half];
-                    if block.accumulate {
-                        sum = _mm512_add_ps(_mm512_maskz_loadu_ps(masks[half], row(index, half)), sum);
+            let mut done = 0;
+            for index in 0..=R {
+                // The block comes while its sums are made, row by row: to be added to, or for stores that need not wait for it.
+                if index < block.rows {
+                    for half in 0..V {
+                        _mm_prefetch::<_MM_HINT_T0>(row(index, half).cast());
                     }
-                    _mm512_mask_storeu_ps(row(index, half), masks[half], sum);
+                }
+                let end = if index < R { words * (index + 1) / (2 * R) } else { words };
+                while done < end {
+                    for half in 0..V {
+                        _mm_prefetch::<_MM_HINT_T0>(right.wrapping_add(AHEAD * WIDTH + half * LANES).cast());
+                    }
+                    _mm_prefetch::<_MM_HINT_T0>(left.wrapping_add(2 * AHEAD * ROWS).cast());
+                    let columns: [__m512i; V] =
+                        std::array::from_fn(|half| _mm512_loadu_si512(right.add(half * LANES).cast()));
+                    for (index, sums) in sums.iter_mut().enumerate() {
+                        let word = _mm512_set1_epi32((*left.add(index)).cast_signed());
+                        for half in 0..V {
+                            sums[half] = S::step(sums[half], word, columns[half]);
+                        }
+                    }
+                    left = left.add(ROWS);
+                    right = right.add(WIDTH);
+                    done += 1;
                 }
             }
+            // Written out, so that the sums stay in registers.
+            macro_rules! store {
+                ($($index:literal)*) => {
+                    $(
+                        if $index + 1 < R || $index + 1 == R && block.rows == R {
+                            for half in 0..V {
+                                let mut sum = sums[$index % R][half];
+                                if block.accumulate {
+                                    sum = _mm512_add_ps(_mm512_maskz_loadu_ps(masks[half], row($index, half)), sum);
+                                }
+                                _mm512_mask_storeu_ps(row($index, half), masks[half], sum);
+                            }
+                        }
+                    )*
+                };
+            }
+            store!(0 1 2 3 4 5 6 7 8 9 10 11 12 13);
         }
     }
 }

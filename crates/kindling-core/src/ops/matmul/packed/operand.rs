@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::buffer::In;
 use crate::ops::matmul::gemm::Matrix;
+use crate::simd::fetch_line;
 
 /// A matrix of either kind.
 #[derive(Clone, Copy)]
@@ -83,19 +84,3 @@ fn fetch<T: Copy>(matrix: &Matrix<T>, rows: Range<usize>, columns: Range<usize>)
         columns.for_each(|column| fetch_line(matrix.address(rows.start, column), rows.len()));
     }
 }
-
-#[cfg(target_arch = "x86_64")]
-fn fetch_line<T>(start: *const T, len: usize) {
-    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-    const CACHE_LINE: usize = 64;
-    let bytes = start.cast::<i8>();
-    // From where a cache line begins, so that none is left out.
-    let skew = bytes.addr() % CACHE_LINE;
-    for at in (0..skew + len * size_of::<T>()).step_by(CACHE_LINE) {
-        // SAFETY: a hint that takes any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(bytes.wrapping_sub(skew).wrapping_add(at)) };
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn fetch_line<T>(_start: *const T, _len: usize) {}

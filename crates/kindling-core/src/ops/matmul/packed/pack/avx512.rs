@@ -4,13 +4,13 @@ use std::arch::x86_64::{
     __m256bh, __m256i, __m512bh, __m512i, _mm256_maskz_loadu_epi16, _mm512_castps_si512,
     _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_mask_storeu_epi32,
     _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_setzero_si512,
-    _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
-    _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    _mm512_slli_epi32, _mm512_storeu_si512,
 };
 
 use std::ops::Range;
 
 use super::{Matrix, Order, SIDE, Words};
+use crate::simd::{sixteen, transposed};
 
 /// Sixteen words of each of sixteen lanes, or of sixteen pairs.
 type Square = [__m512i; SIDE];
@@ -59,30 +59,60 @@ unsafe fn panel<W: Words>(
 ) {
     for pair in pairs.clone().step_by(SIDE) {
         for lane in (0..width).step_by(SIDE) {
-            let along = lanes.column_stride() == 1;
-            // SAFETY: the caller's promise.
-            let square = unsafe {
-                let square = if along {
-                    words_of_lanes::<W>(lanes, lane, pair)
+            let part = target.len();
+            let (words, wide) = (SIDE.min(pairs.end - pair), SIDE.min(width - lane));
+            let at = order.index(width, pair - pairs.start, lane);
+            // Rows of the turned square, their length, and how far apart they begin.
+            let (rows, len, stride) =
+                if order == Order::Tiles { (wide, words, SIDE) } else { (words, wide, width) };
+            assert!(rows > 0 && at + (rows - 1) * stride + len <= part);
+            let whole = words == SIDE
+                && lane + wide <= lanes.height
+                && W::COUNT * (pair + SIDE) <= lanes.width
+                && (order != Order::Tiles || wide == SIDE);
+            let target = target[at..].as_mut_ptr().cast();
+            // SAFETY: the caller's promise; the rows lie in `target`, asserted above.
+            unsafe {
+                if whole {
+                    square::<W, true>(target, lanes, [lane, pair], order, [rows, len, stride]);
                 } else {
-                    words_of_pairs::<W>(lanes, lane, pair)
-                };
-                if along == (order != Order::Tiles) { transposed(&square) } else { square }
-            };
-            let rest = match order {
-                Order::Single | Order::Pairs => (pairs.end - pair, width - lane),
-                Order::Tiles => (width - lane, pairs.end - pair),
-            };
-            let mask = mask(rest.1);
-            for (row, words) in square.into_iter().enumerate().take(rest.0) {
-                let at = pair - pairs.start;
-                let (pair, lane) = if order == Order::Tiles { (at, lane + row) } else { (at + row, lane) };
-                let target = &mut target[order.index(width, pair, lane)..];
-                assert!(target.len() >= rest.1.min(SIDE));
-                // SAFETY: as many words as the mask has bits, asserted above.
-                unsafe { _mm512_mask_storeu_epi32(target.as_mut_ptr().cast(), mask, words) };
+                    square::<W, false>(target, lanes, [lane, pair], order, [rows, len, stride]);
+                }
             }
         }
+    }
+}
+
+/// One square, of which all words are there where `WHOLE`.
+///
+/// # Safety
+/// The machine has the instructions of `W`; `rows` rows of `len` words, `stride` apart, can be written to `target`.
+#[inline(always)]
+unsafe fn square<W: Words, const WHOLE: bool>(
+    target: *mut i32,
+    lanes: Matrix<W::Element>,
+    [lane, pair]: [usize; 2],
+    order: Order,
+    [rows, len, stride]: [usize; 3],
+) {
+    let along = lanes.column_stride() == 1;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let square = if along {
+            words_of_lanes::<W, WHOLE>(lanes, lane, pair)
+        } else {
+            words_of_pairs::<W, WHOLE>(lanes, lane, pair)
+        };
+        let square = if along == (order != Order::Tiles) { transposed(square) } else { square };
+        let _: [(); SIDE] = sixteen!(row => {
+            let to = target.wrapping_add(row * stride);
+            if WHOLE && row + 1 < SIDE && stride >= SIDE - 2 {
+                // Words too many are those of the next row, which follows.
+                _mm512_storeu_si512(to.cast(), square[row]);
+            } else if row < rows {
+                _mm512_mask_storeu_epi32(to, mask(len), square[row]);
+            }
+        });
     }
 }
 
@@ -173,16 +203,21 @@ pub(super) unsafe fn halves(source: *const u16, mask: u16) -> __m512i {
 /// # Safety
 /// The machine has the instructions of `W`.
 #[inline(always)]
-unsafe fn words_of_lanes<W: Words>(lanes: Matrix<W::Element>, lane: usize, pair: usize) -> Square {
+unsafe fn words_of_lanes<W: Words, const WHOLE: bool>(
+    lanes: Matrix<W::Element>,
+    lane: usize,
+    pair: usize,
+) -> Square {
     let first = W::COUNT * pair;
-    let rest = lanes.width.saturating_sub(first);
+    let rest = if WHOLE { W::COUNT * SIDE } else { lanes.width.saturating_sub(first) };
+    let present = lanes.height.saturating_sub(lane);
     // SAFETY: elements of the rows, `rest` of each.
     unsafe {
-        let mut square = [_mm512_setzero_si512(); SIDE];
-        for (row, words) in square.iter_mut().enumerate().take(lanes.height.saturating_sub(lane)) {
-            *words = W::along(lanes.address(lane + row, first), rest);
-        }
-        square
+        sixteen!(row => if row < present {
+            W::along(lanes.address(lane + row, first), rest)
+        } else {
+            _mm512_setzero_si512()
+        })
     }
 }
 
@@ -191,59 +226,22 @@ unsafe fn words_of_lanes<W: Words>(lanes: Matrix<W::Element>, lane: usize, pair:
 /// # Safety
 /// The machine has the instructions of `W`.
 #[inline(always)]
-unsafe fn words_of_pairs<W: Words>(lanes: Matrix<W::Element>, lane: usize, pair: usize) -> Square {
+unsafe fn words_of_pairs<W: Words, const WHOLE: bool>(
+    lanes: Matrix<W::Element>,
+    lane: usize,
+    pair: usize,
+) -> Square {
     let columns = mask(lanes.height.saturating_sub(lane));
-    let source = |k: usize| if k < lanes.width { lanes.address(lane, k) } else { std::ptr::null() };
+    let source = |k: usize| if WHOLE || k < lanes.width { lanes.address(lane, k) } else { std::ptr::null() };
     // SAFETY: elements of columns of the matrix, by the mask.
     unsafe {
-        let mut square = [_mm512_setzero_si512(); SIDE];
-        for (row, words) in square.iter_mut().enumerate() {
+        sixteen!(row => {
             let k = W::COUNT * (pair + row);
-            if k >= lanes.width {
-                break;
+            if WHOLE || k < lanes.width {
+                W::across([source(k), source(k + 1)], columns)
+            } else {
+                _mm512_setzero_si512()
             }
-            *words = W::across([source(k), source(k + 1)], columns);
-        }
-        square
-    }
-}
-
-/// Word j of vector i becomes word i of vector j.
-///
-/// # Safety
-/// The machine has AVX-512.
-#[inline(always)]
-unsafe fn transposed(rows: &Square) -> Square {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let mut by_two = *rows;
-        for i in (0..SIDE).step_by(2) {
-            by_two[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
-            by_two[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
-        }
-        // Four rows' words of one column, a column a 128-bit quarter.
-        let mut by_four = by_two;
-        for i in (0..SIDE).step_by(4) {
-            by_four[i] = _mm512_unpacklo_epi64(by_two[i], by_two[i + 2]);
-            by_four[i + 1] = _mm512_unpackhi_epi64(by_two[i], by_two[i + 2]);
-            by_four[i + 2] = _mm512_unpacklo_epi64(by_two[i + 1], by_two[i + 3]);
-            by_four[i + 3] = _mm512_unpackhi_epi64(by_two[i + 1], by_two[i + 3]);
-        }
-        let mut columns = *rows;
-        for i in 0..4 {
-            let (low, high) = (
-                _mm512_shuffle_i32x4::<0x88>(by_four[i], by_four[i + 4]),
-                _mm512_shuffle_i32x4::<0x88>(by_four[i + 8], by_four[i + 12]),
-            );
-            columns[i] = _mm512_shuffle_i32x4::<0x88>(low, high);
-            columns[i + 8] = _mm512_shuffle_i32x4::<0xDD>(low, high);
-            let (low, high) = (
-                _mm512_shuffle_i32x4::<0xDD>(by_four[i], by_four[i + 4]),
-                _mm512_shuffle_i32x4::<0xDD>(by_four[i + 8], by_four[i + 12]),
-            );
-            columns[i + 4] = _mm512_shuffle_i32x4::<0x88>(low, high);
-            columns[i + 12] = _mm512_shuffle_i32x4::<0xDD>(low, high);
-        }
-        columns
+        })
     }
 }
