@@ -214,6 +214,8 @@ mod tests {
             for (width, order) in [
                 (14, Order::Single),
                 (32, Order::Single),
+                (30, Order::Single),
+                (20, Order::Pairs),
                 (14, Order::Pairs),
                 (32, Order::Pairs),
                 (32, Order::Tiles),

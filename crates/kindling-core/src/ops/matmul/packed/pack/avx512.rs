@@ -106,8 +106,8 @@ unsafe fn square<W: Words, const WHOLE: bool>(
         let square = if along == (order != Order::Tiles) { transposed(square) } else { square };
         let _: [(); SIDE] = sixteen!(row => {
             let to = target.wrapping_add(row * stride);
-            if WHOLE && row + 1 < SIDE && stride >= SIDE - 2 {
-                // Words too many are those of the next row, which follows.
+            if WHOLE && row + 1 < SIDE && (len == SIDE || stride == len && len >= SIDE / 2) {
+                // Words too many are those of the next rows, which follow.
                 _mm512_storeu_si512(to.cast(), square[row]);
             } else if row < rows {
                 _mm512_mask_storeu_epi32(to, mask(len), square[row]);
