@@ -165,6 +165,25 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_for_an_entry_reads_all_of_it() {
+        let (cache, count) = (SharedLongCache::new().unwrap(), 20_000);
+        let entry = |i: usize| (LongKey::new(&pretoken(i)).unwrap(), vec![i as u32 + 1; IDS]);
+        // What the buckets have no room for is found out first.
+        let other = SharedLongCache::new().unwrap();
+        let kept: Vec<_> = (0..count).filter(|&i| other.insert(&entry(i).0, &entry(i).1)).collect();
+        std::thread::scope(|scope| {
+            scope.spawn(|| kept.iter().for_each(|&i| assert!(cache.insert(&entry(i).0, &entry(i).1))));
+            for &i in &kept {
+                let ((key, ids), mut found) = (entry(i), Vec::new());
+                while !cache.append(&key, &mut found) {
+                    std::hint::spin_loop();
+                }
+                assert_eq!(found, ids);
+            }
+        });
+    }
+
+    #[test]
     fn threads_that_fill_it_at_once_read_whole_entries() {
         let cache = SharedLongCache::new().unwrap();
         std::thread::scope(|scope| {
