@@ -156,6 +156,19 @@ pub(crate) trait Lanes: Copy {
     fn maximum(self) -> f32;
 }
 
+/// Asks for the line of the cache at `place` to come to L1; takes any address.
+#[inline(always)]
+pub(crate) fn fetch<T>(place: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, which reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
+}
+
 /// Asks for `len` elements from `start` on to come to L2; takes any address.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn fetch_line<T>(start: *const T, len: usize) {

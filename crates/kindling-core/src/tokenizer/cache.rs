@@ -5,7 +5,8 @@
 //! An entry is 64 bytes, a line of the processor's cache: the pre-token itself (at most 15 bytes) with its length, and at most
 //! twelve ids of 24 bits. Languages that a vocabulary knows little of need that many.
 
-use super::huge_table::{HugeTable, Zeroable, fetch};
+use super::huge_table::{HugeTable, Zeroable};
+use crate::simd::fetch;
 
 /// Bytes of the longest pre-token that is kept.
 pub const CACHED_BYTES: usize = 15;
@@ -104,9 +105,9 @@ impl Ids {
         (self.0[0] >> 56) as usize
     }
 
-    /// The first `N` of the ids; only `count` mean anything.
+    /// The ids; only the first `count` mean anything.
     #[inline(always)]
-    pub fn get<const N: usize>(&self) -> [u32; N] {
+    pub fn get(&self) -> [u32; CACHED_IDS] {
         std::array::from_fn(|i| (self.0[i / 2] >> (i % 2 * 32)) as u32 & ID as u32)
     }
 
@@ -194,7 +195,7 @@ mod tests {
     fn ids_come_back_and_too_many_or_too_large_ones_are_not_kept() {
         for ids in [&[1][..], &[0x00FF_FFFF, 0], &[7, 0x00FF_FFFF, 9], &[1, 2, 3, 0x00FF_FFFF], &[5; 12]] {
             let kept = Ids::new(ids).unwrap();
-            assert_eq!(&kept.get::<CACHED_IDS>()[..kept.count()], ids);
+            assert_eq!(&kept.get()[..kept.count()], ids);
             let few = ids.len().min(FEW_IDS);
             let first = kept.first().map(u64::to_ne_bytes).concat();
             let bytes: Vec<u8> = ids[..few].iter().flat_map(|id| id.to_ne_bytes()).collect();

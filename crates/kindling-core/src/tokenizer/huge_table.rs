@@ -121,19 +121,6 @@ impl<T: SharedZeroable, const BITS: u32> SharedTable<T, BITS> {
     }
 }
 
-/// Asks the processor for a line of its cache ahead of time.
-#[inline(always)]
-pub fn fetch<T>(place: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint, which reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = place;
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -39,15 +39,19 @@ pub struct LongCache {
     used: usize,
 }
 
+/// A hash of words, whose highest bits are the best.
+pub fn hash_of(first: u64, words: impl Iterator<Item = u64>) -> u64 {
+    words.fold(first, |hash, word| (hash.rotate_left(5) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+}
+
 /// The place of a pre-token in the table.
 fn place(pretoken: &[u8]) -> usize {
-    let mut hash = pretoken.len() as u64;
-    for chunk in pretoken.chunks(8) {
+    let words = pretoken.chunks(8).map(|chunk| {
         let mut word = [0; 8];
         word[..chunk.len()].copy_from_slice(chunk);
-        hash = (hash.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
-    (hash >> (64 - TABLE_BITS)) as usize
+        u64::from_le_bytes(word)
+    });
+    (hash_of(pretoken.len() as u64, words) >> (64 - TABLE_BITS)) as usize
 }
 
 impl LongCache {

@@ -4,7 +4,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::cache::{Ids, Key, WORDS};
-use super::huge_table::{SharedTable, SharedZeroable, fetch};
+use super::huge_table::{SharedTable, SharedZeroable};
+use crate::simd::fetch;
 
 /// Buckets, as a power of two.
 const BITS: u32 = 18;

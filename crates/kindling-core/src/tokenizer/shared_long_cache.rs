@@ -5,7 +5,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::huge_table::{SharedTable, SharedZeroable, fetch};
+use super::huge_table::{SharedTable, SharedZeroable};
+use super::long_cache::hash_of;
+use crate::simd::fetch;
 
 /// Buckets, as a power of two: 12 MiB in all.
 const BITS: u32 = 15;
@@ -49,12 +51,9 @@ impl LongKey {
         let mut bytes = [0; 8 * TEXT_WORDS];
         bytes[2..].get_mut(..pretoken.len())?.copy_from_slice(pretoken);
         bytes[0] = pretoken.len() as u8;
-        let mut words = [0; TEXT_WORDS];
-        let mut hash = 0u64;
-        for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
-            *word = u64::from_le_bytes(*bytes);
-            hash = (hash.rotate_left(5) ^ *word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        }
+        let chunks = bytes.as_chunks().0;
+        let words = std::array::from_fn(|i| u64::from_le_bytes(chunks[i]));
+        let hash = hash_of(0, words.into_iter());
         Some(Self { words, hash: (hash ^ hash >> 32).wrapping_mul(0x9E37_79B9_7F4A_7C15) })
     }
 }
@@ -75,7 +74,7 @@ impl SharedLongCache {
     /// Asks for the slot behind it if another key has it.
     pub fn prefetch_next(&self, key: &LongKey) {
         let [first, second] = self.0.get(key.hash);
-        if !matches!(first.text[0].load(Ordering::Relaxed) & !COUNT, 0) && !first.holds(key) {
+        if first.text[0].load(Ordering::Relaxed) != 0 && !first.holds(key) {
             fetch(second);
             fetch(&raw const second.ids[IDS / 4]);
         }
