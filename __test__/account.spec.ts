@@ -1,8 +1,8 @@
 /** Accounting, against parameters counted in a real model and sums worked out by hand. */
 import test from 'ava'
 import { Transformer, account, flopsPerToken } from '../src'
-import { COURSE_SHAPES, PRESETS } from '../src/presets'
-import { toySweep } from '../src/sweep'
+import { COURSE_SHAPES, PRESETS } from '../src/training/presets'
+import { toySweep } from '../src/cli/sweep'
 
 function of(name: string, more: object = {}): ReturnType<typeof account> {
   const p = { ...PRESETS, ...COURSE_SHAPES }[name]!
@@ -22,7 +22,12 @@ test("gpt2-xl in the course's shape has 2,127,057,600 parameters", (t) => {
 })
 
 test('the parameters are those of a real model, grouped heads, ties and biases included', (t) => {
-  for (const more of [{}, { numKvHeads: 2 }, { tieEmbeddings: true }, { qkvBias: true, numKvHeads: 1 }]) {
+  for (const more of [
+    {},
+    { numKvHeads: 2 },
+    { tieEmbeddings: true },
+    { qkvBias: true, numKvHeads: 1 },
+  ]) {
     const sizes = { vocabSize: 50, dModel: 24, numHeads: 4, dFf: 30, numLayers: 3, ...more }
     const model = new Transformer({ ...sizes, maxSeqLength: 8, threads: 1 })
     t.is(account({ ...sizes, context: 8 }).params.total, model.numParameters)
@@ -30,7 +35,10 @@ test('the parameters are those of a real model, grouped heads, ties and biases i
 })
 
 test('FLOPs a token are as PyTorch is measured by, and components add up', (t) => {
-  t.is(flopsPerToken({ vocabSize: 65, dModel: 128, dFf: 344, numLayers: 4, context: 64 }), 4_989_696)
+  t.is(
+    flopsPerToken({ vocabSize: 65, dModel: 128, dFf: 344, numLayers: 4, context: 64 }),
+    4_989_696,
+  )
   const { flops, params } = of('gpt2-xl', { batchSize: 1024 })
   // 48 x (8 T d^2 + 4 T^2 d + 6 T d d_ff) + 2 T d V by hand, T = 1024, d = 1600, d_ff = 6400, V = 50257.
   t.is(flops.attention_projections, 48 * 8 * 1024 * 1600 * 1600)
@@ -46,7 +54,13 @@ test('FLOPs a token are as PyTorch is measured by, and components add up', (t) =
 })
 
 test('memory, largest batch and training time follow', (t) => {
-  const result = of('gpt2-xl', { memoryGib: 80, batchSize: 1024, steps: 400_000, peakTflops: 19.5, mfu: 0.5 })
+  const result = of('gpt2-xl', {
+    memoryGib: 80,
+    batchSize: 1024,
+    steps: 400_000,
+    peakTflops: 19.5,
+    mfu: 0.5,
+  })
   const { memory, flops, largest_batch } = result
   t.is(memory.parameters + memory.gradients + memory.optimizer, 16 * 2_127_057_600)
   const fits = (batch: number): boolean =>

@@ -40,9 +40,16 @@ test('a checkpoint is a folder of two safetensors files and the state, and is re
   await Checkpoint.save(path, model, optimizer, 0)
   await train(model, optimizer, 1)
   await Checkpoint.save(path, model, optimizer, 1, { note: 'kept' })
-  t.deepEqual(readdirSync(path).sort(), ['model.safetensors', 'optimizer.safetensors', 'state.json'])
+  t.deepEqual(readdirSync(path).sort(), [
+    'model.safetensors',
+    'optimizer.safetensors',
+    'state.json',
+  ])
   t.deepEqual(readdirSync(folder), ['checkpoint'])
-  const state = JSON.parse(readFileSync(join(path, 'state.json'), 'utf8')) as Record<string, unknown>
+  const state = JSON.parse(readFileSync(join(path, 'state.json'), 'utf8')) as Record<
+    string,
+    unknown
+  >
   t.is(state['iteration'], 1)
   t.is(typeof state['format_version'], 'number')
   t.true(JSON.stringify(state).includes('kept'))
@@ -63,9 +70,13 @@ test('a checkpoint of another shape is refused, naming the tensors, and changes 
   await Checkpoint.save(path, model, new AdamW(model), 1)
   const wider = new Transformer({ ...TINY, dFf: 32, numLayers: 3 })
   const before = await wider.stateDict()
-  const message = await rejectsWith(t, 'ERR_CHECKPOINT_MISMATCH', () => Checkpoint.load(path, wider))
+  const message = await rejectsWith(t, 'ERR_CHECKPOINT_MISMATCH', () =>
+    Checkpoint.load(path, wider),
+  )
   t.true(message.includes('transformer_blocks.0.Feed_Forward.linear_w1.linear_matrix'))
-  t.true(message.includes('transformer_blocks.2.final') || message.includes('transformer_blocks.2.'))
+  t.true(
+    message.includes('transformer_blocks.2.final') || message.includes('transformer_blocks.2.'),
+  )
   t.deepEqual(await wider.stateDict(), before)
 })
 
@@ -93,5 +104,7 @@ test('saving where nothing can be written is a coded error and leaves nothing', 
 test('an optimizer of another model is refused', async (t) => {
   const path = join(temporaryFolder(t), 'checkpoint')
   const [model, other] = [new Transformer(TINY), new Transformer(TINY)]
-  await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () => Checkpoint.save(path, model, new AdamW(other), 1))
+  await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () =>
+    Checkpoint.save(path, model, new AdamW(other), 1),
+  )
 })

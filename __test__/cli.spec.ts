@@ -2,7 +2,7 @@
 import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import type { ProfileLine } from '../src/bench'
+import type { ProfileLine } from '../src/cli/bench'
 import { kindling, type Finished } from './command-line'
 import { temporaryFolder, writeCorpus } from './helpers'
 
@@ -12,7 +12,9 @@ const SMALL =
   )
 
 /** A folder with an encoded corpus, and the training flags for it. */
-async function encoded(t: ExecutionContext): Promise<{ folder: string; data: string; flags: string[] }> {
+async function encoded(
+  t: ExecutionContext,
+): Promise<{ folder: string; data: string; flags: string[] }> {
   const folder = temporaryFolder(t)
   const corpus = writeCorpus(folder)
   const tokenizer = join(folder, 'tokenizer')
@@ -45,7 +47,13 @@ async function encoded(t: ExecutionContext): Promise<{ folder: string; data: str
   return { folder, data, flags: ['--data', data, ...SMALL] }
 }
 
-function fails(t: ExecutionContext, result: Finished, exit: number, code: string, words: RegExp): void {
+function fails(
+  t: ExecutionContext,
+  result: Finished,
+  exit: number,
+  code: string,
+  words: RegExp,
+): void {
   t.is(result.code, exit, result.stderr)
   const lines = result.stderr.trim().split('\n')
   t.true(lines.at(-1)!.startsWith(`${code}: `), result.stderr)
@@ -94,7 +102,12 @@ test('train, eval and generate work on what encode wrote, and --json keeps stdou
   t.is(typeof trained.json.at(-2)!['sample'], 'string')
 
   const evaluated = await kindling(['eval', '--run', run, '--json'])
-  t.deepEqual(Object.keys(evaluated.json.at(-1)!), ['loss', 'perplexity', 'bits_per_byte', 'tokens'])
+  t.deepEqual(Object.keys(evaluated.json.at(-1)!), [
+    'loss',
+    'perplexity',
+    'bits_per_byte',
+    'tokens',
+  ])
   t.true(Math.abs((evaluated.json.at(-1)!['loss'] as number) - (last['val_loss'] as number)) < 1e-6)
 
   const generated = await kindling([
@@ -153,16 +166,28 @@ test('a run stopped and resumed with other threads is the run, byte for byte', a
   const whole = join(folder, 'whole')
   const parts = join(folder, 'parts')
   const schedule =
-    '--max-steps 40 --log-interval 7 --eval-interval 10 --sample-interval 20 --save-interval 20'.split(' ')
+    '--max-steps 40 --log-interval 7 --eval-interval 10 --sample-interval 20 --save-interval 20'.split(
+      ' ',
+    )
   t.is((await kindling(['train', ...flags, ...schedule, '--run', whole])).code, 0)
-  const first = await kindling(['train', ...flags, ...schedule, '--run', parts, '--stop-at-step', '18'])
+  const first = await kindling([
+    'train',
+    ...flags,
+    ...schedule,
+    '--run',
+    parts,
+    '--stop-at-step',
+    '18',
+  ])
   t.is(first.code, 0, first.stderr)
   t.is(readFileSync(join(parts, 'latest'), 'utf8').trim(), 'step-00000018')
   const second = await kindling(['train', '--run', parts, '--resume', '--threads', '3'])
   t.is(second.code, 0, second.stderr)
   t.regex(second.stderr, /resuming .* at step 18 of 40/)
   for (const file of ['model.safetensors', 'optimizer.safetensors']) {
-    const [a, b] = [whole, parts].map((run) => readFileSync(join(run, 'checkpoints', 'step-00000040', file)))
+    const [a, b] = [whole, parts].map((run) =>
+      readFileSync(join(run, 'checkpoints', 'step-00000040', file)),
+    )
     t.true(a!.equals(b!), file)
   }
   const untimed = (run: string): unknown[] =>
@@ -214,7 +239,18 @@ test('a run without a checkpoint starts over and says so', async (t) => {
   const { folder, flags } = await encoded(t)
   const run = join(folder, 'run')
   t.is(
-    (await kindling(['train', ...flags, '--run', run, '--max-steps', '2', '--sample-interval', '0'])).code,
+    (
+      await kindling([
+        'train',
+        ...flags,
+        '--run',
+        run,
+        '--max-steps',
+        '2',
+        '--sample-interval',
+        '0',
+      ])
+    ).code,
     0,
   )
   const { rmSync } = await import('node:fs')
@@ -265,10 +301,22 @@ test('bad input is one coded line, the right exit code, and nothing on the disk'
   const train = async (...more: string[]): Promise<Finished> =>
     kindling(['train', ...flags, '--run', out, ...more])
   for (const [result, exit, code, words] of [
-    [await kindling(['train', '--learning-rate', '1']), 2, 'ERR_USAGE', /unknown option '--learning-rate'/],
+    [
+      await kindling(['train', '--learning-rate', '1']),
+      2,
+      'ERR_USAGE',
+      /unknown option '--learning-rate'/,
+    ],
     [await kindling(['trian']), 2, 'ERR_USAGE', /Did you mean train/],
     [
-      await kindling([...'tokenizer train'.split(' '), missing, '--vocab-size', '300', '--out', out]),
+      await kindling([
+        ...'tokenizer train'.split(' '),
+        missing,
+        '--vocab-size',
+        '300',
+        '--out',
+        out,
+      ]),
       1,
       'ERR_NOT_FOUND',
       /missing/,
@@ -298,7 +346,12 @@ test('bad input is one coded line, the right exit code, and nothing on the disk'
     [await train('--d-model', '18', '--num-heads', '4'), 2, 'ERR_INVALID_CONFIG', /divisible/],
     [await train('--d-model', '6', '--num-heads', '2'), 2, 'ERR_INVALID_CONFIG', /odd/],
     [await train('--vocab-size', '100'), 2, 'ERR_INVALID_CONFIG', /below the tokenizer's/],
-    [await train('--seq-length', '9000', '--max-seq-length', '9000'), 1, 'ERR_STORE_TOO_SHORT', /seq_length/],
+    [
+      await train('--seq-length', '9000', '--max-seq-length', '9000'),
+      1,
+      'ERR_STORE_TOO_SHORT',
+      /seq_length/,
+    ],
     [await train('--device', 'cuda'), 1, 'ERR_DEVICE_UNAVAILABLE', /cpu/],
     [await train('--dtype', 'f16'), 2, 'ERR_USAGE', /dtype/],
     [await train('--resume'), 1, 'ERR_NOT_FOUND', /no run/],
@@ -343,7 +396,9 @@ test('a folder that may not be written is a coded error', async (t) => {
   chmodSync(locked, 0o500)
   t.teardown(() => chmodSync(locked, 0o700))
   if (process.getuid?.() === 0) {
-    t.pass('root may write everywhere; scripts/campaigns/refused-writes.js mounts a read-only folder')
+    t.pass(
+      'root may write everywhere; scripts/campaigns/refused-writes.js mounts a read-only folder',
+    )
     return
   }
   fails(
@@ -371,7 +426,9 @@ test('--help of every command shows examples', async (t) => {
 
 test('bench train --profile names every op of a step, and their parts add up to it; --recompute runs blocks again', async (t) => {
   const bench = async (...flags: string[]) => {
-    const flat = 'bench train --preset char --batch 1 --steps 2 --warmup 1 --json --profile'.split(' ')
+    const flat = 'bench train --preset char --batch 1 --steps 2 --warmup 1 --json --profile'.split(
+      ' ',
+    )
     const result = await kindling([...flat, ...flags])
     t.is(result.code, 0, result.stderr)
     return result.json.at(-1)! as { profile: ProfileLine[]; loss_last: number }
@@ -391,9 +448,8 @@ test('bench train --profile names every op of a step, and their parts add up to 
 test('a run in bf16 learns, continues, is evaluated and generates; f32 arithmetic in its place is said', async (t) => {
   const { folder, flags } = await encoded(t)
   const run = join(folder, 'run')
-  const schedule = '--dtype bf16 --max-steps 20 --log-interval 10 --sample-interval 20 --stop-at-step'.split(
-    ' ',
-  )
+  const schedule =
+    '--dtype bf16 --max-steps 20 --log-interval 10 --sample-interval 20 --stop-at-step'.split(' ')
   const half = await kindling(['train', ...flags, '--run', run, ...schedule, '10', '--json'])
   t.is(half.code, 0, half.stderr)
   const whole = await kindling(['train', '--run', run, '--resume', '--json'])
@@ -406,6 +462,15 @@ test('a run in bf16 learns, continues, is evaluated and generates; f32 arithmeti
     }),
   )
   t.true(Math.abs(losses[0]! - losses[1]!) < 0.02, `${losses}`)
-  const text = await kindling(['generate', '--run', run, '--max-tokens', '5', '--seed', '1', '--json'])
+  const text = await kindling([
+    'generate',
+    '--run',
+    run,
+    '--max-tokens',
+    '5',
+    '--seed',
+    '1',
+    '--json',
+  ])
   t.is(text.code, 0, text.stderr)
 })

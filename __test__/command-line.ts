@@ -30,5 +30,10 @@ export async function kindling(
   started(child)
   const code = await new Promise<number | null>((resolve) => child.on('close', resolve))
   const lines = args.includes('--json') ? stdout.split('\n').filter((line) => line !== '') : []
-  return { code, stdout, stderr, json: lines.map((line) => JSON.parse(line) as Record<string, unknown>) }
+  return {
+    code,
+    stdout,
+    stderr,
+    json: lines.map((line) => JSON.parse(line) as Record<string, unknown>),
+  }
 }

@@ -4,9 +4,14 @@ import { join } from 'node:path'
 import test from 'ava'
 import { KindlingError } from '../src'
 import { withHyphens } from '../src/cli/flags'
-import { fromCamelCase, type GivenOptions, resolveOptions, trainFields } from '../src/config'
-import { PRESETS } from '../src/presets'
-import { scheduleOf, totalSteps } from '../src/run-plan'
+import {
+  fromCamelCase,
+  type GivenOptions,
+  resolveOptions,
+  trainFields,
+} from '../src/training/config'
+import { PRESETS } from '../src/training/presets'
+import { scheduleOf, totalSteps } from '../src/training/run-plan'
 import { temporaryFolder } from './helpers'
 
 function refused(work: () => unknown): { code: string; message: string } {
@@ -126,11 +131,19 @@ test('wrong values are refused with the option named', (t) => {
 })
 
 test('steps and the corners of the schedule follow from the shares', (t) => {
-  const { options } = resolveOptions({ num_epochs: 2.5, batch_size: 4, seq_length: 10, accumulate: 2 })
+  const { options } = resolveOptions({
+    num_epochs: 2.5,
+    batch_size: 4,
+    seq_length: 10,
+    accumulate: 2,
+  })
   t.is(totalSteps(options, 1000), 31)
   t.is(totalSteps({ ...options, max_steps: 7 }, 1000), 7)
   t.is(refused(() => totalSteps(options, 31)).code, 'ERR_STORE_TOO_SHORT')
-  const schedule = scheduleOf({ ...options, lr: 1, lr_min: 0.1, warmup_ratio: 0.1, warmfix_ratio: 0.9 }, 105)
+  const schedule = scheduleOf(
+    { ...options, lr: 1, lr_min: 0.1, warmup_ratio: 0.1, warmfix_ratio: 0.9 },
+    105,
+  )
   t.is(schedule(5), 0.5)
   t.is(schedule(10), 1)
   t.true(Math.abs(schedule(52) - 0.55) < 1e-12)

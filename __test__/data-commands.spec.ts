@@ -18,7 +18,10 @@ async function trained(t: ExecutionContext): Promise<Place> {
   const folder = temporaryFolder(t)
   const corpus = writeCorpus(folder)
   const tokenizer = join(folder, 'tokenizer')
-  const trainer = await Tokenizer.train([corpus], { vocabSize: 300, specialTokens: ['<|endoftext|>'] })
+  const trainer = await Tokenizer.train([corpus], {
+    vocabSize: 300,
+    specialTokens: ['<|endoftext|>'],
+  })
   await trainer.save(tokenizer)
   return { folder, corpus, tokenizer }
 }
@@ -34,7 +37,11 @@ test('blocks of text on standard input, compressed or not, become documents', as
   const flags = ['--tokenizer', tokenizer, '--append-eot', '--document', 'block', '--json']
   for (const input of [text, gzipSync(text)]) {
     const out = join(folder, 'in_chunks')
-    const { code, json, stderr } = await kindling(['encode', '-', '--out', out, ...flags], undefined, input)
+    const { code, json, stderr } = await kindling(
+      ['encode', '-', '--out', out, ...flags],
+      undefined,
+      input,
+    )
     t.is(code, 0, stderr)
     t.is(await textOf(out, tokenizer), 'the whale\nsea<|endoftext|>old ship<|endoftext|>')
     t.deepEqual(Object.keys(json.at(-1)!), ['tokens', 'bytes', 'seconds', 'out'])
@@ -48,12 +55,22 @@ test('files of several kinds and patterns are encoded in order', async (t) => {
   writeFileSync(join(folder, 'c.txt'), Buffer.from('caf\u00e9', 'latin1'))
   const out = join(folder, 'all')
   const files = [join(folder, '[ab].jsonl*'), join(folder, 'c.txt')]
-  const flags = ['--tokenizer', tokenizer, '--append-eot', '--text-field', 'body', '--token-dtype', 'uint16']
+  const flags = [
+    '--tokenizer',
+    tokenizer,
+    '--append-eot',
+    '--text-field',
+    'body',
+    '--token-dtype',
+    'uint16',
+  ]
   const { code, stderr } = await kindling(['encode', ...files, '--out', out, ...flags])
   t.is(code, 0, stderr)
   t.regex(stderr, /1 bytes were no UTF-8/)
   const store = join(out, 'train_chunks')
-  const expected = ['a whale', 'ship', 'the sea', 'caf\ufffd'].map((part) => `${part}<|endoftext|>`).join('')
+  const expected = ['a whale', 'ship', 'the sea', 'caf\ufffd']
+    .map((part) => `${part}<|endoftext|>`)
+    .join('')
   t.is(await textOf(store, tokenizer), expected)
   t.is((await TokenStore.open(store)).metadata.dtype, 'uint16')
 })
@@ -117,10 +134,22 @@ test('stores are described, verified, split and merged', async (t) => {
   t.is(merged.code, 0, merged.stderr)
   t.is(await textOf(all, tokenizer), readFileSync(corpus, 'utf8'))
   const halves = join(folder, 'halves')
-  const split = await kindling(['data', 'split', all, '--out', halves, '--valid-fraction', '0.1', '--json'])
+  const split = await kindling([
+    'data',
+    'split',
+    all,
+    '--out',
+    halves,
+    '--valid-fraction',
+    '0.1',
+    '--json',
+  ])
   t.is(split.json[0]!['tokens'], train!['tokens'])
   t.deepEqual(readdirSync(halves).sort(), ['tokenizer', 'train_chunks', 'valid_chunks'])
-  t.is((await TokenStore.open(join(halves, 'valid_chunks'))).metadata.bytes, Number(valid!['bytes']))
+  t.is(
+    (await TokenStore.open(join(halves, 'valid_chunks'))).metadata.bytes,
+    Number(valid!['bytes']),
+  )
 
   const verified = await kindling(['data', 'verify', out, halves, '--json'])
   t.is(verified.json.length, 4, verified.stderr)
@@ -145,7 +174,11 @@ test('wrong use is named', async (t) => {
     [['data', 'split', out, '--out', out], 2, /ERR_USAGE: give either/],
     [['data', 'verify', out], 1, /ERR_NOT_FOUND/],
     [['data', 'merge', corpus, '--out', out], 1, /ERR_INVALID_STORE/],
-    [['encode', corpus, '--tokenizer', tokenizer, '--out', out, '--document', 'page'], 2, /ERR_USAGE/],
+    [
+      ['encode', corpus, '--tokenizer', tokenizer, '--out', out, '--document', 'page'],
+      2,
+      /ERR_USAGE/,
+    ],
     [
       ['encode', corpus, '--tokenizer', tokenizer, '--out', out, '--format', 'jsonl'],
       1,

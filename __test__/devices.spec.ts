@@ -12,13 +12,20 @@ interface Trained {
 }
 
 /** A model of `options` after some updates of two batches each, whose losses are read or left. */
-async function trained(options: Partial<TransformerOptions>, updates: number, read = true): Promise<Trained> {
+async function trained(
+  options: Partial<TransformerOptions>,
+  updates: number,
+  read = true,
+): Promise<Trained> {
   const model = new Transformer({ ...TINY, seed: 3, ...options })
   const optimizer = new AdamW(model, { lr: 1e-2 })
   const losses: (number | null)[] = []
   for (let step = 0; step < updates; step++) {
     for (const length of [8, 8]) {
-      const { loss } = await model.forwardBackward(countingBatch(2, length), { readLoss: read, scale: 0.5 })
+      const { loss } = await model.forwardBackward(countingBatch(2, length), {
+        readLoss: read,
+        scale: 0.5,
+      })
       losses.push(loss)
     }
     await optimizer.clipGradNorm(1, { read })
@@ -46,9 +53,19 @@ onCuda('cuda: the account of its memory is within 2% of the most that training h
         await optimizer.clipGradNorm(1)
         await optimizer.step()
         const { peakBytes } = await model.deviceState()
-        const asked = { ...sizes, context: 64, batchSize, device: 'cuda', dtype, recompute } as const
+        const asked = {
+          ...sizes,
+          context: 64,
+          batchSize,
+          device: 'cuda',
+          dtype,
+          recompute,
+        } as const
         const { total } = account(asked).memory
-        t.true(distance(total, peakBytes!) < 0.02, `${dtype} ${recompute}: ${total} and ${peakBytes}`)
+        t.true(
+          distance(total, peakBytes!) < 0.02,
+          `${dtype} ${recompute}: ${total} and ${peakBytes}`,
+        )
         await model.close()
       }
 })
@@ -60,7 +77,9 @@ for (const device of ['cpu', 'cuda']) {
     const expected = await trained({ device: 'cpu' }, 5)
     for (const recompute of [false, true]) {
       const { losses } = await trained({ device, recompute }, 5)
-      losses.forEach((loss, i) => t.true(distance(loss!, expected.losses[i]!) < 1e-4, `${i}: ${loss}`))
+      losses.forEach((loss, i) =>
+        t.true(distance(loss!, expected.losses[i]!) < 1e-4, `${i}: ${loss}`),
+      )
     }
     t.true(expected.losses.at(-1)! < expected.losses[0]!)
   })

@@ -17,7 +17,10 @@ async function untrained(
 ): Promise<Subject> {
   const corpus = writeCorpus(temporaryFolder(t))
   const tokenizer = await Tokenizer.train([corpus], { vocabSize: 300, specialTokens })
-  return { tokenizer, model: new Transformer({ ...TINY, vocabSize: 300, maxSeqLength: 24, ...sizes }) }
+  return {
+    tokenizer,
+    model: new Transformer({ ...TINY, vocabSize: 300, maxSeqLength: 24, ...sizes }),
+  }
 }
 
 async function read(
@@ -129,8 +132,13 @@ test('it ends before a stop string, even one spread over several tokens', async 
 test('an empty prompt starts from <|endoftext|>', async (t) => {
   const subject = await untrained(t)
   const { result } = await read(subject, '', { maxTokens: 1, temperature: 0, seed: 1 })
-  const logits = await subject.model.logits(Uint32Array.of(subject.tokenizer.tokenId('<|endoftext|>')!))
-  t.is(result.ids[0], logits.indexOf(logits.reduce((most, score) => Math.max(most, score), -Infinity)))
+  const logits = await subject.model.logits(
+    Uint32Array.of(subject.tokenizer.tokenId('<|endoftext|>')!),
+  )
+  t.is(
+    result.ids[0],
+    logits.indexOf(logits.reduce((most, score) => Math.max(most, score), -Infinity)),
+  )
 })
 
 test('each row of a batch is what it would be alone when greedy', async (t) => {
@@ -187,7 +195,9 @@ for (const [what, wrong] of options) {
 test('what is no model or no tokenizer is ERR_INVALID_ARGUMENT', async (t) => {
   const { model, tokenizer } = await untrained(t)
   await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () => generate(model, {} as Tokenizer, 'sea').next())
-  await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () => generate({} as Transformer, tokenizer, 'sea').next())
+  await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () =>
+    generate({} as Transformer, tokenizer, 'sea').next(),
+  )
   await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () =>
     generate(model, tokenizer, 7 as unknown as string).next(),
   )

@@ -14,7 +14,8 @@ export function temporaryFolder(t: ExecutionContext): string {
 
 /** A text of a few thousand words with some repetition, written to `folder`. */
 export function writeCorpus(folder: string): string {
-  const words = 'the whale sea ship captain old man said and of in a to white mast sailed storm'.split(' ')
+  const words =
+    'the whale sea ship captain old man said and of in a to white mast sailed storm'.split(' ')
   let state = 7
   const text = Array.from({ length: 4_000 }, () => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0
@@ -38,7 +39,8 @@ export const TINY = {
 
 /** A batch of rows that count upwards. */
 export function countingBatch(batchSize = 2, seqLength = 8): { x: number[][]; y: number[][] } {
-  const row = (first: number): number[] => Array.from({ length: seqLength }, (_, i) => (first + i) % 64)
+  const row = (first: number): number[] =>
+    Array.from({ length: seqLength }, (_, i) => (first + i) % 64)
   const firsts = Array.from({ length: batchSize }, (_, i) => 5 * i)
   return { x: firsts.map((first) => row(first)), y: firsts.map((first) => row(first + 1)) }
 }

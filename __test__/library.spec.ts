@@ -17,14 +17,25 @@ import { TINY, countingBatch, rejectsWith, temporaryFolder, writeCorpus } from '
 test('the training script of the README lowers the loss and generates text', async (t) => {
   const folder = temporaryFolder(t)
   const corpus = writeCorpus(folder)
-  const tokenizer = await Tokenizer.train([corpus], { vocabSize: 300, specialTokens: ['<|endoftext|>'] })
+  const tokenizer = await Tokenizer.train([corpus], {
+    vocabSize: 300,
+    specialTokens: ['<|endoftext|>'],
+  })
   const store = await TokenStore.encode([corpus], tokenizer, join(folder, 'data', 'corpus_chunks'))
-  const model = new Transformer({ ...TINY, vocabSize: 300, maxSeqLength: 32, device: 'cpu', seed: 1 })
+  const model = new Transformer({
+    ...TINY,
+    vocabSize: 300,
+    maxSeqLength: 32,
+    device: 'cpu',
+    seed: 1,
+  })
   const optimizer = new AdamW(model, { weightDecay: 0.1, betas: [0.9, 0.95] })
   const schedule = cosineSchedule({ lrMax: 1e-2, lrMin: 1e-3, warmupSteps: 5, cosineSteps: 40 })
   const losses: number[] = []
   for (let step = 1; step <= 40; step++) {
-    const { loss } = await model.forwardBackward(store.batch({ batchSize: 4, seqLength: 32, seed: 1, step }))
+    const { loss } = await model.forwardBackward(
+      store.batch({ batchSize: 4, seqLength: 32, seed: 1, step }),
+    )
     const gradNorm = await optimizer.clipGradNorm(1.0)
     t.true(gradNorm > 0)
     await optimizer.step({ lr: schedule(step) })
@@ -113,7 +124,8 @@ test('readLoss: false and read: false give null and change nothing else', async 
 })
 
 test('the same seed gives the same weights, another seed others', async (t) => {
-  const first = async (seed: number) => await new Transformer({ ...TINY, seed }).logits(Uint32Array.of(1, 2))
+  const first = async (seed: number) =>
+    await new Transformer({ ...TINY, seed }).logits(Uint32Array.of(1, 2))
   t.deepEqual(await first(3), await first(3))
   t.notDeepEqual(await first(3), await first(4))
 })
@@ -145,7 +157,10 @@ test('parameters carry the names and shapes of checkpoint files', async (t) => {
     'final_norm.g': [16],
     'final_layer.linear_matrix': [16, 64],
   })
-  const count = Object.values(shapes).reduce((sum, shape) => sum + shape.reduce((all, d) => all * d, 1), 0)
+  const count = Object.values(shapes).reduce(
+    (sum, shape) => sum + shape.reduce((all, d) => all * d, 1),
+    0,
+  )
   t.is(model.numParameters, count)
 })
 
@@ -293,14 +308,16 @@ for (const [what, code, change] of configurations) {
 }
 
 test('a device that is not there or has no such name is a coded error', async (t) => {
-  const on = (device: string) => async () => new Transformer({ ...TINY, device }).loss(countingBatch())
+  const on = (device: string) => async () =>
+    new Transformer({ ...TINY, device }).loss(countingBatch())
   await rejectsWith(t, 'ERR_INVALID_ARGUMENT', on('tpu'))
   await rejectsWith(t, 'ERR_DEVICE_UNAVAILABLE', on('cuda:99'))
 })
 
 test('batches that do not fit are coded errors and leave the gradients alone', async (t) => {
   const model = new Transformer(TINY)
-  const call = (batch: unknown) => () => model.forwardBackward(batch as { x: number[]; y: number[] })
+  const call = (batch: unknown) => () =>
+    model.forwardBackward(batch as { x: number[]; y: number[] })
   await rejectsWith(t, 'ERR_TOKEN_OUT_OF_RANGE', call({ x: [[1, 64]], y: [[2, 3]] }))
   await rejectsWith(t, 'ERR_TOKEN_OUT_OF_RANGE', call({ x: [[1, 2]], y: [[2, 64]] }))
   await rejectsWith(t, 'ERR_TOKEN_OUT_OF_RANGE', call({ x: [[1, -1]], y: [[2, 3]] }))
@@ -310,7 +327,9 @@ test('batches that do not fit are coded errors and leave the gradients alone', a
   await rejectsWith(t, 'ERR_INVALID_ARGUMENT', call({ x: [[1, 2.5]], y: [[2, 3]] }))
   await rejectsWith(t, 'ERR_INVALID_ARGUMENT', call({ x: 'text', y: 'text' }))
   await rejectsWith(t, 'ERR_INVALID_ARGUMENT', call(null))
-  await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () => model.forwardBackward(countingBatch(), { scale: NaN }))
+  await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () =>
+    model.forwardBackward(countingBatch(), { scale: NaN }),
+  )
   await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () => model.logits([1, 2] as unknown as Uint32Array))
   await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () => model.logits(new Uint32Array()))
   await rejectsWith(t, 'ERR_TOKEN_OUT_OF_RANGE', () => model.logits(Uint32Array.of(64)))
@@ -321,7 +340,12 @@ test('batches that do not fit are coded errors and leave the gradients alone', a
 
 test('rates that are no rates are ERR_INVALID_ARGUMENT', async (t) => {
   const model = new Transformer(TINY)
-  for (const wrong of [{ lr: -1 }, { weightDecay: NaN }, { eps: -1 }, { betas: [0.9, 1.5] as const }]) {
+  for (const wrong of [
+    { lr: -1 },
+    { weightDecay: NaN },
+    { eps: -1 },
+    { betas: [0.9, 1.5] as const },
+  ]) {
     const error = t.throws(() => new AdamW(model, wrong), { instanceOf: KindlingError })
     t.is(error?.code, 'ERR_INVALID_ARGUMENT', JSON.stringify(wrong))
   }

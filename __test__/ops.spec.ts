@@ -54,7 +54,13 @@ function gradientMatchesDifferences(
 }
 
 test('matmul gives the product of two matrices', (t) => {
-  const { out } = ops.matmul.forward({ a: f32(1, 2, 3, 4, 5, 6), b: f32(1, 0, 0, 1, 1, 1), m: 2, k: 3, n: 2 })
+  const { out } = ops.matmul.forward({
+    a: f32(1, 2, 3, 4, 5, 6),
+    b: f32(1, 0, 0, 1, 1, 1),
+    m: 2,
+    k: 3,
+    n: 2,
+  })
   t.deepEqual([...out], [4, 5, 10, 11])
 })
 
@@ -88,7 +94,8 @@ test('linear backward matches differences', (t) => {
   gradientMatchesDifferences(
     t,
     { x: numbers(12, 1), weight: numbers(20, 2), bias: numbers(5, 3) },
-    ({ x, weight, bias }) => ops.linear.forward({ x: x!, weight: weight!, bias: bias!, ...sizes }).out,
+    ({ x, weight, bias }) =>
+      ops.linear.forward({ x: x!, weight: weight!, bias: bias!, ...sizes }).out,
     ({ x, weight }, dout) => {
       const { dx, dweight, dbias } = ops.linear.backward({ dout, x: x!, weight: weight!, ...sizes })
       return { x: dx, weight: dweight, bias: dbias }
@@ -106,7 +113,12 @@ test('embedding picks rows, and its backward sums over the places of an id', (t)
 })
 
 test('rmsNorm normalises each row to root mean square 1', (t) => {
-  const { out, rstd } = ops.rmsNorm.forward({ x: f32(3, 4, 6, 8), weight: f32(1, 2), width: 2, eps: 0 })
+  const { out, rstd } = ops.rmsNorm.forward({
+    x: f32(3, 4, 6, 8),
+    weight: f32(1, 2),
+    width: 2,
+    eps: 0,
+  })
   t.true(Math.abs(rstd[0]! - 1 / Math.sqrt(12.5)) < 1e-6)
   t.true(Math.abs(out[1]! - (2 * 4) / Math.sqrt(12.5)) < 1e-6)
   t.true(Math.abs(out[0]! - out[2]!) < 1e-6)
@@ -134,7 +146,9 @@ test('rope turns the interleaved pair k of position p by p theta^(-2k / headSize
     theta: 100,
   })
   const expected = [1, 0, 1, 0, Math.cos(1), Math.sin(1), Math.cos(0.1), Math.sin(0.1)]
-  expected.forEach((value, i) => t.true(Math.abs(out[i]! - value) < 1e-6, `element ${i} is ${out[i]}`))
+  expected.forEach((value, i) =>
+    t.true(Math.abs(out[i]! - value) < 1e-6, `element ${i} is ${out[i]}`),
+  )
 })
 
 test('rope backward matches differences', (t) => {
@@ -217,7 +231,8 @@ test('cross-entropy of 100 -1 1 5 2 1000 with target 1 is 1001', (t) => {
 
 test('cross-entropy backward matches differences and leaves out the target -100', (t) => {
   const targets = Int32Array.of(2, -100, 0)
-  const lossOf = (logits: Float32Array) => ops.crossEntropy.forward({ logits, targets, vocabSize: 4 })
+  const lossOf = (logits: Float32Array) =>
+    ops.crossEntropy.forward({ logits, targets, vocabSize: 4 })
   gradientMatchesDifferences(
     t,
     { logits: numbers(12, 1) },
@@ -252,13 +267,23 @@ test('adamw follows its formula', (t) => {
   const expected = { p: [1, -2, 3], m: [0, 0, 0], v: [0, 0, 0] }
   for (let step = 1; step <= 3; step++) {
     const grad = numbers(3, step)
-    ;({ param, m, v } = ops.adamw({ param, grad, m, v, lr: 0.1, step, betas: [0.9, 0.99], weightDecay: 0.1 }))
+    ;({ param, m, v } = ops.adamw({
+      param,
+      grad,
+      m,
+      v,
+      lr: 0.1,
+      step,
+      betas: [0.9, 0.99],
+      weightDecay: 0.1,
+    }))
     const rate = (0.1 * Math.sqrt(1 - 0.99 ** step)) / (1 - 0.9 ** step)
     grad.forEach((g, i) => {
       expected.m[i] = 0.9 * expected.m[i]! + 0.1 * g
       expected.v[i] = 0.99 * expected.v[i]! + 0.01 * g * g
       const p = expected.p[i]!
-      expected.p[i] = p - (rate * expected.m[i]!) / (Math.sqrt(expected.v[i]!) + 1e-8) - 0.1 * 0.1 * p
+      expected.p[i] =
+        p - (rate * expected.m[i]!) / (Math.sqrt(expected.v[i]!) + 1e-8) - 0.1 * 0.1 * p
     })
   }
   expected.p.forEach((p, i) => t.true(Math.abs(param[i]! - p) < 1e-5, `${param[i]} for ${p}`))
@@ -287,11 +312,16 @@ const wrong: [string, string, () => unknown][] = [
     'ERR_SHAPE_MISMATCH',
     () => ops.softmax.forward({ x: f32(1, 2, 3), columns: 2 }),
   ],
-  ['lengths that differ', 'ERR_SHAPE_MISMATCH', () => ops.swiglu.forward({ gate: one, up: f32(1, 2) })],
+  [
+    'lengths that differ',
+    'ERR_SHAPE_MISMATCH',
+    () => ops.swiglu.forward({ gate: one, up: f32(1, 2) }),
+  ],
   [
     'logits of another length',
     'ERR_SHAPE_MISMATCH',
-    () => ops.crossEntropy.forward({ logits: f32(1, 2, 3), targets: Int32Array.of(0), vocabSize: 2 }),
+    () =>
+      ops.crossEntropy.forward({ logits: f32(1, 2, 3), targets: Int32Array.of(0), vocabSize: 2 }),
   ],
   [
     'positions that do not divide the rows',
@@ -306,12 +336,14 @@ const wrong: [string, string, () => unknown][] = [
   [
     'an id outside the vocabulary',
     'ERR_TOKEN_OUT_OF_RANGE',
-    () => ops.embedding.forward({ ids: Uint32Array.of(3), weight: f32(1, 2), vocabSize: 2, dModel: 1 }),
+    () =>
+      ops.embedding.forward({ ids: Uint32Array.of(3), weight: f32(1, 2), vocabSize: 2, dModel: 1 }),
   ],
   [
     'a negative id',
     'ERR_TOKEN_OUT_OF_RANGE',
-    () => ops.embedding.forward({ ids: Int32Array.of(-1), weight: f32(1, 2), vocabSize: 2, dModel: 1 }),
+    () =>
+      ops.embedding.forward({ ids: Int32Array.of(-1), weight: f32(1, 2), vocabSize: 2, dModel: 1 }),
   ],
   [
     'a target outside the vocabulary',
@@ -324,13 +356,21 @@ const wrong: [string, string, () => unknown][] = [
     () => ops.rope.forward({ x: f32(1, 2, 3), positions: 1, heads: 1, headSize: 3 }),
   ],
   ['a size of zero', 'ERR_INVALID_ARGUMENT', () => ops.softmax.forward({ x: one, columns: 0 })],
-  ['a size that is no integer', 'ERR_INVALID_ARGUMENT', () => ops.softmax.forward({ x: one, columns: 1.5 })],
+  [
+    'a size that is no integer',
+    'ERR_INVALID_ARGUMENT',
+    () => ops.softmax.forward({ x: one, columns: 1.5 }),
+  ],
   [
     'a rate that is not a number',
     'ERR_INVALID_ARGUMENT',
     () => ops.sgd({ param: one, grad: one, lr: NaN, step: 0 }),
   ],
-  ['a plain array', 'ERR_INVALID_ARGUMENT', () => ops.silu.forward({ x: [1] as unknown as Float32Array })],
+  [
+    'a plain array',
+    'ERR_INVALID_ARGUMENT',
+    () => ops.silu.forward({ x: [1] as unknown as Float32Array }),
+  ],
 ]
 for (const [what, code, work] of wrong) {
   test(`${what} is ${code}`, (t) => {

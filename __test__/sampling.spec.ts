@@ -8,7 +8,12 @@ import { rejectsWith, temporaryFolder } from './helpers'
 const SAMPLINGS: Sampling[] = ['random', 'epoch', 'sequential', 'dense']
 
 /** A store of ids that count up from `first`, wrapped below 64. */
-async function counting(folder: string, name: string, first: number, length: number): Promise<TokenStore> {
+async function counting(
+  folder: string,
+  name: string,
+  first: number,
+  length: number,
+): Promise<TokenStore> {
   const store = join(folder, `${name}_chunks`)
   mkdirSync(store)
   const ids = Int32Array.from({ length }, (_, i) => first + i)
@@ -71,7 +76,9 @@ test('a mixture takes its windows by weight and continues where a run left', asy
   t.is(new Set(second).size, second.length)
   const resumed = new BatchLoader(parts, { ...options, prefetch: 0 })
   t.deepEqual(firsts((await resumed.next({ step: 150 })).x, 8), rows[149])
-  t.throws(() => new BatchLoader([{ ...parts[0]!, weight: 0 }], options), { instanceOf: KindlingError })
+  t.throws(() => new BatchLoader([{ ...parts[0]!, weight: 0 }], options), {
+    instanceOf: KindlingError,
+  })
   t.throws(() => new BatchLoader(parts, { ...options, sampling: 'any' as Sampling }), {
     instanceOf: KindlingError,
   })
@@ -144,7 +151,9 @@ test('a mixture that cannot be is a coded error', async (t) => {
   const run = join(folder, 'run')
   t.throws(() => new Trainer({ ...RUN, mixture: ['data/web'], run }), { message: /DIR=WEIGHT/ })
   await rejectsWith(t, 'ERR_USAGE', () => new Trainer({ ...RUN, mixture, data: folder, run }).run())
-  await rejectsWith(t, 'ERR_NOT_FOUND', () => new Trainer({ ...RUN, mixture: ['none=1'], run }).run())
+  await rejectsWith(t, 'ERR_NOT_FOUND', () =>
+    new Trainer({ ...RUN, mixture: ['none=1'], run }).run(),
+  )
   await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () =>
     new Trainer({ ...RUN, mixture: [`${join(folder, 'a_chunks')}=0`], run }).run(),
   )

@@ -1,7 +1,7 @@
 /** The corners of the learning rate's schedule. */
 import test from 'ava'
 import { KindlingError } from '../src/errors'
-import { cosineSchedule } from '../src/schedule'
+import { cosineSchedule } from '../src/training/schedule'
 
 const CORNERS = { lrMax: 1, lrMin: 0.1, warmupSteps: 7, cosineSteps: 21 }
 
@@ -33,7 +33,9 @@ test('without a warm-up the first rate is the highest', (t) => {
 
 test('rates that are no rates, and a warm-up past the cosine, are ERR_INVALID_ARGUMENT', (t) => {
   for (const wrong of [{ lrMax: NaN }, { lrMin: -1 }, { warmupSteps: 22 }]) {
-    const error = t.throws(() => cosineSchedule({ ...CORNERS, ...wrong }), { instanceOf: KindlingError })
+    const error = t.throws(() => cosineSchedule({ ...CORNERS, ...wrong }), {
+      instanceOf: KindlingError,
+    })
     t.is(error?.code, 'ERR_INVALID_ARGUMENT')
   }
 })

@@ -12,7 +12,10 @@ function writeChunks(folder: string, length: number, chunkSize: number): string 
   const store = join(folder, 'counting_chunks')
   mkdirSync(store)
   for (let start = 0, n = 0; start < length; start += chunkSize, n++) {
-    const ids = Int32Array.from({ length: Math.min(chunkSize, length - start) }, (_, i) => start + i)
+    const ids = Int32Array.from(
+      { length: Math.min(chunkSize, length - start) },
+      (_, i) => start + i,
+    )
     writeFileSync(join(store, `encoded_tokens_chunk_${n}.dat`), ids)
   }
   return store
@@ -125,7 +128,9 @@ test('damage is ERR_INVALID_STORE, and nothing there is ERR_NOT_FOUND', async (t
   await rejectsWith(t, 'ERR_INVALID_STORE', () => TokenStore.open(store))
   await rejectsWith(t, 'ERR_INVALID_STORE', () => TokenStore.open(folder))
   await rejectsWith(t, 'ERR_NOT_FOUND', () => TokenStore.open(join(folder, 'none')))
-  await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () => TokenStore.open(undefined as unknown as string))
+  await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () =>
+    TokenStore.open(undefined as unknown as string),
+  )
 })
 
 async function trained(
@@ -133,7 +138,10 @@ async function trained(
 ): Promise<{ folder: string; corpus: string; tokenizer: Tokenizer }> {
   const folder = temporaryFolder(t)
   const corpus = writeCorpus(folder)
-  const tokenizer = await Tokenizer.train([corpus], { vocabSize: 300, specialTokens: ['<|endoftext|>'] })
+  const tokenizer = await Tokenizer.train([corpus], {
+    vocabSize: 300,
+    specialTokens: ['<|endoftext|>'],
+  })
   return { folder, corpus, tokenizer }
 }
 
@@ -296,7 +304,12 @@ test('an aborted call that keeps what is done is continued by the next', async (
       onProgress: () => controller.abort(),
     }),
   )
-  const { resumedBytes, bytes, train } = await TokenStore.encodeFiles([large], tokenizer, out, options)
+  const { resumedBytes, bytes, train } = await TokenStore.encodeFiles(
+    [large],
+    tokenizer,
+    out,
+    options,
+  )
   t.true(resumedBytes > 0 && resumedBytes < bytes)
   t.is((await TokenStore.open(train)).metadata.bytes, readFileSync(large).length)
   t.deepEqual(readdirSync(folder).sort(), ['corpus.txt', 'large.txt', 'x_chunks'])

@@ -7,7 +7,16 @@ import { Tokenizer } from '../src'
 import { kindling } from './command-line'
 import { temporaryFolder, writeCorpus } from './helpers'
 
-const LINES = join(__dirname, '..', 'crates', 'kindling-core', 'tests', 'fixtures', 'compressed', 'lines.txt')
+const LINES = join(
+  __dirname,
+  '..',
+  'crates',
+  'kindling-core',
+  'tests',
+  'fixtures',
+  'compressed',
+  'lines.txt',
+)
 
 /** What is trained by `args` on `files`: the hash of the tokenizer. */
 async function trained(
@@ -17,7 +26,17 @@ async function trained(
   input: Buffer | null = null,
 ): Promise<string> {
   const out = join(temporaryFolder(t), 'tokenizer')
-  const train = ['tokenizer', 'train', ...files, '--vocab-size', '300', '--out', out, '--json', ...args]
+  const train = [
+    'tokenizer',
+    'train',
+    ...files,
+    '--vocab-size',
+    '300',
+    '--out',
+    out,
+    '--json',
+    ...args,
+  ]
   const { code, json, stderr } = await kindling(train, undefined, input)
   t.is(code, 0, stderr)
   t.deepEqual(Object.keys(json.at(-1)!), ['vocab_size', 'merges', 'seconds', 'out'])
@@ -36,7 +55,10 @@ test('a tokenizer of compressed text, JSON Lines, a pattern and standard input i
   t.is(await trained(t, [`${LINES}.zst`]), expected)
   t.is(await trained(t, [`${LINES.slice(0, -9)}?ines.txt`]), expected)
   t.is(await trained(t, [join(folder, '**', '*.ndjson.gz')], ['--text-field', 'body']), expected)
-  t.is(await trained(t, [join(folder, 'b.txt')], ['--text-field', 'body', '--format', 'jsonl']), expected)
+  t.is(
+    await trained(t, [join(folder, 'b.txt')], ['--text-field', 'body', '--format', 'jsonl']),
+    expected,
+  )
   t.not(await trained(t, [join(folder, 'b.txt')]), expected)
   t.is(await trained(t, ['-'], [], text), expected)
   t.is(await trained(t, ['-'], [], gzipSync(text)), expected)
@@ -51,7 +73,12 @@ test('--min-frequency and --max-bytes limit what is learned, alike for any numbe
   writeFileSync(part, readFileSync(corpus, 'utf8').slice(0, 5_000).replace(/ \S*$/, ''))
   const size = String(readFileSync(part).length + 3)
   const all = new Set<string>()
-  for (const args of [[], ['--min-frequency', '1'], ['--min-frequency', '260'], ['--max-bytes', size]]) {
+  for (const args of [
+    [],
+    ['--min-frequency', '1'],
+    ['--min-frequency', '260'],
+    ['--max-bytes', size],
+  ]) {
     const hashes = await Promise.all(
       ['1', '2', '3'].map((threads) => trained(t, [corpus], [...args, '--threads', threads])),
     )
@@ -68,7 +95,14 @@ test('--min-frequency and --max-bytes limit what is learned, alike for any numbe
     [4, 0],
   ]) {
     const args = ['--vocab-size', '300', '--min-frequency', String(least), '--json']
-    const { json } = await kindling(['tokenizer', 'train', rare, '--out', join(folder, 'rare'), ...args])
+    const { json } = await kindling([
+      'tokenizer',
+      'train',
+      rare,
+      '--out',
+      join(folder, 'rare'),
+      ...args,
+    ])
     t.is(json.at(-1)!['merges'], merges, `at least ${least}`)
   }
 })
@@ -77,13 +111,25 @@ test('stats read what train reads, a line for each file and tokenizer', async (t
   const folder = temporaryFolder(t)
   const tokenizer = join(folder, 'tokenizer')
   await (await Tokenizer.train([LINES], { vocabSize: 400 })).save(tokenizer)
-  const documents = Array.from({ length: 40 }, (_, i) => `line ${i} of "text"\n`.repeat(1 + (i % 5)))
+  const documents = Array.from({ length: 40 }, (_, i) =>
+    `line ${i} of "text"\n`.repeat(1 + (i % 5)),
+  )
   const plain = join(folder, 'a.txt')
   writeFileSync(plain, documents.join('<|endoftext|>'))
   const json = documents.map((body) => `${JSON.stringify({ body })}\n`).join('')
   writeFileSync(join(folder, 'b.jsonl'), json)
   writeFileSync(join(folder, 'c.jsonl.gz'), gzipSync(json))
-  const flags = ['--tokenizer', tokenizer, '--sample', '7', '--seed', '3', '--text-field', 'body', '--json']
+  const flags = [
+    '--tokenizer',
+    tokenizer,
+    '--sample',
+    '7',
+    '--seed',
+    '3',
+    '--text-field',
+    'body',
+    '--json',
+  ]
   const stats = await kindling(['tokenizer', 'stats', plain, join(folder, '*.jsonl*'), ...flags])
   t.is(stats.code, 0, stats.stderr)
   t.deepEqual(
@@ -117,7 +163,13 @@ test('wrong use of the tokenizer commands is a coded line', async (t) => {
   const train = (file: string, ...flags: string[]): string[] => {
     return ['tokenizer', 'train', file, '--vocab-size', '300', '--out', out, ...flags]
   }
-  const stats = (file: string): string[] => ['tokenizer', 'stats', file, '--tokenizer', join(folder, 'none')]
+  const stats = (file: string): string[] => [
+    'tokenizer',
+    'stats',
+    file,
+    '--tokenizer',
+    join(folder, 'none'),
+  ]
   const cases: [string[], number, RegExp][] = [
     [train(corpus, '--min-frequency', '0'), 2, /ERR_USAGE: .*min_frequency/],
     [train(corpus, '--min-frequency', '1.5'), 2, /ERR_USAGE: .*min_frequency/],

@@ -5,7 +5,7 @@ import { Readable } from 'node:stream'
 import test from 'ava'
 import type { ExecutionContext } from 'ava'
 import { KindlingError, Tokenizer } from '../src'
-import { sampleDocuments } from '../src/tokenizer-stats'
+import { sampleDocuments } from '../src/cli/tokenizer-stats'
 import type { TextPieces, TrainTokenizerOptions } from '../src/tokenizer'
 import { rejectsWith, temporaryFolder, writeCorpus } from './helpers'
 
@@ -146,7 +146,9 @@ test('a tokenizer of characters has one id a character and no special token', as
 test('the result does not depend on the number of threads', async (t) => {
   const corpus = writeCorpus(temporaryFolder(t))
   const hashes = await Promise.all(
-    [1, 2, 3].map(async (threads) => (await Tokenizer.train([corpus], { vocabSize: 290, threads })).hash),
+    [1, 2, 3].map(
+      async (threads) => (await Tokenizer.train([corpus], { vocabSize: 290, threads })).hash,
+    ),
   )
   t.is(new Set(hashes).size, 1)
 })

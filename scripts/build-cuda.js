@@ -25,17 +25,38 @@ function run(command, args, env) {
 
 function clippy(env) {
   const lints = ['--', '-D', 'warnings']
-  const features = ['-p', 'kindling-napi', '-p', 'kindling-core', '--features', 'kindling-napi/cuda']
+  const features = [
+    '-p',
+    'kindling-napi',
+    '-p',
+    'kindling-core',
+    '--features',
+    'kindling-napi/cuda',
+  ]
   run(
     'cargo',
-    ['clippy', '--release', ...features, '--target', TARGET, '--target-dir', targetFolder, ...lints],
+    [
+      'clippy',
+      '--release',
+      ...features,
+      '--target',
+      TARGET,
+      '--target-dir',
+      targetFolder,
+      ...lints,
+    ],
     env,
   )
 }
 
 /** Makes the addon in `folder` and returns its path. */
 function build(env, folder) {
-  const places = ['--manifest-path', 'crates/kindling-napi/Cargo.toml', '--target-dir', targetFolder]
+  const places = [
+    '--manifest-path',
+    'crates/kindling-napi/Cargo.toml',
+    '--target-dir',
+    targetFolder,
+  ]
   const options = ['--platform', '--release', '--features', 'cuda', '--target', TARGET]
   run('npx', ['napi', 'build', ...options, ...places, '--output-dir', folder], env)
   const file = path.join(folder, ADDON)

@@ -16,10 +16,16 @@ const cudaAddon = `${cudaFolder}/kindling.linux-x64-gnu.node`
 
 const STAGES = [
   { name: 'npm test', command: ['npm', 'test', '--silent'] },
-  { name: 'encodeIterable in bounded memory', command: campaign('encode-memory', '--megabytes', '128') },
+  {
+    name: 'encodeIterable in bounded memory',
+    command: campaign('encode-memory', '--megabytes', '128'),
+  },
   { name: 'a big token store', command: campaign('big-store', '--gigabytes', '1') },
   { name: 'full disk and read-only folder', command: campaign('refused-writes') },
-  { name: 'encoding, killed', command: campaign('encode-kill', '--rounds', '24', '--megabytes', '6') },
+  {
+    name: 'encoding, killed',
+    command: campaign('encode-kill', '--rounds', '24', '--megabytes', '6'),
+  },
   { name: 'resume, byte for byte', command: campaign('resume', '--steps', '60') },
   {
     name: 'CUDA kernels compile for sm_80 and sm_90 without spills',
@@ -33,9 +39,9 @@ const STAGES = [
   },
   {
     name: 'the addon with CUDA over an emulated GPU, and without CUDA',
-    command: ['node', 'scripts/checks/emulated-cuda.js', cudaAddon],
+    command: ['node', 'scripts/checks/fake-libcuda.js', cudaAddon],
     needs: [
-      ['node', 'scripts/checks/emulated-cuda.js', cudaAddon, '--has-cuda'],
+      ['node', 'scripts/checks/fake-libcuda.js', cudaAddon, '--has-cuda'],
       'there is no addon with CUDA',
     ],
   },

@@ -57,7 +57,8 @@ function fetched() {
     )
   }
   for (const name of fs.readdirSync(path.join(home, 'bin')))
-    if (fs.statSync(path.join(home, 'bin', name)).isFile()) fs.chmodSync(path.join(home, 'bin', name), 0o755)
+    if (fs.statSync(path.join(home, 'bin', name)).isFile())
+      fs.chmodSync(path.join(home, 'bin', name), 0o755)
   fs.chmodSync(path.join(home, 'nvvm', 'bin', 'cicc'), 0o755)
   fs.writeFileSync(stamp, wanted)
   return home
@@ -95,7 +96,9 @@ function layOut(home, folder) {
     fs.symlinkSync(path.join(static_, name), path.join(libraries, name))
   }
   for (const name of STAND_INS) {
-    execFileSync('cc', ['-shared', '-x', 'c', '-o', path.join(stubs, `lib${name}.so`), '-'], { input: '' })
+    execFileSync('cc', ['-shared', '-x', 'c', '-o', path.join(stubs, `lib${name}.so`), '-'], {
+      input: '',
+    })
   }
   // candle-kernels asks for -lcudart: the static one.
   fs.writeFileSync(

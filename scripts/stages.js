@@ -23,7 +23,9 @@ const CLOSING = /^(?<passed>\d+) passed, (?<failed>\d+) failed(?:, (?<skipped>\d
 function reported(output) {
   const closing = CLOSING.exec(output.trimEnd().split('\n').at(-1))
   const sum = (patterns) =>
-    patterns.flatMap((pattern) => [...output.matchAll(pattern)]).reduce((n, found) => n + Number(found[1]), 0)
+    patterns
+      .flatMap((pattern) => [...output.matchAll(pattern)])
+      .reduce((n, found) => n + Number(found[1]), 0)
   return Object.fromEntries(
     Object.entries(PATTERNS).map(([kind, patterns]) => [
       kind,

@@ -8,7 +8,9 @@ const path = require('node:path')
 
 setup()
 const cli = path.join(root, 'dist', 'cli', 'index.js')
-const child = spawn(process.execPath, [cli, 'quickstart', ...process.argv.slice(2)], { stdio: 'inherit' })
+const child = spawn(process.execPath, [cli, 'quickstart', ...process.argv.slice(2)], {
+  stdio: 'inherit',
+})
 // The terminal sends Ctrl-C to both; the run saves and says so, and its exit code is ours.
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => child.kill(signal))
 child.on('exit', (code, signal) => {

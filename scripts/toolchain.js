@@ -30,7 +30,9 @@ function versionOf(tool) {
 
 /** What is missing, as a sentence, or null. Puts rustup's folder on PATH if cargo is only there. */
 function missingTool() {
-  const needNode = version(JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8')).engines.node)
+  const needNode = version(
+    JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8')).engines.node,
+  )
   if (isOlder(version(process.version), needNode)) {
     return `Node.js ${process.version} is too old: install Node.js ${needNode.join('.')} or newer from https://nodejs.org`
   }

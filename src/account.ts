@@ -78,7 +78,10 @@ export function flopsPerToken(
   o: Pick<AccountOptions, 'vocabSize' | 'dModel' | 'dFf' | 'numLayers' | 'context'>,
 ): number {
   const d = o.dModel
-  return 6 * (o.numLayers * (4 * d * d + 3 * d * o.dFf) + d * o.vocabSize) + 6 * o.numLayers * o.context * d
+  return (
+    6 * (o.numLayers * (4 * d * d + 3 * d * o.dFf) + d * o.vocabSize) +
+    6 * o.numLayers * o.context * d
+  )
 }
 
 /**
@@ -98,7 +101,10 @@ export function account(options: AccountOptions): Account {
   }
   for (const [name, value] of Object.entries(o)) {
     if (typeof value === 'number' && !(value > 0 && Number.isFinite(value))) {
-      throw new KindlingError('ERR_INVALID_ARGUMENT', `${name} is ${value}; it must be a positive number`)
+      throw new KindlingError(
+        'ERR_INVALID_ARGUMENT',
+        `${name} is ${value}; it must be a positive number`,
+      )
     }
   }
   const params = parameters(o)

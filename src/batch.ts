@@ -52,7 +52,10 @@ export class Batch {
   static toNative(batch: Batch | BatchArrays): native.Batch {
     if (batch instanceof Batch) return batch.#native
     if (typeof batch !== 'object' || batch === null) {
-      throw new KindlingError('ERR_INVALID_ARGUMENT', 'a batch is { x, y }, or what TokenStore.batch returns')
+      throw new KindlingError(
+        'ERR_INVALID_ARGUMENT',
+        'a batch is { x, y }, or what TokenStore.batch returns',
+      )
     }
     const x = flatten('x', batch.x, batch.batchSize)
     const y = flatten('y', batch.y, batch.batchSize)

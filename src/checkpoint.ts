@@ -42,7 +42,11 @@ export const Checkpoint = {
    */
   async load(path: string, model: Transformer, optimizer?: Optimizer): Promise<number> {
     return settle(() =>
-      native.loadCheckpoint(path, Transformer.toNative(model), optimizer && Optimizer.toNative(optimizer)),
+      native.loadCheckpoint(
+        path,
+        Transformer.toNative(model),
+        optimizer && Optimizer.toNative(optimizer),
+      ),
     )
   },
 } as const

@@ -43,7 +43,8 @@ export function knownPeak(name: string, { dtype, tf32 }: Arithmetic): number | n
     .filter(
       (known) =>
         name === known ||
-        (name.startsWith(known) && /^(-| (?!Ti|D\b|Laptop|SUPER|NVL|PCIe))/.test(name.slice(known.length))),
+        (name.startsWith(known) &&
+          /^(-| (?!Ti|D\b|Laptop|SUPER|NVL|PCIe))/.test(name.slice(known.length))),
     )
     .sort((a, b) => b.length - a.length)[0]
   if (found === undefined) return null

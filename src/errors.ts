@@ -22,7 +22,9 @@ export function fromNative(error: unknown): KindlingError {
   if (coded) return new KindlingError(coded[1]!, coded[2]!)
   const status = (error as { code?: unknown } | null)?.code
   const wrongKind = typeof status === 'string' && /(InvalidArg|Expected)$/.test(status)
-  return new KindlingError(wrongKind ? 'ERR_INVALID_ARGUMENT' : 'ERR_INTERNAL', message, { cause: error })
+  return new KindlingError(wrongKind ? 'ERR_INVALID_ARGUMENT' : 'ERR_INTERNAL', message, {
+    cause: error,
+  })
 }
 
 /** Calls the addon; its errors become KindlingErrors. */

@@ -168,7 +168,9 @@ class Decoding {
     let piece = ''
     for (const id of drawn.ids) {
       row.ids.push(id)
-      piece += row.watch.push(row.decoder.decode(this.tokenizer.decodeBytes([id]), { stream: true }))
+      piece += row.watch.push(
+        row.decoder.decode(this.tokenizer.decodeBytes([id]), { stream: true }),
+      )
       if (row.watch.stopped) {
         row.stopReason = 'stop'
         this.#generator.endRow(this.#rows.indexOf(row))
@@ -199,8 +201,13 @@ class Decoding {
   }
 }
 
-function promptIds(tokenizer: Tokenizer, prompt: string, endOfText: number | undefined): Uint32Array {
-  if (typeof prompt !== 'string') throw new KindlingError('ERR_INVALID_ARGUMENT', 'a prompt is a string')
+function promptIds(
+  tokenizer: Tokenizer,
+  prompt: string,
+  endOfText: number | undefined,
+): Uint32Array {
+  if (typeof prompt !== 'string')
+    throw new KindlingError('ERR_INVALID_ARGUMENT', 'a prompt is a string')
   if (prompt !== '') return tokenizer.encode(prompt)
   if (endOfText !== undefined) return Uint32Array.of(endOfText)
   throw new KindlingError(

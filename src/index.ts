@@ -22,9 +22,9 @@ export {
   type SgdGroup,
   type SgdOptions,
 } from './optimizer'
-export { cosineSchedule, type CosineScheduleOptions } from './schedule'
+export { cosineSchedule, type CosineScheduleOptions } from './training/schedule'
 export { availableThreads, instructionSet, peakRssMib } from './system'
-export { BatchLoader, type BatchLoaderOptions, type MixturePart } from './batch-loader'
+export { BatchLoader, type BatchLoaderOptions, type MixturePart } from './training/batch-loader'
 export {
   TokenStore,
   type BatchOptions,
@@ -44,7 +44,7 @@ export {
   type TensorRecord,
   type TransformerOptions,
 } from './transformer'
-export { type ResolvedOptions, type TrainOptions, type TrainerOptions } from './config'
-export { evaluate, type EvaluateOptions, type Evaluation } from './evaluate'
-export { type MetricsLine, type RunConfig } from './run-folder'
-export { Trainer, type StepEvent, type TrainSummary, type TrainerEvents } from './trainer'
+export { type ResolvedOptions, type TrainOptions, type TrainerOptions } from './training/config'
+export { evaluate, type EvaluateOptions, type Evaluation } from './training/evaluate'
+export { type MetricsLine, type RunConfig } from './training/run-folder'
+export { Trainer, type StepEvent, type TrainSummary, type TrainerEvents } from './training/trainer'

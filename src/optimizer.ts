@@ -111,7 +111,13 @@ export class AdamW extends Optimizer {
   /** @throws KindlingError `ERR_INVALID_ARGUMENT` for a setting out of its range. */
   constructor(model: Transformer, options: AdamWOptions = {}) {
     const handle = Transformer.toNative(model)
-    const { lr = 1e-4, betas = [0.9, 0.95], eps = 1e-8, weightDecay = 0.01, groups = [] } = options ?? {}
+    const {
+      lr = 1e-4,
+      betas = [0.9, 0.95],
+      eps = 1e-8,
+      weightDecay = 0.01,
+      groups = [],
+    } = options ?? {}
     super(
       call(() =>
         native.Optimizer.adamw(handle, {
@@ -119,7 +125,9 @@ export class AdamW extends Optimizer {
           betas: [...betas],
           eps,
           weightDecay,
-          groups: groups.map(({ betas: own, ...rest }) => (own ? { ...rest, betas: [...own] } : rest)),
+          groups: groups.map(({ betas: own, ...rest }) =>
+            own ? { ...rest, betas: [...own] } : rest,
+          ),
         }),
       ),
     )
@@ -137,7 +145,12 @@ export class Sgd extends Optimizer {
     }
     super(
       call(() =>
-        native.Optimizer.sgd(handle, { lr, weightDecay, constant: decay === 'none', groups: [...groups] }),
+        native.Optimizer.sgd(handle, {
+          lr,
+          weightDecay,
+          constant: decay === 'none',
+          groups: [...groups],
+        }),
       ),
     )
   }

@@ -279,7 +279,12 @@ export class TokenStore {
    * @throws KindlingError `ERR_STORE_TOO_SHORT`, `ERR_INVALID_ARGUMENT`.
    */
   batch(options: BatchOptions): Batch {
-    const defaults = { seed: 0, microBatch: 0, accumulate: (options.microBatch ?? 0) + 1, sampling: 'random' }
+    const defaults = {
+      seed: 0,
+      microBatch: 0,
+      accumulate: (options.microBatch ?? 0) + 1,
+      sampling: 'random',
+    }
     return new Batch(call(() => this.#native.batch({ ...defaults, ...options })))
   }
 

@@ -79,7 +79,12 @@ export class Tokenizer {
    * `ERR_INVALID_ARGUMENT` (a vocabulary too small for the bytes and special tokens), `ERR_CANCELLED`.
    */
   static async train(files: readonly string[], options: TrainTokenizerOptions): Promise<Tokenizer> {
-    const { vocabSize, specialTokens = [], type = 'bpe', threads = native.availableThreads() } = options
+    const {
+      vocabSize,
+      specialTokens = [],
+      type = 'bpe',
+      threads = native.availableThreads(),
+    } = options
     const {
       pattern = 'gpt2',
       minFrequency = 1,
@@ -89,7 +94,8 @@ export class Tokenizer {
       onMerge,
       signal,
     } = options
-    if (!Array.isArray(files)) throw new KindlingError('ERR_INVALID_ARGUMENT', 'train takes a list of files')
+    if (!Array.isArray(files))
+      throw new KindlingError('ERR_INVALID_ARGUMENT', 'train takes a list of files')
     const settings = {
       ...(vocabSize !== undefined && { vocabSize }),
       specialTokens: [...specialTokens],
@@ -111,8 +117,9 @@ export class Tokenizer {
       }
     }
     const handle = await longCall(options, async (monitor) =>
-      longCall({ ...(signal && { signal }), ...(onMerge && { onProgress: report }) }, async (merging) =>
-        native.Tokenizer.train([...files], settings, monitor, merging),
+      longCall(
+        { ...(signal && { signal }), ...(onMerge && { onProgress: report }) },
+        async (merging) => native.Tokenizer.train([...files], settings, monitor, merging),
       ),
     ).catch((error: unknown) => {
       throw thrown ? thrown.error : error
@@ -131,7 +138,9 @@ export class Tokenizer {
     merges: string,
     specialTokens: readonly string[] = [],
   ): Promise<Tokenizer> {
-    return new Tokenizer(await settle(() => native.Tokenizer.fromFiles(vocab, merges, [...specialTokens])))
+    return new Tokenizer(
+      await settle(() => native.Tokenizer.fromFiles(vocab, merges, [...specialTokens])),
+    )
   }
 
   /**
@@ -199,7 +208,9 @@ export class Tokenizer {
     options: LongCallOptions & { threads?: number } = {},
   ): Promise<TokenCount> {
     const { threads = native.availableThreads() } = options
-    return longCall(options, async (monitor) => this.#native.countTokens([...files], threads, monitor))
+    return longCall(options, async (monitor) =>
+      this.#native.countTokens([...files], threads, monitor),
+    )
   }
 
   /**
@@ -248,7 +259,9 @@ export class Tokenizer {
       }
       for (let start = 0; start < piece.length; start += PIECE) {
         const text = held + piece.slice(start, start + PIECE)
-        const end = isHighSurrogate(text.charCodeAt(text.length - 1)) ? text.length - 1 : text.length
+        const end = isHighSurrogate(text.charCodeAt(text.length - 1))
+          ? text.length - 1
+          : text.length
         held = text.slice(end)
         if (call(() => encoder.append(text.slice(0, end))) < BLOCK) continue
         const ids = await settle(() => encoder.encode())

@@ -138,7 +138,9 @@ export class Transformer {
   /** What matrix products are computed with: `bf16` where the dtype and the processor allow it, else `f32`. */
   get arithmetic(): 'f32' | 'bf16' {
     const { dtype, device } = this.#options
-    return dtype === 'bf16' && device === 'cpu' && native.bf16Instructions() === null ? 'f32' : dtype
+    return dtype === 'bf16' && device === 'cpu' && native.bf16Instructions() === null
+      ? 'f32'
+      : dtype
   }
 
   /** Trainable numbers in the model. */

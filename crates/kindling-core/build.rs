@@ -32,7 +32,12 @@ fn main() {
     let mut table = String::from("const MODULES: &[(&str, &[u8])] = &[\n");
     for source in &sources {
         let image = image_of(source, &out);
-        _ = writeln!(table, "    ({:?}, include_bytes!({:?})),", op_of(source), image.display().to_string());
+        _ = writeln!(
+            table,
+            "    ({:?}, include_bytes!({:?})),",
+            op_of(source),
+            image.display().to_string()
+        );
     }
     table += "];\n";
     std::fs::write(out.join("cuda_modules.rs"), table).expect("a writable OUT_DIR");
@@ -40,7 +45,9 @@ fn main() {
 
 fn nvcc() -> Command {
     let home = std::env::var_os("CUDA_HOME");
-    Command::new(home.map_or_else(|| PathBuf::from("nvcc"), |home| Path::new(&home).join("bin/nvcc")))
+    Command::new(
+        home.map_or_else(|| PathBuf::from("nvcc"), |home| Path::new(&home).join("bin/nvcc")),
+    )
 }
 
 /// Whether there is a compiler of the release that the driver has to understand.

@@ -43,7 +43,11 @@ campaign(async (folder) => {
   const touched = memoryMib('RssFile') - file
   const most = BATCH.batchSize * PAGES_MIB_A_WINDOW + 1
   claim('a batch has its shape', batch.x.length === BATCH.batchSize * BATCH.seqLength)
-  claim(`a batch touches at most ${most} MiB of the store`, touched <= most, `${touched.toFixed(2)} MiB`)
+  claim(
+    `a batch touches at most ${most} MiB of the store`,
+    touched <= most,
+    `${touched.toFixed(2)} MiB`,
+  )
 
   const last = await opened.loadByRange(tokens - 3, tokens)
   claim('a range may end at the end of the store', last.length === 3)

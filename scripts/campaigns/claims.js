@@ -46,13 +46,16 @@ function kindling(...args) {
 /** The last JSON line of `kindling ...args --json`; throws if the command fails. */
 function kindlingJson(...args) {
   const { status, stdout, stderr } = kindling(...args, '--json')
-  if (status !== 0) throw new Error(`kindling ${args.join(' ')}: exit ${status}\n${stdout}${stderr}`)
+  if (status !== 0)
+    throw new Error(`kindling ${args.join(' ')}: exit ${status}\n${stdout}${stderr}`)
   return JSON.parse(stdout.trimEnd().split('\n').at(-1))
 }
 
 /** A field of /proc/self/status in MiB, as VmRSS or RssFile. */
 function memoryMib(field) {
-  const found = new RegExp(`^${field}:\\s*(\\d+) kB`, 'm').exec(fs.readFileSync('/proc/self/status', 'utf8'))
+  const found = new RegExp(`^${field}:\\s*(\\d+) kB`, 'm').exec(
+    fs.readFileSync('/proc/self/status', 'utf8'),
+  )
   return Number(found[1]) / 1024
 }
 

@@ -28,7 +28,8 @@ function fingerprint(folder) {
   const hash = createHash('sha256')
   for (const name of fs.readdirSync(folder, { recursive: true }).sort()) {
     const file = path.join(folder, name)
-    if (fs.statSync(file).isFile()) hash.update(`${name}\0`).update(fs.readFileSync(file)).update('\0')
+    if (fs.statSync(file).isFile())
+      hash.update(`${name}\0`).update(fs.readFileSync(file)).update('\0')
   }
   return hash.digest('hex')
 }
@@ -37,7 +38,8 @@ function fingerprint(folder) {
 function temporary(out) {
   const prefix = `.${path.basename(out)}.`
   for (const parent of [path.dirname(out), out]) {
-    const name = fs.existsSync(parent) && fs.readdirSync(parent).find((entry) => entry.startsWith(prefix))
+    const name =
+      fs.existsSync(parent) && fs.readdirSync(parent).find((entry) => entry.startsWith(prefix))
     if (name) return path.join(parent, name)
   }
   return null
@@ -139,9 +141,27 @@ campaign(async (folder) => {
   // Its pattern gives no place to cut: such files are encoded as one long text.
   const uncut = path.join(folder, 'uncut')
   const pattern = String.raw`\w+(?= )|\s+|[^\s\w]+|\w+`
-  kindlingJson('tokenizer', 'train', text, '--vocab-size', '1000', '--pattern', pattern, '--out', uncut)
+  kindlingJson(
+    'tokenizer',
+    'train',
+    text,
+    '--vocab-size',
+    '1000',
+    '--pattern',
+    pattern,
+    '--out',
+    uncut,
+  )
   const inputs = writeInputs(folder, Number(option('megabytes', '48')) * 1e6)
-  const flags = ['--tokenizer', tokenizer, '--chunk-size', '100000', '--append-eot', '--threads', '2']
+  const flags = [
+    '--tokenizer',
+    tokenizer,
+    '--chunk-size',
+    '100000',
+    '--append-eot',
+    '--threads',
+    '2',
+  ]
   const kinds = [
     { name: 'x_chunks', flags, old: false },
     { name: 'x_chunks', flags: [...flags, '--token-dtype', 'uint16'], old: true },
@@ -168,20 +188,32 @@ campaign(async (folder) => {
     // Every other round at the stages one after the other, the rest at random moments.
     for (let kill = 0; kill < KILLS; kill++) {
       const stage = stages[(round >> 1) % stages.length]
-      const when = round % 2 ? { shows: stage[1] } : { milliseconds: 60 + draw() * kind.milliseconds }
+      const when =
+        round % 2 ? { shows: stage[1] } : { milliseconds: 60 + draw() * kind.milliseconds }
       if (kill > 0) when.milliseconds ??= 60 + draw() * kind.milliseconds
-      const code = await killed(args, out, kill > 0 && round % 2 ? { milliseconds: when.milliseconds } : when)
+      const code = await killed(
+        args,
+        out,
+        kill > 0 && round % 2 ? { milliseconds: when.milliseconds } : when,
+      )
       if (code === 0) break
       if (code !== null) wrong.push(`round ${round}: exit ${code}`)
       count.kills++
       const left = await stateOf(out, before, kind.whole)
       if (left in count) count[left]++
-      else wrong.push(`round ${round}, after kill ${kill + 1} (${round % 2 ? stage[0] : 'random'}): ${left}`)
+      else
+        wrong.push(
+          `round ${round}, after kill ${kill + 1} (${round % 2 ? stage[0] : 'random'}): ${left}`,
+        )
     }
     const last = kindling(...args)
-    const rest = [temporary(out), ...fs.readdirSync(path.dirname(out)).filter((name) => name.startsWith('.'))]
+    const rest = [
+      temporary(out),
+      ...fs.readdirSync(path.dirname(out)).filter((name) => name.startsWith('.')),
+    ]
     if (last.status !== 0) wrong.push(`round ${round}: ${last.stderr}`)
-    else if (fingerprint(out) !== kind.whole) wrong.push(`round ${round}: another store than without kills`)
+    else if (fingerprint(out) !== kind.whole)
+      wrong.push(`round ${round}: another store than without kills`)
     else if (rest.some(Boolean)) wrong.push(`round ${round}: ${rest.join(' ')} is left over`)
     fs.rmSync(path.join(folder, `round-${round}`), { recursive: true })
   }

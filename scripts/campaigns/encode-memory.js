@@ -36,7 +36,10 @@ async function encode(tokenizer, lines, bytes) {
 
 campaign(async () => {
   const megabytes = Number(option('megabytes', '1024'))
-  const tokenizer = await Tokenizer.train([text], { vocabSize: 4096, specialTokens: ['<|endoftext|>'] })
+  const tokenizer = await Tokenizer.train([text], {
+    vocabSize: 4096,
+    specialTokens: ['<|endoftext|>'],
+  })
   const lines = fs.readFileSync(text, 'utf8').split('\n')
   // The first pieces fill caches and let V8 reach its working size; growth counts from there and from the very start.
   const start = memoryMib('VmRSS')

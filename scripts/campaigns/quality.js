@@ -13,7 +13,8 @@ const RECIPE =
 
 campaign((folder) => {
   const corpus = process.argv[2]
-  if (!corpus) throw new Error('give the path of tinyshakespeare.txt (1.1 MB, from the char-rnn repository)')
+  if (!corpus)
+    throw new Error('give the path of tinyshakespeare.txt (1.1 MB, from the char-rnn repository)')
   const steps = option('steps', '2000')
   const atMost = Number(option('at-most', '1.665'))
   const tokenizer = path.join(folder, 'characters')
@@ -41,9 +42,15 @@ campaign((folder) => {
       )
       const { loss, tokens } = kindlingJson('eval', '--run', run)
       const seconds = ((Date.now() - started) / 1000).toFixed(0)
-      process.stdout.write(`seed ${seed}: loss ${loss.toFixed(4)} over ${tokens} tokens, ${seconds} s\n`)
+      process.stdout.write(
+        `seed ${seed}: loss ${loss.toFixed(4)} over ${tokens} tokens, ${seconds} s\n`,
+      )
       return loss
     })
   const mean = losses.reduce((sum, loss) => sum + loss, 0) / losses.length
-  claim(`the mean validation loss after ${steps} steps is at most ${atMost}`, mean <= atMost, mean.toFixed(4))
+  claim(
+    `the mean validation loss after ${steps} steps is at most ${atMost}`,
+    mean <= atMost,
+    mean.toFixed(4),
+  )
 })

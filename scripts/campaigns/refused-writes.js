@@ -10,7 +10,15 @@ const path = require('node:path')
 
 const MODEL =
   '--d-model 64 --num-heads 4 --d-ff 128 --num-layers 2 --max-seq-length 32 --seq-length 32 --batch-size 4'
-const RUN = [...MODEL.split(' '), '--eval-interval', '0', '--sample-interval', '0', '--threads', '2']
+const RUN = [
+  ...MODEL.split(' '),
+  '--eval-interval',
+  '0',
+  '--sample-interval',
+  '0',
+  '--threads',
+  '2',
+]
 
 /** Runs itself again where mounting is allowed; false if this is that place already or there is none. */
 function moveToNamespace() {
@@ -50,7 +58,11 @@ function lastLine({ stderr }) {
 
 function refused(what, { status, stderr }, code, left) {
   const line = lastLine({ stderr })
-  claim(`${what} ends with 1 and ${code}`, status === 1 && line.includes(code), `exit ${status}: ${line}`)
+  claim(
+    `${what} ends with 1 and ${code}`,
+    status === 1 && line.includes(code),
+    `exit ${status}: ${line}`,
+  )
   claim(`${what} leaves nothing half-written`, left.length === 0, left.join(', ') || 'nothing')
 }
 
@@ -105,7 +117,11 @@ function fullAtTheSecondCheckpoint(folder, { data }) {
       '2',
     )
     const latest = fs.readFileSync(path.join(run, 'latest'), 'utf8').trim()
-    claim('train ends with 1 when the second checkpoint does not fit', result.status === 1, lastLine(result))
+    claim(
+      'train ends with 1 when the second checkpoint does not fit',
+      result.status === 1,
+      lastLine(result),
+    )
     claim('latest names the first checkpoint', latest.endsWith('step-00000002'), latest)
     const { loss } = kindlingJson('eval', '--run', run, '--eval-tokens', '1024')
     claim('the first checkpoint is whole', Number.isFinite(loss), `loss ${loss}`)
@@ -115,11 +131,30 @@ function fullAtTheSecondCheckpoint(folder, { data }) {
 function main(folder) {
   const made = { tokenizer: path.join(folder, 'tokenizer'), data: path.join(folder, 'data') }
   kindlingJson('tokenizer', 'train', text, '--vocab-size', '512', '--out', made.tokenizer)
-  kindlingJson('encode', text, '--tokenizer', made.tokenizer, '--out', made.data, '--valid-fraction', '0.05')
+  kindlingJson(
+    'encode',
+    text,
+    '--tokenizer',
+    made.tokenizer,
+    '--out',
+    made.data,
+    '--valid-fraction',
+    '0.05',
+  )
   if (!onDisk(folder, 'size=8k', () => {}))
     return skip('writes that are refused', 'no file system can be mounted here')
-  refuseAll('on a full disk', (size, body) => onDisk(folder, `size=${size}`, body), 'ERR_DISK_FULL', made)
-  refuseAll('in a read-only folder', (size, body) => onDisk(folder, 'ro', body), 'ERR_NOT_WRITABLE', made)
+  refuseAll(
+    'on a full disk',
+    (size, body) => onDisk(folder, `size=${size}`, body),
+    'ERR_DISK_FULL',
+    made,
+  )
+  refuseAll(
+    'in a read-only folder',
+    (size, body) => onDisk(folder, 'ro', body),
+    'ERR_NOT_WRITABLE',
+    made,
+  )
   fullAtTheSecondCheckpoint(folder, made)
 }
 

@@ -10,13 +10,29 @@ const MODEL =
   '--d-model 64 --num-heads 4 --d-ff 176 --num-layers 2 --max-seq-length 64 --seq-length 64 --batch-size 8'.split(
     ' ',
   )
-const SCHEDULE = '--lr 1e-3 --lr-min 1e-4 --log-interval 10 --eval-interval 50 --sample-interval 0'.split(' ')
+const SCHEDULE =
+  '--lr 1e-3 --lr-min 1e-4 --log-interval 10 --eval-interval 50 --sample-interval 0'.split(' ')
 
 campaign(async (folder) => {
   const steps = Number(option('steps', '200'))
   const data = path.join(folder, 'data')
-  kindlingJson('tokenizer', 'train', text, '--vocab-size', '512', '--out', path.join(folder, 'tokenizer'))
-  const encode = ['--tokenizer', path.join(folder, 'tokenizer'), '--out', data, '--valid-fraction', '0.05']
+  kindlingJson(
+    'tokenizer',
+    'train',
+    text,
+    '--vocab-size',
+    '512',
+    '--out',
+    path.join(folder, 'tokenizer'),
+  )
+  const encode = [
+    '--tokenizer',
+    path.join(folder, 'tokenizer'),
+    '--out',
+    data,
+    '--valid-fraction',
+    '0.05',
+  ]
   kindlingJson('encode', text, ...encode)
   const whole = path.join(folder, 'whole')
   const parts = path.join(folder, 'parts')
@@ -48,5 +64,9 @@ campaign(async (folder) => {
 /** The lines of metrics.jsonl without what a clock says. */
 function metrics(run) {
   const lines = fs.readFileSync(path.join(run, 'metrics.jsonl'), 'utf8').trimEnd().split('\n')
-  return lines.map((line) => ({ ...JSON.parse(line), tokens_per_second: undefined, elapsed_s: undefined }))
+  return lines.map((line) => ({
+    ...JSON.parse(line),
+    tokens_per_second: undefined,
+    elapsed_s: undefined,
+  }))
 }

@@ -11,7 +11,8 @@ const { TokenStore } = require('../../dist')
 async function unigramEntropy(folder) {
   const store = await TokenStore.open(folder)
   const counts = new Map()
-  for (const id of await store.loadByRange(0, store.length)) counts.set(id, (counts.get(id) ?? 0) + 1)
+  for (const id of await store.loadByRange(0, store.length))
+    counts.set(id, (counts.get(id) ?? 0) + 1)
   const shares = [...counts.values()].map((count) => count / store.length)
   return -shares.reduce((sum, share) => sum + share * Math.log(share), 0)
 }
@@ -23,11 +24,18 @@ function words(sample) {
 campaign(async (folder) => {
   const seconds = option('seconds')
   const started = Date.now()
-  const summary = kindlingJson('quickstart', '--dir', folder, ...(seconds ? ['--seconds', seconds] : []))
+  const summary = kindlingJson(
+    'quickstart',
+    '--dir',
+    folder,
+    ...(seconds ? ['--seconds', seconds] : []),
+  )
   const minutes = (Date.now() - started) / 60_000
   claim('the whole job takes less than 5 minutes', minutes < 5, `${minutes.toFixed(1)} minutes`)
 
-  const store = fs.readdirSync(folder, { recursive: true }).find((name) => name.endsWith('train_chunks'))
+  const store = fs
+    .readdirSync(folder, { recursive: true })
+    .find((name) => name.endsWith('train_chunks'))
   const entropy = await unigramEntropy(path.join(folder, store))
   const gain = entropy - summary.val_loss
   const atLeast = Number(option('at-least', '1.5'))

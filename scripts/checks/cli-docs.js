@@ -12,7 +12,10 @@ const page = path.join(root, 'docs', 'cli.md')
 
 function help(command) {
   const env = { ...process.env, NO_COLOR: '1' }
-  return execFileSync(process.execPath, [cli, ...command, '--help'], { encoding: 'utf8', env }).trimEnd()
+  return execFileSync(process.execPath, [cli, ...command, '--help'], {
+    encoding: 'utf8',
+    env,
+  }).trimEnd()
 }
 
 /** The commands that a help text lists, without `help` itself. */
@@ -32,7 +35,8 @@ function sections(command) {
   ]
 }
 
-const head = '# The command line\n\nGenerated from the help of every command by `npm run docs`; do not edit.'
+const head =
+  '# The command line\n\nGenerated from the help of every command by `npm run docs`; do not edit.'
 const wanted = `${[head, ...sections([])].join('\n\n')}\n`
 if (process.argv.includes('--write')) {
   fs.writeFileSync(page, wanted)

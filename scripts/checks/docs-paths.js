@@ -23,7 +23,9 @@ const FOLDERS = [
 /** The paths of a pattern with braces: a/{b,c}.rs is a/b.rs and a/c.rs. */
 function expand(pattern) {
   const found = /^(.*?)\{([^{}]*)\}(.*)$/.exec(pattern)
-  return found ? found[2].split(',').flatMap((part) => expand(found[1] + part.trim() + found[3])) : [pattern]
+  return found
+    ? found[2].split(',').flatMap((part) => expand(found[1] + part.trim() + found[3]))
+    : [pattern]
 }
 
 function exists(pattern, known) {
@@ -55,9 +57,14 @@ const files = execFileSync(
 const known = files.split('\n').filter(Boolean)
 const missing = []
 let named = 0
-for (const document of known.filter((file) => file.endsWith('.md') && fs.existsSync(path.join(root, file)))) {
+for (const document of known.filter(
+  (file) => file.endsWith('.md') && fs.existsSync(path.join(root, file)),
+)) {
   const { spans, links } = namedPaths(fs.readFileSync(path.join(root, document), 'utf8'))
-  const paths = [...spans, ...links.map((link) => path.posix.join(path.posix.dirname(document), link))]
+  const paths = [
+    ...spans,
+    ...links.map((link) => path.posix.join(path.posix.dirname(document), link)),
+  ]
   for (const name of paths.flatMap(expand)) {
     named++
     if (!exists(name.replace(/:\d+$/, ''), known))

@@ -5,7 +5,16 @@
 const path = require('node:path')
 const kindling = require(path.join(__dirname, '..', '..', 'dist'))
 
-const model = ([vocabSize, dModel, numHeads, numKvHeads, dFf, numLayers, maxSeqLength, batchSize]) => ({
+const model = ([
+  vocabSize,
+  dModel,
+  numHeads,
+  numKvHeads,
+  dFf,
+  numLayers,
+  maxSeqLength,
+  batchSize,
+]) => ({
   shape: { vocabSize, dModel, numHeads, numKvHeads, dFf, numLayers, maxSeqLength, seed: 5 },
   batchSize,
 })
@@ -66,11 +75,21 @@ async function training(chosen, dtype, steps) {
   }
   const [expected, actual] = [await on('cpu', 'f32'), await on('cuda', dtype)]
   // Relative to the loss, but to no less than 1: a loss that is nearly 0 is all rounding.
-  const apart = actual.map((loss, step) => Math.abs(loss - expected[step]) / Math.max(expected[step], 1))
+  const apart = actual.map(
+    (loss, step) => Math.abs(loss - expected[step]) / Math.max(expected[step], 1),
+  )
   const error = apart.some(Number.isNaN) ? Infinity : Math.max(...apart)
-  return { steps, loss_first: actual[0], loss_last: actual.at(-1), cpu_loss_last: expected.at(-1), error }
+  return {
+    steps,
+    loss_first: actual[0],
+    loss_last: actual.at(-1),
+    cpu_loss_last: expected.at(-1),
+    error,
+  }
 }
 
 const [what, name, dtype, steps] = process.argv.slice(2)
 const measure = what === 'gradients' ? gradients : training
-void measure(MODELS[name], dtype, Number(steps)).then((result) => console.log(JSON.stringify(result)))
+void measure(MODELS[name], dtype, Number(steps)).then((result) =>
+  console.log(JSON.stringify(result)),
+)

@@ -13,7 +13,7 @@ const root = path.join(__dirname, '..', '..')
 const TARGET = 'x86_64-unknown-linux-gnu'
 const MOST_BYTES = 64 * 2 ** 20
 const TESTS = ['layers', 'attention', 'loss', 'parameters', 'model']
-const EMULATED = 'libkindling_emulated_cuda.so'
+const EMULATED = 'libkindling_fake_libcuda.so'
 /** Copied as they are, to the same places. */
 const COPIED = [
   'dist',
@@ -23,10 +23,15 @@ const COPIED = [
   'node_modules/commander',
   'node_modules/zod',
 ].concat(
-  ['gpu-check', 'gpu/run.js', 'gpu/stages.js', 'gpu/compare.js', 'gpu/shell.js', 'gpu/report.js'].map(
-    (name) => `scripts/${name}`,
-  ),
-  ['scripts/checks/emulated-cuda.js', 'scripts/peers/torch_train.py'],
+  [
+    'gpu-check',
+    'gpu/run.js',
+    'gpu/stages.js',
+    'gpu/compare.js',
+    'gpu/shell.js',
+    'gpu/report.js',
+  ].map((name) => `scripts/${name}`),
+  ['scripts/checks/fake-libcuda.js', 'scripts/peers/torch_train.py'],
 )
 
 /** Builds with the feature `cuda`; the paths of the libraries and tests it made, by name. */
@@ -51,7 +56,7 @@ function build() {
     )
   const messages = [
     cargo('build', '-p', 'kindling-napi', '--features', 'cuda'),
-    cargo('test', '--no-run', '-p', 'kindling-emulator', '--features', 'cuda'),
+    cargo('test', '--no-run', '-p', 'kindling-kernel-emulator', '--features', 'cuda'),
   ]
   const built = messages.flatMap((text) =>
     text
@@ -61,7 +66,9 @@ function build() {
   )
   const addon = path.join(target, TARGET, 'release', 'libkindling_napi.so')
   const tests = TESTS.map((name) => {
-    const found = built.find((m) => m.executable && m.target.name === name && m.target.kind.includes('test'))
+    const found = built.find(
+      (m) => m.executable && m.target.name === name && m.target.kind.includes('test'),
+    )
     if (!found) throw new Error(`cargo made no test ${name}`)
     return [`test-${name}`, found.executable]
   })
@@ -69,7 +76,7 @@ function build() {
 }
 
 function emulated() {
-  execFileSync('cargo', ['build', '--release', '--quiet', '-p', 'kindling-emulated-cuda'], {
+  execFileSync('cargo', ['build', '--release', '--quiet', '-p', 'kindling-fake-libcuda'], {
     cwd: root,
     env: { ...process.env, CARGO_TARGET_DIR: path.join(root, 'target') },
     stdio: 'inherit',
@@ -95,13 +102,19 @@ function bytesUnder(folder) {
 function main() {
   const folders = process.argv.slice(2).filter((arg) => !arg.startsWith('--'))
   const out = path.resolve(folders[0] ?? path.join(root, 'target', 'gpu-check'))
-  if (fs.existsSync(out) && !fs.existsSync(path.join(out, 'packed')) && fs.readdirSync(out).length > 0)
+  if (
+    fs.existsSync(out) &&
+    !fs.existsSync(path.join(out, 'packed')) &&
+    fs.readdirSync(out).length > 0
+  )
     throw new Error(`${out} holds something else`)
   const binaries = { ...build(), ...(process.argv.includes('--emulated') ? emulated() : {}) }
   fs.rmSync(out, { recursive: true, force: true })
   fs.mkdirSync(path.join(out, 'packed'), { recursive: true })
-  for (const entry of COPIED) fs.cpSync(path.join(root, entry), path.join(out, entry), { recursive: true })
-  for (const [name, file] of Object.entries(binaries)) compress(file, path.join(out, 'packed', name), true)
+  for (const entry of COPIED)
+    fs.cpSync(path.join(root, entry), path.join(out, entry), { recursive: true })
+  for (const [name, file] of Object.entries(binaries))
+    compress(file, path.join(out, 'packed', name), true)
   compress(process.execPath, path.join(out, 'packed', 'node'), false)
   const bytes = bytesUnder(out)
   process.stdout.write(`${out}: ${(bytes / 2 ** 20).toFixed(1)} MiB\n`)

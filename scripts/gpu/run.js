@@ -9,7 +9,7 @@ const path = require('node:path')
 const { write } = require('./report')
 const { STAGES } = require('./stages')
 
-const EMULATED = 'libkindling_emulated_cuda.so'
+const EMULATED = 'libkindling_fake_libcuda.so'
 const LIBRARIES = ['libcuda.so.1', 'libcublasLt.so.13', 'libcublas.so.13', 'libcurand.so.10']
 
 function parse(args) {
@@ -29,7 +29,8 @@ function parse(args) {
     else if (STAGES.some(({ name }) => name === arg)) options.stages.push(arg)
     else throw new Error(`unknown "${arg}"; stages: ${STAGES.map(({ name }) => name).join(', ')}`)
   }
-  if (!['cuda', 'cpu'].includes(options.device) || !(options.seconds > 0)) throw new Error('see gpu-check')
+  if (!['cuda', 'cpu'].includes(options.device) || !(options.seconds > 0))
+    throw new Error('see gpu-check')
   return options
 }
 
@@ -60,7 +61,9 @@ function contextOf(options) {
   const emulated = emulatedLibraries(work, options.tiny)
   const environment = { NAPI_RS_NATIVE_LIBRARY_PATH: path.join(work, 'addon.node') }
   if (emulated) environment.LD_LIBRARY_PATH = emulated
-  else environment.KINDLING_CUDA_LIBRARIES = process.env.KINDLING_CUDA_LIBRARIES ?? librariesOfPython(python)
+  else
+    environment.KINDLING_CUDA_LIBRARIES =
+      process.env.KINDLING_CUDA_LIBRARIES ?? librariesOfPython(python)
   return {
     ...options,
     work,
@@ -74,7 +77,9 @@ function contextOf(options) {
 function main() {
   const options = parse(process.argv.slice(2))
   const context = contextOf(options)
-  const chosen = STAGES.filter(({ name }) => options.stages.length === 0 || options.stages.includes(name))
+  const chosen = STAGES.filter(
+    ({ name }) => options.stages.length === 0 || options.stages.includes(name),
+  )
   const end = Date.now() + 1000 * options.seconds
   const results = []
   for (const { name, title, seconds, run } of chosen) {
@@ -100,7 +105,8 @@ function main() {
     results.push({ name, title, seconds: (Date.now() - started) / 1000, checks })
     write(options.out, { host: os.type(), options, emulated: context.emulated, stages: results })
   }
-  const count = (state) => results.flatMap(({ checks }) => checks).filter((c) => c.state === state).length
+  const count = (state) =>
+    results.flatMap(({ checks }) => checks).filter((c) => c.state === state).length
   console.log(`report: ${path.resolve(options.out, 'report.md')}`)
   console.log(`${count('passed')} passed, ${count('FAILED')} failed, ${count('skipped')} skipped`)
   process.exitCode = count('FAILED') > 0 ? 1 : 0

@@ -24,7 +24,12 @@ function sh(context, command, args, { environment = {}, seconds = 120 } = {}) {
 
 /** The CLI of the pack, with --json: its last line, or undefined. */
 function kindling(context, args, options) {
-  const done = sh(context, process.execPath, [`${context.root}/dist/cli/index.js`, ...args], options)
+  const done = sh(
+    context,
+    process.execPath,
+    [`${context.root}/dist/cli/index.js`, ...args],
+    options,
+  )
   return { ...done, lines: jsonLines(done.stdout) }
 }
 

@@ -8,7 +8,10 @@ const { kindling, lastLines, python, sh } = require('./shell')
 
 const TESTS = ['layers', 'attention', 'loss', 'parameters']
 /** Largest relative difference of gradients from the CPU's f32, and of losses. */
-const TOLERANCE = { f32: { gradients: 2e-4, losses: 1e-3 }, bf16: { gradients: 6e-2, losses: 3e-2 } }
+const TOLERANCE = {
+  f32: { gradients: 2e-4, losses: 1e-3 },
+  bf16: { gradients: 6e-2, losses: 3e-2 },
+}
 /** Preset and sequences a step that are measured beside PyTorch. */
 const MEASURED = [
   ['gpt2-small-bench', 32],
@@ -25,10 +28,16 @@ function cublas(context, check) {
   const needed = ['libcublasLt.so.13', 'libcublas.so.13', 'libcurand.so.10']
   const missing = needed.filter((name) => found(name).length === 0)
   const old =
-    found('libcublas.so.12').length > 0 ? ' (there is cuBLAS of CUDA 12: PyTorch for CUDA 13 is needed)' : ''
+    found('libcublas.so.12').length > 0
+      ? ' (there is cuBLAS of CUDA 12: PyTorch for CUDA 13 is needed)'
+      : ''
   const detail = missing.length === 0 ? folders.join(':') : `not there: ${missing.join(', ')}${old}`
   // Without them the system's loader may still find those of a toolkit: the next check says.
-  check("cuBLAS 13 and cuRAND among Python's packages", missing.length === 0 ? true : 'skipped', detail)
+  check(
+    "cuBLAS 13 and cuRAND among Python's packages",
+    missing.length === 0 ? true : 'skipped',
+    detail,
+  )
 }
 
 function facts(context, check) {
@@ -45,7 +54,10 @@ function facts(context, check) {
     const { ok, skipped, output } = sh(context, command, args, { seconds: 20 })
     check(command, skipped || !ok ? 'skipped' : true, lastLines(output, 4))
   }
-  const torch = python(context, ['-c', 'import torch; print(torch.__version__, torch.cuda.is_available())'])
+  const torch = python(context, [
+    '-c',
+    'import torch; print(torch.__version__, torch.cuda.is_available())',
+  ])
   check('PyTorch', torch.ok ? true : 'skipped', lastLines(torch.stdout || torch.output, 1))
   cublas(context, check)
   const program = `
@@ -60,7 +72,10 @@ function facts(context, check) {
 function testsOf(context, check, name, args = [], wrapper = [], seconds = 200) {
   const binary = path.join(context.work, `test-${name}`)
   const [command, ...rest] = [...wrapper, binary, '--test-threads=1', ...args]
-  const done = sh(context, command, rest, { environment: { KINDLING_TEST_DEVICE: 'cuda' }, seconds })
+  const done = sh(context, command, rest, {
+    environment: { KINDLING_TEST_DEVICE: 'cuda' },
+    seconds,
+  })
   const closing = /^test result:.*$/m.exec(done.output)?.[0] ?? ''
   const claim = `${[...wrapper.slice(0, 3), name].join(' ')} ${args.filter((arg) => !arg.startsWith('-')).join(' ')}`
   check(
@@ -97,14 +112,26 @@ function compared(context, check, what, models, steps) {
 }
 
 function gradients(context, check) {
-  compared(context, check, 'gradients', context.tiny ? ['odd'] : ['odd', 'grouped', 'char', 'wide', 'gpt'], 1)
+  compared(
+    context,
+    check,
+    'gradients',
+    context.tiny ? ['odd'] : ['odd', 'grouped', 'char', 'wide', 'gpt'],
+    1,
+  )
 }
 
 function training(context, check) {
-  compared(context, check, 'training', context.tiny ? ['odd'] : ['char', 'grouped'], context.tiny ? 10 : 100)
+  compared(
+    context,
+    check,
+    'training',
+    context.tiny ? ['odd'] : ['char', 'grouped'],
+    context.tiny ? 10 : 100,
+  )
 }
 
-/** The checks of scripts/checks/emulated-cuda.js that hold on any device. */
+/** The checks of scripts/checks/fake-libcuda.js that hold on any device. */
 const OF_ANY_DEVICE = [
   'a device that is not there is told',
   'f32 trains as the CPU does, and moves to it',
@@ -115,7 +142,7 @@ const OF_ANY_DEVICE = [
 ]
 
 function device(context, check) {
-  const script = path.join(context.root, 'scripts', 'checks', 'emulated-cuda.js')
+  const script = path.join(context.root, 'scripts', 'checks', 'fake-libcuda.js')
   for (const name of context.tiny ? OF_ANY_DEVICE.slice(0, 3) : OF_ANY_DEVICE) {
     const done = sh(context, process.execPath, [
       script,
@@ -134,11 +161,25 @@ function device(context, check) {
     '1',
   ])
   const coded = !full.ok && full.output.includes('ERR_OUT_OF_MEMORY') && /lower/.test(full.output)
-  check('out of device memory is ERR_OUT_OF_MEMORY and says what to lower', coded, lastLines(full.output, 3))
+  check(
+    'out of device memory is ERR_OUT_OF_MEMORY and says what to lower',
+    coded,
+    lastLines(full.output, 3),
+  )
 }
 
 function presetArgs(context, preset, batch) {
-  return ['--preset', preset, '--device', 'cuda', '--dtype', 'bf16', '--batch', String(batch), '--json']
+  return [
+    '--preset',
+    preset,
+    '--device',
+    'cuda',
+    '--dtype',
+    'bf16',
+    '--batch',
+    String(batch),
+    '--json',
+  ]
 }
 
 function account(context, check) {
@@ -167,7 +208,8 @@ function account(context, check) {
     const peak = done.lines.at(-1)?.peak_device_mib
     const bytes = predicted.lines.at(-1)?.memory?.total
     const claim = `account predicts the peak of ${preset}, batch ${batch}, within 10%`
-    if (!bytes) check(claim, 'skipped', `account gives no figure for CUDA; the peak was ${peak} MiB`)
+    if (!bytes)
+      check(claim, 'skipped', `account gives no figure for CUDA; the peak was ${peak} MiB`)
     else
       check(
         claim,
@@ -184,7 +226,15 @@ function sanitizer(context, check) {
   TOOLS.forEach((tool, index) => {
     const end = context.secondsLeft() * (1 - 1 / (TOOLS.length - index))
     const left = () => Math.max(1, context.secondsLeft() - end)
-    const wrapper = ['compute-sanitizer', '--tool', tool, '--error-exitcode', '9', '--print-limit', '20']
+    const wrapper = [
+      'compute-sanitizer',
+      '--tool',
+      tool,
+      '--error-exitcode',
+      '9',
+      '--print-limit',
+      '20',
+    ]
     testsOf(context, check, 'model', ['losses_and_every_gradient'], wrapper, left())
     for (const name of context.tiny ? ['parameters'] : TESTS) {
       testsOf(context, check, name, context.tiny ? ['casts'] : [], wrapper, left())
@@ -203,9 +253,13 @@ function besidePyTorch(context, check, modes) {
     const counts = ['--steps', steps, '--warmup', warmup]
     const rows = []
     const ours = () => {
-      const done = kindling(context, ['bench', 'train', ...presetArgs(context, preset, batch), ...counts], {
-        seconds: 90,
-      })
+      const done = kindling(
+        context,
+        ['bench', 'train', ...presetArgs(context, preset, batch), ...counts],
+        {
+          seconds: 90,
+        },
+      )
       rows.push(rowOf('kindling', done))
     }
     ours()
@@ -277,7 +331,11 @@ function judge({ tiny, emulated }, check, preset, batch, rows) {
 }
 
 function bench(context, check) {
-  besidePyTorch(context, check, context.device === 'cpu' ? ['eager'] : ['default', 'reduce-overhead'])
+  besidePyTorch(
+    context,
+    check,
+    context.device === 'cpu' ? ['eager'] : ['default', 'reduce-overhead'],
+  )
 }
 
 function autotune(context, check) {
@@ -315,7 +373,12 @@ const UPDATE_BYTES = 3 * 8 + 4 + 4 + 2
 function adamw(context, check) {
   const [preset, batch] = context.tiny ? ['char', 1] : ['gpt2-small-bench', 4]
   const counts = ['--steps', context.tiny ? '1' : '10', '--warmup', '1', '--profile']
-  const done = kindling(context, ['bench', 'train', ...presetArgs(context, preset, batch), ...counts])
+  const done = kindling(context, [
+    'bench',
+    'train',
+    ...presetArgs(context, preset, batch),
+    ...counts,
+  ])
   const line = done.lines.at(-1)
   const step = line?.profile?.find(({ op }) => op === 'adamw::step')
   if (!step) return check('the profile shows the update', false, lastLines(done.output, 5))
@@ -323,7 +386,11 @@ function adamw(context, check) {
   check('profile of a step (each op waits for the device)', true, '', line.profile)
   const copy = copyRate(context)
   if (!copy)
-    return check('AdamW beside a plain copy', 'skipped', `${rate.toFixed(2)} TB/s; no copy was measured`)
+    return check(
+      'AdamW beside a plain copy',
+      'skipped',
+      `${rate.toFixed(2)} TB/s; no copy was measured`,
+    )
   const detail = `${rate.toFixed(2)} TB/s of ${copy.toFixed(2)} TB/s that a copy moves here`
   check(
     `AdamW at ${GOALS.bandwidth} of memory bandwidth`,

@@ -37,7 +37,7 @@ class Preset:
     batch_size: int
 
 
-# The presets of src/presets.ts.
+# The presets of src/training/presets.ts.
 PRESETS = {
     "char": Preset(128, 4, 344, 4, 65, 64, 12),
     "char-gpu": Preset(384, 6, 1024, 6, 65, 256, 64),

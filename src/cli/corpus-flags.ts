@@ -14,5 +14,8 @@ export function corpusOptions(flags: { format: 'auto' | 'text' | 'jsonl'; text_f
   format?: 'text' | 'jsonl'
   textField: string
 } {
-  return { textField: flags.text_field, ...(flags.format === 'auto' ? {} : { format: flags.format }) }
+  return {
+    textField: flags.text_field,
+    ...(flags.format === 'auto' ? {} : { format: flags.format }),
+  }
 }

@@ -68,7 +68,8 @@ function kindOf(field: z.ZodType): Kind {
     const inner = kindOf(def.innerType)
     return def.type === 'default' ? { ...inner, defaultValue: def.defaultValue } : inner
   }
-  if (def.type === 'array' && def.element) return { type: 'array', element: kindOf(def.element).type }
+  if (def.type === 'array' && def.element)
+    return { type: 'array', element: kindOf(def.element).type }
   return { type: def.type }
 }
 

@@ -6,7 +6,11 @@ import { KindlingError, fromNative } from '../errors'
 export const EXIT = { done: 0, failed: 1, usage: 2, interrupted: 130 } as const
 
 /** Codes of errors in what the user asked for, rather than in the work. */
-const USAGE_CODES: ReadonlySet<string> = new Set(['ERR_USAGE', 'ERR_INVALID_CONFIG', 'ERR_INVALID_ARGUMENT'])
+const USAGE_CODES: ReadonlySet<string> = new Set([
+  'ERR_USAGE',
+  'ERR_INVALID_CONFIG',
+  'ERR_INVALID_ARGUMENT',
+])
 
 /** Where a command prints. */
 export class Output {

@@ -1,5 +1,5 @@
 /** How far a long command is: a live line with a bar on a terminal; elsewhere a plain line now and then, none in short runs. */
-import { count, duration } from '../logger'
+import { count, duration } from './logger'
 import type { Output } from './output'
 
 /** Milliseconds between two plain lines. */

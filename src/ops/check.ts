@@ -26,14 +26,21 @@ export function tokenIds(op: string, name: string, value: unknown): Uint32Array 
       `${op}: ${name} holds the id ${String(value[position])} at position ${position}; ids are not negative`,
     )
   }
-  throw new KindlingError('ERR_INVALID_ARGUMENT', `${op}: ${name} must be a Uint32Array or an Int32Array`)
+  throw new KindlingError(
+    'ERR_INVALID_ARGUMENT',
+    `${op}: ${name} must be a Uint32Array or an Int32Array`,
+  )
 }
 
 /** Targets of a loss: an Int32Array (-100: not counted) or a Uint32Array. */
 export function targetIds(op: string, name: string, value: unknown): Int32Array {
   if (value instanceof Int32Array) return value
-  if (value instanceof Uint32Array) return new Int32Array(value.buffer, value.byteOffset, value.length)
-  throw new KindlingError('ERR_INVALID_ARGUMENT', `${op}: ${name} must be an Int32Array or a Uint32Array`)
+  if (value instanceof Uint32Array)
+    return new Int32Array(value.buffer, value.byteOffset, value.length)
+  throw new KindlingError(
+    'ERR_INVALID_ARGUMENT',
+    `${op}: ${name} must be an Int32Array or a Uint32Array`,
+  )
 }
 
 /** A size: an integer from 1 to 2^31 - 1. */
@@ -43,7 +50,8 @@ export function size(op: string, name: string, value: unknown): number {
 
 /** An integer from `least` to 2^31 - 1. */
 export function integer(op: string, name: string, value: unknown, least = 0): number {
-  if (typeof value === 'number' && Number.isInteger(value) && value >= least && value < 2 ** 31) return value
+  if (typeof value === 'number' && Number.isInteger(value) && value >= least && value < 2 ** 31)
+    return value
   throw new KindlingError(
     'ERR_INVALID_ARGUMENT',
     `${op}: ${name} is ${String(value)}; it must be an integer of at least ${least}`,
@@ -54,5 +62,8 @@ export function integer(op: string, name: string, value: unknown, least = 0): nu
 export function finite(op: string, name: string, value: unknown, least = -Infinity): number {
   if (typeof value === 'number' && Number.isFinite(value) && value >= least) return value
   const range = least === -Infinity ? 'a finite number' : `a finite number of at least ${least}`
-  throw new KindlingError('ERR_INVALID_ARGUMENT', `${op}: ${name} is ${String(value)}; it must be ${range}`)
+  throw new KindlingError(
+    'ERR_INVALID_ARGUMENT',
+    `${op}: ${name} is ${String(value)}; it must be ${range}`,
+  )
 }

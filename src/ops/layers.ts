@@ -31,7 +31,12 @@ export const rmsNorm = {
   },
   /** dout (n, width), with x, weight and the rstd of the forward pass -> dx (n, width), dweight (width). */
   backward(
-    args: RmsNormSizes & { dout: Float32Array; x: Float32Array; weight: Float32Array; rstd: Float32Array },
+    args: RmsNormSizes & {
+      dout: Float32Array
+      x: Float32Array
+      weight: Float32Array
+      rstd: Float32Array
+    },
   ): { dx: Float32Array; dweight: Float32Array } {
     const op = 'rmsNorm.backward'
     const dout = floats(op, 'dout', args.dout)
@@ -96,7 +101,10 @@ export interface AttentionSizes {
   headSize: number
 }
 
-const attentionSizes = (op: string, s: AttentionSizes): [number, number, number, number, number] => [
+const attentionSizes = (
+  op: string,
+  s: AttentionSizes,
+): [number, number, number, number, number] => [
   size(op, 'batch', s.batch),
   size(op, 'positions', s.positions),
   size(op, 'numHeads', s.numHeads),

@@ -71,6 +71,8 @@ export const crossEntropy = {
     const lse = floats(op, 'lse', args.lse)
     const vocabSize = size(op, 'vocabSize', args.vocabSize)
     const dout = finite(op, 'dout', args.dout ?? 1)
-    return { dlogits: call(() => native.ops.crossEntropyBackward(logits, targets, lse, vocabSize, dout)) }
+    return {
+      dlogits: call(() => native.ops.crossEntropyBackward(logits, targets, lse, vocabSize, dout)),
+    }
   },
 }

@@ -16,7 +16,10 @@ export function clipGradNorm(args: { gradients: readonly Float32Array[]; maxNorm
 } {
   const op = 'clipGradNorm'
   if (!Array.isArray(args.gradients)) {
-    throw new KindlingError('ERR_INVALID_ARGUMENT', `${op}: gradients must be an array of Float32Array`)
+    throw new KindlingError(
+      'ERR_INVALID_ARGUMENT',
+      `${op}: gradients must be an array of Float32Array`,
+    )
   }
   const gradients = args.gradients.map((gradient, i) => floats(op, `gradients[${i}]`, gradient))
   const maxNorm = finite(op, 'maxNorm', args.maxNorm, 0)

@@ -63,7 +63,8 @@ pub fn save(
         format_version: FORMAT_VERSION,
         iteration,
         model: model.config().clone(),
-        optimizer: optimizer.map(|o| OptimizerState { kind: o.kind().to_owned(), steps: o.steps() }),
+        optimizer: optimizer
+            .map(|o| OptimizerState { kind: o.kind().to_owned(), steps: o.steps() }),
         run,
     };
     let staged = StagedFolder::new(parent, &name.to_string_lossy())?;
@@ -76,7 +77,11 @@ pub fn save(
 /// # Errors
 /// `ERR_NOT_FOUND`, `ERR_INVALID_CHECKPOINT` (damaged), `ERR_CHECKPOINT_MISMATCH` (another shape or optimizer); model and
 /// optimizer are unchanged then.
-pub fn load(path: &Path, model: &mut Transformer, optimizer: Option<&mut dyn Optimizer>) -> Result<State> {
+pub fn load(
+    path: &Path,
+    model: &mut Transformer,
+    optimizer: Option<&mut dyn Optimizer>,
+) -> Result<State> {
     let state = read_state(path)?;
     let weights = read_tensors(&path.join(MODEL))?;
     match (optimizer, &state.optimizer) {
@@ -129,7 +134,8 @@ pub fn read_state(path: &Path) -> Result<State> {
 /// `ERR_NOT_FOUND`, `ERR_INVALID_CHECKPOINT`.
 pub fn read_tensors(path: &Path) -> Result<Vec<NamedTensor>> {
     let bytes = fs::read(path).map_err(|e| Error::io("cannot read", path, e))?;
-    let damaged = |what: String| Error::InvalidCheckpoint(format!("{} is damaged: {what}", path.display()));
+    let damaged =
+        |what: String| Error::InvalidCheckpoint(format!("{} is damaged: {what}", path.display()));
     let tensors = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;
     tensors
         .tensors()
@@ -138,8 +144,11 @@ pub fn read_tensors(path: &Path) -> Result<Vec<NamedTensor>> {
             if view.dtype() != Dtype::F32 {
                 return Err(damaged(format!("{name} is {:?} where F32 is needed", view.dtype())));
             }
-            let data =
-                view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            let data = view
+                .data()
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect();
             Ok(NamedTensor { name, shape: view.shape().to_vec(), data })
         })
         .collect()
@@ -162,7 +171,8 @@ pub fn write_tensors(path: &Path, tensors: &[NamedTensor]) -> Result<()> {
         .map_err(|e| Error::Internal(e.to_string()))?;
     // One key only: a map of several would be written in a random order. Other tools look for this one.
     let metadata = std::iter::once(("format".to_owned(), "pt".to_owned())).collect();
-    let file = safetensors::serialize(views, Some(metadata)).map_err(|e| Error::Internal(e.to_string()))?;
+    let file = safetensors::serialize(views, Some(metadata))
+        .map_err(|e| Error::Internal(e.to_string()))?;
     write_synced(path, &file)
 }
 

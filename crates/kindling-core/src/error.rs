@@ -122,7 +122,9 @@ pub enum Error {
     #[error("{0}")]
     InvalidCheckpoint(String),
     /// The loss or a gradient is NaN or infinite; the weights were not changed.
-    #[error("{what} is not finite at step {step}; lower the learning rate or clip gradients (max_norm)")]
+    #[error(
+        "{what} is not finite at step {step}; lower the learning rate or clip gradients (max_norm)"
+    )]
     NonFinite {
         /// What was not finite.
         what: &'static str,
@@ -211,7 +213,9 @@ impl Error {
         match source.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::DiskFull { path },
             ErrorKind::ReadOnlyFilesystem => Self::NotWritable { path },
-            ErrorKind::PermissionDenied if action.contains("write") || action.contains("create") => {
+            ErrorKind::PermissionDenied
+                if action.contains("write") || action.contains("create") =>
+            {
                 Self::NotWritable { path }
             }
             ErrorKind::NotFound if action.contains("read") => Self::NotFound { what: "file", path },

@@ -105,7 +105,9 @@ impl Shared {
 
     /// Leaves the job entered; the last to leave wakes the caller if it sleeps.
     fn leave(&self) {
-        if self.inside.0.fetch_sub(1, Ordering::SeqCst) == 1 && self.caller_sleeps.load(Ordering::SeqCst) {
+        if self.inside.0.fetch_sub(1, Ordering::SeqCst) == 1
+            && self.caller_sleeps.load(Ordering::SeqCst)
+        {
             let _guard = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
             self.left.notify_one();
         }
@@ -253,10 +255,14 @@ impl Pool {
         let guard = self.owner.running.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = &*self.owner.shared;
         let work: &Work<'_> = &work;
-        #[expect(clippy::transmute_ptr_to_ptr, reason = "a cast cannot lengthen a trait object's lifetime")]
+        #[expect(
+            clippy::transmute_ptr_to_ptr,
+            reason = "a cast cannot lengthen a trait object's lifetime"
+        )]
         // SAFETY: only the lifetime is erased; no worker follows the pointer once `inside` is CLOSED again below.
-        let erased =
-            unsafe { std::mem::transmute::<*const Work<'_>, *const Work<'static>>(std::ptr::from_ref(work)) };
+        let erased = unsafe {
+            std::mem::transmute::<*const Work<'_>, *const Work<'static>>(std::ptr::from_ref(work))
+        };
         // SAFETY: `inside` is CLOSED (no reader) and `running` is held (no other writer).
         unsafe { *shared.work.get() = Some(erased) };
         shared.next.0.store(0, Ordering::Relaxed);
@@ -343,8 +349,9 @@ mod tests {
     #[test]
     fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
         let pool = Pool::new(2);
-        let outcome =
-            catch_unwind(AssertUnwindSafe(|| pool.run(10, |piece| assert!(piece != 7, "piece seven"))));
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            pool.run(10, |piece| assert!(piece != 7, "piece seven"))
+        }));
         assert!(outcome.is_err());
         let count = AtomicU32::new(0);
         pool.run(10, |_| add_one(&count));

@@ -31,7 +31,10 @@ pub struct Profile {
 
 impl std::fmt::Debug for Profile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Profile").field("on", &self.on).field("ops", &self.ops).finish_non_exhaustive()
+        f.debug_struct("Profile")
+            .field("on", &self.on)
+            .field("ops", &self.ops)
+            .finish_non_exhaustive()
     }
 }
 

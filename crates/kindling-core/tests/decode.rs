@@ -6,14 +6,16 @@ use std::sync::Arc;
 
 use common::devices;
 use kindling_core::config::ModelConfig;
+use kindling_core::cpu::{Cpu, MatmulBackend};
 use kindling_core::decode::{Generator, GeneratorOptions, Sampling, sample};
-use kindling_core::device::{Cpu, Device, Products};
+use kindling_core::device::Device;
 use kindling_core::model::Transformer;
 use kindling_core::ops::matmul::packed::Kernel;
 use kindling_core::random::{Purpose, uniform};
 use kindling_core::simd::Isa;
 
-const PLAIN: Sampling = Sampling { temperature: 1.0, top_k: None, top_p: 1.0, repetition_penalty: 1.0 };
+const PLAIN: Sampling =
+    Sampling { temperature: 1.0, top_k: None, top_p: 1.0, repetition_penalty: 1.0 };
 const WINDOW: usize = 13;
 
 fn config() -> ModelConfig {
@@ -37,7 +39,10 @@ fn model(config: ModelConfig) -> Transformer {
     let mut state = model.state_dict().unwrap();
     for tensor in &mut state {
         let factor = if tensor.name.contains("bias") { 0.0 } else { 3.0 };
-        tensor.data.iter_mut().for_each(|w| *w = *w * factor + if factor == 0.0 { 0.1 } else { 0.0 });
+        tensor
+            .data
+            .iter_mut()
+            .for_each(|w| *w = *w * factor + if factor == 0.0 { 0.1 } else { 0.0 });
     }
     model.load_state_dict(&state).unwrap();
     model
@@ -55,7 +60,11 @@ fn options(sampling: Sampling) -> GeneratorOptions {
 }
 
 /// Tokens of each row, drawn until all have ended.
-fn generate(model: &mut Transformer, prompts: &[Vec<u32>], options: GeneratorOptions) -> Vec<Vec<u32>> {
+fn generate(
+    model: &mut Transformer,
+    prompts: &[Vec<u32>],
+    options: GeneratorOptions,
+) -> Vec<Vec<u32>> {
     let mut generator = Generator::new(model, prompts, options).unwrap();
     let mut drawn = prompts.to_vec();
     while let Some(tokens) = generator.next(model).unwrap() {
@@ -86,7 +95,12 @@ fn generate_afresh(
 }
 
 fn prompts() -> Vec<Vec<u32>> {
-    vec![vec![3], vec![7, 1, 40, 2], (0..WINDOW as u32).collect(), (0..30).map(|i| i * 7 % 41).collect()]
+    vec![
+        vec![3],
+        vec![7, 1, 40, 2],
+        (0..WINDOW as u32).collect(),
+        (0..30).map(|i| i * 7 % 41).collect(),
+    ]
 }
 
 #[test]
@@ -118,7 +132,11 @@ fn a_rolling_cache_equals_fresh_passes_in_a_model_of_one_block_only() {
     let rolled = generate(&mut deeper, &prompts(), rolling);
     assert_ne!(rolled, exact);
     for (rolled, exact) in rolled.iter().zip(&exact).take(2) {
-        assert_eq!(rolled[..=WINDOW], exact[..=WINDOW], "until the context is full they are the same");
+        assert_eq!(
+            rolled[..=WINDOW],
+            exact[..=WINDOW],
+            "until the context is full they are the same"
+        );
     }
     assert!(rolled.iter().zip(prompts()).all(|(row, prompt)| row.len() == prompt.len() + 40));
 }
@@ -144,9 +162,11 @@ fn each_row_stops_by_itself_at_a_stop_token_and_the_others_go_on() {
     let mut model = model(config());
     let free = generate(&mut model, &prompts(), options(PLAIN));
     let stop = free[0][6];
-    let stopped = generate(&mut model, &prompts(), GeneratorOptions { stop: vec![stop], ..options(PLAIN) });
+    let stopped =
+        generate(&mut model, &prompts(), GeneratorOptions { stop: vec![stop], ..options(PLAIN) });
     for ((stopped, free), prompt) in stopped.iter().zip(&free).zip(prompts()) {
-        let end = free[prompt.len()..].iter().position(|id| *id == stop).map(|at| prompt.len() + at + 1);
+        let end =
+            free[prompt.len()..].iter().position(|id| *id == stop).map(|at| prompt.len() + at + 1);
         assert_eq!(stopped[..], free[..end.unwrap_or(free.len())]);
     }
     assert!(stopped[0].len() <= 7 && stopped.iter().any(|row| row.len() > 7));
@@ -259,7 +279,10 @@ fn settings_out_of_range_and_scores_that_are_no_numbers_are_refused_with_a_code(
         Sampling { repetition_penalty: 0.0, ..PLAIN },
         Sampling { repetition_penalty: f64::NAN, ..PLAIN },
     ] {
-        assert_eq!(sample(&mut [1.0, 2.0], &[], &sampling, 0.5).unwrap_err().code(), "ERR_INVALID_ARGUMENT");
+        assert_eq!(
+            sample(&mut [1.0, 2.0], &[], &sampling, 0.5).unwrap_err().code(),
+            "ERR_INVALID_ARGUMENT"
+        );
     }
     let lowest = f32::NEG_INFINITY;
     for mut logits in [[1.0, f32::NAN], [f32::INFINITY, 0.0], [lowest, lowest]] {
@@ -268,7 +291,9 @@ fn settings_out_of_range_and_scores_that_are_no_numbers_are_refused_with_a_code(
     assert_eq!(sample(&mut [lowest, 0.0, lowest], &[], &PLAIN, 0.0).unwrap(), 1);
 
     let model = model(config());
-    let code = |prompts: &[Vec<u32>], options| Generator::new(&model, prompts, options).unwrap_err().code();
+    let code = |prompts: &[Vec<u32>], options| {
+        Generator::new(&model, prompts, options).unwrap_err().code()
+    };
     assert_eq!(code(&[], options(PLAIN)), "ERR_INVALID_ARGUMENT");
     assert_eq!(code(&[vec![]], options(PLAIN)), "ERR_INVALID_ARGUMENT");
     assert_eq!(code(&[vec![41]], options(PLAIN)), "ERR_TOKEN_OUT_OF_RANGE");
@@ -280,7 +305,7 @@ fn settings_out_of_range_and_scores_that_are_no_numbers_are_refused_with_a_code(
 #[test]
 fn greedy_tokens_of_bf16_weights_are_the_highest_of_fresh_passes_but_for_rounding() {
     let Some(kernel) = Kernel::detect() else { return };
-    let device = Device::Cpu(Arc::new(Cpu::new(2, Isa::detect(), Products::Packed(kernel))));
+    let device = Device::Cpu(Arc::new(Cpu::new(2, Isa::detect(), MatmulBackend::Packed(kernel))));
     let mut model = Transformer::new(config(), device, 5).unwrap();
     let greedy = Sampling { temperature: 0.0, ..PLAIN };
     let prompt = vec![3, 1, 4];

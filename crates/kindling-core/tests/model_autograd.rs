@@ -31,8 +31,12 @@ struct Oracle {
 
 impl Oracle {
     fn new(model: &Transformer) -> Self {
-        let variables =
-            model.state_dict().unwrap().into_iter().map(|t| (t.name, variable(&t.data, &t.shape))).collect();
+        let variables = model
+            .state_dict()
+            .unwrap()
+            .into_iter()
+            .map(|t| (t.name, variable(&t.data, &t.shape)))
+            .collect();
         Self { config: model.config().clone(), variables }
     }
 
@@ -79,12 +83,17 @@ impl Oracle {
     }
 
     fn attention(&self, x: &Tensor, prefix: &str, b: usize, t: usize) -> Tensor {
-        let (nh, nkv, hs) = (self.config.num_heads, self.config.num_kv_heads, self.config.head_size());
+        let (nh, nkv, hs) =
+            (self.config.num_heads, self.config.num_kv_heads, self.config.head_size());
         let q = self.rope(&self.heads(x, &format!("{prefix}.q"), nh, b, t));
         let k = self.rope(&self.heads(x, &format!("{prefix}.k"), nkv, b, t));
         let v = self.heads(x, &format!("{prefix}.v"), nkv, b, t);
         let repeat = |x: &Tensor| {
-            let x = x.reshape((b, nkv, 1, t, hs)).unwrap().broadcast_as((b, nkv, nh / nkv, t, hs)).unwrap();
+            let x = x
+                .reshape((b, nkv, 1, t, hs))
+                .unwrap()
+                .broadcast_as((b, nkv, nh / nkv, t, hs))
+                .unwrap();
             x.reshape((b, nh, t, hs)).unwrap()
         };
         let (k, v) = (repeat(&k), repeat(&v));
@@ -94,8 +103,11 @@ impl Oracle {
             / (hs as f64).sqrt())
         .unwrap();
         let scores = scores.broadcast_add(&mask).unwrap();
-        let e =
-            scores.broadcast_sub(&scores.max_keepdim(D::Minus1).unwrap().detach()).unwrap().exp().unwrap();
+        let e = scores
+            .broadcast_sub(&scores.max_keepdim(D::Minus1).unwrap().detach())
+            .unwrap()
+            .exp()
+            .unwrap();
         let p = e.broadcast_div(&e.sum_keepdim(D::Minus1).unwrap()).unwrap();
         let out = p.matmul(&v).unwrap().transpose(1, 2).unwrap().contiguous().unwrap();
         self.linear(&out.reshape((b * t, nh * hs)).unwrap(), &format!("{prefix}.o_proj"))
@@ -142,9 +154,13 @@ fn loss_of(logits: &Tensor, targets: &[i32]) -> Tensor {
 fn batch(config: &ModelConfig, b: usize, t: usize, ignore: bool) -> (Vec<u32>, Vec<i32>) {
     let x = (0..b * t).map(|i| ((i * i * 5 + 3 * i) % config.vocab_size) as u32).collect();
     let targets = (0..b * t)
-        .map(
-            |i| if ignore && i % 4 == 1 { IGNORED_TARGET } else { ((i * 11 + 7) % config.vocab_size) as i32 },
-        )
+        .map(|i| {
+            if ignore && i % 4 == 1 {
+                IGNORED_TARGET
+            } else {
+                ((i * 11 + 7) % config.vocab_size) as i32
+            }
+        })
         .collect();
     (x, targets)
 }
@@ -165,7 +181,11 @@ fn compare(config: &ModelConfig, ignore: bool) {
         let loss = loss_of(&logits, &targets);
         let gradients = loss.backward().unwrap();
 
-        assert_close("logits", &model.logits(&x[..t]).unwrap(), &values(&logits.narrow(0, 0, t).unwrap()));
+        assert_close(
+            "logits",
+            &model.logits(&x[..t]).unwrap(),
+            &values(&logits.narrow(0, 0, t).unwrap()),
+        );
         let sum = model.forward_backward(&x, &targets, b, t, 1.0).unwrap();
         assert_close("loss", &[sum.mean() as f32], &values(&loss));
         let alone = model.loss(&x, &targets, b, t).unwrap();
@@ -234,8 +254,12 @@ fn a_training_pass_gives_the_same_bits_for_any_number_of_threads() {
     let run = |threads: usize| {
         let mut model = Transformer::new(config.clone(), device(isa, threads), 1).unwrap();
         let loss = model.forward_backward(&x, &targets, 4, 70, 1.0).unwrap();
-        let bits: Vec<u32> =
-            model.gradients().unwrap().iter().flat_map(|t| t.data.iter().map(|v| v.to_bits())).collect();
+        let bits: Vec<u32> = model
+            .gradients()
+            .unwrap()
+            .iter()
+            .flat_map(|t| t.data.iter().map(|v| v.to_bits()))
+            .collect();
         (loss.sum.to_bits(), bits)
     };
     let one = run(1);
@@ -246,14 +270,17 @@ fn a_training_pass_gives_the_same_bits_for_any_number_of_threads() {
 fn loading_names_every_tensor_that_does_not_fit_and_changes_nothing() {
     let mut model = Transformer::new(config(), devices().remove(0), 1).unwrap();
     let before = model.state_dict().unwrap();
-    let mut state = Transformer::new(config(), devices().remove(0), 2).unwrap().state_dict().unwrap();
+    let mut state =
+        Transformer::new(config(), devices().remove(0), 2).unwrap().state_dict().unwrap();
     state[1].name = "stray".to_owned();
     state[2].shape = vec![1, 2];
     let error = model.load_state_dict(&state).unwrap_err();
     assert_eq!(error.code(), "ERR_CHECKPOINT_MISMATCH");
     let text = error.to_string();
     assert!(
-        text.contains("missing: transformer_blocks.0.RMSNorm_Attn.g; unexpected: stray; of another shape: "),
+        text.contains(
+            "missing: transformer_blocks.0.RMSNorm_Attn.g; unexpected: stray; of another shape: "
+        ),
         "{text}"
     );
     assert!(text.contains(
@@ -283,10 +310,19 @@ fn a_batch_that_does_not_fit_the_model_is_refused_with_a_code() {
     let code = |result: kindling_core::Result<kindling_core::ops::cross_entropy::LossSum>| {
         result.unwrap_err().code()
     };
-    assert_eq!(code(model.forward_backward(&[1, 37], &[1, 1], 1, 2, 1.0)), "ERR_TOKEN_OUT_OF_RANGE");
-    assert_eq!(code(model.forward_backward(&[1, 2], &[1, 37], 1, 2, 1.0)), "ERR_TOKEN_OUT_OF_RANGE");
+    assert_eq!(
+        code(model.forward_backward(&[1, 37], &[1, 1], 1, 2, 1.0)),
+        "ERR_TOKEN_OUT_OF_RANGE"
+    );
+    assert_eq!(
+        code(model.forward_backward(&[1, 2], &[1, 37], 1, 2, 1.0)),
+        "ERR_TOKEN_OUT_OF_RANGE"
+    );
     assert_eq!(code(model.forward_backward(&[1, 2], &[1], 1, 2, 1.0)), "ERR_SHAPE_MISMATCH");
-    assert_eq!(code(model.forward_backward(&[0; 12], &[0; 12], 1, 12, 1.0)), "ERR_INVALID_ARGUMENT");
+    assert_eq!(
+        code(model.forward_backward(&[0; 12], &[0; 12], 1, 12, 1.0)),
+        "ERR_INVALID_ARGUMENT"
+    );
     assert_eq!(code(model.loss(&[], &[], 0, 0)), "ERR_INVALID_ARGUMENT");
     assert!(model.gradients().unwrap().iter().all(|t| t.data.iter().all(|g| *g == 0.0)));
 }

@@ -71,8 +71,14 @@ fn attention_matches_the_reference_and_candle() {
         let expected = attention::reference::forward(&wide(&qkv), s);
         for dev in devices() {
             let (mut y, mut lse) = (vec![9.0; rows * s.out_width()], vec![9.0; rows * num_heads]);
-            attention::forward(&dev, Out::from(&mut y[..]), Out::from(&mut lse[..]), In::from(&qkv[..]), s)
-                .unwrap();
+            attention::forward(
+                &dev,
+                Out::from(&mut y[..]),
+                Out::from(&mut lse[..]),
+                In::from(&qkv[..]),
+                s,
+            )
+            .unwrap();
             assert_close("out", &y, &expected);
             assert_close("out", &y, &values(&out));
             let mut dqkv = vec![9.0; rows * s.qkv_width()];
@@ -89,7 +95,8 @@ fn attention_matches_the_reference_and_candle() {
             assert_close("dqkv", &dqkv, &oracle[0]);
         }
         if rows * s.qkv_width() < 400 {
-            let slopes = finite_differences(&wide(&qkv), &dout, |x| attention::reference::forward(x, s));
+            let slopes =
+                finite_differences(&wide(&qkv), &dout, |x| attention::reference::forward(x, s));
             assert_close(
                 "finite differences",
                 &oracle[0].iter().map(|v| *v as f32).collect::<Vec<_>>(),
@@ -105,16 +112,30 @@ fn a_pass_after_one_full_of_nan_and_of_another_shape_is_clean() {
         let rows = s.batch * s.positions;
         let (mut y, mut lse) = (vec![0.0; rows * s.out_width()], vec![0.0; rows * s.num_heads]);
         let mut d = vec![0.0; qkv.len()];
-        attention::forward(dev, Out::from(&mut y[..]), Out::from(&mut lse[..]), In::from(qkv), s).unwrap();
-        let views = (In::from(&qkv[..y.len()]), In::from(qkv), In::from(&y[..]), In::from(&lse[..]));
-        attention::backward(dev, Out::from(&mut d[..]), views.0, views.1, views.2, views.3, s).unwrap();
+        attention::forward(dev, Out::from(&mut y[..]), Out::from(&mut lse[..]), In::from(qkv), s)
+            .unwrap();
+        let views =
+            (In::from(&qkv[..y.len()]), In::from(qkv), In::from(&y[..]), In::from(&lse[..]));
+        attention::backward(dev, Out::from(&mut d[..]), views.0, views.1, views.2, views.3, s)
+            .unwrap();
         [y, lse, d].concat().iter().map(|v| v.to_bits()).collect::<Vec<_>>()
     };
     for isa in kindling_core::simd::Isa::available() {
         let dev = device(isa, 1);
-        let small = attention::Shape { batch: 1, positions: 35, num_heads: 2, num_kv_heads: 1, head_size: 6 };
-        let large =
-            attention::Shape { batch: 1, positions: 140, num_heads: 1, num_kv_heads: 1, head_size: 34 };
+        let small = attention::Shape {
+            batch: 1,
+            positions: 35,
+            num_heads: 2,
+            num_kv_heads: 1,
+            head_size: 6,
+        };
+        let large = attention::Shape {
+            batch: 1,
+            positions: 140,
+            num_heads: 1,
+            num_kv_heads: 1,
+            head_size: 34,
+        };
         let qkv = random(1, 35 * small.qkv_width());
         let clean = pass(&dev, small, &qkv);
         pass(&dev, large, &vec![f32::NAN; 140 * large.qkv_width()]);
@@ -125,13 +146,20 @@ fn a_pass_after_one_full_of_nan_and_of_another_shape_is_clean() {
 
 #[test]
 fn what_comes_later_does_not_touch_what_came_before() {
-    let s = attention::Shape { batch: 1, positions: 100, num_heads: 2, num_kv_heads: 2, head_size: 8 };
+    let s =
+        attention::Shape { batch: 1, positions: 100, num_heads: 2, num_kv_heads: 2, head_size: 8 };
     let qkv = random(1, 100 * s.qkv_width());
     for dev in devices() {
         let pass = |qkv: &[f32]| {
             let (mut y, mut lse) = (vec![0.0; 100 * s.out_width()], vec![0.0; 200]);
-            attention::forward(&dev, Out::from(&mut y[..]), Out::from(&mut lse[..]), In::from(qkv), s)
-                .unwrap();
+            attention::forward(
+                &dev,
+                Out::from(&mut y[..]),
+                Out::from(&mut lse[..]),
+                In::from(qkv),
+                s,
+            )
+            .unwrap();
             y
         };
         let before = pass(&qkv);
@@ -154,8 +182,9 @@ fn decoding_one_query_equals_the_last_row_of_a_whole_pass() {
         let qkv = random(1, positions * s.qkv_width());
         let expected = attention::reference::forward(&wide(&qkv), s);
         let kv = num_kv_heads * head_size;
-        let part =
-            |at: usize| qkv.chunks(s.qkv_width()).flat_map(|r| r[at..at + kv].to_vec()).collect::<Vec<_>>();
+        let part = |at: usize| {
+            qkv.chunks(s.qkv_width()).flat_map(|r| r[at..at + kv].to_vec()).collect::<Vec<_>>()
+        };
         let (keys, vals) = (part(s.out_width()), part(s.out_width() + kv));
         let q = &qkv[(positions - 1) * s.qkv_width()..][..s.out_width()];
         for dev in devices() {
@@ -190,16 +219,28 @@ fn softmax_and_log_softmax_match_the_reference_and_candle() {
             let s = softmax::Shape { rows, columns };
             softmax::forward(&dev, Out::from(&mut y[..]), In::from(&x[..]), s).unwrap();
             assert_close("softmax", &y, &softmax::reference::forward(&wide(&x), s));
-            softmax::backward(&dev, Out::from(&mut dx[..]), In::from(&dout[..]), In::from(&y[..]), s)
-                .unwrap();
+            softmax::backward(
+                &dev,
+                Out::from(&mut dx[..]),
+                In::from(&dout[..]),
+                In::from(&y[..]),
+                s,
+            )
+            .unwrap();
             if columns > 1 {
                 assert_close("softmax dx", &dx, &soft_oracle[0]);
             }
             let s = log_softmax::Shape { rows, columns };
             log_softmax::forward(&dev, Out::from(&mut y[..]), In::from(&x[..]), s).unwrap();
             assert_close("log softmax", &y, &log_softmax::reference::forward(&wide(&x), s));
-            log_softmax::backward(&dev, Out::from(&mut dx[..]), In::from(&dout[..]), In::from(&y[..]), s)
-                .unwrap();
+            log_softmax::backward(
+                &dev,
+                Out::from(&mut dx[..]),
+                In::from(&dout[..]),
+                In::from(&y[..]),
+                s,
+            )
+            .unwrap();
             if columns > 1 {
                 assert_close("log softmax dx", &dx, &log_oracle[0]);
             }
@@ -210,14 +251,21 @@ fn softmax_and_log_softmax_match_the_reference_and_candle() {
 #[test]
 fn attention_gives_the_same_bits_for_any_number_of_threads() {
     let isa = *kindling_core::simd::Isa::available().last().unwrap();
-    let s = attention::Shape { batch: 3, positions: 77, num_heads: 4, num_kv_heads: 2, head_size: 16 };
+    let s =
+        attention::Shape { batch: 3, positions: 77, num_heads: 4, num_kv_heads: 2, head_size: 16 };
     let qkv = random(1, 3 * 77 * s.qkv_width());
     let dout = random(2, 3 * 77 * s.out_width());
     let run = |threads: usize| {
         let dev = device(isa, threads);
         let (mut y, mut lse) = (vec![0.0; 3 * 77 * s.out_width()], vec![0.0; 3 * 77 * 4]);
-        attention::forward(&dev, Out::from(&mut y[..]), Out::from(&mut lse[..]), In::from(&qkv[..]), s)
-            .unwrap();
+        attention::forward(
+            &dev,
+            Out::from(&mut y[..]),
+            Out::from(&mut lse[..]),
+            In::from(&qkv[..]),
+            s,
+        )
+        .unwrap();
         let mut d = vec![0.0; 3 * 77 * s.qkv_width()];
         attention::backward(
             &dev,

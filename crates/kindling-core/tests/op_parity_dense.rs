@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use common::*;
-use kindling_core::device::{Cpu, Device, Dtype, Products};
+use kindling_core::cpu::{Cpu, MatmulBackend};
+use kindling_core::device::Device;
+use kindling_core::dtype::Dtype;
 use kindling_core::ops::matmul::packed::Kernel;
 use kindling_core::ops::{embedding, linear, matmul};
 use kindling_core::simd::Isa;
@@ -36,10 +38,15 @@ fn linear_matches_the_reference_and_candle() {
         let (vw, vb) = (variable(&w, &[outputs, inputs]), variable(&b, &[outputs]));
         let product = vx.matmul(&vw.t().unwrap()).unwrap();
         let out = product.broadcast_add(&vb).unwrap();
-        for dev in devices().into_iter().chain(f32_kernels().map(|products| device_of(products, 2))) {
+        for dev in devices().into_iter().chain(f32_kernels().map(|products| device_of(products, 2)))
+        {
             let mut y = vec![9.0; rows * outputs];
             linear::forward(&dev, view_mut(&mut y), view(&x), view(&w), Some(view(&b)), s).unwrap();
-            assert_close("out", &y, &linear::reference::forward(&wide(&x), &wide(&w), Some(&wide(&b)), s));
+            assert_close(
+                "out",
+                &y,
+                &linear::reference::forward(&wide(&x), &wide(&w), Some(&wide(&b)), s),
+            );
             assert_close("out", &y, &values(&out));
             linear::forward(&dev, view_mut(&mut y), view(&x), view(&w), None, s).unwrap();
             assert_close("out without bias", &y, &values(&product));
@@ -49,12 +56,15 @@ fn linear_matches_the_reference_and_candle() {
 
 /// Where there is AVX-512, products of f32 have a kernel of their own: the forward ones of many rows, and from 2^27
 /// multiply-adds on all of them.
-fn f32_kernels() -> impl Iterator<Item = Products> {
-    Kernel::available().into_iter().filter(|kernel| kernel.dtype() == Dtype::F32).map(Products::Packed)
+fn f32_kernels() -> impl Iterator<Item = MatmulBackend> {
+    Kernel::available()
+        .into_iter()
+        .filter(|kernel| kernel.dtype() == Dtype::F32)
+        .map(MatmulBackend::Packed)
 }
 
-fn device_of(products: Products, threads: usize) -> Device {
-    Device::Cpu(Arc::new(Cpu::new(threads, Isa::detect(), products)))
+fn device_of(backend: MatmulBackend, threads: usize) -> Device {
+    Device::Cpu(Arc::new(Cpu::new(threads, Isa::detect(), backend)))
 }
 
 #[test]
@@ -68,19 +78,23 @@ fn products_of_many_rows_match_candle_with_the_same_bits_for_any_number_of_threa
 }
 
 fn same_for_any_number_of_threads(s: linear::Shape) {
-    let (x, w, b) = (random(1, s.rows * s.inputs), random(2, s.outputs * s.inputs), random(3, s.outputs));
+    let (x, w, b) =
+        (random(1, s.rows * s.inputs), random(2, s.outputs * s.inputs), random(3, s.outputs));
     let dout = random(4, s.rows * s.outputs);
     let (vx, vw) = (variable(&x, &[s.rows, s.inputs]), variable(&w, &[s.outputs, s.inputs]));
-    let out = vx.matmul(&vw.t().unwrap()).unwrap().broadcast_add(&tensor(&b, &[s.outputs])).unwrap();
+    let out =
+        vx.matmul(&vw.t().unwrap()).unwrap().broadcast_add(&tensor(&b, &[s.outputs])).unwrap();
     let oracle = candle_gradients(&out, &dout, &[&vx, &vw]);
-    for products in f32_kernels().chain([Products::F32]) {
+    for backend in f32_kernels().chain([MatmulBackend::F32]) {
         let run = |threads| {
-            let dev = device_of(products, threads);
+            let dev = device_of(backend, threads);
             let (mut y, mut dx) = (vec![9.0; s.rows * s.outputs], vec![9.0; s.rows * s.inputs]);
             let mut dw = vec![0.0; s.outputs * s.inputs];
             linear::forward(&dev, view_mut(&mut y), view(&x), view(&w), Some(view(&b)), s).unwrap();
-            linear::backward_input(&dev, view_mut(&mut dx), view(&dout), view(&w), s, false).unwrap();
-            linear::backward_weight(&dev, view_mut(&mut dw), None, view(&dout), view(&x), s).unwrap();
+            linear::backward_input(&dev, view_mut(&mut dx), view(&dout), view(&w), s, false)
+                .unwrap();
+            linear::backward_weight(&dev, view_mut(&mut dw), None, view(&dout), view(&x), s)
+                .unwrap();
             [y, dx, dw]
         };
         let found = run(1);
@@ -107,10 +121,12 @@ fn linear_backward_matches_finite_differences_and_candle() {
         let b_slopes = slopes(&b, &dout, |b| linear::reference::forward(&wx, &ww, Some(b), s));
         for dev in devices() {
             let mut dx = vec![9.0; rows * inputs];
-            linear::backward_input(&dev, view_mut(&mut dx), view(&dout), view(&w), s, false).unwrap();
+            linear::backward_input(&dev, view_mut(&mut dx), view(&dout), view(&w), s, false)
+                .unwrap();
             assert_close("dx", &dx, &oracle[0]);
             assert_slopes("dx", &dx, &x_slopes);
-            linear::backward_input(&dev, view_mut(&mut dx), view(&dout), view(&w), s, true).unwrap();
+            linear::backward_input(&dev, view_mut(&mut dx), view(&dout), view(&w), s, true)
+                .unwrap();
             assert_close("dx, added to", &dx, &doubled(&oracle[0]));
             let (mut dw, mut db) = (vec![0.0; outputs * inputs], vec![0.0; outputs]);
             let add = |dw: &mut [f32], db: Option<&mut [f32]>| {
@@ -134,7 +150,9 @@ fn linear_backward_matches_finite_differences_and_candle() {
 
 #[test]
 fn matmul_matches_the_reference_finite_differences_and_candle() {
-    for (m, k, n) in [(1, 1, 1), (7, 31, 33), (65, 7, 100), (1, 1000, 31), (1000, 33, 1), (33, 100, 1000)] {
+    for (m, k, n) in
+        [(1, 1, 1), (7, 31, 33), (65, 7, 100), (1, 1000, 31), (1000, 33, 1), (33, 100, 1000)]
+    {
         let s = matmul::Shape { m, k, n };
         let (a, b, dout) = (random(1, m * k), random(2, k * n), random(3, m * n));
         let (va, vb) = (variable(&a, &[m, k]), variable(&b, &[k, n]));
@@ -148,8 +166,16 @@ fn matmul_matches_the_reference_finite_differences_and_candle() {
             matmul::forward(&dev, view_mut(&mut y), view(&a), view(&b), s).unwrap();
             assert_close("out", &y, &matmul::reference::forward(&wa, &wb, s));
             assert_close("out", &y, &values(&out));
-            matmul::backward(&dev, view_mut(&mut da), view_mut(&mut db), view(&dout), view(&a), view(&b), s)
-                .unwrap();
+            matmul::backward(
+                &dev,
+                view_mut(&mut da),
+                view_mut(&mut db),
+                view(&dout),
+                view(&a),
+                view(&b),
+                s,
+            )
+            .unwrap();
             assert_close("da", &da, &oracle[0]);
             assert_close("db", &db, &oracle[1]);
             assert_slopes("da", &da, &a_slopes);
@@ -190,13 +216,14 @@ fn an_id_outside_the_vocabulary_is_named_and_nothing_is_written() {
     let s = embedding::Shape { rows: 2, d_model: 1, vocab_size: 3 };
     for dev in devices() {
         let mut out = [5.0; 2];
-        let error = embedding::forward(&dev, view_mut(&mut out), &[0, 3], view(&[1.0; 3]), s).unwrap_err();
+        let error =
+            embedding::forward(&dev, view_mut(&mut out), &[0, 3], view(&[1.0; 3]), s).unwrap_err();
         assert_eq!(error.code(), "ERR_TOKEN_OUT_OF_RANGE");
         assert!(error.to_string().contains("token id 3 at position 1"));
         assert_eq!(out, [5.0; 2]);
         let mut dweight = [5.0; 3];
-        let error =
-            embedding::backward(&dev, view_mut(&mut dweight), view(&[1.0; 2]), &[0, 3], s).unwrap_err();
+        let error = embedding::backward(&dev, view_mut(&mut dweight), view(&[1.0; 2]), &[0, 3], s)
+            .unwrap_err();
         assert_eq!(error.code(), "ERR_TOKEN_OUT_OF_RANGE");
         assert_eq!(dweight, [5.0; 3]);
     }
@@ -207,14 +234,23 @@ fn no_rows_are_no_work_and_no_width_is_a_coded_error() {
     let dev = &devices()[0];
     let none = linear::Shape { rows: 0, inputs: 3, outputs: 2 };
     let w = [1.0; 6];
-    linear::forward(dev, view_mut(&mut []), view(&[]), view(&w), Some(view(&w[..2])), none).unwrap();
+    linear::forward(dev, view_mut(&mut []), view(&[]), view(&w), Some(view(&w[..2])), none)
+        .unwrap();
     linear::backward_input(dev, view_mut(&mut []), view(&[]), view(&w), none, false).unwrap();
     let (mut dw, mut db) = ([4.0; 6], [4.0; 2]);
-    linear::backward_weight(dev, view_mut(&mut dw), Some(view_mut(&mut db)), view(&[]), view(&[]), none)
-        .unwrap();
+    linear::backward_weight(
+        dev,
+        view_mut(&mut dw),
+        Some(view_mut(&mut db)),
+        view(&[]),
+        view(&[]),
+        none,
+    )
+    .unwrap();
     assert_eq!((dw, db), ([4.0; 6], [4.0; 2]));
     let flat = linear::Shape { rows: 2, inputs: 0, outputs: 2 };
-    let error = linear::forward(dev, view_mut(&mut [0.0; 4]), view(&[]), view(&[]), None, flat).unwrap_err();
+    let error = linear::forward(dev, view_mut(&mut [0.0; 4]), view(&[]), view(&[]), None, flat)
+        .unwrap_err();
     assert_eq!(error.code(), "ERR_INVALID_ARGUMENT");
     assert!(error.to_string().contains("inputs is 0"));
 }

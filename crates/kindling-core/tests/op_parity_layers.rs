@@ -33,14 +33,17 @@ fn rms_norm_matches_the_reference_and_candle_with_and_without_residual() {
         let (x, residual) = (random(1, rows * width), random(2, rows * width));
         let w = random_around(3, width, 1.0, 0.5);
         let (tx, tw) = (tensor(&x, &[rows, width]), tensor(&w, &[width]));
-        let total: Vec<f64> = x.iter().zip(&residual).map(|(a, b)| f64::from(*a) + f64::from(*b)).collect();
+        let total: Vec<f64> =
+            x.iter().zip(&residual).map(|(a, b)| f64::from(*a) + f64::from(*b)).collect();
         for dev in devices() {
             let (mut y, mut rstd) = (vec![9.0; rows * width], vec![9.0; rows]);
-            rms_norm::forward(&dev, view_mut(&mut y), view_mut(&mut rstd), view(&x), view(&w), s).unwrap();
+            rms_norm::forward(&dev, view_mut(&mut y), view_mut(&mut rstd), view(&x), view(&w), s)
+                .unwrap();
             assert_close("out", &y, &rms_norm::reference::forward(&wide(&x), &wide(&w), s));
             assert_close("out", &y, &values(&candle_rms_norm(&tx, &tw, s.eps)));
             let mut again = vec![9.0; rows * width];
-            rms_norm::forward_again(&dev, view_mut(&mut again), view(&x), view(&w), view(&rstd), s).unwrap();
+            rms_norm::recompute(&dev, view_mut(&mut again), view(&x), view(&w), view(&rstd), s)
+                .unwrap();
             assert!(again == y, "the norm made again has the same bits");
             let mut sum = vec![9.0; rows * width];
             rms_norm::forward_residual(
@@ -75,7 +78,8 @@ fn rms_norm_backward_matches_finite_differences_and_candle() {
         let w_slopes = slopes(&w, &dout, |w| rms_norm::reference::forward(&wx, w, s));
         for dev in devices() {
             let (mut y, mut rstd) = (vec![9.0; rows * width], vec![9.0; rows]);
-            rms_norm::forward(&dev, view_mut(&mut y), view_mut(&mut rstd), view(&x), view(&w), s).unwrap();
+            rms_norm::forward(&dev, view_mut(&mut y), view_mut(&mut rstd), view(&x), view(&w), s)
+                .unwrap();
             let (mut dx, mut dw) = (vec![9.0; rows * width], vec![0.0; width]);
             let (dout_view, x_view) = (view(&dout), view(&x));
             rms_norm::backward(
@@ -128,7 +132,8 @@ fn candle_rope(x: &Tensor, s: rope::Shape) -> Tensor {
     let times = |a: &Tensor, b: &Tensor| a.broadcast_mul(b).unwrap();
     let first = (times(&even, &cos) - times(&odd, &sin)).unwrap();
     let second = (times(&even, &sin) + times(&odd, &cos)).unwrap();
-    let turned = Tensor::stack(&[first, second], 3).unwrap().reshape((s.rows, turned_width)).unwrap();
+    let turned =
+        Tensor::stack(&[first, second], 3).unwrap().reshape((s.rows, turned_width)).unwrap();
     if s.row_width == turned_width {
         return turned;
     }
@@ -176,7 +181,8 @@ fn candle_silu(x: &Tensor) -> Tensor {
     x.mul(&sigma).unwrap()
 }
 
-const GATE_SIZES: [(usize, usize); 6] = [(1, 1), (7, 31), (33, 33), (100, 7), (10, 1000), (1000, 33)];
+const GATE_SIZES: [(usize, usize); 6] =
+    [(1, 1), (7, 31), (33, 33), (100, 7), (10, 1000), (1000, 33)];
 
 #[test]
 fn swiglu_matches_the_reference_finite_differences_and_candle() {
@@ -198,7 +204,8 @@ fn swiglu_matches_the_reference_finite_differences_and_candle() {
             assert_close("dx", &dx, &oracle[0]);
             assert_slopes("dx", &dx, &x_slopes);
             let (mut in_place, mut again) = (x.clone(), dout.clone());
-            swiglu::backward_in_place(&dev, view_mut(&mut in_place), view_mut(&mut again), s).unwrap();
+            swiglu::backward_in_place(&dev, view_mut(&mut in_place), view_mut(&mut again), s)
+                .unwrap();
             assert_close("dx in place", &in_place, &oracle[0]);
             assert!(again == y, "the output made again has the same bits");
         }
@@ -247,16 +254,26 @@ fn a_buffer_of_another_size_and_a_size_of_zero_are_coded_errors() {
     let error = norm(&[0.0; 6], &mut [0.0; 6], &mut [0.0; 1], &[0.0; 3], s).unwrap_err();
     assert_eq!(error.code(), "ERR_SHAPE_MISMATCH");
     assert!(error.to_string().contains("rstd has 1 elements where 2 are needed"));
-    let error = norm(&[], &mut [], &mut [0.0; 2], &[], rms_norm::Shape { width: 0, ..s }).unwrap_err();
+    let error =
+        norm(&[], &mut [], &mut [0.0; 2], &[], rms_norm::Shape { width: 0, ..s }).unwrap_err();
     assert_eq!(error.code(), "ERR_INVALID_ARGUMENT");
     let gate = swiglu::Shape { rows: 2, width: 0 };
     let error = swiglu::forward(dev, view_mut(&mut []), view(&[]), gate).unwrap_err();
     assert_eq!(error.code(), "ERR_INVALID_ARGUMENT");
-    let turn = rope::Shape { rows: 1, row_width: 2, heads: 1, head_size: 2, positions: 0, first_position: 0 };
-    let error = rope::forward(dev, view_mut(&mut [0.0; 2]), view(&[]), view(&[]), turn).unwrap_err();
+    let turn = rope::Shape {
+        rows: 1,
+        row_width: 2,
+        heads: 1,
+        head_size: 2,
+        positions: 0,
+        first_position: 0,
+    };
+    let error =
+        rope::forward(dev, view_mut(&mut [0.0; 2]), view(&[]), view(&[]), turn).unwrap_err();
     assert_eq!(error.code(), "ERR_INVALID_ARGUMENT");
     let beyond = rope::Shape { positions: 1, first_position: 5, ..turn };
     let (cos, sin) = rope::tables(5, 2, THETA);
-    let error = rope::forward(dev, view_mut(&mut [0.0; 2]), view(&cos), view(&sin), beyond).unwrap_err();
+    let error =
+        rope::forward(dev, view_mut(&mut [0.0; 2]), view(&cos), view(&sin), beyond).unwrap_err();
     assert_eq!(error.code(), "ERR_SHAPE_MISMATCH");
 }

@@ -37,7 +37,8 @@ fn scores_that_overflow_a_plain_softmax_give_1001() {
     let s = cross_entropy::Shape { rows: 1, vocab_size: 6 };
     for dev in devices() {
         let loss =
-            cross_entropy::forward(&dev, Out::from(&mut [0.0][..]), In::from(&logits[..]), &[1], s).unwrap();
+            cross_entropy::forward(&dev, Out::from(&mut [0.0][..]), In::from(&logits[..]), &[1], s)
+                .unwrap();
         assert_eq!(loss.mean(), 1001.0);
     }
 }
@@ -59,9 +60,14 @@ fn cross_entropy_matches_the_reference_and_candle() {
         });
         for dev in devices() {
             let mut lse = vec![9.0; rows];
-            let sum =
-                cross_entropy::forward(&dev, Out::from(&mut lse[..]), In::from(&logits[..]), &targets, s)
-                    .unwrap();
+            let sum = cross_entropy::forward(
+                &dev,
+                Out::from(&mut lse[..]),
+                In::from(&logits[..]),
+                &targets,
+                s,
+            )
+            .unwrap();
             assert_eq!(sum.count, count);
             assert_close(
                 "loss",
@@ -81,8 +87,14 @@ fn cross_entropy_matches_the_reference_and_candle() {
             )
             .unwrap();
             let mut fused = logits.clone();
-            let again =
-                cross_entropy::forward_backward(&dev, Out::from(&mut fused[..]), &targets, s, scale).unwrap();
+            let again = cross_entropy::forward_backward(
+                &dev,
+                Out::from(&mut fused[..]),
+                &targets,
+                s,
+                scale,
+            )
+            .unwrap();
             assert_eq!(again, sum);
             if vocab_size > 1 {
                 assert_close("dlogits", &d, &oracle);
@@ -122,9 +134,15 @@ fn the_fused_output_layer_matches_candle() {
             assert_close("loss", &[sum.mean() as f32], &values(&loss));
             assert_close("dx", &dx, &values(gradients.get(&vx).unwrap()));
             assert_close("dweight", &dw, &values(gradients.get(&vw).unwrap()));
-            let alone =
-                output_loss::forward(&dev, In::from(&x[..]), In::from(&w[..]), &targets, s, &mut scratch)
-                    .unwrap();
+            let alone = output_loss::forward(
+                &dev,
+                In::from(&x[..]),
+                In::from(&w[..]),
+                &targets,
+                s,
+                &mut scratch,
+            )
+            .unwrap();
             assert_eq!(alone.count, sum.count);
             assert!((alone.mean() - sum.mean()).abs() < 1e-6);
         }
@@ -176,7 +194,8 @@ fn a_score_that_is_not_a_number_makes_the_loss_not_a_number() {
     logits[17] = f32::NAN;
     for dev in devices() {
         let sum =
-            cross_entropy::forward(&dev, Out::from(&mut [0.0][..]), In::from(&logits[..]), &[3], s).unwrap();
+            cross_entropy::forward(&dev, Out::from(&mut [0.0][..]), In::from(&logits[..]), &[3], s)
+                .unwrap();
         assert!(sum.mean().is_nan());
     }
 }
@@ -192,7 +211,8 @@ fn the_fused_output_layer_gives_the_same_bits_for_any_number_of_threads() {
         let dev = device(isa, threads);
         let mut scratch = output_loss::Scratch::default();
         let (mut dx, mut dw) = (vec![0.0; rows * d_model], random(3, vocab_size * d_model));
-        let views = (Out::from(&mut dx[..]), Out::from(&mut dw[..]), In::from(&x[..]), In::from(&w[..]));
+        let views =
+            (Out::from(&mut dx[..]), Out::from(&mut dw[..]), In::from(&x[..]), In::from(&w[..]));
         let sum = output_loss::forward_backward(
             &dev,
             views.0,

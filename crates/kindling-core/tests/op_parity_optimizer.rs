@@ -25,8 +25,12 @@ fn adamw_follows_the_reference_for_many_steps() {
                     step,
                     grad_scale: 0.5,
                 };
-                let view =
-                    (Out::from(&mut p[..]), In::from(&g[..]), Out::from(&mut m[..]), Out::from(&mut v[..]));
+                let view = (
+                    Out::from(&mut p[..]),
+                    In::from(&g[..]),
+                    Out::from(&mut m[..]),
+                    Out::from(&mut v[..]),
+                );
                 adamw::step(&dev, view.0, view.1, view.2, view.3, hyper).unwrap();
                 adamw::reference::step(&mut pr, &wide(&g), &mut mr, &mut vr, hyper);
             }
@@ -60,7 +64,8 @@ fn numbers(value: &Value) -> Vec<f32> {
 
 #[test]
 fn adamw_stays_within_a_ten_thousandth_of_pytorch_for_a_thousand_steps() {
-    let fixture: Value = serde_json::from_str(include_str!("fixtures/adamw/trajectory.json")).unwrap();
+    let fixture: Value =
+        serde_json::from_str(include_str!("fixtures/adamw/trajectory.json")).unwrap();
     let hyper = |name: &str| fixture["hyper"][name].as_f64().unwrap();
     let inputs = numbers(&fixture["inputs"]);
     for dev in devices() {
@@ -82,8 +87,12 @@ fn adamw_stays_within_a_ten_thousandth_of_pytorch_for_a_thousand_steps() {
                 step,
                 grad_scale: 1.0,
             };
-            let views =
-                (Out::from(&mut weight[..]), In::from(&g[..]), Out::from(&mut m[..]), Out::from(&mut v[..]));
+            let views = (
+                Out::from(&mut weight[..]),
+                In::from(&g[..]),
+                Out::from(&mut m[..]),
+                Out::from(&mut v[..]),
+            );
             adamw::step(&dev, views.0, views.1, views.2, views.3, hyper).unwrap();
             if let Some(expected) = fixture["weights"].get(step.to_string()) {
                 for (w, e) in weight.iter().zip(numbers(expected)) {
@@ -102,7 +111,8 @@ fn updates_and_norms_are_the_same_bits_for_any_number_of_threads() {
     let g = random(2, len);
     let run = |threads: usize| {
         let dev = device(isa, threads);
-        let (mut p, mut m, mut v) = (random(1, len), random(3, len), random_around(4, len, 1.0, 0.5));
+        let (mut p, mut m, mut v) =
+            (random(1, len), random(3, len), random_around(4, len, 1.0, 0.5));
         let decay = adamw::Hyper {
             lr: 0.01,
             beta1: 0.9,
@@ -112,9 +122,11 @@ fn updates_and_norms_are_the_same_bits_for_any_number_of_threads() {
             step: 3,
             grad_scale: 1.0,
         };
-        let views = (Out::from(&mut p[..]), In::from(&g[..]), Out::from(&mut m[..]), Out::from(&mut v[..]));
+        let views =
+            (Out::from(&mut p[..]), In::from(&g[..]), Out::from(&mut m[..]), Out::from(&mut v[..]));
         adamw::step(&dev, views.0, views.1, views.2, views.3, decay).unwrap();
-        let hyper = sgd::Hyper { lr: 0.5, weight_decay: 0.1, step: 1, constant: false, grad_scale: 0.3 };
+        let hyper =
+            sgd::Hyper { lr: 0.5, weight_decay: 0.1, step: 1, constant: false, grad_scale: 0.3 };
         sgd::step(&dev, Out::from(&mut p[..]), In::from(&g[..]), hyper).unwrap();
         let norm = grad_norm::sum_of_squares(&dev, In::from(&p[..])).unwrap();
         (norm.to_bits(), [p, m, v].concat().iter().map(|x| x.to_bits()).collect::<Vec<_>>())

@@ -19,18 +19,34 @@ fn dense(dev: &Device) -> Vec<f32> {
     let (mut dw, mut db) = (vec![0.0; 2 * WIDTH * WIDTH], vec![0.0; 2 * WIDTH]);
     linear::forward(dev, view_mut(&mut y), view(&x), view(&w), Some(view(&b)), s).unwrap();
     linear::backward_input(dev, view_mut(&mut dx), view(&dout), view(&w), s, false).unwrap();
-    linear::backward_weight(dev, view_mut(&mut dw), Some(view_mut(&mut db)), view(&dout), view(&x), s)
-        .unwrap();
+    linear::backward_weight(
+        dev,
+        view_mut(&mut dw),
+        Some(view_mut(&mut db)),
+        view(&dout),
+        view(&x),
+        s,
+    )
+    .unwrap();
     let few = linear::Shape { rows: 3, inputs: 2 * WIDTH, outputs: ROWS };
     let mut row = vec![0.0; 3 * ROWS];
-    linear::forward(dev, view_mut(&mut row), view(&dout[..6 * WIDTH]), view(&dout), None, few).unwrap();
+    linear::forward(dev, view_mut(&mut row), view(&dout[..6 * WIDTH]), view(&dout), None, few)
+        .unwrap();
     let m = matmul::Shape { m: WIDTH, k: ROWS, n: WIDTH };
     let (mut out, mut da, mut dbm) =
         (vec![0.0; WIDTH * WIDTH], vec![0.0; ROWS * WIDTH], vec![0.0; ROWS * WIDTH]);
     matmul::forward(dev, view_mut(&mut out), view(&x), view(&dx), m).unwrap();
     let slope = &w[..WIDTH * WIDTH];
-    matmul::backward(dev, view_mut(&mut da), view_mut(&mut dbm), view(slope), view(&x), view(&dx), m)
-        .unwrap();
+    matmul::backward(
+        dev,
+        view_mut(&mut da),
+        view_mut(&mut dbm),
+        view(slope),
+        view(&x),
+        view(&dx),
+        m,
+    )
+    .unwrap();
     let ids: Vec<u32> = (0..ROWS as u32).map(|i| i % 50).collect();
     let e = embedding::Shape { rows: ROWS, d_model: WIDTH, vocab_size: 50 };
     let (mut gathered, mut de) = (vec![0.0; ROWS * WIDTH], vec![0.0; 50 * WIDTH]);
@@ -43,7 +59,8 @@ fn layers(dev: &Device) -> Vec<f32> {
     let (x, dout, g) = (random(1, 2 * ROWS * WIDTH), random(2, ROWS * WIDTH), random(3, WIDTH));
     let (one, other) = x.split_at(ROWS * WIDTH);
     let n = rms_norm::Shape { rows: ROWS, width: WIDTH, eps: 1e-5 };
-    let (mut out, mut sum, mut rstd) = (vec![0.0; ROWS * WIDTH], vec![0.0; ROWS * WIDTH], vec![0.0; ROWS]);
+    let (mut out, mut sum, mut rstd) =
+        (vec![0.0; ROWS * WIDTH], vec![0.0; ROWS * WIDTH], vec![0.0; ROWS]);
     rms_norm::forward_residual(
         dev,
         view_mut(&mut out),
@@ -75,8 +92,14 @@ fn layers(dev: &Device) -> Vec<f32> {
     silu::forward(dev, view_mut(&mut smooth), view(&x)).unwrap();
     silu::backward(dev, view_mut(&mut dsmooth), view(&dgate), view(&x)).unwrap();
     let (heads, head_size) = (4, 32);
-    let r =
-        rope::Shape { rows: ROWS, row_width: WIDTH, heads, head_size, positions: ROWS, first_position: 0 };
+    let r = rope::Shape {
+        rows: ROWS,
+        row_width: WIDTH,
+        heads,
+        head_size,
+        positions: ROWS,
+        first_position: 0,
+    };
     let (cos, sin) = rope::tables(ROWS, head_size, 10_000.0);
     let mut turned = dout.clone();
     rope::forward(dev, view_mut(&mut turned), view(&cos), view(&sin), r).unwrap();

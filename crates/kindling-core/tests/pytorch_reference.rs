@@ -26,8 +26,9 @@ impl Dump {
         let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
         let about = serde_json::from_str(&metadata.metadata().as_ref().unwrap()["about"]).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
-        let words =
-            |data: &[u8]| -> Vec<[u8; 4]> { data.chunks_exact(4).map(|b| b.try_into().unwrap()).collect() };
+        let words = |data: &[u8]| -> Vec<[u8; 4]> {
+            data.chunks_exact(4).map(|b| b.try_into().unwrap()).collect()
+        };
         let (floats, integers): (Vec<_>, Vec<_>) =
             file.tensors().into_iter().partition(|(_, view)| view.dtype() == Dtype::F32);
         let tensors = floats
@@ -41,7 +42,9 @@ impl Dump {
         let shape = file.tensor("x").unwrap().shape().to_vec();
         let integers = integers
             .into_iter()
-            .map(|(name, view)| (name, words(view.data()).into_iter().map(i32::from_le_bytes).collect()))
+            .map(|(name, view)| {
+                (name, words(view.data()).into_iter().map(i32::from_le_bytes).collect())
+            })
             .collect();
         Self { tensors, integers, batch: shape[0], positions: shape[1], about }
     }
@@ -51,7 +54,9 @@ impl Dump {
         self.tensors
             .iter()
             .filter_map(|t| {
-                t.name.strip_prefix(prefix).map(|name| NamedTensor { name: name.into(), ..t.clone() })
+                t.name
+                    .strip_prefix(prefix)
+                    .map(|name| NamedTensor { name: name.into(), ..t.clone() })
             })
             .collect()
     }
@@ -80,7 +85,8 @@ fn logits_loss_and_every_gradient_equal_pytorchs() {
     let expected = dump.group("gradient.");
     for device in devices() {
         let mut model = dump.model(device);
-        let logits: Vec<f32> = x.chunks(dump.positions).flat_map(|row| model.logits(row).unwrap()).collect();
+        let logits: Vec<f32> =
+            x.chunks(dump.positions).flat_map(|row| model.logits(row).unwrap()).collect();
         assert_close("logits", &logits, &dump.values("logits"));
         let loss = model.forward_backward(&x, &targets, dump.batch, dump.positions, 1.0).unwrap();
         assert_close("loss", &[loss.mean() as f32], &dump.values("losses")[..1]);
@@ -110,9 +116,13 @@ fn ten_losses_and_norms_under_adamw_with_clipping_equal_pytorchs() {
         };
         let mut optimizer = AdamW::new(&model, &options).unwrap();
         let (losses, norms) = (dump.values("losses"), dump.values("norms"));
-        assert!(losses.len() == 10 && norms.iter().any(|norm| *norm > max_norm), "clipping takes part");
+        assert!(
+            losses.len() == 10 && norms.iter().any(|norm| *norm > max_norm),
+            "clipping takes part"
+        );
         for (step, (loss, norm)) in losses.iter().zip(&norms).enumerate() {
-            let sum = model.forward_backward(&x, &targets, dump.batch, dump.positions, 1.0).unwrap();
+            let sum =
+                model.forward_backward(&x, &targets, dump.batch, dump.positions, 1.0).unwrap();
             assert_close(&format!("loss {step}"), &[sum.mean() as f32], &[*loss]);
             let before = optimizer.clip_grad_norm(&mut model, max_norm).unwrap();
             assert_close(&format!("norm {step}"), &[before as f32], &[*norm]);

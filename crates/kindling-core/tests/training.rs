@@ -8,7 +8,9 @@ use std::sync::Arc;
 use common::*;
 use kindling_core::checkpoint;
 use kindling_core::config::ModelConfig;
-use kindling_core::device::{Cpu, Device, Dtype, Products};
+use kindling_core::cpu::{Cpu, MatmulBackend};
+use kindling_core::device::Device;
+use kindling_core::dtype::Dtype;
 use kindling_core::model::Transformer;
 use kindling_core::ops::adamw;
 use kindling_core::ops::matmul::packed::Kernel;
@@ -38,7 +40,11 @@ fn model(threads: usize) -> Transformer {
     Transformer::new(config(), device(Isa::detect(), threads), 4).unwrap()
 }
 
-fn train(model: &mut Transformer, optimizer: &mut dyn Optimizer, steps: std::ops::Range<u64>) -> Vec<f64> {
+fn train(
+    model: &mut Transformer,
+    optimizer: &mut dyn Optimizer,
+    steps: std::ops::Range<u64>,
+) -> Vec<f64> {
     steps
         .map(|step| {
             let x: Vec<u32> = (0..32).map(|i| ((i * 7 + step * 3) % 29) as u32).collect();
@@ -52,7 +58,8 @@ fn train(model: &mut Transformer, optimizer: &mut dyn Optimizer, steps: std::ops
 }
 
 fn folder(name: &str) -> PathBuf {
-    let path = std::env::temp_dir().join(format!("kindling-training-{}-{name}", std::process::id()));
+    let path =
+        std::env::temp_dir().join(format!("kindling-training-{}-{name}", std::process::id()));
     let _ = std::fs::remove_dir_all(&path);
     std::fs::create_dir_all(&path).unwrap();
     path
@@ -78,7 +85,11 @@ fn a_small_model_learns_a_fixed_rule() {
                 })
                 .collect()
         };
-        assert!(losses[0] > 3.0 && *losses.last().unwrap() < 0.3, "{optimizer}: {:?}", losses.last());
+        assert!(
+            losses[0] > 3.0 && *losses.last().unwrap() < 0.3,
+            "{optimizer}: {:?}",
+            losses.last()
+        );
     }
 }
 
@@ -106,13 +117,14 @@ fn gradients_of_bf16_products_are_those_of_f32_but_for_rounding() {
         let loss = model.forward_backward(&x, &targets, 2, 16, 1.0).unwrap().mean();
         (loss, model.gradients().unwrap())
     };
-    let (loss, gradients) = pass(Products::F32);
+    let (loss, gradients) = pass(MatmulBackend::F32);
     for kernel in Kernel::available().into_iter().filter(|kernel| kernel.dtype() == Dtype::Bf16) {
-        let (narrow_loss, narrow_gradients) = pass(Products::Packed(kernel));
+        let (narrow_loss, narrow_gradients) = pass(MatmulBackend::Packed(kernel));
         assert!((narrow_loss / loss - 1.0).abs() < 0.01, "{kernel:?}: {narrow_loss} {loss}");
         for (narrow, gradient) in narrow_gradients.iter().zip(&gradients) {
             let largest = gradient.data.iter().fold(0f32, |m, g| m.max(g.abs()));
-            let error = narrow.data.iter().zip(&gradient.data).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+            let error =
+                narrow.data.iter().zip(&gradient.data).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
             assert!(
                 error > 0.0 && error < 0.15 * largest,
                 "{kernel:?} {}: {error} of {largest}",
@@ -144,7 +156,8 @@ fn a_run_continued_from_a_checkpoint_is_the_run_bit_for_bit_whatever_the_threads
     assert!(rest.state(&second).unwrap() == optimizer.state(&whole).unwrap());
 
     let again = path.with_file_name("again");
-    checkpoint::save(&again, &first, Some(&half), 5, serde_json::json!({ "note": "kept" })).unwrap();
+    checkpoint::save(&again, &first, Some(&half), 5, serde_json::json!({ "note": "kept" }))
+        .unwrap();
     for file in ["model.safetensors", "optimizer.safetensors", "state.json"] {
         assert!(
             std::fs::read(path.join(file)).unwrap() == std::fs::read(again.join(file)).unwrap(),
@@ -160,26 +173,39 @@ fn a_checkpoint_that_does_not_fit_or_is_damaged_is_refused_with_a_code() {
     let optimizer = AdamW::new(&small, &options()).unwrap();
     checkpoint::save(&path, &small, Some(&optimizer), 1, serde_json::Value::Null).unwrap();
 
-    let mut wider = Transformer::new(ModelConfig { d_ff: 34, ..config() }, devices().remove(0), 0).unwrap();
+    let mut wider =
+        Transformer::new(ModelConfig { d_ff: 34, ..config() }, devices().remove(0), 0).unwrap();
     let error = checkpoint::load(&path, &mut wider, None).unwrap_err();
     assert_eq!(error.code(), "ERR_CHECKPOINT_MISMATCH");
     assert!(
-        error.to_string().contains("transformer_blocks.1.Feed_Forward.linear_w2.linear_matrix has [33, 20]")
+        error
+            .to_string()
+            .contains("transformer_blocks.1.Feed_Forward.linear_w2.linear_matrix has [33, 20]")
     );
 
     let mut same = model(1);
     let mut sgd =
-        Sgd::new(&same, &SgdOptions { weight_decay: 0.0, constant: false, groups: Vec::new() }).unwrap();
+        Sgd::new(&same, &SgdOptions { weight_decay: 0.0, constant: false, groups: Vec::new() })
+            .unwrap();
     let error = checkpoint::load(&path, &mut same, Some(&mut sgd)).unwrap_err();
     assert_eq!(error.code(), "ERR_CHECKPOINT_MISMATCH");
 
     let file = path.join("model.safetensors");
     let bytes = std::fs::read(&file).unwrap();
     std::fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
-    assert_eq!(checkpoint::load(&path, &mut same, None).unwrap_err().code(), "ERR_INVALID_CHECKPOINT");
+    assert_eq!(
+        checkpoint::load(&path, &mut same, None).unwrap_err().code(),
+        "ERR_INVALID_CHECKPOINT"
+    );
     std::fs::write(path.join("state.json"), "{").unwrap();
-    assert_eq!(checkpoint::load(&path, &mut same, None).unwrap_err().code(), "ERR_INVALID_CHECKPOINT");
-    assert_eq!(checkpoint::load(&path.join("none"), &mut same, None).unwrap_err().code(), "ERR_NOT_FOUND");
+    assert_eq!(
+        checkpoint::load(&path, &mut same, None).unwrap_err().code(),
+        "ERR_INVALID_CHECKPOINT"
+    );
+    assert_eq!(
+        checkpoint::load(&path.join("none"), &mut same, None).unwrap_err().code(),
+        "ERR_NOT_FOUND"
+    );
     assert!(same.state_dict().unwrap() == small.state_dict().unwrap());
 }
 
@@ -227,7 +253,8 @@ fn groups_have_their_own_settings_and_inherit_the_rest() {
         },
         GroupOptions { pattern: "matrices".into(), weight_decay: Some(0.5), ..Default::default() },
     ];
-    let mut optimizer = AdamW::new(&model, &AdamWOptions { weight_decay: 0.0, groups, ..options() }).unwrap();
+    let mut optimizer =
+        AdamW::new(&model, &AdamWOptions { weight_decay: 0.0, groups, ..options() }).unwrap();
     let before = model.state_dict().unwrap();
     model.forward_backward(&[3; 16], &[1; 16], 1, 16, 1.0).unwrap();
     let gradients = model.gradients().unwrap();
@@ -245,7 +272,13 @@ fn groups_have_their_own_settings_and_inherit_the_rest() {
         };
         let mut expected = wide(&old.data);
         let zeros = vec![0.0; expected.len()];
-        adamw::reference::step(&mut expected, &wide(&g.data), &mut zeros.clone(), &mut zeros.clone(), hyper);
+        adamw::reference::step(
+            &mut expected,
+            &wide(&g.data),
+            &mut zeros.clone(),
+            &mut zeros.clone(),
+            hyper,
+        );
         assert_close(&old.name, &new.data, &expected);
         assert_eq!(old.data == new.data, frozen, "{}", old.name);
     }
@@ -272,5 +305,8 @@ fn settings_out_of_range_are_refused() {
     let mut optimizer = AdamW::new(&model, &options()).unwrap();
     assert_eq!(optimizer.step(&mut model, f64::NAN).unwrap_err().code(), "ERR_INVALID_ARGUMENT");
     assert_eq!(optimizer.step(&mut model, -1.0).unwrap_err().code(), "ERR_INVALID_ARGUMENT");
-    assert_eq!(optimizer.clip_grad_norm(&mut model, f64::NAN).unwrap_err().code(), "ERR_INVALID_ARGUMENT");
+    assert_eq!(
+        optimizer.clip_grad_norm(&mut model, f64::NAN).unwrap_err().code(),
+        "ERR_INVALID_ARGUMENT"
+    );
 }

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use kindling_core::buffer::Buffer;
-use kindling_core::device::{Device, Dtype};
+use kindling_core::device::Device;
+use kindling_core::dtype::Dtype;
 use kindling_core::ops::matmul::packed::Kernel;
 use kindling_core::ops::{grad_norm, linear};
 use kindling_core::random::{Purpose, uniform};
@@ -30,7 +31,11 @@ pub fn instruction_set() -> &'static str {
 /// Number of CUDA devices that this build can use on this machine.
 #[napi(catch_unwind)]
 pub fn cuda_device_count() -> u32 {
-    if kindling_core::cuda::problem().is_some() { 0 } else { kindling_core::cuda::device_count() as u32 }
+    if kindling_core::cuda::problem().is_some() {
+        0
+    } else {
+        kindling_core::cuda::device_count() as u32
+    }
 }
 
 /// What keeps a GPU that seems to be there from being used; null where it can be, or where there is none.
@@ -126,8 +131,8 @@ pub fn bench_gemm(options: GemmOptions) -> napi::Result<AsyncTask<Job<(), Second
         let weight = operand(shape.outputs * shape.inputs, 1)?;
         let dout = operand(shape.rows * shape.outputs, 2)?;
         let mut out = match pass {
-            Pass::Forward => Buffer::zeros_of(&device, dout.len(), device.branches())?,
-            Pass::BackwardInput => Buffer::zeros_of(&device, x.len(), device.branches())?,
+            Pass::Forward => Buffer::zeros_of(&device, dout.len(), device.activation_dtype())?,
+            Pass::BackwardInput => Buffer::zeros_of(&device, x.len(), device.activation_dtype())?,
             Pass::BackwardWeight => Buffer::zeros(&device, weight.len())?,
         };
         let mut seconds = Vec::with_capacity(options.repeats as usize);
@@ -137,8 +142,12 @@ pub fn bench_gemm(options: GemmOptions) -> napi::Result<AsyncTask<Job<(), Second
             let (x, weight, dout, out) = (x.view(), weight.view(), dout.view(), out.view_mut());
             match pass {
                 Pass::Forward => linear::forward(&device, out, x, weight, None, shape)?,
-                Pass::BackwardInput => linear::backward_input(&device, out, dout, weight, shape, false)?,
-                Pass::BackwardWeight => linear::backward_weight(&device, out, None, dout, x, shape)?,
+                Pass::BackwardInput => {
+                    linear::backward_input(&device, out, dout, weight, shape, false)?
+                }
+                Pass::BackwardWeight => {
+                    linear::backward_weight(&device, out, None, dout, x, shape)?
+                }
             }
             device.synchronize()?;
             if run >= options.warmup {

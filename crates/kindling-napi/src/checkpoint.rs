@@ -59,7 +59,9 @@ pub fn load_checkpoint(
             LoadHeld::Both(held) => {
                 held.with(|model, optimizer| checkpoint::load(&path, model, Some(optimizer)))
             }
-            LoadHeld::Model(lease) => lease.with(|model| checkpoint::load(&path, model.engine()?, None)),
+            LoadHeld::Model(lease) => {
+                lease.with(|model| checkpoint::load(&path, model.engine()?, None))
+            }
         }?;
         Ok(state.iteration as f64)
     }))

@@ -112,8 +112,13 @@ pub fn encode_files(
     let options = options.lower().map_err(to_napi)?;
     let (tokenizer, mut progress) = (Arc::clone(&tokenizer.inner), monitor.progress());
     Ok(spawn((), move |()| {
-        let summary =
-            data::encode_files(&paths(files), &tokenizer, Path::new(&out), &options, &mut progress)?;
+        let summary = data::encode_files(
+            &paths(files),
+            &tokenizer,
+            Path::new(&out),
+            &options,
+            &mut progress,
+        )?;
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
         Ok(EncodeSummary {
             tokens: summary.tokens as f64,
@@ -206,6 +211,7 @@ pub fn split_store(
     let (options, at) = (options.lower().map_err(to_napi)?, integer("at", at).map_err(to_napi)?);
     let (store, mut progress) = (Arc::clone(&store.inner), monitor.progress());
     Ok(spawn((), move |()| {
-        data::reshape::split(&store, at, Path::new(&out), &options, &mut progress).map(Reshaped::from)
+        data::reshape::split(&store, at, Path::new(&out), &options, &mut progress)
+            .map(Reshaped::from)
     }))
 }

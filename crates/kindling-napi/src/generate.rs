@@ -69,7 +69,9 @@ impl State {
         if self.engine.is_none() {
             self.engine = Some(Engine::new(model, &self.prompts, self.options.clone())?);
         }
-        self.engine.as_mut().ok_or_else(|| Error::Internal("the generator was not built".to_owned()))
+        self.engine
+            .as_mut()
+            .ok_or_else(|| Error::Internal("the generator was not built".to_owned()))
     }
 
     /// Draws until `budget` is spent, at least one token a row.
@@ -153,7 +155,9 @@ impl Generator {
     #[napi]
     pub fn end_row(&self, row: u32) -> napi::Result<()> {
         let end = |state: &mut State| {
-            if let Some(engine) = state.engine.as_mut().filter(|_| (row as usize) < state.prompts.len()) {
+            if let Some(engine) =
+                state.engine.as_mut().filter(|_| (row as usize) < state.prompts.len())
+            {
                 engine.end_row(row as usize);
             }
             Ok(())

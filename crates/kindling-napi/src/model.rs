@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use kindling_core::config::ModelConfig;
-use kindling_core::device::{Device, Dtype};
+use kindling_core::device::Device;
+use kindling_core::dtype::Dtype;
 use kindling_core::model::{Layout, NamedTensor, Transformer as Engine};
 use kindling_core::{Error, Result};
 use napi::bindgen_prelude::{AsyncTask, Float32Array, ToNapiValue, TypeName, Uint32Array};
@@ -179,7 +180,10 @@ impl Transformer {
         &self.inner
     }
 
-    fn call<T>(&self, work: impl FnOnce(&mut Engine) -> Result<T> + Send + 'static) -> napi::Result<Call<T>>
+    fn call<T>(
+        &self,
+        work: impl FnOnce(&mut Engine) -> Result<T> + Send + 'static,
+    ) -> napi::Result<Call<T>>
     where
         T: ToNapiValue + TypeName + Send + 'static,
     {
@@ -228,7 +232,9 @@ impl Transformer {
             let (x, targets, scale) = (&batch.x, &batch.targets, scale as f32);
             let (rows, positions) = (batch.batch_size, batch.seq_length);
             if read_loss {
-                model.forward_backward(x, targets, rows, positions, scale).map(|loss| Some(loss.mean()))
+                model
+                    .forward_backward(x, targets, rows, positions, scale)
+                    .map(|loss| Some(loss.mean()))
             } else {
                 model.accumulate(x, targets, rows, positions, scale).map(|()| None)
             }
@@ -314,7 +320,9 @@ impl Transformer {
     /// Ends the record; gives its ops, the longest first.
     #[napi(ts_return_type = "Promise<Array<OpProfile>>")]
     pub fn stop_profile(&self) -> napi::Result<Call<Vec<OpProfile>>> {
-        self.call(|model| Ok(model.device().profile().stop().into_iter().map(OpProfile::from).collect()))
+        self.call(|model| {
+            Ok(model.device().profile().stop().into_iter().map(OpProfile::from).collect())
+        })
     }
 
     /// Frees the model, now or when the call under way ends.

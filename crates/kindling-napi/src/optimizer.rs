@@ -196,8 +196,12 @@ impl Optimizer {
 
 fn pair(name: &str, values: &[f64]) -> Result<(f64, f64)> {
     match values {
-        &[first, second] if [first, second].iter().all(|b| (0.0..1.0).contains(b)) => Ok((first, second)),
-        _ => Err(Error::argument(format!("{name} is {values:?}; it must be two numbers from 0 to below 1"))),
+        &[first, second] if [first, second].iter().all(|b| (0.0..1.0).contains(b)) => {
+            Ok((first, second))
+        }
+        _ => Err(Error::argument(format!(
+            "{name} is {values:?}; it must be two numbers from 0 to below 1"
+        ))),
     }
 }
 

@@ -89,7 +89,8 @@ fn sampling(name: &str) -> Result<Sampling> {
         "sequential" => Sampling::Sequential,
         "dense" => Sampling::Dense,
         other => {
-            let message = format!("sampling is {other}; it must be random, epoch, sequential or dense");
+            let message =
+                format!("sampling is {other}; it must be random, epoch, sequential or dense");
             return Err(Error::argument(message));
         }
     })
@@ -109,7 +110,9 @@ impl TokenStore {
     /// Opens a folder of chunks, a .npy or a .bin file.
     #[napi(catch_unwind, ts_return_type = "Promise<TokenStore>")]
     pub fn open(path: String) -> Call<TokenStore> {
-        spawn((), move |()| Ok(Self { inner: Arc::new(data::TokenStore::open(PathBuf::from(path))?) }))
+        spawn((), move |()| {
+            Ok(Self { inner: Arc::new(data::TokenStore::open(PathBuf::from(path))?) })
+        })
     }
 
     /// Tokens in the store.
@@ -141,7 +144,8 @@ impl TokenStore {
     /// How many consecutive windows of `seq_length` tokens there are.
     #[napi(catch_unwind)]
     pub fn num_windows(&self, seq_length: f64) -> napi::Result<f64> {
-        let windows = size("seqLength", seq_length).and_then(|length| self.inner.num_windows(length));
+        let windows =
+            size("seqLength", seq_length).and_then(|length| self.inner.num_windows(length));
         Ok(windows.map_err(to_napi)? as f64)
     }
 
@@ -257,7 +261,9 @@ impl BatchLoader {
     pub fn next(&self, step: f64, micro_batch: f64) -> napi::Result<Call<Batch>> {
         let turn = Turn::of(step, micro_batch).map_err(to_napi)?;
         let loader = Arc::clone(&self.inner);
-        Ok(spawn((), move |()| Ok(Batch { inner: Arc::new(loader.next(turn.step, turn.micro_batch)?) })))
+        Ok(spawn((), move |()| {
+            Ok(Batch { inner: Arc::new(loader.next(turn.step, turn.micro_batch)?) })
+        }))
     }
 
     /// Ends the thread that makes batches ahead.

@@ -18,7 +18,10 @@ pub struct Job<K, T> {
 }
 
 /// Runs `work` off the event loop; the promise gives what it returns.
-pub fn spawn<K, T>(held: K, work: impl FnOnce(&mut K) -> Result<T> + Send + 'static) -> AsyncTask<Job<K, T>>
+pub fn spawn<K, T>(
+    held: K,
+    work: impl FnOnce(&mut K) -> Result<T> + Send + 'static,
+) -> AsyncTask<Job<K, T>>
 where
     K: Send + 'static,
     T: ToNapiValue + TypeName + Send + 'static,

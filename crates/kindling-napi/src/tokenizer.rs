@@ -46,12 +46,16 @@ impl TokenizerOptions {
         let kind = match self.r#type.as_str() {
             "bpe" => Kind::Bpe,
             "chars" => Kind::Chars,
-            other => return Err(Error::argument(format!("type is {other}; it must be bpe or chars"))),
+            other => {
+                return Err(Error::argument(format!("type is {other}; it must be bpe or chars")));
+            }
         };
         let vocab_size = match (self.vocab_size, kind) {
             (Some(vocab_size), _) => size("vocabSize", vocab_size)?,
             (None, Kind::Chars) => 0,
-            (None, Kind::Bpe) => return Err(Error::argument("vocabSize is needed to train a bpe tokenizer")),
+            (None, Kind::Bpe) => {
+                return Err(Error::argument("vocabSize is needed to train a bpe tokenizer"));
+            }
         };
         let threads = size("threads", self.threads)?.max(1);
         let format = self.format.as_deref().map(format).transpose()?;
@@ -120,7 +124,8 @@ impl Tokenizer {
         merging: &Monitor,
     ) -> napi::Result<Call<Tokenizer>> {
         let (options, format, text_field) = options.lower().map_err(to_napi)?;
-        let (files, mut reading, mut merging) = (paths(files), monitor.progress(), merging.progress());
+        let (files, mut reading, mut merging) =
+            (paths(files), monitor.progress(), merging.progress());
         Ok(spawn((), move |()| {
             let corpus = Corpus::find(&files, format, &text_field)?;
             let (trained, summary) =
@@ -131,7 +136,11 @@ impl Tokenizer {
 
     /// Reads a vocabulary and merges as GPT-2 writes them.
     #[napi(catch_unwind, ts_return_type = "Promise<Tokenizer>")]
-    pub fn from_files(vocab: String, merges: String, special_tokens: Vec<String>) -> Call<Tokenizer> {
+    pub fn from_files(
+        vocab: String,
+        merges: String,
+        special_tokens: Vec<String>,
+    ) -> Call<Tokenizer> {
         spawn((), move |()| {
             let (vocab, merges) = (PathBuf::from(vocab), PathBuf::from(merges));
             Ok(Self::new(tokenizer::Tokenizer::from_files(&vocab, &merges, &special_tokens)?))
@@ -197,7 +206,8 @@ impl Tokenizer {
         monitor: &Monitor,
     ) -> napi::Result<Call<TokenCount>> {
         let threads = size("threads", threads).map_err(to_napi)?.max(1);
-        let (tokenizer, files, mut progress) = (Arc::clone(&self.inner), paths(files), monitor.progress());
+        let (tokenizer, files, mut progress) =
+            (Arc::clone(&self.inner), paths(files), monitor.progress());
         Ok(spawn((), move |()| {
             let (tokens, summary) = tokenizer.count_tokens(&files, threads, &mut progress)?;
             let (bytes, replaced_bytes) = (summary.bytes as f64, summary.replaced_bytes as f64);

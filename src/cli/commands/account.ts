@@ -2,9 +2,9 @@
 import { Command } from 'commander'
 import { z } from 'zod'
 import { account, type Account } from '../../account'
-import { parse } from '../../config'
-import { count, duration } from '../../logger'
-import { COURSE_SHAPES, PRESETS } from '../../presets'
+import { parse } from '../../training/config'
+import { count, duration } from '../logger'
+import { COURSE_SHAPES, PRESETS } from '../../training/presets'
 import { addFields } from '../flags'
 import { run, usage } from '../output'
 
@@ -28,7 +28,10 @@ const fields = {
   batch_size: size.describe("sequences a step (default: the preset's, else 1)"),
   device: z.enum(['cpu', 'cuda']).default('cpu').describe('whose memory: cpu or cuda'),
   dtype: z.enum(['f32', 'bf16']).default('f32').describe('arithmetic on cuda'),
-  recompute: z.boolean().default(false).describe('on cuda, keep only the streams between the blocks'),
+  recompute: z
+    .boolean()
+    .default(false)
+    .describe('on cuda, keep only the streams between the blocks'),
   steps: z.int().min(1).default(400_000).describe('updates'),
   memory_gib: z.number().positive().default(80).describe('memory of the device'),
   peak_tflops: z.number().positive().default(19.5).describe('peak of the device'),
@@ -41,13 +44,22 @@ Examples:
   kindling account --d-model 512 --num-heads 8 --d-ff 1344 --num-layers 6 --vocab-size 32000 --context 256`
 
 export function accountCommand(): Command {
-  const command = new Command('account').description('parameters, FLOPs, memory and training time of a model')
+  const command = new Command('account').description(
+    'parameters, FLOPs, memory and training time of a model',
+  )
   addFields(command, fields).addHelpText('after', EXAMPLES)
   return command.action(
     run(async (flags, output) => {
       const { preset, ...given } = parse(z.strictObject(fields), flags)
       const shape = { ...(preset === undefined ? {} : SHAPES[preset]), ...defined(given) }
-      const needed = ['d_model', 'num_heads', 'd_ff', 'num_layers', 'vocab_size', 'context'] as const
+      const needed = [
+        'd_model',
+        'num_heads',
+        'd_ff',
+        'num_layers',
+        'vocab_size',
+        'context',
+      ] as const
       const values = shape as typeof given
       const missing = needed.filter((name) => values[name] === undefined)
       if (missing.length > 0) throw usage(`give --preset, or ${missing.map(flag).join(', ')}`)
@@ -91,7 +103,12 @@ function table(result: Account, memoryGib: number, steps: number): string {
   const part = (value: number, whole: number): string => `${((100 * value) / whole).toFixed(1)}%`
   const names = (record: object): [string, number][] => Object.entries(record) as [string, number][]
   const gib = (bytes: number): string => `${(bytes / 1024 ** 3).toFixed(3)} GiB`
-  const components = ['attention_projections', 'attention_scores', 'feed_forward', 'output'] as const
+  const components = [
+    'attention_projections',
+    'attention_scores',
+    'feed_forward',
+    'output',
+  ] as const
   return [
     'parameters',
     ...names(params).map(([name, n]) => row(name, count(n), part(n, params.total))),

@@ -1,10 +1,10 @@
 /** `kindling bench`: times the native core. */
 import { Command } from 'commander'
 import { z } from 'zod'
-import * as bench from '../../bench'
-import { parse, trainFields as trainFieldsOfARun } from '../../config'
-import { count } from '../../logger'
-import { PRESETS } from '../../presets'
+import * as bench from '../bench'
+import { parse, trainFields as trainFieldsOfARun } from '../../training/config'
+import { count } from '../logger'
+import { PRESETS } from '../../training/presets'
 import { addFields, type Fields } from '../flags'
 import { run, type Output } from '../output'
 import { openTokenizer } from './encode'
@@ -51,7 +51,10 @@ const encodeFields = {
   tokenizer: z.string().optional().describe('folder of the tokenizer'),
   vocab_path: z.string().optional().describe('vocabulary, where there is no tokenizer folder'),
   merges_path: z.string().optional().describe('merges that belong to it'),
-  special_tokens: z.array(z.string()).default(['<|endoftext|>']).describe('special tokens of the vocabulary'),
+  special_tokens: z
+    .array(z.string())
+    .default(['<|endoftext|>'])
+    .describe('special tokens of the vocabulary'),
   threads: engine.threads,
 }
 const bpeFields = {
@@ -136,7 +139,8 @@ export function benchCommand(): Command {
         'encoding of a file',
         encodeFields,
         '--file book.txt --tokenizer data/tokenizer',
-        async (o, output) => show(output, await bench.benchEncode(o.file, await openTokenizer(o), o.threads)),
+        async (o, output) =>
+          show(output, await bench.benchEncode(o.file, await openTokenizer(o), o.threads)),
       ),
     )
     .addCommand(
@@ -149,8 +153,12 @@ export function benchCommand(): Command {
       ),
     )
     .addCommand(
-      timing('generate', 'decoding with random weights', generateFields, '--preset seed', async (o, output) =>
-        show(output, await bench.benchGenerate(o)),
+      timing(
+        'generate',
+        'decoding with random weights',
+        generateFields,
+        '--preset seed',
+        async (o, output) => show(output, await bench.benchGenerate(o)),
       ),
     )
 }

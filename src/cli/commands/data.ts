@@ -3,8 +3,8 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { Command } from 'commander'
 import { z } from 'zod'
-import { parse } from '../../config'
-import { count } from '../../logger'
+import { parse } from '../../training/config'
+import { count } from '../logger'
 import { TokenStore } from '../../token-store'
 import { ByteProgress } from '../progress'
 import { addFields, addJson } from '../flags'
@@ -23,12 +23,16 @@ async function allStoresIn(paths: readonly string[]): Promise<TokenStore[]> {
 
 function infoCommand(): Command {
   const command = new Command('info').description('what token stores are')
-  command.argument('<store...>', 'folders of `kindling encode`, _chunks folders, .npy or .bin files')
+  command.argument(
+    '<store...>',
+    'folders of `kindling encode`, _chunks folders, .npy or .bin files',
+  )
   addJson(command).addHelpText('after', '\nExamples:\n  kindling data info data/book')
   return command.action(
     run(async (_, output, paths) => {
       for (const store of await allStoresIn(paths)) {
-        const { length, bytes, chunkSize, dtype, maxId, replacedBytes, tokenizerHash } = store.metadata
+        const { length, bytes, chunkSize, dtype, maxId, replacedBytes, tokenizerHash } =
+          store.metadata
         const tokenizer = await store.tokenizer()
         output.line({
           store: store.path,
@@ -43,7 +47,8 @@ function infoCommand(): Command {
           tokenizer: tokenizer?.path ?? null,
           tokenizer_hash: tokenizerHash,
         })
-        const unknown = (value: number | string | null | undefined): string => String(value ?? 'unknown')
+        const unknown = (value: number | string | null | undefined): string =>
+          String(value ?? 'unknown')
         output.text(store.path)
         output.text(`  tokens      ${length} (${count(length)}) of ${dtype}, ${chunkSize} a chunk`)
         output.text(
@@ -59,7 +64,9 @@ function infoCommand(): Command {
 }
 
 function verifyCommand(): Command {
-  const command = new Command('verify').description('compare every byte of token stores with its checksum')
+  const command = new Command('verify').description(
+    'compare every byte of token stores with its checksum',
+  )
   command.argument('<store...>', 'folders of `kindling encode`, or _chunks folders')
   addJson(command).addHelpText('after', '\nExamples:\n  kindling data verify data/book')
   return command.action(
@@ -71,7 +78,8 @@ function verifyCommand(): Command {
         )
         output.clear()
         output.line({ store: store.path, tokens: store.length, chunks_verified: chunks })
-        const found = chunks > 0 ? `${chunks} chunks are as they were written` : 'has no checksums to compare'
+        const found =
+          chunks > 0 ? `${chunks} chunks are as they were written` : 'has no checksums to compare'
         output.text(`${store.path}: ${found}`)
       }
     }),
@@ -80,7 +88,11 @@ function verifyCommand(): Command {
 
 const reshapeFields = {
   out: z.string().describe('folder to write'),
-  chunk_size: z.int().min(1).optional().describe('tokens of a chunk file (default: as in the first store)'),
+  chunk_size: z
+    .int()
+    .min(1)
+    .optional()
+    .describe('tokens of a chunk file (default: as in the first store)'),
   token_dtype: z
     .enum(['int32', 'uint16'])
     .optional()
@@ -143,7 +155,9 @@ const splitFields = {
 }
 
 function splitCommand(): Command {
-  const command = new Command('split').description('cut a store into training and validation tokens')
+  const command = new Command('split').description(
+    'cut a store into training and validation tokens',
+  )
   command.argument('<store>', 'store; a folder of `kindling encode` stands for its train_chunks')
   addFields(command, splitFields).addHelpText(
     'after',

@@ -1,9 +1,9 @@
 /** `kindling encode`: text files to a token store. */
 import { Command } from 'commander'
 import { z } from 'zod'
-import { parse } from '../../config'
+import { parse } from '../../training/config'
 import { fromNative } from '../../errors'
-import { count, duration } from '../../logger'
+import { count, duration } from '../logger'
 import { TokenStore } from '../../token-store'
 import { Tokenizer } from '../../tokenizer'
 import { corpusFields, corpusOptions } from '../corpus-flags'
@@ -16,7 +16,10 @@ const fields = {
   tokenizer: z.string().optional().describe('folder of the tokenizer'),
   vocab_path: z.string().optional().describe('vocabulary, where there is no tokenizer folder'),
   merges_path: z.string().optional().describe('merges that belong to it'),
-  special_tokens: z.array(z.string()).default(['<|endoftext|>']).describe('special tokens of the vocabulary'),
+  special_tokens: z
+    .array(z.string())
+    .default(['<|endoftext|>'])
+    .describe('special tokens of the vocabulary'),
   out: z.string().describe('folder to write; a name that ends in _chunks is the store itself'),
   chunk_size: z.int().min(1).default(500_000).describe('tokens of a chunk file'),
   token_dtype: z
@@ -86,7 +89,9 @@ export function encodeCommand(): Command {
       const seconds = (performance.now() - started) / 1000
       const { tokens, bytes, replacedBytes, resumedBytes } = summary
       if (resumedBytes > 0) {
-        output.note(`continued a run that had encoded ${(resumedBytes / 1e6).toFixed(1)} MB of the text`)
+        output.note(
+          `continued a run that had encoded ${(resumedBytes / 1e6).toFixed(1)} MB of the text`,
+        )
       }
       if (replacedBytes > 0) {
         output.note(`${replacedBytes} bytes were no UTF-8 and became U+FFFD`)

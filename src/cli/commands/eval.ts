@@ -1,10 +1,10 @@
 /** `kindling eval`: the loss of a trained model on a store. */
 import { Command } from 'commander'
 import { z } from 'zod'
-import { parse, trainFields } from '../../config'
+import { parse, trainFields } from '../../training/config'
 import { KindlingError } from '../../errors'
-import { evaluate } from '../../evaluate'
-import { loadRun } from '../../run-folder'
+import { evaluate } from '../../training/evaluate'
+import { loadRun } from '../../training/run-folder'
 import { TokenStore } from '../../token-store'
 import { addFields } from '../flags'
 import { withInterrupt } from '../interrupt'
@@ -29,7 +29,9 @@ Examples:
   kindling eval --checkpoint runs/book/checkpoints/step-00000500 --data data/other/valid_chunks --json`
 
 export function evalCommand(): Command {
-  const command = new Command('eval').description('loss, perplexity and bits per byte of a trained model')
+  const command = new Command('eval').description(
+    'loss, perplexity and bits per byte of a trained model',
+  )
   addFields(command, fields).addHelpText('after', EXAMPLES)
   return command.action(
     run(async (flags, output) => {
@@ -37,7 +39,10 @@ export function evalCommand(): Command {
       const { model, config } = await loadRun(options)
       const path = options.data ?? config.data.valid
       if (path === null) {
-        throw new KindlingError('ERR_NOT_FOUND', 'the run has no validation data; give --data STORE')
+        throw new KindlingError(
+          'ERR_NOT_FOUND',
+          'the run has no validation data; give --data STORE',
+        )
       }
       const store = await TokenStore.open(path)
       await store.checkVocab(config.model.vocabSize)
@@ -51,7 +56,9 @@ export function evalCommand(): Command {
       )
       output.line({ loss, perplexity, bits_per_byte: bitsPerByte, tokens })
       const bits = bitsPerByte === null ? '' : `  bits_per_byte ${bitsPerByte.toFixed(4)}`
-      output.text(`loss ${loss.toFixed(4)}  perplexity ${perplexity.toFixed(2)}${bits}  (${tokens} tokens)`)
+      output.text(
+        `loss ${loss.toFixed(4)}  perplexity ${perplexity.toFixed(2)}${bits}  (${tokens} tokens)`,
+      )
     }),
   )
 }

@@ -1,10 +1,10 @@
 /** `kindling generate`: text from a trained model, as it is drawn. */
 import { Command } from 'commander'
 import { z } from 'zod'
-import { parse, trainFields } from '../../config'
+import { parse, trainFields } from '../../training/config'
 import { KindlingError } from '../../errors'
 import { generate, generateBatch, type GenerateOptions, type GenerateResult } from '../../generate'
-import { loadRun } from '../../run-folder'
+import { loadRun } from '../../training/run-folder'
 import { addFields } from '../flags'
 import { withInterrupt } from '../interrupt'
 import { run, type Output } from '../output'
@@ -25,7 +25,11 @@ const fields = {
     .max(1)
     .default(0.9)
     .describe('a token stays while the mass before it is at most p'),
-  repetition_penalty: z.number().positive().default(1).describe('lowers the scores of tokens of the context'),
+  repetition_penalty: z
+    .number()
+    .positive()
+    .default(1)
+    .describe('lowers the scores of tokens of the context'),
   seed: z.int().min(0).optional().describe('seed of the draws (default: drawn, and reported)'),
   stop: z.array(z.string().min(1)).default([]).describe('text that ends the output; repeatable'),
   rolling_cache: z

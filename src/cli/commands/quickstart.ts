@@ -1,9 +1,9 @@
 /** `kindling quickstart`: from raw text to a trained model's sample, in about a minute. */
 import { Command } from 'commander'
 import { z } from 'zod'
-import { parse, trainFields } from '../../config'
-import { logRun } from '../../logger'
-import { quickstart } from '../../quickstart'
+import { parse, trainFields } from '../../training/config'
+import { logRun } from '../logger'
+import { quickstart } from '../quickstart'
 import { addFields } from '../flags'
 import { withInterrupt } from '../interrupt'
 import { EXIT, run } from '../output'

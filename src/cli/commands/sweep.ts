@@ -1,18 +1,28 @@
 /** `kindling sweep`: the learning-rate experiment, as a table and a plot. */
 import { Command } from 'commander'
 import { z } from 'zod'
-import { parse, trainFields } from '../../config'
-import { sweep, toySweep, type SweepResult } from '../../sweep'
+import { parse, trainFields } from '../../training/config'
+import { sweep, toySweep, type SweepResult } from '../sweep'
 import { addFields } from '../flags'
 import { withInterrupt } from '../interrupt'
 import { run } from '../output'
 
-const { lr: _lr, max_steps: _steps, run: _run, resume: _resume, stop_at_step: _stop, ...shared } = trainFields
+const {
+  lr: _lr,
+  max_steps: _steps,
+  run: _run,
+  resume: _resume,
+  stop_at_step: _stop,
+  ...shared
+} = trainFields
 
 const own = {
   lr: z.array(z.number().positive()).min(1).optional().describe('learning rates to try'),
   steps: z.int().min(1).optional().describe('updates of each run (default: 100; the toy: 10)'),
-  toy: z.boolean().default(false).describe("the course's toy: a 10 x 10 quadratic by SGD at 1e1, 1e2, 1e3"),
+  toy: z
+    .boolean()
+    .default(false)
+    .describe("the course's toy: a 10 x 10 quadratic by SGD at 1e1, 1e2, 1e3"),
 }
 
 const EXAMPLES = `

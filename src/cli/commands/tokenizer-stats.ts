@@ -1,9 +1,9 @@
 /** `kindling tokenizer stats`: several tokenizers on several files, as a table. */
 import { Command } from 'commander'
 import { z } from 'zod'
-import { parse } from '../../config'
+import { parse } from '../../training/config'
 import { Tokenizer } from '../../tokenizer'
-import { expandFiles, measureTokenizer, sampleDocuments } from '../../tokenizer-stats'
+import { expandFiles, measureTokenizer, sampleDocuments } from '../tokenizer-stats'
 import { corpusFields, corpusOptions } from '../corpus-flags'
 import { addFields } from '../flags'
 import { withInterrupt } from '../interrupt'

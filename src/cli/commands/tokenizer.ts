@@ -1,8 +1,8 @@
 /** `kindling tokenizer`: train one, and measure several. */
 import { Command } from 'commander'
 import { z } from 'zod'
-import { parse } from '../../config'
-import { duration } from '../../logger'
+import { parse } from '../../training/config'
+import { duration } from '../logger'
 import { Tokenizer } from '../../tokenizer'
 import { ByteProgress, CountProgress } from '../progress'
 import { addFields } from '../flags'
@@ -16,7 +16,11 @@ const fields = {
     .enum(['bpe', 'chars'])
     .default('bpe')
     .describe('bpe: byte-level pairs; chars: one token a character'),
-  vocab_size: z.int().min(1).optional().describe('entries in all, special tokens and the 256 bytes included'),
+  vocab_size: z
+    .int()
+    .min(1)
+    .optional()
+    .describe('entries in all, special tokens and the 256 bytes included'),
   special_tokens: z
     .array(z.string().min(1))
     .optional()
@@ -30,7 +34,9 @@ const fields = {
     .int()
     .min(1)
     .optional()
-    .describe('bytes to be read at most, of all files in their order, once decompressed (default: all)'),
+    .describe(
+      'bytes to be read at most, of all files in their order, once decompressed (default: all)',
+    ),
   ...corpusFields,
   out: z.string().default('tokenizer').describe('folder to write'),
   threads: z.int().min(1).optional().describe('threads (default: the cores this process may use)'),
@@ -62,7 +68,8 @@ function tokenizerTrainCommand(): Command {
         Tokenizer.train(files, {
           type: options.type,
           ...(options.vocab_size === undefined ? {} : { vocabSize: options.vocab_size }),
-          specialTokens: options.special_tokens ?? (options.type === 'bpe' ? ['<|endoftext|>'] : []),
+          specialTokens:
+            options.special_tokens ?? (options.type === 'bpe' ? ['<|endoftext|>'] : []),
           ...(options.threads === undefined ? {} : { threads: options.threads }),
           pattern: options.pattern,
           minFrequency: options.min_frequency,
@@ -79,7 +86,9 @@ function tokenizerTrainCommand(): Command {
       const { vocabSize, numMerges, replacedBytes } = tokenizer
       if (replacedBytes > 0) output.note(`${replacedBytes} bytes were no UTF-8 and became U+FFFD`)
       output.line({ vocab_size: vocabSize, merges: numMerges, seconds, out: options.out })
-      output.text(`${vocabSize} tokens, ${numMerges} merges in ${duration(seconds)}: ${options.out}`)
+      output.text(
+        `${vocabSize} tokens, ${numMerges} merges in ${duration(seconds)}: ${options.out}`,
+      )
     }),
   )
 }

@@ -1,8 +1,8 @@
 /** `kindling train`: trains, or resumes a run. */
 import { Command } from 'commander'
-import { resolveOptions, trainFields } from '../../config'
-import { logRun, summaryText } from '../../logger'
-import { Trainer } from '../../trainer'
+import { resolveOptions, trainFields } from '../../training/config'
+import { logRun, summaryText } from '../logger'
+import { Trainer } from '../../training/trainer'
 import { addFields } from '../flags'
 import { withInterrupt } from '../interrupt'
 import { EXIT, run } from '../output'

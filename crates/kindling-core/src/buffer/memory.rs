@@ -27,7 +27,9 @@ impl AlignedMemory {
     /// As `zeroed`; ends the process as any other allocation of Rust does where there is no memory.
     pub(crate) fn needed(len: usize) -> Self {
         Self::zeroed(len).unwrap_or_else(|| {
-            std::alloc::handle_alloc_error(Self::layout(len).unwrap_or(std::alloc::Layout::new::<u32>()))
+            std::alloc::handle_alloc_error(
+                Self::layout(len).unwrap_or(std::alloc::Layout::new::<u32>()),
+            )
         })
     }
 
@@ -54,7 +56,9 @@ impl AlignedMemory {
 
     pub(super) fn bytes(&self) -> &[u8] {
         // SAFETY: `pointer` is valid for `len` initialised words as long as self lives.
-        unsafe { std::slice::from_raw_parts(self.pointer.as_ptr().cast(), self.len * size_of::<f32>()) }
+        unsafe {
+            std::slice::from_raw_parts(self.pointer.as_ptr().cast(), self.len * size_of::<f32>())
+        }
     }
 
     pub(super) fn zeroed(len: usize) -> Option<Self> {
@@ -69,7 +73,11 @@ impl AlignedMemory {
             // Fewer misses of the address cache in passes over it; a kernel that refuses costs nothing.
             // SAFETY: whole pages inside the memory just allocated.
             unsafe {
-                libc::madvise(memory.cast(), layout.size() / HUGE_PAGE * HUGE_PAGE, libc::MADV_HUGEPAGE)
+                libc::madvise(
+                    memory.cast(),
+                    layout.size() / HUGE_PAGE * HUGE_PAGE,
+                    libc::MADV_HUGEPAGE,
+                )
             };
         }
         // The first touch happens here, not in a step.

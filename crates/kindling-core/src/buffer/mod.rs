@@ -7,7 +7,8 @@ use std::borrow::Cow;
 use std::marker::PhantomData;
 
 use crate::cuda::DeviceMemory;
-use crate::device::{Device, Dtype};
+use crate::device::Device;
+use crate::dtype::Dtype;
 use crate::{Error, Result};
 
 mod memory;
@@ -49,12 +50,13 @@ impl Buffer {
     pub fn zeros_of(device: &Device, len: usize, dtype: Dtype) -> Result<Self> {
         // Whole words. A length that overflows is one that no memory has.
         let bytes = len.saturating_mul(dtype.size()).checked_next_multiple_of(size_of::<f32>());
-        let out_of_memory = || Error::OutOfMemory { bytes: (len as u64).saturating_mul(dtype.size() as u64) };
+        let out_of_memory =
+            || Error::OutOfMemory { bytes: (len as u64).saturating_mul(dtype.size() as u64) };
         let bytes = bytes.ok_or_else(out_of_memory)?;
         let memory = match device {
-            Device::Cpu(_) => {
-                Memory::Host(AlignedMemory::zeroed(bytes / size_of::<f32>()).ok_or_else(out_of_memory)?)
-            }
+            Device::Cpu(_) => Memory::Host(
+                AlignedMemory::zeroed(bytes / size_of::<f32>()).ok_or_else(out_of_memory)?,
+            ),
             Device::Cuda(gpu) => Memory::Cuda(gpu.zeros(bytes)?),
         };
         Ok(Self { memory, len, dtype })
@@ -86,11 +88,16 @@ impl Buffer {
             (Memory::Host(_), Dtype::F32) => In::Cpu(self.host()),
             (Memory::Host(memory), Dtype::Bf16) => {
                 // SAFETY: the memory holds `len` halves of words, initialised as long as self lives.
-                In::CpuBf16(unsafe { std::slice::from_raw_parts(memory.pointer.as_ptr().cast(), self.len) })
+                In::CpuBf16(unsafe {
+                    std::slice::from_raw_parts(memory.pointer.as_ptr().cast(), self.len)
+                })
             }
-            (Memory::Cuda(memory), dtype) => {
-                In::Cuda(CudaView { pointer: memory.pointer(), len: self.len, dtype, memory: PhantomData })
-            }
+            (Memory::Cuda(memory), dtype) => In::Cuda(CudaView {
+                pointer: memory.pointer(),
+                len: self.len,
+                dtype,
+                memory: PhantomData,
+            }),
         }
     }
 
@@ -151,7 +158,9 @@ impl Buffer {
                 let mut values = vec![0u8; memory.bytes()];
                 memory.download(&mut values)?;
                 let words = values.chunks_exact(size_of::<f32>());
-                Ok(Cow::Owned(words.map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect()))
+                Ok(Cow::Owned(
+                    words.map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect(),
+                ))
             }
         }
     }
@@ -166,7 +175,8 @@ impl Buffer {
             Memory::Cuda(memory) => {
                 let bytes = memory.bytes() as u64;
                 let words = memory.bytes() / size_of::<f32>();
-                let mut values = AlignedMemory::zeroed(words).ok_or(Error::OutOfMemory { bytes })?;
+                let mut values =
+                    AlignedMemory::zeroed(words).ok_or(Error::OutOfMemory { bytes })?;
                 fill(values.floats_mut());
                 memory.upload(values.bytes())?;
             }

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use crate::device::Dtype;
+use crate::dtype::Dtype;
 
 pub(super) const NOT_ON_HOST: &str = "memory of another device was taken for the host's";
 const NOT_ON_DEVICE: &str = "memory of the host was taken for a device's";
@@ -195,9 +195,12 @@ impl<'a> Out<'a> {
         match self {
             Self::Cpu(s) => In::Cpu(s),
             Self::CpuBf16(s) => In::CpuBf16(s),
-            Self::Cuda(CudaViewMut { pointer, len, dtype, .. }) => {
-                In::Cuda(CudaView { pointer: *pointer, len: *len, dtype: *dtype, memory: PhantomData })
-            }
+            Self::Cuda(CudaViewMut { pointer, len, dtype, .. }) => In::Cuda(CudaView {
+                pointer: *pointer,
+                len: *len,
+                dtype: *dtype,
+                memory: PhantomData,
+            }),
         }
     }
 

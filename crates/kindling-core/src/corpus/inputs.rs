@@ -63,13 +63,17 @@ pub fn expand_all(names: &[PathBuf]) -> Result<Vec<PathBuf>> {
 
 fn expand(name: &Path) -> Result<Vec<PathBuf>> {
     let pattern = name.to_str().filter(|text| text.contains(['*', '?', '[']));
-    let Some(pattern) = pattern.filter(|_| !name.exists()) else { return Ok(vec![name.to_path_buf()]) };
-    let matches = glob::glob(pattern)
-        .map_err(|error| Error::argument(format!("{pattern} is no pattern of file names: {error}")))?;
+    let Some(pattern) = pattern.filter(|_| !name.exists()) else {
+        return Ok(vec![name.to_path_buf()]);
+    };
+    let matches = glob::glob(pattern).map_err(|error| {
+        Error::argument(format!("{pattern} is no pattern of file names: {error}"))
+    })?;
     let mut paths = Vec::new();
     for path in matches {
-        let path = path
-            .map_err(|error| Error::io("cannot read", error.path(), io::Error::other(error.to_string())))?;
+        let path = path.map_err(|error| {
+            Error::io("cannot read", error.path(), io::Error::other(error.to_string()))
+        })?;
         if !path.is_dir() {
             paths.push(path);
         }
@@ -121,7 +125,10 @@ mod tests {
 
     fn found(names: &[PathBuf]) -> Vec<String> {
         let inputs = find(names, None).unwrap();
-        inputs.iter().map(|input| input.path.file_name().unwrap().to_string_lossy().into_owned()).collect()
+        inputs
+            .iter()
+            .map(|input| input.path.file_name().unwrap().to_string_lossy().into_owned())
+            .collect()
     }
 
     #[test]
@@ -132,7 +139,10 @@ mod tests {
             std::fs::write(root.path().join(name), "x").unwrap();
         }
         let at = |name: &str| root.path().join(name);
-        assert_eq!(found(&[at("?.txt"), at("c.md"), at("a.txt")]), ["a.txt", "b.txt", "c.md", "a.txt"]);
+        assert_eq!(
+            found(&[at("?.txt"), at("c.md"), at("a.txt")]),
+            ["a.txt", "b.txt", "c.md", "a.txt"]
+        );
         assert_eq!(found(&[at("**/[ad].txt")]), ["a.txt", "d.txt"]);
         assert_eq!(found(&[at("odd[1].txt")]), ["odd[1].txt"], "a file's own name is no pattern");
         for (name, code) in

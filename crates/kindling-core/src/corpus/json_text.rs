@@ -26,7 +26,9 @@ pub(crate) fn texts_of_lines(
 ) -> CoreResult<()> {
     for (line, number) in lines.split('\n').zip(first..) {
         if !line.trim_ascii().is_empty() {
-            each(&text_of_line(line, field).map_err(|reason| invalid_line(path, number, &reason))?)?;
+            each(
+                &text_of_line(line, field).map_err(|reason| invalid_line(path, number, &reason))?,
+            )?;
         }
     }
     Ok(())
@@ -74,7 +76,8 @@ const PIECE: usize = 1 << 20;
 fn piece_end(text: &[u8], least: usize) -> usize {
     let mut at = 0;
     while at < least {
-        let Some(escape) = memchr::memchr(b'\\', &text[at..]).filter(|&escape| at + escape < least) else {
+        let Some(escape) = memchr::memchr(b'\\', &text[at..]).filter(|&escape| at + escape < least)
+        else {
             let is_end = |&end: &usize| text.get(end).is_none_or(|byte| byte & 0xC0 != 0x80);
             return (least.min(text.len())..text.len()).find(is_end).unwrap_or(text.len());
         };
@@ -112,7 +115,8 @@ fn value_of_line<'de, S: DeserializeSeed<'de> + Copy>(
     let mut json = serde_json::Deserializer::from_str(line);
     let value = Object(field, seed).deserialize(&mut json).map_err(|error| reason(&error))?;
     json.end().map_err(|error| reason(&error))?;
-    value.ok_or_else(|| format!("has no field \"{field}\"; name the one with the text (text_field)"))
+    value
+        .ok_or_else(|| format!("has no field \"{field}\"; name the one with the text (text_field)"))
 }
 
 /// An object with the field of this name, and how its value is read.
@@ -235,7 +239,8 @@ mod tests {
         for seed in 0..500u32 {
             let draw = |i: u32| (seed * 100 + i).wrapping_mul(2_654_435_761) as usize >> 8;
             let inside: String = (1..3 + seed % 30).map(|i| parts[draw(i) % parts.len()]).collect();
-            let whole = text_of_line(&format!(r#"{{"text":"{inside}"}}"#), "text").unwrap().into_owned();
+            let whole =
+                text_of_line(&format!(r#"{{"text":"{inside}"}}"#), "text").unwrap().into_owned();
             for least in 1..20 {
                 let (mut rest, mut texts) = (inside.as_str(), Vec::new());
                 while !rest.is_empty() {
@@ -255,7 +260,9 @@ mod tests {
     fn a_line_in_pieces_gives_the_text_of_the_line_and_its_errors() {
         let path = Path::new("x.jsonl");
         let long = r#"a\"日\u00e9 "#.repeat(3 * PIECE / 12);
-        for line in [format!(r#"{{"id":1,"text":"{long}","z":"{long}"}}"#), r#"{"text":""}"#.to_owned()] {
+        for line in
+            [format!(r#"{{"id":1,"text":"{long}","z":"{long}"}}"#), r#"{"text":""}"#.to_owned()]
+        {
             let mut text = Vec::new();
             let mut pieces = 0;
             let each = |piece: &[u8]| {

@@ -42,7 +42,9 @@ impl Corpus {
 
     /// The error that there is no text in it.
     pub(crate) fn empty(&self) -> Error {
-        Error::EmptyCorpus { path: self.inputs.first().map_or_else(PathBuf::new, |input| input.path.clone()) }
+        Error::EmptyCorpus {
+            path: self.inputs.first().map_or_else(PathBuf::new, |input| input.path.clone()),
+        }
     }
 
     /// Bytes of the files as they are on the disk; 0 for standard input.

@@ -112,10 +112,12 @@ impl<'a> Reader<'a> {
     fn error(&self, error: io::Error, input: &Input) -> Error {
         match (error.downcast::<Error>(), self.compressed) {
             (Ok(ended), _) => ended,
-            (Err(error), Some(kind)) if error.raw_os_error().is_none() => Error::InvalidCorpus(format!(
-                "{} is damaged: its {kind} data cannot be decompressed ({error}); fetch or make the file again",
-                input.path.display()
-            )),
+            (Err(error), Some(kind)) if error.raw_os_error().is_none() => {
+                Error::InvalidCorpus(format!(
+                    "{} is damaged: its {kind} data cannot be decompressed ({error}); fetch or make the file again",
+                    input.path.display()
+                ))
+            }
             (Err(error), _) => cannot_read(&input.path, error),
         }
     }
@@ -126,7 +128,8 @@ impl<'a> Reader<'a> {
             buffer.clear();
             let length = self.read(&mut buffer, bytes.min(BUFFER as u64) as usize, input)?;
             if length == 0 {
-                let message = format!("{} is shorter than when its encoding began", input.path.display());
+                let message =
+                    format!("{} is shorter than when its encoding began", input.path.display());
                 return Err(Error::InvalidCorpus(message));
             }
             bytes -= length as u64;
@@ -157,7 +160,9 @@ fn check_name(input: &Input, compressed: Option<&str>) -> Result<()> {
         return Ok(());
     }
     let path = input.path.display();
-    Err(Error::InvalidCorpus(format!("{path} holds no {promised} data; rename it or make it again")))
+    Err(Error::InvalidCorpus(format!(
+        "{path} holds no {promised} data; rename it or make it again"
+    )))
 }
 
 /// Called while there is nothing to read.
@@ -234,7 +239,8 @@ impl<'a> ZstdReader<'a> {
                     length,
                     ..
                 })) => {
-                    let skipped = io::copy(&mut (&mut self.source).take(u64::from(length)), &mut io::sink())?;
+                    let skipped =
+                        io::copy(&mut (&mut self.source).take(u64::from(length)), &mut io::sink())?;
                     if skipped < u64::from(length) {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }

@@ -105,7 +105,9 @@ impl Documents<'_> {
             return Ok(());
         }
         let mut start = 0;
-        while let Some(at) = memchr::memmem::find(&self.held[self.searched..], END_OF_TEXT.as_bytes()) {
+        while let Some(at) =
+            memchr::memmem::find(&self.held[self.searched..], END_OF_TEXT.as_bytes())
+        {
             let end = self.searched + at;
             drawn.see(beginning(&self.held[start..end]));
             start = end + END_OF_TEXT.len();
@@ -207,7 +209,8 @@ mod tests {
     #[test]
     fn what_holds_no_documents_is_a_coded_error() {
         let folder = Folder::new();
-        let code = |name: &str, content: &str| sampled(&folder.file(name, content), 3, 0).unwrap_err();
+        let code =
+            |name: &str, content: &str| sampled(&folder.file(name, content), 3, 0).unwrap_err();
         assert_eq!(code("a.txt", " \n").code(), "ERR_EMPTY_CORPUS");
         let error = code("b.jsonl", "{\"text\":\"x\"}\n\n{\"body\":\"x\"}\n");
         assert_eq!(error.code(), "ERR_INVALID_CORPUS");

@@ -3,8 +3,8 @@
 //! The real one is `native` (feature `cuda`); tests put one in its place that runs the same launches on the processor.
 
 use crate::Result;
-use crate::device::Dtype;
-use crate::ops::cuda::Launch;
+use crate::cuda::Launch;
+use crate::dtype::Dtype;
 
 /// A matrix product over device memory, row-major: out (m, n) = a b, or out += a b where `accumulate`; sums are f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 //! it was queued in, so memory may be given back, or used for something else, as soon as its last use is queued.
 
 mod driver;
+mod launch;
 mod memory;
 #[cfg(feature = "cuda")]
 mod native;
@@ -12,11 +13,13 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use driver::{Driver, Factor, Product, Properties, Rows};
+pub use launch::{Arg, Launch};
 pub use memory::DeviceMemory;
 use memory::Usage;
 
-use crate::device::{Cpu, Dtype, Products};
-use crate::ops::cuda::{Launch, cast};
+use crate::cpu::{Cpu, MatmulBackend};
+use crate::dtype::Dtype;
+use crate::ops::kernels::cast;
 use crate::profile::Profile;
 use crate::simd::Isa;
 use crate::{Error, Result};
@@ -56,7 +59,7 @@ impl Cuda {
             arithmetic,
             // A failure shows in the next call that can say so.
             profile: Profile::waiting(move || drop(waiting.synchronize())),
-            host: Cpu::new(threads, Isa::detect(), Products::F32),
+            host: Cpu::new(threads, Isa::detect(), MatmulBackend::F32),
             scratch: Mutex::default(),
             usage: Arc::default(),
             driver,
@@ -96,7 +99,10 @@ impl Cuda {
     /// # Errors
     /// `ERR_DEVICE`.
     pub fn run(&self, launches: &[Launch]) -> Result<()> {
-        launches.iter().filter(|launch| !launch.is_empty()).try_for_each(|launch| self.driver.launch(launch))
+        launches
+            .iter()
+            .filter(|launch| !launch.is_empty())
+            .try_for_each(|launch| self.driver.launch(launch))
     }
 
     /// Queues a product; one without elements is left out.
@@ -120,7 +126,11 @@ impl Cuda {
     /// # Errors
     /// `ERR_DEVICE`.
     pub fn copy_rows(&self, to: Rows, from: Rows, bytes: usize, count: usize) -> Result<()> {
-        if bytes == 0 || count == 0 { Ok(()) } else { self.driver.copy_rows(to, from, bytes, count) }
+        if bytes == 0 || count == 0 {
+            Ok(())
+        } else {
+            self.driver.copy_rows(to, from, bytes, count)
+        }
     }
 
     /// Copies numbers to the device; their memory is free again on return.

@@ -26,7 +26,8 @@ impl Batch {
             return Err(Error::ShapeMismatch { op: "batch", what: "y", expected, actual });
         }
         if batch_size == 0 || x.is_empty() || !x.len().is_multiple_of(batch_size) {
-            let message = format!("{} tokens are not {batch_size} rows of one length above 0", x.len());
+            let message =
+                format!("{} tokens are not {batch_size} rows of one length above 0", x.len());
             return Err(Error::argument(message));
         }
         let seq_length = x.len() / batch_size;

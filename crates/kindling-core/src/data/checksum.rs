@@ -79,7 +79,10 @@ mod tests {
         // XXH3_64bits("") with seed 0 of the reference implementation's sanity test, and SHA-256 of nothing (FIPS 180-4).
         assert_eq!(checksum(b""), "xxh3:2d06800538d394c2");
         let empty = Checksum::like("sha256:00").unwrap().finish();
-        assert_eq!(empty, "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        assert_eq!(
+            empty,
+            "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
         assert!(Checksum::like("crc32:0").is_none() && Checksum::like("").is_none());
     }
 

@@ -25,7 +25,9 @@ impl<'a> Destination<'a> {
         let name = match out.file_name() {
             Some(name) => name.to_string_lossy().into_owned(),
             None if out.is_dir() => "data".to_owned(),
-            None => return Err(Error::argument(format!("{} is no name for a folder", out.display()))),
+            None => {
+                return Err(Error::argument(format!("{} is no name for a folder", out.display())));
+            }
         };
         Ok(Self { out, store: name.ends_with("_chunks"), name })
     }
@@ -57,7 +59,10 @@ impl<'a> Destination<'a> {
         }
         let path = given?;
         Some(
-            std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf()).to_string_lossy().into_owned(),
+            std::fs::canonicalize(path)
+                .unwrap_or_else(|_| path.to_path_buf())
+                .to_string_lossy()
+                .into_owned(),
         )
     }
 
@@ -68,7 +73,10 @@ impl<'a> Destination<'a> {
             return holds_only(self.out, "a token store", store_file);
         }
         if self.out.exists() && !self.out.is_dir() {
-            return Err(Error::argument(format!("{} is a file; choose another folder", self.out.display())));
+            return Err(Error::argument(format!(
+                "{} is a file; choose another folder",
+                self.out.display()
+            )));
         }
         for name in [TRAIN, VALID] {
             holds_only(&self.out.join(name), "a token store", store_file)?;
@@ -125,7 +133,8 @@ impl<'a> Destination<'a> {
         let old = staged.path().join("old");
         let mut moved = Moved::default();
         if !begun {
-            std::fs::create_dir_all(&old).map_err(|error| Error::io("cannot create", &old, error))?;
+            std::fs::create_dir_all(&old)
+                .map_err(|error| Error::io("cannot create", &old, error))?;
             for (name, from, to) in &entries {
                 // A tokenizer that was not written is the one that is there.
                 if to.exists() && (from.exists() || *name != TOKENIZER) {

@@ -106,7 +106,8 @@ impl Element {
             Self::Int64 => {
                 for (i, (out, bytes)) in out.iter_mut().zip(bytes.as_chunks().0).enumerate() {
                     let value = i64::from_le_bytes(*bytes);
-                    *out = i32::try_from(value).map_err(|_| not_an_id(value, position + i as u64))?;
+                    *out =
+                        i32::try_from(value).map_err(|_| not_an_id(value, position + i as u64))?;
                 }
             }
         }

@@ -50,7 +50,9 @@ pub fn chunk_number(name: &str) -> Option<usize> {
 /// `ERR_NOT_FOUND`, `ERR_INVALID_STORE` naming the damage, the system's errors.
 pub fn find(path: &Path) -> Result<Files> {
     let status = std::fs::metadata(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Error::NotFound { what: "token store", path: path.to_path_buf() },
+        std::io::ErrorKind::NotFound => {
+            Error::NotFound { what: "token store", path: path.to_path_buf() }
+        }
         _ => Error::io("cannot read", path, error),
     })?;
     if status.is_dir() {
@@ -74,7 +76,13 @@ fn npy_file(path: &Path, file_bytes: u64) -> Result<Files> {
 }
 
 /// One file of `length` tokens, or as many as it has room for.
-fn single(path: &Path, file_bytes: u64, element: Element, offset: u64, length: Option<u64>) -> Result<Files> {
+fn single(
+    path: &Path,
+    file_bytes: u64,
+    element: Element,
+    offset: u64,
+    length: Option<u64>,
+) -> Result<Files> {
     let size = element.size() as u64;
     let room = file_bytes.saturating_sub(offset);
     if length.is_none() && !room.is_multiple_of(size) {
@@ -82,7 +90,9 @@ fn single(path: &Path, file_bytes: u64, element: Element, offset: u64, length: O
     }
     let length = length.unwrap_or(room / size);
     if length.checked_mul(size) != Some(room) {
-        let what = format_args!("has {room} bytes of tokens where its header says {length} of {size} bytes");
+        let what = format_args!(
+            "has {room} bytes of tokens where its header says {length} of {size} bytes"
+        );
         return Err(invalid(path, what));
     }
     let metadata = Metadata::of_sizes(length, length, element.name());
@@ -114,7 +124,10 @@ pub(super) fn folder(path: &Path, metadata: Option<Metadata>) -> Result<Files> {
     let metadata = metadata.unwrap_or_else(|| Metadata::of_sizes(length, chunk_size, "int32"));
     if metadata.length != length {
         let said = metadata.length;
-        return Err(invalid(path, format_args!("holds {length} tokens where its store.json says {said}")));
+        return Err(invalid(
+            path,
+            format_args!("holds {length} tokens where its store.json says {said}"),
+        ));
     }
     if !metadata.checksums.is_empty() && metadata.checksums.len() != chunks.len() {
         return Err(invalid(path, "has a store.json with another number of checksums than chunks"));
@@ -131,10 +144,14 @@ fn chunk_files(folder: &Path, size: u64) -> Result<Vec<ChunkFile>> {
         let Some(number) = entry.file_name().to_str().and_then(chunk_number) else { continue };
         // Follows links: a store may be put together of them.
         let path = entry.path();
-        let status = std::fs::metadata(&path).map_err(|error| Error::io("cannot read", &path, error))?;
+        let status =
+            std::fs::metadata(&path).map_err(|error| Error::io("cannot read", &path, error))?;
         let file_bytes = status.len();
         if !file_bytes.is_multiple_of(size) {
-            return Err(invalid(&path, format_args!("has {file_bytes} bytes, no multiple of {size}")));
+            return Err(invalid(
+                &path,
+                format_args!("has {file_bytes} bytes, no multiple of {size}"),
+            ));
         }
         found.push((number, ChunkFile { path, file_bytes, tokens: file_bytes / size }));
     }

@@ -58,8 +58,12 @@ impl BatchLoader {
         if parts.is_empty() || options.accumulate == 0 {
             return Err(Error::argument("batches need a store, and at least one of them a step"));
         }
-        if let Some((_, weight)) = parts.iter().find(|(_, weight)| !(weight.is_finite() && *weight > 0.0)) {
-            return Err(Error::argument(format!("a store's weight is {weight}; it must be above 0")));
+        if let Some((_, weight)) =
+            parts.iter().find(|(_, weight)| !(weight.is_finite() && *weight > 0.0))
+        {
+            return Err(Error::argument(format!(
+                "a store's weight is {weight}; it must be above 0"
+            )));
         }
         let total: f64 = parts.iter().map(|(_, weight)| weight).sum();
         let (mut below, mut mixed) = (0.0, Vec::with_capacity(parts.len()));
@@ -136,8 +140,8 @@ impl BatchLoader {
     }
 
     fn take(&self, place: &mut Option<Ahead>, made: Option<Result<Batch>>) -> Result<Batch> {
-        let batch =
-            made.unwrap_or_else(|| Err(Error::Internal("the thread of the batches ended".to_owned())));
+        let batch = made
+            .unwrap_or_else(|| Err(Error::Internal("the thread of the batches ended".to_owned())));
         match (&batch, place.as_mut()) {
             (Ok(_), Some(ahead)) => ahead.turn = self.source.following(ahead.turn),
             // A later call tries again.
@@ -165,12 +169,17 @@ struct Source {
 
 impl Source {
     fn following(&self, (step, micro_batch): Turn) -> Turn {
-        if micro_batch + 1 < self.options.accumulate { (step, micro_batch + 1) } else { (step + 1, 0) }
+        if micro_batch + 1 < self.options.accumulate {
+            (step, micro_batch + 1)
+        } else {
+            (step + 1, 0)
+        }
     }
 
     fn batch(&self, (step, micro_batch): Turn) -> Result<Batch> {
         let LoaderOptions { batch_size, seq_length, seed, accumulate, sampling, .. } = self.options;
-        let spec = BatchSpec { batch_size, seq_length, seed, step, micro_batch, accumulate, sampling };
+        let spec =
+            BatchSpec { batch_size, seq_length, seed, step, micro_batch, accumulate, sampling };
         if let [part] = &self.parts[..] {
             return part.store.batch(&spec);
         }
@@ -184,7 +193,8 @@ impl Source {
             part.store.read_window(start, batch.row_mut(row))?;
             counts[number] += 1;
         }
-        *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = (first + batch_size as u64, counts);
+        *self.counted.lock().unwrap_or_else(PoisonError::into_inner) =
+            (first + batch_size as u64, counts);
         Ok(batch)
     }
 
@@ -196,7 +206,8 @@ impl Source {
 
     /// How many of the rows before `row` are of each part.
     fn counts(&self, row: u64) -> Vec<u64> {
-        let (mut counted, mut counts) = self.counted.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (mut counted, mut counts) =
+            self.counted.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if counted > row {
             counted = 0;
             counts.fill(0);
@@ -277,8 +288,15 @@ mod tests {
             let options = LoaderOptions { sampling, ..OPTIONS };
             let loader = BatchLoader::new(vec![(Arc::clone(&store), 0.5)], options).unwrap();
             for step in 1..30 {
-                let spec =
-                    BatchSpec { batch_size, seq_length, seed, step, micro_batch: 1, accumulate, sampling };
+                let spec = BatchSpec {
+                    batch_size,
+                    seq_length,
+                    seed,
+                    step,
+                    micro_batch: 1,
+                    accumulate,
+                    sampling,
+                };
                 assert_eq!(loader.next(step, 1).unwrap(), store.batch(&spec).unwrap());
             }
         }
@@ -292,7 +310,8 @@ mod tests {
         for batch in batches(&loader, 1..1_001) {
             for row in batch.x.chunks(4) {
                 assert_eq!(row[3], row[0] + 3);
-                firsts[[10_000, 50_000].iter().filter(|&&first| row[0] >= first).count()].push(row[0]);
+                firsts[[10_000, 50_000].iter().filter(|&&first| row[0] >= first).count()]
+                    .push(row[0]);
             }
         }
         // 10,000 rows: 6,000, 3,000 and 1,000 with standard deviations of 49, 46 and 30.
@@ -338,9 +357,18 @@ mod tests {
         for weight in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             assert_eq!(code(part(weight), OPTIONS), "ERR_INVALID_ARGUMENT");
         }
-        assert_eq!(code(part(1.0), LoaderOptions { batch_size: 0, ..OPTIONS }), "ERR_INVALID_ARGUMENT");
-        assert_eq!(code(part(1.0), LoaderOptions { accumulate: 0, ..OPTIONS }), "ERR_INVALID_ARGUMENT");
-        assert_eq!(code(part(1.0), LoaderOptions { seq_length: 9, ..OPTIONS }), "ERR_STORE_TOO_SHORT");
+        assert_eq!(
+            code(part(1.0), LoaderOptions { batch_size: 0, ..OPTIONS }),
+            "ERR_INVALID_ARGUMENT"
+        );
+        assert_eq!(
+            code(part(1.0), LoaderOptions { accumulate: 0, ..OPTIONS }),
+            "ERR_INVALID_ARGUMENT"
+        );
+        assert_eq!(
+            code(part(1.0), LoaderOptions { seq_length: 9, ..OPTIONS }),
+            "ERR_STORE_TOO_SHORT"
+        );
         let loader = BatchLoader::new(part(1.0), OPTIONS).unwrap();
         for (step, micro_batch) in [(0, 0), (1, 2)] {
             assert_eq!(loader.next(step, micro_batch).unwrap_err().code(), "ERR_INVALID_ARGUMENT");

@@ -87,8 +87,9 @@ impl Metadata {
         let path = folder.join(FILE_NAME);
         let text = std::fs::read(&path).map_err(|error| Error::io("cannot read", &path, error))?;
         let holds = match &self.checksum {
-            Some(said) => std::str::from_utf8(&text)
-                .is_ok_and(|text| checksum(replace_last(text, said, NO_CHECKSUM).as_bytes()) == *said),
+            Some(said) => std::str::from_utf8(&text).is_ok_and(|text| {
+                checksum(replace_last(text, said, NO_CHECKSUM).as_bytes()) == *said
+            }),
             // Stores of before have none.
             None => !self.checksums.iter().any(|chunk| chunk.starts_with("xxh3")),
         };
@@ -113,14 +114,18 @@ impl Metadata {
             Err(error) => return Err(Error::io("cannot read", path, error)),
         };
         let invalid = |what: String| Error::InvalidStore(format!("{}: {what}", path.display()));
-        let metadata: Self =
-            serde_json::from_slice(&text).map_err(|error| invalid(format!("cannot be read: {error}")))?;
+        let metadata: Self = serde_json::from_slice(&text)
+            .map_err(|error| invalid(format!("cannot be read: {error}")))?;
         if metadata.format_version != FORMAT_VERSION {
             let version = metadata.format_version;
-            return Err(invalid(format!("format_version {version} is unknown; use a newer kindling")));
+            return Err(invalid(format!(
+                "format_version {version} is unknown; use a newer kindling"
+            )));
         }
         if metadata.element().is_none() || metadata.chunk_size == 0 {
-            return Err(invalid("dtype must be int32 or uint16 and chunk_size at least 1".to_owned()));
+            return Err(invalid(
+                "dtype must be int32 or uint16 and chunk_size at least 1".to_owned(),
+            ));
         }
         Ok(Some(metadata))
     }

@@ -115,8 +115,9 @@ mod tests {
             [(1, "<i4", Element::Int32), (2, "<i8", Element::Int64), (3, "<u2", Element::Uint16)]
         {
             for fortran in ["True", "False"] {
-                let dict =
-                    format!("{{'descr': '{descr}', 'fortran_order': {fortran}, 'shape': (12,), }}   \n");
+                let dict = format!(
+                    "{{'descr': '{descr}', 'fortran_order': {fortran}, 'shape': (12,), }}   \n"
+                );
                 let offset = (file(version, &dict)).len() as u64;
                 assert_eq!(read(version, &dict).unwrap(), Header { element, length: 12, offset });
             }
@@ -142,7 +143,10 @@ mod tests {
         }
         assert!(read(4, &dict("'<i4'", "(3,)")).is_err());
         assert!(read(1, "no dict at all").is_err());
-        assert!(read_header(&mut &b"\x93NUMPY\x01\x00\xff\x00{'descr'"[..], Path::new("t.npy")).is_err());
+        assert!(
+            read_header(&mut &b"\x93NUMPY\x01\x00\xff\x00{'descr'"[..], Path::new("t.npy"))
+                .is_err()
+        );
         assert!(read_header(&mut &b"PK"[..], Path::new("t.npy")).is_err());
     }
 }

@@ -55,7 +55,8 @@ pub fn merge(
     options: &ReshapeOptions,
     progress: &mut Progress<'_>,
 ) -> Result<Reshaped> {
-    let parts: Vec<_> = stores.iter().map(|store| Part { store, start: 0, end: store.len() }).collect();
+    let parts: Vec<_> =
+        stores.iter().map(|store| Part { store, start: 0, end: store.len() }).collect();
     if parts.is_empty() {
         return Err(Error::argument("no store to merge; name at least one"));
     }
@@ -75,13 +76,16 @@ pub fn split(
     progress: &mut Progress<'_>,
 ) -> Result<Reshaped> {
     if at == 0 || at >= store.len() {
-        let message = format!("a cut at token {at} leaves nothing on one side of {} tokens", store.len());
+        let message =
+            format!("a cut at token {at} leaves nothing on one side of {} tokens", store.len());
         return Err(Error::argument(message));
     }
     let destination = Destination::new(out)?;
     if destination.is_store() {
-        let message =
-            format!("{} is one store; give a folder whose name does not end in _chunks", out.display());
+        let message = format!(
+            "{} is one store; give a folder whose name does not end in _chunks",
+            out.display()
+        );
         return Err(Error::argument(message));
     }
     let train = [Part { store, start: 0, end: at }];
@@ -215,7 +219,12 @@ mod tests {
     use crate::tokenizer::{Kind, Pattern, TrainOptions};
 
     /// A store of ids `first..first + length`; of tokenizer `hash`.
-    fn store(root: &Folder, name: &str, ids: std::ops::Range<u32>, hash: Option<&str>) -> Arc<TokenStore> {
+    fn store(
+        root: &Folder,
+        name: &str,
+        ids: std::ops::Range<u32>,
+        hash: Option<&str>,
+    ) -> Arc<TokenStore> {
         let folder = root.path().join(name);
         let mut writer = StoreWriter::create(&folder, 7, Element::Uint16).unwrap();
         writer.push(&ids.collect::<Vec<_>>()).unwrap();
@@ -269,13 +278,14 @@ mod tests {
         let hash = tokenizer.hash();
         let whole = store(&root, "whole_chunks", 0..9, Some(&hash));
         let out = root.path().join("halves");
-        let options = ReshapeOptions { tokenizer: Some(Arc::new(tokenizer)), ..ReshapeOptions::default() };
+        let options =
+            ReshapeOptions { tokenizer: Some(Arc::new(tokenizer)), ..ReshapeOptions::default() };
         for at in [1, 4, 7, 8] {
             let made = split(&whole, at, &out, &options, &mut silent).unwrap();
             assert_eq!((made.train_tokens, made.valid_tokens), (at, 9 - at));
             assert_eq!(names(&out), ["tokenizer", "train_chunks", "valid_chunks"]);
-            let halves =
-                [made.train, made.valid.unwrap()].map(|path| Arc::new(TokenStore::open(path).unwrap()));
+            let halves = [made.train, made.valid.unwrap()]
+                .map(|path| Arc::new(TokenStore::open(path).unwrap()));
             // Every character of the text has one byte.
             assert_eq!(halves.clone().map(|half| half.metadata().bytes.unwrap()), [at, 9 - at]);
             let again = root.path().join("again_chunks");
@@ -290,8 +300,9 @@ mod tests {
         let (a, b) = (store(&root, "a", 0..20, Some("h")), store(&root, "b", 0..5, Some("other")));
         let before = names(root.path());
         let (out, options) = (root.path().join("out"), ReshapeOptions::default());
-        let refused =
-            |result: Result<Reshaped>| assert_eq!(result.unwrap_err().code(), "ERR_INVALID_ARGUMENT");
+        let refused = |result: Result<Reshaped>| {
+            assert_eq!(result.unwrap_err().code(), "ERR_INVALID_ARGUMENT")
+        };
         refused(merge(&[], &out, &options, &mut silent));
         refused(merge(&[Arc::clone(&a), b], &out, &options, &mut silent));
         refused(split(&a, 0, &out, &options, &mut silent));

@@ -60,7 +60,9 @@ impl BatchSpec {
             .checked_mul(u64::from(self.accumulate))
             .and_then(|batches| batches.checked_add(u64::from(self.micro_batch)));
         let first = batches.and_then(|batches| batches.checked_mul(self.batch_size as u64));
-        first.filter(|first| first.checked_add(self.batch_size as u64).is_some()).ok_or_else(too_many)
+        first
+            .filter(|first| first.checked_add(self.batch_size as u64).is_some())
+            .ok_or_else(too_many)
     }
 }
 
@@ -79,7 +81,9 @@ pub fn starts(length: u64, spec: &BatchSpec) -> Result<Vec<u64>> {
     check_shape(batch_size, seq_length)?;
     let places = Places::new(length, seq_length, seed)?;
     let (first, round) = match sampling {
-        Sampling::Random => (step.checked_mul(batch_size as u64).ok_or_else(too_many)?, micro_batch),
+        Sampling::Random => {
+            (step.checked_mul(batch_size as u64).ok_or_else(too_many)?, micro_batch)
+        }
         _ => (spec.first_row()?, 0),
     };
     let end = first.checked_add(batch_size as u64).ok_or_else(too_many)?;
@@ -208,7 +212,9 @@ mod tests {
         // 102 starts: rounds of 34 windows of 3 tokens, two draws a step.
         let spec = BatchSpec { batch_size: 2, ..SPEC };
         let round = |first: u64| -> Vec<u64> {
-            (first..first + 17).flat_map(|step| starts(105, &BatchSpec { step, ..spec }).unwrap()).collect()
+            (first..first + 17)
+                .flat_map(|step| starts(105, &BatchSpec { step, ..spec }).unwrap())
+                .collect()
         };
         let (one, two) = (round(0), round(17));
         for mut places in [one.clone(), two.clone()] {
@@ -222,7 +228,8 @@ mod tests {
     #[test]
     fn a_permutation_has_every_element_once_whatever_the_count() {
         for count in [1, 2, 3, 4, 5, 16, 17, 1_000, 4_097] {
-            let mut elements: Vec<u64> = (0..count).map(|index| permuted(9, index, count)).collect();
+            let mut elements: Vec<u64> =
+                (0..count).map(|index| permuted(9, index, count)).collect();
             elements.sort_unstable();
             assert!(elements.iter().copied().eq(0..count), "{count}");
         }
@@ -248,8 +255,11 @@ mod tests {
     fn rows(length: u64, rows: u64, spec: BatchSpec) -> Vec<u64> {
         let batches = rows.div_ceil(8) as u32;
         let accumulate = spec.accumulate;
-        let of =
-            |n: u32| BatchSpec { step: u64::from(n / accumulate) + 1, micro_batch: n % accumulate, ..spec };
+        let of = |n: u32| BatchSpec {
+            step: u64::from(n / accumulate) + 1,
+            micro_batch: n % accumulate,
+            ..spec
+        };
         (0..batches).flat_map(|n| starts(length, &of(n)).unwrap()).take(rows as usize).collect()
     }
 
@@ -266,19 +276,23 @@ mod tests {
             }
             let (one, two) = drawn.split_at(windows as usize);
             assert!(windows < 10 || (one != &two[..one.len()] && !one.is_sorted()));
-            assert!(windows < 10 || one != &rows(length, windows, BatchSpec { seed: 6, ..spec })[..]);
+            assert!(
+                windows < 10 || one != &rows(length, windows, BatchSpec { seed: 6, ..spec })[..]
+            );
         }
     }
 
     #[test]
     fn dense_has_every_place_once_and_sequential_every_window_in_order() {
         for length in [4, 7, 100, 1_003] {
-            let mut dense = rows(length, length - 3, BatchSpec { sampling: Sampling::Dense, ..SPEC });
+            let mut dense =
+                rows(length, length - 3, BatchSpec { sampling: Sampling::Dense, ..SPEC });
             assert!(length < 10 || !dense.is_sorted());
             dense.sort_unstable();
             assert!(dense.into_iter().eq(0..length - 3));
             let windows = (length - 1) / 3;
-            let twice = rows(length, 2 * windows, BatchSpec { sampling: Sampling::Sequential, ..SPEC });
+            let twice =
+                rows(length, 2 * windows, BatchSpec { sampling: Sampling::Sequential, ..SPEC });
             assert!(twice.into_iter().eq((0..2 * windows).map(|i| i % windows * 3)));
         }
     }

@@ -34,7 +34,11 @@ impl StagedFolder {
     ///
     /// # Errors
     /// As `new`.
-    pub fn adopt_or_new(parent: &Path, name: &str, wanted: impl Fn(&Path) -> bool) -> Result<(Self, bool)> {
+    pub fn adopt_or_new(
+        parent: &Path,
+        name: &str,
+        wanted: impl Fn(&Path) -> bool,
+    ) -> Result<(Self, bool)> {
         let made = make_parents(parent)?;
         let mut staged = Self { folder: PathBuf::new(), lock: None, made };
         for (folder, lock) in dead_folders(parent, name) {
@@ -54,8 +58,8 @@ impl StagedFolder {
                 Ok(()) => {
                     staged.folder = folder;
                     let path = staged.folder.join(LOCK);
-                    let lock =
-                        File::create(&path).map_err(|error| Error::io("cannot create", &path, error))?;
+                    let lock = File::create(&path)
+                        .map_err(|error| Error::io("cannot create", &path, error))?;
                     // Where locks are not supported a dead folder is just not cleared away.
                     let _ = lock.try_lock();
                     staged.lock = Some(lock);
@@ -100,7 +104,8 @@ impl StagedFolder {
             if from.exists() {
                 replace(&from, &to, &trash)?;
             } else if to.exists() {
-                std::fs::rename(&to, &trash).map_err(|error| Error::io("cannot write", &to, error))?;
+                std::fs::rename(&to, &trash)
+                    .map_err(|error| Error::io("cannot write", &to, error))?;
             }
         }
         sync_folder(target)?;
@@ -168,8 +173,9 @@ fn dead_folders(parent: &Path, name: &str) -> Vec<(PathBuf, Option<File>)> {
     let mut dead = Vec::new();
     for entry in entries.flatten() {
         let file_name = entry.file_name();
-        let Some(id) =
-            file_name.to_str().and_then(|found| found.strip_prefix(&prefix)?.strip_suffix(".partial"))
+        let Some(id) = file_name
+            .to_str()
+            .and_then(|found| found.strip_prefix(&prefix)?.strip_suffix(".partial"))
         else {
             continue;
         };

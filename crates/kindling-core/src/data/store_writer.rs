@@ -52,7 +52,8 @@ impl StoreWriter {
     /// `ERR_INVALID_ARGUMENT` for a chunk size of 0; the system's errors.
     pub fn create(folder: &Path, chunk_size: u64, element: Element) -> Result<Self> {
         check_chunk_size(chunk_size)?;
-        std::fs::create_dir_all(folder).map_err(|error| Error::io("cannot create", folder, error))?;
+        std::fs::create_dir_all(folder)
+            .map_err(|error| Error::io("cannot create", folder, error))?;
         Ok(Self {
             folder: folder.to_path_buf(),
             chunk_size,
@@ -156,13 +157,18 @@ impl StoreWriter {
         }
         if self.max_id as usize >= self.element.ids() {
             let (position, vocab_size) = (self.length, self.element.ids());
-            return Err(Error::TokenOutOfRange { id: i64::from(self.max_id), position, vocab_size });
+            return Err(Error::TokenOutOfRange {
+                id: i64::from(self.max_id),
+                position,
+                vocab_size,
+            });
         }
         let (file, path) = match &mut self.current {
             Some(current) => current,
             none => {
                 let path = self.folder.join(chunk_name(self.chunks.len()));
-                let file = File::create(&path).map_err(|error| Error::io("cannot create", &path, error))?;
+                let file = File::create(&path)
+                    .map_err(|error| Error::io("cannot create", &path, error))?;
                 none.insert((file, path))
             }
         };
@@ -205,7 +211,8 @@ impl StoreWriter {
         remove_from(&self.folder, whole + usize::from(rest > 0))?;
         self.chunks.truncate(whole);
         if rest > 0 {
-            let (hash, max_id) = cut_chunk(&self.folder.join(chunk_name(whole)), rest, self.element)?;
+            let (hash, max_id) =
+                cut_chunk(&self.folder.join(chunk_name(whole)), rest, self.element)?;
             self.chunks.push(ClosedChunk { checksum: hash.finish(), max_id });
         }
         self.length = length;

@@ -54,7 +54,11 @@ fn any_range_equals_the_plain_array() {
         assert_eq!(store.len(), length);
         let check = |start: u64, end: u64| {
             let expected = as_i32(&ids[start as usize..end as usize]);
-            assert_eq!(store.load_by_range(start, end).unwrap(), expected, "{start}..{end} by {chunk_size}");
+            assert_eq!(
+                store.load_by_range(start, end).unwrap(),
+                expected,
+                "{start}..{end} by {chunk_size}"
+            );
         };
         // Empty, whole, and to and from every edge of a chunk.
         check(0, 0);
@@ -69,11 +73,15 @@ fn any_range_equals_the_plain_array() {
             let start = draw(round, 100 + i, length + 1);
             check(start, start + draw(round, 200 + i, length - start + 1));
         }
-        for (start, end) in [(0, length + 1), (length + 1, length + 1), (length, 0), (0, u64::MAX)] {
+        for (start, end) in [(0, length + 1), (length + 1, length + 1), (length, 0), (0, u64::MAX)]
+        {
             if start <= end && end <= length {
                 continue;
             }
-            assert_eq!(store.load_by_range(start, end).unwrap_err().code(), "ERR_RANGE_OUT_OF_BOUNDS");
+            assert_eq!(
+                store.load_by_range(start, end).unwrap_err().code(),
+                "ERR_RANGE_OUT_OF_BOUNDS"
+            );
         }
     }
 }
@@ -102,7 +110,10 @@ fn a_store_that_was_cut_is_what_writing_less_gives() {
             assert_eq!(names(cut.path()), names(short.path()));
             let store = TokenStore::open(cut.path()).unwrap();
             store.verify(&mut silent).unwrap();
-            assert_eq!(store.load_by_range(0, length).unwrap(), expected.load_by_range(0, length).unwrap());
+            assert_eq!(
+                store.load_by_range(0, length).unwrap(),
+                expected.load_by_range(0, length).unwrap()
+            );
         }
     }
 }
@@ -110,7 +121,9 @@ fn a_store_that_was_cut_is_what_writing_less_gives() {
 #[test]
 fn what_numpy_wrote_opens_without_conversion() {
     let expected: Vec<_> = (0..23).map(|i| 7919 * i % 50257).collect();
-    for name in ["numpy_chunks", "tokens_int32.npy", "tokens_int64.npy", "tokens_uint16.npy", "tokens.bin"] {
+    for name in
+        ["numpy_chunks", "tokens_int32.npy", "tokens_int64.npy", "tokens_uint16.npy", "tokens.bin"]
+    {
         let store = TokenStore::open(fixture(name)).unwrap();
         assert_eq!(store.load_by_range(0, 23).unwrap(), expected, "{name}");
         assert_eq!(store.len(), 23);
@@ -134,7 +147,8 @@ fn the_targets_of_a_batch_are_its_tokens_shifted_by_one() {
     let root = Folder::new();
     let store = write(root.path(), &tokens(100, 7), 8);
     for step in 1..50 {
-        let spec = BatchSpec { batch_size: 5, seq_length: 20, seed: 3, step, micro_batch: 0, ..SPEC };
+        let spec =
+            BatchSpec { batch_size: 5, seq_length: 20, seed: 3, step, micro_batch: 0, ..SPEC };
         let batch = store.batch(&spec).unwrap();
         assert_eq!(batch, store.batch(&spec).unwrap());
         for (x, y) in rows(&batch) {
@@ -149,7 +163,8 @@ fn a_batch_does_not_depend_on_the_size_of_the_chunks() {
     let (a, b) = (Folder::new(), Folder::new());
     let ids = tokens(500, 8);
     let (a, b) = (write(a.path(), &ids, 3), write(b.path(), &ids, 1_000));
-    let spec = BatchSpec { batch_size: 9, seq_length: 50, seed: 1, step: 1, micro_batch: 1, ..SPEC };
+    let spec =
+        BatchSpec { batch_size: 9, seq_length: 50, seed: 1, step: 1, micro_batch: 1, ..SPEC };
     assert_eq!(a.batch(&spec).unwrap(), b.batch(&spec).unwrap());
 }
 
@@ -229,7 +244,8 @@ fn a_flipped_byte_anywhere_is_found() {
                 let mut bytes = whole.clone();
                 bytes[at] ^= 1 << draw(1, at as u32, 8);
                 std::fs::write(&path, bytes).unwrap();
-                let verified = TokenStore::open(&folder).and_then(|store| store.verify(&mut silent));
+                let verified =
+                    TokenStore::open(&folder).and_then(|store| store.verify(&mut silent));
                 let error = verified.expect_err(&format!("{name} byte {at}"));
                 assert_eq!(error.code(), "ERR_INVALID_STORE");
                 assert!(name == "store.json" || error.to_string().contains(&name), "{error}");
@@ -279,12 +295,27 @@ fn uint16_chunks_hold_the_same_tokens_in_half_the_bytes() {
 fn damage_is_named_when_a_store_is_opened() {
     type Damage = fn(&Path);
     let cases: [(Damage, &str); 7] = [
-        (|folder| std::fs::remove_file(folder.join(chunk_name(1))).unwrap(), "lacks encoded_tokens_chunk_1"),
-        (|folder| std::fs::remove_file(folder.join(chunk_name(0))).unwrap(), "lacks encoded_tokens_chunk_0"),
-        (|folder| std::fs::remove_file(folder.join(chunk_name(2))).unwrap(), "where its store.json says 25"),
+        (
+            |folder| std::fs::remove_file(folder.join(chunk_name(1))).unwrap(),
+            "lacks encoded_tokens_chunk_1",
+        ),
+        (
+            |folder| std::fs::remove_file(folder.join(chunk_name(0))).unwrap(),
+            "lacks encoded_tokens_chunk_0",
+        ),
+        (
+            |folder| std::fs::remove_file(folder.join(chunk_name(2))).unwrap(),
+            "where its store.json says 25",
+        ),
         (|folder| std::fs::write(folder.join(chunk_name(2)), [0; 19]).unwrap(), "no multiple of 4"),
-        (|folder| std::fs::write(folder.join(chunk_name(1)), [0; 36]).unwrap(), "where a chunk has 10"),
-        (|folder| std::fs::write(folder.join(chunk_name(2)), [0; 44]).unwrap(), "where a chunk has 10"),
+        (
+            |folder| std::fs::write(folder.join(chunk_name(1)), [0; 36]).unwrap(),
+            "where a chunk has 10",
+        ),
+        (
+            |folder| std::fs::write(folder.join(chunk_name(2)), [0; 44]).unwrap(),
+            "where a chunk has 10",
+        ),
         (|folder| std::fs::write(folder.join("store.json"), "{").unwrap(), "store.json"),
     ];
     for (damage, said) in cases {
@@ -345,12 +376,16 @@ fn mapped(folder: &Path) -> (usize, usize) {
     let folder = folder.to_str().unwrap();
     let (mut size, mut resident, mut ours) = (0, 0, false);
     for line in maps.lines() {
-        let kib = |line: &str| line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024;
+        let kib =
+            |line: &str| line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024;
         if line.starts_with("Size:") && ours {
             size += kib(line);
         } else if line.starts_with("Rss:") && ours {
             resident += kib(line);
-        } else if line.split_once(' ').is_some_and(|(range, _)| range.contains('-') && !range.contains(':')) {
+        } else if line
+            .split_once(' ')
+            .is_some_and(|(range, _)| range.contains('-') && !range.contains(':'))
+        {
             ours = line.contains(folder);
         }
     }
@@ -363,12 +398,16 @@ fn a_batch_of_a_four_gigabyte_store_touches_only_its_pages() {
     let root = Folder::new();
     // 2,000 chunks of 500,000 tokens: holes, which take no room on the disk.
     for number in 0..2_000 {
-        std::fs::File::create(root.path().join(chunk_name(number))).unwrap().set_len(2_000_000).unwrap();
+        std::fs::File::create(root.path().join(chunk_name(number)))
+            .unwrap()
+            .set_len(2_000_000)
+            .unwrap();
     }
     let store = TokenStore::open(root.path()).unwrap();
     assert_eq!(store.len(), 1_000_000_000);
     assert_eq!(mapped(root.path()), (0, 0), "opening maps nothing");
-    let spec = BatchSpec { batch_size: 32, seq_length: 256, seed: 1, step: 1, micro_batch: 0, ..SPEC };
+    let spec =
+        BatchSpec { batch_size: 32, seq_length: 256, seed: 1, step: 1, micro_batch: 0, ..SPEC };
     let batch = store.batch(&spec).unwrap();
     assert!(batch.x.iter().all(|&id| id == 0));
     let (size, resident) = mapped(root.path());

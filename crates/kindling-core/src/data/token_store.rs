@@ -142,7 +142,8 @@ impl TokenStore {
                 first.saturating_add(count as u64)
             )));
         }
-        let starts: Vec<_> = (first..first + count as u64).map(|window| window * seq_length as u64).collect();
+        let starts: Vec<_> =
+            (first..first + count as u64).map(|window| window * seq_length as u64).collect();
         self.batch_at(&starts, seq_length)
     }
 
@@ -155,7 +156,11 @@ impl TokenStore {
     }
 
     /// Reads a window and its shifted target straight out of the mapped chunks.
-    pub(super) fn read_window(&self, start: u64, (x, targets): (&mut [u32], &mut [i32])) -> Result<()> {
+    pub(super) fn read_window(
+        &self,
+        start: u64,
+        (x, targets): (&mut [u32], &mut [i32]),
+    ) -> Result<()> {
         self.copy_range(start + 1, targets)?;
         let mut first = [0];
         self.copy_range(start, &mut first)?;
@@ -230,7 +235,8 @@ impl TokenStore {
         progress(0, total)?;
         for (chunk, said) in self.files.chunks.iter().zip(checksums) {
             let Some(mut hash) = Checksum::like(said) else {
-                let message = format!("{}: checksum {said} is of an unknown kind", self.path.display());
+                let message =
+                    format!("{}: checksum {said} is of an unknown kind", self.path.display());
                 return Err(Error::InvalidStore(message));
             };
             let cannot_read = |error| Error::io("cannot read", &chunk.path, error);
@@ -306,12 +312,15 @@ impl TokenStore {
             return Ok(map);
         }
         let chunk = &self.files.chunks[number];
-        let file = File::open(&chunk.path).map_err(|error| Error::io("cannot read", &chunk.path, error))?;
+        let file = File::open(&chunk.path)
+            .map_err(|error| Error::io("cannot read", &chunk.path, error))?;
         // SAFETY: only plain bytes are read through the map, and whatever they are is a valid byte. That no one cuts the
         // file shorter meanwhile is the store's stated condition: files are replaced as a whole, never in place.
-        let map = unsafe { Mmap::map(&file) }.map_err(|error| Error::io("cannot map", &chunk.path, error))?;
+        let map = unsafe { Mmap::map(&file) }
+            .map_err(|error| Error::io("cannot map", &chunk.path, error))?;
         if map.len() as u64 != chunk.file_bytes {
-            let message = format!("{} has changed since the store was opened", chunk.path.display());
+            let message =
+                format!("{} has changed since the store was opened", chunk.path.display());
             return Err(Error::InvalidStore(message));
         }
         // Windows are drawn at random: reading ahead would fetch pages nobody asked for.

@@ -59,13 +59,19 @@ impl Generator {
     ///
     /// # Errors
     /// `ERR_INVALID_ARGUMENT` (no prompt, an empty one, an option out of its range), `ERR_TOKEN_OUT_OF_RANGE`.
-    pub fn new(model: &Transformer, prompts: &[Vec<u32>], options: GeneratorOptions) -> Result<Self> {
+    pub fn new(
+        model: &Transformer,
+        prompts: &[Vec<u32>],
+        options: GeneratorOptions,
+    ) -> Result<Self> {
         let config = model.config();
         options.sampling.validate()?;
         if prompts.is_empty() || prompts.iter().any(Vec::is_empty) {
             return Err(Error::argument("decoding starts from prompts of at least one token each"));
         }
-        if let Some(limit) = options.limit_vocab.filter(|limit| !(1..=config.vocab_size).contains(limit)) {
+        if let Some(limit) =
+            options.limit_vocab.filter(|limit| !(1..=config.vocab_size).contains(limit))
+        {
             return Err(Error::argument(format!(
                 "limit_vocab is {limit}; it must be from 1 to the model's vocab_size {}",
                 config.vocab_size
@@ -148,7 +154,8 @@ impl Generator {
 
     /// The last token of each of `rows` against the cache; scores in the order of `rows`.
     fn cached_pass(&mut self, model: &mut Transformer, rows: &[usize]) -> Result<()> {
-        let ids: Vec<u32> = rows.iter().filter_map(|row| self.rows[*row].tokens.last().copied()).collect();
+        let ids: Vec<u32> =
+            rows.iter().filter_map(|row| self.rows[*row].tokens.last().copied()).collect();
         self.logits.resize(rows.len() * model.config().vocab_size, 0.0);
         model.cached_scores(&ids, &mut self.logits, CacheStep { cache: &mut self.cache, rows })
     }
@@ -162,7 +169,8 @@ impl Generator {
         }
         let state = &mut self.rows[row];
         let context = &state.tokens[state.tokens.len().saturating_sub(config.max_seq_length)..];
-        let chance = uniform(self.options.seed, Purpose::Sampling, state.tokens.len() as u64, row as u32);
+        let chance =
+            uniform(self.options.seed, Purpose::Sampling, state.tokens.len() as u64, row as u32);
         let id = self.sampler.sample(scores, context, &self.options.sampling, chance)?;
         state.tokens.push(id);
         state.drawn += 1;

@@ -34,9 +34,14 @@ impl KvCache {
     ///
     /// # Errors
     /// `ERR_OUT_OF_MEMORY`.
-    pub fn new(device: &Device, config: &ModelConfig, rows: usize, capacity: usize) -> Result<Self> {
+    pub fn new(
+        device: &Device,
+        config: &ModelConfig,
+        rows: usize,
+        capacity: usize,
+    ) -> Result<Self> {
         let width = config.num_kv_heads * config.head_size();
-        let zeros = || Buffer::zeros_of(device, rows * capacity * width, device.branches());
+        let zeros = || Buffer::zeros_of(device, rows * capacity * width, device.activation_dtype());
         let layer = |_| Ok(Layer { keys: zeros()?, values: zeros()? });
         let layers = (0..config.num_layers).map(layer).collect::<Result<_>>()?;
         Ok(Self { layers, capacity, width, positions: vec![0; rows] })
@@ -97,7 +102,10 @@ impl KvCache {
                 let size = qkv.dtype().size();
                 let from = qkv.pointer() + ((w - 2 * width) * size) as u64;
                 for (memory, offset) in [(keys, 0), (values, width * size)] {
-                    let to = Rows { pointer: memory.slice_mut(slots.clone()).pointer(), pitch: width * size };
+                    let to = Rows {
+                        pointer: memory.slice_mut(slots.clone()).pointer(),
+                        pitch: width * size,
+                    };
                     let from = Rows { pointer: from + offset as u64, pitch: w * size };
                     gpu.copy_rows(to, from, width * size, count)?;
                 }
@@ -117,7 +125,13 @@ pub(crate) struct CacheStep<'a> {
 
 impl CacheStep<'_> {
     /// Rotates the queries and keys of qkv (n, w), keeps the keys and values, and attends: out (n, nh hs).
-    pub fn attend(&mut self, context: &PassContext, layer: usize, mut qkv: Out, mut out: Out) -> Result<()> {
+    pub fn attend(
+        &mut self,
+        context: &PassContext,
+        layer: usize,
+        mut qkv: Out,
+        mut out: Out,
+    ) -> Result<()> {
         let config = context.config;
         let (w, head_size) = (config.qkv_width(), config.head_size());
         let shape = attention::Shape {

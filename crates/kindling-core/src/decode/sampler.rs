@@ -77,15 +77,18 @@ impl Sampler {
     ) -> Result<u32> {
         sampling.validate()?;
         self.penalise(logits, context, sampling.repetition_penalty);
-        let (best, highest) = highest(logits)
-            .ok_or(Error::NonFinite { what: "a score of the next token", step: context.len() as u64 })?;
+        let (best, highest) = highest(logits).ok_or(Error::NonFinite {
+            what: "a score of the next token",
+            step: context.len() as u64,
+        })?;
         if sampling.temperature == 0.0 {
             return Ok(best);
         }
         let weight = |score: f32| (f64::from(score) - f64::from(highest)) / sampling.temperature;
         self.candidates.clear();
-        self.candidates
-            .extend((0..).zip(logits.iter()).map(|(id, &score)| Candidate { id, weight: weight(score) }));
+        self.candidates.extend(
+            (0..).zip(logits.iter()).map(|(id, &score)| Candidate { id, weight: weight(score) }),
+        );
         self.keep_top_k(sampling.top_k);
         self.candidates.iter_mut().for_each(|c| c.weight = c.weight.exp());
         self.keep_top_p(sampling.top_p);
@@ -172,6 +175,11 @@ fn highest(logits: &[f32]) -> Option<(u32, f32)> {
 ///
 /// # Errors
 /// As `Sampler::sample`.
-pub fn sample(logits: &mut [f32], context: &[u32], sampling: &Sampling, uniform: f64) -> Result<u32> {
+pub fn sample(
+    logits: &mut [f32],
+    context: &[u32],
+    sampling: &Sampling,
+    uniform: f64,
+) -> Result<u32> {
     Sampler::default().sample(logits, context, sampling, uniform)
 }

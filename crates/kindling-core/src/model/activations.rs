@@ -7,7 +7,8 @@
 use crate::Result;
 use crate::buffer::{Buffer, In};
 use crate::config::ModelConfig;
-use crate::device::{Device, Dtype};
+use crate::device::Device;
+use crate::dtype::Dtype;
 
 /// What is kept of the passes through the blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,9 +89,11 @@ impl Activations {
     pub fn new(device: &Device, config: &ModelConfig, rows: usize, kept: Kept) -> Result<Self> {
         let zeros = |width: usize| Buffer::zeros(device, rows * width);
         // What only products and the gate read is kept as they take it.
-        let operands = |width: usize| Buffer::zeros_of(device, rows * width, device.operands());
-        let branches = |width: usize| Buffer::zeros_of(device, rows * width, device.branches());
-        let heads = if kept == Kept::Nothing { device.branches() } else { device.operands() };
+        let operands = |width: usize| Buffer::zeros_of(device, rows * width, device.matmul_dtype());
+        let branches =
+            |width: usize| Buffer::zeros_of(device, rows * width, device.activation_dtype());
+        let heads =
+            if kept == Kept::Nothing { device.activation_dtype() } else { device.matmul_dtype() };
         let (c, f) = (config.d_model, config.d_ff);
         let stream = |_| Ok(Stream { values: zeros(c)?, rstd: zeros(1)? });
         let block = |_| {
@@ -123,12 +126,16 @@ impl Activations {
     /// `ERR_OUT_OF_MEMORY`.
     pub fn reserve_gradients(&mut self, device: &Device, config: &ModelConfig) -> Result<()> {
         if self.gradients.is_none() {
-            let branches = |width: usize| Buffer::zeros_of(device, self.rows * width, device.branches());
-            let is_narrow = device.branches() != Dtype::F32;
+            let branches = |width: usize| {
+                Buffer::zeros_of(device, self.rows * width, device.activation_dtype())
+            };
+            let is_narrow = device.activation_dtype() != Dtype::F32;
             self.gradients = Some(GradientActivations {
                 stream: Buffer::zeros(device, self.rows * config.d_model)?,
                 stream_operand: is_narrow.then(|| branches(config.d_model)).transpose()?,
-                qkv: matches!(device, Device::Cuda(_)).then(|| branches(config.qkv_width())).transpose()?,
+                qkv: matches!(device, Device::Cuda(_))
+                    .then(|| branches(config.qkv_width()))
+                    .transpose()?,
             });
         }
         Ok(())

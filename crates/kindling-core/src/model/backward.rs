@@ -19,7 +19,17 @@ impl Transformer {
         read: bool,
     ) -> Result<Option<LossSum>> {
         let Self {
-            config, device, layout, weights, operands, gradients, cos, sin, activations, scratch, ..
+            config,
+            device,
+            layout,
+            weights,
+            operands,
+            gradients,
+            cos,
+            sin,
+            activations,
+            scratch,
+            ..
         } = self;
         let activations = activations.as_mut().ok_or_else(no_pass)?;
         activations.reserve_gradients(device, config)?;
@@ -29,15 +39,19 @@ impl Transformer {
         let s = Shapes::new(config, pass);
         let (n, c) = (pass.rows(), s.stream);
 
-        let table = output_loss::Shape { rows: n, d_model: config.d_model, vocab_size: config.vocab_size };
-        let (dx, dweight) = (activations.branch.slice_mut(0..c), gradients.slice_mut(layout.output.clone()));
+        let table =
+            output_loss::Shape { rows: n, d_model: config.d_model, vocab_size: config.vocab_size };
+        let (dx, dweight) =
+            (activations.branch.slice_mut(0..c), gradients.slice_mut(layout.output.clone()));
         let (hidden, weight) = (activations.normed.slice(0..c), context.operand(&layout.output));
         let losses = if read {
             Some(output_loss::forward_backward(
                 device, dx, dweight, hidden, weight, targets, table, scale, scratch,
             )?)
         } else {
-            output_loss::accumulate(device, dx, dweight, hidden, weight, targets, table, scale, scratch)?;
+            output_loss::accumulate(
+                device, dx, dweight, hidden, weight, targets, table, scale, scratch,
+            )?;
             None
         };
         let last = of_layer(&mut activations.streams, config.num_layers);
@@ -60,7 +74,8 @@ impl Transformer {
             feed_forward(&context, layer, activations, &mut grads, gradients, &s)?;
             attention(&context, layer, activations, &mut grads, gradients, &s)?;
         }
-        let table = embedding::Shape { rows: n, d_model: config.d_model, vocab_size: config.vocab_size };
+        let table =
+            embedding::Shape { rows: n, d_model: config.d_model, vocab_size: config.vocab_size };
         let dweight = gradients.slice_mut(layout.embedding.clone());
         embedding::backward(device, dweight, grads.stream.slice(0..c), x, table)?;
         activations.gradients = Some(grads);
@@ -94,9 +109,12 @@ fn feed_forward(
     let dweight = gradients.slice_mut(ranges.w2.clone());
     linear::backward_weight(dev, dweight, None, dstream, hidden.slice(h), s.w2)?;
 
-    let (x, gain, rstd) =
-        (block.middle.slice(0..c), context.weight(&ranges.norm_ff), block.rstd_ff.slice(0..s.norm.rows));
-    rms_norm::forward_again(dev, normed.slice_mut(0..c), x, gain, rstd, s.norm)?;
+    let (x, gain, rstd) = (
+        block.middle.slice(0..c),
+        context.weight(&ranges.norm_ff),
+        block.rstd_ff.slice(0..s.norm.rows),
+    );
+    rms_norm::recompute(dev, normed.slice_mut(0..c), x, gain, rstd, s.norm)?;
     let dgate_up = block.gate_up.slice(gate_up);
     let dweight = gradients.slice_mut(ranges.w13.clone());
     linear::backward_weight(dev, dweight, None, dgate_up, normed.slice(0..c), s.w13)?;
@@ -134,15 +152,25 @@ fn attention(
         attention::backward(dev, qkv, dout, values, out, lse, s.attention)?;
         dqkv
     } else {
-        attention::backward_in_place(dev, block.qkv.slice_mut(qkv.clone()), dout, out, lse, s.attention)?;
+        attention::backward_in_place(
+            dev,
+            block.qkv.slice_mut(qkv.clone()),
+            dout,
+            out,
+            lse,
+            s.attention,
+        )?;
         &mut block.qkv
     };
     let rotated = dqkv.slice_mut(qkv.clone());
     rope::backward(dev, rotated, context.cos.view(), context.sin.view(), s.rope)?;
 
-    let (x, gain, rstd) =
-        (stream.values.slice(0..c), context.weight(&ranges.norm_attn), stream.rstd.slice(0..s.norm.rows));
-    rms_norm::forward_again(dev, normed.slice_mut(0..c), x, gain, rstd, s.norm)?;
+    let (x, gain, rstd) = (
+        stream.values.slice(0..c),
+        context.weight(&ranges.norm_attn),
+        stream.rstd.slice(0..s.norm.rows),
+    );
+    rms_norm::recompute(dev, normed.slice_mut(0..c), x, gain, rstd, s.norm)?;
     let dqkv = dqkv.slice(qkv);
     let (dweight, dbias) = match &ranges.qkv_bias {
         // The biases follow the matrices in memory.

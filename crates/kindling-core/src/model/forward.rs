@@ -48,7 +48,9 @@ impl Context<'_> {
         s: linear::Shape,
     ) -> Result<()> {
         match self.narrow {
-            Some(narrow) => linear::forward_narrow(self.device, out, x, &narrow[range.clone()], bias, s),
+            Some(narrow) => {
+                linear::forward_narrow(self.device, out, x, &narrow[range.clone()], bias, s)
+            }
             None => linear::forward(self.device, out, x, self.operand(range), bias, s),
         }
     }
@@ -137,13 +139,25 @@ pub(super) fn run(
         vocab_size: context.config.vocab_size,
     };
     let weight = context.weights.slice(layout.embedding.clone());
-    embedding::forward(dev, activations.streams[0].values.slice_mut(0..s.stream), x, weight, table)?;
+    embedding::forward(
+        dev,
+        activations.streams[0].values.slice_mut(0..s.stream),
+        x,
+        weight,
+        table,
+    )?;
     norm_stream(context, activations, 0, &s)?;
     for layer in 0..layers {
         run_block(context, layer, activations, &s, &mut cache)?;
         let Activations { streams, blocks, normed, branch, hidden, .. } = &mut *activations;
         let hidden = hidden.slice(0..s.hidden_len());
-        context.linear(branch.slice_mut(0..s.stream), hidden, &layout.blocks[layer].w2, None, s.w2)?;
+        context.linear(
+            branch.slice_mut(0..s.stream),
+            hidden,
+            &layout.blocks[layer].w2,
+            None,
+            s.w2,
+        )?;
         // The block's output joins the stream in the pass that norms it for the next one.
         let next = of_layer(streams, layer + 1);
         rms_norm::forward_residual(
@@ -198,7 +212,13 @@ pub(super) fn run_block(
     let (dev, c, n) = (context.device, s.stream, s.norm.rows);
     let (qkv, hidden_len) = (0..s.qkv_len(), s.hidden_len());
     let bias = ranges.qkv_bias.as_ref().map(|range| context.weight(range));
-    context.linear(block.qkv.slice_mut(qkv.clone()), normed.slice(0..c), &ranges.qkv, bias, s.qkv)?;
+    context.linear(
+        block.qkv.slice_mut(qkv.clone()),
+        normed.slice(0..c),
+        &ranges.qkv,
+        bias,
+        s.qkv,
+    )?;
     match cache {
         CacheUse::Step(step) => {
             step.attend(context, layer, block.qkv.slice_mut(qkv), block.attention.slice_mut(0..c))?;
@@ -221,14 +241,26 @@ pub(super) fn run_block(
         s.norm,
     )?;
     let gate_up = 0..2 * hidden_len;
-    context.linear(block.gate_up.slice_mut(gate_up.clone()), normed.slice(0..c), &ranges.w13, None, s.w13)?;
+    context.linear(
+        block.gate_up.slice_mut(gate_up.clone()),
+        normed.slice(0..c),
+        &ranges.w13,
+        None,
+        s.w13,
+    )?;
     swiglu::forward(dev, hidden.slice_mut(0..hidden_len), block.gate_up.slice(gate_up), s.swiglu)
 }
 
 /// Whole sequences: rotation, then attention of each row to those before it.
 fn attend(context: &Context, block: &mut BlockActivations, s: &Shapes) -> Result<()> {
     let (dev, qkv) = (context.device, 0..s.qkv_len());
-    rope::forward(dev, block.qkv.slice_mut(qkv.clone()), context.cos.view(), context.sin.view(), s.rope)?;
+    rope::forward(
+        dev,
+        block.qkv.slice_mut(qkv.clone()),
+        context.cos.view(),
+        context.sin.view(),
+        s.rope,
+    )?;
     attention::forward(
         dev,
         block.attention.slice_mut(0..s.stream),

@@ -72,12 +72,17 @@ impl Transformer {
                 let pieces = crate::ops::Pieces::of_rows(self.gradients.len(), 1);
                 let gradients = crate::ops::Disjoint::new(self.gradients.host_mut());
                 // SAFETY: pieces write disjoint ranges.
-                cpu.pool.run(pieces.count, |piece| unsafe { gradients.part(pieces.range(piece)) }.fill(0.0));
+                cpu.pool.run(pieces.count, |piece| {
+                    unsafe { gradients.part(pieces.range(piece)) }.fill(0.0)
+                });
                 Ok(())
             }
             Device::Cuda(gpu) => {
                 gpu.clear(self.norm.state(), STATE_WORDS * size_of::<f32>())?;
-                gpu.clear(self.gradients.view_mut().pointer(), self.gradients.len() * size_of::<f32>())
+                gpu.clear(
+                    self.gradients.view_mut().pointer(),
+                    self.gradients.len() * size_of::<f32>(),
+                )
             }
         }
     }
@@ -89,7 +94,9 @@ impl Transformer {
     pub(crate) fn clip_gradients(&mut self, max_norm: f64, step: u64) -> Result<f64> {
         self.gradients_change()?;
         let norm = match &self.device {
-            Device::Cpu(_) => grad_norm::sum_of_squares(&self.device, self.gradients.view())?.sqrt(),
+            Device::Cpu(_) => {
+                grad_norm::sum_of_squares(&self.device, self.gradients.view())?.sqrt()
+            }
             Device::Cuda(gpu) => {
                 queue_norm(gpu, &self.gradients, self.norm.state(), max_norm)?;
                 let mut state = [0.0f64; grad_norm::cuda::STATE];

@@ -28,7 +28,8 @@ fn initial_value(parameter: &Parameter, seed: u64, index: u64, element: usize) -
         return if parameter.is_bias() { 0.0 } else { 1.0 };
     };
     let std = (2.0 / (rows + columns) as f64).sqrt();
-    let in_file = if parameter.transposed { (element % rows) * columns + element / rows } else { element };
+    let in_file =
+        if parameter.transposed { (element % rows) * columns + element / rows } else { element };
     // 2^32 elements a counter word: the parameter and the high part of the element share the major counter.
     let major = index << 32 | (in_file >> 32) as u64;
     let u = uniform(seed, Purpose::Init, major, in_file as u32);
@@ -66,8 +67,12 @@ fn inverse_normal(p: f64) -> f64 {
         4.374_664_141_464_968,
         2.938_163_982_698_783,
     ];
-    const D: [f64; 4] =
-        [7.784_695_709_041_462e-3, 3.224_671_290_700_398e-1, 2.445_134_137_142_996, 3.754_408_661_907_416];
+    const D: [f64; 4] = [
+        7.784_695_709_041_462e-3,
+        3.224_671_290_700_398e-1,
+        2.445_134_137_142_996,
+        3.754_408_661_907_416,
+    ];
     let horner = |coefficients: &[f64], x: f64| coefficients.iter().fold(0.0, |sum, c| sum * x + c);
     if p < 0.024_25 {
         let q = (-2.0 * p.ln()).sqrt();
@@ -88,7 +93,9 @@ mod tests {
 
     #[test]
     fn the_quantile_inverts_known_points() {
-        for (p, x) in [(0.5, 0.0), (0.975, 1.959_963_985), (0.001_349_898, -3.0), (0.841_344_746, 1.0)] {
+        for (p, x) in
+            [(0.5, 0.0), (0.975, 1.959_963_985), (0.001_349_898, -3.0), (0.841_344_746, 1.0)]
+        {
             assert!((inverse_normal(p) - x).abs() < 1e-6, "{p}");
         }
     }
@@ -124,7 +131,10 @@ mod tests {
                 let std = (2.0 / parameter.file_shape.iter().sum::<usize>() as f32).sqrt();
                 // Cut at 3 std, the spread is 0.9866 of the uncut one.
                 assert!((spread / (0.9866 * std) - 1.0).abs() < 0.05, "{}", parameter.name);
-                assert!(mean.abs() < 0.1 * std && values.iter().all(|v| v.abs() <= 3.0 * std * 1.000_001));
+                assert!(
+                    mean.abs() < 0.1 * std
+                        && values.iter().all(|v| v.abs() <= 3.0 * std * 1.000_001)
+                );
             } else {
                 let wanted = if parameter.is_bias() { 0.0 } else { 1.0 };
                 assert!(values.iter().all(|v| *v == wanted));

@@ -100,7 +100,8 @@ impl Layout {
     /// The layout of a model of this shape.
     pub fn new(config: &ModelConfig) -> Self {
         let (c, f) = (config.d_model, config.d_ff);
-        let (q, kv) = (config.num_heads * config.head_size(), config.num_kv_heads * config.head_size());
+        let (q, kv) =
+            (config.num_heads * config.head_size(), config.num_kv_heads * config.head_size());
         let mut builder = Builder { parameters: Vec::new(), len: 0 };
         let table = "token_embedding.embedding_matrix".to_owned();
         let embedding = builder.add(table, &[config.vocab_size, c], false);
@@ -110,7 +111,11 @@ impl Layout {
                 let attention = format!("{block}.Multihead_Attn");
                 let feed_forward = format!("{block}.Feed_Forward");
                 let norm_attn = builder.add(format!("{block}.RMSNorm_Attn.g"), &[c], false);
-                let qkv = builder.matrices(&attention, c, &[("q_proj", q), ("k_proj", kv), ("v_proj", kv)]);
+                let qkv = builder.matrices(
+                    &attention,
+                    c,
+                    &[("q_proj", q), ("k_proj", kv), ("v_proj", kv)],
+                );
                 let qkv_bias = config.qkv_bias.then(|| {
                     let start = builder.len;
                     for (name, width) in [("q_proj", q), ("k_proj", kv), ("v_proj", kv)] {
@@ -131,7 +136,14 @@ impl Layout {
         } else {
             builder.add("final_layer.linear_matrix".to_owned(), &[c, config.vocab_size], true)
         };
-        Self { parameters: builder.parameters, embedding, blocks, final_norm, output, len: builder.len }
+        Self {
+            parameters: builder.parameters,
+            embedding,
+            blocks,
+            final_norm,
+            output,
+            len: builder.len,
+        }
     }
 
     /// The gain of the norm that follows block `layer`: the next block's first, or the last of all.

@@ -32,7 +32,9 @@ impl Parameter {
     pub fn copy_from_file(&self, flat: &mut [f32], data: &[f32]) {
         let memory = &mut flat[self.range.clone()];
         match self.file_shape[..] {
-            [rows, columns] if self.transposed => memory.copy_from_slice(&transpose(data, rows, columns)),
+            [rows, columns] if self.transposed => {
+                memory.copy_from_slice(&transpose(data, rows, columns))
+            }
             _ => memory.copy_from_slice(data),
         }
     }
@@ -113,8 +115,12 @@ pub(crate) fn match_tensors<'a>(
     for parameter in parameters {
         match given.remove(&parameter.name) {
             None => missing.push(format!("{prefix}{}", parameter.name)),
-            Some(t) if t.shape != parameter.file_shape || t.data.len() != parameter.range.len() => misshapen
-                .push(format!("{} has {:?} where the model has {:?}", t.name, t.shape, parameter.file_shape)),
+            Some(t) if t.shape != parameter.file_shape || t.data.len() != parameter.range.len() => {
+                misshapen.push(format!(
+                    "{} has {:?} where the model has {:?}",
+                    t.name, t.shape, parameter.file_shape
+                ))
+            }
             Some(t) => {
                 found.insert(parameter.name.clone(), t);
             }

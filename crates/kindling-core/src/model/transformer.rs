@@ -8,7 +8,8 @@ use super::{forward, init};
 use crate::buffer::{Buffer, In};
 use crate::config::ModelConfig;
 use crate::decode::{CacheStep, KvCache};
-use crate::device::{Device, Dtype};
+use crate::device::Device;
+use crate::dtype::Dtype;
 use crate::ops::cross_entropy::LossSum;
 use crate::ops::matmul::packed;
 use crate::ops::{check_ids, check_targets, linear, output_loss, rope};
@@ -191,15 +192,26 @@ impl Transformer {
     ///
     /// # Errors
     /// As `forward_backward`.
-    pub fn loss(&mut self, x: &[u32], targets: &[i32], batch: usize, positions: usize) -> Result<LossSum> {
+    pub fn loss(
+        &mut self,
+        x: &[u32],
+        targets: &[i32],
+        batch: usize,
+        positions: usize,
+    ) -> Result<LossSum> {
         let pass = self.prepare(x, batch, positions, Kept::Nothing)?;
         self.check_targets(targets, pass)?;
         self.forward_hidden(x, pass, CacheUse::None)?;
         let c = self.config.d_model;
-        let s = output_loss::Shape { rows: pass.rows(), d_model: c, vocab_size: self.config.vocab_size };
+        let s = output_loss::Shape {
+            rows: pass.rows(),
+            d_model: c,
+            vocab_size: self.config.vocab_size,
+        };
         let activations = self.activations.as_ref().ok_or_else(no_pass)?;
         let x = activations.normed.slice(0..pass.rows() * c);
-        let weight = self.operands.as_ref().unwrap_or(&self.weights).slice(self.layout.output.clone());
+        let weight =
+            self.operands.as_ref().unwrap_or(&self.weights).slice(self.layout.output.clone());
         output_loss::forward(&self.device, x, weight, targets, s, &mut self.scratch)
     }
 
@@ -219,8 +231,15 @@ impl Transformer {
     }
 
     /// Scores of `rows` rows of normed hidden states (rows, c).
-    fn output_layer(&self, logits: &mut [f32], hidden: In, rows: usize, narrow: bool) -> Result<()> {
-        let s = linear::Shape { rows, inputs: self.config.d_model, outputs: self.config.vocab_size };
+    fn output_layer(
+        &self,
+        logits: &mut [f32],
+        hidden: In,
+        rows: usize,
+        narrow: bool,
+    ) -> Result<()> {
+        let s =
+            linear::Shape { rows, inputs: self.config.d_model, outputs: self.config.vocab_size };
         let range = &self.layout.output;
         match &self.device {
             Device::Cpu(_) => self.context(narrow).linear(logits.into(), hidden, range, None, s),
@@ -262,11 +281,21 @@ impl Transformer {
         )?;
         let activations = self.activations.as_ref().ok_or_else(no_pass)?;
         let c = self.config.d_model;
-        self.output_layer(logits, activations.normed.slice((ids.len() - 1) * c..ids.len() * c), 1, true)
+        self.output_layer(
+            logits,
+            activations.normed.slice((ids.len() - 1) * c..ids.len() * c),
+            1,
+            true,
+        )
     }
 
     /// Scores after each of `ids`, the next tokens of the rows of `step`: `logits` (ids, v).
-    pub(crate) fn cached_scores(&mut self, ids: &[u32], logits: &mut [f32], step: CacheStep) -> Result<()> {
+    pub(crate) fn cached_scores(
+        &mut self,
+        ids: &[u32],
+        logits: &mut [f32],
+        step: CacheStep,
+    ) -> Result<()> {
         let pass = self.prepare(ids, ids.len(), 1, Kept::Nothing)?;
         self.reserve_narrow();
         self.forward_hidden(ids, pass, CacheUse::Step(step))?;
@@ -287,7 +316,7 @@ impl Transformer {
     /// Keeps the weights as bf16 too, where products are in bf16, until they change.
     fn reserve_narrow(&mut self) {
         let Device::Cpu(cpu) = &self.device else { return };
-        if self.narrow.is_none() && cpu.products.dtype() != Dtype::F32 {
+        if self.narrow.is_none() && cpu.matmul.dtype() != Dtype::F32 {
             self.narrow = Some(packed::rounded(&cpu.pool, self.weights.host()));
         }
     }
@@ -309,7 +338,8 @@ impl Transformer {
         if self.activations.as_ref().is_none_or(|a| a.rows < pass.rows() || a.kept < kept) {
             // The old memory goes first, so that both are never held at once.
             self.activations = None;
-            self.activations = Some(Activations::new(&self.device, &self.config, pass.rows(), kept)?);
+            self.activations =
+                Some(Activations::new(&self.device, &self.config, pass.rows(), kept)?);
         }
         Ok(pass)
     }

@@ -24,9 +24,9 @@
 pub mod adamw;
 pub mod attention;
 pub mod cross_entropy;
-pub mod cuda;
 pub mod embedding;
 pub mod grad_norm;
+pub mod kernels;
 pub mod linear;
 pub mod log_softmax;
 pub mod matmul;
@@ -49,7 +49,11 @@ use crate::{Error, Result};
 /// # Errors
 /// `ERR_SHAPE_MISMATCH` naming the op and the buffer.
 pub fn check(op: &'static str, what: &'static str, expected: usize, actual: usize) -> Result<()> {
-    if expected == actual { Ok(()) } else { Err(Error::ShapeMismatch { op, what, expected, actual }) }
+    if expected == actual {
+        Ok(())
+    } else {
+        Err(Error::ShapeMismatch { op, what, expected, actual })
+    }
 }
 
 /// Says whether a size that has to be at least 1 is (a row has some width; there may be no rows).

@@ -137,7 +137,12 @@ impl Optimizer for AdamW {
         Ok(tensors.collect())
     }
 
-    fn load_state(&mut self, model: &Transformer, tensors: &[NamedTensor], steps: u64) -> Result<()> {
+    fn load_state(
+        &mut self,
+        model: &Transformer,
+        tensors: &[NamedTensor],
+        steps: u64,
+    ) -> Result<()> {
         use crate::model::match_tensors;
         let first = match_tensors(model.parameters(), tensors, "m.")?;
         let second = match_tensors(model.parameters(), tensors, "v.")?;

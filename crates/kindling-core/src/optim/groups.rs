@@ -24,7 +24,9 @@ pub struct GroupOptions {
 /// Whether `name` matches `pattern`, in which `*` stands for any run of characters.
 pub fn matches_pattern(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
+    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else {
+        return false;
+    };
     let mut parts = parts.peekable();
     if parts.peek().is_none() {
         return rest.is_empty();
@@ -91,7 +93,8 @@ pub(super) fn check_setting(name: &str, value: f64, range: Range<f64>) -> Result
     if range.contains(&value) {
         return Ok(());
     }
-    let bound = if range.end.is_finite() { format!(" and below {}", range.end) } else { String::new() };
+    let bound =
+        if range.end.is_finite() { format!(" and below {}", range.end) } else { String::new() };
     Err(Error::argument(format!("{name} is {value}; it must be at least {}{bound}", range.start)))
 }
 

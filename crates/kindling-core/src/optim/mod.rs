@@ -55,5 +55,10 @@ pub trait Optimizer {
     ///
     /// # Errors
     /// `ERR_CHECKPOINT_MISMATCH` naming every difference; nothing is changed then.
-    fn load_state(&mut self, model: &Transformer, tensors: &[NamedTensor], steps: u64) -> Result<()>;
+    fn load_state(
+        &mut self,
+        model: &Transformer,
+        tensors: &[NamedTensor],
+        steps: u64,
+    ) -> Result<()>;
 }

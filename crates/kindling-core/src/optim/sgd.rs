@@ -90,7 +90,12 @@ impl Optimizer for Sgd {
         }
         let (device, weights, gradients) = model.weights_and_gradients();
         for (range, s) in &self.runs {
-            sgd::step(device, weights.slice_mut(range.clone()), gradients.slice(range.clone()), hyper(s))?;
+            sgd::step(
+                device,
+                weights.slice_mut(range.clone()),
+                gradients.slice(range.clone()),
+                hyper(s),
+            )?;
         }
         model.zero_gradients()
     }
@@ -107,7 +112,12 @@ impl Optimizer for Sgd {
         Ok(Vec::new())
     }
 
-    fn load_state(&mut self, _model: &Transformer, tensors: &[NamedTensor], steps: u64) -> Result<()> {
+    fn load_state(
+        &mut self,
+        _model: &Transformer,
+        tensors: &[NamedTensor],
+        steps: u64,
+    ) -> Result<()> {
         if let Some(tensor) = tensors.first() {
             return Err(Error::CheckpointMismatch(format!(
                 "unexpected: {} (SGD keeps no tensors)",

@@ -8,7 +8,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, Lanes};
+use super::{LANES, Vector};
 
 /// Sixteen f32 in two 256-bit registers.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +33,12 @@ unsafe fn masks(len: usize) -> (__m256i, __m256i) {
         window
     };
     let window = &WINDOW[LANES - len..2 * LANES - len];
-    unsafe { (_mm256_loadu_si256(window.as_ptr().cast()), _mm256_loadu_si256(window.as_ptr().add(8).cast())) }
+    unsafe {
+        (
+            _mm256_loadu_si256(window.as_ptr().cast()),
+            _mm256_loadu_si256(window.as_ptr().add(8).cast()),
+        )
+    }
 }
 
 #[inline(always)]
@@ -44,7 +49,7 @@ unsafe fn times_power_of_two(x: __m256, power: __m256) -> __m256 {
     }
 }
 
-impl Lanes for Avx2 {
+impl Vector for Avx2 {
     const REGISTERS: usize = 8;
     #[inline(always)]
     fn splat(value: f32) -> Self {
@@ -129,7 +134,10 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn swap_pairs(self) -> Self {
         unsafe {
-            Self(_mm256_permute_ps::<0b10_11_00_01>(self.0), _mm256_permute_ps::<0b10_11_00_01>(self.1))
+            Self(
+                _mm256_permute_ps::<0b10_11_00_01>(self.0),
+                _mm256_permute_ps::<0b10_11_00_01>(self.1),
+            )
         }
     }
     #[inline(always)]

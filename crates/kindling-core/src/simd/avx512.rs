@@ -8,7 +8,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, Lanes, sixteen};
+use super::{LANES, Vector, sixteen};
 
 /// Sixteen f32 in one 512-bit register.
 #[derive(Debug, Clone, Copy)]
@@ -19,7 +19,7 @@ fn mask(len: usize) -> __mmask16 {
     if len >= LANES { !0 } else { (1u16 << len) - 1 }
 }
 
-impl Lanes for Avx512 {
+impl Vector for Avx512 {
     const REGISTERS: usize = 32;
     #[inline(always)]
     fn splat(value: f32) -> Self {
@@ -77,7 +77,9 @@ impl Lanes for Avx512 {
     }
     #[inline(always)]
     fn round(self) -> Self {
-        unsafe { Self(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0)) }
+        unsafe {
+            Self(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0))
+        }
     }
     #[inline(always)]
     fn scale_by_power_of_two(self, power: Self) -> Self {

@@ -5,7 +5,11 @@ pub(crate) fn is_available() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::is_x86_feature_detected as has;
-        has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") && has!("avx512bf16")
+        has!("avx512f")
+            && has!("avx512bw")
+            && has!("avx512dq")
+            && has!("avx512vl")
+            && has!("avx512bf16")
     }
     #[cfg(not(target_arch = "x86_64"))]
     false
@@ -98,7 +102,9 @@ mod tests {
         ] {
             assert_eq!(round(value), expected, "{value}");
         }
-        assert!(widen(round(f32::NAN)).is_nan() && widen(round(f32::from_bits(0x7F80_0001))).is_nan());
+        assert!(
+            widen(round(f32::NAN)).is_nan() && widen(round(f32::from_bits(0x7F80_0001))).is_nan()
+        );
         assert_eq!(pair(1.0, -2.0), 0xC000_3F80);
     }
 

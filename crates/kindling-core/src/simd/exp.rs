@@ -3,31 +3,31 @@
 //! exp: x = k ln 2 + r with |r| <= ln 2 / 2, a polynomial of degree 6 for e^r, then a scale by 2^k
 //! (Cody and Waite; coefficients as in Cephes' expf).
 
-use super::Lanes;
+use super::Vector;
 
 /// e^x, within 2 units in the last place; x is clamped to -87.3..88.3, so there is no zero and no infinity. NaN stays NaN.
 #[inline(always)]
-pub(crate) fn exp<L: Lanes>(x: L) -> L {
+pub(crate) fn exp<V: Vector>(x: V) -> V {
     // The constant comes first so that NaN, the second operand, passes through both comparisons.
-    let clamped = L::splat(-87.336_54).max(L::splat(88.376_26).min(x));
-    let k = clamped.mul(L::splat(std::f32::consts::LOG2_E)).round();
-    let r = k.mul_add(L::splat(-0.693_359_4), clamped);
-    let r = k.mul_add(L::splat(2.121_944_4e-4), r);
-    let mut p = L::splat(1.987_569_1e-4);
-    p = p.mul_add(r, L::splat(1.398_199_9e-3));
-    p = p.mul_add(r, L::splat(8.333_452e-3));
-    p = p.mul_add(r, L::splat(4.166_579_6e-2));
-    p = p.mul_add(r, L::splat(1.666_666_5e-1));
-    p = p.mul_add(r, L::splat(0.5));
-    let e = p.mul_add(r.mul(r), r).add(L::splat(1.0));
+    let clamped = V::splat(-87.336_54).max(V::splat(88.376_26).min(x));
+    let k = clamped.mul(V::splat(std::f32::consts::LOG2_E)).round();
+    let r = k.mul_add(V::splat(-0.693_359_4), clamped);
+    let r = k.mul_add(V::splat(2.121_944_4e-4), r);
+    let mut p = V::splat(1.987_569_1e-4);
+    p = p.mul_add(r, V::splat(1.398_199_9e-3));
+    p = p.mul_add(r, V::splat(8.333_452e-3));
+    p = p.mul_add(r, V::splat(4.166_579_6e-2));
+    p = p.mul_add(r, V::splat(1.666_666_5e-1));
+    p = p.mul_add(r, V::splat(0.5));
+    let e = p.mul_add(r.mul(r), r).add(V::splat(1.0));
     e.scale_by_power_of_two(k)
 }
 
 /// 1 / (1 + e^-x).
 #[inline(always)]
-pub(crate) fn sigmoid<L: Lanes>(x: L) -> L {
-    let one = L::splat(1.0);
-    one.div(one.add(exp(L::splat(0.0).sub(x))))
+pub(crate) fn sigmoid<V: Vector>(x: V) -> V {
+    let one = V::splat(1.0);
+    one.div(one.add(exp(V::splat(0.0).sub(x))))
 }
 
 #[cfg(test)]
@@ -36,8 +36,8 @@ mod tests {
     use crate::simd::{Isa, LANES};
 
     #[inline(always)]
-    fn exp_kernel<L: Lanes>(x: &[f32], out: &mut [f32]) {
-        exp(L::load(x)).store(out);
+    fn exp_kernel<V: Vector>(x: &[f32], out: &mut [f32]) {
+        exp(V::load(x)).store(out);
     }
     crate::dispatch! { fn exp_lanes(x: &[f32], out: &mut [f32]) = exp_kernel; }
 
@@ -46,8 +46,9 @@ mod tests {
         for isa in Isa::available() {
             let mut worst = 0.0f64;
             for step in 0..20_000 {
-                let x: [f32; LANES] =
-                    std::array::from_fn(|i| -87.0 + (step * LANES + i) as f32 * (175.0 / 320_000.0));
+                let x: [f32; LANES] = std::array::from_fn(|i| {
+                    -87.0 + (step * LANES + i) as f32 * (175.0 / 320_000.0)
+                });
                 let mut out = [0.0; LANES];
                 exp_lanes(isa, &x, &mut out);
                 for (x, y) in x.iter().zip(out) {
@@ -70,8 +71,8 @@ mod tests {
     }
 
     #[inline(always)]
-    fn partial_kernel<L: Lanes>(x: &[f32], out: &mut [f32]) -> (f32, f32, f32) {
-        let v = L::load_partial(x);
+    fn partial_kernel<V: Vector>(x: &[f32], out: &mut [f32]) -> (f32, f32, f32) {
+        let v = V::load_partial(x);
         v.swap_pairs().negate_even().store_partial(out);
         (v.sum(), v.maximum(), v.round().sum())
     }
@@ -87,7 +88,9 @@ mod tests {
                 assert!((sum - x.iter().sum::<f32>()).abs() < 1e-5);
                 let padded = if len < LANES { x[len - 1].max(0.0) } else { x[len - 1] };
                 assert!((maximum - padded).abs() < 1e-6, "{isa:?} {len}");
-                assert!((rounded - x.iter().map(|v| v.round_ties_even()).sum::<f32>()).abs() < 1e-5);
+                assert!(
+                    (rounded - x.iter().map(|v| v.round_ties_even()).sum::<f32>()).abs() < 1e-5
+                );
                 for i in 0..len {
                     let swapped = x.get(i ^ 1).copied().unwrap_or(0.0);
                     let wanted = if i % 2 == 0 { -swapped } else { swapped };

@@ -1,6 +1,6 @@
 //! Vector code written once, run on the widest instruction set the machine has.
 //!
-//! Kernels are generic over `Lanes`, sixteen f32 at a time, and marked `#[inline(always)]`; `dispatch!` wraps each in one
+//! Kernels are generic over `Vector`, sixteen f32 at a time, and marked `#[inline(always)]`; `dispatch!` wraps each in one
 //! function an instruction set (`#[target_feature]`) and picks at run time. The layout follows memchr's `arch` folder.
 
 #[cfg(target_arch = "x86_64")]
@@ -18,7 +18,7 @@ pub(crate) use avx512::{Avx512, transposed};
 pub(crate) use exp::{exp, sigmoid};
 pub(crate) use scalar::Scalar;
 
-/// Number of f32 in one `Lanes` value, on every instruction set.
+/// Number of f32 in one `Vector` value, on every instruction set.
 pub(crate) const LANES: usize = 16;
 
 /// An instruction set, from the plainest to the widest. Only `detect` and `available` make one, so that there is none the
@@ -54,7 +54,10 @@ impl Isa {
 
     /// Every instruction set this machine can run, the plainest first.
     pub fn available() -> Vec<Self> {
-        [Self::Scalar, Self::Avx2, Self::Avx512].into_iter().filter(|isa| *isa <= Self::widest()).collect()
+        [Self::Scalar, Self::Avx2, Self::Avx512]
+            .into_iter()
+            .filter(|isa| *isa <= Self::widest())
+            .collect()
     }
 
     /// Whether this machine has AVX-512.
@@ -94,7 +97,7 @@ impl Isa {
 ///
 /// The methods of an implementation may only run where its instruction set is available: `dispatch!` sees to it, and the
 /// implementations are private to the crate.
-pub(crate) trait Lanes: Copy {
+pub(crate) trait Vector: Copy {
     /// How many values the machine's registers hold at once.
     const REGISTERS: usize;
     /// The same value in every lane.
@@ -190,7 +193,7 @@ pub(crate) fn fetch_line<T>(_start: *const T, _len: usize) {}
 /// Defines a function that runs a generic kernel on the chosen instruction set.
 ///
 /// `dispatch! { pub fn name(isa, a: &[f32], b: &mut [f32]) -> f32 = kernel; }` calls `kernel::<Avx512>(a, b)` and so on;
-/// `kernel` is `#[inline(always)] fn kernel<L: Lanes>(...)`.
+/// `kernel` is `#[inline(always)] fn kernel<V: Vector>(...)`.
 macro_rules! dispatch {
     ($(#[$meta:meta])* $visibility:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $output:ty)? = $kernel:ident;) => {
         $(#[$meta])*
@@ -231,10 +234,10 @@ macro_rules! sixteen {
 }
 pub(crate) use sixteen;
 
-/// Runs a body over `0..len`, sixteen elements at a time, the rest at the end: `for_lanes!(range in len => { ... })`.
+/// Runs a body over `0..len`, sixteen elements at a time, the rest at the end: `for_vectors!(range in len => { ... })`.
 ///
 /// The body is written out twice, so that in the first the compiler knows the length and drops the partial loads' checks.
-macro_rules! for_lanes {
+macro_rules! for_vectors {
     ($range:ident in $len:expr => $body:block) => {{
         let len: usize = $len;
         let whole = len - len % $crate::simd::LANES;
@@ -250,7 +253,7 @@ macro_rules! for_lanes {
         }
     }};
 }
-pub(crate) use for_lanes;
+pub(crate) use for_vectors;
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! Portable lanes: an array of sixteen f32.
 
-use super::{LANES, Lanes};
+use super::{LANES, Vector};
 
 /// Sixteen f32 in an array.
 #[derive(Debug, Clone, Copy)]
@@ -13,7 +13,7 @@ impl Scalar {
     }
 }
 
-impl Lanes for Scalar {
+impl Vector for Scalar {
     const REGISTERS: usize = 4;
     #[inline(always)]
     fn splat(value: f32) -> Self {

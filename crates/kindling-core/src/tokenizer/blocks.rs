@@ -41,7 +41,8 @@ impl Cuts<'_> {
                 let longest = self.special.longest().max(1);
                 // What is before this part may belong to a special token or a contraction in it.
                 let after = if at == 0 { 0 } else { longest + LOOKED_BACK };
-                let cut = text.len().checked_sub(longest).and_then(|limit| self.last(text, after, limit));
+                let cut =
+                    text.len().checked_sub(longest).and_then(|limit| self.last(text, after, limit));
                 found = cut.map(|cut| at + cut).or(found);
                 at += text.len() + chunk.invalid().len();
             }

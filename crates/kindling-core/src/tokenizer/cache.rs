@@ -77,8 +77,8 @@ impl Key {
     /// A hash whose highest bits are the best.
     #[inline(always)]
     pub fn hash(self) -> u64 {
-        let product =
-            u128::from(self.low ^ 0xFF51_AFD7_ED55_8CCD) * u128::from(self.high ^ 0xC4CE_B9FE_1A85_EC53);
+        let product = u128::from(self.low ^ 0xFF51_AFD7_ED55_8CCD)
+            * u128::from(self.high ^ 0xC4CE_B9FE_1A85_EC53);
         product as u64 ^ (product >> 64) as u64
     }
 }
@@ -193,7 +193,9 @@ mod tests {
 
     #[test]
     fn ids_come_back_and_too_many_or_too_large_ones_are_not_kept() {
-        for ids in [&[1][..], &[0x00FF_FFFF, 0], &[7, 0x00FF_FFFF, 9], &[1, 2, 3, 0x00FF_FFFF], &[5; 12]] {
+        for ids in
+            [&[1][..], &[0x00FF_FFFF, 0], &[7, 0x00FF_FFFF, 9], &[1, 2, 3, 0x00FF_FFFF], &[5; 12]]
+        {
             let kept = Ids::new(ids).unwrap();
             assert_eq!(&kept.get()[..kept.count()], ids);
             let few = ids.len().min(FEW_IDS);

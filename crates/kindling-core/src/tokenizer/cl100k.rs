@@ -112,8 +112,10 @@ mod tests {
 
     #[test]
     fn the_pattern_splits_as_it_reads() {
-        let expected =
-            ["Hello", "'LL", " say", ":", " ", "123", "45", "!\n\n", "(ok", ")", "\t\t", "\tx", " \n", "y"];
+        let expected = [
+            "Hello", "'LL", " say", ":", " ", "123", "45", "!\n\n", "(ok", ")", "\t\t", "\tx",
+            " \n", "y",
+        ];
         assert_eq!(split("Hello'LL say: 12345!\n\n(ok)\t\t\tx \ny", true), expected);
         assert_eq!(split("'\u{17f}a", true), ["'\u{17f}", "a"]);
     }
@@ -131,11 +133,15 @@ mod tests {
         for whole_at_end in [true, false] {
             let whole = split(text, whole_at_end);
             let mut cuts = 0;
-            for at in
-                (1..text.len()).filter(|&at| text.is_char_boundary(at) && is_boundary(text.as_bytes(), at))
+            for at in (1..text.len())
+                .filter(|&at| text.is_char_boundary(at) && is_boundary(text.as_bytes(), at))
             {
                 let (left, right) = text.split_at(at);
-                assert_eq!([split(left, whole_at_end), split(right, whole_at_end)].concat(), whole, "{at}");
+                assert_eq!(
+                    [split(left, whole_at_end), split(right, whole_at_end)].concat(),
+                    whole,
+                    "{at}"
+                );
                 cuts += 1;
             }
             assert!(cuts > 12, "{cuts}");

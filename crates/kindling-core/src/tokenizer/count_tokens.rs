@@ -22,7 +22,8 @@ impl Tokenizer {
     ) -> Result<(u64, ReadSummary)> {
         self.expect_much_text();
         let corpus = &Corpus::find(files, None, TEXT_FIELD)?;
-        let source = Source { corpus, cuts: self.cuts(), threads, block: BLOCK, max_bytes: u64::MAX };
+        let source =
+            Source { corpus, cuts: self.cuts(), threads, block: BLOCK, max_bytes: u64::MAX };
         let count = |(ids, tokens): &mut (Vec<u32>, u64), text: &str| {
             ids.clear();
             self.encode_into(text, ids)?;

@@ -153,7 +153,8 @@ mod tests {
 
     #[test]
     fn counts_of_two_threads_add_up_to_those_of_a_plain_map() {
-        let words = |i: u64| format!(" word{} {} {}", i * i % 7919, "y".repeat((i % 40) as usize), i % 13);
+        let words =
+            |i: u64| format!(" word{} {} {}", i * i % 7919, "y".repeat((i % 40) as usize), i % 13);
         let text: String = (0..20_000).map(words).collect();
         let half = text[..text.len() / 2].rfind(' ').unwrap();
         let (mut one, mut two) = (Counts::new(Pattern::Gpt2), Counts::new(Pattern::Gpt2));

@@ -21,7 +21,8 @@ impl Tokenizer {
     pub fn decode_bytes(&self, ids: &[u32]) -> Result<Vec<u8>> {
         let mut bytes = Vec::with_capacity(ids.len() * 4);
         for (position, &id) in (0..).zip(ids) {
-            let token = self.tokens.get(id as usize).ok_or_else(|| self.unknown_id(id, position))?;
+            let token =
+                self.tokens.get(id as usize).ok_or_else(|| self.unknown_id(id, position))?;
             bytes.extend_from_slice(token);
         }
         Ok(bytes)

@@ -96,7 +96,12 @@ impl Tokenizer {
     }
 
     /// `encode_parallel` with blocks of about `block` bytes.
-    pub(super) fn encode_blocks(&self, text: &str, threads: usize, block: usize) -> Result<Vec<u32>> {
+    pub(super) fn encode_blocks(
+        &self,
+        text: &str,
+        threads: usize,
+        block: usize,
+    ) -> Result<Vec<u32>> {
         let blocks = self.cut(text, block);
         let results: Vec<Mutex<Result<Vec<u32>>>> =
             blocks.iter().map(|_| Mutex::new(Ok(Vec::new()))).collect();
@@ -117,7 +122,9 @@ impl Tokenizer {
         });
         let mut ids = Vec::new();
         for result in results {
-            ids.append(&mut result.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)?);
+            ids.append(
+                &mut result.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)?,
+            );
         }
         Ok(ids)
     }
@@ -204,7 +211,8 @@ mod tests {
 
     #[test]
     fn the_size_of_blocks_and_the_threads_change_nothing() {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizer");
+        let folder =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizer");
         let (vocab, merges) = (folder.join("gpt2_vocab.json"), folder.join("gpt2_merges.txt"));
         let special = ["<|endoftext|>".to_owned(), "\n\n".to_owned(), "a b".to_owned()];
         let tokenizer = Tokenizer::from_files(vocab, merges, &special).unwrap();
@@ -212,7 +220,11 @@ mod tests {
             + "日本語日本語 a b\u{85}\n\n\n";
         let whole = tokenizer.encode(&text).unwrap();
         for (block, threads) in [(1, 1), (2, 5), (7, 2), (64, 5), (1000, 2)] {
-            assert_eq!(tokenizer.encode_blocks(&text, threads, block).unwrap(), whole, "blocks of {block}");
+            assert_eq!(
+                tokenizer.encode_blocks(&text, threads, block).unwrap(),
+                whole,
+                "blocks of {block}"
+            );
         }
     }
 }

@@ -134,7 +134,9 @@ impl Tokenizer {
             let Some(trie) = self.trie() else { return Ok(()) };
             self.encode_pretokens(text, &starts[..=giant], scratch, ids)?;
             let (start, end) = (starts[giant], starts[giant + 1]);
-            self.encode_giant(&text[start..end], &trie, ids, &mut |ids, at| flush(ids, start + at))?;
+            self.encode_giant(&text[start..end], &trie, ids, &mut |ids, at| {
+                flush(ids, start + at)
+            })?;
             starts.drain(..=giant);
         }
         Ok(())
@@ -193,7 +195,8 @@ impl Tokenizer {
                 }
             }
             at = end;
-            let certain = if at == text.len() { at } else { self.meeting(&last, base, at, trie.longest) };
+            let certain =
+                if at == text.len() { at } else { self.meeting(&last, base, at, trie.longest) };
             if certain > base {
                 before = last[certain - base];
                 self.push_way(&last, certain - base, ids);
@@ -237,14 +240,17 @@ mod tests {
 
     /// A tokenizer of 256 bytes and random merges of few letters, in any order of lengths.
     fn tokenizer(seed: u64) -> Tokenizer {
-        let draw = |i: u64, bound: usize| below(seed, Purpose::Benchmark, i, 0, bound as u64) as usize;
+        let draw =
+            |i: u64, bound: usize| below(seed, Purpose::Benchmark, i, 0, bound as u64) as usize;
         let mut tokens: Vec<Box<[u8]>> = (0..=255).map(|byte| Box::from([byte])).collect();
         let letters = 1 + draw(0, 3);
         let mut known: Vec<u32> = (0..letters as u32).map(|i| u32::from(b'a') + i).collect();
         let mut merges = Vec::new();
         for i in 0..20 {
-            let (left, right) = (known[draw(1 + 2 * i, known.len())], known[draw(2 + 2 * i, known.len())]);
-            let bytes: Box<[u8]> = [&*tokens[left as usize], &*tokens[right as usize]].concat().into();
+            let (left, right) =
+                (known[draw(1 + 2 * i, known.len())], known[draw(2 + 2 * i, known.len())]);
+            let bytes: Box<[u8]> =
+                [&*tokens[left as usize], &*tokens[right as usize]].concat().into();
             // The same bytes are the same token, made in several ways.
             let id = tokens.iter().position(|token| *token == bytes).unwrap_or(tokens.len()) as u32;
             if id as usize == tokens.len() {
@@ -256,7 +262,8 @@ mod tests {
             }
         }
         let (special, odd_texts) = (Vec::new(), Vec::new());
-        let parts = Parts { kind: Kind::Bpe, pattern: Pattern::Gpt2, tokens, merges, special, odd_texts };
+        let parts =
+            Parts { kind: Kind::Bpe, pattern: Pattern::Gpt2, tokens, merges, special, odd_texts };
         Tokenizer::from_parts(parts).unwrap()
     }
 
@@ -269,7 +276,9 @@ mod tests {
             let letter = |i: u64| (b'a' + draw(2 + i % period, 3) as u8) as char;
             let text: String = (0..length).map(letter).collect();
             let mut ids = Vec::new();
-            tokenizer.encode_giant(&text, &tokenizer.trie().unwrap(), &mut ids, &mut |_, _| Ok(())).unwrap();
+            tokenizer
+                .encode_giant(&text, &tokenizer.trie().unwrap(), &mut ids, &mut |_, _| Ok(()))
+                .unwrap();
             let mut symbols: Vec<u32> = text.bytes().map(u32::from).collect();
             tokenizer.merge_table.merge(text.as_bytes(), &mut symbols, &mut MergeWork::default());
             assert_eq!(ids, symbols, "{seed} {text}");
@@ -281,13 +290,15 @@ mod tests {
         for seed in 0..12 {
             let tokenizer = tokenizer(seed);
             let draw = |i: u64| below(seed, Purpose::Benchmark, 1000 + i, 0, 3) as u8;
-            let text: String =
-                (0..5 * STEP as u64).map(|i| (b'a' + draw(if seed < 6 { i } else { 0 })) as char).collect();
+            let text: String = (0..5 * STEP as u64)
+                .map(|i| (b'a' + draw(if seed < 6 { i } else { 0 })) as char)
+                .collect();
             let (mut ids, mut all, mut most) = (Vec::new(), Vec::new(), 0);
             let mut take = |ids: &mut Vec<u32>, at: usize| {
                 most = most.max(ids.len());
                 all.append(ids);
-                let bytes: usize = all.iter().map(|&id: &u32| tokenizer.tokens[id as usize].len()).sum();
+                let bytes: usize =
+                    all.iter().map(|&id: &u32| tokenizer.tokens[id as usize].len()).sum();
                 assert_eq!(bytes, at);
                 Ok(())
             };

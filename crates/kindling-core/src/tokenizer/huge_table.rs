@@ -34,7 +34,9 @@ impl<T: Zeroable> HugeTable<T> {
     pub fn new(length: usize) -> Self {
         let layout = layout::<T>(length);
         // SAFETY: the layout's size is not 0, as is asserted.
-        let Some(values) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
+        let Some(values) = NonNull::new(unsafe { alloc(layout) }) else {
+            handle_alloc_error(layout)
+        };
         #[cfg(target_os = "linux")]
         if layout.align() == HUGE_PAGE {
             // SAFETY: an advice about whole pages of this allocation. Without them it is slower and nothing else.

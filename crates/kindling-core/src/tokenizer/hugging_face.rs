@@ -36,7 +36,8 @@ fn parts(file: &Value) -> Result<Parts, String> {
         _ => HashMap::new(),
     };
     let special = added_tokens(&file["added_tokens"], &mut ids)?;
-    special::check(special.iter().map(|(token, _)| token.as_str())).map_err(|error| error.to_string())?;
+    special::check(special.iter().map(|(token, _)| token.as_str()))
+        .map_err(|error| error.to_string())?;
     let merges = merges(&model["merges"], &ids)?;
     let characters = file["pre_tokenizer"].is_null() && merges.is_empty();
     let pattern = if characters { Pattern::Gpt2 } else { pattern_of(&file["pre_tokenizer"])? };
@@ -54,8 +55,13 @@ fn check_model(model: &Value) -> Result<(), String> {
         Value::Number(number) => number.as_f64() != Some(0.0),
         _ => true,
     };
-    let unknown =
-        ["dropout", "byte_fallback", "ignore_merges", "continuing_subword_prefix", "end_of_word_suffix"];
+    let unknown = [
+        "dropout",
+        "byte_fallback",
+        "ignore_merges",
+        "continuing_subword_prefix",
+        "end_of_word_suffix",
+    ];
     match unknown.iter().find(is_set) {
         Some(field) => Err(format!("its model sets {field}, which Kindling has not")),
         None => Ok(()),
@@ -64,7 +70,8 @@ fn check_model(model: &Value) -> Result<(), String> {
 
 /// The pattern of a byte-level pre-tokenizer: GPT-2's own, or one that splits before it.
 fn pattern_of(pre: &Value) -> Result<Pattern, String> {
-    let refuse = || Err(format!("its pre-tokenizer is not ByteLevel, nor a pattern and ByteLevel: {pre}"));
+    let refuse =
+        || Err(format!("its pre-tokenizer is not ByteLevel, nor a pattern and ByteLevel: {pre}"));
     let byte_level = |step: &Value, regex: bool| {
         step["type"] == "ByteLevel"
             && step["add_prefix_space"].as_bool() == Some(false)
@@ -73,8 +80,11 @@ fn pattern_of(pre: &Value) -> Result<Pattern, String> {
     if byte_level(pre, true) {
         return Ok(Pattern::Gpt2);
     }
-    let Some([split, level]) = pre["pretokenizers"].as_array().map(Vec::as_slice) else { return refuse() };
-    let splits = split["type"] == "Split" && split["behavior"] == "Isolated" && split["invert"] != true;
+    let Some([split, level]) = pre["pretokenizers"].as_array().map(Vec::as_slice) else {
+        return refuse();
+    };
+    let splits =
+        split["type"] == "Split" && split["behavior"] == "Isolated" && split["invert"] != true;
     match split["pattern"]["Regex"].as_str() {
         Some(pattern) if splits && byte_level(level, false) => {
             Pattern::new(pattern).map_err(|error| error.to_string())
@@ -84,14 +94,19 @@ fn pattern_of(pre: &Value) -> Result<Pattern, String> {
 }
 
 /// The added tokens, which are entered in the vocabulary where it lacks them.
-fn added_tokens(added: &Value, ids: &mut HashMap<String, u32>) -> Result<Vec<(String, u32)>, String> {
+fn added_tokens(
+    added: &Value,
+    ids: &mut HashMap<String, u32>,
+) -> Result<Vec<(String, u32)>, String> {
     let mut special = Vec::new();
     for token in added.as_array().map_or(&[][..], Vec::as_slice) {
         let id = token["id"].as_u64().and_then(|id| u32::try_from(id).ok());
         let (Some(text), Some(id)) = (token["content"].as_str(), id) else {
             return Err(format!("an added token has no content or no id: {token}"));
         };
-        if let Some(field) = ["lstrip", "rstrip", "single_word"].iter().find(|&&field| token[field] == true) {
+        if let Some(field) =
+            ["lstrip", "rstrip", "single_word"].iter().find(|&&field| token[field] == true)
+        {
             return Err(format!("added token {text:?} sets {field}, which Kindling has not"));
         }
         let known = *ids.entry(text.to_owned()).or_insert(id);
@@ -113,7 +128,8 @@ fn merges(merges: &Value, ids: &HashMap<String, u32>) -> Result<Vec<(u32, u32, u
             }
             _ => None,
         };
-        let (left, right) = pair.ok_or_else(|| format!("merge {index} ({merge}) is not two tokens"))?;
+        let (left, right) =
+            pair.ok_or_else(|| format!("merge {index} ({merge}) is not two tokens"))?;
         resolver.add(left, right).map_err(|what| format!("merge {index} ({merge}): {what}"))?;
     }
     Ok(resolver.merges)
@@ -165,7 +181,8 @@ struct Merges<'a>(&'a [(u32, u32, u32)], &'a TokenTexts);
 impl Serialize for Merges<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(merges, texts) = self;
-        serializer.collect_seq(merges.iter().map(|&(left, right, _)| [texts.get(left), texts.get(right)]))
+        serializer
+            .collect_seq(merges.iter().map(|&(left, right, _)| [texts.get(left), texts.get(right)]))
     }
 }
 

@@ -250,7 +250,11 @@ mod tests {
             let mut merges: Vec<(u32, u32, u32)> = Vec::new();
             for i in 0..30u32 {
                 let known = u64::from(4 + i);
-                merges.push((draw(u64::from(i) * 2, known), draw(u64::from(i) * 2 + 1, known), 4 + i));
+                merges.push((
+                    draw(u64::from(i) * 2, known),
+                    draw(u64::from(i) * 2 + 1, known),
+                    4 + i,
+                ));
             }
             let table = MergeTable::new(&merges, &std::array::from_fn(|byte| byte as u32));
             let bytes: Vec<u8> = (0..SCAN_LIMIT as u64).map(|i| draw(1000 + i, 4) as u8).collect();

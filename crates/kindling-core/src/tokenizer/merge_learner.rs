@@ -75,7 +75,12 @@ pub struct MergeLearner {
 
 impl MergeLearner {
     /// `tokens`: special tokens, then from id `first_byte` the 256 bytes in `BYTE_ORDER`. `counts`: distinct pre-tokens.
-    pub fn new(tokens: Vec<Box<[u8]>>, first_byte: u32, reserved: HashSet<String>, counts: &Counts) -> Self {
+    pub fn new(
+        tokens: Vec<Box<[u8]>>,
+        first_byte: u32,
+        reserved: HashSet<String>,
+        counts: &Counts,
+    ) -> Self {
         let ids: FxHashMap<_, _> = tokens
             .iter()
             .cloned()
@@ -201,18 +206,30 @@ impl MergeLearner {
 
     /// Enters what `merge_in_word` noted: each neighbour has lost a pair with the merge's tokens and won one with its result.
     fn count_neighbours(&mut self, pair: Pair, result: u32) {
-        let won_before =
-            self.before.seen.iter().map(|&token| ((token, result), self.before.neighbours[token as usize]));
-        let won_after =
-            self.after.seen.iter().map(|&token| ((result, token), self.after.neighbours[token as usize]));
+        let won_before = self
+            .before
+            .seen
+            .iter()
+            .map(|&token| ((token, result), self.before.neighbours[token as usize]));
+        let won_after = self
+            .after
+            .seen
+            .iter()
+            .map(|&token| ((result, token), self.after.neighbours[token as usize]));
         for (won, neighbour) in won_before.chain(won_after) {
             self.pairs.add(won, neighbour.count, neighbour.list);
         }
         // The pair itself has left the table already, with its occurrences that overlap.
-        let lost_before =
-            self.before.seen.iter().map(|&token| ((token, pair.0), self.before.neighbours[token as usize]));
-        let lost_after =
-            self.after.seen.iter().map(|&token| ((pair.1, token), self.after.neighbours[token as usize]));
+        let lost_before = self
+            .before
+            .seen
+            .iter()
+            .map(|&token| ((token, pair.0), self.before.neighbours[token as usize]));
+        let lost_after = self
+            .after
+            .seen
+            .iter()
+            .map(|&token| ((pair.1, token), self.after.neighbours[token as usize]));
         for (lost, neighbour) in lost_before.chain(lost_after).filter(|(lost, _)| *lost != pair) {
             self.pairs.subtract(lost, neighbour.count);
         }

@@ -143,7 +143,8 @@ impl Tokenizer {
 
     pub(crate) fn from_parts(parts: Parts) -> Result<Self> {
         let Parts { kind, pattern, tokens, merges, special, odd_texts } = parts;
-        let is_special: std::collections::HashSet<u32> = special.iter().map(|&(_, id)| id).collect();
+        let is_special: std::collections::HashSet<u32> =
+            special.iter().map(|&(_, id)| id).collect();
         let mut ids = HashMap::with_capacity(tokens.len());
         let mut byte_ids = [u32::MAX; 256];
         let mut char_ids = HashMap::new();
@@ -154,7 +155,10 @@ impl Tokenizer {
             }
             if kind == Kind::Chars {
                 char_ids.extend(
-                    std::str::from_utf8(token).ok().and_then(|text| text.chars().next()).map(|c| (c, id)),
+                    std::str::from_utf8(token)
+                        .ok()
+                        .and_then(|text| text.chars().next())
+                        .map(|c| (c, id)),
                 );
             }
         }

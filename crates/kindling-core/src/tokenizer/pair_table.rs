@@ -156,14 +156,18 @@ impl PairTable {
     /// Pairs that occur, with their counts.
     pub fn iter(&self) -> impl Iterator<Item = (Pair, u64)> + '_ {
         let occurs = |slot: &&Slot| slot.count > 0;
-        self.slots.iter().filter(occurs).map(|slot| (((slot.key >> 32) as u32, slot.key as u32), slot.count))
+        self.slots
+            .iter()
+            .filter(occurs)
+            .map(|slot| (((slot.key >> 32) as u32, slot.key as u32), slot.count))
     }
 
     /// Doubles the table; pairs that no longer occur stay behind.
     #[cold]
     fn grow(&mut self) {
         let live = self.slots.iter().filter(|slot| slot.count > 0).count();
-        let length = if live * 4 > self.slots.len() { self.slots.len() * 2 } else { self.slots.len() };
+        let length =
+            if live * 4 > self.slots.len() { self.slots.len() * 2 } else { self.slots.len() };
         let old = std::mem::replace(&mut self.slots, vec![FREE; length]);
         self.used = live + 1;
         for slot in old {

@@ -44,9 +44,11 @@ impl Parts {
         let texts = by_id(ids)?;
         let is_special: HashMap<u32, &str> =
             special.iter().map(|(token, id)| (*id, token.as_str())).collect();
-        let lacks_bytes =
-            byte_chars::BYTE_ORDER.iter().any(|&byte| !ids.contains_key(&byte_chars::to_text(&[byte])));
-        let single = |(id, text): (u32, &&str)| is_special.contains_key(&id) || text.chars().count() == 1;
+        let lacks_bytes = byte_chars::BYTE_ORDER
+            .iter()
+            .any(|&byte| !ids.contains_key(&byte_chars::to_text(&[byte])));
+        let single =
+            |(id, text): (u32, &&str)| is_special.contains_key(&id) || text.chars().count() == 1;
         let kind = if merges.is_empty() && lacks_bytes && (0..).zip(&texts).all(single) {
             Kind::Chars
         } else {
@@ -76,7 +78,10 @@ fn by_id(ids: &HashMap<String, u32>) -> Result<Vec<&str>, String> {
     sorted.sort_unstable();
     for (expected, pair) in (0..).zip(sorted.windows(2)) {
         if pair[0].0 == pair[1].0 {
-            return Err(format!("{:?} and {:?} both have the id {}", pair[0].1, pair[1].1, pair[0].0));
+            return Err(format!(
+                "{:?} and {:?} both have the id {}",
+                pair[0].1, pair[1].1, pair[0].0
+            ));
         }
         if pair[0].0 != expected {
             return Err(format!("no token has the id {expected}"));
@@ -92,7 +97,11 @@ fn by_id(ids: &HashMap<String, u32>) -> Result<Vec<&str>, String> {
 }
 
 /// A special token takes part in no merge, and does not stand for other bytes than its own.
-fn check_special(merges: &[(u32, u32, u32)], special: &HashMap<u32, &str>, kind: Kind) -> Result<(), String> {
+fn check_special(
+    merges: &[(u32, u32, u32)],
+    special: &HashMap<u32, &str>,
+    kind: Kind,
+) -> Result<(), String> {
     if kind == Kind::Chars {
         return Ok(());
     }
@@ -103,7 +112,9 @@ fn check_special(merges: &[(u32, u32, u32)], special: &HashMap<u32, &str>, kind:
     for (id, text) in special {
         let foreign = !text.is_ascii() && byte_chars::to_bytes(text).is_some();
         if foreign && (merged.contains(id) || text.chars().count() == 1) {
-            return Err(format!("special token {text:?} is also how the vocabulary writes other bytes"));
+            return Err(format!(
+                "special token {text:?} is also how the vocabulary writes other bytes"
+            ));
         }
     }
     Ok(())

@@ -100,7 +100,9 @@ fn match_end(regex: &Regex, text: &str, at: usize) -> Result<usize> {
     let mut from = at;
     loop {
         let found = regex.find_from_pos(text, from).map_err(|error| {
-            Error::argument(format!("the pattern gave up on the text at byte {at}: {error}; simplify it"))
+            Error::argument(format!(
+                "the pattern gave up on the text at byte {at}: {error}; simplify it"
+            ))
         })?;
         match found {
             None => return Ok(text.len()),
@@ -130,16 +132,18 @@ mod tests {
     #[test]
     fn named_patterns_split_random_texts_as_their_regular_expressions_do() {
         let pieces = [
-            "a", "Z", "s", "S", "T", "ll", "vE", "re", "'", "'s", "'LL", "1", "9", " ", " ", "  ", "\n",
-            "\t", "\r", "!", "-", "\0", "é", "日", "、", "²", "٣", "\u{a0}", "\u{3000}", "\u{85}", "\u{301}",
-            "😀", "\u{17f}", "'\u{17f}",
+            "a", "Z", "s", "S", "T", "ll", "vE", "re", "'", "'s", "'LL", "1", "9", " ", " ", "  ",
+            "\n", "\t", "\r", "!", "-", "\0", "é", "日", "、", "²", "٣", "\u{a0}", "\u{3000}",
+            "\u{85}", "\u{301}", "😀", "\u{17f}", "'\u{17f}",
         ];
         for pattern in [Pattern::Gpt2, Pattern::Cl100k, Pattern::Llama3] {
             let regex = Pattern::Regex(Box::new(Regex::new(pattern.source()).unwrap()));
             for seed in 0..4000u64 {
-                let draw =
-                    |i: u64, bound: usize| below(seed, Purpose::Benchmark, i, 0, bound as u64) as usize;
-                let (length, kinds, first) = (draw(0, 30), 1 + draw(1, pieces.len()), draw(2, pieces.len()));
+                let draw = |i: u64, bound: usize| {
+                    below(seed, Purpose::Benchmark, i, 0, bound as u64) as usize
+                };
+                let (length, kinds, first) =
+                    (draw(0, 30), 1 + draw(1, pieces.len()), draw(2, pieces.len()));
                 let piece = |i| pieces[(first + draw(3 + i, kinds)) % pieces.len()];
                 let text: String = (0..length as u64).map(piece).collect();
                 assert_eq!(split(&pattern, &text), split(&regex, &text), "{pattern:?} {text:?}");

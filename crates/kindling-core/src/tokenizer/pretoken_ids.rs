@@ -39,7 +39,10 @@ impl<'a> Batch<'a> {
         for (i, (key, hash)) in self.keys[..self.bounds.len() - 1].iter().enumerate() {
             self.missing |= u32::from(!cache.may_hold(*key, *hash)) << i;
         }
-        self.each_missing(|short| shared.short.prefetch(short.1), |long| shared.long.prefetch(long));
+        self.each_missing(
+            |short| shared.short.prefetch(short.1),
+            |long| shared.long.prefetch(long),
+        );
     }
 
     #[inline(always)]
@@ -77,9 +80,11 @@ impl Tokenizer {
         let bytes = text.as_bytes();
         let shared = self.shared_caches.get().and_then(Option::as_ref);
         let count = starts.len().saturating_sub(1);
-        let empty = Batch { text: bytes, bounds: &[], keys: [(Key::default(), 0); AHEAD], missing: 0 };
+        let empty =
+            Batch { text: bytes, bounds: &[], keys: [(Key::default(), 0); AHEAD], missing: 0 };
         let mut batches = [empty; 4];
-        let bounds = |batch: usize| &starts[batch * AHEAD..starts.len().min((batch + 1) * AHEAD + 1)];
+        let bounds =
+            |batch: usize| &starts[batch * AHEAD..starts.len().min((batch + 1) * AHEAD + 1)];
         // Four batches are on their way: the keys of one, which asks for entries of the own cache; the entries of another, which
         // asks the shared one for those that are missing; what came of a third, which asks for the places where they may be
         // instead; the ids of the fourth. By then the processor has fetched them.
@@ -177,7 +182,9 @@ impl Tokenizer {
             return Ok(());
         }
         let lacks = |&c: &char| {
-            c.encode_utf8(&mut [0; 4]).bytes().any(|byte| self.byte_ids[usize::from(byte)] == u32::MAX)
+            c.encode_utf8(&mut [0; 4])
+                .bytes()
+                .any(|byte| self.byte_ids[usize::from(byte)] == u32::MAX)
         };
         match text.chars().find(lacks) {
             Some(character) => Err(Error::UnknownCharacter { character }),

@@ -190,7 +190,10 @@ mod tests {
 
     #[test]
     fn contractions_are_lower_case_and_only_at_a_start() {
-        assert_eq!(split("I've we're DON'T it's"), ["I", "'ve", " we", "'re", " DON", "'", "T", " it", "'s"]);
+        assert_eq!(
+            split("I've we're DON'T it's"),
+            ["I", "'ve", " we", "'re", " DON", "'", "T", " it", "'s"]
+        );
         assert_eq!(split("!'s 's"), ["!'", "s", " '", "s"]);
         assert_eq!(split("'lx'v"), ["'", "lx", "'", "v"]);
     }

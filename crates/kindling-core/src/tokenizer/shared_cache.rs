@@ -91,7 +91,9 @@ impl SharedCache {
                     slot.high.store(key.high, Ordering::Release);
                     return;
                 }
-                Err(high) if high == key.high && slot.low.load(Ordering::Relaxed) == key.low => return,
+                Err(high) if high == key.high && slot.low.load(Ordering::Relaxed) == key.low => {
+                    return;
+                }
                 Err(_) => {}
             }
         }
@@ -132,7 +134,8 @@ mod tests {
                 });
             }
         });
-        let kept = (0..997).filter(|i| cache.get(entry(*i).0, entry(*i).1) == Some(entry(*i).2)).count();
+        let kept =
+            (0..997).filter(|i| cache.get(entry(*i).0, entry(*i).1) == Some(entry(*i).2)).count();
         assert!((97 * (BUCKET - 1)..=97 * BUCKET).contains(&kept), "{kept}");
     }
 }

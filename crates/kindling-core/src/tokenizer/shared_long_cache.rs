@@ -82,7 +82,9 @@ impl SharedLongCache {
 
     /// Appends the ids of a key, if they are known; says whether they are.
     pub fn append(&self, key: &LongKey, out: &mut Vec<u32>) -> bool {
-        let Some(slot) = self.0.get(key.hash).iter().find(|slot| slot.holds(key)) else { return false };
+        let Some(slot) = self.0.get(key.hash).iter().find(|slot| slot.holds(key)) else {
+            return false;
+        };
         let count = (slot.text[0].load(Ordering::Relaxed) & COUNT) >> COUNT_SHIFT;
         let word = |i: usize| slot.ids[i / 2].load(Ordering::Relaxed);
         out.extend((0..count as usize).map(|i| (word(i) >> (i % 2 * 32)) as u32));
@@ -144,7 +146,8 @@ mod tests {
         let cache = SharedLongCache::new().unwrap();
         let ids = |i: usize| vec![i as u32 + 0x0100_0000; i % (IDS + 1)];
         let keys: Vec<_> = (0..30_000).map(|i| LongKey::new(&pretoken(i)).unwrap()).collect();
-        let kept: Vec<bool> = keys.iter().enumerate().map(|(i, key)| cache.insert(key, &ids(i))).collect();
+        let kept: Vec<bool> =
+            keys.iter().enumerate().map(|(i, key)| cache.insert(key, &ids(i))).collect();
         for (i, key) in keys.iter().enumerate() {
             let mut found = vec![7];
             assert_eq!(cache.append(key, &mut found), kept[i]);
@@ -153,7 +156,9 @@ mod tests {
         assert!(kept.iter().filter(|kept| **kept).count() > 25_000);
         assert!(!cache.append(&LongKey::new(b"never seen").unwrap(), &mut Vec::new()));
         assert!(!cache.insert(&keys[0], &[1; IDS + 1]));
-        assert!(LongKey::new(&[b'x'; BYTES]).is_some() && LongKey::new(&[b'x'; BYTES + 1]).is_none());
+        assert!(
+            LongKey::new(&[b'x'; BYTES]).is_some() && LongKey::new(&[b'x'; BYTES + 1]).is_none()
+        );
     }
 
     #[test]
@@ -171,7 +176,9 @@ mod tests {
         let other = SharedLongCache::new().unwrap();
         let kept: Vec<_> = (0..count).filter(|&i| other.insert(&entry(i).0, &entry(i).1)).collect();
         std::thread::scope(|scope| {
-            scope.spawn(|| kept.iter().for_each(|&i| assert!(cache.insert(&entry(i).0, &entry(i).1))));
+            scope.spawn(|| {
+                kept.iter().for_each(|&i| assert!(cache.insert(&entry(i).0, &entry(i).1)))
+            });
             for &i in &kept {
                 let ((key, ids), mut found) = (entry(i), Vec::new());
                 while !cache.append(&key, &mut found) {

@@ -55,7 +55,8 @@ impl Source<'_> {
         let blocks = Mutex::new(Blocks::new(self, &report));
         let stop = AtomicBool::new(false);
         let serve = || -> Result<(S, Found)> {
-            let (mut state, mut found, mut block) = (new_state(), Found::default(), Block::default());
+            let (mut state, mut found, mut block) =
+                (new_state(), Found::default(), Block::default());
             let mut next = || {
                 let more = !stop.load(Ordering::Relaxed) && lock(&blocks).next(&mut block)?;
                 if more {
@@ -172,7 +173,16 @@ struct Blocks<'a> {
 
 impl<'a> Blocks<'a> {
     fn new(source: &'a Source<'a>, report: Report<'a>) -> Self {
-        Self { source, report, reader: None, input: 0, line: 0, held: Vec::new(), bytes: 0, done: 0 }
+        Self {
+            source,
+            report,
+            reader: None,
+            input: 0,
+            line: 0,
+            held: Vec::new(),
+            bytes: 0,
+            done: 0,
+        }
     }
 
     /// The next block, never empty; false at the end of the last input.
@@ -208,7 +218,8 @@ impl<'a> Blocks<'a> {
         let mut wanted = self.source.block.max(1);
         loop {
             let missing = wanted.saturating_sub(bytes.len());
-            let allowed = missing.min(usize::try_from(self.source.max_bytes - self.bytes).unwrap_or(missing));
+            let allowed =
+                missing.min(usize::try_from(self.source.max_bytes - self.bytes).unwrap_or(missing));
             let read = reader.read(bytes, allowed, input)?;
             self.bytes += read as u64;
             report(done + reader.taken())?;

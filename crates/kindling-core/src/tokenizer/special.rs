@@ -30,15 +30,16 @@ impl SpecialTokens {
     pub fn new(tokens: Vec<(String, u32)>) -> Result<Self> {
         check(tokens.iter().map(|(token, _)| token.as_str()))?;
         let build = || {
-            AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(tokens.iter().map(|t| &t.0))
+            AhoCorasick::builder()
+                .match_kind(MatchKind::LeftmostLongest)
+                .build(tokens.iter().map(|t| &t.0))
         };
         let matcher = if tokens.is_empty() {
             None
         } else {
-            Some(
-                build()
-                    .map_err(|error| Error::argument(format!("the special tokens are too many: {error}")))?,
-            )
+            Some(build().map_err(|error| {
+                Error::argument(format!("the special tokens are too many: {error}"))
+            })?)
         };
         let longest = tokens.iter().map(|(token, _)| token.len()).max().unwrap_or(0);
         Ok(Self { tokens, matcher, longest })
@@ -103,7 +104,9 @@ pub fn check<'a>(tokens: impl Iterator<Item = &'a str>) -> Result<()> {
             return Err(Error::argument("a special token is empty; give it some characters"));
         }
         if !seen.insert(token) {
-            return Err(Error::argument(format!("special token {token:?} is given twice; give it once")));
+            return Err(Error::argument(format!(
+                "special token {token:?} is given twice; give it once"
+            )));
         }
     }
     Ok(())
@@ -122,7 +125,8 @@ mod tests {
     fn the_longest_of_overlapping_tokens_wins() {
         let tokens = special(&["<e>", "<e><e>"]);
         let found: Vec<_> = tokens.segments("a<e><e><e>b").collect();
-        let expected = [Segment::Text("a"), Segment::Special(1), Segment::Special(0), Segment::Text("b")];
+        let expected =
+            [Segment::Text("a"), Segment::Special(1), Segment::Special(0), Segment::Text("b")];
         assert_eq!(found, expected);
     }
 

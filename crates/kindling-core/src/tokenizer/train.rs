@@ -91,7 +91,8 @@ impl Tokenizer {
                     mark_characters(seen, text);
                     Ok(())
                 };
-                let (sets, summary) = source.read_all(reading, new, in_each_part(&matcher, mark))?;
+                let (sets, summary) =
+                    source.read_all(reading, new, in_each_part(&matcher, mark))?;
                 (char_parts(&sets, special), summary)
             }
             Kind::Bpe => {
@@ -179,7 +180,8 @@ fn bpe_parts(
     let mut counts = counts.into_iter();
     let mut all = counts.next().unwrap_or_else(|| Counts::new(options.pattern.clone()));
     counts.for_each(|other| all.add_all(other));
-    let mut tokens: Vec<Box<[u8]>> = special.iter().map(|(token, _)| token.as_bytes().into()).collect();
+    let mut tokens: Vec<Box<[u8]>> =
+        special.iter().map(|(token, _)| token.as_bytes().into()).collect();
     let first_byte = tokens.len() as u32;
     tokens.extend(BYTE_ORDER.iter().map(|&byte| Box::from([byte])));
     let reserved = special.iter().map(|(token, _)| token.clone()).collect();
@@ -228,14 +230,20 @@ mod tests {
         }
     }
 
-    fn train(block: usize, corpus: &Corpus, options: &TrainOptions) -> Result<(String, ReadSummary)> {
-        let trained = Tokenizer::train_with_blocks_of(block, corpus, options, &mut silent, &mut silent);
+    fn train(
+        block: usize,
+        corpus: &Corpus,
+        options: &TrainOptions,
+    ) -> Result<(String, ReadSummary)> {
+        let trained =
+            Tokenizer::train_with_blocks_of(block, corpus, options, &mut silent, &mut silent);
         trained.map(|(tokenizer, summary)| (tokenizer.hash(), summary))
     }
 
     /// Lines of JSON, each with a document of `text`; `text_field` names its field.
     fn json_lines(documents: &[&str], text_field: &str) -> String {
-        let line = |text: &&str| format!("{{\"id\":1,\"{text_field}\":{}}}\n", serde_json::json!(text));
+        let line =
+            |text: &&str| format!("{{\"id\":1,\"{text_field}\":{}}}\n", serde_json::json!(text));
         documents.iter().map(line).collect()
     }
 
@@ -249,7 +257,8 @@ mod tests {
     fn the_size_of_blocks_changes_nothing() {
         let folder = Folder::new();
         let story = std::fs::read_to_string(fixture("tokenizer/tinystories_sample.txt")).unwrap();
-        let lines = folder.file("lines.jsonl", json_lines(&story.split('\n').collect::<Vec<_>>(), "text"));
+        let lines =
+            folder.file("lines.jsonl", json_lines(&story.split('\n').collect::<Vec<_>>(), "text"));
         let files = [fixture("tokenizer/tinystories_sample.txt"), lines];
         let corpus = Corpus::find(&files, None, TEXT_FIELD).unwrap();
         for kind in [Kind::Bpe, Kind::Chars] {
@@ -264,7 +273,8 @@ mod tests {
     #[test]
     fn compressed_files_give_what_their_text_gives() {
         let trained = |name: &str| {
-            let corpus = Corpus::find(&[fixture("compressed").join(name)], None, TEXT_FIELD).unwrap();
+            let corpus =
+                Corpus::find(&[fixture("compressed").join(name)], None, TEXT_FIELD).unwrap();
             train(BLOCK, &corpus, &options(Kind::Bpe, 2)).unwrap()
         };
         let plain = trained("lines.txt");
@@ -276,9 +286,13 @@ mod tests {
     #[test]
     fn json_lines_give_what_their_texts_give_as_files() {
         let folder = Folder::new();
-        let documents = ["the whale the wh", "ale the sea\n\n\"sea\"", "", "caf\u{e9} \u{1f40b} the"];
-        let files: Vec<_> =
-            documents.iter().enumerate().map(|(i, text)| folder.file(&format!("{i}.txt"), text)).collect();
+        let documents =
+            ["the whale the wh", "ale the sea\n\n\"sea\"", "", "caf\u{e9} \u{1f40b} the"];
+        let files: Vec<_> = documents
+            .iter()
+            .enumerate()
+            .map(|(i, text)| folder.file(&format!("{i}.txt"), text))
+            .collect();
         let expected = Corpus::find(&files, None, TEXT_FIELD).unwrap();
         let expected = train(BLOCK, &expected, &options(Kind::Bpe, 1)).unwrap();
         let lines = json_lines(&documents, "body");
@@ -301,7 +315,8 @@ mod tests {
     fn a_line_without_the_text_is_named_and_lines_without_text_are_no_corpus() {
         let folder = Folder::new();
         let code = |content: &str, said: &str| {
-            let corpus = Corpus::find(&[folder.file("a.jsonl", content)], None, TEXT_FIELD).unwrap();
+            let corpus =
+                Corpus::find(&[folder.file("a.jsonl", content)], None, TEXT_FIELD).unwrap();
             for (block, threads) in [(1, 1), (BLOCK, 3)] {
                 let error = train(block, &corpus, &options(Kind::Bpe, threads)).unwrap_err();
                 assert!(error.to_string().contains(said), "{error}");
@@ -312,7 +327,10 @@ mod tests {
             }
         };
         let good = "{\"text\":\"the whale\"}\n".repeat(100);
-        code(&format!("{good}\n{{\"txt\":\"x\"}}\n{good}"), "a.jsonl, line 102: has no field \"text\"");
+        code(
+            &format!("{good}\n{{\"txt\":\"x\"}}\n{good}"),
+            "a.jsonl, line 102: has no field \"text\"",
+        );
         code(&format!("{good}the whale"), "line 101: expected");
         code("\n \n{\"text\":\"\"}\n", "no text");
     }
@@ -333,15 +351,21 @@ mod tests {
             ("d.jsonl.gz", gzip(all.as_bytes()), whole),
         ] {
             let suffix = if name.contains("jsonl") { "part.jsonl" } else { "part.txt" };
-            let find =
-                |file| Corpus::find(&[file, fixture("tokenizer/address.txt")], None, TEXT_FIELD).unwrap();
+            let find = |file| {
+                Corpus::find(&[file, fixture("tokenizer/address.txt")], None, TEXT_FIELD).unwrap()
+            };
             let part = Corpus::find(&[folder.file(suffix, part)], None, TEXT_FIELD).unwrap();
             let expected = train(BLOCK, &part, &options(Kind::Bpe, 1)).unwrap().0;
             let whole = find(folder.file(name, content));
             for (block, threads) in [(1, 1), (64, 3), (BLOCK, 1), (BLOCK, 2)] {
-                let limited = TrainOptions { max_bytes: Some(2_000), ..options(Kind::Bpe, threads) };
+                let limited =
+                    TrainOptions { max_bytes: Some(2_000), ..options(Kind::Bpe, threads) };
                 let (hash, summary) = train(block, &whole, &limited).unwrap();
-                assert_eq!((hash, summary.bytes), (expected.clone(), 2_000), "{name}, {threads} threads");
+                assert_eq!(
+                    (hash, summary.bytes),
+                    (expected.clone(), 2_000),
+                    "{name}, {threads} threads"
+                );
             }
         }
     }

@@ -19,11 +19,14 @@ use crate::{Error, Result};
 /// `ERR_NOT_FOUND` and the system's errors; `ERR_INVALID_TOKENIZER` where it is not UTF-8.
 pub fn read_text(path: &Path) -> Result<String> {
     let bytes = std::fs::read(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Error::NotFound { what: "tokenizer file", path: path.to_path_buf() },
+        std::io::ErrorKind::NotFound => {
+            Error::NotFound { what: "tokenizer file", path: path.to_path_buf() }
+        }
         _ => Error::io("cannot read", path, error),
     })?;
     String::from_utf8(bytes).map_err(|error| {
-        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].split(|b| *b == b'\n').count();
+        let line =
+            error.as_bytes()[..error.utf8_error().valid_up_to()].split(|b| *b == b'\n').count();
         invalid(path, format_args!("line {line} is not UTF-8"))
     })
 }
@@ -42,8 +45,10 @@ pub(super) fn invalid(path: &Path, what: impl std::fmt::Display) -> Error {
 /// tokens, the system's errors.
 pub fn read(vocab: &Path, merges: &Path, special_tokens: &[String]) -> Result<Parts> {
     special::check(special_tokens.iter().map(String::as_str))?;
-    let entries: Map<String, Value> = serde_json::from_str(&read_text(vocab)?)
-        .map_err(|error| invalid(vocab, format_args!("not a JSON object of tokens and ids: {error}")))?;
+    let entries: Map<String, Value> =
+        serde_json::from_str(&read_text(vocab)?).map_err(|error| {
+            invalid(vocab, format_args!("not a JSON object of tokens and ids: {error}"))
+        })?;
     let mut ids = entry_ids(&entries).map_err(|what| invalid(vocab, what))?;
     if ids.is_empty() {
         return Err(invalid(vocab, "it has no tokens"));
@@ -79,8 +84,9 @@ fn merge_lines(text: &str, ids: &HashMap<String, u32>) -> Result<Vec<(u32, u32, 
         let pair = line
             .split_once(' ')
             .filter(|(left, right)| !left.is_empty() && !right.is_empty() && !right.contains(' '));
-        let (left, right) =
-            pair.ok_or_else(|| format!("line {number} ({line:?}) is not two tokens separated by a space"))?;
+        let (left, right) = pair.ok_or_else(|| {
+            format!("line {number} ({line:?}) is not two tokens separated by a space")
+        })?;
         resolver.add(left, right).map_err(|what| format!("line {number} ({line:?}): {what}"))?;
     }
     Ok(resolver.merges)
@@ -100,7 +106,10 @@ impl<'a> MergeResolver<'a> {
 
     pub(super) fn add(&mut self, left: &str, right: &str) -> Result<(), String> {
         let id = |token: &str| {
-            self.ids.get(token).copied().ok_or_else(|| format!("{token:?} is not in the vocabulary"))
+            self.ids
+                .get(token)
+                .copied()
+                .ok_or_else(|| format!("{token:?} is not in the vocabulary"))
         };
         let merge = (id(left)?, id(right)?, id(&format!("{left}{right}"))?);
         if !self.seen.insert((merge.0, merge.1)) {
@@ -124,11 +133,14 @@ impl TokenTexts {
             parts.special.iter().map(|(token, id)| (*id, token.as_str())).collect();
         own.extend(parts.odd_texts.iter().map(|(id, text)| (*id, text.as_str())));
         let bytes: usize = parts.tokens.iter().map(|token| token.len()).sum();
-        let (mut text, mut ends) = (String::with_capacity(2 * bytes), Vec::with_capacity(parts.tokens.len()));
+        let (mut text, mut ends) =
+            (String::with_capacity(2 * bytes), Vec::with_capacity(parts.tokens.len()));
         for (id, token) in (0..).zip(parts.tokens) {
             match (own.get(&id), parts.kind) {
                 (Some(own), _) => text.push_str(own),
-                (None, Kind::Bpe) => text.extend(token.iter().map(|&byte| byte_chars::to_char(byte))),
+                (None, Kind::Bpe) => {
+                    text.extend(token.iter().map(|&byte| byte_chars::to_char(byte)))
+                }
                 (None, Kind::Chars) => text.push_str(&String::from_utf8_lossy(token)),
             }
             ends.push(text.len());
@@ -236,7 +248,8 @@ mod tests {
         assert!(read.keys().eq(&texts));
         assert!((0u64..).zip(read.values()).all(|(id, value)| value.as_u64() == Some(id)));
         // As json.dumps of Python writes them.
-        let few = ["\"\\/\u{8}\t\n\u{c}\r\u{1}\u{1f}", "\u{e9}\u{65e5}\u{1f600}"].map(str::to_owned);
+        let few =
+            ["\"\\/\u{8}\t\n\u{c}\r\u{1}\u{1f}", "\u{e9}\u{65e5}\u{1f600}"].map(str::to_owned);
         let expected = r#"{"\"\\/\b\t\n\f\r\u0001\u001f": 0, "\u00e9\u65e5\ud83d\ude00": 1}"#;
         assert_eq!(vocab_json(&of(&few)), expected);
     }

@@ -49,7 +49,13 @@ impl Prefix {
         }
         let extension = |bit: u8| if first >> bit & 1 == 0 { 8 } else { 0 };
         let vvvv = usize::from(!second >> 3 & 0xF);
-        Some(Self { reg: extension(7), index: extension(6), base: extension(5), vvvv, simd: second & 3 })
+        Some(Self {
+            reg: extension(7),
+            index: extension(6),
+            base: extension(5),
+            vvvv,
+            simd: second & 3,
+        })
     }
 }
 
@@ -74,7 +80,8 @@ pub fn decode(code: &[u8; 16], registers: &[u64; 16]) -> Option<(Instruction, us
     let tile = |number: usize| (number < 8).then_some(number);
     let reg = prefix.reg | usize::from(modrm >> 3 & 7);
     if (opcode, prefix.simd) == (0x5C, 2) {
-        let dot = Instruction::Dot { sum: tile(reg)?, a: tile(prefix.base | rm)?, b: tile(prefix.vvvv)? };
+        let dot =
+            Instruction::Dot { sum: tile(reg)?, a: tile(prefix.base | rm)?, b: tile(prefix.vvvv)? };
         return (mode == 3).then_some((dot, BEFORE_MODRM + 1));
     }
     if prefix.vvvv != 0 {
@@ -90,7 +97,9 @@ pub fn decode(code: &[u8; 16], registers: &[u64; 16]) -> Option<(Instruction, us
     let memory = memory(&code[BEFORE_MODRM..], &prefix, registers)?;
     let Memory { address, index, len } = memory;
     let instruction = match (opcode, prefix.simd) {
-        (0x49, 0) if reg == 0 => Instruction::LoadConfiguration(address.wrapping_add(index.unwrap_or(0))),
+        (0x49, 0) if reg == 0 => {
+            Instruction::LoadConfiguration(address.wrapping_add(index.unwrap_or(0)))
+        }
         // Both take memory by a SIB byte alone.
         (0x4B, 3) => Instruction::Load { tile: tile(reg)?, address, stride: index? },
         (0x4B, 2) => Instruction::Store { tile: tile(reg)?, address, stride: index? },

@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use common::{random, view, view_mut};
 use kindling_core::buffer::{In, Out};
-use kindling_core::device::{Cpu, Device, Products};
+use kindling_core::cpu::{Cpu, MatmulBackend};
+use kindling_core::device::Device;
 use kindling_core::ops::linear;
 use kindling_core::ops::matmul::packed::Kernel;
 use kindling_core::simd::Isa;
@@ -36,11 +37,16 @@ fn tiles() -> Kernel {
 }
 
 fn device(kernel: Kernel, threads: usize) -> Device {
-    Device::Cpu(Arc::new(Cpu::new(threads, Isa::detect(), Products::Packed(kernel))))
+    Device::Cpu(Arc::new(Cpu::new(threads, Isa::detect(), MatmulBackend::Packed(kernel))))
 }
 
 /// y, dx and dweight of a linear layer; dweight starts at 1.
-fn layer(kernel: Kernel, threads: usize, s: linear::Shape, [x, w, dout]: [&[f32]; 3]) -> [Vec<f32>; 3] {
+fn layer(
+    kernel: Kernel,
+    threads: usize,
+    s: linear::Shape,
+    [x, w, dout]: [&[f32]; 3],
+) -> [Vec<f32>; 3] {
     let dev = device(kernel, threads);
     let (mut y, mut dx) = (vec![7.0; s.rows * s.outputs], vec![7.0; s.rows * s.inputs]);
     let mut dw = vec![1.0; s.outputs * s.inputs];
@@ -62,26 +68,43 @@ fn sums(s: linear::Shape, [x, w, dout]: [&[f32]; 3]) -> [Vec<f64>; 3] {
     [
         all(rows, outputs, &|r, o| sum(inputs, &|i| (x[r * inputs + i], w[o * inputs + i]))),
         all(rows, inputs, &|r, i| sum(outputs, &|o| (dout[r * outputs + o], w[o * inputs + i]))),
-        all(outputs, inputs, &|o, i| 1.0 + sum(rows, &|r| (dout[r * outputs + o], x[r * inputs + i]))),
+        all(outputs, inputs, &|o, i| {
+            1.0 + sum(rows, &|r| (dout[r * outputs + o], x[r * inputs + i]))
+        }),
     ]
 }
 
 /// Rows of parts of a tile and of whole ones, odd depths, several runs along k, several tasks.
 fn shapes() -> Vec<linear::Shape> {
     let mut sizes: Vec<_> = (1..=17).map(|rows| (rows, 2 * rows + 1, 40 - rows)).collect();
-    sizes.extend([(32, 32, 32), (33, 31, 65), (64, 96, 64), (15, 1025, 30), (300, 70, 129), (600, 33, 65)]);
-    sizes.into_iter().map(|(rows, inputs, outputs)| linear::Shape { rows, inputs, outputs }).collect()
+    sizes.extend([
+        (32, 32, 32),
+        (33, 31, 65),
+        (64, 96, 64),
+        (15, 1025, 30),
+        (300, 70, 129),
+        (600, 33, 65),
+    ]);
+    sizes
+        .into_iter()
+        .map(|(rows, inputs, outputs)| linear::Shape { rows, inputs, outputs })
+        .collect()
 }
 
 #[test]
 fn products_of_small_whole_numbers_are_exact() {
     let kernel = tiles();
-    let whole = |seed, len| -> Vec<f32> { random(seed, len).iter().map(|x| (4.0 * x).round()).collect() };
+    let whole =
+        |seed, len| -> Vec<f32> { random(seed, len).iter().map(|x| (4.0 * x).round()).collect() };
     for s in shapes() {
-        let (x, w, dout) =
-            (whole(1, s.rows * s.inputs), whole(2, s.outputs * s.inputs), whole(3, s.rows * s.outputs));
+        let (x, w, dout) = (
+            whole(1, s.rows * s.inputs),
+            whole(2, s.outputs * s.inputs),
+            whole(3, s.rows * s.outputs),
+        );
         let operands = [&x[..], &w[..], &dout[..]];
-        let expected = sums(s, operands).map(|values| values.iter().map(|v| *v as f32).collect::<Vec<_>>());
+        let expected =
+            sums(s, operands).map(|values| values.iter().map(|v| *v as f32).collect::<Vec<_>>());
         assert!(layer(kernel, 2, s, operands) == expected, "{s:?}");
         if let Some(dot) = named("avx512bf16") {
             assert!(layer(dot, 2, s, operands) == expected, "avx512bf16: {s:?}");
@@ -94,8 +117,11 @@ fn products_of_rounded_numbers_are_those_of_the_plain_code() {
     let kernel = tiles();
     let plain = named("emulated").expect("plain code runs anywhere");
     for s in shapes() {
-        let operands =
-            [random(1, s.rows * s.inputs), random(2, s.outputs * s.inputs), random(3, s.rows * s.outputs)];
+        let operands = [
+            random(1, s.rows * s.inputs),
+            random(2, s.outputs * s.inputs),
+            random(3, s.rows * s.outputs),
+        ];
         let operands = [&operands[0][..], &operands[1][..], &operands[2][..]];
         let found = layer(kernel, 3, s, operands);
         assert!(found == layer(kernel, 1, s, operands), "threads: {s:?}");
@@ -115,7 +141,9 @@ fn products_of_rounded_numbers_are_those_of_the_plain_code() {
 fn operands_and_results_of_bf16_are_taken_as_they_are() {
     let kernel = tiles();
     let s = linear::Shape { rows: 45, inputs: 77, outputs: 50 };
-    let upper = |values: &[f32]| -> Vec<u16> { values.iter().map(|x| (x.to_bits() >> 16) as u16).collect() };
+    let upper = |values: &[f32]| -> Vec<u16> {
+        values.iter().map(|x| (x.to_bits() >> 16) as u16).collect()
+    };
     let widened = |bits: &[u16]| -> Vec<f32> {
         bits.iter().map(|bits| f32::from_bits(u32::from(*bits) << 16)).collect()
     };
@@ -124,7 +152,8 @@ fn operands_and_results_of_bf16_are_taken_as_they_are() {
     let (mut narrow, mut wide) = (vec![0; s.rows * s.outputs], vec![0.0; s.rows * s.outputs]);
     linear::forward(&dev, Out::CpuBf16(&mut narrow), In::CpuBf16(&x), view(&w), None, s).unwrap();
     linear::forward(&dev, view_mut(&mut wide), view(&widened(&x)), view(&w), None, s).unwrap();
-    let furthest = widened(&narrow).iter().zip(&wide).map(|(n, w)| ((n - w) / w).abs()).fold(0.0, f32::max);
+    let furthest =
+        widened(&narrow).iter().zip(&wide).map(|(n, w)| ((n - w) / w).abs()).fold(0.0, f32::max);
     assert!(furthest <= 1.0 / 256.0, "{furthest}");
 }
 

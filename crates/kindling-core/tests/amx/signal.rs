@@ -53,7 +53,11 @@ const REGISTERS: [i32; 16] = [
 ];
 
 /// The signal is raised by the instruction itself, never within an allocation or a lock, so the handler may do what any code may.
-extern "C" fn on_illegal_instruction(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+extern "C" fn on_illegal_instruction(
+    _: libc::c_int,
+    _: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+) {
     // SAFETY: the context that the system gives; the instruction's bytes, followed by more code.
     let (saved, code) = unsafe {
         let saved = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs;

@@ -36,7 +36,9 @@ impl Machine {
         // SAFETY: the caller's promise.
         unsafe {
             match instruction {
-                Instruction::LoadConfiguration(address) => self.configure(&*(address as *const [u8; 64])),
+                Instruction::LoadConfiguration(address) => {
+                    self.configure(&*(address as *const [u8; 64]))
+                }
                 Instruction::Release => {
                     *self = Self::new();
                     Ok(())
@@ -67,7 +69,10 @@ impl Machine {
         for (index, tile) in self.tiles.iter_mut().enumerate() {
             tile.rows = bytes[ROWS + index].into();
             tile.bytes = u16::from_le_bytes([bytes[16 + 2 * index], bytes[17 + 2 * index]]).into();
-            if tile.rows > MOST_ROWS || tile.bytes > MOST_BYTES || (tile.rows == 0) != (tile.bytes == 0) {
+            if tile.rows > MOST_ROWS
+                || tile.bytes > MOST_BYTES
+                || (tile.rows == 0) != (tile.bytes == 0)
+            {
                 return Err("LDTILECFG: a size that no tile has");
             }
         }
@@ -122,7 +127,8 @@ impl Machine {
             for k in 0..left.bytes / 4 {
                 for n in 0..out.bytes / 4 {
                     for index in 0..2 {
-                        let (x, y) = (half(left.words[m][k], index), half(right.words[k][n], index));
+                        let (x, y) =
+                            (half(left.words[m][k], index), half(right.words[k][n], index));
                         sums[n][index] = flushed(flushed(x).mul_add(flushed(y), sums[n][index]));
                     }
                 }
@@ -153,7 +159,14 @@ fn tiles_of_other_sizes_than_the_kernels_follow_their_configuration() {
     configuration[48..51].copy_from_slice(&[2, 2, 2]);
     let pair = |low: f32, high: f32| low.to_bits() >> 16 | high.to_bits();
     let a = [pair(1.0, 2.0), pair(3.0, 4.0), pair(5.0, 6.0), pair(7.0, 8.0)];
-    let b = [pair(1.0, 0.0), pair(0.0, 1.0), pair(1.0, 1.0), pair(2.0, 0.0), pair(0.0, 2.0), pair(2.0, 2.0)];
+    let b = [
+        pair(1.0, 0.0),
+        pair(0.0, 1.0),
+        pair(1.0, 1.0),
+        pair(2.0, 0.0),
+        pair(0.0, 2.0),
+        pair(2.0, 2.0),
+    ];
     let mut out = [10f32; 8];
     let instructions = [
         Instruction::LoadConfiguration(configuration.as_ptr() as u64),

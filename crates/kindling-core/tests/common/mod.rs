@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use candle_core::{Tensor, Var};
 use kindling_core::buffer::{In, Out};
-use kindling_core::device::{Cpu, Device, Products};
+use kindling_core::cpu::{Cpu, MatmulBackend};
+use kindling_core::device::Device;
 use kindling_core::random::{Purpose, uniform};
 use kindling_core::simd::Isa;
 
@@ -30,7 +31,7 @@ pub fn wide(x: &[f32]) -> Vec<f64> {
 
 /// A processor of a fixed instruction set and number of threads.
 pub fn device(isa: Isa, threads: usize) -> Device {
-    Device::Cpu(Arc::new(Cpu::new(threads, isa, Products::F32)))
+    Device::Cpu(Arc::new(Cpu::new(threads, isa, MatmulBackend::F32)))
 }
 
 /// Every instruction set of the machine, with two threads.
@@ -102,7 +103,11 @@ pub fn assert_slopes(what: &str, gradient: &[f32], slopes: &[(usize, f64)]) {
     let largest = gradient.iter().fold(0.0f64, |m, v| m.max(f64::from(v.abs())));
     for &(i, slope) in slopes {
         let error = (f64::from(gradient[i]) - slope).abs() / largest.max(slope.abs()).max(1e-30);
-        assert!(error < DIFFERENCE_TOLERANCE, "{what}[{i}]: {} where the slope is {slope}", gradient[i]);
+        assert!(
+            error < DIFFERENCE_TOLERANCE,
+            "{what}[{i}]: {} where the slope is {slope}",
+            gradient[i]
+        );
     }
 }
 

@@ -31,7 +31,8 @@ fn what_is_saved_opens_again_from_each_of_its_files() {
         let opened = [
             Tokenizer::open(&folder.0).unwrap(),
             Tokenizer::open(path("tokenizer.json")).unwrap(),
-            Tokenizer::from_files(path("vocab.json"), path("merges.txt"), &strings(special)).unwrap(),
+            Tokenizer::from_files(path("vocab.json"), path("merges.txt"), &strings(special))
+                .unwrap(),
         ];
         let text = format!("a{double}日本 é b{END}");
         for other in opened {
@@ -57,9 +58,12 @@ fn characters_are_saved_and_opened() {
     let file = folder.file("corpus.txt", "hé日 <e>\"\\\n");
     for special in [&[][..], &["<e>"]] {
         let options = crate::training::options(0, special, Kind::Chars, 1);
-        let (tokenizer, _) =
-            Tokenizer::train(std::slice::from_ref(&file), &options, &mut kindling_core::progress::silent)
-                .unwrap();
+        let (tokenizer, _) = Tokenizer::train(
+            std::slice::from_ref(&file),
+            &options,
+            &mut kindling_core::progress::silent,
+        )
+        .unwrap();
         tokenizer.save(&folder.0).unwrap();
         let (vocab, merges) = (folder.0.join("vocab.json"), folder.0.join("merges.txt"));
         for opened in [
@@ -76,11 +80,13 @@ fn characters_are_saved_and_opened() {
 #[test]
 fn any_names_a_version_line_and_windows_line_ends_are_read() {
     let folder = Folder::new();
-    let vocab = folder.file("vocabulary.txt", text("train-bpe-reference-vocab.json").replace('\n', "\r\n"));
+    let vocab =
+        folder.file("vocabulary.txt", text("train-bpe-reference-vocab.json").replace('\n', "\r\n"));
     let lines = text("train-bpe-reference-merges.txt");
     let plain = Tokenizer::from_files(&vocab, folder.file("m", &lines), &strings(&[END])).unwrap();
     let versioned = format!("#version: 0.2\n{lines}").replace('\n', "\r\n");
-    let windows = Tokenizer::from_files(&vocab, folder.file("m.bpe", versioned), &strings(&[END])).unwrap();
+    let windows =
+        Tokenizer::from_files(&vocab, folder.file("m.bpe", versioned), &strings(&[END])).unwrap();
     assert_eq!(plain.num_merges(), 243);
     assert_eq!(plain.hash(), windows.hash());
 }
@@ -102,7 +108,8 @@ fn a_merge_of_number_signs_is_no_version_line() {
 #[test]
 fn files_that_do_not_fit_name_the_line_or_entry() {
     let folder = Folder::new();
-    let (vocab, merges) = (text("train-bpe-reference-vocab.json"), text("train-bpe-reference-merges.txt"));
+    let (vocab, merges) =
+        (text("train-bpe-reference-vocab.json"), text("train-bpe-reference-merges.txt"));
     let refuse = |vocab: &str, merges: &str, says: &str| {
         let paths = (folder.file("v.json", vocab), folder.file("m.txt", merges));
         let error = Tokenizer::from_files(paths.0, paths.1, &strings(&[END])).unwrap_err();
@@ -131,8 +138,9 @@ fn files_that_do_not_fit_name_the_line_or_entry() {
 fn missing_files_and_bad_special_tokens_are_coded_errors() {
     let none = PathBuf::from("no-such-file");
     let (vocab, merges) = (fixture("gpt2_vocab.json"), fixture("gpt2_merges.txt"));
-    let code =
-        |v: &PathBuf, m: &PathBuf, s: &[&str]| Tokenizer::from_files(v, m, &strings(s)).unwrap_err().code();
+    let code = |v: &PathBuf, m: &PathBuf, s: &[&str]| {
+        Tokenizer::from_files(v, m, &strings(s)).unwrap_err().code()
+    };
     assert_eq!(code(&none, &merges, &[]), "ERR_NOT_FOUND");
     assert_eq!(code(&vocab, &none, &[]), "ERR_NOT_FOUND");
     assert_eq!(code(&vocab, &merges, &["<e>", "<e>"]), "ERR_INVALID_ARGUMENT");

@@ -36,7 +36,8 @@ fn strings(tokens: &[&str]) -> Vec<String> {
 }
 
 fn gpt2_with(special: &[&str]) -> Tokenizer {
-    Tokenizer::from_files(fixture("gpt2_vocab.json"), fixture("gpt2_merges.txt"), &strings(special)).unwrap()
+    Tokenizer::from_files(fixture("gpt2_vocab.json"), fixture("gpt2_merges.txt"), &strings(special))
+        .unwrap()
 }
 
 fn gpt2() -> Tokenizer {
@@ -49,8 +50,11 @@ struct Folder(PathBuf);
 impl Folder {
     fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name =
-            format!("kindling-tokenizer-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "kindling-tokenizer-{}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&path).unwrap();
         Self(path)

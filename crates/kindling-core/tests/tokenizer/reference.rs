@@ -8,14 +8,17 @@ use kindling_core::tokenizer::pretokenize::pretokens;
 type Token = Vec<u8>;
 
 /// Vocabulary by id and merges that `text`, without special tokens in it, gives.
-pub fn train(text: &str, vocab_size: usize, special: &[String]) -> (Vec<Token>, Vec<(Token, Token)>) {
+pub fn train(
+    text: &str,
+    vocab_size: usize,
+    special: &[String],
+) -> (Vec<Token>, Vec<(Token, Token)>) {
     let mut vocab: Vec<Token> = special.iter().map(|token| token.clone().into_bytes()).collect();
     vocab.extend(BYTE_ORDER.iter().map(|&byte| vec![byte]));
     let mut words: HashMap<Vec<Token>, u64> = HashMap::new();
-    for part in special
-        .iter()
-        .fold(vec![text], |parts, token| parts.iter().flat_map(|p| p.split(token.as_str())).collect())
-    {
+    for part in special.iter().fold(vec![text], |parts, token| {
+        parts.iter().flat_map(|p| p.split(token.as_str())).collect()
+    }) {
         for pretoken in pretokens(part) {
             *words.entry(pretoken.bytes().map(|byte| vec![byte]).collect()).or_default() += 1;
         }
@@ -28,7 +31,9 @@ pub fn train(text: &str, vocab_size: usize, special: &[String]) -> (Vec<Token>, 
                 *pairs.entry((pair[0].clone(), pair[1].clone())).or_default() += count;
             }
         }
-        let Some((best, _)) = pairs.into_iter().max_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0))) else { break };
+        let Some((best, _)) = pairs.into_iter().max_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0))) else {
+            break;
+        };
         words = words.into_iter().map(|(word, count)| (merge(&word, &best), count)).fold(
             HashMap::new(),
             |mut all, (word, count)| {

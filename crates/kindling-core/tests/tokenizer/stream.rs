@@ -66,7 +66,11 @@ fn any_cuts_and_any_block_give_the_ids_of_the_whole() {
         let whole = tokenizer.encode(&string).unwrap();
         let pieces = pieces_of(&mut draw, string.as_bytes());
         for block in [0, 1, 20, 1000] {
-            assert_eq!(stream(&tokenizer, &pieces, block), whole, "{string:?} seed {seed} block {block}");
+            assert_eq!(
+                stream(&tokenizer, &pieces, block),
+                whole,
+                "{string:?} seed {seed} block {block}"
+            );
         }
     }
 }
@@ -76,8 +80,9 @@ fn bytes_that_are_not_utf8_give_the_ids_of_the_replaced_text_and_are_counted() {
     let tokenizer = Arc::new(gpt2_with(&[END]));
     for seed in 0..100 {
         let mut draw = Draw::new(seed);
-        let bytes: Vec<u8> =
-            (0..60).map(|_| [b'a', b' ', 0xE2, 0x82, 0xAC, 0xF0, 0x9F, 0xFF][draw.below(8)]).collect();
+        let bytes: Vec<u8> = (0..60)
+            .map(|_| [b'a', b' ', 0xE2, 0x82, 0xAC, 0xF0, 0x9F, 0xFF][draw.below(8)])
+            .collect();
         let whole = tokenizer.encode_bytes(&bytes).unwrap();
         assert_eq!(stream(&tokenizer, &pieces_of(&mut draw, &bytes), 0), whole, "{bytes:x?}");
     }
@@ -133,7 +138,8 @@ fn characters_stream_too() {
     let folder = Folder::new();
     let file = folder.file("corpus.txt", "hé日 <e> wörld");
     let options = crate::training::options(0, &["<e>"], kindling_core::tokenizer::Kind::Chars, 1);
-    let (tokenizer, _) = Tokenizer::train(&[file], &options, &mut kindling_core::progress::silent).unwrap();
+    let (tokenizer, _) =
+        Tokenizer::train(&[file], &options, &mut kindling_core::progress::silent).unwrap();
     let (tokenizer, mut draw) = (Arc::new(tokenizer), Draw::new(1));
     let string = "wé<e>d日<e>".repeat(5);
     let whole = tokenizer.encode(&string).unwrap();

@@ -26,7 +26,9 @@ fn train(files: &[PathBuf], options: &TrainOptions) -> Result<Tokenizer> {
 }
 
 fn vocabulary(tokenizer: &Tokenizer) -> Vec<Vec<u8>> {
-    (0..tokenizer.vocab_size() as u32).map(|id| tokenizer.token_bytes(id).unwrap().to_vec()).collect()
+    (0..tokenizer.vocab_size() as u32)
+        .map(|id| tokenizer.token_bytes(id).unwrap().to_vec())
+        .collect()
 }
 
 #[test]
@@ -38,7 +40,8 @@ fn the_courses_corpus_gives_the_courses_vocabulary_and_merges() {
     )
     .unwrap();
     for threads in [1, 2, 5] {
-        let trained = train(&[fixture("corpus.en")], &options(500, &[END], Kind::Bpe, threads)).unwrap();
+        let trained =
+            train(&[fixture("corpus.en")], &options(500, &[END], Kind::Bpe, threads)).unwrap();
         assert_eq!(trained.vocab_size(), 500);
         assert_eq!(trained.num_merges(), 243);
         // The hash covers every token with its id and every merge in order.
@@ -63,7 +66,8 @@ fn small_corpora_full_of_ties_give_what_the_definition_gives() {
         let size = 257 + draw.below(40);
         let (vocab, merges) = reference::train(&text, size, &special);
         let file = folder.file("corpus.txt", &text);
-        let trained = train(&[file], &options(size, &["<e>"], Kind::Bpe, 1 + seed as usize % 3)).unwrap();
+        let trained =
+            train(&[file], &options(size, &["<e>"], Kind::Bpe, 1 + seed as usize % 3)).unwrap();
         assert_eq!(vocabulary(&trained), vocab, "{text:?} seed {seed}");
         assert_eq!(trained.num_merges(), merges.len());
         let saved = folder.0.join("saved");
@@ -97,11 +101,16 @@ fn merges_are_hugging_faces_up_to_the_first_tie_that_is_decided_differently() {
 #[test]
 fn special_tokens_never_take_part_in_a_merge() {
     let folder = Folder::new();
-    let file = folder.file("corpus.txt", "low<|endoftext|>low<|endoftext|>lower<|endoftext|>".repeat(50));
+    let file =
+        folder.file("corpus.txt", "low<|endoftext|>low<|endoftext|>lower<|endoftext|>".repeat(50));
     let trained = train(&[file], &options(300, &[END], Kind::Bpe, 2)).unwrap();
     let pieces: [&[u8]; 3] = [b"<|", b"endo", b"|>"];
     let vocab = vocabulary(&trained);
-    assert!(vocab[257..].iter().all(|token| pieces.iter().all(|p| !token.windows(p.len()).any(|w| w == *p))));
+    assert!(
+        vocab[257..]
+            .iter()
+            .all(|token| pieces.iter().all(|p| !token.windows(p.len()).any(|w| w == *p)))
+    );
     assert_eq!(vocab[0], END.as_bytes());
     assert_eq!(trained.encode("low<|endoftext|>").unwrap().len(), 2);
 }
@@ -120,7 +129,8 @@ fn several_files_count_together_and_no_word_crosses_them() {
 #[test]
 fn a_corpus_with_too_few_pairs_gives_a_smaller_vocabulary() {
     let folder = Folder::new();
-    let trained = train(&[folder.file("a.txt", "ab c")], &options(1000, &[], Kind::Bpe, 1)).unwrap();
+    let trained =
+        train(&[folder.file("a.txt", "ab c")], &options(1000, &[], Kind::Bpe, 1)).unwrap();
     assert_eq!(trained.vocab_size(), 258);
 }
 
@@ -128,7 +138,8 @@ fn a_corpus_with_too_few_pairs_gives_a_smaller_vocabulary() {
 fn bytes_that_are_not_utf8_are_replaced_and_counted() {
     let folder = Folder::new();
     let files = [folder.file("a.txt", b"caf\xE9 caf\xE9"), folder.file("b.txt", b"ok \xE2\x82")];
-    let (trained, summary) = Tokenizer::train(&files, &options(260, &[], Kind::Bpe, 2), &mut silent).unwrap();
+    let (trained, summary) =
+        Tokenizer::train(&files, &options(260, &[], Kind::Bpe, 2), &mut silent).unwrap();
     assert_eq!((summary.bytes, summary.replaced_bytes), (14, 4));
     assert!(trained.encode("\u{FFFD}").unwrap().len() < 3, "U+FFFD was learned");
 }
@@ -138,7 +149,10 @@ fn characters_are_tokens_in_code_point_order_after_the_special_ones() {
     let folder = Folder::new();
     let file = folder.file("a.txt", "hé日 <e> hello\n");
     let plain = train(std::slice::from_ref(&file), &options(0, &[], Kind::Chars, 1)).unwrap();
-    assert_eq!(plain.decode(&(0..plain.vocab_size() as u32).collect::<Vec<_>>()).unwrap(), "\n <>ehloé日");
+    assert_eq!(
+        plain.decode(&(0..plain.vocab_size() as u32).collect::<Vec<_>>()).unwrap(),
+        "\n <>ehloé日"
+    );
     let special = train(&[file], &options(0, &["<e>"], Kind::Chars, 3)).unwrap();
     let all: Vec<u32> = (0..special.vocab_size() as u32).collect();
     assert_eq!(special.decode(&all).unwrap(), "<e>\n ehloé日");
@@ -152,12 +166,16 @@ fn characters_are_tokens_in_code_point_order_after_the_special_ones() {
 fn bad_input_is_a_coded_error() {
     let folder = Folder::new();
     let (good, empty) = (folder.file("a.txt", "text"), folder.file("empty.txt", ""));
-    let code = |files: &[PathBuf], options: &TrainOptions| train(files, options).unwrap_err().code();
+    let code =
+        |files: &[PathBuf], options: &TrainOptions| train(files, options).unwrap_err().code();
     let bpe = |size, special: &[&str]| options(size, special, Kind::Bpe, 2);
     assert_eq!(code(&[folder.0.join("none.txt")], &bpe(300, &[])), "ERR_NOT_FOUND");
     assert_eq!(code(&[good.clone(), folder.0.join("none.txt")], &bpe(300, &[])), "ERR_NOT_FOUND");
     assert_eq!(code(std::slice::from_ref(&empty), &bpe(300, &[])), "ERR_EMPTY_CORPUS");
-    assert_eq!(code(std::slice::from_ref(&empty), &options(0, &[], Kind::Chars, 1)), "ERR_EMPTY_CORPUS");
+    assert_eq!(
+        code(std::slice::from_ref(&empty), &options(0, &[], Kind::Chars, 1)),
+        "ERR_EMPTY_CORPUS"
+    );
     assert!(train(&[empty, good.clone()], &bpe(300, &[])).is_ok());
     assert_eq!(code(&[], &bpe(300, &[])), "ERR_INVALID_ARGUMENT");
     assert_eq!(code(std::slice::from_ref(&folder.0), &bpe(300, &[])), "ERR_INVALID_ARGUMENT");
@@ -192,7 +210,8 @@ fn training_stops_when_progress_says_so() {
     for threads in [1, 3] {
         let mut cancel = |_: u64, _: u64| Err(Error::Cancelled);
         let options = options(300, &[], Kind::Bpe, threads);
-        let error = Tokenizer::train(std::slice::from_ref(&file), &options, &mut cancel).unwrap_err();
+        let error =
+            Tokenizer::train(std::slice::from_ref(&file), &options, &mut cancel).unwrap_err();
         assert_eq!(error.code(), "ERR_CANCELLED");
     }
 }

@@ -13,7 +13,13 @@ pub fn matmul_forward(a: &[f32], b: &[f32], m: u32, k: u32, n: u32) -> napi::Res
         need("matmul.forward", "a", a.len(), &[m, k])?;
         need("matmul.forward", "b", b.len(), &[k, n])?;
         let mut out = vec![0.0; m * n];
-        matmul::forward(dev, out.as_mut_slice().into(), a.into(), b.into(), matmul::Shape { m, k, n })?;
+        matmul::forward(
+            dev,
+            out.as_mut_slice().into(),
+            a.into(),
+            b.into(),
+            matmul::Shape { m, k, n },
+        )?;
         Ok(out.into())
     })
 }
@@ -57,7 +63,8 @@ pub fn linear_forward(
     outputs: u32,
     bias: Option<Float32Array>,
 ) -> napi::Result<Float32Array> {
-    let s = linear::Shape { rows: rows as usize, inputs: inputs as usize, outputs: outputs as usize };
+    let s =
+        linear::Shape { rows: rows as usize, inputs: inputs as usize, outputs: outputs as usize };
     run(|dev| {
         need("linear.forward", "x", x.len(), &[s.rows, s.inputs])?;
         need("linear.forward", "weight", weight.len(), &[s.inputs, s.outputs])?;
@@ -67,7 +74,14 @@ pub fn linear_forward(
         let weight = transposed(weight, s.inputs, s.outputs);
         let mut out = vec![0.0; s.rows * s.outputs];
         let bias = bias.as_ref().map(|bias| (&bias[..]).into());
-        linear::forward(dev, out.as_mut_slice().into(), x.into(), weight.as_slice().into(), bias, s)?;
+        linear::forward(
+            dev,
+            out.as_mut_slice().into(),
+            x.into(),
+            weight.as_slice().into(),
+            bias,
+            s,
+        )?;
         Ok(out.into())
     })
 }
@@ -82,7 +96,8 @@ pub fn linear_backward(
     inputs: u32,
     outputs: u32,
 ) -> napi::Result<(Float32Array, Float32Array, Float32Array)> {
-    let s = linear::Shape { rows: rows as usize, inputs: inputs as usize, outputs: outputs as usize };
+    let s =
+        linear::Shape { rows: rows as usize, inputs: inputs as usize, outputs: outputs as usize };
     run(|dev| {
         need("linear.backward", "dout", dout.len(), &[s.rows, s.outputs])?;
         need("linear.backward", "x", x.len(), &[s.rows, s.inputs])?;
@@ -99,7 +114,14 @@ pub fn linear_backward(
             false,
         )?;
         let dbias_out = Some(dbias.as_mut_slice().into());
-        linear::backward_weight(dev, dweight.as_mut_slice().into(), dbias_out, dout.into(), x.into(), s)?;
+        linear::backward_weight(
+            dev,
+            dweight.as_mut_slice().into(),
+            dbias_out,
+            dout.into(),
+            x.into(),
+            s,
+        )?;
         Ok((dx.into(), transposed(&dweight, s.outputs, s.inputs).into(), dbias.into()))
     })
 }
@@ -112,7 +134,11 @@ pub fn embedding_forward(
     vocab_size: u32,
     d_model: u32,
 ) -> napi::Result<Float32Array> {
-    let s = embedding::Shape { rows: ids.len(), d_model: d_model as usize, vocab_size: vocab_size as usize };
+    let s = embedding::Shape {
+        rows: ids.len(),
+        d_model: d_model as usize,
+        vocab_size: vocab_size as usize,
+    };
     run(|dev| {
         need("embedding.forward", "weight", weight.len(), &[s.vocab_size, s.d_model])?;
         let mut out = vec![0.0; s.rows * s.d_model];
@@ -129,7 +155,11 @@ pub fn embedding_backward(
     vocab_size: u32,
     d_model: u32,
 ) -> napi::Result<Float32Array> {
-    let s = embedding::Shape { rows: ids.len(), d_model: d_model as usize, vocab_size: vocab_size as usize };
+    let s = embedding::Shape {
+        rows: ids.len(),
+        d_model: d_model as usize,
+        vocab_size: vocab_size as usize,
+    };
     run(|dev| {
         need("embedding.backward", "dout", dout.len(), &[s.rows, s.d_model])?;
         let mut dweight = vec![0.0; s.vocab_size * s.d_model];

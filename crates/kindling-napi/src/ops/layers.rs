@@ -161,14 +161,24 @@ pub fn swiglu_forward(gate: &[f32], up: &[f32]) -> napi::Result<Float32Array> {
 
 /// dout, gate, up -> dgate, dup.
 #[napi(namespace = "ops")]
-pub fn swiglu_backward(dout: &[f32], gate: &[f32], up: &[f32]) -> napi::Result<(Float32Array, Float32Array)> {
+pub fn swiglu_backward(
+    dout: &[f32],
+    gate: &[f32],
+    up: &[f32],
+) -> napi::Result<(Float32Array, Float32Array)> {
     run(|dev| {
         need("swiglu.backward", "up", up.len(), &[gate.len()])?;
         need("swiglu.backward", "dout", dout.len(), &[gate.len()])?;
         let s = swiglu::Shape { rows: 1, width: gate.len() };
         let gate_up = [gate, up].concat();
         let mut dgate_up = vec![0.0; gate_up.len()];
-        swiglu::backward(dev, dgate_up.as_mut_slice().into(), dout.into(), gate_up.as_slice().into(), s)?;
+        swiglu::backward(
+            dev,
+            dgate_up.as_mut_slice().into(),
+            dout.into(),
+            gate_up.as_slice().into(),
+            s,
+        )?;
         let dup = dgate_up.split_off(gate.len());
         Ok((dgate_up.into(), dup.into()))
     })

@@ -22,7 +22,8 @@ pub fn softmax_forward(x: &[f32], columns: u32) -> napi::Result<Float32Array> {
 pub fn softmax_backward(dout: &[f32], out: &[f32], columns: u32) -> napi::Result<Float32Array> {
     let columns = columns as usize;
     run(|dev| {
-        let s = softmax::Shape { rows: rows("softmax.backward", "out", out.len(), columns)?, columns };
+        let s =
+            softmax::Shape { rows: rows("softmax.backward", "out", out.len(), columns)?, columns };
         need("softmax.backward", "dout", dout.len(), &[out.len()])?;
         let mut dx = vec![0.0; out.len()];
         softmax::backward(dev, dx.as_mut_slice().into(), dout.into(), out.into(), s)?;
@@ -35,7 +36,10 @@ pub fn softmax_backward(dout: &[f32], out: &[f32], columns: u32) -> napi::Result
 pub fn log_softmax_forward(x: &[f32], columns: u32) -> napi::Result<Float32Array> {
     let columns = columns as usize;
     run(|dev| {
-        let s = log_softmax::Shape { rows: rows("logSoftmax.forward", "x", x.len(), columns)?, columns };
+        let s = log_softmax::Shape {
+            rows: rows("logSoftmax.forward", "x", x.len(), columns)?,
+            columns,
+        };
         let mut out = vec![0.0; x.len()];
         log_softmax::forward(dev, out.as_mut_slice().into(), x.into(), s)?;
         Ok(out.into())
@@ -47,7 +51,10 @@ pub fn log_softmax_forward(x: &[f32], columns: u32) -> napi::Result<Float32Array
 pub fn log_softmax_backward(dout: &[f32], out: &[f32], columns: u32) -> napi::Result<Float32Array> {
     let columns = columns as usize;
     run(|dev| {
-        let s = log_softmax::Shape { rows: rows("logSoftmax.backward", "out", out.len(), columns)?, columns };
+        let s = log_softmax::Shape {
+            rows: rows("logSoftmax.backward", "out", out.len(), columns)?,
+            columns,
+        };
         need("logSoftmax.backward", "dout", dout.len(), &[out.len()])?;
         let mut dx = vec![0.0; out.len()];
         log_softmax::backward(dev, dx.as_mut_slice().into(), dout.into(), out.into(), s)?;
@@ -66,12 +73,17 @@ pub struct CrossEntropy {
 
 /// logits (n, vocab), targets (n) -> loss, lse (n).
 #[napi(namespace = "ops")]
-pub fn cross_entropy_forward(logits: &[f32], targets: &[i32], vocab_size: u32) -> napi::Result<CrossEntropy> {
+pub fn cross_entropy_forward(
+    logits: &[f32],
+    targets: &[i32],
+    vocab_size: u32,
+) -> napi::Result<CrossEntropy> {
     let s = cross_entropy::Shape { rows: targets.len(), vocab_size: vocab_size as usize };
     run(|dev| {
         need("crossEntropy.forward", "logits", logits.len(), &[s.rows, s.vocab_size])?;
         let mut lse = vec![0.0; s.rows];
-        let loss = cross_entropy::forward(dev, lse.as_mut_slice().into(), logits.into(), targets, s)?;
+        let loss =
+            cross_entropy::forward(dev, lse.as_mut_slice().into(), logits.into(), targets, s)?;
         Ok(CrossEntropy { loss: loss.mean(), lse: lse.into() })
     })
 }

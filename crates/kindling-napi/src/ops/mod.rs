@@ -28,8 +28,13 @@ fn run<R>(work: impl FnOnce(&Device) -> Result<R>) -> napi::Result<R> {
 
 /// Says whether `what` has as many elements as its dimensions multiply to.
 fn need(op: &'static str, what: &'static str, actual: usize, dimensions: &[usize]) -> Result<()> {
-    let expected = dimensions.iter().try_fold(1usize, |all, &d| all.checked_mul(d)).unwrap_or(usize::MAX);
-    if actual == expected { Ok(()) } else { Err(Error::ShapeMismatch { op, what, expected, actual }) }
+    let expected =
+        dimensions.iter().try_fold(1usize, |all, &d| all.checked_mul(d)).unwrap_or(usize::MAX);
+    if actual == expected {
+        Ok(())
+    } else {
+        Err(Error::ShapeMismatch { op, what, expected, actual })
+    }
 }
 
 /// Rows of `width` columns in `len` elements.

@@ -16,7 +16,10 @@ pub struct ClippedGradients {
 
 /// Clips the global norm of `gradients` to `max_norm`.
 #[napi(namespace = "ops")]
-pub fn clip_grad_norm(gradients: Vec<Float32Array>, max_norm: f64) -> napi::Result<ClippedGradients> {
+pub fn clip_grad_norm(
+    gradients: Vec<Float32Array>,
+    max_norm: f64,
+) -> napi::Result<ClippedGradients> {
     run(|dev| {
         let mut sum = 0.0;
         for gradient in &gradients {

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use candle_core::cuda_backend::cudarc;
 use cudarc::driver::{CudaContext, result, sys};
 
-use crate::ops::cuda::Launch;
+use crate::cuda::Launch;
 use crate::{Error, Result};
 
 // MODULES: each op and its compiled kernels, code for sm_80 and sm_90 and PTX that newer drivers compile.
@@ -53,9 +53,13 @@ impl Kernels {
             // The driver wants words that are aligned.
             let image: Vec<u8> = image.to_vec();
             // SAFETY: a whole image of nvcc, which knows its own length.
-            let module = unsafe { result::module::load_data(image.as_ptr().cast()) }.map_err(|error| {
-                Error::DeviceUnavailable(format!("the driver refuses the kernels of {op}: {:?}", error.0))
-            })?;
+            let module =
+                unsafe { result::module::load_data(image.as_ptr().cast()) }.map_err(|error| {
+                    Error::DeviceUnavailable(format!(
+                        "the driver refuses the kernels of {op}: {:?}",
+                        error.0
+                    ))
+                })?;
             kernels.modules.push(Module(module));
         }
         Ok(kernels)
@@ -64,7 +68,9 @@ impl Kernels {
     /// The function of a launch, allowed the shared memory that the launch needs.
     pub fn function(&self, launch: &Launch) -> Result<sys::CUfunction> {
         let found = self.found.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kernel) = found.get(launch.kernel).filter(|k| k.shared_bytes >= launch.shared_bytes) {
+        if let Some(kernel) =
+            found.get(launch.kernel).filter(|k| k.shared_bytes >= launch.shared_bytes)
+        {
             return Ok(kernel.function);
         }
         let known = found.get(launch.kernel).copied();
@@ -74,17 +80,17 @@ impl Kernels {
             None => Kernel { function: self.look_up(launch.kernel)?, shared_bytes: SHARED_BYTES },
         };
         if kernel.shared_bytes < launch.shared_bytes {
-            let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            let attribute =
+                sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             let bytes = launch.shared_bytes as i32;
             // SAFETY: a function of a module that is loaded.
-            unsafe { result::function::set_function_attribute(kernel.function, attribute, bytes) }.map_err(
-                |error| {
+            unsafe { result::function::set_function_attribute(kernel.function, attribute, bytes) }
+                .map_err(|error| {
                     Error::Device(format!(
                         "{} cannot have {bytes} bytes of shared memory: {:?}",
                         launch.kernel, error.0
                     ))
-                },
-            )?;
+                })?;
             kernel.shared_bytes = launch.shared_bytes;
         }
         self.found.write().unwrap_or_else(PoisonError::into_inner).insert(launch.kernel, kernel);

@@ -30,7 +30,8 @@ pub(super) fn check() -> Result<()> {
     FOUND
         .get_or_init(|| {
             std::panic::catch_unwind(find).unwrap_or_else(|_| {
-                Err("NVIDIA's driver lacks functions of CUDA 13.0: update it to 580 or newer".to_owned())
+                Err("NVIDIA's driver lacks functions of CUDA 13.0: update it to 580 or newer"
+                    .to_owned())
             })
         })
         .clone()
@@ -55,7 +56,8 @@ fn has_driver() -> bool {
         if library.is_null() {
             return false;
         }
-        let [init, count] = [c"cuInit", c"cuDeviceGetCount"].map(|name| libc::dlsym(library, name.as_ptr()));
+        let [init, count] =
+            [c"cuInit", c"cuDeviceGetCount"].map(|name| libc::dlsym(library, name.as_ptr()));
         if init.is_null() || count.is_null() {
             return false;
         }
@@ -98,7 +100,8 @@ pub(super) fn too_old((name, (major, minor)): (String, (c_int, c_int))) -> Optio
 pub(in crate::cuda) fn device_count() -> usize {
     let mut count = 0;
     // SAFETY: the driver was found and initialised by `check`.
-    let known = check().is_ok() && unsafe { sys::cuDeviceGetCount(&raw mut count) }.result().is_ok();
+    let known =
+        check().is_ok() && unsafe { sys::cuDeviceGetCount(&raw mut count) }.result().is_ok();
     if known { usize::try_from(count).unwrap_or(0) } else { 0 }
 }
 
@@ -115,7 +118,9 @@ fn find() -> std::result::Result<(), String> {
     // SAFETY: the library has all functions.
     let answers = unsafe { [sys::cuInit(0), sys::cuDriverGetVersion(&raw mut version)] };
     if let Some(error) = answers.iter().find(|answer| **answer != sys::CUresult::CUDA_SUCCESS) {
-        return Err(format!("NVIDIA's driver does not work ({error:?}): check that nvidia-smi shows a GPU"));
+        return Err(format!(
+            "NVIDIA's driver does not work ({error:?}): check that nvidia-smi shows a GPU"
+        ));
     }
     if version < CUDA_VERSION {
         return Err(format!(
@@ -133,7 +138,8 @@ fn find() -> std::result::Result<(), String> {
         }
     }
     // SAFETY: as above.
-    if unsafe { cudarc::cublas::sys::is_culib_present() && cudarc::curand::sys::is_culib_present() } {
+    if unsafe { cudarc::cublas::sys::is_culib_present() && cudarc::curand::sys::is_culib_present() }
+    {
         Ok(())
     } else {
         Err("cuBLAS or cuRAND cannot be used: install the CUDA toolkit 13".to_owned())
@@ -145,7 +151,9 @@ fn preload() {
     let folders = std::env::var_os(FOLDERS).unwrap_or_default();
     for folder in std::env::split_paths(&folders) {
         for library in TOOLKIT {
-            if let Ok(path) = CString::new(format!("{}/{}", folder.display(), library.to_string_lossy())) {
+            if let Ok(path) =
+                CString::new(format!("{}/{}", folder.display(), library.to_string_lossy()))
+            {
                 loads(&path);
             }
         }

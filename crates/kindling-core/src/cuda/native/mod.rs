@@ -14,8 +14,8 @@ use cudarc::cublas::{CudaBlas, sys as blas};
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 
 use super::driver::{Driver, Product, Properties, Rows};
-use crate::device::Dtype;
-use crate::ops::cuda::{Arg, Launch};
+use crate::cuda::{Arg, Launch};
+use crate::dtype::Dtype;
 use crate::{Error, Result};
 use kernels::Kernels;
 use staging::Staging;
@@ -51,10 +51,13 @@ impl Native {
         let device = std::panic::catch_unwind(|| CudaDevice::new_with_stream(ordinal))
             .map_err(|_| {
                 Error::DeviceUnavailable(
-                    "CUDA's libraries are older than this build needs (CUDA 13.0, driver 580)".to_owned(),
+                    "CUDA's libraries are older than this build needs (CUDA 13.0, driver 580)"
+                        .to_owned(),
                 )
             })?
-            .map_err(|error| Error::DeviceUnavailable(format!("cuda:{ordinal} cannot be opened: {error}")))?;
+            .map_err(|error| {
+                Error::DeviceUnavailable(format!("cuda:{ordinal} cannot be opened: {error}"))
+            })?;
         // SAFETY: one stream is all that ever uses the memory, so there is nothing to track.
         unsafe { device.disable_event_tracking() };
         let stream = device.cuda_stream();
@@ -73,8 +76,15 @@ impl Native {
         keep_memory(&context).map_err(unavailable)?;
         let kernels = Kernels::load(&context)?;
         let blas = device.cublas_handle();
-        let mut native =
-            Self { properties, kernels, staging: Mutex::default(), blas, workspace: 0, stream, context };
+        let mut native = Self {
+            properties,
+            kernels,
+            staging: Mutex::default(),
+            blas,
+            workspace: 0,
+            stream,
+            context,
+        };
         native.workspace = native.allocate(WORKSPACE_BYTES).map_err(|error| match error {
             Error::OutOfMemory { bytes } => {
                 Error::OutOfDeviceMemory { bytes, in_use: 0, total: native.properties.memory }
@@ -168,7 +178,8 @@ impl Driver for Native {
     fn clear(&self, pointer: u64, bytes: usize) -> Result<()> {
         self.bind()?;
         // SAFETY: the callers own `bytes` at `pointer`.
-        unsafe { result::memset_d8_async(pointer, 0, bytes, self.stream.cu_stream()) }.map_err(failed)
+        unsafe { result::memset_d8_async(pointer, 0, bytes, self.stream.cu_stream()) }
+            .map_err(failed)
     }
 
     fn upload(&self, pointer: u64, from: &[u8]) -> Result<()> {
@@ -206,7 +217,9 @@ impl Driver for Native {
             Height: count,
         };
         // SAFETY: the callers own the rows on both sides; the description is read before the call returns.
-        unsafe { sys::cuMemcpy2DAsync_v2(&raw const copy, self.stream.cu_stream()) }.result().map_err(failed)
+        unsafe { sys::cuMemcpy2DAsync_v2(&raw const copy, self.stream.cu_stream()) }
+            .result()
+            .map_err(failed)
     }
 
     fn launch(&self, launch: &Launch) -> Result<()> {
@@ -227,9 +240,18 @@ impl Driver for Native {
         // copied before the call returns; what they point to belongs to buffers that live until the work queued here is done.
         unsafe {
             let (block, stream) = ((launch.block, 1, 1), self.stream.cu_stream());
-            result::launch_kernel(function, (x, y, z), block, launch.shared_bytes, stream, &mut args)
+            result::launch_kernel(
+                function,
+                (x, y, z),
+                block,
+                launch.shared_bytes,
+                stream,
+                &mut args,
+            )
         }
-        .map_err(|error| Error::Device(format!("{} cannot be launched: {:?}", launch.kernel, error.0)))
+        .map_err(|error| {
+            Error::Device(format!("{} cannot be launched: {:?}", launch.kernel, error.0))
+        })
     }
 
     fn multiply(&self, product: &Product) -> Result<()> {
@@ -237,7 +259,11 @@ impl Driver for Native {
         let p = product;
         let (alpha, beta) = (1.0f32, if p.accumulate { 1.0f32 } else { 0.0 });
         let operation = |turned| {
-            if turned { blas::cublasOperation_t::CUBLAS_OP_T } else { blas::cublasOperation_t::CUBLAS_OP_N }
+            if turned {
+                blas::cublasOperation_t::CUBLAS_OP_T
+            } else {
+                blas::cublasOperation_t::CUBLAS_OP_N
+            }
         };
         let kind = |dtype| match dtype {
             Dtype::F32 => blas::cudaDataType_t::CUDA_R_32F,

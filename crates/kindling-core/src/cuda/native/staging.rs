@@ -42,7 +42,12 @@ impl Staging {
         self.queue(stream, pointer, from).map_err(failed)
     }
 
-    fn queue(&mut self, stream: &Arc<CudaStream>, pointer: u64, from: &[u8]) -> Result<(), DriverError> {
+    fn queue(
+        &mut self,
+        stream: &Arc<CudaStream>,
+        pointer: u64,
+        from: &[u8],
+    ) -> Result<(), DriverError> {
         self.pieces.resize_with(PIECES, || None);
         self.largest = self.largest.max(from.len());
         let place = &mut self.pieces[self.next];

@@ -139,7 +139,16 @@ impl<'a> Blocks<'a> {
             // A file can be taken up at any cut; other documents at their start.
             let anew = !unfinished || self.documents.kind(input.format) == Document::File;
             let after = anew.then_some(self.position);
-            return Ok(Some(Block { index, bytes, long, input: number, line, continues, unfinished, after }));
+            return Ok(Some(Block {
+                index,
+                bytes,
+                long,
+                input: number,
+                line,
+                continues,
+                unfinished,
+                after,
+            }));
         }
         Ok(None)
     }
@@ -183,7 +192,9 @@ impl<'a> Blocks<'a> {
     /// the end; what is behind the place is held.
     fn read_long(&mut self, input: &'a Input, bytes: &mut Vec<u8>) -> Result<(Long, bool)> {
         let (report, done, start) = (self.report, self.done, self.position.offset);
-        let Some(reader) = &self.reader else { return Err(Error::Internal("no reader".to_owned())) };
+        let Some(reader) = &self.reader else {
+            return Err(Error::Internal("no reader".to_owned()));
+        };
         let before = done + reader.taken().saturating_sub(bytes.len() as u64);
         let total = self.total.max(before);
         let mut collector = Collector::new(input, reader, start, self.folder)?;
@@ -222,7 +233,8 @@ impl<'a> Blocks<'a> {
         let cut_within = document == Document::File || (format == Format::Text && long);
         let within = || if cut_within { text_cut(bytes, self.tokenizer) } else { None };
         // White space that turns out to stand between two documents belongs to neither.
-        let apart = |&cut: &usize| document == Document::File || !bytes[cut - 1].is_ascii_whitespace();
+        let apart =
+            |&cut: &usize| document == Document::File || !bytes[cut - 1].is_ascii_whitespace();
         end.or_else(|| within().filter(apart))
     }
 

@@ -40,10 +40,15 @@ pub(super) struct Encoded {
 }
 
 impl<'a> Documents<'a> {
-    pub fn new(options: &'a EncodeOptions, tokenizer: &Tokenizer, inputs: &[Input]) -> Result<Self> {
+    pub fn new(
+        options: &'a EncodeOptions,
+        tokenizer: &Tokenizer,
+        inputs: &[Input],
+    ) -> Result<Self> {
         let json = inputs.iter().find(|input| input.format == Format::Jsonl);
         if let (Some(input), Some(Document::File | Document::Block)) = (json, options.document) {
-            let message = "is JSON Lines, whose documents are lines; leave document out or give line";
+            let message =
+                "is JSON Lines, whose documents are lines; leave document out or give line";
             return Err(Error::argument(format!("{} {message}", input.path.display())));
         }
         let special = tokenizer.special_tokens().iter().find(|(token, _)| token == END_OF_TEXT);
@@ -81,7 +86,8 @@ impl<'a> Documents<'a> {
         let begun = out.block.continues;
         let long = out.block.long.as_ref().map(|long| &long.text);
         let flush: Option<&mut Flush<'_>> = if long.is_some() { Some(flush) } else { None };
-        let mut writer = Writer { documents: self, tokenizer, ids: &mut out.ids, bytes: 0, begun, flush };
+        let mut writer =
+            Writer { documents: self, tokenizer, ids: &mut out.ids, bytes: 0, begun, flush };
         let text = match long {
             Some(long) => {
                 out.replaced_bytes = long.replaced;
@@ -133,7 +139,9 @@ impl Writer<'_> {
         self.begun |= !text.is_empty();
         let before = self.bytes;
         self.bytes += text.len() as u64;
-        let Some(flush) = &mut self.flush else { return self.tokenizer.encode_into(text, self.ids) };
+        let Some(flush) = &mut self.flush else {
+            return self.tokenizer.encode_into(text, self.ids);
+        };
         self.tokenizer.encode_in_pieces(text, self.ids, &mut |ids, at| {
             if ids.len() < PIECE { Ok(()) } else { flush(ids, before + at as u64) }
         })

@@ -19,7 +19,8 @@ const LOOKS_AROUND: &str = r"(?<=a)b+|\w+(?= )|\s+|[^\s\w]+|\w+";
 
 fn tokenizer(pattern: &str) -> (Folder, Arc<Tokenizer>) {
     let (folder, _, tokenizer) = corpus(500);
-    let tokenizer = Arc::into_inner(tokenizer).unwrap().with_pattern(Pattern::new(pattern).unwrap());
+    let tokenizer =
+        Arc::into_inner(tokenizer).unwrap().with_pattern(Pattern::new(pattern).unwrap());
     (folder, Arc::new(tokenizer))
 }
 
@@ -93,13 +94,16 @@ fn long_lines_and_blocks_are_documents_like_others() {
     let one = words(LENGTH).replace('\n', "");
     let documents = ["first", &one, "b b", &one[..LENGTH / 2]];
     let end = tokenizer.token_id("<|endoftext|>").unwrap();
-    let expected: Vec<u32> =
-        documents.iter().flat_map(|text| tokenizer.encode(text).unwrap().into_iter().chain([end])).collect();
+    let expected: Vec<u32> = documents
+        .iter()
+        .flat_map(|text| tokenizer.encode(text).unwrap().into_iter().chain([end]))
+        .collect();
     for (document, between) in [(Document::Line, "\n"), (Document::Block, "\n \n")] {
         let file = folder.file("lines.txt", documents.join(between));
         let out = folder.path().join("x_chunks");
         let document = Some(document);
-        let options = EncodeOptions { chunk_size: 100_000, document, append_eot: true, ..options() };
+        let options =
+            EncodeOptions { chunk_size: 100_000, document, append_eot: true, ..options() };
         encode(&[&file], &tokenizer, &out, &options).unwrap();
         assert!(all(&out) == expected, "{document:?}");
     }
@@ -116,8 +120,10 @@ fn long_lines_of_json_are_documents_like_others() {
         expected.extend(tokenizer.encode(text).unwrap());
         expected.push(end);
     }
-    let lines: Vec<String> =
-        texts.iter().map(|text| serde_json::json!({ "meta": long, "text": text }).to_string()).collect();
+    let lines: Vec<String> = texts
+        .iter()
+        .map(|text| serde_json::json!({ "meta": long, "text": text }).to_string())
+        .collect();
     let file = folder.file("lines.jsonl", lines.join("\n"));
     let out = folder.path().join("x_chunks");
     let options = EncodeOptions { chunk_size: 100_000, append_eot: true, ..options() };
@@ -125,7 +131,8 @@ fn long_lines_of_json_are_documents_like_others() {
     assert!(all(&out) == expected);
     let bytes: usize = texts.iter().map(|text| text.len()).sum();
     assert_eq!(summary.bytes, (bytes + 4 * "<|endoftext|>".len()) as u64);
-    let file = folder.file("wrong.jsonl", lines.join("\n") + "\n{\"text\":\"" + &long.replace('\n', " "));
+    let file =
+        folder.file("wrong.jsonl", lines.join("\n") + "\n{\"text\":\"" + &long.replace('\n', " "));
     let error = encode(&[&file], &tokenizer, &out, &options).unwrap_err();
     assert!(error.to_string().contains("wrong.jsonl, line 6"), "{error}");
 }
@@ -134,8 +141,9 @@ fn long_lines_of_json_are_documents_like_others() {
 fn a_run_that_ends_within_a_long_text_is_continued_before_it() {
     let (folder, tokenizer) = tokenizer(LOOKS_AROUND);
     let files = [folder.file("a.txt", words(1000)), folder.file("b.txt", words(LENGTH))];
-    let expected =
-        files.iter().flat_map(|file| tokenizer.encode_bytes(&std::fs::read(file).unwrap()).unwrap());
+    let expected = files
+        .iter()
+        .flat_map(|file| tokenizer.encode_bytes(&std::fs::read(file).unwrap()).unwrap());
     let expected: Vec<u32> = expected.collect();
     let out = folder.path().join("x_chunks");
     let options = EncodeOptions { chunk_size: 10_000, keep_when_cancelled: true, ..options() };

@@ -36,7 +36,10 @@ impl LongText {
 }
 
 fn changed(input: &Input) -> Error {
-    Error::InvalidCorpus(format!("{} changed while it was encoded; encode it again", input.path.display()))
+    Error::InvalidCorpus(format!(
+        "{} changed while it was encoded; encode it again",
+        input.path.display()
+    ))
 }
 
 /// Takes the bytes of one long text, in order.
@@ -54,7 +57,12 @@ pub(super) struct Collector<'a> {
 }
 
 impl<'a> Collector<'a> {
-    pub fn new(input: &'a Input, reader: &Reader<'_>, start: u64, folder: &'a Path) -> Result<Self> {
+    pub fn new(
+        input: &'a Input,
+        reader: &Reader<'_>,
+        start: u64,
+        folder: &'a Path,
+    ) -> Result<Self> {
         let spill = if reader.is_plain_file() { None } else { Some(nameless(folder)?) };
         Ok(Self::with(input, folder, start, spill))
     }

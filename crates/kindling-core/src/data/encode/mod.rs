@@ -98,7 +98,8 @@ pub fn encode_files(
     destination.check_replaceable(Some(tokenizer.as_ref()))?;
     let lengths = token_lengths(tokenizer)?;
     let progress = Mutex::new(progress);
-    let report = |done, total| (progress.lock().unwrap_or_else(PoisonError::into_inner))(done, total);
+    let report =
+        |done, total| (progress.lock().unwrap_or_else(PoisonError::into_inner))(done, total);
     let job = Job {
         options,
         tokenizer,
@@ -121,14 +122,22 @@ pub fn encode_files(
     destination.install(staged, &root, done.moving, || journal.moving())?;
     let TextDone { tokens, bytes, replaced_bytes, .. } = text;
     let valid = (options.valid_fraction > 0.0).then(|| Destination::valid(out));
-    Ok(EncodeSummary { tokens, bytes, replaced_bytes, resumed_bytes, train: destination.train(out), valid })
+    Ok(EncodeSummary {
+        tokens,
+        bytes,
+        replaced_bytes,
+        resumed_bytes,
+        train: destination.train(out),
+        valid,
+    })
 }
 
 fn check(options: &EncodeOptions, tokenizer: &Tokenizer, out: &Path) -> Result<()> {
     check_chunk_size(options.chunk_size)?;
     let valid_fraction = options.valid_fraction;
     if !(0.0..1.0).contains(&valid_fraction) {
-        let message = format!("valid_fraction is {valid_fraction}; it must be at least 0 and below 1");
+        let message =
+            format!("valid_fraction is {valid_fraction}; it must be at least 0 and below 1");
         return Err(Error::argument(message));
     }
     if Destination::new(out)?.is_store() && valid_fraction > 0.0 {
@@ -140,7 +149,8 @@ fn check(options: &EncodeOptions, tokenizer: &Tokenizer, out: &Path) -> Result<(
     let (element, vocab_size) = (options.element, tokenizer.vocab_size());
     if Element::of_chunks(element.name()).is_none() || vocab_size > element.ids() {
         let name = element.name();
-        let message = format!("a vocabulary of {vocab_size} does not fit token_dtype {name}; use int32");
+        let message =
+            format!("a vocabulary of {vocab_size} does not fit token_dtype {name}; use int32");
         return Err(Error::argument(message));
     }
     Ok(())
@@ -148,7 +158,9 @@ fn check(options: &EncodeOptions, tokenizer: &Tokenizer, out: &Path) -> Result<(
 
 /// Bytes of the text of each token.
 fn token_lengths(tokenizer: &Tokenizer) -> Result<Vec<u64>> {
-    (0..tokenizer.vocab_size() as u32).map(|id| Ok(tokenizer.token_bytes(id)?.len() as u64)).collect()
+    (0..tokenizer.vocab_size() as u32)
+        .map(|id| Ok(tokenizer.token_bytes(id)?.len() as u64))
+        .collect()
 }
 
 /// The caller's progress, shared by threads.
@@ -216,8 +228,15 @@ impl Job<'_> {
 
     /// All that decides what is written.
     fn describe(&self) -> Value {
-        let EncodeOptions { chunk_size, valid_fraction, element, text_field, document, append_eot, .. } =
-            self.options;
+        let EncodeOptions {
+            chunk_size,
+            valid_fraction,
+            element,
+            text_field,
+            document,
+            append_eot,
+            ..
+        } = self.options;
         json!({
             "inputs": self.inputs,
             "tokenizer": self.tokenizer.hash(),
@@ -248,7 +267,8 @@ impl Job<'_> {
             // Beside the encoding, which it would follow on one thread.
             let saved = scope.spawn(|| self.destination.save_tokenizer(root, self.tokenizer));
             let text = self.make_stores(root, train, journal, done)?;
-            let panicked = |_| Err(Error::Internal("a thread that saves the tokenizer panicked".to_owned()));
+            let panicked =
+                |_| Err(Error::Internal("a thread that saves the tokenizer panicked".to_owned()));
             saved.join().unwrap_or_else(panicked)?;
             Ok(text)
         })
@@ -272,7 +292,9 @@ impl Job<'_> {
             let splits = self.options.valid_fraction > 0.0;
             if splits { self.split(root, &mut train, journal, &text)? } else { 0 }
         };
-        train.finish(|metadata| self.complete(metadata, text.bytes - valid_bytes, text.replaced_bytes))?;
+        train.finish(|metadata| {
+            self.complete(metadata, text.bytes - valid_bytes, text.replaced_bytes)
+        })?;
         Ok(text)
     }
 
@@ -285,8 +307,14 @@ impl Job<'_> {
     ) -> Result<()> {
         // Beside what is moved to its place in the end.
         let folder = root.parent().unwrap_or(root);
-        let blocks =
-            Blocks::new(self.inputs, self.documents, self.tokenizer, folder, text.position, self.report);
+        let blocks = Blocks::new(
+            self.inputs,
+            self.documents,
+            self.tokenizer,
+            folder,
+            text.position,
+            self.report,
+        );
         let work = pipeline::Work {
             inputs: self.inputs,
             documents: self.documents,
@@ -322,8 +350,10 @@ impl Job<'_> {
         let EncodeOptions { chunk_size, element, valid_fraction, .. } = *self.options;
         let kept = (text.tokens as f64 * (1.0 - valid_fraction)).floor() as u64;
         if kept == 0 {
-            let message =
-                format!("valid_fraction {valid_fraction} leaves no training token of {}", text.tokens);
+            let message = format!(
+                "valid_fraction {valid_fraction} leaves no training token of {}",
+                text.tokens
+            );
             return Err(Error::argument(message));
         }
         let store = train.read_back()?;
@@ -332,7 +362,8 @@ impl Job<'_> {
         let (mut bytes, mut start) = (0, kept);
         while start < store.len() {
             let end = store.len().min(start + COPY);
-            let ids: Vec<u32> = store.load_by_range(start, end)?.into_iter().map(|id| id as u32).collect();
+            let ids: Vec<u32> =
+                store.load_by_range(start, end)?.into_iter().map(|id| id as u32).collect();
             bytes += ids.iter().map(|&id| self.lengths[id as usize]).sum::<u64>();
             valid.push(&ids)?;
             (self.report.0)(text.bytes, text.bytes)?;
@@ -350,6 +381,7 @@ impl Job<'_> {
         metadata.bytes = Some(bytes);
         metadata.replaced_bytes = replaced_bytes;
         metadata.tokenizer_hash = Some(self.tokenizer.hash());
-        metadata.tokenizer_path = self.destination.tokenizer_path(self.options.tokenizer_path.as_deref());
+        metadata.tokenizer_path =
+            self.destination.tokenizer_path(self.options.tokenizer_path.as_deref());
     }
 }

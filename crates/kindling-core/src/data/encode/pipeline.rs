@@ -79,7 +79,8 @@ struct Guard<'a>(&'a Mutex<Turns>, [&'a Condvar; 2]);
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            lock(self.0).failed = Some(Error::Internal("a thread that encodes panicked".to_owned()));
+            lock(self.0).failed =
+                Some(Error::Internal("a thread that encodes panicked".to_owned()));
             self.1.iter().for_each(|told| told.notify_all());
         }
     }
@@ -124,7 +125,13 @@ impl<W: FnMut(&Encoded) -> Result<()>> Pipeline<'_, W> {
     fn encode(&self, work: &Work<'_>, block: Block, encoded: &mut Encoded) -> Result<()> {
         let input = &work.inputs[block.input];
         let Some(Long { text, disk: (before, after, total) }) = &block.long else {
-            return work.documents.encode(block, input, work.tokenizer, encoded, &mut |_, _| Ok(()));
+            return work.documents.encode(
+                block,
+                input,
+                work.tokenizer,
+                encoded,
+                &mut |_, _| Ok(()),
+            );
         };
         // What is encoded of a long text is written at once, so nothing may be before it.
         if !self.wait_for_turn(block.index) {

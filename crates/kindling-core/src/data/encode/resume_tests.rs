@@ -16,8 +16,11 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     for name in names(folder) {
         let path = folder.join(&name);
         if path.is_dir() {
-            found
-                .extend(files(&path).into_iter().map(|(below, bytes)| (Path::new(&name).join(below), bytes)));
+            found.extend(
+                files(&path)
+                    .into_iter()
+                    .map(|(below, bytes)| (Path::new(&name).join(below), bytes)),
+            );
         } else {
             found.insert(name.into(), std::fs::read(path).unwrap());
         }
@@ -53,7 +56,8 @@ fn an_encoding_ended_again_and_again_makes_the_store_of_one_that_was_not() {
     let (folder, file, tokenizer) = corpus(600_000);
     let (lines, second) = (folder.path().join("lines.jsonl"), folder.path().join("second.txt"));
     std::fs::write(&second, [text(3_000).as_bytes(), b"\xFF cut \xE2\x82"].concat()).unwrap();
-    let objects: Vec<_> = text(200_000).split('\n').map(|line| format!("{{\"text\":\"{line}\"}}")).collect();
+    let objects: Vec<_> =
+        text(200_000).split('\n').map(|line| format!("{{\"text\":\"{line}\"}}")).collect();
     let objects = objects.join("\n");
     std::fs::write(&lines, objects).unwrap();
     let inputs = [file.clone(), lines, second, file];
@@ -73,8 +77,10 @@ fn an_encoding_ended_again_and_again_makes_the_store_of_one_that_was_not() {
 fn compressed_text_is_resumed_within_its_stream() {
     let (folder, _, tokenizer) = corpus(10);
     let file = folder.path().join("lines.txt.gz");
-    let mut gzip =
-        flate2::write::GzEncoder::new(std::fs::File::create(&file).unwrap(), flate2::Compression::fast());
+    let mut gzip = flate2::write::GzEncoder::new(
+        std::fs::File::create(&file).unwrap(),
+        flate2::Compression::fast(),
+    );
     std::io::Write::write_all(&mut gzip, text(800_000).as_bytes()).unwrap();
     gzip.finish().unwrap();
     let (whole, pieces) = (folder.path().join("whole_chunks"), folder.path().join("pieces_chunks"));
@@ -91,8 +97,14 @@ fn documents_longer_than_blocks_are_taken_up_at_their_start() {
     let long = text(500_000).replace('\n', " x");
     std::fs::write(&file, [&long, "sea", &long, "the", "", "whale", &long].join("\n\n")).unwrap();
     for document in [Document::Line, Document::Block] {
-        let o = EncodeOptions { document: Some(document), append_eot: true, chunk_size: 70_001, ..options() };
-        let (whole, pieces) = (folder.path().join("whole_chunks"), folder.path().join("pieces_chunks"));
+        let o = EncodeOptions {
+            document: Some(document),
+            append_eot: true,
+            chunk_size: 70_001,
+            ..options()
+        };
+        let (whole, pieces) =
+            (folder.path().join("whole_chunks"), folder.path().join("pieces_chunks"));
         encode(&[&file], &tokenizer, &whole, &o).unwrap();
         // Ended at every one of the first calls, each time anew.
         for calls in 3..40 {

@@ -17,7 +17,9 @@ pub(super) fn options() -> EncodeOptions {
 /// Words and characters of one to four bytes.
 pub(super) fn text(words: u32) -> String {
     let parts = ["the", " whale", " sea", "\n", "é", " ß€", "鯨", "😀 "];
-    (0..words).map(|i| parts[(i.wrapping_mul(2_654_435_761) >> 27) as usize % parts.len()]).collect()
+    (0..words)
+        .map(|i| parts[(i.wrapping_mul(2_654_435_761) >> 27) as usize % parts.len()])
+        .collect()
 }
 
 /// A folder with text.txt, and a tokenizer of it.
@@ -90,7 +92,8 @@ fn files_follow_each_other_and_no_token_crosses_from_one_into_the_next() {
     encode(&[&a, &b], &tokenizer, &out, &options()).unwrap();
     assert_eq!(
         all(&out),
-        [tokenizer.encode("the whale the wh").unwrap(), tokenizer.encode("ale sea").unwrap()].concat()
+        [tokenizer.encode("the whale the wh").unwrap(), tokenizer.encode("ale sea").unwrap()]
+            .concat()
     );
 }
 
@@ -108,7 +111,10 @@ fn the_validation_store_begins_at_the_floor_of_what_is_kept() {
         assert_eq!(names(&out), ["tokenizer", "train_chunks", "valid_chunks"]);
         let metadata = TokenStore::open(&summary.train).unwrap().metadata().clone();
         assert_eq!(metadata.tokenizer_path.as_deref(), Some("../tokenizer"));
-        assert_eq!(metadata.bytes, Some(tokenizer.decode_bytes(&ids[..kept]).unwrap().len() as u64));
+        assert_eq!(
+            metadata.bytes,
+            Some(tokenizer.decode_bytes(&ids[..kept]).unwrap().len() as u64)
+        );
         assert_eq!(metadata.max_id, ids[..kept].iter().max().copied());
     }
 }
@@ -129,8 +135,10 @@ fn an_end_at_any_moment_leaves_the_place_as_it_was() {
     let out = folder.path().join("deep/data");
     // Once with nothing there, once over an older store.
     for round in 0..2 {
-        let before =
-            (names(folder.path()), (round > 0).then(|| (names(&out), all(&out.join("train_chunks")))));
+        let before = (
+            names(folder.path()),
+            (round > 0).then(|| (names(&out), all(&out.join("train_chunks")))),
+        );
         let mut calls = 0;
         loop {
             let mut stop = ends_after(calls);
@@ -138,8 +146,10 @@ fn an_end_at_any_moment_leaves_the_place_as_it_was() {
                 Err(error) => assert_eq!(error.code(), "ERR_CANCELLED"),
                 Ok(_) => break,
             }
-            let after =
-                (names(folder.path()), (round > 0).then(|| (names(&out), all(&out.join("train_chunks")))));
+            let after = (
+                names(folder.path()),
+                (round > 0).then(|| (names(&out), all(&out.join("train_chunks")))),
+            );
             assert_eq!(after, before);
             calls += 1;
         }
@@ -213,10 +223,18 @@ fn every_kind_of_document_gets_its_end() {
             &[" ", "the whale", " the sea", " \t", "a sea", " ", "last one"],
         ),
         (&[&json], EncodeOptions { document: None, ..options() }, &["the\nwhale", "sea"]),
-        (&[&json], EncodeOptions { document: Some(Document::Line), ..options() }, &["the\nwhale", "sea"]),
+        (
+            &[&json],
+            EncodeOptions { document: Some(Document::Line), ..options() },
+            &["the\nwhale", "sea"],
+        ),
         (
             &[&named],
-            EncodeOptions { format: Some(Format::Jsonl), text_field: "body".to_owned(), ..options() },
+            EncodeOptions {
+                format: Some(Format::Jsonl),
+                text_field: "body".to_owned(),
+                ..options()
+            },
             &["sea"],
         ),
     ];
@@ -245,8 +263,12 @@ fn documents_longer_than_blocks_come_out_whole() {
         parts.extend(short.iter().map(String::as_str));
         let file = folder.path().join("long.txt");
         std::fs::write(&file, parts.join(between)).unwrap();
-        let o =
-            EncodeOptions { document: Some(document), append_eot: true, chunk_size: 1 << 20, ..options() };
+        let o = EncodeOptions {
+            document: Some(document),
+            append_eot: true,
+            chunk_size: 1 << 20,
+            ..options()
+        };
         encode(&[&file], &tokenizer, &out, &o).unwrap();
         assert!(all(&out) == ids_of(&tokenizer, &parts, true), "{document:?}");
     }
@@ -288,7 +310,8 @@ fn compressed(name: &str) -> PathBuf {
 #[test]
 fn gzip_of_several_members_and_zstd_of_several_frames_are_read() {
     let (folder, _, tokenizer) = corpus(10);
-    let expected = tokenizer.encode(&std::fs::read_to_string(compressed("lines.txt")).unwrap()).unwrap();
+    let expected =
+        tokenizer.encode(&std::fs::read_to_string(compressed("lines.txt")).unwrap()).unwrap();
     let out = folder.path().join("x_chunks");
     for name in ["lines.txt", "lines.txt.gz", "lines.txt.zst"] {
         // Told by its contents, whatever its name.
@@ -310,7 +333,9 @@ fn damaged_compressed_files_are_named_and_leave_nothing() {
         let file = folder.path().join(name);
         let flipped = |at: usize| [&whole[..at], &[whole[at] ^ 0x10], &whole[at + 1..]].concat();
         let cut = |at: usize| whole[..at].to_vec();
-        for bytes in [cut(0), cut(3), cut(100), cut(whole.len() - 1), flipped(1_000), flipped(2_500)] {
+        for bytes in
+            [cut(0), cut(3), cut(100), cut(whole.len() - 1), flipped(1_000), flipped(2_500)]
+        {
             std::fs::write(&file, bytes).unwrap();
             let before = names(folder.path());
             let error = encode(&[&file], &tokenizer, &out, &options()).unwrap_err();
@@ -358,7 +383,8 @@ fn uint16_holds_the_same_ids_and_a_vocabulary_too_large_for_it_is_refused() {
         min_frequency: 1,
         max_bytes: None,
     };
-    let (large, _) = Tokenizer::train(std::slice::from_ref(&file), &options_of_large, &mut silent).unwrap();
+    let (large, _) =
+        Tokenizer::train(std::slice::from_ref(&file), &options_of_large, &mut silent).unwrap();
     let error = encode(&[&file], &Arc::new(large), &out, &o).unwrap_err();
     assert_eq!(error.code(), "ERR_INVALID_ARGUMENT");
 }
@@ -375,8 +401,10 @@ fn an_end_of_text_the_tokenizer_does_not_know_is_refused() {
         min_frequency: 1,
         max_bytes: None,
     };
-    let (chars, _) = Tokenizer::train(std::slice::from_ref(&file), &options_of_chars, &mut silent).unwrap();
+    let (chars, _) =
+        Tokenizer::train(std::slice::from_ref(&file), &options_of_chars, &mut silent).unwrap();
     let o = EncodeOptions { append_eot: true, ..options() };
-    let error = encode(&[&file], &Arc::new(chars), &folder.path().join("x_chunks"), &o).unwrap_err();
+    let error =
+        encode(&[&file], &Arc::new(chars), &folder.path().join("x_chunks"), &o).unwrap_err();
     assert!(error.to_string().contains(END_OF_TEXT), "{error}");
 }

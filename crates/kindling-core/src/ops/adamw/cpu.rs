@@ -1,17 +1,25 @@
 //! CPU half.
 
 use super::Hyper;
-use crate::device::Cpu;
+use crate::cpu::Cpu;
 use crate::ops::{Disjoint, Pieces};
-use crate::simd::{LANES, Lanes};
+use crate::simd::{LANES, Vector};
 
-pub(super) fn step(cpu: &Cpu, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], hyper: Hyper) {
+pub(super) fn step(
+    cpu: &Cpu,
+    p: &mut [f32],
+    g: &[f32],
+    m: &mut [f32],
+    v: &mut [f32],
+    hyper: Hyper,
+) {
     let pieces = Pieces::of_rows(p.len(), 1);
     let (p, m, v) = (Disjoint::new(p), Disjoint::new(m), Disjoint::new(v));
     cpu.pool.run(pieces.count, |piece| {
         let range = pieces.range(piece);
         // SAFETY: pieces write disjoint ranges.
-        let (p, m, v) = unsafe { (p.part(range.clone()), m.part(range.clone()), v.part(range.clone())) };
+        let (p, m, v) =
+            unsafe { (p.part(range.clone()), m.part(range.clone()), v.part(range.clone())) };
         run(cpu.isa, p, &g[range], m, v, hyper);
     });
 }
@@ -19,20 +27,21 @@ pub(super) fn step(cpu: &Cpu, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [
 crate::dispatch! { fn run(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], hyper: Hyper) = run_lanes; }
 
 #[inline(always)]
-fn run_lanes<L: Lanes>(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], hyper: Hyper) {
-    let (beta1, beta2) = (L::splat(hyper.beta1 as f32), L::splat(hyper.beta2 as f32));
-    let (rest1, rest2) = (L::splat((1.0 - hyper.beta1) as f32), L::splat((1.0 - hyper.beta2) as f32));
-    let (alpha, eps) = (L::splat(hyper.alpha() as f32), L::splat(hyper.eps as f32));
-    let keep = L::splat((1.0 - hyper.lr * hyper.weight_decay) as f32);
-    let scale = L::splat(hyper.grad_scale);
+fn run_lanes<V: Vector>(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], hyper: Hyper) {
+    let (beta1, beta2) = (V::splat(hyper.beta1 as f32), V::splat(hyper.beta2 as f32));
+    let (rest1, rest2) =
+        (V::splat((1.0 - hyper.beta1) as f32), V::splat((1.0 - hyper.beta2) as f32));
+    let (alpha, eps) = (V::splat(hyper.alpha() as f32), V::splat(hyper.eps as f32));
+    let keep = V::splat((1.0 - hyper.lr * hyper.weight_decay) as f32);
+    let scale = V::splat(hyper.grad_scale);
     let mut at = 0;
     while at < p.len() {
         let end = (at + LANES).min(p.len());
-        let grad = L::load_partial(&g[at..end]).mul(scale);
-        let first = L::load_partial(&m[at..end]).mul_add(beta1, grad.mul(rest1));
-        let second = L::load_partial(&v[at..end]).mul_add(beta2, grad.mul(grad).mul(rest2));
+        let grad = V::load_partial(&g[at..end]).mul(scale);
+        let first = V::load_partial(&m[at..end]).mul_add(beta1, grad.mul(rest1));
+        let second = V::load_partial(&v[at..end]).mul_add(beta2, grad.mul(grad).mul(rest2));
         let update = alpha.mul(first).div(second.sqrt().add(eps));
-        L::load_partial(&p[at..end]).mul(keep).sub(update).store_partial(&mut p[at..end]);
+        V::load_partial(&p[at..end]).mul(keep).sub(update).store_partial(&mut p[at..end]);
         first.store_partial(&mut m[at..end]);
         second.store_partial(&mut v[at..end]);
         at = end;

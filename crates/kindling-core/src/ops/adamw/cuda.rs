@@ -1,7 +1,8 @@
 //! CUDA half: the launch of `cuda.cu`. p, g, m, v: n f32; settings: `settings` as 7 f32 on the device.
 
 use super::Hyper;
-use crate::ops::cuda::{Arg, Launch, step_grid};
+use crate::cuda::{Arg, Launch};
+use crate::ops::kernels::step_grid;
 
 /// Elements of `settings`.
 pub const SETTINGS: usize = 7;

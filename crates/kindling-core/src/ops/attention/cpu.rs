@@ -9,9 +9,9 @@ use super::heads::{Heads, HeadsMut};
 use super::place::Place;
 use super::tile::{BLOCK, Causal, Left, pack, pack_transposed, product};
 use crate::buffer::{In, Out};
-use crate::device::Cpu;
+use crate::cpu::Cpu;
 use crate::ops::{Disjoint, with_dirty_scratch};
-use crate::simd::{LANES, Lanes, exp, fetch_line};
+use crate::simd::{LANES, Vector, exp, fetch_line};
 
 const TILE: usize = BLOCK * BLOCK;
 
@@ -27,13 +27,25 @@ pub(super) fn forward(cpu: &Cpu, out: Out, lse: &mut [f32], qkv: &[f32], s: Shap
 }
 
 /// `qkv` becomes its gradient: a piece has read what it needs of its heads before it writes there.
-pub(super) fn backward_in_place(cpu: &Cpu, qkv: &mut [f32], dout: &[f32], out: In, lse: &[f32], s: Shape) {
+pub(super) fn backward_in_place(
+    cpu: &Cpu,
+    qkv: &mut [f32],
+    dout: &[f32],
+    out: In,
+    lse: &[f32],
+    s: Shape,
+) {
     let (qkv, out) = (Disjoint::new(qkv), Heads::new(out));
     cpu.pool.run(s.batch * s.num_kv_heads, |piece| {
         let (b, kv_head) = (piece / s.num_kv_heads, piece % s.num_kv_heads);
         let first = Place::new(s, b, kv_head * s.group());
-        let len = 4 * first.whole() + BLOCK * (2 * s.head_size + 3 * first.width()) + 2 * TILE + 2 * BLOCK;
-        with_dirty_scratch(len, |scratch| backward_group(cpu.isa, &qkv, dout, out, lse, first, scratch));
+        let len = 4 * first.whole()
+            + BLOCK * (2 * s.head_size + 3 * first.width())
+            + 2 * TILE
+            + 2 * BLOCK;
+        with_dirty_scratch(len, |scratch| {
+            backward_group(cpu.isa, &qkv, dout, out, lse, first, scratch)
+        });
     });
 }
 
@@ -71,7 +83,7 @@ crate::dispatch! {
 }
 
 #[inline(always)]
-fn forward_head_lanes<L: Lanes>(
+fn forward_head_lanes<V: Vector>(
     out: &HeadsMut<'_>,
     lse: &mut [f32],
     qkv: &[f32],
@@ -86,11 +98,11 @@ fn forward_head_lanes<L: Lanes>(
     let (scores, running) = scratch.split_at_mut(TILE);
     let part = |t: usize, column: usize| &qkv[place.in_qkv(t, column)..][..hs];
     place.fetch(qkv.as_ptr());
-    pack::<L>(k, width, |row| part(row, place.k), s.positions, hs);
-    pack::<L>(v, width, |row| part(row, place.v), s.positions, hs);
+    pack::<V>(k, width, |row| part(row, place.k), s.positions, hs);
+    pack::<V>(v, width, |row| part(row, place.v), s.positions, hs);
     for start in (0..s.positions).step_by(BLOCK) {
         let rows = BLOCK.min(s.positions - start);
-        pack_transposed::<L>(q, |row| part(start + row, place.q), rows, hs, place.scale());
+        pack_transposed::<V>(q, |row| part(start + row, place.q), rows, hs, place.scale());
         running[..BLOCK].fill(f32::NEG_INFINITY);
         running[BLOCK..2 * BLOCK].fill(0.0);
         for past in (0..=start).step_by(BLOCK) {
@@ -99,31 +111,31 @@ fn forward_head_lanes<L: Lanes>(
             let block = past * width..(past + BLOCK) * width;
             let left = Left { slice: &k[block.clone()], row: width, depth: 1 };
             let skip = if diagonal { Causal::QueriesBefore } else { Causal::Whole };
-            product::<L>(scores, BLOCK, left, q, [keys, hs, rows], skip, false);
-            softmax_tile::<L>(scores, running, keys, rows, diagonal);
+            product::<V>(scores, BLOCK, left, q, [keys, hs, rows], skip, false);
+            softmax_tile::<V>(scores, running, keys, rows, diagonal);
             if past > 0 {
-                scale_rows::<L>(sums, width, &running[2 * BLOCK..2 * BLOCK + rows]);
+                scale_rows::<V>(sums, width, &running[2 * BLOCK..2 * BLOCK + rows]);
             }
             let left = Left { slice: scores, row: 1, depth: BLOCK };
             let skip = if diagonal { Causal::KeysAfter } else { Causal::Whole };
-            product::<L>(sums, width, left, &v[block], [rows, keys, width], skip, past > 0);
+            product::<V>(sums, width, left, &v[block], [rows, keys, width], skip, past > 0);
         }
         for row in 0..rows {
             let (largest, sum) = (running[row], running[BLOCK + row]);
             lse[start + row] = largest + sum.ln();
             running[2 * BLOCK + row] = 1.0 / sum;
         }
-        scale_rows::<L>(sums, width, &running[2 * BLOCK..2 * BLOCK + rows]);
+        scale_rows::<V>(sums, width, &running[2 * BLOCK..2 * BLOCK + rows]);
         for (row, sums) in sums.chunks_exact(width).take(rows).enumerate() {
             let at = place.in_out(start + row);
             // SAFETY: this head's columns of this sequence's rows belong to this piece alone.
-            unsafe { out.write::<L>(at, &sums[..hs]) };
+            unsafe { out.write::<V>(at, &sums[..hs]) };
         }
     }
 }
 
 #[inline(always)]
-fn backward_group_lanes<L: Lanes>(
+fn backward_group_lanes<V: Vector>(
     qkv: &Disjoint<'_, f32>,
     dout: &[f32],
     out: Heads<'_>,
@@ -142,26 +154,26 @@ fn backward_group_lanes<L: Lanes>(
     let (k, v) = inputs.split_at_mut(first.whole());
     // SAFETY: the keys and values of this sequence and head belong to this piece alone.
     unsafe {
-        first.pack::<L>(k, qkv, 0, s.positions, first.k);
-        first.pack::<L>(v, qkv, 0, s.positions, first.v);
+        first.pack::<V>(k, qkv, 0, s.positions, first.k);
+        first.pack::<V>(v, qkv, 0, s.positions, first.v);
     }
     for index in 0..s.group() {
         let place = Place { q: first.q + index * s.head_size, ..first };
         let lse = &lse[place.in_lse()..][..s.positions];
         let given = Given { dout, out, lse, k, v };
-        backward_head_lanes::<L>(qkv, given, place, index > 0, gradients, rest);
+        backward_head_lanes::<V>(qkv, given, place, index > 0, gradients, rest);
     }
     let (dk, dv) = gradients.split_at(first.whole());
     // SAFETY: as above.
     unsafe {
-        first.unpack::<L>(qkv, dk, 0, s.positions, first.k);
-        first.unpack::<L>(qkv, dv, 0, s.positions, first.v);
+        first.unpack::<V>(qkv, dk, 0, s.positions, first.k);
+        first.unpack::<V>(qkv, dv, 0, s.positions, first.v);
     }
 }
 
 /// Puts dq of one query head in place of q; its dk and dv are added to `gradients`, or overwrite them unless `accumulate`.
 #[inline(always)]
-fn backward_head_lanes<L: Lanes>(
+fn backward_head_lanes<V: Vector>(
     qkv: &Disjoint<'_, f32>,
     given: Given<'_>,
     place: Place,
@@ -182,16 +194,16 @@ fn backward_head_lanes<L: Lanes>(
     for start in (0..s.positions).step_by(BLOCK) {
         let rows = BLOCK.min(s.positions - start);
         // SAFETY: the queries of this sequence and head belong to this piece alone.
-        unsafe { place.pack::<L>(q, qkv, start, rows, place.q) };
-        pack::<L>(dout, width, |row| &given.dout[place.in_out(start + row)..][..hs], rows, hs);
-        pack_transposed::<L>(q_columns, |row| &q[row * width..][..hs], rows, hs, place.scale());
-        pack_transposed::<L>(dout_columns, |row| &dout[row * width..][..hs], rows, hs, 1.0);
+        unsafe { place.pack::<V>(q, qkv, start, rows, place.q) };
+        pack::<V>(dout, width, |row| &given.dout[place.in_out(start + row)..][..hs], rows, hs);
+        pack_transposed::<V>(q_columns, |row| &q[row * width..][..hs], rows, hs, place.scale());
+        pack_transposed::<V>(dout_columns, |row| &dout[row * width..][..hs], rows, hs, 1.0);
         lse[..rows].copy_from_slice(&given.lse[start..start + rows]);
         lse[rows..].fill(0.0);
         delta[rows..].fill(0.0);
         for (row, delta) in delta[..rows].iter_mut().enumerate() {
             let out = given.out.row(place.in_out(start + row), &mut dq[..hs]);
-            *delta = dot_lanes::<L>(&dout[row * width..row * width + hs], out);
+            *delta = dot_lanes::<V>(&dout[row * width..row * width + hs], out);
         }
         for past in (0..=start).step_by(BLOCK) {
             let diagonal = past == start;
@@ -202,28 +214,36 @@ fn backward_head_lanes<L: Lanes>(
             let key_rows = if diagonal { Causal::DepthBefore } else { Causal::Whole };
             let query_rows = if diagonal { Causal::KeysAfter } else { Causal::Whole };
             let k = Left { slice: &given.k[block.clone()], row: width, depth: 1 };
-            product::<L>(scores, BLOCK, k, q_columns, [keys, hs, rows], columns, false);
+            product::<V>(scores, BLOCK, k, q_columns, [keys, hs, rows], columns, false);
             let v = Left { slice: &given.v[block.clone()], row: width, depth: 1 };
-            product::<L>(dscores, BLOCK, v, dout_columns, [keys, hs, rows], columns, false);
-            gradient_tile::<L>(scores, dscores, lse, delta, place.scale(), [keys, rows], diagonal);
+            product::<V>(dscores, BLOCK, v, dout_columns, [keys, hs, rows], columns, false);
+            gradient_tile::<V>(scores, dscores, lse, delta, place.scale(), [keys, rows], diagonal);
             let p = Left { slice: scores, row: BLOCK, depth: 1 };
-            product::<L>(&mut dv[block.clone()], width, p, dout, [keys, rows, width], key_rows, add);
+            product::<V>(
+                &mut dv[block.clone()],
+                width,
+                p,
+                dout,
+                [keys, rows, width],
+                key_rows,
+                add,
+            );
             let ds = Left { slice: dscores, row: BLOCK, depth: 1 };
-            product::<L>(&mut dk[block.clone()], width, ds, q, [keys, rows, width], key_rows, add);
+            product::<V>(&mut dk[block.clone()], width, ds, q, [keys, rows, width], key_rows, add);
             let ds = Left { slice: dscores, row: 1, depth: BLOCK };
-            product::<L>(dq, width, ds, &given.k[block], [rows, keys, width], query_rows, past > 0);
+            product::<V>(dq, width, ds, &given.k[block], [rows, keys, width], query_rows, past > 0);
         }
         // SAFETY: as above.
-        unsafe { place.unpack::<L>(qkv, dq, start, rows, place.q) };
+        unsafe { place.unpack::<V>(qkv, dq, start, rows, place.q) };
     }
 }
 #[inline(always)]
-pub(super) fn dot_lanes<L: Lanes>(a: &[f32], b: &[f32]) -> f32 {
-    let mut sum = L::splat(0.0);
+pub(super) fn dot_lanes<V: Vector>(a: &[f32], b: &[f32]) -> f32 {
+    let mut sum = V::splat(0.0);
     let mut at = 0;
     while at < a.len() {
         let end = (at + LANES).min(a.len());
-        sum = L::load_partial(&a[at..end]).mul_add(L::load_partial(&b[at..end]), sum);
+        sum = V::load_partial(&a[at..end]).mul_add(V::load_partial(&b[at..end]), sum);
         at = end;
     }
     sum.sum()
@@ -231,10 +251,10 @@ pub(super) fn dot_lanes<L: Lanes>(a: &[f32], b: &[f32]) -> f32 {
 
 /// Rows of `width` times a factor each.
 #[inline(always)]
-fn scale_rows<L: Lanes>(rows: &mut [f32], width: usize, factors: &[f32]) {
+fn scale_rows<V: Vector>(rows: &mut [f32], width: usize, factors: &[f32]) {
     for (row, factor) in rows.chunks_exact_mut(width).zip(factors) {
-        let factor = L::splat(*factor);
-        row.chunks_exact_mut(LANES).for_each(|v| L::load(v).mul(factor).store(v));
+        let factor = V::splat(*factor);
+        row.chunks_exact_mut(LANES).for_each(|v| V::load(v).mul(factor).store(v));
     }
 }
 
@@ -251,8 +271,8 @@ const SEEN: [f32; 2 * LANES] = {
 
 /// 1 in the lanes from `first` on (the queries that may see a key), 0 before.
 #[inline(always)]
-fn seen_from<L: Lanes>(first: usize) -> L {
-    L::load(&SEEN[LANES - first..])
+fn seen_from<V: Vector>(first: usize) -> V {
+    V::load(&SEEN[LANES - first..])
 }
 
 /// For sixteen queries from `column` on: the keys that all of them see, and those that any of them sees.
@@ -264,45 +284,51 @@ fn seen_keys(column: usize, keys: usize, diagonal: bool) -> (usize, usize) {
 /// Scores (keys, queries) to exponentials of their distance from the running maximum. `running`: maxima, sums, and (out) the
 /// factors by which earlier sums shrink, `BLOCK` each.
 #[inline(always)]
-fn softmax_tile<L: Lanes>(scores: &mut [f32], running: &mut [f32], keys: usize, rows: usize, diagonal: bool) {
+fn softmax_tile<V: Vector>(
+    scores: &mut [f32],
+    running: &mut [f32],
+    keys: usize,
+    rows: usize,
+    diagonal: bool,
+) {
     let (largest, running) = running.split_at_mut(BLOCK);
     let (sums, shrink) = running.split_at_mut(BLOCK);
-    let hidden = L::splat(-1e30);
-    let one = L::splat(1.0);
+    let hidden = V::splat(-1e30);
+    let one = V::splat(1.0);
     for column in (0..rows).step_by(LANES) {
         let (whole, part) = seen_keys(column, keys, diagonal);
-        let before = L::load(&largest[column..]);
+        let before = V::load(&largest[column..]);
         let mut top = before;
         for key in 0..whole {
-            top = top.max(L::load(&scores[key * BLOCK + column..]));
+            top = top.max(V::load(&scores[key * BLOCK + column..]));
         }
         for key in whole..part {
-            let away = one.sub(seen_from::<L>(key - column)).mul(hidden);
-            top = top.max(L::load(&scores[key * BLOCK + column..]).add(away));
+            let away = one.sub(seen_from::<V>(key - column)).mul(hidden);
+            top = top.max(V::load(&scores[key * BLOCK + column..]).add(away));
         }
-        let mut sum = L::splat(0.0);
+        let mut sum = V::splat(0.0);
         for key in 0..whole {
             let lanes = &mut scores[key * BLOCK + column..];
-            let e = exp(L::load(lanes).sub(top));
+            let e = exp(V::load(lanes).sub(top));
             e.store(lanes);
             sum = sum.add(e);
         }
         for key in whole..part {
             let lanes = &mut scores[key * BLOCK + column..];
-            let e = exp(L::load(lanes).sub(top)).mul(seen_from::<L>(key - column));
+            let e = exp(V::load(lanes).sub(top)).mul(seen_from::<V>(key - column));
             e.store(lanes);
             sum = sum.add(e);
         }
         let factor = exp(before.sub(top));
         top.store(&mut largest[column..]);
         factor.store(&mut shrink[column..]);
-        L::load(&sums[column..]).mul_add(factor, sum).store(&mut sums[column..]);
+        V::load(&sums[column..]).mul_add(factor, sum).store(&mut sums[column..]);
     }
 }
 
 /// Scores to probabilities, and their gradients to gradients of the unscaled scores; both (keys, queries).
 #[inline(always)]
-fn gradient_tile<L: Lanes>(
+fn gradient_tile<V: Vector>(
     scores: &mut [f32],
     dscores: &mut [f32],
     lse: &[f32],
@@ -311,17 +337,17 @@ fn gradient_tile<L: Lanes>(
     [keys, rows]: [usize; 2],
     diagonal: bool,
 ) {
-    let scale = L::splat(scale);
+    let scale = V::splat(scale);
     for column in (0..rows).step_by(LANES) {
         let (whole, part) = seen_keys(column, keys, diagonal);
-        let (lse, delta) = (L::load(&lse[column..]), L::load(&delta[column..]));
+        let (lse, delta) = (V::load(&lse[column..]), V::load(&delta[column..]));
         for key in 0..part {
             let at = key * BLOCK + column;
-            let mut p = exp(L::load(&scores[at..]).sub(lse));
+            let mut p = exp(V::load(&scores[at..]).sub(lse));
             if key >= whole {
-                p = p.mul(seen_from::<L>(key - column));
+                p = p.mul(seen_from::<V>(key - column));
             }
-            let slope = L::load(&dscores[at..]).sub(delta).mul(scale);
+            let slope = V::load(&dscores[at..]).sub(delta).mul(scale);
             p.mul(slope).store(&mut dscores[at..]);
             p.store(&mut scores[at..]);
         }

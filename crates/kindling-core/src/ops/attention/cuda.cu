@@ -3,7 +3,7 @@
 #include "attention/plain.cuh"
 #include "attention/tensor_backward.cuh"
 #include "attention/tensor_forward.cuh"
-#include "cuda/reduce.cuh"
+#include "kernels/reduce.cuh"
 
 namespace {
 

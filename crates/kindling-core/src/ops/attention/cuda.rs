@@ -2,7 +2,9 @@
 //! products run on the tensor cores, in f32 they do not.
 
 use super::Shape;
-use crate::ops::cuda::{Arg, Dtype, Launch, by_dtype};
+use crate::cuda::{Arg, Launch};
+use crate::dtype::Dtype;
+use crate::ops::kernels::by_dtype;
 
 /// Largest head there is a kernel for.
 pub const MOST_HEAD_SIZE: usize = 128;
@@ -145,7 +147,15 @@ pub fn backward(
 }
 
 /// One query against `length` cached keys and values.
-pub fn decode(dtype: Dtype, out: u64, q: u64, keys: u64, values: u64, length: usize, s: Shape) -> Launch {
+pub fn decode(
+    dtype: Dtype,
+    out: u64,
+    q: u64,
+    keys: u64,
+    values: u64,
+    length: usize,
+    s: Shape,
+) -> Launch {
     let mut args = pointers(&[out, q, keys, values]);
     args.extend([length, s.num_heads, s.num_kv_heads, s.head_size].map(Arg::from));
     Launch {

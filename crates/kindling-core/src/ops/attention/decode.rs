@@ -2,10 +2,10 @@
 
 use super::Shape;
 use super::cpu::dot_lanes;
-use crate::device::Cpu;
+use crate::cpu::Cpu;
 use crate::ops::cross_entropy::row_statistics;
 use crate::ops::{Disjoint, Pieces, with_scratch};
-use crate::simd::{LANES, Lanes};
+use crate::simd::{LANES, Vector};
 
 pub(super) fn decode(
     cpu: &Cpu,
@@ -52,7 +52,7 @@ crate::dispatch! {
 }
 
 #[inline(always)]
-fn decode_head_lanes<L: Lanes>(
+fn decode_head_lanes<V: Vector>(
     out: &mut [f32],
     q: &[f32],
     keys: &[f32],
@@ -63,18 +63,18 @@ fn decode_head_lanes<L: Lanes>(
     let scale = 1.0 / (q.len() as f32).sqrt();
     for (position, score) in scores.iter_mut().enumerate() {
         let at = position * width;
-        *score = dot_lanes::<L>(q, &keys[at..at + q.len()]) * scale;
+        *score = dot_lanes::<V>(q, &keys[at..at + q.len()]) * scale;
     }
-    let (largest, sum) = row_statistics::<L>(scores);
+    let (largest, sum) = row_statistics::<V>(scores);
     out.fill(0.0);
     for (position, score) in scores.iter().enumerate() {
-        let probability = L::splat((score - largest).exp() / sum);
+        let probability = V::splat((score - largest).exp() / sum);
         let value = &values[position * width..position * width + q.len()];
         let mut at = 0;
         while at < out.len() {
             let end = (at + LANES).min(out.len());
-            L::load_partial(&value[at..end])
-                .mul_add(probability, L::load_partial(&out[at..end]))
+            V::load_partial(&value[at..end])
+                .mul_add(probability, V::load_partial(&out[at..end]))
                 .store_partial(&mut out[at..end]);
             at = end;
         }

@@ -3,13 +3,13 @@
 use crate::buffer::{In, Out};
 use crate::ops::Disjoint;
 use crate::simd::bf16::{round_all, widen_all};
-use crate::simd::{Lanes, fetch_line, for_lanes};
+use crate::simd::{Vector, fetch_line, for_vectors};
 
 /// A row of a head, which is too short for a call.
 #[inline(always)]
-pub(super) fn copy<L: Lanes>(target: &mut [f32], source: &[f32]) {
-    for_lanes!(at in target.len().min(source.len()) => {
-        L::load_partial(&source[at.clone()]).store_partial(&mut target[at]);
+pub(super) fn copy<V: Vector>(target: &mut [f32], source: &[f32]) {
+    for_vectors!(at in target.len().min(source.len()) => {
+        V::load_partial(&source[at.clone()]).store_partial(&mut target[at]);
     });
 }
 
@@ -70,11 +70,11 @@ impl<'a> HeadsMut<'a> {
     /// # Safety
     /// No one else touches these elements at the same time.
     #[inline(always)]
-    pub(super) unsafe fn write<L: Lanes>(&self, at: usize, values: &[f32]) {
+    pub(super) unsafe fn write<V: Vector>(&self, at: usize, values: &[f32]) {
         // SAFETY: by the caller's promise.
         unsafe {
             match self {
-                Self::Wide(out) => copy::<L>(out.part(at..at + values.len()), values),
+                Self::Wide(out) => copy::<V>(out.part(at..at + values.len()), values),
                 Self::Narrow(out) => round_all(out.part(at..at + values.len()), values),
             }
         }

@@ -62,7 +62,12 @@ impl Shape {
     }
 
     fn check(&self, op: &'static str) -> Result<()> {
-        check(op, "num_heads (a multiple of num_kv_heads)", self.group() * self.num_kv_heads, self.num_heads)
+        check(
+            op,
+            "num_heads (a multiple of num_kv_heads)",
+            self.group() * self.num_kv_heads,
+            self.num_heads,
+        )
     }
 
     /// Says whether there are CUDA kernels for these sizes.
@@ -106,7 +111,15 @@ pub fn forward(dev: &Device, out: Out, lse: Out, qkv: In, s: Shape) -> Result<()
 ///
 /// # Errors
 /// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
-pub fn backward(dev: &Device, dqkv: Out, dout: In, qkv: In, out: In, lse: In, s: Shape) -> Result<()> {
+pub fn backward(
+    dev: &Device,
+    dqkv: Out,
+    dout: In,
+    qkv: In,
+    out: In,
+    lse: In,
+    s: Shape,
+) -> Result<()> {
     const OP: &str = "attention::backward";
     s.check(OP)?;
     let rows = s.batch * s.positions;
@@ -144,7 +157,14 @@ pub fn backward(dev: &Device, dqkv: Out, dout: In, qkv: In, out: In, lse: In, s:
 ///
 /// # Errors
 /// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape; `ERR_UNSUPPORTED` on another device than the CPU.
-pub fn backward_in_place(dev: &Device, qkv: Out, dout: In, out: In, lse: In, s: Shape) -> Result<()> {
+pub fn backward_in_place(
+    dev: &Device,
+    qkv: Out,
+    dout: In,
+    out: In,
+    lse: In,
+    s: Shape,
+) -> Result<()> {
     const OP: &str = "attention::backward_in_place";
     s.check(OP)?;
     let rows = s.batch * s.positions;
@@ -164,7 +184,15 @@ pub fn backward_in_place(dev: &Device, qkv: Out, dout: In, out: In, lse: In, s: 
 ///
 /// # Errors
 /// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
-pub fn decode(dev: &Device, out: Out, q: In, keys: In, values: In, length: usize, s: Shape) -> Result<()> {
+pub fn decode(
+    dev: &Device,
+    out: Out,
+    q: In,
+    keys: In,
+    values: In,
+    length: usize,
+    s: Shape,
+) -> Result<()> {
     const OP: &str = "attention::decode";
     s.check(OP)?;
     check(OP, "q", s.out_width(), q.len())?;
@@ -174,8 +202,9 @@ pub fn decode(dev: &Device, out: Out, q: In, keys: In, values: In, length: usize
     let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => {
-            let work =
-                |out: &mut [f32]| decode::decode(cpu, out, q.cpu(), keys.cpu(), values.cpu(), length, s);
+            let work = |out: &mut [f32]| {
+                decode::decode(cpu, out, q.cpu(), keys.cpu(), values.cpu(), length, s)
+            };
             match out {
                 Out::CpuBf16(out) => with_dirty_scratch(out.len(), |wide| {
                     work(wide);

@@ -4,7 +4,7 @@ use super::Shape;
 use super::heads::copy;
 use super::tile::{BLOCK, pack};
 use crate::ops::Disjoint;
-use crate::simd::{LANES, Lanes, fetch_line};
+use crate::simd::{LANES, Vector, fetch_line};
 
 /// Where one head of one sequence lies in qkv and out (and dout).
 #[derive(Clone, Copy)]
@@ -73,7 +73,7 @@ impl Place {
     /// # Safety
     /// No one writes these rows of this part at the same time.
     #[inline(always)]
-    pub(super) unsafe fn pack<L: Lanes>(
+    pub(super) unsafe fn pack<V: Vector>(
         &self,
         target: &mut [f32],
         qkv: &Disjoint<'_, f32>,
@@ -86,7 +86,7 @@ impl Place {
             // SAFETY: by the caller's promise.
             unsafe { qkv.read(at..at + self.s.head_size) }
         };
-        pack::<L>(target, self.width(), row, rows, self.s.head_size);
+        pack::<V>(target, self.width(), row, rows, self.s.head_size);
     }
 
     /// Writes rows of scratch to a part of qkv, as its gradient, from position `t` on.
@@ -94,7 +94,7 @@ impl Place {
     /// # Safety
     /// No one else touches these rows of this part at the same time.
     #[inline(always)]
-    pub(super) unsafe fn unpack<L: Lanes>(
+    pub(super) unsafe fn unpack<V: Vector>(
         &self,
         qkv: &Disjoint<'_, f32>,
         source: &[f32],
@@ -106,7 +106,7 @@ impl Place {
             let at = self.in_qkv(t + row, column);
             // SAFETY: by the caller's promise.
             let target = unsafe { qkv.part(at..at + self.s.head_size) };
-            copy::<L>(target, source);
+            copy::<V>(target, source);
         }
     }
 }

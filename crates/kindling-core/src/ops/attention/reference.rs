@@ -17,7 +17,8 @@ pub fn forward(qkv: &[f64], s: Shape) -> Vec<f64> {
                 let scores: Vec<f64> = (0..=t)
                     .map(|past| {
                         let key = (b * s.positions + past) * width + k_at;
-                        let dot: f64 = (0..hs).map(|i| qkv[row * width + q_at + i] * qkv[key + i]).sum();
+                        let dot: f64 =
+                            (0..hs).map(|i| qkv[row * width + q_at + i] * qkv[key + i]).sum();
                         dot / (hs as f64).sqrt()
                     })
                     .collect();

@@ -2,7 +2,7 @@
 // least the head size, filled up with zeros; 8 more elements a row keep the 8 rows of a matrix in different banks.
 #pragma once
 
-#include "cuda/matrix.cuh"
+#include "kernels/matrix.cuh"
 
 namespace {
 

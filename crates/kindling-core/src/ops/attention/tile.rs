@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use crate::simd::{LANES, Lanes, for_lanes, sixteen};
+use crate::simd::{LANES, Vector, for_vectors, sixteen};
 
 /// Side of a block of queries or keys.
 pub(super) const BLOCK: usize = 64;
@@ -34,7 +34,7 @@ pub(super) enum Causal {
 
 /// out (rows up to a multiple of `ROWS`, columns up to a multiple of `LANES`) = a b, or += where `accumulate`.
 #[inline(always)]
-pub(super) fn product<L: Lanes>(
+pub(super) fn product<V: Vector>(
     out: &mut [f32],
     stride: usize,
     a: Left<'_>,
@@ -43,15 +43,15 @@ pub(super) fn product<L: Lanes>(
     causal: Causal,
     accumulate: bool,
 ) {
-    if L::REGISTERS >= 32 {
-        bands::<L, 8, 2>(out, stride, a, b, [rows, depth, columns], causal, accumulate);
+    if V::REGISTERS >= 32 {
+        bands::<V, 8, 2>(out, stride, a, b, [rows, depth, columns], causal, accumulate);
     } else {
-        bands::<L, 4, 1>(out, stride, a, b, [rows, depth, columns], causal, accumulate);
+        bands::<V, 4, 1>(out, stride, a, b, [rows, depth, columns], causal, accumulate);
     }
 }
 
 #[inline(always)]
-fn bands<L: Lanes, const R: usize, const V: usize>(
+fn bands<V: Vector, const ROWS: usize, const VECTORS: usize>(
     out: &mut [f32],
     stride: usize,
     a: Left<'_>,
@@ -60,40 +60,44 @@ fn bands<L: Lanes, const R: usize, const V: usize>(
     causal: Causal,
     accumulate: bool,
 ) {
-    let (rows, columns) = (rows.next_multiple_of(R), columns.next_multiple_of(LANES));
+    let (rows, columns) = (rows.next_multiple_of(ROWS), columns.next_multiple_of(LANES));
     if rows == 0 || columns == 0 || depth == 0 {
         return;
     }
     assert!(columns <= stride);
     assert!(rows * stride <= out.len() && depth * stride <= b.len());
     assert!((rows - 1) * a.row + (depth - 1) * a.depth < a.slice.len());
-    for row in (0..rows).step_by(R) {
+    for row in (0..rows).step_by(ROWS) {
         let first = if causal == Causal::QueriesBefore { row / LANES * LANES } else { 0 };
         let range = match causal {
             Causal::Whole | Causal::QueriesBefore => 0..depth,
-            Causal::KeysAfter => 0..depth.min(row + R),
+            Causal::KeysAfter => 0..depth.min(row + ROWS),
             Causal::DepthBefore => row.min(depth)..depth,
         };
         let mut column = first;
-        while column + V * LANES <= columns {
+        while column + VECTORS * LANES <= columns {
             // SAFETY: the block lies inside out, its operands inside a and b (asserted above for the whole product).
-            unsafe { micro::<L, R, V>(out, stride, a, b, row, column, range.clone(), accumulate) };
-            column += V * LANES;
+            unsafe {
+                micro::<V, ROWS, VECTORS>(out, stride, a, b, row, column, range.clone(), accumulate)
+            };
+            column += VECTORS * LANES;
         }
         while column < columns {
             // SAFETY: as above.
-            unsafe { micro::<L, R, 1>(out, stride, a, b, row, column, range.clone(), accumulate) };
+            unsafe {
+                micro::<V, ROWS, 1>(out, stride, a, b, row, column, range.clone(), accumulate)
+            };
             column += LANES;
         }
     }
 }
 
-/// R rows by V vectors of out, kept in registers.
+/// ROWS rows by VECTORS vectors of out, kept in registers.
 ///
 /// # Safety
-/// Rows `row..row + R` and columns `column..column + V * LANES` lie inside `out`; so do `depth` in a and b.
+/// Rows `row..row + ROWS` and columns `column..column + VECTORS * LANES` lie inside `out`; so do `depth` in a and b.
 #[inline(always)]
-unsafe fn micro<L: Lanes, const R: usize, const V: usize>(
+unsafe fn micro<V: Vector, const ROWS: usize, const VECTORS: usize>(
     out: &mut [f32],
     stride: usize,
     a: Left<'_>,
@@ -103,17 +107,18 @@ unsafe fn micro<L: Lanes, const R: usize, const V: usize>(
     depth: Range<usize>,
     accumulate: bool,
 ) {
-    let mut sums = [[L::splat(0.0); V]; R];
+    let mut sums = [[V::splat(0.0); VECTORS]; ROWS];
     for k in depth {
-        let mut lanes = [L::splat(0.0); V];
+        let mut lanes = [V::splat(0.0); VECTORS];
         for (v, lane) in lanes.iter_mut().enumerate() {
             let at = k * stride + column + v * LANES;
             // SAFETY: by the caller's promise.
-            *lane = L::load(unsafe { b.get_unchecked(at..at + LANES) });
+            *lane = V::load(unsafe { b.get_unchecked(at..at + LANES) });
         }
         for (r, sums) in sums.iter_mut().enumerate() {
             // SAFETY: by the caller's promise.
-            let factor = L::splat(unsafe { *a.slice.get_unchecked((row + r) * a.row + k * a.depth) });
+            let factor =
+                V::splat(unsafe { *a.slice.get_unchecked((row + r) * a.row + k * a.depth) });
             for (sum, lane) in sums.iter_mut().zip(lanes) {
                 *sum = lane.mul_add(factor, *sum);
             }
@@ -124,7 +129,7 @@ unsafe fn micro<L: Lanes, const R: usize, const V: usize>(
             let at = (row + r) * stride + column + v * LANES;
             // SAFETY: by the caller's promise.
             let target = unsafe { out.get_unchecked_mut(at..at + LANES) };
-            let sum = if accumulate { L::load(target).add(sum) } else { sum };
+            let sum = if accumulate { V::load(target).add(sum) } else { sum };
             sum.store(target);
         }
     }
@@ -133,7 +138,7 @@ unsafe fn micro<L: Lanes, const R: usize, const V: usize>(
 /// Copies `rows` runs of `hs` elements, those that `source` gives, to rows of `width`; the rest of each row, and of the last
 /// run of `ROWS` rows, is zero.
 #[inline(always)]
-pub(super) fn pack<'a, L: Lanes>(
+pub(super) fn pack<'a, V: Vector>(
     target: &mut [f32],
     width: usize,
     source: impl Fn(usize) -> &'a [f32],
@@ -141,9 +146,9 @@ pub(super) fn pack<'a, L: Lanes>(
     hs: usize,
 ) {
     // Down the columns: memory is read at one distance, which the processor foresees.
-    for_lanes!(at in hs => {
+    for_vectors!(at in hs => {
         for row in 0..rows {
-            L::load_partial(&source(row)[at.clone()]).store(&mut target[row * width + at.start..]);
+            V::load_partial(&source(row)[at.clone()]).store(&mut target[row * width + at.start..]);
         }
     });
     target[rows * width..rows.next_multiple_of(ROWS) * width].fill(0.0);
@@ -152,22 +157,22 @@ pub(super) fn pack<'a, L: Lanes>(
 /// Copies `rows` runs of `hs` elements, times `factor`, to the columns of (hs, `BLOCK`); columns up to a multiple of `LANES`
 /// are zero.
 #[inline(always)]
-pub(super) fn pack_transposed<'a, L: Lanes>(
+pub(super) fn pack_transposed<'a, V: Vector>(
     target: &mut [f32],
     source: impl Fn(usize) -> &'a [f32],
     rows: usize,
     hs: usize,
     factor: f32,
 ) {
-    let factor = L::splat(factor);
+    let factor = V::splat(factor);
     for row in (0..rows).step_by(LANES) {
-        for_lanes!(at in hs => {
-            let square: [L; LANES] = sixteen!(index => if row + index < rows {
-                L::load_partial(&source(row + index)[at.clone()]).mul(factor)
+        for_vectors!(at in hs => {
+            let square: [V; LANES] = sixteen!(index => if row + index < rows {
+                V::load_partial(&source(row + index)[at.clone()]).mul(factor)
             } else {
-                L::splat(0.0)
+                V::splat(0.0)
             });
-            let columns = L::transposed(square);
+            let columns = V::transposed(square);
             let _: [(); LANES] = sixteen!(line => if at.start + line < at.end {
                 columns[line].store(&mut target[(at.start + line) * BLOCK + row..]);
             });

@@ -1,11 +1,17 @@
 //! CPU half: two passes over a row that is in cache, largest score then sum of exponentials.
 
 use super::{LossSum, Shape};
-use crate::device::Cpu;
+use crate::cpu::Cpu;
 use crate::ops::{Disjoint, IGNORED_TARGET, MOST_PIECES, Pieces};
-use crate::simd::{LANES, Lanes, exp};
+use crate::simd::{LANES, Vector, exp};
 
-pub(super) fn forward(cpu: &Cpu, lse: &mut [f32], logits: &[f32], targets: &[i32], s: Shape) -> LossSum {
+pub(super) fn forward(
+    cpu: &Cpu,
+    lse: &mut [f32],
+    logits: &[f32],
+    targets: &[i32],
+    s: Shape,
+) -> LossSum {
     let lse = Disjoint::new(lse);
     add_up(cpu, s, |row| {
         let scores = &logits[row * s.vocab_size..(row + 1) * s.vocab_size];
@@ -96,47 +102,47 @@ crate::dispatch! {
 crate::dispatch! { fn scaled_softmax(scores: &mut [f32], lse: f32, scale: f32) = scaled_softmax_lanes; }
 
 #[inline(always)]
-fn log_sum_exp_lanes<L: Lanes>(scores: &[f32]) -> (f32, f32) {
-    let (largest, sum) = row_statistics::<L>(scores);
+fn log_sum_exp_lanes<V: Vector>(scores: &[f32]) -> (f32, f32) {
+    let (largest, sum) = row_statistics::<V>(scores);
     (largest, sum.ln())
 }
 
 /// Largest value of a row, and the sum of exp(value - largest).
 #[inline(always)]
-pub(crate) fn row_statistics<L: Lanes>(row: &[f32]) -> (f32, f32) {
+pub(crate) fn row_statistics<V: Vector>(row: &[f32]) -> (f32, f32) {
     let full = row.len() / LANES * LANES;
     let mut largest = f32::NEG_INFINITY;
     if full > 0 {
-        let mut lanes = L::load(row);
+        let mut lanes = V::load(row);
         for at in (LANES..full).step_by(LANES) {
-            lanes = lanes.max(L::load(&row[at..]));
+            lanes = lanes.max(V::load(&row[at..]));
         }
         largest = lanes.maximum();
     }
     for value in &row[full..] {
         largest = largest.max(*value);
     }
-    let shift = L::splat(largest);
-    let mut lanes = L::splat(0.0);
+    let shift = V::splat(largest);
+    let mut lanes = V::splat(0.0);
     for at in (0..full).step_by(LANES) {
-        lanes = lanes.add(exp(L::load(&row[at..]).sub(shift)));
+        lanes = lanes.add(exp(V::load(&row[at..]).sub(shift)));
     }
     let mut sum = lanes.sum();
     if full < row.len() {
         let mut rest = [0.0; LANES];
-        exp(L::load_partial(&row[full..]).sub(shift)).store(&mut rest);
+        exp(V::load_partial(&row[full..]).sub(shift)).store(&mut rest);
         sum += rest[..row.len() - full].iter().sum::<f32>();
     }
     (largest, sum)
 }
 
 #[inline(always)]
-fn scaled_softmax_lanes<L: Lanes>(scores: &mut [f32], lse: f32, scale: f32) {
-    let (lse, scale) = (L::splat(lse), L::splat(scale));
+fn scaled_softmax_lanes<V: Vector>(scores: &mut [f32], lse: f32, scale: f32) {
+    let (lse, scale) = (V::splat(lse), V::splat(scale));
     let mut at = 0;
     while at < scores.len() {
         let end = (at + LANES).min(scores.len());
-        let probability = exp(L::load_partial(&scores[at..end]).sub(lse));
+        let probability = exp(V::load_partial(&scores[at..end]).sub(lse));
         probability.mul(scale).store_partial(&mut scores[at..end]);
         at = end;
     }

@@ -2,8 +2,8 @@
 // rows whose target is -100 have loss 0 and gradient 0. logits, dlogits: (rows, vocab_size); targets, lse, losses: (rows).
 // Grid: a block a row; block: up to 512 threads, 8 scores (16 bytes of bf16) at a time; shared: 64 floats. The second
 // pass over a row finds it in the L2 cache.
-#include "cuda/elements.cuh"
-#include "cuda/reduce.cuh"
+#include "kernels/elements.cuh"
+#include "kernels/reduce.cuh"
 
 namespace {
 

@@ -4,8 +4,10 @@
 use super::{LossSum, Shape};
 use crate::Result;
 use crate::cuda::Cuda;
+use crate::cuda::{Arg, Launch};
+use crate::dtype::Dtype;
 use crate::ops::IGNORED_TARGET;
-use crate::ops::cuda::{Arg, Dtype, Launch, by_dtype};
+use crate::ops::kernels::by_dtype;
 
 fn launch(kernel: &'static str, s: Shape, args: Vec<Arg>) -> Launch {
     let block = (s.vocab_size.div_ceil(8).div_ceil(32) * 32).clamp(32, 512) as u32;
@@ -61,7 +63,11 @@ pub fn forward_backward(
     scale: f32,
 ) -> Launch {
     launch(
-        by_dtype(dtype, "cross_entropy_forward_backward_f32", "cross_entropy_forward_backward_bf16"),
+        by_dtype(
+            dtype,
+            "cross_entropy_forward_backward_f32",
+            "cross_entropy_forward_backward_bf16",
+        ),
         s,
         vec![
             Arg::Pointer(logits),

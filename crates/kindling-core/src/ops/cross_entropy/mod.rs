@@ -62,7 +62,14 @@ pub fn forward(dev: &Device, lse: Out, logits: In, targets: &[i32], s: Shape) ->
         Device::Cuda(gpu) => {
             let [targets_at, losses, total] = cuda::scratch(gpu, targets)?;
             gpu.run(&[
-                cuda::forward(logits.dtype(), lse.pointer(), losses, logits.pointer(), targets_at, s),
+                cuda::forward(
+                    logits.dtype(),
+                    lse.pointer(),
+                    losses,
+                    logits.pointer(),
+                    targets_at,
+                    s,
+                ),
                 cuda::add_losses(total, losses, s.rows),
             ])?;
             cuda::read_total(gpu, total, targets)
@@ -91,7 +98,9 @@ pub fn backward(
     check_targets(targets, s.vocab_size)?;
     let _span = dev.span(OP);
     match dev {
-        Device::Cpu(cpu) => cpu::backward(cpu, dlogits.cpu(), logits.cpu(), lse.cpu(), targets, s, scale),
+        Device::Cpu(cpu) => {
+            cpu::backward(cpu, dlogits.cpu(), logits.cpu(), lse.cpu(), targets, s, scale)
+        }
         Device::Cuda(gpu) => {
             let (targets, dtype) = (gpu.staged(targets)?, logits.dtype());
             let (dlogits, logits, lse) = (dlogits.pointer(), logits.pointer(), lse.pointer());
@@ -105,7 +114,13 @@ pub fn backward(
 ///
 /// # Errors
 /// `ERR_SHAPE_MISMATCH`; `ERR_TOKEN_OUT_OF_RANGE` before anything is written.
-pub fn forward_backward(dev: &Device, logits: Out, targets: &[i32], s: Shape, scale: f32) -> Result<LossSum> {
+pub fn forward_backward(
+    dev: &Device,
+    logits: Out,
+    targets: &[i32],
+    s: Shape,
+    scale: f32,
+) -> Result<LossSum> {
     const OP: &str = "cross_entropy::forward_backward";
     check(OP, "logits", s.rows * s.vocab_size, logits.len())?;
     check(OP, "targets", s.rows, targets.len())?;
@@ -116,7 +131,14 @@ pub fn forward_backward(dev: &Device, logits: Out, targets: &[i32], s: Shape, sc
         Device::Cuda(gpu) => {
             let [targets_at, losses, total] = cuda::scratch(gpu, targets)?;
             gpu.run(&[
-                cuda::forward_backward(logits.dtype(), logits.pointer(), losses, targets_at, s, scale),
+                cuda::forward_backward(
+                    logits.dtype(),
+                    logits.pointer(),
+                    losses,
+                    targets_at,
+                    s,
+                    scale,
+                ),
                 cuda::add_losses(total, losses, s.rows),
             ])?;
             cuda::read_total(gpu, total, targets)

@@ -1,7 +1,7 @@
 //! CPU half. The backward pass is cut over columns, so that every piece sees the rows in the same order.
 
 use super::Shape;
-use crate::device::Cpu;
+use crate::cpu::Cpu;
 use crate::ops::{Disjoint, Pieces};
 
 pub(super) fn forward(cpu: &Cpu, out: &mut [f32], ids: &[u32], weight: &[f32], s: Shape) {
@@ -19,7 +19,8 @@ pub(super) fn forward(cpu: &Cpu, out: &mut [f32], ids: &[u32], weight: &[f32], s
 }
 
 pub(super) fn backward(cpu: &Cpu, dweight: &mut [f32], dout: &[f32], ids: &[u32], s: Shape) {
-    let pieces = Pieces::at_most(s.d_model, if s.rows * s.d_model < 16_384 { s.d_model } else { 32 }, 8);
+    let pieces =
+        Pieces::at_most(s.d_model, if s.rows * s.d_model < 16_384 { s.d_model } else { 32 }, 8);
     let dweight = Disjoint::new(dweight);
     cpu.pool.run(pieces.count, |piece| {
         let columns = pieces.range(piece);

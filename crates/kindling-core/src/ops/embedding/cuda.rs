@@ -2,7 +2,7 @@
 //! order, where atomic additions would have a new one each run.
 
 use super::Shape;
-use crate::ops::cuda::{Arg, Launch};
+use crate::cuda::{Arg, Launch};
 
 /// The rows of a batch, grouped by id: what `backward` reads, in one block of i32 that is uploaded with the batch.
 /// Sections, each of its full length: order (rows), starts (rows + 1), ids of the groups (rows), number of groups (1).

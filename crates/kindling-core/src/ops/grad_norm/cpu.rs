@@ -1,8 +1,8 @@
 //! CPU half.
 
-use crate::device::Cpu;
+use crate::cpu::Cpu;
 use crate::ops::{Disjoint, MOST_PIECES, Pieces};
-use crate::simd::{LANES, Lanes};
+use crate::simd::{LANES, Vector};
 
 /// Elements whose squares are added in f32 lanes before the sum goes on in f64.
 const RUN: usize = 1024;
@@ -33,12 +33,12 @@ crate::dispatch! { fn run_of_squares(g: &[f32]) -> f32 = run_of_squares_lanes; }
 crate::dispatch! { fn scale_run(g: &mut [f32], factor: f32) = scale_run_lanes; }
 
 #[inline(always)]
-fn run_of_squares_lanes<L: Lanes>(g: &[f32]) -> f32 {
-    let mut sum = L::splat(0.0);
+fn run_of_squares_lanes<V: Vector>(g: &[f32]) -> f32 {
+    let mut sum = V::splat(0.0);
     let mut at = 0;
     while at < g.len() {
         let end = (at + LANES).min(g.len());
-        let v = L::load_partial(&g[at..end]);
+        let v = V::load_partial(&g[at..end]);
         sum = v.mul_add(v, sum);
         at = end;
     }
@@ -46,12 +46,12 @@ fn run_of_squares_lanes<L: Lanes>(g: &[f32]) -> f32 {
 }
 
 #[inline(always)]
-fn scale_run_lanes<L: Lanes>(g: &mut [f32], factor: f32) {
-    let factor = L::splat(factor);
+fn scale_run_lanes<V: Vector>(g: &mut [f32], factor: f32) {
+    let factor = V::splat(factor);
     let mut at = 0;
     while at < g.len() {
         let end = (at + LANES).min(g.len());
-        L::load_partial(&g[at..end]).mul(factor).store_partial(&mut g[at..end]);
+        V::load_partial(&g[at..end]).mul(factor).store_partial(&mut g[at..end]);
         at = end;
     }
 }

@@ -1,8 +1,8 @@
 // Sum of squares of the gradients, and from it the norm and the clip factor, which stay on the device.
 // state: 3 doubles: the sum of squares, the norm, the factor (NaN where the norm is not finite: an update then leaves
 // everything as it is).
-#include "cuda/elements.cuh"
-#include "cuda/reduce.cuh"
+#include "kernels/elements.cuh"
+#include "kernels/reduce.cuh"
 
 namespace {
 

@@ -1,7 +1,8 @@
 //! CUDA half: launches of `cuda.cu`. g is f32. `partial`: f64 scratch of `partial_len`; `state`: 3 f64 that stay on the
 //! device: sum of squares, norm, clip factor (NaN where the norm is not finite).
 
-use crate::ops::cuda::{Arg, Launch, flat_grid};
+use crate::cuda::{Arg, Launch};
+use crate::ops::kernels::flat_grid;
 
 /// Elements of f64 of `state`.
 pub const STATE: usize = 3;
@@ -29,7 +30,12 @@ pub fn clip_factor(state: u64, partial: u64, n: usize, max_norm: f32) -> Launch 
         grid: [1, 1, 1],
         block: 256,
         shared_bytes: 0,
-        args: vec![Arg::Pointer(state), Arg::Pointer(partial), partial_len(n).into(), max_norm.into()],
+        args: vec![
+            Arg::Pointer(state),
+            Arg::Pointer(partial),
+            partial_len(n).into(),
+            max_norm.into(),
+        ],
     }
 }
 

@@ -75,7 +75,8 @@ mod tests {
         let dev = Device::cpu(3);
         for len in [0, 1, 15, 17, 4096, 100_003] {
             let g: Vec<f32> = (0..len).map(|i| (i % 17) as f32 * 0.25 - 2.0).collect();
-            let plain = reference::sum_of_squares(&g.iter().map(|x| f64::from(*x)).collect::<Vec<_>>());
+            let plain =
+                reference::sum_of_squares(&g.iter().map(|x| f64::from(*x)).collect::<Vec<_>>());
             let sum = sum_of_squares(&dev, In::from(&g[..])).unwrap();
             assert!((sum - plain).abs() <= 1e-6 * plain.max(1.0), "{len}");
         }

@@ -8,12 +8,13 @@ use std::sync::PoisonError;
 
 use super::Shape;
 use crate::buffer::{In, Out};
-use crate::device::{Cpu, Dtype, Products};
+use crate::cpu::{Cpu, MatmulBackend};
+use crate::dtype::Dtype;
 use crate::ops::matmul::gemm::{Matrix, parallel_gemm, parallel_gemm_into};
 use crate::ops::matmul::packed::{self, Kernel, Operand};
 use crate::ops::{Disjoint, Pieces, with_dirty_scratch};
 use crate::simd::bf16::round_all;
-use crate::simd::{LANES, Lanes};
+use crate::simd::{LANES, Vector};
 
 /// Rows of a piece below which a product is cut over its outputs instead.
 const FEW_ROWS: usize = 32;
@@ -26,7 +27,7 @@ const SMALL: usize = 1 << 27;
 const TURNED: usize = 1 << 20;
 
 pub(super) fn forward(cpu: &Cpu, mut out: Out, x: In, weight: In, bias: Option<&[f32]>, s: Shape) {
-    if s.rows < FEW_ROWS && cpu.products.dtype() == Dtype::F32 {
+    if s.rows < FEW_ROWS && cpu.matmul.dtype() == Dtype::F32 {
         let (x, weight) = (x.cpu(), weight.cpu());
         few_rows(cpu, out.cpu(), bias, s, |out, row, outputs| {
             let weight = &weight[outputs.start * s.inputs..outputs.end * s.inputs];
@@ -48,7 +49,14 @@ pub(super) fn forward(cpu: &Cpu, mut out: Out, x: In, weight: In, bias: Option<&
 
 /// out = x W^T, or +=, some outputs at a time, whose part of the weight is turned first: the `gemm` crate packs rows of
 /// outputs much faster than rows of inputs.
-fn forward_turned(cpu: &Cpu, out: &mut [f32], x: &[f32], weight: &[f32], accumulate: bool, s: Shape) {
+fn forward_turned(
+    cpu: &Cpu,
+    out: &mut [f32],
+    x: &[f32],
+    weight: &[f32],
+    accumulate: bool,
+    s: Shape,
+) {
     let blocks = Pieces::exactly(s.outputs, (s.outputs * s.inputs).div_ceil(TURNED));
     let mut memory = cpu.turned.lock().unwrap_or_else(PoisonError::into_inner);
     let len = s.outputs.div_ceil(blocks.count) * s.inputs;
@@ -88,7 +96,14 @@ fn turn(cpu: &Cpu, turned: &mut [f32], weight: &[f32], outputs: usize) {
 }
 
 /// As `forward`, few rows against a weight kept as bf16.
-pub(super) fn forward_narrow(cpu: &Cpu, out: Out, x: In, weight: &[u16], bias: Option<&[f32]>, s: Shape) {
+pub(super) fn forward_narrow(
+    cpu: &Cpu,
+    out: Out,
+    x: In,
+    weight: &[u16],
+    bias: Option<&[f32]>,
+    s: Shape,
+) {
     let rounded = match x {
         In::CpuBf16(x) => Cow::Borrowed(x),
         x => Cow::Owned(packed::rounded(&cpu.pool, x.cpu())),
@@ -138,7 +153,14 @@ pub(super) fn backward_input(cpu: &Cpu, dx: Out, dout: In, weight: In, s: Shape,
 
 pub(super) fn backward_weight(cpu: &Cpu, dweight: Out, dout: In, x: In, s: Shape) {
     let dout = Operand::rows(dout, s.rows, s.outputs).transposed();
-    product(cpu, kernel_for(cpu, s, false), dweight, dout, Operand::rows(x, s.rows, s.inputs), true);
+    product(
+        cpu,
+        kernel_for(cpu, s, false),
+        dweight,
+        dout,
+        Operand::rows(x, s.rows, s.inputs),
+        true,
+    );
 }
 
 pub(super) fn backward_bias(cpu: &Cpu, dbias: &mut [f32], dout: &[f32], s: Shape) {
@@ -156,7 +178,7 @@ pub(super) fn backward_bias(cpu: &Cpu, dbias: &mut [f32], dout: &[f32], s: Shape
 
 /// The kernel that multiplies, where it is always worth its packing or the product is large; none for the `gemm` crate.
 fn kernel_for(cpu: &Cpu, s: Shape, always: bool) -> Option<Kernel> {
-    let Products::Packed(kernel) = cpu.products else { return None };
+    let MatmulBackend::Packed(kernel) = cpu.matmul else { return None };
     let large = s.rows * s.inputs * s.outputs >= SMALL;
     (kernel.dtype() == Dtype::Bf16 || always || large).then_some(kernel)
 }
@@ -175,21 +197,22 @@ crate::dispatch! {
 }
 
 #[inline(always)]
-fn matrix_vector_lanes<L: Lanes>(out: &mut [f32], x: &[f32], weight: &[f32]) {
+fn matrix_vector_lanes<V: Vector>(out: &mut [f32], x: &[f32], weight: &[f32]) {
     let inputs = x.len();
     for (out, row) in out.iter_mut().zip(weight.chunks_exact(inputs)) {
-        let mut sums = [L::splat(0.0); 4];
+        let mut sums = [V::splat(0.0); 4];
         let mut start = 0;
         while start + 4 * LANES <= inputs {
             for (lane, sum) in sums.iter_mut().enumerate() {
                 let at = start + lane * LANES;
-                *sum = L::load(&x[at..]).mul_add(L::load(&row[at..]), *sum);
+                *sum = V::load(&x[at..]).mul_add(V::load(&row[at..]), *sum);
             }
             start += 4 * LANES;
         }
         while start < inputs {
             let end = (start + LANES).min(inputs);
-            sums[0] = L::load_partial(&x[start..end]).mul_add(L::load_partial(&row[start..end]), sums[0]);
+            sums[0] =
+                V::load_partial(&x[start..end]).mul_add(V::load_partial(&row[start..end]), sums[0]);
             start = end;
         }
         *out = sums[0].add(sums[1]).add(sums[2].add(sums[3])).sum();

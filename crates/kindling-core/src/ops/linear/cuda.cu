@@ -1,6 +1,6 @@
 // What a linear layer needs beside its products (cuBLAS): the bias. out, dout: (rows, outputs); bias, dbias: (outputs) f32.
-#include "cuda/elements.cuh"
-#include "cuda/columns.cuh"
+#include "kernels/elements.cuh"
+#include "kernels/columns.cuh"
 
 namespace {
 

@@ -4,7 +4,9 @@ use super::Shape;
 use crate::Result;
 use crate::buffer::{In, Out};
 use crate::cuda::Cuda;
-use crate::ops::cuda::{Arg, Dtype, Launch, by_dtype, row_block};
+use crate::cuda::{Arg, Launch};
+use crate::dtype::Dtype;
+use crate::ops::kernels::{by_dtype, row_block};
 use crate::ops::matmul;
 use crate::ops::matmul::cuda::{product, rows, turned};
 
@@ -51,7 +53,14 @@ pub fn backward_bias(dtype: Dtype, dbias: u64, partial: u64, dout: u64, s: Shape
 }
 
 /// out = x W^T + bias.
-pub(super) fn forward(gpu: &Cuda, out: &Out, x: In, weight: In, bias: Option<In>, s: Shape) -> Result<()> {
+pub(super) fn forward(
+    gpu: &Cuda,
+    out: &Out,
+    x: In,
+    weight: In,
+    bias: Option<In>,
+    s: Shape,
+) -> Result<()> {
     let shape = matmul::Shape { m: s.rows, k: s.inputs, n: s.outputs };
     product(gpu, out, rows(x), turned(weight), shape, false)?;
     match bias {

@@ -42,7 +42,14 @@ impl Shape {
 ///
 /// # Errors
 /// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
-pub fn forward(dev: &Device, out: Out, x: In, weight: In, bias: Option<In>, s: Shape) -> Result<()> {
+pub fn forward(
+    dev: &Device,
+    out: Out,
+    x: In,
+    weight: In,
+    bias: Option<In>,
+    s: Shape,
+) -> Result<()> {
     const OP: &str = "linear::forward";
     check(OP, "x", s.rows * s.inputs, x.len())?;
     check_positive(OP, "inputs", s.inputs)?;
@@ -84,7 +91,9 @@ pub fn forward_narrow(
     let _span = s.span(dev, OP);
     match dev {
         Device::Cpu(cpu) => cpu::forward_narrow(cpu, out, x, weight, bias.map(In::cpu), s),
-        Device::Cuda(_) => return Err(Error::Unsupported(format!("{OP} is for weights of the CPU"))),
+        Device::Cuda(_) => {
+            return Err(Error::Unsupported(format!("{OP} is for weights of the CPU")));
+        }
     }
     Ok(())
 }
@@ -93,7 +102,14 @@ pub fn forward_narrow(
 ///
 /// # Errors
 /// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
-pub fn backward_input(dev: &Device, dx: Out, dout: In, weight: In, s: Shape, accumulate: bool) -> Result<()> {
+pub fn backward_input(
+    dev: &Device,
+    dx: Out,
+    dout: In,
+    weight: In,
+    s: Shape,
+    accumulate: bool,
+) -> Result<()> {
     const OP: &str = "linear::backward_input";
     check(OP, "dx", s.rows * s.inputs, dx.len())?;
     check_positive(OP, "inputs", s.inputs)?;

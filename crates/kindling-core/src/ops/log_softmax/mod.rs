@@ -31,7 +31,9 @@ pub fn forward(dev: &Device, out: Out, x: In, s: Shape) -> Result<()> {
     let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => cpu::forward(cpu, out.cpu(), x.cpu(), s),
-        Device::Cuda(gpu) => gpu.run(&[cuda::forward(out.dtype(), out.pointer(), x.pointer(), s)])?,
+        Device::Cuda(gpu) => {
+            gpu.run(&[cuda::forward(out.dtype(), out.pointer(), x.pointer(), s)])?
+        }
     }
     Ok(())
 }

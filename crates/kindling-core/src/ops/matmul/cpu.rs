@@ -2,7 +2,7 @@
 
 use super::Shape;
 use super::gemm::{Matrix, parallel_gemm};
-use crate::device::Cpu;
+use crate::cpu::Cpu;
 
 pub(super) fn forward(cpu: &Cpu, out: &mut [f32], a: &[f32], b: &[f32], s: Shape) {
     parallel_gemm(&cpu.pool, out, Matrix::rows(a, s.m, s.k), Matrix::rows(b, s.k, s.n), false);

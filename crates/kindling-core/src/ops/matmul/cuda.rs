@@ -69,7 +69,15 @@ pub(super) fn forward(gpu: &Cuda, out: &Out, a: In, b: In, s: Shape) -> Result<(
     product(gpu, out, rows(a), rows(b), s, false)
 }
 
-pub(super) fn backward(gpu: &Cuda, da: &Out, db: &Out, dout: In, a: In, b: In, s: Shape) -> Result<()> {
+pub(super) fn backward(
+    gpu: &Cuda,
+    da: &Out,
+    db: &Out,
+    dout: In,
+    a: In,
+    b: In,
+    s: Shape,
+) -> Result<()> {
     let Shape { m, k, n } = s;
     product(gpu, da, rows(dout), turned(b), Shape { m, k: n, n: k }, false)?;
     product(gpu, db, turned(a), rows(dout), Shape { m: k, k: m, n }, false)

@@ -79,8 +79,9 @@ impl<'a, T: Copy> Matrix<'a, T> {
     pub(crate) fn lines(self, range: Range<usize>) -> Self {
         assert!(range.start <= range.end && range.end <= self.height);
         // SAFETY: inside the matrix (asserted); an empty range stays at or before its end.
-        let pointer =
-            unsafe { self.pointer.add(if range.is_empty() { 0 } else { range.start * self.row_stride }) };
+        let pointer = unsafe {
+            self.pointer.add(if range.is_empty() { 0 } else { range.start * self.row_stride })
+        };
         Self { pointer, height: range.len(), ..self }
     }
 
@@ -104,7 +105,12 @@ impl MatrixMut<'_> {
     ///
     /// # Safety
     /// Rows of `width` elements, `stride` apart from `pointer` on, are alive and touched by no one else for 'a.
-    pub(crate) unsafe fn block(pointer: *mut f32, height: usize, width: usize, stride: usize) -> Self {
+    pub(crate) unsafe fn block(
+        pointer: *mut f32,
+        height: usize,
+        width: usize,
+        stride: usize,
+    ) -> Self {
         Self { pointer, height, width, row_stride: stride, owner: PhantomData }
     }
 }
@@ -167,7 +173,10 @@ fn grid(height: usize, depth: usize, width: usize) -> (Pieces, Pieces) {
         let keep_wide = wide < 2 * BLOCK && tall >= 4 * ROWS;
         if tall > wide || keep_wide { down *= 2 } else { across *= 2 }
     }
-    (Pieces::at_most(height.div_ceil(ROWS), 1, down), Pieces::at_most(width.div_ceil(COLUMNS), 1, across))
+    (
+        Pieces::at_most(height.div_ceil(ROWS), 1, down),
+        Pieces::at_most(width.div_ceil(COLUMNS), 1, across),
+    )
 }
 
 /// What a piece of runs of `unit` has of `total`.
@@ -177,7 +186,13 @@ fn part(pieces: Pieces, piece: usize, unit: usize, total: usize) -> Range<usize>
 }
 
 /// `out` (`a.height` rows of `b.width`) = a b, or += where `accumulate`, cut over the pool's threads.
-pub(crate) fn parallel_gemm(pool: &Pool, out: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, accumulate: bool) {
+pub(crate) fn parallel_gemm(
+    pool: &Pool,
+    out: &mut [f32],
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    accumulate: bool,
+) {
     assert!(out.len() == a.height * b.width);
     parallel_gemm_into(pool, out, b.width, 0, a, b, accumulate);
 }
@@ -232,7 +247,9 @@ mod tests {
                 let mut next = 0;
                 for piece in 0..pieces.count {
                     let part = part(pieces, piece, unit, total);
-                    assert!(part.start == next && (part.end == total || part.end.is_multiple_of(unit)));
+                    assert!(
+                        part.start == next && (part.end == total || part.end.is_multiple_of(unit))
+                    );
                     next = part.end;
                 }
                 assert_eq!(next, total);

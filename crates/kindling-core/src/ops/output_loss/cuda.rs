@@ -4,7 +4,8 @@ use super::{Scratch, Shape, grown};
 use crate::Result;
 use crate::buffer::{Buffer, In, Out};
 use crate::cuda::Cuda;
-use crate::device::{Device, Dtype};
+use crate::device::Device;
+use crate::dtype::Dtype;
 use crate::ops::cross_entropy::{self, LossSum};
 use crate::ops::linear;
 
@@ -34,7 +35,8 @@ pub(super) struct Gradients<'a> {
 
 /// Rows of a block, all blocks but the last of the same height.
 pub(super) fn block_rows(dtype: Dtype, s: Shape, most: Option<usize>) -> usize {
-    let most = most.unwrap_or((BLOCK_BYTES / (s.vocab_size * dtype.size()).max(1)).max(ROW_MULTIPLE));
+    let most =
+        most.unwrap_or((BLOCK_BYTES / (s.vocab_size * dtype.size()).max(1)).max(ROW_MULTIPLE));
     let blocks = s.rows.div_ceil(most).max(1);
     s.rows.div_ceil(blocks).next_multiple_of(ROW_MULTIPLE.min(most)).min(s.rows).max(1)
 }
@@ -72,10 +74,14 @@ pub(super) fn run(
         let (losses, targets) = (losses + offset, targets_at + offset);
         let scores_at = logits.view().pointer();
         let Some(Gradients { dx, dweight, scale }) = &mut gradients else {
-            gpu.run(&[cross_entropy::cuda::forward(dtype, lse, losses, scores_at, targets, shape)])?;
+            gpu.run(&[cross_entropy::cuda::forward(
+                dtype, lse, losses, scores_at, targets, shape,
+            )])?;
             continue;
         };
-        gpu.run(&[cross_entropy::cuda::forward_backward(dtype, scores_at, losses, targets, shape, *scale)])?;
+        gpu.run(&[cross_entropy::cuda::forward_backward(
+            dtype, scores_at, losses, targets, shape, *scale,
+        )])?;
         let dlogits = logits.slice(scores);
         linear::backward_input(dev, dx.again().slice(inputs), dlogits, weight, layer, false)?;
         linear::backward_weight(dev, dweight.again(), None, dlogits, x, layer)?;

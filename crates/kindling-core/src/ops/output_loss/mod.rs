@@ -8,7 +8,8 @@ mod cuda;
 
 use crate::Result;
 use crate::buffer::{Buffer, In, Out};
-use crate::device::{Device, Dtype};
+use crate::device::Device;
+use crate::dtype::Dtype;
 use crate::ops::cross_entropy::{self, LossSum};
 use crate::ops::{IGNORED_TARGET, check, check_targets, linear};
 use cuda::{Gradients, Total};
@@ -31,7 +32,8 @@ pub struct Shape {
 
 impl Shape {
     fn block_rows(&self) -> usize {
-        let most = (BLOCK_ELEMENTS / self.vocab_size.max(1)).clamp(64, BLOCK_ROWS).min(self.rows.max(1));
+        let most =
+            (BLOCK_ELEMENTS / self.vocab_size.max(1)).clamp(64, BLOCK_ROWS).min(self.rows.max(1));
         // Blocks of equal height rather than a small last one.
         self.rows.div_ceil(self.rows.div_ceil(most).max(1)).max(1)
     }
@@ -126,7 +128,13 @@ pub fn forward(
         let layer = linear::Shape { rows, inputs: s.d_model, outputs: s.vocab_size };
         linear::forward(dev, logits.slice_mut(scores.clone()), x, weight, None, layer)?;
         let shape = cross_entropy::Shape { rows, vocab_size: s.vocab_size };
-        total.add(cross_entropy::forward(dev, lse.slice_mut(0..rows), logits.slice(scores), targets, shape)?);
+        total.add(cross_entropy::forward(
+            dev,
+            lse.slice_mut(0..rows),
+            logits.slice(scores),
+            targets,
+            shape,
+        )?);
     }
     Ok(total)
 }

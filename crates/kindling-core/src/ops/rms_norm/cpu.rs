@@ -1,9 +1,9 @@
 //! CPU half: one pass over each row while it is in the first cache.
 
 use super::Shape;
-use crate::device::Cpu;
+use crate::cpu::Cpu;
 use crate::ops::{Disjoint, Pieces, with_scratch};
-use crate::simd::{Lanes, for_lanes};
+use crate::simd::{Vector, for_vectors};
 
 /// Pieces of the backward pass: each keeps its own partial dweight.
 const BACKWARD_PIECES: usize = 16;
@@ -37,7 +37,14 @@ pub(super) fn forward(
     });
 }
 
-pub(super) fn forward_again(cpu: &Cpu, out: &mut [f32], x: &[f32], weight: &[f32], rstd: &[f32], s: Shape) {
+pub(super) fn recompute(
+    cpu: &Cpu,
+    out: &mut [f32],
+    x: &[f32],
+    weight: &[f32],
+    rstd: &[f32],
+    s: Shape,
+) {
     let pieces = Pieces::of_rows(s.rows, s.width);
     let out = Disjoint::new(out);
     cpu.pool.run(pieces.count, |piece| {
@@ -68,8 +75,9 @@ pub(super) fn backward(
             let rows = pieces.range(piece);
             let elements = rows.start * s.width..rows.end * s.width;
             // SAFETY: pieces write disjoint rows, and each its own partial sums.
-            let (dx, dweight) =
-                unsafe { (dx.part(elements.clone()), parts.part(piece * s.width..(piece + 1) * s.width)) };
+            let (dx, dweight) = unsafe {
+                (dx.part(elements.clone()), parts.part(piece * s.width..(piece + 1) * s.width))
+            };
             rows_backward(
                 cpu.isa,
                 dx,
@@ -105,45 +113,51 @@ crate::dispatch! {
 }
 
 #[inline(always)]
-fn add_lanes<L: Lanes>(out: &mut [f32], a: &[f32], b: &[f32]) {
-    for_lanes!(at in out.len() => {
-        L::load_partial(&a[at.clone()]).add(L::load_partial(&b[at.clone()])).store_partial(&mut out[at]);
+fn add_lanes<V: Vector>(out: &mut [f32], a: &[f32], b: &[f32]) {
+    for_vectors!(at in out.len() => {
+        V::load_partial(&a[at.clone()]).add(V::load_partial(&b[at.clone()])).store_partial(&mut out[at]);
     });
 }
 
 #[inline(always)]
-fn rows_forward_lanes<L: Lanes>(out: &mut [f32], rstd: &mut [f32], x: &[f32], weight: &[f32], s: Shape) {
+fn rows_forward_lanes<V: Vector>(
+    out: &mut [f32],
+    rstd: &mut [f32],
+    x: &[f32],
+    weight: &[f32],
+    s: Shape,
+) {
     for ((out, x), rstd) in out.chunks_exact_mut(s.width).zip(x.chunks_exact(s.width)).zip(rstd) {
-        let mut squares = L::splat(0.0);
-        for_lanes!(at in s.width => {
-            let v = L::load_partial(&x[at]);
+        let mut squares = V::splat(0.0);
+        for_vectors!(at in s.width => {
+            let v = V::load_partial(&x[at]);
             squares = v.mul_add(v, squares);
         });
         *rstd = 1.0 / (squares.sum() / s.width as f32 + s.eps).sqrt();
-        row_scaled::<L>(out, x, weight, *rstd);
+        row_scaled::<V>(out, x, weight, *rstd);
     }
 }
 
 #[inline(always)]
-fn rows_scaled_lanes<L: Lanes>(out: &mut [f32], x: &[f32], weight: &[f32], rstd: &[f32]) {
+fn rows_scaled_lanes<V: Vector>(out: &mut [f32], x: &[f32], weight: &[f32], rstd: &[f32]) {
     let width = weight.len();
     for ((out, x), rstd) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(rstd) {
-        row_scaled::<L>(out, x, weight, *rstd);
+        row_scaled::<V>(out, x, weight, *rstd);
     }
 }
 
 /// out = x rstd weight: one arithmetic for the first time and for every further one.
 #[inline(always)]
-fn row_scaled<L: Lanes>(out: &mut [f32], x: &[f32], weight: &[f32], rstd: f32) {
-    let scale = L::splat(rstd);
-    for_lanes!(at in weight.len() => {
-        let v = L::load_partial(&x[at.clone()]).mul(scale);
-        v.mul(L::load_partial(&weight[at.clone()])).store_partial(&mut out[at]);
+fn row_scaled<V: Vector>(out: &mut [f32], x: &[f32], weight: &[f32], rstd: f32) {
+    let scale = V::splat(rstd);
+    for_vectors!(at in weight.len() => {
+        let v = V::load_partial(&x[at.clone()]).mul(scale);
+        v.mul(V::load_partial(&weight[at.clone()])).store_partial(&mut out[at]);
     });
 }
 
 #[inline(always)]
-fn rows_backward_lanes<L: Lanes>(
+fn rows_backward_lanes<V: Vector>(
     dx: &mut [f32],
     dweight: &mut [f32],
     dout: &[f32],
@@ -156,20 +170,20 @@ fn rows_backward_lanes<L: Lanes>(
     for (row, &rstd) in rstd.iter().enumerate() {
         let range = row * width..(row + 1) * width;
         let (dx, dout, x) = (&mut dx[range.clone()], &dout[range.clone()], &x[range]);
-        let mut dot = L::splat(0.0);
-        let scale = L::splat(rstd);
-        for_lanes!(at in width => {
-            let (d, v) = (L::load_partial(&dout[at.clone()]), L::load_partial(&x[at.clone()]));
-            dot = d.mul(L::load_partial(&weight[at.clone()])).mul_add(v, dot);
-            let sum = d.mul(v).mul_add(scale, L::load_partial(&dweight[at.clone()]));
+        let mut dot = V::splat(0.0);
+        let scale = V::splat(rstd);
+        for_vectors!(at in width => {
+            let (d, v) = (V::load_partial(&dout[at.clone()]), V::load_partial(&x[at.clone()]));
+            dot = d.mul(V::load_partial(&weight[at.clone()])).mul_add(v, dot);
+            let sum = d.mul(v).mul_add(scale, V::load_partial(&dweight[at.clone()]));
             sum.store_partial(&mut dweight[at]);
         });
-        let correction = L::splat(-rstd * rstd * rstd * dot.sum() / width as f32);
-        for_lanes!(at in width => {
-            let d = L::load_partial(&dout[at.clone()]).mul(L::load_partial(&weight[at.clone()]));
-            let mut g = L::load_partial(&x[at.clone()]).mul_add(correction, d.mul(scale));
+        let correction = V::splat(-rstd * rstd * rstd * dot.sum() / width as f32);
+        for_vectors!(at in width => {
+            let d = V::load_partial(&dout[at.clone()]).mul(V::load_partial(&weight[at.clone()]));
+            let mut g = V::load_partial(&x[at.clone()]).mul_add(correction, d.mul(scale));
             if accumulate {
-                g = g.add(L::load_partial(&dx[at.clone()]));
+                g = g.add(V::load_partial(&dx[at.clone()]));
             }
             g.store_partial(&mut dx[at]);
         });

@@ -1,8 +1,8 @@
 // RMSNorm, a warp a row. The stream (x, sum, dx) is of type S, what enters and leaves the branches (out, dout, residual) of
 // type T; gain, rstd and the sums are f32. Rows up to 1024 wide are read once and kept in registers.
-#include "cuda/elements.cuh"
-#include "cuda/columns.cuh"
-#include "cuda/reduce.cuh"
+#include "kernels/elements.cuh"
+#include "kernels/columns.cuh"
+#include "kernels/reduce.cuh"
 
 namespace {
 

@@ -2,7 +2,9 @@
 //! branches (out, dout, residual) is of the dtype.
 
 use super::Shape;
-use crate::ops::cuda::{Arg, Dtype, Launch, by_dtype, row_block};
+use crate::cuda::{Arg, Launch};
+use crate::dtype::Dtype;
+use crate::ops::kernels::{by_dtype, row_block};
 
 /// Blocks of the backward pass, each with its own partial dweight: a few for each multiprocessor.
 const MOST_BLOCKS: usize = 264;
@@ -53,7 +55,7 @@ fn blocks(s: Shape) -> usize {
 }
 
 /// out = x rstd weight, from the rstd that a forward pass saved.
-pub fn forward_again(dtype: Dtype, out: u64, x: u64, weight: u64, rstd: u64, s: Shape) -> Launch {
+pub fn recompute(dtype: Dtype, out: u64, x: u64, weight: u64, rstd: u64, s: Shape) -> Launch {
     Launch {
         kernel: by_dtype(dtype, "rms_norm_again_f32", "rms_norm_again_bf16"),
         grid: [s.rows as u32, 1, 1],

@@ -38,10 +38,20 @@ pub fn forward(dev: &Device, out: Out, rstd: Out, x: In, weight: In, s: Shape) -
     check(OP, "weight", s.width, weight.len())?;
     let _span = dev.span(OP);
     match dev {
-        Device::Cpu(cpu) => cpu::forward(cpu, out.cpu(), None, rstd.cpu(), x.cpu(), None, weight.cpu(), s),
+        Device::Cpu(cpu) => {
+            cpu::forward(cpu, out.cpu(), None, rstd.cpu(), x.cpu(), None, weight.cpu(), s)
+        }
         Device::Cuda(gpu) => {
             let (dtype, weight) = (out.dtype(), weight.pointer());
-            gpu.run(&[cuda::forward(dtype, out.pointer(), rstd.pointer(), x.pointer(), None, weight, s)])?;
+            gpu.run(&[cuda::forward(
+                dtype,
+                out.pointer(),
+                rstd.pointer(),
+                x.pointer(),
+                None,
+                weight,
+                s,
+            )])?;
         }
     }
     Ok(())
@@ -102,8 +112,8 @@ pub fn forward_residual(
 ///
 /// # Errors
 /// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
-pub fn forward_again(dev: &Device, out: Out, x: In, weight: In, rstd: In, s: Shape) -> Result<()> {
-    const OP: &str = "rms_norm::forward_again";
+pub fn recompute(dev: &Device, out: Out, x: In, weight: In, rstd: In, s: Shape) -> Result<()> {
+    const OP: &str = "rms_norm::recompute";
     check_positive(OP, "width", s.width)?;
     check(OP, "x", s.rows * s.width, x.len())?;
     check(OP, "out", s.rows * s.width, out.len())?;
@@ -111,10 +121,17 @@ pub fn forward_again(dev: &Device, out: Out, x: In, weight: In, rstd: In, s: Sha
     check(OP, "weight", s.width, weight.len())?;
     let _span = dev.span(OP);
     match dev {
-        Device::Cpu(cpu) => cpu::forward_again(cpu, out.cpu(), x.cpu(), weight.cpu(), rstd.cpu(), s),
+        Device::Cpu(cpu) => cpu::recompute(cpu, out.cpu(), x.cpu(), weight.cpu(), rstd.cpu(), s),
         Device::Cuda(gpu) => {
             let (dtype, weight) = (out.dtype(), weight.pointer());
-            gpu.run(&[cuda::forward_again(dtype, out.pointer(), x.pointer(), weight, rstd.pointer(), s)])?;
+            gpu.run(&[cuda::recompute(
+                dtype,
+                out.pointer(),
+                x.pointer(),
+                weight,
+                rstd.pointer(),
+                s,
+            )])?;
         }
     }
     Ok(())

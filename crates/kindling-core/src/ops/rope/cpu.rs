@@ -1,9 +1,9 @@
 //! CPU half: x cos + swapped x (-sin, sin), a head at a time.
 
 use super::Shape;
-use crate::device::Cpu;
+use crate::cpu::Cpu;
 use crate::ops::{Disjoint, Pieces};
-use crate::simd::{Lanes, for_lanes};
+use crate::simd::{Vector, for_vectors};
 
 pub(super) fn rotate(cpu: &Cpu, x: &mut [f32], cos: &[f32], sin: &[f32], s: Shape, direction: f32) {
     let pieces = Pieces::of_rows(s.rows, s.row_width);
@@ -21,7 +21,7 @@ crate::dispatch! {
 }
 
 #[inline(always)]
-fn rotate_lanes<L: Lanes>(
+fn rotate_lanes<V: Vector>(
     x: &mut [f32],
     cos: &[f32],
     sin: &[f32],
@@ -29,17 +29,17 @@ fn rotate_lanes<L: Lanes>(
     s: Shape,
     direction: f32,
 ) {
-    let direction = L::splat(direction);
+    let direction = V::splat(direction);
     for (index, row) in x.chunks_exact_mut(s.row_width).enumerate() {
         let position = s.first_position + (first_row + index) % s.positions;
         let angles = position * s.head_size..(position + 1) * s.head_size;
         let (cos, sin) = (&cos[angles.clone()], &sin[angles]);
         for head in row[..s.heads * s.head_size].chunks_exact_mut(s.head_size) {
-            for_lanes!(at in s.head_size => {
-                let v = L::load_partial(&head[at.clone()]);
-                let turned = v.swap_pairs().negate_even().mul(L::load_partial(&sin[at.clone()]));
+            for_vectors!(at in s.head_size => {
+                let v = V::load_partial(&head[at.clone()]);
+                let turned = v.swap_pairs().negate_even().mul(V::load_partial(&sin[at.clone()]));
                 let turned = turned.mul(direction);
-                v.mul_add(L::load_partial(&cos[at.clone()]), turned).store_partial(&mut head[at]);
+                v.mul_add(V::load_partial(&cos[at.clone()]), turned).store_partial(&mut head[at]);
             });
         }
     }

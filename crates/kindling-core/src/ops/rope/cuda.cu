@@ -2,7 +2,7 @@
 // x: (rows, row_width); cos, sin: (positions, head_size) f32, both elements of a pair alike; position of a row:
 // first_position + row % positions; direction: 1, or -1 for the gradient.
 // Grid: a block a row; block: up to 256 threads, each 8 elements (16 bytes of bf16) at a time; no shared memory.
-#include "cuda/elements.cuh"
+#include "kernels/elements.cuh"
 
 namespace {
 

@@ -1,7 +1,9 @@
 //! CUDA half: the launch of `cuda.cu`. x is of the dtype, the tables are f32.
 
 use super::Shape;
-use crate::ops::cuda::{Arg, Dtype, Launch, by_dtype, row_block};
+use crate::cuda::{Arg, Launch};
+use crate::dtype::Dtype;
+use crate::ops::kernels::{by_dtype, row_block};
 
 /// Rotates x in place; by the negative angle where `direction` is -1 (the gradient), else 1.
 pub fn rotate(dtype: Dtype, x: u64, cos: u64, sin: u64, s: Shape, direction: f32) -> Launch {

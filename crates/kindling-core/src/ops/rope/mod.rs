@@ -69,7 +69,15 @@ pub fn backward(dev: &Device, dx: Out, cos: In, sin: In, s: Shape) -> Result<()>
     rotate("rope::backward", dev, dx, cos, sin, s, -1.0)
 }
 
-fn rotate(op: &'static str, dev: &Device, x: Out, cos: In, sin: In, s: Shape, direction: f32) -> Result<()> {
+fn rotate(
+    op: &'static str,
+    dev: &Device,
+    x: Out,
+    cos: In,
+    sin: In,
+    s: Shape,
+    direction: f32,
+) -> Result<()> {
     check_positive(op, "head_size", s.head_size)?;
     check_positive(op, "positions", s.positions)?;
     check_positive(op, "row_width", s.row_width)?;

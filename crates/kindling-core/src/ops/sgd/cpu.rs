@@ -1,9 +1,9 @@
 //! CPU half.
 
 use super::Hyper;
-use crate::device::Cpu;
+use crate::cpu::Cpu;
 use crate::ops::{Disjoint, Pieces};
-use crate::simd::{LANES, Lanes};
+use crate::simd::{LANES, Vector};
 
 pub(super) fn step(cpu: &Cpu, p: &mut [f32], g: &[f32], hyper: Hyper) {
     let pieces = Pieces::of_rows(p.len(), 1);
@@ -18,14 +18,14 @@ pub(super) fn step(cpu: &Cpu, p: &mut [f32], g: &[f32], hyper: Hyper) {
 crate::dispatch! { fn run(p: &mut [f32], g: &[f32], hyper: Hyper) = run_lanes; }
 
 #[inline(always)]
-fn run_lanes<L: Lanes>(p: &mut [f32], g: &[f32], hyper: Hyper) {
-    let keep = L::splat((1.0 - hyper.rate() * hyper.weight_decay) as f32);
-    let rate = L::splat(-(hyper.rate() * f64::from(hyper.grad_scale)) as f32);
+fn run_lanes<V: Vector>(p: &mut [f32], g: &[f32], hyper: Hyper) {
+    let keep = V::splat((1.0 - hyper.rate() * hyper.weight_decay) as f32);
+    let rate = V::splat(-(hyper.rate() * f64::from(hyper.grad_scale)) as f32);
     let mut at = 0;
     while at < p.len() {
         let end = (at + LANES).min(p.len());
-        let decayed = L::load_partial(&p[at..end]).mul(keep);
-        L::load_partial(&g[at..end]).mul_add(rate, decayed).store_partial(&mut p[at..end]);
+        let decayed = V::load_partial(&p[at..end]).mul(keep);
+        V::load_partial(&g[at..end]).mul_add(rate, decayed).store_partial(&mut p[at..end]);
         at = end;
     }
 }

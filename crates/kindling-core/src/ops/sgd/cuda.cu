@@ -2,7 +2,7 @@
 // settings: 2 floats on the device: the rate, 1 - rate weight_decay. clip: grad_norm's state, or null; a factor that is
 // not a number leaves all as it is. clear: g becomes 0.
 // Grid: any; block: 256 threads, each 4 elements (16 bytes of f32) at a time; no shared memory.
-#include "cuda/elements.cuh"
+#include "kernels/elements.cuh"
 
 namespace {
 

@@ -1,8 +1,8 @@
 //! CPU half.
 
-use crate::device::Cpu;
+use crate::cpu::Cpu;
 use crate::ops::{Disjoint, Pieces};
-use crate::simd::{Lanes, for_lanes, sigmoid};
+use crate::simd::{Vector, for_vectors, sigmoid};
 
 pub(super) fn forward(cpu: &Cpu, out: &mut [f32], x: &[f32]) {
     let pieces = Pieces::of_rows(x.len(), 1);
@@ -28,20 +28,20 @@ crate::dispatch! { fn run_forward(out: &mut [f32], x: &[f32]) = forward_lanes; }
 crate::dispatch! { fn run_backward(dx: &mut [f32], dout: &[f32], x: &[f32]) = backward_lanes; }
 
 #[inline(always)]
-fn forward_lanes<L: Lanes>(out: &mut [f32], x: &[f32]) {
-    for_lanes!(at in x.len() => {
-        let v = L::load_partial(&x[at.clone()]);
+fn forward_lanes<V: Vector>(out: &mut [f32], x: &[f32]) {
+    for_vectors!(at in x.len() => {
+        let v = V::load_partial(&x[at.clone()]);
         v.mul(sigmoid(v)).store_partial(&mut out[at]);
     });
 }
 
 #[inline(always)]
-fn backward_lanes<L: Lanes>(dx: &mut [f32], dout: &[f32], x: &[f32]) {
-    let one = L::splat(1.0);
-    for_lanes!(at in x.len() => {
-        let v = L::load_partial(&x[at.clone()]);
+fn backward_lanes<V: Vector>(dx: &mut [f32], dout: &[f32], x: &[f32]) {
+    let one = V::splat(1.0);
+    for_vectors!(at in x.len() => {
+        let v = V::load_partial(&x[at.clone()]);
         let sigma = sigmoid(v);
         let slope = sigma.mul(v.mul_add(one.sub(sigma), one));
-        L::load_partial(&dout[at.clone()]).mul(slope).store_partial(&mut dx[at]);
+        V::load_partial(&dout[at.clone()]).mul(slope).store_partial(&mut dx[at]);
     });
 }

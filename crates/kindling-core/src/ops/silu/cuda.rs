@@ -1,6 +1,8 @@
 //! CUDA half: launches of `cuda.cu`. Pointers are to x, out, dx, dout of n elements of the dtype.
 
-use crate::ops::cuda::{Arg, Dtype, Launch, by_dtype, flat_grid};
+use crate::cuda::{Arg, Launch};
+use crate::dtype::Dtype;
+use crate::ops::kernels::{by_dtype, flat_grid};
 
 /// out = x sigma(x).
 pub fn forward(dtype: Dtype, out: u64, x: u64, n: usize) -> Launch {

@@ -18,7 +18,9 @@ pub fn forward(dev: &Device, out: Out, x: In) -> Result<()> {
     let _span = dev.span("silu::forward");
     match dev {
         Device::Cpu(cpu) => cpu::forward(cpu, out.cpu(), x.cpu()),
-        Device::Cuda(gpu) => gpu.run(&[cuda::forward(out.dtype(), out.pointer(), x.pointer(), x.len())])?,
+        Device::Cuda(gpu) => {
+            gpu.run(&[cuda::forward(out.dtype(), out.pointer(), x.pointer(), x.len())])?
+        }
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 // Softmax of each row. x, out, dx, dout: (rows, columns). dx = out (dout - sum(dout out)).
 // Grid: a block a row; block: up to 256 threads; shared: 64 floats. A row is read twice, the second time from cache.
-#include "cuda/elements.cuh"
-#include "cuda/reduce.cuh"
+#include "kernels/elements.cuh"
+#include "kernels/reduce.cuh"
 
 namespace {
 

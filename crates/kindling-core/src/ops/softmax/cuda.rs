@@ -1,7 +1,9 @@
 //! CUDA half: launches of `cuda.cu`. All tensors are of the dtype.
 
 use super::Shape;
-use crate::ops::cuda::{Arg, Dtype, Launch, by_dtype, row_block};
+use crate::cuda::{Arg, Launch};
+use crate::dtype::Dtype;
+use crate::ops::kernels::{by_dtype, row_block};
 
 /// out of each row of x.
 pub fn forward(dtype: Dtype, out: u64, x: u64, s: Shape) -> Launch {

@@ -2,7 +2,7 @@
 // The backward pass may take the places of what it reads: dgate_up that of gate_up, out (null: not wanted) that of dout.
 // gate_up, dgate_up: (rows, 2 width), each row gate | up; out, dout: (rows, width).
 // Grid: a block a row; block: up to 256 threads, each 8 elements (16 bytes of bf16) at a time; no shared memory.
-#include "cuda/elements.cuh"
+#include "kernels/elements.cuh"
 
 namespace {
 

@@ -37,7 +37,9 @@ pub fn forward(dev: &Device, out: Out, gate_up: In, s: Shape) -> Result<()> {
             (Out::CpuBf16(out), In::CpuBf16(gate_up)) => cpu::forward_bf16(cpu, out, gate_up, s),
             (out, gate_up) => cpu::forward(cpu, out.cpu(), gate_up.cpu(), s),
         },
-        Device::Cuda(gpu) => gpu.run(&[cuda::forward(out.dtype(), out.pointer(), gate_up.pointer(), s)])?,
+        Device::Cuda(gpu) => {
+            gpu.run(&[cuda::forward(out.dtype(), out.pointer(), gate_up.pointer(), s)])?
+        }
     }
     Ok(())
 }
@@ -83,7 +85,9 @@ pub fn backward_in_place(dev: &Device, gate_up: Out, out: Out, s: Shape) -> Resu
     let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => match (gate_up, out) {
-            (Out::CpuBf16(gate_up), Out::CpuBf16(out)) => cpu::backward_in_place_bf16(cpu, gate_up, out, s),
+            (Out::CpuBf16(gate_up), Out::CpuBf16(out)) => {
+                cpu::backward_in_place_bf16(cpu, gate_up, out, s)
+            }
             (gate_up, out) => cpu::backward_in_place(cpu, gate_up.cpu(), out.cpu(), s),
         },
         Device::Cuda(gpu) => {

@@ -156,7 +156,8 @@ mod tests {
     #[test]
     fn every_instruction_set_classifies_every_byte_at_every_place_alike() {
         for shift in 0..=255u8 {
-            let bytes: [u8; WORD] = std::array::from_fn(|i| (i as u8).wrapping_mul(3).wrapping_add(shift));
+            let bytes: [u8; WORD] =
+                std::array::from_fn(|i| (i as u8).wrapping_mul(3).wrapping_add(shift));
             let expected = masks_on(Isa::available()[0], &bytes);
             for isa in Isa::available() {
                 assert_eq!(masks_on(isa, &bytes), expected, "{isa:?} {shift}");

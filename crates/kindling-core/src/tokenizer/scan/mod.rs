@@ -85,7 +85,8 @@ impl<'a> Scanner<'a> {
                 let mut bytes = [0; WORD];
                 let length = self.text.len() - at;
                 bytes[..length].copy_from_slice(&self.text[at..]);
-                word_starts(self.text, at, length, C::masks(&bytes), &mut carry) & ((1 << length) - 1)
+                word_starts(self.text, at, length, C::masks(&bytes), &mut carry)
+                    & ((1 << length) - 1)
             };
             push_bits(starts, at, bits);
             at += WORD;
@@ -107,7 +108,8 @@ fn word_starts(text: &[u8], at: usize, length: usize, mut masks: Masks, carry: &
     let after_blank = after(blank, carry.blank);
     let changes = |mask: u64, carried: u64| mask & !after(mask, carried);
     let other_starts = changes(other, carry.other) & !after_blank;
-    let word_starts = (changes(letter, carry.letter) | changes(number, carry.number)) & !after_blank;
+    let word_starts =
+        (changes(letter, carry.letter) | changes(number, carry.number)) & !after_blank;
     // The end of the text counts as white space: a run that ends there stays whole.
     let next_is_space =
         at + length >= text.len() || ((space & !high) >> 63 != 0 && is_space_at(text, at + length));
@@ -289,11 +291,13 @@ mod tests {
             "\u{fffd}",
         ];
         for seed in 0..3000u64 {
-            let draw = |i: u64, bound: usize| below(seed, Purpose::Benchmark, i, 0, bound as u64) as usize;
+            let draw =
+                |i: u64, bound: usize| below(seed, Purpose::Benchmark, i, 0, bound as u64) as usize;
             let (length, kinds) = (draw(0, 200), 1 + draw(1, pieces.len()));
             let first = draw(2, pieces.len());
-            let text: String =
-                (0..length as u64).map(|i| pieces[(first + draw(3 + i, kinds)) % pieces.len()]).collect();
+            let text: String = (0..length as u64)
+                .map(|i| pieces[(first + draw(3 + i, kinds)) % pieces.len()])
+                .collect();
             for isa in Isa::available() {
                 assert_eq!(starts(&text, isa), expected(&text), "{text:?} on {isa:?}, seed {seed}");
             }

@@ -11,8 +11,8 @@ pub(super) use avx512::{multiply_f32, multiply_pairs};
 mod avx512 {
     use std::arch::x86_64::{
         __m512, __m512bh, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_castsi512_ps,
-        _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
-        _mm512_set1_epi32, _mm512_setzero_ps,
+        _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps,
+        _mm512_maskz_loadu_ps, _mm512_set1_epi32, _mm512_setzero_ps,
     };
 
     use super::super::{Block, WIDTH};
@@ -111,10 +111,17 @@ mod avx512 {
     /// # Safety
     /// Those of `multiply_pairs`.
     #[inline(always)]
-    unsafe fn multiply<S: Step, const R: usize, const V: usize>(a: &[u32], b: &[u32], block: Block) {
+    unsafe fn multiply<S: Step, const R: usize, const V: usize>(
+        a: &[u32],
+        b: &[u32],
+        block: Block,
+    ) {
         let words = b.len() / WIDTH;
         assert!(
-            a.len() == words * ROWS && block.rows <= R && block.rows + 1 >= R && block.columns <= V * LANES
+            a.len() == words * ROWS
+                && block.rows <= R
+                && block.rows + 1 >= R
+                && block.columns <= V * LANES
         );
         let mask = |columns: usize| ((1u32 << columns.min(LANES)) - 1) as u16;
         let masks: [u16; V] = std::array::from_fn(|half| mask(block.columns - half * LANES));
@@ -137,11 +144,14 @@ mod avx512 {
                 let end = if index < R { words * (index + 1) / (2 * R) } else { words };
                 while done < end {
                     for half in 0..V {
-                        _mm_prefetch::<_MM_HINT_T0>(right.wrapping_add(AHEAD * WIDTH + half * LANES).cast());
+                        _mm_prefetch::<_MM_HINT_T0>(
+                            right.wrapping_add(AHEAD * WIDTH + half * LANES).cast(),
+                        );
                     }
                     _mm_prefetch::<_MM_HINT_T0>(left.wrapping_add(2 * AHEAD * ROWS).cast());
-                    let columns: [__m512i; V] =
-                        std::array::from_fn(|half| _mm512_loadu_si512(right.add(half * LANES).cast()));
+                    let columns: [__m512i; V] = std::array::from_fn(|half| {
+                        _mm512_loadu_si512(right.add(half * LANES).cast())
+                    });
                     for (index, sums) in sums.iter_mut().enumerate() {
                         let word = _mm512_set1_epi32((*left.add(index)).cast_signed());
                         for half in 0..V {

@@ -1,7 +1,7 @@
 //! What multiplies packed panels, as the machine and `KINDLING_ISA` allow.
 
 use super::{block, pack, tiles};
-use crate::device::Dtype;
+use crate::dtype::Dtype;
 use crate::simd::{Isa, bf16};
 
 /// What multiplies the panels.

@@ -22,7 +22,7 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use crate::buffer::{AlignedMemory, Out};
-use crate::device::Cpu;
+use crate::cpu::Cpu;
 use crate::ops::{Disjoint, Pieces, with_dirty_scratch};
 use crate::simd::bf16;
 
@@ -107,7 +107,14 @@ impl Plan {
 }
 
 /// `out` (rows of a, columns of b) = a b, or += where `accumulate` (into f32 only).
-pub(crate) fn product(cpu: &Cpu, kernel: Kernel, out: Out, a: Operand, b: Operand, accumulate: bool) {
+pub(crate) fn product(
+    cpu: &Cpu,
+    kernel: Kernel,
+    out: Out,
+    a: Operand,
+    b: Operand,
+    accumulate: bool,
+) {
     let ((m, k), (depth, n)) = (a.size(), b.size());
     assert!(out.len() == m * n && k == depth);
     if m == 0 || n == 0 {
@@ -135,7 +142,12 @@ pub(crate) fn product(cpu: &Cpu, kernel: Kernel, out: Out, a: Operand, b: Operan
             let range = top..k.min(top + depth);
             let a = a.columns(range.clone());
             let b = b.columns(columns.clone()).transposed().columns(range).transposed();
-            let place = Place { target: &target, stride: n, column: left, accumulate: accumulate || top > 0 };
+            let place = Place {
+                target: &target,
+                stride: n,
+                column: left,
+                accumulate: accumulate || top > 0,
+            };
             part(cpu, kernel, &mut memory, place, a, b);
         }
     }
@@ -157,7 +169,14 @@ struct Place<'a> {
 }
 
 /// One part of a product: packs its b, then runs its tasks.
-fn part(cpu: &Cpu, kernel: Kernel, memory: &mut Option<AlignedMemory>, place: Place, a: Operand, b: Operand) {
+fn part(
+    cpu: &Cpu,
+    kernel: Kernel,
+    memory: &mut Option<AlignedMemory>,
+    place: Place,
+    a: Operand,
+    b: Operand,
+) {
     let ((m, k), (_, n)) = (a.size(), b.size());
     let plan = Plan::new(kernel, cpu.pool.threads(), m, k, n);
     let len = plan.in_b() * plan.panels;
@@ -177,7 +196,8 @@ impl Plan {
     fn pack(&self, cpu: &Cpu, packed: &mut [u32], b: Operand) {
         let lanes = b.transposed();
         let along = lanes.is_along();
-        let pieces = Pieces::new(if along { self.panels } else { self.words.div_ceil(PACKED_RUN) }, 1);
+        let pieces =
+            Pieces::new(if along { self.panels } else { self.words.div_ceil(PACKED_RUN) }, 1);
         let packed = Disjoint::new(packed);
         let pack = |panel: usize, run: Range<usize>| {
             let start = panel * self.in_b();
@@ -217,10 +237,18 @@ impl Plan {
     }
 
     /// The panels `down` x `across` of a part of a product.
-    fn task(&self, packed: &[u32], a: Operand, down: Range<usize>, across: Range<usize>, place: Place) {
+    fn task(
+        &self,
+        packed: &[u32],
+        a: Operand,
+        down: Range<usize>,
+        across: Range<usize>,
+        place: Place,
+    ) {
         let height = self.kernel.rows();
         let (row, column) = (down.start * height, across.start * WIDTH);
-        let (rows, columns) = (self.m.min(down.end * height) - row, self.n.min(across.end * WIDTH) - column);
+        let (rows, columns) =
+            (self.m.min(down.end * height) - row, self.n.min(across.end * WIDTH) - column);
         let panel = down.len() * height * self.kernel.run().0;
         match place.target {
             Target::Wide(out) => with_dirty_scratch(panel, |panels| {
@@ -231,7 +259,8 @@ impl Plan {
             }),
             Target::Narrow(out) => with_dirty_scratch(panel + rows * columns, |scratch| {
                 let (panels, sums) = scratch.split_at_mut(panel);
-                let corner = Sums { address: sums.as_mut_ptr(), stride: columns, accumulate: false };
+                let corner =
+                    Sums { address: sums.as_mut_ptr(), stride: columns, accumulate: false };
                 // SAFETY: `sums` is the task's own and has its size.
                 unsafe { self.multiply(words(panels), packed, a, down, across, corner) };
                 for (index, sums) in sums.chunks_exact(columns).enumerate() {

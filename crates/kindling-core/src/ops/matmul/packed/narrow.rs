@@ -34,8 +34,8 @@ pub(crate) fn dot_rows(out: &mut [f32], x: &[u16], weight: &[u16]) {
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use std::arch::x86_64::{
-        __m512bh, __m512i, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_maskz_loadu_epi16, _mm512_reduce_add_ps,
-        _mm512_setzero_ps,
+        __m512bh, __m512i, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_maskz_loadu_epi16,
+        _mm512_reduce_add_ps, _mm512_setzero_ps,
     };
 
     /// bf16 values of a register.
@@ -86,16 +86,23 @@ mod tests {
     fn rows_of_bf16_times_a_vector_equal_the_sums_in_f64() {
         let pool = Pool::new(2);
         for (rows, columns) in [(1, 1), (3, 31), (5, 32), (7, 129), (2, 1000)] {
-            let values =
-                |seed: f32, len: usize| -> Vec<f32> { (0..len).map(|i| (i as f32 * seed).sin()).collect() };
-            let (x, weight) =
-                (rounded(&pool, &values(0.7, columns)), rounded(&pool, &values(1.3, rows * columns)));
+            let values = |seed: f32, len: usize| -> Vec<f32> {
+                (0..len).map(|i| (i as f32 * seed).sin()).collect()
+            };
+            let (x, weight) = (
+                rounded(&pool, &values(0.7, columns)),
+                rounded(&pool, &values(1.3, rows * columns)),
+            );
             let mut out = vec![9.0; rows];
             dot_rows(&mut out, &x, &weight);
             for (out, row) in out.iter().zip(weight.chunks(columns)) {
-                let product = |(x, w): (&u16, &u16)| f64::from(bf16::widen(*x)) * f64::from(bf16::widen(*w));
+                let product =
+                    |(x, w): (&u16, &u16)| f64::from(bf16::widen(*x)) * f64::from(bf16::widen(*w));
                 let expected: f64 = x.iter().zip(row).map(product).sum();
-                assert!((f64::from(*out) - expected).abs() < 1e-4, "{rows} {columns}: {out} {expected}");
+                assert!(
+                    (f64::from(*out) - expected).abs() < 1e-4,
+                    "{rows} {columns}: {out} {expected}"
+                );
             }
         }
     }

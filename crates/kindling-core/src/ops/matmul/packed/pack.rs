@@ -29,7 +29,10 @@ impl Order {
         match self {
             Self::Single | Self::Pairs => pair * width + lane,
             Self::Tiles => {
-                pair / SIDE * SIDE * width + lane / SIDE * SIDE * SIDE + lane % SIDE * SIDE + pair % SIDE
+                pair / SIDE * SIDE * width
+                    + lane / SIDE * SIDE * SIDE
+                    + lane % SIDE * SIDE
+                    + pair % SIDE
             }
         }
     }
@@ -133,7 +136,9 @@ impl Words for Rounded {
     unsafe fn across(sources: [*const f32; 2], mask: u16) -> std::arch::x86_64::__m512i {
         // SAFETY: the caller's promise.
         unsafe {
-            avx512::joined(sources.map(|source| avx512::round_halves(source, avx512::of(source, mask))))
+            avx512::joined(
+                sources.map(|source| avx512::round_halves(source, avx512::of(source, mask))),
+            )
         }
     }
 }
@@ -157,7 +162,9 @@ impl Words for Pairs {
     #[inline(always)]
     unsafe fn across(sources: [*const u16; 2], mask: u16) -> std::arch::x86_64::__m512i {
         // SAFETY: the caller's promise.
-        unsafe { avx512::joined(sources.map(|source| avx512::halves(source, avx512::of(source, mask)))) }
+        unsafe {
+            avx512::joined(sources.map(|source| avx512::halves(source, avx512::of(source, mask))))
+        }
     }
 }
 
@@ -210,7 +217,8 @@ mod tests {
     fn panels_packed_by_vectors_equal_those_packed_plainly() {
         for (rows, depth) in [(1usize, 1usize), (14, 32), (15, 33), (40, 70), (32, 384), (3, 129)] {
             let values: Vec<f32> = (0..rows * depth).map(|i| (i as f32 * 0.731).sin()).collect();
-            let turned: Vec<f32> = (0..rows * depth).map(|i| values[i % rows * depth + i / rows]).collect();
+            let turned: Vec<f32> =
+                (0..rows * depth).map(|i| values[i % rows * depth + i / rows]).collect();
             for (width, order) in [
                 (14, Order::Single),
                 (32, Order::Single),

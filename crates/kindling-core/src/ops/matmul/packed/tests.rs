@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::buffer::In;
-use crate::device::{Dtype, Products};
+use crate::cpu::MatmulBackend;
+use crate::dtype::Dtype;
 use crate::random::{Purpose, uniform};
 use crate::simd::Isa;
 
@@ -12,11 +13,15 @@ fn random(len: usize, major: u64) -> Vec<f32> {
 
 /// As the kernel takes it.
 fn taken(kernel: Kernel, value: f32) -> f64 {
-    if kernel.dtype() == Dtype::F32 { f64::from(value) } else { f64::from(bf16::widen(bf16::round(value))) }
+    if kernel.dtype() == Dtype::F32 {
+        f64::from(value)
+    } else {
+        f64::from(bf16::widen(bf16::round(value)))
+    }
 }
 
 fn cpu(kernel: Kernel, threads: usize) -> Cpu {
-    Cpu::new(threads, Isa::detect(), Products::Packed(kernel))
+    Cpu::new(threads, Isa::detect(), MatmulBackend::Packed(kernel))
 }
 
 const SIZES: [(usize, usize, usize); 10] = [
@@ -48,9 +53,12 @@ fn products_in_all_layouts_equal_the_sums_of_rounded_operands() {
                 .map(|i| (0..k).map(|p| taken(a[i / n * k + p]) * taken(b[p * n + i % n])).sum())
                 .collect();
             let cpu = cpu(kernel, 2);
-            for (turned_a, turned_b, accumulate) in
-                [(false, false, false), (false, true, true), (true, false, true), (true, true, false)]
-            {
+            for (turned_a, turned_b, accumulate) in [
+                (false, false, false),
+                (false, true, true),
+                (true, false, true),
+                (true, true, false),
+            ] {
                 let left = if turned_a {
                     Operand::rows(In::Cpu(&a_turned), k, m).transposed()
                 } else {
@@ -64,7 +72,8 @@ fn products_in_all_layouts_equal_the_sums_of_rounded_operands() {
                 let mut out = start.clone();
                 product(&cpu, kernel, Out::Cpu(&mut out), left, right, accumulate);
                 for (index, (out, expected)) in out.iter().zip(&expected).enumerate() {
-                    let expected = expected + if accumulate { f64::from(start[index]) } else { 0.0 };
+                    let expected =
+                        expected + if accumulate { f64::from(start[index]) } else { 0.0 };
                     let error = (f64::from(*out) - expected).abs();
                     assert!(
                         error < 1e-5 * (k as f64).sqrt().max(1.0),
@@ -80,17 +89,22 @@ fn products_in_all_layouts_equal_the_sums_of_rounded_operands() {
 fn operands_and_results_kept_as_bf16_equal_those_rounded_on_the_way() {
     for (m, k, n) in SIZES.into_iter().chain([(250, 70, 1000)]) {
         let (a, b) = (random(m * k, 1), random(k * n, 2));
-        let narrow =
-            |values: &[f32]| -> Vec<u16> { values.iter().map(|value| bf16::round(*value)).collect() };
+        let narrow = |values: &[f32]| -> Vec<u16> {
+            values.iter().map(|value| bf16::round(*value)).collect()
+        };
         let (narrow_a, narrow_b) = (narrow(&a), narrow(&b));
-        for kernel in Kernel::available().into_iter().filter(|kernel| kernel.dtype() == Dtype::Bf16) {
+        for kernel in Kernel::available().into_iter().filter(|kernel| kernel.dtype() == Dtype::Bf16)
+        {
             let cpu = cpu(kernel, 2);
             let mut wide = vec![7.0; m * n];
-            let (left, right) = (Operand::rows(In::Cpu(&a), m, k), Operand::rows(In::Cpu(&b), k, n));
+            let (left, right) =
+                (Operand::rows(In::Cpu(&a), m, k), Operand::rows(In::Cpu(&b), k, n));
             product(&cpu, kernel, Out::Cpu(&mut wide), left, right, false);
             let mut rounded = vec![9; m * n];
-            let (left, right) =
-                (Operand::rows(In::CpuBf16(&narrow_a), m, k), Operand::rows(In::CpuBf16(&narrow_b), k, n));
+            let (left, right) = (
+                Operand::rows(In::CpuBf16(&narrow_a), m, k),
+                Operand::rows(In::CpuBf16(&narrow_b), k, n),
+            );
             product(&cpu, kernel, Out::CpuBf16(&mut rounded), left, right, false);
             assert!(rounded == narrow(&wide), "{kernel:?} {m} {k} {n}");
         }

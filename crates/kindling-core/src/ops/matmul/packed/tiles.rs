@@ -48,17 +48,20 @@ pub(super) unsafe fn multiply<T: Tiles>(a: &[u32], b: &[u32], block: Block) {
     let whole = block.rows == ROWS && block.columns == WIDTH;
     // A block at the edge is computed beside it and copied.
     let mut beside = [0f32; ROWS * WIDTH];
-    let (sums, stride) = if whole { (block.address, block.stride) } else { (beside.as_mut_ptr(), WIDTH) };
+    let (sums, stride) =
+        if whole { (block.address, block.stride) } else { (beside.as_mut_ptr(), WIDTH) };
     if !whole && block.accumulate {
         for row in 0..block.rows {
             // SAFETY: a row of the block.
-            let from =
-                unsafe { std::slice::from_raw_parts(block.address.add(row * block.stride), block.columns) };
+            let from = unsafe {
+                std::slice::from_raw_parts(block.address.add(row * block.stride), block.columns)
+            };
             beside[row * WIDTH..][..block.columns].copy_from_slice(from);
         }
     }
-    let quarter =
-        |row: usize, column: usize| sums.wrapping_add(row * SIDE * stride + column * SIDE).cast::<u32>();
+    let quarter = |row: usize, column: usize| {
+        sums.wrapping_add(row * SIDE * stride + column * SIDE).cast::<u32>()
+    };
     // SAFETY: the quarters of the block or of `beside`; panels of whole tiles.
     unsafe {
         if block.accumulate {
@@ -116,7 +119,9 @@ impl Tiles for Plain {
         PLAIN.with(|tiles| {
             for (row, words) in tiles.borrow_mut()[TILE].chunks_exact_mut(SIDE).enumerate() {
                 // SAFETY: the caller's promise.
-                words.copy_from_slice(unsafe { std::slice::from_raw_parts(from.add(row * stride), SIDE) });
+                words.copy_from_slice(unsafe {
+                    std::slice::from_raw_parts(from.add(row * stride), SIDE)
+                });
             }
         });
     }
@@ -125,7 +130,8 @@ impl Tiles for Plain {
         PLAIN.with(|tiles| {
             for (row, words) in tiles.borrow()[TILE].chunks_exact(SIDE).enumerate() {
                 // SAFETY: the caller's promise.
-                unsafe { std::slice::from_raw_parts_mut(to.add(row * stride), SIDE) }.copy_from_slice(words);
+                unsafe { std::slice::from_raw_parts_mut(to.add(row * stride), SIDE) }
+                    .copy_from_slice(words);
             }
         });
     }
@@ -204,10 +210,15 @@ mod amx {
         let mut outs = [[1f32; ROWS * WIDTH]; 2];
         for (index, out) in outs.iter_mut().enumerate() {
             let address = out.as_mut_ptr();
-            let block = Block { address, stride: WIDTH, rows: ROWS, columns: WIDTH, accumulate: true };
+            let block =
+                Block { address, stride: WIDTH, rows: ROWS, columns: WIDTH, accumulate: true };
             // SAFETY: the block is all of `out`; the instructions are there.
             unsafe {
-                if index == 0 { multiply::<Amx>(&a, &b, block) } else { multiply::<Plain>(&a, &b, block) }
+                if index == 0 {
+                    multiply::<Amx>(&a, &b, block)
+                } else {
+                    multiply::<Plain>(&a, &b, block)
+                }
             }
         }
         release();
@@ -251,7 +262,9 @@ mod amx {
             configuration.bytes_a_row[..8].fill(64);
             configuration.rows[..8].fill(16);
             // SAFETY: 64 bytes in the instruction's layout, on a machine that has it.
-            unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const configuration, options(nostack, readonly)) };
+            unsafe {
+                asm!("ldtilecfg [{}]", in(reg) &raw const configuration, options(nostack, readonly))
+            };
         }
 
         fn zero<const TILE: usize>() {

@@ -232,7 +232,8 @@ unsafe fn words_of_pairs<W: Words, const WHOLE: bool>(
     pair: usize,
 ) -> Square {
     let columns = mask(lanes.height.saturating_sub(lane));
-    let source = |k: usize| if WHOLE || k < lanes.width { lanes.address(lane, k) } else { std::ptr::null() };
+    let source =
+        |k: usize| if WHOLE || k < lanes.width { lanes.address(lane, k) } else { std::ptr::null() };
     // SAFETY: elements of columns of the matrix, by the mask.
     unsafe {
         sixteen!(row => {

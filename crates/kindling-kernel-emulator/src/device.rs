@@ -1,0 +1,220 @@
+//! A CUDA device of the engine that is no GPU: memory of the host behind guard pages, launches run by the emulator, matrix
+//! products by plain loops. So the engine's whole path over a device runs in tests: what it allocates, copies, launches and
+//! multiplies, in which order and on which addresses.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use kindling_core::cuda::Launch;
+use kindling_core::cuda::{Driver, Product, Properties, Rows};
+use kindling_core::dtype::Dtype;
+use kindling_core::{Error, Result};
+
+use crate::{Bf16, Element, Memory, Order, emulate};
+
+/// The device.
+#[derive(Debug)]
+pub struct EmulatedDevice {
+    properties: Properties,
+    order: Order,
+    state: Mutex<State>,
+}
+
+/// What it did, for tests that count.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Names of the kernels launched, in order.
+    pub launches: Vec<&'static str>,
+    /// Products computed.
+    pub products: usize,
+    /// Times the host waited for the device: to read from it, or for nothing else.
+    pub waits: usize,
+    /// Copies to the device.
+    pub uploads: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By address.
+    memory: BTreeMap<u64, Held>,
+    in_use: u64,
+    work: Work,
+}
+
+#[derive(Debug)]
+struct Held(Memory<u8>);
+
+// SAFETY: memory that is reached under the device's lock only.
+unsafe impl Send for Held {}
+
+/// Kernels run one at a time, whatever the device: the emulator has one set of threads.
+static RUNNING: Mutex<()> = Mutex::new(());
+
+impl EmulatedDevice {
+    /// A device with `memory` bytes, whose threads run in `order`.
+    pub fn new(memory: u64, order: Order) -> Self {
+        let properties = Properties { name: "emulated".to_owned(), memory };
+        Self { properties, order, state: Mutex::default() }
+    }
+
+    /// What it did since this was last asked.
+    pub fn take_work(&self) -> Work {
+        std::mem::take(&mut self.state().work)
+    }
+
+    /// Bytes that were allocated and not given back.
+    pub fn bytes_in_use(&self) -> u64 {
+        self.state().in_use
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The host's address of `bytes` at `pointer`, all of which belong to one allocation.
+    fn place(&self, pointer: u64, bytes: usize) -> Result<*mut u8> {
+        let inside = self.memory.range(..=pointer).next_back().is_some_and(|(start, held)| {
+            pointer - start <= held.0.values().len() as u64
+                && bytes as u64 <= held.0.values().len() as u64 - (pointer - start)
+        });
+        if inside {
+            Ok(pointer as *mut u8)
+        } else {
+            Err(Error::Device(format!("{bytes} bytes at {pointer:#x} are in no allocation")))
+        }
+    }
+
+    /// An element of a matrix.
+    fn element(&self, pointer: u64, dtype: Dtype, index: usize) -> Result<f32> {
+        let place = self.place(pointer + (index * dtype.size()) as u64, dtype.size())?;
+        Ok(match dtype {
+            // SAFETY: `place` has checked the element's bytes.
+            Dtype::F32 => f32::from_ne_bytes(unsafe { place.cast::<[u8; 4]>().read() }),
+            // SAFETY: as above.
+            Dtype::Bf16 => {
+                Bf16(u16::from_ne_bytes(unsafe { place.cast::<[u8; 2]>().read() })).to_f32()
+            }
+        })
+    }
+
+    /// A matrix as f32.
+    fn matrix(&self, pointer: u64, dtype: Dtype, len: usize) -> Result<Vec<f32>> {
+        (0..len).map(|index| self.element(pointer, dtype, index)).collect()
+    }
+}
+
+impl Driver for EmulatedDevice {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<u64> {
+        let mut state = self.state();
+        if state.in_use + bytes as u64 > self.properties.memory {
+            return Err(Error::OutOfMemory { bytes: bytes as u64 });
+        }
+        let memory = Memory::poisoned(bytes, 0);
+        let pointer = memory.address();
+        state.in_use += bytes as u64;
+        state.memory.insert(pointer, Held(memory));
+        Ok(pointer)
+    }
+
+    fn release(&self, pointer: u64, bytes: usize) {
+        let mut state = self.state();
+        let held = state.memory.remove(&pointer);
+        let held = held.expect("memory that was allocated");
+        assert_eq!(held.0.values().len(), bytes, "the size it was allocated with");
+        state.in_use -= bytes as u64;
+    }
+
+    fn clear(&self, pointer: u64, bytes: usize) -> Result<()> {
+        let place = self.state().place(pointer, bytes)?;
+        // SAFETY: `place` has checked the bytes.
+        unsafe { place.write_bytes(0, bytes) };
+        Ok(())
+    }
+
+    fn upload(&self, pointer: u64, from: &[u8]) -> Result<()> {
+        let mut state = self.state();
+        state.work.uploads += 1;
+        let place = state.place(pointer, from.len())?;
+        // SAFETY: `place` has checked the bytes, which are not the caller's.
+        unsafe { place.copy_from_nonoverlapping(from.as_ptr(), from.len()) };
+        Ok(())
+    }
+
+    fn download(&self, to: &mut [u8], pointer: u64) -> Result<()> {
+        let mut state = self.state();
+        state.work.waits += 1;
+        let place = state.place(pointer, to.len())?;
+        // SAFETY: as in `upload`.
+        unsafe { place.copy_to_nonoverlapping(to.as_mut_ptr(), to.len()) };
+        Ok(())
+    }
+
+    fn copy_rows(&self, to: Rows, from: Rows, bytes: usize, count: usize) -> Result<()> {
+        let state = self.state();
+        for row in 0..count {
+            let to = state.place(to.pointer + (row * to.pitch) as u64, bytes)?;
+            let from = state.place(from.pointer + (row * from.pitch) as u64, bytes)?;
+            // SAFETY: `place` has checked both.
+            unsafe { to.copy_from(from, bytes) };
+        }
+        Ok(())
+    }
+
+    fn launch(&self, launch: &Launch) -> Result<()> {
+        self.state().work.launches.push(launch.kernel);
+        let _running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        emulate(launch, self.order).map_err(Error::Device)
+    }
+
+    fn multiply(&self, product: &Product) -> Result<()> {
+        let mut state = self.state();
+        state.work.products += 1;
+        let Product { m, k, n, operands, results, .. } = *product;
+        let a = state.matrix(product.a.pointer, operands, m * k)?;
+        let b = state.matrix(product.b.pointer, operands, k * n)?;
+        for row in 0..m {
+            for column in 0..n {
+                let sum: f64 = (0..k)
+                    .map(|depth| {
+                        let a = a[if product.a.turned { depth * m + row } else { row * k + depth }];
+                        let b = b[if product.b.turned {
+                            column * k + depth
+                        } else {
+                            depth * n + column
+                        }];
+                        f64::from(a) * f64::from(b)
+                    })
+                    .sum();
+                let index = row * n + column;
+                let before = if product.accumulate {
+                    state.element(product.out, results, index)?
+                } else {
+                    0.0
+                };
+                let sum = sum as f32 + before;
+                let place =
+                    state.place(product.out + (index * results.size()) as u64, results.size())?;
+                match results {
+                    // SAFETY: `place` has checked the element's bytes.
+                    Dtype::F32 => unsafe { place.cast::<[u8; 4]>().write(sum.to_ne_bytes()) },
+                    // SAFETY: as above.
+                    Dtype::Bf16 => unsafe {
+                        place.cast::<[u8; 2]>().write(Bf16::from_f32(sum).0.to_ne_bytes());
+                    },
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        self.state().work.waits += 1;
+        Ok(())
+    }
+}

@@ -1,0 +1,191 @@
+//! Attention's kernels against the reference, finite differences and the CPU half (which `op_parity_attention.rs` of
+//! kindling-core holds against candle's autograd): a slope a few elements, the CPU half all of them.
+
+mod common;
+
+use common::{
+    Activation, TOLERANCE, assert_close, assert_slopes, in_every_order, launch, memory, random,
+    slopes, wide,
+};
+use kindling_core::buffer::{In, Out};
+use kindling_core::device::Device;
+use kindling_core::ops::attention::{self, Shape, cuda, reference};
+use kindling_kernel_emulator::{Bf16, Element, Memory, Order};
+
+/// Probabilities and their gradients are rounded to bf16 before they are multiplied, each a part in 2^9.
+const BF16_GRADIENT_TOLERANCE: f64 = 1.2e-2;
+
+fn shape(
+    batch: usize,
+    positions: usize,
+    num_heads: usize,
+    num_kv_heads: usize,
+    head_size: usize,
+) -> Shape {
+    Shape { batch, positions, num_heads, num_kv_heads, head_size }
+}
+
+/// The CPU half's dqkv and lse.
+fn cpu_gradient(qkv: &[f32], dout: &[f32], s: Shape) -> (Vec<f64>, Vec<f64>) {
+    let dev = Device::cpu(1);
+    let rows = s.batch * s.positions;
+    let (mut out, mut lse) = (vec![0.0; rows * s.out_width()], vec![0.0; rows * s.num_heads]);
+    let mut dqkv = vec![0.0; qkv.len()];
+    attention::forward(&dev, Out::from(&mut out[..]), Out::from(&mut lse[..]), In::from(qkv), s)
+        .unwrap();
+    attention::backward(
+        &dev,
+        Out::from(&mut dqkv[..]),
+        In::from(dout),
+        In::from(qkv),
+        In::from(&out[..]),
+        In::from(&lse[..]),
+        s,
+    )
+    .unwrap();
+    (wide(&dqkv), wide(&lse))
+}
+
+/// out, lse and dqkv of the kernels.
+fn pass<T: Activation>(
+    qkv: &[T],
+    dout: &[T],
+    s: Shape,
+    offset: usize,
+    order: Order,
+) -> Vec<Vec<f32>> {
+    let (rows, n) = (s.batch * s.positions, qkv.len());
+    let (qkv, dout) = (memory(qkv, offset), memory(dout, 0));
+    let (out, dqkv) =
+        (Memory::<T>::poisoned(rows * s.out_width(), 0), Memory::<T>::poisoned(n, offset));
+    let [lse, delta] = [(); 2].map(|()| Memory::<f32>::poisoned(rows * s.num_heads, 0));
+    launch(&cuda::forward(T::DTYPE, out.address(), lse.address(), qkv.address(), s), order);
+    let backward = cuda::backward(
+        T::DTYPE,
+        dqkv.address(),
+        delta.address(),
+        dout.address(),
+        qkv.address(),
+        out.address(),
+        lse.address(),
+        s,
+    );
+    for one in &backward {
+        launch(one, order);
+    }
+    vec![out.to_f32(), lse.to_f32(), dqkv.to_f32()]
+}
+
+fn holds<T: Activation>(shapes: &[(Shape, usize)], gradient_tolerance: f64) {
+    for &(s, offset) in shapes {
+        let rows = s.batch * s.positions;
+        let (qkv, dout) =
+            (random::<T>(1, rows * s.qkv_width(), 2.0), random::<T>(2, rows * s.out_width(), 1.0));
+        let results = in_every_order(|order| pass(&qkv, &dout, s, offset, order));
+        let what = format!("{s:?}");
+        let exact = reference::forward(&wide(&qkv), s);
+        assert_close(&format!("out, {what}"), &results[0], &exact, T::TOLERANCE);
+        let as_f32 = |x: &[T]| x.iter().map(|v| v.to_f32()).collect::<Vec<_>>();
+        let (dqkv, lse) = cpu_gradient(&as_f32(&qkv), &as_f32(&dout), s);
+        assert_close(&format!("lse, {what}"), &results[1], &lse, TOLERANCE);
+        assert_close(&format!("dqkv, {what}"), &results[2], &dqkv, gradient_tolerance);
+        if rows * rows * s.out_width() < 300_000 {
+            let slopes = slopes(&wide(&qkv), &wide(&dout), |x| reference::forward(x, s));
+            assert_slopes("dqkv", &results[2], &slopes, gradient_tolerance);
+        }
+    }
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn f32_attention_matches_the_reference_finite_differences_and_the_cpu() {
+    let shapes = [
+        (shape(1, 1, 1, 1, 2), 0),
+        (shape(2, 7, 3, 3, 6), 0),
+        (shape(1, 33, 4, 2, 8), 1),
+        (shape(2, 40, 6, 1, 32), 0),
+        (shape(1, 65, 2, 2, 64), 0),
+        (shape(1, 70, 2, 1, 80), 0),
+        (shape(1, 35, 1, 1, 128), 0),
+        (shape(1, 100, 2, 1, 17), 0),
+    ];
+    holds::<f32>(&shapes, 4.0 * TOLERANCE);
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn bf16_attention_matches_the_reference_finite_differences_and_the_cpu() {
+    let shapes = [
+        (shape(1, 1, 1, 1, 2), 0),
+        (shape(2, 7, 3, 3, 6), 0),
+        (shape(1, 33, 4, 2, 8), 0),
+        (shape(1, 33, 4, 2, 8), 3),
+        (shape(2, 65, 4, 2, 32), 0),
+        (shape(1, 130, 2, 1, 64), 0),
+        (shape(1, 200, 1, 1, 31), 0),
+        (shape(1, 129, 2, 2, 80), 0),
+        (shape(1, 65, 3, 1, 128), 0),
+        (shape(1, 66, 1, 1, 98), 0),
+    ];
+    holds::<Bf16>(&shapes, BF16_GRADIENT_TOLERANCE);
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn what_comes_later_does_not_touch_what_came_before() {
+    let s = shape(1, 140, 2, 2, 16);
+    let qkv = random::<Bf16>(1, 140 * s.qkv_width(), 2.0);
+    let dout = random::<Bf16>(2, 140 * s.out_width(), 1.0);
+    let before = pass(&qkv, &dout, s, 0, Order::Forward);
+    for position in [1, 15, 16, 63, 64, 65, 139] {
+        let mut changed = qkv.clone();
+        for x in &mut changed[position * s.qkv_width()..] {
+            *x = Bf16::from_f32(50.0 - x.to_f32());
+        }
+        let after = pass(&changed, &dout, s, 0, Order::Forward);
+        let past = position * s.out_width();
+        assert!(after[0][..past] == before[0][..past] && after[0][past..] != before[0][past..]);
+    }
+}
+
+fn decode_holds<T: Activation>() {
+    for (s, length) in [
+        (shape(1, 1, 1, 1, 2), 1),
+        (shape(1, 7, 4, 2, 6), 7),
+        (shape(1, 65, 6, 1, 32), 65),
+        (shape(1, 30, 2, 2, 128), 30),
+        (shape(1, 100, 3, 1, 80), 100),
+    ] {
+        let qkv = random::<T>(1, length * s.qkv_width(), 2.0);
+        let expected = reference::forward(&wide(&qkv), s);
+        let kv = s.num_kv_heads * s.head_size;
+        let part = |at: usize| {
+            qkv.chunks(s.qkv_width()).flat_map(|row| row[at..at + kv].to_vec()).collect::<Vec<_>>()
+        };
+        let q = &qkv[(length - 1) * s.qkv_width()..][..s.out_width()];
+        let results = in_every_order(|order| {
+            let (q, keys) = (memory(q, 0), memory(&part(s.out_width()), 0));
+            let (values, out) =
+                (memory(&part(s.out_width() + kv), 1), Memory::<T>::poisoned(s.out_width(), 0));
+            let decode = cuda::decode(
+                T::DTYPE,
+                out.address(),
+                q.address(),
+                keys.address(),
+                values.address(),
+                length,
+                s,
+            );
+            launch(&decode, order);
+            vec![out.to_f32()]
+        });
+        assert_close("out", &results[0], &expected[(length - 1) * s.out_width()..], T::TOLERANCE);
+    }
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn decoding_one_query_equals_the_last_row_of_the_reference() {
+    decode_holds::<f32>();
+    decode_holds::<Bf16>();
+}

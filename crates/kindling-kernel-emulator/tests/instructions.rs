@@ -1,0 +1,63 @@
+//! The emulated matrix instructions against plain products and the layouts that the PTX ISA documents.
+
+mod common;
+
+use common::{TOLERANCE, assert_close, in_every_order, launch, memory, random, wide};
+use kindling_core::cuda::Launch;
+use kindling_kernel_emulator::{Bf16, Element, Memory};
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn mma_multiplies_fragments_laid_out_as_documented() {
+    let (a, b, before) =
+        (random::<Bf16>(1, 256, 1.0), random::<Bf16>(2, 128, 1.0), random::<f32>(3, 128, 1.0));
+    let results = in_every_order(|order| {
+        let (d, a, b) = (memory(&before, 0), memory(&a, 0), memory(&b, 0));
+        let args = vec![d.arg(), a.arg(), b.arg()];
+        launch(
+            &Launch { kernel: "instructions_mma", grid: [1; 3], block: 32, shared_bytes: 0, args },
+            order,
+        );
+        vec![d.to_f32()]
+    });
+    let (a, b, mut expected) = (wide(&a), wide(&b), wide(&before));
+    for row in 0..16 {
+        for column in 0..8 {
+            expected[row * 8 + column] +=
+                (0..16).map(|k| a[row * 16 + k] * b[k * 8 + column]).sum::<f64>();
+        }
+    }
+    assert_close("d", &results[0], &expected, TOLERANCE);
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn ldmatrix_gives_lane_l_elements_2_l_mod_4_of_row_or_column_l_over_4() {
+    // Each element says where it is: matrix, row, column.
+    let x: Vec<Bf16> = (0..256).map(|i| Bf16::from_f32(i as f32)).collect();
+    let results = in_every_order(|order| {
+        let (out, x) = (Memory::<Bf16>::poisoned(512, 0), memory(&x, 0));
+        let args = vec![out.arg(), x.arg()];
+        launch(
+            &Launch {
+                kernel: "instructions_ldmatrix",
+                grid: [1; 3],
+                block: 32,
+                shared_bytes: 0,
+                args,
+            },
+            order,
+        );
+        vec![out.to_f32()]
+    });
+    for lane in 0..32 {
+        for matrix in 0..4 {
+            for half in 0..2 {
+                let (line, element) = (lane / 4, 2 * (lane % 4) + half);
+                let at = lane * 8 + matrix * 2 + half;
+                assert_eq!(results[0][at], (matrix * 64 + line * 8 + element) as f32);
+                assert_eq!(results[0][256 + at], (matrix * 64 + element * 8 + line) as f32);
+            }
+        }
+    }
+}

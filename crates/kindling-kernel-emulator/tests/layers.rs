@@ -1,0 +1,236 @@
+//! The kernels of the layers around the products (RMSNorm, RoPE, SwiGLU, SiLU) against references and finite differences.
+
+mod common;
+
+use common::{
+    Activation, TOLERANCE, assert_close, assert_slopes, in_every_order, launch, memory, random,
+    slopes, wide,
+};
+use kindling_core::ops::{rms_norm, rope, silu, swiglu};
+use kindling_kernel_emulator::{Bf16, Memory};
+
+fn silu_holds<T: Activation>() {
+    for (n, offset) in [(1, 0), (7, 0), (8, 1), (31, 0), (1000, 0), (1000, 3), (5000, 0)] {
+        let (x, dout) = (random::<T>(1, n, 6.0), random::<T>(2, n, 1.0));
+        let results = in_every_order(|order| {
+            let (x, dout) = (memory(&x, offset), memory(&dout, 0));
+            let (out, dx) = (Memory::<T>::poisoned(n, 0), Memory::<T>::poisoned(n, offset));
+            launch(&silu::cuda::forward(T::DTYPE, out.address(), x.address(), n), order);
+            launch(
+                &silu::cuda::backward(T::DTYPE, dx.address(), dout.address(), x.address(), n),
+                order,
+            );
+            vec![out.to_f32(), dx.to_f32()]
+        });
+        assert_close("out", &results[0], &silu::reference::forward(&wide(&x)), T::TOLERANCE);
+        let slopes = slopes(&wide(&x), &wide(&dout), silu::reference::forward);
+        assert_slopes("dx", &results[1], &slopes, T::TOLERANCE);
+    }
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn silu_matches_the_reference_and_finite_differences() {
+    silu_holds::<f32>();
+    silu_holds::<Bf16>();
+}
+
+fn swiglu_holds<T: Activation>() {
+    for (rows, width, offset) in
+        [(1, 1, 0), (3, 7, 0), (5, 8, 0), (2, 24, 2), (7, 31, 1), (2, 2056, 0)]
+    {
+        let s = swiglu::Shape { rows, width };
+        let (x, dout) = (random::<T>(1, 2 * rows * width, 5.0), random::<T>(2, rows * width, 1.0));
+        let results = in_every_order(|order| {
+            let (x, dout) = (memory(&x, offset), memory(&dout, 0));
+            let (out, dx) = (
+                Memory::<T>::poisoned(rows * width, 0),
+                Memory::<T>::poisoned(2 * rows * width, offset),
+            );
+            launch(&swiglu::cuda::forward(T::DTYPE, out.address(), x.address(), s), order);
+            let apart =
+                swiglu::cuda::backward(T::DTYPE, dx.address(), 0, dout.address(), x.address(), s);
+            launch(&apart, order);
+            let in_place = swiglu::cuda::backward(
+                T::DTYPE,
+                x.address(),
+                dout.address(),
+                dout.address(),
+                x.address(),
+                s,
+            );
+            launch(&in_place, order);
+            assert_eq!(
+                (x.to_f32(), dout.to_f32()),
+                (dx.to_f32(), out.to_f32()),
+                "in place and apart"
+            );
+            vec![out.to_f32(), dx.to_f32()]
+        });
+        assert_close("out", &results[0], &swiglu::reference::forward(&wide(&x), s), T::TOLERANCE);
+        let slopes = slopes(&wide(&x), &wide(&dout), |x| swiglu::reference::forward(x, s));
+        assert_slopes("dgate_up", &results[1], &slopes, T::TOLERANCE);
+    }
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn swiglu_matches_the_reference_and_finite_differences() {
+    swiglu_holds::<f32>();
+    swiglu_holds::<Bf16>();
+}
+
+fn rope_holds<T: Activation>() {
+    for (rows, heads, rest, head_size, positions, first_position, offset) in [
+        (1, 1, 0, 2, 1, 0, 0),
+        (6, 3, 4, 6, 3, 2, 0),
+        (10, 2, 8, 8, 5, 0, 0),
+        (4, 2, 8, 8, 4, 7, 2),
+        (3, 5, 64, 64, 3, 0, 0),
+        (2, 9, 3, 34, 2, 1, 1),
+    ] {
+        let row_width = heads * head_size + rest;
+        let s = rope::Shape { rows, row_width, heads, head_size, positions, first_position };
+        let x = random::<T>(1, rows * row_width, 2.0);
+        let (cos, sin) = rope::tables(first_position + positions, head_size, 1e4);
+        let results = in_every_order(|order| {
+            let (forward, both) = (memory(&x, offset), memory(&x, 0));
+            let (cos, sin) = (memory(&cos, 0), memory(&sin, offset));
+            let rotate = |x: &Memory<T>, direction| {
+                rope::cuda::rotate(
+                    T::DTYPE,
+                    x.address(),
+                    cos.address(),
+                    sin.address(),
+                    s,
+                    direction,
+                )
+            };
+            launch(&rotate(&forward, 1.0), order);
+            launch(&rotate(&both, 1.0), order);
+            launch(&rotate(&both, -1.0), order);
+            vec![forward.to_f32(), both.to_f32()]
+        });
+        assert_close(
+            "out",
+            &results[0],
+            &rope::reference::forward(&wide(&x), 1e4, s),
+            T::TOLERANCE,
+        );
+        assert_close("there and back", &results[1], &wide(&x), T::TOLERANCE);
+    }
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn rope_matches_the_reference_and_its_gradient_turns_back() {
+    rope_holds::<f32>();
+    rope_holds::<Bf16>();
+}
+
+fn rms_norm_holds<T: Activation>() {
+    use rms_norm::{cuda, reference};
+    for (rows, width, offset) in [
+        (1, 1, 0),
+        (7, 31, 0),
+        (9, 32, 0),
+        (33, 36, 1),
+        (3, 260, 0),
+        (2, 1000, 0),
+        (2, 1100, 0),
+        (2, 257, 0),
+        (600, 4, 0),
+    ] {
+        // A single column's slope is nothing but eps; give it one that shows.
+        let s = rms_norm::Shape { rows, width, eps: if width == 1 { 0.5 } else { 1e-5 } };
+        let n = rows * width;
+        let (x, dout) = (random::<f32>(1, n, 2.0), random::<T>(2, n, 1.0));
+        let (residual, dstream) = (random::<T>(3, n, 1.0), random::<f32>(4, n, 1.0));
+        let (weight, dweight) = (random::<f32>(5, width, 1.5), random::<f32>(6, width, 1.0));
+        for with_residual in [false, true] {
+            let results = in_every_order(|order| {
+                let (x, residual) = (memory(&x, offset), memory(&residual, offset));
+                let (dout, weight, dweight) =
+                    (memory(&dout, 0), memory(&weight, 0), memory(&dweight, 0));
+                let (out, sum) = (Memory::<T>::poisoned(n, 0), Memory::<f32>::poisoned(n, 0));
+                let rstd = Memory::<f32>::poisoned(rows, 0);
+                let pair = with_residual.then_some((sum.address(), residual.address()));
+                launch(
+                    &cuda::forward(
+                        T::DTYPE,
+                        out.address(),
+                        rstd.address(),
+                        x.address(),
+                        pair,
+                        weight.address(),
+                        s,
+                    ),
+                    order,
+                );
+                let normed = if with_residual { &sum } else { &x };
+                let partial = Memory::<f32>::poisoned(cuda::partial_len(s), 0);
+                let again = Memory::<T>::poisoned(n, 0);
+                let recompute = cuda::recompute(
+                    T::DTYPE,
+                    again.address(),
+                    normed.address(),
+                    weight.address(),
+                    rstd.address(),
+                    s,
+                );
+                launch(&recompute, order);
+                assert_close("again", &again.to_f32(), &out.wide(), T::TOLERANCE);
+                let dx = if with_residual {
+                    memory(&dstream, offset)
+                } else {
+                    Memory::poisoned(n, offset)
+                };
+                let launches = cuda::backward(
+                    T::DTYPE,
+                    dx.address(),
+                    dweight.address(),
+                    partial.address(),
+                    dout.address(),
+                    normed.address(),
+                    weight.address(),
+                    rstd.address(),
+                    s,
+                    with_residual,
+                );
+                for one in &launches {
+                    launch(one, order);
+                }
+                vec![out.to_f32(), normed.to_f32(), dx.to_f32(), dweight.to_f32()]
+            });
+            let mut sum = wide(&x);
+            if with_residual {
+                sum.iter_mut().zip(wide(&residual)).for_each(|(s, r)| *s += r);
+            }
+            assert_close("sum", &results[1], &sum, TOLERANCE);
+            assert_close(
+                "out",
+                &results[0],
+                &reference::forward(&sum, &wide(&weight), s),
+                T::TOLERANCE,
+            );
+            let along = wide(&dout);
+            let dx: Vec<f32> = if with_residual {
+                results[2].iter().zip(&dstream).map(|(a, b)| a - b).collect()
+            } else {
+                results[2].clone()
+            };
+            let slopes_x = slopes(&sum, &along, |x| reference::forward(x, &wide(&weight), s));
+            assert_slopes("dx", &dx, &slopes_x, TOLERANCE);
+            let added: Vec<f32> = results[3].iter().zip(&dweight).map(|(a, b)| a - b).collect();
+            let slopes_w = slopes(&wide(&weight), &along, |w| reference::forward(&sum, w, s));
+            assert_slopes("dweight", &added, &slopes_w, TOLERANCE);
+        }
+    }
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn rms_norm_matches_the_reference_and_finite_differences_with_and_without_residual() {
+    rms_norm_holds::<f32>();
+    rms_norm_holds::<Bf16>();
+}

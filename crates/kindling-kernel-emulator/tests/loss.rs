@@ -1,0 +1,145 @@
+//! The kernels over rows of scores (softmax, log-softmax, cross-entropy) against references and finite differences.
+
+mod common;
+
+use common::{
+    Activation, TOLERANCE, assert_close, assert_slopes, in_every_order, launch, memory, random,
+    slopes, wide,
+};
+use kindling_core::ops::{cross_entropy, log_softmax, softmax};
+use kindling_kernel_emulator::{Bf16, Memory};
+
+/// (rows, columns): one number, less than a warp, more than a block, a multiple of eight.
+const SHAPES: [(usize, usize); 5] = [(1, 1), (7, 31), (3, 1000), (2, 4104), (5, 8)];
+
+macro_rules! softmax_holds {
+    ($name:ident, $op:ident) => {
+        fn $name<T: Activation>() {
+            for (rows, columns) in SHAPES {
+                let s = $op::Shape { rows, columns };
+                let n = rows * columns;
+                let (x, dout) = (random::<T>(1, n, 10.0), random::<T>(2, n, 1.0));
+                let results = in_every_order(|order| {
+                    let (x, dout) = (memory(&x, 0), memory(&dout, 1));
+                    let (out, dx) = (Memory::<T>::poisoned(n, 0), Memory::<T>::poisoned(n, 0));
+                    launch(&$op::cuda::forward(T::DTYPE, out.address(), x.address(), s), order);
+                    let backward = $op::cuda::backward(
+                        T::DTYPE,
+                        dx.address(),
+                        dout.address(),
+                        out.address(),
+                        s,
+                    );
+                    launch(&backward, order);
+                    vec![out.to_f32(), dx.to_f32()]
+                });
+                assert_close(
+                    "out",
+                    &results[0],
+                    &$op::reference::forward(&wide(&x), s),
+                    T::TOLERANCE,
+                );
+                let slopes = slopes(&wide(&x), &wide(&dout), |x| $op::reference::forward(x, s));
+                // The gradient is made from a rounded output.
+                assert_slopes("dx", &results[1], &slopes, 4.0 * T::TOLERANCE);
+            }
+        }
+    };
+}
+softmax_holds!(softmax_holds, softmax);
+softmax_holds!(log_softmax_holds, log_softmax);
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn softmax_and_log_softmax_match_the_reference_and_finite_differences() {
+    softmax_holds::<f32>();
+    softmax_holds::<Bf16>();
+    log_softmax_holds::<f32>();
+    log_softmax_holds::<Bf16>();
+}
+
+fn targets(rows: usize, vocab_size: usize) -> Vec<i32> {
+    (0..rows)
+        .map(|row| if row % 3 == 1 { -100 } else { (row * 7919 % vocab_size) as i32 })
+        .collect()
+}
+
+fn cross_entropy_holds<T: Activation>() {
+    use cross_entropy::{cuda, reference};
+    for (rows, vocab_size) in SHAPES {
+        let s = cross_entropy::Shape { rows, vocab_size };
+        let n = rows * vocab_size;
+        let (logits, targets) = (random::<T>(1, n, 8.0), targets(rows, vocab_size));
+        let count = targets.iter().filter(|t| **t >= 0).count();
+        let scale = 1.0 / count as f32;
+        let results = in_every_order(|order| {
+            let (x, replaced, targets) =
+                (memory(&logits, 0), memory(&logits, 0), memory(&targets, 1));
+            let (lse, dx) = (Memory::<f32>::poisoned(rows, 0), Memory::<T>::poisoned(n, 0));
+            let (losses, again) =
+                (Memory::<f32>::poisoned(rows, 0), Memory::<f32>::poisoned(rows, 0));
+            let total = Memory::<f64>::of(&[3.0]);
+            let (lse_at, targets_at) = (lse.address(), targets.address());
+            launch(
+                &cuda::forward(T::DTYPE, lse_at, losses.address(), x.address(), targets_at, s),
+                order,
+            );
+            launch(&cuda::add_losses(total.address(), losses.address(), rows), order);
+            launch(
+                &cuda::backward(T::DTYPE, dx.address(), x.address(), lse_at, targets_at, s, scale),
+                order,
+            );
+            launch(
+                &cuda::forward_backward(
+                    T::DTYPE,
+                    replaced.address(),
+                    again.address(),
+                    targets_at,
+                    s,
+                    scale,
+                ),
+                order,
+            );
+            assert_eq!(losses.values(), again.values());
+            let loss = ((total.values()[0] - 3.0) / count as f64) as f32;
+            vec![vec![loss], dx.to_f32(), replaced.to_f32()]
+        });
+        assert_close(
+            "loss",
+            &results[0],
+            &[reference::forward(&wide(&logits), &targets, s)],
+            TOLERANCE,
+        );
+        let slopes = slopes(&wide(&logits), &[1.0], |x| vec![reference::forward(x, &targets, s)]);
+        assert_slopes("dlogits", &results[1], &slopes, T::TOLERANCE);
+        let differ =
+            results[1].iter().zip(&results[2]).filter(|(a, b)| (*a - *b).abs() > 1e-6).count();
+        assert_eq!(differ, 0, "in one pass or two");
+    }
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn cross_entropy_matches_the_reference_and_finite_differences() {
+    cross_entropy_holds::<f32>();
+    cross_entropy_holds::<Bf16>();
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn scores_100_1000_and_the_like_with_target_1_cost_1001() {
+    let (logits, targets) =
+        (memory(&[100.0f32, -1.0, 1.0, 5.0, 2.0, 1000.0], 0), memory(&[1i32], 0));
+    let (lse, losses) = (Memory::<f32>::poisoned(1, 0), Memory::<f32>::poisoned(1, 0));
+    let s = cross_entropy::Shape { rows: 1, vocab_size: 6 };
+    let forward = cross_entropy::cuda::forward(
+        f32::DTYPE,
+        lse.address(),
+        losses.address(),
+        logits.address(),
+        targets.address(),
+        s,
+    );
+    launch(&forward, kindling_kernel_emulator::Order::Forward);
+    assert_eq!(losses.values()[0], 1001.0);
+}

@@ -1,0 +1,348 @@
+//! The whole engine over a CUDA device, run on the CPU (or a GPU: src/gpu.rs): losses, every gradient, training, decoding and checkpoints against
+//! the CPU engine, and what a step does with the device.
+
+use std::sync::Arc;
+
+use kindling_core::config::ModelConfig;
+use kindling_core::cuda::{Arithmetic, Cuda, Driver};
+use kindling_core::decode::{Generator, GeneratorOptions, Sampling};
+use kindling_core::device::Device;
+use kindling_core::dtype::Dtype;
+use kindling_core::model::{NamedTensor, Transformer};
+use kindling_core::optim::{AdamW, AdamWOptions, GroupOptions, Optimizer, Sgd, SgdOptions};
+use kindling_core::random::{Purpose, uniform};
+use kindling_kernel_emulator::{EmulatedDevice, Order};
+
+/// Largest difference over largest value, a tensor at a time, in f32.
+const TOLERANCE: f64 = 1e-4;
+/// The same where every result on the way is rounded to bf16 (2^-9 each, some twenty in a row).
+const BF16_TOLERANCE: f64 = 4e-2;
+const PLENTY: u64 = 1 << 30;
+
+fn config() -> ModelConfig {
+    ModelConfig {
+        vocab_size: 37,
+        d_model: 24,
+        num_heads: 4,
+        num_kv_heads: 4,
+        d_ff: 20,
+        num_layers: 2,
+        max_seq_length: 11,
+        theta: 10_000.0,
+        tie_embeddings: false,
+        qkv_bias: false,
+    }
+}
+
+/// Shapes that differ in what the engine lays out in memory.
+fn shapes() -> Vec<ModelConfig> {
+    let grouped = ModelConfig { num_kv_heads: 2, tie_embeddings: true, qkv_bias: true, ..config() };
+    let odd = ModelConfig {
+        vocab_size: 31,
+        d_model: 14,
+        num_heads: 1,
+        num_kv_heads: 1,
+        d_ff: 9,
+        ..config()
+    };
+    vec![config(), grouped, odd]
+}
+
+fn emulated(driver: &Arc<EmulatedDevice>, dtype: Dtype) -> Device {
+    let driver: Arc<dyn Driver> = Arc::<EmulatedDevice>::clone(driver);
+    Device::Cuda(Arc::new(Cuda::new(driver, Arithmetic { dtype, tf32: false }, 1)))
+}
+
+/// The emulated device, or the GPU where tests are asked to run on one.
+fn device(dtype: Dtype) -> Device {
+    if kindling_kernel_emulator::gpu_is_asked_for() {
+        return Device::from_name("cuda", 1, dtype, false).unwrap();
+    }
+    emulated(&Arc::new(EmulatedDevice::new(PLENTY, Order::Forward)), dtype)
+}
+
+/// Ids and targets, one in seven of which is ignored.
+fn batch(config: &ModelConfig, rows: usize, seed: u64) -> (Vec<u32>, Vec<i32>) {
+    let id = |i: usize, major| {
+        (uniform(seed, Purpose::Benchmark, major, i as u32) * config.vocab_size as f64) as u32
+    };
+    let x = (0..rows).map(|i| id(i, 0)).collect();
+    let targets = (0..rows).map(|i| if i % 7 == 3 { -100 } else { id(i, 1) as i32 }).collect();
+    (x, targets)
+}
+
+/// Both models, with weights that are no initial ones: gains and biases too.
+fn pair(config: &ModelConfig, on: Device) -> (Transformer, Transformer) {
+    let mut cpu = Transformer::new(config.clone(), Device::cpu(1), 7).unwrap();
+    let mut state = cpu.state_dict().unwrap();
+    for (major, tensor) in state.iter_mut().enumerate() {
+        for (i, value) in tensor.data.iter_mut().enumerate() {
+            *value += 0.2 * (uniform(3, Purpose::Benchmark, major as u64, i as u32) as f32 - 0.5);
+        }
+    }
+    cpu.load_state_dict(&state).unwrap();
+    let mut gpu = Transformer::new(config.clone(), on, 7).unwrap();
+    gpu.load_state_dict(&state).unwrap();
+    (cpu, gpu)
+}
+
+#[track_caller]
+fn assert_close(what: &str, actual: &[NamedTensor], expected: &[NamedTensor], tolerance: f64) {
+    assert_eq!(actual.len(), expected.len());
+    for (a, e) in actual.iter().zip(expected) {
+        assert_eq!((&a.name, &a.shape), (&e.name, &e.shape));
+        // The gradient of a key's bias is the little that a sum of large terms leaves: its scale is that of the queries'.
+        let like = e.name.replace("k_proj.bias", "q_proj.bias");
+        let scale = expected.iter().find(|t| t.name == like).unwrap();
+        let largest = scale.data.iter().fold(1e-12f64, |m, v| m.max(f64::from(v.abs())));
+        let difference = a.data.iter().zip(&e.data).fold(0.0f64, |m, (a, e)| {
+            let d = f64::from(a - e).abs();
+            if d.is_nan() { f64::INFINITY } else { m.max(d) }
+        });
+        assert!(difference / largest < tolerance, "{what} {}: {}", a.name, difference / largest);
+    }
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn losses_and_every_gradient_are_those_of_the_cpu() {
+    for config in shapes() {
+        for (dtype, tolerance) in [(Dtype::F32, TOLERANCE), (Dtype::Bf16, BF16_TOLERANCE)] {
+            for recompute in [false, true] {
+                let (mut cpu, mut gpu) = pair(&config, device(dtype));
+                gpu.set_recompute(recompute);
+                let (x, targets) = batch(&config, 3 * 9, 1);
+                // Twice, since gradients add up.
+                for (batch, positions, scale) in [(3, 9, 1.0), (1, 11, 0.5)] {
+                    let rows = batch * positions;
+                    let expected = cpu
+                        .forward_backward(&x[..rows], &targets[..rows], batch, positions, scale)
+                        .unwrap();
+                    let actual = gpu
+                        .forward_backward(&x[..rows], &targets[..rows], batch, positions, scale)
+                        .unwrap();
+                    assert_eq!(actual.count, expected.count);
+                    assert!(
+                        (actual.mean() / expected.mean() - 1.0).abs() < tolerance / 2.0,
+                        "{actual:?} {expected:?}"
+                    );
+                }
+                let (actual, expected) = (gpu.gradients().unwrap(), cpu.gradients().unwrap());
+                assert_close(&format!("{dtype:?}"), &actual, &expected, tolerance);
+                let expected = cpu.loss(&x, &targets, 3, 9).unwrap();
+                let actual = gpu.loss(&x, &targets, 3, 9).unwrap();
+                assert!((actual.sum / expected.sum - 1.0).abs() < tolerance / 2.0);
+            }
+        }
+    }
+}
+
+fn optimizer(model: &Transformer, sgd: bool) -> Box<dyn Optimizer> {
+    let gains = GroupOptions {
+        pattern: "*.g".to_owned(),
+        weight_decay: Some(0.0),
+        ..GroupOptions::default()
+    };
+    if sgd {
+        let options = SgdOptions { weight_decay: 0.1, constant: false, groups: vec![gains] };
+        return Box::new(Sgd::new(model, &options).unwrap());
+    }
+    let options =
+        AdamWOptions { betas: (0.9, 0.95), eps: 1e-8, weight_decay: 0.1, groups: vec![gains] };
+    Box::new(AdamW::new(model, &options).unwrap())
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn training_follows_the_cpu_with_and_without_reading() {
+    // AdamW makes whole steps of gradients that are all rounding, so steps are small in bf16, and no key has a bias.
+    for (dtype, tolerance, rate) in [(Dtype::F32, 5e-4, 1e-2), (Dtype::Bf16, 0.05, 1e-3)] {
+        let config = ModelConfig { num_kv_heads: 2, qkv_bias: dtype == Dtype::F32, ..config() };
+        for (sgd, read) in [(false, true), (false, false), (true, false)] {
+            let (mut cpu, mut gpu) = pair(&config, device(dtype));
+            let (mut for_cpu, mut for_gpu) = (optimizer(&cpu, sgd), optimizer(&gpu, sgd));
+            let (mut expected, mut actual) = (0.0, 0.0);
+            for step in 0..4 {
+                let (x, targets) = batch(&config, 2 * 8, step);
+                let lr = rate / (step + 1) as f64;
+                expected += cpu.forward_backward(&x, &targets, 2, 8, 1.0).unwrap().mean() / 4.0;
+                let norm = for_cpu.clip_grad_norm(&mut cpu, 0.5).unwrap();
+                for_cpu.step(&mut cpu, lr).unwrap();
+                if read {
+                    actual += gpu.forward_backward(&x, &targets, 2, 8, 1.0).unwrap().mean() / 4.0;
+                    let on_gpu = for_gpu.clip_grad_norm(&mut gpu, 0.5).unwrap();
+                    assert!((on_gpu / norm - 1.0).abs() < tolerance, "{on_gpu} {norm}");
+                } else {
+                    gpu.accumulate(&x, &targets, 2, 8, 1.0).unwrap();
+                    for_gpu.queue_clip(&mut gpu, 0.5).unwrap();
+                }
+                for_gpu.step(&mut gpu, lr).unwrap();
+            }
+            if !read {
+                actual = gpu.take_losses().unwrap().mean();
+                assert_eq!(gpu.take_losses().unwrap().sum, 0.0);
+            }
+            assert!((actual / expected - 1.0).abs() < tolerance / 2.0, "{actual} {expected}");
+            assert_close(
+                "weight",
+                &gpu.state_dict().unwrap(),
+                &cpu.state_dict().unwrap(),
+                tolerance,
+            );
+            assert!(gpu.gradients().unwrap().iter().all(|t| t.data.iter().all(|g| *g == 0.0)));
+            let (of_gpu, of_cpu) = (for_gpu.state(&gpu).unwrap(), for_cpu.state(&cpu).unwrap());
+            assert_close("moment", &of_gpu, &of_cpu, 3.0 * tolerance);
+        }
+    }
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn a_step_that_reads_nothing_never_waits_for_the_device() {
+    let driver = Arc::new(EmulatedDevice::new(PLENTY, Order::Forward));
+    let mut model = Transformer::new(config(), emulated(&driver, Dtype::Bf16), 7).unwrap();
+    let mut optimizer = optimizer(&model, false);
+    let (x, targets) = batch(&config(), 16, 1);
+    let mut step = || {
+        model.accumulate(&x, &targets, 2, 8, 1.0).unwrap();
+        optimizer.queue_clip(&mut model, 1.0).unwrap();
+        optimizer.step(&mut model, 1e-3).unwrap();
+    };
+    step();
+    let (before, used) = (driver.take_work(), driver.bytes_in_use());
+    step();
+    let work = driver.take_work();
+    assert_eq!(work.waits, 0);
+    assert_eq!(driver.bytes_in_use(), used, "a step allocates nothing");
+    assert!(before.launches.len() >= work.launches.len() && work.launches.contains(&"adamw_step"));
+    // Ids, targets, groups of ids, settings of the update.
+    assert_eq!(work.uploads, 4);
+    assert_eq!(work.products, 3 * (4 * 2 + 1));
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn clipped_gradients_are_seen_scaled_and_used_once() {
+    let (mut cpu, mut gpu) = pair(&config(), device(Dtype::F32));
+    let (x, targets) = batch(&config(), 16, 1);
+    let (mut for_cpu, mut for_gpu) = (optimizer(&cpu, true), optimizer(&gpu, true));
+    for (model, optimizer) in [(&mut cpu, &mut for_cpu), (&mut gpu, &mut for_gpu)] {
+        model.forward_backward(&x, &targets, 2, 8, 1.0).unwrap();
+        optimizer.clip_grad_norm(model, 0.1).unwrap();
+        assert!((optimizer.clip_grad_norm(model, 0.05).unwrap() - 0.1).abs() < 1e-5);
+    }
+    assert_close("clipped", &gpu.gradients().unwrap(), &cpu.gradients().unwrap(), TOLERANCE);
+    for (model, optimizer) in [(&mut cpu, &mut for_cpu), (&mut gpu, &mut for_gpu)] {
+        // More gradients come on top of the clipped ones.
+        model.forward_backward(&x, &targets, 2, 8, 1.0).unwrap();
+        optimizer.step(model, 1.0).unwrap();
+    }
+    assert_close("weight", &gpu.state_dict().unwrap(), &cpu.state_dict().unwrap(), TOLERANCE);
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn gradients_that_are_not_finite_change_nothing_and_are_found_at_the_next_reading() {
+    let (_, mut gpu) = pair(&config(), device(Dtype::F32));
+    let mut optimizer = optimizer(&gpu, false);
+    let (x, targets) = batch(&config(), 16, 1);
+    let before = gpu.state_dict().unwrap();
+    gpu.accumulate(&x, &targets, 2, 8, f32::INFINITY).unwrap();
+    assert_eq!(optimizer.clip_grad_norm(&mut gpu, 1.0).unwrap_err().code(), "ERR_NON_FINITE");
+    for _ in 0..2 {
+        optimizer.queue_clip(&mut gpu, 1.0).unwrap();
+        optimizer.step(&mut gpu, 1e-2).unwrap();
+        gpu.accumulate(&x, &targets, 2, 8, 1.0).unwrap();
+    }
+    assert_eq!(gpu.take_losses().unwrap_err().code(), "ERR_NON_FINITE");
+    assert_eq!(gpu.forward_backward(&x, &targets, 2, 8, 1.0).unwrap_err().code(), "ERR_NON_FINITE");
+    assert_eq!(gpu.state_dict().unwrap_err().code(), "ERR_NON_FINITE");
+    gpu.zero_gradients().unwrap();
+    assert!(gpu.state_dict().unwrap() == before);
+    gpu.forward_backward(&x, &targets, 2, 8, 1.0).unwrap();
+    optimizer.step(&mut gpu, 1e-2).unwrap();
+    assert!(gpu.state_dict().unwrap() != before);
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn logits_and_decoded_tokens_are_those_of_the_cpu() {
+    for config in shapes() {
+        let (mut cpu, mut gpu) = pair(&config, device(Dtype::F32));
+        let (ids, _) = batch(&config, 9, 5);
+        let (expected, actual) = (cpu.logits(&ids).unwrap(), gpu.logits(&ids).unwrap());
+        let largest = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        assert!(actual.iter().zip(&expected).all(|(a, e)| (a - e).abs() < 1e-4 * largest));
+        // Prompts of several lengths, beyond the context, where the cache slides or rolls.
+        for rolling_cache in [false, true] {
+            let options = GeneratorOptions {
+                max_tokens: 9,
+                sampling: Sampling {
+                    temperature: 0.0,
+                    top_k: None,
+                    top_p: 1.0,
+                    repetition_penalty: 1.0,
+                },
+                seed: 0,
+                stop: Vec::new(),
+                rolling_cache,
+                limit_vocab: None,
+            };
+            let prompts = vec![ids[..3].to_vec(), ids[..7].to_vec()];
+            let decode = |model: &mut Transformer| {
+                let mut generator = Generator::new(model, &prompts, options.clone()).unwrap();
+                while generator.next(model).unwrap().is_some() {}
+                (0..2).map(|row| generator.tokens(row).to_vec()).collect::<Vec<_>>()
+            };
+            assert_eq!(decode(&mut gpu), decode(&mut cpu));
+        }
+    }
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn weights_and_moments_move_between_devices_bit_for_bit() {
+    for dtype in [Dtype::F32, Dtype::Bf16] {
+        let (mut cpu, mut gpu) = pair(&config(), device(dtype));
+        let mut for_gpu = optimizer(&gpu, false);
+        let (x, targets) = batch(&config(), 16, 1);
+        gpu.forward_backward(&x, &targets, 2, 8, 1.0).unwrap();
+        for_gpu.step(&mut gpu, 1e-2).unwrap();
+        let (weights, moments) = (gpu.state_dict().unwrap(), for_gpu.state(&gpu).unwrap());
+        cpu.load_state_dict(&weights).unwrap();
+        let mut for_cpu = optimizer(&cpu, false);
+        for_cpu.load_state(&cpu, &moments, 1).unwrap();
+        assert!(cpu.state_dict().unwrap() == weights && for_cpu.state(&cpu).unwrap() == moments);
+        let mut back = Transformer::new(config(), device(dtype), 0).unwrap();
+        back.load_state_dict(&cpu.state_dict().unwrap()).unwrap();
+        assert!(back.state_dict().unwrap() == weights);
+        // Products read the new weights.
+        let (same, other) =
+            (gpu.loss(&x, &targets, 2, 8).unwrap(), back.loss(&x, &targets, 2, 8).unwrap());
+        assert!(same == other);
+    }
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn a_device_that_is_full_says_what_was_asked_for_and_what_to_lower() {
+    let driver = Arc::new(EmulatedDevice::new(400_000, Order::Forward));
+    let mut model = Transformer::new(config(), emulated(&driver, Dtype::F32), 7).unwrap();
+    let (x, targets) = batch(&config(), 400 * 11, 1);
+    let error = model.forward_backward(&x, &targets, 400, 11, 1.0).unwrap_err();
+    assert_eq!(error.code(), "ERR_OUT_OF_MEMORY");
+    let text = error.to_string();
+    assert!(text.contains("device memory") && text.contains("lower batch_size"), "{text}");
+    // A smaller batch goes on.
+    model.forward_backward(&x[..22], &targets[..22], 2, 11, 1.0).unwrap();
+    drop(model);
+    assert_eq!(driver.bytes_in_use(), 0, "all memory is given back");
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn heads_that_no_kernel_has_are_refused() {
+    let config = ModelConfig { d_model: 132, num_heads: 1, num_kv_heads: 1, ..config() };
+    let mut model = Transformer::new(config, device(Dtype::F32), 7).unwrap();
+    assert_eq!(model.loss(&[1, 2], &[2, 3], 1, 2).unwrap_err().code(), "ERR_UNSUPPORTED");
+}
