@@ -38,7 +38,7 @@ fn linear_matches_the_reference_and_candle() {
         let (vw, vb) = (variable(&w, &[outputs, inputs]), variable(&b, &[outputs]));
         let product = vx.matmul(&vw.t().unwrap()).unwrap();
         let out = product.broadcast_add(&vb).unwrap();
-        for dev in devices().into_iter().chain(f32_kernels().map(|products| device_of(products, 2)))
+        for dev in devices().into_iter().chain(f32_kernels().map(|backend| device_of(backend, 2)))
         {
             let mut y = vec![9.0; rows * outputs];
             linear::forward(&dev, view_mut(&mut y), view(&x), view(&w), Some(view(&b)), s).unwrap();
@@ -101,7 +101,7 @@ fn same_for_any_number_of_threads(s: linear::Shape) {
         assert_close("out", &found[0], &values(&out));
         assert_close("dx", &found[1], &oracle[0]);
         assert_close("dweight", &found[2], &oracle[1]);
-        assert!([2, 3].into_iter().all(|threads| run(threads) == found), "{products:?}");
+        assert!([2, 3].into_iter().all(|threads| run(threads) == found), "{backend:?}");
     }
 }
 
