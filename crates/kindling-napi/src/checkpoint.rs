@@ -6,10 +6,10 @@ use kindling_core::{Error, checkpoint};
 use napi::bindgen_prelude::AsyncTask;
 
 use crate::error::to_napi;
+use crate::exclusive::Guard;
 use crate::model::{Model, Transformer};
 use crate::optimizer::{Held, Optimizer};
 use crate::options::integer;
-use crate::slot::Lease;
 use crate::task::{Job, spawn};
 
 /// Writes the folder `path`; `extra` is a JSON object kept in state.json.
@@ -39,7 +39,7 @@ pub enum LoadHeld {
     /// The model and its optimizer.
     Both(Held),
     /// The model alone.
-    Model(Lease<Model>),
+    Model(Guard<Model>),
 }
 
 /// Reads the folder `path` into the model and, if given, its optimizer; gives the iteration.
@@ -51,7 +51,7 @@ pub fn load_checkpoint(
 ) -> napi::Result<AsyncTask<Job<LoadHeld, f64>>> {
     let held = match optimizer {
         Some(optimizer) => LoadHeld::Both(held(model, optimizer).map_err(to_napi)?),
-        None => LoadHeld::Model(model.lease()?),
+        None => LoadHeld::Model(model.acquire()?),
     };
     Ok(spawn(held, move |held| {
         let path = PathBuf::from(path);
@@ -69,7 +69,7 @@ pub fn load_checkpoint(
 
 fn held(model: &Transformer, optimizer: &Optimizer) -> kindling_core::Result<Held> {
     if optimizer.belongs_to(model) {
-        optimizer.lease()
+        optimizer.acquire()
     } else {
         Err(Error::argument("the optimizer is another model's; give the one made with this model"))
     }

@@ -3,16 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kindling_core::data::{self, Document, Element, Format};
+use kindling_core::data::{self, Document};
 use kindling_core::{Error, Result};
 use napi::bindgen_prelude::{AsyncTask, ClassInstance};
 
 use crate::error::to_napi;
 use crate::monitor::Monitor;
-use crate::options::{integer, size};
+use crate::options::{element, format, integer, paths, size};
 use crate::store::TokenStore;
 use crate::task::{Job, spawn};
-use crate::tokenizer::{Tokenizer, paths};
+use crate::tokenizer::Tokenizer;
 
 /// How text becomes a store.
 #[napi(object)]
@@ -66,21 +66,6 @@ impl EncodeOptions {
             keep_when_cancelled: self.keep_when_cancelled,
         })
     }
-}
-
-/// What files hold, by its name.
-pub fn format(name: &str) -> Result<Format> {
-    match name {
-        "text" => Ok(Format::Text),
-        "jsonl" => Ok(Format::Jsonl),
-        other => Err(Error::argument(format!("format is {other}; it must be text or jsonl"))),
-    }
-}
-
-/// The kind of elements that chunk files hold, by its name.
-pub fn element(name: &str) -> Result<Element> {
-    let unknown = || Error::argument(format!("tokenDtype is {name}; it must be int32 or uint16"));
-    Element::of_chunks(name).ok_or_else(unknown)
 }
 
 /// What encoding gave.

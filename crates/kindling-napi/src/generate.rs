@@ -1,4 +1,4 @@
-//! Decoding: a slot with the engine's generator, which keeps the cache between calls.
+//! Decoding: the engine's generator, whose key/value cache is kept between calls.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,9 +9,9 @@ use kindling_core::{Error, Result};
 use napi::bindgen_prelude::{AsyncTask, Uint32Array};
 
 use crate::error::to_napi;
+use crate::exclusive::{Exclusive, Guard};
 use crate::model::{Model, Transformer};
 use crate::options::{integer, rate, size};
-use crate::slot::{Lease, Slot};
 use crate::task::{Job, spawn};
 
 /// How tokens are drawn.
@@ -117,14 +117,14 @@ pub struct DrawnTokens {
 /// Tokens of one or more rows, drawn one after the other; `src/generate.ts` makes text of them.
 #[napi]
 pub struct Generator {
-    inner: Arc<Slot<State>>,
-    model: Arc<Slot<Model>>,
+    inner: Arc<Exclusive<State>>,
+    model: Arc<Exclusive<Model>>,
 }
 
 /// What a call on a generator holds: its model first, then itself.
 pub struct Held {
-    model: Lease<Model>,
-    state: Lease<State>,
+    model: Guard<Model>,
+    state: Guard<State>,
 }
 
 #[napi]
@@ -139,7 +139,10 @@ impl Generator {
         let options = options.lower().map_err(to_napi)?;
         let prompts = prompts.iter().map(|ids| ids.to_vec()).collect();
         let state = State { prompts, options, engine: None };
-        Ok(Self { inner: Slot::new("the generator", state), model: Arc::clone(model.slot()) })
+        Ok(Self {
+            inner: Exclusive::new("the generator", state),
+            model: Arc::clone(model.exclusive()),
+        })
     }
 
     /// Draws tokens for about `budget_ms` milliseconds, at least one a row that has not ended.
@@ -162,7 +165,7 @@ impl Generator {
             }
             Ok(())
         };
-        self.inner.lease().and_then(|lease| lease.with(end)).map_err(to_napi)
+        self.inner.acquire().and_then(|guard| guard.with(end)).map_err(to_napi)
     }
 
     /// Frees the cache, now or when the call under way ends.
@@ -173,6 +176,6 @@ impl Generator {
 
     fn start(&self, budget_ms: f64) -> Result<(Held, Duration)> {
         let budget = Duration::from_secs_f64(rate("budgetMs", budget_ms)?.min(1e6) / 1e3);
-        Ok((Held { model: self.model.lease()?, state: self.inner.lease()? }, budget))
+        Ok((Held { model: self.model.acquire()?, state: self.inner.acquire()? }, budget))
     }
 }

@@ -12,19 +12,13 @@ mod bench;
 mod checkpoint;
 mod encode;
 mod error;
+mod exclusive;
 mod generate;
 mod model;
 mod monitor;
 mod ops;
 mod optimizer;
 mod options;
-mod slot;
 mod store;
 mod task;
 mod tokenizer;
-
-/// Version of the native engine.
-#[napi]
-pub fn engine_version() -> &'static str {
-    env!("CARGO_PKG_VERSION")
-}

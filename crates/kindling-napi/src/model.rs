@@ -10,8 +10,8 @@ use kindling_core::{Error, Result};
 use napi::bindgen_prelude::{AsyncTask, Float32Array, ToNapiValue, TypeName, Uint32Array};
 
 use crate::error::to_napi;
+use crate::exclusive::{Exclusive, Guard};
 use crate::options::{finite, integer, size};
-use crate::slot::{Lease, Slot};
 use crate::store::Batch;
 use crate::task::{Job, spawn};
 
@@ -162,21 +162,21 @@ pub struct DeviceState {
 /// A Transformer language model; `src/transformer.ts` is its public face.
 #[napi]
 pub struct Transformer {
-    inner: Arc<Slot<Model>>,
+    inner: Arc<Exclusive<Model>>,
     num_parameters: usize,
 }
 
 /// A long call on a model.
-type Call<T> = AsyncTask<Job<Lease<Model>, T>>;
+type Call<T> = AsyncTask<Job<Guard<Model>, T>>;
 
 impl Transformer {
     /// The lease for one call.
-    pub fn lease(&self) -> napi::Result<Lease<Model>> {
-        self.inner.lease().map_err(to_napi)
+    pub fn acquire(&self) -> napi::Result<Guard<Model>> {
+        self.inner.acquire().map_err(to_napi)
     }
 
     /// Its slot, for objects that belong to it.
-    pub fn slot(&self) -> &Arc<Slot<Model>> {
+    pub fn exclusive(&self) -> &Arc<Exclusive<Model>> {
         &self.inner
     }
 
@@ -187,7 +187,7 @@ impl Transformer {
     where
         T: ToNapiValue + TypeName + Send + 'static,
     {
-        Ok(spawn(self.lease()?, |lease| lease.with(|model| work(model.engine()?))))
+        Ok(spawn(self.acquire()?, |guard| guard.with(|model| work(model.engine()?))))
     }
 }
 
@@ -209,7 +209,10 @@ impl Transformer {
         })()
         .map_err(to_napi)?;
         let num_parameters = Layout::new(&plan.config).len;
-        Ok(Self { inner: Slot::new("the model", Model { plan, engine: None }), num_parameters })
+        Ok(Self {
+            inner: Exclusive::new("the model", Model { plan, engine: None }),
+            num_parameters,
+        })
     }
 
     /// Trainable numbers in the model.

@@ -8,9 +8,9 @@ use kindling_core::{Error, Result};
 use napi::bindgen_prelude::{AsyncTask, ToNapiValue, TypeName};
 
 use crate::error::to_napi;
+use crate::exclusive::{Exclusive, Guard};
 use crate::model::{Model, Transformer};
 use crate::options::rate;
-use crate::slot::{Lease, Slot};
 use crate::task::{Job, spawn};
 
 /// Settings of one group of parameters; what it leaves out it inherits.
@@ -98,15 +98,15 @@ impl State {
 /// AdamW or SGD of one model; `src/optimizer.ts` has its public faces.
 #[napi]
 pub struct Optimizer {
-    inner: Arc<Slot<State>>,
-    model: Arc<Slot<Model>>,
+    inner: Arc<Exclusive<State>>,
+    model: Arc<Exclusive<Model>>,
     lr: f64,
 }
 
 /// What a call on an optimizer holds: its model first, then itself.
 pub struct Held {
-    model: Lease<Model>,
-    state: Lease<State>,
+    model: Guard<Model>,
+    state: Guard<State>,
 }
 
 impl Held {
@@ -125,20 +125,20 @@ impl Optimizer {
     fn new(model: &Transformer, lr: f64, plan: Plan) -> Result<Self> {
         let lr = rate("lr", lr)?;
         Ok(Self {
-            inner: Slot::new("the optimizer", State { plan, rule: None }),
-            model: Arc::clone(model.slot()),
+            inner: Exclusive::new("the optimizer", State { plan, rule: None }),
+            model: Arc::clone(model.exclusive()),
             lr,
         })
     }
 
     /// The leases of one call.
-    pub fn lease(&self) -> Result<Held> {
-        Ok(Held { model: self.model.lease()?, state: self.inner.lease()? })
+    pub fn acquire(&self) -> Result<Held> {
+        Ok(Held { model: self.model.acquire()?, state: self.inner.acquire()? })
     }
 
     /// Whether it is `model`'s.
     pub fn belongs_to(&self, model: &Transformer) -> bool {
-        Arc::ptr_eq(&self.model, model.slot())
+        Arc::ptr_eq(&self.model, model.exclusive())
     }
 
     fn call<T>(
@@ -148,7 +148,7 @@ impl Optimizer {
     where
         T: ToNapiValue + TypeName + Send + 'static,
     {
-        let held = self.lease().map_err(to_napi)?;
+        let held = self.acquire().map_err(to_napi)?;
         Ok(spawn(held, |held| held.with(work)))
     }
 }

@@ -10,11 +10,10 @@ use kindling_core::{Error, Result};
 use napi::Env;
 use napi::bindgen_prelude::{AsyncTask, Uint8Array, Uint32Array};
 
-use crate::encode::format;
 use crate::error::to_napi;
+use crate::exclusive::{Exclusive, Guard};
 use crate::monitor::Monitor;
-use crate::options::{integer, size};
-use crate::slot::{Lease, Slot};
+use crate::options::{format, integer, paths, size};
 use crate::task::{Job, spawn};
 
 /// How a tokenizer is trained.
@@ -107,11 +106,6 @@ impl Tokenizer {
 
 /// A long call that holds nothing.
 type Call<T> = AsyncTask<Job<(), T>>;
-
-/// Paths of JavaScript.
-pub(crate) fn paths(files: Vec<String>) -> Vec<PathBuf> {
-    files.into_iter().map(PathBuf::from).collect()
-}
 
 #[napi]
 impl Tokenizer {
@@ -244,7 +238,7 @@ impl Tokenizer {
     #[napi(catch_unwind)]
     pub fn stream_encoder(&self) -> StreamEncoder {
         let encoder = tokenizer::StreamEncoder::new(Arc::clone(&self.inner), 1);
-        let inner = Slot::new("the encoder", Stream { encoder, waiting: Vec::new() });
+        let inner = Exclusive::new("the encoder", Stream { encoder, waiting: Vec::new() });
         StreamEncoder { inner, taken: AtomicUsize::new(0) }
     }
 }
@@ -297,7 +291,7 @@ pub struct Stream {
 /// Encodes text that comes in pieces.
 #[napi]
 pub struct StreamEncoder {
-    inner: Arc<Slot<Stream>>,
+    inner: Arc<Exclusive<Stream>>,
     /// Bytes of text taken so far.
     taken: AtomicUsize,
 }
@@ -308,14 +302,14 @@ const COLLECT_EVERY_BYTES: usize = 4 << 20;
 const V8_SOFT_LIMIT_BYTES: i64 = 64 << 20;
 
 /// A long call on an encoder.
-type Encoding = AsyncTask<Job<Lease<Stream>, Uint32Array>>;
+type Encoding = AsyncTask<Job<Guard<Stream>, Uint32Array>>;
 
 #[napi]
 impl StreamEncoder {
     fn call(&self, end: bool) -> napi::Result<Encoding> {
-        let lease = self.inner.lease().map_err(to_napi)?;
-        Ok(spawn(lease, move |lease| {
-            lease.with(|stream| {
+        let guard = self.inner.acquire().map_err(to_napi)?;
+        Ok(spawn(guard, move |guard| {
+            guard.with(|stream| {
                 let mut ids = Vec::new();
                 stream.encoder.push(&stream.waiting, &mut ids)?;
                 stream.waiting.clear();
@@ -346,7 +340,7 @@ impl StreamEncoder {
             stream.waiting.extend_from_slice(text.as_bytes());
             Ok(stream.waiting.len() as u32)
         };
-        self.inner.lease().and_then(|lease| lease.with(append)).map_err(to_napi)
+        self.inner.acquire().and_then(|guard| guard.with(append)).map_err(to_napi)
     }
 
     /// Encodes what waits; gives the ids that are settled.
