@@ -38,8 +38,7 @@ fn linear_matches_the_reference_and_candle() {
         let (vw, vb) = (variable(&w, &[outputs, inputs]), variable(&b, &[outputs]));
         let product = vx.matmul(&vw.t().unwrap()).unwrap();
         let out = product.broadcast_add(&vb).unwrap();
-        for dev in devices().into_iter().chain(f32_kernels().map(|backend| device_of(backend, 2)))
-        {
+        for dev in devices().into_iter().chain(f32_kernels().map(|backend| device_of(backend, 2))) {
             let mut y = vec![9.0; rows * outputs];
             linear::forward(&dev, view_mut(&mut y), view(&x), view(&w), Some(view(&b)), s).unwrap();
             assert_close(
