@@ -1,5 +1,6 @@
 /** What a command prints: JSON lines or text on stdout, notes on stderr, and one line for an error. */
 import { Command } from 'commander'
+import { toSnakeCase } from '../case'
 import { KindlingError, fromNative } from '../errors'
 
 /** Exit codes. */
@@ -60,7 +61,7 @@ export function run(handler: Handler): (...values: unknown[]) => Promise<void> {
   return async (...values) => {
     const command = values.at(-1)
     if (!(command instanceof Command)) throw new TypeError('an action is called by commander')
-    const { json, ...flags } = snakeCase(command.opts())
+    const { json, ...flags } = toSnakeCase(command.opts())
     const output = new Output(json === true)
     try {
       await handler(flags, output, command.args)
@@ -87,13 +88,4 @@ export function reportError(error: unknown, output: Output): void {
 /** A usage error. */
 export function usage(message: string): KindlingError {
   return new KindlingError('ERR_USAGE', message)
-}
-
-function snakeCase(options: Record<string, unknown>): Flags {
-  return Object.fromEntries(
-    Object.entries(options).map(([name, value]) => [
-      name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`),
-      value,
-    ]),
-  )
 }

@@ -4,6 +4,7 @@
  */
 import { readFileSync } from 'node:fs'
 import { z } from 'zod'
+import { toSnakeCase, type CamelCased } from '../case'
 import { KindlingError } from '../errors'
 import { PRESETS } from './presets'
 
@@ -161,14 +162,8 @@ export type TrainOptions = z.output<z.ZodObject<typeof trainFields>>
 /** What a user gives, by any of the ways. */
 export type GivenOptions = Partial<Record<keyof TrainOptions, unknown>>
 
-type Camel<S extends string> = S extends `${infer A}_${infer B}` ? `${A}${Capitalize<Camel<B>>}` : S
-
 /** The options of `Trainer`: those of `kindling train`, in camelCase. */
-export type TrainerOptions = {
-  [K in keyof z.input<z.ZodObject<typeof trainFields>> as Camel<K>]?: z.input<
-    z.ZodObject<typeof trainFields>
-  >[K]
-}
+export type TrainerOptions = CamelCased<Partial<z.input<z.ZodObject<typeof trainFields>>>>
 
 /** What may differ when a run is resumed. */
 export const CHANGEABLE: ReadonlySet<string> = new Set([
@@ -212,12 +207,7 @@ export function resolveOptions(flags: GivenOptions, configFile?: string): Resolv
 
 /** The options of `Trainer` by their names in files. */
 export function fromCamelCase(options: TrainerOptions): GivenOptions {
-  return Object.fromEntries(
-    Object.entries(options).map(([name, value]) => [
-      name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`),
-      value,
-    ]),
-  )
+  return toSnakeCase(options)
 }
 
 export const trainSchema = z.strictObject(trainFields)
