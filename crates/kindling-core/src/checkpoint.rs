@@ -9,9 +9,9 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::config::ModelConfig;
-use crate::data::staging::{StagedFolder, write_synced};
 use crate::model::{NamedTensor, Transformer};
 use crate::optim::Optimizer;
+use crate::staging::{StagedFolder, write_synced};
 use crate::{Error, Result};
 
 const FORMAT_VERSION: u32 = 1;

@@ -21,6 +21,9 @@ pub mod profile;
 pub mod progress;
 pub mod random;
 pub mod simd;
+pub mod staging;
+#[cfg(test)]
+pub(crate) mod test_support;
 pub mod tokenizer;
 
 pub use error::{Error, Result};

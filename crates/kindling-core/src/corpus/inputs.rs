@@ -121,7 +121,7 @@ pub(super) fn cannot_read(path: &Path, error: std::io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::test_support::Folder;
+    use crate::test_support::Folder;
 
     fn found(names: &[PathBuf]) -> Vec<String> {
         let inputs = find(names, None).unwrap();

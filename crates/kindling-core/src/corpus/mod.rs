@@ -4,21 +4,25 @@
 //! |---|---|
 //! | `inputs.rs` | which files, and what they hold |
 //! | `reader.rs` | their bytes, decompressed |
-//! | `json_text.rs` | the texts of JSON Lines |
+//! | `json_lines.rs` | the texts of JSON Lines |
 //! | `sample.rs` | documents drawn at random |
 
+pub(crate) mod each_text;
 pub(crate) mod inputs;
-pub(crate) mod json_text;
+pub(crate) mod json_lines;
 pub(crate) mod reader;
 mod sample;
+mod utf8;
 
 use std::path::{Path, PathBuf};
 
 use self::inputs::Input;
 use crate::{Error, Result};
 
+pub use self::each_text::ReadSummary;
 pub use self::inputs::{Format, STDIN, expand_all};
 pub use self::sample::sample_documents;
+pub use self::utf8::LossyDecoder;
 
 /// The field of JSON Lines that is the text, where nobody says otherwise.
 pub const TEXT_FIELD: &str = "text";

@@ -3,7 +3,7 @@
 //! Reservoir sampling (Vitter, "Random sampling with a reservoir", 1985, algorithm R), its draws functions of (seed, document).
 
 use super::inputs::Input;
-use super::json_text::texts_of_lines;
+use super::json_lines::texts_of_lines;
 use super::reader::{Reader, Waiting};
 use super::{Corpus, Format};
 use crate::Result;
@@ -155,8 +155,8 @@ mod tests {
 
     use super::*;
     use crate::corpus::TEXT_FIELD;
-    use crate::data::test_support::Folder;
     use crate::progress::silent;
+    use crate::test_support::Folder;
 
     fn sampled(path: &Path, sample: usize, seed: u64) -> Result<Vec<String>> {
         let corpus = Corpus::find(&[path.to_path_buf()], None, TEXT_FIELD)?;

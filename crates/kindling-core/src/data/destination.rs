@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::files::chunk_number;
 use super::metadata;
-use super::staging::{StagedFolder, remove_dead, sync_folder};
+use crate::staging::{StagedFolder, remove_dead, sync_folder};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 

@@ -8,8 +8,8 @@ use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::batch::Batch;
-use super::sampler::{BatchSpec, Places, Sampling, check_shape};
 use super::token_store::TokenStore;
+use super::window_order::{BatchSpec, Places, Sampling, check_shape};
 use crate::random::{Purpose, uniform};
 use crate::{Error, Result};
 
@@ -224,7 +224,7 @@ mod tests {
     use super::*;
     use crate::data::Element;
     use crate::data::store_writer::StoreWriter;
-    use crate::data::test_support::Folder;
+    use crate::test_support::Folder;
 
     const OPTIONS: LoaderOptions = LoaderOptions {
         batch_size: 5,

@@ -13,14 +13,11 @@ pub mod loader;
 pub mod metadata;
 pub mod npy;
 pub mod reshape;
-pub mod sampler;
-pub mod staging;
 pub mod store_writer;
-#[cfg(test)]
-pub(crate) mod test_support;
 #[cfg(test)]
 mod tests;
 pub mod token_store;
+pub mod window_order;
 
 pub use batch::Batch;
 pub use element::Element;
@@ -28,6 +25,6 @@ pub use encode::{Document, EncodeOptions, EncodeSummary, Format, encode_files};
 pub use entropy::token_entropy;
 pub use loader::{BatchLoader, LoaderOptions};
 pub use metadata::Metadata;
-pub use sampler::{BatchSpec, Sampling};
 pub use store_writer::StoreWriter;
 pub use token_store::TokenStore;
+pub use window_order::{BatchSpec, Sampling};

@@ -214,8 +214,8 @@ fn describe(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::test_support::{Folder, names};
     use crate::progress::silent;
+    use crate::test_support::{Folder, names};
     use crate::tokenizer::{Kind, Pattern, TrainOptions};
 
     /// A store of ids `first..first + length`; of tokenizer `hash`.

@@ -10,8 +10,8 @@ use super::checksum::Checksum;
 use super::element::{Element, largest};
 use super::files::{self, chunk_name, chunk_number};
 use super::metadata::{self, Metadata};
-use super::staging::sync_files;
 use super::token_store::TokenStore;
+use crate::staging::sync_files;
 use crate::{Error, Result};
 
 /// Tokens read at a time.

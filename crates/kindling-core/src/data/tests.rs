@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::files::chunk_name;
-use super::test_support::{Folder, names};
 use super::{Batch, BatchSpec, Element, Sampling, StoreWriter, TokenStore};
 use crate::progress::silent;
 use crate::random::{Purpose, below};
+use crate::test_support::{Folder, names};
 
 /// Numbers of one test, reproducible.
 fn draw(stream: u64, index: u32, bound: u64) -> u64 {

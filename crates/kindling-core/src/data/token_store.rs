@@ -13,7 +13,7 @@ use super::checksum::Checksum;
 use super::element::not_an_id;
 use super::files::{self, Files};
 use super::metadata::Metadata;
-use super::sampler::{BatchSpec, starts, window_starts};
+use super::window_order::{BatchSpec, starts, window_starts};
 use crate::progress::Progress;
 use crate::{Error, Result};
 use memmap2::Mmap;

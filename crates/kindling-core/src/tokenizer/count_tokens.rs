@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use super::Tokenizer;
-use super::source::{BLOCK, ReadSummary, Source};
 use crate::Result;
-use crate::corpus::{Corpus, TEXT_FIELD};
+use crate::corpus::each_text::{BLOCK, Source};
+use crate::corpus::{Corpus, ReadSummary, TEXT_FIELD};
 use crate::progress::SendProgress;
 
 impl Tokenizer {

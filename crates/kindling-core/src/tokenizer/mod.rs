@@ -6,16 +6,16 @@
 //! | `special.rs` | special tokens split the text first |
 //! | `encode.rs`, `pretoken_ids.rs`, `scratch.rs`, `merge.rs`, `cache.rs`, `long_cache.rs`, `huge_table.rs` | threads, caches and their memory, merges by rank |
 //! | `giant.rs` | pre-tokens of any length |
-//! | `decode.rs`, `stream.rs`, `blocks.rs`, `utf8.rs` | ids to text; text in pieces; bytes that are not UTF-8 |
+//! | `decode.rs`, `stream.rs`, `cuts.rs` | ids to text; text in pieces |
 //! | `vocab_file.rs`, `hugging_face.rs`, `byte_chars.rs`, `parts.rs` | vocab.json, merges.txt, tokenizer.json |
 //! | `train.rs`, `merge_learner.rs` | learning from files |
 
-mod blocks;
 pub mod byte_chars;
 mod cache;
 mod cl100k;
 mod count_tokens;
 mod counts;
+pub(crate) mod cuts;
 mod decode;
 mod encode;
 mod giant;
@@ -34,13 +34,11 @@ mod scan;
 mod scratch;
 mod shared_cache;
 mod shared_long_cache;
-mod source;
 mod special;
 mod stream;
 mod train;
 mod unicode;
 mod unicode_ranges;
-mod utf8;
 mod vocab_file;
 
 use std::collections::HashMap;
@@ -55,10 +53,8 @@ use crate::simd::Isa;
 use crate::{Error, Result};
 
 pub use self::pattern::Pattern;
-pub use self::source::ReadSummary;
 pub use self::stream::{StreamDecoder, StreamEncoder};
 pub use self::train::TrainOptions;
-pub use self::utf8::LossyDecoder;
 
 /// How text becomes tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use super::pattern::Pattern;
 use super::vocab_file::{TokenTexts, merges_text, vocab_json};
 use super::{Tokenizer, hugging_face};
 use crate::Result;
-use crate::data::staging::{StagedFolder, write_synced};
+use crate::staging::{StagedFolder, write_synced};
 
 /// Name of the vocabulary in a tokenizer's folder.
 pub const VOCAB_FILE: &str = "vocab.json";

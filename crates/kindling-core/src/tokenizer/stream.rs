@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::Tokenizer;
-use super::blocks::BlockCutter;
-use super::utf8::LossyDecoder;
+use super::cuts::BlockCutter;
 use crate::Result;
+use crate::corpus::LossyDecoder;
 
 /// Text kept back at least until it is this long, in bytes for each thread.
 const BLOCK: usize = 1 << 14;

@@ -5,16 +5,16 @@
 
 use std::path::PathBuf;
 
-use super::blocks::Cuts;
 use super::byte_chars::{BYTE_ORDER, to_text};
 use super::counts::Counts;
+use super::cuts::Cuts;
 use super::merge_learner::MergeLearner;
 use super::parts::Parts;
 use super::pattern::Pattern;
-use super::source::{BLOCK, ReadSummary, Source};
 use super::special::{Segment, SpecialTokens};
 use super::{Kind, Tokenizer};
-use crate::corpus::{Corpus, TEXT_FIELD};
+use crate::corpus::each_text::{BLOCK, Source};
+use crate::corpus::{Corpus, ReadSummary, TEXT_FIELD};
 use crate::progress::{Progress, SendProgress, silent};
 use crate::{Error, Result};
 
@@ -211,7 +211,7 @@ mod tests {
 
     use super::*;
     use crate::corpus::Format;
-    use crate::data::test_support::Folder;
+    use crate::test_support::Folder;
     use crate::tokenizer::END_OF_TEXT;
 
     fn fixture(name: &str) -> PathBuf {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::blocks::Block;
 use super::inputs::{Format, Input};
-use super::json_text::{pieces_of_line, texts_of_lines};
+use super::json_lines::{pieces_of_line, texts_of_lines};
 use super::long_text::Collector;
 use super::{Document, EncodeOptions};
 use crate::tokenizer::{END_OF_TEXT, Tokenizer};

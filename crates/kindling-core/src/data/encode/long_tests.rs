@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::blocks::BLOCK;
 use super::tests::{all, corpus, encode, options};
 use super::{Document, EncodeOptions, encode_files};
-use crate::data::test_support::{Folder, names};
 use crate::progress::silent;
+use crate::test_support::{Folder, names};
 use crate::tokenizer::{Pattern, Tokenizer};
 use crate::{Error, Result};
 

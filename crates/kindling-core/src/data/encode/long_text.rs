@@ -9,7 +9,7 @@ use memmap2::{Mmap, MmapOptions};
 
 use super::inputs::Input;
 use super::reader::Reader;
-use crate::tokenizer::LossyDecoder;
+use crate::corpus::LossyDecoder;
 use crate::{Error, Result};
 
 const SPILL: &str = "text";

@@ -34,10 +34,10 @@ use self::journal::{Done, Journal, TextDone};
 use super::destination::Destination;
 use super::element::Element;
 use super::metadata::Metadata;
-use super::staging::StagedFolder;
 use super::store_writer::{StoreWriter, check_chunk_size};
 use crate::corpus::inputs::Input;
-use crate::corpus::{inputs, json_text, reader};
+use crate::corpus::{inputs, json_lines, reader};
+use crate::staging::StagedFolder;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::tests::{corpus, encode, ends_after, options, text};
 use super::{Document, EncodeOptions, encode_files};
-use crate::data::test_support::names;
 use crate::progress::silent;
+use crate::test_support::names;
 use crate::tokenizer::Tokenizer;
 
 /// Every file below `folder` with its bytes.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::{Document, Element, EncodeOptions, EncodeSummary, Format, encode_files};
 use crate::data::TokenStore;
-use crate::data::test_support::{Folder, names};
 use crate::progress::silent;
+use crate::test_support::{Folder, names};
 use crate::tokenizer::{END_OF_TEXT, Kind, Pattern, Tokenizer, TrainOptions};
 use crate::{Error, Result};
 

@@ -2,8 +2,8 @@
 
 use super::pattern::Pattern;
 use super::special::SpecialTokens;
-use super::utf8::LossyDecoder;
 use super::{Kind, Tokenizer};
+use crate::corpus::LossyDecoder;
 
 /// Bytes of text before a cut that are more than any pattern looks back at.
 const LOOKED_BACK: usize = 64;

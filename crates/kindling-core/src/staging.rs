@@ -160,7 +160,7 @@ fn make_parents(parent: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Removes temporary folders for `name` whose writer is gone.
-pub(super) fn remove_dead(parent: &Path, name: &str) {
+pub(crate) fn remove_dead(parent: &Path, name: &str) {
     for (folder, _) in dead_folders(parent, name) {
         let _ = std::fs::remove_dir_all(folder);
     }
@@ -285,7 +285,7 @@ pub fn sync_files(folder: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::test_support::{Folder, names};
+    use crate::test_support::{Folder, names};
 
     #[test]
     fn a_folder_appears_whole_and_replaces_what_was_there() {

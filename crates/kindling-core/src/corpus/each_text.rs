@@ -6,12 +6,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::blocks::Cuts;
 use crate::corpus::inputs::Input;
-use crate::corpus::json_text::texts_of_lines;
+use crate::corpus::json_lines::texts_of_lines;
 use crate::corpus::reader::{Reader, Waiting};
 use crate::corpus::{Corpus, Format};
 use crate::progress::SendProgress;
+use crate::tokenizer::cuts::Cuts;
 use crate::{Error, Result};
 
 /// Bytes of a block: its text, and what is made of it, fit a core's cache.
