@@ -40,14 +40,34 @@ fn linear_matches_the_reference_and_candle() {
         let out = product.broadcast_add(&vb).unwrap();
         for dev in devices().into_iter().chain(f32_kernels().map(|backend| device_of(backend, 2))) {
             let mut y = vec![9.0; rows * outputs];
-            linear::forward(&dev, view_mut(&mut y), view(&x), view(&w), Some(view(&b)), s).unwrap();
+            linear::forward(
+                &dev,
+                linear::Forward {
+                    out: view_mut(&mut y),
+                    x: view(&x),
+                    weight: view(&w),
+                    bias: Some(view(&b)),
+                    shape: s,
+                },
+            )
+            .unwrap();
             assert_close(
                 "out",
                 &y,
                 &linear::reference::forward(&wide(&x), &wide(&w), Some(&wide(&b)), s),
             );
             assert_close("out", &y, &values(&out));
-            linear::forward(&dev, view_mut(&mut y), view(&x), view(&w), None, s).unwrap();
+            linear::forward(
+                &dev,
+                linear::Forward {
+                    out: view_mut(&mut y),
+                    x: view(&x),
+                    weight: view(&w),
+                    bias: None,
+                    shape: s,
+                },
+            )
+            .unwrap();
             assert_close("out without bias", &y, &values(&product));
         }
     }
@@ -89,11 +109,39 @@ fn same_for_any_number_of_threads(s: linear::Shape) {
             let dev = device_of(backend, threads);
             let (mut y, mut dx) = (vec![9.0; s.rows * s.outputs], vec![9.0; s.rows * s.inputs]);
             let mut dw = vec![0.0; s.outputs * s.inputs];
-            linear::forward(&dev, view_mut(&mut y), view(&x), view(&w), Some(view(&b)), s).unwrap();
-            linear::backward_input(&dev, view_mut(&mut dx), view(&dout), view(&w), s, false)
-                .unwrap();
-            linear::backward_weight(&dev, view_mut(&mut dw), None, view(&dout), view(&x), s)
-                .unwrap();
+            linear::forward(
+                &dev,
+                linear::Forward {
+                    out: view_mut(&mut y),
+                    x: view(&x),
+                    weight: view(&w),
+                    bias: Some(view(&b)),
+                    shape: s,
+                },
+            )
+            .unwrap();
+            linear::backward_input(
+                &dev,
+                linear::BackwardInput {
+                    dx: view_mut(&mut dx),
+                    dout: view(&dout),
+                    weight: view(&w),
+                    shape: s,
+                    accumulate: false,
+                },
+            )
+            .unwrap();
+            linear::backward_weight(
+                &dev,
+                linear::BackwardWeight {
+                    dweight: view_mut(&mut dw),
+                    dbias: None,
+                    dout: view(&dout),
+                    x: view(&x),
+                    shape: s,
+                },
+            )
+            .unwrap();
             [y, dx, dw]
         };
         let found = run(1);
@@ -120,17 +168,45 @@ fn linear_backward_matches_finite_differences_and_candle() {
         let b_slopes = slopes(&b, &dout, |b| linear::reference::forward(&wx, &ww, Some(b), s));
         for dev in devices() {
             let mut dx = vec![9.0; rows * inputs];
-            linear::backward_input(&dev, view_mut(&mut dx), view(&dout), view(&w), s, false)
-                .unwrap();
+            linear::backward_input(
+                &dev,
+                linear::BackwardInput {
+                    dx: view_mut(&mut dx),
+                    dout: view(&dout),
+                    weight: view(&w),
+                    shape: s,
+                    accumulate: false,
+                },
+            )
+            .unwrap();
             assert_close("dx", &dx, &oracle[0]);
             assert_slopes("dx", &dx, &x_slopes);
-            linear::backward_input(&dev, view_mut(&mut dx), view(&dout), view(&w), s, true)
-                .unwrap();
+            linear::backward_input(
+                &dev,
+                linear::BackwardInput {
+                    dx: view_mut(&mut dx),
+                    dout: view(&dout),
+                    weight: view(&w),
+                    shape: s,
+                    accumulate: true,
+                },
+            )
+            .unwrap();
             assert_close("dx, added to", &dx, &doubled(&oracle[0]));
             let (mut dw, mut db) = (vec![0.0; outputs * inputs], vec![0.0; outputs]);
             let add = |dw: &mut [f32], db: Option<&mut [f32]>| {
                 let db = db.map(view_mut);
-                linear::backward_weight(&dev, view_mut(dw), db, view(&dout), view(&x), s).unwrap();
+                linear::backward_weight(
+                    &dev,
+                    linear::BackwardWeight {
+                        dweight: view_mut(dw),
+                        dbias: db,
+                        dout: view(&dout),
+                        x: view(&x),
+                        shape: s,
+                    },
+                )
+                .unwrap();
             };
             add(&mut dw, Some(&mut db));
             assert_close("dweight", &dw, &oracle[1]);
@@ -162,17 +238,23 @@ fn matmul_matches_the_reference_finite_differences_and_candle() {
         let b_slopes = slopes(&b, &dout, |b| matmul::reference::forward(&wa, b, s));
         for dev in devices() {
             let (mut y, mut da, mut db) = (vec![9.0; m * n], vec![9.0; m * k], vec![9.0; k * n]);
-            matmul::forward(&dev, view_mut(&mut y), view(&a), view(&b), s).unwrap();
+            matmul::forward(
+                &dev,
+                matmul::Forward { out: view_mut(&mut y), a: view(&a), b: view(&b), shape: s },
+            )
+            .unwrap();
             assert_close("out", &y, &matmul::reference::forward(&wa, &wb, s));
             assert_close("out", &y, &values(&out));
             matmul::backward(
                 &dev,
-                view_mut(&mut da),
-                view_mut(&mut db),
-                view(&dout),
-                view(&a),
-                view(&b),
-                s,
+                matmul::Backward {
+                    da: view_mut(&mut da),
+                    db: view_mut(&mut db),
+                    dout: view(&dout),
+                    a: view(&a),
+                    b: view(&b),
+                    shape: s,
+                },
             )
             .unwrap();
             assert_close("da", &da, &oracle[0]);
@@ -233,23 +315,53 @@ fn no_rows_are_no_work_and_no_width_is_a_coded_error() {
     let dev = &devices()[0];
     let none = linear::Shape { rows: 0, inputs: 3, outputs: 2 };
     let w = [1.0; 6];
-    linear::forward(dev, view_mut(&mut []), view(&[]), view(&w), Some(view(&w[..2])), none)
-        .unwrap();
-    linear::backward_input(dev, view_mut(&mut []), view(&[]), view(&w), none, false).unwrap();
+    linear::forward(
+        dev,
+        linear::Forward {
+            out: view_mut(&mut []),
+            x: view(&[]),
+            weight: view(&w),
+            bias: Some(view(&w[..2])),
+            shape: none,
+        },
+    )
+    .unwrap();
+    linear::backward_input(
+        dev,
+        linear::BackwardInput {
+            dx: view_mut(&mut []),
+            dout: view(&[]),
+            weight: view(&w),
+            shape: none,
+            accumulate: false,
+        },
+    )
+    .unwrap();
     let (mut dw, mut db) = ([4.0; 6], [4.0; 2]);
     linear::backward_weight(
         dev,
-        view_mut(&mut dw),
-        Some(view_mut(&mut db)),
-        view(&[]),
-        view(&[]),
-        none,
+        linear::BackwardWeight {
+            dweight: view_mut(&mut dw),
+            dbias: Some(view_mut(&mut db)),
+            dout: view(&[]),
+            x: view(&[]),
+            shape: none,
+        },
     )
     .unwrap();
     assert_eq!((dw, db), ([4.0; 6], [4.0; 2]));
     let flat = linear::Shape { rows: 2, inputs: 0, outputs: 2 };
-    let error = linear::forward(dev, view_mut(&mut [0.0; 4]), view(&[]), view(&[]), None, flat)
-        .unwrap_err();
+    let error = linear::forward(
+        dev,
+        linear::Forward {
+            out: view_mut(&mut [0.0; 4]),
+            x: view(&[]),
+            weight: view(&[]),
+            bias: None,
+            shape: flat,
+        },
+    )
+    .unwrap_err();
     assert_eq!(error.code(), "ERR_INVALID_ARGUMENT");
     assert!(error.to_string().contains("inputs is 0"));
 }

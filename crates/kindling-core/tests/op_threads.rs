@@ -17,34 +17,71 @@ fn dense(dev: &Device) -> Vec<f32> {
     let dout = random(4, 2 * ROWS * WIDTH);
     let (mut y, mut dx) = (vec![0.0; 2 * ROWS * WIDTH], vec![0.0; ROWS * WIDTH]);
     let (mut dw, mut db) = (vec![0.0; 2 * WIDTH * WIDTH], vec![0.0; 2 * WIDTH]);
-    linear::forward(dev, view_mut(&mut y), view(&x), view(&w), Some(view(&b)), s).unwrap();
-    linear::backward_input(dev, view_mut(&mut dx), view(&dout), view(&w), s, false).unwrap();
+    linear::forward(
+        dev,
+        linear::Forward {
+            out: view_mut(&mut y),
+            x: view(&x),
+            weight: view(&w),
+            bias: Some(view(&b)),
+            shape: s,
+        },
+    )
+    .unwrap();
+    linear::backward_input(
+        dev,
+        linear::BackwardInput {
+            dx: view_mut(&mut dx),
+            dout: view(&dout),
+            weight: view(&w),
+            shape: s,
+            accumulate: false,
+        },
+    )
+    .unwrap();
     linear::backward_weight(
         dev,
-        view_mut(&mut dw),
-        Some(view_mut(&mut db)),
-        view(&dout),
-        view(&x),
-        s,
+        linear::BackwardWeight {
+            dweight: view_mut(&mut dw),
+            dbias: Some(view_mut(&mut db)),
+            dout: view(&dout),
+            x: view(&x),
+            shape: s,
+        },
     )
     .unwrap();
     let few = linear::Shape { rows: 3, inputs: 2 * WIDTH, outputs: ROWS };
     let mut row = vec![0.0; 3 * ROWS];
-    linear::forward(dev, view_mut(&mut row), view(&dout[..6 * WIDTH]), view(&dout), None, few)
-        .unwrap();
+    linear::forward(
+        dev,
+        linear::Forward {
+            out: view_mut(&mut row),
+            x: view(&dout[..6 * WIDTH]),
+            weight: view(&dout),
+            bias: None,
+            shape: few,
+        },
+    )
+    .unwrap();
     let m = matmul::Shape { m: WIDTH, k: ROWS, n: WIDTH };
     let (mut out, mut da, mut dbm) =
         (vec![0.0; WIDTH * WIDTH], vec![0.0; ROWS * WIDTH], vec![0.0; ROWS * WIDTH]);
-    matmul::forward(dev, view_mut(&mut out), view(&x), view(&dx), m).unwrap();
+    matmul::forward(
+        dev,
+        matmul::Forward { out: view_mut(&mut out), a: view(&x), b: view(&dx), shape: m },
+    )
+    .unwrap();
     let slope = &w[..WIDTH * WIDTH];
     matmul::backward(
         dev,
-        view_mut(&mut da),
-        view_mut(&mut dbm),
-        view(slope),
-        view(&x),
-        view(&dx),
-        m,
+        matmul::Backward {
+            da: view_mut(&mut da),
+            db: view_mut(&mut dbm),
+            dout: view(slope),
+            a: view(&x),
+            b: view(&dx),
+            shape: m,
+        },
     )
     .unwrap();
     let ids: Vec<u32> = (0..ROWS as u32).map(|i| i % 50).collect();

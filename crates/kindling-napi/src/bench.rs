@@ -141,13 +141,17 @@ pub fn bench_gemm(options: GemmOptions) -> napi::Result<AsyncTask<Job<(), Second
             let start = Instant::now();
             let (x, weight, dout, out) = (x.view(), weight.view(), dout.view(), out.view_mut());
             match pass {
-                Pass::Forward => linear::forward(&device, out, x, weight, None, shape)?,
-                Pass::BackwardInput => {
-                    linear::backward_input(&device, out, dout, weight, shape, false)?
+                Pass::Forward => {
+                    linear::forward(&device, linear::Forward { out, x, weight, bias: None, shape })?
                 }
-                Pass::BackwardWeight => {
-                    linear::backward_weight(&device, out, None, dout, x, shape)?
-                }
+                Pass::BackwardInput => linear::backward_input(
+                    &device,
+                    linear::BackwardInput { dx: out, dout, weight, shape, accumulate: false },
+                )?,
+                Pass::BackwardWeight => linear::backward_weight(
+                    &device,
+                    linear::BackwardWeight { dweight: out, dbias: None, dout, x, shape },
+                )?,
             }
             device.synchronize()?;
             if run >= options.warmup {

@@ -99,15 +99,32 @@ fn feed_forward(
     grads.round_stream(dev, c)?;
     let dstream = grads.stream_operand(c);
     let weight = context.operand(&ranges.w2);
-    linear::backward_input(dev, hidden.slice_mut(h.clone()), dstream, weight, s.w2, false)?;
+    linear::backward_input(
+        dev,
+        linear::BackwardInput {
+            dx: hidden.slice_mut(h.clone()),
+            dout: dstream,
+            weight,
+            shape: s.w2,
+            accumulate: false,
+        },
+    )?;
     swiglu::backward_in_place(
         dev,
         block.gate_up.slice_mut(gate_up.clone()),
         hidden.slice_mut(h.clone()),
         s.swiglu,
     )?;
-    let dweight = gradients.slice_mut(ranges.w2.clone());
-    linear::backward_weight(dev, dweight, None, dstream, hidden.slice(h), s.w2)?;
+    linear::backward_weight(
+        dev,
+        linear::BackwardWeight {
+            dweight: gradients.slice_mut(ranges.w2.clone()),
+            dbias: None,
+            dout: dstream,
+            x: hidden.slice(h),
+            shape: s.w2,
+        },
+    )?;
 
     let (x, gain, rstd) = (
         block.middle.slice(0..c),
@@ -116,10 +133,26 @@ fn feed_forward(
     );
     rms_norm::recompute(dev, normed.slice_mut(0..c), x, gain, rstd, s.norm)?;
     let dgate_up = block.gate_up.slice(gate_up);
-    let dweight = gradients.slice_mut(ranges.w13.clone());
-    linear::backward_weight(dev, dweight, None, dgate_up, normed.slice(0..c), s.w13)?;
-    let dnormed = branch.slice_mut(0..c);
-    linear::backward_input(dev, dnormed, dgate_up, context.operand(&ranges.w13), s.w13, false)?;
+    linear::backward_weight(
+        dev,
+        linear::BackwardWeight {
+            dweight: gradients.slice_mut(ranges.w13.clone()),
+            dbias: None,
+            dout: dgate_up,
+            x: normed.slice(0..c),
+            shape: s.w13,
+        },
+    )?;
+    linear::backward_input(
+        dev,
+        linear::BackwardInput {
+            dx: branch.slice_mut(0..c),
+            dout: dgate_up,
+            weight: context.operand(&ranges.w13),
+            shape: s.w13,
+            accumulate: false,
+        },
+    )?;
     let dgain = gradients.slice_mut(ranges.norm_ff.clone());
     let dstream = grads.stream.slice_mut(0..c);
     rms_norm::backward_residual(dev, dstream, dgain, branch.slice(0..c), x, gain, rstd, s.norm)
@@ -141,10 +174,26 @@ fn attention(
     grads.round_stream(dev, c)?;
     let GradientActivations { stream: dstream, stream_operand, qkv: dqkv } = grads;
     let operand = stream_operand.as_ref().unwrap_or(dstream).slice(0..c);
-    let weight = context.operand(&ranges.o);
-    linear::backward_input(dev, branch.slice_mut(0..c), operand, weight, s.o, false)?;
-    let dweight = gradients.slice_mut(ranges.o.clone());
-    linear::backward_weight(dev, dweight, None, operand, block.attention.slice(0..c), s.o)?;
+    linear::backward_input(
+        dev,
+        linear::BackwardInput {
+            dx: branch.slice_mut(0..c),
+            dout: operand,
+            weight: context.operand(&ranges.o),
+            shape: s.o,
+            accumulate: false,
+        },
+    )?;
+    linear::backward_weight(
+        dev,
+        linear::BackwardWeight {
+            dweight: gradients.slice_mut(ranges.o.clone()),
+            dbias: None,
+            dout: operand,
+            x: block.attention.slice(0..c),
+            shape: s.o,
+        },
+    )?;
     let (dout, out) = (branch.slice(0..c), block.attention.slice(0..c));
     let lse = block.lse.slice(0..s.lse_len());
     let dqkv = if let Some(dqkv) = dqkv {
@@ -180,9 +229,21 @@ fn attention(
         }
         None => (gradients.slice_mut(ranges.qkv.clone()), None),
     };
-    linear::backward_weight(dev, dweight, dbias, dqkv, normed.slice(0..c), s.qkv)?;
-    let dnormed = branch.slice_mut(0..c);
-    linear::backward_input(dev, dnormed, dqkv, context.operand(&ranges.qkv), s.qkv, false)?;
+    let x = normed.slice(0..c);
+    linear::backward_weight(
+        dev,
+        linear::BackwardWeight { dweight, dbias, dout: dqkv, x, shape: s.qkv },
+    )?;
+    linear::backward_input(
+        dev,
+        linear::BackwardInput {
+            dx: branch.slice_mut(0..c),
+            dout: dqkv,
+            weight: context.operand(&ranges.qkv),
+            shape: s.qkv,
+            accumulate: false,
+        },
+    )?;
     let dgain = gradients.slice_mut(ranges.norm_attn.clone());
     let dstream = dstream.slice_mut(0..c);
     rms_norm::backward_residual(dev, dstream, dgain, branch.slice(0..c), x, gain, rstd, s.norm)

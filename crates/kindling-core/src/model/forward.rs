@@ -49,9 +49,14 @@ impl Context<'_> {
     ) -> Result<()> {
         match self.narrow {
             Some(narrow) => {
-                linear::forward_narrow(self.device, out, x, &narrow[range.clone()], bias, s)
+                let weight = &narrow[range.clone()];
+                let args = linear::ForwardBf16Weight { out, x, weight, bias, shape: s };
+                linear::forward_bf16_weight(self.device, args)
             }
-            None => linear::forward(self.device, out, x, self.operand(range), bias, s),
+            None => {
+                let weight = self.operand(range);
+                linear::forward(self.device, linear::Forward { out, x, weight, bias, shape: s })
+            }
         }
     }
 }

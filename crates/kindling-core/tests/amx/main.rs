@@ -50,9 +50,39 @@ fn layer(
     let dev = device(kernel, threads);
     let (mut y, mut dx) = (vec![7.0; s.rows * s.outputs], vec![7.0; s.rows * s.inputs]);
     let mut dw = vec![1.0; s.outputs * s.inputs];
-    linear::forward(&dev, view_mut(&mut y), view(x), view(w), None, s).unwrap();
-    linear::backward_input(&dev, view_mut(&mut dx), view(dout), view(w), s, false).unwrap();
-    linear::backward_weight(&dev, view_mut(&mut dw), None, view(dout), view(x), s).unwrap();
+    linear::forward(
+        &dev,
+        linear::Forward {
+            out: view_mut(&mut y),
+            x: view(x),
+            weight: view(w),
+            bias: None,
+            shape: s,
+        },
+    )
+    .unwrap();
+    linear::backward_input(
+        &dev,
+        linear::BackwardInput {
+            dx: view_mut(&mut dx),
+            dout: view(dout),
+            weight: view(w),
+            shape: s,
+            accumulate: false,
+        },
+    )
+    .unwrap();
+    linear::backward_weight(
+        &dev,
+        linear::BackwardWeight {
+            dweight: view_mut(&mut dw),
+            dbias: None,
+            dout: view(dout),
+            x: view(x),
+            shape: s,
+        },
+    )
+    .unwrap();
     [y, dx, dw]
 }
 
@@ -150,8 +180,28 @@ fn operands_and_results_of_bf16_are_taken_as_they_are() {
     let (x, w) = (upper(&random(1, s.rows * s.inputs)), random(2, s.outputs * s.inputs));
     let dev = device(kernel, 2);
     let (mut narrow, mut wide) = (vec![0; s.rows * s.outputs], vec![0.0; s.rows * s.outputs]);
-    linear::forward(&dev, Out::CpuBf16(&mut narrow), In::CpuBf16(&x), view(&w), None, s).unwrap();
-    linear::forward(&dev, view_mut(&mut wide), view(&widened(&x)), view(&w), None, s).unwrap();
+    linear::forward(
+        &dev,
+        linear::Forward {
+            out: Out::CpuBf16(&mut narrow),
+            x: In::CpuBf16(&x),
+            weight: view(&w),
+            bias: None,
+            shape: s,
+        },
+    )
+    .unwrap();
+    linear::forward(
+        &dev,
+        linear::Forward {
+            out: view_mut(&mut wide),
+            x: view(&widened(&x)),
+            weight: view(&w),
+            bias: None,
+            shape: s,
+        },
+    )
+    .unwrap();
     let furthest =
         widened(&narrow).iter().zip(&wide).map(|(n, w)| ((n - w) / w).abs()).fold(0.0, f32::max);
     assert!(furthest <= 1.0 / 256.0, "{furthest}");

@@ -15,10 +15,12 @@ pub fn matmul_forward(a: &[f32], b: &[f32], m: u32, k: u32, n: u32) -> napi::Res
         let mut out = vec![0.0; m * n];
         matmul::forward(
             dev,
-            out.as_mut_slice().into(),
-            a.into(),
-            b.into(),
-            matmul::Shape { m, k, n },
+            matmul::Forward {
+                out: out.as_mut_slice().into(),
+                a: a.into(),
+                b: b.into(),
+                shape: matmul::Shape { m, k, n },
+            },
         )?;
         Ok(out.into())
     })
@@ -42,12 +44,14 @@ pub fn matmul_backward(
         let (mut da, mut db) = (vec![0.0; m * k], vec![0.0; k * n]);
         matmul::backward(
             dev,
-            da.as_mut_slice().into(),
-            db.as_mut_slice().into(),
-            dout.into(),
-            a.into(),
-            b.into(),
-            matmul::Shape { m, k, n },
+            matmul::Backward {
+                da: da.as_mut_slice().into(),
+                db: db.as_mut_slice().into(),
+                dout: dout.into(),
+                a: a.into(),
+                b: b.into(),
+                shape: matmul::Shape { m, k, n },
+            },
         )?;
         Ok((da.into(), db.into()))
     })
@@ -76,11 +80,13 @@ pub fn linear_forward(
         let bias = bias.as_ref().map(|bias| (&bias[..]).into());
         linear::forward(
             dev,
-            out.as_mut_slice().into(),
-            x.into(),
-            weight.as_slice().into(),
-            bias,
-            s,
+            linear::Forward {
+                out: out.as_mut_slice().into(),
+                x: x.into(),
+                weight: weight.as_slice().into(),
+                bias,
+                shape: s,
+            },
         )?;
         Ok(out.into())
     })
@@ -107,20 +113,23 @@ pub fn linear_backward(
         let mut dbias = vec![0.0; s.outputs];
         linear::backward_input(
             dev,
-            dx.as_mut_slice().into(),
-            dout.into(),
-            weight.as_slice().into(),
-            s,
-            false,
+            linear::BackwardInput {
+                dx: dx.as_mut_slice().into(),
+                dout: dout.into(),
+                weight: weight.as_slice().into(),
+                shape: s,
+                accumulate: false,
+            },
         )?;
-        let dbias_out = Some(dbias.as_mut_slice().into());
         linear::backward_weight(
             dev,
-            dweight.as_mut_slice().into(),
-            dbias_out,
-            dout.into(),
-            x.into(),
-            s,
+            linear::BackwardWeight {
+                dweight: dweight.as_mut_slice().into(),
+                dbias: Some(dbias.as_mut_slice().into()),
+                dout: dout.into(),
+                x: x.into(),
+                shape: s,
+            },
         )?;
         Ok((dx.into(), transposed(&dweight, s.outputs, s.inputs).into(), dbias.into()))
     })

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::PoisonError;
 
-use super::Shape;
+use super::{BackwardInput, BackwardWeight, Forward, ForwardBf16Weight, Shape};
 use crate::buffer::{In, Out};
 use crate::cpu::{Cpu, MatmulBackend};
 use crate::dtype::Dtype;
@@ -26,7 +26,9 @@ const SMALL: usize = 1 << 27;
 /// Elements of a weight that are turned at once: 4 MiB.
 const TURNED: usize = 1 << 20;
 
-pub(super) fn forward(cpu: &Cpu, mut out: Out, x: In, weight: In, bias: Option<&[f32]>, s: Shape) {
+pub(super) fn forward(cpu: &Cpu, args: Forward) {
+    let Forward { mut out, x, weight, bias, shape: s } = args;
+    let bias = bias.map(In::cpu);
     if s.rows < FEW_ROWS && cpu.matmul.dtype() == Dtype::F32 {
         let (x, weight) = (x.cpu(), weight.cpu());
         few_rows(cpu, out.cpu(), bias, s, |out, row, outputs| {
@@ -95,15 +97,9 @@ fn turn(cpu: &Cpu, turned: &mut [f32], weight: &[f32], outputs: usize) {
     });
 }
 
-/// As `forward`, few rows against a weight kept as bf16.
-pub(super) fn forward_narrow(
-    cpu: &Cpu,
-    out: Out,
-    x: In,
-    weight: &[u16],
-    bias: Option<&[f32]>,
-    s: Shape,
-) {
+pub(super) fn forward_bf16_weight(cpu: &Cpu, args: ForwardBf16Weight) {
+    let ForwardBf16Weight { out, x, weight, bias, shape: s } = args;
+    let bias = bias.map(In::cpu);
     let rounded = match x {
         In::CpuBf16(x) => Cow::Borrowed(x),
         x => Cow::Owned(packed::rounded(&cpu.pool, x.cpu())),
@@ -145,25 +141,24 @@ fn few_rows(
     });
 }
 
-pub(super) fn backward_input(cpu: &Cpu, dx: Out, dout: In, weight: In, s: Shape, accumulate: bool) {
+pub(super) fn backward_input(cpu: &Cpu, args: BackwardInput) {
+    let BackwardInput { dx, dout, weight, shape: s, accumulate } = args;
     let dout = Operand::rows(dout, s.rows, s.outputs);
     let weight = Operand::rows(weight, s.outputs, s.inputs);
     product(cpu, kernel_for(cpu, s, false), dx, dout, weight, accumulate);
 }
 
-pub(super) fn backward_weight(cpu: &Cpu, dweight: Out, dout: In, x: In, s: Shape) {
-    let dout = Operand::rows(dout, s.rows, s.outputs).transposed();
-    product(
-        cpu,
-        kernel_for(cpu, s, false),
-        dweight,
-        dout,
-        Operand::rows(x, s.rows, s.inputs),
-        true,
-    );
+pub(super) fn backward_weight(cpu: &Cpu, args: BackwardWeight) {
+    let BackwardWeight { dweight, dbias, dout, x, shape: s } = args;
+    let (a, b) =
+        (Operand::rows(dout, s.rows, s.outputs).transposed(), Operand::rows(x, s.rows, s.inputs));
+    product(cpu, kernel_for(cpu, s, false), dweight, a, b, true);
+    if let Some(dbias) = dbias {
+        backward_bias(cpu, dbias.cpu(), dout.cpu(), s);
+    }
 }
 
-pub(super) fn backward_bias(cpu: &Cpu, dbias: &mut [f32], dout: &[f32], s: Shape) {
+fn backward_bias(cpu: &Cpu, dbias: &mut [f32], dout: &[f32], s: Shape) {
     let pieces = Pieces::new(s.outputs, 64);
     let dbias = Disjoint::new(dbias);
     cpu.pool.run(pieces.count, |piece| {

@@ -1,23 +1,22 @@
-//! CUDA half: the products by cuBLAS, and the bias by launches of `cuda.cu`. out, dout are of the dtype, bias f32.
+//! CUDA half: products by cuBLAS, the bias by launches of `cuda.cu`. The bias is f32; out and dout may
+//! be either dtype.
 
-use super::Shape;
+use super::{BackwardInput, BackwardWeight, Forward, Shape};
 use crate::Result;
-use crate::buffer::{In, Out};
-use crate::cuda::Cuda;
-use crate::cuda::{Arg, Launch};
+use crate::cuda::{Arg, Cuda, Launch};
 use crate::dtype::Dtype;
 use crate::ops::kernels::{by_dtype, row_block};
 use crate::ops::matmul;
-use crate::ops::matmul::cuda::{product, rows, turned};
+use crate::ops::matmul::cuda::{product, rows, transposed};
 
-/// Runs of rows with a partial sum each.
-const MOST_RUNS: usize = 64;
+/// Most runs of rows, each of which gets a partial sum.
+const MAX_RUNS: usize = 64;
 
 fn runs(s: Shape) -> usize {
-    s.rows.div_ceil(64).clamp(1, MOST_RUNS)
+    s.rows.div_ceil(64).clamp(1, MAX_RUNS)
 }
 
-/// out += bias, row by row.
+/// Adds the bias to each row of out.
 pub fn add_bias(dtype: Dtype, out: u64, bias: u64, s: Shape) -> Launch {
     Launch {
         kernel: by_dtype(dtype, "linear_add_bias_f32", "linear_add_bias_bf16"),
@@ -28,12 +27,14 @@ pub fn add_bias(dtype: Dtype, out: u64, bias: u64, s: Shape) -> Launch {
     }
 }
 
-/// Elements of f32 scratch that `backward_bias` needs.
+/// Returns how many f32 of scratch `backward_bias` needs.
 pub fn partial_len(s: Shape) -> usize {
     runs(s) * s.outputs
 }
 
-/// dbias += column sums of dout, through `partial`, scratch of `partial_len`. Two launches, in order.
+/// Adds the column sums of dout to dbias, by way of `partial`, `partial_len(s)` floats of scratch.
+///
+/// Returns two launches, to be queued in order.
 pub fn backward_bias(dtype: Dtype, dbias: u64, partial: u64, dout: u64, s: Shape) -> [Launch; 2] {
     let rows = Launch {
         kernel: by_dtype(dtype, "linear_sum_rows_f32", "linear_sum_rows_bf16"),
@@ -52,47 +53,26 @@ pub fn backward_bias(dtype: Dtype, dbias: u64, partial: u64, dout: u64, s: Shape
     [rows, columns]
 }
 
-/// out = x W^T + bias.
-pub(super) fn forward(
-    gpu: &Cuda,
-    out: &Out,
-    x: In,
-    weight: In,
-    bias: Option<In>,
-    s: Shape,
-) -> Result<()> {
+pub(super) fn forward(gpu: &Cuda, args: Forward) -> Result<()> {
+    let Forward { out, x, weight, bias, shape: s } = args;
     let shape = matmul::Shape { m: s.rows, k: s.inputs, n: s.outputs };
-    product(gpu, out, rows(x), turned(weight), shape, false)?;
+    product(gpu, &out, rows(x), transposed(weight), shape, false)?;
     match bias {
         Some(bias) => gpu.run(&[add_bias(out.dtype(), out.pointer(), bias.pointer(), s)]),
         None => Ok(()),
     }
 }
 
-/// dx = dout W, or dx += dout W.
-pub(super) fn backward_input(
-    gpu: &Cuda,
-    dx: &Out,
-    dout: In,
-    weight: In,
-    s: Shape,
-    accumulate: bool,
-) -> Result<()> {
+pub(super) fn backward_input(gpu: &Cuda, args: BackwardInput) -> Result<()> {
+    let BackwardInput { dx, dout, weight, shape: s, accumulate } = args;
     let shape = matmul::Shape { m: s.rows, k: s.outputs, n: s.inputs };
-    product(gpu, dx, rows(dout), rows(weight), shape, accumulate)
+    product(gpu, &dx, rows(dout), rows(weight), shape, accumulate)
 }
 
-/// dweight += dout^T x; dbias += column sums of dout.
-pub(super) fn backward_weight(
-    gpu: &Cuda,
-    dweight: &Out,
-    dbias: Option<&Out>,
-    dout: In,
-    x: In,
-    s: Shape,
-) -> Result<()> {
+pub(super) fn backward_weight(gpu: &Cuda, args: BackwardWeight) -> Result<()> {
+    let BackwardWeight { dweight, dbias, dout, x, shape: s } = args;
     let shape = matmul::Shape { m: s.outputs, k: s.rows, n: s.inputs };
-    product(gpu, dweight, turned(dout), rows(x), shape, true)?;
+    product(gpu, &dweight, transposed(dout), rows(x), shape, true)?;
     match dbias {
         Some(dbias) => {
             let [partial] = gpu.scratch([partial_len(s) * size_of::<f32>()])?;

@@ -1,8 +1,8 @@
-//! Plain loops in f64.
+//! Plain loops in f64: the oracle of the tests.
 
 use super::Shape;
 
-/// out = x W^T + bias.
+/// Returns x W^T + bias.
 pub fn forward(x: &[f64], weight: &[f64], bias: Option<&[f64]>, s: Shape) -> Vec<f64> {
     let mut out = vec![0.0; s.rows * s.outputs];
     for row in 0..s.rows {

@@ -1,23 +1,19 @@
 //! CPU half.
 
-use super::Shape;
 use super::gemm::{Matrix, parallel_gemm};
+use super::{Backward, Forward};
 use crate::cpu::Cpu;
 
-pub(super) fn forward(cpu: &Cpu, out: &mut [f32], a: &[f32], b: &[f32], s: Shape) {
-    parallel_gemm(&cpu.pool, out, Matrix::rows(a, s.m, s.k), Matrix::rows(b, s.k, s.n), false);
+pub(super) fn forward(cpu: &Cpu, args: Forward) {
+    let Forward { out, a, b, shape: s } = args;
+    let (a, b) = (Matrix::rows(a.cpu(), s.m, s.k), Matrix::rows(b.cpu(), s.k, s.n));
+    parallel_gemm(&cpu.pool, out.cpu(), a, b, false);
 }
 
-pub(super) fn backward(
-    cpu: &Cpu,
-    da: &mut [f32],
-    db: &mut [f32],
-    dout: &[f32],
-    a: &[f32],
-    b: &[f32],
-    s: Shape,
-) {
-    let dout = Matrix::rows(dout, s.m, s.n);
-    parallel_gemm(&cpu.pool, da, dout, Matrix::rows(b, s.k, s.n).transposed(), false);
-    parallel_gemm(&cpu.pool, db, Matrix::rows(a, s.m, s.k).transposed(), dout, false);
+pub(super) fn backward(cpu: &Cpu, args: Backward) {
+    let Backward { da, db, dout, a, b, shape: s } = args;
+    let dout = Matrix::rows(dout.cpu(), s.m, s.n);
+    let (a, b) = (Matrix::rows(a.cpu(), s.m, s.k), Matrix::rows(b.cpu(), s.k, s.n));
+    parallel_gemm(&cpu.pool, da.cpu(), dout, b.transposed(), false);
+    parallel_gemm(&cpu.pool, db.cpu(), a.transposed(), dout, false);
 }

@@ -1,28 +1,29 @@
-//! CUDA half: products by cuBLAS. Operands are of the device's dtype and rounded to it here where they come as f32.
+//! CUDA half: products by cuBLAS. Operands have the device's dtype; those of another are cast to it
+//! in scratch memory first.
 
-use super::Shape;
+use super::{Backward, Forward, Shape};
 use crate::Result;
 use crate::buffer::{In, Out};
 use crate::cuda::{Cuda, Factor, Product};
 
-/// An operand as it lies: rows one after the other, `turned` where it is the transpose of what is multiplied.
+/// A row-major operand, `transposed` if the product takes its transpose.
 #[derive(Clone, Copy)]
 pub(crate) struct Operand<'a> {
     pub elements: In<'a>,
-    pub turned: bool,
+    pub transposed: bool,
 }
 
-/// An operand that lies as it is multiplied.
+/// An operand taken as it is stored.
 pub(crate) fn rows(elements: In) -> Operand {
-    Operand { elements, turned: false }
+    Operand { elements, transposed: false }
 }
 
-/// An operand that lies transposed.
-pub(crate) fn turned(elements: In) -> Operand {
-    Operand { elements, turned: true }
+/// An operand whose transpose is multiplied.
+pub(crate) fn transposed(elements: In) -> Operand {
+    Operand { elements, transposed: true }
 }
 
-/// out (m, n) = a (m, k) b (k, n), or out += a b.
+/// Queues out (m, n) = a (m, k) b (k, n), or out += a b if `accumulate` is set.
 pub(crate) fn product(
     gpu: &Cuda,
     out: &Out,
@@ -31,13 +32,13 @@ pub(crate) fn product(
     s: Shape,
     accumulate: bool,
 ) -> Result<()> {
-    let [first, second] = operands(gpu, [a.elements, b.elements])?;
+    let [a_pointer, b_pointer] = operand_pointers(gpu, [a.elements, b.elements])?;
     gpu.multiply(&Product {
         m: s.m,
         k: s.k,
         n: s.n,
-        a: Factor { pointer: first, turned: a.turned },
-        b: Factor { pointer: second, turned: b.turned },
+        a: Factor { pointer: a_pointer, turned: a.transposed },
+        b: Factor { pointer: b_pointer, turned: b.transposed },
         operands: gpu.arithmetic.dtype,
         out: out.pointer(),
         results: out.dtype(),
@@ -46,16 +47,16 @@ pub(crate) fn product(
     })
 }
 
-/// The addresses of operands, those of another dtype than the device's rounded to it in scratch memory.
-fn operands<const N: usize>(gpu: &Cuda, all: [In; N]) -> Result<[u64; N]> {
+/// Returns the addresses of operands in the device's dtype, after casting those of another.
+fn operand_pointers<const N: usize>(gpu: &Cuda, operands: [In; N]) -> Result<[u64; N]> {
     let dtype = gpu.arithmetic.dtype;
-    let rounded = |x: In| if x.dtype() == dtype { 0 } else { x.len() * dtype.size() };
-    let sizes = all.map(rounded);
+    let cast_bytes = |x: In| if x.dtype() == dtype { 0 } else { x.len() * dtype.size() };
+    let sizes = operands.map(cast_bytes);
     if sizes.iter().all(|size| *size == 0) {
-        return Ok(all.map(|x| x.pointer()));
+        return Ok(operands.map(|x| x.pointer()));
     }
     let mut pointers = gpu.scratch(sizes)?;
-    for (pointer, x) in pointers.iter_mut().zip(all) {
+    for (pointer, x) in pointers.iter_mut().zip(operands) {
         if x.dtype() == dtype {
             *pointer = x.pointer();
         } else {
@@ -65,20 +66,13 @@ fn operands<const N: usize>(gpu: &Cuda, all: [In; N]) -> Result<[u64; N]> {
     Ok(pointers)
 }
 
-pub(super) fn forward(gpu: &Cuda, out: &Out, a: In, b: In, s: Shape) -> Result<()> {
-    product(gpu, out, rows(a), rows(b), s, false)
+pub(super) fn forward(gpu: &Cuda, args: Forward) -> Result<()> {
+    let Forward { out, a, b, shape } = args;
+    product(gpu, &out, rows(a), rows(b), shape, false)
 }
 
-pub(super) fn backward(
-    gpu: &Cuda,
-    da: &Out,
-    db: &Out,
-    dout: In,
-    a: In,
-    b: In,
-    s: Shape,
-) -> Result<()> {
-    let Shape { m, k, n } = s;
-    product(gpu, da, rows(dout), turned(b), Shape { m, k: n, n: k }, false)?;
-    product(gpu, db, turned(a), rows(dout), Shape { m: k, k: m, n }, false)
+pub(super) fn backward(gpu: &Cuda, args: Backward) -> Result<()> {
+    let Backward { da, db, dout, a, b, shape: Shape { m, k, n } } = args;
+    product(gpu, &da, rows(dout), transposed(b), Shape { m, k: n, n: k }, false)?;
+    product(gpu, &db, transposed(a), rows(dout), Shape { m: k, k: m, n }, false)
 }

@@ -1,6 +1,7 @@
-//! Matrix product. out = a b.
+//! Matrix product: out = a b.
 //!
-//! a: (m, k); b: (k, n); out, dout: (m, n). da = dout b^T; db = a^T dout, both overwritten (here b is no parameter).
+//! a, da: (m, k); b, db: (k, n); out, dout: (m, n). da = dout b^T; db = a^T dout. Both gradients are
+//! overwritten, since neither operand is a parameter.
 
 mod cpu;
 pub(crate) mod cuda;
@@ -13,49 +14,68 @@ use crate::buffer::{In, Out};
 use crate::device::Device;
 use crate::ops::check;
 
-/// Sizes of a product.
+/// Sizes of the product of an (m, k) and a (k, n) matrix.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
-    /// Rows of a.
     pub m: usize,
-    /// Columns of a, rows of b.
     pub k: usize,
-    /// Columns of b.
     pub n: usize,
 }
 
-/// out = a b.
+/// Buffers of `forward`.
+#[derive(Debug)]
+pub struct Forward<'a> {
+    pub out: Out<'a>,
+    pub a: In<'a>,
+    pub b: In<'a>,
+    pub shape: Shape,
+}
+
+/// Computes out = a b.
 ///
 /// # Errors
-/// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
-pub fn forward(dev: &Device, out: Out, a: In, b: In, s: Shape) -> Result<()> {
+/// Returns `ERR_SHAPE_MISMATCH` if a buffer does not fit the shape.
+pub fn forward(dev: &Device, args: Forward) -> Result<()> {
     const OP: &str = "matmul::forward";
-    check(OP, "a", s.m * s.k, a.len())?;
-    check(OP, "b", s.k * s.n, b.len())?;
-    check(OP, "out", s.m * s.n, out.len())?;
+    let s = args.shape;
+    check(OP, "a", s.m * s.k, args.a.len())?;
+    check(OP, "b", s.k * s.n, args.b.len())?;
+    check(OP, "out", s.m * s.n, args.out.len())?;
     let _span = dev.span(OP);
     match dev {
-        Device::Cpu(cpu) => cpu::forward(cpu, out.cpu(), a.cpu(), b.cpu(), s),
-        Device::Cuda(gpu) => cuda::forward(gpu, &out, a, b, s)?,
+        Device::Cpu(cpu) => cpu::forward(cpu, args),
+        Device::Cuda(gpu) => cuda::forward(gpu, args)?,
     }
     Ok(())
 }
 
-/// da = dout b^T; db = a^T dout.
+/// Buffers of `backward`.
+#[derive(Debug)]
+pub struct Backward<'a> {
+    pub da: Out<'a>,
+    pub db: Out<'a>,
+    pub dout: In<'a>,
+    pub a: In<'a>,
+    pub b: In<'a>,
+    pub shape: Shape,
+}
+
+/// Computes da = dout b^T and db = a^T dout.
 ///
 /// # Errors
-/// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
-pub fn backward(dev: &Device, da: Out, db: Out, dout: In, a: In, b: In, s: Shape) -> Result<()> {
+/// Returns `ERR_SHAPE_MISMATCH` if a buffer does not fit the shape.
+pub fn backward(dev: &Device, args: Backward) -> Result<()> {
     const OP: &str = "matmul::backward";
-    check(OP, "a", s.m * s.k, a.len())?;
-    check(OP, "da", s.m * s.k, da.len())?;
-    check(OP, "b", s.k * s.n, b.len())?;
-    check(OP, "db", s.k * s.n, db.len())?;
-    check(OP, "dout", s.m * s.n, dout.len())?;
+    let s = args.shape;
+    check(OP, "a", s.m * s.k, args.a.len())?;
+    check(OP, "da", s.m * s.k, args.da.len())?;
+    check(OP, "b", s.k * s.n, args.b.len())?;
+    check(OP, "db", s.k * s.n, args.db.len())?;
+    check(OP, "dout", s.m * s.n, args.dout.len())?;
     let _span = dev.span(OP);
     match dev {
-        Device::Cpu(cpu) => cpu::backward(cpu, da.cpu(), db.cpu(), dout.cpu(), a.cpu(), b.cpu(), s),
-        Device::Cuda(gpu) => cuda::backward(gpu, &da, &db, dout, a, b, s)?,
+        Device::Cpu(cpu) => cpu::backward(cpu, args),
+        Device::Cuda(gpu) => cuda::backward(gpu, args)?,
     }
     Ok(())
 }

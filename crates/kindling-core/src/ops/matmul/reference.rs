@@ -1,8 +1,8 @@
-//! Plain loops in f64.
+//! Plain loops in f64: the oracle of the tests.
 
 use super::Shape;
 
-/// out = a b.
+/// Returns a b.
 pub fn forward(a: &[f64], b: &[f64], s: Shape) -> Vec<f64> {
     let mut out = vec![0.0; s.m * s.n];
     for row in 0..s.m {

@@ -69,7 +69,16 @@ pub(super) fn run(
         let offset = (start * size_of::<f32>()) as u64;
         let layer = linear::Shape { rows, inputs: s.d_model, outputs: s.vocab_size };
         let x = x.slice(inputs.clone());
-        linear::forward(dev, logits.slice_mut(scores.clone()), x, weight, None, layer)?;
+        linear::forward(
+            dev,
+            linear::Forward {
+                out: logits.slice_mut(scores.clone()),
+                x,
+                weight,
+                bias: None,
+                shape: layer,
+            },
+        )?;
         let shape = cross_entropy::Shape { rows, vocab_size: s.vocab_size };
         let (losses, targets) = (losses + offset, targets_at + offset);
         let scores_at = logits.view().pointer();
@@ -83,8 +92,26 @@ pub(super) fn run(
             dtype, scores_at, losses, targets, shape, *scale,
         )])?;
         let dlogits = logits.slice(scores);
-        linear::backward_input(dev, dx.again().slice(inputs), dlogits, weight, layer, false)?;
-        linear::backward_weight(dev, dweight.again(), None, dlogits, x, layer)?;
+        linear::backward_input(
+            dev,
+            linear::BackwardInput {
+                dx: dx.again().slice(inputs),
+                dout: dlogits,
+                weight,
+                shape: layer,
+                accumulate: false,
+            },
+        )?;
+        linear::backward_weight(
+            dev,
+            linear::BackwardWeight {
+                dweight: dweight.again(),
+                dbias: None,
+                dout: dlogits,
+                x,
+                shape: layer,
+            },
+        )?;
     }
     gpu.run(&[cross_entropy::cuda::add_losses(total, losses, s.rows)])
 }

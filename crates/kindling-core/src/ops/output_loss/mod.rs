@@ -126,7 +126,16 @@ pub fn forward(
         let scores = 0..rows * s.vocab_size;
         let x = x.slice(start * s.d_model..(start + rows) * s.d_model);
         let layer = linear::Shape { rows, inputs: s.d_model, outputs: s.vocab_size };
-        linear::forward(dev, logits.slice_mut(scores.clone()), x, weight, None, layer)?;
+        linear::forward(
+            dev,
+            linear::Forward {
+                out: logits.slice_mut(scores.clone()),
+                x,
+                weight,
+                bias: None,
+                shape: layer,
+            },
+        )?;
         let shape = cross_entropy::Shape { rows, vocab_size: s.vocab_size };
         total.add(cross_entropy::forward(
             dev,
@@ -240,7 +249,16 @@ fn blocks(
         let inputs = start * s.d_model..(start + rows) * s.d_model;
         let x = x.slice(inputs.clone());
         let layer = linear::Shape { rows, inputs: s.d_model, outputs: s.vocab_size };
-        linear::forward(dev, logits.slice_mut(scores.clone()), x, weight, None, layer)?;
+        linear::forward(
+            dev,
+            linear::Forward {
+                out: logits.slice_mut(scores.clone()),
+                x,
+                weight,
+                bias: None,
+                shape: layer,
+            },
+        )?;
         let shape = cross_entropy::Shape { rows, vocab_size: s.vocab_size };
         total.add(cross_entropy::forward_backward(
             dev,
@@ -250,8 +268,26 @@ fn blocks(
             scale,
         )?);
         let dlogits = logits.slice(scores);
-        linear::backward_input(dev, dx.again().slice(inputs), dlogits, weight, layer, false)?;
-        linear::backward_weight(dev, dweight.again(), None, dlogits, x, layer)?;
+        linear::backward_input(
+            dev,
+            linear::BackwardInput {
+                dx: dx.again().slice(inputs),
+                dout: dlogits,
+                weight,
+                shape: layer,
+                accumulate: false,
+            },
+        )?;
+        linear::backward_weight(
+            dev,
+            linear::BackwardWeight {
+                dweight: dweight.again(),
+                dbias: None,
+                dout: dlogits,
+                x,
+                shape: layer,
+            },
+        )?;
     }
     Ok(total)
 }
