@@ -1,6 +1,6 @@
 //! Where text may be cut so that its parts encode as the whole does, and bytes in any pieces to such parts.
 
-use super::pattern::Pattern;
+use super::pretokenize::Pattern;
 use super::special::SpecialTokens;
 use super::{Kind, Tokenizer};
 use crate::corpus::LossyDecoder;

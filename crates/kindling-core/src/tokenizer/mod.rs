@@ -1,58 +1,37 @@
 //! Text to token ids and back: byte-level BPE with GPT-2's pre-tokenization, or one token a character.
 //!
-//! | file | what |
+//! | room | holds |
 //! |---|---|
-//! | `pretokenize.rs`, `unicode.rs`, `unicode_ranges.rs` | GPT-2's pattern by hand, where text may be cut |
-//! | `special.rs` | special tokens split the text first |
-//! | `encode.rs`, `pretoken_ids.rs`, `scratch.rs`, `merge.rs`, `cache.rs`, `long_cache.rs`, `huge_table.rs` | threads, caches and their memory, merges by rank |
-//! | `giant.rs` | pre-tokens of any length |
-//! | `decode.rs`, `stream.rs`, `cuts.rs` | ids to text; text in pieces |
-//! | `vocab_file.rs`, `hugging_face.rs`, `byte_chars.rs`, `parts.rs` | vocab.json, merges.txt, tokenizer.json |
-//! | `train.rs`, `merge_learner.rs` | learning from files |
+//! | `pretokenize/` | patterns that split text into pre-tokens, the bitmask scanner, Unicode classes |
+//! | `encode/` | pre-token to ids: merging by rank, and `cache/` in front of it |
+//! | `train/` | counting pre-tokens and learning merges |
+//! | `files/` | vocab.json, merges.txt, tokenizer.json |
+//! | `special.rs`, `cuts.rs`, `decode.rs`, `stream.rs` | special tokens; cuts in text; ids to text; encoding text that arrives in pieces |
 
-pub mod byte_chars;
-mod cache;
-mod cl100k;
-mod count_tokens;
-mod counts;
 pub(crate) mod cuts;
 mod decode;
 mod encode;
-mod giant;
-mod huge_table;
-mod hugging_face;
-mod long_cache;
-mod merge;
-mod merge_learner;
-mod pair_table;
+mod files;
 mod parts;
-mod pattern;
-mod pretoken_ids;
 pub mod pretokenize;
-mod save;
-mod scan;
-mod scratch;
-mod shared_cache;
-mod shared_long_cache;
 mod special;
 mod stream;
 mod train;
-mod unicode;
-mod unicode_ranges;
-mod vocab_file;
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use self::merge::MergeTable;
+use self::encode::merge::MergeTable;
+use self::encode::scratch::{Scratches, SharedCaches};
+use self::files::{hugging_face, save, vocab_file};
 use self::parts::Parts;
-use self::scratch::{Scratches, SharedCaches};
 use self::special::SpecialTokens;
 use crate::simd::Isa;
 use crate::{Error, Result};
 
-pub use self::pattern::Pattern;
+pub use self::files::byte_chars;
+pub use self::pretokenize::Pattern;
 pub use self::stream::{StreamDecoder, StreamEncoder};
 pub use self::train::TrainOptions;
 

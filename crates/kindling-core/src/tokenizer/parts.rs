@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::pattern::Pattern;
-use super::{Kind, byte_chars};
+use super::files::byte_chars;
+use super::{Kind, Pattern};
 
 /// Tokens, merges and special tokens with their ids.
 #[derive(Debug, Clone)]

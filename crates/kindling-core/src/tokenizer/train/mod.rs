@@ -5,12 +5,16 @@
 
 use std::path::PathBuf;
 
-use super::byte_chars::{BYTE_ORDER, to_text};
-use super::counts::Counts;
+mod counts;
+mod merge_learner;
+mod pair_table;
+
+use self::counts::Counts;
+use self::merge_learner::MergeLearner;
 use super::cuts::Cuts;
-use super::merge_learner::MergeLearner;
+use super::files::byte_chars::{BYTE_ORDER, to_text};
 use super::parts::Parts;
-use super::pattern::Pattern;
+use super::pretokenize::Pattern;
 use super::special::{Segment, SpecialTokens};
 use super::{Kind, Tokenizer};
 use crate::corpus::each_text::{BLOCK, Source};

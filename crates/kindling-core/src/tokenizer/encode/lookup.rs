@@ -1,10 +1,10 @@
 //! Pre-tokens to ids: from the thread's own cache, fetched ahead in batches, else from those that hold more, else by merging.
 
-use super::Tokenizer;
+use super::cache::shared_long::LongKey;
 use super::cache::{CACHED_IDS, FEW_IDS, Ids, Key, OwnCache};
 use super::merge::MergeWork;
 use super::scratch::{Scratch, SharedCaches};
-use super::shared_long_cache::LongKey;
+use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
 /// Pre-tokens of a batch, whose entries are asked for together ahead of time.
@@ -70,7 +70,7 @@ impl<'a> Batch<'a> {
 
 impl Tokenizer {
     /// Ids of the pre-tokens between each two of `starts`.
-    pub(super) fn encode_pretokens(
+    pub(in crate::tokenizer) fn encode_pretokens(
         &self,
         text: &str,
         starts: &[usize],

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::Tokenizer;
 use crate::Result;
 use crate::corpus::each_text::{BLOCK, Source};
 use crate::corpus::{Corpus, ReadSummary, TEXT_FIELD};
 use crate::progress::SendProgress;
+use crate::tokenizer::Tokenizer;
 
 impl Tokenizer {
     /// Encodes `files` block by block on `threads` threads and counts the tokens. Progress counts bytes as they are on the

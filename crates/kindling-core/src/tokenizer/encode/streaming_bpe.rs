@@ -14,10 +14,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::Tokenizer;
 use super::merge::MergeWork;
 use super::scratch::Scratch;
 use crate::Result;
+use crate::tokenizer::Tokenizer;
 
 /// Bytes of a pre-token from which it is encoded so.
 pub const GIANT: usize = 1 << 20;
@@ -233,10 +233,10 @@ impl Tokenizer {
 
 #[cfg(test)]
 mod tests {
-    use super::super::parts::Parts;
-    use super::super::{Kind, Pattern};
     use super::*;
     use crate::random::{Purpose, below};
+    use crate::tokenizer::parts::Parts;
+    use crate::tokenizer::{Kind, Pattern};
 
     /// A tokenizer of 256 bytes and random merges of few letters, in any order of lengths.
     fn tokenizer(seed: u64) -> Tokenizer {

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::parts::PartsRef;
-use super::pattern::Pattern;
+use super::hugging_face;
 use super::vocab_file::{TokenTexts, merges_text, vocab_json};
-use super::{Tokenizer, hugging_face};
 use crate::Result;
 use crate::staging::{StagedFolder, write_synced};
+use crate::tokenizer::parts::PartsRef;
+use crate::tokenizer::{Pattern, Tokenizer};
 
 /// Name of the vocabulary in a tokenizer's folder.
 pub const VOCAB_FILE: &str = "vocab.json";

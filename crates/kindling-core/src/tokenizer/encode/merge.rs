@@ -8,7 +8,7 @@ use std::collections::BinaryHeap;
 
 use rustc_hash::FxHashMap;
 
-use super::huge_table::{HugeTable, Zeroable};
+use super::cache::huge_page_table::{HugeTable, Zeroable};
 
 /// Symbols up to which scanning beats the heap.
 const SCAN_LIMIT: usize = 48;

@@ -3,7 +3,7 @@
 
 use rustc_hash::FxHashMap;
 
-use super::huge_table::{HugeTable, Zeroable};
+use super::huge_page_table::{HugeTable, Zeroable};
 
 /// Bytes of the longest pre-token in the table, and ids it may have: with these an entry is 128 bytes.
 const TABLE_BYTES: usize = 46;

@@ -2,7 +2,7 @@
 
 use fancy_regex::Regex;
 
-use super::{cl100k, pretokenize};
+use super::{cl100k, gpt2};
 use crate::{Error, Result};
 
 /// GPT-2's pattern as tokenizer.json files and tiktoken write it; the first is how it is saved.
@@ -77,7 +77,7 @@ impl Pattern {
     /// `ERR_INVALID_ARGUMENT` where a regular expression gives up on the text.
     pub fn pretoken_end(&self, text: &str, at: usize) -> Result<usize> {
         match self {
-            Self::Gpt2 => Ok(pretokenize::pretoken_end(text.as_bytes(), at)),
+            Self::Gpt2 => Ok(gpt2::pretoken_end(text.as_bytes(), at)),
             Self::Cl100k => Ok(cl100k::pretoken_end(text.as_bytes(), at, true)),
             Self::Llama3 => Ok(cl100k::pretoken_end(text.as_bytes(), at, false)),
             Self::Regex(regex) => match_end(regex, text, at),
@@ -88,7 +88,7 @@ impl Pattern {
     /// expression nothing is known.
     pub fn is_boundary(&self, text: &str, at: usize) -> bool {
         match self {
-            Self::Gpt2 => pretokenize::is_boundary(text, at),
+            Self::Gpt2 => gpt2::is_boundary(text, at),
             Self::Cl100k | Self::Llama3 => cl100k::is_boundary(text.as_bytes(), at),
             Self::Regex(_) => false,
         }

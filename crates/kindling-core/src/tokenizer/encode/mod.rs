@@ -5,10 +5,17 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::cache::CACHED_VOCAB;
-use super::giant::GIANT;
-use super::scan::Scanner;
-use super::scratch::{Scratch, SharedCaches};
+pub(super) mod cache;
+mod count_tokens;
+mod lookup;
+pub(super) mod merge;
+pub(super) mod scratch;
+mod streaming_bpe;
+
+use self::cache::CACHED_VOCAB;
+use self::scratch::{Scratch, SharedCaches};
+use self::streaming_bpe::GIANT;
+use super::pretokenize::Scanner;
 use super::special::Segment;
 use super::{Kind, Tokenizer};
 use crate::{Error, Result};

@@ -3,8 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::cache::{Ids, Key, WORDS};
-use super::huge_table::{SharedTable, SharedZeroable};
+use super::huge_page_table::{SharedTable, SharedZeroable};
+use super::{Ids, Key, WORDS};
 use crate::simd::fetch;
 
 /// Buckets, as a power of two.

@@ -5,8 +5,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::huge_table::{SharedTable, SharedZeroable};
-use super::long_cache::hash_of;
+use super::huge_page_table::{SharedTable, SharedZeroable};
+use super::long::hash_of;
 use crate::simd::fetch;
 
 /// Buckets, as a power of two: 12 MiB in all.

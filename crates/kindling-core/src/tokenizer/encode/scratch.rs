@@ -4,10 +4,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
 use super::cache::OwnCache;
-use super::long_cache::LongCache;
+use super::cache::long::LongCache;
+use super::cache::shared::SharedCache;
+use super::cache::shared_long::SharedLongCache;
 use super::merge::MergeWork;
-use super::shared_cache::SharedCache;
-use super::shared_long_cache::SharedLongCache;
 
 /// From pre-token to ids, for all threads: short ones, and long ones.
 #[derive(Debug)]

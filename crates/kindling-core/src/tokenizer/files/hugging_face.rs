@@ -6,10 +6,9 @@ use std::path::Path;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use super::parts::{Parts, PartsRef};
-use super::pattern::Pattern;
 use super::vocab_file::{MergeResolver, TokenTexts, entry_ids, invalid, read_text};
-use super::{Kind, special};
+use crate::tokenizer::parts::{Parts, PartsRef};
+use crate::tokenizer::{Kind, Pattern, special};
 use crate::{Error, Result};
 
 /// Reads a tokenizer.json.

@@ -5,11 +5,9 @@
 //! white space leaves its last character to what follows, and a contraction (`'s`, `'ll`, ...) at a pre-token's start ends
 //! where its letters do. All bytes of a character have its class, so that none but the first can begin anything.
 
-mod masks;
-
-use self::masks::{Classify, Masks, Portable, WORD};
+use super::gpt2::{class_at, contraction_end, is_space_at};
+use super::masks::{Classify, Masks, Portable, WORD};
 use super::pattern::Pattern;
-use super::pretokenize::{class_at, contraction_end, is_space_at};
 use super::unicode::Class;
 use crate::Result;
 use crate::simd::Isa;
@@ -201,11 +199,11 @@ fn scan(isa: Isa, scanner: &mut Scanner, end: usize, starts: &mut Vec<usize>) {
     {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,popcnt")]
         fn avx512(scanner: &mut Scanner, end: usize, starts: &mut Vec<usize>) {
-            scanner.words::<masks::Avx512>(end, starts);
+            scanner.words::<super::masks::Avx512>(end, starts);
         }
         #[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt")]
         fn avx2(scanner: &mut Scanner, end: usize, starts: &mut Vec<usize>) {
-            scanner.words::<masks::Avx2>(end, starts);
+            scanner.words::<super::masks::Avx2>(end, starts);
         }
         match isa {
             // SAFETY: an Isa above Scalar only exists where the machine has been asked for these features (every machine
@@ -222,7 +220,7 @@ fn scan(isa: Isa, scanner: &mut Scanner, end: usize, starts: &mut Vec<usize>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::pretokenize::pretokens;
+    use super::super::gpt2::pretokens;
     use super::*;
     use crate::random::{Purpose, below};
 

@@ -9,9 +9,9 @@ use std::collections::HashSet;
 
 use rustc_hash::FxHashMap;
 
-use super::byte_chars;
 use super::counts::Counts;
 use super::pair_table::{NONE, Pair, PairTable};
+use crate::tokenizer::files::byte_chars;
 
 /// The two tokens of a merge and the token they make.
 type Merge = (u32, u32, u32);

@@ -2,11 +2,10 @@
 
 use rustc_hash::FxHashMap;
 
-use super::cache::{CACHED_BYTES, Key};
-use super::pattern::Pattern;
-use super::scan::Scanner;
 use crate::Result;
 use crate::simd::Isa;
+use crate::tokenizer::encode::cache::{CACHED_BYTES, Key};
+use crate::tokenizer::pretokenize::{Pattern, Scanner};
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Slot {
@@ -148,8 +147,8 @@ impl Counts {
 mod tests {
     use std::collections::HashMap;
 
-    use super::super::pretokenize::pretokens;
     use super::*;
+    use crate::tokenizer::pretokenize::pretokens;
 
     #[test]
     fn counts_of_two_threads_add_up_to_those_of_a_plain_map() {

@@ -5,7 +5,12 @@
 //! An entry is 64 bytes, a line of the processor's cache: the pre-token itself (at most 15 bytes) with its length, and at most
 //! twelve ids of 24 bits. Languages that a vocabulary knows little of need that many.
 
-use super::huge_table::{HugeTable, Zeroable};
+pub mod huge_page_table;
+pub mod long;
+pub mod shared;
+pub mod shared_long;
+
+use self::huge_page_table::{HugeTable, Zeroable};
 use crate::simd::fetch;
 
 /// Bytes of the longest pre-token that is kept.

@@ -9,8 +9,9 @@ use std::path::Path;
 use rustc_hash::FxHashMap;
 use serde_json::{Map, Value};
 
-use super::parts::{Parts, PartsRef};
-use super::{Kind, byte_chars, special};
+use super::byte_chars;
+use crate::tokenizer::parts::{Parts, PartsRef};
+use crate::tokenizer::{Kind, special};
 use crate::{Error, Result};
 
 /// A file's text.

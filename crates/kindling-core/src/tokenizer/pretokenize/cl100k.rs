@@ -3,7 +3,7 @@
 //!
 //! Llama 3 lacks `\s++$`: at the end of a text white space is cut behind its last line break.
 
-use super::pretokenize::{char_start, class_at, run_end};
+use super::gpt2::{char_start, class_at, run_end};
 use super::unicode::Class;
 
 /// Digits of one pre-token.
