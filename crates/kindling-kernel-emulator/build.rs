@@ -1,5 +1,5 @@
-//! Compiles the emulator and, with it, every op's `cuda.cu` by the C++ compiler. Where there is none (or the system is
-//! not Linux), the crate is built without and its tests count as ignored.
+//! Compiles the emulator and every op's `cuda.cu` with the C++ compiler. Without one, or outside
+//! Linux, the crate builds empty and its tests are ignored.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -16,9 +16,9 @@ fn main() {
     }
     let mut build = cc::Build::new();
     build.cpp(true).std("c++17").include("cpp").include(OPS).opt_level(1).debug(false);
-    // An index outside an array, or a misaligned access, stops the kernel where it happens.
+    // An out-of-bounds index or a misaligned access stops the kernel on the spot.
     build.flag("-fsanitize=alignment,bounds").flag("-fsanitize-undefined-trap-on-error");
-    // The emulator leaves a failed kernel by a jump from one stack to another.
+    // The emulator leaves a failed kernel by jumping to another stack.
     build.flag("-U_FORTIFY_SOURCE").flag_if_supported("-Wno-unknown-pragmas");
     let linux = std::env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux");
     let works = || {
@@ -37,7 +37,8 @@ fn main() {
     }
 }
 
-/// Writes a .cpp for each .cu, which includes it and adds its kernels to the table, and one that calls all of them.
+/// Writes a .cpp for each .cu that includes it and registers its kernels, and one that calls all of
+/// them.
 fn write_tables(build: &cc::Build, out: &Path) -> Vec<PathBuf> {
     let mut sources = files(Path::new(OPS), &["cu"]);
     sources.extend(files(Path::new("cpp"), &["cu"]));
@@ -66,13 +67,14 @@ fn write_tables(build: &cc::Build, out: &Path) -> Vec<PathBuf> {
     written.into_iter().map(|(path, _)| path).collect()
 }
 
-/// The names of the kernels of a source after its macros are expanded: `__global__` leaves a mark (emulator.h).
+/// Returns the kernels of a source after macro expansion, where `__global__` has left its mark
+/// (emulator.h).
 fn kernel_names(expanded: &str) -> Vec<String> {
     let declarations = expanded.split("extern \"C\" __attribute__((used)) void").skip(1);
     declarations.map(|text| text.split('(').next().unwrap_or_default().trim().to_owned()).collect()
 }
 
-/// The files of a folder and its folders that have one of the extensions, sorted.
+/// Lists files below `folder` with one of the extensions, sorted.
 fn files(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {

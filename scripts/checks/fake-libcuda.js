@@ -68,7 +68,7 @@ const TESTS = {
   },
   'a device that is not there is told': {
     run: (kindling) =>
-      refused(kindling, 'ERR_DEVICE_UNAVAILABLE', /cuda:1 is not there.*1 device/, 'cuda:1'),
+      refused(kindling, 'ERR_DEVICE_UNAVAILABLE', /cuda:1 does not exist.*1 device/, 'cuda:1'),
   },
   'a device without room says how much was asked for and what to lower': {
     environment: { MEMORY: String((32 << 20) + 100_000) },

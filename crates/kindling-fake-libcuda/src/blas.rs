@@ -1,4 +1,5 @@
-//! Products as cuBLAS's manual has them, column after column, and the generator of random numbers that is made and not used.
+//! Column-major products as cuBLAS documents them, and the cuRAND generator that is created but
+//! never used.
 
 use std::ffi::c_void;
 
@@ -19,7 +20,7 @@ pub unsafe extern "C" fn cublasCreate_v2(handle: *mut usize) -> Status {
     if current() == 0 {
         return NOT_INITIALIZED;
     }
-    // SAFETY: here and below, the caller's place for the handle.
+    // SAFETY: here and below, the caller provides room for the handle.
     unsafe { handle.write(BLAS) };
     SUCCESS
 }
@@ -48,7 +49,7 @@ fn known(handle: usize) -> Status {
     if handle == BLAS { SUCCESS } else { NOT_INITIALIZED }
 }
 
-/// Elements of a matrix, of a `cudaDataType`.
+/// Element type of a matrix, from its `cudaDataType`.
 #[derive(Clone, Copy)]
 enum Elements {
     F32,
@@ -95,7 +96,7 @@ impl Elements {
     }
 }
 
-/// A matrix (rows, columns) that is multiplied: as it lies, or, where `transposed`, the transpose of what lies there.
+/// An operand (rows, columns), stored as it is or, if `transposed`, as its transpose.
 #[derive(Clone, Copy)]
 struct Factor {
     pointer: u64,
@@ -107,7 +108,7 @@ struct Factor {
 }
 
 impl Factor {
-    /// Its elements, row after row.
+    /// Returns the elements in row-major order.
     fn values(self, round: impl Fn(f32) -> f32) -> Result<Vec<f32>, String> {
         let (height, width) =
             if self.transposed { (self.columns, self.rows) } else { (self.rows, self.columns) };
@@ -125,12 +126,12 @@ impl Factor {
     }
 }
 
-/// Elements from the first to the last of a matrix.
+/// Number of elements from the first to the last of a matrix.
 fn spanned(height: usize, width: usize, leading: usize) -> usize {
     if height == 0 || width == 0 { 0 } else { leading * (width - 1) + height }
 }
 
-/// `TensorFloat-32` has 10 of f32's 23 bits after the point.
+/// Rounds to `TensorFloat-32`, which keeps 10 of f32's 23 mantissa bits.
 fn tf32(value: f32) -> f32 {
     f32::from_bits((value.to_bits() + 0x1000) & !0x1FFF)
 }
@@ -168,7 +169,7 @@ pub unsafe extern "C" fn cublasGemmEx(
     else {
         return NOT_SUPPORTED;
     };
-    // What the manual's table has: operands of one kind, and no bf16 result of f32 operands.
+    // The manual's table: operands of one type, and no bf16 result from f32 operands.
     let supported = kind_a == kind_b && !(kind_a == 0 && kind_c == 14);
     if !supported || !matches!(compute, COMPUTE_32F | COMPUTE_32F_FAST_TF32) {
         return NOT_SUPPORTED;
@@ -194,7 +195,7 @@ pub unsafe extern "C" fn cublasGemmEx(
     if !a.fits() || !b.fits() || leading < m {
         return INVALID_VALUE;
     }
-    // SAFETY: numbers of f32 in the host's memory, as the type of the computation asks.
+    // SAFETY: f32 numbers in host memory, as the compute type requires.
     let (alpha, beta) = unsafe { (alpha.cast::<f32>().read(), beta.cast::<f32>().read()) };
     let round = move |value| if compute == COMPUTE_32F_FAST_TF32 { tf32(value) } else { value };
     queue(STREAM, move || {
@@ -205,7 +206,7 @@ pub unsafe extern "C" fn cublasGemmEx(
                 .map(|depth| f64::from(a[row * k + depth]) * f64::from(b[depth * n + column]))
                 .sum();
             let place = &mut result[row + column * leading];
-            // Where beta is 0, C is not read: it may hold anything.
+            // With beta = 0, C is not read and may hold anything.
             let before = if beta == 0.0 { 0.0 } else { beta * *place };
             *place = alpha * sum as f32 + before;
         }

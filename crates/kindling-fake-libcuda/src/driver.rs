@@ -9,9 +9,9 @@ use crate::state::{
     NOT_FOUND, STREAM, SUCCESS, current, queue, set_current, setting, state,
 };
 
-/// First word of what `nvcc -fatbin` makes.
+/// First word of a fatbin.
 const FATBIN: u32 = 0xBA55_ED50;
-/// Dynamic shared memory that a kernel has without asking, and the most there is on Hopper.
+/// Dynamic shared memory available without setting an attribute, and the maximum on Hopper.
 const SHARED_BYTES: u32 = 48 << 10;
 const MOST_SHARED_BYTES: i32 = 227 << 10;
 const NAME: &CStr = c"Emulated GPU";
@@ -23,7 +23,7 @@ pub extern "C" fn cuInit(_flags: u32) -> Answer {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDriverGetVersion(version: *mut i32) -> Answer {
-    // SAFETY: here and below, the caller's place for what is asked.
+    // SAFETY: here and below, the caller provides room for the result.
     unsafe { version.write(setting("VERSION", 13_000)) };
     SUCCESS
 }
@@ -140,7 +140,7 @@ pub unsafe extern "C" fn cuModuleLoadData(module: *mut usize, image: *const c_vo
     if !image.cast::<u64>().is_aligned() {
         return INVALID_VALUE;
     }
-    // SAFETY: a whole image; the caller's place for the handle.
+    // SAFETY: a complete image; the caller provides room for the handle.
     unsafe {
         if image.cast::<u32>().read() != FATBIN {
             return NO_BINARY_FOR_GPU;
@@ -161,7 +161,7 @@ pub unsafe extern "C" fn cuModuleGetFunction(
     _module: usize,
     name: *const c_char,
 ) -> Answer {
-    // SAFETY: a string that ends.
+    // SAFETY: a terminated string.
     let Some(name) = kernel(unsafe { CStr::from_ptr(name) }) else { return NOT_FOUND };
     let functions = &mut state().functions;
     functions.push(Function { name, shared_bytes: SHARED_BYTES });
@@ -210,7 +210,7 @@ pub unsafe extern "C" fn cuLaunchKernel(
     let name = function.name;
     drop(known);
     let Ok(signature) = kindling_kernel_emulator::signature(name) else { return NOT_FOUND };
-    // SAFETY: as many arguments as the kernel takes, each readable in its size, as the driver reads them.
+    // SAFETY: one pointer per kernel argument, each readable in its size, as the driver reads them.
     let mut values: Vec<u64> = unsafe {
         signature.bytes().enumerate().map(|(place, kind)| {
             let at = *arguments.add(place);

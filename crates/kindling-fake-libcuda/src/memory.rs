@@ -1,4 +1,4 @@
-//! Memory, copies, events and waiting.
+//! Memory, copies, events and synchronisation.
 
 use std::ffi::c_void;
 
@@ -18,14 +18,14 @@ pub unsafe extern "C" fn cuMemAllocAsync(pointer: *mut u64, bytes: usize, stream
     if let Err(answer) = ready(stream) {
         return answer;
     }
-    // Memory that is given back comes back only when its last use is done.
+    // Released memory becomes available only after its last use is done.
     let allocated = device().allocate(bytes).or_else(|_| {
         finish();
         device().allocate(bytes)
     });
     let Ok(address) = allocated else { return OUT_OF_MEMORY };
     state().sizes.insert(address, bytes);
-    // SAFETY: the caller's place for the address.
+    // SAFETY: the caller provides room for the address.
     unsafe { pointer.write(address) };
     SUCCESS
 }
@@ -56,7 +56,8 @@ pub extern "C" fn cuMemcpyHtoDAsync_v2(
 ) -> Answer {
     let from = from as usize;
     queue(stream, move || {
-        // SAFETY: the caller keeps the memory until the copy is done; here it is read as late as that.
+        // SAFETY: the caller keeps the memory until the copy is done, which is as late as it is
+        // read here.
         let from = unsafe { std::slice::from_raw_parts(from as *const u8, bytes) };
         device().upload(to, from).map_err(|e| said(&e))
     })
@@ -102,7 +103,7 @@ pub struct Copy2d {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemcpy2DAsync_v2(copy: *const Copy2d, stream: usize) -> Answer {
     const DEVICE: u32 = 2;
-    // SAFETY: the caller's description.
+    // SAFETY: the caller's descriptor.
     let copy = unsafe { *copy };
     let plain = copy.source_x + copy.source_y + copy.to_x + copy.to_y == 0;
     if !plain || (copy.source_type, copy.to_type) != (DEVICE, DEVICE) {
@@ -124,10 +125,10 @@ pub unsafe extern "C" fn cuMemHostAlloc(
     _flags: u32,
 ) -> Answer {
     let memory = vec![0xFFu8; bytes + size_of::<[u64; 2]>()].into_boxed_slice();
-    // Its size lies before it, for `cuMemFreeHost`.
+    // The size is stored in front of the memory, for `cuMemFreeHost`.
     let memory = Box::into_raw(memory);
     let start = memory.cast::<u8>();
-    // SAFETY: room for the size and `bytes` more; the caller's place for the address.
+    // SAFETY: room for the size and `bytes` more; the caller provides room for the address.
     unsafe {
         start.cast::<[u8; 8]>().write(memory.len().to_ne_bytes());
         pointer.write(start.add(size_of::<[u64; 2]>()).cast());
@@ -137,7 +138,7 @@ pub unsafe extern "C" fn cuMemHostAlloc(
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemFreeHost(pointer: *mut c_void) -> Answer {
-    // SAFETY: given by `cuMemHostAlloc`, with the size before it.
+    // SAFETY: allocated by `cuMemHostAlloc`, with the size in front.
     unsafe {
         let start = pointer.cast::<u8>().sub(size_of::<[u64; 2]>());
         let len = usize::from_ne_bytes(start.cast::<[u8; 8]>().read());
@@ -160,7 +161,7 @@ pub extern "C" fn cuCtxSynchronize() -> Answer {
 pub unsafe extern "C" fn cuEventCreate(event: *mut usize, _flags: u32) -> Answer {
     let events = &mut state().events;
     events.push(0);
-    // SAFETY: the caller's place for the handle.
+    // SAFETY: the caller provides room for the handle.
     unsafe { event.write(events.len()) };
     SUCCESS
 }
@@ -175,7 +176,7 @@ pub extern "C" fn cuEventRecord(event: usize, stream: usize) -> Answer {
     ready(stream).map_or_else(|answer| answer, |()| record(event))
 }
 
-/// Does what was queued before the event, and nothing after it.
+/// Runs the work queued before the event, and nothing after it.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEventSynchronize(event: usize) -> Answer {
     let Some(before) = event.checked_sub(1).and_then(|place| state().events.get(place).copied())

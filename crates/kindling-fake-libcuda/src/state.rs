@@ -1,4 +1,4 @@
-//! The device, what is queued on it, and what was said about it in the environment.
+//! The device, its queue, and its settings from the environment.
 
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
@@ -19,29 +19,30 @@ pub const INVALID_HANDLE: Answer = 400;
 pub const NOT_FOUND: Answer = 500;
 pub const ILLEGAL_ADDRESS: Answer = 700;
 
-/// Handles that are not null and say what they are of.
+/// Distinctive non-null handles.
 pub const CONTEXT: usize = 0xC0;
 pub const STREAM: usize = 0x57;
 pub const BLAS: usize = 0xB1A5;
 
 type Work = Box<dyn FnOnce() -> Result<(), String> + Send>;
 
-/// What is known of the device.
+/// State of the device.
 #[derive(Default)]
 pub struct State {
-    /// Bytes of each allocation.
+    /// Size of each allocation in bytes.
     pub sizes: HashMap<u64, usize>,
-    /// Names of the functions that were looked up; a handle is the place plus one.
+    /// Functions looked up so far; a handle is the index plus one.
     pub functions: Vec<Function>,
-    /// Of each event, how much had been queued when it was recorded; a handle is the place plus one.
+    /// For each event, the number of operations queued when it was recorded; a handle is the index
+    /// plus one.
     pub events: Vec<u64>,
     queue: VecDeque<Work>,
-    /// How much was ever queued.
+    /// Number of operations ever queued.
     queued: u64,
     failed: bool,
 }
 
-/// A kernel that was looked up.
+/// A kernel that has been looked up.
 pub struct Function {
     pub name: &'static str,
     pub shared_bytes: u32,
@@ -51,7 +52,7 @@ thread_local! {
     static CURRENT: Cell<usize> = const { Cell::new(0) };
 }
 
-/// A setting of the environment.
+/// Reads `EMULATED_CUDA_<name>` from the environment.
 pub fn setting<T: FromStr>(name: &str, default: T) -> T {
     std::env::var(format!("EMULATED_CUDA_{name}"))
         .ok()
@@ -59,7 +60,7 @@ pub fn setting<T: FromStr>(name: &str, default: T) -> T {
         .unwrap_or(default)
 }
 
-/// The one device.
+/// Returns the only device.
 pub fn device() -> &'static EmulatedDevice {
     static DEVICE: OnceLock<EmulatedDevice> = OnceLock::new();
     DEVICE.get_or_init(|| EmulatedDevice::new(setting("MEMORY", 1 << 30), Order::Reverse))
@@ -70,7 +71,7 @@ pub fn state() -> MutexGuard<'static, State> {
     STATE.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Marks an event.
+/// Records an event.
 pub fn record(event: usize) -> Answer {
     let mut state = state();
     let queued = state.queued;
@@ -81,7 +82,7 @@ pub fn record(event: usize) -> Answer {
     SUCCESS
 }
 
-/// Makes a context the calling thread's.
+/// Makes a context current on the calling thread.
 pub fn set_current(context: usize) {
     CURRENT.set(context);
 }
@@ -90,7 +91,7 @@ pub fn current() -> usize {
     CURRENT.get()
 }
 
-/// The answer to a call that needs a context and this stream.
+/// Checks that a context is current and the stream is ours.
 pub fn ready(stream: usize) -> Result<(), Answer> {
     match (current(), stream) {
         (CONTEXT, STREAM) => Ok(()),
@@ -99,7 +100,7 @@ pub fn ready(stream: usize) -> Result<(), Answer> {
     }
 }
 
-/// Puts work off until something waits for it.
+/// Defers work until something waits for it.
 pub fn queue(stream: usize, work: impl FnOnce() -> Result<(), String> + Send + 'static) -> Answer {
     if let Err(answer) = ready(stream) {
         return answer;
@@ -110,18 +111,18 @@ pub fn queue(stream: usize, work: impl FnOnce() -> Result<(), String> + Send + '
     SUCCESS
 }
 
-/// Does all that was put off.
+/// Runs all deferred work.
 pub fn finish() -> Answer {
     finish_first(u64::MAX)
 }
 
-/// Does the first `count` things that were ever queued. A failure stays: the device has to be opened anew by another process.
+/// Runs the first `count` operations ever queued. A failure is sticky, as on a GPU.
 pub fn finish_first(count: u64) -> Answer {
     let mut state = state();
     while state.queued - (state.queue.len() as u64) < count {
         let Some(work) = state.queue.pop_front() else { break };
         if let (false, Err(message)) = (state.failed, work()) {
-            // Stderr is where a driver's own words go.
+            // A driver's own diagnostics go to stderr.
             report(&message);
             state.failed = true;
         }

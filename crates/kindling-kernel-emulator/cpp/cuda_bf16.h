@@ -1,4 +1,5 @@
-// bfloat16 as CUDA's cuda_bf16.h names it: the upper half of an f32, rounded to nearest even.
+// bfloat16 under the names of CUDA's cuda_bf16.h: the upper half of an f32, rounded to nearest
+// even.
 #pragma once
 
 #include "emulator.h"

@@ -1,6 +1,7 @@
-// Runs a launch: block after block, in each block the threads as fibers until all have ended. Which thread goes on at a
-// switch is the order's choice: always the first, always the last, or any (by a seed). One thread runs as far as it can
-// before another moves, so what a missing barrier lets happen does happen in one order or another.
+// Runs a launch block by block. A block's threads are fibers that run until all have ended. At each
+// switch the order decides which fiber continues: always the first, always the last, or a random
+// one. A fiber runs as far as it can before another moves, so whatever a missing barrier allows
+// does happen in one order or another.
 #include "emulator.h"
 
 #include <csetjmp>
@@ -47,7 +48,7 @@ namespace emulator {
 namespace {
 
 constexpr unsigned MOST_THREADS = 1024;
-/// What sm_80 gives a block at most.
+/// Maximum shared memory of a block on sm_80.
 constexpr size_t SHARED_BYTES = 163 * 1024;
 constexpr size_t STATIC_SHARED_BYTES = 48 * 1024;
 constexpr unsigned char POISON = 0xff;
@@ -116,7 +117,7 @@ void wait(const char* what, Site site) {
     me.context.switch_to(machine.scheduler);
 }
 
-/// The next thread to run, or `count` where none can.
+/// Returns the next thread to run, or `count` if none can.
 unsigned choose() {
     unsigned warps = machine.count / 32, start = 0;
     if (machine.order == Order::Random) start = unsigned(draw() % warps);
@@ -152,7 +153,7 @@ std::string place(unsigned thread, Site site) {
            "), thread " + std::to_string(thread);
 }
 
-/// No thread can run: says who waits where, and what for.
+/// Reports a deadlock: which threads wait where, and for what.
 void report_deadlock() {
     for (unsigned thread = 0; thread < machine.count; thread++) {
         Thread& waiting = machine.threads[thread];
@@ -303,8 +304,9 @@ void add_kernels();
 
 using namespace emulator;
 
-/// `bytes` that end at a page no one may touch, `offset` bytes past a multiple of 16, poisoned before and after.
-/// The base is what `kindling_kernel_emulator_release` and `kindling_kernel_emulator_is_intact` take.
+/// Allocates `bytes` that end at a guard page and start `offset` bytes past a multiple of 16,
+/// poisoned before and after. `base` is what `kindling_kernel_emulator_release` and
+/// `kindling_kernel_emulator_is_intact` take.
 extern "C" unsigned char* kindling_kernel_emulator_allocate(size_t bytes, size_t offset, unsigned char** base) {
     size_t page = size_t(sysconf(_SC_PAGESIZE));
     size_t room = (offset + bytes + 15) / 16 * 16, pages = (room + page - 1) / page;
@@ -335,7 +337,8 @@ extern "C" void kindling_kernel_emulator_release(unsigned char* base, size_t byt
     munmap(base, (pages_of(bytes, offset) + 2) * size_t(sysconf(_SC_PAGESIZE)));
 }
 
-/// The kernel's arguments, a letter each (kernels.h); null for a kernel there is not.
+/// Returns the kernel's argument types, one letter each (kernels.h), or null if there is no such
+/// kernel.
 extern "C" const char* kindling_kernel_emulator_signature(const char* name) {
     std::lock_guard<std::mutex> guard(one_launch);
     if (kernels().empty()) add_kernels();
@@ -343,7 +346,7 @@ extern "C" const char* kindling_kernel_emulator_signature(const char* name) {
     return found == kernels().end() ? nullptr : found->second.signature.c_str();
 }
 
-/// The names of all kernels, one at a time from 0 on; null after the last.
+/// Returns the name of kernel `index`, or null after the last.
 extern "C" const char* kindling_kernel_emulator_kernel_name(size_t index) {
     std::lock_guard<std::mutex> guard(one_launch);
     if (kernels().empty()) add_kernels();
@@ -352,7 +355,7 @@ extern "C" const char* kindling_kernel_emulator_kernel_name(size_t index) {
     return nullptr;
 }
 
-/// Runs the blocks, leaving at the first error.
+/// Runs the blocks until the first error.
 static void run_blocks(const unsigned* grid, const unsigned char* base, size_t shared_bytes, uint64_t order) {
     if (sigsetjmp(machine.failed, 1) != 0) return;
     uint64_t blocks = uint64_t(grid[0]) * grid[1] * grid[2], shift = order > 1 ? draw() % blocks : 0;
@@ -384,7 +387,8 @@ static void run_grid(const unsigned* grid, size_t shared_bytes, uint64_t order) 
     kindling_kernel_emulator_release(base, shared_bytes, 0);
 }
 
-/// Runs a launch. order: 0 forward, 1 reverse, otherwise a seed. Gives 0, or 1 with the error in `message`.
+/// Runs a launch. order: 0 forward, 1 reverse, otherwise a seed. Returns 0, or 1 with the error in
+/// `message`.
 extern "C" int kindling_kernel_emulator_launch(const char* name, const unsigned* grid, unsigned block, size_t shared_bytes,
                                         void** arguments, uint64_t order, char* message, size_t message_bytes) {
     std::lock_guard<std::mutex> guard(one_launch);

@@ -1,6 +1,7 @@
-// CUDA on the CPU, for tests: the words a kernel is written in, as plain C++. Threads are fibers that run one at a time
-// and are switched at every barrier, shuffle and matrix instruction, in an order chosen to hurt (emulator.cpp).
-// What a kernel does with memory is what it really does: shared memory starts out as NaN, buffers end at guard pages.
+// CUDA on the CPU, for tests: the language of kernels as plain C++. Threads are fibers that run one
+// at a time and switch at every barrier, shuffle and matrix instruction, in an order chosen to
+// expose races (emulator.cpp). Memory accesses are real: shared memory starts as NaN, and buffers
+// end at guard pages.
 #pragma once
 
 #include <cmath>
@@ -35,21 +36,22 @@ inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return
 
 namespace emulator {
 
-/// Where in the kernel's source a thread waits.
+/// Position in the kernel's source where a thread waits.
 struct Site { const char* file; int line; };
 
-/// Bytes a lane can hand to its warp at once.
+/// Bytes a lane can pass to its warp at once.
 constexpr size_t LANE_BYTES = 64;
 
-/// Waits until every thread of the block is here.
+/// Waits for every thread of the block.
 void block_barrier(Site site);
-/// Hands `size` bytes to the warp, waits for all 32 lanes, gives what each of them handed in, LANE_BYTES apart.
+/// Passes `size` bytes to the warp, waits for all 32 lanes, and returns the lanes' data, LANE_BYTES
+/// apart.
 const unsigned char* warp_exchange(const char* what, unsigned mask, const void* bytes, size_t size, Site site);
-/// The block's array of shared memory that belongs to `key`, full of NaN when the block starts.
+/// Returns the block's shared array for `key`, filled with NaN when the block starts.
 void* shared_array(const void* key, size_t size);
-/// The block's dynamic shared memory.
+/// Returns the block's dynamic shared memory.
 unsigned char* dynamic_shared();
-/// An asynchronous copy of the thread: done, at the latest moment allowed, by `wait_copies`.
+/// Starts an asynchronous copy, performed by `wait_copies` at the latest moment allowed.
 void start_copy(void* to, const void* from, int bytes);
 void commit_copies();
 void wait_copies(int groups_left);
@@ -67,7 +69,7 @@ T from_lane(const char* what, unsigned mask, T value, Choose choose, Site site) 
 
 }  // namespace emulator
 
-/// A static array of shared memory, and the dynamic one; cuda/elements.cuh has their CUDA halves.
+/// Declares static and dynamic shared memory; kernels/elements.cuh has the CUDA versions.
 #define SHARED_ARRAY(T, name, count) \
     static char name##_key;          \
     T(&name)[count] = *static_cast<T(*)[count]>(emulator::shared_array(&name##_key, sizeof(T) * (count)))
@@ -105,7 +107,7 @@ inline int __any_sync(unsigned mask, int predicate, EMULATOR_SITE) {
     return any != 0;
 }
 
-// Threads are switched at barriers only, so a plain read and write is atomic.
+// Threads switch only at barriers, so a plain read and write is atomic.
 template <class T> T atomicAdd(T* address, T value) {
     T old = *address;
     *address = old + value;

@@ -1,4 +1,5 @@
-// A fiber: a stack of its own and a switch to and from it. x86-64 by hand (a switch is a few nanoseconds), ucontext elsewhere.
+// A fiber: a stack, and a switch to and from it. x86-64 in assembly (a few nanoseconds a switch),
+// ucontext elsewhere.
 #pragma once
 
 #include <sys/mman.h>
@@ -14,7 +15,7 @@ constexpr size_t STACK_BYTES = 128 * 1024;
 
 #if defined(__x86_64__)
 
-// Saves what a call has to keep on the stack, leaves its address in *from, and goes on where `to` was left.
+// Saves callee-saved registers on the stack, stores its address in *from, and resumes `to`.
 extern "C" void kindling_kernel_emulator_switch(void** from, void* to);
 
 struct Context {

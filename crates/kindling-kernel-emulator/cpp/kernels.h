@@ -1,5 +1,5 @@
-// The table of kernels. The build script writes a .cpp for each .cu that lists what it holds; how a kernel takes its
-// arguments is read off its C++ type.
+// The table of kernels. The build script writes a .cpp per .cu that registers its kernels; argument
+// types are deduced from the C++ signature.
 #pragma once
 
 #include <string>
@@ -11,9 +11,9 @@ namespace emulator {
 
 struct Kernel {
     const char* name;
-    /// A letter an argument: p pointer, i int, u unsigned, l 64-bit integer, f float, d double.
+    /// One letter per argument: p pointer, i int, u unsigned, l 64-bit integer, f float, d double.
     std::string signature;
-    /// Calls it with the values that `arguments` point to.
+    /// Calls the kernel with the values that `arguments` point to.
     void (*call)(void** arguments);
 };
 

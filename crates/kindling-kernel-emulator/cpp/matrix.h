@@ -1,5 +1,5 @@
-// The matrix instructions of a warp as plain functions, with the fragment layouts that the PTX ISA documents
-// (sections "Matrix Fragments for mma.m16n8k16" and "ldmatrix"). g = lane / 4, t = lane % 4.
+// The matrix instructions of a warp as plain functions, with the fragment layouts of the PTX ISA
+// ("Matrix Fragments for mma.m16n8k16", "ldmatrix"). g = lane / 4, t = lane % 4.
 #pragma once
 
 #include "cuda_bf16.h"
@@ -41,8 +41,9 @@ inline void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (
     }
 }
 
-/// Loads four 8 x 8 matrices of 16-bit elements: lane 8 i + r gives the address of row r of matrix i (16 bytes, aligned);
-/// register i of a lane gets elements 2 t and 2 t + 1 of row g of matrix i, or where `transposed` of column g.
+/// Loads four 8 x 8 matrices of 16-bit elements. Lane 8 i + r passes the address of row r of matrix
+/// i (16 bytes, aligned). Register i of a lane receives elements 2 t and 2 t + 1 of row g of matrix
+/// i, or of column g if `transposed`.
 template <bool transposed>
 void load_matrices(unsigned (&to)[4], const void* row, EMULATOR_SITE) {
     if (reinterpret_cast<uintptr_t>(row) % 16 != 0) fail("ldmatrix: a row's address is no multiple of 16", {file, line});

@@ -1,5 +1,6 @@
-// Kernels with one bug each, beside the sound one: the emulator has to find every one of them. And two that hold the
-// emulated matrix instructions against the fragment layouts of the PTX ISA, written out element by element.
+// Kernels with one bug each, next to the correct one: the emulator must find every one. Two more
+// compare the emulated matrix instructions with the fragment layouts of the PTX ISA, element by
+// element.
 #include "kernels/elements.cuh"
 #include "matrix.h"
 
@@ -7,7 +8,8 @@ namespace {
 
 enum Bug { NONE, NO_BARRIER, NO_SECOND_BARRIER };
 
-/// out[i] = sum of the block's x up to and with i, by doubling steps over shared memory. Block: 64 threads.
+/// out[i] = x[0] + ... + x[i] of the block, by doubling steps over shared memory. Block: 64
+/// threads.
 template <Bug bug> __device__ void prefix(float* out, const float* x) {
     SHARED_ARRAY(float, sums, 64);
     const int i = int(threadIdx.x);
@@ -47,7 +49,7 @@ extern "C" __global__ void planted_shuffle_in_branch(float* out, const float* x)
     out[threadIdx.x] = value;
 }
 
-/// Lane 0 writes, the others of its warp read: a warp's threads do not run in step.
+/// Lane 0 writes and the rest of its warp reads, although a warp's threads do not run in lockstep.
 extern "C" __global__ void planted_no_warp_barrier(float* out, const float* x) {
     SHARED_ARRAY(float, first, 2);
     if (threadIdx.x % 32 == 31) first[threadIdx.x / 32] = x[threadIdx.x];
@@ -84,12 +86,12 @@ extern "C" __global__ void planted_uninitialised(float* out, const float* x) {
     out[threadIdx.x] = sum[0];
 }
 
-/// Blocks add to one place in the order in which they come.
+/// Blocks add to one location in the order in which they run.
 extern "C" __global__ void planted_order_of_blocks(float* out, const float* x) {
     if (threadIdx.x == 0) atomicAdd(out, x[blockIdx.x] * 1e-3f + float(blockIdx.x % 3) * 1e5f);
 }
 
-/// Reads a copied row before it has arrived.
+/// Reads a copied row before the copy has completed.
 extern "C" __global__ void planted_no_wait(float* out, const float* x) {
     SHARED_ARRAY(float4, rows, 64);
     emulator::start_copy(&rows[threadIdx.x], x, 16);
@@ -98,8 +100,9 @@ extern "C" __global__ void planted_no_wait(float* out, const float* x) {
     out[threadIdx.x] = rows[threadIdx.x].x;
 }
 
-/// d (16, 8) += a (16, 16) b (16, 8), row-major: elements go to lanes as "Matrix Fragments for mma.m16n8k16 with floating
-/// point type" says. groupID = lane / 4, threadID_in_group = lane % 4. Block: one warp.
+/// d (16, 8) += a (16, 16) b (16, 8), row-major, with elements assigned to lanes by "Matrix
+/// Fragments for mma.m16n8k16 with floating point type". groupID = lane / 4, threadID_in_group =
+/// lane % 4. Block: one warp.
 extern "C" __global__ void instructions_mma(float* d, const bf16* a, const bf16* b) {
     const int lane = int(threadIdx.x), group = lane / 4, in_group = lane % 4;
     bf16 a_elements[8], b_elements[4];
@@ -121,7 +124,8 @@ extern "C" __global__ void instructions_mma(float* d, const bf16* a, const bf16*
     for (int i = 0; i < 4; i++) d[(i < 2 ? group : group + 8) * 8 + in_group * 2 + (i & 1)] = sums[i];
 }
 
-/// out (2, 32 lanes, 8): what ldmatrix .x4, plain and .trans, gives each lane of the four matrices x (4, 8, 8). Block: one warp.
+/// out (2, 32 lanes, 8): what ldmatrix .x4, plain and .trans, loads into each lane from four
+/// matrices x (4, 8, 8). Block: one warp.
 extern "C" __global__ void instructions_ldmatrix(bf16* out, const bf16* x) {
     SHARED_ARRAY(uint4, rows, 32);
     rows[threadIdx.x] = reinterpret_cast<const uint4*>(x)[threadIdx.x];

@@ -1,6 +1,6 @@
-//! A CUDA device of the engine that is no GPU: memory of the host behind guard pages, launches run by the emulator, matrix
-//! products by plain loops. So the engine's whole path over a device runs in tests: what it allocates, copies, launches and
-//! multiplies, in which order and on which addresses.
+//! A CUDA device on the CPU: host memory behind guard pages, launches run by the emulator, matrix
+//! products by plain loops. Tests run the engine's whole device path over it: allocations, copies,
+//! launches and products, in their order and on their addresses.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use kindling_core::{Error, Result};
 
 use crate::{Bf16, Element, Memory, Order, emulate};
 
-/// The device.
+/// The emulated device.
 #[derive(Debug)]
 pub struct EmulatedDevice {
     properties: Properties,
@@ -20,14 +20,13 @@ pub struct EmulatedDevice {
     state: Mutex<State>,
 }
 
-/// What it did, for tests that count.
+/// Operations performed, for tests that count.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Work {
     /// Names of the kernels launched, in order.
     pub launches: Vec<&'static str>,
-    /// Products computed.
     pub products: usize,
-    /// Times the host waited for the device: to read from it, or for nothing else.
+    /// Number of times the host waited for the device.
     pub waits: usize,
     /// Copies to the device.
     pub uploads: usize,
@@ -35,7 +34,7 @@ pub struct Work {
 
 #[derive(Debug, Default)]
 struct State {
-    /// By address.
+    /// Allocations by address.
     memory: BTreeMap<u64, Held>,
     in_use: u64,
     work: Work,
@@ -44,25 +43,25 @@ struct State {
 #[derive(Debug)]
 struct Held(Memory<u8>);
 
-// SAFETY: memory that is reached under the device's lock only.
+// SAFETY: the memory is accessed only under the device's lock.
 unsafe impl Send for Held {}
 
-/// Kernels run one at a time, whatever the device: the emulator has one set of threads.
+/// Kernels run one at a time on all devices: the emulator has one set of fibers.
 static RUNNING: Mutex<()> = Mutex::new(());
 
 impl EmulatedDevice {
-    /// A device with `memory` bytes, whose threads run in `order`.
+    /// Creates a device with `memory` bytes whose threads run in `order`.
     pub fn new(memory: u64, order: Order) -> Self {
         let properties = Properties { name: "emulated".to_owned(), memory };
         Self { properties, order, state: Mutex::default() }
     }
 
-    /// What it did since this was last asked.
+    /// Returns the operations since the last call.
     pub fn take_work(&self) -> Work {
         std::mem::take(&mut self.state().work)
     }
 
-    /// Bytes that were allocated and not given back.
+    /// Returns the bytes allocated and not released.
     pub fn bytes_in_use(&self) -> u64 {
         self.state().in_use
     }
@@ -73,7 +72,7 @@ impl EmulatedDevice {
 }
 
 impl State {
-    /// The host's address of `bytes` at `pointer`, all of which belong to one allocation.
+    /// Returns the host address of `bytes` at `pointer`, all within one allocation.
     fn place(&self, pointer: u64, bytes: usize) -> Result<*mut u8> {
         let inside = self.memory.range(..=pointer).next_back().is_some_and(|(start, held)| {
             pointer - start <= held.0.values().len() as u64
@@ -86,11 +85,11 @@ impl State {
         }
     }
 
-    /// An element of a matrix.
+    /// Reads one element of a matrix.
     fn element(&self, pointer: u64, dtype: Dtype, index: usize) -> Result<f32> {
         let place = self.place(pointer + (index * dtype.size()) as u64, dtype.size())?;
         Ok(match dtype {
-            // SAFETY: `place` has checked the element's bytes.
+            // SAFETY: `place` checked the element's bytes.
             Dtype::F32 => f32::from_ne_bytes(unsafe { place.cast::<[u8; 4]>().read() }),
             // SAFETY: as above.
             Dtype::Bf16 => {
@@ -99,7 +98,7 @@ impl State {
         })
     }
 
-    /// A matrix as f32.
+    /// Reads a matrix as f32.
     fn matrix(&self, pointer: u64, dtype: Dtype, len: usize) -> Result<Vec<f32>> {
         (0..len).map(|index| self.element(pointer, dtype, index)).collect()
     }
@@ -132,7 +131,7 @@ impl Driver for EmulatedDevice {
 
     fn clear(&self, pointer: u64, bytes: usize) -> Result<()> {
         let place = self.state().place(pointer, bytes)?;
-        // SAFETY: `place` has checked the bytes.
+        // SAFETY: `place` checked the bytes.
         unsafe { place.write_bytes(0, bytes) };
         Ok(())
     }
@@ -141,7 +140,7 @@ impl Driver for EmulatedDevice {
         let mut state = self.state();
         state.work.uploads += 1;
         let place = state.place(pointer, from.len())?;
-        // SAFETY: `place` has checked the bytes, which are not the caller's.
+        // SAFETY: `place` checked the bytes, which do not belong to the caller.
         unsafe { place.copy_from_nonoverlapping(from.as_ptr(), from.len()) };
         Ok(())
     }
@@ -160,7 +159,7 @@ impl Driver for EmulatedDevice {
         for row in 0..count {
             let to = state.place(to.pointer + (row * to.pitch) as u64, bytes)?;
             let from = state.place(from.pointer + (row * from.pitch) as u64, bytes)?;
-            // SAFETY: `place` has checked both.
+            // SAFETY: `place` checked both ranges.
             unsafe { to.copy_from(from, bytes) };
         }
         Ok(())
@@ -182,8 +181,8 @@ impl Driver for EmulatedDevice {
             for column in 0..n {
                 let sum: f64 = (0..k)
                     .map(|depth| {
-                        let a = a[if product.a.turned { depth * m + row } else { row * k + depth }];
-                        let b = b[if product.b.turned {
+                        let a = a[if product.a.transposed { depth * m + row } else { row * k + depth }];
+                        let b = b[if product.b.transposed {
                             column * k + depth
                         } else {
                             depth * n + column
@@ -201,7 +200,7 @@ impl Driver for EmulatedDevice {
                 let place =
                     state.place(product.out + (index * results.size()) as u64, results.size())?;
                 match results {
-                    // SAFETY: `place` has checked the element's bytes.
+                    // SAFETY: `place` checked the element's bytes.
                     Dtype::F32 => unsafe { place.cast::<[u8; 4]>().write(sum.to_ne_bytes()) },
                     // SAFETY: as above.
                     Dtype::Bf16 => unsafe {

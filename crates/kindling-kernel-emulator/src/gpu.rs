@@ -1,5 +1,6 @@
-//! A real GPU in the emulator's place, so that the tests of the kernels and of the engine are the same over both: with the
-//! feature `cuda` and `KINDLING_TEST_DEVICE=cuda`. What a launch points to is copied there before it, and back after it.
+//! Runs the tests of the kernels and the engine on a real GPU instead of the emulator, with the
+//! feature `cuda` and `KINDLING_TEST_DEVICE=cuda`. Memory that a launch points to is copied to the
+//! GPU before it and back after it.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -10,12 +11,12 @@ use kindling_core::dtype::Dtype;
 
 use crate::memory::live_around;
 
-/// Whether the tests are asked to run over a GPU.
+/// Returns whether the tests should run on a GPU.
 pub fn is_asked_for() -> bool {
     std::env::var("KINDLING_TEST_DEVICE").is_ok_and(|device| device == "cuda")
 }
 
-/// Runs a launch there.
+/// Runs a launch on the GPU.
 pub(crate) fn run(launch: &Launch) -> Result<(), String> {
     static GPU: OnceLock<Result<Cuda, String>> = OnceLock::new();
     let arithmetic = Arithmetic { dtype: Dtype::F32, tf32: false };
@@ -26,7 +27,7 @@ pub(crate) fn run(launch: &Launch) -> Result<(), String> {
 
 fn run_on(gpu: &Cuda, launch: &Launch) -> Result<(), String> {
     let failed = |error: kindling_core::Error| format!("{}: {error}", launch.kernel);
-    // By host address: the bytes there, their place on the device and what holds it.
+    // By host address: the bytes there, their device address, and the memory that owns it.
     let mut copies: BTreeMap<u64, (usize, u64, DeviceMemory)> = BTreeMap::new();
     let mut there = launch.clone();
     for arg in &mut there.args {
@@ -37,7 +38,7 @@ fn run_on(gpu: &Cuda, launch: &Launch) -> Result<(), String> {
         let (start, bytes) = live_around(*address)
             .ok_or_else(|| format!("{}: {address:#x} is in no memory", launch.kernel))?;
         if let std::collections::btree_map::Entry::Vacant(place) = copies.entry(start) {
-            // Aligned to 16 bytes as on the host, no more.
+            // Keep the host's alignment of 16 bytes, and no more.
             let shift = (start % 16) as usize;
             let memory = gpu.zeros(bytes + shift).map_err(failed)?;
             let pointer = memory.pointer() + shift as u64;
@@ -54,11 +55,11 @@ fn run_on(gpu: &Cuda, launch: &Launch) -> Result<(), String> {
 }
 
 fn bytes_at<'a>(start: u64, bytes: usize) -> &'a [u8] {
-    // SAFETY: live `Memory` of these bytes, which the launch's caller holds and does not write to meanwhile.
+    // SAFETY: live `Memory` of this size, which the caller holds and does not write meanwhile.
     unsafe { std::slice::from_raw_parts(start as *const u8, bytes) }
 }
 
 fn bytes_at_mut<'a>(start: u64, bytes: usize) -> &'a mut [u8] {
-    // SAFETY: as above; a kernel may write to what it points to, and so may this.
+    // SAFETY: as above; a kernel may write what it points to, and so may this.
     unsafe { std::slice::from_raw_parts_mut(start as *mut u8, bytes) }
 }

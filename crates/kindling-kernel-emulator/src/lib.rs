@@ -1,5 +1,6 @@
-//! Runs the CUDA kernels on the CPU, for tests only: `cpp/` makes CUDA's words out of plain C++ and runs the threads of a
-//! block as fibers, in orders that bring missing barriers to light; memory ends at guard pages and starts out as NaN.
+//! Runs the CUDA kernels on the CPU, for tests only. `cpp/` implements CUDA's language in plain C++
+//! and runs a block's threads as fibers, in orders that expose missing barriers. Memory ends at
+//! guard pages and starts as NaN.
 
 mod device;
 mod gpu;
@@ -14,30 +15,31 @@ use std::sync::OnceLock;
 
 use kindling_core::cuda::{Arg, Launch};
 
-/// Which thread of a block goes on at a barrier, a shuffle or a matrix instruction; and the order of the blocks.
+/// Which thread continues at a barrier, a shuffle or a matrix instruction, and the order of blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// Always the first that can.
+    /// Always the first that can run.
     Forward,
-    /// Always the last that can.
+    /// Always the last that can run.
     Reverse,
-    /// Any, drawn from a seed.
+    /// A random one, from this seed.
     Random(u64),
 }
 
-/// The orders every test runs in.
+/// Orders in which every test runs.
 pub const ORDERS: [Order; 4] = [Order::Forward, Order::Reverse, Order::Random(1), Order::Random(2)];
 
-/// Runs a launch whose pointers lie in `Memory`, on the GPU where tests are asked to run on one; nothing where it is empty.
+/// Runs a launch whose pointers lie in `Memory`, on the GPU if tests are asked to. Does nothing for
+/// an empty launch.
 ///
 /// # Errors
-/// What the kernel did wrong and where: an access outside of a buffer, a barrier not reached by all, an argument of
-/// another type than the kernel's.
+/// Describes what the kernel did wrong and where: an out-of-bounds access, a barrier not reached by
+/// all threads, an argument of the wrong type.
 pub fn run(launch: &Launch, order: Order) -> Result<(), String> {
     if gpu_is_asked_for() { gpu::run(launch) } else { emulate(launch, order) }
 }
 
-/// As `run`, never on a GPU.
+/// Runs a launch on the emulator, never on a GPU.
 pub(crate) fn emulate(launch: &Launch, order: Order) -> Result<(), String> {
     let signature = native::signature(launch.kernel)?;
     let given: String = launch
@@ -84,10 +86,11 @@ pub(crate) fn emulate(launch: &Launch, order: Order) -> Result<(), String> {
     )
 }
 
-/// Runs a kernel with the arguments of its `signature`, each in the low bytes of a word, threads in reverse order.
+/// Runs a kernel with the arguments of its `signature`, each in the low bytes of a word, threads in
+/// reverse order.
 ///
 /// # Errors
-/// As `run`.
+/// As for `run`.
 pub fn run_raw(
     kernel: &str,
     grid: [u32; 3],
@@ -101,15 +104,15 @@ pub fn run_raw(
     native::launch(kernel, grid, block, shared_bytes, values, 1)
 }
 
-/// The types of a kernel's arguments: p pointer, i int, l long long, f float.
+/// Returns the types of a kernel's arguments: p pointer, i int, l long long, f float.
 ///
 /// # Errors
-/// Where there is no such kernel.
+/// If there is no such kernel.
 pub fn signature(kernel: &str) -> Result<String, String> {
     native::signature(kernel)
 }
 
-/// The kernel of a name, where there is one.
+/// Looks up a kernel by name.
 pub fn kernel(name: &CStr) -> Option<&'static str> {
     static NAMES: OnceLock<Vec<String>> = OnceLock::new();
     NAMES
@@ -119,7 +122,7 @@ pub fn kernel(name: &CStr) -> Option<&'static str> {
         .map(String::as_str)
 }
 
-/// The names of all kernels there are.
+/// Returns the names of all kernels.
 pub fn kernels() -> Vec<String> {
     (0..).map_while(native::kernel_name).collect()
 }
@@ -144,20 +147,21 @@ mod native {
     }
 
     fn text(pointer: *const c_char) -> Option<String> {
-        // SAFETY: null, or a string that lives as long as the table of kernels, which is never changed once made.
+        // SAFETY: null, or a string that lives as long as the table of kernels, which never
+        // changes.
         (!pointer.is_null())
             .then(|| unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned())
     }
 
     pub fn signature(kernel: &str) -> Result<String, String> {
         let name = CString::new(kernel).map_err(|e| e.to_string())?;
-        // SAFETY: a string that ends.
+        // SAFETY: a terminated string.
         text(unsafe { kindling_kernel_emulator_signature(name.as_ptr()) })
             .ok_or_else(|| format!("{kernel}: no such kernel"))
     }
 
     pub fn kernel_name(index: usize) -> Option<String> {
-        // SAFETY: any index may be asked for.
+        // SAFETY: any index is allowed.
         text(unsafe { kindling_kernel_emulator_kernel_name(index) })
     }
 
@@ -173,8 +177,9 @@ mod native {
         let mut arguments: Vec<*mut c_void> =
             values.iter_mut().map(|v| std::ptr::from_mut(v).cast()).collect();
         let mut message = [0u8; 512];
-        // SAFETY: the arguments are as many and of the types that the kernel takes (compared by the caller); memory that
-        // a kernel reaches by mistake is behind guard pages or made an error by the handler of faults.
+        // SAFETY: the caller compared the number and types of the arguments with the kernel's.
+        // Memory that a kernel reaches by mistake lies behind guard pages or is reported by the
+        // fault handler.
         let failed = unsafe {
             kindling_kernel_emulator_launch(
                 name.as_ptr(),

@@ -1,4 +1,4 @@
-//! Memory for kernels: it ends at a page that no one may touch, and what lies before and after it is watched.
+//! Memory for kernels. It ends at a guard page, and the bytes around it are checked.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -6,13 +6,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kindling_core::cuda::Arg;
 
-/// What memory can hold.
+/// An element type of memory.
 pub trait Element: Copy {
-    /// Kept as these bytes.
+    /// Size in bytes.
     const SIZE: usize;
-    /// From f32, rounded to nearest even.
+    /// Converts from f32, rounding to nearest even.
     fn from_f32(x: f32) -> Self;
-    /// To f32, exactly.
+    /// Converts to f32, exactly.
     fn to_f32(self) -> f32;
 }
 
@@ -45,7 +45,7 @@ impl Element for Bf16 {
     }
 }
 
-/// Integers are kept as they are; they have no f32.
+/// Integers keep their bits and have no f32 value.
 macro_rules! integer_element {
     ($($t:ty),*) => {$(
         impl Element for $t {
@@ -61,21 +61,22 @@ macro_rules! integer_element {
 }
 integer_element!(u8, i32, u32, f64);
 
-/// All memory there is: bytes by address.
+/// Sizes in bytes of all live memory, by address.
 static LIVE: Mutex<BTreeMap<u64, usize>> = Mutex::new(BTreeMap::new());
 
 fn live() -> MutexGuard<'static, BTreeMap<u64, usize>> {
     LIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Address and bytes of the memory that `address` lies in.
+/// Returns address and size of the memory that contains `address`.
 pub(crate) fn live_around(address: u64) -> Option<(u64, usize)> {
     let memory = live();
     let (start, bytes) = memory.range(..=address).next_back()?;
     (address <= start + *bytes as u64).then_some((*start, *bytes))
 }
 
-/// Elements that a kernel reads or writes. Checked when dropped: what lies around them has to be as it was.
+/// Elements that a kernel reads or writes. Dropping it checks that the bytes around them are
+/// unchanged.
 #[derive(Debug)]
 pub struct Memory<T: Element> {
     base: *mut u8,
@@ -86,19 +87,20 @@ pub struct Memory<T: Element> {
 }
 
 impl<T: Element> Memory<T> {
-    /// A copy of `values`.
+    /// Copies `values`.
     pub fn of(values: &[T]) -> Self {
         Self::at_offset(values, 0)
     }
 
-    /// A copy of `values` that starts `offset` elements past a multiple of 16 bytes, as a run of a larger buffer may.
+    /// Copies `values` to `offset` elements past a multiple of 16 bytes, as a run within a larger
+    /// buffer may lie.
     pub fn at_offset(values: &[T], offset: usize) -> Self {
         let mut memory = Self::poisoned(values.len(), offset);
         memory.values_mut().copy_from_slice(values);
         memory
     }
 
-    /// `len` elements full of NaN (integers: all bits set).
+    /// Allocates `len` elements of NaN (integers: all bits set).
     pub fn poisoned(len: usize, offset: usize) -> Self {
         let mut base = std::ptr::null_mut();
         let offset = offset * T::SIZE;
@@ -107,39 +109,36 @@ impl<T: Element> Memory<T> {
         Self { base, data, len, offset, element: PhantomData }
     }
 
-    /// Its address, as an argument.
+    /// Returns the address as a kernel argument.
     pub fn arg(&self) -> Arg {
         Arg::Pointer(self.address())
     }
 
-    /// Its address.
     pub fn address(&self) -> u64 {
         self.data as u64
     }
 
-    /// What it holds.
     pub fn values(&self) -> &[T] {
-        // SAFETY: `data` has room for `len` elements, aligned, all bit patterns valid for the element types.
+        // SAFETY: `data` holds `len` aligned elements, and all bit patterns are valid.
         unsafe { std::slice::from_raw_parts(self.data.cast(), self.len) }
     }
 
-    /// What it holds, to be changed.
     pub fn values_mut(&mut self) -> &mut [T] {
         // SAFETY: as in `values`, and unique by &mut self.
         unsafe { std::slice::from_raw_parts_mut(self.data.cast(), self.len) }
     }
 
-    /// What it holds, as f32.
     pub fn to_f32(&self) -> Vec<f32> {
         self.values().iter().map(|v| v.to_f32()).collect()
     }
 
-    /// What it holds, as f64.
+    /// Returns the values as f64.
     pub fn wide(&self) -> Vec<f64> {
         self.values().iter().map(|v| f64::from(v.to_f32())).collect()
     }
 
-    /// Makes what lies around it as it was, its own contents poisoned: for a test of a kernel that spoils it.
+    /// Restores the bytes around the memory and poisons its contents, for tests of kernels that
+    /// corrupt it.
     pub fn repair(&mut self) {
         let (len, offset) = (self.len, self.offset / T::SIZE);
         live().remove(&self.address());
@@ -148,7 +147,7 @@ impl<T: Element> Memory<T> {
         (self.base, self.data) = (fresh.base, fresh.data);
     }
 
-    /// Whether what lies around it is as it was.
+    /// Returns whether the bytes around the memory are unchanged.
     pub fn is_intact(&self) -> bool {
         native::is_intact(self.base, self.data, self.len * T::SIZE, self.offset)
     }
@@ -183,12 +182,12 @@ mod native {
     }
 
     pub fn allocate(bytes: usize, offset: usize, base: &mut *mut u8) -> *mut u8 {
-        // SAFETY: gives fresh memory or ends the process.
+        // SAFETY: returns fresh memory or aborts.
         unsafe { kindling_kernel_emulator_allocate(bytes, offset, base) }
     }
 
     pub fn is_intact(base: *const u8, data: *const u8, bytes: usize, offset: usize) -> bool {
-        // SAFETY: what `allocate` gave, with the same sizes.
+        // SAFETY: pointers from `allocate`, with the same sizes.
         unsafe { kindling_kernel_emulator_is_intact(base, data, bytes, offset) == 1 }
     }
 

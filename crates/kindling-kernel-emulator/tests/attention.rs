@@ -1,5 +1,6 @@
-//! Attention's kernels against the reference, finite differences and the CPU half (which `op_parity_attention.rs` of
-//! kindling-core holds against candle's autograd): a slope a few elements, the CPU half all of them.
+//! Attention's kernels against the reference, finite differences and the CPU half, which
+//! `op_parity_attention.rs` of kindling-core compares with candle's autograd. Finite differences
+//! check a few elements, the CPU half all of them.
 
 mod common;
 
@@ -12,7 +13,8 @@ use kindling_core::device::Device;
 use kindling_core::ops::attention::{self, Shape, cuda, reference};
 use kindling_kernel_emulator::{Bf16, Element, Memory, Order};
 
-/// Probabilities and their gradients are rounded to bf16 before they are multiplied, each a part in 2^9.
+/// Probabilities and their gradients are rounded to bf16 before they are multiplied, a relative
+/// error of 2^-9 each.
 const BF16_GRADIENT_TOLERANCE: f64 = 1.2e-2;
 
 fn shape(
@@ -25,7 +27,7 @@ fn shape(
     Shape { batch, positions, num_heads, num_kv_heads, head_size }
 }
 
-/// The CPU half's dqkv and lse.
+/// Returns dqkv and lse of the CPU half.
 fn cpu_gradient(qkv: &[f32], dout: &[f32], s: Shape) -> (Vec<f64>, Vec<f64>) {
     let dev = Device::cpu(1);
     let rows = s.batch * s.positions;
@@ -46,7 +48,7 @@ fn cpu_gradient(qkv: &[f32], dout: &[f32], s: Shape) -> (Vec<f64>, Vec<f64>) {
     (wide(&dqkv), wide(&lse))
 }
 
-/// out, lse and dqkv of the kernels.
+/// Returns out, lse and dqkv of the kernels.
 fn pass<T: Activation>(
     qkv: &[T],
     dout: &[T],
@@ -132,7 +134,7 @@ fn bf16_attention_matches_the_reference_finite_differences_and_the_cpu() {
 
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
-fn what_comes_later_does_not_touch_what_came_before() {
+fn later_tokens_do_not_affect_earlier_ones() {
     let s = shape(1, 140, 2, 2, 16);
     let qkv = random::<Bf16>(1, 140 * s.qkv_width(), 2.0);
     let dout = random::<Bf16>(2, 140 * s.out_width(), 1.0);

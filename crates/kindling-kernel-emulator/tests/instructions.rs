@@ -1,4 +1,4 @@
-//! The emulated matrix instructions against plain products and the layouts that the PTX ISA documents.
+//! The emulated matrix instructions against plain products and the layouts of the PTX ISA.
 
 mod common;
 
@@ -32,8 +32,8 @@ fn mma_multiplies_fragments_laid_out_as_documented() {
 
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
-fn ldmatrix_gives_lane_l_elements_2_l_mod_4_of_row_or_column_l_over_4() {
-    // Each element says where it is: matrix, row, column.
+fn ldmatrix_assigns_elements_to_lanes_as_documented() {
+    // Each element encodes its own position: matrix, row, column.
     let x: Vec<Bf16> = (0..256).map(|i| Bf16::from_f32(i as f32)).collect();
     let results = in_every_order(|order| {
         let (out, x) = (Memory::<Bf16>::poisoned(512, 0), memory(&x, 0));

@@ -1,4 +1,4 @@
-//! The kernels of the layers around the products (RMSNorm, RoPE, SwiGLU, SiLU) against references and finite differences.
+//! The kernels of RMSNorm, RoPE, SwiGLU and SiLU against references and finite differences.
 
 mod common;
 
@@ -123,7 +123,7 @@ fn rope_holds<T: Activation>() {
 
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
-fn rope_matches_the_reference_and_its_gradient_turns_back() {
+fn rope_matches_the_reference_and_its_gradient_rotates_back() {
     rope_holds::<f32>();
     rope_holds::<Bf16>();
 }
@@ -141,7 +141,7 @@ fn rms_norm_holds<T: Activation>() {
         (2, 257, 0),
         (600, 4, 0),
     ] {
-        // A single column's slope is nothing but eps; give it one that shows.
+        // With a single column the slope depends on eps alone; make it large enough to show.
         let s = rms_norm::Shape { rows, width, eps: if width == 1 { 0.5 } else { 1e-5 } };
         let n = rows * width;
         let (x, dout) = (random::<f32>(1, n, 2.0), random::<T>(2, n, 1.0));

@@ -1,4 +1,4 @@
-//! The kernels over rows of scores (softmax, log-softmax, cross-entropy) against references and finite differences.
+//! Softmax, log-softmax and cross-entropy kernels against references and finite differences.
 
 mod common;
 
@@ -40,7 +40,7 @@ macro_rules! softmax_holds {
                     T::TOLERANCE,
                 );
                 let slopes = slopes(&wide(&x), &wide(&dout), |x| $op::reference::forward(x, s));
-                // The gradient is made from a rounded output.
+                // The gradient is computed from a rounded output.
                 assert_slopes("dx", &results[1], &slopes, 4.0 * T::TOLERANCE);
             }
         }
@@ -127,7 +127,7 @@ fn cross_entropy_matches_the_reference_and_finite_differences() {
 
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
-fn scores_100_1000_and_the_like_with_target_1_cost_1001() {
+fn logits_100_to_1000_with_target_1_have_loss_1001() {
     let (logits, targets) =
         (memory(&[100.0f32, -1.0, 1.0, 5.0, 2.0, 1000.0], 0), memory(&[1i32], 0));
     let (lse, losses) = (Memory::<f32>::poisoned(1, 0), Memory::<f32>::poisoned(1, 0));

@@ -105,7 +105,7 @@ fn assert_close(what: &str, actual: &[NamedTensor], expected: &[NamedTensor], to
 
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
-fn losses_and_every_gradient_are_those_of_the_cpu() {
+fn losses_and_gradients_match_the_cpu() {
     for config in shapes() {
         for (dtype, tolerance) in [(Dtype::F32, TOLERANCE), (Dtype::Bf16, BF16_TOLERANCE)] {
             for recompute in [false, true] {
@@ -154,7 +154,7 @@ fn optimizer(model: &Transformer, sgd: bool) -> Box<dyn Optimizer> {
 
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
-fn training_follows_the_cpu_with_and_without_reading() {
+fn training_follows_the_cpu_with_and_without_reading_losses() {
     // AdamW makes whole steps of gradients that are all rounding, so steps are small in bf16, and no key has a bias.
     for (dtype, tolerance, rate) in [(Dtype::F32, 5e-4, 1e-2), (Dtype::Bf16, 0.05, 1e-3)] {
         let config = ModelConfig { num_kv_heads: 2, qkv_bias: dtype == Dtype::F32, ..config() };
@@ -222,7 +222,7 @@ fn a_step_that_reads_nothing_never_waits_for_the_device() {
 
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
-fn clipped_gradients_are_seen_scaled_and_used_once() {
+fn clipping_is_visible_and_applied_once() {
     let (mut cpu, mut gpu) = pair(&config(), device(Dtype::F32));
     let (x, targets) = batch(&config(), 16, 1);
     let (mut for_cpu, mut for_gpu) = (optimizer(&cpu, true), optimizer(&gpu, true));
@@ -242,7 +242,7 @@ fn clipped_gradients_are_seen_scaled_and_used_once() {
 
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
-fn gradients_that_are_not_finite_change_nothing_and_are_found_at_the_next_reading() {
+fn non_finite_gradients_change_nothing_and_surface_at_the_next_read() {
     let (_, mut gpu) = pair(&config(), device(Dtype::F32));
     let mut optimizer = optimizer(&gpu, false);
     let (x, targets) = batch(&config(), 16, 1);
@@ -266,7 +266,7 @@ fn gradients_that_are_not_finite_change_nothing_and_are_found_at_the_next_readin
 
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
-fn logits_and_decoded_tokens_are_those_of_the_cpu() {
+fn logits_and_decoded_tokens_match_the_cpu() {
     for config in shapes() {
         let (mut cpu, mut gpu) = pair(&config, device(Dtype::F32));
         let (ids, _) = batch(&config, 9, 5);
@@ -325,7 +325,7 @@ fn weights_and_moments_move_between_devices_bit_for_bit() {
 
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
-fn a_device_that_is_full_says_what_was_asked_for_and_what_to_lower() {
+fn running_out_of_memory_reports_the_request_and_what_to_reduce() {
     let driver = Arc::new(EmulatedDevice::new(400_000, Order::Forward));
     let mut model = Transformer::new(config(), emulated(&driver, Dtype::F32), 7).unwrap();
     let (x, targets) = batch(&config(), 400 * 11, 1);
@@ -341,7 +341,7 @@ fn a_device_that_is_full_says_what_was_asked_for_and_what_to_lower() {
 
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
-fn heads_that_no_kernel_has_are_refused() {
+fn unsupported_head_sizes_are_rejected() {
     let config = ModelConfig { d_model: 132, num_heads: 1, num_kv_heads: 1, ..config() };
     let mut model = Transformer::new(config, device(Dtype::F32), 7).unwrap();
     assert_eq!(model.loss(&[1, 2], &[2, 3], 1, 2).unwrap_err().code(), "ERR_UNSUPPORTED");

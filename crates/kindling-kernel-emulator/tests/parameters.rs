@@ -1,4 +1,4 @@
-//! The kernels over parameters and their gradients (embedding, bias, norm and clipping, AdamW, SGD, casts).
+//! Kernels over parameters and gradients: embedding, bias, norm and clipping, AdamW, SGD, casts.
 
 mod common;
 
@@ -10,7 +10,7 @@ use kindling_kernel_emulator::{Bf16, Element, Memory, ORDERS, Order};
 
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
-fn embedding_gathers_rows_and_its_gradient_adds_them_up_by_id() {
+fn embedding_gathers_rows_and_its_gradient_sums_them_by_id() {
     for (rows, d_model, vocab_size, offset) in [
         (1, 1, 1, 0),
         (7, 31, 5, 0),
@@ -94,12 +94,12 @@ fn bias_holds<T: Activation>() {
 
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
-fn a_bias_is_added_to_each_row_and_its_gradient_is_the_sum_of_the_columns() {
+fn bias_is_added_to_each_row_and_its_gradient_sums_columns() {
     bias_holds::<f32>();
     bias_holds::<Bf16>();
 }
 
-/// The state that `grad_norm` leaves of g.
+/// Returns the state that `grad_norm` computes for g.
 fn clip_state(g: &[f32], max_norm: f32, order: Order) -> Vec<f64> {
     let n = g.len();
     let g = memory(g, n % 2);
@@ -112,7 +112,7 @@ fn clip_state(g: &[f32], max_norm: f32, order: Order) -> Vec<f64> {
 
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
-fn the_norm_and_the_clip_factor_are_those_of_the_reference() {
+fn norm_and_clip_factor_match_the_reference() {
     for n in [1, 31, 1000, 4096, 20_008, 70_001] {
         let g = random::<f32>(1, n, 3.0);
         let sum = grad_norm::reference::sum_of_squares(&wide(&g));
@@ -137,7 +137,7 @@ fn the_norm_and_the_clip_factor_are_those_of_the_reference() {
 
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
-fn scaling_applies_the_factor_and_nothing_where_there_is_none() {
+fn scaling_applies_the_clip_factor_only_when_it_is_below_one() {
     for (factor, expected) in [(0.25, 0.25), (1.0, 1.0), (f64::NAN, 1.0)] {
         let (g, state) = (memory(&random::<f32>(1, 999, 1.0), 0), memory(&[0.0, 0.0, factor], 0));
         let before = g.wide();
@@ -147,7 +147,8 @@ fn scaling_applies_the_factor_and_nothing_where_there_is_none() {
     }
 }
 
-/// Some steps of an optimizer's kernel over n parameters; gives p, the copy, g, m and v.
+/// Runs an optimizer's kernel over n parameters for some steps; returns p, its bf16 copy, g, m and
+/// v.
 fn steps(
     n: usize,
     offset: usize,
@@ -257,7 +258,7 @@ fn sgd_matches_the_reference_and_keeps_a_rounded_copy() {
 
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
-fn a_norm_that_is_not_finite_leaves_weights_moments_and_gradients() {
+fn a_non_finite_norm_leaves_weights_moments_and_gradients_unchanged() {
     let ones = memory(&[1.0f32; 7], 0);
     let start: Vec<Vec<f32>> = [1, 4, 2].map(|seed| random::<f32>(seed, 100, 1.0)).to_vec();
     let after = steps(
@@ -286,7 +287,7 @@ fn a_norm_that_is_not_finite_leaves_weights_moments_and_gradients() {
 
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
-fn casts_round_to_the_nearest_and_back_exactly() {
+fn casts_round_to_nearest_and_widen_exactly() {
     for (n, offset) in [(1, 0), (33, 0), (4096, 0), (5000, 1)] {
         let x = random::<f32>(1, n, 100.0);
         let rounded: Vec<f32> = x.iter().map(|v| Bf16::from_f32(*v).to_f32()).collect();

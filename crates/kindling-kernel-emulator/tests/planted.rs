@@ -1,4 +1,4 @@
-//! The emulator finds what kernels do wrong: each `planted_*` kernel (cpp/kernels/planted.cpp) has one bug.
+//! The emulator finds what kernels do wrong: each `planted_*` kernel (cpp/planted.cu) has one bug.
 
 use kindling_core::cuda::Launch;
 use kindling_kernel_emulator::{Memory, ORDERS, Order, run};
@@ -20,7 +20,7 @@ fn x() -> Vec<f32> {
     (0..THREADS).map(|i| i as f32).collect()
 }
 
-/// The message of a kernel that fails in every order.
+/// Returns the error of a kernel that fails in every order.
 fn error(kernel: &'static str, shared_bytes: u32) -> String {
     let mut messages = ORDERS.map(|order| {
         let (out, x) = (Memory::<f32>::poisoned(THREADS, 0), Memory::of(&x()));
@@ -29,7 +29,7 @@ fn error(kernel: &'static str, shared_bytes: u32) -> String {
     std::mem::take(&mut messages[0])
 }
 
-/// What a kernel gives in each order.
+/// Returns a kernel's results in each order.
 fn results(kernel: &'static str, blocks: u32) -> Vec<Vec<f32>> {
     ORDERS
         .map(|order| {
@@ -46,7 +46,7 @@ fn prefix_sums() -> Vec<f32> {
 
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
-fn a_sound_kernel_gives_the_same_in_every_order() {
+fn a_correct_kernel_gives_the_same_result_in_every_order() {
     assert!(results("planted_sound", 1).iter().all(|r| *r == prefix_sums()));
 }
 
@@ -62,7 +62,7 @@ fn a_missing_barrier_gives_a_wrong_result() {
 
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
-fn a_barrier_that_not_all_threads_reach_is_an_error() {
+fn a_barrier_not_reached_by_all_threads_is_an_error() {
     assert!(error("planted_barrier_in_branch", 0).contains("__syncthreads is not reached by all"));
     assert!(error("planted_two_barriers", 0).contains("__syncthreads: another thread waits at"));
     assert!(
@@ -72,7 +72,7 @@ fn a_barrier_that_not_all_threads_reach_is_an_error() {
 
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
-fn an_access_outside_of_memory_is_an_error() {
+fn an_out_of_bounds_access_is_an_error() {
     assert!(error("planted_read_past_end", 0).contains("an access outside of a buffer"));
     assert!(error("planted_write_past_end", 0).contains("an access outside of a buffer"));
     assert!(error("planted_shared_index", 0).contains("an index outside an array"));
@@ -85,7 +85,7 @@ fn an_access_outside_of_memory_is_an_error() {
 
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
-fn a_write_before_memory_is_seen() {
+fn a_write_in_front_of_memory_is_detected() {
     let mut out = Memory::<f32>::poisoned(THREADS, 0);
     let x = Memory::of(&x());
     run(&launch("planted_write_before", &out, &x, 1, 0), Order::Forward).unwrap();
@@ -96,7 +96,7 @@ fn a_write_before_memory_is_seen() {
 
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
-fn memory_that_was_never_written_is_nan() {
+fn unwritten_memory_is_nan() {
     assert!(results("planted_uninitialised", 1).iter().flatten().all(|v| v.is_nan()));
     assert!(results("planted_no_wait", 1).iter().any(|r| r[..32].iter().all(|v| v.is_nan())));
 }
@@ -110,7 +110,7 @@ fn sums_that_depend_on_the_order_of_blocks_differ() {
 
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
-fn a_launch_that_does_not_fit_its_kernel_is_refused() {
+fn a_launch_with_the_wrong_arguments_is_rejected() {
     let (out, x) = (Memory::<f32>::poisoned(THREADS, 0), Memory::of(&x()));
     let sound = launch("planted_sound", &out, &x, 1, 0);
     let refused = |launch: Launch| run(&launch, Order::Forward).unwrap_err();

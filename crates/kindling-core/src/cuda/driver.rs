@@ -1,116 +1,116 @@
-//! What the engine asks of a CUDA device: memory, copies, launches and matrix products, all in order on one queue.
+//! The `Driver` trait: memory, copies, launches and matrix products on one in-order queue of a CUDA
+//! device.
 //!
-//! The real one is `native` (feature `cuda`); tests put one in its place that runs the same launches on the processor.
+//! `native` (feature `cuda`) implements it for a real GPU. Tests implement it by running the same
+//! launches on the CPU.
 
 use crate::Result;
 use crate::cuda::Launch;
 use crate::dtype::Dtype;
 
-/// A matrix product over device memory, row-major: out (m, n) = a b, or out += a b where `accumulate`; sums are f32.
+/// A row-major matrix product over device memory: out (m, n) = a b, or out += a b if `accumulate`.
+/// Accumulates in f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Product {
-    /// Rows of out.
     pub m: usize,
-    /// Columns of a, rows of b.
     pub k: usize,
-    /// Columns of out.
     pub n: usize,
-    /// (m, k), or (k, m) where it is turned.
+    /// (m, k), or (k, m) if transposed.
     pub a: Factor,
-    /// (k, n), or (n, k) where it is turned.
+    /// (k, n), or (n, k) if transposed.
     pub b: Factor,
-    /// Elements of a and b.
+    /// Dtype of a and b.
     pub operands: Dtype,
-    /// (m, n).
+    /// Address of out (m, n).
     pub out: u64,
-    /// Elements of out; f32 operands have f32 results.
+    /// Dtype of out. f32 operands produce f32 results.
     pub results: Dtype,
-    /// Add to out.
     pub accumulate: bool,
-    /// Products of f32 may be rounded to `TensorFloat-32`.
+    /// Allows f32 operands to be rounded to `TensorFloat-32`.
     pub tf32: bool,
 }
 
-/// A matrix that is multiplied, as it lies.
+/// An operand of a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Factor {
-    /// Address of its first element.
+    /// Address of the first element.
     pub pointer: u64,
-    /// It lies transposed.
-    pub turned: bool,
+    /// The matrix is stored as its transpose.
+    pub transposed: bool,
 }
 
-/// Rows of bytes at equal distances in device memory.
+/// Equally spaced rows of bytes in device memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rows {
-    /// Address of the first.
+    /// Address of the first row.
     pub pointer: u64,
-    /// Bytes from one to the next.
+    /// Bytes from one row to the next.
     pub pitch: usize,
 }
 
-/// What a device is.
+/// Name and memory of a device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Properties {
-    /// Its name, as the driver gives it.
+    /// Name reported by the driver.
     pub name: String,
-    /// Bytes of memory.
+    /// Memory in bytes.
     pub memory: u64,
 }
 
-/// A CUDA device and one queue of work on it. Calls return before the work is done, unless they say otherwise.
+/// A CUDA device and one in-order queue on it. Calls return before the work is done unless they say
+/// otherwise.
 pub trait Driver: std::fmt::Debug + Send + Sync {
-    /// What it is.
+    /// Returns the device's name and memory size.
     fn properties(&self) -> &Properties;
 
-    /// `bytes` of memory, not cleared, its address a multiple of 256.
+    /// Allocates `bytes` of uninitialised memory at a multiple of 256.
     ///
     /// # Errors
-    /// `ERR_OUT_OF_MEMORY`, `ERR_DEVICE`.
+    /// Returns `ERR_OUT_OF_MEMORY` or `ERR_DEVICE`.
     fn allocate(&self, bytes: usize) -> Result<u64>;
 
-    /// Gives memory back, once the work that was queued before is done.
+    /// Frees memory once all queued work is done.
     fn release(&self, pointer: u64, bytes: usize);
 
     /// Sets memory to zero.
     ///
     /// # Errors
-    /// `ERR_DEVICE`.
+    /// Returns `ERR_DEVICE`.
     fn clear(&self, pointer: u64, bytes: usize) -> Result<()>;
 
-    /// Copies from the host, whose memory is free again on return.
+    /// Copies from the host. `from` may be reused on return.
     ///
     /// # Errors
-    /// `ERR_DEVICE`.
+    /// Returns `ERR_DEVICE`.
     fn upload(&self, pointer: u64, from: &[u8]) -> Result<()>;
 
-    /// Copies to the host; waits for the copy, and so for all work queued before.
+    /// Copies to the host after all queued work, and waits for the copy.
     ///
     /// # Errors
-    /// `ERR_DEVICE`.
+    /// Returns `ERR_DEVICE`.
     fn download(&self, to: &mut [u8], pointer: u64) -> Result<()>;
 
     /// Copies `count` rows of `bytes` within the device.
     ///
     /// # Errors
-    /// `ERR_DEVICE`.
+    /// Returns `ERR_DEVICE`.
     fn copy_rows(&self, to: Rows, from: Rows, bytes: usize, count: usize) -> Result<()>;
 
     /// Runs a kernel.
     ///
     /// # Errors
-    /// `ERR_DEVICE`.
+    /// Returns `ERR_DEVICE`.
     fn launch(&self, launch: &Launch) -> Result<()>;
 
-    /// Computes a product.
+    /// Computes a matrix product.
     ///
     /// # Errors
-    /// `ERR_DEVICE`.
+    /// Returns `ERR_DEVICE`.
     fn multiply(&self, product: &Product) -> Result<()>;
 
-    /// Waits for all work queued before.
+    /// Waits for all queued work.
     ///
     /// # Errors
-    /// `ERR_DEVICE` where some of it failed.
+    /// Returns `ERR_DEVICE` if any of it failed.
     fn synchronize(&self) -> Result<()>;
 }

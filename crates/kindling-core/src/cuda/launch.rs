@@ -1,9 +1,9 @@
-//! A launch of a kernel: its name, how many blocks of how many threads, the arguments in order.
+//! A kernel launch as plain data: name, grid, block, shared memory, arguments.
 
-/// An argument of a kernel. Sizes are C's `int`: a launch's maker checks that they fit.
+/// A kernel argument. Sizes are C `int`s; whoever builds the launch checks that they fit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Arg {
-    /// An address in device memory (0: none).
+    /// An address in device memory, 0 for none.
     Pointer(u64),
     /// `int`.
     I32(i32),
@@ -14,10 +14,10 @@ pub enum Arg {
 }
 
 impl From<usize> for Arg {
-    /// A size.
+    /// Converts a size.
     ///
     /// # Panics
-    /// Where it does not fit `int`.
+    /// Panics if the size does not fit a C `int`.
     fn from(size: usize) -> Self {
         Self::I32(i32::try_from(size).expect("a size that fits an int"))
     }
@@ -29,23 +29,22 @@ impl From<f32> for Arg {
     }
 }
 
-/// A launch as plain data.
+/// A launch of one kernel.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Launch {
-    /// Name of the kernel, as in the compiled module.
+    /// Name of the kernel in the compiled module.
     pub kernel: &'static str,
     /// Blocks in x, y and z.
     pub grid: [u32; 3],
-    /// Threads of a block, whole warps.
+    /// Threads per block, a multiple of 32.
     pub block: u32,
-    /// Dynamic shared memory of a block.
+    /// Dynamic shared memory per block.
     pub shared_bytes: u32,
-    /// The arguments in order.
     pub args: Vec<Arg>,
 }
 
 impl Launch {
-    /// Whether it has nothing to do: a shape without rows. A device refuses an empty grid, so it is not to be run.
+    /// Returns whether the grid is empty, as for a shape without rows. A device rejects such a launch.
     pub fn is_empty(&self) -> bool {
         self.grid.contains(&0)
     }

@@ -1,4 +1,4 @@
-//! Owned memory of a CUDA device, and the count of what is in use.
+//! Owned device memory, and a count of the bytes in use.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::driver::Driver;
 use crate::{Error, Result};
 
-/// Bytes in use, now and at most.
+/// Bytes in use now, and their peak.
 #[derive(Debug, Default)]
 pub(super) struct Usage {
     now: AtomicU64,
@@ -36,22 +36,20 @@ impl DeviceMemory {
         Ok(Self { driver: Arc::clone(driver), usage: Arc::clone(usage), pointer, bytes })
     }
 
-    /// Its address.
     pub fn pointer(&self) -> u64 {
         self.pointer
     }
 
-    /// Its size.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Copies to it from the host, all of it.
+    /// Copies `from` to the start of this memory.
     pub(crate) fn upload(&self, from: &[u8]) -> Result<()> {
         if from.is_empty() { Ok(()) } else { self.driver.upload(self.pointer, from) }
     }
 
-    /// Copies from it to the host.
+    /// Copies the start of this memory to the host. Waits for queued work.
     pub(crate) fn download(&self, to: &mut [u8]) -> Result<()> {
         if to.is_empty() { Ok(()) } else { self.driver.download(to, self.pointer) }
     }

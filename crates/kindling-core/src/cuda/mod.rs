@@ -1,7 +1,7 @@
-//! A CUDA device as the ops see it: memory, launches, products, and scratch memory, over a `Driver`.
+//! A CUDA device as the ops see it: memory, launches, products and scratch memory over a `Driver`.
 //!
-//! Ops queue their work and return; nothing waits for the device but `download`. Work of one device runs in the order
-//! it was queued in, so memory may be given back, or used for something else, as soon as its last use is queued.
+//! Ops queue work and return; only `download` and `synchronize` wait. Work runs in the order it was
+//! queued, so memory may be released or reused as soon as its last use is queued.
 
 mod driver;
 mod launch;
@@ -24,40 +24,39 @@ use crate::profile::Profile;
 use crate::simd::Isa;
 use crate::{Error, Result};
 
-/// Scratch memory of one op starts at multiples of this.
+/// Alignment of each part of an op's scratch memory, in bytes.
 const SCRATCH_ALIGNMENT: usize = 256;
 
-/// Arithmetic on a CUDA device.
+/// Arithmetic of a CUDA device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arithmetic {
-    /// Operands of products, and what lies between them.
+    /// Dtype of matmul operands and of the activations between products.
     pub dtype: Dtype,
-    /// Products of f32 may be rounded to `TensorFloat-32`.
+    /// Allows f32 products to round operands to `TensorFloat-32`.
     pub tf32: bool,
 }
 
 /// A CUDA device.
 #[derive(Debug)]
 pub struct Cuda {
-    /// Arithmetic of the products.
     pub arithmetic: Arithmetic,
-    /// Where the time goes, while somebody asks.
+    /// Time spent in each op while profiling is on.
     pub profile: Profile,
-    /// What is computed on the host: initial weights.
+    /// CPU for work done on the host, such as drawing initial weights.
     pub(crate) host: Cpu,
-    /// Before the driver, which it gives its memory back to.
+    /// Declared before `driver`, because dropping it releases memory through the driver.
     scratch: Mutex<Option<DeviceMemory>>,
     usage: Arc<Usage>,
     driver: Arc<dyn Driver>,
 }
 
 impl Cuda {
-    /// The device behind `driver`; the host's part takes `threads` threads.
+    /// Wraps `driver`. Host work uses `threads` threads.
     pub fn new(driver: Arc<dyn Driver>, arithmetic: Arithmetic, threads: usize) -> Self {
         let waiting = Arc::clone(&driver);
         Self {
             arithmetic,
-            // A failure shows in the next call that can say so.
+            // An error surfaces in the next call that returns a result.
             profile: Profile::waiting(move || drop(waiting.synchronize())),
             host: Cpu::new(threads, Isa::detect(), MatmulBackend::F32),
             scratch: Mutex::default(),
@@ -66,38 +65,38 @@ impl Cuda {
         }
     }
 
-    /// Device `ordinal` of this machine.
+    /// Opens device `ordinal` of this machine.
     ///
     /// # Errors
-    /// `ERR_DEVICE_UNAVAILABLE` saying what is missing.
+    /// Returns `ERR_DEVICE_UNAVAILABLE` naming what is missing.
     pub fn open(ordinal: usize, arithmetic: Arithmetic, threads: usize) -> Result<Self> {
         Ok(Self::new(open_driver(ordinal)?, arithmetic, threads))
     }
 
-    /// What the device is.
+    /// Returns the device's name and memory size.
     pub fn properties(&self) -> &Properties {
         self.driver.properties()
     }
 
-    /// The most bytes that were in use at once.
+    /// Returns the peak number of bytes in use.
     pub fn peak_bytes(&self) -> u64 {
         self.usage.peak.load(Ordering::Relaxed)
     }
 
-    /// `bytes` of memory set to zero.
+    /// Allocates `bytes` of zeroed memory.
     ///
     /// # Errors
-    /// `ERR_OUT_OF_MEMORY` saying how much was asked for and what is in use, `ERR_DEVICE`.
+    /// Returns `ERR_OUT_OF_MEMORY` with the bytes requested and in use, or `ERR_DEVICE`.
     pub fn zeros(&self, bytes: usize) -> Result<DeviceMemory> {
         let memory = DeviceMemory::new(&self.driver, &self.usage, bytes)?;
         self.driver.clear(memory.pointer(), bytes)?;
         Ok(memory)
     }
 
-    /// Queues launches, in order; those without work are left out.
+    /// Queues launches in order, skipping those with an empty grid.
     ///
     /// # Errors
-    /// `ERR_DEVICE`.
+    /// Returns `ERR_DEVICE`.
     pub fn run(&self, launches: &[Launch]) -> Result<()> {
         launches
             .iter()
@@ -105,26 +104,26 @@ impl Cuda {
             .try_for_each(|launch| self.driver.launch(launch))
     }
 
-    /// Queues a product; one without elements is left out.
+    /// Queues a product unless its output is empty.
     ///
     /// # Errors
-    /// `ERR_DEVICE`.
+    /// Returns `ERR_DEVICE`.
     pub fn multiply(&self, product: &Product) -> Result<()> {
         if product.m == 0 || product.n == 0 { Ok(()) } else { self.driver.multiply(product) }
     }
 
-    /// Queues setting `bytes` to zero.
+    /// Queues zeroing `bytes` at `pointer`.
     ///
     /// # Errors
-    /// `ERR_DEVICE`.
+    /// Returns `ERR_DEVICE`.
     pub fn clear(&self, pointer: u64, bytes: usize) -> Result<()> {
         if bytes == 0 { Ok(()) } else { self.driver.clear(pointer, bytes) }
     }
 
-    /// Queues a copy within the device, `count` rows of `bytes`.
+    /// Queues a copy of `count` rows of `bytes` within the device.
     ///
     /// # Errors
-    /// `ERR_DEVICE`.
+    /// Returns `ERR_DEVICE`.
     pub fn copy_rows(&self, to: Rows, from: Rows, bytes: usize, count: usize) -> Result<()> {
         if bytes == 0 || count == 0 {
             Ok(())
@@ -133,40 +132,41 @@ impl Cuda {
         }
     }
 
-    /// Copies numbers to the device; their memory is free again on return.
+    /// Copies `values` to the device. `values` may be reused on return.
     ///
     /// # Errors
-    /// `ERR_DEVICE`.
+    /// Returns `ERR_DEVICE`.
     pub fn upload<T: Plain>(&self, pointer: u64, values: &[T]) -> Result<()> {
         if values.is_empty() { Ok(()) } else { self.driver.upload(pointer, bytes_of(values)) }
     }
 
-    /// Copies numbers from the device; waits for all work queued before.
+    /// Copies from the device into `values`, after all queued work.
     ///
     /// # Errors
-    /// `ERR_DEVICE` where some of that work failed.
+    /// Returns `ERR_DEVICE` if any of that work failed.
     pub fn download<T: Plain>(&self, values: &mut [T], pointer: u64) -> Result<()> {
         if values.is_empty() { Ok(()) } else { self.driver.download(bytes_of_mut(values), pointer) }
     }
 
-    /// Waits for all work queued before.
+    /// Waits for all queued work.
     ///
     /// # Errors
-    /// `ERR_DEVICE` where some of it failed.
+    /// Returns `ERR_DEVICE` if any of it failed.
     pub fn synchronize(&self) -> Result<()> {
         self.driver.synchronize()
     }
 
-    /// Scratch memory of these many bytes each, for the work that one op queues: the next op has the same memory.
+    /// Returns N scratch areas of the given sizes in bytes. They are valid for the work one op
+    /// queues; the next call returns the same memory.
     ///
     /// # Errors
-    /// `ERR_OUT_OF_MEMORY`, `ERR_DEVICE`.
+    /// Returns `ERR_OUT_OF_MEMORY` or `ERR_DEVICE`.
     pub fn scratch<const N: usize>(&self, bytes: [usize; N]) -> Result<[u64; N]> {
         let sizes = bytes.map(|bytes| bytes.next_multiple_of(SCRATCH_ALIGNMENT));
         let needed = sizes.iter().sum();
         let mut memory = self.scratch_memory();
         if memory.as_ref().is_none_or(|memory| memory.bytes() < needed) {
-            // The old memory goes first, so that both are never held at once.
+            // Free the old memory first, so that both are never held at once.
             *memory = None;
             *memory = Some(DeviceMemory::new(&self.driver, &self.usage, needed)?);
         }
@@ -178,10 +178,10 @@ impl Cuda {
         }))
     }
 
-    /// Numbers of the host in scratch memory.
+    /// Copies `values` into scratch memory and returns their address.
     ///
     /// # Errors
-    /// `ERR_OUT_OF_MEMORY`, `ERR_DEVICE`.
+    /// Returns `ERR_OUT_OF_MEMORY` or `ERR_DEVICE`.
     pub fn staged<T: Plain>(&self, values: &[T]) -> Result<u64> {
         let [pointer] = self.scratch([size_of_val(values)])?;
         self.upload(pointer, values)?;
@@ -201,7 +201,7 @@ impl Cuda {
     }
 }
 
-/// Number of CUDA devices that this build can use on this machine.
+/// Returns the number of CUDA devices this build can use.
 pub fn device_count() -> usize {
     #[cfg(feature = "cuda")]
     return native::device_count();
@@ -209,7 +209,8 @@ pub fn device_count() -> usize {
     0
 }
 
-/// What keeps a GPU that seems to be there from being used by this build; none where there is none, or nothing.
+/// Explains why a GPU that is present cannot be used. Returns `None` if it can be, or if there is
+/// none.
 pub fn problem() -> Option<String> {
     #[cfg(feature = "cuda")]
     return native::problem();
@@ -227,11 +228,11 @@ fn open_driver(_ordinal: usize) -> Result<Arc<dyn Driver>> {
     Err(Error::DeviceUnavailable("this build has no CUDA support; use --device cpu".to_owned()))
 }
 
-/// Numbers that are their bytes.
+/// Numbers that may be viewed as bytes.
 pub trait Plain: Copy + sealed::Sealed {}
 
 mod sealed {
-    /// Types without padding, for which every pattern of bits is a value.
+    /// Types without padding for which every bit pattern is valid.
     pub trait Sealed {}
     impl Sealed for u8 {}
     impl Sealed for u16 {}
@@ -243,16 +244,16 @@ mod sealed {
 impl<T: Copy + sealed::Sealed> Plain for T {}
 
 fn bytes_of<T: Plain>(values: &[T]) -> &[u8] {
-    // SAFETY: the types have no padding; as many bytes as the slice has.
+    // SAFETY: the types have no padding, and the byte slice covers exactly the same memory.
     unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
 }
 
 fn bytes_of_mut<T: Plain>(values: &mut [T]) -> &mut [u8] {
-    // SAFETY: as above, and every pattern of bits is a value of the types.
+    // SAFETY: as above, and every bit pattern is a valid value.
     unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
 }
 
-/// An error of a device that has more than its memory as a cause.
+/// Returns `ERR_DEVICE` for a failure other than running out of memory.
 pub fn device_error(what: &str, cause: impl std::fmt::Display) -> Error {
     Error::Device(format!("{what}: {cause}"))
 }

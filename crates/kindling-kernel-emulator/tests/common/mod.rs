@@ -1,4 +1,4 @@
-//! What the tests of the kernels share: seeded inputs, runs in every order, comparison with the references.
+//! Shared by the kernel tests: seeded inputs, runs in every order, comparison with the references.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use kindling_core::cuda::Launch;
@@ -6,12 +6,12 @@ use kindling_core::dtype::Dtype;
 use kindling_core::random::{Purpose, uniform};
 use kindling_kernel_emulator::{Bf16, Element, Memory, ORDERS, Order, run};
 
-/// Largest difference over largest value, a tensor at a time, of f32 kernels.
+/// Largest difference relative to a tensor's largest value, for f32 kernels.
 pub const TOLERANCE: f64 = 2e-5;
-/// The same where the result, or an operand on the way, is rounded to bf16 (2^-9).
+/// The same where the result or an operand is rounded to bf16 (2^-9).
 pub const BF16_TOLERANCE: f64 = 6e-3;
 
-/// An element type of a kernel's activations.
+/// An element type of activations.
 pub trait Activation: Element {
     const DTYPE: Dtype;
     const TOLERANCE: f64;
@@ -27,7 +27,7 @@ impl Activation for Bf16 {
     const TOLERANCE: f64 = BF16_TOLERANCE;
 }
 
-/// `len` numbers in [-spread, spread), the same for the same seed, rounded to T.
+/// Returns `len` numbers in [-spread, spread) from `seed`, rounded to T.
 pub fn random<T: Element>(seed: u64, len: usize, spread: f64) -> Vec<T> {
     let number = |i| ((2.0 * uniform(seed, Purpose::Benchmark, 0, i as u32) - 1.0) * spread) as f32;
     (0..len).map(|i| T::from_f32(number(i))).collect()
@@ -37,7 +37,7 @@ pub fn wide<T: Element>(x: &[T]) -> Vec<f64> {
     x.iter().map(|v| f64::from(v.to_f32())).collect()
 }
 
-/// Runs a launch that has to succeed.
+/// Runs a launch that must succeed.
 #[track_caller]
 pub fn launch(launch: &Launch, order: Order) {
     if let Err(message) = run(launch, order) {
@@ -45,7 +45,8 @@ pub fn launch(launch: &Launch, order: Order) {
     }
 }
 
-/// The results of a pass, which have to be the same bits in every order of threads and blocks.
+/// Returns the results of a pass, which must have the same bits in every order of threads and
+/// blocks.
 #[track_caller]
 pub fn in_every_order(pass: impl Fn(Order) -> Vec<Vec<f32>>) -> Vec<Vec<f32>> {
     let first = pass(ORDERS[0]);
@@ -92,7 +93,7 @@ pub fn slopes(x: &[f64], weights: &[f64], f: impl Fn(&[f64]) -> Vec<f64>) -> Vec
     (0..x.len()).step_by(x.len().div_ceil(24).max(1)).map(|i| (i, slope(i))).collect()
 }
 
-/// Holds a gradient against some of its elements found by `slopes`.
+/// Compares a gradient with the elements found by `slopes`.
 #[track_caller]
 pub fn assert_slopes(what: &str, gradient: &[f32], slopes: &[(usize, f64)], tolerance: f64) {
     let largest = gradient.iter().fold(0.0f64, |m, v| m.max(f64::from(v.abs())));
@@ -107,7 +108,7 @@ pub fn assert_slopes(what: &str, gradient: &[f32], slopes: &[(usize, f64)], tole
     }
 }
 
-/// Memory of these values, starting `offset` elements past a multiple of 16 bytes.
+/// Copies `values` to `offset` elements past a multiple of 16 bytes.
 pub fn memory<T: Element>(values: &[T], offset: usize) -> Memory<T> {
     Memory::at_offset(values, offset)
 }

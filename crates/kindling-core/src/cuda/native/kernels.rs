@@ -1,4 +1,5 @@
-//! The kernels of this build: modules that `build.rs` compiled, loaded into the driver, functions looked up by name.
+//! The compiled kernels of this build: modules from `build.rs`, loaded into the driver, looked up
+//! by name.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -10,24 +11,24 @@ use cudarc::driver::{CudaContext, result, sys};
 use crate::cuda::Launch;
 use crate::{Error, Result};
 
-// MODULES: each op and its compiled kernels, code for sm_80 and sm_90 and PTX that newer drivers compile.
+// MODULES: one fatbin per op, with code for sm_80 and sm_90 and PTX for newer GPUs.
 include!(concat!(env!("OUT_DIR"), "/cuda_modules.rs"));
 
-/// Dynamic shared memory that a kernel has without asking.
+/// Dynamic shared memory available to a kernel without setting an attribute.
 const SHARED_BYTES: u32 = 48 * 1024;
 
-/// A kernel, and the dynamic shared memory it may use.
+/// A kernel and the dynamic shared memory it may use.
 #[derive(Debug, Clone, Copy)]
 struct Kernel {
     function: sys::CUfunction,
     shared_bytes: u32,
 }
 
-/// A module in the driver.
+/// A module loaded into the driver.
 #[derive(Debug)]
 struct Module(sys::CUmodule);
 
-/// The modules and the functions found in them.
+/// Loaded modules, and the functions looked up in them so far.
 #[derive(Debug)]
 pub(super) struct Kernels {
     found: RwLock<HashMap<&'static str, Kernel>>,
@@ -35,28 +36,28 @@ pub(super) struct Kernels {
     context: Arc<CudaContext>,
 }
 
-// SAFETY: handles of the driver may be used from any thread that has the context.
+// SAFETY: driver handles may be used from any thread on which the context is current.
 unsafe impl Send for Kernels {}
 // SAFETY: as above; the table is behind a lock.
 unsafe impl Sync for Kernels {}
 
 impl Kernels {
-    /// Loads all modules into the context, which is the calling thread's.
+    /// Loads all modules into `context`, which is current on the calling thread.
     pub fn load(context: &Arc<CudaContext>) -> Result<Self> {
         if MODULES.is_empty() {
-            let message = "this build was made without CUDA's compiler and has no kernels: make it with npm run build:cuda";
+            let message = "this build was made without nvcc and has no CUDA kernels: build with npm run build:cuda";
             return Err(Error::DeviceUnavailable(message.to_owned()));
         }
         let mut kernels =
             Self { found: RwLock::default(), modules: Vec::new(), context: Arc::clone(context) };
         for (op, image) in MODULES {
-            // The driver wants words that are aligned.
+            // The driver requires an aligned image.
             let image: Vec<u8> = image.to_vec();
-            // SAFETY: a whole image of nvcc, which knows its own length.
+            // SAFETY: a complete fatbin, which contains its own length.
             let module =
                 unsafe { result::module::load_data(image.as_ptr().cast()) }.map_err(|error| {
                     Error::DeviceUnavailable(format!(
-                        "the driver refuses the kernels of {op}: {:?}",
+                        "the driver rejected the kernels of {op}: {:?}",
                         error.0
                     ))
                 })?;
@@ -65,7 +66,7 @@ impl Kernels {
         Ok(kernels)
     }
 
-    /// The function of a launch, allowed the shared memory that the launch needs.
+    /// Returns the function of a launch, with enough dynamic shared memory enabled for it.
     pub fn function(&self, launch: &Launch) -> Result<sys::CUfunction> {
         let found = self.found.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(kernel) =
@@ -83,7 +84,7 @@ impl Kernels {
             let attribute =
                 sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             let bytes = launch.shared_bytes as i32;
-            // SAFETY: a function of a module that is loaded.
+            // SAFETY: the function belongs to a loaded module.
             unsafe { result::function::set_function_attribute(kernel.function, attribute, bytes) }
                 .map_err(|error| {
                     Error::Device(format!(
@@ -100,10 +101,10 @@ impl Kernels {
     fn look_up(&self, name: &str) -> Result<sys::CUfunction> {
         let found = self.modules.iter().find_map(|module| {
             let name = CString::new(name).ok()?;
-            // SAFETY: a module that is loaded.
+            // SAFETY: the module is loaded.
             unsafe { result::module::get_function(module.0, name) }.ok()
         });
-        found.ok_or_else(|| Error::Internal(format!("there is no kernel {name}")))
+        found.ok_or_else(|| Error::Internal(format!("no kernel is named {name}")))
     }
 }
 
@@ -111,8 +112,9 @@ impl Drop for Kernels {
     fn drop(&mut self) {
         if self.context.bind_to_thread().is_ok() {
             for module in &self.modules {
-                // A failure here has no one to tell.
-                // SAFETY: loaded once, and no work of it is under way: the driver waits before it drops its kernels.
+                // Errors cannot be reported from drop.
+                // SAFETY: the module was loaded once, and the driver waits for its work before
+                // dropping its kernels.
                 let _ = unsafe { result::module::unload(module.0) };
             }
         }

@@ -1,8 +1,9 @@
-//! Finding CUDA's libraries and driver, and saying what is missing before anything is asked of them.
+//! Finds NVIDIA's driver and CUDA's libraries, and reports what is missing before anything uses
+//! them.
 //!
-//! They are looked for as the system's loader does: `libcuda.so.1` comes with NVIDIA's driver, `libcublas.so.13` and
-//! `libcurand.so.10` with the toolkit. Where they are only part of Python packages, `KINDLING_CUDA_LIBRARIES` names their
-//! folders, separated by colons.
+//! The system's loader finds them by name: `libcuda.so.1` comes with the driver, `libcublas.so.13`
+//! and `libcurand.so.10` with the toolkit. If they exist only inside Python packages, list their
+//! folders in `KINDLING_CUDA_LIBRARIES`, separated by colons.
 
 use std::ffi::{CStr, CString, c_int};
 use std::sync::OnceLock;
@@ -12,25 +13,25 @@ use cudarc::driver::sys;
 
 use crate::{Error, Result};
 
-/// CUDA version that the driver has to know, as `cuDriverGetVersion` gives it: the kernels' PTX is of 13.0.
+/// Minimum `cuDriverGetVersion`: the kernels' PTX is from CUDA 13.0.
 const CUDA_VERSION: c_int = 13_000;
-/// Oldest architecture there is code for: `sm_80`.
+/// Oldest supported architecture, `sm_80`.
 const OLDEST_ARCHITECTURE: (c_int, c_int) = (8, 0);
-/// Folders with CUDA's libraries.
+/// Environment variable listing folders with CUDA's libraries.
 const FOLDERS: &str = "KINDLING_CUDA_LIBRARIES";
-/// What products need, in the order in which they need each other.
+/// Libraries that products need, each after its dependencies.
 const TOOLKIT: [&CStr; 3] = [c"libcublasLt.so.13", c"libcublas.so.13", c"libcurand.so.10"];
 
-/// Says whether CUDA can be used here.
+/// Checks once per process that CUDA can be used.
 ///
 /// # Errors
-/// `ERR_DEVICE_UNAVAILABLE` saying what is missing or too old.
+/// Returns `ERR_DEVICE_UNAVAILABLE` naming what is missing or too old.
 pub(super) fn check() -> Result<()> {
     static FOUND: OnceLock<std::result::Result<(), String>> = OnceLock::new();
     FOUND
         .get_or_init(|| {
             std::panic::catch_unwind(find).unwrap_or_else(|_| {
-                Err("NVIDIA's driver lacks functions of CUDA 13.0: update it to 580 or newer"
+                Err("the NVIDIA driver lacks functions of CUDA 13.0: update it to 580 or newer"
                     .to_owned())
             })
         })
@@ -38,7 +39,7 @@ pub(super) fn check() -> Result<()> {
         .map_err(|what| Error::DeviceUnavailable(format!("{what}; or use --device cpu")))
 }
 
-/// What keeps a GPU that seems to be there, the first one, from being used; none where it can be, or where there is none.
+/// Explains why the first GPU cannot be used. Returns `None` if it can be, or if there is none.
 pub(in crate::cuda) fn problem() -> Option<String> {
     match check() {
         Err(Error::DeviceUnavailable(what)) => has_driver().then_some(what),
@@ -48,9 +49,10 @@ pub(in crate::cuda) fn problem() -> Option<String> {
     }
 }
 
-/// Whether a driver of NVIDIA's is there that shows a device, as far as that can be asked.
+/// Returns whether a driver is installed and lists at least one device.
 fn has_driver() -> bool {
-    // SAFETY: as `loads`; the two functions are as old as the driver's interface, and are called with what they take.
+    // SAFETY: as in `loads`. Both functions have existed since the first driver API, and are called
+    // with their documented arguments.
     unsafe {
         let library = libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_NOW);
         if library.is_null() {
@@ -68,7 +70,7 @@ fn has_driver() -> bool {
     }
 }
 
-/// Name and compute capability of a device.
+/// Returns a device's name and compute capability.
 fn architecture(ordinal: c_int) -> Option<(String, (c_int, c_int))> {
     let (mut device, mut major, mut minor) = (0, 0, 0);
     let mut name = [0; 128];
@@ -76,7 +78,8 @@ fn architecture(ordinal: c_int) -> Option<(String, (c_int, c_int))> {
         sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
         sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
     ];
-    // SAFETY: the driver was found and initialised by `check`; the name ends within its 128 bytes.
+    // SAFETY: `check` found and initialised the driver; the name is terminated within its 128
+    // bytes.
     unsafe {
         sys::cuDeviceGet(&raw mut device, ordinal).result().ok()?;
         sys::cuDeviceGetName(name.as_mut_ptr(), 128, device).result().ok()?;
@@ -87,7 +90,7 @@ fn architecture(ordinal: c_int) -> Option<(String, (c_int, c_int))> {
     }
 }
 
-/// What is wrong with a device of this name and compute capability.
+/// Explains why a device is too old, if it is.
 pub(super) fn too_old((name, (major, minor)): (String, (c_int, c_int))) -> Option<String> {
     ((major, minor) < OLDEST_ARCHITECTURE).then(|| {
         format!(
@@ -96,10 +99,10 @@ pub(super) fn too_old((name, (major, minor)): (String, (c_int, c_int))) -> Optio
     })
 }
 
-/// Number of devices that the driver shows; 0 where CUDA cannot be used.
+/// Returns the number of devices the driver lists, or 0 if CUDA cannot be used.
 pub(in crate::cuda) fn device_count() -> usize {
     let mut count = 0;
-    // SAFETY: the driver was found and initialised by `check`.
+    // SAFETY: `check` found and initialised the driver.
     let known =
         check().is_ok() && unsafe { sys::cuDeviceGetCount(&raw mut count) }.result().is_ok();
     if known { usize::try_from(count).unwrap_or(0) } else { 0 }
@@ -108,23 +111,23 @@ pub(in crate::cuda) fn device_count() -> usize {
 fn find() -> std::result::Result<(), String> {
     preload();
     if !loads(c"libcuda.so.1") {
-        return Err("libcuda.so.1 was not found: install NVIDIA's driver, 580 or newer".to_owned());
+        return Err("libcuda.so.1 was not found: install NVIDIA driver 580 or newer".to_owned());
     }
-    // SAFETY: loads the library and looks its functions up.
+    // SAFETY: loads the library and looks up its functions.
     if !unsafe { sys::is_culib_present() } {
-        return Err("libcuda.so.1 cannot be used: install NVIDIA's driver, 580 or newer".to_owned());
+        return Err("libcuda.so.1 cannot be used: install NVIDIA driver 580 or newer".to_owned());
     }
     let mut version = 0;
-    // SAFETY: the library has all functions.
+    // SAFETY: the library exports all functions.
     let answers = unsafe { [sys::cuInit(0), sys::cuDriverGetVersion(&raw mut version)] };
     if let Some(error) = answers.iter().find(|answer| **answer != sys::CUresult::CUDA_SUCCESS) {
         return Err(format!(
-            "NVIDIA's driver does not work ({error:?}): check that nvidia-smi shows a GPU"
+            "the NVIDIA driver does not work ({error:?}): check that nvidia-smi lists a GPU"
         ));
     }
     if version < CUDA_VERSION {
         return Err(format!(
-            "NVIDIA's driver knows CUDA {}.{}, and 13.0 is needed: update it to 580 or newer",
+            "the NVIDIA driver supports CUDA {}.{} but 13.0 is needed: update it to 580 or newer",
             version / 1000,
             version % 1000 / 10
         ));
@@ -132,7 +135,7 @@ fn find() -> std::result::Result<(), String> {
     for library in TOOLKIT {
         if !loads(library) {
             return Err(format!(
-                "{} was not found: install the CUDA toolkit 13, or name the folder of Python's nvidia packages in {FOLDERS}",
+                "{} was not found: install CUDA toolkit 13, or list the folders of Python's nvidia packages in {FOLDERS}",
                 library.to_string_lossy()
             ));
         }
@@ -142,11 +145,12 @@ fn find() -> std::result::Result<(), String> {
     {
         Ok(())
     } else {
-        Err("cuBLAS or cuRAND cannot be used: install the CUDA toolkit 13".to_owned())
+        Err("cuBLAS or cuRAND cannot be used: install CUDA toolkit 13".to_owned())
     }
 }
 
-/// Loads the libraries in the folders of `KINDLING_CUDA_LIBRARIES`; the loader then finds them by their names.
+/// Loads libraries from the folders of `KINDLING_CUDA_LIBRARIES`, after which the loader resolves
+/// them by name.
 fn preload() {
     let folders = std::env::var_os(FOLDERS).unwrap_or_default();
     for folder in std::env::split_paths(&folders) {
@@ -160,8 +164,8 @@ fn preload() {
     }
 }
 
-/// Whether the loader finds a library, which then stays loaded.
+/// Loads a library for the life of the process. Returns whether the loader found it.
 fn loads(library: &CStr) -> bool {
-    // SAFETY: a name that ends; the initialisers of CUDA's libraries may run at any time.
+    // SAFETY: the name is terminated; initialisers of CUDA's libraries may run at any time.
     !unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) }.is_null()
 }

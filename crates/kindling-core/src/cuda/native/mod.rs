@@ -1,5 +1,6 @@
-//! The driver of a real GPU: candle's device gives context, stream and cuBLAS handle; memory, copies and launches go to the
-//! stream directly. CUDA's libraries are loaded when a device is opened; this crate links to none of them.
+//! `Driver` for a real GPU. candle provides the context, the stream and the cuBLAS handle; memory,
+//! copies and launches use the stream directly. CUDA's libraries are loaded when a device is
+//! opened; this crate does not link to them.
 
 mod kernels;
 mod libraries;
@@ -22,10 +23,10 @@ use staging::Staging;
 
 pub(super) use libraries::{device_count, problem};
 
-/// Memory that cuBLAS may use for itself, as much as it asks for on Hopper.
+/// cuBLAS workspace: the size it recommends on Hopper.
 const WORKSPACE_BYTES: usize = 32 << 20;
 
-/// A GPU with a stream of its own.
+/// A GPU and its stream.
 #[derive(Debug)]
 pub(super) struct Native {
     properties: Properties,
@@ -38,16 +39,15 @@ pub(super) struct Native {
 }
 
 impl Native {
-    /// Opens device `ordinal`.
     pub fn open(ordinal: usize) -> Result<Self> {
         libraries::check()?;
         let count = device_count();
         if ordinal >= count {
             return Err(Error::DeviceUnavailable(format!(
-                "cuda:{ordinal} is not there: the driver shows {count} devices; check CUDA_VISIBLE_DEVICES or use --device cpu"
+                "cuda:{ordinal} does not exist: the driver lists {count} devices; check CUDA_VISIBLE_DEVICES or use --device cpu"
             )));
         }
-        // cudarc panics where a library lacks a function.
+        // cudarc panics if a library lacks a function.
         let device = std::panic::catch_unwind(|| CudaDevice::new_with_stream(ordinal))
             .map_err(|_| {
                 Error::DeviceUnavailable(
@@ -58,7 +58,7 @@ impl Native {
             .map_err(|error| {
                 Error::DeviceUnavailable(format!("cuda:{ordinal} cannot be opened: {error}"))
             })?;
-        // SAFETY: one stream is all that ever uses the memory, so there is nothing to track.
+        // SAFETY: only this stream uses the memory, so there are no events to track.
         unsafe { device.disable_event_tracking() };
         let stream = device.cuda_stream();
         let context = Arc::clone(stream.context());
@@ -95,10 +95,11 @@ impl Native {
         Ok(native)
     }
 
-    /// A workspace of our own, and sums of bf16 products that stay f32 where a product is cut along k.
+    /// Sets our workspace, and keeps split-k sums of bf16 products in f32.
     fn prepare_blas(&self) -> Result<()> {
         let mode = blas::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
-        // SAFETY: the handle is live; the workspace is `WORKSPACE_BYTES` of the device that live as long as the handle.
+        // SAFETY: the handle is live; the workspace is `WORKSPACE_BYTES` of device memory that
+        // outlives it.
         unsafe {
             let workspace = self.workspace as *mut c_void;
             blas::cublasSetWorkspace_v2(*self.blas.handle(), workspace, WORKSPACE_BYTES)
@@ -117,13 +118,13 @@ impl Native {
     }
 }
 
-/// Keeps memory that was given back for the next one who asks, in place of returning it to the system at each wait.
+/// Keeps released memory in the pool instead of returning it to the system at each wait.
 fn keep_memory(context: &CudaContext) -> Result<(), DriverError> {
     if !context.has_async_alloc() {
         return Ok(());
     }
     let mut threshold = u64::MAX;
-    // SAFETY: the device is live, and the attribute is an u64.
+    // SAFETY: the device is live, and the attribute is a u64.
     unsafe {
         let pool = result::device::get_default_mem_pool(context.cu_device())?;
         let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
@@ -131,7 +132,7 @@ fn keep_memory(context: &CudaContext) -> Result<(), DriverError> {
     }
 }
 
-/// An error of the driver at work.
+/// Returns `ERR_DEVICE` for a driver call that failed.
 fn failed(error: DriverError) -> Error {
     Error::Device(format!("{:?}", error.0))
 }
@@ -143,7 +144,7 @@ impl Driver for Native {
 
     fn allocate(&self, bytes: usize) -> Result<u64> {
         self.bind()?;
-        // SAFETY: the stream is live; the memory is given back by `release`.
+        // SAFETY: the stream is live; `release` frees the memory.
         let memory = unsafe {
             if self.context.has_async_alloc() {
                 result::malloc_async(self.stream.cu_stream(), bytes)
@@ -164,8 +165,8 @@ impl Driver for Native {
         if self.bind().is_err() {
             return;
         }
-        // A failure here has no one to tell; the next call on the stream gives it again.
-        // SAFETY: the memory came from `allocate`, and its last use is queued before.
+        // An error cannot be reported here; the next call on the stream returns it.
+        // SAFETY: the memory came from `allocate`, and its last use is already queued.
         let _ = unsafe {
             if self.context.has_async_alloc() {
                 result::free_async(pointer, self.stream.cu_stream())
@@ -177,7 +178,7 @@ impl Driver for Native {
 
     fn clear(&self, pointer: u64, bytes: usize) -> Result<()> {
         self.bind()?;
-        // SAFETY: the callers own `bytes` at `pointer`.
+        // SAFETY: the caller owns `bytes` at `pointer`.
         unsafe { result::memset_d8_async(pointer, 0, bytes, self.stream.cu_stream()) }
             .map_err(failed)
     }
@@ -189,7 +190,8 @@ impl Driver for Native {
 
     fn download(&self, to: &mut [u8], pointer: u64) -> Result<()> {
         self.bind()?;
-        // SAFETY: the callers own as many bytes at `pointer`, and `to` is not looked at before the wait is over.
+        // SAFETY: the caller owns that many bytes at `pointer`, and `to` is not read before the
+        // wait below.
         unsafe { result::memcpy_dtoh_async(to, pointer, self.stream.cu_stream()) }
             .and_then(|()| self.stream.synchronize())
             .map_err(failed)
@@ -216,7 +218,8 @@ impl Driver for Native {
             WidthInBytes: bytes,
             Height: count,
         };
-        // SAFETY: the callers own the rows on both sides; the description is read before the call returns.
+        // SAFETY: the caller owns the rows on both sides; the descriptor is read before the call
+        // returns.
         unsafe { sys::cuMemcpy2DAsync_v2(&raw const copy, self.stream.cu_stream()) }
             .result()
             .map_err(failed)
@@ -236,8 +239,9 @@ impl Driver for Native {
             })
             .collect();
         let [x, y, z] = launch.grid;
-        // SAFETY: the arguments are of the kernel's types (the emulator's tests compare every launch with its kernel) and are
-        // copied before the call returns; what they point to belongs to buffers that live until the work queued here is done.
+        // SAFETY: the arguments have the kernel's types (the kernel emulator's tests compare every
+        // launch with its kernel) and are copied before the call returns. The buffers they point to
+        // live until the work queued here is done.
         unsafe {
             let (block, stream) = ((launch.block, 1, 1), self.stream.cu_stream());
             result::launch_kernel(
@@ -258,8 +262,8 @@ impl Driver for Native {
         self.bind()?;
         let p = product;
         let (alpha, beta) = (1.0f32, if p.accumulate { 1.0f32 } else { 0.0 });
-        let operation = |turned| {
-            if turned {
+        let operation = |transposed| {
+            if transposed {
                 blas::cublasOperation_t::CUBLAS_OP_T
             } else {
                 blas::cublasOperation_t::CUBLAS_OP_N
@@ -275,23 +279,24 @@ impl Driver for Native {
             blas::cublasComputeType_t::CUBLAS_COMPUTE_32F
         };
         let [m, k, n] = [p.m, p.k, p.n].map(|size| i32::try_from(size).unwrap_or(i32::MAX));
-        // cuBLAS counts columns first: what lies as rows of n is its (n, m), and out^T = b^T a^T.
-        // SAFETY: the callers own matrices of these sizes at these addresses; alpha and beta are read before the call returns.
+        // cuBLAS is column-major: our rows of n are its (n, m), and out^T = b^T a^T.
+        // SAFETY: the caller owns matrices of these sizes at these addresses; alpha and beta are
+        // read before the call returns.
         unsafe {
             cudarc::cublas::result::gemm_ex(
                 *self.blas.handle(),
-                operation(p.b.turned),
-                operation(p.a.turned),
+                operation(p.b.transposed),
+                operation(p.a.transposed),
                 n,
                 m,
                 k,
                 std::ptr::from_ref(&alpha).cast(),
                 p.b.pointer as *const c_void,
                 kind(p.operands),
-                if p.b.turned { k } else { n },
+                if p.b.transposed { k } else { n },
                 p.a.pointer as *const c_void,
                 kind(p.operands),
-                if p.a.turned { m } else { k },
+                if p.a.transposed { m } else { k },
                 std::ptr::from_ref(&beta).cast(),
                 p.out as *mut c_void,
                 kind(p.results),
@@ -310,7 +315,7 @@ impl Driver for Native {
 
 impl Drop for Native {
     fn drop(&mut self) {
-        // Work that is queued may still use the staging memory and cuBLAS's workspace.
+        // Queued work may still use the staging memory and cuBLAS's workspace.
         let _ = self.stream.synchronize();
         if self.workspace != 0 {
             self.release(self.workspace, WORKSPACE_BYTES);

@@ -1,4 +1,4 @@
-//! Copies to the device that return at once: through memory the GPU can read by itself, a ring of pieces of it.
+//! Asynchronous uploads through a ring of pinned buffers.
 
 use std::sync::Arc;
 
@@ -8,22 +8,23 @@ use cudarc::driver::{CudaEvent, CudaStream, DriverError, PinnedHostSlice, result
 use super::failed;
 use crate::Result;
 
-/// Pieces of the ring. A step of training copies about a dozen times, so the host is some steps ahead at most.
+/// Buffers in the ring. A training step uploads about a dozen times, so the host runs a few steps
+/// ahead at most.
 const PIECES: usize = 48;
-/// Largest copy that goes through the ring; a larger one waits for the device.
+/// Largest upload that goes through the ring. A larger one waits for the device.
 const MOST_BYTES: usize = 4 << 20;
 
-/// The ring.
+/// The ring of pinned buffers.
 #[derive(Debug, Default)]
 pub(super) struct Staging {
     pieces: Vec<Option<Piece>>,
     next: usize,
-    /// Bytes of the largest copy so far. A new piece has room for as much: giving one back for a larger one waits for the
-    /// device, and would happen again and again as copies of all sizes go round.
+    /// Size of the largest upload so far. A new buffer is at least this large: replacing a small
+    /// one waits for the device, and would recur as uploads of all sizes pass through the ring.
     largest: usize,
 }
 
-/// Memory for one copy, in use until `copied` has come to pass.
+/// A pinned buffer, in use until `copied` has fired.
 #[derive(Debug)]
 struct Piece {
     memory: PinnedHostSlice<u8>,
@@ -31,10 +32,10 @@ struct Piece {
 }
 
 impl Staging {
-    /// Queues a copy of `from`, whose memory is free again on return.
+    /// Queues a copy of `from`, which may be reused on return.
     pub fn upload(&mut self, stream: &Arc<CudaStream>, pointer: u64, from: &[u8]) -> Result<()> {
         if from.len() > MOST_BYTES {
-            // SAFETY: the callers own as many bytes at `pointer`, and `from` stays until the copy is done.
+            // SAFETY: the caller owns that many bytes at `pointer`, and `from` outlives the copy.
             return unsafe { result::memcpy_htod_async(pointer, from, stream.cu_stream()) }
                 .and_then(|()| stream.synchronize())
                 .map_err(failed);
@@ -61,7 +62,8 @@ impl Staging {
         };
         let memory = piece.memory.as_mut_slice()?;
         memory[..from.len()].copy_from_slice(from);
-        // SAFETY: the callers own as many bytes at `pointer`; the piece is not written to before `copied`.
+        // SAFETY: the caller owns that many bytes at `pointer`; the buffer is not written before
+        // `copied` fires.
         unsafe { result::memcpy_htod_async(pointer, &memory[..from.len()], stream.cu_stream()) }?;
         piece.copied.record(stream)
     }
