@@ -181,7 +181,8 @@ impl Driver for EmulatedDevice {
             for column in 0..n {
                 let sum: f64 = (0..k)
                     .map(|depth| {
-                        let a = a[if product.a.transposed { depth * m + row } else { row * k + depth }];
+                        let a =
+                            a[if product.a.transposed { depth * m + row } else { row * k + depth }];
                         let b = b[if product.b.transposed {
                             column * k + depth
                         } else {

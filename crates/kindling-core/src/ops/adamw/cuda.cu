@@ -1,7 +1,9 @@
-// AdamW, one pass over a flat run: p, g, m, v (n) f32; copy (n) bf16, the weights that products read, may be null.
-// settings: 7 floats on the device, so that a captured graph can be replayed with others: alpha, beta1, 1 - beta1, beta2,
-// 1 - beta2, eps, 1 - lr weight_decay. clip: grad_norm's state, or null; a factor that is not a number leaves all as it is.
-// clear: g becomes 0. Grid: any; block: 256 threads, each 4 elements (16 bytes of f32) at a time; no shared memory.
+// AdamW, one pass over a flat run. p, g, m, v: (n) f32; copy: (n) bf16 weights for matrix products,
+// or null.
+// settings: 7 floats in device memory, so that a captured graph can be replayed with new values:
+// alpha, beta1, 1 - beta1, beta2, 1 - beta2, eps, 1 - lr weight_decay.
+// clip: state of grad_norm, or null. A NaN factor leaves everything unchanged. clear: sets g to 0.
+// Grid: any; block: 256 threads, 4 elements (16 bytes of f32) each at a time; no shared memory.
 #include "kernels/elements.cuh"
 
 namespace {

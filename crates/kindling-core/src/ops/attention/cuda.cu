@@ -1,4 +1,5 @@
-// Causal attention: the kernels by dtype and head size (rounded up: 32, 64, 96, 128), delta, and one query against a cache.
+// Causal attention: kernels per dtype and head size (rounded up to 32, 64, 96 or 128), delta, and
+// one query against a cache.
 // qkv, dqkv: (b t, (nh + 2 nkv) hs); out, dout: (b t, nh hs); lse, delta: (b, nh, t) f32.
 #include "attention/plain.cuh"
 #include "attention/tensor_backward.cuh"
@@ -7,10 +8,11 @@
 
 namespace {
 
-/// Lanes that take a head of a row: 8 elements each where they can be read so. A power of two.
+/// Lanes per head of a row, a power of two: 8 elements each where alignment allows.
 __device__ __forceinline__ int delta_lanes(int head_size) { return head_size <= 32 ? 4 : head_size <= 64 ? 8 : 16; }
 
-/// delta[b, head, position] = sum over the head of dout out. rows: b t. `delta_lanes` lanes a head of a row.
+/// delta[b, head, position] = sum over the head of dout out. rows: b t. `delta_lanes` lanes per
+/// head of a row.
 template <class T>
 __device__ void row_deltas(float* delta, const T* dout, const T* out, int rows, int positions, int num_heads, int head_size) {
     const int lanes = delta_lanes(head_size), lane = threadIdx.x % lanes;
@@ -40,7 +42,8 @@ __device__ void row_deltas(float* delta, const T* dout, const T* out, int rows, 
 }
 
 /// One query against `length` keys and values. q, out: (nh hs); keys, values: (length, nkv hs).
-/// Grid: nh; block: 256: each warp every eighth key, the head over its lanes; shared: 8 partial results.
+/// Grid: nh; block: 256, each warp every eighth key, the head spread over its lanes; shared: 8
+/// partial results.
 template <class T>
 __device__ void decode(T* out, const T* q, const T* keys, const T* values, int length, int num_heads, int num_kv_heads,
                        int head_size) {
@@ -108,9 +111,9 @@ __device__ void decode(T* out, const T* q, const T* keys, const T* values, int l
         plain_backward_q<W>(dqkv, dout, qkv, lse, delta, LAYOUT);                                                      \
     }
 
-// M: 16s of rows a warp; N: passing rows in shared memory at a time, C in registers; of the forward, the keys' and the
-// queries' kernel. Chosen so that a matrix in registers serves two products where no register spills (ptxas -v).
-// attention/cuda.rs has the same M and N.
+// M: rows per warp in units of 16; N: rows staged in shared memory at a time, C of them in
+// registers; for the forward, key and query kernels. Chosen so that a matrix in registers serves
+// two products without register spills (ptxas -v). attention/cuda.rs repeats M and N.
 #define TENSOR_KERNELS(W, FORWARD_M, FORWARD_N, KV_M, KV_N, KV_C, Q_M, Q_N, Q_C)                                      \
     extern "C" __global__ void __launch_bounds__(128)                                                                  \
     attention_forward_bf16_##W(bf16* out, float* lse, const bf16* qkv, int positions, int num_heads,                   \

@@ -1,6 +1,8 @@
-// Causal attention in f32 without tensor cores, forward and backward: the tensor-core kernels' plan with 32 rows a block and
-// 32 passing rows at a time. 128 threads: thread (y = threadIdx.x / 8, x = threadIdx.x % 8) has rows y and y + 16, and of a
-// tile's scores columns x + 8 j; the 8 threads of a row are in one warp. W: head size, rounded up to 8s.
+// Causal attention in f32 without tensor cores, forward and backward. The scheme is that of the
+// tensor-core kernels, with 32 rows per block and 32 staged rows at a time.
+// 128 threads: thread (y = threadIdx.x / 8, x = threadIdx.x % 8) owns rows y and y + 16, and
+// columns x + 8 j of a tile's scores. The 8 threads of a row are in one warp. W: head size rounded
+// up to a multiple of 8.
 #pragma once
 
 #include "attention/tensor_tiles.cuh"
@@ -9,7 +11,8 @@ namespace {
 
 constexpr int PLAIN_ROWS = 32;
 
-/// f32 of shared memory of a tile, and of a kernel: four tiles, `squares` of scores, two numbers a passing row.
+/// Shared memory in f32 of a tile, and of a kernel: four tiles, `squares` score tiles, two numbers
+/// per staged row.
 template <int W> constexpr int PLAIN_TILE = PLAIN_ROWS * (W + 1);
 template <int W> constexpr int PLAIN_FLOATS = 4 * PLAIN_TILE<W> + 2 * PLAIN_ROWS * (PLAIN_ROWS + 1) + 2 * PLAIN_ROWS;
 
@@ -21,7 +24,7 @@ __device__ __forceinline__ void copy_plain(float* tile, const float* from, int w
     }
 }
 
-/// products (2, 4) of the thread: rows y + 16 i of `left` by rows x + 8 j of `right`.
+/// The thread's products (2, 4): rows y + 16 i of `left` times rows x + 8 j of `right`.
 template <int W>
 __device__ __forceinline__ void row_products(float (&products)[2][4], const float* left, const float* right) {
     const int y = threadIdx.x / 8, x = threadIdx.x % 8;
@@ -38,7 +41,7 @@ __device__ __forceinline__ void row_products(float (&products)[2][4], const floa
                 products[i][j] += left[(y + 16 * i) * (W + 1) + k] * right[(x + 8 * j) * (W + 1) + k];
 }
 
-/// sums (2, W / 8) of the thread += its rows of `scores` (32, 32) times `tile`, columns x + 8 j.
+/// The thread's sums (2, W / 8) += its rows of `scores` (32, 32) times `tile`, columns x + 8 j.
 template <int W>
 __device__ __forceinline__ void add_plain_product(float (&sums)[2][W / 8], const float* scores, const float* tile) {
     const int y = threadIdx.x / 8, x = threadIdx.x % 8;
@@ -51,7 +54,7 @@ __device__ __forceinline__ void add_plain_product(float (&sums)[2][W / 8], const
                 sums[i][j] += scores[(y + 16 * i) * (PLAIN_ROWS + 1) + k] * tile[k * (W + 1) + x + 8 * j];
 }
 
-/// The thread's scores into its rows of `square`, for the 8 threads of those rows to read.
+/// Stores the thread's scores in its rows of `square`, for the 8 threads that share those rows.
 __device__ __forceinline__ void put_scores(float* square, const float (&scores)[2][4]) {
     const int y = threadIdx.x / 8, x = threadIdx.x % 8;
 #pragma unroll
@@ -134,7 +137,8 @@ template <int W> __device__ void plain_forward(float* out, float* lse, const flo
     write_plain<W>(to, sums, l.out_width(), count, l.head_size, 1.0f);
 }
 
-/// dk and dv of 32 keys over all queries from the first key on, of all heads of the group; scores are transposed.
+/// dk and dv of 32 keys over all queries from the first key on, for all heads of the group. Scores
+/// are transposed.
 /// Grid: (t / 32 rounded up, nkv, b); block: 128; shared: 4 PLAIN_FLOATS bytes.
 template <int W>
 __device__ void plain_backward_kv(float* dqkv, const float* dout, const float* qkv, const float* lse, const float* delta,

@@ -1,20 +1,22 @@
-// Causal attention backward on the tensor cores: two kernels, each of which makes the probabilities again from q, k and lse,
-// so that no sum is shared between blocks and every result has one order of additions. With p the probabilities and
-// delta = sum(dout out): dv = p^T dout, ds = p (dout v^T - delta), dq = ds k / sqrt(hs), dk = ds^T q / sqrt(hs).
+// Causal attention backward on tensor cores, in two kernels. Each recomputes the probabilities from
+// q, k and lse, so blocks share no sums and every result has one order of additions.
+// With probabilities p and delta = sum(dout out): dv = p^T dout, ds = p (dout v^T - delta), dq = ds
+// k / sqrt(hs), dk = ds^T q / sqrt(hs).
 #pragma once
 
 #include "attention/tensor_tiles.cuh"
 
 namespace {
 
-/// Elements of shared memory: two tiles that stay and two stages of two tiles that pass, and of two f32 a passing row.
+/// Elements of shared memory: two resident tiles, and two stages of two staged tiles and two f32
+/// per staged row.
 template <int W, int M, int N>
 constexpr int BACKWARD_ELEMENTS = (2 * 16 * M * WARPS + 4 * N) * STRIDE<W> + 2 * 4 * N;
 
-/// dk and dv of 64 M keys, 16 M a warp, over all queries from the first key on, of all heads of the group: N at a
-/// time in shared memory, C of them at a time in registers.
-/// Scores are held transposed, (keys, queries), so that a product's result is the next one's left operand.
-/// dqkv like qkv; dout: (b t, nh hs); lse, delta: (b, nh, t).
+/// dk and dv of 64 M keys, 16 M per warp, over all queries from the first key on, for all heads of
+/// the group. N queries at a time are in shared memory, C of them in registers. Scores are held
+/// transposed, (keys, queries), so that one product's result is the next one's left operand. dqkv
+/// like qkv; dout: (b t, nh hs); lse, delta: (b, nh, t).
 /// Grid: (t / (64 M) rounded up, nkv, b); block: 128; shared: 2 BACKWARD_ELEMENTS bytes.
 template <int W, int M, int N, int C>
 __device__ __forceinline__ void tensor_backward_kv(bf16* dqkv, const bf16* dout, const bf16* qkv, const float* lse,
@@ -77,7 +79,8 @@ __device__ __forceinline__ void tensor_backward_kv(bf16* dqkv, const bf16* dout,
             add_product_transposed<W, M, C>(scores, query_rows, [&](unsigned(&a)[4], int m, int k) {
                 load_left<W>(a, keys, 16 * M * warp + 16 * m, 16 * k);
             });
-            // Queries before a key have no part in it; those past the end are zeros, and so are their lse and delta.
+            // Queries before a key are masked. Queries past the end are zero, and so are their lse
+            // and delta.
             const bool masked = first < warp_key + 16 * M - 1;
 #pragma unroll
             for (int m = 0; m < M; m++)
@@ -89,7 +92,7 @@ __device__ __forceinline__ void tensor_backward_kv(bf16* dqkv, const bf16* dout,
                         const float probability = fast_exp2(scores[m][n][i] * scale - row_lse[chunk + column]);
                         scores[m][n][i] = masked && first + column < key ? 0.0f : probability;
                     }
-            // Kept as bf16 from here on, in half the registers.
+            // bf16 from here on takes half the registers.
             unsigned p[M][C / 16][4];
             round_left<M, C>(p, scores);
             add_product<W, M, C>(dv, p, dout_rows);
@@ -114,7 +117,7 @@ __device__ __forceinline__ void tensor_backward_kv(bf16* dqkv, const bf16* dout,
         __syncthreads();
     }
 
-    // Each warp's keys and values are read by itself only: their memory takes its rows of the results.
+    // Only this warp reads its keys and values, so its rows of the results can reuse their memory.
     bf16 *own_keys = keys + 16 * M * warp * STRIDE<W>, *own_values = values + 16 * M * warp * STRIDE<W>;
     put_rows<W, M>(own_keys, dk, [&](int, int) { return scale / LOG2_E; });
     put_rows<W, M>(own_values, dv, [&](int, int) { return 1.0f; });
@@ -124,7 +127,8 @@ __device__ __forceinline__ void tensor_backward_kv(bf16* dqkv, const bf16* dout,
     write_tile<W, M>(to + l.v_column(kv_head), own_values, width, l.positions - warp_key, l);
 }
 
-/// dq of 64 M queries of one head, 16 M a warp, over the keys up to its last query, N and C at a time as above.
+/// dq of 64 M queries of one head, 16 M per warp, over the keys up to its last query, N and C at a
+/// time as above.
 /// Grid: (t / (64 M) rounded up, nh, b); block: 128; shared: 2 BACKWARD_ELEMENTS bytes.
 template <int W, int M, int N, int C>
 __device__ __forceinline__ void tensor_backward_q(bf16* dqkv, const bf16* dout, const bf16* qkv, const float* lse,

@@ -1,16 +1,18 @@
-// Causal attention forward on the tensor cores, after FlashAttention-2 (arXiv 2307.08691): a block takes 64 M queries of
-// one head, 16 M a warp, keeps them in registers and goes over the keys up to its last query, N at a time; the next tile of
-// keys and values is copied while one is worked on. Scores live in registers only.
+// Causal attention forward on tensor cores, after FlashAttention-2 (arXiv 2307.08691). A block
+// takes 64 M queries of one head, 16 M per warp, keeps them in registers and loops over the keys up
+// to its last query, N at a time. The next tile of keys and values is copied while the current one
+// is used. Scores exist in registers only.
 #pragma once
 
 #include "attention/tensor_tiles.cuh"
 
 namespace {
 
-/// Elements of shared memory: queries, two stages of keys and values.
+/// Elements of shared memory: queries, and two stages of keys and values.
 template <int W, int M, int N> constexpr int FORWARD_ELEMENTS = (16 * M * WARPS + 4 * N) * STRIDE<W>;
 
-/// W: head size, rounded up to 16s. out: (b t, nh hs); lse: (b, nh, t); qkv: (b t, (nh + 2 nkv) hs).
+/// W: head size rounded up to a multiple of 16. out: (b t, nh hs); lse: (b, nh, t); qkv: (b t, (nh
+/// + 2 nkv) hs).
 /// Grid: (t / (64 M) rounded up, nh, b); block: 128; shared: 2 FORWARD_ELEMENTS bytes.
 template <int W, int M, int N>
 __device__ __forceinline__ void tensor_forward(bf16* out, float* lse, const bf16* qkv, const Layout& l) {
@@ -20,7 +22,7 @@ __device__ __forceinline__ void tensor_forward(bf16* out, float* lse, const bf16
     bf16* keys = queries + ROWS * STRIDE<W>;        // Two stages of N rows.
     bf16* values = keys + 2 * N * STRIDE<W>;        // Likewise.
     const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-    // The longest blocks first.
+    // Longest blocks first.
     const int first_query = int(gridDim.x - 1 - blockIdx.x) * ROWS, head = blockIdx.y;
     const int kv_head = head / l.group(), width = l.qkv_width();
     const bf16* sequence = qkv + (long long)blockIdx.z * l.positions * width;
@@ -82,7 +84,7 @@ __device__ __forceinline__ void tensor_forward(bf16* out, float* lse, const bf16
                         }
                     most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
                     most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
-                    // Key 0 is in the first tile, so no row's largest score is -infinity.
+                    // Key 0 is in the first tile, so no row's maximum is -infinity.
                     const float shift = most * scale, factor = fast_exp2(largest[m][half] * scale - shift);
                     largest[m][half] = most;
                     float sum = 0.0f;
@@ -116,7 +118,8 @@ __device__ __forceinline__ void tensor_forward(bf16* out, float* lse, const bf16
                 lse[((long long)blockIdx.z * l.num_heads + head) * l.positions + query] =
                     (largest[m][half] * scale + log2f(total[m][half])) / LOG2_E;
         }
-    // Each warp's queries are its own and in registers: their memory takes its rows of the result.
+    // Only this warp reads its queries, which are in registers by now, so its rows of the result
+    // can reuse their memory.
     bf16* own = queries + 16 * M * warp * STRIDE<W>;
     put_rows<W, M>(own, sums, [&](int m, int half) { return 1.0f / total[m][half]; });
     __syncwarp();

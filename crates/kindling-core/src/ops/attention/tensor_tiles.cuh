@@ -1,5 +1,6 @@
-// Tiles of bf16 in shared memory for the tensor-core kernels of attention: rows of W elements, W a multiple of 16 and at
-// least the head size, filled up with zeros; 8 more elements a row keep the 8 rows of a matrix in different banks.
+// Tiles of bf16 in shared memory for the tensor-core kernels of attention. Rows have W elements, W
+// a multiple of 16 and at least the head size, padded with zeros; 8 more elements per row put the 8
+// rows of a matrix in different banks.
 #pragma once
 
 #include "kernels/matrix.cuh"
@@ -12,7 +13,7 @@ constexpr float LOG2_E = 1.4426950408889634f;
 
 template <int W> constexpr int STRIDE = W + 8;
 
-/// What a kernel knows of its tensors. A row of qkv is all queries, all keys, all values.
+/// Layout of a kernel's tensors. A row of qkv holds all queries, then all keys, then all values.
 struct Layout {
     int positions, num_heads, num_kv_heads, head_size;
     bool aligned;  // Rows of a head can be copied 16 bytes at a time.
@@ -25,8 +26,8 @@ struct Layout {
     __device__ int v_column(int kv_head) const { return (num_heads + num_kv_heads + kv_head) * head_size; }
 };
 
-/// Copies the first `count` of ROWS rows, each head_size elements, `width` apart in memory; the rest becomes zero.
-/// Asynchronous where aligned: of the caller's next group of copies.
+/// Copies the first `count` of ROWS rows of head_size elements, `width` apart in memory, and zeroes
+/// the rest. Asynchronous if aligned, as part of the caller's next group of copies.
 template <int W, int ROWS>
 __device__ __forceinline__ void copy_tile(bf16* tile, const bf16* from, int width, int count, const Layout& l) {
     if (l.aligned) {
@@ -46,7 +47,8 @@ __device__ __forceinline__ void copy_tile(bf16* tile, const bf16* from, int widt
     }
 }
 
-/// Writes `count` rows of a warp's tile of 16 M rows out, `width` apart in memory. Only the warp itself may have written them.
+/// Writes `count` rows of a warp's tile of 16 M rows to memory, `width` apart. Only the warp itself
+/// may have written them.
 template <int W, int M>
 __device__ __forceinline__ void write_tile(bf16* to, const bf16* tile, int width, int count, const Layout& l) {
     const int lane = threadIdx.x % 32;
@@ -65,7 +67,7 @@ __device__ __forceinline__ void write_tile(bf16* to, const bf16* tile, int width
     }
 }
 
-/// Puts the accumulators of 16 M rows, times `factor(m, half)`, into the warp's rows of a tile.
+/// Stores the accumulators of 16 M rows, times `factor(m, half)`, in the warp's rows of a tile.
 template <int W, int M, class Factor>
 __device__ __forceinline__ void put_rows(bf16* tile, const float (&sums)[M][W / 8][4], Factor factor) {
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
@@ -81,13 +83,13 @@ __device__ __forceinline__ void put_rows(bf16* tile, const float (&sums)[M][W / 
         }
 }
 
-/// The 16 x 16 left operand at (row, column) of a tile.
+/// Loads the 16 x 16 left operand at (row, column) of a tile.
 template <int W> __device__ __forceinline__ void load_left(unsigned (&a)[4], const bf16* tile, int row, int column) {
     const int lane = threadIdx.x % 32;
     load_matrices<false>(a, tile + (row + lane % 16) * STRIDE<W> + column + lane / 16 * 8);
 }
 
-/// The left operands of 16 M rows from `row` on, over all of the tile's columns.
+/// Loads the left operands of 16 M rows from `row` on, over all columns of the tile.
 template <int W, int M>
 __device__ __forceinline__ void load_left_rows(unsigned (&a)[M][W / 16][4], const bf16* tile, int row) {
 #pragma unroll
@@ -96,7 +98,8 @@ __device__ __forceinline__ void load_left_rows(unsigned (&a)[M][W / 16][4], cons
         for (int k = 0; k < W / 16; k++) load_left<W>(a[m][k], tile, row + 16 * m, 16 * k);
 }
 
-/// sums (16 M, N) += left (16 M, W) tile^T, tile (N, W). left(a, m, k) gives the left operand of 16 rows, columns 16 k on.
+/// sums (16 M, N) += left (16 M, W) tile^T, tile (N, W). left(a, m, k) loads the left operand of 16
+/// rows, from column 16 k on.
 template <int W, int M, int N, class Left>
 __device__ __forceinline__ void add_product_transposed(float (&sums)[M][N / 8][4], const bf16* tile, Left left) {
     const int lane = threadIdx.x % 32;
@@ -107,7 +110,7 @@ __device__ __forceinline__ void add_product_transposed(float (&sums)[M][N / 8][4
         for (int m = 0; m < M; m++) left(a[m], m, k);
 #pragma unroll
         for (int n = 0; n < N / 16; n++) {
-            // Rows 16 n to 16 n + 7, columns 16 k and 16 k + 8 on; then the next eight rows.
+            // Rows 16 n to 16 n + 7 from columns 16 k and 16 k + 8; then the next eight rows.
             unsigned b[4];
             load_matrices<false>(b, tile + (16 * n + lane / 16 * 8 + lane % 8) * STRIDE<W> + 16 * k + lane / 8 % 2 * 8);
 #pragma unroll
@@ -119,8 +122,8 @@ __device__ __forceinline__ void add_product_transposed(float (&sums)[M][N / 8][4
     }
 }
 
-/// Accumulators of a product (16 M, N) as left operands of the next one, rounded to bf16: a[m][k][r] holds what lies at
-/// n = 2 k + r / 2, i = 2 (r % 2) and the next.
+/// Converts the accumulators of a product (16 M, N) to left operands of the next one, rounded to
+/// bf16: a[m][k][r] holds n = 2 k + r / 2, i = 2 (r % 2) and the next.
 template <int M, int N>
 __device__ __forceinline__ void round_left(unsigned (&a)[M][N / 16][4], const float (&sums)[M][N / 8][4]) {
 #pragma unroll
@@ -141,7 +144,7 @@ __device__ __forceinline__ void add_product(float (&sums)[M][W / 8][4], const un
     for (int k = 0; k < N / 16; k++)
 #pragma unroll
         for (int n = 0; n < W / 16; n++) {
-            // Rows 16 k to 16 k + 15, columns 16 n on; then the next eight columns.
+            // Rows 16 k to 16 k + 15 from column 16 n; then the next eight columns.
             unsigned b[4];
             load_matrices<true>(b, tile + (16 * k + lane % 16) * STRIDE<W> + 16 * n + lane / 16 * 8);
 #pragma unroll
@@ -152,7 +155,7 @@ __device__ __forceinline__ void add_product(float (&sums)[M][W / 8][4], const un
         }
 }
 
-/// The same with the accumulators of a product on the left.
+/// sums (16 M, W) += left (16 M, N) tile, with the accumulators of a product as the left operand.
 template <int W, int M, int N>
 __device__ __forceinline__ void add_product(float (&sums)[M][W / 8][4], const float (&left)[M][N / 8][4], const bf16* tile) {
     unsigned a[M][N / 16][4];

@@ -1,7 +1,8 @@
-// Cross-entropy of each row of scores. loss = lse - score of the target, dlogits = (softmax - one at the target) scale;
-// rows whose target is -100 have loss 0 and gradient 0. logits, dlogits: (rows, vocab_size); targets, lse, losses: (rows).
-// Grid: a block a row; block: up to 512 threads, 8 scores (16 bytes of bf16) at a time; shared: 64 floats. The second
-// pass over a row finds it in the L2 cache.
+// Cross-entropy of each row of logits. loss = lse - logit of the target, dlogits = (softmax - one
+// at the target) scale. Rows with target -100 have loss 0 and gradient 0. logits, dlogits: (rows,
+// vocab_size); targets, lse, losses: (rows).
+// Grid: one block per row; block: up to 512 threads, 8 logits (16 bytes of bf16) at a time; shared:
+// 64 floats. The second pass over a row hits the L2 cache.
 #include "kernels/elements.cuh"
 #include "kernels/reduce.cuh"
 
@@ -41,17 +42,17 @@ __device__ void gradient(T* dlogits, const T* logits, float lse, int target, int
         row_gradient<1>(dlogits, logits, lse, target, vocab_size, scale);
 }
 
-/// Gives the row's lse to all threads, after all have read the row; thread 0 writes the loss.
+/// Returns the row's lse to all threads once all have read the row. Thread 0 writes the loss.
 template <class T> __device__ float statistics(float* losses, const T* logits, int target, int vocab_size) {
     SHARED_ARRAY(float, largest, 32);
     SHARED_ARRAY(float, sums, 32);
-    // Read before block_merge's barriers, after which the row may be overwritten.
+    // Read before block_merge's barriers: afterwards the row may be overwritten.
     const float score = target == IGNORED_TARGET ? 0.0f : to_float(logits[target]);
     Exponentials e = vocab_size % 8 == 0 && is_aligned<8>(logits) ? row_exponentials<8>(logits, vocab_size)
                                                                    : row_exponentials<1>(logits, vocab_size);
     e = block_merge(e, largest, sums);
     const float log_sum = logf(e.sum);
-    // The largest score is taken off first, so that nothing is lost where the two differ by much.
+    // Subtracting the maximum first loses nothing where the two differ by orders of magnitude.
     if (threadIdx.x == 0) losses[blockIdx.x] = target == IGNORED_TARGET ? 0.0f : (e.largest - score) + log_sum;
     return e.largest + log_sum;
 }
@@ -97,7 +98,7 @@ cross_entropy_backward_bf16(bf16* dlogits, const bf16* logits, const float* lse,
                             float scale) {
     backward(dlogits, logits, lse, targets, vocab_size, scale);
 }
-/// The losses, and the scores replaced by their gradient.
+/// Losses, with the logits replaced by their gradient.
 extern "C" __global__ void __launch_bounds__(512)
 cross_entropy_forward_backward_f32(float* logits, float* losses, const int* targets, int vocab_size, float scale) {
     forward_backward(logits, losses, targets, vocab_size, scale);

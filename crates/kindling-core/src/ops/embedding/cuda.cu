@@ -12,7 +12,8 @@ template <int N> __device__ void copy_row(float* out, const float* weight, int d
     }
 }
 
-/// sums (8, 32 N): warp w's sums over the w-th eighth of the rows order[first .. end), of the columns from `column` on.
+/// sums (8, 32 N): warp w sums the w-th eighth of the rows order[first .. end), for the columns
+/// from `column` on.
 template <int N>
 __device__ void sum_rows(float* sums, const float* dout, const int* order, int first, int end, int column, int d_model) {
     const int warp = threadIdx.x / 32, count = end - first;
@@ -57,7 +58,8 @@ __device__ void add_segment(float (&sums)[1024], float* dweight, const float* do
 
 }  // namespace
 
-/// out[row] = weight[ids[row]]. Grid: rows / 8, rounded up; block: 256 threads, a warp a row; no shared memory.
+/// out[row] = weight[ids[row]]. Grid: rows / 8, rounded up; block: 256 threads, one warp per row;
+/// no shared memory.
 extern "C" __global__ void __launch_bounds__(256)
 embedding_forward(float* out, const int* ids, const float* weight, int rows, int d_model) {
     const int row = blockIdx.x * 8 + threadIdx.x / 32;
@@ -68,10 +70,11 @@ embedding_forward(float* out, const int* ids, const float* weight, int rows, int
     else copy_row<1>(to, from, d_model);
 }
 
-/// dweight[id] += the sum of dout over the rows of that id, without atomics: rows come grouped by id. Group s holds the
-/// rows order[starts[s] .. starts[s + 1]) of id group_ids[s]; *groups of them. A group's rows are cut in eighths that
-/// depend on their number only. Grid: (most groups there can be, d_model / 128 rounded up); block: 256 threads;
-/// shared: 4 KiB.
+/// dweight[id] += the sum of dout over the rows of that id, without atomics: rows are grouped by
+/// id. Group s holds the rows order[starts[s] .. starts[s + 1]) of id group_ids[s]; there are
+/// *groups of them. A group's rows are cut into eighths that depend on their number only.
+/// Grid: (largest possible number of groups, d_model / 128 rounded up); block: 256 threads; shared:
+/// 4 KiB.
 extern "C" __global__ void __launch_bounds__(256)
 embedding_backward(float* dweight, const float* dout, const int* order, const int* starts, const int* group_ids,
                    const int* groups, int d_model) {

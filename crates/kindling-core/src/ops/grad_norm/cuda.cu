@@ -1,6 +1,6 @@
-// Sum of squares of the gradients, and from it the norm and the clip factor, which stay on the device.
-// state: 3 doubles: the sum of squares, the norm, the factor (NaN where the norm is not finite: an update then leaves
-// everything as it is).
+// Sum of squares of the gradients, then the norm and the clip factor, which stay on the device.
+// state: 3 doubles: the sum of squares, the norm, the factor. The factor is NaN if the norm is not
+// finite, and updates then change nothing.
 #include "kernels/elements.cuh"
 #include "kernels/reduce.cuh"
 
@@ -20,8 +20,8 @@ template <int N> __device__ float squares(const float* g, long long n) {
 
 }  // namespace
 
-/// partial[block]: the sum of squares of the block's elements of g (n). A thread's own sum is f32, over at most a few
-/// hundred elements; the rest is f64. Grid: any; block: 256 threads; shared: 32 doubles.
+/// partial[block]: the sum of squares of the block's elements of g (n). A thread sums at most a few
+/// hundred elements in f32; the rest is f64. Grid: any; block: 256 threads; shared: 32 doubles.
 extern "C" __global__ void __launch_bounds__(256) grad_norm_squares(double* partial, const float* g, long long n) {
     SHARED_ARRAY(double, sums, 32);
     const float own = n % 8 == 0 && is_aligned<8>(g) ? squares<8>(g, n) : squares<1>(g, n);
@@ -29,7 +29,8 @@ extern "C" __global__ void __launch_bounds__(256) grad_norm_squares(double* part
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-/// state from the partial sums. max_norm 0: no clipping. Grid: one block; block: 256 threads; shared: 32 doubles.
+/// Computes state from the partial sums. max_norm 0 disables clipping. Grid: one block; block: 256
+/// threads; shared: 32 doubles.
 extern "C" __global__ void __launch_bounds__(256)
 grad_norm_clip_factor(double* state, const double* partial, int blocks, float max_norm) {
     SHARED_ARRAY(double, sums, 32);
@@ -45,7 +46,7 @@ grad_norm_clip_factor(double* state, const double* partial, int blocks, float ma
     }
 }
 
-/// g *= state's factor; nothing where it is 1 or NaN. Grid: any; block: 256 threads; no shared memory.
+/// g *= state's factor, unless it is 1 or NaN. Grid: any; block: 256 threads; no shared memory.
 extern "C" __global__ void __launch_bounds__(256) grad_norm_scale(float* g, const double* state, long long n) {
     const float factor = (float)state[2];
     if (!(factor < 1.0f)) return;

@@ -1,5 +1,5 @@
-// Casts between f32 and bf16, rounded to nearest even. out, x: n elements.
-// Grid: any; block: 256 threads, each 8 elements at a time; no shared memory.
+// Casts between f32 and bf16, rounding to nearest even. out, x: n elements.
+// Grid: any; block: 256 threads, 8 elements each at a time; no shared memory.
 #include "kernels/elements.cuh"
 
 namespace {

@@ -1,8 +1,9 @@
-// Sums over the rows of a matrix, a partial sum a run of rows and then the partial sums, both in a fixed order.
+// Column sums of a matrix in two steps, both in a fixed order: partial sums of runs of rows, then
+// their sum.
 #pragma once
 
-/// sums[column] += sum over the rows of partial (rows, columns), f32.
-/// Grid: a block 32 columns; block: 256 threads, warp w takes the w-th eighth of the rows.
+/// sums[column] += sum over the rows of partial (rows, columns), f32. Grid: one block per 32
+/// columns; block: 256 threads, warp w takes the w-th eighth of the rows.
 static __device__ __forceinline__ void add_rows(float* sums, const float* partial, int rows, int columns) {
     SHARED_ARRAY(float, parts, 256);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, column = blockIdx.x * 32 + lane;

@@ -1,10 +1,12 @@
-// Elements of f32 and bf16: kept as either, computed with in f32, read and written one at a time or up to 16 bytes at once.
+// Elements stored as f32 or bf16 and computed with in f32, read and written one at a time or up to
+// 16 bytes at once.
 #pragma once
 
 #include <cuda_bf16.h>
 
 #ifndef KINDLING_EMULATED
-// Shared memory is named through these two, so that the tests' emulator can fill it with NaN before a block starts.
+// Shared memory is declared through these two macros, so that the kernel emulator can fill it with
+// NaN before a block starts.
 #define SHARED_ARRAY(T, name, count) __shared__ T name[count]
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
 #endif
@@ -18,19 +20,20 @@ template <class T> __device__ __forceinline__ T from_float(float x);
 template <> __device__ __forceinline__ float from_float<float>(float x) { return x; }
 template <> __device__ __forceinline__ bf16 from_float<bf16>(float x) { return __float2bfloat16_rn(x); }
 
-/// The two bf16 of a word.
+/// Unpacks the two bf16 of a word.
 static __device__ __forceinline__ float2 unpack(unsigned pair) {
     return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u));
 }
 
-/// Two f32 as the bf16 of a word.
+/// Packs two f32 as the bf16 of a word.
 static __device__ __forceinline__ unsigned pack(float low, float high) {
     union { __nv_bfloat162 pair; unsigned word; } both;
     both.pair = __floats2bfloat162_rn(low, high);
     return both.word;
 }
 
-/// Reads N elements at `from`. N is 1, 2, 4 or 8; the address is a multiple of their size (of 16 where they are larger).
+/// Loads N elements, N = 1, 2, 4 or 8. `from` is a multiple of their size, or of 16 if that is
+/// smaller.
 template <int N> __device__ __forceinline__ void load(float (&to)[N], const float* from) {
     if constexpr (N % 4 == 0) {
 #pragma unroll
@@ -63,7 +66,7 @@ template <int N> __device__ __forceinline__ void load(float (&to)[N], const bf16
     }
 }
 
-/// Writes N elements at `to`, under the conditions of `load`.
+/// Stores N elements, with the alignment of `load`.
 template <int N> __device__ __forceinline__ void store(float* to, const float (&from)[N]) {
     if constexpr (N % 4 == 0) {
 #pragma unroll
@@ -87,7 +90,8 @@ template <int N> __device__ __forceinline__ void store(bf16* to, const float (&f
     }
 }
 
-/// Whether N elements of T at a time may be read at `address` and at every multiple of N elements after it.
+/// Returns whether N elements of T at a time may be loaded at `address` and at every multiple of N
+/// elements after it.
 template <int N, class T> __device__ __forceinline__ bool is_aligned(const T* address) {
     const unsigned long long bytes = N * sizeof(T) < 16 ? N * sizeof(T) : 16;
     return reinterpret_cast<unsigned long long>(address) % bytes == 0;

@@ -1,5 +1,6 @@
-// The matrix instructions of a warp (sm_80 and later) and asynchronous copies to shared memory. Fragment layouts: PTX ISA,
-// "Matrix Fragments for mma.m16n8k16" and "ldmatrix". g = lane / 4, t = lane % 4.
+// Warp-level matrix instructions (sm_80 and later) and asynchronous copies to shared memory.
+// Fragment layouts: PTX ISA, "Matrix Fragments for mma.m16n8k16" and "ldmatrix". g = lane / 4, t =
+// lane % 4.
 #pragma once
 
 #include "kernels/elements.cuh"
@@ -28,8 +29,8 @@ static __device__ __forceinline__ void mma(float (&d)[4], const unsigned (&a)[4]
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-/// Four 8 x 8 matrices from shared memory: lane 8 i + r gives the address of row r of matrix i. to[i]: elements 2 t and
-/// 2 t + 1 of row g of matrix i, or of its column g where `transposed`.
+/// Loads four 8 x 8 matrices from shared memory. Lane 8 i + r passes the address of row r of matrix
+/// i. to[i]: elements 2 t and 2 t + 1 of row g of matrix i, or of its column g if `transposed`.
 template <bool transposed> __device__ __forceinline__ void load_matrices(unsigned (&to)[4], const void* row) {
     const unsigned address = (unsigned)__cvta_generic_to_shared(row);
     if constexpr (transposed)
@@ -40,13 +41,14 @@ template <bool transposed> __device__ __forceinline__ void load_matrices(unsigne
                      : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(address) : "memory");
 }
 
-/// Copies `bytes` (0 to 16) to shared memory and fills 16 up with zeros, some time before the `wait_copies` of its group.
+/// Copies `bytes` (0 to 16) to shared memory and zeroes the rest of 16, some time before the
+/// `wait_copies` of its group.
 static __device__ __forceinline__ void copy_async(void* to, const void* from, int bytes) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
                  :: "r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "r"(bytes) : "memory");
 }
 static __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-/// Waits until all but the thread's last `groups_left` groups of copies are done.
+/// Waits for all but the thread's last `groups_left` groups of copies.
 template <int groups_left> __device__ __forceinline__ void wait_copies() {
     asm volatile("cp.async.wait_group %0;" :: "n"(groups_left) : "memory");
 }

@@ -1,4 +1,4 @@
-// Sums and maxima over a warp and over a block, always in the same order.
+// Sums and maxima over a warp or a block, always in the same order.
 #pragma once
 
 template <class T> __device__ __forceinline__ T warp_sum(T value) {
@@ -13,7 +13,8 @@ static __device__ __forceinline__ float warp_max(float value) {
     return value;
 }
 
-/// The sum over the block's threads, known to all. `partial` is shared memory for 32 values, free again after a barrier.
+/// Returns the sum over the block's threads to all of them. `partial` may be reused after a
+/// barrier.
 template <class T> __device__ __forceinline__ T block_sum(T value, T (&partial)[32]) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
     value = warp_sum(value);
@@ -22,7 +23,7 @@ template <class T> __device__ __forceinline__ T block_sum(T value, T (&partial)[
     return warp_sum(lane < warps ? partial[lane] : T(0));
 }
 
-/// The largest value and the sum of exp(value - largest) of some numbers.
+/// The maximum of some numbers, and the sum of exp(value - maximum).
 struct Exponentials { float largest, sum; };
 
 static __device__ __forceinline__ Exponentials merge(Exponentials a, Exponentials b) {
@@ -31,7 +32,7 @@ static __device__ __forceinline__ Exponentials merge(Exponentials a, Exponential
     return {largest, a.sum * __expf(a.largest - largest) + b.sum * __expf(b.largest - largest)};
 }
 
-/// Takes N more numbers in.
+/// Adds N more numbers.
 template <int N> __device__ __forceinline__ void take_in(Exponentials& e, const float (&values)[N]) {
     float largest = e.largest;
 #pragma unroll
@@ -43,7 +44,8 @@ template <int N> __device__ __forceinline__ void take_in(Exponentials& e, const 
     e = {largest, sum};
 }
 
-/// Those of all the block's threads, known to all, and what they were made from read by all.
+/// Merges the values of all threads of the block and returns the result to all of them. Once it
+/// returns, all threads have read their inputs.
 static __device__ __forceinline__ Exponentials block_merge(Exponentials e, float (&largest)[32], float (&sum)[32]) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
 #pragma unroll

@@ -1,16 +1,18 @@
-// What a linear layer needs beside its products (cuBLAS): the bias. out, dout: (rows, outputs); bias, dbias: (outputs) f32.
+// Bias of a linear layer; cuBLAS computes its products. out, dout: (rows, outputs); bias, dbias:
+// (outputs) f32.
 #include "kernels/elements.cuh"
 #include "kernels/columns.cuh"
 
 namespace {
 
-/// Grid: a block a row; block: up to 256 threads; no shared memory.
+/// Grid: one block per row; block: up to 256 threads; no shared memory.
 template <class T> __device__ void add_bias(T* out, const float* bias, int outputs) {
     T* row = out + (long long)blockIdx.x * outputs;
     for (int at = threadIdx.x; at < outputs; at += blockDim.x) row[at] = from_float<T>(to_float(row[at]) + bias[at]);
 }
 
-/// partial (gridDim.y, outputs): sums over each run of rows. Grid: (outputs / 256 rounded up, runs); block: 256 threads.
+/// partial (gridDim.y, outputs): sums over runs of rows. Grid: (outputs / 256 rounded up, runs);
+/// block: 256 threads.
 template <class T> __device__ void sum_rows(float* partial, const T* dout, int rows, int outputs) {
     const int column = blockIdx.x * 256 + threadIdx.x;
     if (column >= outputs) return;

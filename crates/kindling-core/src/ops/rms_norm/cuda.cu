@@ -1,12 +1,13 @@
-// RMSNorm, a warp a row. The stream (x, sum, dx) is of type S, what enters and leaves the branches (out, dout, residual) of
-// type T; gain, rstd and the sums are f32. Rows up to 1024 wide are read once and kept in registers.
+// RMSNorm, one warp per row. The residual stream (x, sum, dx) has type S, the input and output of
+// the sublayers (out, dout, residual) type T; gain, rstd and sums are f32. Rows up to 1024 wide are
+// read once and stay in registers.
 #include "kernels/elements.cuh"
 #include "kernels/columns.cuh"
 #include "kernels/reduce.cuh"
 
 namespace {
 
-/// Vectors of a row that a lane keeps.
+/// Vectors of a row that one lane holds in registers.
 constexpr int KEPT = 8;
 
 /// out = norm(x), or sum = x + residual and out = norm(sum). rstd: (rows), saved.
@@ -29,7 +30,7 @@ __device__ void forward_row(T* out, S* sum, float* rstd, const S* x, const T* re
         for (int i = 0; i < N; i++) squares += v[i] * v[i];
         if (residual) store<N>(sum + at, v);
     };
-    // All of the row is on its way before the first of it is written: a store would hold the loads behind it back.
+    // Issue all loads of the row before the first store, which would stall those behind it.
 #pragma unroll
     for (int k = 0; k < KEPT; k++) {
         const int at = (k * 32 + lane) * N;
@@ -81,7 +82,7 @@ __device__ void forward(T* out, S* sum, float* rstd, const S* x, const T* residu
     else forward_row<1>(out + at, sum_row, rstd + row, x + at, residual_row, weight, width, eps);
 }
 
-/// out = x rstd weight of one row, from the rstd of a forward pass.
+/// out = x rstd weight of one row, with the rstd of a forward pass.
 template <int N, class S, class T>
 __device__ void row_again(T* out, const S* x, const float* weight, float rstd, int width) {
     for (int at = threadIdx.x * N; at < width; at += blockDim.x * N) {
@@ -94,7 +95,7 @@ __device__ void row_again(T* out, const S* x, const float* weight, float rstd, i
     }
 }
 
-/// Grid: a block a row; block: up to 256 threads, each 4 elements at a time; no shared memory.
+/// Grid: one block per row; block: up to 256 threads, 4 elements each at a time; no shared memory.
 template <class S, class T> __device__ void again(T* out, const S* x, const float* weight, const float* rstd, int width) {
     const long long at = (long long)blockIdx.x * width;
     if (width % 4 == 0 && is_aligned<4>(out) && is_aligned<4>(x) && is_aligned<4>(weight))
@@ -103,8 +104,8 @@ template <class S, class T> __device__ void again(T* out, const S* x, const floa
         row_again<1>(out + at, x + at, weight, rstd[blockIdx.x], width);
 }
 
-/// dx = (dx +) rstd (weight dout - x rstd^2 mean(weight dout x)) of one row; dgain[column] += dout x rstd, the warp's own
-/// shared memory, in which a lane has its own columns.
+/// dx = (dx +) rstd (weight dout - x rstd^2 mean(weight dout x)) of one row. dgain[column] += dout
+/// x rstd in the warp's own shared memory, where each lane owns its columns.
 template <int N, class S, class T>
 __device__ void backward_row(S* dx, float* dgain, const T* dout, const S* x, const float* weight, float rstd, int width,
                              int add) {
@@ -165,8 +166,9 @@ __device__ void backward_row(S* dx, float* dgain, const T* dout, const S* x, con
     }
 }
 
-/// partial (blocks, width): each block's sum of dout x rstd over its run of rows. add: dx is added to.
-/// Grid: any number of blocks; block: any number of warps; shared: 4 width bytes a warp.
+/// partial (blocks, width): each block's sum of dout x rstd over its run of rows. add: adds to dx
+/// instead of overwriting it.
+/// Grid: any number of blocks; block: any number of warps; shared: 4 width bytes per warp.
 template <class S, class T>
 __device__ void backward(S* dx, float* partial, const T* dout, const S* x, const float* weight, const float* rstd, int rows,
                          int width, int add) {

@@ -1,5 +1,6 @@
 // SiLU. out = x sigma(x); dx = dout sigma(x) (1 + x (1 - sigma(x))). x, out, dx, dout: n elements.
-// Grid: enough blocks of 256 threads for one pass, each thread 8 elements (16 bytes of bf16); no shared memory.
+// Grid: enough blocks of 256 threads for one pass, 8 elements (16 bytes of bf16) per thread; no
+// shared memory.
 #include "kernels/elements.cuh"
 
 namespace {

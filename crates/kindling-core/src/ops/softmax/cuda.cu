@@ -1,5 +1,6 @@
 // Softmax of each row. x, out, dx, dout: (rows, columns). dx = out (dout - sum(dout out)).
-// Grid: a block a row; block: up to 256 threads; shared: 64 floats. A row is read twice, the second time from cache.
+// Grid: one block per row; block: up to 256 threads; shared: 64 floats. The second read of a row
+// hits the cache.
 #include "kernels/elements.cuh"
 #include "kernels/reduce.cuh"
 

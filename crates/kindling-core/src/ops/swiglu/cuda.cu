@@ -1,7 +1,9 @@
-// SwiGLU's gate. out = silu(gate) up; dgate = dout up sigma (1 + gate (1 - sigma)), dup = dout silu(gate).
-// The backward pass may take the places of what it reads: dgate_up that of gate_up, out (null: not wanted) that of dout.
-// gate_up, dgate_up: (rows, 2 width), each row gate | up; out, dout: (rows, width).
-// Grid: a block a row; block: up to 256 threads, each 8 elements (16 bytes of bf16) at a time; no shared memory.
+// SwiGLU's gate. out = silu(gate) up; dgate = dout up sigma (1 + gate (1 - sigma)), dup = dout
+// silu(gate). The backward pass may overwrite its inputs: dgate_up may be gate_up, and out (null if
+// not wanted) may be dout. gate_up, dgate_up: (rows, 2 width), each row gate | up; out, dout:
+// (rows, width).
+// Grid: one block per row; block: up to 256 threads, 8 elements (16 bytes of bf16) each at a time;
+// no shared memory.
 #include "kernels/elements.cuh"
 
 namespace {
