@@ -5,18 +5,28 @@ mod common;
 use std::sync::Arc;
 
 use common::devices;
+use kindling_core::Result;
 use kindling_core::config::ModelConfig;
 use kindling_core::cpu::{Cpu, MatmulBackend};
-use kindling_core::decode::{Generator, GeneratorOptions, Sampling, sample};
+use kindling_core::decode::{Generator, GeneratorOptions, SamplingOptions, TokenSampler};
 use kindling_core::device::Device;
 use kindling_core::model::Transformer;
 use kindling_core::ops::matmul::packed::Kernel;
 use kindling_core::random::{Purpose, uniform};
 use kindling_core::simd::Isa;
 
-const PLAIN: Sampling =
-    Sampling { temperature: 1.0, top_k: None, top_p: 1.0, repetition_penalty: 1.0 };
+const PLAIN: SamplingOptions =
+    SamplingOptions { temperature: 1.0, top_k: None, top_p: 1.0, repetition_penalty: 1.0 };
 const WINDOW: usize = 13;
+
+fn sample(
+    logits: &mut [f32],
+    context: &[u32],
+    options: &SamplingOptions,
+    uniform: f64,
+) -> Result<u32> {
+    TokenSampler::default().sample(logits, context, options, uniform)
+}
 
 fn config() -> ModelConfig {
     ModelConfig {
@@ -48,7 +58,7 @@ fn model(config: ModelConfig) -> Transformer {
     model
 }
 
-fn options(sampling: Sampling) -> GeneratorOptions {
+fn options(sampling: SamplingOptions) -> GeneratorOptions {
     GeneratorOptions {
         max_tokens: 40,
         sampling,
@@ -108,8 +118,8 @@ fn every_token_is_that_of_a_fresh_pass_over_the_last_tokens_before_and_after_the
     let mut model = model(config());
     for sampling in [
         PLAIN,
-        Sampling { temperature: 0.0, repetition_penalty: 1.5, ..PLAIN },
-        Sampling { temperature: 0.8, top_k: Some(9), top_p: 0.9, repetition_penalty: 1.2 },
+        SamplingOptions { temperature: 0.0, repetition_penalty: 1.5, ..PLAIN },
+        SamplingOptions { temperature: 0.8, top_k: Some(9), top_p: 0.9, repetition_penalty: 1.2 },
     ] {
         let drawn = generate(&mut model, &prompts(), options(sampling));
         for (row, prompt) in prompts().iter().enumerate() {
@@ -183,7 +193,7 @@ fn each_row_stops_by_itself_at_a_stop_token_and_the_others_go_on() {
 #[test]
 fn ids_that_pad_the_vocabulary_are_never_drawn() {
     let mut model = model(config());
-    let flat = Sampling { temperature: 50.0, ..PLAIN };
+    let flat = SamplingOptions { temperature: 50.0, ..PLAIN };
     let all = generate(&mut model, &prompts(), options(flat));
     assert!(all.iter().flatten().any(|id| *id >= 20));
     let limited = GeneratorOptions { limit_vocab: Some(20), ..options(flat) };
@@ -193,13 +203,13 @@ fn ids_that_pad_the_vocabulary_are_never_drawn() {
 
 #[test]
 fn greedy_takes_the_highest_score_and_of_equal_ones_the_lowest_id() {
-    let greedy = Sampling { temperature: 0.0, ..PLAIN };
+    let greedy = SamplingOptions { temperature: 0.0, ..PLAIN };
     assert_eq!(sample(&mut [0.5, 2.0, -1.0, 2.0], &[], &greedy, 0.99).unwrap(), 1);
 }
 
 #[test]
 fn the_penalty_divides_positive_scores_and_multiplies_negative_ones_once_a_token() {
-    let penalty = Sampling { temperature: 0.0, repetition_penalty: 2.0, ..PLAIN };
+    let penalty = SamplingOptions { temperature: 0.0, repetition_penalty: 2.0, ..PLAIN };
     let mut logits = [3.0, 2.0, -1.0, -4.0];
     // 3 / 2 = 1.5 falls below 2; token 0 stands twice in the context and counts once.
     assert_eq!(sample(&mut logits, &[0, 2, 0], &penalty, 0.0).unwrap(), 1);
@@ -211,7 +221,7 @@ fn draws_follow_the_probabilities_of_the_scores_over_the_temperature() {
     // Probabilities 1/2, 1/4, 1/4 at temperature 1; at 1/2 they are squared: 2/3, 1/6, 1/6.
     let logits = [2.0f32.ln(), 0.0, 0.0];
     let draw = |temperature: f64, chance: f64| {
-        sample(&mut logits.clone(), &[], &Sampling { temperature, ..PLAIN }, chance).unwrap()
+        sample(&mut logits.clone(), &[], &SamplingOptions { temperature, ..PLAIN }, chance).unwrap()
     };
     for (chance, id) in [(0.0, 0), (0.49, 0), (0.51, 1), (0.74, 1), (0.76, 2), (0.999_999, 2)] {
         assert_eq!(draw(1.0, chance), id, "{chance}");
@@ -225,7 +235,7 @@ fn draws_follow_the_probabilities_of_the_scores_over_the_temperature() {
 #[test]
 fn top_k_keeps_the_k_highest_scores_and_of_equal_ones_the_lowest_ids() {
     let top_k = |k, chance| {
-        let sampling = Sampling { top_k: Some(k), ..PLAIN };
+        let sampling = SamplingOptions { top_k: Some(k), ..PLAIN };
         sample(&mut [1.0, 5.0, 3.0, 3.0, 3.0], &[], &sampling, chance).unwrap()
     };
     assert!((0..100).all(|i| top_k(1, f64::from(i) / 100.0) == 1));
@@ -239,7 +249,7 @@ fn top_p_keeps_a_token_while_the_mass_before_it_is_at_most_p() {
     // Probabilities 0.5, 0.25, 0.125, 0.125 of ids 2, 0, 1, 3.
     let logits = [0.25f32.ln(), 0.125f32.ln(), 0.5f32.ln(), 0.125f32.ln()];
     let reachable = |top_p: f64| {
-        let sampling = Sampling { top_p, ..PLAIN };
+        let sampling = SamplingOptions { top_p, ..PLAIN };
         let mut ids: Vec<u32> = (0..1000)
             .map(|i| sample(&mut logits.clone(), &[], &sampling, f64::from(i) / 1000.0).unwrap())
             .collect();
@@ -260,7 +270,7 @@ fn top_p_counts_the_mass_of_what_top_k_left() {
     // Of 0.4, 0.3, 0.2, 0.1 the two highest are left, renormalised 4/7 and 3/7: more than 0.5 lies before the second.
     let logits = [0.4f32.ln(), 0.3f32.ln(), 0.2f32.ln(), 0.1f32.ln()];
     let draw = |top_k| {
-        let sampling = Sampling { top_k, top_p: 0.5, ..PLAIN };
+        let sampling = SamplingOptions { top_k, top_p: 0.5, ..PLAIN };
         sample(&mut logits.clone(), &[], &sampling, 0.99).unwrap()
     };
     assert_eq!((draw(Some(2)), draw(None)), (0, 1));
@@ -269,15 +279,15 @@ fn top_p_counts_the_mass_of_what_top_k_left() {
 #[test]
 fn settings_out_of_range_and_scores_that_are_no_numbers_are_refused_with_a_code() {
     for sampling in [
-        Sampling { temperature: -0.1, ..PLAIN },
-        Sampling { temperature: f64::NAN, ..PLAIN },
-        Sampling { temperature: f64::INFINITY, ..PLAIN },
-        Sampling { top_k: Some(0), ..PLAIN },
-        Sampling { top_p: 0.0, ..PLAIN },
-        Sampling { top_p: 1.01, ..PLAIN },
-        Sampling { top_p: f64::NAN, ..PLAIN },
-        Sampling { repetition_penalty: 0.0, ..PLAIN },
-        Sampling { repetition_penalty: f64::NAN, ..PLAIN },
+        SamplingOptions { temperature: -0.1, ..PLAIN },
+        SamplingOptions { temperature: f64::NAN, ..PLAIN },
+        SamplingOptions { temperature: f64::INFINITY, ..PLAIN },
+        SamplingOptions { top_k: Some(0), ..PLAIN },
+        SamplingOptions { top_p: 0.0, ..PLAIN },
+        SamplingOptions { top_p: 1.01, ..PLAIN },
+        SamplingOptions { top_p: f64::NAN, ..PLAIN },
+        SamplingOptions { repetition_penalty: 0.0, ..PLAIN },
+        SamplingOptions { repetition_penalty: f64::NAN, ..PLAIN },
     ] {
         assert_eq!(
             sample(&mut [1.0, 2.0], &[], &sampling, 0.5).unwrap_err().code(),
@@ -307,7 +317,7 @@ fn greedy_tokens_of_bf16_weights_are_the_highest_of_fresh_passes_but_for_roundin
     let Some(kernel) = Kernel::detect() else { return };
     let device = Device::Cpu(Arc::new(Cpu::new(2, Isa::detect(), MatmulBackend::Packed(kernel))));
     let mut model = Transformer::new(config(), device, 5).unwrap();
-    let greedy = Sampling { temperature: 0.0, ..PLAIN };
+    let greedy = SamplingOptions { temperature: 0.0, ..PLAIN };
     let prompt = vec![3, 1, 4];
     let tokens = generate(
         &mut model,

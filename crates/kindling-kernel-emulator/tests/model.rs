@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kindling_core::config::ModelConfig;
 use kindling_core::cuda::{Arithmetic, Cuda, Driver};
-use kindling_core::decode::{Generator, GeneratorOptions, Sampling};
+use kindling_core::decode::{Generator, GeneratorOptions, SamplingOptions};
 use kindling_core::device::Device;
 use kindling_core::dtype::Dtype;
 use kindling_core::model::{NamedTensor, Transformer};
@@ -277,7 +277,7 @@ fn logits_and_decoded_tokens_match_the_cpu() {
         for rolling_cache in [false, true] {
             let options = GeneratorOptions {
                 max_tokens: 9,
-                sampling: Sampling {
+                sampling: SamplingOptions {
                     temperature: 0.0,
                     top_k: None,
                     top_p: 1.0,

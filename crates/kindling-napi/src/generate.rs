@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kindling_core::decode::{Generator as Engine, GeneratorOptions as EngineOptions, Sampling};
+use kindling_core::decode::{
+    Generator as Engine, GeneratorOptions as EngineOptions, SamplingOptions,
+};
 use kindling_core::model::Transformer as EngineModel;
 use kindling_core::{Error, Result};
 use napi::bindgen_prelude::{AsyncTask, Uint32Array};
@@ -39,7 +41,7 @@ pub struct GeneratorOptions {
 
 impl GeneratorOptions {
     fn lower(self) -> Result<EngineOptions> {
-        let sampling = Sampling {
+        let sampling = SamplingOptions {
             temperature: self.temperature,
             top_k: self.top_k.map(|k| size("topK", k)).transpose()?,
             top_p: self.top_p,

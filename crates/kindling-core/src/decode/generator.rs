@@ -4,9 +4,8 @@
 //! token one row of a pass against the cache. When the context is full it slides, every rotation changes, and each token is
 //! a fresh pass over the last `max_seq_length` tokens, unless the cache rolls.
 
-use super::kv_cache::{CacheStep, KvCache};
-use super::sampler::{Sampler, Sampling};
-use crate::model::Transformer;
+use super::token_sampler::{SamplingOptions, TokenSampler};
+use crate::model::{CacheStep, KvCache, Transformer};
 use crate::ops::check_ids;
 use crate::random::{Purpose, uniform};
 use crate::{Error, Result};
@@ -21,7 +20,7 @@ pub struct GeneratorOptions {
     /// Most tokens drawn for a row.
     pub max_tokens: usize,
     /// How a token is drawn.
-    pub sampling: Sampling,
+    pub sampling: SamplingOptions,
     /// Seed of the draws.
     pub seed: u64,
     /// Tokens that end a row.
@@ -49,7 +48,7 @@ pub struct Generator {
     options: GeneratorOptions,
     rows: Vec<Row>,
     cache: KvCache,
-    sampler: Sampler,
+    sampler: TokenSampler,
     /// Scores of the rows of a pass (rows, v).
     logits: Vec<f32>,
 }
@@ -88,7 +87,7 @@ impl Generator {
             cached: false,
         };
         let rows = prompts.iter().map(row).collect();
-        Ok(Self { options, rows, cache, sampler: Sampler::default(), logits: Vec::new() })
+        Ok(Self { options, rows, cache, sampler: TokenSampler::default(), logits: Vec::new() })
     }
 
     /// Draws one token for each row that has not ended; none when all have. A token of `stop` is given, and ends its row.
@@ -147,7 +146,7 @@ impl Generator {
         // A context that slides is passed over again for the next token: keys and values are then of no use.
         let keep = context.len() < window || self.options.rolling_cache;
         self.logits.resize(model.config().vocab_size, 0.0);
-        model.last_scores(context, &mut self.logits, keep.then_some((&mut self.cache, row)))?;
+        model.prefill(context, &mut self.logits, keep.then_some((&mut self.cache, row)))?;
         self.rows[row].cached = keep;
         Ok(())
     }
@@ -157,7 +156,7 @@ impl Generator {
         let ids: Vec<u32> =
             rows.iter().filter_map(|row| self.rows[*row].tokens.last().copied()).collect();
         self.logits.resize(rows.len() * model.config().vocab_size, 0.0);
-        model.cached_scores(&ids, &mut self.logits, CacheStep { cache: &mut self.cache, rows })
+        model.decode_step(&ids, &mut self.logits, CacheStep { cache: &mut self.cache, rows })
     }
 
     /// Draws the next token of `row` from row `index` of the scores.

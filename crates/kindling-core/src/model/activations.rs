@@ -1,8 +1,9 @@
-//! Memory of one pass, allocated for the largest batch seen and kept. n = b t rows.
+//! Memory of one pass, allocated for the largest batch seen and reused. n = b t rows.
 //!
-//! The backward pass needs of each block the residual stream on entry and in the middle, q|k|v, the heads' outputs and
-//! w1 x | w3 x. Norms and the gated product are made again from them, by one pass over memory each. With `recompute` only
-//! the streams on entry are kept, and a block's forward pass runs again before its backward pass.
+//! The backward pass needs from each block: the residual stream on entry and between its two layers, q|k|v, the heads'
+//! outputs, and w1 x | w3 x. Norms and the gated product are recomputed from these, each by one pass over memory.
+//! With recomputation on, only the residual streams on entry are saved, and each block's forward pass runs again before
+//! its backward pass.
 
 use crate::Result;
 use crate::buffer::{Buffer, In};
@@ -10,41 +11,44 @@ use crate::config::ModelConfig;
 use crate::device::Device;
 use crate::dtype::Dtype;
 
-/// What is kept of the passes through the blocks.
+/// What a forward pass saves for the backward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kept {
-    /// Nothing: there will be no backward pass. Every block uses the same memory.
+pub enum Saved {
+    /// Nothing: no backward pass follows, and all blocks share one block's memory.
     Nothing,
-    /// The residual stream on entry of each block.
-    Streams,
-    /// All that the backward pass needs of each block.
+    /// The residual stream on entry of each block; the rest is recomputed.
+    Residuals,
+    /// Everything the backward pass needs from each block.
     Blocks,
 }
 
-/// The residual stream on entry of a block, or on leaving the last one.
+/// The residual stream on entry of a block, or after the last one.
 #[derive(Debug)]
-pub struct Stream {
+pub struct Residual {
     /// (n, c).
     pub values: Buffer,
-    /// Its inverse root mean square (n).
+    /// Inverse root mean square (n).
     pub rstd: Buffer,
 }
 
-/// What one block keeps for its backward pass.
+/// Activations of one block.
+///
+/// Results between two products have the device's `activation_dtype`; those that only products (and the gate) read have
+/// its `matmul_dtype`.
 #[derive(Debug)]
 pub struct BlockActivations {
-    /// Queries, keys, values after rotation (n, (nh + 2 nkv) hs). This and other results between two products are of the
-    /// device's `branches`. On the CPU the backward pass leaves their gradients in their place.
+    /// Queries, keys (both rotated), values (n, (nh + 2 nkv) hs). On the CPU the backward pass replaces them with their
+    /// gradients.
     pub qkv: Buffer,
-    /// Log-sum-exp of each query (b, nh, t).
+    /// Log-sum-exp of each query's scores (b, nh, t).
     pub lse: Buffer,
-    /// Heads' outputs (n, nh hs), as products take them where a backward pass follows.
+    /// Outputs of the heads (n, nh hs), in the `matmul_dtype` if a backward pass follows.
     pub attention: Buffer,
-    /// The residual stream after attention (n, c).
-    pub middle: Buffer,
-    /// Its inverse root mean square (n).
-    pub rstd_ff: Buffer,
-    /// w1 x | w3 x (n, 2 f), bf16 where products are; the backward pass leaves their gradients in its place.
+    /// The residual stream between attention and feed-forward (n, c).
+    pub residual_mid: Buffer,
+    /// Inverse root mean square of `residual_mid` (n).
+    pub rstd_mid: Buffer,
+    /// w1 x | w3 x (n, 2 f), in the `matmul_dtype`. The backward pass replaces it with its gradient.
     pub gate_up: Buffer,
 }
 
@@ -53,89 +57,82 @@ pub struct BlockActivations {
 pub struct Activations {
     /// Rows there is room for.
     pub rows: usize,
-    /// What stays of a pass.
-    pub kept: Kept,
-    /// Entries of the blocks, and last what leaves them; one for all where nothing is kept.
-    pub streams: Vec<Stream>,
-    /// The blocks', or one for all.
+    pub saved: Saved,
+    /// `num_layers` + 1 residual streams, or a single one if nothing is saved.
+    pub residuals: Vec<Residual>,
+    /// One per layer with `Saved::Blocks`, otherwise a single one.
     pub blocks: Vec<BlockActivations>,
-    /// A norm's output, input of the products that follow it (n, c).
+    /// Output of a norm, input of the products that follow it (n, c).
     pub normed: Buffer,
-    /// A layer's output before it joins the residual stream; going back, the gradient of the heads' outputs, then of a norm's
-    /// output (n, c).
-    pub branch: Buffer,
-    /// silu(w1 x) w3 x; going back, first its gradient (n, f); bf16 where products are.
+    /// Output of attention or feed-forward before it joins the residual stream (n, c). In the backward pass: gradient of
+    /// the heads' outputs, then of a norm's output.
+    pub sublayer_output: Buffer,
+    /// silu(w1 x) w3 x (n, f), in the `matmul_dtype`. In the backward pass: first its gradient.
     pub hidden: Buffer,
-    /// Memory only the backward pass needs.
+    /// Memory that only the backward pass needs.
     pub gradients: Option<GradientActivations>,
 }
 
 /// Gradients of activations, shared by all blocks.
 #[derive(Debug)]
 pub struct GradientActivations {
-    /// Of the residual stream (n, c).
-    pub stream: Buffer,
-    /// The same as products take it, where they do not take f32 (n, c).
-    pub stream_operand: Option<Buffer>,
-    /// Of queries, keys and values (n, (nh + 2 nkv) hs), where they do not take their place.
+    /// Of the residual stream (n, c), f32.
+    pub residual: Buffer,
+    /// On a bf16 device: `residual` rounded, as products read it (n, c).
+    pub residual_bf16: Option<Buffer>,
+    /// On a CUDA device: of queries, keys and values (n, (nh + 2 nkv) hs). The CPU overwrites `BlockActivations::qkv`.
     pub qkv: Option<Buffer>,
 }
 
 impl Activations {
-    /// Memory for `rows` rows.
+    /// Allocates memory for passes of up to `rows` rows.
     ///
     /// # Errors
-    /// `ERR_OUT_OF_MEMORY`.
-    pub fn new(device: &Device, config: &ModelConfig, rows: usize, kept: Kept) -> Result<Self> {
-        let zeros = |width: usize| Buffer::zeros(device, rows * width);
-        // What only products and the gate read is kept as they take it.
-        let operands = |width: usize| Buffer::zeros_of(device, rows * width, device.matmul_dtype());
-        let branches =
-            |width: usize| Buffer::zeros_of(device, rows * width, device.activation_dtype());
-        let heads =
-            if kept == Kept::Nothing { device.activation_dtype() } else { device.matmul_dtype() };
+    /// Returns `ERR_OUT_OF_MEMORY` if the device has too little memory.
+    pub fn new(device: &Device, config: &ModelConfig, rows: usize, saved: Saved) -> Result<Self> {
+        let (activation, matmul) = (device.activation_dtype(), device.matmul_dtype());
+        let zeros = |width: usize, dtype| Buffer::zeros_of(device, rows * width, dtype);
+        let heads = if saved == Saved::Nothing { activation } else { matmul };
         let (c, f) = (config.d_model, config.d_ff);
-        let stream = |_| Ok(Stream { values: zeros(c)?, rstd: zeros(1)? });
+        let residual =
+            |_| Ok(Residual { values: zeros(c, Dtype::F32)?, rstd: zeros(1, Dtype::F32)? });
         let block = |_| {
             Ok(BlockActivations {
-                qkv: branches(config.qkv_width())?,
-                lse: zeros(config.num_heads)?,
-                attention: Buffer::zeros_of(device, rows * c, heads)?,
-                middle: zeros(c)?,
-                rstd_ff: zeros(1)?,
-                gate_up: operands(2 * f)?,
+                qkv: zeros(config.qkv_width(), activation)?,
+                lse: zeros(config.num_heads, Dtype::F32)?,
+                attention: zeros(c, heads)?,
+                residual_mid: zeros(c, Dtype::F32)?,
+                rstd_mid: zeros(1, Dtype::F32)?,
+                gate_up: zeros(2 * f, matmul)?,
             })
         };
-        let streams = if kept == Kept::Nothing { 1 } else { config.num_layers + 1 };
-        let blocks = if kept == Kept::Blocks { config.num_layers } else { 1 };
+        let residuals = if saved == Saved::Nothing { 1 } else { config.num_layers + 1 };
+        let blocks = if saved == Saved::Blocks { config.num_layers } else { 1 };
         Ok(Self {
             rows,
-            kept,
-            streams: (0..streams).map(stream).collect::<Result<_>>()?,
+            saved,
+            residuals: (0..residuals).map(residual).collect::<Result<_>>()?,
             blocks: (0..blocks).map(block).collect::<Result<_>>()?,
-            normed: branches(c)?,
-            branch: branches(c)?,
-            hidden: operands(f)?,
+            normed: zeros(c, activation)?,
+            sublayer_output: zeros(c, activation)?,
+            hidden: zeros(f, matmul)?,
             gradients: None,
         })
     }
 
-    /// Makes sure that the backward pass has its memory.
+    /// Allocates the memory of the backward pass, once.
     ///
     /// # Errors
-    /// `ERR_OUT_OF_MEMORY`.
+    /// Returns `ERR_OUT_OF_MEMORY` if the device has too little memory.
     pub fn reserve_gradients(&mut self, device: &Device, config: &ModelConfig) -> Result<()> {
         if self.gradients.is_none() {
-            let branches = |width: usize| {
-                Buffer::zeros_of(device, self.rows * width, device.activation_dtype())
-            };
-            let is_narrow = device.activation_dtype() != Dtype::F32;
+            let dtype = device.activation_dtype();
+            let zeros = |width: usize| Buffer::zeros_of(device, self.rows * width, dtype);
+            let (is_bf16, is_cuda) = (dtype != Dtype::F32, matches!(device, Device::Cuda(_)));
             self.gradients = Some(GradientActivations {
-                stream: Buffer::zeros(device, self.rows * config.d_model)?,
-                stream_operand: is_narrow.then(|| branches(config.d_model)).transpose()?,
-                qkv: matches!(device, Device::Cuda(_))
-                    .then(|| branches(config.qkv_width()))
-                    .transpose()?,
+                residual: Buffer::zeros(device, self.rows * config.d_model)?,
+                residual_bf16: is_bf16.then(|| zeros(config.d_model)).transpose()?,
+                qkv: is_cuda.then(|| zeros(config.qkv_width())).transpose()?,
             });
         }
         Ok(())
@@ -143,22 +140,22 @@ impl Activations {
 }
 
 impl GradientActivations {
-    /// Rounds the first `len` elements of the stream's gradient to what products take, where that is not f32.
-    pub(super) fn round_stream(&mut self, device: &Device, len: usize) -> Result<()> {
-        if let (Some(operand), Device::Cuda(gpu)) = (&mut self.stream_operand, device) {
+    /// On a bf16 device, rounds the first `len` elements of the residual stream's gradient for the products.
+    pub(super) fn round_residual(&mut self, device: &Device, len: usize) -> Result<()> {
+        if let (Some(rounded), Device::Cuda(gpu)) = (&mut self.residual_bf16, device) {
             let dtype = gpu.arithmetic.dtype;
-            gpu.cast(dtype, operand.view_mut().pointer(), self.stream.view().pointer(), len)?;
+            gpu.cast(dtype, rounded.view_mut().pointer(), self.residual.view().pointer(), len)?;
         }
         Ok(())
     }
 
-    /// The first `len` elements of the stream's gradient as products take them, once rounded.
-    pub(super) fn stream_operand(&self, len: usize) -> In<'_> {
-        self.stream_operand.as_ref().unwrap_or(&self.stream).slice(0..len)
+    /// The first `len` elements of the residual stream's gradient, as rounded by `round_residual`.
+    pub(super) fn rounded_residual(&self, len: usize) -> In<'_> {
+        self.residual_bf16.as_ref().unwrap_or(&self.residual).slice(0..len)
     }
 }
 
-/// The element of `all` that belongs to `layer`: its own, or the one for all.
+/// The element for `layer`: one per layer, or one that all layers share.
 pub(super) fn of_layer<T>(all: &mut [T], layer: usize) -> &mut T {
     let count = all.len();
     &mut all[layer % count]

@@ -1,114 +1,132 @@
-//! The backward pass, last block first. Gradients of activations are overwritten, those of parameters added to.
+//! The backward pass, last block first. Gradients of activations are overwritten, those of parameters are added to.
+//!
+//! ```text
+//! dnormed, dW_output  = output_loss(normed, W_output, targets)
+//! dresidual           = rms_norm'(dnormed)
+//! for each block, last first:
+//!     dhidden         = dresidual W2             dW2   += dresidual^T hidden
+//!     dgate | dup     = swiglu'(dhidden)
+//!     dnormed         = (dgate | dup) W13        dW13  += (dgate | dup)^T normed
+//!     dresidual      += rms_norm'(dnormed)
+//!     dattention      = dresidual Wo             dWo   += dresidual^T attention
+//!     dqkv            = rope'(attention'(dattention))
+//!     dnormed         = dqkv Wqkv                dWqkv += dqkv^T normed
+//!     dresidual      += rms_norm'(dnormed)
+//! dW_embedding[x]    += dresidual
+//! ```
 
-use super::activations::{Activations, GradientActivations, Kept, of_layer};
-use super::forward::{CacheUse, Context, Shapes, norm_stream, run_block};
-use super::transformer::{Pass, Transformer, no_pass};
-use crate::Result;
+use super::activations::{Activations, GradientActivations, Saved, of_layer};
+use super::forward::{CacheUse, norm_residual, run_block};
+use super::pass::{Pass, PassContext, Shapes};
 use crate::buffer::Buffer;
 use crate::ops::cross_entropy::LossSum;
 use crate::ops::{attention, embedding, linear, output_loss, rms_norm, rope, swiglu};
+use crate::{Error, Result};
 
-impl Transformer {
-    /// From the norm of the last stream back to the embedding; gives the losses where they are read.
-    pub(super) fn backward(
-        &mut self,
-        x: &[u32],
-        targets: &[i32],
-        pass: Pass,
-        scale: f32,
-        read: bool,
-    ) -> Result<Option<LossSum>> {
-        let Self {
-            config,
-            device,
-            layout,
-            weights,
-            operands,
-            gradients,
-            cos,
-            sin,
-            activations,
-            scratch,
-            ..
-        } = self;
-        let activations = activations.as_mut().ok_or_else(no_pass)?;
-        activations.reserve_gradients(device, config)?;
-        let mut grads = activations.gradients.take().ok_or_else(no_pass)?;
-        let operands = operands.as_ref();
-        let context = Context { device, config, layout, weights, operands, narrow: None, cos, sin };
-        let s = Shapes::new(config, pass);
-        let (n, c) = (pass.rows(), s.stream);
-
-        let table =
-            output_loss::Shape { rows: n, d_model: config.d_model, vocab_size: config.vocab_size };
-        let (dx, dweight) =
-            (activations.branch.slice_mut(0..c), gradients.slice_mut(layout.output.clone()));
-        let (hidden, weight) = (activations.normed.slice(0..c), context.operand(&layout.output));
-        let losses = if read {
-            Some(output_loss::forward_backward(
-                device, dx, dweight, hidden, weight, targets, table, scale, scratch,
-            )?)
-        } else {
-            output_loss::accumulate(
-                device, dx, dweight, hidden, weight, targets, table, scale, scratch,
-            )?;
-            None
-        };
-        let last = of_layer(&mut activations.streams, config.num_layers);
-        rms_norm::backward(
-            device,
-            grads.stream.slice_mut(0..c),
-            gradients.slice_mut(layout.final_norm.clone()),
-            activations.branch.slice(0..c),
-            last.values.slice(0..c),
-            weights.slice(layout.final_norm.clone()),
-            last.rstd.slice(0..n),
-            s.norm,
-        )?;
-        for layer in (0..config.num_layers).rev() {
-            // The last block's memory still holds its forward pass.
-            if activations.kept == Kept::Streams && layer + 1 < config.num_layers {
-                norm_stream(&context, activations, layer, &s)?;
-                run_block(&context, layer, activations, &s, &mut CacheUse::None)?;
-            }
-            feed_forward(&context, layer, activations, &mut grads, gradients, &s)?;
-            attention(&context, layer, activations, &mut grads, gradients, &s)?;
-        }
-        let table =
-            embedding::Shape { rows: n, d_model: config.d_model, vocab_size: config.vocab_size };
-        let dweight = gradients.slice_mut(layout.embedding.clone());
-        embedding::backward(device, dweight, grads.stream.slice(0..c), x, table)?;
-        activations.gradients = Some(grads);
-        Ok(losses)
-    }
+/// Tokens and targets of a training pass.
+#[derive(Clone, Copy)]
+pub(super) struct Batch<'a> {
+    /// Token ids (n).
+    pub x: &'a [u32],
+    /// The token that follows each; -100 if ignored (n).
+    pub targets: &'a [i32],
+    /// Factor of the mean loss, whose gradients are added up.
+    pub scale: f32,
+    /// Whether to wait for the losses. If not, `scratch` adds them up until they are taken.
+    pub read_losses: bool,
 }
 
-/// grads.stream, from the block's output to the stream between attention and feed-forward.
+/// Buffers that a backward pass writes.
+pub(super) struct Buffers<'a> {
+    pub activations: &'a mut Activations,
+    /// The flat gradients of the parameters.
+    pub gradients: &'a mut Buffer,
+    pub scratch: &'a mut output_loss::Scratch,
+}
+
+/// Runs the backward pass after `forward::run` on the same batch. Returns the losses if they are to be read.
+pub(super) fn run(
+    context: &PassContext,
+    buffers: Buffers,
+    batch: Batch,
+    pass: Pass,
+) -> Result<Option<LossSum>> {
+    let Buffers { activations, gradients, scratch } = buffers;
+    let (dev, config, layout) = (context.device, context.config, context.layout);
+    activations.reserve_gradients(dev, config)?;
+    let mut grads = activations
+        .gradients
+        .take()
+        .ok_or_else(|| Error::Internal("the backward pass has no memory".to_owned()))?;
+    let s = Shapes::new(config, pass);
+    let c = s.residual_len();
+
+    let losses = {
+        let dx = activations.sublayer_output.slice_mut(0..c);
+        let dweight = gradients.slice_mut(layout.output.clone());
+        let (x, weight) = (activations.normed.slice(0..c), context.matmul_weight(&layout.output));
+        let (targets, scale, shape) = (batch.targets, batch.scale, s.output_loss);
+        if batch.read_losses {
+            Some(output_loss::forward_backward(
+                dev, dx, dweight, x, weight, targets, shape, scale, scratch,
+            )?)
+        } else {
+            output_loss::accumulate(dev, dx, dweight, x, weight, targets, shape, scale, scratch)?;
+            None
+        }
+    };
+    let last = of_layer(&mut activations.residuals, config.num_layers);
+    rms_norm::backward(
+        dev,
+        grads.residual.slice_mut(0..c),
+        gradients.slice_mut(layout.final_norm.clone()),
+        activations.sublayer_output.slice(0..c),
+        last.values.slice(0..c),
+        context.weight(&layout.final_norm),
+        last.rstd.slice(0..s.rows()),
+        s.norm,
+    )?;
+    for layer in (0..config.num_layers).rev() {
+        // The last block's activations are still in memory.
+        if activations.saved == Saved::Residuals && layer + 1 < config.num_layers {
+            norm_residual(context, activations, layer, &s)?;
+            run_block(context, layer, activations, &s, &mut CacheUse::None)?;
+        }
+        feed_forward(context, layer, activations, &mut grads, gradients, &s)?;
+        attention(context, layer, activations, &mut grads, gradients, &s)?;
+    }
+    let dweight = gradients.slice_mut(layout.embedding.clone());
+    embedding::backward(dev, dweight, grads.residual.slice(0..c), batch.x, s.embedding)?;
+    activations.gradients = Some(grads);
+    Ok(losses)
+}
+
+/// Takes `grads.residual` from a block's output back to `residual_mid`.
 fn feed_forward(
-    context: &Context,
+    context: &PassContext,
     layer: usize,
     activations: &mut Activations,
     grads: &mut GradientActivations,
     gradients: &mut Buffer,
     s: &Shapes,
 ) -> Result<()> {
-    let (dev, c, ranges) = (context.device, s.stream, &context.layout.blocks[layer]);
-    let Activations { blocks, normed, branch, hidden, .. } = activations;
+    let (dev, c, ranges) = (context.device, s.residual_len(), &context.layout.blocks[layer]);
+    let Activations { blocks, normed, sublayer_output, hidden, .. } = activations;
     let block = of_layer(blocks, layer);
     let (h, gate_up) = (0..s.hidden_len(), 0..2 * s.hidden_len());
-    grads.round_stream(dev, c)?;
-    let dstream = grads.stream_operand(c);
-    let weight = context.operand(&ranges.w2);
+    grads.round_residual(dev, c)?;
+    let dresidual = grads.rounded_residual(c);
     linear::backward_input(
         dev,
         linear::BackwardInput {
             dx: hidden.slice_mut(h.clone()),
-            dout: dstream,
-            weight,
+            dout: dresidual,
+            weight: context.matmul_weight(&ranges.w2),
             shape: s.w2,
             accumulate: false,
         },
     )?;
+    // Leaves the recomputed gated product in `hidden`, for the gradient of w2.
     swiglu::backward_in_place(
         dev,
         block.gate_up.slice_mut(gate_up.clone()),
@@ -120,16 +138,16 @@ fn feed_forward(
         linear::BackwardWeight {
             dweight: gradients.slice_mut(ranges.w2.clone()),
             dbias: None,
-            dout: dstream,
+            dout: dresidual,
             x: hidden.slice(h),
             shape: s.w2,
         },
     )?;
 
     let (x, gain, rstd) = (
-        block.middle.slice(0..c),
+        block.residual_mid.slice(0..c),
         context.weight(&ranges.norm_ff),
-        block.rstd_ff.slice(0..s.norm.rows),
+        block.rstd_mid.slice(0..s.rows()),
     );
     rms_norm::recompute(dev, normed.slice_mut(0..c), x, gain, rstd, s.norm)?;
     let dgate_up = block.gate_up.slice(gate_up);
@@ -146,40 +164,39 @@ fn feed_forward(
     linear::backward_input(
         dev,
         linear::BackwardInput {
-            dx: branch.slice_mut(0..c),
+            dx: sublayer_output.slice_mut(0..c),
             dout: dgate_up,
-            weight: context.operand(&ranges.w13),
+            weight: context.matmul_weight(&ranges.w13),
             shape: s.w13,
             accumulate: false,
         },
     )?;
     let dgain = gradients.slice_mut(ranges.norm_ff.clone());
-    let dstream = grads.stream.slice_mut(0..c);
-    rms_norm::backward_residual(dev, dstream, dgain, branch.slice(0..c), x, gain, rstd, s.norm)
+    let (dresidual, dnormed) = (grads.residual.slice_mut(0..c), sublayer_output.slice(0..c));
+    rms_norm::backward_residual(dev, dresidual, dgain, dnormed, x, gain, rstd, s.norm)
 }
 
-/// grads.stream, from the stream between attention and feed-forward to the block's input.
+/// Takes `grads.residual` from `residual_mid` back to the block's input.
 fn attention(
-    context: &Context,
+    context: &PassContext,
     layer: usize,
     activations: &mut Activations,
     grads: &mut GradientActivations,
     gradients: &mut Buffer,
     s: &Shapes,
 ) -> Result<()> {
-    let (dev, c, ranges) = (context.device, s.stream, &context.layout.blocks[layer]);
-    let Activations { streams, blocks, normed, branch, .. } = activations;
-    let (stream, block) = (of_layer(streams, layer), of_layer(blocks, layer));
+    let (dev, c, ranges) = (context.device, s.residual_len(), &context.layout.blocks[layer]);
+    let Activations { residuals, blocks, normed, sublayer_output, .. } = activations;
+    let (residual, block) = (of_layer(residuals, layer), of_layer(blocks, layer));
     let qkv = 0..s.qkv_len();
-    grads.round_stream(dev, c)?;
-    let GradientActivations { stream: dstream, stream_operand, qkv: dqkv } = grads;
-    let operand = stream_operand.as_ref().unwrap_or(dstream).slice(0..c);
+    grads.round_residual(dev, c)?;
+    let dresidual = grads.rounded_residual(c);
     linear::backward_input(
         dev,
         linear::BackwardInput {
-            dx: branch.slice_mut(0..c),
-            dout: operand,
-            weight: context.operand(&ranges.o),
+            dx: sublayer_output.slice_mut(0..c),
+            dout: dresidual,
+            weight: context.matmul_weight(&ranges.o),
             shape: s.o,
             accumulate: false,
         },
@@ -189,35 +206,30 @@ fn attention(
         linear::BackwardWeight {
             dweight: gradients.slice_mut(ranges.o.clone()),
             dbias: None,
-            dout: operand,
+            dout: dresidual,
             x: block.attention.slice(0..c),
             shape: s.o,
         },
     )?;
-    let (dout, out) = (branch.slice(0..c), block.attention.slice(0..c));
+    let (dout, out) = (sublayer_output.slice(0..c), block.attention.slice(0..c));
     let lse = block.lse.slice(0..s.lse_len());
-    let dqkv = if let Some(dqkv) = dqkv {
-        let (values, qkv) = (block.qkv.slice(qkv.clone()), dqkv.slice_mut(qkv.clone()));
-        attention::backward(dev, qkv, dout, values, out, lse, s.attention)?;
+    let dqkv = if let Some(dqkv) = &mut grads.qkv {
+        let values = block.qkv.slice(qkv.clone());
+        let d = dqkv.slice_mut(qkv.clone());
+        attention::backward(dev, d, dout, values, out, lse, s.attention)?;
         dqkv
     } else {
-        attention::backward_in_place(
-            dev,
-            block.qkv.slice_mut(qkv.clone()),
-            dout,
-            out,
-            lse,
-            s.attention,
-        )?;
+        let values = block.qkv.slice_mut(qkv.clone());
+        attention::backward_in_place(dev, values, dout, out, lse, s.attention)?;
         &mut block.qkv
     };
     let rotated = dqkv.slice_mut(qkv.clone());
     rope::backward(dev, rotated, context.cos.view(), context.sin.view(), s.rope)?;
 
     let (x, gain, rstd) = (
-        stream.values.slice(0..c),
+        residual.values.slice(0..c),
         context.weight(&ranges.norm_attn),
-        stream.rstd.slice(0..s.norm.rows),
+        residual.rstd.slice(0..s.rows()),
     );
     rms_norm::recompute(dev, normed.slice_mut(0..c), x, gain, rstd, s.norm)?;
     let dqkv = dqkv.slice(qkv);
@@ -229,22 +241,27 @@ fn attention(
         }
         None => (gradients.slice_mut(ranges.qkv.clone()), None),
     };
-    let x = normed.slice(0..c);
     linear::backward_weight(
         dev,
-        linear::BackwardWeight { dweight, dbias, dout: dqkv, x, shape: s.qkv },
+        linear::BackwardWeight {
+            dweight,
+            dbias,
+            dout: dqkv,
+            x: normed.slice(0..c),
+            shape: s.qkv,
+        },
     )?;
     linear::backward_input(
         dev,
         linear::BackwardInput {
-            dx: branch.slice_mut(0..c),
+            dx: sublayer_output.slice_mut(0..c),
             dout: dqkv,
-            weight: context.operand(&ranges.qkv),
+            weight: context.matmul_weight(&ranges.qkv),
             shape: s.qkv,
             accumulate: false,
         },
     )?;
     let dgain = gradients.slice_mut(ranges.norm_attn.clone());
-    let dstream = dstream.slice_mut(0..c);
-    rms_norm::backward_residual(dev, dstream, dgain, branch.slice(0..c), x, gain, rstd, s.norm)
+    let (dresidual, dnormed) = (grads.residual.slice_mut(0..c), sublayer_output.slice(0..c));
+    rms_norm::backward_residual(dev, dresidual, dgain, dnormed, x, gain, rstd, s.norm)
 }

@@ -1,177 +1,70 @@
-//! The forward pass, block by block. n = b t rows; shapes are those of `activations.rs`.
+//! The forward pass, block by block. Shapes are those of `activations.rs`.
+//!
+//! ```text
+//! residual[0] = embedding[x]
+//! for each block l:
+//!     normed        = rms_norm(residual[l])
+//!     qkv           = rope(normed Wqkv^T + bias)
+//!     attention     = softmax(q k^T / sqrt(hs), causal) v
+//!     residual_mid  = residual[l] + attention Wo^T
+//!     normed        = rms_norm(residual_mid)
+//!     gate | up     = normed W13^T
+//!     hidden        = silu(gate) up
+//!     residual[l+1] = residual_mid + hidden W2^T
+//! normed = rms_norm(residual[L])
+//! ```
+//!
+//! `rms_norm::forward_residual` fuses each addition to the residual stream with the norm that follows it.
 
-use std::ops::Range;
-
-use super::NORM_EPS;
 use super::activations::{Activations, BlockActivations, of_layer};
-use super::params::{BlockRanges, Layout};
-use super::transformer::Pass;
+use super::kv_cache::{CacheStep, KvCache};
+use super::pass::{Pass, PassContext, Shapes};
 use crate::Result;
-use crate::buffer::{Buffer, In, Out};
-use crate::config::ModelConfig;
-use crate::decode::{CacheStep, KvCache};
-use crate::device::Device;
-use crate::ops::{attention, embedding, linear, rms_norm, rope, swiglu};
+use crate::ops::{attention, embedding, rms_norm, rope, swiglu};
 
-/// What a pass reads.
-pub(crate) struct Context<'a> {
-    pub device: &'a Device,
-    pub config: &'a ModelConfig,
-    pub layout: &'a Layout,
-    pub weights: &'a Buffer,
-    /// The weights as products take them, where that is not f32.
-    pub operands: Option<&'a Buffer>,
-    /// The weights as bf16 on the CPU, for tokens one at a time.
-    pub narrow: Option<&'a [u16]>,
-    pub cos: &'a Buffer,
-    pub sin: &'a Buffer,
-}
-
-impl Context<'_> {
-    /// One of the weights, in f32.
-    pub(super) fn weight(&self, range: &Range<usize>) -> In<'_> {
-        self.weights.slice(range.clone())
-    }
-
-    /// One of the weights as products take it.
-    pub(super) fn operand(&self, range: &Range<usize>) -> In<'_> {
-        self.operands.unwrap_or(self.weights).slice(range.clone())
-    }
-
-    /// out = x W^T + bias, W being `range` of the weights.
-    pub(super) fn linear(
-        &self,
-        out: Out,
-        x: In,
-        range: &Range<usize>,
-        bias: Option<In>,
-        s: linear::Shape,
-    ) -> Result<()> {
-        match self.narrow {
-            Some(narrow) => {
-                let weight = &narrow[range.clone()];
-                let args = linear::ForwardBf16Weight { out, x, weight, bias, shape: s };
-                linear::forward_bf16_weight(self.device, args)
-            }
-            None => {
-                let weight = self.operand(range);
-                linear::forward(self.device, linear::Forward { out, x, weight, bias, shape: s })
-            }
-        }
-    }
-}
-
-/// Sizes of the ops of one pass.
-pub(super) struct Shapes {
-    pub stream: usize,
-    pub norm: rms_norm::Shape,
-    pub qkv: linear::Shape,
-    pub rope: rope::Shape,
-    pub attention: attention::Shape,
-    pub o: linear::Shape,
-    pub w13: linear::Shape,
-    pub swiglu: swiglu::Shape,
-    pub w2: linear::Shape,
-}
-
-impl Shapes {
-    pub(super) fn new(config: &ModelConfig, pass: Pass) -> Self {
-        let (rows, c, f) = (pass.rows(), config.d_model, config.d_ff);
-        let attention = attention::Shape {
-            batch: pass.batch,
-            positions: pass.positions,
-            num_heads: config.num_heads,
-            num_kv_heads: config.num_kv_heads,
-            head_size: config.head_size(),
-        };
-        Self {
-            stream: rows * c,
-            norm: rms_norm::Shape { rows, width: c, eps: NORM_EPS },
-            qkv: linear::Shape { rows, inputs: c, outputs: config.qkv_width() },
-            rope: rope::Shape {
-                rows,
-                row_width: config.qkv_width(),
-                heads: config.num_heads + config.num_kv_heads,
-                head_size: config.head_size(),
-                positions: pass.positions,
-                first_position: 0,
-            },
-            attention,
-            o: linear::Shape { rows, inputs: attention.out_width(), outputs: c },
-            w13: linear::Shape { rows, inputs: c, outputs: 2 * f },
-            swiglu: swiglu::Shape { rows, width: f },
-            w2: linear::Shape { rows, inputs: f, outputs: c },
-        }
-    }
-
-    pub(super) fn lse_len(&self) -> usize {
-        self.norm.rows * self.attention.num_heads
-    }
-
-    pub(super) fn qkv_len(&self) -> usize {
-        self.qkv.rows * self.qkv.outputs
-    }
-
-    pub(super) fn hidden_len(&self) -> usize {
-        self.swiglu.rows * self.swiglu.width
-    }
-}
-
-/// What the passes of attention do with a cache of keys and values.
+/// How the attention of a pass uses the cache of keys and values.
 #[derive(Debug)]
-pub(crate) enum CacheUse<'a> {
+pub(super) enum CacheUse<'a> {
     /// Rows are whole sequences; nothing is cached.
     None,
     /// Rows are one whole sequence; its keys and values go to this row of the cache.
     Fill(&'a mut KvCache, usize),
-    /// Each row is the next token of a sequence of its own and attends to what is cached.
+    /// Each row is the next token of a different sequence and attends to that sequence's cached tokens.
     Step(CacheStep<'a>),
 }
 
-/// Fills the activations; ends with the norm of the last stream in `normed`.
+/// Runs all blocks on the tokens `x`; leaves the norm of the last residual stream in `activations.normed`.
 pub(super) fn run(
-    context: &Context,
+    context: &PassContext,
     activations: &mut Activations,
     x: &[u32],
     pass: Pass,
     mut cache: CacheUse,
 ) -> Result<()> {
     let s = Shapes::new(context.config, pass);
-    let (dev, layout, layers) = (context.device, context.layout, context.config.num_layers);
-    let table = embedding::Shape {
-        rows: pass.rows(),
-        d_model: context.config.d_model,
-        vocab_size: context.config.vocab_size,
-    };
-    let weight = context.weights.slice(layout.embedding.clone());
-    embedding::forward(
-        dev,
-        activations.streams[0].values.slice_mut(0..s.stream),
-        x,
-        weight,
-        table,
-    )?;
-    norm_stream(context, activations, 0, &s)?;
-    for layer in 0..layers {
+    let (dev, layout, c) = (context.device, context.layout, s.residual_len());
+    let first = activations.residuals[0].values.slice_mut(0..c);
+    embedding::forward(dev, first, x, context.weight(&layout.embedding), s.embedding)?;
+    norm_residual(context, activations, 0, &s)?;
+    for layer in 0..context.config.num_layers {
         run_block(context, layer, activations, &s, &mut cache)?;
-        let Activations { streams, blocks, normed, branch, hidden, .. } = &mut *activations;
-        let hidden = hidden.slice(0..s.hidden_len());
+        let Activations { residuals, blocks, normed, sublayer_output, hidden, .. } =
+            &mut *activations;
         context.linear(
-            branch.slice_mut(0..s.stream),
-            hidden,
+            sublayer_output.slice_mut(0..c),
+            hidden.slice(0..s.hidden_len()),
             &layout.blocks[layer].w2,
             None,
             s.w2,
         )?;
-        // The block's output joins the stream in the pass that norms it for the next one.
-        let next = of_layer(streams, layer + 1);
+        let next = of_layer(residuals, layer + 1);
         rms_norm::forward_residual(
             dev,
-            normed.slice_mut(0..s.stream),
-            next.values.slice_mut(0..s.stream),
-            next.rstd.slice_mut(0..s.norm.rows),
-            of_layer(blocks, layer).middle.slice(0..s.stream),
-            branch.slice(0..s.stream),
+            normed.slice_mut(0..c),
+            next.values.slice_mut(0..c),
+            next.rstd.slice_mut(0..s.rows()),
+            of_layer(blocks, layer).residual_mid.slice(0..c),
+            sublayer_output.slice(0..c),
             context.weight(layout.norm_after(layer)),
             s.norm,
         )?;
@@ -184,38 +77,39 @@ pub(super) fn run(
     Ok(())
 }
 
-/// The norm of the stream on entry of `layer`, left in `normed`.
-pub(super) fn norm_stream(
-    context: &Context,
+/// normed = `rms_norm` of the residual stream on entry of `layer`.
+pub(super) fn norm_residual(
+    context: &PassContext,
     activations: &mut Activations,
     layer: usize,
     s: &Shapes,
 ) -> Result<()> {
-    let Activations { streams, normed, .. } = activations;
-    let stream = of_layer(streams, layer);
+    let Activations { residuals, normed, .. } = activations;
+    let residual = of_layer(residuals, layer);
     rms_norm::forward(
         context.device,
-        normed.slice_mut(0..s.stream),
-        stream.rstd.slice_mut(0..s.norm.rows),
-        stream.values.slice(0..s.stream),
+        normed.slice_mut(0..s.residual_len()),
+        residual.rstd.slice_mut(0..s.rows()),
+        residual.values.slice(0..s.residual_len()),
         context.weight(&context.layout.blocks[layer].norm_attn),
         s.norm,
     )
 }
 
-/// One block, from its normed input in `normed` to the gated product of its feed-forward layer in `hidden`.
+/// Runs one block up to `hidden`, from its normed input in `normed`.
+///
+/// The product with w2 that follows is left to `run`: a recomputation before the backward pass does not need it.
 pub(super) fn run_block(
-    context: &Context,
+    context: &PassContext,
     layer: usize,
     activations: &mut Activations,
     s: &Shapes,
     cache: &mut CacheUse,
 ) -> Result<()> {
-    let ranges: &BlockRanges = &context.layout.blocks[layer];
-    let Activations { streams, blocks, normed, branch, hidden, .. } = activations;
-    let (stream, block) = (of_layer(streams, layer), of_layer(blocks, layer));
-    let (dev, c, n) = (context.device, s.stream, s.norm.rows);
-    let (qkv, hidden_len) = (0..s.qkv_len(), s.hidden_len());
+    let ranges = &context.layout.blocks[layer];
+    let Activations { residuals, blocks, normed, sublayer_output, hidden, .. } = activations;
+    let (residual, block) = (of_layer(residuals, layer), of_layer(blocks, layer));
+    let (dev, c, qkv) = (context.device, s.residual_len(), 0..s.qkv_len());
     let bias = ranges.qkv_bias.as_ref().map(|range| context.weight(range));
     context.linear(
         block.qkv.slice_mut(qkv.clone()),
@@ -225,27 +119,33 @@ pub(super) fn run_block(
         s.qkv,
     )?;
     match cache {
-        CacheUse::Step(step) => {
-            step.attend(context, layer, block.qkv.slice_mut(qkv), block.attention.slice_mut(0..c))?;
-        }
+        CacheUse::None => attend(context, block, s)?,
         CacheUse::Fill(cache, row) => {
             attend(context, block, s)?;
             cache.fill(dev, layer, *row, s.attention.positions, block.qkv.slice(qkv))?;
         }
-        CacheUse::None => attend(context, block, s)?,
+        CacheUse::Step(step) => {
+            step.attend(context, layer, block.qkv.slice_mut(qkv), block.attention.slice_mut(0..c))?;
+        }
     }
-    context.linear(branch.slice_mut(0..c), block.attention.slice(0..c), &ranges.o, None, s.o)?;
+    context.linear(
+        sublayer_output.slice_mut(0..c),
+        block.attention.slice(0..c),
+        &ranges.o,
+        None,
+        s.o,
+    )?;
     rms_norm::forward_residual(
         dev,
         normed.slice_mut(0..c),
-        block.middle.slice_mut(0..c),
-        block.rstd_ff.slice_mut(0..n),
-        stream.values.slice(0..c),
-        branch.slice(0..c),
+        block.residual_mid.slice_mut(0..c),
+        block.rstd_mid.slice_mut(0..s.rows()),
+        residual.values.slice(0..c),
+        sublayer_output.slice(0..c),
         context.weight(&ranges.norm_ff),
         s.norm,
     )?;
-    let gate_up = 0..2 * hidden_len;
+    let (hidden_len, gate_up) = (s.hidden_len(), 0..2 * s.hidden_len());
     context.linear(
         block.gate_up.slice_mut(gate_up.clone()),
         normed.slice(0..c),
@@ -256,19 +156,14 @@ pub(super) fn run_block(
     swiglu::forward(dev, hidden.slice_mut(0..hidden_len), block.gate_up.slice(gate_up), s.swiglu)
 }
 
-/// Whole sequences: rotation, then attention of each row to those before it.
-fn attend(context: &Context, block: &mut BlockActivations, s: &Shapes) -> Result<()> {
+/// Rotates queries and keys and runs causal attention over whole sequences.
+fn attend(context: &PassContext, block: &mut BlockActivations, s: &Shapes) -> Result<()> {
     let (dev, qkv) = (context.device, 0..s.qkv_len());
-    rope::forward(
-        dev,
-        block.qkv.slice_mut(qkv.clone()),
-        context.cos.view(),
-        context.sin.view(),
-        s.rope,
-    )?;
+    let rotated = block.qkv.slice_mut(qkv.clone());
+    rope::forward(dev, rotated, context.cos.view(), context.sin.view(), s.rope)?;
     attention::forward(
         dev,
-        block.attention.slice_mut(0..s.stream),
+        block.attention.slice_mut(0..s.residual_len()),
         block.lse.slice_mut(0..s.lse_len()),
         block.qkv.slice(qkv),
         s.attention,

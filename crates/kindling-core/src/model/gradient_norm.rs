@@ -1,42 +1,32 @@
-//! The flat gradients: what is known of their norm, and clipping.
+//! Norm and clipping of the flat gradients, and whether an update may use them.
 //!
-//! On the CPU a norm is known at once and clipping scales the gradients. On a CUDA device both are queued: the norm and the
-//! factor stay in device memory, the update multiplies by the factor as it reads the gradients, and leaves everything as it
-//! is where the norm is not finite. Gradients that are not finite stay so until they are cleared, so a look at the factor at
-//! any later time, when the host waits for the device anyhow, finds an update that was not made.
+//! On the CPU the norm is known at once, and clipping scales the gradients.
+//!
+//! On a CUDA device both are queued. The norm and the clip factor stay in device memory; the update multiplies by the
+//! factor as it reads the gradients, and changes nothing if the norm is not finite. Non-finite gradients stay until they
+//! are cleared, so the host may check the factor at any later time, when it waits for the device anyway, and still finds
+//! the update that was skipped.
 
-use super::transformer::Transformer;
 use crate::buffer::Buffer;
 use crate::cuda::Cuda;
 use crate::device::Device;
 use crate::ops::grad_norm;
 use crate::{Error, Result};
 
-/// Words of 32 bits of the state that `grad_norm` keeps on a device.
+/// 32-bit words of the device state: sum of squares, norm and clip factor, each f64.
 const STATE_WORDS: usize = grad_norm::cuda::STATE * size_of::<f64>() / size_of::<f32>();
 
-/// What is known of the norm of the gradients.
+/// State of the gradients' norm and of a clip that is still to be applied.
 #[derive(Debug)]
 pub(super) struct GradientNorm {
-    /// It was taken since the gradients changed: on the CPU it is finite, on a device the state has it.
+    /// The norm was computed since the gradients changed. On the CPU it is finite; on a device it is in `state`.
     known: bool,
-    /// The gradients are still to be multiplied by the factor of the state.
+    /// The gradients have yet to be multiplied by the factor in `state`.
     pending: bool,
     /// Step of the last update, for errors found later.
     step: u64,
     /// On a CUDA device: sum of squares, norm, factor as f64.
     state: Option<Buffer>,
-}
-
-/// What an update on a CUDA device works on.
-pub(crate) struct CudaUpdate<'a> {
-    pub gpu: &'a Cuda,
-    pub weights: u64,
-    /// The weights as bf16, 0 where there are none.
-    pub copy: u64,
-    pub gradients: u64,
-    /// Norm and factor of the gradients.
-    pub clip: u64,
 }
 
 impl GradientNorm {
@@ -48,152 +38,147 @@ impl GradientNorm {
         Ok(Self { known: false, pending: false, step: 0, state })
     }
 
-    fn state(&self) -> u64 {
+    /// Address of the device state; 0 on the CPU.
+    pub(super) fn state(&self) -> u64 {
         self.state.as_ref().map_or(0, |state| state.view().pointer())
-    }
-}
-
-impl Transformer {
-    /// The flat weights and gradients, for an optimizer on the CPU.
-    pub fn weights_and_gradients(&mut self) -> (&Device, &mut Buffer, &mut Buffer) {
-        self.narrow = None;
-        (&self.device, &mut self.weights, &mut self.gradients)
     }
 
     /// Sets every gradient to zero.
-    ///
-    /// # Errors
-    /// `ERR_DEVICE`.
-    pub fn zero_gradients(&mut self) -> Result<()> {
-        let _span = self.device.span("model::zero_gradients");
-        (self.norm.known, self.norm.pending) = (false, false);
-        match &self.device {
+    pub(super) fn zero(&mut self, device: &Device, gradients: &mut Buffer) -> Result<()> {
+        (self.known, self.pending) = (false, false);
+        match device {
             Device::Cpu(cpu) => {
-                let pieces = crate::ops::Pieces::of_rows(self.gradients.len(), 1);
-                let gradients = crate::ops::Disjoint::new(self.gradients.host_mut());
-                // SAFETY: pieces write disjoint ranges.
+                let pieces = crate::ops::Pieces::of_rows(gradients.len(), 1);
+                let gradients = crate::ops::Disjoint::new(gradients.host_mut());
                 cpu.pool.run(pieces.count, |piece| {
-                    unsafe { gradients.part(pieces.range(piece)) }.fill(0.0)
+                    // SAFETY: pieces write disjoint ranges.
+                    unsafe { gradients.part(pieces.range(piece)) }.fill(0.0);
                 });
                 Ok(())
             }
             Device::Cuda(gpu) => {
-                gpu.clear(self.norm.state(), STATE_WORDS * size_of::<f32>())?;
-                gpu.clear(
-                    self.gradients.view_mut().pointer(),
-                    self.gradients.len() * size_of::<f32>(),
-                )
+                gpu.clear(self.state(), STATE_WORDS * size_of::<f32>())?;
+                let bytes = gradients.len() * size_of::<f32>();
+                gpu.clear(gradients.view_mut().pointer(), bytes)
             }
         }
     }
 
-    /// Scales the gradients so that their norm is at most `max_norm` (0: no clipping); gives the norm before.
+    /// Scales the gradients so that their norm is at most `max_norm` (0: no clipping). Returns the norm before.
     ///
     /// # Errors
-    /// `ERR_NON_FINITE` where it is NaN or infinite; the gradients are left as they are. `ERR_DEVICE`.
-    pub(crate) fn clip_gradients(&mut self, max_norm: f64, step: u64) -> Result<f64> {
-        self.gradients_change()?;
-        let norm = match &self.device {
-            Device::Cpu(_) => {
-                grad_norm::sum_of_squares(&self.device, self.gradients.view())?.sqrt()
-            }
+    /// Returns `ERR_NON_FINITE` if the norm is NaN or infinite, with the gradients unchanged; `ERR_DEVICE`.
+    pub(super) fn clip(
+        &mut self,
+        device: &Device,
+        gradients: &mut Buffer,
+        max_norm: f64,
+        step: u64,
+    ) -> Result<f64> {
+        self.gradients_change(device, gradients)?;
+        let norm = match device {
+            Device::Cpu(_) => grad_norm::sum_of_squares(device, gradients.view())?.sqrt(),
             Device::Cuda(gpu) => {
-                queue_norm(gpu, &self.gradients, self.norm.state(), max_norm)?;
+                self.queue_norm(gpu, gradients, max_norm)?;
                 let mut state = [0.0f64; grad_norm::cuda::STATE];
-                gpu.download(&mut state, self.norm.state())?;
+                gpu.download(&mut state, self.state())?;
                 state[1]
             }
         };
         if !norm.is_finite() {
             return Err(Error::NonFinite { what: "the gradient norm", step });
         }
-        match &self.device {
+        match device {
             Device::Cpu(_) => {
                 let factor = grad_norm::clip_factor(norm, max_norm);
                 if factor < 1.0 {
-                    grad_norm::scale(&self.device, self.gradients.view_mut(), factor as f32)?;
+                    grad_norm::scale(device, gradients.view_mut(), factor as f32)?;
                 }
             }
-            Device::Cuda(_) => self.norm.pending = true,
+            Device::Cuda(_) => self.pending = true,
         }
-        (self.norm.known, self.norm.step) = (true, step);
+        (self.known, self.step) = (true, step);
         Ok(norm)
     }
 
-    /// As `clip_gradients`, but nothing waits for a device: a norm that is not finite is found later.
-    pub(crate) fn queue_clip(&mut self, max_norm: f64, step: u64) -> Result<()> {
-        if matches!(self.device, Device::Cpu(_)) {
-            return self.clip_gradients(max_norm, step).map(drop);
-        }
-        self.apply_clip()?;
-        if let Device::Cuda(gpu) = &self.device {
-            queue_norm(gpu, &self.gradients, self.norm.state(), max_norm)?;
-        }
-        (self.norm.known, self.norm.pending, self.norm.step) = (true, true, step);
+    /// As `clip`, without waiting for a device: a non-finite norm is found later, by `check_updates`.
+    pub(super) fn queue_clip(
+        &mut self,
+        device: &Device,
+        gradients: &mut Buffer,
+        max_norm: f64,
+        step: u64,
+    ) -> Result<()> {
+        let Device::Cuda(gpu) = device else {
+            return self.clip(device, gradients, max_norm, step).map(drop);
+        };
+        self.apply_pending_clip(device, gradients)?;
+        self.queue_norm(gpu, gradients, max_norm)?;
+        (self.known, self.pending, self.step) = (true, true, step);
         Ok(())
     }
 
-    /// Makes sure that an update may use the gradients. On a CUDA device gives what the update works on; it has to clear
-    /// the gradients.
-    ///
-    /// # Errors
-    /// `ERR_NON_FINITE`, on the CPU; `ERR_DEVICE`.
-    pub(crate) fn begin_update(&mut self, step: u64) -> Result<Option<CudaUpdate<'_>>> {
-        if !self.norm.known {
-            self.queue_clip(0.0, step)?;
+    /// Makes sure that the norm is known before an update, which takes over a pending clip.
+    pub(super) fn begin_update(
+        &mut self,
+        device: &Device,
+        gradients: &mut Buffer,
+        step: u64,
+    ) -> Result<()> {
+        if !self.known {
+            self.queue_clip(device, gradients, 0.0, step)?;
         }
-        (self.norm.known, self.norm.pending, self.norm.step) = (false, false, step);
-        Ok(match &self.device {
-            Device::Cpu(_) => None,
-            Device::Cuda(gpu) => Some(CudaUpdate {
-                gpu,
-                weights: self.weights.view_mut().pointer(),
-                copy: self.operands.as_mut().map_or(0, |operands| operands.view_mut().pointer()),
-                gradients: self.gradients.view_mut().pointer(),
-                clip: self.norm.state(),
-            }),
-        })
+        (self.known, self.pending, self.step) = (false, false, step);
+        Ok(())
     }
 
-    /// Says whether all updates that were queued were made. Waits for the device.
+    /// Checks that no queued update was skipped. Waits for the device.
     ///
     /// # Errors
-    /// `ERR_NON_FINITE`, `ERR_DEVICE`.
-    pub(super) fn check_updates(&self) -> Result<()> {
-        let Device::Cuda(gpu) = &self.device else { return Ok(()) };
+    /// Returns `ERR_NON_FINITE` if a norm was not finite; `ERR_DEVICE`.
+    pub(super) fn check_updates(&self, device: &Device) -> Result<()> {
+        let Device::Cuda(gpu) = device else { return Ok(()) };
         let mut state = [0.0f64; grad_norm::cuda::STATE];
-        gpu.download(&mut state, self.norm.state())?;
+        gpu.download(&mut state, self.state())?;
         if state[2].is_nan() {
-            return Err(Error::NonFinite { what: "the gradient norm", step: self.norm.step });
+            return Err(Error::NonFinite { what: "the gradient norm", step: self.step });
         }
         Ok(())
     }
 
-    /// The gradients are about to change.
-    pub(super) fn gradients_change(&mut self) -> Result<()> {
-        self.apply_clip()?;
-        self.norm.known = false;
+    /// Prepares for a change of the gradients: applies a pending clip and forgets the norm.
+    pub(super) fn gradients_change(
+        &mut self,
+        device: &Device,
+        gradients: &mut Buffer,
+    ) -> Result<()> {
+        self.apply_pending_clip(device, gradients)?;
+        self.known = false;
         Ok(())
     }
 
-    /// Scales the gradients now, where that was left to the update.
-    pub(super) fn apply_clip(&mut self) -> Result<()> {
-        if let (true, Device::Cuda(gpu)) = (std::mem::take(&mut self.norm.pending), &self.device) {
-            let (gradients, n) = (self.gradients.view_mut().pointer(), self.gradients.len());
-            gpu.run(&[grad_norm::cuda::scale(gradients, self.norm.state(), n)])?;
+    /// Scales the gradients now, if that was left to the update.
+    pub(super) fn apply_pending_clip(
+        &mut self,
+        device: &Device,
+        gradients: &mut Buffer,
+    ) -> Result<()> {
+        if let (true, Device::Cuda(gpu)) = (std::mem::take(&mut self.pending), device) {
+            let (gradients, n) = (gradients.view_mut().pointer(), gradients.len());
+            gpu.run(&[grad_norm::cuda::scale(gradients, self.state(), n)])?;
             // The update must not scale them again.
-            self.norm.known = false;
+            self.known = false;
         }
         Ok(())
     }
-}
 
-/// Queues the norm of the gradients and the factor that clips it.
-fn queue_norm(gpu: &Cuda, gradients: &Buffer, state: u64, max_norm: f64) -> Result<()> {
-    let (g, n) = (gradients.view().pointer(), gradients.len());
-    let [partial] = gpu.scratch([grad_norm::cuda::partial_len(n) * size_of::<f64>()])?;
-    gpu.run(&[
-        grad_norm::cuda::squares(partial, g, n),
-        grad_norm::cuda::clip_factor(state, partial, n, max_norm as f32),
-    ])
+    /// Queues the norm of the gradients and the factor that clips it.
+    fn queue_norm(&self, gpu: &Cuda, gradients: &Buffer, max_norm: f64) -> Result<()> {
+        let (g, n) = (gradients.view().pointer(), gradients.len());
+        let [partial] = gpu.scratch([grad_norm::cuda::partial_len(n) * size_of::<f64>()])?;
+        gpu.run(&[
+            grad_norm::cuda::squares(partial, g, n),
+            grad_norm::cuda::clip_factor(self.state(), partial, n, max_norm as f32),
+        ])
+    }
 }

@@ -1,16 +1,20 @@
-//! The model: a decoder-only Transformer of Llama's family, forward and backward written out over buffers allocated once.
+//! The model: a decoder-only Transformer of the Llama family. Forward and backward passes are written out over buffers
+//! that are allocated once.
 
 mod activations;
 mod backward;
 mod forward;
 mod gradient_norm;
 mod init;
+mod kv_cache;
 mod params;
+mod pass;
 mod state_dict;
 mod transformer;
+mod update;
 
 pub use activations::Activations;
-pub(crate) use forward::Context as PassContext;
+pub(crate) use kv_cache::{CacheStep, KvCache};
 pub use params::{BlockRanges, Layout, Parameter};
 pub use state_dict::NamedTensor;
 pub(crate) use state_dict::match_tensors;

@@ -33,7 +33,7 @@ impl Parameter {
         let memory = &mut flat[self.range.clone()];
         match self.file_shape[..] {
             [rows, columns] if self.transposed => {
-                memory.copy_from_slice(&transpose(data, rows, columns))
+                memory.copy_from_slice(&transpose(data, rows, columns));
             }
             _ => memory.copy_from_slice(data),
         }
@@ -62,7 +62,7 @@ impl Transformer {
     /// # Errors
     /// `ERR_DEVICE`; `ERR_NON_FINITE` where an update that nobody waited for was not made for that.
     pub fn state_dict(&self) -> Result<Vec<NamedTensor>> {
-        self.check_updates()?;
+        self.norm.check_updates(&self.device)?;
         let weights = self.weights.read()?;
         Ok(self.layout.parameters.iter().map(|p| p.to_file(&weights)).collect())
     }
@@ -72,7 +72,7 @@ impl Transformer {
     /// # Errors
     /// `ERR_DEVICE`.
     pub fn gradients(&mut self) -> Result<Vec<NamedTensor>> {
-        self.apply_clip()?;
+        self.norm.apply_pending_clip(&self.device, &mut self.gradients)?;
         let gradients = self.gradients.read()?;
         Ok(self.layout.parameters.iter().map(|p| p.to_file(&gradients)).collect())
     }
@@ -86,14 +86,14 @@ impl Transformer {
     /// `ERR_DEVICE`.
     pub fn load_state_dict(&mut self, tensors: &[NamedTensor]) -> Result<()> {
         let by_name = match_tensors(&self.layout.parameters, tensors, "")?;
-        self.narrow = None;
+        self.decode_weights_bf16 = None;
         let parameters = &self.layout.parameters;
         self.weights.write(|weights| {
             for parameter in parameters {
                 parameter.copy_from_file(weights, &by_name[&parameter.name].data);
             }
         })?;
-        self.round_weights()
+        self.refresh_bf16_weights()
     }
 }
 
@@ -119,7 +119,7 @@ pub(crate) fn match_tensors<'a>(
                 misshapen.push(format!(
                     "{} has {:?} where the model has {:?}",
                     t.name, t.shape, parameter.file_shape
-                ))
+                ));
             }
             Some(t) => {
                 found.insert(parameter.name.clone(), t);

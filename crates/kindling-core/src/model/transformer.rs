@@ -1,13 +1,14 @@
 //! The model object: configuration, weights, gradients, and the passes over them.
 
-use super::activations::{Activations, Kept};
+use super::activations::{Activations, Saved};
 use super::forward::CacheUse;
 use super::gradient_norm::GradientNorm;
+use super::kv_cache::{CacheStep, KvCache};
 use super::params::{Layout, Parameter};
-use super::{forward, init};
+use super::pass::{Pass, PassContext, Shapes};
+use super::{backward, forward, init};
 use crate::buffer::{Buffer, In};
 use crate::config::ModelConfig;
-use crate::decode::{CacheStep, KvCache};
 use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::ops::cross_entropy::LossSum;
@@ -22,45 +23,40 @@ use crate::{Error, Result};
 pub struct Transformer {
     pub(super) config: ModelConfig,
     pub(super) device: Device,
+    /// Ranges of the parameters in `weights` and `gradients`.
     pub(super) layout: Layout,
+    /// Every parameter (`layout.len`), f32.
     pub(super) weights: Buffer,
-    /// The weights as products take them, on a device where that is not f32.
-    pub(super) operands: Option<Buffer>,
-    /// The weights as bf16 on the CPU, while tokens are decoded one at a time with such products.
-    pub(super) narrow: Option<Vec<u16>>,
+    /// On a bf16 device: `weights` rounded to bf16, as its products read them (`layout.len`).
+    pub(super) weights_bf16: Option<Buffer>,
+    /// On the CPU with bf16 products: `weights` rounded to bf16 for decode steps (`layout.len`), dropped when they change.
+    pub(super) decode_weights_bf16: Option<Vec<u16>>,
+    /// Gradients of every parameter (`layout.len`), f32.
     pub(super) gradients: Buffer,
-    pub(super) cos: Buffer,
-    pub(super) sin: Buffer,
-    pub(super) activations: Option<Activations>,
-    pub(super) scratch: output_loss::Scratch,
-    recompute: bool,
+    /// Norm of `gradients`, and a clip that is still to be applied.
     pub(super) norm: GradientNorm,
-}
-
-/// Sizes of one pass.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Pass {
-    pub batch: usize,
-    pub positions: usize,
-}
-
-impl Pass {
-    pub(crate) fn rows(self) -> usize {
-        self.batch * self.positions
-    }
+    /// Rotation tables (`max_seq_length`, hs / 2).
+    cos: Buffer,
+    /// Rotation tables (`max_seq_length`, hs / 2).
+    sin: Buffer,
+    /// Memory of the passes; absent until the first one.
+    activations: Option<Activations>,
+    /// A block of logits, and losses that were not read yet.
+    scratch: output_loss::Scratch,
+    recompute: bool,
 }
 
 impl Transformer {
-    /// A model with initial weights drawn from `seed`.
+    /// Builds a model with initial weights drawn from `seed`.
     ///
     /// # Errors
-    /// `ERR_INVALID_CONFIG` when the shape cannot be built, `ERR_OUT_OF_MEMORY`.
+    /// Returns `ERR_INVALID_CONFIG` if the shape is invalid, `ERR_OUT_OF_MEMORY` if the device has too little memory.
     pub fn new(config: ModelConfig, device: Device, seed: u64) -> Result<Self> {
         config.validate()?;
         let layout = Layout::new(&config);
         let mut weights = Buffer::zeros(&device, layout.len)?;
         weights.write(|weights| init::fill(&device.host().pool, weights, &layout, seed))?;
-        let operands = match &device {
+        let weights_bf16 = match &device {
             Device::Cuda(gpu) if gpu.arithmetic.dtype != Dtype::F32 => {
                 Some(Buffer::zeros_of(&device, layout.len, gpu.arithmetic.dtype)?)
             }
@@ -70,44 +66,42 @@ impl Transformer {
         let (cos, sin) = rope::tables(config.max_seq_length, config.head_size(), config.theta);
         let (cos, sin) = (Buffer::of(&device, &cos)?, Buffer::of(&device, &sin)?);
         let norm = GradientNorm::new(&device)?;
-        let scratch = output_loss::Scratch::default();
         let mut model = Self {
             config,
             device,
             layout,
             weights,
-            operands,
-            narrow: None,
+            weights_bf16,
+            decode_weights_bf16: None,
             gradients,
+            norm,
             cos,
             sin,
             activations: None,
-            scratch,
+            scratch: output_loss::Scratch::default(),
             recompute: false,
-            norm,
         };
-        model.round_weights()?;
+        model.refresh_bf16_weights()?;
         Ok(model)
     }
 
-    /// Its shape.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    /// Where it computes.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// Keeps only the residual stream on entry of each block for the backward pass, which runs each block's forward pass
-    /// again: the same gradients, bit for bit, in less memory and more time.
+    /// Sets whether the backward pass recomputes each block's forward pass from the residual stream on its entry.
+    ///
+    /// Saves memory and costs time; the gradients are the same, bit for bit.
     pub fn set_recompute(&mut self, recompute: bool) {
         self.recompute = recompute;
         self.activations = None;
     }
 
-    /// Every named tensor, in memory order.
+    /// Every named parameter, in memory order.
     pub fn parameters(&self) -> &[Parameter] {
         &self.layout.parameters
     }
@@ -117,22 +111,22 @@ impl Transformer {
         self.layout.len
     }
 
-    /// Makes what products read of the weights anew.
-    pub(super) fn round_weights(&mut self) -> Result<()> {
-        if let (Some(operands), Device::Cuda(gpu)) = (&mut self.operands, &self.device) {
-            let (to, from) = (operands.view_mut().pointer(), self.weights.view().pointer());
+    /// Rounds the weights to bf16 again, on a bf16 device.
+    pub(super) fn refresh_bf16_weights(&mut self) -> Result<()> {
+        if let (Some(weights), Device::Cuda(gpu)) = (&mut self.weights_bf16, &self.device) {
+            let (to, from) = (weights.view_mut().pointer(), self.weights.view().pointer());
             gpu.cast(gpu.arithmetic.dtype, to, from, self.layout.len)?;
         }
         Ok(())
     }
 
-    /// Adds the gradients of scale x (mean loss of the batch) to the gradients; gives the losses.
+    /// Adds the gradients of scale x (mean loss of the batch) to the parameters' gradients. Returns the losses.
     ///
-    /// x: token ids (batch x positions); targets: the tokens that follow, -100 where ignored.
+    /// x: token ids (batch x positions); targets: the tokens that follow, -100 if ignored.
     ///
     /// # Errors
-    /// `ERR_SHAPE_MISMATCH`, `ERR_TOKEN_OUT_OF_RANGE`, `ERR_INVALID_ARGUMENT` (more positions than `max_seq_length`), all
-    /// before anything is changed.
+    /// Returns `ERR_SHAPE_MISMATCH`, `ERR_TOKEN_OUT_OF_RANGE`, or `ERR_INVALID_ARGUMENT` (more positions than
+    /// `max_seq_length`), all before anything is changed; `ERR_NON_FINITE` if an update that was queued was skipped.
     pub fn forward_backward(
         &mut self,
         x: &[u32],
@@ -141,16 +135,17 @@ impl Transformer {
         positions: usize,
         scale: f32,
     ) -> Result<LossSum> {
-        let losses = self.both_passes(x, targets, batch, positions, scale, true)?;
-        self.check_updates()?;
-        losses.ok_or_else(no_pass)
+        let pass = Pass { batch, positions };
+        let batch = backward::Batch { x, targets, scale, read_losses: true };
+        let losses = self.run_forward_backward(batch, pass)?;
+        self.norm.check_updates(&self.device)?;
+        losses.ok_or_else(|| Error::Internal("the losses were not read".to_owned()))
     }
 
-    /// As `forward_backward`, but the losses are added to those that `take_losses` gives, so that nothing waits for a
-    /// device.
+    /// As `forward_backward`, but adds the losses to those that `take_losses` returns, without waiting for the device.
     ///
     /// # Errors
-    /// As `forward_backward`.
+    /// As `forward_backward`, except `ERR_NON_FINITE`.
     pub fn accumulate(
         &mut self,
         x: &[u32],
@@ -159,39 +154,53 @@ impl Transformer {
         positions: usize,
         scale: f32,
     ) -> Result<()> {
-        self.both_passes(x, targets, batch, positions, scale, false).map(drop)
+        let pass = Pass { batch, positions };
+        let batch = backward::Batch { x, targets, scale, read_losses: false };
+        self.run_forward_backward(batch, pass).map(drop)
     }
 
-    /// The losses that `accumulate` has added up since they were last taken. Waits for the device.
+    /// Returns the losses that `accumulate` has added up since the last call. Waits for the device.
     ///
     /// # Errors
-    /// `ERR_DEVICE`; `ERR_NON_FINITE` where an update that nobody waited for was not made for that.
+    /// Returns `ERR_NON_FINITE` if an update that was queued was skipped; `ERR_DEVICE`.
     pub fn take_losses(&mut self) -> Result<LossSum> {
-        self.check_updates()?;
+        self.norm.check_updates(&self.device)?;
         self.scratch.take_unread(&self.device)
     }
 
-    fn both_passes(
+    fn run_forward_backward(
         &mut self,
-        x: &[u32],
-        targets: &[i32],
-        batch: usize,
-        positions: usize,
-        scale: f32,
-        read: bool,
+        batch: backward::Batch,
+        pass: Pass,
     ) -> Result<Option<LossSum>> {
-        let kept = if self.recompute { Kept::Streams } else { Kept::Blocks };
-        let pass = self.prepare(x, batch, positions, kept)?;
-        self.check_targets(targets, pass)?;
-        self.gradients_change()?;
-        self.forward_hidden(x, pass, CacheUse::None)?;
-        self.backward(x, targets, pass, scale, read)
+        let saved = if self.recompute { Saved::Residuals } else { Saved::Blocks };
+        self.prepare(batch.x, pass, saved)?;
+        self.check_targets(batch.targets, pass)?;
+        self.norm.gradients_change(&self.device, &mut self.gradients)?;
+        self.run_forward(batch.x, pass, CacheUse::None)?;
+        let context = PassContext {
+            device: &self.device,
+            config: &self.config,
+            layout: &self.layout,
+            weights: &self.weights,
+            weights_bf16: self.weights_bf16.as_ref(),
+            decode_weights_bf16: None,
+            cos: &self.cos,
+            sin: &self.sin,
+        };
+        let buffers = backward::Buffers {
+            activations: self.activations.as_mut().ok_or_else(no_activations)?,
+            gradients: &mut self.gradients,
+            scratch: &mut self.scratch,
+        };
+        backward::run(&context, buffers, batch, pass)
     }
 
-    /// The losses of a batch; nothing is kept for a backward pass.
+    /// Returns the losses of a batch, without gradients.
     ///
     /// # Errors
-    /// As `forward_backward`.
+    /// Returns `ERR_SHAPE_MISMATCH`, `ERR_TOKEN_OUT_OF_RANGE`, or `ERR_INVALID_ARGUMENT` (more positions than
+    /// `max_seq_length`), all before anything is changed.
     pub fn loss(
         &mut self,
         x: &[u32],
@@ -199,157 +208,143 @@ impl Transformer {
         batch: usize,
         positions: usize,
     ) -> Result<LossSum> {
-        let pass = self.prepare(x, batch, positions, Kept::Nothing)?;
+        let pass = Pass { batch, positions };
+        self.prepare(x, pass, Saved::Nothing)?;
         self.check_targets(targets, pass)?;
-        self.forward_hidden(x, pass, CacheUse::None)?;
-        let c = self.config.d_model;
-        let s = output_loss::Shape {
-            rows: pass.rows(),
-            d_model: c,
-            vocab_size: self.config.vocab_size,
-        };
-        let activations = self.activations.as_ref().ok_or_else(no_pass)?;
-        let x = activations.normed.slice(0..pass.rows() * c);
+        self.run_forward(x, pass, CacheUse::None)?;
+        let s = Shapes::new(&self.config, pass);
+        let activations = self.activations.as_ref().ok_or_else(no_activations)?;
+        let x = activations.normed.slice(0..s.residual_len());
         let weight =
-            self.operands.as_ref().unwrap_or(&self.weights).slice(self.layout.output.clone());
-        output_loss::forward(&self.device, x, weight, targets, s, &mut self.scratch)
+            self.weights_bf16.as_ref().unwrap_or(&self.weights).slice(self.layout.output.clone());
+        output_loss::forward(&self.device, x, weight, targets, s.output_loss, &mut self.scratch)
     }
 
-    /// Scores of every position of one sequence: (positions, `vocab_size`).
+    /// Returns the logits of every position of one sequence: (positions, `vocab_size`).
     ///
     /// # Errors
-    /// `ERR_TOKEN_OUT_OF_RANGE`, `ERR_INVALID_ARGUMENT` (no token, or more than `max_seq_length`).
+    /// Returns `ERR_TOKEN_OUT_OF_RANGE`, or `ERR_INVALID_ARGUMENT` (no token, or more than `max_seq_length`).
     pub fn logits(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
-        let pass = self.prepare(ids, 1, ids.len(), Kept::Nothing)?;
-        self.forward_hidden(ids, pass, CacheUse::None)?;
-        let c = self.config.d_model;
+        let pass = Pass { batch: 1, positions: ids.len() };
+        self.prepare(ids, pass, Saved::Nothing)?;
+        self.run_forward(ids, pass, CacheUse::None)?;
         let mut logits = vec![0.0; ids.len() * self.config.vocab_size];
-        let activations = self.activations.as_ref().ok_or_else(no_pass)?;
-        let hidden = activations.normed.slice(0..ids.len() * c);
-        self.output_layer(&mut logits, hidden, ids.len(), false)?;
+        let activations = self.activations.as_ref().ok_or_else(no_activations)?;
+        let hidden = activations.normed.slice(0..ids.len() * self.config.d_model);
+        self.output_layer(&self.context(false), &mut logits, hidden)?;
         Ok(logits)
     }
 
-    /// Scores of `rows` rows of normed hidden states (rows, c).
-    fn output_layer(
-        &self,
-        logits: &mut [f32],
-        hidden: In,
-        rows: usize,
-        narrow: bool,
-    ) -> Result<()> {
-        let s =
-            linear::Shape { rows, inputs: self.config.d_model, outputs: self.config.vocab_size };
-        let range = &self.layout.output;
-        match &self.device {
-            Device::Cpu(_) => self.context(narrow).linear(logits.into(), hidden, range, None, s),
-            Device::Cuda(gpu) => {
-                // Sums are f32, whatever the operands.
-                let mut scores = Buffer::zeros(&self.device, logits.len())?;
-                self.context(false).linear(scores.view_mut(), hidden, range, None, s)?;
-                gpu.download(logits, scores.view().pointer())
-            }
-        }
-    }
-
-    /// What a pass reads, with the bf16 weights where it is `narrow` and there are any.
-    fn context(&self, narrow: bool) -> forward::Context<'_> {
-        forward::Context {
-            device: &self.device,
-            config: &self.config,
-            layout: &self.layout,
-            weights: &self.weights,
-            operands: self.operands.as_ref(),
-            narrow: self.narrow.as_deref().filter(|_| narrow),
-            cos: &self.cos,
-            sin: &self.sin,
-        }
-    }
-
-    /// Scores after the last of `ids`, one sequence: `logits` (v). Its keys and values go to a row of `cache`.
-    pub(crate) fn last_scores(
+    /// Runs a whole pass over `ids`, one sequence, and writes the logits after its last token (v).
+    ///
+    /// The keys and values go to the given row of the cache, if any.
+    pub(crate) fn prefill(
         &mut self,
         ids: &[u32],
         logits: &mut [f32],
         cache: Option<(&mut KvCache, usize)>,
     ) -> Result<()> {
-        let pass = self.prepare(ids, 1, ids.len(), Kept::Nothing)?;
-        self.forward_hidden(
-            ids,
-            pass,
-            cache.map_or(CacheUse::None, |(cache, row)| CacheUse::Fill(cache, row)),
-        )?;
-        let activations = self.activations.as_ref().ok_or_else(no_pass)?;
+        let pass = Pass { batch: 1, positions: ids.len() };
+        self.prepare(ids, pass, Saved::Nothing)?;
+        let cache = cache.map_or(CacheUse::None, |(cache, row)| CacheUse::Fill(cache, row));
+        self.run_forward(ids, pass, cache)?;
+        let activations = self.activations.as_ref().ok_or_else(no_activations)?;
         let c = self.config.d_model;
-        self.output_layer(
-            logits,
-            activations.normed.slice((ids.len() - 1) * c..ids.len() * c),
-            1,
-            true,
-        )
+        let last = activations.normed.slice((ids.len() - 1) * c..ids.len() * c);
+        self.output_layer(&self.context(true), logits, last)
     }
 
-    /// Scores after each of `ids`, the next tokens of the rows of `step`: `logits` (ids, v).
-    pub(crate) fn cached_scores(
+    /// Runs one decode step: `ids` are the next tokens of the rows of `step`. Writes the logits after each (ids, v).
+    pub(crate) fn decode_step(
         &mut self,
         ids: &[u32],
         logits: &mut [f32],
         step: CacheStep,
     ) -> Result<()> {
-        let pass = self.prepare(ids, ids.len(), 1, Kept::Nothing)?;
-        self.reserve_narrow();
-        self.forward_hidden(ids, pass, CacheUse::Step(step))?;
-        let activations = self.activations.as_ref().ok_or_else(no_pass)?;
+        let pass = Pass { batch: ids.len(), positions: 1 };
+        self.prepare(ids, pass, Saved::Nothing)?;
+        self.reserve_decode_weights();
+        self.run_forward(ids, pass, CacheUse::Step(step))?;
+        let activations = self.activations.as_ref().ok_or_else(no_activations)?;
         let hidden = activations.normed.slice(0..ids.len() * self.config.d_model);
-        self.output_layer(logits, hidden, ids.len(), true)
+        self.output_layer(&self.context(true), logits, hidden)
     }
 
-    /// Runs the blocks; the norm of the last stream is left in the activations.
-    fn forward_hidden(&mut self, x: &[u32], pass: Pass, cache: CacheUse) -> Result<()> {
-        let mut activations = self.activations.take().ok_or_else(no_pass)?;
-        let narrow = matches!(cache, CacheUse::Step(_));
-        let result = forward::run(&self.context(narrow), &mut activations, x, pass, cache);
+    /// logits (rows, v) = hidden (rows, c) times the output layer's weight.
+    fn output_layer(&self, context: &PassContext, logits: &mut [f32], hidden: In) -> Result<()> {
+        let (inputs, outputs) = (self.config.d_model, self.config.vocab_size);
+        let shape = linear::Shape { rows: hidden.len() / inputs, inputs, outputs };
+        let range = &self.layout.output;
+        match &self.device {
+            Device::Cpu(_) => context.linear(logits.into(), hidden, range, None, shape),
+            Device::Cuda(gpu) => {
+                // f32 whatever the dtype of the products.
+                let mut scores = Buffer::zeros(&self.device, logits.len())?;
+                context.linear(scores.view_mut(), hidden, range, None, shape)?;
+                gpu.download(logits, scores.view().pointer())
+            }
+        }
+    }
+
+    /// What a pass reads. For `decoding` that includes the bf16 weights of decode steps, if there are any.
+    fn context(&self, decoding: bool) -> PassContext<'_> {
+        PassContext {
+            device: &self.device,
+            config: &self.config,
+            layout: &self.layout,
+            weights: &self.weights,
+            weights_bf16: self.weights_bf16.as_ref(),
+            decode_weights_bf16: self.decode_weights_bf16.as_deref().filter(|_| decoding),
+            cos: &self.cos,
+            sin: &self.sin,
+        }
+    }
+
+    /// Runs the blocks; leaves the norm of the last residual stream in the activations.
+    fn run_forward(&mut self, x: &[u32], pass: Pass, cache: CacheUse) -> Result<()> {
+        let mut activations = self.activations.take().ok_or_else(no_activations)?;
+        let decoding = matches!(cache, CacheUse::Step(_));
+        let result = forward::run(&self.context(decoding), &mut activations, x, pass, cache);
         self.activations = Some(activations);
         result
     }
 
-    /// Keeps the weights as bf16 too, where products are in bf16, until they change.
-    fn reserve_narrow(&mut self) {
+    /// Rounds the weights to bf16 for decode steps, if the CPU's products are in bf16.
+    fn reserve_decode_weights(&mut self) {
         let Device::Cpu(cpu) = &self.device else { return };
-        if self.narrow.is_none() && cpu.matmul.dtype() != Dtype::F32 {
-            self.narrow = Some(packed::rounded(&cpu.pool, self.weights.host()));
+        if self.decode_weights_bf16.is_none() && cpu.matmul.dtype() != Dtype::F32 {
+            self.decode_weights_bf16 = Some(packed::rounded(&cpu.pool, self.weights.host()));
         }
     }
 
-    /// Checks the ids and makes room for the pass.
-    fn prepare(&mut self, x: &[u32], batch: usize, positions: usize, kept: Kept) -> Result<Pass> {
-        let pass = Pass { batch, positions };
+    /// Checks the token ids and makes room for the pass.
+    fn prepare(&mut self, x: &[u32], pass: Pass, saved: Saved) -> Result<()> {
         if pass.rows() == 0 {
-            return Err(Error::argument("a pass needs at least one token"));
+            return Err(Error::argument("the batch is empty; a pass needs at least one token"));
         }
-        if positions > self.config.max_seq_length {
+        if pass.positions > self.config.max_seq_length {
             return Err(Error::argument(format!(
-                "{positions} positions are more than the model's max_seq_length {}",
-                self.config.max_seq_length
+                "{} positions are more than the model's max_seq_length {}",
+                pass.positions, self.config.max_seq_length
             )));
         }
         crate::ops::check("Transformer", "x", pass.rows(), x.len())?;
         check_ids(x, self.config.vocab_size)?;
-        if self.activations.as_ref().is_none_or(|a| a.rows < pass.rows() || a.kept < kept) {
+        if self.activations.as_ref().is_none_or(|a| a.rows < pass.rows() || a.saved < saved) {
             // The old memory goes first, so that both are never held at once.
             self.activations = None;
             self.activations =
-                Some(Activations::new(&self.device, &self.config, pass.rows(), kept)?);
+                Some(Activations::new(&self.device, &self.config, pass.rows(), saved)?);
         }
-        Ok(pass)
+        Ok(())
     }
 
     fn check_targets(&self, targets: &[i32], pass: Pass) -> Result<()> {
         crate::ops::check("Transformer", "targets", pass.rows(), targets.len())?;
-        check_targets(targets, self.config.vocab_size).map(|_| ())
+        check_targets(targets, self.config.vocab_size).map(drop)
     }
 }
 
-pub(super) fn no_pass() -> Error {
-    Error::Internal("a pass began without its memory".to_owned())
+fn no_activations() -> Error {
+    Error::Internal("the activations are missing after an earlier error".to_owned())
 }

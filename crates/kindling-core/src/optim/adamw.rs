@@ -88,7 +88,11 @@ impl Optimizer for AdamW {
             let (m, v) = (self.m.view_mut().pointer(), self.v.view_mut().pointer());
             return self.runs.iter().zip(0u64..).try_for_each(|((range, _), run)| {
                 let at = |pointer: u64| pointer + (range.start * size_of::<f32>()) as u64;
-                let copy = if update.copy == 0 { 0 } else { update.copy + 2 * range.start as u64 };
+                let copy = if update.weights_bf16 == 0 {
+                    0
+                } else {
+                    update.weights_bf16 + 2 * range.start as u64
+                };
                 let settings = settings + run * (adamw::cuda::SETTINGS * size_of::<f32>()) as u64;
                 update.gpu.run(&[adamw::cuda::step(
                     at(update.weights),

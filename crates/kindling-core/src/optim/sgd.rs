@@ -74,7 +74,11 @@ impl Optimizer for Sgd {
             let settings = update.gpu.staged(&settings)?;
             return self.runs.iter().zip(0u64..).try_for_each(|((range, _), run)| {
                 let at = |pointer: u64| pointer + (range.start * size_of::<f32>()) as u64;
-                let copy = if update.copy == 0 { 0 } else { update.copy + 2 * range.start as u64 };
+                let copy = if update.weights_bf16 == 0 {
+                    0
+                } else {
+                    update.weights_bf16 + 2 * range.start as u64
+                };
                 let settings = settings + run * (sgd::cuda::SETTINGS * size_of::<f32>()) as u64;
                 let (weights, gradients) = (at(update.weights), at(update.gradients));
                 update.gpu.run(&[sgd::cuda::step(

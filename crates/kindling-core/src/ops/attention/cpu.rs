@@ -5,8 +5,8 @@
 //! of sixteen queries are vectors too. Forward keeps a running maximum and sum (online softmax, arXiv 2205.14135).
 
 use super::Shape;
+use super::head_layout::HeadLayout;
 use super::heads::{Heads, HeadsMut};
-use super::place::Place;
 use super::tile::{BLOCK, Causal, Left, pack, pack_transposed, product};
 use crate::buffer::{In, Out};
 use crate::cpu::Cpu;
@@ -18,11 +18,11 @@ const TILE: usize = BLOCK * BLOCK;
 pub(super) fn forward(cpu: &Cpu, out: Out, lse: &mut [f32], qkv: &[f32], s: Shape) {
     let (out, lse) = (HeadsMut::new(out), Disjoint::new(lse));
     cpu.pool.run(s.batch * s.num_heads, |piece| {
-        let place = Place::new(s, piece / s.num_heads, piece % s.num_heads);
+        let layout = HeadLayout::new(s, piece / s.num_heads, piece % s.num_heads);
         // SAFETY: each piece has its own run of lse.
         let lse = unsafe { lse.part(piece * s.positions..(piece + 1) * s.positions) };
-        let len = 2 * place.whole() + BLOCK * (s.head_size + place.width()) + TILE + 3 * BLOCK;
-        with_dirty_scratch(len, |scratch| forward_head(cpu.isa, &out, lse, qkv, place, scratch));
+        let len = 2 * layout.whole() + BLOCK * (s.head_size + layout.width()) + TILE + 3 * BLOCK;
+        with_dirty_scratch(len, |scratch| forward_head(cpu.isa, &out, lse, qkv, layout, scratch));
     });
 }
 
@@ -38,7 +38,7 @@ pub(super) fn backward_in_place(
     let (qkv, out) = (Disjoint::new(qkv), Heads::new(out));
     cpu.pool.run(s.batch * s.num_kv_heads, |piece| {
         let (b, kv_head) = (piece / s.num_kv_heads, piece % s.num_kv_heads);
-        let first = Place::new(s, b, kv_head * s.group());
+        let first = HeadLayout::new(s, b, kv_head * s.group());
         let len = 4 * first.whole()
             + BLOCK * (2 * s.head_size + 3 * first.width())
             + 2 * TILE
@@ -66,7 +66,7 @@ crate::dispatch! {
         out: &HeadsMut<'_>,
         lse: &mut [f32],
         qkv: &[f32],
-        place: Place,
+        layout: HeadLayout,
         scratch: &mut [f32],
     ) = forward_head_lanes;
 }
@@ -77,7 +77,7 @@ crate::dispatch! {
         dout: &[f32],
         out: Heads<'_>,
         lse: &[f32],
-        first: Place,
+        first: HeadLayout,
         scratch: &mut [f32],
     ) = backward_group_lanes;
 }
@@ -87,22 +87,22 @@ fn forward_head_lanes<V: Vector>(
     out: &HeadsMut<'_>,
     lse: &mut [f32],
     qkv: &[f32],
-    place: Place,
+    layout: HeadLayout,
     scratch: &mut [f32],
 ) {
-    let (hs, width, s) = (place.s.head_size, place.width(), place.s);
-    let (k, scratch) = scratch.split_at_mut(place.whole());
-    let (v, scratch) = scratch.split_at_mut(place.whole());
+    let (hs, width, s) = (layout.s.head_size, layout.width(), layout.s);
+    let (k, scratch) = scratch.split_at_mut(layout.whole());
+    let (v, scratch) = scratch.split_at_mut(layout.whole());
     let (q, scratch) = scratch.split_at_mut(BLOCK * hs);
     let (sums, scratch) = scratch.split_at_mut(BLOCK * width);
     let (scores, running) = scratch.split_at_mut(TILE);
-    let part = |t: usize, column: usize| &qkv[place.in_qkv(t, column)..][..hs];
-    place.fetch(qkv.as_ptr());
-    pack::<V>(k, width, |row| part(row, place.k), s.positions, hs);
-    pack::<V>(v, width, |row| part(row, place.v), s.positions, hs);
+    let part = |t: usize, column: usize| &qkv[layout.in_qkv(t, column)..][..hs];
+    layout.fetch(qkv.as_ptr());
+    pack::<V>(k, width, |row| part(row, layout.k), s.positions, hs);
+    pack::<V>(v, width, |row| part(row, layout.v), s.positions, hs);
     for start in (0..s.positions).step_by(BLOCK) {
         let rows = BLOCK.min(s.positions - start);
-        pack_transposed::<V>(q, |row| part(start + row, place.q), rows, hs, place.scale());
+        pack_transposed::<V>(q, |row| part(start + row, layout.q), rows, hs, layout.scale());
         running[..BLOCK].fill(f32::NEG_INFINITY);
         running[BLOCK..2 * BLOCK].fill(0.0);
         for past in (0..=start).step_by(BLOCK) {
@@ -127,7 +127,7 @@ fn forward_head_lanes<V: Vector>(
         }
         scale_rows::<V>(sums, width, &running[2 * BLOCK..2 * BLOCK + rows]);
         for (row, sums) in sums.chunks_exact(width).take(rows).enumerate() {
-            let at = place.in_out(start + row);
+            let at = layout.in_out(start + row);
             // SAFETY: this head's columns of this sequence's rows belong to this piece alone.
             unsafe { out.write::<V>(at, &sums[..hs]) };
         }
@@ -140,7 +140,7 @@ fn backward_group_lanes<V: Vector>(
     dout: &[f32],
     out: Heads<'_>,
     lse: &[f32],
-    first: Place,
+    first: HeadLayout,
     scratch: &mut [f32],
 ) {
     let s = first.s;
@@ -158,10 +158,10 @@ fn backward_group_lanes<V: Vector>(
         first.pack::<V>(v, qkv, 0, s.positions, first.v);
     }
     for index in 0..s.group() {
-        let place = Place { q: first.q + index * s.head_size, ..first };
-        let lse = &lse[place.in_lse()..][..s.positions];
+        let layout = HeadLayout { q: first.q + index * s.head_size, ..first };
+        let lse = &lse[layout.in_lse()..][..s.positions];
         let given = Given { dout, out, lse, k, v };
-        backward_head_lanes::<V>(qkv, given, place, index > 0, gradients, rest);
+        backward_head_lanes::<V>(qkv, given, layout, index > 0, gradients, rest);
     }
     let (dk, dv) = gradients.split_at(first.whole());
     // SAFETY: as above.
@@ -176,13 +176,13 @@ fn backward_group_lanes<V: Vector>(
 fn backward_head_lanes<V: Vector>(
     qkv: &Disjoint<'_, f32>,
     given: Given<'_>,
-    place: Place,
+    layout: HeadLayout,
     accumulate: bool,
     gradients: &mut [f32],
     scratch: &mut [f32],
 ) {
-    let (hs, width, s) = (place.s.head_size, place.width(), place.s);
-    let (dk, dv) = gradients.split_at_mut(place.whole());
+    let (hs, width, s) = (layout.s.head_size, layout.width(), layout.s);
+    let (dk, dv) = gradients.split_at_mut(layout.whole());
     let (q, scratch) = scratch.split_at_mut(BLOCK * width);
     let (dout, scratch) = scratch.split_at_mut(BLOCK * width);
     let (dq, scratch) = scratch.split_at_mut(BLOCK * width);
@@ -194,15 +194,15 @@ fn backward_head_lanes<V: Vector>(
     for start in (0..s.positions).step_by(BLOCK) {
         let rows = BLOCK.min(s.positions - start);
         // SAFETY: the queries of this sequence and head belong to this piece alone.
-        unsafe { place.pack::<V>(q, qkv, start, rows, place.q) };
-        pack::<V>(dout, width, |row| &given.dout[place.in_out(start + row)..][..hs], rows, hs);
-        pack_transposed::<V>(q_columns, |row| &q[row * width..][..hs], rows, hs, place.scale());
+        unsafe { layout.pack::<V>(q, qkv, start, rows, layout.q) };
+        pack::<V>(dout, width, |row| &given.dout[layout.in_out(start + row)..][..hs], rows, hs);
+        pack_transposed::<V>(q_columns, |row| &q[row * width..][..hs], rows, hs, layout.scale());
         pack_transposed::<V>(dout_columns, |row| &dout[row * width..][..hs], rows, hs, 1.0);
         lse[..rows].copy_from_slice(&given.lse[start..start + rows]);
         lse[rows..].fill(0.0);
         delta[rows..].fill(0.0);
         for (row, delta) in delta[..rows].iter_mut().enumerate() {
-            let out = given.out.row(place.in_out(start + row), &mut dq[..hs]);
+            let out = given.out.row(layout.in_out(start + row), &mut dq[..hs]);
             *delta = dot_lanes::<V>(&dout[row * width..row * width + hs], out);
         }
         for past in (0..=start).step_by(BLOCK) {
@@ -217,7 +217,7 @@ fn backward_head_lanes<V: Vector>(
             product::<V>(scores, BLOCK, k, q_columns, [keys, hs, rows], columns, false);
             let v = Left { slice: &given.v[block.clone()], row: width, depth: 1 };
             product::<V>(dscores, BLOCK, v, dout_columns, [keys, hs, rows], columns, false);
-            gradient_tile::<V>(scores, dscores, lse, delta, place.scale(), [keys, rows], diagonal);
+            gradient_tile::<V>(scores, dscores, lse, delta, layout.scale(), [keys, rows], diagonal);
             let p = Left { slice: scores, row: BLOCK, depth: 1 };
             product::<V>(
                 &mut dv[block.clone()],
@@ -234,7 +234,7 @@ fn backward_head_lanes<V: Vector>(
             product::<V>(dq, width, ds, &given.k[block], [rows, keys, width], query_rows, past > 0);
         }
         // SAFETY: as above.
-        unsafe { place.unpack::<V>(qkv, dq, start, rows, place.q) };
+        unsafe { layout.unpack::<V>(qkv, dq, start, rows, layout.q) };
     }
 }
 #[inline(always)]

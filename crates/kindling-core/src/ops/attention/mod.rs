@@ -8,8 +8,8 @@
 mod cpu;
 pub mod cuda;
 mod decode;
+mod head_layout;
 mod heads;
-mod place;
 pub mod reference;
 mod tile;
 

@@ -6,7 +6,7 @@ use crate::{Error, Result};
 
 /// How a token is drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sampling {
+pub struct SamplingOptions {
     /// Divides the scores; 0 takes the highest (of equal ones the lowest id).
     pub temperature: f64,
     /// Only the k highest scores take part (of equal ones the lowest ids).
@@ -17,7 +17,7 @@ pub struct Sampling {
     pub repetition_penalty: f64,
 }
 
-impl Sampling {
+impl SamplingOptions {
     /// Says whether every setting is in its range.
     ///
     /// # Errors
@@ -57,12 +57,12 @@ fn by_weight(a: &Candidate, b: &Candidate) -> Ordering {
 
 /// Draws tokens, with memory that is kept from one to the next.
 #[derive(Debug, Default)]
-pub struct Sampler {
+pub struct TokenSampler {
     candidates: Vec<Candidate>,
     distinct: Vec<u32>,
 }
 
-impl Sampler {
+impl TokenSampler {
     /// Draws a token. `logits` (v) is changed by the penalty; a score of -inf is never drawn; `uniform` is in [0, 1).
     ///
     /// # Errors
@@ -72,7 +72,7 @@ impl Sampler {
         &mut self,
         logits: &mut [f32],
         context: &[u32],
-        sampling: &Sampling,
+        sampling: &SamplingOptions,
         uniform: f64,
     ) -> Result<u32> {
         sampling.validate()?;
@@ -169,17 +169,4 @@ fn highest(logits: &[f32]) -> Option<(u32, f32)> {
         }
     }
     (best.1 > f32::NEG_INFINITY).then_some(best)
-}
-
-/// Draws one token; see `Sampler::sample`.
-///
-/// # Errors
-/// As `Sampler::sample`.
-pub fn sample(
-    logits: &mut [f32],
-    context: &[u32],
-    sampling: &Sampling,
-    uniform: f64,
-) -> Result<u32> {
-    Sampler::default().sample(logits, context, sampling, uniform)
 }

@@ -8,7 +8,7 @@ use crate::simd::{LANES, Vector, fetch_line};
 
 /// Where one head of one sequence lies in qkv and out (and dout).
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct HeadLayout {
     pub(super) s: Shape,
     pub(super) first_row: usize,
     /// Column of the queries in qkv, and of the head in out.
@@ -17,7 +17,7 @@ pub(super) struct Place {
     pub(super) v: usize,
 }
 
-impl Place {
+impl HeadLayout {
     pub(super) fn new(s: Shape, b: usize, head: usize) -> Self {
         let kv_head = head / s.group();
         Self {

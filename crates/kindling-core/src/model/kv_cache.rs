@@ -1,31 +1,47 @@
-//! Keys (rotated) and values of the tokens seen, a row of the batch at a time, so that a new token costs one row of work.
+//! The cache of keys and values: a decode step computes one row per sequence instead of a whole pass.
 //!
-//! keys, values of a layer: (rows, capacity, nkv hs). The token at position p lies in slot p % capacity: beyond the capacity
-//! it takes the oldest one's place (the rolling cache). Attention does not depend on the order of the slots.
+//! keys (rotated), values of a layer: (rows, capacity, nkv hs).
+//!
+//! ```text
+//! decode step of a row at position p:            capacity 4, after positions 0..=5:
+//!     rotate q and k of the new token to p
+//!     slot p % capacity := k, v                  slot      0  1  2  3
+//!     attend to slots 0..min(p + 1, capacity)    position  4  5  2  3
+//! ```
+//!
+//! 1. Position p goes to slot p % capacity. Below the capacity that appends; beyond it the newest token overwrites the
+//!    oldest (the rolling cache), and nothing moves.
+//! 2. Attention sums over keys, so the order of the slots does not matter, and no causal mask is needed: every cached
+//!    token precedes the query.
+//! 3. Keys are cached after rotation. A score depends only on the distance between two rotations, so a key stays valid
+//!    while the query's position grows past the model's tables (`rotate`).
+//! 4. A rolling cache is not equal to a pass over the last `capacity` tokens: above the first block, cached keys and
+//!    values still depend on tokens that have left the window. `Generator` therefore runs whole passes once the window
+//!    slides, unless told otherwise.
 
+use super::pass::PassContext;
 use crate::Result;
 use crate::buffer::{Buffer, In, Out};
 use crate::config::ModelConfig;
 use crate::cuda::Rows;
 use crate::device::Device;
-use crate::model::PassContext;
 use crate::ops::{self, attention, rope};
 
-/// Keys and values of one layer.
 #[derive(Debug)]
-struct Layer {
+struct LayerCache {
     keys: Buffer,
     values: Buffer,
 }
 
-/// The cache of a batch.
+/// Keys and values of every layer for the rows of a batch.
 #[derive(Debug)]
-pub struct KvCache {
-    layers: Vec<Layer>,
+pub(crate) struct KvCache {
+    layers: Vec<LayerCache>,
+    /// Tokens per row.
     capacity: usize,
-    /// nkv hs.
+    /// Elements of one token's keys: nkv hs.
     width: usize,
-    /// Tokens seen of each row: the position of its next one.
+    /// Position of the next token of each row.
     positions: Vec<usize>,
 }
 
@@ -33,8 +49,8 @@ impl KvCache {
     /// An empty cache of `capacity` tokens for each of `rows` rows.
     ///
     /// # Errors
-    /// `ERR_OUT_OF_MEMORY`.
-    pub fn new(
+    /// Returns `ERR_OUT_OF_MEMORY` if the device has too little memory.
+    pub(crate) fn new(
         device: &Device,
         config: &ModelConfig,
         rows: usize,
@@ -42,18 +58,13 @@ impl KvCache {
     ) -> Result<Self> {
         let width = config.num_kv_heads * config.head_size();
         let zeros = || Buffer::zeros_of(device, rows * capacity * width, device.activation_dtype());
-        let layer = |_| Ok(Layer { keys: zeros()?, values: zeros()? });
+        let layer = |_| Ok(LayerCache { keys: zeros()?, values: zeros()? });
         let layers = (0..config.num_layers).map(layer).collect::<Result<_>>()?;
         Ok(Self { layers, capacity, width, positions: vec![0; rows] })
     }
 
-    /// Tokens of `row` seen so far.
-    pub fn position(&self, row: usize) -> usize {
-        self.positions[row]
-    }
-
-    /// Takes a layer's keys and values of a whole pass over the first tokens of `row`: its qkv (t, w).
-    pub(crate) fn fill(
+    /// Copies the keys and values of a whole pass over the first tokens of `row` from their qkv (positions, w).
+    pub(super) fn fill(
         &mut self,
         device: &Device,
         layer: usize,
@@ -61,31 +72,23 @@ impl KvCache {
         positions: usize,
         qkv: In,
     ) -> Result<()> {
-        self.store(device, layer, row, 0, positions, qkv)
+        self.store(device, layer, Span { row, position: 0, count: positions }, qkv)
     }
 
-    /// Says how many tokens of `row` were seen, after the last layer.
-    pub(crate) fn set_position(&mut self, row: usize, position: usize) {
+    /// Sets the position of the next token of `row`; called after the last layer.
+    pub(super) fn set_position(&mut self, row: usize, position: usize) {
         self.positions[row] = position;
     }
 
-    /// Takes the keys and values of `count` tokens of `row`, the first at `position`, from their qkv (count, w). They lie in
-    /// slots one after the other.
-    fn store(
-        &mut self,
-        device: &Device,
-        layer: usize,
-        row: usize,
-        position: usize,
-        count: usize,
-        qkv: In,
-    ) -> Result<()> {
+    /// Copies keys and values from qkv (count, w) to consecutive slots.
+    fn store(&mut self, device: &Device, layer: usize, span: Span, qkv: In) -> Result<()> {
+        let Span { row, position, count } = span;
         let (width, w) = (self.width, qkv.len() / count.max(1));
         let first = position % self.capacity;
         ops::check("KvCache::store", "slots", count, count.min(self.capacity - first))?;
         let start = (row * self.capacity + first) * width;
         let slots = start..start + count * width;
-        let Layer { keys, values } = &mut self.layers[layer];
+        let LayerCache { keys, values } = &mut self.layers[layer];
         match device {
             Device::Cpu(_) => {
                 let slots = keys.host_mut()[slots.clone()]
@@ -115,17 +118,25 @@ impl KvCache {
     }
 }
 
-/// One new token of each of some rows, at their next positions.
+/// `count` tokens of a row, the first at `position`.
+#[derive(Clone, Copy)]
+struct Span {
+    row: usize,
+    position: usize,
+    count: usize,
+}
+
+/// A decode step: the next token of some rows of the cache, each at its own position.
 #[derive(Debug)]
 pub(crate) struct CacheStep<'a> {
     pub cache: &'a mut KvCache,
-    /// The row of the cache of each row of the pass.
+    /// Row i of the pass continues row `rows[i]` of the cache.
     pub rows: &'a [usize],
 }
 
 impl CacheStep<'_> {
-    /// Rotates the queries and keys of qkv (n, w), keeps the keys and values, and attends: out (n, nh hs).
-    pub fn attend(
+    /// Rotates the queries and keys of qkv (n, w), caches the keys and values, and attends: out (n, nh hs).
+    pub(super) fn attend(
         &mut self,
         context: &PassContext,
         layer: usize,
@@ -146,17 +157,18 @@ impl CacheStep<'_> {
             let position = self.cache.positions[row];
             let mut qkv = qkv.again().slice(index * w..(index + 1) * w);
             rotate(context, qkv.again(), position)?;
-            self.cache.store(context.device, layer, row, position, 1, qkv.read())?;
+            let span = Span { row, position, count: 1 };
+            self.cache.store(context.device, layer, span, qkv.read())?;
             let length = (position + 1).min(self.cache.capacity);
             let start = row * self.cache.capacity * self.cache.width;
-            let seen = start..start + length * self.cache.width;
-            let Layer { keys, values } = &self.cache.layers[layer];
+            let cached = start..start + length * self.cache.width;
+            let LayerCache { keys, values } = &self.cache.layers[layer];
             attention::decode(
                 context.device,
                 out.again().slice(index * q_width..(index + 1) * q_width),
                 qkv.read().slice(0..q_width),
-                keys.slice(seen.clone()),
-                values.slice(seen),
+                keys.slice(cached.clone()),
+                values.slice(cached),
                 length,
                 shape,
             )?;
@@ -164,15 +176,15 @@ impl CacheStep<'_> {
         Ok(())
     }
 
-    /// Counts the new tokens, after the last layer.
-    pub fn finish(self) {
+    /// Advances the position of every row; called after the last layer.
+    pub(super) fn finish(self) {
         for &row in self.rows {
             self.cache.positions[row] += 1;
         }
     }
 }
 
-/// Rotates one row to `position`, which may lie beyond the model's tables.
+/// Rotates the queries and keys of one row to `position`, which may lie past the model's tables.
 fn rotate(context: &PassContext, qkv: Out, position: usize) -> Result<()> {
     let config = context.config;
     let shape = rope::Shape {

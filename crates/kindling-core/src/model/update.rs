@@ -1,0 +1,66 @@
+//! The optimizer's side of the model: the flat weights and gradients, clipping, and the operands of an update.
+
+use super::transformer::Transformer;
+use crate::Result;
+use crate::buffer::Buffer;
+use crate::cuda::Cuda;
+use crate::device::Device;
+
+/// Device addresses that an update on a CUDA device reads and writes.
+pub(crate) struct CudaUpdate<'a> {
+    pub gpu: &'a Cuda,
+    pub weights: u64,
+    /// The bf16 copy of the weights; 0 if there is none.
+    pub weights_bf16: u64,
+    pub gradients: u64,
+    /// Norm and clip factor of the gradients.
+    pub clip: u64,
+}
+
+impl Transformer {
+    /// Returns the device, the flat weights and the flat gradients, for an optimizer on the CPU.
+    pub fn weights_and_gradients(&mut self) -> (&Device, &mut Buffer, &mut Buffer) {
+        self.decode_weights_bf16 = None;
+        (&self.device, &mut self.weights, &mut self.gradients)
+    }
+
+    /// Sets every gradient to zero.
+    ///
+    /// # Errors
+    /// Returns `ERR_DEVICE` if the device failed.
+    pub fn zero_gradients(&mut self) -> Result<()> {
+        let _span = self.device.span("model::zero_gradients");
+        self.norm.zero(&self.device, &mut self.gradients)
+    }
+
+    /// Scales the gradients so that their norm is at most `max_norm` (0: no clipping). Returns the norm before.
+    ///
+    /// # Errors
+    /// Returns `ERR_NON_FINITE` if the norm is NaN or infinite, with the gradients unchanged; `ERR_DEVICE`.
+    pub(crate) fn clip_gradients(&mut self, max_norm: f64, step: u64) -> Result<f64> {
+        self.norm.clip(&self.device, &mut self.gradients, max_norm, step)
+    }
+
+    /// As `clip_gradients`, without waiting for a device: a non-finite norm is reported by a later read.
+    pub(crate) fn queue_clip(&mut self, max_norm: f64, step: u64) -> Result<()> {
+        self.norm.queue_clip(&self.device, &mut self.gradients, max_norm, step)
+    }
+
+    /// Prepares for an update. On a CUDA device, returns its operands; the update must clear the gradients.
+    ///
+    /// # Errors
+    /// Returns `ERR_NON_FINITE` on the CPU if the norm is NaN or infinite; `ERR_DEVICE`.
+    pub(crate) fn begin_update(&mut self, step: u64) -> Result<Option<CudaUpdate<'_>>> {
+        self.norm.begin_update(&self.device, &mut self.gradients, step)?;
+        Ok(match &self.device {
+            Device::Cpu(_) => None,
+            Device::Cuda(gpu) => Some(CudaUpdate {
+                gpu,
+                weights: self.weights.view_mut().pointer(),
+                weights_bf16: self.weights_bf16.as_mut().map_or(0, |w| w.view_mut().pointer()),
+                gradients: self.gradients.view_mut().pointer(),
+                clip: self.norm.state(),
+            }),
+        })
+    }
+}
