@@ -243,13 +243,7 @@ fn attention(
     };
     linear::backward_weight(
         dev,
-        linear::BackwardWeight {
-            dweight,
-            dbias,
-            dout: dqkv,
-            x: normed.slice(0..c),
-            shape: s.qkv,
-        },
+        linear::BackwardWeight { dweight, dbias, dout: dqkv, x: normed.slice(0..c), shape: s.qkv },
     )?;
     linear::backward_input(
         dev,
