@@ -1,49 +1,65 @@
 /**
- * Runs the stages of a test run one after the other, shows their output, counts what they report and prints the
- * closing line `N passed, N failed` (and `, N skipped` when any were).
+ * Runs the stages of a test run one after another, adds up the tests that they report, and ends with a closing line:
+ * `N passed, N failed` (and `, N skipped`, if any).
  */
 const { spawn } = require('node:child_process')
 const { root } = require('./setup')
 
-// Counts are read from plain text.
+// The patterns below expect text without colours.
 const environment = { ...process.env, FORCE_COLOR: '0', CARGO_TERM_COLOR: 'never' }
 
-/** How cargo test and ava report; a stage that ends with a closing line of ours is counted by that alone. */
-const PATTERNS = {
-  passed: [/^test result: .*?(\d+) passed/gm, /^ +(\d+) tests? passed/gm],
-  failed: [
-    /^test result: .*?(\d+) failed/gm,
-    /^ +(\d+) (?:tests?|hooks?) failed/gm,
-    /^ +(\d+) (?:uncaught exceptions?|unhandled rejections?)/gm,
-  ],
-  skipped: [/^test result: .*?(\d+) ignored/gm, /^ +(\d+) tests? (?:skipped|todo)/gm],
+const CARGO = {
+  passed: /^test result: .*?(\d+) passed/gm,
+  failed: /^test result: .*?(\d+) failed/gm,
+  skipped: /^test result: .*?(\d+) ignored/gm,
 }
+const AVA = {
+  passed: /^ +(\d+) tests? passed/gm,
+  failed: /^ +(\d+) (?:(?:tests?|hooks?) failed|uncaught exceptions?|unhandled rejections?)/gm,
+  skipped: /^ +(\d+) tests? (?:skipped|todo)/gm,
+}
+/** One line per passed test. If any test failed, ava prints no sum of those that passed. */
+const AVA_PASSED_LINE = /^ +[✔√] /gmu
 const CLOSING = /^(?<passed>\d+) passed, (?<failed>\d+) failed(?:, (?<skipped>\d+) skipped)?$/
 
-function reported(output) {
-  const closing = CLOSING.exec(output.trimEnd().split('\n').at(-1))
-  const sum = (patterns) =>
-    patterns
-      .flatMap((pattern) => [...output.matchAll(pattern)])
-      .reduce((n, found) => n + Number(found[1]), 0)
-  return Object.fromEntries(
-    Object.entries(PATTERNS).map(([kind, patterns]) => [
-      kind,
-      closing ? Number(closing.groups[kind] ?? 0) : sum(patterns),
-    ]),
-  )
-}
-
-/** The counts of a stage; a check that reports none is one test, a failure without one is one failed test. */
+/**
+ * Returns how many tests a stage passed, failed and skipped.
+ *
+ * A closing line such as ours counts alone; otherwise every summary of cargo test and ava is added up. A stage without
+ * any count is one test, passed or failed by its exit code.
+ */
 function count(output, exitCode) {
-  const counts = reported(output)
+  const counts = closingCounts(output) ?? summedCounts(output)
   if (exitCode !== 0 && counts.failed === 0) counts.failed = 1
   if (counts.passed + counts.failed + counts.skipped === 0) counts.passed = 1
   return counts
 }
 
-/** Runs one command; resolves to its output and exit code. `quiet` shows the output of a failure only. */
-function execute([command, ...args], quiet) {
+function closingCounts(output) {
+  const closing = CLOSING.exec(output.trimEnd().split('\n').at(-1))
+  if (!closing) return null
+  const { passed, failed, skipped = 0 } = closing.groups
+  return { passed: Number(passed), failed: Number(failed), skipped: Number(skipped) }
+}
+
+function summedCounts(output) {
+  const sum = (pattern) =>
+    [...output.matchAll(pattern)].reduce((total, found) => total + Number(found[1]), 0)
+  const ava = { passed: sum(AVA.passed), failed: sum(AVA.failed), skipped: sum(AVA.skipped) }
+  if (ava.passed === 0) ava.passed = [...output.matchAll(AVA_PASSED_LINE)].length
+  return {
+    passed: sum(CARGO.passed) + ava.passed,
+    failed: sum(CARGO.failed) + ava.failed,
+    skipped: sum(CARGO.skipped) + ava.skipped,
+  }
+}
+
+/**
+ * Runs one command and returns its output and exit code.
+ *
+ * @param isQuiet - keep the output back instead of printing it.
+ */
+function execute([command, ...args], isQuiet) {
   return new Promise((resolve) => {
     const child = spawn(command, args, {
       cwd: root,
@@ -56,7 +72,7 @@ function execute([command, ...args], quiet) {
       stream.setEncoding('utf8')
       stream.on('data', (text) => {
         output += text
-        if (!quiet) process.stdout.write(text)
+        if (!isQuiet) process.stdout.write(text)
       })
     }
     child.on('error', (error) => resolve({ output: `${output}${error.message}\n`, exitCode: 1 }))
@@ -65,8 +81,10 @@ function execute([command, ...args], quiet) {
 }
 
 /**
- * Runs `stages`, each { name, command, quiet, needs }, all of them even if one fails; sets the exit code and prints the
- * sum. A stage whose tool (`needs`: [command that tells, how to get it]) is not installed is skipped and says so.
+ * Runs all stages, even after one has failed, prints the closing line and sets the exit code.
+ *
+ * A stage is { name, command, quiet, needs }. `quiet` prints the output only if the stage fails. `needs` is
+ * [command, hint]: if that command fails, the stage is skipped with the hint.
  */
 async function runStages(stages) {
   const total = { passed: 0, failed: 0, skipped: 0 }
@@ -87,16 +105,15 @@ async function runStages(stages) {
       if (quiet) process.stdout.write(output)
     }
     const seconds = ((Date.now() - started) / 1000).toFixed(1)
-    process.stdout.write(
-      `-- ${name}: ${counts.failed > 0 ? 'FAILED' : 'ok'} (${summary(counts)}; ${seconds} s)\n`,
-    )
+    const verdict = counts.failed > 0 ? 'FAILED' : 'ok'
+    process.stdout.write(`-- ${name}: ${verdict} (${closingLine(counts)}; ${seconds} s)\n`)
   }
   if (failures.length > 0) process.stdout.write(`failed: ${failures.join(', ')}\n`)
-  process.stdout.write(`${summary(total)}\n`)
+  process.stdout.write(`${closingLine(total)}\n`)
   process.exitCode = total.failed > 0 ? 1 : 0
 }
 
-function summary({ passed, failed, skipped }) {
+function closingLine({ passed, failed, skipped }) {
   return `${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`
 }
 
