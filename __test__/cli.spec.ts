@@ -2,7 +2,7 @@
 import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import type { ProfileLine } from '../src/cli/bench'
+import type { ProfileLine } from '../src/cli/bench/profile'
 import { kindling, type Finished } from './command-line'
 import { temporaryFolder, writeCorpus } from './helpers'
 

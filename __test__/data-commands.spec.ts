@@ -66,7 +66,7 @@ test('files of several kinds and patterns are encoded in order', async (t) => {
   ]
   const { code, stderr } = await kindling(['encode', ...files, '--out', out, ...flags])
   t.is(code, 0, stderr)
-  t.regex(stderr, /1 bytes were no UTF-8/)
+  t.regex(stderr, /1 bytes of invalid UTF-8/)
   const store = join(out, 'train_chunks')
   const expected = ['a whale', 'ship', 'the sea', 'caf\ufffd']
     .map((part) => `${part}<|endoftext|>`)
@@ -89,11 +89,11 @@ test('an encoding that is interrupted is continued by the same command', async (
     }, 10)
   })
   t.is(interrupted.code, 130, interrupted.stderr)
-  t.regex(interrupted.stderr, /the same command goes on from here/)
+  t.regex(interrupted.stderr, /repeat the command to continue/)
   t.false(existsSync(out))
   const continued = await kindling([...args, '--out', out])
   t.is(continued.code, 0, continued.stderr)
-  t.regex(continued.stderr, /continued a run that had encoded/)
+  t.regex(continued.stderr, /continued an earlier run/)
   const whole = await kindling([...args, '--out', join(folder, 'whole_chunks')])
   t.notRegex(whole.stderr, /continued/)
   const bytes = (name: string): Buffer[] =>
@@ -117,7 +117,7 @@ test('stores are described, verified, split and merged', async (t) => {
   const [train, valid] = info.json
   t.is(train!['vocab_size'], 300)
   t.is(Number(train!['bytes']) + Number(valid!['bytes']), readFileSync(corpus).length)
-  t.regex((await kindling(['data', 'info', out])).stdout, /int32, 500 a chunk/)
+  t.regex((await kindling(['data', 'info', out])).stdout, /int32, 500 per chunk/)
 
   const all = join(folder, 'all_chunks')
   const parts = [join(out, 'train_chunks'), join(out, 'valid_chunks')]
@@ -171,7 +171,7 @@ test('wrong use is named', async (t) => {
   const { folder, corpus, tokenizer } = await trained(t)
   const out = join(folder, 'x_chunks')
   const cases: [string[], number, RegExp][] = [
-    [['data', 'split', out, '--out', out], 2, /ERR_USAGE: give either/],
+    [['data', 'split', out, '--out', out], 2, /ERR_USAGE: give exactly one/],
     [['data', 'verify', out], 1, /ERR_NOT_FOUND/],
     [['data', 'merge', corpus, '--out', out], 1, /ERR_INVALID_STORE/],
     [

@@ -1,15 +1,32 @@
-/** The flags that say what text files hold, the same for every command that reads some. */
+/** Flags shared by the commands that read text files. */
 import { z } from 'zod'
 
+/** The note on input files at the end of their help. */
+export const INPUT_FILES = `Input files may be plain, gzip or zstd; - reads standard input. Quote a pattern, such as
+'web/**/*.jsonl.zst', to let kindling expand it.`
+
+export const FILE_ARGUMENT = ['<file...>', 'text or JSON Lines files, in UTF-8'] as const
+
+export const threads = z
+  .int()
+  .min(1)
+  .optional()
+  .describe('number of threads (default: the cores available to this process)')
+
+/** What the input files contain. */
 export const corpusFields = {
   format: z
     .enum(['auto', 'text', 'jsonl'])
     .default('auto')
-    .describe('what the files hold: text, jsonl, or auto: by their names (.jsonl, .ndjson)'),
-  text_field: z.string().default('text').describe('field of JSON Lines that is the text'),
+    .describe('format of the files; auto: jsonl if the name ends in .jsonl or .ndjson, else text'),
+  text_field: z
+    .string()
+    .meta({ value: 'name' })
+    .default('text')
+    .describe('field of a JSON Lines object that holds the text'),
 }
 
-/** Values of these flags as the library takes them. */
+/** Returns the library's options for these flags. */
 export function corpusOptions(flags: { format: 'auto' | 'text' | 'jsonl'; text_field: string }): {
   format?: 'text' | 'jsonl'
   textField: string

@@ -1,79 +1,95 @@
-/** Flags from a schema: the name in kebab-case, the argument from the type, the description and default in the help. */
+/** Makes command-line flags from zod schemas: names, placeholders, descriptions and defaults. */
 import { type Command, Option } from 'commander'
-import type { z } from 'zod'
+import { z } from 'zod'
 
-/** Fields of a schema, by their snake_case names. */
+/** The options of a command, by their snake_case names. */
 export type Fields = Readonly<Record<string, z.ZodType>>
 
-interface Kind {
-  type: string
-  element?: string
-  choices?: string[]
-  defaultValue?: unknown
+/** The keywords of JSON Schema that make up a flag. `value` comes from a field's `.meta({ value: 'file' })`. */
+interface FieldSchema {
+  type?: string
+  description?: string
+  default?: unknown
+  enum?: string[]
+  items?: FieldSchema
+  value?: string
 }
 
-/** Adds a flag for each field. Values that the user does not give stay undefined, so that their source is known. */
+/** Longest list of choices that is shown as a flag's placeholder. */
+const MAX_CHOICES_WIDTH = 20
+
+/**
+ * Adds one flag per field, and `--json`.
+ *
+ * Flags take no default from the schema: one that the user leaves out stays undefined, so that a config file or a
+ * preset can set it.
+ */
 export function addFields(command: Command, fields: Fields): Command {
-  for (const [name, field] of Object.entries(fields)) command.addOption(optionOf(name, field))
+  const { properties = {} } = jsonSchemaOf(fields)
+  for (const [name, schema] of Object.entries(properties)) {
+    command.addOption(optionOf(name, schema as FieldSchema))
+  }
   return addJson(command)
 }
 
 /** Adds `--json`. */
 export function addJson(command: Command): Command {
-  return command.option('--json', 'print JSON lines on stdout, all else on stderr')
+  return command.option('--json', 'print JSON lines to stdout and everything else to stderr')
 }
 
-function optionOf(name: string, field: z.ZodType): Option {
-  const kind = kindOf(field)
+/** Returns the JSON Schema of an object with these fields, as a config file holds it. */
+export function jsonSchemaOf(fields: Fields): z.core.JSONSchema.BaseSchema {
+  return z.toJSONSchema(z.strictObject(fields), { io: 'input' })
+}
+
+function optionOf(name: string, schema: FieldSchema): Option {
   const flag = `--${name.replaceAll('_', '-')}`
-  const shown =
-    kind.defaultValue === undefined ||
-    kind.defaultValue === false ||
-    /\(default/.test(field.description ?? '')
-      ? ''
-      : ` (default: ${[kind.defaultValue].flat().join(' ')})`
-  const description = `${field.description ?? ''}${shown}`
-  if (kind.type === 'boolean') return new Option(flag, description)
-  if (kind.type === 'array') {
-    const option = new Option(`${flag} <${placeholder(kind.element)}...>`, description)
-    return kind.element === 'number' ? option.argParser(appendNumber) : option
+  const description = describe(schema)
+  const { type, items } = schema
+  if (type === 'boolean') return new Option(flag, description)
+  if (type === 'array') {
+    const option = new Option(`${flag} <${placeholder(items ?? {})}...>`, description)
+    return isNumeric(items?.type) ? option.argParser(appendNumber) : option
   }
-  const option = new Option(`${flag} <${placeholder(kind.type)}>`, description)
-  return kind.type === 'number' || kind.type === 'int' ? option.argParser(toNumber) : option
+  const option = new Option(`${flag} <${placeholder(schema)}>`, description)
+  return isNumeric(type) ? option.argParser(toNumber) : option
 }
 
-function placeholder(type: string | undefined): string {
-  return type === 'number' ? 'n' : type === 'enum' ? 'name' : 'text'
+/** Returns the description, followed by whichever of choices and default it does not mention. */
+function describe(schema: FieldSchema): string {
+  const { description = '', default: value, enum: choices = [] } = schema
+  const isListed =
+    placeholder(schema) === choices.join('|') || choices.every((name) => description.includes(name))
+  const list = isListed ? '' : ` (one of ${choices.join(', ')})`
+  const hasDefault = value !== undefined && value !== false && !description.includes('(default')
+  const shown = hasDefault ? ` (default: ${[value].flat().join(' ')})` : ''
+  return `${description}${list}${shown}`
 }
 
-/** Anything but a number stays text, which the schema then names as wrong. */
+function placeholder({ type, value, enum: choices }: FieldSchema): string {
+  if (value !== undefined) return value
+  if (choices) {
+    const list = choices.join('|')
+    return list.length <= MAX_CHOICES_WIDTH ? list : 'name'
+  }
+  return isNumeric(type) ? 'n' : 'text'
+}
+
+function isNumeric(type: string | undefined): boolean {
+  return type === 'number' || type === 'integer'
+}
+
+/** Leaves anything but a number as text, which the schema then rejects by name. */
 function toNumber(text: string): unknown {
   const value = Number(text)
   return text.trim() === '' || Number.isNaN(value) ? text : value
 }
 
-function appendNumber(text: string, before: unknown): unknown[] {
-  return [...(Array.isArray(before) ? (before as unknown[]) : []), toNumber(text)]
+function appendNumber(text: string, previous: unknown): unknown[] {
+  return [...(Array.isArray(previous) ? (previous as unknown[]) : []), toNumber(text)]
 }
 
-/** The base type of a field under its default and optional wrappers. */
-function kindOf(field: z.ZodType): Kind {
-  const def = field._zod.def as unknown as {
-    type: string
-    innerType?: z.ZodType
-    element?: z.ZodType
-    defaultValue?: unknown
-  }
-  if (def.innerType) {
-    const inner = kindOf(def.innerType)
-    return def.type === 'default' ? { ...inner, defaultValue: def.defaultValue } : inner
-  }
-  if (def.type === 'array' && def.element)
-    return { type: 'array', element: kindOf(def.element).type }
-  return { type: def.type }
-}
-
-/** `--d_model` is `--d-model`: underscores in the names of flags, as the course writes them. */
+/** Lets flags be written with underscores: `--d_model` becomes `--d-model`. */
 export function withHyphens(argv: readonly string[]): string[] {
   const end = argv.indexOf('--')
   return argv.map((word, i) => {

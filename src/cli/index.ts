@@ -1,9 +1,10 @@
 #!/usr/bin/env node
-/** The command line. It alone sets the exit code. */
+/** The command line: the `kindling` program. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Command, CommanderError } from 'commander'
 import { commands } from './commands'
+import { addExamples } from './examples'
 import { withHyphens } from './flags'
 import { EXIT, Output, reportError, usage } from './output'
 
@@ -12,26 +13,26 @@ function version(): string {
   return (JSON.parse(text) as { version: string }).version
 }
 
-/** The whole program. */
+/** Returns the program with all its commands. */
 export function program(): Command {
   const kindling = new Command('kindling')
     .description('Train Transformer language models inside Node.js.')
     .version(version())
     .showSuggestionAfterError()
-    .addHelpText('after', '\nFirst steps:\n  kindling quickstart\n  kindling train --help')
+  addExamples(kindling, ['kindling quickstart', 'kindling train --help'], { title: 'First steps' })
   for (const command of commands()) kindling.addCommand(command)
-  prepare(kindling)
+  throwUsageErrors(kindling)
   return kindling
 }
 
-/** Errors of usage come back as values, on every command. */
-function prepare(command: Command): void {
+/** Makes commander throw usage errors instead of printing them and exiting. */
+function throwUsageErrors(command: Command): void {
   command.exitOverride().configureOutput({ outputError: () => {} })
-  for (const child of command.commands) prepare(child)
+  for (const child of command.commands) throwUsageErrors(child)
 }
 
 async function main(argv: readonly string[]): Promise<void> {
-  // A reader that stops early (head) ends the output, not the program.
+  // A reader that stops early, such as head, is no error.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code === 'EPIPE') process.exit(EXIT.done)
   })

@@ -1,7 +1,10 @@
-/** Ctrl-C as an AbortSignal: the first asks the work to end, the second ends the process. */
+/** Turns Ctrl-C into an AbortSignal. */
 import { EXIT } from './output'
 
-/** Runs `work` with a signal that SIGINT and SIGTERM abort. */
+/**
+ * Runs `work` with a signal that SIGINT and SIGTERM abort, so that it can end in good order. A second one ends the
+ * process at once.
+ */
 export async function withInterrupt<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const controller = new AbortController()
   const onSignal = (): void => {

@@ -1,4 +1,4 @@
-/** What a command prints: JSON lines or text on stdout, notes on stderr, and one line for an error. */
+/** Output of a command: results on stdout, as text or JSON lines; notes, progress and errors on stderr. */
 import { Command } from 'commander'
 import { toSnakeCase } from '../case'
 import { KindlingError, fromNative } from '../errors'
@@ -6,45 +6,49 @@ import { KindlingError, fromNative } from '../errors'
 /** Exit codes. */
 export const EXIT = { done: 0, failed: 1, usage: 2, interrupted: 130 } as const
 
-/** Codes of errors in what the user asked for, rather than in the work. */
+/** Codes of errors in the user's request; they exit with `EXIT.usage`. */
 const USAGE_CODES: ReadonlySet<string> = new Set([
   'ERR_USAGE',
   'ERR_INVALID_CONFIG',
   'ERR_INVALID_ARGUMENT',
 ])
 
-/** Where a command prints. */
+/** Columns of a live line on a terminal that does not report its width. */
+const DEFAULT_COLUMNS = 100
+
 export class Output {
-  /** @param json - stdout is JSON only, one object a line. */
+  /** @param json - print only JSON to stdout, one object per line. */
   constructor(readonly json: boolean) {}
 
-  /** One JSON object, in JSON mode. */
+  /** Prints an object as a line of JSON with snake_case keys, with `--json` only. */
   line(value: object): void {
-    if (this.json) process.stdout.write(`${JSON.stringify(value)}\n`)
+    if (this.json) process.stdout.write(`${JSON.stringify(toSnakeCase(value))}\n`)
   }
 
-  /** A line of text for people; nothing in JSON mode. */
+  /** Prints a line of text, without `--json` only. */
   text(text: string): void {
     if (!this.json) process.stdout.write(`${text}\n`)
   }
 
-  /** Text as it comes, without a line break; nothing in JSON mode. */
+  /** Prints text without a line break, without `--json` only. */
   write(text: string): void {
     if (!this.json) process.stdout.write(text)
   }
 
-  /** A line on stderr. */
+  /** Prints a line on stderr. */
   note(text: string): void {
     process.stderr.write(`${text}\n`)
   }
 
-  /** A progress line that replaces itself, on a terminal only, one of unknown width (0 columns) included. */
+  /** Replaces the live line. Does nothing if stderr is not a terminal. */
   progress(text: string): void {
-    if (process.stderr.isTTY)
-      process.stderr.write(`\r${text.slice(0, (process.stderr.columns || 100) - 1)}\x1b[K`)
+    if (!process.stderr.isTTY) return
+    // A terminal of unknown width reports 0 columns.
+    const columns = process.stderr.columns || DEFAULT_COLUMNS
+    process.stderr.write(`\r${text.slice(0, columns - 1)}\x1b[K`)
   }
 
-  /** Ends the progress line. */
+  /** Clears the live line. */
   clear(): void {
     if (process.stderr.isTTY) process.stderr.write('\r\x1b[K')
   }
@@ -53,14 +57,14 @@ export class Output {
 /** Flag values by their snake_case names. */
 export type Flags = Record<string, unknown>
 
-/** An action that gets the flags by their snake_case names (without json), the output, and the arguments. */
+/** Runs a command, given its flags (`--json` excepted), its output and its arguments. */
 export type Handler = (flags: Flags, output: Output, args: string[]) => Promise<void>
 
-/** Makes a commander action of a handler: errors are printed in one line and set the exit code. */
+/** Returns a commander action that runs `handler` and reports its error, if any. */
 export function run(handler: Handler): (...values: unknown[]) => Promise<void> {
   return async (...values) => {
     const command = values.at(-1)
-    if (!(command instanceof Command)) throw new TypeError('an action is called by commander')
+    if (!(command instanceof Command)) throw new TypeError('an action must be called by commander')
     const { json, ...flags } = toSnakeCase(command.opts())
     const output = new Output(json === true)
     try {
@@ -71,7 +75,7 @@ export function run(handler: Handler): (...values: unknown[]) => Promise<void> {
   }
 }
 
-/** Prints an error in one line and sets the exit code. */
+/** Prints an error on one line and sets the exit code. */
 export function reportError(error: unknown, output: Output): void {
   const { code, message } = fromNative(error)
   output.clear()
@@ -85,7 +89,7 @@ export function reportError(error: unknown, output: Output): void {
   process.exitCode = USAGE_CODES.has(code) ? EXIT.usage : failed
 }
 
-/** A usage error. */
+/** Makes a usage error. */
 export function usage(message: string): KindlingError {
   return new KindlingError('ERR_USAGE', message)
 }

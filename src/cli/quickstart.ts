@@ -1,34 +1,35 @@
 /**
- * The main job on the embedded text: a tokenizer, a token store, a small model trained for about a minute, a sample
- * before and after, and where everything is.
+ * From raw text to a trained model in about a minute: trains a tokenizer on the embedded text, encodes it, trains a
+ * small model, and samples text before and after.
  */
 import { join } from 'node:path'
-import { resolveOptions } from '../training/config'
 import { generate } from '../generate'
-import { RunFolder, loadRun } from '../training/run-folder'
+import { AdamW } from '../optimizer'
 import { TokenStore } from '../token-store'
 import { Tokenizer } from '../tokenizer'
+import { resolveOptions } from '../training/config'
+import { RunFolder, loadRun } from '../training/run-folder'
 import { Trainer } from '../training/trainer'
 import { Transformer } from '../transformer'
 
-/** How the quickstart runs. */
+/** Options of the quickstart. */
 export interface QuickstartOptions {
-  /** Folder for everything it writes. */
+  /** Folder for all output. */
   dir: string
-  /** Seconds of training, about. */
+  /** Approximate training time. */
   seconds: number
   device: string
-  /** A sentence for people. */
+  /** Receives messages for the user. */
   say: (text: string) => void
-  /** Called with the trainer before it runs. */
+  /** Receives the trainer before it runs. */
   watch: (trainer: Trainer) => void
   signal: AbortSignal
 }
 
-/** What it came to. */
+/** Result of the quickstart. */
 export interface QuickstartSummary {
   val_loss: number | null
-  /** Entropy of single tokens in nats: the loss of knowing only how frequent each token is. */
+  /** Entropy of the token frequencies in nats: the loss of a model that knows only these. */
   unigram_entropy: number
   sample_before: string
   sample_after: string
@@ -50,10 +51,10 @@ const MODEL = {
 }
 const PROMPT = 'The whale'
 const SAMPLE = { maxTokens: 60, temperature: 0.7, topP: 0.9, seed: 1 }
-/** Steps that are timed to plan the run. */
+/** Steps timed to choose the length of the run. */
 const TIMED_STEPS = 8
 
-/** The embedded text: Moby-Dick, in the public domain. */
+/** Returns the path of the embedded text: Moby-Dick, which is in the public domain. */
 export function embeddedText(): string {
   return join(__dirname, '..', '..', 'assets', 'moby-dick.txt')
 }
@@ -74,11 +75,11 @@ export async function quickstart(options: QuickstartOptions): Promise<Quickstart
   })
   const store = await TokenStore.open(join(data, 'train_chunks'))
   const entropy = await store.tokenEntropy(VOCAB_SIZE)
-  say(`Moby-Dick: ${bytes} bytes became ${tokens} tokens of a vocabulary of ${tokenizer.vocabSize}`)
-  say(`guessing by frequency alone costs ${entropy.toFixed(3)} nats a token`)
+  say(`Moby-Dick: ${bytes} bytes, ${tokens} tokens, vocabulary ${tokenizer.vocabSize}`)
+  say(`loss of guessing by token frequency alone: ${entropy.toFixed(3)} nats per token`)
 
-  const steps = await plan(store, options)
-  const run = await freeRun(dir)
+  const steps = await chooseSteps(store, options)
+  const run = unusedRunFolder(dir)
   const trainer = new Trainer(
     resolveOptions({
       ...MODEL,
@@ -115,9 +116,11 @@ export async function quickstart(options: QuickstartOptions): Promise<Quickstart
   }
 }
 
-/** Steps that fit into the seconds, by timing a few. */
-async function plan(store: TokenStore, { seconds, device }: QuickstartOptions): Promise<number> {
-  const { AdamW } = await import('../optimizer.js')
+/** Times a few steps and returns how many fit into the requested time. */
+async function chooseSteps(
+  store: TokenStore,
+  { seconds, device }: QuickstartOptions,
+): Promise<number> {
   const model = newModel(device)
   const optimizer = new AdamW(model)
   const times: number[] = []
@@ -151,7 +154,7 @@ function newModel(device: string): Transformer {
 async function sampleBefore(tokenizer: Tokenizer, device: string): Promise<string> {
   const model = newModel(device)
   try {
-    return await textOf(model, tokenizer)
+    return await sampleText(model, tokenizer)
   } finally {
     await model.close()
   }
@@ -160,20 +163,20 @@ async function sampleBefore(tokenizer: Tokenizer, device: string): Promise<strin
 async function sampleAfter(run: string, device: string): Promise<string> {
   const { model, tokenizer } = await loadRun({ run, device })
   try {
-    return await textOf(model, tokenizer!)
+    return await sampleText(model, tokenizer!)
   } finally {
     await model.close()
   }
 }
 
-async function textOf(model: Transformer, tokenizer: Tokenizer): Promise<string> {
+async function sampleText(model: Transformer, tokenizer: Tokenizer): Promise<string> {
   let text = ''
   for await (const piece of generate(model, tokenizer, PROMPT, SAMPLE)) text += piece
   return text.replace(/\s+/g, ' ').trim()
 }
 
-/** A folder for the run that is not there yet. */
-async function freeRun(dir: string): Promise<string> {
+/** Returns a path for the run at which no run exists yet. */
+function unusedRunFolder(dir: string): string {
   for (let n = 1; ; n++) {
     const path = join(dir, 'runs', n === 1 ? 'moby-dick' : `moby-dick-${n}`)
     if (!new RunFolder(path).exists) return path

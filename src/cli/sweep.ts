@@ -1,24 +1,24 @@
-/** The learning-rate experiment: the same short run at several rates, and the course's toy problem. */
+/** Learning-rate sweeps: the same short run at several rates, and SGD on a quadratic toy problem. */
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type GivenOptions, resolveOptions } from '../training/config'
 import { KindlingError } from '../errors'
 import { ops } from '../ops'
+import { type GivenOptions, resolveOptions } from '../training/config'
 import { Trainer } from '../training/trainer'
 
-/** What a rate came to. */
+/** Result of the run at one rate. */
 export interface SweepResult {
   lr: number
-  /** Last training loss; null where the run broke off. */
+  /** Last training loss; null if the run diverged. */
   loss: number | null
-  /** Last validation loss, where there is validation data. */
+  /** Last validation loss; null without validation data. */
   val_loss: number | null
-  /** The loss or a gradient became infinite or NaN. */
+  /** Whether the loss or a gradient became infinite or NaN. */
   diverged: boolean
 }
 
-/** Trains once for each rate with everything else the same; the runs are not kept. */
+/** Trains once per rate, with everything else the same, and deletes the runs. */
 export async function sweep(
   rates: readonly number[],
   options: GivenOptions,
@@ -48,7 +48,7 @@ export async function sweep(
 /** Losses of the toy problem at one rate. */
 export interface ToyResult {
   lr: number
-  /** Loss before each of the steps. */
+  /** The loss before each step. */
   losses: number[]
   diverged: boolean
 }
@@ -56,8 +56,8 @@ export interface ToyResult {
 const TOY_SIZE = 10
 
 /**
- * Minimises the mean square of a 10 x 10 matrix, drawn from 5 times the normal distribution, by SGD whose rate falls with
- * the square root of the steps.
+ * Minimizes the mean square of a 10 x 10 matrix, drawn from N(0, 5^2), by SGD with a rate that decays with the square
+ * root of the step.
  */
 export function toySweep(rates: readonly number[], steps = 10, seed = 0): ToyResult[] {
   const start = normal(seed, TOY_SIZE * TOY_SIZE).map((x) => 5 * x)
@@ -73,7 +73,7 @@ export function toySweep(rates: readonly number[], steps = 10, seed = 0): ToyRes
   })
 }
 
-/** Standard normal numbers (Box and Muller) from a small generator; a toy needs no more. */
+/** Draws standard normal numbers (Box-Muller) from a linear congruential generator. */
 function normal(seed: number, length: number): number[] {
   let state = (seed ^ 0x9e3779b9) >>> 0
   const uniform = (): number => {

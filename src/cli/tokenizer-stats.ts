@@ -1,46 +1,47 @@
 /**
- * The course's tokenizer experiments: documents drawn at random from each file, how well each tokenizer compresses them,
- * how fast it is, and how long 825 GiB would take.
+ * Measures tokenizers on documents drawn at random from files: compression, speed, and the time that 825 GiB of text
+ * (the Pile) would take.
  */
 import { settle } from '../errors'
 import { longCall, type LongCallOptions } from '../long-call'
 import { native } from '../native'
 import type { Tokenizer } from '../tokenizer'
 
-/** One tokenizer on one file. */
+/** Measurements of one tokenizer on one file. */
 export interface TokenizerStats {
-  /** Mean of the documents' bytes / tokens. */
+  /** Mean over the documents of bytes / tokens. */
   bytes_per_token: number
-  /** All bytes over all seconds. */
+  /** Bytes of all documents over the time of all documents. */
   mb_per_second: number
   tokens_per_second: number
   /** Hours for 825 x 1024^3 bytes at that speed. */
   hours_for_825_gib: number
 }
 
-const BYTES_OF_THE_PILE = 825 * 1024 ** 3
+const PILE_BYTES = 825 * 1024 ** 3
 
-/** Which documents are drawn. */
+/** Options of `sampleDocuments`. */
 export interface SampleOptions extends LongCallOptions {
-  /** How many at most. */
+  /** Largest number of documents. */
   sample: number
   /** The same seed draws the same documents. Default 0. */
   seed?: number
-  /** What the file holds. Default: JSON Lines where the name ends in .jsonl or .ndjson (before .gz or .zst), else text. */
+  /** Default: JSON Lines if the name ends in .jsonl or .ndjson (before .gz or .zst), else text. */
   format?: 'text' | 'jsonl'
-  /** The field of JSON Lines that is the text. Default `text`. */
+  /** Field of a JSON Lines object that holds the text. Default `text`. */
   textField?: string
 }
 
-/** The names of the files that names, and patterns as `data/*.txt`, stand for; `-` is standard input. */
+/** Expands patterns such as `data/*.txt` to the files they match. `-`, standard input, stays. */
 export async function expandFiles(names: readonly string[]): Promise<string[]> {
   return settle(async () => native.expandFiles([...names]))
 }
 
 /**
- * Documents of a file, plain, gzip or zstd, drawn at random in one pass: the texts of JSON Lines, or what stands between
- * `<|endoftext|>`. Every document has the same chance, and memory holds the drawn ones alone, of documents beyond 64 MiB the
- * beginning.
+ * Draws documents at random from a file (plain, gzip or zstd) in one pass; each is equally likely.
+ *
+ * A document is one line of JSON Lines; in plain text, documents are separated by `<|endoftext|>`. Only the drawn
+ * documents are held in memory. Documents over 64 MiB are cut to their beginning.
  *
  * @throws KindlingError `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS`, `ERR_INVALID_CORPUS`, `ERR_CANCELLED`.
  */
@@ -50,13 +51,16 @@ export async function sampleDocuments(file: string, options: SampleOptions): Pro
   return longCall(options, async (monitor) => native.sampleDocuments(file, settings, monitor))
 }
 
-/** Encodes the documents and measures. */
-export function measureTokenizer(tokenizer: Tokenizer, sampled: readonly string[]): TokenizerStats {
+/** Encodes the documents one by one and measures. */
+export function measureTokenizer(
+  tokenizer: Tokenizer,
+  documents: readonly string[],
+): TokenizerStats {
   let bytes = 0
   let tokens = 0
   let seconds = 0
   let ratios = 0
-  for (const document of sampled) {
+  for (const document of documents) {
     const size = Buffer.byteLength(document)
     const started = performance.now()
     const { length } = tokenizer.encode(document)
@@ -66,9 +70,9 @@ export function measureTokenizer(tokenizer: Tokenizer, sampled: readonly string[
     ratios += size / length
   }
   return {
-    bytes_per_token: ratios / sampled.length,
+    bytes_per_token: ratios / documents.length,
     mb_per_second: bytes / 1e6 / seconds,
     tokens_per_second: Math.round(tokens / seconds),
-    hours_for_825_gib: BYTES_OF_THE_PILE / (bytes / seconds) / 3600,
+    hours_for_825_gib: PILE_BYTES / (bytes / seconds) / 3600,
   }
 }

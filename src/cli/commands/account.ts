@@ -3,9 +3,10 @@ import { Command } from 'commander'
 import { z } from 'zod'
 import { account, type Account } from '../../account'
 import { parse } from '../../training/config'
-import { count, duration } from '../logger'
 import { COURSE_SHAPES, PRESETS } from '../../training/presets'
+import { addExamples } from '../examples'
 import { addFields } from '../flags'
+import { count, duration } from '../format'
 import { run, usage } from '../output'
 
 const SHAPES = { ...PRESETS, ...COURSE_SHAPES }
@@ -38,16 +39,17 @@ const fields = {
   mfu: z.number().positive().max(1).default(0.5).describe('share of the peak that is reached'),
 }
 
-const EXAMPLES = `
-Examples:
-  kindling account --preset gpt2-xl --batch-size 1024 --steps 400000
-  kindling account --d-model 512 --num-heads 8 --d-ff 1344 --num-layers 6 --vocab-size 32000 --context 256`
+const EXAMPLES = [
+  'kindling account --preset gpt2-xl --batch-size 1024 --steps 400000',
+  'kindling account --d-model 512 --num-heads 8 --d-ff 1344 --num-layers 6 --vocab-size 32000 --context 256',
+]
 
 export function accountCommand(): Command {
   const command = new Command('account').description(
     'parameters, FLOPs, memory and training time of a model',
   )
-  addFields(command, fields).addHelpText('after', EXAMPLES)
+  addFields(command, fields)
+  addExamples(command, EXAMPLES)
   return command.action(
     run(async (flags, output) => {
       const { preset, ...given } = parse(z.strictObject(fields), flags)

@@ -1,164 +1,169 @@
-/** `kindling bench`: times the native core. */
+/** `kindling bench`: times the engine and the tokenizer. */
 import { Command } from 'commander'
 import { z } from 'zod'
-import * as bench from '../bench'
-import { parse, trainFields as trainFieldsOfARun } from '../../training/config'
-import { count } from '../logger'
+import { parse, trainFields as runFields } from '../../training/config'
 import { PRESETS } from '../../training/presets'
+import { benchGemm, type GemmBenchmark } from '../bench/gemm'
+import { benchGenerate } from '../bench/generate'
+import type { ProfileLine } from '../bench/profile'
+import { benchBpe, benchEncode } from '../bench/text'
+import { benchTrain } from '../bench/train'
+import { threads } from '../corpus-flags'
+import { addExamples } from '../examples'
 import { addFields, type Fields } from '../flags'
+import { count } from '../format'
 import { run, type Output } from '../output'
-import { openTokenizer } from './encode'
+import { openTokenizer, tokenizerFields } from '../tokenizer-flags'
 
 const names = Object.keys(PRESETS) as [string, ...string[]]
-const engine = {
+
+const engineFields = {
   preset: z
     .enum(names)
     .default('char')
-    .describe(`sizes by name: ${names.join(', ')}`),
-  dtype: z.enum(['f32', 'bf16']).default('f32').describe('arithmetic of the matrix products'),
-  device: trainFieldsOfARun.device,
-  tf32: trainFieldsOfARun.tf32,
-  threads: z.int().min(1).optional().describe('threads (default: the cores this process may use)'),
+    .describe(`model sizes by name: ${names.join(', ')}`),
+  dtype: z.enum(['f32', 'bf16']).default('f32').describe('precision of the matrix products'),
+  device: runFields.device,
+  tf32: runFields.tf32,
+  threads,
 }
-const profile = z
-  .boolean()
-  .default(false)
-  .describe('show where the time of a step, or of a token, goes, an op a line')
-const warmup = z.int().min(0).default(3).describe('steps that are not counted')
+const profile = z.boolean().default(false).describe('break the time of a step or token down by op')
+const warmup = z.int().min(0).default(3).describe('steps before the timed ones')
 
 const trainFields = {
-  ...engine,
-  batch: z.int().min(1).optional().describe("sequences a step (default: the preset's)"),
-  steps: z.int().min(1).optional().describe('steps counted (default: char 300, others 6)'),
+  ...engineFields,
+  batch: z.int().min(1).optional().describe("sequences per step (default: the preset's)"),
+  steps: z.int().min(1).optional().describe('timed steps (default: 300 for char, else 6)'),
   warmup,
-  recompute: trainFieldsOfARun.recompute,
-  peak_tflops: trainFieldsOfARun.peak_tflops,
+  recompute: runFields.recompute,
+  peak_tflops: runFields.peak_tflops,
   profile,
 }
 const gemmFields = {
-  ...engine,
-  steps: z.int().min(1).default(10).describe('times each product is run'),
+  ...engineFields,
+  steps: z.int().min(1).default(10).describe('timed runs of each product'),
   warmup,
 }
 const generateFields = {
-  ...engine,
-  max_tokens: z.int().min(1).default(240).describe('tokens drawn'),
+  ...engineFields,
+  max_tokens: z.int().min(1).default(240).describe('tokens to decode'),
   profile,
 }
-const file = z.string().describe('text file')
-const encodeFields = {
-  file,
-  tokenizer: z.string().optional().describe('folder of the tokenizer'),
-  vocab_path: z.string().optional().describe('vocabulary, where there is no tokenizer folder'),
-  merges_path: z.string().optional().describe('merges that belong to it'),
-  special_tokens: z
-    .array(z.string())
-    .default(['<|endoftext|>'])
-    .describe('special tokens of the vocabulary'),
-  threads: engine.threads,
-}
+const file = z.string().meta({ value: 'file' }).describe('text file')
+const encodeFields = { file, ...tokenizerFields, threads }
 const bpeFields = {
   file,
-  vocab_size: z.int().min(1).default(10_000).describe('entries of the vocabulary'),
-  threads: engine.threads,
+  vocab_size: z.int().min(1).default(10_000).describe('vocabulary size'),
+  threads,
 }
 
-/** A command of its own for each thing timed. */
-function timing<F extends Record<string, z.ZodType>>(
-  name: string,
-  description: string,
-  fields: F,
-  example: string,
-  work: (options: z.output<z.ZodObject<F>>, output: Output) => Promise<void>,
-): Command {
+/** One benchmark: a subcommand with its flags. */
+interface Benchmark<F extends Record<string, z.ZodType>> {
+  name: string
+  description: string
+  fields: F
+  examples: readonly string[]
+  run: (options: z.output<z.ZodObject<F>>, output: Output) => Promise<void>
+}
+
+function subcommand<F extends Record<string, z.ZodType>>(benchmark: Benchmark<F>): Command {
+  const { name, description, fields, examples } = benchmark
   const command = new Command(name).description(description)
-  addFields(command, fields as Fields).addHelpText(
-    'after',
-    `\nExamples:\n  kindling bench ${name} ${example}`,
-  )
+  addFields(command, fields as Fields)
+  addExamples(command, examples)
   return command.action(
-    run(async (flags, output) =>
-      work(parse(z.strictObject(fields), flags) as z.output<z.ZodObject<F>>, output),
-    ),
+    run(async (flags, output) => {
+      const options = parse(z.strictObject(fields), flags) as z.output<z.ZodObject<F>>
+      await benchmark.run(options, output)
+    }),
   )
 }
 
-/** JSON in JSON mode, else the fields in columns, and a profile as a table below them. */
-function show(output: Output, result: object & { profile?: bench.ProfileLine[] }): void {
+/** Prints a result: JSON, or its fields in two columns with the profile as a table below. */
+function show(output: Output, result: object & { profile?: ProfileLine[] }): void {
   output.line(result)
-  const { profile, ...fields } = result
+  const { profile: lines, ...fields } = result
   for (const [name, value] of Object.entries(fields)) {
     const text = typeof value === 'number' && value >= 1e4 ? count(value) : String(value)
     output.text(`${name.padEnd(26)}${text.padStart(14)}`)
   }
-  if (profile) showProfile(output, profile)
+  if (lines) showProfile(output, lines)
 }
 
-function showProfile(output: Output, profile: bench.ProfileLine[]): void {
-  output.text(
-    `\n${'op'.padEnd(42)}${'calls'.padStart(7)}${'ms'.padStart(11)}${'share'.padStart(8)}${'GFLOP/s'.padStart(9)}`,
-  )
-  for (const { op, calls_per_step, ms_per_step, share, gflops } of profile) {
+function showProfile(output: Output, lines: readonly ProfileLine[]): void {
+  const row = (op: string, calls: string, ms: string, share: string, gflops: string): void =>
     output.text(
-      `${op.padEnd(42)}${String(calls_per_step).padStart(7)}${ms_per_step.toFixed(2).padStart(11)}${`${(100 * share).toFixed(1)}%`.padStart(8)}${(gflops?.toFixed(1) ?? '').padStart(9)}`,
+      `${op.padEnd(42)}${calls.padStart(7)}${ms.padStart(11)}${share.padStart(8)}${gflops.padStart(9)}`,
     )
+  output.text('')
+  row('op', 'calls', 'ms', 'share', 'GFLOP/s')
+  for (const { op, calls_per_step, ms_per_step, share, gflops } of lines) {
+    const percent = `${(100 * share).toFixed(1)}%`
+    row(op, String(calls_per_step), ms_per_step.toFixed(2), percent, gflops?.toFixed(1) ?? '')
   }
+}
+
+function showProduct(output: Output, product: GemmBenchmark): void {
+  output.line(product)
+  const { name, pass, rows, inputs, outputs, gflops } = product
+  const shape = `${rows} x ${inputs} x ${outputs}`
+  output.text(
+    `${name.padEnd(8)}${pass.padEnd(17)}${shape.padEnd(24)}${gflops.toFixed(1).padStart(9)} GFLOP/s`,
+  )
 }
 
 export function benchCommand(): Command {
   return new Command('bench')
-    .description('time the native core')
+    .description('time the engine and the tokenizer')
     .addCommand(
-      timing(
-        'train',
-        'training steps on random tokens',
-        trainFields,
-        '--preset char --profile',
-        async (o, output) => show(output, await bench.benchTrain(o)),
-      ),
+      subcommand({
+        name: 'train',
+        description: 'time training steps on random tokens',
+        fields: trainFields,
+        examples: ['kindling bench train --preset char --profile'],
+        run: async (options, output) => show(output, await benchTrain(options)),
+      }),
     )
     .addCommand(
-      timing(
-        'gemm',
-        "the model's matrix products",
-        gemmFields,
-        '--preset seed --threads 2',
-        async (o, output) => {
-          for (const shape of await bench.benchGemm(o)) {
-            output.line(shape)
-            output.text(
-              `${shape.name.padEnd(8)}${shape.pass.padEnd(17)}${`${shape.rows} x ${shape.inputs} x ${shape.outputs}`.padEnd(24)}${shape.gflops.toFixed(1).padStart(9)} GFLOP/s`,
-            )
-          }
+      subcommand({
+        name: 'gemm',
+        description: "time the matrix products of a model's layers",
+        fields: gemmFields,
+        examples: ['kindling bench gemm --preset seed --threads 2'],
+        run: async (options, output) => {
+          for (const product of await benchGemm(options)) showProduct(output, product)
         },
-      ),
+      }),
     )
     .addCommand(
-      timing(
-        'encode',
-        'encoding of a file',
-        encodeFields,
-        '--file book.txt --tokenizer data/tokenizer',
-        async (o, output) =>
-          show(output, await bench.benchEncode(o.file, await openTokenizer(o), o.threads)),
-      ),
+      subcommand({
+        name: 'encode',
+        description: 'time the encoding of a file',
+        fields: encodeFields,
+        examples: ['kindling bench encode --file book.txt --tokenizer data/tokenizer'],
+        run: async (options, output) => {
+          const tokenizer = await openTokenizer(options)
+          show(output, await benchEncode(options.file, tokenizer, options.threads))
+        },
+      }),
     )
     .addCommand(
-      timing(
-        'bpe',
-        'training of a tokenizer',
-        bpeFields,
-        '--file book.txt --vocab-size 10000',
-        async (o, output) => show(output, await bench.benchBpe(o.file, o.vocab_size, o.threads)),
-      ),
+      subcommand({
+        name: 'bpe',
+        description: 'time the training of a tokenizer on a file',
+        fields: bpeFields,
+        examples: ['kindling bench bpe --file book.txt --vocab-size 10000'],
+        run: async (options, output) =>
+          show(output, await benchBpe(options.file, options.vocab_size, options.threads)),
+      }),
     )
     .addCommand(
-      timing(
-        'generate',
-        'decoding with random weights',
-        generateFields,
-        '--preset seed',
-        async (o, output) => show(output, await bench.benchGenerate(o)),
-      ),
+      subcommand({
+        name: 'generate',
+        description: 'time decoding with random weights',
+        fields: generateFields,
+        examples: ['kindling bench generate --preset seed'],
+        run: async (options, output) => show(output, await benchGenerate(options)),
+      }),
     )
 }

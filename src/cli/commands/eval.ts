@@ -1,48 +1,45 @@
-/** `kindling eval`: the loss of a trained model on a store. */
+/** `kindling eval`: computes the loss of a trained model on a token store. */
 import { Command } from 'commander'
 import { z } from 'zod'
-import { parse, trainFields } from '../../training/config'
 import { KindlingError } from '../../errors'
+import { TokenStore } from '../../token-store'
+import { parse } from '../../training/config'
 import { evaluate } from '../../training/evaluate'
 import { loadRun } from '../../training/run-folder'
-import { TokenStore } from '../../token-store'
+import { addExamples } from '../examples'
 import { addFields } from '../flags'
 import { withInterrupt } from '../interrupt'
+import { checkpointFields } from '../model-flags'
 import { run } from '../output'
 
 const fields = {
-  run: z.string().optional().describe('run whose newest checkpoint is taken'),
-  checkpoint: z.string().optional().describe('one checkpoint, as RUN/checkpoints/step-00000500'),
-  data: z.string().optional().describe("store to evaluate on (default: the run's validation data)"),
-  eval_tokens: z.int().min(1).optional().describe('tokens, at most (default: all)'),
-  device: trainFields.device,
-  dtype: z
-    .enum(['f32', 'bf16'])
+  ...checkpointFields,
+  data: z
+    .string()
+    .meta({ value: 'dir' })
     .optional()
-    .describe("arithmetic of the matrix products (default: the run's)"),
-  threads: z.int().min(1).optional().describe('threads of the CPU engine'),
+    .describe("store to evaluate on (default: the run's validation data)"),
+  eval_tokens: z.int().min(1).optional().describe('largest number of tokens (default: all)'),
 }
 
-const EXAMPLES = `
-Examples:
-  kindling eval --run runs/book
-  kindling eval --checkpoint runs/book/checkpoints/step-00000500 --data data/other/valid_chunks --json`
+const EXAMPLES = [
+  'kindling eval --run runs/book',
+  'kindling eval --checkpoint runs/book/checkpoints/step-00000500 --data data/other/valid_chunks',
+]
 
 export function evalCommand(): Command {
   const command = new Command('eval').description(
-    'loss, perplexity and bits per byte of a trained model',
+    'compute the loss, perplexity and bits per byte of a trained model',
   )
-  addFields(command, fields).addHelpText('after', EXAMPLES)
+  addFields(command, fields)
+  addExamples(command, EXAMPLES)
   return command.action(
     run(async (flags, output) => {
       const options = parse(z.strictObject(fields), flags)
       const { model, config } = await loadRun(options)
       const path = options.data ?? config.data.valid
       if (path === null) {
-        throw new KindlingError(
-          'ERR_NOT_FOUND',
-          'the run has no validation data; give --data STORE',
-        )
+        throw new KindlingError('ERR_NOT_FOUND', 'the run has no validation data; add --data STORE')
       }
       const store = await TokenStore.open(path)
       await store.checkVocab(config.model.vocabSize)

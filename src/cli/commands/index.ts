@@ -1,4 +1,4 @@
-/** Every command, in the order of the help. */
+/** All commands, in the order of the help. */
 import type { Command } from 'commander'
 import { accountCommand } from './account'
 import { benchCommand } from './bench'

@@ -1,29 +1,32 @@
-/** `kindling quickstart`: from raw text to a trained model's sample, in about a minute. */
+/** `kindling quickstart`: from raw text to a sample of a trained model in about a minute. */
 import { Command } from 'commander'
 import { z } from 'zod'
 import { parse, trainFields } from '../../training/config'
-import { logRun } from '../logger'
-import { quickstart } from '../quickstart'
+import { addExamples } from '../examples'
 import { addFields } from '../flags'
 import { withInterrupt } from '../interrupt'
+import { logRun } from '../logger'
 import { EXIT, run } from '../output'
+import { quickstart } from '../quickstart'
 
 const fields = {
-  dir: z.string().default('.kindling/quickstart').describe('folder for everything it writes'),
-  seconds: z.number().positive().default(60).describe('seconds of training, about'),
+  dir: z
+    .string()
+    .meta({ value: 'dir' })
+    .default('.kindling/quickstart')
+    .describe('folder for all output'),
+  seconds: z.number().positive().default(60).describe('approximate training time'),
   device: trainFields.device,
 }
 
-const EXAMPLES = `
-Examples:
-  kindling quickstart
-  kindling quickstart --seconds 20 --dir /tmp/first-model`
+const EXAMPLES = ['kindling quickstart', 'kindling quickstart --seconds 20 --dir first-model']
 
 export function quickstartCommand(): Command {
   const command = new Command('quickstart').description(
-    'train a small model on Moby-Dick: the whole way in a minute',
+    'train a small model on Moby-Dick in about a minute',
   )
-  addFields(command, fields).addHelpText('after', EXAMPLES)
+  addFields(command, fields)
+  addExamples(command, EXAMPLES)
   return command.action(
     run(async (flags, output) => {
       const options = parse(z.strictObject(fields), flags)
@@ -39,10 +42,9 @@ export function quickstartCommand(): Command {
       if (summary.interrupted) process.exitCode = EXIT.interrupted
       const { val_loss, unigram_entropy, sample_after, run: folder } = summary
       if (val_loss !== null) {
-        const gain = unigram_entropy - val_loss
-        output.text(
-          `\nvalidation loss ${val_loss.toFixed(3)}: ${gain.toFixed(3)} nats a token below the frequencies'`,
-        )
+        const gain = (unigram_entropy - val_loss).toFixed(3)
+        const loss = `validation loss ${val_loss.toFixed(3)}`
+        output.text(`\n${loss}: ${gain} nats per token below guessing by token frequency`)
       }
       output.text(`after training: ${sample_after}\n`)
       output.text(`the run (checkpoint, metrics, tokenizer): ${folder}`)

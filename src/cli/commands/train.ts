@@ -1,33 +1,41 @@
-/** `kindling train`: trains, or resumes a run. */
+/** `kindling train`: trains a model, or resumes a run. */
 import { Command } from 'commander'
 import { resolveOptions, trainFields } from '../../training/config'
-import { logRun, summaryText } from '../logger'
 import { Trainer } from '../../training/trainer'
-import { addFields } from '../flags'
+import { addExamples } from '../examples'
+import { addFields, jsonSchemaOf } from '../flags'
 import { withInterrupt } from '../interrupt'
+import { logRun, summaryText } from '../logger'
 import { EXIT, run } from '../output'
 
-const EXAMPLES = `
-Examples:
-  kindling train --corpus book.txt --preset char --max-steps 1000 --run runs/book
-  kindling train --data data/stories --d-model 256 --num-layers 4 --batch-size 16
-  kindling train --run runs/book --resume
-  kindling train --config run.json --lr 3e-4`
+const EXAMPLES = [
+  'kindling train --corpus book.txt --preset char --max-steps 1000 --run runs/book',
+  'kindling train --data data/stories --d-model 256 --num-layers 4 --batch-size 16',
+  'kindling train --run runs/book --resume',
+  'kindling train --config run.json --lr 3e-4',
+  'kindling train --config-schema',
+]
 
 export function trainCommand(): Command {
   const command = new Command('train').description('train a model, or resume a run')
-  command.option('--config <file>', "JSON file of options, the flags' names in snake_case")
-  addFields(command, trainFields).addHelpText('after', EXAMPLES)
+  command
+    .option('--config <file>', 'JSON file of options, by the names of the flags in snake_case')
+    .option('--config-schema', 'print the JSON Schema of the config file and exit')
+  addFields(command, trainFields)
+  addExamples(command, EXAMPLES)
   return command.action(
-    run(async ({ config, ...flags }, output) => {
+    run(async ({ config, config_schema, ...flags }, output) => {
+      if (config_schema === true) {
+        process.stdout.write(`${JSON.stringify(jsonSchemaOf(trainFields), null, 2)}\n`)
+        return
+      }
       const trainer = new Trainer(resolveOptions(flags, config as string | undefined))
       logRun(trainer, output)
       const summary = await withInterrupt((signal) => trainer.run({ signal }))
       const { steps, loss, val_loss, run: folder } = summary
       output.line({ steps, loss, val_loss, run: folder })
       output.text(summaryText(summary))
-      const { stop_at_step: stop } = flags
-      if (summary.interrupted && steps !== stop) process.exitCode = EXIT.interrupted
+      if (summary.interrupted) process.exitCode = EXIT.interrupted
     }),
   )
 }

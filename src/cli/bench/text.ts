@@ -1,0 +1,62 @@
+/** `kindling bench encode` and `kindling bench bpe`: times the tokenizer. */
+import { stat } from 'node:fs/promises'
+import { peakRssMib } from '../../system'
+import { Tokenizer } from '../../tokenizer'
+import { fileOperation } from '../../training/run-folder'
+import { round } from './engine'
+
+/** Result of a tokenizer benchmark. */
+export interface TextBenchmark {
+  /** Speed of the first run, with cold caches. */
+  mb_per_second: number
+  /** Speed of the fastest run. */
+  mb_per_second_warm: number
+  /** Time of the first run. */
+  seconds: number
+  /** Tokens encoded, or entries of the trained vocabulary. */
+  tokens: number
+  peak_rss_mib: number
+}
+
+/** Times the encoding of a file: once with cold caches, then twice more. */
+export async function benchEncode(
+  path: string,
+  tokenizer: Tokenizer,
+  threads: number | undefined,
+): Promise<TextBenchmark> {
+  const options = threads === undefined ? {} : { threads }
+  return benchText(path, 3, async () => (await tokenizer.countTokens([path], options)).tokens)
+}
+
+/** Times the training of a tokenizer on a file, once: nothing is cached between trainings. */
+export async function benchBpe(
+  path: string,
+  vocabSize: number,
+  threads: number | undefined,
+): Promise<TextBenchmark> {
+  const specialTokens = ['<|endoftext|>']
+  const options = { vocabSize, specialTokens, ...(threads === undefined ? {} : { threads }) }
+  return benchText(path, 1, async () => (await Tokenizer.train([path], options)).vocabSize)
+}
+
+async function benchText(
+  path: string,
+  repeats: number,
+  work: () => Promise<number>,
+): Promise<TextBenchmark> {
+  const { size: bytes } = await fileOperation(path, () => stat(path))
+  const times: number[] = []
+  let tokens = 0
+  for (let i = 0; i < repeats; i++) {
+    const started = performance.now()
+    tokens = await work()
+    times.push((performance.now() - started) / 1000)
+  }
+  return {
+    mb_per_second: round(bytes / 1e6 / times[0]!, 2),
+    mb_per_second_warm: round(bytes / 1e6 / Math.min(...times), 2),
+    seconds: round(times[0]!, 3),
+    tokens,
+    peak_rss_mib: Math.round(peakRssMib()),
+  }
+}

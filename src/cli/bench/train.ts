@@ -1,0 +1,160 @@
+/** `kindling bench train`: times whole training steps on random tokens. */
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { flopsPerToken } from '../../account'
+import { knownPeak, mfuOf } from '../../device'
+import { AdamW } from '../../optimizer'
+import { availableThreads, peakRssMib } from '../../system'
+import { TokenStore } from '../../token-store'
+import type { Transformer } from '../../transformer'
+import { buildModel, median, presetOf, round, type EngineOptions } from './engine'
+import { profileLines, type ProfileLine } from './profile'
+
+export interface TrainBenchmarkOptions extends EngineOptions {
+  /** Sequences per step. Default: the preset's batch size. */
+  batch?: number | undefined
+  /** Timed steps. Default: 300 for `char`, else 6. */
+  steps?: number | undefined
+  /** Steps before the timed ones. */
+  warmup: number
+  recompute?: boolean
+  /** Peak of the device in TFLOP/s, for `mfu`. Default: that of a known GPU. */
+  peak_tflops?: number | undefined
+  profile?: boolean
+}
+
+/** Result of a training benchmark. */
+export interface TrainBenchmark {
+  preset: string
+  dtype: string
+  device: string
+  threads: number
+  params: number
+  /** At the speed of the median step. */
+  tokens_per_second: number
+  step_ms: number
+  peak_rss_mib: number
+  /** null on the CPU. */
+  peak_device_mib: number | null
+  loss_first: number
+  loss_last: number
+  flops_per_token: number
+  /** Fraction of the device's peak; null if the peak is unknown. */
+  mfu: number | null
+  /** Time of a step by op, with the option `profile`. */
+  profile?: ProfileLine[]
+}
+
+const RANDOM_TOKENS = 2_000_000
+
+/** Times training steps: batch, forward and backward pass, gradient clipping, AdamW. */
+export async function benchTrain(options: TrainBenchmarkOptions): Promise<TrainBenchmark> {
+  const folder = await mkdtemp(join(tmpdir(), 'kindling-bench-'))
+  try {
+    const store = await writeRandomStore(folder, presetOf(options).vocab_size)
+    const model = buildModel(options, { recompute: options.recompute ?? false })
+    const timing = await timeSteps(options, model, store)
+    return await summarize(options, model, timing)
+  } finally {
+    await rm(folder, { recursive: true, force: true })
+  }
+}
+
+interface Timing {
+  /** Milliseconds of the timed steps, one by one. */
+  times: number[]
+  /** Milliseconds of a typical step. */
+  stepMs: number
+  lossFirst: number
+  lossLast: number
+}
+
+async function timeSteps(
+  options: TrainBenchmarkOptions,
+  model: Transformer,
+  store: TokenStore,
+): Promise<Timing> {
+  const { context: seqLength, batch_size } = presetOf(options)
+  const batchSize = options.batch ?? batch_size
+  const { warmup } = options
+  const last = warmup + stepsOf(options)
+  const optimizer = new AdamW(model, { betas: [0.9, 0.95], eps: 1e-8, weightDecay: 0.01 })
+  // On a GPU, as in training, a step is queued while the previous one runs. Single steps then have no meaningful time,
+  // and the timed steps are measured together.
+  const isTimedAlone = model.options.device === 'cpu' || options.profile === true
+  const times: number[] = []
+  let [lossFirst, lossLast] = [NaN, NaN]
+  let startOfAll = performance.now()
+  for (let step = 1; step <= last; step++) {
+    if (options.profile && step === warmup + 1) await model.startProfile()
+    const started = performance.now()
+    const readLoss = step === 1 || step === last
+    const batch = store.batch({ batchSize, seqLength, step })
+    const { loss } = await model.forwardBackward(batch, { readLoss })
+    if (step === 1) lossFirst = loss!
+    if (readLoss) lossLast = loss!
+    await optimizer.clipGradNorm(1, { read: false })
+    await optimizer.step({ lr: 1e-3 })
+    if (isTimedAlone || step === warmup) await model.synchronize()
+    times.push(performance.now() - started)
+    if (step === warmup) startOfAll = performance.now()
+  }
+  await model.synchronize()
+  const timed = times.slice(warmup)
+  const mean = (performance.now() - startOfAll) / timed.length
+  return { times: timed, stepMs: isTimedAlone ? median(timed) : mean, lossFirst, lossLast }
+}
+
+function stepsOf({ steps, preset }: TrainBenchmarkOptions): number {
+  return steps ?? (preset === 'char' ? 300 : 6)
+}
+
+async function summarize(
+  options: TrainBenchmarkOptions,
+  model: Transformer,
+  { times, stepMs, lossFirst, lossLast }: Timing,
+): Promise<TrainBenchmark> {
+  const preset = presetOf(options)
+  const tokens = (options.batch ?? preset.batch_size) * preset.context
+  const tokensPerSecond = (1000 * tokens) / stepMs
+  const flops = flopsPerToken({
+    vocabSize: preset.vocab_size,
+    dModel: preset.d_model,
+    dFf: preset.d_ff,
+    numLayers: preset.num_layers,
+    context: preset.context,
+  })
+  const { device, dtype, tf32 } = model.options
+  const { name, peakBytes } = await model.deviceState()
+  const known = name === undefined ? null : knownPeak(name, { dtype, tf32 })
+  const mfu = mfuOf(flops, tokensPerSecond, options.peak_tflops ?? known)
+  return {
+    preset: options.preset,
+    dtype: options.dtype,
+    device,
+    threads: options.threads ?? availableThreads(),
+    params: model.numParameters,
+    tokens_per_second: round(tokensPerSecond, 1),
+    step_ms: round(stepMs, 2),
+    peak_rss_mib: Math.round(peakRssMib()),
+    peak_device_mib: peakBytes === undefined ? null : Math.round(peakBytes / 2 ** 20),
+    loss_first: round(lossFirst, 4),
+    loss_last: round(lossLast, 4),
+    flops_per_token: flops,
+    mfu: mfu === null ? null : round(mfu, 4),
+    ...(options.profile && { profile: profileLines(await model.stopProfile(), times) }),
+  }
+}
+
+/** Writes a store of random ids, always the same ones. */
+async function writeRandomStore(folder: string, vocabSize: number): Promise<TokenStore> {
+  const ids = new Int32Array(RANDOM_TOKENS)
+  let state = 1
+  for (let i = 0; i < ids.length; i++) {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
+    ids[i] = Math.floor((state / 2 ** 32) * vocabSize)
+  }
+  await writeFile(join(folder, 'encoded_tokens_chunk_0.dat'), ids)
+  return TokenStore.open(folder)
+}

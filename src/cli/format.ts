@@ -1,0 +1,35 @@
+/** Numbers as people read them. */
+
+/** Formats seconds: 42s, 3m05s, 2h10m. */
+export function duration(seconds: number): string {
+  const s = Math.max(0, Math.round(seconds))
+  if (s < 60) return `${s}s`
+  if (s < 3600) return `${Math.floor(s / 60)}m${String(s % 60).padStart(2, '0')}s`
+  return `${Math.floor(s / 3600)}h${String(Math.floor((s % 3600) / 60)).padStart(2, '0')}m`
+}
+
+/** Formats a count: 950, 12.3k, 4.5M, 2.10B. */
+export function count(n: number): string {
+  if (n < 1000) return String(Math.round(n))
+  if (n < 1e6) return `${(n / 1e3).toFixed(1)}k`
+  if (n < 1e9) return `${(n / 1e6).toFixed(1)}M`
+  return `${(n / 1e9).toFixed(2)}B`
+}
+
+/** Formats bytes as megabytes (10^6), without the unit. */
+export function megabytes(bytes: number): string {
+  return (bytes / 1e6).toFixed(1)
+}
+
+/** Formats a fraction as a percentage with one decimal. */
+export function percent(fraction: number): string {
+  return `${(100 * fraction).toFixed(1)}%`
+}
+
+const BAR_WIDTH = 20
+
+/** Draws the bar of a progress line. */
+export function bar(done: number, total: number): string {
+  const filled = Math.min(BAR_WIDTH, Math.round((done / Math.max(1, total)) * BAR_WIDTH))
+  return `${'█'.repeat(filled)}${'░'.repeat(BAR_WIDTH - filled)}`
+}
