@@ -24,6 +24,7 @@
 pub mod adamw;
 pub mod attention;
 pub mod cross_entropy;
+mod disjoint;
 pub mod embedding;
 pub mod grad_norm;
 pub mod kernels;
@@ -31,16 +32,24 @@ pub mod linear;
 pub mod log_softmax;
 pub mod matmul;
 pub mod output_loss;
-mod pieces;
 pub mod rms_norm;
 pub mod rope;
+mod scratch;
 pub mod sgd;
 pub mod silu;
 pub mod softmax;
+mod split;
 pub mod swiglu;
+mod tasks;
 
-pub use pieces::{Disjoint, Pieces, with_dirty_scratch, with_scratch};
-pub(crate) use pieces::{MOST_PIECES, each_row};
+pub use disjoint::Disjoint;
+pub use scratch::{with_dirty_scratch, with_scratch};
+pub(crate) use split::for_each_row;
+pub use split::{BlockMut, BlocksMut, Outputs, PerTask, RowsMut, split_grid, split_rows};
+pub(crate) use tasks::MAX_TASKS as MOST_PIECES;
+pub(crate) use tasks::MAX_TASKS;
+pub use tasks::Tasks;
+pub use tasks::Tasks as Pieces;
 
 use crate::{Error, Result};
 

@@ -2,7 +2,7 @@
 
 use super::Hyper;
 use crate::cpu::Cpu;
-use crate::ops::{Disjoint, Pieces};
+use crate::ops::{RowsMut, Tasks, split_rows};
 use crate::simd::{LANES, Vector};
 
 pub(super) fn step(
@@ -13,13 +13,9 @@ pub(super) fn step(
     v: &mut [f32],
     hyper: Hyper,
 ) {
-    let pieces = Pieces::of_rows(p.len(), 1);
-    let (p, m, v) = (Disjoint::new(p), Disjoint::new(m), Disjoint::new(v));
-    cpu.pool.run(pieces.count, |piece| {
-        let range = pieces.range(piece);
-        // SAFETY: pieces write disjoint ranges.
-        let (p, m, v) =
-            unsafe { (p.part(range.clone()), m.part(range.clone()), v.part(range.clone())) };
+    let tasks = Tasks::of_rows(p.len(), 1);
+    let outputs = (RowsMut::new(p, 1), RowsMut::new(m, 1), RowsMut::new(v, 1));
+    split_rows(&cpu.pool, tasks, outputs, |range, (p, m, v)| {
         run(cpu.isa, p, &g[range], m, v, hyper);
     });
 }

@@ -1,32 +1,25 @@
 //! CPU half.
 
 use crate::cpu::Cpu;
-use crate::ops::{Disjoint, MOST_PIECES, Pieces};
+use crate::ops::{MAX_TASKS, PerTask, RowsMut, Tasks, split_rows};
 use crate::simd::{LANES, Vector};
 
 /// Elements whose squares are added in f32 lanes before the sum goes on in f64.
 const RUN: usize = 1024;
 
 pub(super) fn sum_of_squares(cpu: &Cpu, g: &[f32]) -> f64 {
-    let pieces = Pieces::of_rows(g.len(), 1);
-    let mut sums = [0.0f64; MOST_PIECES];
-    let parts = Disjoint::new(&mut sums);
-    cpu.pool.run(pieces.count, |piece| {
-        let runs = g[pieces.range(piece)].chunks(RUN);
-        let sum = runs.map(|run| f64::from(run_of_squares(cpu.isa, run))).sum();
-        // SAFETY: each piece has its own sum.
-        unsafe { parts.set(piece, sum) };
+    let tasks = Tasks::of_rows(g.len(), 1);
+    let mut sums = [0.0f64; MAX_TASKS];
+    split_rows(&cpu.pool, tasks, PerTask::new(&mut sums, 1), |range, sum| {
+        let runs = g[range].chunks(RUN);
+        sum[0] = runs.map(|run| f64::from(run_of_squares(cpu.isa, run))).sum();
     });
     sums.iter().sum()
 }
 
 pub(super) fn scale(cpu: &Cpu, g: &mut [f32], factor: f32) {
-    let pieces = Pieces::of_rows(g.len(), 1);
-    let g = Disjoint::new(g);
-    cpu.pool.run(pieces.count, |piece| {
-        // SAFETY: pieces write disjoint ranges.
-        scale_run(cpu.isa, unsafe { g.part(pieces.range(piece)) }, factor);
-    });
+    let tasks = Tasks::of_rows(g.len(), 1);
+    split_rows(&cpu.pool, tasks, RowsMut::new(g, 1), |_, g| scale_run(cpu.isa, g, factor));
 }
 
 crate::dispatch! { fn run_of_squares(g: &[f32]) -> f32 = run_of_squares_lanes; }

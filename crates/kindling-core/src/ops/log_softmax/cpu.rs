@@ -3,15 +3,15 @@
 use super::Shape;
 use crate::cpu::Cpu;
 use crate::ops::cross_entropy::row_statistics;
-use crate::ops::each_row;
+use crate::ops::for_each_row;
 use crate::simd::{LANES, Vector, exp};
 
 pub(super) fn forward(cpu: &Cpu, out: &mut [f32], x: &[f32], s: Shape) {
-    each_row(&cpu.pool, out, s.columns, |out, row| row_forward(cpu.isa, out, &x[row]));
+    for_each_row(&cpu.pool, out, s.columns, |out, row| row_forward(cpu.isa, out, &x[row]));
 }
 
 pub(super) fn backward(cpu: &Cpu, dx: &mut [f32], dout: &[f32], out: &[f32], s: Shape) {
-    each_row(&cpu.pool, dx, s.columns, |dx, row| {
+    for_each_row(&cpu.pool, dx, s.columns, |dx, row| {
         row_backward(cpu.isa, dx, &dout[row.clone()], &out[row])
     });
 }

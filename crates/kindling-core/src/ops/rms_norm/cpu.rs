@@ -2,11 +2,11 @@
 
 use super::Shape;
 use crate::cpu::Cpu;
-use crate::ops::{Disjoint, Pieces, with_scratch};
+use crate::ops::{PerTask, RowsMut, Tasks, split_rows, with_scratch};
 use crate::simd::{Vector, for_vectors};
 
-/// Pieces of the backward pass: each keeps its own partial dweight.
-const BACKWARD_PIECES: usize = 16;
+/// Maximum number of tasks in the backward pass: each keeps its own partial dweight.
+const BACKWARD_TASKS: usize = 16;
 
 pub(super) fn forward(
     cpu: &Cpu,
@@ -18,17 +18,13 @@ pub(super) fn forward(
     weight: &[f32],
     s: Shape,
 ) {
-    let pieces = Pieces::of_rows(s.rows, s.width);
-    let (out, rstd, sum) = (Disjoint::new(out), Disjoint::new(rstd), sum.map(Disjoint::new));
-    cpu.pool.run(pieces.count, |piece| {
-        let rows = pieces.range(piece);
+    let tasks = Tasks::of_rows(s.rows, s.width);
+    let sum = sum.map(|sum| RowsMut::new(sum, s.width));
+    let outputs = (RowsMut::new(out, s.width), RowsMut::new(rstd, 1), sum);
+    split_rows(&cpu.pool, tasks, outputs, |rows, (out, rstd, sum)| {
         let elements = rows.start * s.width..rows.end * s.width;
-        // SAFETY: pieces write disjoint rows.
-        let (out, rstd) = unsafe { (out.part(elements.clone()), rstd.part(rows.clone())) };
-        match (&sum, residual) {
+        match (sum, residual) {
             (Some(sum), Some(residual)) => {
-                // SAFETY: as above.
-                let sum = unsafe { sum.part(elements.clone()) };
                 add(cpu.isa, sum, &x[elements.clone()], &residual[elements]);
                 rows_forward(cpu.isa, out, rstd, sum, weight, s);
             }
@@ -45,13 +41,9 @@ pub(super) fn recompute(
     rstd: &[f32],
     s: Shape,
 ) {
-    let pieces = Pieces::of_rows(s.rows, s.width);
-    let out = Disjoint::new(out);
-    cpu.pool.run(pieces.count, |piece| {
-        let rows = pieces.range(piece);
+    let tasks = Tasks::of_rows(s.rows, s.width);
+    split_rows(&cpu.pool, tasks, RowsMut::new(out, s.width), |rows, out| {
         let elements = rows.start * s.width..rows.end * s.width;
-        // SAFETY: pieces write disjoint rows.
-        let out = unsafe { out.part(elements.clone()) };
         rows_scaled(cpu.isa, out, &x[elements], weight, &rstd[rows]);
     });
 }
@@ -67,17 +59,11 @@ pub(super) fn backward(
     rstd: &[f32],
     s: Shape,
 ) {
-    let pieces = Pieces::at_most(s.rows, (8 * 1024usize).div_ceil(s.width), BACKWARD_PIECES);
-    let dx = Disjoint::new(dx);
-    with_scratch(pieces.count * s.width, |partial| {
-        let parts = Disjoint::new(&mut *partial);
-        cpu.pool.run(pieces.count, |piece| {
-            let rows = pieces.range(piece);
+    let tasks = Tasks::at_most(s.rows, (8 * 1024usize).div_ceil(s.width), BACKWARD_TASKS);
+    with_scratch(tasks.count * s.width, |partial| {
+        let outputs = (RowsMut::new(dx, s.width), PerTask::new(&mut *partial, s.width));
+        split_rows(&cpu.pool, tasks, outputs, |rows, (dx, dweight)| {
             let elements = rows.start * s.width..rows.end * s.width;
-            // SAFETY: pieces write disjoint rows, and each its own partial sums.
-            let (dx, dweight) = unsafe {
-                (dx.part(elements.clone()), parts.part(piece * s.width..(piece + 1) * s.width))
-            };
             rows_backward(
                 cpu.isa,
                 dx,

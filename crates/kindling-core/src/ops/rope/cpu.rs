@@ -2,16 +2,12 @@
 
 use super::Shape;
 use crate::cpu::Cpu;
-use crate::ops::{Disjoint, Pieces};
+use crate::ops::{RowsMut, Tasks, split_rows};
 use crate::simd::{Vector, for_vectors};
 
 pub(super) fn rotate(cpu: &Cpu, x: &mut [f32], cos: &[f32], sin: &[f32], s: Shape, direction: f32) {
-    let pieces = Pieces::of_rows(s.rows, s.row_width);
-    let x = Disjoint::new(x);
-    cpu.pool.run(pieces.count, |piece| {
-        let rows = pieces.range(piece);
-        // SAFETY: pieces write disjoint rows.
-        let x = unsafe { x.part(rows.start * s.row_width..rows.end * s.row_width) };
+    let tasks = Tasks::of_rows(s.rows, s.row_width);
+    split_rows(&cpu.pool, tasks, RowsMut::new(x, s.row_width), |rows, x| {
         rotate_rows(cpu.isa, x, cos, sin, rows.start, s, direction);
     });
 }

@@ -2,17 +2,12 @@
 
 use super::Hyper;
 use crate::cpu::Cpu;
-use crate::ops::{Disjoint, Pieces};
+use crate::ops::{RowsMut, Tasks, split_rows};
 use crate::simd::{LANES, Vector};
 
 pub(super) fn step(cpu: &Cpu, p: &mut [f32], g: &[f32], hyper: Hyper) {
-    let pieces = Pieces::of_rows(p.len(), 1);
-    let p = Disjoint::new(p);
-    cpu.pool.run(pieces.count, |piece| {
-        let range = pieces.range(piece);
-        // SAFETY: pieces write disjoint ranges.
-        run(cpu.isa, unsafe { p.part(range.clone()) }, &g[range], hyper);
-    });
+    let tasks = Tasks::of_rows(p.len(), 1);
+    split_rows(&cpu.pool, tasks, RowsMut::new(p, 1), |range, p| run(cpu.isa, p, &g[range], hyper));
 }
 
 crate::dispatch! { fn run(p: &mut [f32], g: &[f32], hyper: Hyper) = run_lanes; }

@@ -1,26 +1,20 @@
 //! CPU half.
 
 use crate::cpu::Cpu;
-use crate::ops::{Disjoint, Pieces};
+use crate::ops::{RowsMut, Tasks, split_rows};
 use crate::simd::{Vector, for_vectors, sigmoid};
 
 pub(super) fn forward(cpu: &Cpu, out: &mut [f32], x: &[f32]) {
-    let pieces = Pieces::of_rows(x.len(), 1);
-    let out = Disjoint::new(out);
-    cpu.pool.run(pieces.count, |piece| {
-        let range = pieces.range(piece);
-        // SAFETY: pieces write disjoint ranges.
-        run_forward(cpu.isa, unsafe { out.part(range.clone()) }, &x[range]);
+    let tasks = Tasks::of_rows(x.len(), 1);
+    split_rows(&cpu.pool, tasks, RowsMut::new(out, 1), |range, out| {
+        run_forward(cpu.isa, out, &x[range]);
     });
 }
 
 pub(super) fn backward(cpu: &Cpu, dx: &mut [f32], dout: &[f32], x: &[f32]) {
-    let pieces = Pieces::of_rows(x.len(), 1);
-    let dx = Disjoint::new(dx);
-    cpu.pool.run(pieces.count, |piece| {
-        let range = pieces.range(piece);
-        // SAFETY: pieces write disjoint ranges.
-        run_backward(cpu.isa, unsafe { dx.part(range.clone()) }, &dout[range.clone()], &x[range]);
+    let tasks = Tasks::of_rows(x.len(), 1);
+    split_rows(&cpu.pool, tasks, RowsMut::new(dx, 1), |range, dx| {
+        run_backward(cpu.isa, dx, &dout[range.clone()], &x[range]);
     });
 }
 

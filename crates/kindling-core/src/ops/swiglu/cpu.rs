@@ -2,17 +2,13 @@
 
 use super::Shape;
 use crate::cpu::Cpu;
-use crate::ops::{Disjoint, Pieces, with_dirty_scratch};
+use crate::ops::{RowsMut, Tasks, split_rows, with_dirty_scratch};
 use crate::simd::bf16::{round_all, widen_all};
 use crate::simd::{Vector, for_vectors, sigmoid};
 
 pub(super) fn forward(cpu: &Cpu, out: &mut [f32], gate_up: &[f32], s: Shape) {
-    let pieces = Pieces::of_rows(s.rows, s.width);
-    let out = Disjoint::new(out);
-    cpu.pool.run(pieces.count, |piece| {
-        let rows = pieces.range(piece);
-        // SAFETY: pieces write disjoint rows.
-        let out = unsafe { out.part(rows.start * s.width..rows.end * s.width) };
+    let tasks = Tasks::of_rows(s.rows, s.width);
+    split_rows(&cpu.pool, tasks, RowsMut::new(out, s.width), |rows, out| {
         rows_forward(
             cpu.isa,
             out,
@@ -24,12 +20,8 @@ pub(super) fn forward(cpu: &Cpu, out: &mut [f32], gate_up: &[f32], s: Shape) {
 
 /// As `forward` for bf16: a row at a time as f32, in L1.
 pub(super) fn forward_bf16(cpu: &Cpu, out: &mut [u16], gate_up: &[u16], s: Shape) {
-    let pieces = Pieces::of_rows(s.rows, s.width);
-    let out = Disjoint::new(out);
-    cpu.pool.run(pieces.count, |piece| {
-        let rows = pieces.range(piece);
-        // SAFETY: pieces write disjoint rows.
-        let out = unsafe { out.part(rows.start * s.width..rows.end * s.width) };
+    let tasks = Tasks::of_rows(s.rows, s.width);
+    split_rows(&cpu.pool, tasks, RowsMut::new(out, s.width), |rows, out| {
         let gate_up = &gate_up[2 * rows.start * s.width..2 * rows.end * s.width];
         with_dirty_scratch(3 * s.width, |row| {
             let (both, result) = row.split_at_mut(2 * s.width);
@@ -46,17 +38,9 @@ pub(super) fn forward_bf16(cpu: &Cpu, out: &mut [u16], gate_up: &[u16], s: Shape
 
 /// As `backward_in_place` for bf16.
 pub(super) fn backward_in_place_bf16(cpu: &Cpu, gate_up: &mut [u16], out: &mut [u16], s: Shape) {
-    let pieces = Pieces::of_rows(s.rows, s.width);
-    let (gate_up, out) = (Disjoint::new(gate_up), Disjoint::new(out));
-    cpu.pool.run(pieces.count, |piece| {
-        let rows = pieces.range(piece);
-        // SAFETY: pieces write disjoint rows.
-        let (gate_up, out) = unsafe {
-            (
-                gate_up.part(2 * rows.start * s.width..2 * rows.end * s.width),
-                out.part(rows.start * s.width..rows.end * s.width),
-            )
-        };
+    let tasks = Tasks::of_rows(s.rows, s.width);
+    let outputs = (RowsMut::new(gate_up, 2 * s.width), RowsMut::new(out, s.width));
+    split_rows(&cpu.pool, tasks, outputs, |_, (gate_up, out)| {
         with_dirty_scratch(3 * s.width, |row| {
             let (both, result) = row.split_at_mut(2 * s.width);
             for (out, gate_up) in
@@ -74,17 +58,9 @@ pub(super) fn backward_in_place_bf16(cpu: &Cpu, gate_up: &mut [u16], out: &mut [
 
 /// `gate_up` becomes its gradient; `out`, which comes with dout, the output.
 pub(super) fn backward_in_place(cpu: &Cpu, gate_up: &mut [f32], out: &mut [f32], s: Shape) {
-    let pieces = Pieces::of_rows(s.rows, s.width);
-    let (gate_up, out) = (Disjoint::new(gate_up), Disjoint::new(out));
-    cpu.pool.run(pieces.count, |piece| {
-        let rows = pieces.range(piece);
-        // SAFETY: pieces write disjoint rows.
-        let (gate_up, out) = unsafe {
-            (
-                gate_up.part(2 * rows.start * s.width..2 * rows.end * s.width),
-                out.part(rows.start * s.width..rows.end * s.width),
-            )
-        };
+    let tasks = Tasks::of_rows(s.rows, s.width);
+    let outputs = (RowsMut::new(gate_up, 2 * s.width), RowsMut::new(out, s.width));
+    split_rows(&cpu.pool, tasks, outputs, |_, (gate_up, out)| {
         rows_backward(cpu.isa, gate_up, out, s.width);
     });
 }
