@@ -354,8 +354,8 @@ test('bad input is one coded line, the right exit code, and nothing on the disk'
     ],
     [await train('--device', 'cuda'), 1, 'ERR_DEVICE_UNAVAILABLE', /cpu/],
     [await train('--dtype', 'f16'), 2, 'ERR_USAGE', /dtype/],
-    [await train('--resume'), 1, 'ERR_NOT_FOUND', /no run/],
-    [await kindling(['generate', '--run', out]), 1, 'ERR_NOT_FOUND', /no run/],
+    [await train('--resume'), 1, 'ERR_NOT_FOUND', /not a run/],
+    [await kindling(['generate', '--run', out]), 1, 'ERR_NOT_FOUND', /not a run/],
     [await kindling(['eval']), 2, 'ERR_USAGE', /--run/],
   ] as const) {
     fails(t, result, exit, code, words)

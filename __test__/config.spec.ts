@@ -1,8 +1,9 @@
-/** The options of a run: where a value comes from, what is refused, and the numbers that follow from them. */
+/** The options of a run: precedence, checks, and the numbers that follow from them. */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { KindlingError } from '../src'
+import { toSnakeCase } from '../src/case'
 import { withHyphens } from '../src/cli/flags'
 import {
   fromCamelCase,
@@ -14,17 +15,17 @@ import { PRESETS } from '../src/training/presets'
 import { scheduleOf, totalSteps } from '../src/training/run-plan'
 import { temporaryFolder } from './helpers'
 
-function refused(work: () => unknown): { code: string; message: string } {
+function errorOf(work: () => unknown): { code: string; message: string } {
   try {
     work()
   } catch (error) {
     if (error instanceof KindlingError) return error
     throw error
   }
-  throw new Error('nothing was refused')
+  throw new Error('no error was thrown')
 }
 
-test("the course's defaults stand", (t) => {
+test("the defaults are the course's", (t) => {
   const { options } = resolveOptions({})
   const expected = {
     d_model: 512,
@@ -61,26 +62,27 @@ test("the course's defaults stand", (t) => {
     dtype: 'f32',
   } as const
   for (const [name, value] of Object.entries(expected))
-    t.deepEqual(options[name as keyof typeof expected], value, name)
-  t.is(options.vocab_size, undefined)
+    t.deepEqual(toSnakeCase(options)[name as keyof typeof expected], value, name)
+  t.is(options.vocabSize, undefined)
 })
 
 test('a flag wins over the config file, that over the preset, that over the default', (t) => {
   const file = join(temporaryFolder(t), 'run.json')
   writeFileSync(file, JSON.stringify({ preset: 'char', d_model: 64, batch_size: 5, lr: 0.5 }))
   const { options, given } = resolveOptions({ batch_size: 7 }, file)
-  t.is(options.batch_size, 7)
-  t.is(options.d_model, 64)
+  t.is(options.batchSize, 7)
+  t.is(options.dModel, 64)
   t.is(options.lr, 0.5)
-  t.is(options.num_layers, PRESETS['char']!.num_layers)
-  t.is(options.seq_length, 64)
-  t.is(options.max_seq_length, 64)
-  t.is(options.vocab_size, 65)
-  t.is(options.weight_decay, 0.01)
-  t.true(given.has('lr') && given.has('num_layers') && !given.has('weight_decay'))
+  t.is(options.numLayers, PRESETS['char']!.num_layers)
+  t.is(options.seqLength, 64)
+  t.is(options.maxSeqLength, 64)
+  t.is(options.vocabSize, 65)
+  t.is(options.weightDecay, 0.01)
+  t.false(given.has('vocabSize'), 'a preset only sets its default')
+  t.true(given.has('lr') && given.has('numLayers') && !given.has('weightDecay'))
 })
 
-test('every option is described, and is reached in camelCase by the library', (t) => {
+test('every option has a description, and a camelCase name in the library', (t) => {
   for (const [name, field] of Object.entries(trainFields)) t.truthy(field.description, name)
   t.deepEqual(fromCamelCase({ dModel: 8, lrMin: 0.1, numKvHeads: 2 }), {
     d_model: 8,
@@ -89,7 +91,7 @@ test('every option is described, and is reached in camelCase by the library', (t
   })
 })
 
-test('flags may be written with underscores, values and what follows -- stay as they are', (t) => {
+test('flags may have underscores; values and arguments after -- are left alone', (t) => {
   t.deepEqual(withHyphens(['--d_model', '8', '--data_dir=a_b', 'my_file', '--', '--x_y']), [
     '--d-model',
     '8',
@@ -100,7 +102,7 @@ test('flags may be written with underscores, values and what follows -- stay as 
   ])
 })
 
-test('wrong values are refused with the option named', (t) => {
+test('errors name the option with the invalid value', (t) => {
   for (const [flags, code, words] of [
     [{ lr: NaN }, 'ERR_USAGE', /lr/],
     [{ lr: -1 }, 'ERR_USAGE', /lr/],
@@ -120,17 +122,17 @@ test('wrong values are refused with the option named', (t) => {
     [{ seq_length: 1024 }, 'ERR_INVALID_CONFIG', /above max_seq_length 512/],
     [{ warmup_ratio: 0.95 }, 'ERR_INVALID_CONFIG', /warmfix_ratio/],
   ] as const) {
-    const error = refused(() => resolveOptions(flags as GivenOptions))
+    const error = errorOf(() => resolveOptions(flags as GivenOptions))
     t.is(error.code, code, JSON.stringify(flags))
     t.regex(error.message, words)
   }
-  t.is(refused(() => resolveOptions({}, '/nowhere/run.json')).code, 'ERR_NOT_FOUND')
+  t.is(errorOf(() => resolveOptions({}, '/nowhere/run.json')).code, 'ERR_NOT_FOUND')
   const file = join(temporaryFolder(t), 'run.json')
   writeFileSync(file, '[1]')
-  t.is(refused(() => resolveOptions({}, file)).code, 'ERR_USAGE')
+  t.is(errorOf(() => resolveOptions({}, file)).code, 'ERR_USAGE')
 })
 
-test('steps and the corners of the schedule follow from the shares', (t) => {
+test('total steps follow from the epochs, the schedule from the ratios', (t) => {
   const { options } = resolveOptions({
     num_epochs: 2.5,
     batch_size: 4,
@@ -138,10 +140,10 @@ test('steps and the corners of the schedule follow from the shares', (t) => {
     accumulate: 2,
   })
   t.is(totalSteps(options, 1000), 31)
-  t.is(totalSteps({ ...options, max_steps: 7 }, 1000), 7)
-  t.is(refused(() => totalSteps(options, 31)).code, 'ERR_STORE_TOO_SHORT')
+  t.is(totalSteps({ ...options, maxSteps: 7 }, 1000), 7)
+  t.is(errorOf(() => totalSteps(options, 31)).code, 'ERR_STORE_TOO_SHORT')
   const schedule = scheduleOf(
-    { ...options, lr: 1, lr_min: 0.1, warmup_ratio: 0.1, warmfix_ratio: 0.9 },
+    { ...options, lr: 1, lrMin: 0.1, warmupRatio: 0.1, warmfixRatio: 0.9 },
     105,
   )
   t.is(schedule(5), 0.5)

@@ -1,8 +1,10 @@
 /** What a training run prints: a live line on a terminal, lines of metrics, JSON lines on request. */
+import { toSnakeCase } from '../case'
 import { bar, count, duration, percent } from './format'
 import type { Output } from './output'
 import { ByteProgress } from './progress'
 import type { MetricsLine } from '../training/run-folder'
+import { tokensPerStep } from '../training/run-plan'
 import type { StepEvent, Trainer, TrainSummary } from '../training/trainer'
 
 /** Milliseconds between two updates of the live line. */
@@ -19,11 +21,10 @@ export function logRun(trainer: Trainer, output: Output): void {
     if (done === total) output.clear()
   })
   trainer.on('start', (config, numParameters) => {
-    const { model, options, total_steps } = config
-    const tokensPerStep = options.batch_size * options.seq_length * options.accumulate
+    const { options, totalSteps } = config
     output.note(
-      `${count(numParameters)} parameters, vocabulary ${model.vocabSize}, ` +
-        `${total_steps} steps of ${count(tokensPerStep)} tokens`,
+      `${count(numParameters)} parameters, vocabulary ${options.vocabSize}, ` +
+        `${totalSteps} steps of ${count(tokensPerStep(options))} tokens`,
     )
   })
   trainer.on('step', (event) => {
@@ -34,7 +35,7 @@ export function logRun(trainer: Trainer, output: Output): void {
   })
   trainer.on('metrics', (line) => {
     output.clear()
-    output.line(line)
+    output.line(toSnakeCase(line))
     output.text(metricsText(line))
     if (line.sample !== undefined) output.text(`  sample: ${JSON.stringify(line.sample)}`)
   })
@@ -59,12 +60,12 @@ function metricsText(line: MetricsLine): string {
   const parts = [
     `step ${line.step}`,
     `loss ${line.loss.toFixed(4)}`,
-    ...(line.val_loss === undefined ? [] : [`val_loss ${line.val_loss.toFixed(4)}`]),
+    ...(line.valLoss === undefined ? [] : [`val_loss ${line.valLoss.toFixed(4)}`]),
     `lr ${line.lr.toExponential(2)}`,
-    `grad_norm ${line.grad_norm.toFixed(2)}`,
-    `${count(line.tokens_per_second)} tokens/s`,
+    `grad_norm ${line.gradNorm.toFixed(2)}`,
+    `${count(line.tokensPerSecond)} tokens/s`,
     ...(line.mfu === undefined ? [] : [`mfu ${percent(line.mfu)}`]),
-    duration(line.elapsed_s),
+    duration(line.elapsedS),
   ]
   return parts.join('  ')
 }
@@ -72,7 +73,7 @@ function metricsText(line: MetricsLine): string {
 /** Returns the last line of a run. */
 export function summaryText(summary: TrainSummary): string {
   const loss = summary.loss === null ? '' : `  loss ${summary.loss.toFixed(4)}`
-  const valLoss = summary.val_loss === null ? '' : `  val_loss ${summary.val_loss.toFixed(4)}`
+  const valLoss = summary.valLoss === null ? '' : `  val_loss ${summary.valLoss.toFixed(4)}`
   const verb = summary.interrupted ? 'stopped' : 'done'
   return `${verb} at step ${summary.steps}${loss}${valLoss}  ${summary.run}`
 }

@@ -8,7 +8,8 @@ import { AdamW } from '../optimizer'
 import { TokenStore } from '../token-store'
 import { Tokenizer } from '../tokenizer'
 import { resolveOptions } from '../training/config'
-import { RunFolder, loadRun } from '../training/run-folder'
+import { loadRun } from '../training/load-run'
+import { RunFolder } from '../training/run-folder'
 import { Trainer } from '../training/trainer'
 import { Transformer } from '../transformer'
 
@@ -106,7 +107,7 @@ export async function quickstart(options: QuickstartOptions): Promise<Quickstart
   const summary = await trainer.run({ signal })
   const after = await sampleAfter(run, device)
   return {
-    val_loss: summary.val_loss,
+    val_loss: summary.valLoss,
     unigram_entropy: entropy,
     sample_before: before,
     sample_after: after,

@@ -31,7 +31,7 @@ export async function sweep(
     try {
       const given = { lr_min: lr / 10, sample_interval: 0, save_interval: 0, ...options }
       const trainer = new Trainer(resolveOptions({ ...given, lr, run: join(folder, 'run') }))
-      const { loss, val_loss, interrupted } = await trainer.run({ signal })
+      const { loss, valLoss: val_loss, interrupted } = await trainer.run({ signal })
       if (interrupted) throw new KindlingError('ERR_CANCELLED', 'cancelled')
       results.push({ lr, loss, val_loss, diverged: false })
     } catch (error) {

@@ -1,37 +1,37 @@
 /**
- * The batches of a run, of one token store or a mixture of several, made ahead on a thread of their own. Which batch a step
- * gets depends on the seed and the step alone, so nothing has to be saved for a run to be continued.
+ * The batches of a run, from one token store or a mixture of several, prepared ahead on another thread. A batch is a
+ * function of the seed and the step alone, so a resumed run needs no saved state.
  */
 import { Batch } from '../batch'
 import { KindlingError, call, settle } from '../errors'
 import { native } from '../native'
 import { TokenStore, type Sampling } from '../token-store'
 
-/** A store of a mixture. */
+/** One store of a mixture. */
 export interface MixturePart {
   store: TokenStore
-  /** Its share of the windows, against those of the other stores; above 0. */
+  /** Windows come from the stores in proportion to their weights; above 0. */
   weight: number
 }
 
-/** How a loader makes batches. */
+/** Shape and order of the batches. */
 export interface BatchLoaderOptions {
-  /** Windows a batch. */
+  /** Windows per batch. */
   batchSize: number
-  /** Tokens a window. */
+  /** Tokens per window. */
   seqLength: number
-  /** Seed of the run, an integer from 0. Default 0. */
+  /** Seed of the run, a non-negative integer. Default 0. */
   seed?: number
-  /** Batches a step accumulates. Default 1. */
+  /** Batches per step. Default 1. */
   accumulate?: number
-  /** How windows are chosen. Default `random`. Each store of a mixture goes through its own windows. */
+  /** Order of the windows. Default `random`. Each store of a mixture goes through its own windows. */
   sampling?: Sampling
-  /** Batches made ahead; 0: none. Default 2. */
+  /** Batches prepared ahead; 0: none. Default 2. */
   prefetch?: number
 }
 
 /**
- * Makes batches.
+ * Loads the batches of a training run.
  *
  * @example
  * const loader = new BatchLoader([{ store: web, weight: 0.8 }, { store: books, weight: 0.2 }], { batchSize: 32, seqLength: 256 })
@@ -46,7 +46,7 @@ export class BatchLoader {
     if (!Array.isArray(parts) || typeof options !== 'object' || options === null) {
       throw new KindlingError(
         'ERR_INVALID_ARGUMENT',
-        'a loader takes a store or a list of parts, and options',
+        'BatchLoader takes a store or a list of { store, weight }, and options',
       )
     }
     const stores = parts.map(({ store }: MixturePart) => TokenStore.toNative(store))
@@ -56,7 +56,7 @@ export class BatchLoader {
   }
 
   /**
-   * The batch of a step, from 1. Batches of steps that follow each other are ready when they are asked for, or soon after.
+   * Returns a batch of a step; steps count from 1, micro-batches from 0. Batches of consecutive steps are prepared ahead.
    *
    * @throws KindlingError `ERR_INVALID_ARGUMENT`, `ERR_INVALID_STORE`, `ERR_IO`.
    */
@@ -65,7 +65,7 @@ export class BatchLoader {
     return new Batch(ready ?? (await settle(() => this.#native.next(step, microBatch))))
   }
 
-  /** Ends the thread that makes batches ahead. The loader can still be used. */
+  /** Stops preparing batches ahead. The loader can still be used. */
   close(): void {
     this.#native.stop()
   }

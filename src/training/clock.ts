@@ -1,61 +1,68 @@
-/** The time of a run, and the line of metrics that it goes into. */
+/** The clock of a run: training speed, MFU and elapsed time. */
 import { mfuOf } from '../device'
-import type { LoopState, MetricsLine } from './run-folder'
 
-/** Time spent on updates; evaluation, samples and checkpoints do not count as training speed. */
+/** How fast training is. */
+export interface TrainingSpeed {
+  tokensPerSecond: number
+  /** Fraction of the device's peak, null if the peak is unknown. */
+  mfu: number | null
+}
+
+/**
+ * Measures the speed since the last `restart`, which the loop calls after everything that is not training: evaluation,
+ * samples, checkpoints.
+ */
 export class TrainingClock {
-  readonly #begun = performance.now()
-  readonly #before: number
-  #since = performance.now()
+  readonly #startedAt = performance.now()
+  readonly #secondsBefore: number
+  readonly #flopsPerToken: number
+  readonly #peakTflops: number | null
+  #restartedAt = performance.now()
   #tokens = 0
 
-  /** FLOPs a token and the device's peak in TFLOP/s, null where it is unknown. */
-  readonly #work: { flopsPerToken: number; peakTflops: number | null }
-
-  constructor(before: number, work: { flopsPerToken: number; peakTflops: number | null }) {
-    this.#before = before
-    this.#work = work
+  /**
+   * @param secondsBefore - seconds of the run before it was resumed.
+   * @param peakTflops - peak of the device in TFLOP/s, null if unknown.
+   */
+  constructor(
+    secondsBefore: number,
+    { flopsPerToken, peakTflops }: { flopsPerToken: number; peakTflops: number | null },
+  ) {
+    this.#secondsBefore = secondsBefore
+    this.#flopsPerToken = flopsPerToken
+    this.#peakTflops = peakTflops
   }
 
-  /** Share of the device's peak since the last line, null where that is unknown. */
-  mfu(): number | null {
-    return mfuOf(this.#work.flopsPerToken, this.rate(), this.#work.peakTflops)
-  }
-
+  /** Counts tokens trained on. */
   count(tokens: number): void {
     this.#tokens += tokens
   }
 
-  /** Tokens a second since the last line. */
-  rate(): number {
-    return this.#tokens / Math.max(1e-9, (performance.now() - this.#since) / 1000)
+  /** Returns the speed since the last restart. */
+  speed(): TrainingSpeed {
+    const seconds = (performance.now() - this.#restartedAt) / 1000
+    const tokensPerSecond = this.#tokens / Math.max(1e-9, seconds)
+    return { tokensPerSecond, mfu: mfuOf(this.#flopsPerToken, tokensPerSecond, this.#peakTflops) }
   }
 
-  /** Seconds of the run, those before a resume included. */
-  elapsed(): number {
-    return this.#before + (performance.now() - this.#begun) / 1000
-  }
-
-  restart(): void {
-    this.#since = performance.now()
-    this.#tokens = 0
-  }
-
-  line(
-    step: number,
-    tokensPerStep: number,
-    state: LoopState,
-    update: { lr: number; grad_norm: number },
-  ): MetricsLine {
-    const mfu = this.mfu()
+  /** Returns the clock's part of a metrics line, rounded. */
+  line(): { tokensPerSecond: number; mfu?: number; elapsedS: number } {
+    const { tokensPerSecond, mfu } = this.speed()
     return {
-      step,
-      tokens: step * tokensPerStep,
-      loss: state.loss_sum / state.loss_count,
-      ...update,
-      tokens_per_second: Math.round(this.rate()),
+      tokensPerSecond: Math.round(tokensPerSecond),
       ...(mfu !== null && { mfu: Math.round(mfu * 10_000) / 10_000 }),
-      elapsed_s: Math.round(this.elapsed() * 1000) / 1000,
+      elapsedS: Math.round(this.elapsed() * 1000) / 1000,
     }
+  }
+
+  /** Returns the seconds of the run, including those before a resume. */
+  elapsed(): number {
+    return this.#secondsBefore + (performance.now() - this.#startedAt) / 1000
+  }
+
+  /** Starts a new measurement of the speed. */
+  restart(): void {
+    this.#restartedAt = performance.now()
+    this.#tokens = 0
   }
 }

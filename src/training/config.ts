@@ -1,234 +1,272 @@
 /**
- * The options of a run, defined once: flags, config file, the Trainer's options and the docs all come from this schema.
- * A flag wins over the config file, that over the preset, that over the default.
+ * The options of a run, described once: flags, config file, the options of `Trainer` and the help all come from this
+ * schema. A flag wins over the config file, which wins over the preset, which wins over the default.
+ *
+ * Fields carry their names in files and flags (snake_case); `resolveOptions` returns them in camelCase. `.meta({ value })`
+ * names the kind of value in the help, as in `--corpus <file>`.
  */
 import { readFileSync } from 'node:fs'
 import { z } from 'zod'
-import { toSnakeCase, type CamelCased } from '../case'
+import { toCamelCase, toSnakeCase, type CamelCased } from '../case'
 import { KindlingError } from '../errors'
 import { PRESETS } from './presets'
 
 const count = z.int().min(1)
 const countOrZero = z.int().min(0)
 const rate = z.number().min(0)
-const share = z.number().min(0).max(1)
+const fraction = z.number().min(0).max(1)
+const file = { value: 'file' }
+const dir = { value: 'dir' }
+const path = { value: 'path' }
 
-/** Sizes of the model. */
-export const modelFields = {
+const modelFields = {
   d_model: count.default(512).describe('width of the residual stream'),
-  num_heads: count.default(8).describe('attention heads; divides d_model'),
+  num_heads: count.default(8).describe('attention heads; must divide d_model'),
   num_kv_heads: count
     .optional()
-    .describe('key/value heads; divides num_heads (default: num_heads)'),
+    .describe('key/value heads; must divide num_heads (default: num_heads)'),
   d_ff: count.default(1344).describe('width of the feed-forward layer'),
   num_layers: count.default(6).describe('number of blocks'),
-  vocab_size: count.optional().describe("vocabulary (default: the tokenizer's, 32000 without one)"),
+  vocab_size: count
+    .optional()
+    .describe(
+      "vocabulary size; larger than the tokenizer's pads (default: the tokenizer's, 32000 without one)",
+    ),
   max_seq_length: count.default(512).describe('longest context, in tokens'),
   theta: z.number().positive().default(100_000).describe('base of the rotary angles'),
   tie_embeddings: z
     .boolean()
     .default(false)
     .describe('use the embedding matrix as the output layer'),
-  qkv_bias: z.boolean().default(false).describe('give the query, key and value projections a bias'),
+  qkv_bias: z
+    .boolean()
+    .default(false)
+    .describe('add a bias to the query, key and value projections'),
 }
 
 const dataFields = {
-  corpus: z.string().optional().describe('text file, encoded once into <data_dir>/<its name>/'),
+  corpus: z
+    .string()
+    .optional()
+    .describe('text file to train on; encoded once into <data_dir>/<name of the file>/')
+    .meta(file),
   data: z
     .string()
     .optional()
-    .describe('what `kindling encode` wrote, a _chunks folder, a .npy or a .bin file'),
+    .describe('output folder of `kindling encode`, a _chunks folder, a .npy or a .bin file')
+    .meta(path),
   mixture: z
-    .array(z.string().regex(/^.+=\d*\.?\d+(e-?\d+)?$/, 'must be DIR=WEIGHT, as data/web=0.8'))
+    .array(
+      z
+        .string()
+        .regex(/^.+=\d*\.?\d+(e-?\d+)?$/, 'must be DIR=WEIGHT, as data/web=0.8')
+        .meta({ value: 'dir=weight' }),
+    )
     .min(1)
     .optional()
-    .describe(
-      'stores with their shares of the windows, in place of data: data/web=0.8 data/books=0.2',
-    ),
+    .describe('stores to mix, with their weights, instead of data: data/web=0.8 data/books=0.2'),
   valid: z
     .string()
     .optional()
-    .describe('store of the validation tokens (default: beside the training data)'),
-  data_dir: z.string().default('data').describe('where corpora and stores are kept'),
-  corpus_size: z.string().optional().describe('names the store <data_dir>/<corpus_size>_chunks'),
-  chunk_size: count.default(500_000).describe('tokens of a chunk file'),
+    .describe('store of validation tokens (default: the one next to the training data)')
+    .meta(path),
+  data_dir: z.string().default('data').describe('folder of corpora and stores').meta(dir),
+  corpus_size: z
+    .string()
+    .optional()
+    .describe('train on the store <data_dir>/<corpus_size>_chunks')
+    .meta({ value: 'name' }),
+  chunk_size: count.default(500_000).describe('tokens per chunk file'),
   vocab_path: z
     .string()
     .default('data/vocab_32000.txt')
-    .describe('vocabulary, used where no other tokenizer is known'),
-  merges_path: z.string().default('data/merges_32000.txt').describe('merges that belong to it'),
+    .describe('vocabulary file, used if the data has no tokenizer')
+    .meta(file),
+  merges_path: z
+    .string()
+    .default('data/merges_32000.txt')
+    .describe('merges file that belongs to vocab_path')
+    .meta(file),
   special_tokens: z
     .array(z.string().min(1))
     .default(['<|endoftext|>'])
-    .describe('special tokens, any number'),
+    .describe('special tokens of the tokenizer'),
   sampling: z
     .enum(['random', 'epoch', 'sequential', 'dense'])
     .default('random')
     .describe(
-      'windows: random places; epoch: each consecutive one once, in random order; sequential: in order; dense: a window at each place once, in random order',
+      'order of the windows; random: random start positions; epoch: consecutive windows, shuffled; sequential: consecutive windows in order; dense: one window per start position, shuffled',
     ),
-  prefetch: countOrZero
-    .default(2)
-    .describe('batches made ahead on a thread of their own (0: none)'),
-  seq_length: count.default(256).describe('tokens of a training window'),
-  batch_size: count.default(32).describe('windows of a batch'),
-  accumulate: count.default(1).describe('batches whose gradients are added up for one update'),
+  prefetch: countOrZero.default(2).describe('batches prepared ahead on another thread (0: none)'),
+  seq_length: count.default(256).describe('tokens per training window'),
+  batch_size: count.default(32).describe('windows per batch'),
+  accumulate: count.default(1).describe('batches whose gradients are summed for one update'),
 }
 
 const optimizerFields = {
-  num_epochs: z.number().positive().default(10).describe('passes over the tokens'),
-  max_steps: count
-    .optional()
-    .describe('number of updates, in place of the one computed from num_epochs'),
-  lr: rate.default(1e-4).describe('highest learning rate'),
-  lr_min: rate.default(1e-5).describe('learning rate at the end'),
-  warmup_ratio: share.default(0.1).describe('share of the updates that warm up'),
-  warmfix_ratio: share
+  num_epochs: z.number().positive().default(10).describe('passes over the training tokens'),
+  max_steps: count.optional().describe('number of updates; overrides num_epochs'),
+  lr: rate.default(1e-4).describe('peak learning rate'),
+  lr_min: rate.default(1e-5).describe('final learning rate'),
+  warmup_ratio: fraction.default(0.1).describe('fraction of the updates spent on warm-up'),
+  warmfix_ratio: fraction
     .default(0.9)
-    .describe('share of the updates after which the rate stays lr_min'),
+    .describe('fraction of the updates after which the rate stays at lr_min'),
   optimizer: z.enum(['adamw', 'sgd']).default('adamw').describe('optimizer'),
   decay: z
     .enum(['all', 'matrices'])
     .default('all')
-    .describe('what weight decay covers: all parameters or matrices'),
+    .describe('parameters that weight decay applies to'),
   weight_decay: rate.default(0.01).describe('weight decay'),
   betas: z
     .array(z.number().min(0).lt(1))
     .length(2)
     .default([0.9, 0.95])
-    .describe("decay rates of AdamW's moments"),
+    .describe("decay rates of AdamW's two moments"),
   eps: rate.default(1e-8).describe("added to the root of AdamW's second moment"),
-  max_norm: rate.default(1).describe('largest global gradient norm (0: no clipping)'),
+  max_norm: rate.default(1).describe('clip the global gradient norm to this (0: no clipping)'),
 }
 
 const runFields = {
-  run: z.string().optional().describe('folder of the run (default: runs/<date-time>)'),
+  run: z.string().optional().describe('run folder (default: runs/<date-time>)').meta(dir),
   resume: z
     .boolean()
     .default(false)
-    .describe('continue the run of --run; its options come from its config.json'),
-  stop_at_step: count.optional().describe('save and end at this update, the schedule untouched'),
-  log_interval: count.default(20).describe('updates between two lines of metrics'),
+    .describe('resume the run in --run, with the options saved in its config.json'),
+  stop_at_step: count
+    .optional()
+    .describe('save a checkpoint and stop at this update; the schedule stays the same'),
+  log_interval: count.default(20).describe('updates between two metrics lines'),
   save_interval: countOrZero
     .default(500)
-    .describe('updates between two checkpoints (0: at the end only)'),
+    .describe('updates between two checkpoints (0: only at the end)'),
   eval_interval: countOrZero.default(500).describe('updates between two evaluations (0: none)'),
-  eval_tokens: count.default(262_144).describe('validation tokens of an evaluation, at most'),
-  sample_interval: countOrZero
-    .default(500)
-    .describe('updates between two samples of text (0: none)'),
+  eval_tokens: count.default(262_144).describe('validation tokens per evaluation, at most'),
+  sample_interval: countOrZero.default(500).describe('updates between two text samples (0: none)'),
   sample_prompt: z
     .string()
     .optional()
     .describe('prompt of the samples (default: the start of a document)'),
-  keep: count.default(3).describe('checkpoints kept'),
+  keep: count.default(3).describe('number of checkpoints to keep'),
   seed: countOrZero.default(0).describe('seed of the weights, the batches and the samples'),
   threads: count
     .optional()
-    .describe('threads of the CPU engine (default: the cores this process may use)'),
+    .describe('threads of the CPU engine (default: the cores available to this process)'),
   recompute: z
     .boolean()
     .default(false)
-    .describe("keep less for the backward pass, which runs each block's forward pass again"),
+    .describe("save memory by running each block's forward pass again in the backward pass"),
   device: z
     .string()
-    .regex(/^(auto|cpu|cuda(:\d+)?)$/, 'must be cpu, cuda or cuda:N')
+    .regex(/^(auto|cpu|cuda(:\d+)?)$/, 'must be auto, cpu, cuda or cuda:N')
     .default('auto')
-    .describe('cpu, cuda or cuda:N (default: cuda where there is one, else cpu)'),
-  dtype: z.enum(['f32', 'bf16']).default('f32').describe('arithmetic of the matrix products'),
+    .describe('cpu, cuda or cuda:N (default: cuda if available, else cpu)')
+    .meta({ value: 'device' }),
+  dtype: z.enum(['f32', 'bf16']).default('f32').describe('precision of the matrix multiplications'),
   tf32: z
     .boolean()
     .default(false)
-    .describe('on cuda, round products of f32 to TensorFloat-32: faster'),
+    .describe('on cuda, round f32 matrix multiplications to TensorFloat-32 (faster)'),
   peak_tflops: z
     .number()
     .positive()
     .optional()
-    .describe(
-      'peak of the device in TFLOP/s, for the mfu of metrics (default: that of a known GPU)',
-    ),
+    .describe('peak of the device in TFLOP/s, for mfu in the metrics (default: known GPUs only)'),
   preset: z
     .enum(Object.keys(PRESETS) as [string, ...string[]])
     .optional()
-    .describe(`sizes and batch by name: ${Object.keys(PRESETS).join(', ')}`),
+    .describe('model sizes and batch size by name'),
 }
 
 /** Every option of `kindling train`, by its name in the config file. */
 export const trainFields = { ...modelFields, ...dataFields, ...optimizerFields, ...runFields }
 
-/** Options of a run, defaults filled in. */
-export type TrainOptions = z.output<z.ZodObject<typeof trainFields>>
+export const trainSchema = z.strictObject(trainFields)
 
-/** What a user gives, by any of the ways. */
-export type GivenOptions = Partial<Record<keyof TrainOptions, unknown>>
+/** The options of a run, defaults filled in. */
+export type TrainOptions = CamelCased<z.output<typeof trainSchema>>
 
 /** The options of `Trainer`: those of `kindling train`, in camelCase. */
-export type TrainerOptions = CamelCased<Partial<z.input<z.ZodObject<typeof trainFields>>>>
+export type TrainerOptions = CamelCased<Partial<z.input<typeof trainSchema>>>
 
-/** What may differ when a run is resumed. */
-export const CHANGEABLE: ReadonlySet<string> = new Set([
+/** Options by their snake_case names, as flags and config files give them; not checked yet. */
+export type GivenOptions = Partial<Record<keyof typeof trainFields, unknown>>
+
+/** Options, and the names of those that the user or a preset set. */
+export interface ResolvedOptions {
+  options: TrainOptions
+  /** Without `vocabSize` if it comes from a preset, where it is a default like any other. */
+  given: ReadonlySet<string>
+}
+
+/** Options that may change when a run is resumed. */
+export const CHANGEABLE_ON_RESUME: ReadonlySet<string> = new Set<keyof TrainOptions>([
   'threads',
   'prefetch',
   'recompute',
   'device',
-  'peak_tflops',
-  'log_interval',
-  'save_interval',
-  'eval_interval',
-  'sample_interval',
+  'peakTflops',
+  'logInterval',
+  'saveInterval',
+  'evalInterval',
+  'sampleInterval',
   'keep',
-  'stop_at_step',
+  'stopAtStep',
   'run',
   'resume',
 ])
 
-/** Options and the names of those that were given rather than defaulted. */
-export interface ResolvedOptions {
-  options: TrainOptions
-  given: ReadonlySet<string>
-}
-
 /**
- * Puts flags, config file, preset and defaults together.
+ * Merges flags, config file, preset and defaults.
  *
  * @param flags - options by their snake_case names.
  * @param configFile - path of a JSON file with the same names.
- * @throws KindlingError `ERR_USAGE` (an unknown name, a wrong value), `ERR_INVALID_CONFIG` (sizes that make no model).
+ * @throws KindlingError `ERR_USAGE` (unknown name, invalid value), `ERR_NOT_FOUND` (no config file),
+ * `ERR_INVALID_CONFIG` (sizes that do not fit together).
  */
 export function resolveOptions(flags: GivenOptions, configFile?: string): ResolvedOptions {
-  const file = configFile === undefined ? {} : readConfigFile(configFile)
-  const merged: Record<string, unknown> = { ...file, ...withoutUndefined(flags) }
-  const preset = typeof merged['preset'] === 'string' ? presetOptions(merged['preset']) : {}
-  const given = { ...preset, ...merged }
-  const options = parse(trainSchema, given)
+  const fromFile = configFile === undefined ? {} : readConfigFile(configFile)
+  const explicit: Record<string, unknown> = { ...fromFile, ...withoutUndefined(flags) }
+  const preset = typeof explicit['preset'] === 'string' ? presetOptions(explicit['preset']) : {}
+  const options = toCamelCase(parse(trainSchema, { ...preset, ...explicit }))
   checkSizes(options)
-  return { options, given: new Set(Object.keys(given)) }
+  const { vocab_size: _, ...presetGiven } = preset
+  return { options, given: new Set(Object.keys(toCamelCase({ ...presetGiven, ...explicit }))) }
 }
 
-/** The options of `Trainer` by their names in files. */
+/** Returns the options of `Trainer` by their names in files. */
 export function fromCamelCase(options: TrainerOptions): GivenOptions {
   return toSnakeCase(options)
 }
 
-export const trainSchema = z.strictObject(trainFields)
-
-/** Checks values against a schema; every problem is named in one message. */
+/**
+ * Checks values against a schema.
+ *
+ * @throws KindlingError `ERR_USAGE` naming every problem.
+ */
 export function parse<T extends z.ZodType>(schema: T, values: unknown): z.output<T> {
   const result = schema.safeParse(values)
   if (result.success) return result.data
-  const problems = result.error.issues.map((issue) => {
-    if (issue.code === 'unrecognized_keys') return `unknown option ${issue.keys.join(', ')}`
-    return `${issue.path.join('.')}: ${issue.message}`
-  })
-  throw new KindlingError('ERR_USAGE', `${problems.join('; ')}; see --help for every option`)
+  throw new KindlingError('ERR_USAGE', `${problemsIn(result.error)}; see --help for every option`)
 }
 
-function readConfigFile(path: string): Record<string, unknown> {
+/** Lists the problems that a schema found, in one line. */
+export function problemsIn(error: z.ZodError): string {
+  return error.issues
+    .map((issue) =>
+      issue.code === 'unrecognized_keys'
+        ? `unknown option ${issue.keys.join(', ')}`
+        : `${issue.path.join('.')}: ${issue.message}`,
+    )
+    .join('; ')
+}
+
+function readConfigFile(file: string): Record<string, unknown> {
   let text: string
   try {
-    text = readFileSync(path, 'utf8')
+    text = readFileSync(file, 'utf8')
   } catch (error) {
-    throw new KindlingError('ERR_NOT_FOUND', `config file ${path} cannot be read; check the path`, {
+    throw new KindlingError('ERR_NOT_FOUND', `cannot read config file ${file}; check the path`, {
       cause: error,
     })
   }
@@ -240,10 +278,7 @@ function readConfigFile(path: string): Record<string, unknown> {
     throw new SyntaxError('not an object')
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error)
-    throw new KindlingError(
-      'ERR_USAGE',
-      `config file ${path} is no JSON object of options: ${reason}`,
-    )
+    throw new KindlingError('ERR_USAGE', `config file ${file} must be a JSON object: ${reason}`)
   }
 }
 
@@ -258,27 +293,27 @@ function withoutUndefined(values: GivenOptions): Record<string, unknown> {
   return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined))
 }
 
-/** What no field can check by itself; the engine checks the same again. */
+/** Checks what depends on several fields, with their names in files; the engine checks its own limits again. */
 function checkSizes(options: TrainOptions): void {
-  const { d_model, num_heads, num_kv_heads = num_heads, seq_length, max_seq_length } = options
+  const { dModel, numHeads, numKvHeads = numHeads, seqLength, maxSeqLength } = options
   const fail = (message: string): never => {
     throw new KindlingError('ERR_INVALID_CONFIG', message)
   }
-  if (d_model % num_heads !== 0) {
-    fail(`d_model ${d_model} is not divisible by num_heads ${num_heads}; choose a multiple`)
+  if (dModel % numHeads !== 0) {
+    fail(`d_model ${dModel} is not divisible by num_heads ${numHeads}; choose a multiple`)
   }
-  if ((d_model / num_heads) % 2 !== 0) {
+  if ((dModel / numHeads) % 2 !== 0) {
     fail(
-      `head size ${d_model / num_heads} (d_model / num_heads) is odd; rotary positions need an even one`,
+      `head size ${dModel / numHeads} (d_model / num_heads) is odd; rotary positions need an even one`,
     )
   }
-  if (num_heads % num_kv_heads !== 0) {
-    fail(`num_heads ${num_heads} is not divisible by num_kv_heads ${num_kv_heads}`)
+  if (numHeads % numKvHeads !== 0) {
+    fail(`num_heads ${numHeads} is not divisible by num_kv_heads ${numKvHeads}`)
   }
-  if (seq_length > max_seq_length) {
-    fail(`seq_length ${seq_length} is above max_seq_length ${max_seq_length}; raise max_seq_length`)
+  if (seqLength > maxSeqLength) {
+    fail(`seq_length ${seqLength} is above max_seq_length ${maxSeqLength}; raise max_seq_length`)
   }
-  if (options.warmup_ratio > options.warmfix_ratio) {
-    fail(`warmup_ratio ${options.warmup_ratio} is above warmfix_ratio ${options.warmfix_ratio}`)
+  if (options.warmupRatio > options.warmfixRatio) {
+    fail(`warmup_ratio ${options.warmupRatio} is above warmfix_ratio ${options.warmfixRatio}`)
   }
 }

@@ -1,67 +1,74 @@
-/** From the options of a run to its stores and tokenizer: a corpus encoded once, an encoded folder, or a named store. */
+/** Finding the stores and the tokenizer of a run: a corpus that is encoded once, an encoded folder, or a named store. */
 import { existsSync } from 'node:fs'
 import { readFile, stat } from 'node:fs/promises'
 import { basename, dirname, extname, join, resolve } from 'node:path'
-import type { MixturePart } from './batch-loader'
-import type { TrainOptions } from './config'
+import { toSnakeCase } from '../case'
 import { KindlingError } from '../errors'
-import { fileOperation, writeWhole } from './run-folder'
+import { fileOperation, writeFileAtomic } from '../files'
 import { TokenStore } from '../token-store'
 import { Tokenizer } from '../tokenizer'
+import type { MixturePart } from './batch-loader'
+import type { ResolvedOptions, TrainOptions } from './config'
 
-/** Share of a corpus that is kept for validation. */
+/** Fraction of a corpus that is held out for validation. */
 const VALID_FRACTION = 0.05
-/** Vocabulary where there is no tokenizer, and of one trained on a corpus. */
+/** Vocabulary size without a tokenizer, and of a tokenizer trained on a corpus. */
 export const DEFAULT_VOCAB_SIZE = 32_000
 
-/** What a run reads. */
+/** The stores and the tokenizer of a run. */
 export interface DataSource {
-  /** Training tokens: one store, or several with their shares of the windows. */
+  /** Training stores with their weights in the mixture. */
   train: MixturePart[]
   valid: TokenStore | null
   tokenizer: Tokenizer | null
 }
 
-/** Training tokens in all. */
+/** Returns the number of training tokens in all stores. */
 export function trainingTokens(data: DataSource): number {
   return data.train.reduce((sum, { store }) => sum + store.length, 0)
 }
 
-/** Progress of reading a corpus. */
+/** Reports how much of a corpus has been read, in bytes. */
 export type CorpusProgress = (what: string, done: number, total: number) => void
 
-/** Opens what the options name; a corpus is encoded first unless that was done before. */
+/**
+ * Opens the data that the options name; a corpus is encoded first unless an earlier run did so.
+ *
+ * @throws KindlingError `ERR_USAGE` unless exactly one source is given; see docs/errors.md.
+ */
 export async function openData(
-  options: TrainOptions,
-  given: ReadonlySet<string>,
+  resolved: ResolvedOptions,
   progress: CorpusProgress = () => {},
 ): Promise<DataSource> {
-  const { corpus, data, mixture, corpus_size } = options
-  if ([corpus, data, mixture, corpus_size].every((value) => value === undefined)) {
-    throw new KindlingError(
-      'ERR_USAGE',
-      'no training data: give --corpus FILE, --data DIR, --mixture DIR=WEIGHT... or --corpus-size NAME',
-    )
-  }
-  const sources = Object.entries({ corpus, data, mixture }).filter(
-    ([, value]) => value !== undefined,
-  )
-  if (sources.length > 1) {
-    const names = sources.map(([name]) => `--${name}`).join(' and ')
-    throw new KindlingError('ERR_USAGE', `${names} name ${sources.length} sources; give one`)
-  }
-  const source =
-    corpus !== undefined
-      ? await openCorpus(corpus, options, given, progress)
-      : mixture !== undefined
-        ? await openMixture(mixture, options)
-        : await openFolder(data ?? join(options.data_dir, `${corpus_size}_chunks`), options)
-  const valid =
-    options.valid === undefined ? source.valid : await TokenStore.open(storeIn(options.valid))
-  return { ...source, valid }
+  const { options } = resolved
+  const source = await openSource(resolved, progress)
+  if (options.valid === undefined) return source
+  return { ...source, valid: await TokenStore.open(validationStore(options.valid)) }
 }
 
-/** Several folders, as `data/web=0.8`. The validation data is that of the first folder that has any. */
+async function openSource(
+  resolved: ResolvedOptions,
+  progress: CorpusProgress,
+): Promise<DataSource> {
+  const { options } = resolved
+  const { corpus, data, mixture, corpusSize, dataDir } = options
+  const names = Object.entries({ corpus, data, mixture })
+    .filter(([, value]) => value !== undefined)
+    .map(([name]) => `--${name}`)
+  if (names.length > 1) {
+    throw new KindlingError('ERR_USAGE', `${names.join(' and ')} exclude each other; give one`)
+  }
+  if (corpus !== undefined) return openCorpus(corpus, resolved, progress)
+  if (mixture !== undefined) return openMixture(mixture, options)
+  if (data !== undefined) return openFolder(data, options)
+  if (corpusSize !== undefined) return openFolder(join(dataDir, `${corpusSize}_chunks`), options)
+  throw new KindlingError(
+    'ERR_USAGE',
+    'no training data: give --corpus FILE, --data DIR, --mixture DIR=WEIGHT... or --corpus-size NAME',
+  )
+}
+
+/** Opens a mixture: folders with weights, as `data/web=0.8`. The first folder with validation data provides it. */
 async function openMixture(mixture: readonly string[], options: TrainOptions): Promise<DataSource> {
   const train: MixturePart[] = []
   let valid: TokenStore | null = null
@@ -74,7 +81,7 @@ async function openMixture(mixture: readonly string[], options: TrainOptions): P
     if (tokenizer && source.tokenizer && tokenizer.hash !== source.tokenizer.hash) {
       throw new KindlingError(
         'ERR_INVALID_ARGUMENT',
-        `${path} was encoded with another tokenizer than the stores before it; encode them with one`,
+        `${path} was encoded with a different tokenizer than the stores before it; encode all with the same one`,
       )
     }
     valid ??= source.valid
@@ -83,7 +90,7 @@ async function openMixture(mixture: readonly string[], options: TrainOptions): P
   return { train, valid, tokenizer }
 }
 
-/** A folder that `kindling encode` wrote, or one store. */
+/** Opens an output folder of `kindling encode`, or a single store. */
 async function openFolder(path: string, options: TrainOptions): Promise<DataSource> {
   const inside = join(path, 'train_chunks')
   if (existsSync(inside)) {
@@ -94,7 +101,7 @@ async function openFolder(path: string, options: TrainOptions): Promise<DataSour
       valid: existsSync(valid) ? await TokenStore.open(valid) : null,
       tokenizer: existsSync(tokenizer)
         ? await Tokenizer.open(tokenizer)
-        : await tokenizerOfPaths(options),
+        : await tokenizerFromOptions(options),
     }
   }
   const train = await TokenStore.open(path)
@@ -104,77 +111,92 @@ async function openFolder(path: string, options: TrainOptions): Promise<DataSour
   return {
     train: [{ store: train, weight: 1 }],
     valid: null,
-    tokenizer: tokenizer ?? (await tokenizerOfPaths(options)),
+    tokenizer: tokenizer ?? (await tokenizerFromOptions(options)),
   }
 }
 
-function storeIn(path: string): string {
+function validationStore(path: string): string {
   const inside = join(path, 'valid_chunks')
   return existsSync(inside) ? inside : path
 }
 
-async function tokenizerOfPaths(options: TrainOptions): Promise<Tokenizer | null> {
-  const { vocab_path, merges_path, special_tokens } = options
-  if (!existsSync(vocab_path) || !existsSync(merges_path)) return null
-  return Tokenizer.fromFiles(vocab_path, merges_path, special_tokens)
+async function tokenizerFromOptions(options: TrainOptions): Promise<Tokenizer | null> {
+  const { vocabPath, mergesPath, specialTokens } = options
+  if (!existsSync(vocabPath) || !existsSync(mergesPath)) return null
+  return Tokenizer.fromFiles(vocabPath, mergesPath, specialTokens)
 }
 
-/** What corpus.json says of an encoded corpus. */
+/** What corpus.json holds: what an encoded corpus was made from. */
 interface CorpusRecord {
-  format_version: 1
+  formatVersion: 1
   file: string
   size: number
-  modified_ms: number
-  /** The tokenizer given, or what was asked of the one trained here. */
+  modifiedMs: number
+  /** Hash of the tokenizer given, or vocabulary size and special tokens of the one trained here. */
   tokenizer: string
 }
 
 async function openCorpus(
   file: string,
-  options: TrainOptions,
-  given: ReadonlySet<string>,
+  resolved: ResolvedOptions,
   progress: CorpusProgress,
 ): Promise<DataSource> {
+  const { options } = resolved
   if (!existsSync(file)) {
     throw new KindlingError('ERR_NOT_FOUND', `corpus ${file} does not exist; check the path`)
   }
-  const folder = join(options.data_dir, basename(file, extname(file)))
-  const tokenizerGiven = given.has('vocab_path') || given.has('merges_path')
-  const known = tokenizerGiven
-    ? await Tokenizer.fromFiles(options.vocab_path, options.merges_path, options.special_tokens)
-    : null
-  const vocabSize = options.vocab_size ?? DEFAULT_VOCAB_SIZE
+  const folder = join(options.dataDir, basename(file, extname(file)))
+  const given = await givenTokenizer(resolved)
+  const vocabSize = trainedVocabSize(resolved)
   const { size, mtimeMs } = await fileOperation(file, () => stat(file))
   const record: CorpusRecord = {
-    format_version: 1,
+    formatVersion: 1,
     file: resolve(file),
     size,
-    modified_ms: mtimeMs,
-    tokenizer: known ? known.hash : JSON.stringify([vocabSize, options.special_tokens]),
+    modifiedMs: mtimeMs,
+    tokenizer: given ? given.hash : JSON.stringify([vocabSize, options.specialTokens]),
   }
+  const recordText = JSON.stringify(toSnakeCase(record), null, 2)
   const recordPath = join(folder, 'corpus.json')
-  if (!(await isCurrent(recordPath, record))) {
+  if (!(await isCurrent(recordPath, recordText))) {
     const tokenizer =
-      known ??
+      given ??
       (await Tokenizer.train([file], {
         vocabSize,
-        specialTokens: options.special_tokens,
+        specialTokens: options.specialTokens,
         onProgress: (done, total) => progress('training the tokenizer', done, total),
       }))
     await TokenStore.encodeFiles([file], tokenizer, folder, {
-      chunkSize: options.chunk_size,
+      chunkSize: options.chunkSize,
       validFraction: VALID_FRACTION,
       onProgress: (done, total) => progress('encoding the corpus', done, total),
     })
-    await writeWhole(recordPath, `${JSON.stringify(record, null, 2)}\n`)
+    await writeFileAtomic(recordPath, `${recordText}\n`)
   }
   return openFolder(folder, options)
 }
 
-async function isCurrent(path: string, record: CorpusRecord): Promise<boolean> {
-  if (!existsSync(path) || !existsSync(join(dirname(path), 'train_chunks'))) return false
+async function givenTokenizer({ options, given }: ResolvedOptions): Promise<Tokenizer | null> {
+  if (!given.has('vocabPath') && !given.has('mergesPath')) return null
+  return Tokenizer.fromFiles(options.vocabPath, options.mergesPath, options.specialTokens)
+}
+
+/**
+ * The vocabulary size of a tokenizer trained on a corpus: the one the user asked for, or the preset's or the default,
+ * raised to the smallest that byte-level BPE can have.
+ */
+function trainedVocabSize({ options, given }: ResolvedOptions): number {
+  const { vocabSize = DEFAULT_VOCAB_SIZE, specialTokens } = options
+  if (given.has('vocabSize')) return vocabSize
+  return Math.max(vocabSize, 256 + new Set(specialTokens).size)
+}
+
+/** Whether the folder of `recordPath` holds stores made from what `recordText` says. */
+async function isCurrent(recordPath: string, recordText: string): Promise<boolean> {
+  if (!existsSync(recordPath) || !existsSync(join(dirname(recordPath), 'train_chunks')))
+    return false
   try {
-    return (await readFile(path, 'utf8')).trim() === JSON.stringify(record, null, 2)
+    return (await readFile(recordPath, 'utf8')).trim() === recordText
   } catch {
     return false
   }

@@ -3,31 +3,33 @@ import { KindlingError, cancelled } from '../errors'
 import type { TokenStore } from '../token-store'
 import type { Transformer } from '../transformer'
 
-/** What to evaluate on. */
+/** How to evaluate. */
 export interface EvaluateOptions {
-  /** Tokens a window. */
+  /** Tokens per window. */
   seqLength: number
-  /** Windows computed at once. */
+  /** Windows per batch. */
   batchSize: number
-  /** Tokens, at most. Default: all. */
+  /** Tokens to evaluate, at most. Default: all. */
   maxTokens?: number | undefined
+  /** Ends the call with `ERR_CANCELLED`. */
   signal?: AbortSignal | undefined
 }
 
 /** The result of an evaluation. */
 export interface Evaluation {
-  /** Mean cross-entropy in nats a token. */
+  /** Mean cross-entropy in nats per token. */
   loss: number
-  /** e^loss. */
+  /** exp(loss). */
   perplexity: number
-  /** Loss in bits for each byte of the text, null where the bytes are unknown. */
+  /** Loss in bits per byte of the text, null if the store does not know its bytes. */
   bitsPerByte: number | null
-  /** Tokens it is the mean of. */
+  /** Tokens evaluated. */
   tokens: number
 }
 
 /**
- * The mean loss over consecutive windows of `seqLength` tokens from the store's start; what is left over is dropped.
+ * Computes the mean loss over consecutive windows of `seqLength` tokens from the start of the store. An incomplete last
+ * window is dropped.
  *
  * @throws KindlingError `ERR_STORE_TOO_SHORT`, `ERR_NON_FINITE`, `ERR_CANCELLED`.
  */

@@ -1,52 +1,85 @@
 /**
- * The losses of a run between two lines of metrics. The CPU's are read at every update. A GPU works ahead of the loop: its
- * losses add up on it, and reading them is what waits.
+ * The training losses between two metrics lines. On the CPU each batch's loss is read as it is computed. A GPU runs ahead
+ * of the loop: its losses accumulate on the device, and reading them waits for it, so they are read only where needed.
  */
 import { KindlingError } from '../errors'
-import type { LoopState, RunFolder } from './run-folder'
 import type { Transformer } from '../transformer'
+import type { LoopState } from './run-folder'
 
 export class TrainingLosses {
-  /** Loss of the update that was read last; the mean where several were read at once. */
-  latest = NaN
-  #unread = 0
+  /** Whether each batch's loss is read as it is computed. */
+  readonly readsEveryBatch: boolean
   readonly #model: Transformer
-  readonly #folder: RunFolder
-  readonly #state: LoopState
+  readonly #run: string
+  #sum: number
+  #count: number
+  /** Updates whose losses are still on the device. */
+  #unread = 0
+  #latest = NaN
 
-  constructor(model: Transformer, folder: RunFolder, state: LoopState) {
+  /** @param run - the run's folder, for error messages. */
+  constructor(model: Transformer, run: string, { lossSum, lossCount }: LoopState) {
     this.#model = model
-    this.#folder = folder
-    this.#state = state
+    this.#run = run
+    this.readsEveryBatch = model.options.device === 'cpu'
+    this.#sum = lossSum
+    this.#count = lossCount
+  }
+
+  /** The loss of the last update read; the mean if several were read at once, NaN before the first. */
+  get latest(): number {
+    return this.#latest
+  }
+
+  /** The sum and the number of the losses since the last mean, as a checkpoint keeps them. */
+  get state(): Pick<LoopState, 'lossSum' | 'lossCount'> {
+    return { lossSum: this.#sum, lossCount: this.#count }
+  }
+
+  /** Whether to read the loss and the gradient norm of an update; `due` if its results go into a file. */
+  shouldRead(due: boolean): boolean {
+    return this.readsEveryBatch || due || Number.isNaN(this.#latest)
   }
 
   /**
-   * After the batches of an update.
+   * Records an update's loss.
    *
-   * @param loss - null where it was not read.
+   * @param loss - null if it is still on the device.
    * @throws KindlingError `ERR_NON_FINITE`.
    */
   add(loss: number | null, step: number): void {
     if (loss === null) this.#unread += 1
-    else this.#count(loss, 1, step)
+    else this.#record(loss, 1, step)
   }
 
-  /** Reads what was not read up to `step`. */
+  /**
+   * Reads the losses that are still on the device; waits for it if there are any.
+   *
+   * @throws KindlingError `ERR_NON_FINITE`.
+   */
   async read(step: number): Promise<void> {
     if (this.#unread === 0) return
-    this.#count(await this.#model.takeLoss(), this.#unread, step)
+    this.#record(await this.#model.takeLoss(), this.#unread, step)
     this.#unread = 0
   }
 
-  #count(loss: number, updates: number, step: number): void {
+  /** Returns the mean of the losses since the last call. */
+  takeMean(): number {
+    const mean = this.#sum / this.#count
+    this.#sum = 0
+    this.#count = 0
+    return mean
+  }
+
+  #record(loss: number, updates: number, step: number): void {
     if (!Number.isFinite(loss)) {
       throw new KindlingError(
         'ERR_NON_FINITE',
-        `the loss is not finite at step ${step}; lower the learning rate or clip gradients (max_norm); ${this.#folder.path} keeps its checkpoints`,
+        `the loss is not finite at step ${step}; lower the learning rate or clip gradients (max_norm); the checkpoints in ${this.#run} are intact`,
       )
     }
-    this.latest = loss
-    this.#state.loss_sum += updates * loss
-    this.#state.loss_count += updates
+    this.#latest = loss
+    this.#sum += updates * loss
+    this.#count += updates
   }
 }

@@ -1,13 +1,13 @@
-/** Named model sizes, the same for every command and for the peers measured against. */
+/** Named model sizes, shared by all commands and by the benchmarks against other libraries. */
 
-/** Sizes of a model, and the batch it is measured with. */
+/** Sizes of a model and of its batches, by their names in files. */
 export interface Preset {
   d_model: number
   num_heads: number
   d_ff: number
   num_layers: number
   vocab_size: number
-  /** Context in tokens: max_seq_length and seq_length. */
+  /** Context in tokens: both max_seq_length and seq_length. */
   context: number
   batch_size: number
 }
@@ -26,7 +26,7 @@ function preset([
   return { d_model, num_heads, d_ff, num_layers, vocab_size, context, batch_size }
 }
 
-/** Presets that train: d_model, heads, d_ff, layers, vocabulary, context, batch. */
+/** Presets for training: d_model, num_heads, d_ff, num_layers, vocab_size, context, batch_size. */
 export const PRESETS: Readonly<Record<string, Preset>> = {
   char: preset([128, 4, 344, 4, 65, 64, 12]),
   'char-gpu': preset([384, 6, 1024, 6, 65, 256, 64]),
@@ -35,7 +35,7 @@ export const PRESETS: Readonly<Record<string, Preset>> = {
   'gpt2-small-bench': preset([768, 12, 2048, 12, 50_304, 1024, 4]),
 }
 
-/** The course's shapes, for accounting: GPT-2's sizes with SwiGLU and d_ff = 4 d_model. */
+/** Shapes for `kindling account` alone: GPT-2's sizes with SwiGLU and d_ff = 4 d_model. */
 export const COURSE_SHAPES: Readonly<Record<string, Preset>> = {
   'gpt2-small': preset([768, 12, 3072, 12, 50_257, 1024, 1]),
   'gpt2-medium': preset([1024, 16, 4096, 24, 50_257, 1024, 1]),

@@ -1,269 +1,191 @@
 /**
- * The folder of a run: config.json, metrics.jsonl, `latest`, checkpoints/step-<8 digits>/, tokenizer/.
- * Files are written beside their place and renamed, so that each is whole or as it was.
+ * The folder of a run: config.json, metrics.jsonl, `latest` (the name of the newest checkpoint),
+ * checkpoints/step-<8 digits>/ and tokenizer/. The files are in snake_case, the library's objects in camelCase.
  */
 import { existsSync } from 'node:fs'
-import { appendFile, mkdir, open, readFile, readdir, rename, rm } from 'node:fs/promises'
-import { dirname, join, resolve } from 'node:path'
-import { Checkpoint } from '../checkpoint'
-import type { TrainOptions } from './config'
+import { appendFile, readFile, readdir, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { toCamelCase, toSnakeCase } from '../case'
 import { KindlingError } from '../errors'
+import { fileOperation, makeFolder, writeFileAtomic } from '../files'
 import { Tokenizer } from '../tokenizer'
-import { Transformer, type TransformerOptions } from '../transformer'
+import { problemsIn, trainSchema, type TrainOptions } from './config'
 
-/** What config.json holds. */
+/** What config.json holds: the options, and what they were resolved to. */
 export interface RunConfig {
-  format_version: 1
-  /** Every option, resolved. */
-  options: TrainOptions
-  /** Sizes of the model, as its constructor takes them. */
-  model: TransformerOptions
-  /** Stores of the run, absolute. Of a mixture, `train` is the first. */
-  data: {
-    train: string
-    valid: string | null
-    mixture?: { path: string; weight: number }[]
-  }
-  tokenizer_hash: string | null
-  /** Updates in all. */
-  total_steps: number
+  formatVersion: 1
+  /** Every option, defaults filled in; `vocabSize` is the model's. */
+  options: TrainOptions & { vocabSize: number }
+  /** Absolute paths of the stores: the training stores with their weights, and the validation store. */
+  data: { train: { path: string; weight: number }[]; valid: string | null }
+  /** `Tokenizer.hash`, or null without a tokenizer. */
+  tokenizerHash: string | null
+  /** Updates of the whole run. */
+  totalSteps: number
 }
 
 /** One line of metrics.jsonl. */
 export interface MetricsLine {
+  /** Updates so far. */
   step: number
+  /** Tokens trained on so far. */
   tokens: number
+  /** Mean training loss since the line before, in nats per token. */
   loss: number
+  /** Learning rate of the last update. */
   lr: number
-  grad_norm: number
-  tokens_per_second: number
-  /** Share of the device's peak; absent where that is unknown. */
+  /** Gradient norm of the last update, before clipping. */
+  gradNorm: number
+  /** Training speed since the line before; evaluation, samples and checkpoints do not count. */
+  tokensPerSecond: number
+  /** Fraction of the device's peak; absent if the peak is unknown. */
   mfu?: number
-  elapsed_s: number
-  val_loss?: number
+  /** Seconds since the start of the run, including those before a resume. */
+  elapsedS: number
+  /** Validation loss, if this step was evaluated. */
+  valLoss?: number
   perplexity?: number
-  bits_per_byte?: number | null
+  bitsPerByte?: number | null
+  /** Generated text, if a sample was due. */
   sample?: string
 }
 
-/** What a checkpoint keeps for the loop: the losses since the last line, and the clock. */
+/** What a checkpoint keeps for the loop, in state.json under `run`. */
 export interface LoopState {
-  loss_sum: number
-  loss_count: number
-  elapsed_s: number
+  /** Sum and number of the losses since the last metrics line. */
+  lossSum: number
+  lossCount: number
+  /** Seconds since the start of the run. */
+  elapsedS: number
 }
 
-/** A run's folder. */
+/** Reads and writes a run's folder. Files other than metrics.jsonl are replaced as a whole. */
 export class RunFolder {
   constructor(readonly path: string) {}
-
-  private get metricsPath(): string {
-    return join(this.path, 'metrics.jsonl')
-  }
-
-  get tokenizerPath(): string {
-    return join(this.path, 'tokenizer')
-  }
 
   get exists(): boolean {
     return existsSync(this.path)
   }
 
-  /** Makes the folder of a new run. */
+  /** Creates the folder of a new run. */
   async create(config: RunConfig, tokenizer: Tokenizer | null): Promise<void> {
-    await fileOperation(this.path, () => makeFolder(this.path))
-    if (tokenizer) await tokenizer.save(this.tokenizerPath)
-    await writeWhole(join(this.path, 'config.json'), `${JSON.stringify(config, null, 2)}\n`)
-    await writeWhole(this.metricsPath, '')
+    await makeFolder(this.path)
+    if (tokenizer) await tokenizer.save(this.#tokenizerPath)
+    const text = JSON.stringify(toSnakeCase(config), null, 2)
+    await writeFileAtomic(this.#configPath, `${text}\n`)
+    await writeFileAtomic(this.#metricsPath, '')
   }
 
+  /**
+   * Reads config.json; options it lacks take their defaults.
+   *
+   * @throws KindlingError `ERR_NOT_FOUND`, `ERR_INVALID_CHECKPOINT` (not JSON, invalid options, another format version).
+   */
   async readConfig(): Promise<RunConfig> {
-    const path = join(this.path, 'config.json')
+    const path = this.#configPath
     if (!existsSync(path)) {
       throw new KindlingError(
         'ERR_NOT_FOUND',
-        `${this.path} is no run: it has no config.json; check --run`,
+        `${this.path} is not a run folder: it has no config.json; check --run`,
       )
     }
+    const damaged = (reason: string): KindlingError =>
+      new KindlingError('ERR_INVALID_CHECKPOINT', `${path} is damaged: ${reason}`)
+    let saved: RunConfig
     try {
-      return JSON.parse(await readFile(path, 'utf8')) as RunConfig
+      saved = toCamelCase(JSON.parse(await readFile(path, 'utf8')) as object) as RunConfig
     } catch (error) {
-      throw new KindlingError('ERR_INVALID_CHECKPOINT', `${path} is damaged`, { cause: error })
+      throw damaged(error instanceof Error ? error.message : String(error))
     }
+    if (saved?.formatVersion !== 1) {
+      throw damaged(`format_version is ${String(saved?.formatVersion)}, not 1`)
+    }
+    const parsed = trainSchema.safeParse(toSnakeCase(saved.options))
+    if (!parsed.success) throw damaged(problemsIn(parsed.error))
+    const { vocabSize, ...options } = toCamelCase(parsed.data)
+    if (vocabSize === undefined) throw damaged('vocab_size is missing')
+    return { ...saved, options: { ...options, vocabSize } }
   }
 
-  /** The newest checkpoint's folder, or null. */
+  /** The newest checkpoint, or null before the first. */
   async latest(): Promise<{ path: string; step: number } | null> {
     const file = join(this.path, 'latest')
     if (!existsSync(file)) return null
     const name = (await readFile(file, 'utf8')).trim()
     const step = Number(/^step-(\d{8,})$/.exec(name)?.[1])
     if (!Number.isInteger(step)) {
-      throw new KindlingError('ERR_INVALID_CHECKPOINT', `${file} names no checkpoint: "${name}"`)
+      throw new KindlingError('ERR_INVALID_CHECKPOINT', `${file} must name a checkpoint: "${name}"`)
     }
     return { path: this.checkpointPath(step), step }
   }
 
   checkpointPath(step: number): string {
-    return join(this.path, 'checkpoints', `step-${String(step).padStart(8, '0')}`)
+    return join(this.path, 'checkpoints', checkpointName(step))
   }
 
-  /** Names the checkpoint of `step` the newest and removes all but the `keep` newest. */
+  /** Makes the checkpoint of `step` the latest and removes all but the `keep` newest ones. */
   async setLatest(step: number, keep: number): Promise<void> {
-    await writeWhole(join(this.path, 'latest'), `step-${String(step).padStart(8, '0')}\n`)
+    await writeFileAtomic(join(this.path, 'latest'), `${checkpointName(step)}\n`)
     const folder = join(this.path, 'checkpoints')
     const steps = (await readdir(folder)).filter((name) => /^step-\d{8,}$/.test(name)).sort()
     const old = steps.slice(0, Math.max(0, steps.length - keep))
     await Promise.all(old.map((name) => rm(join(folder, name), { recursive: true, force: true })))
   }
 
-  /** What the checkpoint of `step` kept for the loop. */
+  /** Reads what the checkpoint of `step` kept for the loop. */
   async readLoopState(step: number): Promise<LoopState> {
-    const state: unknown = JSON.parse(
-      await readFile(join(this.checkpointPath(step), 'state.json'), 'utf8'),
-    )
-    const run = (state as { run?: Partial<LoopState> }).run ?? {}
-    return {
-      loss_sum: run.loss_sum ?? 0,
-      loss_count: run.loss_count ?? 0,
-      elapsed_s: run.elapsed_s ?? 0,
-    }
+    const text = await readFile(join(this.checkpointPath(step), 'state.json'), 'utf8')
+    const { run = {} } = toCamelCase(JSON.parse(text) as { run?: Partial<LoopState> })
+    return { lossSum: 0, lossCount: 0, elapsedS: 0, ...run }
   }
 
   async appendMetrics(line: MetricsLine): Promise<void> {
-    await fileOperation(this.metricsPath, () =>
-      appendFile(this.metricsPath, `${JSON.stringify(line)}\n`),
-    )
+    const text = JSON.stringify(toSnakeCase(line))
+    await fileOperation(this.#metricsPath, () => appendFile(this.#metricsPath, `${text}\n`))
   }
 
-  /** Drops what was written after `step`, and a line cut off in the middle. */
-  async cutMetrics(step: number): Promise<void> {
-    const text = existsSync(this.metricsPath) ? await readFile(this.metricsPath, 'utf8') : ''
-    const kept = text
-      .split('\n')
-      .slice(0, -1)
-      .filter((line) => stepOf(line) <= step)
-    await writeWhole(this.metricsPath, kept.map((line) => `${line}\n`).join(''))
+  /** Removes the metrics after `step`, and a last line that was not written to its end. */
+  async truncateMetrics(step: number): Promise<void> {
+    const kept = (await this.#metricsLines()).filter((line) => stepOf(line) <= step)
+    await writeFileAtomic(this.#metricsPath, kept.map((line) => `${line}\n`).join(''))
   }
 
   async readMetrics(): Promise<MetricsLine[]> {
-    const text = existsSync(this.metricsPath) ? await readFile(this.metricsPath, 'utf8') : ''
-    return text
-      .split('\n')
-      .slice(0, -1)
-      .map((line) => JSON.parse(line) as MetricsLine)
+    const lines = await this.#metricsLines()
+    return lines.map((line) => toCamelCase(JSON.parse(line) as object) as MetricsLine)
   }
 
   async openTokenizer(): Promise<Tokenizer | null> {
-    return existsSync(this.tokenizerPath) ? Tokenizer.open(this.tokenizerPath) : null
+    return existsSync(this.#tokenizerPath) ? Tokenizer.open(this.#tokenizerPath) : null
+  }
+
+  get #configPath(): string {
+    return join(this.path, 'config.json')
+  }
+
+  get #metricsPath(): string {
+    return join(this.path, 'metrics.jsonl')
+  }
+
+  get #tokenizerPath(): string {
+    return join(this.path, 'tokenizer')
+  }
+
+  async #metricsLines(): Promise<string[]> {
+    if (!existsSync(this.#metricsPath)) return []
+    return (await readFile(this.#metricsPath, 'utf8')).split('\n').slice(0, -1)
   }
 }
 
-/** A trained model with what belongs to it. */
-export interface LoadedRun {
-  model: Transformer
-  tokenizer: Tokenizer | null
-  config: RunConfig
-  step: number
+function checkpointName(step: number): string {
+  return `step-${String(step).padStart(8, '0')}`
 }
 
-/** Where a trained model is: a run, or one checkpoint of it. */
-export interface RunLocation {
-  run?: string | undefined
-  checkpoint?: string | undefined
-  device?: string | undefined
-  threads?: number | undefined
-  /** Arithmetic of the matrix products. Default: the run's. */
-  dtype?: 'f32' | 'bf16' | undefined
-}
-
-/** Loads the newest checkpoint of a run, or the one named. */
-export async function loadRun(location: RunLocation): Promise<LoadedRun> {
-  if ((location.run === undefined) === (location.checkpoint === undefined)) {
-    throw new KindlingError('ERR_USAGE', 'give --run RUN or --checkpoint RUN/checkpoints/step-...')
-  }
-  const folder = new RunFolder(location.run ?? resolve(location.checkpoint!, '..', '..'))
-  const config = await folder.readConfig()
-  const latest = location.checkpoint ?? (await folder.latest())?.path
-  if (latest === undefined) {
-    throw new KindlingError('ERR_NOT_FOUND', `${folder.path} has no checkpoint yet; train first`)
-  }
-  const model = new Transformer({
-    ...config.model,
-    device: location.device ?? 'cpu',
-    dtype: location.dtype ?? config.options.dtype,
-    // Runs of before have no such option.
-    tf32: config.options.tf32 ?? false,
-    ...(location.threads === undefined ? {} : { threads: location.threads }),
-  })
-  const step = await Checkpoint.load(latest, model)
-  return { model, tokenizer: await folder.openTokenizer(), config, step }
-}
-
+/** The step of a metrics line; Infinity if the line is damaged. */
 function stepOf(line: string): number {
   try {
     return (JSON.parse(line) as { step: number }).step
   } catch {
     return Infinity
   }
-}
-
-/** Makes a folder and what lacks above it. */
-async function makeFolder(path: string): Promise<void> {
-  const parent = dirname(path)
-  // One level at a time: with `recursive`, a refusal on a read-only file system comes back as ENOENT.
-  if (!existsSync(parent)) await makeFolder(parent)
-  await mkdir(path).catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EEXIST') throw error
-  })
-}
-
-/** Writes a file under a temporary name, syncs and renames it. */
-export async function writeWhole(path: string, text: string): Promise<void> {
-  const temporary = `${path}.tmp`
-  await fileOperation(path, async () => {
-    try {
-      const file = await open(temporary, 'w')
-      try {
-        await file.writeFile(text)
-        await file.sync()
-      } finally {
-        await file.close()
-      }
-      await rename(temporary, path)
-    } catch (error) {
-      await rm(temporary, { force: true })
-      throw error
-    }
-  })
-}
-
-/** Runs a file operation; the system's refusal becomes a coded error. */
-export async function fileOperation<T>(path: string, work: () => Promise<T>): Promise<T> {
-  try {
-    return await work()
-  } catch (error) {
-    throw systemError(path, error)
-  }
-}
-
-function systemError(path: string, error: unknown): KindlingError {
-  const system = (error as NodeJS.ErrnoException).code
-  const options = { cause: error }
-  if (system === 'ENOSPC' || system === 'EDQUOT') {
-    return new KindlingError(
-      'ERR_DISK_FULL',
-      `cannot write ${path}: the disk is full; free some space and run the command again`,
-      options,
-    )
-  }
-  if (system === 'EACCES' || system === 'EROFS' || system === 'EPERM') {
-    return new KindlingError(
-      'ERR_NOT_WRITABLE',
-      `cannot write ${path}: permission denied or read-only; choose another folder`,
-      options,
-    )
-  }
-  const reason = error instanceof Error ? error.message : String(error)
-  return new KindlingError('ERR_IO', `${path}: ${reason}`, options)
 }

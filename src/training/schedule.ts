@@ -1,23 +1,23 @@
-/** The learning rate of each update: a linear warm-up, a cosine, then a floor. */
+/** The learning-rate schedule: linear warm-up, cosine decay, constant floor. */
 import { KindlingError } from '../errors'
 
-/** Corners of the schedule. */
+/** The schedule's rates and steps. */
 export interface CosineScheduleOptions {
-  /** Rate at the end of the warm-up. */
+  /** Peak rate, reached at the end of the warm-up. */
   lrMax: number
-  /** Rate at the end of the cosine and after it. */
+  /** Rate at the end of the decay and after it. */
   lrMin: number
-  /** Updates of warm-up, Tw. */
+  /** Length of the warm-up in steps, Tw. */
   warmupSteps: number
-  /** Update at which the cosine ends, Tc, counted from the start of training; equal to Tw: no cosine part. */
+  /** Step at which the decay ends, Tc, counted from the start of training. If equal to Tw, there is no decay. */
   cosineSteps: number
 }
 
 /**
- * The rate of update t: lrMax t / Tw for t < Tw; lrMin for t > Tc; between them
+ * Returns the learning rate as a function of the step t: lrMax t / Tw for t < Tw, lrMin for t > Tc, and between them
  * lrMin + (1 + cos(pi (t - Tw) / (Tc - Tw))) / 2 (lrMax - lrMin).
  *
- * @throws KindlingError `ERR_INVALID_ARGUMENT` for a rate or a number of steps out of its range.
+ * @throws KindlingError `ERR_INVALID_ARGUMENT` if a rate or a number of steps is negative or not finite, or Tw > Tc.
  */
 export function cosineSchedule(options: CosineScheduleOptions): (t: number) => number {
   const { lrMax, lrMin, warmupSteps, cosineSteps } = options
@@ -25,12 +25,12 @@ export function cosineSchedule(options: CosineScheduleOptions): (t: number) => n
     if (!Number.isFinite(value) || value < 0) {
       throw new KindlingError(
         'ERR_INVALID_ARGUMENT',
-        `${name} is ${value}; it must be a number of at least 0`,
+        `${name} is ${value}; it must be a finite number of at least 0`,
       )
     }
   }
   if (warmupSteps > cosineSteps) {
-    const message = `warmupSteps ${warmupSteps} is above cosineSteps ${cosineSteps}; the cosine ends after the warm-up`
+    const message = `warmupSteps ${warmupSteps} is above cosineSteps ${cosineSteps}; the decay cannot end before the warm-up`
     throw new KindlingError('ERR_INVALID_ARGUMENT', message)
   }
   return (t) => {

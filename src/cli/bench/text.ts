@@ -2,7 +2,7 @@
 import { stat } from 'node:fs/promises'
 import { peakRssMib } from '../../system'
 import { Tokenizer } from '../../tokenizer'
-import { fileOperation } from '../../training/run-folder'
+import { fileOperation } from '../../files'
 import { round } from './engine'
 
 /** Result of a tokenizer benchmark. */

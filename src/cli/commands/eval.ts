@@ -5,7 +5,7 @@ import { KindlingError } from '../../errors'
 import { TokenStore } from '../../token-store'
 import { parse } from '../../training/config'
 import { evaluate } from '../../training/evaluate'
-import { loadRun } from '../../training/run-folder'
+import { loadRun } from '../../training/load-run'
 import { addExamples } from '../examples'
 import { addFields } from '../flags'
 import { withInterrupt } from '../interrupt'
@@ -42,11 +42,11 @@ export function evalCommand(): Command {
         throw new KindlingError('ERR_NOT_FOUND', 'the run has no validation data; add --data STORE')
       }
       const store = await TokenStore.open(path)
-      await store.checkVocab(config.model.vocabSize)
+      await store.checkVocab(config.options.vocabSize)
       const { loss, perplexity, bitsPerByte, tokens } = await withInterrupt((signal) =>
         evaluate(model, store, {
-          seqLength: config.options.seq_length,
-          batchSize: config.options.batch_size,
+          seqLength: config.options.seqLength,
+          batchSize: config.options.batchSize,
           maxTokens: options.eval_tokens,
           signal,
         }),

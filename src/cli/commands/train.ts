@@ -1,5 +1,6 @@
 /** `kindling train`: trains a model, or resumes a run. */
 import { Command } from 'commander'
+import { toSnakeCase } from '../../case'
 import { resolveOptions, trainFields } from '../../training/config'
 import { Trainer } from '../../training/trainer'
 import { addExamples } from '../examples'
@@ -32,8 +33,8 @@ export function trainCommand(): Command {
       const trainer = new Trainer(resolveOptions(flags, config as string | undefined))
       logRun(trainer, output)
       const summary = await withInterrupt((signal) => trainer.run({ signal }))
-      const { steps, loss, val_loss, run: folder } = summary
-      output.line({ steps, loss, val_loss, run: folder })
+      const { steps, loss, valLoss, run: folder } = summary
+      output.line(toSnakeCase({ steps, loss, valLoss, run: folder }))
       output.text(summaryText(summary))
       if (summary.interrupted) process.exitCode = EXIT.interrupted
     }),

@@ -1,0 +1,125 @@
+/** A training run through the library: its vocabulary, its files, its events. */
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import test, { type ExecutionContext } from 'ava'
+import { Tokenizer, TokenStore, Trainer, type MetricsLine, type TrainerOptions } from '../src'
+import { loadRun } from '../src/training/load-run'
+import { rejectsWith, temporaryFolder, writeCorpus } from './helpers'
+
+const SIZES = { dModel: 16, numHeads: 4, dFf: 24, numLayers: 1, seqLength: 8, batchSize: 2 }
+const SHORT = {
+  ...SIZES,
+  maxSteps: 2,
+  logInterval: 1,
+  sampleInterval: 0,
+  device: 'cpu',
+  threads: 1,
+}
+
+interface Places {
+  folder: string
+  corpus: string
+  run: string
+}
+
+function places(t: ExecutionContext): Places {
+  const folder = temporaryFolder(t)
+  return { folder, corpus: writeCorpus(folder), run: join(folder, 'run') }
+}
+
+function readJson(...path: string[]): Record<string, unknown> {
+  return JSON.parse(readFileSync(join(...path), 'utf8')) as Record<string, unknown>
+}
+
+/** The vocabulary size in the config.json of a short run. */
+async function vocabSizeOf(run: string, options: TrainerOptions): Promise<unknown> {
+  await new Trainer({ ...SHORT, ...options, run }).run()
+  return (readJson(run, 'config.json')['options'] as { vocab_size: number }).vocab_size
+}
+
+test("a preset's vocabulary is raised to what a tokenizer trained on the corpus needs", async (t) => {
+  const { folder, corpus, run } = places(t)
+  const options = { corpus, dataDir: folder, preset: 'char' }
+  t.is(await vocabSizeOf(run, options), 257)
+  const { steps } = await new Trainer({ ...SHORT, ...options, run, resume: true }).run()
+  t.is(steps, 2)
+})
+
+test("the vocabulary is the tokenizer's unless a larger one is given", async (t) => {
+  const { folder, corpus, run } = places(t)
+  const tokenizer = await Tokenizer.train([corpus], { vocabSize: 300 })
+  const data = join(folder, 'data')
+  await TokenStore.encodeFiles([corpus], tokenizer, data)
+  for (const preset of ['char', 'tinystories']) {
+    t.is(await vocabSizeOf(`${run}-${preset}`, { data, preset }), 300)
+  }
+  t.is(await vocabSizeOf(`${run}-padded`, { data, preset: 'char', vocabSize: 320 }), 320)
+  await rejectsWith(t, 'ERR_INVALID_CONFIG', () => vocabSizeOf(run, { data, vocabSize: 299 }))
+  await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () =>
+    vocabSizeOf(run, { corpus, dataDir: folder, vocabSize: 256 }),
+  )
+})
+
+test('config.json holds each option once, and is enough to rebuild the model', async (t) => {
+  const { folder, corpus, run } = places(t)
+  await vocabSizeOf(run, { corpus, dataDir: folder, vocabSize: 280 })
+  const config = readJson(run, 'config.json')
+  t.deepEqual(Object.keys(config), [
+    'format_version',
+    'options',
+    'data',
+    'tokenizer_hash',
+    'total_steps',
+  ])
+  t.like(config['options'], { d_model: 16, vocab_size: 280, seq_length: 8 })
+  t.deepEqual(config['data'], {
+    train: [{ path: join(folder, 'corpus', 'train_chunks'), weight: 1 }],
+    valid: join(folder, 'corpus', 'valid_chunks'),
+  })
+  const { model, step } = await loadRun({ run })
+  t.like(model.options, { vocabSize: 280, dModel: 16, numKvHeads: 4 })
+  t.is(step, 2)
+})
+
+test('events and the summary are in camelCase, files in snake_case', async (t) => {
+  const { folder, corpus, run } = places(t)
+  const options = { corpus, dataDir: folder, run, vocabSize: 280, evalInterval: 2, evalTokens: 16 }
+  const trainer = new Trainer({ ...SHORT, ...options })
+  const lines: MetricsLine[] = []
+  trainer.on('metrics', (line) => lines.push(line))
+  const summary = await trainer.run()
+  const last = lines.at(-1)!
+  t.is(summary.valLoss, last.valLoss!)
+  t.true(last.gradNorm > 0 && last.tokensPerSecond > 0 && last.bitsPerByte! > 0)
+  const written = readFileSync(join(run, 'metrics.jsonl'), 'utf8').trim().split('\n').at(-1)!
+  t.deepEqual(Object.keys(JSON.parse(written) as object), [
+    'step',
+    'tokens',
+    'loss',
+    'lr',
+    'grad_norm',
+    'tokens_per_second',
+    'elapsed_s',
+    'val_loss',
+    'perplexity',
+    'bits_per_byte',
+  ])
+  const state = readJson(run, 'checkpoints', 'step-00000002', 'state.json')
+  t.deepEqual(Object.keys(state['run'] as object), ['loss_sum', 'loss_count', 'elapsed_s'])
+})
+
+test('a damaged config.json is ERR_INVALID_CHECKPOINT', async (t) => {
+  const { folder, corpus, run } = places(t)
+  await vocabSizeOf(run, { corpus, dataDir: folder, vocabSize: 280 })
+  const path = join(run, 'config.json')
+  const config = readJson(path)
+  for (const damaged of [
+    '{',
+    'null',
+    JSON.stringify({ ...config, format_version: 2 }),
+    JSON.stringify({ ...config, options: { d_model: 'wide' } }),
+  ]) {
+    writeFileSync(path, damaged)
+    await rejectsWith(t, 'ERR_INVALID_CHECKPOINT', () => loadRun({ run }))
+  }
+})

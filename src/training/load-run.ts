@@ -1,0 +1,58 @@
+/** Loading a trained model: the newest checkpoint of a run, or one of its checkpoints. */
+import { resolve } from 'node:path'
+import { Checkpoint } from '../checkpoint'
+import { KindlingError } from '../errors'
+import type { Tokenizer } from '../tokenizer'
+import { Transformer } from '../transformer'
+import { RunFolder, type RunConfig } from './run-folder'
+import { modelOptions } from './run-plan'
+
+/** A run, or one checkpoint of it, and the device to load it on. */
+export interface RunLocation {
+  /** Run folder. */
+  run?: string | undefined
+  /** Checkpoint folder inside a run, instead of `run`. */
+  checkpoint?: string | undefined
+  /** Default `cpu`. */
+  device?: string | undefined
+  /** Default: the cores available to this process. */
+  threads?: number | undefined
+  /** Precision of the matrix multiplications. Default: the run's. */
+  dtype?: 'f32' | 'bf16' | undefined
+}
+
+/** A trained model with its tokenizer and configuration. */
+export interface LoadedRun {
+  model: Transformer
+  tokenizer: Tokenizer | null
+  config: RunConfig
+  /** Updates that the model was trained for. */
+  step: number
+}
+
+/**
+ * Loads the newest checkpoint of a run, or the one given.
+ *
+ * @throws KindlingError `ERR_USAGE` (not exactly one of run and checkpoint), `ERR_NOT_FOUND`, `ERR_INVALID_CHECKPOINT`.
+ */
+export async function loadRun(location: RunLocation): Promise<LoadedRun> {
+  const { run, checkpoint, device = 'cpu', threads, dtype } = location
+  if ((run === undefined) === (checkpoint === undefined)) {
+    throw new KindlingError('ERR_USAGE', 'give --run RUN or --checkpoint RUN/checkpoints/step-...')
+  }
+  const folder = new RunFolder(run ?? resolve(checkpoint!, '..', '..'))
+  const config = await folder.readConfig()
+  const path = checkpoint ?? (await folder.latest())?.path
+  if (path === undefined) {
+    throw new KindlingError('ERR_NOT_FOUND', `${folder.path} has no checkpoint yet; train first`)
+  }
+  const model = new Transformer({
+    ...modelOptions(config.options),
+    device,
+    dtype: dtype ?? config.options.dtype,
+    tf32: config.options.tf32,
+    ...(threads !== undefined && { threads }),
+  })
+  const step = await Checkpoint.load(path, model)
+  return { model, tokenizer: await folder.openTokenizer(), config, step }
+}
