@@ -1,60 +1,33 @@
 /**
- * `npm test`: builds what is missing, then runs every check and test, the quick ones first, and prints the counts.
+ * `npm test`: builds what is out of date, runs every check and test, the quick ones first, and prints how many passed
+ * and failed.
  */
 const { setup } = require('./setup')
 const { runStages } = require('./stages')
 
+/** A check prints its output only if it fails. */
+const check = (name, command, needs) => ({ name, command, quiet: true, needs })
+const node = (script) => ['node', `scripts/checks/${script}`]
+const npx = (...args) => ['npx', '--no-install', ...args]
+const cargo = (...args) => ['cargo', ...args]
+
+const RUSTFMT = [cargo('fmt', '--version'), 'rustfmt is missing: run rustup component add rustfmt']
+const CLIPPY = [cargo('clippy', '--version'), 'clippy is missing: run rustup component add clippy']
+const ALL_TARGETS = ['--release', '--workspace', '--all-targets', '--', '-D', 'warnings']
+
 const STAGES = [
-  {
-    name: 'paths named in the docs exist',
-    command: ['node', 'scripts/checks/docs-paths.js'],
-    quiet: true,
-  },
-  {
-    name: 'docs/errors.md lists every error code',
-    command: ['node', 'scripts/checks/errors-table.js'],
-    quiet: true,
-  },
-  {
-    name: 'docs/cli.md is what the CLI says',
-    command: ['node', 'scripts/checks/cli-docs.js'],
-    quiet: true,
-  },
-  {
-    name: 'generated files are committed',
-    command: ['node', 'scripts/checks/generated.js'],
-    quiet: true,
-  },
-  { name: 'prettier', command: ['npx', '--no-install', 'prettier', '--check', '.'], quiet: true },
-  { name: 'oxlint', command: ['npx', '--no-install', 'oxlint', '--deny-warnings'], quiet: true },
-  {
-    name: 'cargo fmt',
-    command: ['cargo', 'fmt', '--all', '--check'],
-    quiet: true,
-    needs: [['cargo', 'fmt', '--version'], 'get it with: rustup component add rustfmt'],
-  },
-  {
-    name: 'types of the tests',
-    command: ['npx', '--no-install', 'tsc', '-p', 'tsconfig.test.json'],
-    quiet: true,
-  },
-  { name: 'TypeScript tests', command: ['npx', '--no-install', 'ava'] },
-  { name: 'Rust tests', command: ['cargo', 'test', '--release', '--workspace', '--no-fail-fast'] },
-  {
-    name: 'clippy',
-    command: [
-      'cargo',
-      'clippy',
-      '--release',
-      '--workspace',
-      '--all-targets',
-      '--',
-      '-D',
-      'warnings',
-    ],
-    quiet: true,
-    needs: [['cargo', 'clippy', '--version'], 'get it with: rustup component add clippy'],
-  },
+  check('all paths named in the docs exist', node('docs-paths.js')),
+  check('docs/errors.md lists all error codes', node('errors-table.js')),
+  check('docs/cli.md matches the help of the commands', node('cli-docs.js')),
+  check('the generated files are committed', node('generated.js')),
+  check('the recipes of CONTRIBUTING.md work', node('recipes.js'), RUSTFMT),
+  check('prettier', npx('prettier', '--check', '.')),
+  check('oxlint', npx('oxlint', '--deny-warnings')),
+  check('cargo fmt', cargo('fmt', '--all', '--check'), RUSTFMT),
+  check('types of the tests', npx('tsc', '-p', 'tsconfig.test.json')),
+  { name: 'TypeScript tests', command: npx('ava') },
+  { name: 'Rust tests', command: cargo('test', '--release', '--workspace', '--no-fail-fast') },
+  check('clippy', cargo('clippy', ...ALL_TARGETS), CLIPPY),
 ]
 
 setup()
