@@ -1,4 +1,6 @@
-/** The command line from outside: what it prints, its exit codes, and what it leaves on the disk. */
+/**
+ * The command line from outside: what it prints, its exit codes, and what it leaves on the disk.
+ */
 import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'

@@ -1,7 +1,8 @@
 /**
- * Builds the addon with both devices, the CPU and CUDA, on a machine that needs neither a GPU nor a toolkit; prints its size
- * and the libraries it needs. With --clippy it lints the feature instead.
- * Usage: node scripts/build-cuda.js [--output-dir DIR] [--clippy] (npm run build:cuda). The first time it takes some minutes.
+ * Builds the addon with both devices, the CPU and CUDA, on a machine that needs neither a GPU nor a
+ * toolkit; prints its size and the libraries it needs. With --clippy it lints the feature instead.
+ * Usage: node scripts/build-cuda.js [--output-dir DIR] [--clippy] (npm run build:cuda). The first
+ * time it takes some minutes.
  */
 require('./toolchain').checkToolchain()
 

@@ -1,15 +1,12 @@
-/**
- * The stages of .ci/run: `npm test`, then what takes longer. A stage that prints its own closing line is counted by it,
- * any other one is one test.
- */
+/** `.ci/run`: runs `npm test`, then the stages that take longer. */
 const { runStages } = require('./stages')
 
 const campaign = (name, ...args) => ['node', `scripts/campaigns/${name}.js`, ...args]
 
-/** Fetches CUDA's compiler; where that is impossible the stages that need it are skipped. */
-const compiler = [
+/** Fetches the CUDA compiler. If it cannot, the stages that need the compiler are skipped. */
+const cudaCompiler = [
   ['node', 'scripts/cuda-toolkit.js'],
-  'no compiler of CUDA 13.0 (see node scripts/cuda-toolkit.js)',
+  'there is no CUDA 13.0 compiler (see node scripts/cuda-toolkit.js)',
 ]
 const cudaFolder = 'target/cuda-addon'
 const cudaAddon = `${cudaFolder}/kindling.linux-x64-gnu.node`
@@ -17,28 +14,31 @@ const cudaAddon = `${cudaFolder}/kindling.linux-x64-gnu.node`
 const STAGES = [
   { name: 'npm test', command: ['npm', 'test', '--silent'] },
   {
-    name: 'encodeIterable in bounded memory',
+    name: 'encodeIterable uses bounded memory',
     command: campaign('encode-memory', '--megabytes', '128'),
   },
-  { name: 'a big token store', command: campaign('big-store', '--gigabytes', '1') },
-  { name: 'full disk and read-only folder', command: campaign('refused-writes') },
+  { name: 'token stores larger than memory', command: campaign('big-store', '--gigabytes', '1') },
+  { name: 'full disks and read-only folders', command: campaign('refused-writes') },
   {
-    name: 'encoding, killed',
+    name: 'a killed encoder can be resumed',
     command: campaign('encode-kill', '--rounds', '24', '--megabytes', '6'),
   },
-  { name: 'resume, byte for byte', command: campaign('resume', '--steps', '60') },
   {
-    name: 'CUDA kernels compile for sm_80 and sm_90 without spills',
+    name: 'a resumed run is identical, byte for byte',
+    command: campaign('resume', '--steps', '60'),
+  },
+  {
+    name: 'the CUDA kernels compile for sm_80 and sm_90 without spills',
     command: ['node', 'scripts/checks/ptxas.js'],
-    needs: compiler,
+    needs: cudaCompiler,
   },
   {
-    name: 'the addon with CUDA builds and needs no library of CUDA',
+    name: 'the addon with CUDA links no CUDA library',
     command: ['node', 'scripts/build-cuda.js', '--output-dir', cudaFolder],
-    needs: compiler,
+    needs: cudaCompiler,
   },
   {
-    name: 'the addon with CUDA over an emulated GPU, and without CUDA',
+    name: 'the addon with CUDA runs on an emulated GPU, and without CUDA',
     command: ['node', 'scripts/checks/fake-libcuda.js', cudaAddon],
     needs: [
       ['node', 'scripts/checks/fake-libcuda.js', cudaAddon, '--has-cuda'],
@@ -46,11 +46,11 @@ const STAGES = [
     ],
   },
   {
-    name: 'clippy of the feature cuda',
+    name: 'clippy with the feature cuda',
     command: ['node', 'scripts/build-cuda.js', '--clippy'],
-    needs: compiler,
+    needs: cudaCompiler,
   },
-  { name: 'npm packages', command: ['npm', 'run', '--silent', 'package-test'] },
+  { name: 'the npm packages install and run', command: ['npm', 'run', '--silent', 'package-test'] },
 ]
 
 runStages(STAGES)

@@ -1,6 +1,6 @@
 /**
- * The CUDA compiler of a build: the one of $CUDA_HOME, or one that pip fetches from PyPI at the versions and hashes of
- * scripts/cuda-toolkit.txt, once, into target/cuda-toolkit.
+ * The CUDA compiler of a build: the one of $CUDA_HOME, or one that pip fetches from PyPI at the
+ * versions and hashes of scripts/cuda-toolkit.txt, once, into target/cuda-toolkit.
  */
 const { execFileSync, spawnSync } = require('node:child_process')
 const crypto = require('node:crypto')
@@ -11,7 +11,10 @@ const root = path.join(__dirname, '..')
 const requirements = path.join(__dirname, 'cuda-toolkit.txt')
 /** PTX of a newer compiler is refused by drivers of CUDA 13.0. */
 const RELEASE = '13.0'
-/** Libraries that the linker is asked for and that are opened at run time: empty here, and dropped by it. */
+/**
+ * Libraries that the linker is asked for and that are opened at run time: empty here, and dropped
+ * by it.
+ */
 const STAND_INS = ['cuda', 'nvrtc', 'curand', 'cublas', 'cublasLt']
 
 /** What keeps a build from beginning: one line of what is missing and what to do. */
@@ -75,7 +78,10 @@ function findPip() {
   )
 }
 
-/** What the linker finds in place of libraries that are opened at run time, in a folder that looks like a toolkit's. */
+/**
+ * What the linker finds in place of libraries that are opened at run time, in a folder that looks
+ * like a toolkit's.
+ */
 function layOut(home, folder) {
   fs.rmSync(folder, { recursive: true, force: true })
   const libraries = path.join(folder, 'lib64')
@@ -119,12 +125,16 @@ function cudaEnvironment() {
     NVCC: path.join(__dirname, 'nvcc-without-moe.sh'),
     CUDA_COMPUTE_CAP: '80',
     CUDARC_CUDA_VERSION: '13000',
-    // Libraries are opened at run time. Only with --target does the flag stay away from build scripts, whose cudarc refuses it.
+    // Libraries are opened at run time. Only with --target does the flag stay away from build
+    // scripts, whose cudarc refuses it.
     CARGO_ENCODED_RUSTFLAGS: ['--cfg', 'feature="dynamic-loading"'].join('\x1f'),
   }
 }
 
-/** `node scripts/cuda-toolkit.js` fetches the compiler and names its folder, or says what is missing. */
+/**
+ * `node scripts/cuda-toolkit.js` fetches the compiler and names its folder, or says what is
+ * missing.
+ */
 function main() {
   try {
     process.stdout.write(`${cudaHome()}\n`)

@@ -1,6 +1,7 @@
 /**
- * Packs the npm packages into target/packages: `kindling` (JavaScript, types, assets) and, for this platform, the addon.
- * Expects `npm run build:native:dist` and `npm run build:ts` to have run. Usage: node scripts/pack.js
+ * Packs the npm packages into target/packages: `kindling` (JavaScript, types, assets) and the addon
+ * for this platform. Run `npm run build:native:dist` and `npm run build:ts` first. Usage: node
+ * scripts/pack.js
  */
 const { execFileSync } = require('node:child_process')
 const fs = require('node:fs')
@@ -10,14 +11,16 @@ const root = path.join(__dirname, '..')
 const out = path.join(root, 'target', 'packages')
 const PLATFORM = 'linux-x64-gnu'
 
-/** A folder like the root with only what is published; its package.json names the platform packages. */
+/**
+ * Copies what is published to a folder, with a package.json that depends on the platform packages.
+ */
 function stageMain() {
   const manifest = JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8'))
   const folder = path.join(out, manifest.name)
   fs.mkdirSync(folder, { recursive: true })
   for (const entry of [...manifest.files, 'LICENSE', 'README.md']) {
     const source = path.join(root, entry)
-    if (!fs.existsSync(source)) throw new Error(`${entry} is not there; build first`)
+    if (!fs.existsSync(source)) throw new Error(`${entry} does not exist; build first`)
     fs.cpSync(source, path.join(folder, entry), { recursive: true })
   }
   for (const key of ['scripts', 'devDependencies', 'overrides', 'napi', 'ava']) delete manifest[key]
@@ -35,7 +38,7 @@ function stagePlatform() {
   return folder
 }
 
-/** The path of the tarball of the package in `folder`. */
+/** Packs the package in `folder` and returns the path of the tarball. */
 function pack(folder) {
   const printed = execFileSync('npm', ['pack', '--json', '--pack-destination', out], {
     cwd: folder,

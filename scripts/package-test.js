@@ -1,7 +1,8 @@
 /**
- * Installs the packed packages into an empty project, and trains and generates there with no Rust on PATH: from
- * CommonJS, ESM and TypeScript, and by `npx kindling`. Prints a line a check, and `N passed, N failed` at the end.
- * Usage: npm run package-test (builds and packs first).
+ * Tests the packed packages: installs them into an empty project, without Rust on PATH, and trains
+ * and generates there from CommonJS, ESM and TypeScript, and with `npx kindling`. Prints a line per
+ * check and ends with `N passed, N failed`. Usage: npm run package-test (which builds and packs
+ * first).
  */
 const { execFileSync } = require('node:child_process')
 const fs = require('node:fs')
@@ -12,7 +13,7 @@ const root = path.join(__dirname, '..')
 const packages = path.join(root, 'target', 'packages')
 const project = fs.mkdtempSync(path.join(os.tmpdir(), 'kindling-package-'))
 
-/** The folders of PATH that hold no Rust tool, and node's own. */
+/** Returns PATH without the folders that hold Rust tools, but with that of node. */
 function pathWithoutRust() {
   const folders = (process.env.PATH ?? '').split(path.delimiter)
   const clean = folders.filter(

@@ -1,7 +1,8 @@
 /**
- * Installs and builds what is missing or out of date: the npm packages, the Rust addon, the TypeScript. What is
- * current is told by content, not by time: a stamp in .kindling/ holds the hash of what a build was made from.
- * Usage: node scripts/setup.js (npm run build); scripts/start.js and scripts/test.js call it first.
+ * Installs the npm packages and builds the addon and the TypeScript, each only if it is out of
+ * date. A build is up to date if the hash of its sources equals the one that the last build left in
+ * .kindling/; file times play no part.
+ * Usage: node scripts/setup.js (npm run build). `npm start` and `npm test` run it first.
  */
 require('./toolchain').checkToolchain()
 
@@ -13,7 +14,7 @@ const path = require('node:path')
 const root = path.join(__dirname, '..')
 const stamps = path.join(root, '.kindling')
 
-/** Every file under `entries`, in a fixed order. */
+/** Returns all files under `entries`, in a fixed order. */
 function filesUnder(entries) {
   const walk = (entry) =>
     fs.statSync(entry).isDirectory()
@@ -48,19 +49,25 @@ function run(command, args) {
   }
 }
 
-/** Whether node_modules holds every package of package-lock.json that this platform needs, at its version. */
+/**
+ * Returns whether node_modules has every package of package-lock.json that this platform needs, at
+ * its version.
+ */
 function isInstalled() {
   const installed = path.join(root, 'node_modules', '.package-lock.json')
   if (!fs.existsSync(installed)) return false
-  const have = JSON.parse(fs.readFileSync(installed, 'utf8')).packages
-  const need = JSON.parse(fs.readFileSync(path.join(root, 'package-lock.json'), 'utf8')).packages
-  return Object.entries(need).every(
-    ([name, { version, optional }]) => name === '' || optional || have[name]?.version === version,
+  const actual = JSON.parse(fs.readFileSync(installed, 'utf8')).packages
+  const wanted = JSON.parse(fs.readFileSync(path.join(root, 'package-lock.json'), 'utf8')).packages
+  return Object.entries(wanted).every(
+    ([name, { version, optional }]) => name === '' || optional || actual[name]?.version === version,
   )
 }
 
-/** The addon as it stands, as name, size and time: a build by other means makes the stamp void. */
-function addon() {
+/**
+ * Describes the built addon by name, size and time, so that an addon built by other means is
+ * noticed.
+ */
+function describeAddon() {
   const names = fs.readdirSync(root).filter((name) => /^kindling\..*\.node$/.test(name))
   return names.map((name) => {
     const { size, mtimeMs } = fs.statSync(path.join(root, name))
@@ -69,22 +76,23 @@ function addon() {
 }
 
 /**
- * The steps in order. `from` is what a build depends on, `made` describes what it made (empty: nothing there).
- * tsc leaves files whose source is gone and marks no file executable, which npx needs; hence before and after.
+ * The builds, in order. `sources` are what a build depends on; `describe` returns what it has made,
+ * nothing if it never ran. tsc keeps the output of deleted sources, and npx needs the command line
+ * to be executable: hence `before` and `after`.
  */
 const BUILDS = [
   {
     name: 'Rust addon',
-    note: 'the first time this takes some minutes',
-    from: ['crates', 'Cargo.toml', 'Cargo.lock', 'package-lock.json'],
-    made: addon,
+    note: 'a few minutes the first time',
+    sources: ['crates', 'Cargo.toml', 'Cargo.lock', 'package-lock.json'],
+    describe: describeAddon,
     script: 'build:native',
   },
   {
     name: 'TypeScript',
-    note: 'seconds',
-    from: ['src', 'index.d.ts', 'tsconfig.json', 'package-lock.json'],
-    made: () => (fs.existsSync(path.join(root, 'dist', 'index.js')) ? ['dist'] : []),
+    note: 'a few seconds',
+    sources: ['src', 'index.d.ts', 'tsconfig.json', 'package-lock.json'],
+    describe: () => (fs.existsSync(path.join(root, 'dist', 'index.js')) ? ['dist'] : []),
     script: 'build:ts',
     before: () => fs.rmSync(path.join(root, 'dist'), { recursive: true, force: true }),
     after: () => fs.chmodSync(path.join(root, 'dist', 'cli', 'index.js'), 0o755),
@@ -92,20 +100,21 @@ const BUILDS = [
 ]
 
 const stampOf = (script) => path.join(stamps, `${script.replace(':', '-')}.json`)
-const stateOf = ({ from, made }) => JSON.stringify({ from: hashOf(from), made: made() })
+const stateOf = ({ sources, describe }) =>
+  JSON.stringify({ sources: hashOf(sources), made: describe() })
 
-/** Takes what stands for what a build's script would make. */
+/** Records that the output of a build is up to date. */
 function markBuilt(script) {
   fs.mkdirSync(stamps, { recursive: true })
   fs.writeFileSync(stampOf(script), stateOf(BUILDS.find((step) => step.script === script)))
 }
 
 function build(step) {
-  const { name, note, made, script, before, after } = step
+  const { name, note, describe, script, before, after } = step
   const stamp = stampOf(script)
-  const current = () => stateOf(step)
-  if (made().length > 0 && fs.existsSync(stamp) && fs.readFileSync(stamp, 'utf8') === current()) {
-    return `${name} is current`
+  const isBuilt = describe().length > 0 && fs.existsSync(stamp)
+  if (isBuilt && fs.readFileSync(stamp, 'utf8') === stateOf(step)) {
+    return `${name} up to date`
   }
   process.stdout.write(`building: ${name} (${note})\n`)
   before?.()
@@ -115,15 +124,15 @@ function build(step) {
   return `${name} built`
 }
 
-/** Brings the npm packages up to date and says what was done. */
+/** Installs the npm packages if they are out of date, and returns what was done. */
 function install() {
-  if (isInstalled()) return 'packages are current'
+  if (isInstalled()) return 'packages up to date'
   process.stdout.write('installing: npm packages\n')
   run('npm', ['ci', '--include=dev', '--no-audit', '--no-fund'])
   return 'packages installed'
 }
 
-/** Brings everything up to date and says in one line what was done. */
+/** Installs and builds what is out of date, and prints what was done on one line. */
 function setup() {
   const done = [install()]
   for (const step of BUILDS) done.push(build(step))

@@ -1,6 +1,6 @@
 /**
- * Runs the stages of a test run one after another, adds up the tests that they report, and ends with a closing line:
- * `N passed, N failed` (and `, N skipped`, if any).
+ * Runs the stages of a test run one after another, adds up the tests that they report, and ends
+ * with a closing line: `N passed, N failed` (and `, N skipped`, if any).
  */
 const { spawn } = require('node:child_process')
 const { root } = require('./setup')
@@ -25,8 +25,8 @@ const CLOSING = /^(?<passed>\d+) passed, (?<failed>\d+) failed(?:, (?<skipped>\d
 /**
  * Returns how many tests a stage passed, failed and skipped.
  *
- * A closing line such as ours counts alone; otherwise every summary of cargo test and ava is added up. A stage without
- * any count is one test, passed or failed by its exit code.
+ * A closing line such as ours counts alone; otherwise every summary of cargo test and ava is added
+ * up. A stage without any count is one test, passed or failed by its exit code.
  */
 function count(output, exitCode) {
   const counts = closingCounts(output) ?? summedCounts(output)
@@ -83,8 +83,8 @@ function execute([command, ...args], isQuiet) {
 /**
  * Runs all stages, even after one has failed, prints the closing line and sets the exit code.
  *
- * A stage is { name, command, quiet, needs }. `quiet` prints the output only if the stage fails. `needs` is
- * [command, hint]: if that command fails, the stage is skipped with the hint.
+ * A stage is { name, command, quiet, needs }. `quiet` prints the output only if the stage fails.
+ * `needs` is [command, hint]: if that command fails, the stage is skipped with the hint.
  */
 async function runStages(stages) {
   const total = { passed: 0, failed: 0, skipped: 0 }

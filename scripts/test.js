@@ -1,6 +1,6 @@
 /**
- * `npm test`: builds what is out of date, runs every check and test, the quick ones first, and prints how many passed
- * and failed.
+ * `npm test`: builds what is out of date, runs every check and test, the quick ones first, and
+ * prints how many passed and failed.
  */
 const { setup } = require('./setup')
 const { runStages } = require('./stages')

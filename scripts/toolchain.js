@@ -1,5 +1,6 @@
 /**
- * Names a missing or too old tool in one line, with what to install. Old syntax on purpose: it must parse on any Node.
+ * Checks for Node.js, Rust and a C linker, and says in one line what to install. Keeps to old
+ * syntax, so that an old Node.js can run it.
  */
 const { execFileSync } = require('child_process')
 const fs = require('fs')
@@ -8,7 +9,7 @@ const path = require('path')
 
 const root = path.join(__dirname, '..')
 
-/** The first version number in a text, as [major, minor], or null. */
+/** Returns the first version number in a text as [major, minor], or null. */
 function version(text) {
   const found = /(\d+)\.(\d+)/.exec(text)
   return found && [Number(found[1]), Number(found[2])]
@@ -28,7 +29,10 @@ function versionOf(tool) {
   }
 }
 
-/** What is missing, as a sentence, or null. Puts rustup's folder on PATH if cargo is only there. */
+/**
+ * Returns what is missing and how to get it, or null. Adds rustup's folder to PATH if cargo is only
+ * there.
+ */
 function missingTool() {
   const needNode = version(
     JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8')).engines.node,
@@ -44,18 +48,18 @@ function missingTool() {
   )
   const cargo = versionOf('cargo')
   if (!cargo) {
-    return 'Rust is missing (no cargo on PATH): install it from https://rustup.rs'
+    return 'Rust is missing (cargo is not on PATH): install it from https://rustup.rs'
   }
   if (isOlder(cargo, needRust)) {
     return `Rust ${cargo.join('.')} is too old: run "rustup update" to get ${needRust.join('.')} or newer`
   }
   if (process.platform === 'linux' && !versionOf('cc')) {
-    return 'A C linker is missing (no cc on PATH): install gcc or clang, on Debian and Ubuntu "apt install build-essential"'
+    return 'A C linker is missing (cc is not on PATH): install gcc or clang, on Debian and Ubuntu with "apt install build-essential"'
   }
   return null
 }
 
-/** Ends the process with that one line if a tool is missing. */
+/** Exits with a message if a tool is missing or too old. */
 function checkToolchain() {
   const missing = missingTool()
   if (missing) {

@@ -1,4 +1,7 @@
-/** What the campaigns share: claims that are counted, a folder that goes away, the CLI, the memory of this process. */
+/**
+ * What the campaigns share: claims that are counted, a folder that goes away, the CLI, the memory
+ * of this process.
+ */
 const { spawnSync } = require('node:child_process')
 const fs = require('node:fs')
 const os = require('node:os')
@@ -22,7 +25,10 @@ function skip(what, reason) {
   process.stdout.write(`skipped ${what} (${reason})\n`)
 }
 
-/** Runs a campaign in a folder of its own, and ends with the closing line that scripts/stages.js reads. */
+/**
+ * Runs a campaign in a folder of its own, and ends with the closing line that scripts/stages.js
+ * reads.
+ */
 async function campaign(body) {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'kindling-campaign-'))
   try {

@@ -1,8 +1,9 @@
 /**
- * The validation loss of a small character model after 2,000 steps, by nanoGPT's recipe for a CPU: tinyshakespeare split
- * 90/10, the whole validation part, three seeds. PyTorch with the same model reaches a mean of 1.660.
- * Usage: node scripts/campaigns/quality.js tinyshakespeare.txt [--seeds 0,1,2] [--steps 2000] [--dtype f32]
- *   [--at-most 1.665]
+ * The validation loss of a small character model after 2,000 steps, by nanoGPT's recipe for a CPU:
+ * tinyshakespeare split 90/10, the whole validation part, three seeds. PyTorch with the same model
+ * reaches a mean of 1.660.
+ * Usage: node scripts/campaigns/quality.js tinyshakespeare.txt [--seeds 0,1,2] [--steps 2000]
+ * [--dtype f32] [--at-most 1.665]
  */
 const { claim, campaign, kindlingJson, option } = require('./claims')
 const path = require('node:path')

@@ -1,5 +1,6 @@
 /**
- * A run that is stopped and resumed with another number of threads equals one that was not, byte for byte.
+ * A run that is stopped and resumed with another number of threads equals one that was not, byte
+ * for byte.
  * Usage: node scripts/campaigns/resume.js [--steps 200]
  */
 const { text, claim, campaign, kindlingJson, option } = require('./claims')

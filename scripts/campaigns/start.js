@@ -1,6 +1,7 @@
 /**
- * What `npm start` promises: the model ends at least 1.5 nats a token below the unigram entropy of the tokens, and its
- * sample is made of English words. Usage: node scripts/campaigns/start.js [--seconds N] [--at-least 1.5]
+ * What `npm start` promises: the model ends at least 1.5 nats a token below the unigram entropy of
+ * the tokens, and its sample is made of English words. Usage: node scripts/campaigns/start.js
+ * [--seconds N] [--at-least 1.5]
  */
 const { text, claim, campaign, kindlingJson, option } = require('./claims')
 const fs = require('node:fs')

@@ -1,6 +1,6 @@
 /**
- * docs/cli.md is the help of every command. Without arguments: fails if the file differs. With --write (npm run docs):
- * writes it.
+ * Checks that docs/cli.md matches the help of the commands; with --write (npm run docs), writes the
+ * file.
  */
 const { execFileSync } = require('node:child_process')
 const fs = require('node:fs')
@@ -18,7 +18,7 @@ function help(command) {
   }).trimEnd()
 }
 
-/** The commands that a help text lists, without `help` itself. */
+/** Returns the commands that a help text lists, except `help`. */
 function subcommands(text) {
   const listed = /^Commands:\n((?: .*\n?|\n)*)/m.exec(`${text}\n`)
   if (!listed) return []
@@ -41,6 +41,6 @@ const wanted = `${[head, ...sections([])].join('\n\n')}\n`
 if (process.argv.includes('--write')) {
   fs.writeFileSync(page, wanted)
 } else if (!fs.existsSync(page) || fs.readFileSync(page, 'utf8') !== wanted) {
-  process.stdout.write('docs/cli.md is not what the CLI says; run: npm run docs\n')
+  process.stdout.write('docs/cli.md does not match the help of the commands; run npm run docs\n')
   process.exitCode = 1
 }

@@ -1,6 +1,7 @@
 /**
- * Every path of this project that the documents name exists: relative links, and code spans that begin with a folder
- * of the root. `{a,b}` and `*` are understood; spans with a placeholder (<...>) are left out.
+ * Checks that every path named in the Markdown files exists: relative links, and code spans that
+ * start with a folder at the root. Expands `{a,b}` and `*`; skips code spans with a placeholder
+ * (<...>).
  */
 const { execFileSync } = require('node:child_process')
 const fs = require('node:fs')
@@ -17,10 +18,9 @@ const FOLDERS = [
   'npm/',
   '.ci/',
   '.github/',
-  'configs/',
 ]
 
-/** The paths of a pattern with braces: a/{b,c}.rs is a/b.rs and a/c.rs. */
+/** Expands braces: a/{b,c}.rs becomes a/b.rs and a/c.rs. */
 function expand(pattern) {
   const found = /^(.*?)\{([^{}]*)\}(.*)$/.exec(pattern)
   return found
@@ -68,7 +68,7 @@ for (const document of known.filter(
   for (const name of paths.flatMap(expand)) {
     named++
     if (!exists(name.replace(/:\d+$/, ''), known))
-      missing.push(`${document} names ${name}, which is not there`)
+      missing.push(`${document} names ${name}, which does not exist`)
   }
 }
 process.stdout.write(missing.length > 0 ? `${missing.join('\n')}\n` : `${named} paths exist\n`)

@@ -1,5 +1,6 @@
 /**
- * The table of docs/errors.md holds exactly the codes that the engine, the binding and the TypeScript raise.
+ * Checks that the table in docs/errors.md has exactly the error codes of the engine, the binding
+ * and the TypeScript.
  */
 const fs = require('node:fs')
 const path = require('node:path')
@@ -26,10 +27,13 @@ const listed = new Set([...table.matchAll(/^\| `(ERR_[A-Z_]+)`/gm)].map((found) 
 const problems = [
   ...[...raised]
     .filter((code) => !listed.has(code))
-    .map((code) => `${code} is raised but not in docs/errors.md`),
+    .map((code) => `${code} has no row in docs/errors.md; add one`),
   ...[...listed]
     .filter((code) => !raised.has(code))
-    .map((code) => `${code} is in docs/errors.md but nothing raises it`),
+    .map(
+      (code) =>
+        `${code} has a row in docs/errors.md but does not occur in the code; remove the row`,
+    ),
 ]
 process.stdout.write(problems.length > 0 ? `${problems.join('\n')}\n` : `${listed.size} codes\n`)
 process.exitCode = problems.length > 0 ? 1 : 0

@@ -1,6 +1,7 @@
 /**
- * Runs an addon built with CUDA from end to end on a machine without a GPU: over libcuda, libcublas and libcurand that compute
- * on the CPU (crates/kindling-fake-libcuda), over none of them, and over broken and old ones. Each test is a process of its own.
+ * Runs an addon built with CUDA from end to end on a machine without a GPU: over libcuda, libcublas
+ * and libcurand that compute on the CPU (crates/kindling-fake-libcuda), over none of them, and over
+ * broken and old ones. Each test is a process of its own.
  * Usage: node scripts/checks/fake-libcuda.js ADDON.node [--has-cuda]
  */
 const assert = require('node:assert/strict')
@@ -25,7 +26,10 @@ const SHAPE = {
   threads: 2,
 }
 
-/** The tests, by the claim they make: `environment` of the process, whether it finds the libraries, what it does. */
+/**
+ * The tests, by the claim they make: `environment` of the process, whether it finds the libraries,
+ * what it does.
+ */
 const TESTS = {
   'without CUDA the addon loads and computes, and says what is missing': {
     libraries: [],
@@ -276,7 +280,10 @@ async function refused(kindling, code, message, device = 'cuda') {
   )
 }
 
-/** Losses of a hundred copies' worth of steps follow the CPU's; a checkpoint of either goes on on the other. */
+/**
+ * Losses of a hundred copies' worth of steps follow the CPU's; a checkpoint of either goes on on
+ * the other.
+ */
 async function follows(kindling, options, tolerance) {
   const cpu = await train(kindling, 'cpu', 12)
   const cuda = await train(kindling, 'cuda', 12, options)

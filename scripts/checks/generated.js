@@ -1,5 +1,6 @@
 /**
- * What `napi build` writes at the root, index.js and index.d.ts, equals what is committed (or staged).
+ * Checks that index.js and index.d.ts, which `napi build` generates, are committed or staged as
+ * they are now.
  */
 const { spawnSync } = require('node:child_process')
 const path = require('node:path')
@@ -14,6 +15,6 @@ const { status, stdout } = spawnSync(
   },
 )
 if (status !== 0) {
-  process.stdout.write(`${stdout}index.js or index.d.ts changed with the binding; commit them\n`)
+  process.stdout.write(`${stdout}the build changed index.js or index.d.ts; commit them\n`)
   process.exitCode = 1
 }

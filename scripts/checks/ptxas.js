@@ -1,7 +1,10 @@
 /**
- * Compiles every CUDA kernel for sm_80 and sm_90 and prints what ptxas says of it: registers, shared memory, bytes spilled.
- * Fails where a file does not compile or a kernel spills more than a few registers.
- * nvcc: that of $CUDA_HOME, or the one that a build with CUDA fetches. Usage: node scripts/checks/ptxas.js [FILE.cu...]
+ * Compiles all CUDA kernels for sm_80 and sm_90, and prints the registers, shared memory and
+ * spilled bytes that ptxas reports. Fails if a file does not compile or a kernel spills more than a
+ * few registers.
+ *
+ * Uses the nvcc of $CUDA_HOME, or the one that the CUDA build fetches. Usage: node
+ * scripts/checks/ptxas.js [FILE.cu...]
  */
 const { spawnSync } = require('node:child_process')
 const fs = require('node:fs')
@@ -11,8 +14,8 @@ const { cudaHome } = require('../cuda-toolkit')
 
 const ops = path.join(__dirname, '..', '..', 'crates', 'kindling-core', 'src', 'ops')
 const ARCHITECTURES = ['sm_80', 'sm_90']
-/** Bytes a thread may spill: eight registers, which are saved and read back outside of the inner loop. */
-const MOST_SPILLED = 32
+/** Bytes that a thread may spill: eight registers, saved and restored outside the inner loop. */
+const MAX_SPILLED = 32
 
 const nvcc = path.join(cudaHome(), 'bin', 'nvcc')
 
@@ -26,7 +29,7 @@ function sources() {
     .map((name) => path.join(ops, name))
 }
 
-/** What ptxas printed, a kernel each: { kernel, registers, shared, spilled }. */
+/** Parses the output of ptxas into { kernel, registers, shared, spilled } per kernel. */
 function kernelsOf(output) {
   const kernels = []
   for (const line of output.split('\n')) {
@@ -44,7 +47,7 @@ function kernelsOf(output) {
   return kernels
 }
 
-/** Compiles one file for one architecture; gives its kernels, or null where it does not compile. */
+/** Compiles one file for one architecture. Returns its kernels, or null if it does not compile. */
 function compile(file, architecture, folder) {
   const cubin = path.join(folder, 'kernels.cubin')
   const options = [
@@ -75,8 +78,8 @@ function main() {
       const kernels = compile(file, architecture, folder)
       if (kernels === null) failed++
       for (const { kernel, registers, shared, spilled } of kernels ?? []) {
-        const verdict = spilled > MOST_SPILLED ? 'SPILLS' : 'ok'
-        if (spilled > MOST_SPILLED) failed++
+        const verdict = spilled > MAX_SPILLED ? 'SPILLS' : 'ok'
+        if (spilled > MAX_SPILLED) failed++
         else passed++
         process.stdout.write(
           `${architecture} ${kernel.padEnd(40)} ${registers} registers, ${shared} B shared, ${spilled} B spilled: ${verdict}\n`,

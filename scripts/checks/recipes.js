@@ -1,6 +1,7 @@
 /**
- * Follows the recipes of CONTRIBUTING.md in a temporary copy of the tree: adds an option, a command, an error code and
- * an op to the files that the recipes name, and checks that each has its effect.
+ * Follows the recipes of CONTRIBUTING.md in a temporary copy of the tree: adds an option, a
+ * command, an error code and an op to the files that the recipes name, and checks that each has its
+ * effect.
  */
 const assert = require('node:assert/strict')
 const { execFileSync, spawnSync } = require('node:child_process')
@@ -134,7 +135,10 @@ function addErrorCode() {
   assert.equal(table().status, 0)
 }
 
-/** rustfmt follows `mod` items, so it finds an op's files as soon as the op is registered, without a build. */
+/**
+ * rustfmt follows `mod` items, so it finds an op's files as soon as the op is registered, without a
+ * build.
+ */
 function addOp() {
   const title = 'Add an op'
   const unformatted = () => {

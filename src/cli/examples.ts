@@ -1,4 +1,6 @@
-/** The examples at the end of a command's help. Every one of them runs in __test__/examples.spec.ts. */
+/**
+ * The examples at the end of a command's help. Every one of them runs in __test__/examples.spec.ts.
+ */
 import type { Command } from 'commander'
 
 const EXAMPLES = new WeakMap<Command, readonly string[]>()

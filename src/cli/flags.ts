@@ -5,7 +5,10 @@ import { z } from 'zod'
 /** The options of a command, by their snake_case names. */
 export type Fields = Readonly<Record<string, z.ZodType>>
 
-/** The keywords of JSON Schema that make up a flag. `value` comes from a field's `.meta({ value: 'file' })`. */
+/**
+ * The keywords of JSON Schema that make up a flag. `value` comes from a field's `.meta({ value:
+ * 'file' })`.
+ */
 interface FieldSchema {
   type?: string
   description?: string
@@ -21,8 +24,8 @@ const MAX_CHOICES_WIDTH = 20
 /**
  * Adds one flag per field, and `--json`.
  *
- * Flags take no default from the schema: one that the user leaves out stays undefined, so that a config file or a
- * preset can set it.
+ * Flags take no default from the schema: one that the user leaves out stays undefined, so that a
+ * config file or a preset can set it.
  */
 export function addFields(command: Command, fields: Fields): Command {
   const { properties = {} } = jsonSchemaOf(fields)

@@ -2,8 +2,8 @@
 import { EXIT } from './output'
 
 /**
- * Runs `work` with a signal that SIGINT and SIGTERM abort, so that it can end in good order. A second one ends the
- * process at once.
+ * Runs `work` with a signal that SIGINT and SIGTERM abort, so that it can end in good order. A
+ * second one ends the process at once.
  */
 export async function withInterrupt<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const controller = new AbortController()

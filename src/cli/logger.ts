@@ -1,5 +1,6 @@
-/** What a training run prints: a live line on a terminal, lines of metrics, JSON lines on request. */
-import { toSnakeCase } from '../case'
+/**
+ * What a training run prints: a live line on a terminal, lines of metrics, JSON lines on request.
+ */
 import { bar, count, duration, percent } from './format'
 import type { Output } from './output'
 import { ByteProgress } from './progress'
@@ -35,7 +36,7 @@ export function logRun(trainer: Trainer, output: Output): void {
   })
   trainer.on('metrics', (line) => {
     output.clear()
-    output.line(toSnakeCase(line))
+    output.line(line)
     output.text(metricsText(line))
     if (line.sample !== undefined) output.text(`  sample: ${JSON.stringify(line.sample)}`)
   })

@@ -1,4 +1,7 @@
-/** Output of a command: results on stdout, as text or JSON lines; notes, progress and errors on stderr. */
+/**
+ * Output of a command: results on stdout, as text or JSON lines; notes, progress and errors on
+ * stderr.
+ */
 import { Command } from 'commander'
 import { toSnakeCase } from '../case'
 import { KindlingError, fromNative } from '../errors'

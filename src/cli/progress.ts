@@ -1,6 +1,6 @@
 /**
- * Progress of long commands: a live line with a bar on a terminal, elsewhere a plain line every few seconds. Short runs
- * without a terminal print nothing.
+ * Progress of long commands: a live line with a bar on a terminal, elsewhere a plain line every few
+ * seconds. Short runs without a terminal print nothing.
  */
 import { bar, count, duration, megabytes } from './format'
 import type { Output } from './output'
@@ -45,7 +45,8 @@ export class ByteProgress extends Progress {
   }
 
   protected override text(done: number, total: number, now: number): string {
-    // The bytes of the first report may come from an earlier, interrupted run: they say nothing about the speed.
+    // The bytes of the first report may come from an earlier, interrupted run: they say nothing
+    // about the speed.
     const { done: before, at } = (this.#first ??= { done, at: now })
     const rate = (done - before) / 1e6 / Math.max(1e-3, (now - at) / 1000)
     const speed = `${rate.toFixed(1)} MB/s`

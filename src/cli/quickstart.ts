@@ -1,6 +1,6 @@
 /**
- * From raw text to a trained model in about a minute: trains a tokenizer on the embedded text, encodes it, trains a
- * small model, and samples text before and after.
+ * From raw text to a trained model in about a minute: trains a tokenizer on the embedded text,
+ * encodes it, trains a small model, and samples text before and after.
  */
 import { join } from 'node:path'
 import { generate } from '../generate'

@@ -1,4 +1,6 @@
-/** Learning-rate sweeps: the same short run at several rates, and SGD on a quadratic toy problem. */
+/**
+ * Learning-rate sweeps: the same short run at several rates, and SGD on a quadratic toy problem.
+ */
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -56,8 +58,8 @@ export interface ToyResult {
 const TOY_SIZE = 10
 
 /**
- * Minimizes the mean square of a 10 x 10 matrix, drawn from N(0, 5^2), by SGD with a rate that decays with the square
- * root of the step.
+ * Minimizes the mean square of a 10 x 10 matrix, drawn from N(0, 5^2), by SGD with a rate that
+ * decays with the square root of the step.
  */
 export function toySweep(rates: readonly number[], steps = 10, seed = 0): ToyResult[] {
   const start = normal(seed, TOY_SIZE * TOY_SIZE).map((x) => 5 * x)

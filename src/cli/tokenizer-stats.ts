@@ -1,6 +1,6 @@
 /**
- * Measures tokenizers on documents drawn at random from files: compression, speed, and the time that 825 GiB of text
- * (the Pile) would take.
+ * Measures tokenizers on documents drawn at random from files: compression, speed, and the time
+ * that 825 GiB of text (the Pile) would take.
  */
 import { settle } from '../errors'
 import { longCall, type LongCallOptions } from '../long-call'
@@ -40,8 +40,8 @@ export async function expandFiles(names: readonly string[]): Promise<string[]> {
 /**
  * Draws documents at random from a file (plain, gzip or zstd) in one pass; each is equally likely.
  *
- * A document is one line of JSON Lines; in plain text, documents are separated by `<|endoftext|>`. Only the drawn
- * documents are held in memory. Documents over 64 MiB are cut to their beginning.
+ * A document is one line of JSON Lines; in plain text, documents are separated by `<|endoftext|>`.
+ * Only the drawn documents are held in memory. Documents over 64 MiB are cut to their beginning.
  *
  * @throws KindlingError `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS`, `ERR_INVALID_CORPUS`, `ERR_CANCELLED`.
  */

@@ -5,7 +5,10 @@ import { native } from '../../native'
 import { availableThreads } from '../../system'
 import { median, presetOf, round, type EngineOptions } from './engine'
 
-/** Result for one matrix product: (rows x inputs) by (inputs x outputs), or one of its two gradients. */
+/**
+ * Result for one matrix product: (rows x inputs) by (inputs x outputs), or one of its two
+ * gradients.
+ */
 export interface GemmBenchmark {
   /** The layer, such as `qkv`. */
   name: string

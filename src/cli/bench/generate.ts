@@ -12,7 +12,9 @@ export interface GenerateBenchmark {
   prompt_tokens_per_second: number
   /** Speed of reading a large array with the same threads. */
   memory_gb_per_second: number
-  /** Upper bound set by memory: tokens per second if reading every weight once were all the work. */
+  /**
+   * Upper bound set by memory: tokens per second if reading every weight once were all the work.
+   */
   tokens_per_second_bound: number
   /** Time of a token by op, with the option `profile`. */
   profile?: ProfileLine[]
@@ -76,7 +78,9 @@ async function secondsOfDecoding(
   return (performance.now() - started) / 1000
 }
 
-/** Returns the bytes of the weights read per token: all of them, but only one row of the embedding. */
+/**
+ * Returns the bytes of the weights read per token: all of them, but only one row of the embedding.
+ */
 function weightBytes(options: EngineOptions): number {
   const { d_model: d, d_ff: f, num_layers: layers, vocab_size: vocabulary } = presetOf(options)
   const weights = layers * (4 * d * d + 3 * d * f + 2 * d) + d + d * vocabulary

@@ -80,8 +80,8 @@ async function timeSteps(
   const { warmup } = options
   const last = warmup + stepsOf(options)
   const optimizer = new AdamW(model, { betas: [0.9, 0.95], eps: 1e-8, weightDecay: 0.01 })
-  // On a GPU, as in training, a step is queued while the previous one runs. Single steps then have no meaningful time,
-  // and the timed steps are measured together.
+  // On a GPU, as in training, a step is queued while the previous one runs. Single steps then have
+  // no meaningful time, and the timed steps are measured together.
   const isTimedAlone = model.options.device === 'cpu' || options.profile === true
   const times: number[] = []
   let [lossFirst, lossLast] = [NaN, NaN]

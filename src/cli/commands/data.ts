@@ -12,7 +12,10 @@ import { withInterrupt } from '../interrupt'
 import { run, usage, type Output } from '../output'
 import { ByteProgress, CountProgress } from '../progress'
 
-/** Opens the store at `path`, or the training and validation stores in an output folder of `kindling encode`. */
+/**
+ * Opens the store at `path`, or the training and validation stores in an output folder of `kindling
+ * encode`.
+ */
 async function storesAt(path: string): Promise<TokenStore[]> {
   const inside = ['train_chunks', 'valid_chunks'].map((name) => join(path, name)).filter(existsSync)
   return Promise.all((inside.length > 0 ? inside : [path]).map((store) => TokenStore.open(store)))
@@ -45,13 +48,13 @@ async function describeStore(store: TokenStore, output: Output): Promise<void> {
     tokens: length,
     bytes,
     dtype,
-    chunk_size: chunkSize,
+    chunkSize,
     chunks: Math.ceil(length / chunkSize),
-    max_id: maxId,
-    replaced_bytes: replacedBytes,
-    vocab_size: tokenizer?.vocabSize ?? null,
+    maxId,
+    replacedBytes,
+    vocabSize: tokenizer?.vocabSize ?? null,
     tokenizer: tokenizer?.path ?? null,
-    tokenizer_hash: tokenizerHash,
+    tokenizerHash,
   })
   const known = (value: number | string | null | undefined): string => String(value ?? 'unknown')
   const ratio = bytes === null ? '' : ` (${(bytes / length).toFixed(3)} per token)`
@@ -76,7 +79,7 @@ function verifyCommand(): Command {
           store.verify({ signal, onProgress: (done, total) => progress.report(done, total) }),
         )
         output.clear()
-        output.line({ store: store.path, tokens: store.length, chunks_verified: chunks })
+        output.line({ store: store.path, tokens: store.length, chunksVerified: chunks })
         const result = chunks > 0 ? `${chunks} chunks verified` : 'no checksums to verify'
         output.text(`${store.path}: ${result}`)
       }
@@ -175,7 +178,7 @@ function splitCommand(): Command {
       const { train, valid } = await reshape(output, options, (settings) =>
         TokenStore.split(store, position, options.out, settings),
       )
-      output.line({ tokens: train.length, valid_tokens: valid.length, out: options.out })
+      output.line({ tokens: train.length, validTokens: valid.length, out: options.out })
       output.text(`${train.length} training, ${valid.length} validation tokens: ${options.out}`)
     }),
   )

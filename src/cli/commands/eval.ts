@@ -51,7 +51,7 @@ export function evalCommand(): Command {
           signal,
         }),
       )
-      output.line({ loss, perplexity, bits_per_byte: bitsPerByte, tokens })
+      output.line({ loss, perplexity, bitsPerByte, tokens })
       const bits = bitsPerByte === null ? '' : `  bits_per_byte ${bitsPerByte.toFixed(4)}`
       output.text(
         `loss ${loss.toFixed(4)}  perplexity ${perplexity.toFixed(2)}${bits}  (${tokens} tokens)`,

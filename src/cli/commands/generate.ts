@@ -116,14 +116,7 @@ function report(results: readonly GenerateResult[], seconds: number, output: Out
   const tokensPerSecond = Number((tokens / seconds).toFixed(1))
   for (const [row, { prompt, text, ids, stopReason, seed }] of results.entries()) {
     if (results.length > 1) output.text(`${row === 0 ? '' : '\n'}--- ${row + 1}\n${text}`)
-    output.line({
-      prompt,
-      text,
-      ids: [...ids],
-      stop_reason: stopReason,
-      tokens_per_second: tokensPerSecond,
-      seed,
-    })
+    output.line({ prompt, text, ids: [...ids], stopReason, tokensPerSecond, seed })
   }
   if (!output.json) output.note(`seed ${results[0]!.seed}, ${tokensPerSecond} tokens/s`)
 }

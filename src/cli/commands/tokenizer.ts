@@ -88,7 +88,7 @@ function tokenizerTrainCommand(): Command {
       const seconds = Number(((performance.now() - started) / 1000).toFixed(3))
       const { vocabSize, numMerges, replacedBytes } = tokenizer
       if (replacedBytes > 0) output.note(`${replacedBytes} bytes of invalid UTF-8 became U+FFFD`)
-      output.line({ vocab_size: vocabSize, merges: numMerges, seconds, out: options.out })
+      output.line({ vocabSize, merges: numMerges, seconds, out: options.out })
       output.text(
         `${vocabSize} tokens, ${numMerges} merges in ${duration(seconds)}: ${options.out}`,
       )

@@ -1,6 +1,5 @@
 /** `kindling train`: trains a model, or resumes a run. */
 import { Command } from 'commander'
-import { toSnakeCase } from '../../case'
 import { resolveOptions, trainFields } from '../../training/config'
 import { Trainer } from '../../training/trainer'
 import { addExamples } from '../examples'
@@ -34,7 +33,7 @@ export function trainCommand(): Command {
       logRun(trainer, output)
       const summary = await withInterrupt((signal) => trainer.run({ signal }))
       const { steps, loss, valLoss, run: folder } = summary
-      output.line(toSnakeCase({ steps, loss, valLoss, run: folder }))
+      output.line({ steps, loss, valLoss, run: folder })
       output.text(summaryText(summary))
       if (summary.interrupted) process.exitCode = EXIT.interrupted
     }),
