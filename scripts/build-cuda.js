@@ -1,8 +1,8 @@
 /**
- * Builds the addon with both devices, the CPU and CUDA, on a machine that needs neither a GPU nor a
- * toolkit; prints its size and the libraries it needs. With --clippy it lints the feature instead.
+ * Builds the addon with CUDA (it runs on the CPU as well), on a machine that needs neither a GPU
+ * nor a CUDA toolkit, and prints its size and the libraries it links. With --clippy, lints instead.
  * Usage: node scripts/build-cuda.js [--output-dir DIR] [--clippy] (npm run build:cuda). The first
- * time it takes some minutes.
+ * build takes a few minutes.
  */
 require('./toolchain').checkToolchain()
 
@@ -15,7 +15,7 @@ const { install, markBuilt, root, setup } = require('./setup')
 const TARGET = 'x86_64-unknown-linux-gnu'
 const ADDON = 'kindling.linux-x64-gnu.node'
 const targetFolder = path.join(root, 'target', 'cuda')
-/** All that the addon may need to load: nothing of CUDA. */
+/** The only libraries that the addon may link: none of CUDA. */
 const LIBRARIES = /^(libgcc_s|libm|libc|libpthread|libdl|librt|ld-linux-x86-64)\.so\.\d$/
 
 function run(command, args, env) {
@@ -50,7 +50,7 @@ function clippy(env) {
   )
 }
 
-/** Makes the addon in `folder` and returns its path. */
+/** Builds the addon in `folder` and returns its path. */
 function build(env, folder) {
   const places = [
     '--manifest-path',
@@ -61,12 +61,12 @@ function build(env, folder) {
   const options = ['--platform', '--release', '--features', 'cuda', '--target', TARGET]
   run('npx', ['napi', 'build', ...options, ...places, '--output-dir', folder], env)
   const file = path.join(folder, ADDON)
-  // napi's own --strip is a flag of rustc, which those of cudaEnvironment replace.
+  // napi's --strip would pass a flag to rustc, but cudaEnvironment overrides all rustc flags.
   run('strip', [file], env)
   return file
 }
 
-/** The libraries that the loader opens together with a file. */
+/** Returns the libraries that a file links, or null without readelf. */
 function neededBy(file) {
   const { stdout, status } = spawnSync('readelf', ['-d', file], { encoding: 'utf8' })
   if (status !== 0) return null
@@ -77,11 +77,11 @@ function report(file) {
   const needed = neededBy(file)
   const size = (fs.statSync(file).size / 1e6).toFixed(1)
   process.stdout.write(
-    `${path.relative(root, file)}: ${size} MB, needs ${needed?.join(', ') ?? '(no readelf)'}\n`,
+    `${path.relative(root, file)}: ${size} MB, links ${needed?.join(', ') ?? '(unknown: no readelf)'}\n`,
   )
   const foreign = needed?.filter((name) => !LIBRARIES.test(name)) ?? []
   if (foreign.length > 0) {
-    throw new ToolkitError(`the addon would not load without ${foreign.join(', ')}`)
+    throw new ToolkitError(`the addon links ${foreign.join(', ')}, and would not load without`)
   }
 }
 
@@ -95,7 +95,7 @@ function main() {
     fs.mkdirSync(folder, { recursive: true })
     report(build(env, folder))
     if (folder !== root) return
-    // So that npm start and npm test keep it until the sources change.
+    // Keeps npm start and npm test from replacing this addon before the sources change.
     markBuilt('build:native')
     setup()
   } catch (error) {

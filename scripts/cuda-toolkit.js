@@ -1,6 +1,6 @@
 /**
- * The CUDA compiler of a build: the one of $CUDA_HOME, or one that pip fetches from PyPI at the
- * versions and hashes of scripts/cuda-toolkit.txt, once, into target/cuda-toolkit.
+ * Finds the CUDA compiler: in $CUDA_HOME, or else fetched once with pip from PyPI into
+ * target/cuda-toolkit, at the versions and hashes of scripts/cuda-toolkit.txt.
  */
 const { execFileSync, spawnSync } = require('node:child_process')
 const crypto = require('node:crypto')
@@ -9,25 +9,23 @@ const path = require('node:path')
 
 const root = path.join(__dirname, '..')
 const requirements = path.join(__dirname, 'cuda-toolkit.txt')
-/** PTX of a newer compiler is refused by drivers of CUDA 13.0. */
+/** Drivers for CUDA 13.0 reject PTX from newer compilers. */
 const RELEASE = '13.0'
-/**
- * Libraries that the linker is asked for and that are opened at run time: empty here, and dropped
- * by it.
- */
-const STAND_INS = ['cuda', 'nvrtc', 'curand', 'cublas', 'cublasLt']
+/** Libraries that the addon opens at run time. Empty stubs satisfy the linker, which drops them. */
+const STUB_LIBRARIES = ['cuda', 'nvrtc', 'curand', 'cublas', 'cublasLt']
 
-/** What keeps a build from beginning: one line of what is missing and what to do. */
+/** A build cannot start; the message says in one line what is missing and what to do. */
 class ToolkitError extends Error {}
 
-/** The folder of a toolkit of the right release, fetched where there is none. */
+/** Returns the folder of a CUDA 13.0 toolkit, and fetches one if need be. */
 function cudaHome() {
   const home = process.env.CUDA_HOME ? path.resolve(process.env.CUDA_HOME) : fetched()
   const release = releaseOf(home)
   if (release === RELEASE) return home
-  const found = release === null ? 'has no bin/nvcc that runs' : `is CUDA ${release}`
+  const found = release === null ? 'has no working bin/nvcc' : `is CUDA ${release}`
   throw new ToolkitError(
-    `CUDA ${RELEASE} is needed, and ${home} ${found}: point CUDA_HOME at a toolkit of ${RELEASE}, or unset it to have one fetched`,
+    `the build needs CUDA ${RELEASE}, but ${home} ${found}: ` +
+      `set CUDA_HOME to a CUDA ${RELEASE} toolkit, or unset it to fetch one`,
   )
 }
 
@@ -36,7 +34,10 @@ function releaseOf(home) {
   return /release (\d+\.\d+)/.exec(stdout ?? '')?.[1] ?? null
 }
 
-/** The folder of the fetched toolkit; one that was cut off has no stamp and is fetched again. */
+/**
+ * Returns the folder of the fetched toolkit. A fetch that was interrupted left no stamp, and starts
+ * again.
+ */
 function fetched() {
   const folder = path.join(root, 'target', 'cuda-toolkit')
   const home = path.join(folder, 'nvidia', 'cu13')
@@ -45,18 +46,19 @@ function fetched() {
   if (fs.existsSync(stamp) && fs.readFileSync(stamp, 'utf8') === wanted) return home
   if (process.platform !== 'linux' || process.arch !== 'x64') {
     throw new ToolkitError(
-      `the CUDA build is for Linux on x86-64, and this is ${process.platform} on ${process.arch}`,
+      `the CUDA build needs Linux on x86-64; this is ${process.platform} on ${process.arch}`,
     )
   }
   const pip = findPip()
-  process.stdout.write(`fetching CUDA ${RELEASE}'s compiler from PyPI (105 MB) into ${folder}\n`)
+  process.stdout.write(`fetching the CUDA ${RELEASE} compiler from PyPI (105 MB) into ${folder}\n`)
   fs.rmSync(folder, { recursive: true, force: true })
   const options = ['--quiet', '--no-deps', '--only-binary', ':all:', '--require-hashes']
   const args = [...pip.slice(1), 'install', ...options, '--target', folder, '-r', requirements]
   const { status } = spawnSync(pip[0], args, { stdio: 'inherit' })
   if (status !== 0) {
     throw new ToolkitError(
-      `pip could not fetch CUDA's compiler (above): check the network, or point CUDA_HOME at a toolkit of CUDA ${RELEASE}`,
+      `pip could not fetch the CUDA compiler (see above): check the network, ` +
+        `or set CUDA_HOME to a CUDA ${RELEASE} toolkit`,
     )
   }
   for (const name of fs.readdirSync(path.join(home, 'bin')))
@@ -67,22 +69,23 @@ function fetched() {
   return home
 }
 
-/** The first pip that runs, as a command. */
+/** Returns the command of the first pip that works. */
 function findPip() {
   const found = [['python3', '-m', 'pip'], ['pip3'], ['pip']].find(
     ([command, ...args]) => spawnSync(command, [...args, '--version']).status === 0,
   )
   if (found) return found
   throw new ToolkitError(
-    `pip is missing, which fetches CUDA's compiler: install it, on Debian and Ubuntu "apt install python3-pip", or point CUDA_HOME at a toolkit of CUDA ${RELEASE}`,
+    `pip, which fetches the CUDA compiler, is missing: install it, on Debian and Ubuntu with ` +
+      `"apt install python3-pip", or set CUDA_HOME to a CUDA ${RELEASE} toolkit`,
   )
 }
 
 /**
- * What the linker finds in place of libraries that are opened at run time, in a folder that looks
- * like a toolkit's.
+ * Creates a folder that looks like a toolkit to the build, with empty stubs for the libraries that
+ * the addon opens at run time.
  */
-function layOut(home, folder) {
+function makeBuildToolkit(home, folder) {
   fs.rmSync(folder, { recursive: true, force: true })
   const libraries = path.join(folder, 'lib64')
   const stubs = path.join(libraries, 'stubs')
@@ -91,22 +94,22 @@ function layOut(home, folder) {
     fs.symlinkSync(path.join(home, name), path.join(folder, name))
   }
   fs.symlinkSync('lib64', path.join(folder, 'lib'))
-  const static_ = ['lib64', 'lib']
+  const staticFolder = ['lib64', 'lib']
     .map((name) => path.join(home, name))
     .find((candidate) => fs.existsSync(path.join(candidate, 'libcudart_static.a')))
-  if (!static_)
+  if (!staticFolder)
     throw new ToolkitError(
-      `${home} has no libcudart_static.a: install CUDA ${RELEASE}'s runtime, or unset CUDA_HOME`,
+      `${home} has no libcudart_static.a: install the CUDA ${RELEASE} runtime, or unset CUDA_HOME`,
     )
   for (const name of ['libcudart_static.a', 'libcudadevrt.a']) {
-    fs.symlinkSync(path.join(static_, name), path.join(libraries, name))
+    fs.symlinkSync(path.join(staticFolder, name), path.join(libraries, name))
   }
-  for (const name of STAND_INS) {
+  for (const name of STUB_LIBRARIES) {
     execFileSync('cc', ['-shared', '-x', 'c', '-o', path.join(stubs, `lib${name}.so`), '-'], {
       input: '',
     })
   }
-  // candle-kernels asks for -lcudart: the static one.
+  // candle-kernels links -lcudart; this linker script makes that the static library.
   fs.writeFileSync(
     path.join(stubs, 'libcudart.so'),
     `INPUT(${path.join(libraries, 'libcudart_static.a')} -ldl -lrt -lpthread)\n`,
@@ -114,9 +117,9 @@ function layOut(home, folder) {
   return folder
 }
 
-/** The environment of a cargo that builds the feature `cuda`. */
+/** Returns the environment in which cargo builds the feature `cuda`. */
 function cudaEnvironment() {
-  const home = layOut(cudaHome(), path.join(root, 'target', 'cuda-home'))
+  const home = makeBuildToolkit(cudaHome(), path.join(root, 'target', 'cuda-home'))
   return {
     ...process.env,
     CUDA_HOME: home,
@@ -125,16 +128,13 @@ function cudaEnvironment() {
     NVCC: path.join(__dirname, 'nvcc-without-moe.sh'),
     CUDA_COMPUTE_CAP: '80',
     CUDARC_CUDA_VERSION: '13000',
-    // Libraries are opened at run time. Only with --target does the flag stay away from build
-    // scripts, whose cudarc refuses it.
+    // Opens CUDA's libraries at run time. Cargo applies this flag to build scripts as well unless
+    // --target is given; their copy of cudarc does not accept it.
     CARGO_ENCODED_RUSTFLAGS: ['--cfg', 'feature="dynamic-loading"'].join('\x1f'),
   }
 }
 
-/**
- * `node scripts/cuda-toolkit.js` fetches the compiler and names its folder, or says what is
- * missing.
- */
+/** Prints the folder of the compiler, fetched if need be, or says what is missing. */
 function main() {
   try {
     process.stdout.write(`${cudaHome()}\n`)

@@ -1,6 +1,7 @@
 #!/bin/sh
-# nvcc for the build of candle-kernels: its host-linked kernels of quantized and mixture-of-experts models, which nothing here
-# calls, become empty objects; kernels that are compiled to PTX pass through. Halves the time of a build.
+# Wraps nvcc to halve the build time of candle-kernels. Files that it compiles to objects (kernels for
+# quantized and mixture-of-experts models, unused here) become empty objects; everything else,
+# such as kernels compiled to PTX, goes to nvcc.
 object=
 previous=
 compiles=

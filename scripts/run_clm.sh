@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The course's training script with its own options, paths those of this project: the store data/2G_chunks and the
-# vocabulary data/vocab_32000.txt with its merges have to be there (kindling tokenizer train, kindling encode).
-# More flags may follow: scripts/run_clm.sh --max-steps 10
+# Runs the training script of the course with its options. It expects the store data/2G_chunks and
+# the tokenizer data/vocab_32000.txt with data/merges_32000.txt; make them with
+# `kindling tokenizer train` and `kindling encode`.
+# Further flags may follow: scripts/run_clm.sh --max-steps 10
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec node dist/cli/index.js train \

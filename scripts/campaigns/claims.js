@@ -1,6 +1,6 @@
 /**
- * What the campaigns share: claims that are counted, a folder that goes away, the CLI, the memory
- * of this process.
+ * Shared by the campaigns: claims that are counted, a temporary folder, the command line, memory
+ * use.
  */
 const { spawnSync } = require('node:child_process')
 const fs = require('node:fs')
@@ -11,7 +11,7 @@ const root = path.join(__dirname, '..', '..')
 const text = path.join(root, 'assets', 'moby-dick.txt')
 const counts = { passed: 0, failed: 0, skipped: 0 }
 
-/** Reports one claim with what was measured for it. */
+/** Reports a claim, with the measurement behind it. */
 function claim(what, holds, measured) {
   counts[holds ? 'passed' : 'failed']++
   process.stdout.write(
@@ -19,15 +19,14 @@ function claim(what, holds, measured) {
   )
 }
 
-/** Reports a claim that cannot be put to the test here. */
+/** Reports a claim that cannot be tested on this machine. */
 function skip(what, reason) {
   counts.skipped++
   process.stdout.write(`skipped ${what} (${reason})\n`)
 }
 
 /**
- * Runs a campaign in a folder of its own, and ends with the closing line that scripts/stages.js
- * reads.
+ * Runs a campaign in a temporary folder and prints the closing line that scripts/stages.js reads.
  */
 async function campaign(body) {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'kindling-campaign-'))
@@ -43,21 +42,23 @@ async function campaign(body) {
   process.exitCode = counts.failed > 0 ? 1 : 0
 }
 
-/** Runs `kindling ...args`; returns { status, stdout, stderr }. */
+/** Runs `kindling ...args` and returns { status, stdout, stderr }. */
 function kindling(...args) {
   const cli = path.join(root, 'dist', 'cli', 'index.js')
   return spawnSync(process.execPath, [cli, ...args], { encoding: 'utf8', maxBuffer: 2 ** 28 })
 }
 
-/** The last JSON line of `kindling ...args --json`; throws if the command fails. */
+/** Returns the last JSON line of `kindling ...args --json`. Throws if the command fails. */
 function kindlingJson(...args) {
   const { status, stdout, stderr } = kindling(...args, '--json')
   if (status !== 0)
-    throw new Error(`kindling ${args.join(' ')}: exit ${status}\n${stdout}${stderr}`)
+    throw new Error(
+      `kindling ${args.join(' ')} failed with exit code ${status}\n${stdout}${stderr}`,
+    )
   return JSON.parse(stdout.trimEnd().split('\n').at(-1))
 }
 
-/** A field of /proc/self/status in MiB, as VmRSS or RssFile. */
+/** Returns a field of /proc/self/status, such as VmRSS, in MiB. */
 function memoryMib(field) {
   const found = new RegExp(`^${field}:\\s*(\\d+) kB`, 'm').exec(
     fs.readFileSync('/proc/self/status', 'utf8'),
@@ -65,7 +66,7 @@ function memoryMib(field) {
   return Number(found[1]) / 1024
 }
 
-/** The value of `--name` among the arguments, or `otherwise`. */
+/** Returns the value of the argument `--name`, or `otherwise`. */
 function option(name, otherwise) {
   const at = process.argv.indexOf(`--${name}`)
   return at < 0 ? otherwise : process.argv[at + 1]

@@ -1,18 +1,16 @@
 /**
- * A run that is stopped and resumed with another number of threads equals one that was not, byte
- * for byte.
- * Usage: node scripts/campaigns/resume.js [--steps 200]
+ * Checks that a run that is stopped and resumed with another number of threads equals an
+ * uninterrupted one, byte for byte. Usage: node scripts/campaigns/resume.js [--steps 200]
  */
 const { text, claim, campaign, kindlingJson, option } = require('./claims')
 const fs = require('node:fs')
 const path = require('node:path')
 
-const MODEL =
-  '--d-model 64 --num-heads 4 --d-ff 176 --num-layers 2 --max-seq-length 64 --seq-length 64 --batch-size 8'.split(
-    ' ',
-  )
-const SCHEDULE =
-  '--lr 1e-3 --lr-min 1e-4 --log-interval 10 --eval-interval 50 --sample-interval 0'.split(' ')
+const FLAGS = [
+  '--d-model 64 --num-heads 4 --d-ff 176 --num-layers 2',
+  '--max-seq-length 64 --seq-length 64 --batch-size 8',
+  '--lr 1e-3 --lr-min 1e-4 --log-interval 10 --eval-interval 50 --sample-interval 0',
+].flatMap((line) => line.split(' '))
 
 campaign(async (folder) => {
   const steps = Number(option('steps', '200'))
@@ -38,12 +36,12 @@ campaign(async (folder) => {
   const whole = path.join(folder, 'whole')
   const parts = path.join(folder, 'parts')
   const train = (run, ...more) => kindlingJson('train', '--data', data, '--run', run, ...more)
-  const all = [...MODEL, ...SCHEDULE, '--max-steps', `${steps}`, '--save-interval', `${steps / 2}`]
+  const all = [...FLAGS, '--max-steps', `${steps}`, '--save-interval', `${steps / 2}`]
   train(whole, ...all, '--threads', '2')
   train(parts, ...all, '--threads', '1', '--stop-at-step', `${steps / 2}`)
   const stopped = fs.readFileSync(path.join(parts, 'latest'), 'utf8').trim()
   claim(
-    `the first part stopped at step ${steps / 2}`,
+    `the first part stops at step ${steps / 2}`,
     stopped.endsWith(`${steps / 2}`.padStart(8, '0')),
     stopped,
   )
@@ -56,13 +54,13 @@ campaign(async (folder) => {
   }
   const [a, b] = [whole, parts].map(metrics)
   claim(
-    'metrics.jsonl is identical but for the timings',
+    'metrics.jsonl is identical, except for the timings',
     JSON.stringify(a) === JSON.stringify(b),
     `${a.length} lines`,
   )
 })
 
-/** The lines of metrics.jsonl without what a clock says. */
+/** Returns the lines of metrics.jsonl without their timings. */
 function metrics(run) {
   const lines = fs.readFileSync(path.join(run, 'metrics.jsonl'), 'utf8').trimEnd().split('\n')
   return lines.map((line) => ({

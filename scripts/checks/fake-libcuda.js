@@ -1,7 +1,7 @@
 /**
- * Runs an addon built with CUDA from end to end on a machine without a GPU: over libcuda, libcublas
- * and libcurand that compute on the CPU (crates/kindling-fake-libcuda), over none of them, and over
- * broken and old ones. Each test is a process of its own.
+ * Runs an addon with CUDA end to end on a machine without a GPU: with fake libcuda, libcublas and
+ * libcurand that compute on the CPU (crates/kindling-fake-libcuda), with none of them, and with
+ * broken and old ones. Each test is a process.
  * Usage: node scripts/checks/fake-libcuda.js ADDON.node [--has-cuda]
  */
 const assert = require('node:assert/strict')
@@ -27,11 +27,11 @@ const SHAPE = {
 }
 
 /**
- * The tests, by the claim they make: `environment` of the process, whether it finds the libraries,
- * what it does.
+ * The tests by what they claim. `libraries` are the fake libraries to be found (default: all),
+ * `environment` configures them. `run` is the test; or `command` is, unless it prints `failsIf`.
  */
 const TESTS = {
-  'without CUDA the addon loads and computes, and says what is missing': {
+  'without CUDA libraries the addon computes on the CPU and says what is missing': {
     libraries: [],
     async run(kindling, native) {
       assert.equal(native.cudaDeviceCount(), 0)
@@ -45,51 +45,51 @@ const TESTS = {
       )
     },
   },
-  'a driver without cuBLAS is told': {
+  'a missing cuBLAS is reported': {
     libraries: ['libcuda.so.1', 'libcurand.so.10'],
     async run(kindling) {
       await refused(kindling, 'ERR_DEVICE_UNAVAILABLE', /libcublasLt\.so\.13 was not found/)
       await fallsBack(kindling, /GPU is not used.*libcublasLt/)
     },
   },
-  'an old driver is told, with its version': {
+  'an old driver is reported with its version': {
     environment: { VERSION: '12040' },
     async run(kindling) {
       await refused(kindling, 'ERR_DEVICE_UNAVAILABLE', /CUDA 12\.4, and 13\.0 is needed.*580/)
       await fallsBack(kindling, /GPU is not used.*CUDA 12\.4, and 13\.0 is needed/)
     },
   },
-  'a driver that does not work is told': {
+  'a driver that fails to start is reported': {
     environment: { INIT: '100' },
     run: (kindling) => refused(kindling, 'ERR_DEVICE_UNAVAILABLE', /NO_DEVICE.*nvidia-smi/),
   },
-  'a GPU that is too old is told': {
+  'a GPU that is too old is reported': {
     environment: { CAPABILITY: '75' },
     async run(kindling) {
       await refused(kindling, 'ERR_DEVICE_UNAVAILABLE', /capability 7\.5.*8\.0/)
       await fallsBack(kindling, /GPU is not used.*capability 7\.5.*8\.0/)
     },
   },
-  'a device that is not there is told': {
+  'a device that does not exist is reported': {
     run: (kindling) =>
       refused(kindling, 'ERR_DEVICE_UNAVAILABLE', /cuda:1 does not exist.*1 device/, 'cuda:1'),
   },
-  'a device without room says how much was asked for and what to lower': {
+  'running out of device memory names the amount and what to lower': {
     environment: { MEMORY: String((32 << 20) + 100_000) },
     run: (kindling) =>
       refused(kindling, 'ERR_OUT_OF_MEMORY', /device memory .* in use.*lower batch_size/),
   },
-  'a device whose memory is too small to begin with is told': {
+  'a device with too little memory to start is reported': {
     environment: { MEMORY: '1000000' },
     run: (kindling) => refused(kindling, 'ERR_OUT_OF_MEMORY', /device memory/),
   },
-  'f32 trains as the CPU does, and moves to it': {
+  'f32 training matches the CPU, and its checkpoint continues there': {
     run: (kindling) => follows(kindling, {}, 1e-4),
   },
-  'bf16 trains as the CPU does but for rounding, and moves to it': {
+  'bf16 training matches the CPU up to rounding, and its checkpoint continues there': {
     run: (kindling) => follows(kindling, { dtype: 'bf16' }, 2e-2),
   },
-  'f32 is f32 unless tf32 is asked for': {
+  'f32 products use TF32 only if requested': {
     async run(kindling) {
       const plain = await train(kindling, 'cuda', 2)
       const rounded = await train(kindling, 'cuda', 2, { tf32: true })
@@ -97,14 +97,14 @@ const TESTS = {
       assert.notEqual(rounded.losses[0], plain.losses[0])
     },
   },
-  'sums of losses and clipping that nobody reads give what reading gives': {
+  'leaving losses and norms unread does not change the weights': {
     async run(kindling) {
       const read = await train(kindling, 'cuda', 20)
       const queued = await train(kindling, 'cuda', 20, {}, false)
       assert.deepEqual(await weights(queued.model), await weights(read.model))
     },
   },
-  'weights larger than a piece of staging memory arrive whole': {
+  'weights larger than the staging buffer arrive complete': {
     async run(kindling) {
       const shape = { ...SHAPE, vocabSize: 40_000, device: 'cuda' }
       const model = new kindling.Transformer(shape)
@@ -115,31 +115,25 @@ const TESTS = {
   },
 }
 
-/** Runs of the training loop on each device from end to end: what changes with it is rounding. */
+/** Whole training runs; devices differ only in rounding. */
 Object.assign(TESTS, {
-  'a run moves from cuda to the CPU and back, and its lines are those of a run on the CPU': {
+  'a run that moves between cuda and the CPU has the metrics of one on the CPU': {
     run: (kindling) => inFolder((folder) => moves(kindling, folder)),
   },
-  'losses that a run leaves on the device are in its lines': {
+  'losses left on the device appear in the metrics': {
     run: (kindling) =>
       inFolder(async (folder) => {
-        const lines = await linesOf(kindling, folder, [{ device: 'cpu' }], {
-          logInterval: 4,
-          maxNorm: 0,
-        })
-        const left = await linesOf(kindling, folder, [{ device: 'auto' }], {
-          logInterval: 4,
-          maxNorm: 0,
-        })
-        near(left, lines)
+        const settings = { logInterval: 4, maxNorm: 0 }
+        const lines = await linesOf(kindling, folder, [{ device: 'cpu' }], settings)
+        near(await linesOf(kindling, folder, [{ device: 'auto' }], settings), lines)
         assert.equal(lines.length, 3)
       }),
   },
-  'the tests that have one body for each device pass on both': {
+  'the tests that run on every device pass on both': {
     command: ['node_modules/ava/entrypoints/cli.mjs', '__test__/devices.spec.ts'],
-    refuses: /skipped/,
+    failsIf: /skipped/,
   },
-  'a run whose loss becomes infinite on the device ends with a code': {
+  'a loss that becomes infinite on the device ends the run with a code': {
     run: (kindling) =>
       inFolder((folder) =>
         assert.rejects(
@@ -164,7 +158,7 @@ async function moves(kindling, folder) {
   assert(moved.at(-1).mfu > 0 && whole.at(-1).mfu === undefined)
 }
 
-/** The lines of metrics of a run in parts, each continued from the one before. */
+/** Trains a run in parts, each resuming the one before, and returns its lines of metrics. */
 async function linesOf(kindling, folder, parts, more = {}, say = () => {}) {
   const data = path.join(folder, 'tokens')
   fs.mkdirSync(data, { recursive: true })
@@ -217,7 +211,7 @@ async function inFolder(work) {
   }
 }
 
-/** A run on `auto` trains on the CPU and says in one line why. */
+/** Asserts that a run on `auto` trains on the CPU and says why in one line. */
 async function fallsBack(kindling, message) {
   await inFolder(async (folder) => {
     const said = []
@@ -240,13 +234,13 @@ function batch(step) {
   return { x, y, batchSize: 2 }
 }
 
-/** Some steps of training; `read` the losses and norms or leave them where they are. */
+/** Trains for some steps; with `read`, waits for each loss and norm. */
 async function train(kindling, device, steps, options = {}, read = true) {
   const model = new kindling.Transformer({ ...SHAPE, device, ...options })
   const optimizer = new kindling.AdamW(model, { lr: 3e-3 })
   const losses = []
   for (let step = 0; step < steps; step++) {
-    // Two batches a step, whose gradients add up.
+    // Two batches per step; their gradients add up.
     for (const half of [0, 1]) {
       const { loss } = await model.forwardBackward(batch(2 * step + half), {
         readLoss: read,
@@ -281,8 +275,8 @@ async function refused(kindling, code, message, device = 'cuda') {
 }
 
 /**
- * Losses of a hundred copies' worth of steps follow the CPU's; a checkpoint of either goes on on
- * the other.
+ * Asserts that losses and logits follow the CPU's, and that checkpoints move between the devices
+ * unchanged.
  */
 async function follows(kindling, options, tolerance) {
   const cpu = await train(kindling, 'cpu', 12)
@@ -304,7 +298,7 @@ async function follows(kindling, options, tolerance) {
     await kindling.Checkpoint.save(path.join(folder, 'b'), cpu.model, cpu.optimizer, 12)
     for (const file of ['model.safetensors', 'optimizer.safetensors']) {
       const [a, b] = ['a', 'b'].map((name) => fs.readFileSync(path.join(folder, name, file)))
-      assert(a.equals(b), `${file} differs after it moved`)
+      assert(a.equals(b), `${file} changed when it moved`)
     }
   } finally {
     fs.rmSync(folder, { recursive: true })
@@ -315,19 +309,19 @@ async function follows(kindling, options, tolerance) {
   logits.forEach((value, i) => assert(Math.abs(value - expected[i]) < 5 * tolerance * largest))
 }
 
-/** A folder with the emulated libraries of these names. */
+/** Creates a folder with the fake libraries of these names. */
 function folderOf(libraries, built) {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'kindling-libcuda-'))
   for (const name of libraries) fs.symlinkSync(built, path.join(folder, name))
   return folder
 }
 
-function runApart(addon, built, name) {
+function runInProcess(addon, built, name) {
   const {
     libraries = LIBRARIES,
     environment = {},
     command = [__filename, addon, '--one', name],
-    refuses,
+    failsIf,
   } = TESTS[name]
   const folder = folderOf(libraries, built)
   const settings = Object.entries(environment).map(([key, value]) => [
@@ -346,7 +340,7 @@ function runApart(addon, built, name) {
       },
       timeout: 300_000,
     })
-    return refuses?.test(result.stdout) ? { ...result, status: 1 } : result
+    return failsIf?.test(result.stdout) ? { ...result, status: 1 } : result
   } finally {
     fs.rmSync(folder, { recursive: true })
   }
@@ -365,7 +359,7 @@ function main() {
   const built = path.join(target, 'release', 'libkindling_fake_libcuda.so')
   let failed = 0
   for (const name of Object.keys(TESTS)) {
-    const { status, stdout, stderr } = runApart(addon, built, name)
+    const { status, stdout, stderr } = runInProcess(addon, built, name)
     if (status !== 0) failed += 1
     console.log(
       `${status === 0 ? 'ok    ' : 'FAILED'} ${name}${status === 0 ? '' : `\n${stdout}${stderr}`}`,
