@@ -1,12 +1,14 @@
-//! Attention, softmax and log-softmax: forward and backward against plain f64 loops with finite differences and against
-//! candle's autograd of primitive ops, on odd sizes, with grouped heads, on every instruction set.
+//! Attention, softmax and log-softmax against plain f64 loops with finite differences, and against
+//! candle's autograd of primitive ops: odd sizes, grouped heads, every instruction set.
 
 mod common;
 
 use candle_core::{D, DType, Tensor};
 use common::*;
 use kindling_core::buffer::{In, Out};
-use kindling_core::ops::{attention, log_softmax, softmax};
+use kindling_core::device::Device;
+use kindling_core::ops::attention::{self, Shape};
+use kindling_core::ops::{log_softmax, softmax};
 
 fn candle_softmax(x: &Tensor) -> Tensor {
     let largest = x.max_keepdim(D::Minus1).unwrap().detach();
@@ -14,8 +16,8 @@ fn candle_softmax(x: &Tensor) -> Tensor {
     e.broadcast_div(&e.sum_keepdim(D::Minus1).unwrap()).unwrap()
 }
 
-/// (b t, width) columns from `column` on, as (b, heads, t, hs), each head repeated `times`.
-fn heads(x: &Tensor, s: attention::Shape, column: usize, count: usize, times: usize) -> Tensor {
+/// Views columns of (b t, width) from `column` on as (b, heads, t, hs), each head repeated `times`.
+fn heads(x: &Tensor, s: Shape, column: usize, count: usize, times: usize) -> Tensor {
     x.narrow(1, column, count * s.head_size)
         .unwrap()
         .reshape((s.batch, s.positions, count, 1, s.head_size))
@@ -30,7 +32,7 @@ fn heads(x: &Tensor, s: attention::Shape, column: usize, count: usize, times: us
         .unwrap()
 }
 
-fn candle_attention(qkv: &Tensor, s: attention::Shape) -> Tensor {
+fn candle_attention(qkv: &Tensor, s: Shape) -> Tensor {
     let group = s.num_heads / s.num_kv_heads;
     let q = heads(qkv, s, 0, s.num_heads, 1);
     let k = heads(qkv, s, s.num_heads * s.head_size, s.num_kv_heads, group);
@@ -44,6 +46,40 @@ fn candle_attention(qkv: &Tensor, s: attention::Shape) -> Tensor {
     let p = candle_softmax(&scores.broadcast_add(&mask).unwrap());
     let out = p.matmul(&v).unwrap().transpose(1, 2).unwrap().contiguous().unwrap();
     out.reshape((s.batch * t, s.out_width())).unwrap().to_dtype(DType::F64).unwrap()
+}
+
+/// Runs forward and backward; returns out, lse and dqkv.
+fn forward_backward(dev: &Device, qkv: &[f32], dout: &[f32], s: Shape) -> [Vec<f32>; 3] {
+    let rows = s.batch * s.positions;
+    let (mut out, mut lse) = (vec![9.0; rows * s.out_width()], vec![9.0; rows * s.num_heads]);
+    let mut dqkv = vec![9.0; qkv.len()];
+    attention::forward(
+        dev,
+        attention::Forward {
+            out: Out::from(&mut out[..]),
+            lse: Out::from(&mut lse[..]),
+            qkv: In::from(qkv),
+            shape: s,
+        },
+    )
+    .unwrap();
+    attention::backward(
+        dev,
+        attention::Backward {
+            dqkv: Out::from(&mut dqkv[..]),
+            dout: In::from(dout),
+            qkv: In::from(qkv),
+            out: In::from(&out[..]),
+            lse: In::from(&lse[..]),
+            shape: s,
+        },
+    )
+    .unwrap();
+    [out, lse, dqkv]
+}
+
+fn bits(x: &[Vec<f32>]) -> Vec<u32> {
+    x.iter().flatten().map(|v| v.to_bits()).collect()
 }
 
 #[test]
@@ -61,112 +97,56 @@ fn attention_matches_the_reference_and_candle() {
         (1, 128, 2, 2, 64),
         (1, 150, 3, 3, 17),
     ] {
-        let s = attention::Shape { batch, positions, num_heads, num_kv_heads, head_size };
+        let s = Shape { batch, positions, num_heads, num_kv_heads, head_size };
         let rows = batch * positions;
         let qkv: Vec<f32> = random(1, rows * s.qkv_width()).iter().map(|v| 3.0 * v).collect();
         let dout = random(2, rows * s.out_width());
-        let vqkv = variable(&qkv, &[rows, s.qkv_width()]);
-        let out = candle_attention(&vqkv, s);
-        let oracle = candle_gradients(&out, &dout, &[&vqkv]);
+        let candle_qkv = variable(&qkv, &[rows, s.qkv_width()]);
+        let candle_out = candle_attention(&candle_qkv, s);
+        let oracle = candle_gradients(&candle_out, &dout, &[&candle_qkv]);
         let expected = attention::reference::forward(&wide(&qkv), s);
         for dev in devices() {
-            let (mut y, mut lse) = (vec![9.0; rows * s.out_width()], vec![9.0; rows * num_heads]);
-            attention::forward(
-                &dev,
-                Out::from(&mut y[..]),
-                Out::from(&mut lse[..]),
-                In::from(&qkv[..]),
-                s,
-            )
-            .unwrap();
-            assert_close("out", &y, &expected);
-            assert_close("out", &y, &values(&out));
-            let mut dqkv = vec![9.0; rows * s.qkv_width()];
-            attention::backward(
-                &dev,
-                Out::from(&mut dqkv[..]),
-                In::from(&dout[..]),
-                In::from(&qkv[..]),
-                In::from(&y[..]),
-                In::from(&lse[..]),
-                s,
-            )
-            .unwrap();
+            let [out, _, dqkv] = forward_backward(&dev, &qkv, &dout, s);
+            assert_close("out", &out, &expected);
+            assert_close("out", &out, &values(&candle_out));
             assert_close("dqkv", &dqkv, &oracle[0]);
         }
         if rows * s.qkv_width() < 400 {
             let slopes =
                 finite_differences(&wide(&qkv), &dout, |x| attention::reference::forward(x, s));
-            assert_close(
-                "finite differences",
-                &oracle[0].iter().map(|v| *v as f32).collect::<Vec<_>>(),
-                &slopes,
-            );
+            let oracle: Vec<f32> = oracle[0].iter().map(|v| *v as f32).collect();
+            assert_close("finite differences", &oracle, &slopes);
         }
     }
 }
 
 #[test]
-fn a_pass_after_one_full_of_nan_and_of_another_shape_is_clean() {
-    let pass = |dev: &kindling_core::device::Device, s: attention::Shape, qkv: &[f32]| {
-        let rows = s.batch * s.positions;
-        let (mut y, mut lse) = (vec![0.0; rows * s.out_width()], vec![0.0; rows * s.num_heads]);
-        let mut d = vec![0.0; qkv.len()];
-        attention::forward(dev, Out::from(&mut y[..]), Out::from(&mut lse[..]), In::from(qkv), s)
-            .unwrap();
-        let views =
-            (In::from(&qkv[..y.len()]), In::from(qkv), In::from(&y[..]), In::from(&lse[..]));
-        attention::backward(dev, Out::from(&mut d[..]), views.0, views.1, views.2, views.3, s)
-            .unwrap();
-        [y, lse, d].concat().iter().map(|v| v.to_bits()).collect::<Vec<_>>()
-    };
+fn scratch_left_by_a_pass_over_nan_does_not_leak_into_the_next_pass() {
+    let small = Shape { batch: 1, positions: 35, num_heads: 2, num_kv_heads: 1, head_size: 6 };
+    let large = Shape { batch: 1, positions: 140, num_heads: 1, num_kv_heads: 1, head_size: 34 };
+    let (qkv, dout) = (random(1, 35 * small.qkv_width()), random(2, 35 * small.out_width()));
+    let nan = |width: usize| vec![f32::NAN; 140 * width];
     for isa in kindling_core::simd::Isa::available() {
+        // One thread, so that both passes use the same scratch memory.
         let dev = device(isa, 1);
-        let small = attention::Shape {
-            batch: 1,
-            positions: 35,
-            num_heads: 2,
-            num_kv_heads: 1,
-            head_size: 6,
-        };
-        let large = attention::Shape {
-            batch: 1,
-            positions: 140,
-            num_heads: 1,
-            num_kv_heads: 1,
-            head_size: 34,
-        };
-        let qkv = random(1, 35 * small.qkv_width());
-        let clean = pass(&dev, small, &qkv);
-        pass(&dev, large, &vec![f32::NAN; 140 * large.qkv_width()]);
-        assert!(pass(&dev, small, &qkv) == clean);
+        let clean = bits(&forward_backward(&dev, &qkv, &dout, small));
+        forward_backward(&dev, &nan(large.qkv_width()), &nan(large.out_width()), large);
+        assert!(bits(&forward_backward(&dev, &qkv, &dout, small)) == clean);
         assert!(clean.iter().all(|bits| f32::from_bits(*bits).is_finite()));
     }
 }
 
 #[test]
-fn what_comes_later_does_not_touch_what_came_before() {
-    let s =
-        attention::Shape { batch: 1, positions: 100, num_heads: 2, num_kv_heads: 2, head_size: 8 };
+fn later_tokens_do_not_change_the_output_of_earlier_ones() {
+    let s = Shape { batch: 1, positions: 100, num_heads: 2, num_kv_heads: 2, head_size: 8 };
     let qkv = random(1, 100 * s.qkv_width());
+    let dout = vec![0.0; 100 * s.out_width()];
     for dev in devices() {
-        let pass = |qkv: &[f32]| {
-            let (mut y, mut lse) = (vec![0.0; 100 * s.out_width()], vec![0.0; 200]);
-            attention::forward(
-                &dev,
-                Out::from(&mut y[..]),
-                Out::from(&mut lse[..]),
-                In::from(qkv),
-                s,
-            )
-            .unwrap();
-            y
-        };
-        let before = pass(&qkv);
+        let [before, ..] = forward_backward(&dev, &qkv, &dout, s);
         for position in [1, 15, 16, 17, 63, 64, 99] {
             let mut changed = qkv.clone();
             changed[position * s.qkv_width()..].iter_mut().for_each(|x| *x = 50.0 - *x);
-            let after = pass(&changed);
+            let [after, ..] = forward_backward(&dev, &changed, &dout, s);
             let (past, future) = after.split_at(position * s.out_width());
             assert!(past == &before[..past.len()] && future != &before[past.len()..]);
         }
@@ -178,29 +158,60 @@ fn decoding_one_query_equals_the_last_row_of_a_whole_pass() {
     for (positions, num_heads, num_kv_heads, head_size) in
         [(1, 1, 1, 2), (7, 4, 2, 6), (65, 6, 1, 32), (300, 2, 2, 64)]
     {
-        let s = attention::Shape { batch: 1, positions, num_heads, num_kv_heads, head_size };
+        let s = Shape { batch: 1, positions, num_heads, num_kv_heads, head_size };
         let qkv = random(1, positions * s.qkv_width());
         let expected = attention::reference::forward(&wide(&qkv), s);
         let kv = num_kv_heads * head_size;
-        let part = |at: usize| {
-            qkv.chunks(s.qkv_width()).flat_map(|r| r[at..at + kv].to_vec()).collect::<Vec<_>>()
+        let columns = |start: usize| {
+            let rows = qkv.chunks(s.qkv_width());
+            rows.flat_map(|row| row[start..start + kv].to_vec()).collect::<Vec<_>>()
         };
-        let (keys, vals) = (part(s.out_width()), part(s.out_width() + kv));
+        let (keys, values) = (columns(s.out_width()), columns(s.out_width() + kv));
         let q = &qkv[(positions - 1) * s.qkv_width()..][..s.out_width()];
         for dev in devices() {
             let mut out = vec![9.0; s.out_width()];
             attention::decode(
                 &dev,
-                Out::from(&mut out[..]),
-                In::from(q),
-                In::from(&keys[..]),
-                In::from(&vals[..]),
-                positions,
-                s,
+                attention::Decode {
+                    out: Out::from(&mut out[..]),
+                    q: In::from(q),
+                    keys: In::from(&keys[..]),
+                    values: In::from(&values[..]),
+                    length: positions,
+                    shape: s,
+                },
             )
             .unwrap();
             assert_close("out", &out, &expected[(positions - 1) * s.out_width()..]);
         }
+    }
+}
+
+#[test]
+fn attention_is_bitwise_equal_for_any_number_of_threads() {
+    let isa = *kindling_core::simd::Isa::available().last().unwrap();
+    let s = Shape { batch: 3, positions: 77, num_heads: 4, num_kv_heads: 2, head_size: 16 };
+    let qkv = random(1, 3 * 77 * s.qkv_width());
+    let dout = random(2, 3 * 77 * s.out_width());
+    let run = |threads: usize| bits(&forward_backward(&device(isa, threads), &qkv, &dout, s));
+    let one = run(1);
+    assert!([2, 3, 8].into_iter().all(|threads| run(threads) == one));
+}
+
+#[test]
+fn an_empty_batch_is_accepted_and_a_model_without_heads_is_refused() {
+    let s = Shape { batch: 0, positions: 5, num_heads: 2, num_kv_heads: 1, head_size: 4 };
+    for dev in devices() {
+        forward_backward(&dev, &[], &[], s);
+        forward_backward(&dev, &[], &[], Shape { batch: 3, positions: 0, ..s });
+    }
+    for s in
+        [Shape { num_heads: 0, ..s }, Shape { num_kv_heads: 0, ..s }, Shape { head_size: 0, ..s }]
+    {
+        let (out, lse) = (Out::from(&mut [][..]), Out::from(&mut [][..]));
+        let args = attention::Forward { out, lse, qkv: In::from(&[][..]), shape: s };
+        let error = attention::forward(&devices()[0], args).unwrap_err();
+        assert_eq!(error.code(), "ERR_INVALID_ARGUMENT");
     }
 }
 
@@ -246,39 +257,4 @@ fn softmax_and_log_softmax_match_the_reference_and_candle() {
             }
         }
     }
-}
-
-#[test]
-fn attention_gives_the_same_bits_for_any_number_of_threads() {
-    let isa = *kindling_core::simd::Isa::available().last().unwrap();
-    let s =
-        attention::Shape { batch: 3, positions: 77, num_heads: 4, num_kv_heads: 2, head_size: 16 };
-    let qkv = random(1, 3 * 77 * s.qkv_width());
-    let dout = random(2, 3 * 77 * s.out_width());
-    let run = |threads: usize| {
-        let dev = device(isa, threads);
-        let (mut y, mut lse) = (vec![0.0; 3 * 77 * s.out_width()], vec![0.0; 3 * 77 * 4]);
-        attention::forward(
-            &dev,
-            Out::from(&mut y[..]),
-            Out::from(&mut lse[..]),
-            In::from(&qkv[..]),
-            s,
-        )
-        .unwrap();
-        let mut d = vec![0.0; 3 * 77 * s.qkv_width()];
-        attention::backward(
-            &dev,
-            Out::from(&mut d[..]),
-            In::from(&dout[..]),
-            In::from(&qkv[..]),
-            In::from(&y[..]),
-            In::from(&lse[..]),
-            s,
-        )
-        .unwrap();
-        [y, d].concat().iter().map(|v| v.to_bits()).collect::<Vec<_>>()
-    };
-    let one = run(1);
-    assert!([2, 3, 8].into_iter().all(|threads| run(threads) == one));
 }

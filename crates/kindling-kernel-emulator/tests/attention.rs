@@ -33,16 +33,26 @@ fn cpu_gradient(qkv: &[f32], dout: &[f32], s: Shape) -> (Vec<f64>, Vec<f64>) {
     let rows = s.batch * s.positions;
     let (mut out, mut lse) = (vec![0.0; rows * s.out_width()], vec![0.0; rows * s.num_heads]);
     let mut dqkv = vec![0.0; qkv.len()];
-    attention::forward(&dev, Out::from(&mut out[..]), Out::from(&mut lse[..]), In::from(qkv), s)
-        .unwrap();
+    attention::forward(
+        &dev,
+        attention::Forward {
+            out: Out::from(&mut out[..]),
+            lse: Out::from(&mut lse[..]),
+            qkv: In::from(qkv),
+            shape: s,
+        },
+    )
+    .unwrap();
     attention::backward(
         &dev,
-        Out::from(&mut dqkv[..]),
-        In::from(dout),
-        In::from(qkv),
-        In::from(&out[..]),
-        In::from(&lse[..]),
-        s,
+        attention::Backward {
+            dqkv: Out::from(&mut dqkv[..]),
+            dout: In::from(dout),
+            qkv: In::from(qkv),
+            out: In::from(&out[..]),
+            lse: In::from(&lse[..]),
+            shape: s,
+        },
     )
     .unwrap();
     (wide(&dqkv), wide(&lse))
@@ -61,18 +71,17 @@ fn pass<T: Activation>(
     let (out, dqkv) =
         (Memory::<T>::poisoned(rows * s.out_width(), 0), Memory::<T>::poisoned(n, offset));
     let [lse, delta] = [(); 2].map(|()| Memory::<f32>::poisoned(rows * s.num_heads, 0));
-    launch(&cuda::forward(T::DTYPE, out.address(), lse.address(), qkv.address(), s), order);
-    let backward = cuda::backward(
-        T::DTYPE,
-        dqkv.address(),
-        delta.address(),
-        dout.address(),
-        qkv.address(),
-        out.address(),
-        lse.address(),
-        s,
-    );
-    for one in &backward {
+    let forward = cuda::Forward { out: out.address(), lse: lse.address(), qkv: qkv.address() };
+    launch(&cuda::forward(T::DTYPE, forward, s), order);
+    let backward = cuda::Backward {
+        dqkv: dqkv.address(),
+        delta: delta.address(),
+        dout: dout.address(),
+        qkv: qkv.address(),
+        out: out.address(),
+        lse: lse.address(),
+    };
+    for one in &cuda::backward(T::DTYPE, backward, s) {
         launch(one, order);
     }
     vec![out.to_f32(), lse.to_f32(), dqkv.to_f32()]
@@ -169,16 +178,13 @@ fn decode_holds<T: Activation>() {
             let (q, keys) = (memory(q, 0), memory(&part(s.out_width()), 0));
             let (values, out) =
                 (memory(&part(s.out_width() + kv), 1), Memory::<T>::poisoned(s.out_width(), 0));
-            let decode = cuda::decode(
-                T::DTYPE,
-                out.address(),
-                q.address(),
-                keys.address(),
-                values.address(),
-                length,
-                s,
-            );
-            launch(&decode, order);
+            let decode = cuda::Decode {
+                out: out.address(),
+                q: q.address(),
+                keys: keys.address(),
+                values: values.address(),
+            };
+            launch(&cuda::decode(T::DTYPE, decode, length, s), order);
             vec![out.to_f32()]
         });
         assert_close("out", &results[0], &expected[(length - 1) * s.out_width()..], T::TOLERANCE);

@@ -214,13 +214,29 @@ fn attention(
     let (dout, out) = (sublayer_output.slice(0..c), block.attention.slice(0..c));
     let lse = block.lse.slice(0..s.lse_len());
     let dqkv = if let Some(dqkv) = &mut grads.qkv {
-        let values = block.qkv.slice(qkv.clone());
-        let d = dqkv.slice_mut(qkv.clone());
-        attention::backward(dev, d, dout, values, out, lse, s.attention)?;
+        attention::backward(
+            dev,
+            attention::Backward {
+                dqkv: dqkv.slice_mut(qkv.clone()),
+                dout,
+                qkv: block.qkv.slice(qkv.clone()),
+                out,
+                lse,
+                shape: s.attention,
+            },
+        )?;
         dqkv
     } else {
-        let values = block.qkv.slice_mut(qkv.clone());
-        attention::backward_in_place(dev, values, dout, out, lse, s.attention)?;
+        attention::backward_in_place(
+            dev,
+            attention::BackwardInPlace {
+                qkv: block.qkv.slice_mut(qkv.clone()),
+                dout,
+                out,
+                lse,
+                shape: s.attention,
+            },
+        )?;
         &mut block.qkv
     };
     let rotated = dqkv.slice_mut(qkv.clone());

@@ -163,9 +163,11 @@ fn attend(context: &PassContext, block: &mut BlockActivations, s: &Shapes) -> Re
     rope::forward(dev, rotated, context.cos.view(), context.sin.view(), s.rope)?;
     attention::forward(
         dev,
-        block.attention.slice_mut(0..s.residual_len()),
-        block.lse.slice_mut(0..s.lse_len()),
-        block.qkv.slice(qkv),
-        s.attention,
+        attention::Forward {
+            out: block.attention.slice_mut(0..s.residual_len()),
+            lse: block.lse.slice_mut(0..s.lse_len()),
+            qkv: block.qkv.slice(qkv),
+            shape: s.attention,
+        },
     )
 }

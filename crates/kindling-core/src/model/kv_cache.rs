@@ -165,12 +165,14 @@ impl CacheStep<'_> {
             let LayerCache { keys, values } = &self.cache.layers[layer];
             attention::decode(
                 context.device,
-                out.again().slice(index * q_width..(index + 1) * q_width),
-                qkv.read().slice(0..q_width),
-                keys.slice(cached.clone()),
-                values.slice(cached),
-                length,
-                shape,
+                attention::Decode {
+                    out: out.again().slice(index * q_width..(index + 1) * q_width),
+                    q: qkv.read().slice(0..q_width),
+                    keys: keys.slice(cached.clone()),
+                    values: values.slice(cached),
+                    length,
+                    shape,
+                },
             )?;
         }
         Ok(())

@@ -61,16 +61,13 @@ impl PassContext<'_> {
         bias: Option<In>,
         shape: linear::Shape,
     ) -> Result<()> {
-        match self.decode_weights_bf16 {
-            Some(weights) => {
-                let weight = &weights[range.clone()];
-                let args = linear::ForwardBf16Weight { out, x, weight, bias, shape };
-                linear::forward_bf16_weight(self.device, args)
-            }
-            None => {
-                let weight = self.matmul_weight(range);
-                linear::forward(self.device, linear::Forward { out, x, weight, bias, shape })
-            }
+        if let Some(weights) = self.decode_weights_bf16 {
+            let weight = &weights[range.clone()];
+            let args = linear::ForwardBf16Weight { out, x, weight, bias, shape };
+            linear::forward_bf16_weight(self.device, args)
+        } else {
+            let weight = self.matmul_weight(range);
+            linear::forward(self.device, linear::Forward { out, x, weight, bias, shape })
         }
     }
 }

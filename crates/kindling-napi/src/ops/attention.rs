@@ -1,4 +1,4 @@
-//! Attention. Shapes as in `src/ops/layers.ts`; the engine keeps q, k and v side by side in one row.
+//! Attention. Shapes as in `src/ops/layers.ts`; the engine stores q, k and v side by side in a row.
 
 use kindling_core::ops::attention;
 use kindling_core::{Error, Result};
@@ -6,7 +6,7 @@ use napi::bindgen_prelude::Float32Array;
 
 use super::{need, run};
 
-/// Arrays laid side by side: rows of (q | k | v), as the engine keeps them.
+/// Joins arrays side by side into rows of q|k|v, the layout of the engine.
 fn joined(parts: &[(&[f32], usize)], rows: usize) -> Vec<f32> {
     let width: usize = parts.iter().map(|(_, width)| width).sum();
     let mut out = Vec::with_capacity(rows * width);
@@ -18,14 +18,14 @@ fn joined(parts: &[(&[f32], usize)], rows: usize) -> Vec<f32> {
     out
 }
 
-/// The inverse of `joined`.
-fn parted(joined: &[f32], widths: [usize; 3]) -> [Vec<f32>; 3] {
+/// Splits rows of q|k|v into three arrays.
+fn split(joined: &[f32], widths: [usize; 3]) -> [Vec<f32>; 3] {
     let mut parts = widths.map(|_| Vec::new());
     for row in joined.chunks_exact(widths.iter().sum()) {
         let mut rest = row;
         for (part, width) in parts.iter_mut().zip(widths) {
-            let (own, after) = rest.split_at(width);
-            part.extend_from_slice(own);
+            let (columns, after) = rest.split_at(width);
+            part.extend_from_slice(columns);
             rest = after;
         }
     }
@@ -78,10 +78,12 @@ pub fn attention_forward(
         let (mut out, mut lse) = (vec![0.0; q.len()], vec![0.0; rows * s.num_heads]);
         attention::forward(
             dev,
-            out.as_mut_slice().into(),
-            lse.as_mut_slice().into(),
-            qkv.as_slice().into(),
-            s,
+            attention::Forward {
+                out: out.as_mut_slice().into(),
+                lse: lse.as_mut_slice().into(),
+                qkv: qkv.as_slice().into(),
+                shape: s,
+            },
         )?;
         Ok((out.into(), lse.into()))
     })
@@ -114,14 +116,16 @@ pub fn attention_backward(
         let mut dqkv = vec![0.0; qkv.len()];
         attention::backward(
             dev,
-            dqkv.as_mut_slice().into(),
-            dout.into(),
-            qkv.as_slice().into(),
-            out.into(),
-            lse.into(),
-            s,
+            attention::Backward {
+                dqkv: dqkv.as_mut_slice().into(),
+                dout: dout.into(),
+                qkv: qkv.as_slice().into(),
+                out: out.into(),
+                lse: lse.into(),
+                shape: s,
+            },
         )?;
-        let [dq, dk, dv] = parted(&dqkv, widths);
+        let [dq, dk, dv] = split(&dqkv, widths);
         Ok((dq.into(), dk.into(), dv.into()))
     })
 }

@@ -1,86 +1,103 @@
-//! CUDA half: launches of `cuda.cu`. qkv, dqkv, out, dout are of the dtype; lse and delta (b, nh, t) are f32. In bf16 the
-//! products run on the tensor cores, in f32 they do not.
+//! CUDA half: launches of `cuda.cu`.
+//!
+//! qkv, dqkv, out and dout have the device's dtype; lse and delta (b, nh, t) are f32. In bf16 the
+//! products run on tensor cores, in f32 on CUDA cores.
 
 use super::Shape;
 use crate::cuda::{Arg, Launch};
 use crate::dtype::Dtype;
 use crate::ops::kernels::by_dtype;
 
-/// Largest head there is a kernel for.
-pub const MOST_HEAD_SIZE: usize = 128;
+/// Largest head size that has kernels.
+pub const MAX_HEAD_SIZE: usize = 128;
 
-/// What the kernels of a head size (rounded up) are made with, as in `cuda.cu`.
+/// A kernel's name and the sizes of its tiles, as compiled in `cuda.cu`.
+#[derive(Clone, Copy)]
+struct Kernel {
+    name: &'static str,
+    /// bf16: a block keeps 64 times this many rows in shared memory, 16 per warp and unit. f32: 32
+    /// rows.
+    row_tiles: usize,
+    /// Rows that stream past the block at a time.
+    streamed_rows: usize,
+}
+
+/// The kernels of one head size.
 struct Kernels {
-    /// Head size, rounded up.
+    /// Largest head size they serve.
     width: usize,
-    /// Forward, keys' and queries' backward: name, 16s of rows a warp, passing rows at a time (f32 has 32 of both).
-    forward: (&'static str, usize, usize),
-    backward_kv: (&'static str, usize, usize),
-    backward_q: (&'static str, usize, usize),
+    forward: Kernel,
+    backward_kv: Kernel,
+    backward_q: Kernel,
 }
 
 macro_rules! kernels {
     ($dtype:literal, $($width:literal: $forward:expr, $kv:expr, $q:expr;)*) => {
         [$(Kernels {
             width: $width,
-            forward: (concat!("attention_forward_", $dtype, "_", $width), $forward.0, $forward.1),
-            backward_kv: (concat!("attention_backward_kv_", $dtype, "_", $width), $kv.0, $kv.1),
-            backward_q: (concat!("attention_backward_q_", $dtype, "_", $width), $q.0, $q.1),
+            forward: kernel(concat!("attention_forward_", $dtype, "_", $width), $forward),
+            backward_kv: kernel(concat!("attention_backward_kv_", $dtype, "_", $width), $kv),
+            backward_q: kernel(concat!("attention_backward_q_", $dtype, "_", $width), $q),
         }),*]
     };
 }
 
-const PLAIN: [Kernels; 4] = kernels! { "f32",
+const fn kernel(name: &'static str, (row_tiles, streamed_rows): (usize, usize)) -> Kernel {
+    Kernel { name, row_tiles, streamed_rows }
+}
+
+const F32_KERNELS: [Kernels; 4] = kernels! { "f32",
     32: (0, 32), (0, 32), (0, 32);
     64: (0, 32), (0, 32), (0, 32);
     96: (0, 32), (0, 32), (0, 32);
     128: (0, 32), (0, 32), (0, 32);
 };
-const TENSOR: [Kernels; 4] = kernels! { "bf16",
+const BF16_KERNELS: [Kernels; 4] = kernels! { "bf16",
     32: (2, 64), (2, 64), (2, 64);
     64: (2, 64), (1, 64), (2, 64);
     96: (1, 64), (1, 64), (1, 64);
     128: (1, 64), (1, 32), (1, 64);
 };
 
-/// The kernels of a head size.
+/// Returns the kernels for a head size.
 ///
 /// # Panics
-/// For a head size above `MOST_HEAD_SIZE` (the op checks it).
+/// Panics if the head size is above `MAX_HEAD_SIZE`, which the op has checked.
 fn kernels(dtype: Dtype, head_size: usize) -> &'static Kernels {
     let all: &'static [Kernels] = match dtype {
-        Dtype::F32 => &PLAIN,
-        Dtype::Bf16 => &TENSOR,
+        Dtype::F32 => &F32_KERNELS,
+        Dtype::Bf16 => &BF16_KERNELS,
     };
     all.iter().find(|k| k.width >= head_size).expect("a head size of at most 128")
 }
 
-/// Rows of a block, and shared memory in bytes: `staying` tiles of those rows, four of `passing` ones, `row_floats` f32 a
-/// passing row.
-fn sizes(
+/// Returns the rows of a block, and its shared memory in bytes.
+///
+/// In bf16 that is `kept_tiles` tiles of the block's rows, four tiles of streamed rows, and
+/// `floats_per_row` f32 for each streamed row.
+fn block_size(
     dtype: Dtype,
     width: usize,
-    warp_rows: usize,
-    passing: usize,
-    staying: usize,
-    row_floats: usize,
+    kernel: Kernel,
+    kept_tiles: usize,
+    floats_per_row: usize,
 ) -> (usize, u32) {
     match dtype {
         Dtype::F32 => (32, (4 * (4 * 32 * (width + 1) + 2 * 32 * 33 + 2 * 32)) as u32),
         Dtype::Bf16 => {
-            let rows = 64 * warp_rows;
-            let elements = (staying * rows + 4 * passing) * (width + 8);
-            (rows, (2 * elements + 4 * row_floats * passing) as u32)
+            let (rows, streamed) = (64 * kernel.row_tiles, kernel.streamed_rows);
+            let elements = (kept_tiles * rows + 4 * streamed) * (width + 8);
+            (rows, (2 * elements + 4 * floats_per_row * streamed) as u32)
         }
     }
 }
 
 /// Whether the rows of every head start at a multiple of 16 bytes.
-fn is_aligned(dtype: Dtype, pointers: &[u64], s: Shape) -> bool {
-    (s.head_size * dtype.size()).is_multiple_of(16) && pointers.iter().all(|p| p % 16 == 0)
+fn is_aligned(dtype: Dtype, addresses: &[u64], s: Shape) -> bool {
+    (s.head_size * dtype.size()).is_multiple_of(16) && addresses.iter().all(|p| p % 16 == 0)
 }
 
-fn sizes_args(s: Shape, aligned: bool) -> [Arg; 5] {
+fn size_args(s: Shape, aligned: bool) -> [Arg; 5] {
     [
         s.positions.into(),
         s.num_heads.into(),
@@ -94,7 +111,7 @@ fn pointers(all: &[u64]) -> Vec<Arg> {
     all.iter().map(|p| Arg::Pointer(*p)).collect()
 }
 
-/// Lanes that take a head of a row of `delta`, as in `cuda.cu`.
+/// Lanes per head of a row in the kernel of delta, as in `cuda.cu`.
 fn delta_lanes(head_size: usize) -> usize {
     match head_size {
         0..=32 => 4,
@@ -103,28 +120,40 @@ fn delta_lanes(head_size: usize) -> usize {
     }
 }
 
-/// out and lse of every query.
-pub fn forward(dtype: Dtype, out: u64, lse: u64, qkv: u64, s: Shape) -> Launch {
-    let kernels = kernels(dtype, s.head_size);
-    let (kernel, warp_rows, passing) = kernels.forward;
-    let (rows, shared_bytes) = sizes(dtype, kernels.width, warp_rows, passing, 1, 0);
-    let mut args = pointers(&[out, lse, qkv]);
-    args.extend(sizes_args(s, is_aligned(dtype, &[out, qkv], s)));
-    let grid = [s.positions.div_ceil(rows) as u32, s.num_heads as u32, s.batch as u32];
-    Launch { kernel, grid, block: 128, shared_bytes, args }
+/// Device addresses of the buffers of `forward`.
+#[derive(Debug, Clone, Copy)]
+pub struct Forward {
+    pub out: u64,
+    pub lse: u64,
+    pub qkv: u64,
 }
 
-/// dqkv, by way of `delta`, f32 scratch like lse. Three launches, in order.
-pub fn backward(
-    dtype: Dtype,
-    dqkv: u64,
-    delta: u64,
-    dout: u64,
-    qkv: u64,
-    out: u64,
-    lse: u64,
-    s: Shape,
-) -> [Launch; 3] {
+/// Builds the launch that computes out and lse of every query.
+pub fn forward(dtype: Dtype, addresses: Forward, s: Shape) -> Launch {
+    let Forward { out, lse, qkv } = addresses;
+    let kernels = kernels(dtype, s.head_size);
+    let (rows, shared_bytes) = block_size(dtype, kernels.width, kernels.forward, 1, 0);
+    let mut args = pointers(&[out, lse, qkv]);
+    args.extend(size_args(s, is_aligned(dtype, &[out, qkv], s)));
+    let grid = [s.positions.div_ceil(rows) as u32, s.num_heads as u32, s.batch as u32];
+    Launch { kernel: kernels.forward.name, grid, block: 128, shared_bytes, args }
+}
+
+/// Device addresses of the buffers of `backward`.
+#[derive(Debug, Clone, Copy)]
+pub struct Backward {
+    pub dqkv: u64,
+    /// Scratch of f32, the size of lse.
+    pub delta: u64,
+    pub dout: u64,
+    pub qkv: u64,
+    pub out: u64,
+    pub lse: u64,
+}
+
+/// Builds the three launches that compute dqkv, in order: delta, dk and dv, dq.
+pub fn backward(dtype: Dtype, addresses: Backward, s: Shape) -> [Launch; 3] {
+    let Backward { dqkv, delta, dout, qkv, out, lse } = addresses;
     let all_rows = s.batch * s.positions;
     let mut args = pointers(&[delta, dout, out]);
     args.extend([all_rows, s.positions, s.num_heads, s.head_size].map(Arg::from));
@@ -136,26 +165,28 @@ pub fn backward(
         args,
     };
     let kernels = kernels(dtype, s.head_size);
-    let pass = |(kernel, warp_rows, passing): (&'static str, usize, usize), heads: usize| {
-        let (rows, shared_bytes) = sizes(dtype, kernels.width, warp_rows, passing, 2, 4);
+    let pass = |kernel: Kernel, heads: usize| {
+        let (rows, shared_bytes) = block_size(dtype, kernels.width, kernel, 2, 4);
         let mut args = pointers(&[dqkv, dout, qkv, lse, delta]);
-        args.extend(sizes_args(s, is_aligned(dtype, &[dqkv, dout, qkv], s)));
+        args.extend(size_args(s, is_aligned(dtype, &[dqkv, dout, qkv], s)));
         let grid = [s.positions.div_ceil(rows) as u32, heads as u32, s.batch as u32];
-        Launch { kernel, grid, block: 128, shared_bytes, args }
+        Launch { kernel: kernel.name, grid, block: 128, shared_bytes, args }
     };
     [deltas, pass(kernels.backward_kv, s.num_kv_heads), pass(kernels.backward_q, s.num_heads)]
 }
 
-/// One query against `length` cached keys and values.
-pub fn decode(
-    dtype: Dtype,
-    out: u64,
-    q: u64,
-    keys: u64,
-    values: u64,
-    length: usize,
-    s: Shape,
-) -> Launch {
+/// Device addresses of the buffers of `decode`.
+#[derive(Debug, Clone, Copy)]
+pub struct Decode {
+    pub out: u64,
+    pub q: u64,
+    pub keys: u64,
+    pub values: u64,
+}
+
+/// Builds the launch of one query per head against `length` cached keys and values.
+pub fn decode(dtype: Dtype, addresses: Decode, length: usize, s: Shape) -> Launch {
+    let Decode { out, q, keys, values } = addresses;
     let mut args = pointers(&[out, q, keys, values]);
     args.extend([length, s.num_heads, s.num_kv_heads, s.head_size].map(Arg::from));
     Launch {

@@ -1,29 +1,32 @@
-//! Causal attention. out = softmax(q k^T / sqrt(hs), keys up to the query's position) v, a head at a time.
+//! Causal attention, for each head: out = softmax(q k^T / sqrt(hs)) v, over the keys up to the
+//! query's own position.
 //!
-//! qkv, dqkv: (b t, (nh + 2 nkv) hs), each row all queries, all keys, all values; out, dout: (b t, nh hs);
-//! On the CPU out may be bf16 where products are. lse: (b, nh, t), saved: log of the sum of exponentials of a query's scaled scores. Query head h reads key/value head
-//! h / (nh / nkv). Scores are never stored: backward makes them again from q, k and lse (arXiv 2205.14135).
-//! With p the probabilities, delta = sum(dout out): dv = p^T dout, ds = p (dout v^T - delta) / sqrt(hs), dq = ds k, dk = ds^T q.
+//! - qkv, dqkv: (b t, (nh + 2 nkv) hs), each row all queries, all keys, all values.
+//! - out, dout: (b t, nh hs). On the CPU out may be bf16, if the products are.
+//! - lse: (b, nh, t), saved for backward: log of the sum of exponentials of a query's scaled scores.
+//!
+//! Query head h reads key/value head h / (nh / nkv).
+//!
+//! Backward, with p the probabilities and delta = sum(dout out) of each query:
+//! dv = p^T dout, ds = p (dout v^T - delta) / sqrt(hs), dq = ds k, dk = ds^T q.
+//!
+//! Scores are not saved. Backward recomputes them from q, k and lse (`FlashAttention`,
+//! <https://arxiv.org/abs/2205.14135>).
 
 mod cpu;
 pub mod cuda;
-mod decode;
-mod head_layout;
-mod heads;
 pub mod reference;
-mod tile;
 
 use crate::buffer::{In, Out};
 use crate::device::Device;
-use crate::ops::{check, with_dirty_scratch};
+use crate::ops::{check, check_positive, with_dirty_scratch};
 use crate::profile::Span;
 use crate::simd::bf16::round_all;
 use crate::{Error, Result};
 
-/// Blocks of a launch in y and in z.
-const MOST_BLOCKS: usize = 65_535;
+/// Maximum grid size of a CUDA launch in y and in z.
+const MAX_GRID_YZ: usize = 65_535;
 
-/// Sizes of attention.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
     /// Sequences.
@@ -34,27 +37,30 @@ pub struct Shape {
     pub num_heads: usize,
     /// Key/value heads; divides `num_heads`.
     pub num_kv_heads: usize,
-    /// Width of a head.
     pub head_size: usize,
 }
 
 impl Shape {
-    /// Width of a row of qkv.
+    /// Columns of qkv.
     pub fn qkv_width(&self) -> usize {
         (self.num_heads + 2 * self.num_kv_heads) * self.head_size
     }
 
-    /// Width of a row of out.
+    /// Columns of out.
     pub fn out_width(&self) -> usize {
         self.num_heads * self.head_size
     }
 
-    /// Query heads of one key/value head.
+    /// Query heads per key/value head.
     fn group(&self) -> usize {
         self.num_heads / self.num_kv_heads
     }
 
-    /// Counts `products` causal products of scores' size to `op`.
+    fn rows(&self) -> usize {
+        self.batch * self.positions
+    }
+
+    /// Starts a profile span of `op`, counted as `products` causal products of the scores' size.
     fn span<'a>(&self, dev: &'a Device, op: &'static str, products: f64) -> Span<'a> {
         let multiply_adds =
             self.batch * self.num_heads * self.positions * self.positions / 2 * self.head_size;
@@ -62,6 +68,9 @@ impl Shape {
     }
 
     fn check(&self, op: &'static str) -> Result<()> {
+        check_positive(op, "num_heads", self.num_heads)?;
+        check_positive(op, "num_kv_heads", self.num_kv_heads)?;
+        check_positive(op, "head_size", self.head_size)?;
         check(
             op,
             "num_heads (a multiple of num_kv_heads)",
@@ -70,130 +79,160 @@ impl Shape {
         )
     }
 
-    /// Says whether there are CUDA kernels for these sizes.
+    /// Checks that there are CUDA kernels for these sizes.
     fn check_cuda(&self, op: &'static str) -> Result<()> {
-        if self.head_size <= cuda::MOST_HEAD_SIZE && self.num_heads.max(self.batch) <= MOST_BLOCKS {
+        let Self { batch, num_heads, head_size, .. } = *self;
+        if head_size <= cuda::MAX_HEAD_SIZE && num_heads.max(batch) <= MAX_GRID_YZ {
             return Ok(());
         }
         Err(Error::Unsupported(format!(
-            "{op} on cuda takes heads of at most {} and at most {MOST_BLOCKS} heads and sequences; the model has {} heads of {} and a batch of {}",
-            cuda::MOST_HEAD_SIZE,
-            self.num_heads,
-            self.head_size,
-            self.batch
+            "{op} on cuda supports head sizes up to {} and up to {MAX_GRID_YZ} heads and sequences; \
+             the model has {num_heads} heads of size {head_size} and a batch of {batch}",
+            cuda::MAX_HEAD_SIZE,
         )))
     }
 }
 
-/// out and lse of every query.
+/// Buffers of `forward`.
+#[derive(Debug)]
+pub struct Forward<'a> {
+    pub out: Out<'a>,
+    pub lse: Out<'a>,
+    pub qkv: In<'a>,
+    pub shape: Shape,
+}
+
+/// Computes out and lse of every query.
 ///
 /// # Errors
-/// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
-pub fn forward(dev: &Device, out: Out, lse: Out, qkv: In, s: Shape) -> Result<()> {
+/// Returns `ERR_SHAPE_MISMATCH` if a buffer does not fit the shape, `ERR_INVALID_ARGUMENT` if a
+/// number of heads or the head size is 0, and `ERR_UNSUPPORTED` if CUDA has no kernel for the shape.
+pub fn forward(dev: &Device, args: Forward) -> Result<()> {
     const OP: &str = "attention::forward";
+    let s = args.shape;
     s.check(OP)?;
-    let rows = s.batch * s.positions;
-    check(OP, "qkv", rows * s.qkv_width(), qkv.len())?;
-    check(OP, "out", rows * s.out_width(), out.len())?;
-    check(OP, "lse", rows * s.num_heads, lse.len())?;
+    check(OP, "qkv", s.rows() * s.qkv_width(), args.qkv.len())?;
+    check(OP, "out", s.rows() * s.out_width(), args.out.len())?;
+    check(OP, "lse", s.rows() * s.num_heads, args.lse.len())?;
     let _span = s.span(dev, OP, 2.0);
     match dev {
-        Device::Cpu(cpu) => cpu::forward(cpu, out, lse.cpu(), qkv.cpu(), s),
+        Device::Cpu(cpu) => cpu::forward(cpu, args),
         Device::Cuda(gpu) => {
             s.check_cuda(OP)?;
-            gpu.run(&[cuda::forward(qkv.dtype(), out.pointer(), lse.pointer(), qkv.pointer(), s)])?;
+            let addresses = cuda::Forward {
+                out: args.out.pointer(),
+                lse: args.lse.pointer(),
+                qkv: args.qkv.pointer(),
+            };
+            gpu.run(&[cuda::forward(args.qkv.dtype(), addresses, s)])?;
         }
     }
     Ok(())
 }
 
-/// dqkv = gradients of queries, keys and values.
+/// Buffers of `backward`.
+#[derive(Debug)]
+pub struct Backward<'a> {
+    pub dqkv: Out<'a>,
+    pub dout: In<'a>,
+    pub qkv: In<'a>,
+    pub out: In<'a>,
+    pub lse: In<'a>,
+    pub shape: Shape,
+}
+
+/// Computes dqkv, the gradients of queries, keys and values.
 ///
 /// # Errors
-/// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
-pub fn backward(
-    dev: &Device,
-    dqkv: Out,
-    dout: In,
-    qkv: In,
-    out: In,
-    lse: In,
-    s: Shape,
-) -> Result<()> {
+/// As `forward`.
+pub fn backward(dev: &Device, args: Backward) -> Result<()> {
     const OP: &str = "attention::backward";
+    let Backward { dqkv, dout, qkv, out, lse, shape: s } = args;
     s.check(OP)?;
-    let rows = s.batch * s.positions;
-    check(OP, "qkv", rows * s.qkv_width(), qkv.len())?;
-    check(OP, "dqkv", rows * s.qkv_width(), dqkv.len())?;
-    check(OP, "out", rows * s.out_width(), out.len())?;
-    check(OP, "dout", rows * s.out_width(), dout.len())?;
-    check(OP, "lse", rows * s.num_heads, lse.len())?;
+    check(OP, "qkv", s.rows() * s.qkv_width(), qkv.len())?;
+    check(OP, "dqkv", s.rows() * s.qkv_width(), dqkv.len())?;
+    check(OP, "out", s.rows() * s.out_width(), out.len())?;
+    check(OP, "dout", s.rows() * s.out_width(), dout.len())?;
+    check(OP, "lse", s.rows() * s.num_heads, lse.len())?;
     let _span = s.span(dev, OP, 5.0);
     match dev {
         Device::Cpu(cpu) => {
             let dqkv = dqkv.cpu();
             dqkv.copy_from_slice(qkv.cpu());
-            cpu::backward_in_place(cpu, dqkv, dout.cpu(), out, lse.cpu(), s);
+            let qkv = Out::Cpu(dqkv);
+            cpu::backward_in_place(cpu, BackwardInPlace { qkv, dout, out, lse, shape: s });
         }
         Device::Cuda(gpu) => {
             s.check_cuda(OP)?;
             let [delta] = gpu.scratch([size_of::<f32>() * lse.len()])?;
-            gpu.run(&cuda::backward(
-                qkv.dtype(),
-                dqkv.pointer(),
+            let addresses = cuda::Backward {
+                dqkv: dqkv.pointer(),
                 delta,
-                dout.pointer(),
-                qkv.pointer(),
-                out.pointer(),
-                lse.pointer(),
-                s,
-            ))?;
+                dout: dout.pointer(),
+                qkv: qkv.pointer(),
+                out: out.pointer(),
+                lse: lse.pointer(),
+            };
+            gpu.run(&cuda::backward(qkv.dtype(), addresses, s))?;
         }
     }
     Ok(())
 }
 
-/// As `backward`, the gradients in place of queries, keys and values.
+/// Buffers of `backward_in_place`. qkv is replaced by its gradient.
+#[derive(Debug)]
+pub struct BackwardInPlace<'a> {
+    pub qkv: Out<'a>,
+    pub dout: In<'a>,
+    pub out: In<'a>,
+    pub lse: In<'a>,
+    pub shape: Shape,
+}
+
+/// As `backward`, with the gradients in place of queries, keys and values. CPU only.
 ///
 /// # Errors
-/// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape; `ERR_UNSUPPORTED` on another device than the CPU.
-pub fn backward_in_place(
-    dev: &Device,
-    qkv: Out,
-    dout: In,
-    out: In,
-    lse: In,
-    s: Shape,
-) -> Result<()> {
+/// Returns `ERR_SHAPE_MISMATCH` if a buffer does not fit the shape, `ERR_INVALID_ARGUMENT` if a
+/// number of heads or the head size is 0, and `ERR_UNSUPPORTED` if the device is not the CPU.
+pub fn backward_in_place(dev: &Device, args: BackwardInPlace) -> Result<()> {
     const OP: &str = "attention::backward_in_place";
+    let s = args.shape;
     s.check(OP)?;
-    let rows = s.batch * s.positions;
-    check(OP, "qkv", rows * s.qkv_width(), qkv.len())?;
-    check(OP, "out", rows * s.out_width(), out.len())?;
-    check(OP, "dout", rows * s.out_width(), dout.len())?;
-    check(OP, "lse", rows * s.num_heads, lse.len())?;
+    check(OP, "qkv", s.rows() * s.qkv_width(), args.qkv.len())?;
+    check(OP, "out", s.rows() * s.out_width(), args.out.len())?;
+    check(OP, "dout", s.rows() * s.out_width(), args.dout.len())?;
+    check(OP, "lse", s.rows() * s.num_heads, args.lse.len())?;
     let _span = s.span(dev, "attention::backward", 5.0);
     match dev {
-        Device::Cpu(cpu) => cpu::backward_in_place(cpu, qkv.cpu(), dout.cpu(), out, lse.cpu(), s),
-        Device::Cuda(_) => return Err(Error::Unsupported(format!("{OP} is for the CPU"))),
+        Device::Cpu(cpu) => cpu::backward_in_place(cpu, args),
+        Device::Cuda(_) => return Err(Error::Unsupported(format!("{OP} runs on the CPU only"))),
     }
     Ok(())
 }
 
-/// One query against the cache. q, out: (nh hs); keys, values: (length, nkv hs). `batch` and `positions` are not read.
+/// Buffers of `decode`: one query per head against `length` cached keys and values.
+#[derive(Debug)]
+pub struct Decode<'a> {
+    /// (nh hs).
+    pub out: Out<'a>,
+    /// (nh hs).
+    pub q: In<'a>,
+    /// (length, nkv hs).
+    pub keys: In<'a>,
+    /// (length, nkv hs).
+    pub values: In<'a>,
+    pub length: usize,
+    /// Its `batch` and `positions` are not used.
+    pub shape: Shape,
+}
+
+/// Computes the attention of one token to the cached tokens, all of which it may see.
 ///
 /// # Errors
-/// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
-pub fn decode(
-    dev: &Device,
-    out: Out,
-    q: In,
-    keys: In,
-    values: In,
-    length: usize,
-    s: Shape,
-) -> Result<()> {
+/// As `forward`.
+pub fn decode(dev: &Device, args: Decode) -> Result<()> {
     const OP: &str = "attention::decode";
+    let Decode { out, q, keys, values, length, shape: s } = args;
     s.check(OP)?;
     check(OP, "q", s.out_width(), q.len())?;
     check(OP, "out", s.out_width(), out.len())?;
@@ -202,21 +241,30 @@ pub fn decode(
     let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => {
-            let work = |out: &mut [f32]| {
-                decode::decode(cpu, out, q.cpu(), keys.cpu(), values.cpu(), length, s)
+            let inputs = cpu::DecodeInputs {
+                q: q.cpu(),
+                keys: keys.cpu(),
+                values: values.cpu(),
+                length,
+                shape: s,
             };
             match out {
-                Out::CpuBf16(out) => with_dirty_scratch(out.len(), |wide| {
-                    work(wide);
-                    round_all(out, wide);
+                Out::CpuBf16(out) => with_dirty_scratch(out.len(), |out_f32| {
+                    cpu::decode(cpu, out_f32, inputs);
+                    round_all(out, out_f32);
                 }),
-                out => work(out.cpu()),
+                out => cpu::decode(cpu, out.cpu(), inputs),
             }
         }
         Device::Cuda(gpu) => {
             s.check_cuda(OP)?;
-            let (dtype, keys, values) = (q.dtype(), keys.pointer(), values.pointer());
-            gpu.run(&[cuda::decode(dtype, out.pointer(), q.pointer(), keys, values, length, s)])?;
+            let addresses = cuda::Decode {
+                out: out.pointer(),
+                q: q.pointer(),
+                keys: keys.pointer(),
+                values: values.pointer(),
+            };
+            gpu.run(&[cuda::decode(q.dtype(), addresses, length, s)])?;
         }
     }
     Ok(())

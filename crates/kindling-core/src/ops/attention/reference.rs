@@ -1,8 +1,8 @@
-//! Plain loops in f64.
+//! The oracle of the tests: plain loops in f64.
 
 use super::Shape;
 
-/// out of every query.
+/// Returns out (b t, nh hs).
 pub fn forward(qkv: &[f64], s: Shape) -> Vec<f64> {
     let (width, hs) = (s.qkv_width(), s.head_size);
     let mut out = vec![0.0; s.batch * s.positions * s.out_width()];
