@@ -1,5 +1,6 @@
 /**
- * The engine on a GPU against the engine on the CPU, both f32 there: every gradient of a model, or the losses of a training.
+ * Compares the engine on a GPU with the engine on the CPU in f32: all gradients of a model, or the losses of a
+ * training run.
  * Usage: node compare.js gradients|training MODEL DTYPE [STEPS]; prints one JSON line. MODEL is a key of MODELS.
  */
 const path = require('node:path')
@@ -19,7 +20,7 @@ const model = ([
   batchSize,
 })
 const MODELS = {
-  // Sizes that no tile divides; grouped keys; several tiles of queries and of keys; the heads of gpt2-small-bench.
+  // Sizes no tile divides; grouped-query attention; several tiles; the heads of gpt2-small-bench.
   odd: model([61, 34, 1, 1, 47, 2, 23, 3]),
   grouped: model([97, 48, 4, 2, 80, 2, 40, 2]),
   char: model([65, 128, 4, 4, 344, 4, 64, 12]),
@@ -35,7 +36,7 @@ function batch({ shape, batchSize }, step) {
   return { x, y, batchSize }
 }
 
-/** Largest difference over largest value, the worst tensor. */
+/** Largest difference relative to the largest value, over the worst tensor. */
 function worst(actual, expected) {
   let found = { error: 0, name: '' }
   for (const [name, { data }] of Object.entries(expected)) {
@@ -74,7 +75,7 @@ async function training(chosen, dtype, steps) {
     return losses
   }
   const [expected, actual] = [await on('cpu', 'f32'), await on('cuda', dtype)]
-  // Relative to the loss, but to no less than 1: a loss that is nearly 0 is all rounding.
+  // Relative to the loss but to at least 1: a loss near 0 is all rounding.
   const apart = actual.map(
     (loss, step) => Math.abs(loss - expected[step]) / Math.max(expected[step], 1),
   )

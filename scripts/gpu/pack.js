@@ -1,8 +1,8 @@
 /**
- * Collects what a machine with a GPU and nothing of ours needs for `scripts/gpu-check run`: the addon with CUDA and the tests
- * that run over a GPU (stripped), Node itself, the compiled TypeScript with the packages it needs, the scripts.
+ * Packs everything a bare machine with a GPU needs for `scripts/gpu-check run`: the addon with CUDA and the GPU
+ * tests (stripped), Node, the compiled TypeScript with its packages, and the scripts.
  * Usage: node scripts/gpu/pack.js [FOLDER] [--emulated], after `npm run build`. The compiler is that of scripts/cuda-toolkit.js.
- * --emulated adds the libraries by which `run` goes over an emulated GPU.
+ * --emulated adds the libraries that emulate a GPU.
  */
 const { execFileSync } = require('node:child_process')
 const fs = require('node:fs')
@@ -14,7 +14,7 @@ const TARGET = 'x86_64-unknown-linux-gnu'
 const MOST_BYTES = 64 * 2 ** 20
 const TESTS = ['layers', 'attention', 'loss', 'parameters', 'model']
 const EMULATED = 'libkindling_fake_libcuda.so'
-/** Copied as they are, to the same places. */
+/** Copied unchanged to the same paths. */
 const COPIED = [
   'dist',
   'index.js',
@@ -34,7 +34,7 @@ const COPIED = [
   ['scripts/checks/fake-libcuda.js', 'scripts/peers/torch_train.py'],
 )
 
-/** Builds with the feature `cuda`; the paths of the libraries and tests it made, by name. */
+/** Builds with the feature `cuda`; returns the paths of the libraries and tests by name. */
 function build() {
   const target = process.env.CARGO_TARGET_DIR ?? path.join(root, 'target', 'cuda')
   const environment = {
@@ -84,7 +84,7 @@ function emulated() {
   return { [EMULATED]: path.join(root, 'target', 'release', EMULATED) }
 }
 
-/** Writes a file stripped of what only a debugger reads, under xz. */
+/** Strips a file of debug information and compresses it with xz. */
 function compress(file, to, strip) {
   fs.copyFileSync(file, to)
   fs.chmodSync(to, 0o755)

@@ -1,4 +1,4 @@
-/** The report of `gpu-check run`: report.json with everything, report.md to read. */
+/** The report of `gpu-check run`: report.json is complete, report.md is for people. */
 const fs = require('node:fs')
 const path = require('node:path')
 

@@ -1,6 +1,6 @@
 /**
- * `scripts/gpu-check run`, from a pack: the stages named, or all, one after the other, each within its limit and going on
- * after a failure; the report is written anew after each. Started by scripts/gpu-check, which unpacks into GPU_CHECK_WORK.
+ * `scripts/gpu-check run` from a pack: runs the named stages, or all, each within its limit, and continues after a
+ * failure. Rewrites the report after each stage. scripts/gpu-check unpacks into GPU_CHECK_WORK and starts it.
  */
 const { spawnSync } = require('node:child_process')
 const fs = require('node:fs')
@@ -34,7 +34,7 @@ function parse(args) {
   return options
 }
 
-/** Folders with cuBLAS among Python's packages, for the addon: PyTorch's wheels carry it. */
+/** Folders of Python's packages that hold cuBLAS; PyTorch's wheels depend on them. */
 function librariesOfPython(python) {
   const program = [
     'import glob, site, sys',
@@ -44,7 +44,7 @@ function librariesOfPython(python) {
   return spawnSync(python, ['-c', program], { encoding: 'utf8' }).stdout?.trim() ?? ''
 }
 
-/** The emulated GPU, where the pack carries one and --tiny asks for it. */
+/** Sets up the emulated GPU if the pack has one and --tiny asks for it. */
 function emulatedLibraries(work, tiny) {
   const built = path.join(work, EMULATED)
   if (!tiny || !fs.existsSync(built)) return undefined

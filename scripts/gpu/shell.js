@@ -1,7 +1,7 @@
-/** Commands of `gpu-check run`: each with a limit of time, its output kept, nothing thrown. */
+/** Runs the commands of `gpu-check run` with a time limit; keeps their output and never throws. */
 const { spawnSync } = require('node:child_process')
 
-/** Runs a command; { ok, skipped, output, seconds }. One that is not there counts as skipped. */
+/** Runs a command; returns { ok, skipped, output, seconds }. A missing command counts as skipped. */
 function sh(context, command, args, { environment = {}, seconds = 120 } = {}) {
   const started = Date.now()
   const limit = Math.max(1, Math.min(seconds, context.secondsLeft()))
@@ -16,13 +16,13 @@ function sh(context, command, args, { environment = {}, seconds = 120 } = {}) {
   const took = (Date.now() - started) / 1000
   const missing = error?.code === 'ENOENT'
   const late = error?.code === 'ETIMEDOUT'
-  const output = `${stdout ?? ''}${stderr ?? ''}${missing ? `${command} is not there\n` : ''}${
+  const output = `${stdout ?? ''}${stderr ?? ''}${missing ? `${command} is not installed\n` : ''}${
     late ? `stopped after ${limit.toFixed(0)} s\n` : ''
   }`
   return { ok: status === 0, skipped: missing, output, stdout: stdout ?? '', seconds: took }
 }
 
-/** The CLI of the pack, with --json: its last line, or undefined. */
+/** Runs the packed CLI with --json. */
 function kindling(context, args, options) {
   const done = sh(
     context,

@@ -1,18 +1,19 @@
 /**
- * The stages of `gpu-check run`: what is shown and how long it may take, in seconds. `run` calls `check(claim, state, detail,
- * figures)`, state true, false or 'skipped'. Figures are what this machine gave; none is a claim of its own.
+ * The stages of `gpu-check run`, each with a claim to check and a limit in seconds. A stage's `run` calls
+ * `check(claim, state, detail, figures)`; state is true, false or 'skipped'. Figures are measurements of
+ * this machine, not claims.
  */
 const fs = require('node:fs')
 const path = require('node:path')
 const { kindling, lastLines, python, sh } = require('./shell')
 
 const TESTS = ['layers', 'attention', 'loss', 'parameters']
-/** Largest relative difference of gradients from the CPU's f32, and of losses. */
+/** Largest relative difference of gradients and losses from the CPU's f32. */
 const TOLERANCE = {
   f32: { gradients: 2e-4, losses: 1e-3 },
   bf16: { gradients: 6e-2, losses: 3e-2 },
 }
-/** Preset and sequences a step that are measured beside PyTorch. */
+/** Presets measured beside PyTorch, with their batch sizes. */
 const MEASURED = [
   ['gpt2-small-bench', 32],
   ['seed', 48],
@@ -20,7 +21,7 @@ const MEASURED = [
 ]
 const GOALS = { ratio: 1, memory: 0.8, mfu: 0.45, bandwidth: 0.85 }
 
-/** cuBLAS of CUDA 13 among Python's packages; that of CUDA 12, which PyTorch may have instead, does not do. */
+/** Finds cuBLAS of CUDA 13 among Python's packages; a PyTorch for CUDA 12 brings the wrong one. */
 function cublas(context, check) {
   if (context.emulated) return
   const folders = (context.environment.KINDLING_CUDA_LIBRARIES ?? '').split(':').filter(Boolean)
@@ -29,10 +30,10 @@ function cublas(context, check) {
   const missing = needed.filter((name) => found(name).length === 0)
   const old =
     found('libcublas.so.12').length > 0
-      ? ' (there is cuBLAS of CUDA 12: PyTorch for CUDA 13 is needed)'
+      ? ' (found cuBLAS of CUDA 12; install PyTorch for CUDA 13)'
       : ''
-  const detail = missing.length === 0 ? folders.join(':') : `not there: ${missing.join(', ')}${old}`
-  // Without them the system's loader may still find those of a toolkit: the next check says.
+  const detail = missing.length === 0 ? folders.join(':') : `missing: ${missing.join(', ')}${old}`
+  // The system's loader may still find those of a toolkit; the next check tells.
   check(
     "cuBLAS 13 and cuRAND among Python's packages",
     missing.length === 0 ? true : 'skipped',
@@ -68,7 +69,7 @@ function facts(context, check) {
   check('the addon opens the device', ok, ok ? '' : lastLines(output, 8))
 }
 
-/** A test binary over the GPU. */
+/** Runs a test binary over the GPU. */
 function testsOf(context, check, name, args = [], wrapper = [], seconds = 200) {
   const binary = path.join(context.work, `test-${name}`)
   const [command, ...rest] = [...wrapper, binary, '--test-threads=1', ...args]
@@ -103,7 +104,7 @@ function compared(context, check, what, models, steps) {
       const tolerance = TOLERANCE[dtype][what === 'gradients' ? 'gradients' : 'losses']
       const detail = result ? JSON.stringify(result) : lastLines(done.output, 20)
       check(
-        `${what} of ${name} in ${dtype} are the CPU's within ${tolerance}`,
+        `${what} of ${name} in ${dtype} match the CPU's within ${tolerance}`,
         result?.error < tolerance,
         detail,
       )
@@ -131,7 +132,7 @@ function training(context, check) {
   )
 }
 
-/** The checks of scripts/checks/fake-libcuda.js that hold on any device. */
+/** Checks of scripts/checks/fake-libcuda.js that apply to any device. */
 const OF_ANY_DEVICE = [
   'a device that is not there is told',
   'f32 trains as the CPU does, and moves to it',
@@ -162,7 +163,7 @@ function device(context, check) {
   ])
   const coded = !full.ok && full.output.includes('ERR_OUT_OF_MEMORY') && /lower/.test(full.output)
   check(
-    'out of device memory is ERR_OUT_OF_MEMORY and says what to lower',
+    'running out of device memory is ERR_OUT_OF_MEMORY and says what to lower',
     coded,
     lastLines(full.output, 3),
   )
@@ -208,8 +209,7 @@ function account(context, check) {
     const peak = done.lines.at(-1)?.peak_device_mib
     const bytes = predicted.lines.at(-1)?.memory?.total
     const claim = `account predicts the peak of ${preset}, batch ${batch}, within 10%`
-    if (!bytes)
-      check(claim, 'skipped', `account gives no figure for CUDA; the peak was ${peak} MiB`)
+    if (!bytes) check(claim, 'skipped', `account has no figure for CUDA; the peak was ${peak} MiB`)
     else
       check(
         claim,
@@ -222,7 +222,7 @@ function account(context, check) {
 const TOOLS = ['memcheck', 'racecheck', 'synccheck']
 
 function sanitizer(context, check) {
-  // Each tool has its share of the time that is left, so that a slow one does not take the others'.
+  // Each tool gets an equal share of the remaining time, so that a slow one cannot starve the others.
   TOOLS.forEach((tool, index) => {
     const end = context.secondsLeft() * (1 - 1 / (TOOLS.length - index))
     const left = () => Math.max(1, context.secondsLeft() - end)
@@ -235,7 +235,7 @@ function sanitizer(context, check) {
       '--print-limit',
       '20',
     ]
-    testsOf(context, check, 'model', ['losses_and_every_gradient'], wrapper, left())
+    testsOf(context, check, 'model', ['losses_and_gradients'], wrapper, left())
     for (const name of context.tiny ? ['parameters'] : TESTS) {
       testsOf(context, check, name, context.tiny ? ['casts'] : [], wrapper, left())
     }
@@ -246,7 +246,7 @@ function measured(context) {
   return context.tiny ? [['char', 1]] : MEASURED
 }
 
-/** Ours and PyTorch's in turn: ours, one mode, ours, the next mode, ours. */
+/** Alternates with PyTorch: ours, one mode, ours, the next mode, ours. */
 function besidePyTorch(context, check, modes) {
   for (const [preset, batch] of measured(context)) {
     const [steps, warmup] = context.tiny ? ['1', '1'] : [preset === 'char-gpu' ? '100' : '20', '5']
@@ -296,13 +296,13 @@ function judge({ tiny, emulated }, check, preset, batch, rows) {
     check(
       `${name} beside PyTorch`,
       ours.length === 0 ? false : 'skipped',
-      'one of the two gave no figure',
+      'one side produced no figure',
       rows,
     )
     return
   }
   if (tiny || emulated) {
-    check(`${name}: both gave figures, which say nothing of speed`, true, '', rows)
+    check(`${name}: both sides ran (no speed is claimed here)`, true, '', rows)
     return
   }
   const mine = ours[Math.floor(ours.length / 2)]
@@ -367,7 +367,8 @@ function gemm(context, check) {
   }
 }
 
-/** Bytes of a parameter that an update moves: weight, two moments read and written, gradient read and cleared, bf16 copy. */
+/** Bytes per parameter that an update moves: weight and two moments read and written, gradient read and
+ * cleared, bf16 copy written. */
 const UPDATE_BYTES = 3 * 8 + 4 + 4 + 2
 
 function adamw(context, check) {
@@ -383,13 +384,13 @@ function adamw(context, check) {
   const step = line?.profile?.find(({ op }) => op === 'adamw::step')
   if (!step) return check('the profile shows the update', false, lastLines(done.output, 5))
   const rate = (line.params * UPDATE_BYTES) / (step.ms_per_step / 1000) / 1e12
-  check('profile of a step (each op waits for the device)', true, '', line.profile)
+  check('profile of a step (waiting for the device after each op)', true, '', line.profile)
   const copy = copyRate(context)
   if (!copy)
     return check(
       'AdamW beside a plain copy',
       'skipped',
-      `${rate.toFixed(2)} TB/s; no copy was measured`,
+      `${rate.toFixed(2)} TB/s; the copy was not measured`,
     )
   const detail = `${rate.toFixed(2)} TB/s of ${copy.toFixed(2)} TB/s that a copy moves here`
   check(
@@ -399,7 +400,7 @@ function adamw(context, check) {
   )
 }
 
-/** Bytes read and written a second by a copy within the device, in TB/s, by PyTorch. */
+/** Measures a copy within the device by PyTorch: bytes read and written, in TB/s. */
 function copyRate(context) {
   if (context.device === 'cpu') return undefined
   const program = [
@@ -412,7 +413,8 @@ function copyRate(context) {
   return python(context, ['-c', program.join('\n')]).lines.at(-1)?.rate
 }
 
-/** In the order of a run without names. A call of ten minutes holds up to `device`, `sanitizer`, or the rest. */
+/** In the order of a run without names. One ten-minute call holds the stages up to `device`, one `sanitizer`,
+ * one the rest. */
 const STAGES = [
   { name: 'facts', title: 'The machine', seconds: 60, run: facts },
   { name: 'ops', title: 'Kernels against the references', seconds: 120, run: ops },

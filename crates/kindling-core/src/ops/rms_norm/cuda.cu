@@ -84,7 +84,7 @@ __device__ void forward(T* out, S* sum, float* rstd, const S* x, const T* residu
 
 /// out = x rstd weight of one row, with the rstd of a forward pass.
 template <int N, class S, class T>
-__device__ void row_again(T* out, const S* x, const float* weight, float rstd, int width) {
+__device__ void row_recompute(T* out, const S* x, const float* weight, float rstd, int width) {
     for (int at = threadIdx.x * N; at < width; at += blockDim.x * N) {
         float v[N], w[N];
         load<N>(v, x + at);
@@ -96,12 +96,12 @@ __device__ void row_again(T* out, const S* x, const float* weight, float rstd, i
 }
 
 /// Grid: one block per row; block: up to 256 threads, 4 elements each at a time; no shared memory.
-template <class S, class T> __device__ void again(T* out, const S* x, const float* weight, const float* rstd, int width) {
+template <class S, class T> __device__ void recompute(T* out, const S* x, const float* weight, const float* rstd, int width) {
     const long long at = (long long)blockIdx.x * width;
     if (width % 4 == 0 && is_aligned<4>(out) && is_aligned<4>(x) && is_aligned<4>(weight))
-        row_again<4>(out + at, x + at, weight, rstd[blockIdx.x], width);
+        row_recompute<4>(out + at, x + at, weight, rstd[blockIdx.x], width);
     else
-        row_again<1>(out + at, x + at, weight, rstd[blockIdx.x], width);
+        row_recompute<1>(out + at, x + at, weight, rstd[blockIdx.x], width);
 }
 
 /// dx = (dx +) rstd (weight dout - x rstd^2 mean(weight dout x)) of one row. dgain[column] += dout
@@ -207,12 +207,12 @@ rms_norm_forward_bf16(bf16* out, float* sum, float* rstd, const float* x, const 
     forward(out, sum, rstd, x, residual, weight, rows, width, eps);
 }
 extern "C" __global__ void __launch_bounds__(256)
-rms_norm_again_f32(float* out, const float* x, const float* weight, const float* rstd, int width) {
-    again(out, x, weight, rstd, width);
+rms_norm_recompute_f32(float* out, const float* x, const float* weight, const float* rstd, int width) {
+    recompute(out, x, weight, rstd, width);
 }
 extern "C" __global__ void __launch_bounds__(256)
-rms_norm_again_bf16(bf16* out, const float* x, const float* weight, const float* rstd, int width) {
-    again(out, x, weight, rstd, width);
+rms_norm_recompute_bf16(bf16* out, const float* x, const float* weight, const float* rstd, int width) {
+    recompute(out, x, weight, rstd, width);
 }
 extern "C" __global__ void __launch_bounds__(256, 1)
 rms_norm_backward_f32(float* dx, float* partial, const float* dout, const float* x, const float* weight, const float* rstd,

@@ -57,7 +57,7 @@ fn blocks(s: Shape) -> usize {
 /// out = x rstd weight, from the rstd that a forward pass saved.
 pub fn recompute(dtype: Dtype, out: u64, x: u64, weight: u64, rstd: u64, s: Shape) -> Launch {
     Launch {
-        kernel: by_dtype(dtype, "rms_norm_again_f32", "rms_norm_again_bf16"),
+        kernel: by_dtype(dtype, "rms_norm_recompute_f32", "rms_norm_recompute_bf16"),
         grid: [s.rows as u32, 1, 1],
         block: row_block(s.width, 4),
         shared_bytes: 0,
