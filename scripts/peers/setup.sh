@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes a Python environment with PyTorch to compare with, in ${1:-.kindling/peers}. Only for measuring: nothing of
-# Kindling needs Python. Prints the path of its interpreter.
+# Creates a Python environment with PyTorch in ${1:-.kindling/peers} and prints the path of its
+# interpreter. Only benchmarks need it; Kindling itself needs no Python.
 set -euo pipefail
 folder=${1:-.kindling/peers}
 [ -x "$folder/bin/python" ] || python3 -m venv "$folder"

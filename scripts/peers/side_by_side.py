@@ -1,11 +1,15 @@
 #!/usr/bin/env python3
-"""Compares `kindling bench train` with PyTorch on this machine: rounds of ours, PyTorch eager, PyTorch compiled, in turn,
-so that a change of the machine's speed meets all three. The median of our rounds over the better median of PyTorch's two
-is the ratio. Run it with the interpreter that scripts/peers/setup.sh prints, after `npm run build`, on an idle machine.
+"""Compares the speed of training in Kindling and in PyTorch on this machine.
 
-    side_by_side.py [--preset char tinystories] [--dtype f32] [--rounds 3] [--threads 2] [--at-least 1.0]
+A round times Kindling, PyTorch eager and PyTorch compiled in turn, so that changes in the machine's
+speed affect all three. The result is the median of our rounds over the median of PyTorch's better
+mode. Run `npm run build` first, on an idle machine, with the interpreter that scripts/peers/setup.sh
+prints.
 
-Ends with 1 if a ratio is below --at-least.
+    side_by_side.py [--preset char tinystories] [--dtype f32] [--rounds 3] [--threads 2]
+        [--at-least 1.0] [--out docs/benchmarks/<date>-<machine>.json]
+
+--out appends the rounds to a file. Exits with 1 if a ratio is below --at-least.
 """
 import argparse
 import json
@@ -15,38 +19,62 @@ import subprocess
 import sys
 from pathlib import Path
 
+import benchmark_file
+
 HERE = Path(__file__).resolve().parent
 CLI = HERE.parent.parent / "dist" / "cli" / "index.js"
 STEPS = {"char": 300}
-STEPS_OF_OTHERS = 6
+DEFAULT_STEPS = 6
+PEER_MODES = ("eager", "compiled")
 
 
-def tokens_per_second(command):
+def run_benchmark(command):
+    """Runs a benchmark and returns the JSON object on its last line."""
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"failed: {' '.join(command)}\n{done.stdout}{done.stderr}")
-    return json.loads(done.stdout.strip().splitlines()[-1])["tokens_per_second"]
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def compare(preset, args):
-    steps = args.steps or STEPS.get(preset, STEPS_OF_OTHERS)
-    common = ["--preset", preset, "--dtype", args.dtype, "--device", args.device, "--steps", str(steps)]
-    common += ["--threads", str(args.threads)]
-    torch = [sys.executable, str(HERE / "torch_train.py"), *common]
+    """Times one preset, prints the medians, and returns the run for the benchmark file."""
+    steps = args.steps or STEPS.get(preset, DEFAULT_STEPS)
+    flags = ["--preset", preset, "--dtype", args.dtype, "--device", args.device]
+    flags += ["--steps", str(steps), "--threads", str(args.threads)]
+    torch = [sys.executable, str(HERE / "torch_train.py"), *flags]
     commands = {
-        "kindling": ["node", str(CLI), "bench", "train", *common, "--json"],
+        "kindling": ["node", str(CLI), "bench", "train", *flags, "--json"],
         "eager": torch,
         "compiled": [*torch, "--compile"],
     }
+    peer = ""
     speeds = {name: [] for name in commands}
     for _ in range(args.rounds):
         for name, command in commands.items():
-            speeds[name].append(tokens_per_second(command))
+            result = run_benchmark(command)
+            speeds[name].append(result["tokens_per_second"])
+            peer = result.get("peer", peer)
             print(f"{preset} {name}: {speeds[name][-1]:.0f} tokens/s", file=sys.stderr)
     medians = {name: statistics.median(values) for name, values in speeds.items()}
-    ratio = medians["kindling"] / max(medians["eager"], medians["compiled"])
-    print(json.dumps({"preset": preset, "dtype": args.dtype, **medians, "ratio": round(ratio, 3)}))
-    return ratio
+    mode = max(PEER_MODES, key=medians.get)
+    ratio = round(medians["kindling"] / medians[mode], 3)
+    print(json.dumps({"preset": preset, "dtype": args.dtype, **medians, "ratio": ratio}))
+    return {
+        "benchmark": "train",
+        "preset": preset,
+        "dtype": args.dtype,
+        "device": args.device,
+        "threads": args.threads,
+        "unit": "tokens/s",
+        "peer": f"{peer}, {mode}",
+        "commit": benchmark_file.commit(),
+        "command": f"kindling bench train {' '.join(flags)}",
+        "ratio": ratio,
+        "rounds": [
+            {"ours": ours, "peer": theirs, "ratio": round(ours / theirs, 2)}
+            for ours, theirs in zip(speeds["kindling"], speeds[mode])
+        ],
+    }
 
 
 def main():
@@ -58,9 +86,14 @@ def main():
     parser.add_argument("--steps", type=int)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--at-least", type=float, default=1.0)
+    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    ratios = [compare(preset, args) for preset in args.preset]
-    sys.exit(0 if min(ratios) >= args.at_least else 1)
+    runs = []
+    for preset in args.preset:
+        runs.append(compare(preset, args))
+        if args.out:
+            benchmark_file.append_runs(args.out, runs[-1:])
+    sys.exit(0 if min(run["ratio"] for run in runs) >= args.at_least else 1)
 
 
 if __name__ == "__main__":

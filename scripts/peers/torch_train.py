@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Times a training step of PyTorch on the model that Kindling trains, for `kindling bench train` to be compared with.
+"""Times training steps of the same model in PyTorch, to compare with `kindling bench train`.
 
-The same work a step: rows at random places of a memory-mapped int32 file, forward and backward, clipping by the global
-norm, AdamW. q, k, v are one product and so are w1 and w3; attention is PyTorch's fused kernel.
+A step does the same work: a batch of windows at random positions of a memory-mapped int32 file,
+forward and backward pass, clipping by the global norm, AdamW. One product computes q, k and v, one
+computes w1 and w3, and attention is PyTorch's fused kernel.
 
     torch_train.py --preset char [--compile] [--dtype bf16] [--threads 2] [--steps 100] [--warmup 3]
     torch_train.py --preset seed --batch 48 --device cuda --dtype bf16 --compile --compile-mode reduce-overhead
 
-On a GPU no step waits for its loss: the steps that count are timed together. `reduce-overhead` is PyTorch's CUDA graphs.
+On a GPU, no step waits for its loss, and the timed steps are measured together. `reduce-overhead`
+uses CUDA graphs.
 
 The last line is JSON with the fields of `kindling bench train --json` that apply.
 """
@@ -48,10 +50,10 @@ PRESETS = {
 
 
 def rotate(x, cos, sin):
-    """Turns the pairs (0, 1), (2, 3), ... of the last axis by the angles of its position."""
+    """Rotates the pairs (0, 1), (2, 3), ... of the last axis by the angles of each position."""
     even, odd = x[..., ::2], x[..., 1::2]
-    turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
-    return turned.flatten(-2).type_as(x)
+    rotated = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
+    return rotated.flatten(-2).type_as(x)
 
 
 class Attention(nn.Module):
@@ -107,7 +109,7 @@ class Transformer(nn.Module):
         self.register_buffer("sin", angles.sin(), persistent=False)
         for weight in self.parameters():
             if weight.dim() == 2:
-                # The fused matrices hold several square-ish ones; speed does not depend on their scale.
+                # The fused matrices should be scaled as their parts, but speed does not depend on it.
                 std = math.sqrt(2 / sum(weight.shape))
                 nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std)
 
@@ -127,14 +129,14 @@ def arguments():
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--warmup", type=int, default=3)
-    parser.add_argument("--batch", type=int, help="sequences a step (default: the preset's)")
+    parser.add_argument("--batch", type=int, help="sequences per step (default: the preset's)")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--compile-mode", default="default", choices=["default", "reduce-overhead", "max-autotune"])
     return parser.parse_args()
 
 
 def random_tokens(preset, rng):
-    """Two million token ids in a file, as a memory map."""
+    """Returns two million random token ids as a memory-mapped file."""
     with tempfile.NamedTemporaryFile() as file:
         rng.integers(0, preset.vocab_size, 2_000_000, dtype=np.int32).tofile(file.name)
         return np.memmap(file.name, np.int32, "r")
@@ -164,10 +166,10 @@ def main():
     kind = torch.device(args.device).type
     on_gpu = kind == "cuda"
     seconds, losses = [], []
-    for number in range(args.warmup + args.steps):
-        if on_gpu and number == args.warmup:
+    for step_index in range(args.warmup + args.steps):
+        if on_gpu and step_index == args.warmup:
             torch.cuda.synchronize()
-            first = time.perf_counter()
+            timed_from = time.perf_counter()
         started = time.perf_counter()
         x, targets = batch(tokens, preset, rng, args.device)
         with torch.autocast(kind, torch.bfloat16, enabled=args.dtype == "bf16"):
@@ -181,7 +183,7 @@ def main():
     step = statistics.median(seconds[args.warmup :])
     if on_gpu:
         torch.cuda.synchronize()
-        step = (time.perf_counter() - first) / args.steps
+        step = (time.perf_counter() - timed_from) / args.steps
     result = {
         "peer": f"torch {torch.__version__}",
         "preset": args.preset,
