@@ -1,28 +1,28 @@
-/** `kindling encode` and `kindling data` as a person uses them. */
+/** `kindling encode` and `kindling data` on the command line. */
 import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import test, { type ExecutionContext } from 'ava'
 import { TokenStore, Tokenizer } from '../src'
-import { kindling } from './command-line'
+import { kindling, succeed, words } from './command-line'
 import { temporaryFolder, writeCorpus } from './helpers'
 
-interface Place {
+interface Fixture {
   folder: string
   corpus: string
-  /** Its folder. */
+  /** Folder of a tokenizer trained on the corpus. */
   tokenizer: string
 }
 
-async function trained(t: ExecutionContext): Promise<Place> {
+async function writeFixture(t: ExecutionContext): Promise<Fixture> {
   const folder = temporaryFolder(t)
   const corpus = writeCorpus(folder)
   const tokenizer = join(folder, 'tokenizer')
-  const trainer = await Tokenizer.train([corpus], {
+  const trained = await Tokenizer.train([corpus], {
     vocabSize: 300,
     specialTokens: ['<|endoftext|>'],
   })
-  await trainer.save(tokenizer)
+  await trained.save(tokenizer)
   return { folder, corpus, tokenizer }
 }
 
@@ -31,8 +31,8 @@ async function textOf(store: string, tokenizer: string): Promise<string> {
   return (await Tokenizer.open(tokenizer)).decode(opened.loadByRange(0, opened.length))
 }
 
-test('blocks of text on standard input, compressed or not, become documents', async (t) => {
-  const { folder, tokenizer } = await trained(t)
+test('encode reads blocks of text from standard input, compressed or not', async (t) => {
+  const { folder, tokenizer } = await writeFixture(t)
   const text = 'the whale\nsea\n\n\nold ship\n'
   const flags = ['--tokenizer', tokenizer, '--append-eot', '--document', 'block', '--json']
   for (const input of [text, gzipSync(text)]) {
@@ -48,24 +48,16 @@ test('blocks of text on standard input, compressed or not, become documents', as
   }
 })
 
-test('files of several kinds and patterns are encoded in order', async (t) => {
-  const { folder, tokenizer } = await trained(t)
+test('encode reads files of several formats in the order given', async (t) => {
+  const { folder, tokenizer } = await writeFixture(t)
   writeFileSync(join(folder, 'b.jsonl'), '{"body":"the sea"}\n')
   writeFileSync(join(folder, 'a.jsonl.gz'), gzipSync('{"body":"a whale"}\n{"body":"ship"}\n'))
   writeFileSync(join(folder, 'c.txt'), Buffer.from('caf\u00e9', 'latin1'))
   const out = join(folder, 'all')
   const files = [join(folder, '[ab].jsonl*'), join(folder, 'c.txt')]
-  const flags = [
-    '--tokenizer',
-    tokenizer,
-    '--append-eot',
-    '--text-field',
-    'body',
-    '--token-dtype',
-    'uint16',
-  ]
-  const { code, stderr } = await kindling(['encode', ...files, '--out', out, ...flags])
-  t.is(code, 0, stderr)
+  const flags = words('--append-eot --text-field body --token-dtype uint16')
+  const encode = ['encode', ...files, '--tokenizer', tokenizer, '--out', out]
+  const { stderr } = await succeed(t, [...encode, ...flags])
   t.regex(stderr, /1 bytes of invalid UTF-8/)
   const store = join(out, 'train_chunks')
   const expected = ['a whale', 'ship', 'the sea', 'caf\ufffd']
@@ -75,17 +67,18 @@ test('files of several kinds and patterns are encoded in order', async (t) => {
   t.is((await TokenStore.open(store)).metadata.dtype, 'uint16')
 })
 
-test('an encoding that is interrupted is continued by the same command', async (t) => {
-  const { folder, corpus, tokenizer } = await trained(t)
+test('an interrupted encode continues when the command is repeated', async (t) => {
+  const { folder, corpus, tokenizer } = await writeFixture(t)
   const large = join(folder, 'large.txt')
   writeFileSync(large, readFileSync(corpus, 'utf8').repeat(2_000))
   const args = ['encode', large, '--tokenizer', tokenizer, '--chunk-size', '1000', '--threads', '1']
   const out = join(folder, 'x_chunks')
   const interrupted = await kindling([...args, '--out', out], (child) => {
     const timer = setInterval(() => {
-      if (!readdirSync(folder).some((name) => name.startsWith('.x_chunks'))) return
+      const staging = readdirSync(folder).find((name) => name.startsWith('.x_chunks'))
+      if (!staging || readdirSync(join(folder, staging)).length < 100) return
       clearInterval(timer)
-      setTimeout(() => child.kill('SIGINT'), 300)
+      child.kill('SIGINT')
     }, 10)
   })
   t.is(interrupted.code, 130, interrupted.stderr)
@@ -107,11 +100,11 @@ test('an encoding that is interrupted is continued by the same command', async (
   )
 })
 
-test('stores are described, verified, split and merged', async (t) => {
-  const { folder, corpus, tokenizer } = await trained(t)
+test('data describes, verifies, splits and merges stores', async (t) => {
+  const { folder, corpus, tokenizer } = await writeFixture(t)
   const out = join(folder, 'data')
   const encode = ['encode', corpus, '--tokenizer', tokenizer, '--out', out, '--chunk-size', '500']
-  t.is((await kindling([...encode, '--valid-fraction', '0.1'])).code, 0)
+  await succeed(t, [...encode, '--valid-fraction', '0.1'])
   const info = await kindling(['data', 'info', out, '--json'])
   t.is(info.json.length, 2, info.stderr)
   const [train, valid] = info.json
@@ -121,28 +114,12 @@ test('stores are described, verified, split and merged', async (t) => {
 
   const all = join(folder, 'all_chunks')
   const parts = [join(out, 'train_chunks'), join(out, 'valid_chunks')]
-  const merged = await kindling([
-    'data',
-    'merge',
-    ...parts,
-    '--out',
-    all,
-    '--token-dtype',
-    'uint16',
-    '--json',
-  ])
-  t.is(merged.code, 0, merged.stderr)
+  await succeed(t, ['data', 'merge', ...parts, '--out', all, '--token-dtype', 'uint16'])
   t.is(await textOf(all, tokenizer), readFileSync(corpus, 'utf8'))
   const halves = join(folder, 'halves')
-  const split = await kindling([
-    'data',
-    'split',
-    all,
-    '--out',
-    halves,
-    '--valid-fraction',
-    '0.1',
-    '--json',
+  const split = await succeed(t, [
+    ...['data', 'split', all, '--out', halves, '--json'],
+    ...words('--valid-fraction 0.1'),
   ])
   t.is(split.json[0]!['tokens'], train!['tokens'])
   t.deepEqual(readdirSync(halves).sort(), ['tokenizer', 'train_chunks', 'valid_chunks'])
@@ -167,8 +144,8 @@ test('stores are described, verified, split and merged', async (t) => {
   }
 })
 
-test('wrong use is named', async (t) => {
-  const { folder, corpus, tokenizer } = await trained(t)
+test('wrong use of encode and data is a coded error', async (t) => {
+  const { folder, corpus, tokenizer } = await writeFixture(t)
   const out = join(folder, 'x_chunks')
   const cases: [string[], number, RegExp][] = [
     [['data', 'split', out, '--out', out], 2, /ERR_USAGE: give exactly one/],
@@ -186,10 +163,10 @@ test('wrong use is named', async (t) => {
     ],
     [['encode', join(folder, '*.md'), '--tokenizer', tokenizer, '--out', out], 1, /ERR_NOT_FOUND/],
   ]
-  for (const [args, code, said] of cases) {
+  for (const [args, code, message] of cases) {
     const finished = await kindling(args)
     t.is(finished.code, code, args.join(' '))
-    t.regex(finished.stderr, said)
+    t.regex(finished.stderr, message)
   }
   t.false(existsSync(out))
 })

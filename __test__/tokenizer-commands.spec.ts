@@ -1,74 +1,58 @@
-/** `kindling tokenizer` as a person uses it: what it reads, its limits, its table. */
+/** `kindling tokenizer` on the command line. */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import test, { type ExecutionContext } from 'ava'
 import { Tokenizer } from '../src'
-import { kindling } from './command-line'
+import { kindling, succeed, words } from './command-line'
 import { temporaryFolder, writeCorpus } from './helpers'
 
-const LINES = join(
-  __dirname,
-  '..',
-  'crates',
-  'kindling-core',
-  'tests',
-  'fixtures',
-  'compressed',
-  'lines.txt',
-)
+const LINES = join(__dirname, '../crates/kindling-core/tests/fixtures/compressed/lines.txt')
 
-/** What is trained by `args` on `files`: the hash of the tokenizer. */
-async function trained(
+/** Trains a tokenizer of 300 entries and returns its hash. */
+async function trainedHash(
   t: ExecutionContext,
   files: string[],
   args: string[] = [],
   input: Buffer | null = null,
 ): Promise<string> {
   const out = join(temporaryFolder(t), 'tokenizer')
-  const train = [
-    'tokenizer',
-    'train',
-    ...files,
-    '--vocab-size',
-    '300',
-    '--out',
-    out,
-    '--json',
-    ...args,
-  ]
-  const { code, json, stderr } = await kindling(train, undefined, input)
+  const train = ['tokenizer', 'train', ...files, '--out', out, ...words('--vocab-size 300 --json')]
+  const { code, json, stderr } = await kindling([...train, ...args], undefined, input)
   t.is(code, 0, stderr)
-  t.deepEqual(Object.keys(json.at(-1)!), ['vocab_size', 'merges', 'seconds', 'out'])
+  t.deepEqual(Object.keys(json.at(-1)!), words('vocab_size merges seconds out'))
   return (await Tokenizer.open(out)).hash
 }
 
-test('a tokenizer of compressed text, JSON Lines, a pattern and standard input is that of the text', async (t) => {
+test('train reads gzip, zstd, JSON Lines, patterns and standard input alike', async (t) => {
   const folder = temporaryFolder(t)
   const text = readFileSync(LINES)
   const lines = Buffer.from(`${JSON.stringify({ id: 1, body: text.toString() })}\n`)
   mkdirSync(join(folder, 'deep'))
   writeFileSync(join(folder, 'deep', 'a.ndjson.gz'), gzipSync(lines))
   writeFileSync(join(folder, 'b.txt'), lines)
-  const expected = await trained(t, [LINES])
-  t.is(await trained(t, [`${LINES}.gz`]), expected)
-  t.is(await trained(t, [`${LINES}.zst`]), expected)
-  t.is(await trained(t, [`${LINES.slice(0, -9)}?ines.txt`]), expected)
-  t.is(await trained(t, [join(folder, '**', '*.ndjson.gz')], ['--text-field', 'body']), expected)
+  const expected = await trainedHash(t, [LINES])
+  t.is(await trainedHash(t, [`${LINES}.gz`]), expected)
+  t.is(await trainedHash(t, [`${LINES}.zst`]), expected)
+  t.is(await trainedHash(t, [`${LINES.slice(0, -9)}?ines.txt`]), expected)
   t.is(
-    await trained(t, [join(folder, 'b.txt')], ['--text-field', 'body', '--format', 'jsonl']),
+    await trainedHash(t, [join(folder, '**', '*.ndjson.gz')], ['--text-field', 'body']),
     expected,
   )
-  t.not(await trained(t, [join(folder, 'b.txt')]), expected)
-  t.is(await trained(t, ['-'], [], text), expected)
-  t.is(await trained(t, ['-'], [], gzipSync(text)), expected)
-  t.is(await trained(t, ['-'], ['--format', 'jsonl', '--text-field', 'body'], lines), expected)
+  t.is(
+    await trainedHash(t, [join(folder, 'b.txt')], ['--text-field', 'body', '--format', 'jsonl']),
+    expected,
+  )
+  t.not(await trainedHash(t, [join(folder, 'b.txt')]), expected)
+  t.is(await trainedHash(t, ['-'], [], text), expected)
+  t.is(await trainedHash(t, ['-'], [], gzipSync(text)), expected)
+  t.is(await trainedHash(t, ['-'], ['--format', 'jsonl', '--text-field', 'body'], lines), expected)
 })
 
-test('--min-frequency and --max-bytes limit what is learned, alike for any number of threads', async (t) => {
+test('--min-frequency and --max-bytes do not depend on the number of threads', async (t) => {
   const folder = temporaryFolder(t)
   const corpus = writeCorpus(folder)
-  // The limit falls on the end of a word.
+  // The limit falls inside a word.
   const part = join(folder, 'part.txt')
   writeFileSync(part, readFileSync(corpus, 'utf8').slice(0, 5_000).replace(/ \S*$/, ''))
   const size = String(readFileSync(part).length + 3)
@@ -80,34 +64,28 @@ test('--min-frequency and --max-bytes limit what is learned, alike for any numbe
     ['--max-bytes', size],
   ]) {
     const hashes = await Promise.all(
-      ['1', '2', '3'].map((threads) => trained(t, [corpus], [...args, '--threads', threads])),
+      ['1', '2', '3'].map((threads) => trainedHash(t, [corpus], [...args, '--threads', threads])),
     )
     t.is(new Set(hashes).size, 1, args.join(' '))
     all.add(hashes[0]!)
   }
-  t.is(all.size, 3, 'a least frequency of 1 changes nothing, the others do')
+  t.is(all.size, 3, 'a minimum frequency of 1 changes nothing, the other flags do')
   const rare = join(folder, 'rare.txt')
   writeFileSync(rare, 'aa aa aa bb bb cc')
-  for (const [least, merges] of [
+  for (const [minimum, merges] of [
     [1, 6],
     [2, 4],
     [3, 1],
     [4, 0],
   ]) {
-    const args = ['--vocab-size', '300', '--min-frequency', String(least), '--json']
-    const { json } = await kindling([
-      'tokenizer',
-      'train',
-      rare,
-      '--out',
-      join(folder, 'rare'),
-      ...args,
-    ])
-    t.is(json.at(-1)!['merges'], merges, `at least ${least}`)
+    const train = ['tokenizer', 'train', rare, '--out', join(folder, 'rare')]
+    const flags = words(`--vocab-size 300 --min-frequency ${minimum} --json`)
+    const { json } = await succeed(t, [...train, ...flags])
+    t.is(json.at(-1)!['merges'], merges, `at least ${minimum}`)
   }
 })
 
-test('stats read what train reads, a line for each file and tokenizer', async (t) => {
+test('stats prints a line per file and tokenizer, and reads what train reads', async (t) => {
   const folder = temporaryFolder(t)
   const tokenizer = join(folder, 'tokenizer')
   await (await Tokenizer.train([LINES], { vocabSize: 400 })).save(tokenizer)
@@ -119,19 +97,9 @@ test('stats read what train reads, a line for each file and tokenizer', async (t
   const json = documents.map((body) => `${JSON.stringify({ body })}\n`).join('')
   writeFileSync(join(folder, 'b.jsonl'), json)
   writeFileSync(join(folder, 'c.jsonl.gz'), gzipSync(json))
-  const flags = [
-    '--tokenizer',
-    tokenizer,
-    '--sample',
-    '7',
-    '--seed',
-    '3',
-    '--text-field',
-    'body',
-    '--json',
-  ]
-  const stats = await kindling(['tokenizer', 'stats', plain, join(folder, '*.jsonl*'), ...flags])
-  t.is(stats.code, 0, stats.stderr)
+  const flags = ['--tokenizer', tokenizer, ...words('--sample 7 --seed 3 --text-field body --json')]
+  const files = [plain, join(folder, '*.jsonl*')]
+  const stats = await succeed(t, ['tokenizer', 'stats', ...files, ...flags])
   t.deepEqual(
     stats.json.map(({ file }) => file),
     [plain, join(folder, 'b.jsonl'), join(folder, 'c.jsonl.gz')],
@@ -149,10 +117,10 @@ test('stats read what train reads, a line for each file and tokenizer', async (t
   t.is(piped.json[0]!['bytes_per_token'], stats.json[0]!['bytes_per_token'], piped.stderr)
   const table = await kindling(['tokenizer', 'stats', plain, '--tokenizer', tokenizer])
   t.regex(table.stdout, /bytes\/token +MB\/s +tokens\/s +hours for 825 GiB\n/)
-  t.is(table.stderr, '', 'quiet where there is no terminal')
+  t.is(table.stderr, '', 'no progress without a terminal')
 })
 
-test('wrong use of the tokenizer commands is a coded line', async (t) => {
+test('wrong use of the tokenizer commands is a coded error', async (t) => {
   const folder = temporaryFolder(t)
   const corpus = writeCorpus(folder)
   const out = join(folder, 'out')
@@ -163,13 +131,8 @@ test('wrong use of the tokenizer commands is a coded line', async (t) => {
   const train = (file: string, ...flags: string[]): string[] => {
     return ['tokenizer', 'train', file, '--vocab-size', '300', '--out', out, ...flags]
   }
-  const stats = (file: string): string[] => [
-    'tokenizer',
-    'stats',
-    file,
-    '--tokenizer',
-    join(folder, 'none'),
-  ]
+  const missing = join(folder, 'none')
+  const stats = (file: string): string[] => ['tokenizer', 'stats', file, '--tokenizer', missing]
   const cases: [string[], number, RegExp][] = [
     [train(corpus, '--min-frequency', '0'), 2, /ERR_USAGE: .*min_frequency/],
     [train(corpus, '--min-frequency', '1.5'), 2, /ERR_USAGE: .*min_frequency/],
@@ -184,15 +147,15 @@ test('wrong use of the tokenizer commands is a coded line', async (t) => {
     [stats(join(folder, '*.md')), 1, /ERR_NOT_FOUND/],
     [stats(corpus), 1, /ERR_NOT_FOUND: tokenizer/],
   ]
-  for (const [args, code, said] of cases) {
+  for (const [args, code, message] of cases) {
     const finished = await kindling(args)
     t.is(finished.code, code, `${args.join(' ')}: ${finished.stderr}`)
-    t.regex(finished.stderr, said)
+    t.regex(finished.stderr, message)
   }
   t.throws(() => readFileSync(join(out, 'vocab.json')))
 })
 
-test('merges are reported as they are learned, and an error there ends the call', async (t) => {
+test('onMerge reports progress, and an error that it throws ends the training', async (t) => {
   const corpus = writeCorpus(temporaryFolder(t))
   const reports: [number, number][] = []
   const onMerge = (merges: number, wanted: number): void => void reports.push([merges, wanted])
