@@ -1,0 +1,34 @@
+/** Numbers and progress lines as the command line prints them. */
+import test from 'ava'
+import { bar, count, duration, megabytes, percent } from '../src/cli/format'
+import type { Output } from '../src/cli/output'
+import { ByteProgress, CountProgress } from '../src/cli/progress'
+
+test('numbers are short', (t) => {
+  t.deepEqual([0, 59.6, 185, 7_800, -1].map(duration), ['0s', '1m00s', '3m05s', '2h10m', '0s'])
+  t.deepEqual([950, 12_345, 4.5e6, 2.1e9].map(count), ['950', '12.3k', '4.5M', '2.10B'])
+  t.is(megabytes(1_234_567), '1.2')
+  t.is(percent(0.1234), '12.3%')
+})
+
+test('a bar is empty at the start, full at the end, and survives an unknown total', (t) => {
+  t.is(bar(0, 10), '░'.repeat(20))
+  t.is(bar(5, 10), `${'█'.repeat(10)}${'░'.repeat(10)}`)
+  t.is(bar(12, 10), '█'.repeat(20))
+  t.is(bar(0, 0), '░'.repeat(20))
+})
+
+test.serial('a progress line says how much is done', (t) => {
+  const lines: string[] = []
+  const output = { progress: (text: string) => lines.push(text) } as unknown as Output
+  const isTTY = process.stderr.isTTY
+  process.stderr.isTTY = true
+  t.teardown(() => (process.stderr.isTTY = isTTY))
+  new ByteProgress('encoding', output).report(5e6, 10e6)
+  new ByteProgress('encoding', output, true).report(5e6, 0)
+  new CountProgress('merging', output).report(1_500, 3_000)
+  const half = `${'█'.repeat(10)}${'░'.repeat(10)}`
+  t.is(lines[0], `encoding: ${half} 5.0 of 10.0 MB  0.0 MB/s`)
+  t.is(lines[1], 'encoding: 5.0 MB  0.0 MB/s')
+  t.is(lines[2], `merging: ${half} 1.5k of 3.0k`)
+})
