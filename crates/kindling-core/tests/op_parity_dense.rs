@@ -280,13 +280,21 @@ fn embedding_gathers_and_scatters_like_the_reference_and_candle() {
         let w_slopes = slopes(&w, &dout, |w| embedding::reference::forward(&ids, w, s));
         for dev in devices() {
             let (mut y, mut dw) = (vec![9.0; rows * d_model], vec![0.0; vocab_size * d_model]);
-            embedding::forward(&dev, view_mut(&mut y), &ids, view(&w), s).unwrap();
+            let args =
+                embedding::Forward { out: view_mut(&mut y), ids: &ids, weight: view(&w), shape: s };
+            embedding::forward(&dev, args).unwrap();
             assert_close("out", &y, &embedding::reference::forward(&ids, &wide(&w), s));
             assert_close("out", &y, &values(&out));
-            embedding::backward(&dev, view_mut(&mut dw), view(&dout), &ids, s).unwrap();
+            let mut backward = || {
+                let (dweight, dout) = (view_mut(&mut dw), view(&dout));
+                let args = embedding::Backward { dweight, dout, ids: &ids, shape: s };
+                embedding::backward(&dev, args).unwrap();
+                dw.clone()
+            };
+            let dw = backward();
             assert_close("dweight", &dw, &oracle[0]);
             assert_slopes("dweight", &dw, &w_slopes);
-            embedding::backward(&dev, view_mut(&mut dw), view(&dout), &ids, s).unwrap();
+            let dw = backward();
             assert_close("dweight, added twice", &dw, &doubled(&oracle[0]));
         }
     }
@@ -297,14 +305,24 @@ fn an_id_outside_the_vocabulary_is_named_and_nothing_is_written() {
     let s = embedding::Shape { rows: 2, d_model: 1, vocab_size: 3 };
     for dev in devices() {
         let mut out = [5.0; 2];
-        let error =
-            embedding::forward(&dev, view_mut(&mut out), &[0, 3], view(&[1.0; 3]), s).unwrap_err();
+        let args = embedding::Forward {
+            out: view_mut(&mut out),
+            ids: &[0, 3],
+            weight: view(&[1.0; 3]),
+            shape: s,
+        };
+        let error = embedding::forward(&dev, args).unwrap_err();
         assert_eq!(error.code(), "ERR_TOKEN_OUT_OF_RANGE");
         assert!(error.to_string().contains("token id 3 at position 1"));
         assert_eq!(out, [5.0; 2]);
         let mut dweight = [5.0; 3];
-        let error = embedding::backward(&dev, view_mut(&mut dweight), view(&[1.0; 2]), &[0, 3], s)
-            .unwrap_err();
+        let args = embedding::Backward {
+            dweight: view_mut(&mut dweight),
+            dout: view(&[1.0; 2]),
+            ids: &[0, 3],
+            shape: s,
+        };
+        let error = embedding::backward(&dev, args).unwrap_err();
         assert_eq!(error.code(), "ERR_TOKEN_OUT_OF_RANGE");
         assert_eq!(dweight, [5.0; 3]);
     }

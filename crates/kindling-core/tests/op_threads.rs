@@ -87,8 +87,15 @@ fn dense(dev: &Device) -> Vec<f32> {
     let ids: Vec<u32> = (0..ROWS as u32).map(|i| i % 50).collect();
     let e = embedding::Shape { rows: ROWS, d_model: WIDTH, vocab_size: 50 };
     let (mut gathered, mut de) = (vec![0.0; ROWS * WIDTH], vec![0.0; 50 * WIDTH]);
-    embedding::forward(dev, view_mut(&mut gathered), &ids, view(&w[..50 * WIDTH]), e).unwrap();
-    embedding::backward(dev, view_mut(&mut de), view(&dx), &ids, e).unwrap();
+    let args = embedding::Forward {
+        out: view_mut(&mut gathered),
+        ids: &ids,
+        weight: view(&w[..50 * WIDTH]),
+        shape: e,
+    };
+    embedding::forward(dev, args).unwrap();
+    let (dweight, dout) = (view_mut(&mut de), view(&dx));
+    embedding::backward(dev, embedding::Backward { dweight, dout, ids: &ids, shape: e }).unwrap();
     [y, dx, dw, db, row, out, da, dbm, gathered, de].concat()
 }
 

@@ -79,27 +79,27 @@ fn cross_entropy_holds<T: Activation>() {
             let (losses, again) =
                 (Memory::<f32>::poisoned(rows, 0), Memory::<f32>::poisoned(rows, 0));
             let total = Memory::<f64>::of(&[3.0]);
-            let (lse_at, targets_at) = (lse.address(), targets.address());
-            launch(
-                &cuda::forward(T::DTYPE, lse_at, losses.address(), x.address(), targets_at, s),
-                order,
-            );
+            let forward = cuda::Forward {
+                lse: lse.address(),
+                losses: losses.address(),
+                logits: x.address(),
+                targets: targets.address(),
+            };
+            launch(&cuda::forward(T::DTYPE, forward, s), order);
             launch(&cuda::add_losses(total.address(), losses.address(), rows), order);
-            launch(
-                &cuda::backward(T::DTYPE, dx.address(), x.address(), lse_at, targets_at, s, scale),
-                order,
-            );
-            launch(
-                &cuda::forward_backward(
-                    T::DTYPE,
-                    replaced.address(),
-                    again.address(),
-                    targets_at,
-                    s,
-                    scale,
-                ),
-                order,
-            );
+            let backward = cuda::Backward {
+                dlogits: dx.address(),
+                logits: x.address(),
+                lse: lse.address(),
+                targets: targets.address(),
+            };
+            launch(&cuda::backward(T::DTYPE, backward, scale, s), order);
+            let both = cuda::ForwardBackward {
+                logits: replaced.address(),
+                losses: again.address(),
+                targets: targets.address(),
+            };
+            launch(&cuda::forward_backward(T::DTYPE, both, scale, s), order);
             assert_eq!(losses.values(), again.values());
             let loss = ((total.values()[0] - 3.0) / count as f64) as f32;
             vec![vec![loss], dx.to_f32(), replaced.to_f32()]
@@ -132,14 +132,13 @@ fn logits_100_to_1000_with_target_1_have_loss_1001() {
         (memory(&[100.0f32, -1.0, 1.0, 5.0, 2.0, 1000.0], 0), memory(&[1i32], 0));
     let (lse, losses) = (Memory::<f32>::poisoned(1, 0), Memory::<f32>::poisoned(1, 0));
     let s = cross_entropy::Shape { rows: 1, vocab_size: 6 };
-    let forward = cross_entropy::cuda::forward(
-        f32::DTYPE,
-        lse.address(),
-        losses.address(),
-        logits.address(),
-        targets.address(),
-        s,
-    );
+    let forward = cross_entropy::cuda::Forward {
+        lse: lse.address(),
+        losses: losses.address(),
+        logits: logits.address(),
+        targets: targets.address(),
+    };
+    let forward = cross_entropy::cuda::forward(f32::DTYPE, forward, s);
     launch(&forward, kindling_kernel_emulator::Order::Forward);
     assert_eq!(losses.values()[0], 1001.0);
 }

@@ -35,13 +35,18 @@ fn embedding_gathers_rows_and_its_gradient_sums_them_by_id() {
             let (dout, dweight) = (memory(&dout, offset), memory(&before, offset));
             let (groups, out) =
                 (memory(&groups.data, 0), Memory::<f32>::poisoned(rows * d_model, 0));
-            launch(
-                &embedding::cuda::forward(out.address(), ids.address(), weight.address(), s),
-                order,
-            );
-            let backward =
-                embedding::cuda::backward(dweight.address(), dout.address(), groups.address(), s);
-            launch(&backward, order);
+            let forward = embedding::cuda::Forward {
+                out: out.address(),
+                ids: ids.address(),
+                weight: weight.address(),
+            };
+            launch(&embedding::cuda::forward(forward, s), order);
+            let backward = embedding::cuda::Backward {
+                dweight: dweight.address(),
+                dout: dout.address(),
+                groups: groups.address(),
+            };
+            launch(&embedding::cuda::backward(backward, s), order);
             vec![out.to_f32(), dweight.to_f32()]
         });
         assert_close(

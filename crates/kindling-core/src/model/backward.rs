@@ -61,19 +61,20 @@ pub(super) fn run(
     let s = Shapes::new(config, pass);
     let c = s.residual_len();
 
-    let losses = {
-        let dx = activations.sublayer_output.slice_mut(0..c);
-        let dweight = gradients.slice_mut(layout.output.clone());
-        let (x, weight) = (activations.normed.slice(0..c), context.matmul_weight(&layout.output));
-        let (targets, scale, shape) = (batch.targets, batch.scale, s.output_loss);
-        if batch.read_losses {
-            Some(output_loss::forward_backward(
-                dev, dx, dweight, x, weight, targets, shape, scale, scratch,
-            )?)
-        } else {
-            output_loss::accumulate(dev, dx, dweight, x, weight, targets, shape, scale, scratch)?;
-            None
-        }
+    let output = output_loss::ForwardBackward {
+        dx: activations.sublayer_output.slice_mut(0..c),
+        dweight: gradients.slice_mut(layout.output.clone()),
+        x: activations.normed.slice(0..c),
+        weight: context.matmul_weight(&layout.output),
+        targets: batch.targets,
+        scale: batch.scale,
+        shape: s.output_loss,
+    };
+    let losses = if batch.read_losses {
+        Some(output_loss::forward_backward(dev, output, scratch)?)
+    } else {
+        output_loss::accumulate(dev, output, scratch)?;
+        None
     };
     let last = of_layer(&mut activations.residuals, config.num_layers);
     rms_norm::backward(
@@ -95,8 +96,15 @@ pub(super) fn run(
         feed_forward(context, layer, activations, &mut grads, gradients, &s)?;
         attention(context, layer, activations, &mut grads, gradients, &s)?;
     }
-    let dweight = gradients.slice_mut(layout.embedding.clone());
-    embedding::backward(dev, dweight, grads.residual.slice(0..c), batch.x, s.embedding)?;
+    embedding::backward(
+        dev,
+        embedding::Backward {
+            dweight: gradients.slice_mut(layout.embedding.clone()),
+            dout: grads.residual.slice(0..c),
+            ids: batch.x,
+            shape: s.embedding,
+        },
+    )?;
     activations.gradients = Some(grads);
     Ok(losses)
 }

@@ -43,8 +43,15 @@ pub(super) fn run(
 ) -> Result<()> {
     let s = Shapes::new(context.config, pass);
     let (dev, layout, c) = (context.device, context.layout, s.residual_len());
-    let first = activations.residuals[0].values.slice_mut(0..c);
-    embedding::forward(dev, first, x, context.weight(&layout.embedding), s.embedding)?;
+    embedding::forward(
+        dev,
+        embedding::Forward {
+            out: activations.residuals[0].values.slice_mut(0..c),
+            ids: x,
+            weight: context.weight(&layout.embedding),
+            shape: s.embedding,
+        },
+    )?;
     norm_residual(context, activations, 0, &s)?;
     for layer in 0..context.config.num_layers {
         run_block(context, layer, activations, &s, &mut cache)?;

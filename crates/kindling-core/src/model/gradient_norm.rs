@@ -10,7 +10,7 @@
 use crate::buffer::Buffer;
 use crate::cuda::Cuda;
 use crate::device::Device;
-use crate::ops::grad_norm;
+use crate::ops::{RowsMut, Tasks, grad_norm, split_rows};
 use crate::{Error, Result};
 
 /// 32-bit words of the device state: sum of squares, norm and clip factor, each f64.
@@ -48,12 +48,9 @@ impl GradientNorm {
         (self.known, self.pending) = (false, false);
         match device {
             Device::Cpu(cpu) => {
-                let pieces = crate::ops::Pieces::of_rows(gradients.len(), 1);
-                let gradients = crate::ops::Disjoint::new(gradients.host_mut());
-                cpu.pool.run(pieces.count, |piece| {
-                    // SAFETY: pieces write disjoint ranges.
-                    unsafe { gradients.part(pieces.range(piece)) }.fill(0.0);
-                });
+                let tasks = Tasks::of_rows(gradients.len(), 1);
+                let gradients = RowsMut::new(gradients.host_mut(), 1);
+                split_rows(&cpu.pool, tasks, gradients, |_, gradients| gradients.fill(0.0));
                 Ok(())
             }
             Device::Cuda(gpu) => {

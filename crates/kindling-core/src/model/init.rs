@@ -1,28 +1,28 @@
-//! Initial weights: every named matrix truncated-normal at 3 std with std sqrt(2 / (rows + columns)), gains 1, biases 0.
+//! Initial weights: each named matrix normal with std sqrt(2 / (rows + columns)), truncated at 3 std;
+//! gains 1, biases 0.
 //!
-//! A draw depends on (seed, parameter, element of the file's matrix) alone, so neither the fusing of matrices nor the
-//! number of threads changes it.
+//! A draw depends only on (seed, parameter, element of the matrix in files). Fusing matrices in memory
+//! or changing the number of threads does not change it.
 
 use super::params::{Layout, Parameter};
-use crate::ops::{Disjoint, Pieces};
+use crate::ops::{RowsMut, Tasks, split_rows};
 use crate::pool::Pool;
 use crate::random::{Purpose, uniform};
 
+/// Fills the flat weights.
 pub(super) fn fill(pool: &Pool, weights: &mut [f32], layout: &Layout, seed: u64) {
-    let weights = Disjoint::new(weights);
     for (index, parameter) in layout.parameters.iter().enumerate() {
-        let pieces = Pieces::new(parameter.range.len(), 1 << 12);
-        pool.run(pieces.count, |piece| {
-            for element in pieces.range(piece) {
-                let value = initial_value(parameter, seed, index as u64, element);
-                // SAFETY: each element is written once.
-                unsafe { weights.set(parameter.range.start + element, value) };
+        let tasks = Tasks::new(parameter.range.len(), 1 << 12);
+        let weights = RowsMut::new(&mut weights[parameter.range.clone()], 1);
+        split_rows(pool, tasks, weights, |elements, weights| {
+            for (element, weight) in elements.zip(weights) {
+                *weight = initial_value(parameter, seed, index as u64, element);
             }
         });
     }
 }
 
-/// Value of the element at `element` in memory order.
+/// Returns the initial value of an element, `element` being its index in memory order.
 fn initial_value(parameter: &Parameter, seed: u64, index: u64, element: usize) -> f32 {
     let [rows, columns] = parameter.file_shape[..] else {
         return if parameter.is_bias() { 0.0 } else { 1.0 };
@@ -30,19 +30,20 @@ fn initial_value(parameter: &Parameter, seed: u64, index: u64, element: usize) -
     let std = (2.0 / (rows + columns) as f64).sqrt();
     let in_file =
         if parameter.transposed { (element % rows) * columns + element / rows } else { element };
-    // 2^32 elements a counter word: the parameter and the high part of the element share the major counter.
+    // The minor counter has 32 bits; the high bits of the element go to the major counter.
     let major = index << 32 | (in_file >> 32) as u64;
     let u = uniform(seed, Purpose::Init, major, in_file as u32);
     (std * truncated_normal(u)) as f32
 }
 
-/// The normal distribution cut at 3 standard deviations, by inversion.
+/// Maps u in [0, 1) to the standard normal distribution truncated at 3 std, by inversion.
 fn truncated_normal(u: f64) -> f64 {
     const BELOW_MINUS_THREE: f64 = 0.001_349_898_031_630_094_6;
     inverse_normal(BELOW_MINUS_THREE + u * (1.0 - 2.0 * BELOW_MINUS_THREE)).clamp(-3.0, 3.0)
 }
 
-/// Quantile of the standard normal distribution, to about 1e-9. Source: P. J. Acklam's rational approximation.
+/// Returns the quantile of the standard normal distribution, with a relative error of about 1e-9
+/// (P. J. Acklam's rational approximation).
 fn inverse_normal(p: f64) -> f64 {
     const A: [f64; 6] = [
         -3.969_683_028_665_376e1,
@@ -92,7 +93,7 @@ mod tests {
     use crate::config::ModelConfig;
 
     #[test]
-    fn the_quantile_inverts_known_points() {
+    fn inverse_normal_matches_known_quantiles() {
         for (p, x) in
             [(0.5, 0.0), (0.975, 1.959_963_985), (0.001_349_898, -3.0), (0.841_344_746, 1.0)]
         {
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn matrices_have_their_spread_whatever_the_threads_and_gains_are_one() {
+    fn matrices_have_the_truncated_spread_for_any_number_of_threads_and_gains_are_one() {
         let config = ModelConfig {
             vocab_size: 101,
             d_model: 64,
@@ -129,7 +130,7 @@ mod tests {
             let spread = (values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32).sqrt();
             if parameter.is_matrix() {
                 let std = (2.0 / parameter.file_shape.iter().sum::<usize>() as f32).sqrt();
-                // Cut at 3 std, the spread is 0.9866 of the uncut one.
+                // Truncation at 3 std leaves 0.9866 of the spread.
                 assert!((spread / (0.9866 * std) - 1.0).abs() < 0.05, "{}", parameter.name);
                 assert!(
                     mean.abs() < 0.1 * std

@@ -165,7 +165,7 @@ impl Transformer {
     /// Returns `ERR_NON_FINITE` if an update that was queued was skipped; `ERR_DEVICE`.
     pub fn take_losses(&mut self) -> Result<LossSum> {
         self.norm.check_updates(&self.device)?;
-        self.scratch.take_unread(&self.device)
+        self.scratch.take_accumulated(&self.device)
     }
 
     fn run_forward_backward(
@@ -214,10 +214,14 @@ impl Transformer {
         self.run_forward(x, pass, CacheUse::None)?;
         let s = Shapes::new(&self.config, pass);
         let activations = self.activations.as_ref().ok_or_else(no_activations)?;
-        let x = activations.normed.slice(0..s.residual_len());
-        let weight =
-            self.weights_bf16.as_ref().unwrap_or(&self.weights).slice(self.layout.output.clone());
-        output_loss::forward(&self.device, x, weight, targets, s.output_loss, &mut self.scratch)
+        let weights = self.weights_bf16.as_ref().unwrap_or(&self.weights);
+        let args = output_loss::Forward {
+            x: activations.normed.slice(0..s.residual_len()),
+            weight: weights.slice(self.layout.output.clone()),
+            targets,
+            shape: s.output_loss,
+        };
+        output_loss::forward(&self.device, args, &mut self.scratch)
     }
 
     /// Returns the logits of every position of one sequence: (positions, `vocab_size`).

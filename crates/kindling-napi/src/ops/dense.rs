@@ -151,7 +151,13 @@ pub fn embedding_forward(
     run(|dev| {
         need("embedding.forward", "weight", weight.len(), &[s.vocab_size, s.d_model])?;
         let mut out = vec![0.0; s.rows * s.d_model];
-        embedding::forward(dev, out.as_mut_slice().into(), ids, weight.into(), s)?;
+        let args = embedding::Forward {
+            out: out.as_mut_slice().into(),
+            ids,
+            weight: weight.into(),
+            shape: s,
+        };
+        embedding::forward(dev, args)?;
         Ok(out.into())
     })
 }
@@ -172,7 +178,13 @@ pub fn embedding_backward(
     run(|dev| {
         need("embedding.backward", "dout", dout.len(), &[s.rows, s.d_model])?;
         let mut dweight = vec![0.0; s.vocab_size * s.d_model];
-        embedding::backward(dev, dweight.as_mut_slice().into(), dout.into(), ids, s)?;
+        let args = embedding::Backward {
+            dweight: dweight.as_mut_slice().into(),
+            dout: dout.into(),
+            ids,
+            shape: s,
+        };
+        embedding::backward(dev, args)?;
         Ok(dweight.into())
     })
 }

@@ -1,4 +1,4 @@
-//! Softmax, its logarithm, cross-entropy. Shapes as in `src/ops/loss.ts`.
+//! Softmax, log-softmax and cross-entropy. Shapes as in `src/ops/loss.ts`.
 
 use kindling_core::ops::{IGNORED_TARGET, cross_entropy, log_softmax, softmax};
 use napi::bindgen_prelude::Float32Array;
@@ -65,9 +65,9 @@ pub fn log_softmax_backward(dout: &[f32], out: &[f32], columns: u32) -> napi::Re
 /// The mean loss and each row's log-sum-exp.
 #[napi(object)]
 pub struct CrossEntropy {
-    /// Nats a counted target.
+    /// Mean over the targets that are not ignored, in nats.
     pub loss: f64,
-    /// One a row.
+    /// One per row.
     pub lse: Float32Array,
 }
 
@@ -82,8 +82,15 @@ pub fn cross_entropy_forward(
     run(|dev| {
         need("crossEntropy.forward", "logits", logits.len(), &[s.rows, s.vocab_size])?;
         let mut lse = vec![0.0; s.rows];
-        let loss =
-            cross_entropy::forward(dev, lse.as_mut_slice().into(), logits.into(), targets, s)?;
+        let loss = cross_entropy::forward(
+            dev,
+            cross_entropy::Forward {
+                lse: lse.as_mut_slice().into(),
+                logits: logits.into(),
+                targets,
+                shape: s,
+            },
+        )?;
         Ok(CrossEntropy { loss: loss.mean(), lse: lse.into() })
     })
 }
@@ -101,17 +108,19 @@ pub fn cross_entropy_backward(
     run(|dev| {
         need("crossEntropy.backward", "logits", logits.len(), &[s.rows, s.vocab_size])?;
         need("crossEntropy.backward", "lse", lse.len(), &[s.rows])?;
-        // The engine's scale is that of the sum of the losses; the caller's is that of their mean.
+        // The caller scales the mean of the losses, the engine scales their sum.
         let count = targets.iter().filter(|&&target| target != IGNORED_TARGET).count();
         let mut dlogits = vec![0.0; logits.len()];
         cross_entropy::backward(
             dev,
-            dlogits.as_mut_slice().into(),
-            logits.into(),
-            lse.into(),
-            targets,
-            s,
-            (scale / count.max(1) as f64) as f32,
+            cross_entropy::Backward {
+                dlogits: dlogits.as_mut_slice().into(),
+                logits: logits.into(),
+                lse: lse.into(),
+                targets,
+                scale: (scale / count.max(1) as f64) as f32,
+                shape: s,
+            },
         )?;
         Ok(dlogits.into())
     })

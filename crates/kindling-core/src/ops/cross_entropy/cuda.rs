@@ -1,10 +1,11 @@
-//! CUDA half: launches of `cuda.cu`. logits and dlogits are of the dtype; lse, losses (rows) f32; targets i32, checked on
-//! the host; `total` one f64 to which `add_losses` adds, read when the host wants the loss.
+//! CUDA half: launches of `cuda.cu`.
+//!
+//! logits and dlogits have the device's dtype; lse and losses (rows) are f32; targets are i32, checked
+//! on the host. `total` is one f64 to which `add_losses` adds, read when the host wants the loss.
 
 use super::{LossSum, Shape};
 use crate::Result;
-use crate::cuda::Cuda;
-use crate::cuda::{Arg, Launch};
+use crate::cuda::{Arg, Cuda, Launch};
 use crate::dtype::Dtype;
 use crate::ops::IGNORED_TARGET;
 use crate::ops::kernels::by_dtype;
@@ -14,8 +15,18 @@ fn launch(kernel: &'static str, s: Shape, args: Vec<Arg>) -> Launch {
     Launch { kernel, grid: [s.rows as u32, 1, 1], block, shared_bytes: 0, args }
 }
 
-/// lse and loss of each row.
-pub fn forward(dtype: Dtype, lse: u64, losses: u64, logits: u64, targets: u64, s: Shape) -> Launch {
+/// Device addresses of the buffers of `forward`.
+#[derive(Debug, Clone, Copy)]
+pub struct Forward {
+    pub lse: u64,
+    pub losses: u64,
+    pub logits: u64,
+    pub targets: u64,
+}
+
+/// Builds the launch that computes lse and loss of each row.
+pub fn forward(dtype: Dtype, addresses: Forward, s: Shape) -> Launch {
+    let Forward { lse, losses, logits, targets } = addresses;
     launch(
         by_dtype(dtype, "cross_entropy_forward_f32", "cross_entropy_forward_bf16"),
         s,
@@ -29,16 +40,18 @@ pub fn forward(dtype: Dtype, lse: u64, losses: u64, logits: u64, targets: u64, s
     )
 }
 
-/// dlogits = (softmax - one at the target) scale.
-pub fn backward(
-    dtype: Dtype,
-    dlogits: u64,
-    logits: u64,
-    lse: u64,
-    targets: u64,
-    s: Shape,
-    scale: f32,
-) -> Launch {
+/// Device addresses of the buffers of `backward`.
+#[derive(Debug, Clone, Copy)]
+pub struct Backward {
+    pub dlogits: u64,
+    pub logits: u64,
+    pub lse: u64,
+    pub targets: u64,
+}
+
+/// Builds the launch that computes dlogits from the saved lse.
+pub fn backward(dtype: Dtype, addresses: Backward, scale: f32, s: Shape) -> Launch {
+    let Backward { dlogits, logits, lse, targets } = addresses;
     launch(
         by_dtype(dtype, "cross_entropy_backward_f32", "cross_entropy_backward_bf16"),
         s,
@@ -53,15 +66,17 @@ pub fn backward(
     )
 }
 
-/// The loss of each row, and the scores replaced by their gradient.
-pub fn forward_backward(
-    dtype: Dtype,
-    logits: u64,
-    losses: u64,
-    targets: u64,
-    s: Shape,
-    scale: f32,
-) -> Launch {
+/// Device addresses of the buffers of `forward_backward`.
+#[derive(Debug, Clone, Copy)]
+pub struct ForwardBackward {
+    pub logits: u64,
+    pub losses: u64,
+    pub targets: u64,
+}
+
+/// Builds the launch that computes the loss of each row and replaces the logits by their gradient.
+pub fn forward_backward(dtype: Dtype, addresses: ForwardBackward, scale: f32, s: Shape) -> Launch {
+    let ForwardBackward { logits, losses, targets } = addresses;
     launch(
         by_dtype(
             dtype,
@@ -79,7 +94,7 @@ pub fn forward_backward(
     )
 }
 
-/// *total += the sum of the losses.
+/// Builds the launch that adds the losses of the rows to `total`.
 pub fn add_losses(total: u64, losses: u64, rows: usize) -> Launch {
     Launch {
         kernel: "cross_entropy_add_losses",
@@ -90,16 +105,27 @@ pub fn add_losses(total: u64, losses: u64, rows: usize) -> Launch {
     }
 }
 
-/// Scratch memory of the targets, copied there, of the rows' losses, and of their sum, zero.
-pub(super) fn scratch(gpu: &Cuda, targets: &[i32]) -> Result<[u64; 3]> {
-    let rows = size_of_val(targets);
-    let all = gpu.scratch([rows, rows, size_of::<f64>()])?;
-    gpu.upload(all[0], targets)?;
-    gpu.clear(all[2], size_of::<f64>())?;
-    Ok(all)
+/// Device scratch memory of a call.
+pub(super) struct Scratch {
+    /// A copy of the targets.
+    pub targets: u64,
+    /// The losses of the rows.
+    pub losses: u64,
+    /// Their sum, which starts at 0.
+    pub total: u64,
 }
 
-/// The sum at `total` with the number of rows that count; waits for it.
+impl Scratch {
+    pub(super) fn new(gpu: &Cuda, targets: &[i32]) -> Result<Self> {
+        let bytes = size_of_val(targets);
+        let [targets_at, losses, total] = gpu.scratch([bytes, bytes, size_of::<f64>()])?;
+        gpu.upload(targets_at, targets)?;
+        gpu.clear(total, size_of::<f64>())?;
+        Ok(Self { targets: targets_at, losses, total })
+    }
+}
+
+/// Reads the sum at `total` and counts the targets that are not ignored. Waits for the device.
 pub(crate) fn read_total(gpu: &Cuda, total: u64, targets: &[i32]) -> Result<LossSum> {
     let mut sum = [0.0];
     gpu.download(&mut sum, total)?;

@@ -1,8 +1,9 @@
-//! Cross-entropy. loss of a row = lse - score of its target, lse = log(sum(exp(scores))); the mean counts the rows whose
-//! target is not ignored (-100).
+//! Cross-entropy. The loss of a row is lse - logits[target], with lse = log(sum(exp(logits))).
 //!
-//! logits, dlogits: (rows, vocabulary); targets: (rows); lse: (rows), saved.
-//! dlogits = (exp(logits - lse) - 1 at the target) scale, zero in ignored rows.
+//! logits, dlogits: (rows, `vocab_size`); targets: (rows), -100 if ignored; lse: (rows), saved for
+//! backward. The mean is over the rows that are not ignored.
+//!
+//! dlogits = (exp(logits - lse) - (1 at the target)) scale, zero in ignored rows.
 
 mod cpu;
 pub mod cuda;
@@ -15,133 +16,155 @@ use crate::buffer::{In, Out};
 use crate::device::Device;
 use crate::ops::{check, check_targets};
 
-/// Sizes of the scores.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
-    /// Rows.
     pub rows: usize,
-    /// Columns: scores of a row.
     pub vocab_size: usize,
 }
 
-/// Losses added up, and how many.
+impl Shape {
+    fn len(&self) -> usize {
+        self.rows * self.vocab_size
+    }
+}
+
+/// A sum of losses, with their number.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct LossSum {
-    /// Sum over the rows that count, in nats.
+    /// Sum over the rows that are not ignored, in nats.
     pub sum: f64,
-    /// Rows that count.
+    /// Rows that are not ignored.
     pub count: usize,
 }
 
 impl LossSum {
-    /// The mean loss; 0 where no row counts.
+    /// Returns the mean loss, or 0 if every row was ignored.
     pub fn mean(&self) -> f64 {
         if self.count == 0 { 0.0 } else { self.sum / self.count as f64 }
     }
 
-    /// Takes the losses of more rows in.
+    /// Adds the losses of more rows.
     pub fn add(&mut self, more: Self) {
         self.sum += more.sum;
         self.count += more.count;
     }
 }
 
-/// lse of each row; gives the losses.
+/// Buffers of `forward`.
+#[derive(Debug)]
+pub struct Forward<'a> {
+    pub lse: Out<'a>,
+    pub logits: In<'a>,
+    pub targets: &'a [i32],
+    pub shape: Shape,
+}
+
+/// Computes the lse of each row. Returns the losses.
 ///
 /// # Errors
-/// `ERR_SHAPE_MISMATCH`; `ERR_TOKEN_OUT_OF_RANGE` before anything is written.
-pub fn forward(dev: &Device, lse: Out, logits: In, targets: &[i32], s: Shape) -> Result<LossSum> {
+/// Returns `ERR_SHAPE_MISMATCH` if a buffer does not fit the shape, and `ERR_TOKEN_OUT_OF_RANGE` if a
+/// target is outside the vocabulary; nothing is written then.
+pub fn forward(dev: &Device, args: Forward) -> Result<LossSum> {
     const OP: &str = "cross_entropy::forward";
-    check(OP, "logits", s.rows * s.vocab_size, logits.len())?;
-    check(OP, "targets", s.rows, targets.len())?;
-    check(OP, "lse", s.rows, lse.len())?;
-    check_targets(targets, s.vocab_size)?;
+    let s = args.shape;
+    check(OP, "logits", s.len(), args.logits.len())?;
+    check(OP, "targets", s.rows, args.targets.len())?;
+    check(OP, "lse", s.rows, args.lse.len())?;
+    check_targets(args.targets, s.vocab_size)?;
     let _span = dev.span(OP);
     match dev {
-        Device::Cpu(cpu) => Ok(cpu::forward(cpu, lse.cpu(), logits.cpu(), targets, s)),
+        Device::Cpu(cpu) => Ok(cpu::forward(cpu, args)),
         Device::Cuda(gpu) => {
-            let [targets_at, losses, total] = cuda::scratch(gpu, targets)?;
+            let scratch = cuda::Scratch::new(gpu, args.targets)?;
+            let addresses = cuda::Forward {
+                lse: args.lse.pointer(),
+                losses: scratch.losses,
+                logits: args.logits.pointer(),
+                targets: scratch.targets,
+            };
             gpu.run(&[
-                cuda::forward(
-                    logits.dtype(),
-                    lse.pointer(),
-                    losses,
-                    logits.pointer(),
-                    targets_at,
-                    s,
-                ),
-                cuda::add_losses(total, losses, s.rows),
+                cuda::forward(args.logits.dtype(), addresses, s),
+                cuda::add_losses(scratch.total, scratch.losses, s.rows),
             ])?;
-            cuda::read_total(gpu, total, targets)
+            cuda::read_total(gpu, scratch.total, args.targets)
         }
     }
 }
 
-/// dlogits = (softmax - one at the target) scale. For the mean over the rows that count, `scale` is 1 / count.
+/// Buffers of `backward`. For the gradient of the mean loss, `scale` is 1 / (rows not ignored).
+#[derive(Debug)]
+pub struct Backward<'a> {
+    pub dlogits: Out<'a>,
+    pub logits: In<'a>,
+    pub lse: In<'a>,
+    pub targets: &'a [i32],
+    pub scale: f32,
+    pub shape: Shape,
+}
+
+/// Computes dlogits = (softmax(logits) - (1 at the target)) scale.
 ///
 /// # Errors
-/// `ERR_SHAPE_MISMATCH`; `ERR_TOKEN_OUT_OF_RANGE` before anything is written.
-pub fn backward(
-    dev: &Device,
-    dlogits: Out,
-    logits: In,
-    lse: In,
-    targets: &[i32],
-    s: Shape,
-    scale: f32,
-) -> Result<()> {
+/// As `forward`.
+pub fn backward(dev: &Device, args: Backward) -> Result<()> {
     const OP: &str = "cross_entropy::backward";
-    check(OP, "logits", s.rows * s.vocab_size, logits.len())?;
-    check(OP, "dlogits", s.rows * s.vocab_size, dlogits.len())?;
-    check(OP, "targets", s.rows, targets.len())?;
-    check(OP, "lse", s.rows, lse.len())?;
-    check_targets(targets, s.vocab_size)?;
+    let s = args.shape;
+    check(OP, "logits", s.len(), args.logits.len())?;
+    check(OP, "dlogits", s.len(), args.dlogits.len())?;
+    check(OP, "targets", s.rows, args.targets.len())?;
+    check(OP, "lse", s.rows, args.lse.len())?;
+    check_targets(args.targets, s.vocab_size)?;
     let _span = dev.span(OP);
     match dev {
-        Device::Cpu(cpu) => {
-            cpu::backward(cpu, dlogits.cpu(), logits.cpu(), lse.cpu(), targets, s, scale)
-        }
+        Device::Cpu(cpu) => cpu::backward(cpu, args),
         Device::Cuda(gpu) => {
-            let (targets, dtype) = (gpu.staged(targets)?, logits.dtype());
-            let (dlogits, logits, lse) = (dlogits.pointer(), logits.pointer(), lse.pointer());
-            gpu.run(&[cuda::backward(dtype, dlogits, logits, lse, targets, s, scale)])?;
+            let addresses = cuda::Backward {
+                dlogits: args.dlogits.pointer(),
+                logits: args.logits.pointer(),
+                lse: args.lse.pointer(),
+                targets: gpu.staged(args.targets)?,
+            };
+            gpu.run(&[cuda::backward(args.logits.dtype(), addresses, args.scale, s)])?;
         }
     }
     Ok(())
 }
 
-/// Replaces the scores by their gradient in the same pass that finds the losses.
+/// Buffers of `forward_backward`. The logits are replaced by their gradient.
+#[derive(Debug)]
+pub struct ForwardBackward<'a> {
+    pub logits: Out<'a>,
+    pub targets: &'a [i32],
+    pub scale: f32,
+    pub shape: Shape,
+}
+
+/// Computes the losses and replaces the logits by dlogits, in one pass over each row. Returns the
+/// losses.
 ///
 /// # Errors
-/// `ERR_SHAPE_MISMATCH`; `ERR_TOKEN_OUT_OF_RANGE` before anything is written.
-pub fn forward_backward(
-    dev: &Device,
-    logits: Out,
-    targets: &[i32],
-    s: Shape,
-    scale: f32,
-) -> Result<LossSum> {
+/// As `forward`.
+pub fn forward_backward(dev: &Device, args: ForwardBackward) -> Result<LossSum> {
     const OP: &str = "cross_entropy::forward_backward";
-    check(OP, "logits", s.rows * s.vocab_size, logits.len())?;
-    check(OP, "targets", s.rows, targets.len())?;
-    check_targets(targets, s.vocab_size)?;
+    let s = args.shape;
+    check(OP, "logits", s.len(), args.logits.len())?;
+    check(OP, "targets", s.rows, args.targets.len())?;
+    check_targets(args.targets, s.vocab_size)?;
     let _span = dev.span(OP);
     match dev {
-        Device::Cpu(cpu) => Ok(cpu::forward_backward(cpu, logits.cpu(), targets, s, scale)),
+        Device::Cpu(cpu) => Ok(cpu::forward_backward(cpu, args)),
         Device::Cuda(gpu) => {
-            let [targets_at, losses, total] = cuda::scratch(gpu, targets)?;
+            let scratch = cuda::Scratch::new(gpu, args.targets)?;
+            let addresses = cuda::ForwardBackward {
+                logits: args.logits.pointer(),
+                losses: scratch.losses,
+                targets: scratch.targets,
+            };
             gpu.run(&[
-                cuda::forward_backward(
-                    logits.dtype(),
-                    logits.pointer(),
-                    losses,
-                    targets_at,
-                    s,
-                    scale,
-                ),
-                cuda::add_losses(total, losses, s.rows),
+                cuda::forward_backward(args.logits.dtype(), addresses, args.scale, s),
+                cuda::add_losses(scratch.total, scratch.losses, s.rows),
             ])?;
-            cuda::read_total(gpu, total, targets)
+            cuda::read_total(gpu, scratch.total, args.targets)
         }
     }
 }

@@ -1,16 +1,12 @@
-//! CPU half. The backward pass is cut over columns, so that every piece sees the rows in the same order.
+//! CPU half.
 
 use super::Shape;
 use crate::cpu::Cpu;
-use crate::ops::{Disjoint, Pieces};
+use crate::ops::{BlocksMut, RowsMut, Tasks, split_grid, split_rows};
 
 pub(super) fn forward(cpu: &Cpu, out: &mut [f32], ids: &[u32], weight: &[f32], s: Shape) {
-    let pieces = Pieces::of_rows(s.rows, s.d_model);
-    let out = Disjoint::new(out);
-    cpu.pool.run(pieces.count, |piece| {
-        let rows = pieces.range(piece);
-        // SAFETY: pieces write disjoint rows.
-        let out = unsafe { out.part(rows.start * s.d_model..rows.end * s.d_model) };
+    let tasks = Tasks::of_rows(s.rows, s.d_model);
+    split_rows(&cpu.pool, tasks, RowsMut::new(out, s.d_model), |rows, out| {
         for (out, &id) in out.chunks_exact_mut(s.d_model).zip(&ids[rows]) {
             let start = id as usize * s.d_model;
             out.copy_from_slice(&weight[start..start + s.d_model]);
@@ -19,16 +15,17 @@ pub(super) fn forward(cpu: &Cpu, out: &mut [f32], ids: &[u32], weight: &[f32], s
 }
 
 pub(super) fn backward(cpu: &Cpu, dweight: &mut [f32], dout: &[f32], ids: &[u32], s: Shape) {
-    let pieces =
-        Pieces::at_most(s.d_model, if s.rows * s.d_model < 16_384 { s.d_model } else { 32 }, 8);
-    let dweight = Disjoint::new(dweight);
-    cpu.pool.run(pieces.count, |piece| {
-        let columns = pieces.range(piece);
+    if ids.is_empty() {
+        return;
+    }
+    // Cut by columns: rows of the same id are then added by one task, in their order.
+    let smallest = if s.rows * s.d_model < 16_384 { s.d_model } else { 32 };
+    let columns = Tasks::at_most(s.d_model, smallest, 8);
+    let dweight = BlocksMut::new(dweight, s.d_model).in_units(s.vocab_size, 1);
+    split_grid(&cpu.pool, Tasks::exactly(1, 1), columns, dweight, |_, columns, mut dweight| {
         for (dout, &id) in dout.chunks_exact(s.d_model).zip(ids) {
-            let start = id as usize * s.d_model;
-            // SAFETY: pieces write disjoint columns, and one piece holds one part at a time.
-            let dweight = unsafe { dweight.part(start + columns.start..start + columns.end) };
-            dweight.iter_mut().zip(&dout[columns.clone()]).for_each(|(w, d)| *w += d);
+            let dweight = dweight.row_mut(id as usize).iter_mut();
+            dweight.zip(&dout[columns.clone()]).for_each(|(w, d)| *w += d);
         }
     });
 }

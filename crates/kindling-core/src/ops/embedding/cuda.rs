@@ -1,27 +1,29 @@
-//! CUDA half: launches of `cuda.cu`, and the grouping of rows by id that its backward pass reads: with it a sum has one
-//! order, where atomic additions would have a new one each run.
+//! CUDA half: launches of `cuda.cu`, and the grouping of rows by id that backward reads.
+//!
+//! With the groups, each sum has one order. Atomic additions would add in a different order each run.
 
 use super::Shape;
 use crate::cuda::{Arg, Launch};
 
-/// The rows of a batch, grouped by id: what `backward` reads, in one block of i32 that is uploaded with the batch.
-/// Sections, each of its full length: order (rows), starts (rows + 1), ids of the groups (rows), number of groups (1).
+/// The rows of a batch grouped by id, as one array of i32 that is uploaded at once.
+///
+/// Sections: rows in the order of their ids (rows), start of each group in it (rows + 1), id of each
+/// group (rows), number of groups (1). Each has its full length, however many groups there are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Groups {
-    /// All sections, one after the other.
     pub data: Vec<i32>,
 }
 
 impl Groups {
-    /// Length of `data` for a batch of `rows`.
+    /// Returns the length of `data` for a batch of `rows`.
     pub fn len_of(rows: usize) -> usize {
         3 * rows + 2
     }
 
-    /// Groups the rows of `ids`, in their order. `counts` is scratch, resized to the vocabulary.
+    /// Groups the rows of `ids`, keeping their order within a group. `counts` is scratch memory.
     ///
     /// # Panics
-    /// Where an id is outside the vocabulary (checked by the op before).
+    /// Panics if an id is outside the vocabulary, which the op has checked.
     pub fn of(ids: &[u32], vocab_size: usize, counts: &mut Vec<u32>) -> Self {
         let rows = ids.len();
         counts.clear();
@@ -34,7 +36,7 @@ impl Groups {
         let (starts, rest) = rest.split_at_mut(rows + 1);
         let (group_ids, groups) = rest.split_at_mut(rows);
         let (mut next, mut group) = (0u32, 0);
-        // Counts become the places where the groups' next rows go.
+        // Each count becomes the index in `order` of the group's next row.
         for (id, count) in counts.iter_mut().enumerate().filter(|(_, count)| **count > 0) {
             group_ids[group] = id as i32;
             starts[group] = next as i32;
@@ -44,16 +46,26 @@ impl Groups {
         starts[group] = next as i32;
         groups[0] = group as i32;
         for (row, &id) in ids.iter().enumerate() {
-            let place = &mut counts[id as usize];
-            order[*place as usize] = row as i32;
-            *place += 1;
+            let next = &mut counts[id as usize];
+            order[*next as usize] = row as i32;
+            *next += 1;
         }
         Self { data }
     }
 }
 
-/// out[row] = weight[ids[row]]; all f32, ids i32.
-pub fn forward(out: u64, ids: u64, weight: u64, s: Shape) -> Launch {
+/// Device addresses of the buffers of `forward`.
+#[derive(Debug, Clone, Copy)]
+pub struct Forward {
+    pub out: u64,
+    /// i32.
+    pub ids: u64,
+    pub weight: u64,
+}
+
+/// Builds the launch that computes out[row] = weight[ids[row]], in f32.
+pub fn forward(addresses: Forward, s: Shape) -> Launch {
+    let Forward { out, ids, weight } = addresses;
     Launch {
         kernel: "embedding_forward",
         grid: [s.rows.div_ceil(8) as u32, 1, 1],
@@ -69,8 +81,18 @@ pub fn forward(out: u64, ids: u64, weight: u64, s: Shape) -> Launch {
     }
 }
 
-/// dweight[id] += the sum of dout over the rows of the id; `groups` points to `Groups::data` on the device.
-pub fn backward(dweight: u64, dout: u64, groups: u64, s: Shape) -> Launch {
+/// Device addresses of the buffers of `backward`.
+#[derive(Debug, Clone, Copy)]
+pub struct Backward {
+    pub dweight: u64,
+    pub dout: u64,
+    /// `Groups::data`.
+    pub groups: u64,
+}
+
+/// Builds the launch that adds to dweight[id] the sum of dout over the rows of each id.
+pub fn backward(addresses: Backward, s: Shape) -> Launch {
+    let Backward { dweight, dout, groups } = addresses;
     let section = |elements: usize| Arg::Pointer(groups + 4 * elements as u64);
     Launch {
         kernel: "embedding_backward",

@@ -1,8 +1,8 @@
-//! Plain loops in f64.
+//! The oracle of the tests: plain loops in f64.
 
 use super::Shape;
 
-/// out[row] = weight[ids[row]].
+/// Returns out[row] = weight[ids[row]].
 pub fn forward(ids: &[u32], weight: &[f64], s: Shape) -> Vec<f64> {
     let mut out = Vec::with_capacity(s.rows * s.d_model);
     for &id in ids {

@@ -1,147 +1,117 @@
-//! CUDA half: blocks of rows large enough to keep a GPU busy, and sums of losses that stay on the device until they are read.
+//! CUDA half: blocks of rows large enough to keep a GPU busy, and sums of losses that stay on the
+//! device until they are read.
 
-use super::{Scratch, Shape, grown};
+use super::{Forward, Gradients, Scratch, Shape, reserve};
 use crate::Result;
-use crate::buffer::{Buffer, In, Out};
 use crate::cuda::Cuda;
 use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::ops::cross_entropy::{self, LossSum};
 use crate::ops::linear;
 
-/// Scores of a block.
+/// Maximum size of a block of logits.
 const BLOCK_BYTES: usize = 512 << 20;
-/// Rows of a block are a multiple of this, which a product's tiles divide.
+/// Blocks have a multiple of this many rows, so that the products' tiles divide them.
 const ROW_MULTIPLE: usize = 128;
 
-/// Where a call's losses are added up.
+/// The sum to which a call adds its losses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Total {
-    /// With those of other calls, until they are taken.
-    Unread,
-    /// By themselves.
-    Own,
+    /// The sum of several calls, until it is taken.
+    Accumulated,
+    /// A sum that starts at 0.
+    OfCall,
 }
 
-/// The gradients that a call makes; an evaluation makes none.
-pub(super) struct Gradients<'a> {
-    /// Of x.
-    pub dx: Out<'a>,
-    /// Of the weight.
-    pub dweight: Out<'a>,
-    /// Of the sum of the losses, each.
-    pub scale: f32,
+/// Returns the rows of a block; all blocks but the last have the same height.
+fn block_rows(dtype: Dtype, s: Shape) -> usize {
+    let max = (BLOCK_BYTES / (s.vocab_size * dtype.size()).max(1)).max(ROW_MULTIPLE);
+    let blocks = s.rows.div_ceil(max).max(1);
+    s.rows.div_ceil(blocks).next_multiple_of(ROW_MULTIPLE).min(s.rows).max(1)
 }
 
-/// Rows of a block, all blocks but the last of the same height.
-pub(super) fn block_rows(dtype: Dtype, s: Shape, most: Option<usize>) -> usize {
-    let most =
-        most.unwrap_or((BLOCK_BYTES / (s.vocab_size * dtype.size()).max(1)).max(ROW_MULTIPLE));
-    let blocks = s.rows.div_ceil(most).max(1);
-    s.rows.div_ceil(blocks).next_multiple_of(ROW_MULTIPLE.min(most)).min(s.rows).max(1)
-}
-
-/// Queues the losses, and the gradients where asked for. Nothing is read.
+/// Queues the losses, and the gradients if there are any. Reads nothing back.
 pub(super) fn run(
     dev: &Device,
     gpu: &Cuda,
+    inputs: Forward,
     mut gradients: Option<Gradients>,
-    x: In,
-    weight: In,
-    targets: &[i32],
-    s: Shape,
     scratch: &mut Scratch,
     total: Total,
 ) -> Result<()> {
+    let Forward { x, weight, targets, shape: s } = inputs;
     let dtype = gpu.arithmetic.dtype;
-    let height = block_rows(dtype, s, scratch.most_rows);
+    let height = block_rows(dtype, s);
     let total = scratch.total(dev, total)?;
-    let logits = grown(&mut scratch.logits, dev, height * s.vocab_size, dtype)?;
-    let lse = grown(&mut scratch.lse, dev, height, Dtype::F32)?.view().pointer();
-    let losses = grown(&mut scratch.losses, dev, s.rows, Dtype::F32)?.view().pointer();
-    // As many words of 32 bits.
-    let targets_at = grown(&mut scratch.targets, dev, s.rows, Dtype::F32)?.view().pointer();
+    let logits = reserve(&mut scratch.logits, dev, height * s.vocab_size, dtype)?;
+    let lse = reserve(&mut scratch.lse, dev, height, Dtype::F32)?.view().pointer();
+    let losses = reserve(&mut scratch.losses, dev, s.rows, Dtype::F32)?.view().pointer();
+    // An i32 is as large as an f32.
+    let targets_at = reserve(&mut scratch.targets, dev, s.rows, Dtype::F32)?.view().pointer();
     gpu.upload(targets_at, targets)?;
     for start in (0..s.rows).step_by(height) {
         let rows = height.min(s.rows - start);
-        let scores = 0..rows * s.vocab_size;
-        let inputs = start * s.d_model..(start + rows) * s.d_model;
-        let offset = (start * size_of::<f32>()) as u64;
+        let block = 0..rows * s.vocab_size;
+        let rows_of_x = start * s.d_model..(start + rows) * s.d_model;
+        let x = x.slice(rows_of_x.clone());
         let layer = linear::Shape { rows, inputs: s.d_model, outputs: s.vocab_size };
-        let x = x.slice(inputs.clone());
-        linear::forward(
-            dev,
-            linear::Forward {
-                out: logits.slice_mut(scores.clone()),
-                x,
-                weight,
-                bias: None,
-                shape: layer,
-            },
-        )?;
+        let out = logits.slice_mut(block.clone());
+        linear::forward(dev, linear::Forward { out, x, weight, bias: None, shape: layer })?;
         let shape = cross_entropy::Shape { rows, vocab_size: s.vocab_size };
+        let offset = (start * size_of::<f32>()) as u64;
         let (losses, targets) = (losses + offset, targets_at + offset);
-        let scores_at = logits.view().pointer();
-        let Some(Gradients { dx, dweight, scale }) = &mut gradients else {
-            gpu.run(&[cross_entropy::cuda::forward(
-                dtype, lse, losses, scores_at, targets, shape,
-            )])?;
+        let logits_at = logits.view().pointer();
+        let Some(Gradients { dx, dweight, row_scale }) = &mut gradients else {
+            let addresses =
+                cross_entropy::cuda::Forward { lse, losses, logits: logits_at, targets };
+            gpu.run(&[cross_entropy::cuda::forward(dtype, addresses, shape)])?;
             continue;
         };
-        gpu.run(&[cross_entropy::cuda::forward_backward(
-            dtype, scores_at, losses, targets, shape, *scale,
-        )])?;
-        let dlogits = logits.slice(scores);
+        let addresses = cross_entropy::cuda::ForwardBackward { logits: logits_at, losses, targets };
+        gpu.run(&[cross_entropy::cuda::forward_backward(dtype, addresses, *row_scale, shape)])?;
+        let dlogits = logits.slice(block);
         linear::backward_input(
             dev,
             linear::BackwardInput {
-                dx: dx.again().slice(inputs),
+                dx: dx.again().slice(rows_of_x),
                 dout: dlogits,
                 weight,
                 shape: layer,
                 accumulate: false,
             },
         )?;
+        let dweight = dweight.again();
         linear::backward_weight(
             dev,
-            linear::BackwardWeight {
-                dweight: dweight.again(),
-                dbias: None,
-                dout: dlogits,
-                x,
-                shape: layer,
-            },
+            linear::BackwardWeight { dweight, dbias: None, dout: dlogits, x, shape: layer },
         )?;
     }
     gpu.run(&[cross_entropy::cuda::add_losses(total, losses, s.rows)])
 }
 
 impl Scratch {
-    /// The address of a sum of losses; a call's own is set to zero.
+    /// Returns the address of a sum of losses. The sum of a call is set to 0.
     fn total(&mut self, dev: &Device, total: Total) -> Result<u64> {
-        // Two numbers of f64 are four words.
-        let pointer = match &self.totals {
-            Some(totals) => totals.view().pointer(),
-            None => self.totals.insert(Buffer::zeros(dev, 4)?).view().pointer(),
-        };
-        let own = pointer + size_of::<f64>() as u64;
+        // Two f64 in units of f32.
+        let accumulated = reserve(&mut self.totals, dev, 4, Dtype::F32)?.view().pointer();
+        let of_call = accumulated + size_of::<f64>() as u64;
         match (total, dev) {
-            (Total::Own, Device::Cuda(gpu)) => {
-                gpu.clear(own, size_of::<f64>())?;
-                Ok(own)
+            (Total::OfCall, Device::Cuda(gpu)) => {
+                gpu.clear(of_call, size_of::<f64>())?;
+                Ok(of_call)
             }
-            _ => Ok(pointer),
+            _ => Ok(accumulated),
         }
     }
 
-    /// The losses of the call before, which added them up by themselves; waits for them.
-    pub(super) fn read_own(&self, gpu: &Cuda, targets: &[i32]) -> Result<LossSum> {
+    /// Reads the losses of the last call with `Total::OfCall`. Waits for the device.
+    pub(super) fn read_total(&self, gpu: &Cuda, targets: &[i32]) -> Result<LossSum> {
         let pointer = self.totals.as_ref().map_or(0, |totals| totals.view().pointer());
         cross_entropy::cuda::read_total(gpu, pointer + size_of::<f64>() as u64, targets)
     }
 
-    /// The sum of the losses that nobody has read, which begins anew; waits for it.
-    pub(super) fn take_sum(&mut self, gpu: &Cuda) -> Result<f64> {
+    /// Reads the sum of the accumulated losses and sets it to 0. Waits for the device.
+    pub(super) fn take_accumulated_sum(&mut self, gpu: &Cuda) -> Result<f64> {
         let Some(totals) = &self.totals else { return Ok(0.0) };
         let mut sum = [0.0];
         gpu.download(&mut sum, totals.view().pointer())?;

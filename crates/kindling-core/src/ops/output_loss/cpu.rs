@@ -1,0 +1,98 @@
+//! CPU half.
+
+use super::{Forward, Gradients, Scratch, Shape, reserve};
+use crate::Result;
+use crate::device::Device;
+use crate::dtype::Dtype;
+use crate::ops::cross_entropy::{self, LossSum};
+use crate::ops::linear;
+
+/// Maximum elements of a block of logits (48 MiB): enough that packing the weight pays.
+const BLOCK_ELEMENTS: usize = 12 << 20;
+const MAX_BLOCK_ROWS: usize = 1024;
+
+/// Returns the rows of a block. Blocks have equal heights, rather than a small last one.
+fn block_rows(s: Shape) -> usize {
+    let max = (BLOCK_ELEMENTS / s.vocab_size.max(1)).clamp(64, MAX_BLOCK_ROWS).min(s.rows.max(1));
+    s.rows.div_ceil(s.rows.div_ceil(max).max(1)).max(1)
+}
+
+pub(super) fn forward(dev: &Device, inputs: Forward, scratch: &mut Scratch) -> Result<LossSum> {
+    let Forward { x, weight, targets, shape: s } = inputs;
+    let height = block_rows(s);
+    let logits = reserve(&mut scratch.logits, dev, height * s.vocab_size, Dtype::F32)?;
+    let lse = reserve(&mut scratch.lse, dev, height, Dtype::F32)?;
+    let mut total = LossSum::default();
+    for (start, targets) in (0..).step_by(height).zip(targets.chunks(height)) {
+        let rows = targets.len();
+        let block = 0..rows * s.vocab_size;
+        linear::forward(
+            dev,
+            linear::Forward {
+                out: logits.slice_mut(block.clone()),
+                x: x.slice(start * s.d_model..(start + rows) * s.d_model),
+                weight,
+                bias: None,
+                shape: linear::Shape { rows, inputs: s.d_model, outputs: s.vocab_size },
+            },
+        )?;
+        total.add(cross_entropy::forward(
+            dev,
+            cross_entropy::Forward {
+                lse: lse.slice_mut(0..rows),
+                logits: logits.slice(block),
+                targets,
+                shape: cross_entropy::Shape { rows, vocab_size: s.vocab_size },
+            },
+        )?);
+    }
+    Ok(total)
+}
+
+pub(super) fn forward_backward(
+    dev: &Device,
+    inputs: Forward,
+    gradients: Gradients,
+    scratch: &mut Scratch,
+) -> Result<LossSum> {
+    let Forward { x, weight, targets, shape: s } = inputs;
+    let Gradients { mut dx, mut dweight, row_scale } = gradients;
+    let height = block_rows(s);
+    let logits = reserve(&mut scratch.logits, dev, height * s.vocab_size, Dtype::F32)?;
+    let mut total = LossSum::default();
+    for (start, targets) in (0..).step_by(height).zip(targets.chunks(height)) {
+        let rows = targets.len();
+        let block = 0..rows * s.vocab_size;
+        let rows_of_x = start * s.d_model..(start + rows) * s.d_model;
+        let x = x.slice(rows_of_x.clone());
+        let shape = linear::Shape { rows, inputs: s.d_model, outputs: s.vocab_size };
+        let out = logits.slice_mut(block.clone());
+        linear::forward(dev, linear::Forward { out, x, weight, bias: None, shape })?;
+        total.add(cross_entropy::forward_backward(
+            dev,
+            cross_entropy::ForwardBackward {
+                logits: logits.slice_mut(block.clone()),
+                targets,
+                scale: row_scale,
+                shape: cross_entropy::Shape { rows, vocab_size: s.vocab_size },
+            },
+        )?);
+        let dlogits = logits.slice(block);
+        linear::backward_input(
+            dev,
+            linear::BackwardInput {
+                dx: dx.again().slice(rows_of_x),
+                dout: dlogits,
+                weight,
+                shape,
+                accumulate: false,
+            },
+        )?;
+        let dweight = dweight.again();
+        linear::backward_weight(
+            dev,
+            linear::BackwardWeight { dweight, dbias: None, dout: dlogits, x, shape },
+        )?;
+    }
+    Ok(total)
+}
