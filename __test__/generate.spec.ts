@@ -1,8 +1,8 @@
-/** Text from a model: its beginning, its end, its pieces, its seed. */
+/** Text generation: prompts, pieces, sampling, stopping. */
 import test from 'ava'
 import { KindlingError, Tokenizer, Transformer, generate, generateBatch } from '../src'
 import type { GenerateOptions, GenerateResult, TransformerOptions } from '../src'
-import { StopWatch } from '../src/stop-strings'
+import { StopSequenceMatcher } from '../src/stop-sequences'
 import { TINY, rejectsWith, temporaryFolder, writeCorpus } from './helpers'
 
 interface Subject {
@@ -37,7 +37,7 @@ async function read(
   }
 }
 
-test('the text begins with the prompt, unless echo is off', async (t) => {
+test('the text starts with the prompt unless echo is false', async (t) => {
   const subject = await untrained(t)
   const options = { maxTokens: 5, seed: 1 }
   const { pieces, result } = await read(subject, 'the whale', options)
@@ -47,14 +47,14 @@ test('the text begins with the prompt, unless echo is off', async (t) => {
   t.is(`the whale${silent.result.text}`, result.text)
 })
 
-test('the pieces are whole characters although the tokens are bytes', async (t) => {
+test('pieces hold whole characters even when tokens are single bytes', async (t) => {
   const subject = await untrained(t)
   const { pieces, result } = await read(subject, 'the sea', { maxTokens: 60, seed: 2, echo: false })
   const bytes = subject.tokenizer.decodeBytes(result.ids)
   t.is(pieces.join(''), new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes))
 })
 
-test('the same seed gives the same text, another seed another, and a drawn seed is reported', async (t) => {
+test('the text depends on the seed, and a random seed is reported', async (t) => {
   const subject = await untrained(t)
   const text = async (seed?: number) =>
     (await read(subject, 'old', { maxTokens: 20, ...(seed === undefined ? {} : { seed }) })).result
@@ -64,8 +64,8 @@ test('the same seed gives the same text, another seed another, and a drawn seed 
   t.is((await text(drawn.seed)).text, drawn.text)
 })
 
-test('temperature 0 is greedy: every token is the highest score of a fresh pass', async (t) => {
-  // Without a token that ends the text, so that the context slides.
+test('temperature 0 picks the highest logit of a fresh pass', async (t) => {
+  // Without <|endoftext|>, the text outgrows the context.
   const subject = await untrained(t, {}, [])
   const { result } = await read(subject, 'the captain', { maxTokens: 40, temperature: 0, seed: 1 })
   const context = [...subject.tokenizer.encode('the captain')]
@@ -79,7 +79,7 @@ test('temperature 0 is greedy: every token is the highest score of a fresh pass'
   t.is(result.ids.length, 40)
 })
 
-test('top-k 1 and a tiny top-p are greedy too', async (t) => {
+test('topK 1 and a tiny topP are greedy', async (t) => {
   const subject = await untrained(t)
   const text = async (options: GenerateOptions) =>
     (await read(subject, 'ship', { maxTokens: 10, seed: 3, ...options })).result.text
@@ -88,16 +88,16 @@ test('top-k 1 and a tiny top-p are greedy too', async (t) => {
   t.is(await text({ topP: 1e-9 }), greedy)
 })
 
-test('it ends after maxTokens, and says so', async (t) => {
+test('generation ends after maxTokens', async (t) => {
   const { result } = await read(await untrained(t), 'sea', { maxTokens: 7, seed: 4 })
   t.is(result.stopReason, 'max_tokens')
   t.is(result.ids.length, 7)
 })
 
-test('it ends at <|endoftext|>, which is not part of the text', async (t) => {
+test('generation ends at <|endoftext|>, which is not part of the text', async (t) => {
   const subject = await untrained(t)
   const end = subject.tokenizer.tokenId('<|endoftext|>')!
-  // A last norm and an output layer that score this token above all others.
+  // With an output layer of zeros, all logits are equal and the lowest id wins: <|endoftext|>.
   const state = await subject.model.stateDict()
   const output = state['final_layer.linear_matrix']!
   const gain = state['final_norm.g']!
@@ -106,7 +106,6 @@ test('it ends at <|endoftext|>, which is not part of the text', async (t) => {
   t.is(row.length, 300)
   gain.data.fill(1)
   await subject.model.loadStateDict(state)
-  // With all scores equal the first id wins: the special token has id 0.
   t.is(end, 0)
   const { result } = await read(subject, 'old man', { temperature: 0, seed: 1 })
   t.is(result.stopReason, 'end_of_text')
@@ -114,7 +113,7 @@ test('it ends at <|endoftext|>, which is not part of the text', async (t) => {
   t.is(result.ids.length, 0)
 })
 
-test('it ends before a stop string, even one spread over several tokens', async (t) => {
+test('generation ends before a stop sequence, even one that spans several tokens', async (t) => {
   const subject = await untrained(t)
   const whole = (await read(subject, 'storm', { maxTokens: 30, seed: 5, echo: false })).result.text
   const stop = whole.slice(8, 12)
@@ -141,7 +140,7 @@ test('an empty prompt starts from <|endoftext|>', async (t) => {
   )
 })
 
-test('each row of a batch is what it would be alone when greedy', async (t) => {
+test('greedy texts of a batch equal those generated one by one', async (t) => {
   const subject = await untrained(t)
   const prompts = ['the whale', 'a', 'captain of the white ship']
   const options = { maxTokens: 12, temperature: 0, seed: 1 }
@@ -155,7 +154,7 @@ test('each row of a batch is what it would be alone when greedy', async (t) => {
   }
 })
 
-test('an AbortSignal ends it with ERR_CANCELLED', async (t) => {
+test('an aborted generation is ERR_CANCELLED and leaves the model usable', async (t) => {
   const { model, tokenizer } = await untrained(t)
   const aborted = new AbortController()
   const texts = generate(model, tokenizer, 'sea', { maxTokens: 1_000_000, signal: aborted.signal })
@@ -167,7 +166,7 @@ test('an AbortSignal ends it with ERR_CANCELLED', async (t) => {
   t.true((await model.logits(Uint32Array.of(1))).length > 0)
 })
 
-test('leaving the loop early leaves the model free', async (t) => {
+test('leaving the loop early releases the model', async (t) => {
   const subject = await untrained(t)
   for await (const piece of generate(subject.model, subject.tokenizer, 'sea', { seed: 1 })) {
     t.is(piece, 'sea')
@@ -178,7 +177,7 @@ test('leaving the loop early leaves the model free', async (t) => {
 
 const options: [string, GenerateOptions][] = [
   ['a negative temperature', { temperature: -1 }],
-  ['a temperature that is not a number', { temperature: NaN }],
+  ['a temperature of NaN', { temperature: NaN }],
   ['top-p above 1', { topP: 1.5 }],
   ['top-k of zero', { topK: 0 }],
   ['a repetition penalty of zero', { repetitionPenalty: 0 }],
@@ -192,7 +191,7 @@ for (const [what, wrong] of options) {
   })
 }
 
-test('what is no model or no tokenizer is ERR_INVALID_ARGUMENT', async (t) => {
+test('arguments of the wrong kind are ERR_INVALID_ARGUMENT', async (t) => {
   const { model, tokenizer } = await untrained(t)
   await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () => generate(model, {} as Tokenizer, 'sea').next())
   await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () =>
@@ -203,19 +202,19 @@ test('what is no model or no tokenizer is ERR_INVALID_ARGUMENT', async (t) => {
   )
 })
 
-test('a tokenizer larger than the model is an error with a code, not a crash', async (t) => {
+test("a tokenizer larger than the model's vocabulary is a coded error", async (t) => {
   const subject = await untrained(t, { vocabSize: 260 })
   const error = await t.throwsAsync(read(subject, 'the whale sea ship captain', { maxTokens: 2 }))
   t.true(error instanceof KindlingError)
 })
 
-test('StopWatch holds back what may become a stop string, and no more', (t) => {
-  const watch = new StopWatch(['END', '\n\n'])
-  t.is(watch.push('a E'), 'a ')
-  t.is(watch.push('N'), '')
-  t.is(watch.push('X\n'), 'ENX')
-  t.is(watch.rest(), '\n')
-  t.is(watch.push('b\n'), 'b')
-  t.is(watch.push('\nc'), '')
-  t.true(watch.stopped)
+test('only text that may begin a stop sequence is withheld', (t) => {
+  const matcher = new StopSequenceMatcher(['END', '\n\n', ''])
+  t.is(matcher.push('a E'), 'a ')
+  t.is(matcher.push('N'), '')
+  t.is(matcher.push('X\n'), 'ENX')
+  t.is(matcher.flush(), '\n')
+  t.is(matcher.push('b\n'), 'b')
+  t.is(matcher.push('\nc'), '')
+  t.true(matcher.matched)
 })

@@ -1,18 +1,18 @@
-/** What several specs share: a folder that goes away, a small corpus, small sizes. */
+/** Helpers shared by the specs: temporary folders, a small corpus, a small model. */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { ExecutionContext } from 'ava'
 import { KindlingError } from '../src'
 
-/** A folder of its own for one test, removed when it ends. */
+/** Creates a temporary folder, removed at the end of the test. */
 export function temporaryFolder(t: ExecutionContext): string {
   const folder = mkdtempSync(join(tmpdir(), 'kindling-test-'))
   t.teardown(() => rmSync(folder, { recursive: true, force: true }))
   return folder
 }
 
-/** A text of a few thousand words with some repetition, written to `folder`. */
+/** Writes a repetitive text of a few thousand words to `folder` and returns its path. */
 export function writeCorpus(folder: string): string {
   const words =
     'the whale sea ship captain old man said and of in a to white mast sailed storm'.split(' ')
@@ -26,7 +26,7 @@ export function writeCorpus(folder: string): string {
   return path
 }
 
-/** Sizes at which a step takes a moment. */
+/** Options of a model small enough for fast tests. */
 export const TINY = {
   vocabSize: 64,
   dModel: 16,
@@ -37,7 +37,7 @@ export const TINY = {
   threads: 1,
 }
 
-/** A batch of rows that count upwards. */
+/** Returns a batch whose rows count upwards. */
 export function countingBatch(batchSize = 2, seqLength = 8): { x: number[][]; y: number[][] } {
   const row = (first: number): number[] =>
     Array.from({ length: seqLength }, (_, i) => (first + i) % 64)
@@ -45,7 +45,7 @@ export function countingBatch(batchSize = 2, seqLength = 8): { x: number[][]; y:
   return { x: firsts.map((first) => row(first)), y: firsts.map((first) => row(first + 1)) }
 }
 
-/** Asserts that `work` rejects with a KindlingError of `code`, and returns its message. */
+/** Asserts that `work` rejects with a KindlingError of code `code`; returns its message. */
 export async function rejectsWith(
   t: ExecutionContext,
   code: string,

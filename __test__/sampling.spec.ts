@@ -1,4 +1,4 @@
-/** Which windows a run sees: epochs, mixtures, batches made ahead, and runs that are continued. */
+/** The order of the windows: epochs, mixtures, prefetched batches, and resumed runs. */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
@@ -7,7 +7,7 @@ import { rejectsWith, temporaryFolder } from './helpers'
 
 const SAMPLINGS: Sampling[] = ['random', 'epoch', 'sequential', 'dense']
 
-/** A store of ids that count up from `first`, wrapped below 64. */
+/** Writes a store of ids that count up from `first`. */
 async function counting(
   folder: string,
   name: string,
@@ -25,7 +25,7 @@ function firsts(x: Int32Array, seqLength: number): number[] {
   return [...x.filter((_, i) => i % seqLength === 0)]
 }
 
-test('an epoch has every window once, and the next another order', async (t) => {
+test('each epoch has every window once, in a new order', async (t) => {
   const store = await counting(temporaryFolder(t), 'all', 0, 801)
   const epoch = (first: number, sampling: Sampling): number[] =>
     Array.from({ length: 20 }, (_, i) => i).flatMap((i) =>
@@ -42,7 +42,7 @@ test('an epoch has every window once, and the next another order', async (t) => 
   t.is(new Set(epoch(1, 'dense')).size, 100)
 })
 
-test('a loader gives what the store gives, however many batches it makes ahead', async (t) => {
+test('a loader returns the batches of the store, whatever it prefetches', async (t) => {
   const store = await counting(temporaryFolder(t), 'all', 0, 5_000)
   const shape = { batchSize: 3, seqLength: 16, seed: 2, accumulate: 2 }
   for (const sampling of SAMPLINGS) {
@@ -60,7 +60,7 @@ test('a loader gives what the store gives, however many batches it makes ahead',
   }
 })
 
-test('a mixture takes its windows by weight and continues where a run left', async (t) => {
+test('a mixture draws windows by weight, as a function of the step', async (t) => {
   const folder = temporaryFolder(t)
   const parts = [
     { store: await counting(folder, 'a', 0, 1_000), weight: 3 },
@@ -70,7 +70,7 @@ test('a mixture takes its windows by weight and continues where a run left', asy
   const loader = new BatchLoader(parts, options)
   const rows: number[][] = []
   for (let step = 1; step <= 200; step++) rows.push(firsts((await loader.next({ step })).x, 8))
-  // 2,000 rows: 500 of the second store, with a standard deviation of 19.
+  // 2,000 rows: 500 from the second store, with a standard deviation of 19.
   const second = rows.flat().filter((first) => first >= 10_000)
   t.true(Math.abs(second.length - 500) < 80, `${second.length} rows`)
   t.is(new Set(second).size, second.length)
@@ -102,7 +102,7 @@ const RUN = {
   threads: 1,
 }
 
-/** The losses of a run, step by step. */
+/** Returns the loss of each step of a run. */
 function losses(run: string): number[] {
   const lines = readFileSync(join(run, 'metrics.jsonl'), 'utf8').trim().split('\n')
   return lines.map((line) => (JSON.parse(line) as { loss: number }).loss)
@@ -115,7 +115,7 @@ async function sources(t: ExecutionContext): Promise<{ folder: string; mixture: 
   return { folder, mixture: [`${a.path}=0.7`, `${b.path}=0.3`] }
 }
 
-test('a run on a mixture that is stopped and resumed is the run, whatever is made ahead', async (t) => {
+test('a resumed run on a mixture has the same losses, whatever it prefetches', async (t) => {
   const { folder, mixture } = await sources(t)
   for (const sampling of ['epoch', 'random'] as const) {
     const [whole, parts] = [join(folder, `whole-${sampling}`), join(folder, `parts-${sampling}`)]
@@ -131,7 +131,7 @@ test('a run on a mixture that is stopped and resumed is the run, whatever is mad
   )
 })
 
-test('a run from before there were samplings is resumed with random windows', async (t) => {
+test('options missing from config.json take their defaults on resume', async (t) => {
   const { folder } = await sources(t)
   const data = join(folder, 'a_chunks')
   const [whole, old] = [join(folder, 'whole'), join(folder, 'old')]
@@ -146,7 +146,7 @@ test('a run from before there were samplings is resumed with random windows', as
   t.deepEqual(losses(old), losses(whole))
 })
 
-test('a mixture that cannot be is a coded error', async (t) => {
+test('an invalid mixture is a coded error', async (t) => {
   const { folder, mixture } = await sources(t)
   const run = join(folder, 'run')
   t.throws(() => new Trainer({ ...RUN, mixture: ['data/web'], run }), { message: /DIR=WEIGHT/ })

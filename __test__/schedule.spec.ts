@@ -1,11 +1,11 @@
-/** The corners of the learning rate's schedule. */
+/** The learning-rate schedule at its corners. */
 import test from 'ava'
 import { KindlingError } from '../src/errors'
 import { cosineSchedule } from '../src/training/schedule'
 
 const CORNERS = { lrMax: 1, lrMin: 0.1, warmupSteps: 7, cosineSteps: 21 }
 
-test('the rate rises linearly, falls as a cosine and stays at its floor', (t) => {
+test('the rate rises linearly, decays as a cosine and stays at its floor', (t) => {
   const schedule = cosineSchedule(CORNERS)
   const expected: [number, number][] = [
     [0, 0],
@@ -22,16 +22,16 @@ test('the rate rises linearly, falls as a cosine and stays at its floor', (t) =>
   t.is(schedule(8), 0.1 + ((1 + Math.cos(Math.PI / 14)) / 2) * 0.9)
 })
 
-test('a warm-up that ends where the cosine does leaves no cosine part', (t) => {
+test('there is no decay if warmupSteps equals cosineSteps', (t) => {
   const schedule = cosineSchedule({ ...CORNERS, cosineSteps: 7 })
   t.deepEqual([schedule(6), schedule(7), schedule(8)], [6 / 7, 1, 0.1])
 })
 
-test('without a warm-up the first rate is the highest', (t) => {
+test('without warm-up the rate starts at its peak', (t) => {
   t.is(cosineSchedule({ ...CORNERS, warmupSteps: 0 })(0), 1)
 })
 
-test('rates that are no rates, and a warm-up past the cosine, are ERR_INVALID_ARGUMENT', (t) => {
+test('invalid rates and step counts are ERR_INVALID_ARGUMENT', (t) => {
   for (const wrong of [{ lrMax: NaN }, { lrMin: -1 }, { warmupSteps: 22 }]) {
     const error = t.throws(() => cosineSchedule({ ...CORNERS, ...wrong }), {
       instanceOf: KindlingError,

@@ -1,5 +1,5 @@
 /** TokenStore: ranges, batches, evaluation windows, encoding of files, damage. */
-import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import test from 'ava'
@@ -7,7 +7,7 @@ import type { ExecutionContext } from 'ava'
 import { KindlingError, TokenStore, Tokenizer } from '../src'
 import { rejectsWith, temporaryFolder, writeCorpus } from './helpers'
 
-/** A store as the course's script writes it: tokens 0 to length - 1 in chunks, no store.json. */
+/** Writes tokens 0 to length - 1 as chunks without a store.json, as numpy scripts do. */
 function writeChunks(folder: string, length: number, chunkSize: number): string {
   const store = join(folder, 'counting_chunks')
   mkdirSync(store)
@@ -31,7 +31,7 @@ function throwsWith(t: ExecutionContext, code: string, work: () => unknown): str
   return error?.message ?? ''
 }
 
-test('any range equals the plain array, across and at the edges of chunks', async (t) => {
+test('loadByRange returns any range, within and across chunks', async (t) => {
   const store = await counting(t)
   t.is(store.length, 103)
   t.is(store.metadata.chunkSize, 10)
@@ -46,7 +46,7 @@ test('any range equals the plain array, across and at the edges of chunks', asyn
   t.is(store.loadByRange(90, 103).at(-1), 102)
 })
 
-test('a range outside the store is ERR_RANGE_OUT_OF_BOUNDS, and numbers that are none ERR_INVALID_ARGUMENT', async (t) => {
+test('invalid ranges are coded errors', async (t) => {
   const store = await counting(t)
   throwsWith(t, 'ERR_RANGE_OUT_OF_BOUNDS', () => store.loadByRange(0, 104))
   throwsWith(t, 'ERR_RANGE_OUT_OF_BOUNDS', () => store.loadByRange(5, 4))
@@ -56,7 +56,7 @@ test('a range outside the store is ERR_RANGE_OUT_OF_BOUNDS, and numbers that are
   throwsWith(t, 'ERR_INVALID_ARGUMENT', () => store.loadByRange('0' as unknown as number, 4))
 })
 
-test('y of a batch is x shifted by one, and rows are windows of the store', async (t) => {
+test('the rows of a batch are windows of the store, and y is x shifted by one', async (t) => {
   const store = await counting(t)
   for (let step = 1; step < 30; step++) {
     const batch = store.batch({ batchSize: 4, seqLength: 25, seed: 1, step })
@@ -83,7 +83,7 @@ test('a batch is a function of seed, step and micro-batch', async (t) => {
   t.notDeepEqual(x({ microBatch: 1 }), x({}))
 })
 
-test('evaluation windows are consecutive, and the rest is dropped', async (t) => {
+test('evaluation windows are consecutive and complete', async (t) => {
   const store = await counting(t)
   t.is(store.numWindows(25), 4)
   t.is(store.numWindows(102), 1)
@@ -101,7 +101,7 @@ test('evaluation windows are consecutive, and the rest is dropped', async (t) =>
   )
 })
 
-test('a store shorter than one window and its target is ERR_STORE_TOO_SHORT', async (t) => {
+test('a store shorter than a window and its target is ERR_STORE_TOO_SHORT', async (t) => {
   const store = await counting(t, 20)
   t.is(store.batch({ batchSize: 1, seqLength: 19, step: 1 }).x.length, 19)
   throwsWith(t, 'ERR_STORE_TOO_SHORT', () => store.batch({ batchSize: 1, seqLength: 20, step: 1 }))
@@ -109,19 +109,19 @@ test('a store shorter than one window and its target is ERR_STORE_TOO_SHORT', as
   throwsWith(t, 'ERR_INVALID_ARGUMENT', () => store.batch({ batchSize: 0, seqLength: 4, step: 1 }))
 })
 
-test('an id outside the vocabulary is named with its position', async (t) => {
+test('checkVocab names the first id outside the vocabulary and its position', async (t) => {
   const store = await counting(t)
   await store.checkVocab(103)
   const message = await rejectsWith(t, 'ERR_TOKEN_OUT_OF_RANGE', () => store.checkVocab(77))
   t.regex(message, /token id 77 at position 77/)
 })
 
-test('the entropy of equally frequent tokens is the logarithm of their number', async (t) => {
+test('tokenEntropy of n equally frequent tokens is log(n)', async (t) => {
   const store = await counting(t)
   t.true(Math.abs((await store.tokenEntropy(103)) - Math.log(103)) < 1e-9)
 })
 
-test('damage is ERR_INVALID_STORE, and nothing there is ERR_NOT_FOUND', async (t) => {
+test('a damaged store is ERR_INVALID_STORE, a missing one ERR_NOT_FOUND', async (t) => {
   const folder = temporaryFolder(t)
   const store = writeChunks(folder, 30, 10)
   writeFileSync(join(store, 'encoded_tokens_chunk_2.dat'), 'abc')
@@ -145,7 +145,7 @@ async function trained(
   return { folder, corpus, tokenizer }
 }
 
-test('a store holds the ids of its text, and says what it is', async (t) => {
+test('encode stores the ids of the text with its metadata', async (t) => {
   const { folder, corpus, tokenizer } = await trained(t)
   const out = join(folder, 'data', 'corpus_chunks')
   const store = await TokenStore.encode([corpus], tokenizer, out, { chunkSize: 1_000 })
@@ -158,7 +158,7 @@ test('a store holds the ids of its text, and says what it is', async (t) => {
   await store.verify()
 })
 
-test('a valid fraction splits the tokens at floor(n (1 - f)), with the tokenizer beside', async (t) => {
+test('validFraction splits off the last tokens for validation', async (t) => {
   const { folder, corpus, tokenizer } = await trained(t)
   const out = join(folder, 'data')
   const summary = await TokenStore.encodeFiles([corpus], tokenizer, out, {
@@ -179,7 +179,7 @@ test('a valid fraction splits the tokens at floor(n (1 - f)), with the tokenizer
   await Promise.all([train.verify(), valid.verify()])
 })
 
-test('encoding again replaces the store, and a stale validation store goes', async (t) => {
+test('encoding again replaces the store and removes a stale validation store', async (t) => {
   const { folder, corpus, tokenizer } = await trained(t)
   const out = join(folder, 'data')
   await TokenStore.encodeFiles([corpus], tokenizer, out, { validFraction: 0.5 })
@@ -188,7 +188,7 @@ test('encoding again replaces the store, and a stale validation store goes', asy
   t.deepEqual(readdirSync(out).sort(), ['tokenizer', 'train_chunks'])
 })
 
-test('bytes that are no UTF-8 become U+FFFD, and the summary counts them', async (t) => {
+test('invalid UTF-8 becomes U+FFFD, and the summary counts its bytes', async (t) => {
   const { folder, tokenizer } = await trained(t)
   const file = join(folder, 'latin1.txt')
   writeFileSync(file, Buffer.from('caf\u00e9 na\u00efve', 'latin1'))
@@ -200,7 +200,7 @@ test('bytes that are no UTF-8 become U+FFFD, and the summary counts them', async
   t.is(tokenizer.decode(store.loadByRange(0, store.length)), 'caf\ufffd na\ufffdve')
 })
 
-test('wrong input is a coded error and leaves nothing behind', async (t) => {
+test('invalid input to encode is a coded error and leaves nothing behind', async (t) => {
   const { folder, corpus, tokenizer } = await trained(t)
   const empty = join(folder, 'empty.txt')
   writeFileSync(empty, '')
@@ -225,7 +225,7 @@ test('wrong input is a coded error and leaves nothing behind', async (t) => {
   t.deepEqual(readdirSync(folder), before)
 })
 
-test('a folder with files of another kind is not replaced', async (t) => {
+test('encode does not replace a folder with unrelated files', async (t) => {
   const { folder, corpus, tokenizer } = await trained(t)
   const out = join(folder, 'mine_chunks')
   mkdirSync(out)
@@ -237,7 +237,28 @@ test('a folder with files of another kind is not replaced', async (t) => {
   t.deepEqual(readdirSync(out), ['thesis.txt'])
 })
 
-test('progress comes with the bytes done and ends at all of them', async (t) => {
+/**
+ * Encodes larger and larger files until progress is reported, and the call interrupted, before it
+ * has finished, however slow timers are. Returns the error.
+ */
+async function interruption(
+  t: ExecutionContext,
+  { large, text, out }: { large: string; text: string; out: string },
+  encode: () => Promise<unknown>,
+): Promise<unknown> {
+  for (let copies = 500; copies < 100_000; copies *= 2) {
+    writeFileSync(large, text.repeat(copies))
+    try {
+      await encode()
+    } catch (error) {
+      return error
+    }
+    rmSync(out, { recursive: true })
+  }
+  return t.fail('no call was interrupted')
+}
+
+test('progress ends with all bytes done', async (t) => {
   const { folder, corpus, tokenizer } = await trained(t)
   const size = readFileSync(corpus).length
   const reports: [number, number][] = []
@@ -246,10 +267,11 @@ test('progress comes with the bytes done and ends at all of them', async (t) => 
   t.deepEqual(reports.at(-1), [size, size])
 })
 
-test('an AbortSignal and an error in onProgress end the call and leave nothing behind', async (t) => {
+test('an aborted encode, or one whose onProgress throws, leaves nothing behind', async (t) => {
   const { folder, tokenizer } = await trained(t)
+  const text = readFileSync(join(folder, 'corpus.txt'), 'utf8')
   const large = join(folder, 'large.txt')
-  writeFileSync(large, readFileSync(join(folder, 'corpus.txt'), 'utf8').repeat(1_000))
+  writeFileSync(large, text.repeat(1_000))
   const before = readdirSync(folder)
   const out = join(folder, 'x_chunks')
   const controller = new AbortController()
@@ -259,19 +281,18 @@ test('an AbortSignal and an error in onProgress end the call and leave nothing b
   await rejectsWith(t, 'ERR_CANCELLED', () =>
     TokenStore.encode([large], tokenizer, out, { signal: AbortSignal.abort() }),
   )
-  const onProgress = (): void => {
-    throw new RangeError('mine')
+  const onProgress = (done: number, total: number): void => {
+    if (done < total) throw new RangeError('mine')
   }
-  // Small chunks, so that it takes longer than until the first report.
-  const slow = { threads: 1, chunkSize: 1_000, onProgress }
-  await t.throwsAsync(TokenStore.encode([large], tokenizer, out, slow), {
-    instanceOf: RangeError,
-    message: 'mine',
-  })
+  const options = { threads: 1, chunkSize: 1_000, onProgress }
+  const error = await interruption(t, { large, text, out }, () =>
+    TokenStore.encode([large], tokenizer, out, options),
+  )
+  t.true(error instanceof RangeError && error.message === 'mine')
   t.deepEqual(readdirSync(folder), before)
 })
 
-test('documents of JSON Lines, compressed, end with <|endoftext|>, and a pattern stands for the files it matches', async (t) => {
+test('appendEot ends each document of compressed JSON Lines matched by a pattern', async (t) => {
   const { folder, tokenizer } = await trained(t)
   const documents = ['the whale\nand the sea', 'a white ship', 'said the old man']
   const lines = documents.map((text, i) => JSON.stringify({ id: i, text }))
@@ -289,21 +310,21 @@ test('documents of JSON Lines, compressed, end with <|endoftext|>, and a pattern
   t.is(await store.verify(), 1)
 })
 
-test('an aborted call that keeps what is done is continued by the next', async (t) => {
+test('with keepWhenAborted, the next call continues an aborted one', async (t) => {
   const { folder, corpus, tokenizer } = await trained(t)
   const large = join(folder, 'large.txt')
-  writeFileSync(large, readFileSync(corpus, 'utf8').repeat(1_000))
-  const controller = new AbortController()
-  const options = { threads: 1, chunkSize: 1_000 }
   const out = join(folder, 'x_chunks')
-  await rejectsWith(t, 'ERR_CANCELLED', () =>
-    TokenStore.encode([large], tokenizer, out, {
-      ...options,
-      keepWhenAborted: true,
-      signal: controller.signal,
-      onProgress: () => controller.abort(),
-    }),
-  )
+  const options = { threads: 1, chunkSize: 1_000 }
+  const error = await interruption(t, { large, text: readFileSync(corpus, 'utf8'), out }, () => {
+    const controller = new AbortController()
+    const onProgress = (done: number): void => {
+      // One thread has written the first blocks, of a quarter of a megabyte, by then.
+      if (done > 2 ** 20) controller.abort()
+    }
+    const aborted = { ...options, keepWhenAborted: true, signal: controller.signal, onProgress }
+    return TokenStore.encode([large], tokenizer, out, aborted)
+  })
+  t.is((error as KindlingError).code, 'ERR_CANCELLED')
   const { resumedBytes, bytes, train } = await TokenStore.encodeFiles(
     [large],
     tokenizer,
@@ -315,7 +336,7 @@ test('an aborted call that keeps what is done is continued by the next', async (
   t.deepEqual(readdirSync(folder).sort(), ['corpus.txt', 'large.txt', 'x_chunks'])
 })
 
-test('damaged gzip and a line without the text are ERR_INVALID_CORPUS and leave nothing behind', async (t) => {
+test('damaged gzip and a missing text field are ERR_INVALID_CORPUS', async (t) => {
   const { folder, corpus, tokenizer } = await trained(t)
   const gzip = gzipSync(readFileSync(corpus))
   writeFileSync(join(folder, 'cut.gz'), gzip.subarray(0, gzip.length - 9))

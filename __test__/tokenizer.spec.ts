@@ -15,7 +15,7 @@ async function trained(t: ExecutionContext, specialTokens = [END]): Promise<Toke
   return Tokenizer.train([writeCorpus(temporaryFolder(t))], { vocabSize: 300, specialTokens })
 }
 
-/** Numbers below `bound`, the same in every run. */
+/** Returns a generator of reproducible pseudo-random numbers below `bound`. */
 function generator(seed: number): (bound: number) => number {
   let state = seed
   return (bound) => {
@@ -24,7 +24,7 @@ function generator(seed: number): (bound: number) => number {
   }
 }
 
-/** A text of words, spaces, marks, characters of two to four bytes and special tokens. */
+/** Returns a text of words, spaces, punctuation, multi-byte characters and special tokens. */
 function mixedText(seed: number, words: number): string {
   const draw = generator(seed)
   const parts = [
@@ -54,7 +54,7 @@ async function gather(blocks: AsyncIterable<Uint32Array>): Promise<Uint32Array> 
   return Uint32Array.from(ids)
 }
 
-test('ids are the special tokens in their order, the 256 bytes, then the merges', async (t) => {
+test('ids are assigned to special tokens, then bytes, then merges', async (t) => {
   const tokenizer = await trained(t, [END, '<|pad|>'])
   t.is(tokenizer.vocabSize, 300)
   t.is(tokenizer.numMerges, 300 - 256 - 2)
@@ -68,7 +68,7 @@ test('ids are the special tokens in their order, the 256 bytes, then the merges'
   t.is(tokenizer.tokenBytes(300), undefined)
 })
 
-test('decode(encode(text)) is the text', async (t) => {
+test('decode inverts encode', async (t) => {
   const tokenizer = await trained(t)
   for (let seed = 0; seed < 20; seed++) {
     const text = mixedText(seed, 200)
@@ -81,13 +81,13 @@ test('decode(encode(text)) is the text', async (t) => {
   t.is(tokenizer.decode([]), '')
 })
 
-test('a special token in the text is one id', async (t) => {
+test('a special token in the text becomes one id', async (t) => {
   const tokenizer = await trained(t)
   const ids = tokenizer.encode(`the${END}whale`)
   t.is(ids.filter((id) => id === 0).length, 1)
 })
 
-test('bytes that are no UTF-8 decode to U+FFFD, and a lone surrogate is read as one', async (t) => {
+test('invalid UTF-8 decodes to U+FFFD, and a lone surrogate encodes as U+FFFD', async (t) => {
   const tokenizer = await trained(t)
   const ids = tokenizer.encode('€')
   t.is(tokenizer.decode(ids.slice(0, 1)), '\ufffd')
@@ -102,7 +102,7 @@ test('an id outside the vocabulary is ERR_TOKEN_OUT_OF_RANGE', async (t) => {
   }
 })
 
-test('what was saved opens as the same tokenizer, from the folder, its tokenizer.json, or its files', async (t) => {
+test('a saved tokenizer opens from its folder, tokenizer.json, or vocab and merges', async (t) => {
   const tokenizer = await trained(t)
   const folder = join(temporaryFolder(t), 'made', 'tokenizer')
   await tokenizer.save(folder)
@@ -120,7 +120,7 @@ test('what was saved opens as the same tokenizer, from the folder, its tokenizer
   t.is((await Tokenizer.open(folder)).hash, tokenizer.hash)
 })
 
-test('a special token that is not in the vocabulary is appended', async (t) => {
+test('a special token missing from the vocabulary is appended', async (t) => {
   const tokenizer = await trained(t)
   const folder = join(temporaryFolder(t), 'tokenizer')
   await tokenizer.save(folder)
@@ -132,18 +132,18 @@ test('a special token that is not in the vocabulary is appended', async (t) => {
   t.not(more.hash, tokenizer.hash)
 })
 
-test('a tokenizer of characters has one id a character and no special token', async (t) => {
+test('a tokenizer of characters has one id per character and no special tokens', async (t) => {
   const folder = temporaryFolder(t)
   writeFileSync(join(folder, 'text.txt'), 'cab😀cab')
   const tokenizer = await Tokenizer.train([join(folder, 'text.txt')], { type: 'chars' })
   t.is(tokenizer.vocabSize, 4)
   t.deepEqual(tokenizer.specialTokens, {})
-  // By code point: a, b, c, then the face.
+  // Sorted by code point: a, b, c, then the emoji.
   t.deepEqual([...tokenizer.encode('abc😀')], [0, 1, 2, 3])
   t.is(tokenizer.decode([2, 0, 1, 3]), 'cab😀')
 })
 
-test('the result does not depend on the number of threads', async (t) => {
+test('training does not depend on the number of threads', async (t) => {
   const corpus = writeCorpus(temporaryFolder(t))
   const hashes = await Promise.all(
     [1, 2, 3].map(
@@ -153,12 +153,12 @@ test('the result does not depend on the number of threads', async (t) => {
   t.is(new Set(hashes).size, 1)
 })
 
-test('text in pieces gives the ids of the whole, wherever it is cut', async (t) => {
+test('encodeIterable equals encode wherever the text is split', async (t) => {
   const tokenizer = await trained(t)
   const draw = generator(99)
   for (let seed = 0; seed < 10; seed++) {
     const text = mixedText(seed, 300)
-    // Cuts fall between UTF-16 units: inside words, special tokens and surrogate pairs.
+    // Splits between UTF-16 code units: inside words, special tokens and surrogate pairs.
     const pieces: string[] = []
     for (let start = 0; start < text.length;) {
       const end = start + draw(12)
@@ -169,7 +169,7 @@ test('text in pieces gives the ids of the whole, wherever it is cut', async (t) 
   }
 })
 
-test('every kind of iterable and a stream of strings is taken', async (t) => {
+test('encodeIterable takes every kind of iterable and streams of strings', async (t) => {
   const tokenizer = await trained(t)
   const folder = temporaryFolder(t)
   const text = mixedText(5, 40_000)
@@ -191,13 +191,13 @@ test('every kind of iterable and a stream of strings is taken', async (t) => {
   t.is((await gather(tokenizer.encodeIterable(['', '']))).length, 0)
 })
 
-test('a piece cut inside a surrogate pair at the very end is read as U+FFFD', async (t) => {
+test('half a surrogate pair at the end of the text is read as U+FFFD', async (t) => {
   const tokenizer = await trained(t)
   const ids = await gather(tokenizer.encodeIterable(['a', 'b😀'.slice(0, 2)]))
   t.is(tokenizer.decode(ids), 'ab\ufffd')
 })
 
-test('large blocks come before the text has ended', async (t) => {
+test('encodeIterable yields blocks before the text has ended', async (t) => {
   const tokenizer = await trained(t)
   let given = 0
   function* endless(): Generator<string> {
@@ -213,7 +213,7 @@ test('large blocks come before the text has ended', async (t) => {
   t.true(given < 100)
 })
 
-test('pieces that are no strings are ERR_INVALID_ARGUMENT, and an error of the source passes through', async (t) => {
+test('encodeIterable rejects pieces that are not strings and passes on errors', async (t) => {
   const tokenizer = await trained(t)
   const buffers = [Buffer.from('a')] as unknown as string[]
   await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () => gather(tokenizer.encodeIterable(buffers)))
@@ -224,14 +224,14 @@ test('pieces that are no strings are ERR_INVALID_ARGUMENT, and an error of the s
   await t.throwsAsync(gather(tokenizer.encodeIterable(failing())), { instanceOf: RangeError })
 })
 
-test('many encoders of one tokenizer work at the same time', async (t) => {
+test('a tokenizer can encode several streams at the same time', async (t) => {
   const tokenizer = await trained(t)
   const texts = [1, 2, 3, 4, 5, 6].map((seed) => mixedText(seed, 5_000))
   const ids = await Promise.all(texts.map((text) => gather(tokenizer.encodeIterable([...text]))))
   texts.forEach((text, i) => t.deepEqual(ids[i], tokenizer.encode(text)))
 })
 
-test('wrong input is a coded error', async (t) => {
+test('invalid input to train and open is a coded error', async (t) => {
   const folder = temporaryFolder(t)
   const corpus = writeCorpus(folder)
   const empty = join(folder, 'empty.txt')
@@ -250,7 +250,7 @@ test('wrong input is a coded error', async (t) => {
   await rejectsWith(t, 'ERR_NOT_FOUND', () => Tokenizer.open(join(folder, 'none')))
 })
 
-test('a vocabulary and merges that disagree are ERR_INVALID_TOKENIZER', async (t) => {
+test('inconsistent vocabulary and merges are ERR_INVALID_TOKENIZER', async (t) => {
   const folder = temporaryFolder(t)
   const tokenizer = await Tokenizer.train([writeCorpus(folder)], { vocabSize: 280 })
   await tokenizer.save(join(folder, 'tokenizer'))
@@ -264,7 +264,7 @@ test('a vocabulary and merges that disagree are ERR_INVALID_TOKENIZER', async (t
   await rejectsWith(t, 'ERR_NOT_FOUND', () => Tokenizer.fromFiles(join(folder, 'none'), merges))
 })
 
-test('saving where nothing can be written is a coded error and leaves nothing', async (t) => {
+test('saving to an unwritable path is a coded error and leaves nothing behind', async (t) => {
   const folder = temporaryFolder(t)
   const tokenizer = await Tokenizer.train([writeCorpus(folder)], { vocabSize: 260 })
   const before = readdirSync(folder)
@@ -275,7 +275,7 @@ test('saving where nothing can be written is a coded error and leaves nothing', 
   t.deepEqual(readdirSync(folder), before)
 })
 
-test('training reports progress and an AbortSignal ends it', async (t) => {
+test('training reports progress and can be aborted', async (t) => {
   const folder = temporaryFolder(t)
   const corpus = writeCorpus(folder)
   const size = readFileSync(corpus).length
@@ -288,14 +288,14 @@ test('training reports progress and an AbortSignal ends it', async (t) => {
   )
 })
 
-test('training counts the bytes that are no UTF-8', async (t) => {
+test('training counts the bytes of invalid UTF-8', async (t) => {
   const file = join(temporaryFolder(t), 'latin.txt')
   writeFileSync(file, Buffer.from('caf\xe9 na\xefve', 'latin1'))
   const tokenizer = await Tokenizer.train([file], { vocabSize: 260 })
   t.is(tokenizer.replacedBytes, 2)
 })
 
-test('documents of the experiments are drawn with the same chance each, by seed', async (t) => {
+test('sampleDocuments draws each document with the same probability', async (t) => {
   const folder = temporaryFolder(t)
   const file = join(folder, 'documents.txt')
   const all = ['one', 'two', 'three', 'four', 'five', 'six']
@@ -306,7 +306,7 @@ test('documents of the experiments are drawn with the same chance each, by seed'
     t.is(new Set(drawn).size, 2)
     for (const document of drawn) counts.set(document, counts.get(document)! + 1)
   }
-  // 1,800 draws of 6: 300 each, with a standard deviation of 14.
+  // 1,800 draws from 6 documents: 300 each, with a standard deviation of 14.
   for (const [document, n] of counts) t.true(Math.abs(n - 300) < 60, `${document} ${n} times`)
   t.deepEqual(
     await sampleDocuments(file, { sample: 3, seed: 5 }),

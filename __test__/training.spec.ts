@@ -37,7 +37,7 @@ async function vocabSizeOf(run: string, options: TrainerOptions): Promise<unknow
   return (readJson(run, 'config.json')['options'] as { vocab_size: number }).vocab_size
 }
 
-test("a preset's vocabulary is raised to what a tokenizer trained on the corpus needs", async (t) => {
+test("a preset's vocabulary grows to the minimum of a trained tokenizer", async (t) => {
   const { folder, corpus, run } = places(t)
   const options = { corpus, dataDir: folder, preset: 'char' }
   t.is(await vocabSizeOf(run, options), 257)

@@ -1,6 +1,6 @@
 /**
- * The one conversion between the library's camelCase and the snake_case of files, flags and `--json`.
- * Only the keys of objects change, at every depth; values and the order of keys stay.
+ * The one conversion between the library's camelCase and the snake_case of files, flags and
+ * `--json`. Only the keys of objects change, at every depth; values and the order of keys stay.
  */
 
 /** `val_loss` as `valLoss`. */
@@ -29,12 +29,18 @@ export type SnakeCased<T> = T extends readonly (infer E)[]
     ? { [K in keyof T as K extends string ? SnakeName<K> : K]: SnakeCased<T[K]> }
     : T
 
-/** Returns a copy of `value` with every key in snake_case: `{ valLoss: 1 }` becomes `{ val_loss: 1 }`. */
+/**
+ * Returns a copy of `value` with every key in snake_case: `{ valLoss: 1 }` becomes `{ val_loss: 1
+ * }`.
+ */
 export function toSnakeCase<T>(value: T): SnakeCased<T> {
   return renameKeys(value, snakeCaseName) as SnakeCased<T>
 }
 
-/** Returns a copy of `value` with every key in camelCase: `{ val_loss: 1 }` becomes `{ valLoss: 1 }`. */
+/**
+ * Returns a copy of `value` with every key in camelCase: `{ val_loss: 1 }` becomes `{ valLoss: 1
+ * }`.
+ */
 export function toCamelCase<T>(value: T): CamelCased<T> {
   return renameKeys(value, camelCaseName) as CamelCased<T>
 }

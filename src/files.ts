@@ -1,4 +1,4 @@
-/** Files written whole or not at all, and the system's refusals as coded errors. */
+/** Atomic file writes, and errors of the file system as coded errors. */
 import { existsSync } from 'node:fs'
 import { mkdir, open, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'

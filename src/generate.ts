@@ -1,68 +1,77 @@
 /**
- * Text from a model, as it is drawn. Pieces hold whole UTF-8 characters only; the first is the prompt itself.
- *
- * The context is the last maxSeqLength tokens and every token is drawn from what a fresh pass over them would give.
- * In this order: repetition penalty, temperature, top-k, softmax, top-p, draw.
+ * Text generation. Each token is sampled in this order: repetition penalty, temperature, top-k,
+ * softmax, top-p, draw. The context is the last maxSeqLength tokens, and every token's logits are
+ * those of a fresh pass over the context.
  */
 import { randomInt } from 'node:crypto'
 import { TextDecoder } from 'node:util'
 import { KindlingError, call, cancelled, settle } from './errors'
 import { native } from './native'
-import { StopWatch } from './stop-strings'
+import { StopSequenceMatcher } from './stop-sequences'
 import { Tokenizer } from './tokenizer'
 import { Transformer } from './transformer'
 
-/** The token that ends a document. */
+/** The special token that separates documents. */
 export const END_OF_TEXT = '<|endoftext|>'
 
-/** How text is drawn. */
+/** How text is generated. */
 export interface GenerateOptions {
-  /** Most tokens to draw. Default 200. */
+  /** Tokens to generate, at most. Default 200. */
   maxTokens?: number
-  /** Divides the scores; 0 takes the highest one. Default 1. */
+  /** Divides the logits; 0 always picks the most likely token. Default 1. */
   temperature?: number
-  /** Draw from the k highest scores only. Default: all. */
+  /** Samples from the k most likely tokens only. Default: all. */
   topK?: number
-  /** A token stays while the mass before it is at most p. Default 0.9. */
+  /** Samples from the fewest most likely tokens whose total probability exceeds p. Default 0.9. */
   topP?: number
-  /** Scores s of tokens in the context become s / r where s > 0, else s r. Default 1. */
+  /**
+   * For tokens in the context, divides positive logits by this and multiplies negative ones.
+   * Default 1.
+   */
   repetitionPenalty?: number
-  /** Seed of the draws, an integer from 0. Default: one is drawn, and reported in the result. */
+  /** Random seed, a non-negative integer. Default: a random one, reported in the result. */
   seed?: number
-  /** Strings that end the text; they are not part of it. */
+  /** Stop sequences; the text ends before the first one found. */
   stop?: string | readonly string[]
-  /** Keep the cache when the context is full: faster, and not what a fresh pass gives. Default false. */
+  /**
+   * Keep the key/value cache once the context is full. Faster, but the tokens differ from those of
+   * a fresh pass. Default false.
+   */
   rollingCache?: boolean
-  /** Begin the text with the prompt. Default true. */
+  /** Start the text with the prompt. Default true. */
   echo?: boolean
   /** Ends the call with `ERR_CANCELLED`. */
   signal?: AbortSignal
 }
 
-/** Why a text ended. */
+/** Why a text ended: an `<|endoftext|>` token, a stop sequence, or `maxTokens`. */
 export type StopReason = 'end_of_text' | 'stop' | 'max_tokens'
 
 /** A finished text. */
 export interface GenerateResult {
   prompt: string
-  /** The whole text, the prompt included unless `echo` is false. */
+  /** The whole text, including the prompt unless `echo` is false. */
   text: string
-  /** The ids drawn, without the prompt's and without the token that ended it. */
+  /** The generated ids, without the prompt and without a final `<|endoftext|>`. */
   ids: Uint32Array
   stopReason: StopReason
-  /** The seed used. */
+  /** The seed that was used. */
   seed: number
 }
 
-/** Milliseconds of decoding before tokens are handed over: one crossing serves many tokens of a small model. */
+/**
+ * Milliseconds of decoding per call of the addon, so that a small model returns many tokens per
+ * call.
+ */
 const CALL_MS = 10
 
 /**
- * Draws a continuation of `prompt`; an empty one starts from `<|endoftext|>`.
+ * Generates a continuation of `prompt`. An empty prompt starts from `<|endoftext|>`.
  *
- * @returns an async iterable of text; its return value is the `GenerateResult`.
- * @throws KindlingError `ERR_INVALID_ARGUMENT` (an option out of its range, or a vocabulary that does not fit the
- * model), `ERR_CANCELLED`, `ERR_BUSY`.
+ * @returns an async iterable of pieces of text, each of whole characters; the first is the prompt
+ * (see `echo`). Its return value is the `GenerateResult`.
+ * @throws KindlingError `ERR_INVALID_ARGUMENT` (an option out of range, or a tokenizer larger than
+ * the model's vocabulary), `ERR_CANCELLED`, `ERR_BUSY`.
  */
 export async function* generate(
   model: Transformer,
@@ -82,7 +91,11 @@ export async function* generate(
   }
 }
 
-/** As `generate` for several prompts at once; each text stops by itself. */
+/**
+ * Generates a continuation of each prompt, all in one batch.
+ *
+ * @throws KindlingError as `generate`.
+ */
 export async function generateBatch(
   model: Transformer,
   tokenizer: Tokenizer,
@@ -90,7 +103,7 @@ export async function generateBatch(
   options: GenerateOptions = {},
 ): Promise<GenerateResult[]> {
   if (!Array.isArray(prompts) || prompts.length === 0) {
-    throw new KindlingError('ERR_INVALID_ARGUMENT', 'generateBatch takes at least one prompt')
+    throw new KindlingError('ERR_INVALID_ARGUMENT', 'generateBatch needs at least one prompt')
   }
   const decoding = new Decoding(model, tokenizer, prompts, options)
   try {
@@ -101,40 +114,44 @@ export async function generateBatch(
   }
 }
 
-/** One text in the making. */
+/** One unfinished text. */
 interface Row {
   prompt: string
   ids: number[]
   decoder: TextDecoder
-  watch: StopWatch
+  matcher: StopSequenceMatcher
   pieces: string[]
   stopReason: StopReason | null
 }
 
-/** The rows of one call, from token ids to text. */
+/** Turns the generated ids of one call into text, for each row of the batch. */
 class Decoding {
   readonly #generator: native.Generator
   readonly #rows: Row[]
   readonly #seed: number
+  readonly #tokenizer: Tokenizer
+  readonly #signal: AbortSignal | undefined
 
   constructor(
     model: Transformer,
-    readonly tokenizer: Tokenizer,
+    tokenizer: Tokenizer,
     prompts: readonly string[],
-    readonly options: GenerateOptions,
+    options: GenerateOptions,
   ) {
     const { maxTokens = 200, temperature = 1, topK, topP = 0.9, repetitionPenalty = 1 } = options
+    const { seed = randomInt(2 ** 32), stop = [], rollingCache = false, echo = true } = options
     Tokenizer.toNative(tokenizer)
-    this.#seed = options.seed ?? randomInt(2 ** 32)
-    const stops = typeof options.stop === 'string' ? [options.stop] : (options.stop ?? [])
+    this.#tokenizer = tokenizer
+    this.#signal = options.signal
+    this.#seed = seed
     const endOfText = tokenizer.tokenId(END_OF_TEXT)
     const contexts = prompts.map((prompt) => promptIds(tokenizer, prompt, endOfText))
     this.#rows = prompts.map((prompt) => ({
       prompt,
       ids: [],
       decoder: new TextDecoder('utf-8', { ignoreBOM: true }),
-      watch: new StopWatch(stops),
-      pieces: (options.echo ?? true) ? [prompt] : [],
+      matcher: new StopSequenceMatcher([stop].flat()),
+      pieces: echo ? [prompt] : [],
       stopReason: null,
     }))
     this.#generator = call(
@@ -145,19 +162,18 @@ class Decoding {
           ...(topK === undefined ? {} : { topK }),
           topP,
           repetitionPenalty,
-          seed: this.#seed,
+          seed,
           stopIds: endOfText === undefined ? [] : [endOfText],
-          rollingCache: options.rollingCache ?? false,
+          rollingCache,
           // The model's vocabulary may be padded beyond the tokenizer's.
           limitVocab: tokenizer.vocabSize,
         }),
     )
   }
 
-  /** The next piece of each row, or null when all have ended. */
+  /** Returns the next piece of each row, or null when all have ended. */
   async next(): Promise<string[] | null> {
-    const { signal } = this.options
-    if (signal?.aborted) throw cancelled(signal)
+    if (this.#signal?.aborted) throw cancelled(this.#signal)
     if (this.#rows.every((row) => row.stopReason)) return null
     const drawn = await settle(() => this.#generator.next(CALL_MS))
     return this.#rows.map((row, i) => this.#extend(row, drawn[i]!))
@@ -168,19 +184,19 @@ class Decoding {
     let piece = ''
     for (const id of drawn.ids) {
       row.ids.push(id)
-      piece += row.watch.push(
-        row.decoder.decode(this.tokenizer.decodeBytes([id]), { stream: true }),
+      piece += row.matcher.push(
+        row.decoder.decode(this.#tokenizer.decodeBytes([id]), { stream: true }),
       )
-      if (row.watch.stopped) {
+      if (row.matcher.matched) {
         row.stopReason = 'stop'
         this.#generator.endRow(this.#rows.indexOf(row))
         break
       }
     }
     if (!row.stopReason && drawn.ended) {
-      piece += row.watch.push(row.decoder.decode())
-      row.stopReason = row.watch.stopped ? 'stop' : drawn.atStopId ? 'end_of_text' : 'max_tokens'
-      piece += row.watch.rest()
+      piece += row.matcher.push(row.decoder.decode())
+      row.stopReason = row.matcher.matched ? 'stop' : drawn.atStopId ? 'end_of_text' : 'max_tokens'
+      piece += row.matcher.flush()
     }
     if (piece) row.pieces.push(piece)
     return piece
@@ -207,11 +223,11 @@ function promptIds(
   endOfText: number | undefined,
 ): Uint32Array {
   if (typeof prompt !== 'string')
-    throw new KindlingError('ERR_INVALID_ARGUMENT', 'a prompt is a string')
+    throw new KindlingError('ERR_INVALID_ARGUMENT', 'a prompt must be a string')
   if (prompt !== '') return tokenizer.encode(prompt)
   if (endOfText !== undefined) return Uint32Array.of(endOfText)
   throw new KindlingError(
     'ERR_INVALID_ARGUMENT',
-    `an empty prompt starts from ${END_OF_TEXT}, which this tokenizer does not have; give a prompt`,
+    `an empty prompt needs the token ${END_OF_TEXT}, which this tokenizer lacks; give a prompt`,
   )
 }

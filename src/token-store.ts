@@ -1,6 +1,7 @@
 /**
- * Token ids on disk, mapped into memory as they are used: a folder of chunk files as numpy.memmap writes them, one .npy
- * (int32, int64, uint16), or one raw .bin of uint16. Batches are drawn in native memory and never cross into JavaScript.
+ * Token ids on disk, memory-mapped: a folder of chunk files as numpy.memmap writes them, one .npy
+ * file (int32, int64, uint16), or one raw .bin file of uint16. Batches are made in native memory
+ * and never pass through JavaScript.
  */
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
@@ -10,121 +11,143 @@ import { longCall, type LongCallOptions } from './long-call'
 import { native } from './native'
 import { Tokenizer } from './tokenizer'
 
-/** How text becomes a store. */
+/** How text is encoded into a store. */
 export interface EncodeOptions extends LongCallOptions {
-  /** Tokens a chunk file. Default 500000. */
+  /** Tokens per chunk file. Default 500000. */
   chunkSize?: number
-  /** Share of the tokens, from the end, that goes to `valid_chunks`; from 0 to below 1. Default 0. */
+  /**
+   * Fraction of the tokens, taken from the end, that goes to `valid_chunks`; in [0, 1). Default 0.
+   */
   validFraction?: number
-  /** Integers the chunk files hold: `int32`, or `uint16` for vocabularies of at most 65536. Default `int32`. */
+  /**
+   * Integer type of the chunk files; `uint16` holds vocabularies of at most 65536. Default `int32`.
+   */
   tokenDtype?: 'int32' | 'uint16'
-  /** Threads that encode. Default: the cores this process may use. The store does not depend on it. */
+  /**
+   * Encoding threads; the store does not depend on them. Default: the cores available to this
+   * process.
+   */
   threads?: number
-  /** What the files hold. Default: JSON Lines where the name ends in .jsonl or .ndjson (before .gz or .zst), else text. */
+  /**
+   * Format of the files. Default: JSON Lines if the name ends in .jsonl or .ndjson (before .gz or
+   * .zst), else text.
+   */
   format?: 'text' | 'jsonl'
-  /** The field of JSON Lines that is the text. Default `text`. */
+  /** The JSON Lines field that holds the text. Default `text`. */
   textField?: string
   /**
-   * What a document is: a file, a line, or a block of lines between blank ones; the line breaks between documents belong to
-   * none. Default: `line` for JSON Lines, `file` for text. No token crosses from one document into the next.
+   * Unit that counts as a document: a file, a line, or a block of lines between blank lines. Line
+   * breaks between documents are dropped, and no token spans two documents. Default: `line` for
+   * JSON Lines, `file` for text.
    */
   document?: 'file' | 'line' | 'block'
-  /** Put `<|endoftext|>` after every document that is not empty. Default false. */
+  /** Append `<|endoftext|>` to every non-empty document. Default false. */
   appendEot?: boolean
-  /** Go on with what a killed call with the same files and options left. Default true. */
+  /** Continue the work of a killed call with the same files and options. Default true. */
   resume?: boolean
-  /** An aborted call leaves what is done for the next one, as a killed one does, in place of nothing. Default false. */
+  /** Keep the work of an aborted call for the next one, as if it had been killed. Default false. */
   keepWhenAborted?: boolean
 }
 
-/** What encoding gave. */
+/** The result of encoding. */
 export interface EncodeSummary {
-  /** Tokens in all. */
+  /** Number of tokens. */
   tokens: number
-  /** Bytes of the text they stand for, each appended `<|endoftext|>` included. */
+  /** Bytes of the encoded text, including each appended `<|endoftext|>`. */
   bytes: number
-  /** Bytes of the files that were no UTF-8 and became U+FFFD. */
+  /** Bytes of invalid UTF-8 that became U+FFFD. */
   replacedBytes: number
-  /** Bytes of text that an earlier, killed call had encoded. */
+  /** Bytes of text encoded by an earlier, killed call. */
   resumedBytes: number
-  /** Folder of the store with the training tokens. */
+  /** Folder of the training store. */
   train: string
-  /** Folder of the store with the validation tokens, if there is one. */
+  /** Folder of the validation store, null if there is none. */
   valid: string | null
 }
 
-/** What stores made of stores are like. */
+/** Options for merging or splitting stores. */
 export interface ReshapeOptions extends LongCallOptions {
-  /** Tokens a chunk file. Default: those of the first store. */
+  /** Tokens per chunk file. Default: as in the first store. */
   chunkSize?: number
-  /** Default: `uint16` if all stores have it, else `int32`. */
+  /** Integer type of the chunk files. Default: `uint16` if every store has it, else `int32`. */
   tokenDtype?: 'int32' | 'uint16'
-  /** The stores' tokenizer, which a folder of stores gets a copy of. Default: the one that the first store names, if it is there. */
+  /**
+   * Tokenizer of the stores, copied into the output folder. Default: that of the first store, if it
+   * can be opened.
+   */
   tokenizer?: Tokenizer
 }
 
-/** What is known of a store: what `store.json` says, or what the sizes of the files tell. */
+/** Metadata of a store, from `store.json` or, without one, from the sizes of the files. */
 export interface StoreMetadata {
-  /** Tokens. */
+  /** Number of tokens. */
   length: number
-  /** Bytes of the text they stand for, where known. */
+  /** Bytes of the encoded text, null if unknown. */
   bytes: number | null
-  /** Tokens a chunk file. */
+  /** Tokens per chunk file. */
   chunkSize: number
-  /** numpy's name of the elements: `int32`, `int64` or `uint16`. */
+  /** Integer type: `int32`, `int64` or `uint16`. */
   dtype: string
-  /** Where the tokenizer is, as seen from the store's folder. */
+  /** Path of the tokenizer, relative to the store's folder; null if unknown. */
   tokenizerPath: string | null
-  /** Hash of the tokenizer's contents: `Tokenizer.hash` of the one it was encoded with. */
+  /** `Tokenizer.hash` of the tokenizer that encoded the store, null if unknown. */
   tokenizerHash: string | null
-  /** The largest token id, where known. */
+  /** The largest token id, null if unknown. */
   maxId: number | null
-  /** Bytes of the input that were no UTF-8 and became U+FFFD. */
+  /** Bytes of invalid UTF-8 in the input that became U+FFFD. */
   replacedBytes: number
 }
 
 /**
- * How the windows of batches are chosen. `random`: at random places, spread evenly. `epoch`: every consecutive window once,
- * in an order of the seed, then again in another. `sequential`: every consecutive window in order, then again. `dense`: as
- * `epoch`, with a window at every place.
+ * Order of the windows in batches.
+ *
+ * - `random`: uniformly random start positions.
+ * - `epoch`: each consecutive, non-overlapping window once per epoch, shuffled anew for each epoch.
+ * - `sequential`: consecutive windows in order, over and over.
+ * - `dense`: as `epoch`, with one window per start position.
  */
 export type Sampling = 'random' | 'epoch' | 'sequential' | 'dense'
 
-/** Which batch to draw: a pure function of these numbers, so that a run continues from its step alone. */
+/**
+ * Identifies a batch, which is a pure function of these values; a resumed run needs only its step.
+ */
 export interface BatchOptions {
-  /** Windows. */
+  /** Windows per batch. */
   batchSize: number
-  /** Tokens a window. */
+  /** Tokens per window. */
   seqLength: number
-  /** Seed of the run, an integer from 0. Default 0. */
+  /** Seed of the run, a non-negative integer. Default 0. */
   seed?: number
-  /** The step, from 1. */
+  /** Step of the run, from 1. */
   step: number
-  /** Which of the step's accumulated batches, from 0. Default 0. */
+  /** Index among the batches of the step, from 0. Default 0. */
   microBatch?: number
-  /** How many batches a step accumulates. Default 1. */
+  /** Batches per step. Default: microBatch + 1. */
   accumulate?: number
-  /** How windows are chosen. Default `random`. */
+  /** Order of the windows. Default `random`. */
   sampling?: Sampling
 }
 
-/** Which consecutive windows to evaluate. */
+/** A range of consecutive windows. */
 export interface EvaluationBatchOptions {
-  /** Tokens a window. */
+  /** Tokens per window. */
   seqLength: number
-  /** The first window, from 0. */
+  /** Index of the first window, from 0. */
   firstWindow: number
-  /** How many windows. */
+  /** Number of windows. */
   count: number
 }
 
 const CHUNK_SIZE = 500_000
 
-/** A store of token ids. Opening reads no tokens; the files must not be cut shorter while it is in use. */
+/**
+ * A store of token ids. Opening it reads no tokens. The files must not be truncated while it is in
+ * use.
+ */
 export class TokenStore {
   readonly #native: native.TokenStore
 
-  /** Where it was opened. */
+  /** The path it was opened from. */
   readonly path: string
 
   private constructor(handle: native.TokenStore, path: string) {
@@ -136,16 +159,14 @@ export class TokenStore {
    * Opens a store.
    *
    * @param path - a folder of chunk files, a .npy or a .bin file.
-   * @throws KindlingError `ERR_NOT_FOUND`, `ERR_INVALID_STORE` (a chunk is missing, sizes disagree, another dtype).
+   * @throws KindlingError `ERR_NOT_FOUND`, `ERR_INVALID_STORE` (a missing chunk, sizes that
+   * disagree, an unknown dtype).
    */
   static async open(path: string): Promise<TokenStore> {
     return new TokenStore(await settle(() => native.TokenStore.open(path)), path)
   }
 
-  /**
-   * Encodes text files, read as UTF-8 one after the other, and opens the store of their tokens (with `validFraction`
-   * the one of the training tokens). See `encodeFiles`.
-   */
+  /** Encodes text files as `encodeFiles` does and opens the training store. */
   static async encode(
     files: readonly string[],
     tokenizer: Tokenizer,
@@ -156,15 +177,17 @@ export class TokenStore {
   }
 
   /**
-   * Encodes text files in one streaming pass; memory does not depend on their size. Reading, encoding and writing overlap.
+   * Encodes UTF-8 text files in one streaming pass; memory does not depend on their size.
    *
-   * @param files - text or JSON Lines, plain, gzip or zstd (told by their contents); patterns as `data/*.txt` stand for the
-   * files they match, `-` for standard input.
-   * @param out - a folder that gets `tokenizer`, `train_chunks` and, with a `validFraction`, `valid_chunks`; a name that
-   * ends in `_chunks` is the store itself. A store that is there already is replaced when the new one is whole. A process
-   * that is killed leaves a hidden folder beside it, from which the same call goes on.
-   * @throws KindlingError `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS`, `ERR_INVALID_CORPUS`, `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`,
-   * `ERR_CANCELLED`, `ERR_INVALID_ARGUMENT`; nothing is left behind.
+   * @param files - text or JSON Lines files, in order; gzip and zstd are recognized by content.
+   * `data/*.txt` matches files by pattern, `-` reads standard input.
+   * @param out - output folder, for `tokenizer`, `train_chunks` and, with a `validFraction`,
+   * `valid_chunks`; if its name ends in `_chunks`, it is the store itself. An existing store is
+   * replaced once the new one is complete. A killed process leaves a hidden folder next to it, from
+   * which the same call continues.
+   * @throws KindlingError `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS`, `ERR_INVALID_CORPUS`,
+   * `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`, `ERR_CANCELLED`, `ERR_INVALID_ARGUMENT`; nothing is left
+   * behind.
    */
   static async encodeFiles(
     files: readonly string[],
@@ -175,7 +198,7 @@ export class TokenStore {
     if (!Array.isArray(files) || typeof out !== 'string') {
       throw new KindlingError(
         'ERR_INVALID_ARGUMENT',
-        'encode takes a list of files, a tokenizer and a folder',
+        'encodeFiles takes a list of files, a tokenizer and an output folder',
       )
     }
     const handle = Tokenizer.toNative(tokenizer)
@@ -199,11 +222,13 @@ export class TokenStore {
   }
 
   /**
-   * Writes the tokens of stores, one after the other, to one.
+   * Concatenates stores into a new one.
    *
-   * @param out - a folder that gets `train_chunks` and the tokenizer; a name that ends in `_chunks` is the store itself.
-   * @throws KindlingError `ERR_INVALID_ARGUMENT` (stores of several tokenizers), `ERR_TOKEN_OUT_OF_RANGE` (an id that uint16
-   * cannot hold), `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`, `ERR_CANCELLED`; nothing is left behind.
+   * @param out - output folder, for `train_chunks` and the tokenizer; if its name ends in
+   * `_chunks`, it is the store itself.
+   * @throws KindlingError `ERR_INVALID_ARGUMENT` (stores with different tokenizers),
+   * `ERR_TOKEN_OUT_OF_RANGE` (an id that uint16 cannot hold), `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`,
+   * `ERR_CANCELLED`; nothing is left behind.
    */
   static async merge(
     stores: readonly TokenStore[],
@@ -219,9 +244,10 @@ export class TokenStore {
   }
 
   /**
-   * Cuts a store in two: tokens before `at` go to `train_chunks` of the folder `out`, the others to its `valid_chunks`.
+   * Splits a store: tokens before `at` go to `train_chunks` of the folder `out`, the rest to
+   * `valid_chunks`.
    *
-   * @throws KindlingError as `merge`; `ERR_INVALID_ARGUMENT` for a place that leaves nothing on a side.
+   * @throws KindlingError as `merge`; `ERR_INVALID_ARGUMENT` if a part would be empty.
    */
   static async split(
     store: TokenStore,
@@ -237,7 +263,10 @@ export class TokenStore {
     return { train: await TokenStore.open(train), valid: await TokenStore.open(valid!) }
   }
 
-  /** The tokenizer that `store.json` names, if it is there and the one that the store was encoded with. */
+  /**
+   * Opens the tokenizer that `store.json` names; null if it is missing or not the one that encoded
+   * the store.
+   */
   async tokenizer(): Promise<Tokenizer | null> {
     const { tokenizerPath, tokenizerHash } = this.metadata
     if (tokenizerPath === null) return null
@@ -246,12 +275,11 @@ export class TokenStore {
     return tokenizer === null || tokenizer.hash === tokenizerHash ? tokenizer : null
   }
 
-  /** Tokens in the store. */
+  /** Number of tokens in the store. */
   get length(): number {
     return this.#native.length
   }
 
-  /** What is known of the store. */
   get metadata(): StoreMetadata {
     const { bytes, tokenizerPath, tokenizerHash, maxId, ...sizes } = this.#native.metadata
     return {
@@ -264,7 +292,7 @@ export class TokenStore {
   }
 
   /**
-   * A copy of tokens `start` to `end`, the last not included; ranges may cross chunks.
+   * Returns a copy of the tokens from `start` up to but not including `end`.
    *
    * @throws KindlingError `ERR_RANGE_OUT_OF_BOUNDS`.
    */
@@ -273,9 +301,8 @@ export class TokenStore {
   }
 
   /**
-   * A batch of windows (random ones start anywhere from 0 to length - seqLength - 1); y is x shifted by one.
+   * Returns a batch of windows; y is x shifted by one token.
    *
-   * @returns a native handle; its `x` and `y` are copies, batchSize x seqLength.
    * @throws KindlingError `ERR_STORE_TOO_SHORT`, `ERR_INVALID_ARGUMENT`.
    */
   batch(options: BatchOptions): Batch {
@@ -291,29 +318,34 @@ export class TokenStore {
   /** @internal */
   static toNative(store: TokenStore): native.TokenStore {
     if (store instanceof TokenStore) return store.#native
-    throw new KindlingError('ERR_INVALID_ARGUMENT', 'a store is what TokenStore.open returns')
+    throw new KindlingError(
+      'ERR_INVALID_ARGUMENT',
+      'expected a TokenStore: await TokenStore.open(path)',
+    )
   }
 
   /**
-   * How many consecutive windows of `seqLength` tokens there are, each with the token that follows it; the rest is dropped.
+   * Returns the number of consecutive windows of `seqLength` tokens, each followed by at least one
+   * token.
    *
-   * @throws KindlingError `ERR_STORE_TOO_SHORT` if there is none.
+   * @throws KindlingError `ERR_STORE_TOO_SHORT` if there are none.
    */
   numWindows(seqLength: number): number {
     return call(() => this.#native.numWindows(seqLength))
   }
 
   /**
-   * Consecutive windows for evaluation: window i begins at token i x seqLength.
+   * Returns a batch of consecutive windows for evaluation; window i starts at token i x seqLength.
    *
-   * @throws KindlingError `ERR_STORE_TOO_SHORT`, `ERR_INVALID_ARGUMENT` (windows that are not there).
+   * @throws KindlingError `ERR_STORE_TOO_SHORT`, `ERR_INVALID_ARGUMENT` (windows past the end).
    */
   evaluationBatch({ seqLength, firstWindow, count }: EvaluationBatchOptions): Batch {
     return new Batch(call(() => this.#native.evaluationBatch(seqLength, firstWindow, count)))
   }
 
   /**
-   * Checks that every id is below `vocabSize`, going through the whole store unless its largest id is known.
+   * Checks that every id is below `vocabSize`; reads the whole store unless its largest id is
+   * known.
    *
    * @throws KindlingError `ERR_TOKEN_OUT_OF_RANGE` naming the first such id and its position.
    */
@@ -322,16 +354,19 @@ export class TokenStore {
   }
 
   /**
-   * Compares every chunk with its checksum in `store.json`, and that file with its own, where there are any.
+   * Verifies the checksums of `store.json` and of every chunk.
    *
-   * @returns how many chunks were compared: 0 where the store has no checksums.
+   * @returns the number of chunks verified; 0 if the store has no checksums.
    * @throws KindlingError `ERR_INVALID_STORE` naming the chunks that differ.
    */
   async verify(options: LongCallOptions = {}): Promise<number> {
     return longCall(options, async (monitor) => this.#native.verify(monitor))
   }
 
-  /** The entropy of single tokens in nats: the loss of a model that knows nothing but how frequent each token is. */
+  /**
+   * Computes the unigram entropy in nats: the loss of a model that knows only the frequency of each
+   * token.
+   */
   async tokenEntropy(vocabSize: number, options: LongCallOptions = {}): Promise<number> {
     return longCall(options, async (monitor) => this.#native.tokenEntropy(vocabSize, monitor))
   }

@@ -1,55 +1,71 @@
 /**
- * Text to token ids and back: byte-level BPE, or one token a character.
- * Files: vocab.json and merges.txt as GPT-2 writes them, and Hugging Face tokenizer.json.
+ * Conversion between text and token ids: byte-level BPE, or one token per character.
+ * Reads and writes GPT-2's vocab.json and merges.txt, and Hugging Face's tokenizer.json.
  */
 import { KindlingError, call, settle } from './errors'
 import { longCall, type LongCallOptions } from './long-call'
 import { native } from './native'
 
-/** How a tokenizer is trained. */
+/** How to train a tokenizer. */
 export interface TrainTokenizerOptions extends LongCallOptions {
-  /** Entries of the vocabulary, special tokens and the 256 bytes included. Needed for `bpe`; `chars` takes what the text has. */
+  /**
+   * Vocabulary size, including special tokens and the 256 bytes. Required for `bpe`; `chars` has
+   * one per character.
+   */
   vocabSize?: number
-  /** Special tokens; they get the first ids, split the text and take no part in a merge. Default: none. */
+  /** Special tokens; they get the first ids and are never part of a merge. Default: none. */
   specialTokens?: readonly string[]
-  /** Byte-level BPE, or one token a character by code point. Default `bpe`. */
+  /** Byte-level BPE, or one token per code point. Default `bpe`. */
   type?: 'bpe' | 'chars'
-  /** Threads that count. Default: the cores this process may use. The result does not depend on it. */
+  /**
+   * Counting threads; the result does not depend on them. Default: the cores available to this
+   * process.
+   */
   threads?: number
   /**
-   * What cuts text into pre-tokens, which no merge crosses: `gpt2`, `cl100k`, `llama3`, or a regular expression (slower, and
-   * a file is then held in memory whole). Default `gpt2`.
+   * Splits text into pre-tokens, which merges do not cross: `gpt2`, `cl100k`, `llama3`, or a
+   * regular expression. A regular expression is slower and needs memory for whole files. Default
+   * `gpt2`.
    */
   pattern?: string
-  /** Merges are learned from pairs that occur at least so often. Default 1. */
+  /** Least number of occurrences of a pair to become a merge. Default 1. */
   minFrequency?: number
-  /** Bytes to be read at most, of all files in their order, once decompressed. Default: all. */
+  /** Bytes to read at most, counted after decompression over all files. Default: all. */
   maxBytes?: number
-  /** What the files hold. Default: JSON Lines where the name ends in .jsonl or .ndjson (before .gz or .zst), else text. */
+  /**
+   * Format of the files. Default: JSON Lines if the name ends in .jsonl or .ndjson (before .gz or
+   * .zst), else text.
+   */
   format?: 'text' | 'jsonl'
-  /** The field of JSON Lines that is the text. Default `text`. */
+  /** The JSON Lines field that holds the text. Default `text`. */
   textField?: string
-  /** Called now and then once all is read, with the merges learned and the merges wanted. An error it throws ends the call. */
+  /**
+   * Called from time to time with the merges learned so far and in total. An error it throws ends
+   * the call.
+   */
   onMerge?: (merges: number, wanted: number) => void
 }
 
-/** What files have. */
+/** The size of files in tokens and bytes. */
 export interface TokenCount {
   tokens: number
   bytes: number
-  /** Bytes that were no UTF-8 and were read as U+FFFD. */
+  /** Bytes of invalid UTF-8, read as U+FFFD. */
   replacedBytes: number
 }
 
-/** Text in pieces: any iterable or stream of strings. A piece may end anywhere, even inside a surrogate pair. */
+/**
+ * Text in pieces: any iterable or stream of strings. Pieces may split words and even surrogate
+ * pairs.
+ */
 export type TextPieces = Iterable<string> | AsyncIterable<string>
 
-/** UTF-16 units handed over at a time. */
-const PIECE = 1 << 17
-/** Bytes that are encoded at a time. One thread does it: more would keep more memory than they save time. */
-const BLOCK = 1 << 17
+/** UTF-16 code units per call of the addon. */
+const PIECE_UNITS = 1 << 17
+/** Bytes of text per block of ids. */
+const BLOCK_BYTES = 1 << 17
 
-/** A trained tokenizer; it does not change. */
+/** An immutable tokenizer. */
 export class Tokenizer {
   readonly #native: native.Tokenizer
   #path: string | undefined
@@ -59,7 +75,7 @@ export class Tokenizer {
     this.#path = path
   }
 
-  /** Where it was opened or last saved, if it was. */
+  /** The path it was opened from or last saved to, if any. */
   get path(): string | undefined {
     return this.#path
   }
@@ -67,16 +83,20 @@ export class Tokenizer {
   /** @internal The native handle. */
   static toNative(tokenizer: Tokenizer): native.Tokenizer {
     if (tokenizer instanceof Tokenizer) return tokenizer.#native
-    throw new KindlingError('ERR_INVALID_ARGUMENT', 'a Tokenizer is needed: Tokenizer.open(folder)')
+    throw new KindlingError(
+      'ERR_INVALID_ARGUMENT',
+      'expected a Tokenizer: await Tokenizer.open(folder)',
+    )
   }
 
   /**
-   * Trains a tokenizer on text files, read as UTF-8; bytes that are none become U+FFFD (see `replacedBytes`).
+   * Trains a tokenizer on text files. Invalid UTF-8 becomes U+FFFD (see `replacedBytes`).
    *
-   * @param files - text or JSON Lines, plain, gzip or zstd (told by their contents); patterns as `data/*.txt` stand for the
-   * files they match, `-` for standard input.
-   * @throws KindlingError `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS`, `ERR_INVALID_CORPUS` (damaged files, lines without the text),
-   * `ERR_INVALID_ARGUMENT` (a vocabulary too small for the bytes and special tokens), `ERR_CANCELLED`.
+   * @param files - text or JSON Lines files; gzip and zstd are recognized by content. `data/*.txt`
+   * matches files by pattern, `-` reads standard input.
+   * @throws KindlingError `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS`, `ERR_INVALID_CORPUS` (a damaged
+   * file, a line without the text field), `ERR_INVALID_ARGUMENT` (a vocabulary smaller than the
+   * bytes and special tokens), `ERR_CANCELLED`.
    */
   static async train(files: readonly string[], options: TrainTokenizerOptions): Promise<Tokenizer> {
     const {
@@ -95,7 +115,7 @@ export class Tokenizer {
       signal,
     } = options
     if (!Array.isArray(files))
-      throw new KindlingError('ERR_INVALID_ARGUMENT', 'train takes a list of files')
+      throw new KindlingError('ERR_INVALID_ARGUMENT', 'Tokenizer.train takes a list of files')
     const settings = {
       ...(vocabSize !== undefined && { vocabSize }),
       specialTokens: [...specialTokens],
@@ -128,10 +148,11 @@ export class Tokenizer {
   }
 
   /**
-   * Reads a vocabulary and its merges as GPT-2 writes them, under any file names.
+   * Reads a vocabulary and merges in GPT-2's format.
    *
-   * @param specialTokens - one that is not in the vocabulary is appended.
-   * @throws KindlingError `ERR_NOT_FOUND`, `ERR_INVALID_TOKENIZER` (files that cannot be read or disagree).
+   * @param specialTokens - special tokens; those missing from the vocabulary are appended to it.
+   * @throws KindlingError `ERR_NOT_FOUND`, `ERR_INVALID_TOKENIZER` (files that are damaged or
+   * disagree).
    */
   static async fromFiles(
     vocab: string,
@@ -144,9 +165,9 @@ export class Tokenizer {
   }
 
   /**
-   * Opens what `save` wrote, or a Hugging Face tokenizer.json.
+   * Opens a saved tokenizer or a Hugging Face tokenizer.json.
    *
-   * @param path - the folder, or the tokenizer.json itself.
+   * @param path - the folder, or the path of tokenizer.json.
    * @throws KindlingError `ERR_NOT_FOUND`, `ERR_INVALID_TOKENIZER`.
    */
   static async open(path: string): Promise<Tokenizer> {
@@ -163,17 +184,19 @@ export class Tokenizer {
     this.#path = folder
   }
 
-  /** Ids in the vocabulary; every id is below it. */
+  /** Number of ids; every id is below it. */
   get vocabSize(): number {
     return this.#native.vocabSize
   }
 
-  /** Merges it learned; 0 for characters. */
+  /** Number of merges; 0 for a tokenizer of characters. */
   get numMerges(): number {
     return this.#native.numMerges
   }
 
-  /** Bytes of the text `train` read that were no UTF-8 and became U+FFFD; 0 for a tokenizer that was opened. */
+  /**
+   * Bytes of invalid UTF-8 in the training text, read as U+FFFD; 0 for a tokenizer that was opened.
+   */
   get replacedBytes(): number {
     return this.#native.replacedBytes
   }
@@ -183,25 +206,27 @@ export class Tokenizer {
     return Object.fromEntries(this.#native.specialTokens.map(({ token, id }) => [token, id]))
   }
 
-  /** Hash of its contents: equal hashes encode alike. */
+  /** Hash of the vocabulary, merges and pattern; tokenizers with equal hashes encode alike. */
   get hash(): string {
     return this.#native.hash
   }
 
   /**
-   * The ids of a text. Special tokens in it become their ids. A lone surrogate is read as U+FFFD.
+   * Encodes a text. Special tokens in it become their ids; a lone surrogate is read as U+FFFD.
    *
-   * @throws KindlingError `ERR_UNKNOWN_CHARACTER` where the vocabulary has no token for a character.
+   * @throws KindlingError `ERR_UNKNOWN_CHARACTER` if the vocabulary lacks a character.
    */
   encode(text: string): Uint32Array {
     return call(() => this.#native.encode(text))
   }
 
   /**
-   * Encodes files, as `train` takes them, block by block and counts their tokens; none is kept.
+   * Counts the tokens of files, block by block, without keeping them.
    *
-   * @param options - `threads` defaults to the cores this process may use.
-   * @throws KindlingError `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS`, `ERR_UNKNOWN_CHARACTER`, `ERR_CANCELLED`.
+   * @param files - as for `train`.
+   * @param options - `threads` defaults to the cores available to this process.
+   * @throws KindlingError `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS`, `ERR_UNKNOWN_CHARACTER`,
+   * `ERR_CANCELLED`.
    */
   async countTokens(
     files: readonly string[],
@@ -214,7 +239,7 @@ export class Tokenizer {
   }
 
   /**
-   * The text of ids; bytes that are no UTF-8 become U+FFFD.
+   * Decodes ids to text. Invalid UTF-8 becomes U+FFFD.
    *
    * @throws KindlingError `ERR_TOKEN_OUT_OF_RANGE`.
    */
@@ -223,7 +248,7 @@ export class Tokenizer {
   }
 
   /**
-   * The bytes of ids, which need not be whole characters.
+   * Decodes ids to bytes, which need not be whole characters.
    *
    * @throws KindlingError `ERR_TOKEN_OUT_OF_RANGE`.
    */
@@ -231,39 +256,42 @@ export class Tokenizer {
     return call(() => this.#native.decodeBytes(uint32(ids)))
   }
 
-  /** The id of the token written so, or undefined. */
+  /** Returns the id of a token by its text, or undefined. */
   tokenId(token: string): number | undefined {
     return call(() => this.#native.tokenId(token)) ?? undefined
   }
 
-  /** The bytes of the token with this id, or undefined. */
+  /** Returns the bytes of a token, or undefined if there is no such id. */
   tokenBytes(id: number): Uint8Array | undefined {
     return call(() => this.#native.tokenBytes(id)) ?? undefined
   }
 
   /**
-   * Encodes text that comes in pieces, in bounded memory: the same ids as one `encode` of the whole.
+   * Encodes text that arrives in pieces, in bounded memory. The ids are those of `encode` on the
+   * whole text.
    *
-   * @returns blocks of ids as they come.
+   * @returns blocks of ids.
+   * @throws KindlingError `ERR_INVALID_ARGUMENT` (a piece that is not a string),
+   * `ERR_UNKNOWN_CHARACTER`.
    */
   async *encodeIterable(pieces: TextPieces): AsyncGenerator<Uint32Array, void, void> {
     const encoder = call(() => this.#native.streamEncoder())
-    // The first half of a surrogate pair that a piece was cut in.
+    // The first half of a surrogate pair that is split between two pieces.
     let held = ''
     for await (const piece of pieces) {
       if (typeof piece !== 'string') {
         throw new KindlingError(
           'ERR_INVALID_ARGUMENT',
-          'encodeIterable takes strings; give a stream an encoding',
+          'encodeIterable takes strings; set an encoding on a stream of bytes',
         )
       }
-      for (let start = 0; start < piece.length; start += PIECE) {
-        const text = held + piece.slice(start, start + PIECE)
+      for (let start = 0; start < piece.length; start += PIECE_UNITS) {
+        const text = held + piece.slice(start, start + PIECE_UNITS)
         const end = isHighSurrogate(text.charCodeAt(text.length - 1))
           ? text.length - 1
           : text.length
         held = text.slice(end)
-        if (call(() => encoder.append(text.slice(0, end))) < BLOCK) continue
+        if (call(() => encoder.append(text.slice(0, end))) < BLOCK_BYTES) continue
         const ids = await settle(() => encoder.encode())
         if (ids.length > 0) yield ids
       }
@@ -285,6 +313,6 @@ function uint32(ids: Uint32Array | Int32Array | readonly number[]): Uint32Array 
   if (wrong < 0) return array
   throw new KindlingError(
     'ERR_TOKEN_OUT_OF_RANGE',
-    `${String(ids[wrong])} at position ${wrong} is no token id`,
+    `${String(ids[wrong])} at position ${wrong} is not a token id`,
   )
 }

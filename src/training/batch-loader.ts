@@ -1,6 +1,7 @@
 /**
- * The batches of a run, from one token store or a mixture of several, prepared ahead on another thread. A batch is a
- * function of the seed and the step alone, so a resumed run needs no saved state.
+ * The batches of a run, from one token store or a mixture of several, prepared ahead on another
+ * thread. A batch is a function of the seed and the step alone, so a resumed run needs no saved
+ * state.
  */
 import { Batch } from '../batch'
 import { KindlingError, call, settle } from '../errors'
@@ -24,7 +25,9 @@ export interface BatchLoaderOptions {
   seed?: number
   /** Batches per step. Default 1. */
   accumulate?: number
-  /** Order of the windows. Default `random`. Each store of a mixture goes through its own windows. */
+  /**
+   * Order of the windows. Default `random`. Each store of a mixture goes through its own windows.
+   */
   sampling?: Sampling
   /** Batches prepared ahead; 0: none. Default 2. */
   prefetch?: number
@@ -34,8 +37,11 @@ export interface BatchLoaderOptions {
  * Loads the batches of a training run.
  *
  * @example
- * const loader = new BatchLoader([{ store: web, weight: 0.8 }, { store: books, weight: 0.2 }], { batchSize: 32, seqLength: 256 })
- * for (let step = 1; step <= 1_000; step++) await model.forwardBackward(await loader.next({ step }))
+ * const mixture = [{ store: web, weight: 0.8 }, { store: books, weight: 0.2 }]
+ * const loader = new BatchLoader(mixture, { batchSize: 32, seqLength: 256 })
+ * for (let step = 1; step <= 1_000; step++) {
+ *   await model.forwardBackward(await loader.next({ step }))
+ * }
  */
 export class BatchLoader {
   readonly #native: native.BatchLoader
@@ -56,7 +62,8 @@ export class BatchLoader {
   }
 
   /**
-   * Returns a batch of a step; steps count from 1, micro-batches from 0. Batches of consecutive steps are prepared ahead.
+   * Returns a batch of a step; steps count from 1, micro-batches from 0. Batches of consecutive
+   * steps are prepared ahead.
    *
    * @throws KindlingError `ERR_INVALID_ARGUMENT`, `ERR_INVALID_STORE`, `ERR_IO`.
    */

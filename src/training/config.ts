@@ -1,9 +1,10 @@
 /**
- * The options of a run, described once: flags, config file, the options of `Trainer` and the help all come from this
- * schema. A flag wins over the config file, which wins over the preset, which wins over the default.
+ * The options of a run, described once: flags, config file, the options of `Trainer` and the help
+ * all come from this schema. A flag wins over the config file, which wins over the preset, which
+ * wins over the default.
  *
- * Fields carry their names in files and flags (snake_case); `resolveOptions` returns them in camelCase. `.meta({ value })`
- * names the kind of value in the help, as in `--corpus <file>`.
+ * Fields carry their names in files and flags (snake_case); `resolveOptions` returns them in
+ * camelCase. `.meta({ value })` names the kind of value in the help, as in `--corpus <file>`.
  */
 import { readFileSync } from 'node:fs'
 import { z } from 'zod'
@@ -29,9 +30,7 @@ const modelFields = {
   num_layers: count.default(6).describe('number of blocks'),
   vocab_size: count
     .optional()
-    .describe(
-      "vocabulary size; larger than the tokenizer's pads (default: the tokenizer's, 32000 without one)",
-    ),
+    .describe("vocabulary size, at least the tokenizer's (default: the tokenizer's, else 32000)"),
   max_seq_length: count.default(512).describe('longest context, in tokens'),
   theta: z.number().positive().default(100_000).describe('base of the rotary angles'),
   tie_embeddings: z
@@ -95,7 +94,8 @@ const dataFields = {
     .enum(['random', 'epoch', 'sequential', 'dense'])
     .default('random')
     .describe(
-      'order of the windows; random: random start positions; epoch: consecutive windows, shuffled; sequential: consecutive windows in order; dense: one window per start position, shuffled',
+      'order of the windows; random: random start positions; epoch: consecutive ones, shuffled; ' +
+        'sequential: consecutive ones in order; dense: one window per start position, shuffled',
     ),
   prefetch: countOrZero.default(2).describe('batches prepared ahead on another thread (0: none)'),
   seq_length: count.default(256).describe('tokens per training window'),
@@ -112,7 +112,7 @@ const optimizerFields = {
   warmfix_ratio: fraction
     .default(0.9)
     .describe('fraction of the updates after which the rate stays at lr_min'),
-  optimizer: z.enum(['adamw', 'sgd']).default('adamw').describe('optimizer'),
+  optimizer: z.enum(['adamw', 'sgd']).default('adamw').describe('update rule'),
   decay: z
     .enum(['all', 'matrices'])
     .default('all')
@@ -221,8 +221,8 @@ export const CHANGEABLE_ON_RESUME: ReadonlySet<string> = new Set<keyof TrainOpti
  *
  * @param flags - options by their snake_case names.
  * @param configFile - path of a JSON file with the same names.
- * @throws KindlingError `ERR_USAGE` (unknown name, invalid value), `ERR_NOT_FOUND` (no config file),
- * `ERR_INVALID_CONFIG` (sizes that do not fit together).
+ * @throws KindlingError `ERR_USAGE` (unknown name, invalid value), `ERR_NOT_FOUND` (no config
+ * file), `ERR_INVALID_CONFIG` (sizes that do not fit together).
  */
 export function resolveOptions(flags: GivenOptions, configFile?: string): ResolvedOptions {
   const fromFile = configFile === undefined ? {} : readConfigFile(configFile)
@@ -293,7 +293,10 @@ function withoutUndefined(values: GivenOptions): Record<string, unknown> {
   return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined))
 }
 
-/** Checks what depends on several fields, with their names in files; the engine checks its own limits again. */
+/**
+ * Checks what depends on several fields, with their names in files; the engine checks its own
+ * limits again.
+ */
 function checkSizes(options: TrainOptions): void {
   const { dModel, numHeads, numKvHeads = numHeads, seqLength, maxSeqLength } = options
   const fail = (message: string): never => {
@@ -304,7 +307,7 @@ function checkSizes(options: TrainOptions): void {
   }
   if ((dModel / numHeads) % 2 !== 0) {
     fail(
-      `head size ${dModel / numHeads} (d_model / num_heads) is odd; rotary positions need an even one`,
+      `head size ${dModel / numHeads} (d_model / num_heads) is odd; rotary angles need an even one`,
     )
   }
   if (numHeads % numKvHeads !== 0) {

@@ -1,4 +1,7 @@
-/** Finding the stores and the tokenizer of a run: a corpus that is encoded once, an encoded folder, or a named store. */
+/**
+ * Finding the stores and the tokenizer of a run: a corpus that is encoded once, an encoded folder,
+ * or a named store.
+ */
 import { existsSync } from 'node:fs'
 import { readFile, stat } from 'node:fs/promises'
 import { basename, dirname, extname, join, resolve } from 'node:path'
@@ -64,11 +67,14 @@ async function openSource(
   if (corpusSize !== undefined) return openFolder(join(dataDir, `${corpusSize}_chunks`), options)
   throw new KindlingError(
     'ERR_USAGE',
-    'no training data: give --corpus FILE, --data DIR, --mixture DIR=WEIGHT... or --corpus-size NAME',
+    'no training data: give --corpus FILE, --data PATH, --mixture DIR=WEIGHT or --corpus-size NAME',
   )
 }
 
-/** Opens a mixture: folders with weights, as `data/web=0.8`. The first folder with validation data provides it. */
+/**
+ * Opens a mixture: folders with weights, as `data/web=0.8`. The first folder with validation data
+ * provides it.
+ */
 async function openMixture(mixture: readonly string[], options: TrainOptions): Promise<DataSource> {
   const train: MixturePart[] = []
   let valid: TokenStore | null = null
@@ -81,7 +87,7 @@ async function openMixture(mixture: readonly string[], options: TrainOptions): P
     if (tokenizer && source.tokenizer && tokenizer.hash !== source.tokenizer.hash) {
       throw new KindlingError(
         'ERR_INVALID_ARGUMENT',
-        `${path} was encoded with a different tokenizer than the stores before it; encode all with the same one`,
+        `${path} has a different tokenizer than the stores before it; encode all with the same one`,
       )
     }
     valid ??= source.valid
@@ -182,8 +188,8 @@ async function givenTokenizer({ options, given }: ResolvedOptions): Promise<Toke
 }
 
 /**
- * The vocabulary size of a tokenizer trained on a corpus: the one the user asked for, or the preset's or the default,
- * raised to the smallest that byte-level BPE can have.
+ * The vocabulary size of a tokenizer trained on a corpus: the one the user asked for, or the
+ * preset's or the default, raised to the smallest that byte-level BPE can have.
  */
 function trainedVocabSize({ options, given }: ResolvedOptions): number {
   const { vocabSize = DEFAULT_VOCAB_SIZE, specialTokens } = options

@@ -28,8 +28,8 @@ export interface Evaluation {
 }
 
 /**
- * Computes the mean loss over consecutive windows of `seqLength` tokens from the start of the store. An incomplete last
- * window is dropped.
+ * Computes the mean loss over consecutive windows of `seqLength` tokens from the start of the
+ * store. An incomplete last window is dropped.
  *
  * @throws KindlingError `ERR_STORE_TOO_SHORT`, `ERR_NON_FINITE`, `ERR_CANCELLED`.
  */

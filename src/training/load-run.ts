@@ -33,7 +33,8 @@ export interface LoadedRun {
 /**
  * Loads the newest checkpoint of a run, or the one given.
  *
- * @throws KindlingError `ERR_USAGE` (not exactly one of run and checkpoint), `ERR_NOT_FOUND`, `ERR_INVALID_CHECKPOINT`.
+ * @throws KindlingError `ERR_USAGE` (not exactly one of run and checkpoint), `ERR_NOT_FOUND`,
+ * `ERR_INVALID_CHECKPOINT`.
  */
 export async function loadRun(location: RunLocation): Promise<LoadedRun> {
   const { run, checkpoint, device = 'cpu', threads, dtype } = location

@@ -1,6 +1,7 @@
 /**
- * The training losses between two metrics lines. On the CPU each batch's loss is read as it is computed. A GPU runs ahead
- * of the loop: its losses accumulate on the device, and reading them waits for it, so they are read only where needed.
+ * The training losses between two metrics lines. On the CPU each batch's loss is read as it is
+ * computed. A GPU runs ahead of the loop: its losses accumulate on the device, and reading them
+ * waits for it, so they are read only where needed.
  */
 import { KindlingError } from '../errors'
 import type { Transformer } from '../transformer'
@@ -26,7 +27,9 @@ export class TrainingLosses {
     this.#count = lossCount
   }
 
-  /** The loss of the last update read; the mean if several were read at once, NaN before the first. */
+  /**
+   * The loss of the last update read; the mean if several were read at once, NaN before the first.
+   */
   get latest(): number {
     return this.#latest
   }
@@ -36,7 +39,10 @@ export class TrainingLosses {
     return { lossSum: this.#sum, lossCount: this.#count }
   }
 
-  /** Whether to read the loss and the gradient norm of an update; `due` if its results go into a file. */
+  /**
+   * Whether to read the loss and the gradient norm of an update; `due` if its results go into a
+   * file.
+   */
   shouldRead(due: boolean): boolean {
     return this.readsEveryBatch || due || Number.isNaN(this.#latest)
   }
@@ -75,7 +81,8 @@ export class TrainingLosses {
     if (!Number.isFinite(loss)) {
       throw new KindlingError(
         'ERR_NON_FINITE',
-        `the loss is not finite at step ${step}; lower the learning rate or clip gradients (max_norm); the checkpoints in ${this.#run} are intact`,
+        `the loss is not finite at step ${step}; lower the learning rate or clip gradients ` +
+          `(max_norm); the checkpoints in ${this.#run} are intact`,
       )
     }
     this.#latest = loss

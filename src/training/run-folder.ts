@@ -1,6 +1,7 @@
 /**
  * The folder of a run: config.json, metrics.jsonl, `latest` (the name of the newest checkpoint),
- * checkpoints/step-<8 digits>/ and tokenizer/. The files are in snake_case, the library's objects in camelCase.
+ * checkpoints/step-<8 digits>/ and tokenizer/. The files are in snake_case, the library's objects
+ * in camelCase.
  */
 import { existsSync } from 'node:fs'
 import { appendFile, readFile, readdir, rm } from 'node:fs/promises'
@@ -11,12 +12,16 @@ import { fileOperation, makeFolder, writeFileAtomic } from '../files'
 import { Tokenizer } from '../tokenizer'
 import { problemsIn, trainSchema, type TrainOptions } from './config'
 
+/** The options of a run, with the vocabulary size of its model. */
+export type RunOptions = TrainOptions & { vocabSize: number }
+
 /** What config.json holds: the options, and what they were resolved to. */
 export interface RunConfig {
   formatVersion: 1
-  /** Every option, defaults filled in; `vocabSize` is the model's. */
-  options: TrainOptions & { vocabSize: number }
-  /** Absolute paths of the stores: the training stores with their weights, and the validation store. */
+  options: RunOptions
+  /**
+   * Absolute paths of the stores: the training stores with their weights, and the validation store.
+   */
   data: { train: { path: string; weight: number }[]; valid: string | null }
   /** `Tokenizer.hash`, or null without a tokenizer. */
   tokenizerHash: string | null
@@ -79,7 +84,8 @@ export class RunFolder {
   /**
    * Reads config.json; options it lacks take their defaults.
    *
-   * @throws KindlingError `ERR_NOT_FOUND`, `ERR_INVALID_CHECKPOINT` (not JSON, invalid options, another format version).
+   * @throws KindlingError `ERR_NOT_FOUND`, `ERR_INVALID_CHECKPOINT` (not JSON, invalid options,
+   * another format version).
    */
   async readConfig(): Promise<RunConfig> {
     const path = this.#configPath

@@ -1,6 +1,6 @@
 /**
- * What the options and the data of a run amount to: its vocabulary, number of updates, schedule, batches, model and
- * optimizer; and the options of a run that is resumed.
+ * What the options and the data of a run amount to: its vocabulary, number of updates, schedule,
+ * batches, model and optimizer; and the options of a run that is resumed.
  */
 import { resolve } from 'node:path'
 import { snakeCaseName } from '../case'
@@ -10,14 +10,14 @@ import { Transformer, type TransformerOptions } from '../transformer'
 import { BatchLoader } from './batch-loader'
 import { CHANGEABLE_ON_RESUME, type ResolvedOptions, type TrainOptions } from './config'
 import { DEFAULT_VOCAB_SIZE, trainingTokens, type DataSource } from './data-source'
-import type { RunConfig } from './run-folder'
+import type { RunConfig, RunOptions } from './run-folder'
 import { cosineSchedule } from './schedule'
 
 /**
  * Computes what config.json holds, and checks that the stores fit the model.
  *
- * @throws KindlingError `ERR_INVALID_CONFIG` (vocabulary smaller than the tokenizer's), `ERR_STORE_TOO_SHORT`,
- * `ERR_TOKEN_OUT_OF_RANGE`.
+ * @throws KindlingError `ERR_INVALID_CONFIG` (vocabulary smaller than the tokenizer's),
+ * `ERR_STORE_TOO_SHORT`, `ERR_TOKEN_OUT_OF_RANGE`.
  */
 export async function planRun(resolved: ResolvedOptions, data: DataSource): Promise<RunConfig> {
   const { options } = resolved
@@ -40,8 +40,9 @@ export async function planRun(resolved: ResolvedOptions, data: DataSource): Prom
 }
 
 /**
- * The vocabulary of the model: the size the user asked for, which must hold every id of the tokenizer and may exceed it
- * (padding); else the tokenizer's; without a tokenizer the preset's or the default.
+ * The vocabulary of the model: the size the user asked for, which must hold every id of the
+ * tokenizer and may exceed it (padding); else the tokenizer's; without a tokenizer the preset's or
+ * the default.
  */
 function modelVocabSize({ options, given }: ResolvedOptions, { tokenizer }: DataSource): number {
   const { vocabSize = DEFAULT_VOCAB_SIZE } = options
@@ -50,12 +51,13 @@ function modelVocabSize({ options, given }: ResolvedOptions, { tokenizer }: Data
   if (vocabSize >= tokenizer.vocabSize) return vocabSize
   throw new KindlingError(
     'ERR_INVALID_CONFIG',
-    `vocab_size ${vocabSize} is below the tokenizer's ${tokenizer.vocabSize}; leave it out or raise it`,
+    `vocab_size ${vocabSize} is below the tokenizer's ${tokenizer.vocabSize}; omit or raise it`,
   )
 }
 
 /**
- * The number of updates: max_steps, or floor(num_epochs x tokens / (batch_size x seq_length x accumulate)).
+ * The number of updates: max_steps, or floor(num_epochs x tokens / (batch_size x seq_length x
+ * accumulate)).
  *
  * @throws KindlingError `ERR_STORE_TOO_SHORT` if that is 0.
  */
@@ -66,7 +68,8 @@ export function totalSteps(options: TrainOptions, tokens: number): number {
   if (steps >= 1) return steps
   throw new KindlingError(
     'ERR_STORE_TOO_SHORT',
-    `${tokens} tokens x ${options.numEpochs} epochs are less than one step of ${perStep} tokens; lower batch_size or seq_length, or give --max-steps`,
+    `${tokens} tokens x ${options.numEpochs} epochs are less than one step of ${perStep} tokens; ` +
+      'lower batch_size or seq_length, or give --max-steps',
   )
 }
 
@@ -75,7 +78,9 @@ export function tokensPerStep({ batchSize, seqLength, accumulate }: TrainOptions
   return batchSize * seqLength * accumulate
 }
 
-/** The learning rate by step: Tw = floor(warmup_ratio x steps), Tc = floor(warmfix_ratio x steps). */
+/**
+ * The learning rate by step: Tw = floor(warmup_ratio x steps), Tc = floor(warmfix_ratio x steps).
+ */
 export function scheduleOf(options: TrainOptions, steps: number): (step: number) => number {
   return cosineSchedule({
     lrMax: options.lr,
@@ -92,7 +97,7 @@ export function batchesOf(options: TrainOptions, data: DataSource): BatchLoader 
 }
 
 /** The sizes and the seed of a run's model, without device and precision. */
-export function modelOptions(options: RunConfig['options']): TransformerOptions {
+export function modelOptions(options: RunOptions): TransformerOptions {
   return {
     vocabSize: options.vocabSize,
     dModel: options.dModel,
@@ -109,7 +114,7 @@ export function modelOptions(options: RunConfig['options']): TransformerOptions 
 }
 
 /** Builds the model of a run, with its initial weights. */
-export function buildModel(options: RunConfig['options']): Transformer {
+export function buildModel(options: RunOptions): Transformer {
   return new Transformer({
     ...modelOptions(options),
     device: options.device,
@@ -120,7 +125,9 @@ export function buildModel(options: RunConfig['options']): Transformer {
   })
 }
 
-/** Builds the optimizer of a run. With `decay: 'matrices'`, gains and biases have no weight decay. */
+/**
+ * Builds the optimizer of a run. With `decay: 'matrices'`, gains and biases have no weight decay.
+ */
 export function buildOptimizer(model: Transformer, options: TrainOptions): Optimizer {
   const { lr, weightDecay, betas, eps } = options
   const vectors = ['*.g', ...(options.qkvBias ? ['*.bias'] : [])]
@@ -134,12 +141,10 @@ export function buildOptimizer(model: Transformer, options: TrainOptions): Optim
 /**
  * The options of a resumed run: the saved ones, with those replaced that were given and may change.
  *
- * @throws KindlingError `ERR_RESUME_MISMATCH` naming every given option that differs and may not change.
+ * @throws KindlingError `ERR_RESUME_MISMATCH` naming every given option that differs and may not
+ * change.
  */
-export function resumedOptions(
-  saved: RunConfig['options'],
-  { options, given }: ResolvedOptions,
-): RunConfig['options'] {
+export function resumedOptions(saved: RunOptions, { options, given }: ResolvedOptions): RunOptions {
   const names = [...given] as (keyof TrainOptions)[]
   const different = names.filter(
     (name) =>
@@ -147,10 +152,10 @@ export function resumedOptions(
       JSON.stringify(options[name]) !== JSON.stringify(saved[name]),
   )
   if (different.length > 0) {
-    const list = different.map(
-      (name) =>
-        `${snakeCaseName(name)} is ${JSON.stringify(options[name])} but the run has ${JSON.stringify(saved[name])}`,
-    )
+    const list = different.map((name) => {
+      const [asked, had] = [options[name], saved[name]].map((value) => JSON.stringify(value))
+      return `${snakeCaseName(name)} is ${asked} but the run has ${had}`
+    })
     throw new KindlingError(
       'ERR_RESUME_MISMATCH',
       `${list.join('; ')}; a resumed run keeps its options`,

@@ -9,15 +9,19 @@ export interface CosineScheduleOptions {
   lrMin: number
   /** Length of the warm-up in steps, Tw. */
   warmupSteps: number
-  /** Step at which the decay ends, Tc, counted from the start of training. If equal to Tw, there is no decay. */
+  /**
+   * Step at which the decay ends, Tc, counted from the start of training. If equal to Tw, there is
+   * no decay.
+   */
   cosineSteps: number
 }
 
 /**
- * Returns the learning rate as a function of the step t: lrMax t / Tw for t < Tw, lrMin for t > Tc, and between them
- * lrMin + (1 + cos(pi (t - Tw) / (Tc - Tw))) / 2 (lrMax - lrMin).
+ * Returns the learning rate as a function of the step t: lrMax t / Tw for t < Tw, lrMin for t > Tc,
+ * and between them lrMin + (1 + cos(pi (t - Tw) / (Tc - Tw))) / 2 (lrMax - lrMin).
  *
- * @throws KindlingError `ERR_INVALID_ARGUMENT` if a rate or a number of steps is negative or not finite, or Tw > Tc.
+ * @throws KindlingError `ERR_INVALID_ARGUMENT` if a rate or a number of steps is negative or not
+ * finite, or Tw > Tc.
  */
 export function cosineSchedule(options: CosineScheduleOptions): (t: number) => number {
   const { lrMax, lrMin, warmupSteps, cosineSteps } = options
@@ -30,8 +34,10 @@ export function cosineSchedule(options: CosineScheduleOptions): (t: number) => n
     }
   }
   if (warmupSteps > cosineSteps) {
-    const message = `warmupSteps ${warmupSteps} is above cosineSteps ${cosineSteps}; the decay cannot end before the warm-up`
-    throw new KindlingError('ERR_INVALID_ARGUMENT', message)
+    throw new KindlingError(
+      'ERR_INVALID_ARGUMENT',
+      `warmupSteps ${warmupSteps} is above cosineSteps ${cosineSteps}; the decay must end after it`,
+    )
   }
   return (t) => {
     if (t < warmupSteps) return (lrMax * t) / warmupSteps

@@ -8,12 +8,12 @@ import type { Transformer } from '../transformer'
 import type { BatchLoader } from './batch-loader'
 import type { ResolvedOptions } from './config'
 import { openData, type CorpusProgress, type DataSource } from './data-source'
-import { RunFolder, type LoopState, type RunConfig } from './run-folder'
+import { RunFolder, type LoopState, type RunConfig, type RunOptions } from './run-folder'
 import { batchesOf, buildModel, buildOptimizer, planRun, resumedOptions } from './run-plan'
 
 /** What the training loop works with. */
 export interface TrainingSession {
-  options: RunConfig['options']
+  options: RunOptions
   config: RunConfig
   folder: RunFolder
   data: DataSource
@@ -98,7 +98,7 @@ function progressText(run: string, step: number, total: number): string {
 
 /** Puts together a session at step 0. */
 function assemble(
-  options: RunConfig['options'],
+  options: RunOptions,
   config: RunConfig,
   folder: RunFolder,
   data: DataSource,

@@ -1,6 +1,7 @@
 /**
- * The training loop: gradients of the step's batches, clip, update; then metrics, evaluation, samples and checkpoints
- * where they are due. A run resumed from a checkpoint continues bit for bit.
+ * The training loop: gradients of the step's batches, clip, update; then metrics, evaluation,
+ * samples and checkpoints where they are due. A run resumed from a checkpoint continues bit for
+ * bit.
  */
 import { EventEmitter } from 'node:events'
 import { flopsPerToken } from '../account'
@@ -36,7 +37,9 @@ export interface TrainSummary {
 export interface StepEvent {
   step: number
   totalSteps: number
-  /** Loss of the update. On a GPU, the mean of the losses read last, since not every update is read. */
+  /**
+   * Loss of the update. On a GPU, the mean of the losses read last, since not every update is read.
+   */
   loss: number
   lr: number
   /** Gradient norm before clipping; on a GPU, the one read last. */
@@ -88,7 +91,8 @@ export class Trainer extends EventEmitter<TrainerEvents> {
   }
 
   /**
-   * Trains to the end. If `signal` is aborted, finishes the current update, saves a checkpoint and returns.
+   * Trains to the end. If `signal` is aborted, finishes the current update, saves a checkpoint and
+   * returns.
    *
    * @throws KindlingError see docs/errors.md; checkpoints saved so far stay intact.
    */
@@ -168,7 +172,9 @@ export class Trainer extends EventEmitter<TrainerEvents> {
     }
   }
 
-  /** Adds up the gradients of a step's batches; returns the mean loss, or null without `readLoss`. */
+  /**
+   * Adds up the gradients of a step's batches; returns the mean loss, or null without `readLoss`.
+   */
   async #accumulateGradients(
     { options: { accumulate }, batches, model }: TrainingSession,
     step: number,
@@ -235,7 +241,10 @@ function dueAt(
   step: number,
   { options, config, data }: TrainingSession,
 ): Record<'evaluation' | 'sample' | 'metrics' | 'checkpoint', boolean> {
-  /** Whether a thing that happens every `interval` steps (0: never) and at the last step happens now. */
+  /**
+   * Whether a thing that happens every `interval` steps (0: never) and at the last step happens
+   * now.
+   */
   const every = (interval: number): boolean =>
     interval > 0 && (step % interval === 0 || step === config.totalSteps)
   const evaluation = data.valid !== null && every(options.evalInterval)
@@ -255,7 +264,10 @@ async function finishedBefore({ folder }: TrainingSession): Promise<Partial<Trai
   }
 }
 
-/** FLOPs per token, and the device's peak in TFLOP/s: the one given, else that of a known GPU, else null. */
+/**
+ * FLOPs per token, and the device's peak in TFLOP/s: the one given, else that of a known GPU, else
+ * null.
+ */
 async function workOf({
   options,
   model,
