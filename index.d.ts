@@ -642,7 +642,7 @@ export declare namespace ops {
   /** a (m, k), b (k, n) -> (m, n). */
   export function matmulForward(a: Float32Array, b: Float32Array, m: number, k: number, n: number): Float32Array
   /** dout, x (n, width), weight (width), rstd (n) -> dx, dweight. */
-  export function rmsNormBackward(dout: Float32Array, x: Float32Array, weight: Float32Array, rstd: Float32Array, width: number, eps: number): [Float32Array, Float32Array]
+  export function rmsNormBackward(dout: Float32Array, x: Float32Array, weight: Float32Array, rstd: Float32Array, width: number): [Float32Array, Float32Array]
   /** x (n, width), weight (width) -> out, rstd (n). */
   export function rmsNormForward(x: Float32Array, weight: Float32Array, width: number, eps: number): [Float32Array, Float32Array]
   /** dout (b, t, heads, hs) -> dx. */

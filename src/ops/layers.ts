@@ -6,18 +6,17 @@ import { call } from '../errors'
 import { native } from '../native'
 import { finite, floats, integer, size } from './check'
 
-/** Sizes of RMSNorm. */
-export interface RmsNormSizes {
-  /** Columns of x. */
-  width: number
-  /** Added under the root. Default 1e-5. */
-  eps?: number
-}
-
 /** Root-mean-square normalisation with a gain: out = x rstd weight, rstd = 1 / sqrt(mean(x^2) + eps). */
 export const rmsNorm = {
   /** x (n, width), weight (width) -> out (n, width), rstd (n). */
-  forward(args: RmsNormSizes & { x: Float32Array; weight: Float32Array }): {
+  forward(args: {
+    x: Float32Array
+    weight: Float32Array
+    /** Columns of x. */
+    width: number
+    /** Added to the mean square. Default 1e-5. */
+    eps?: number
+  }): {
     out: Float32Array
     rstd: Float32Array
   } {
@@ -30,22 +29,21 @@ export const rmsNorm = {
     return { out, rstd }
   },
   /** dout (n, width), with x, weight and the rstd of the forward pass -> dx (n, width), dweight (width). */
-  backward(
-    args: RmsNormSizes & {
-      dout: Float32Array
-      x: Float32Array
-      weight: Float32Array
-      rstd: Float32Array
-    },
-  ): { dx: Float32Array; dweight: Float32Array } {
+  backward(args: {
+    dout: Float32Array
+    x: Float32Array
+    weight: Float32Array
+    rstd: Float32Array
+    /** Columns of x. */
+    width: number
+  }): { dx: Float32Array; dweight: Float32Array } {
     const op = 'rmsNorm.backward'
     const dout = floats(op, 'dout', args.dout)
     const x = floats(op, 'x', args.x)
     const weight = floats(op, 'weight', args.weight)
     const rstd = floats(op, 'rstd', args.rstd)
     const width = size(op, 'width', args.width)
-    const eps = finite(op, 'eps', args.eps ?? 1e-5, 0)
-    const [dx, dweight] = call(() => native.ops.rmsNormBackward(dout, x, weight, rstd, width, eps))
+    const [dx, dweight] = call(() => native.ops.rmsNormBackward(dout, x, weight, rstd, width))
     return { dx, dweight }
   },
 }

@@ -228,28 +228,40 @@ fn softmax_and_log_softmax_match_the_reference_and_candle() {
         for dev in devices() {
             let (mut y, mut dx) = (vec![9.0; rows * columns], vec![9.0; rows * columns]);
             let s = softmax::Shape { rows, columns };
-            softmax::forward(&dev, Out::from(&mut y[..]), In::from(&x[..]), s).unwrap();
+            softmax::forward(
+                &dev,
+                softmax::Forward { out: Out::from(&mut y[..]), x: In::from(&x[..]), shape: s },
+            )
+            .unwrap();
             assert_close("softmax", &y, &softmax::reference::forward(&wide(&x), s));
             softmax::backward(
                 &dev,
-                Out::from(&mut dx[..]),
-                In::from(&dout[..]),
-                In::from(&y[..]),
-                s,
+                softmax::Backward {
+                    dx: Out::from(&mut dx[..]),
+                    dout: In::from(&dout[..]),
+                    out: In::from(&y[..]),
+                    shape: s,
+                },
             )
             .unwrap();
             if columns > 1 {
                 assert_close("softmax dx", &dx, &soft_oracle[0]);
             }
             let s = log_softmax::Shape { rows, columns };
-            log_softmax::forward(&dev, Out::from(&mut y[..]), In::from(&x[..]), s).unwrap();
+            log_softmax::forward(
+                &dev,
+                log_softmax::Forward { out: Out::from(&mut y[..]), x: In::from(&x[..]), shape: s },
+            )
+            .unwrap();
             assert_close("log softmax", &y, &log_softmax::reference::forward(&wide(&x), s));
             log_softmax::backward(
                 &dev,
-                Out::from(&mut dx[..]),
-                In::from(&dout[..]),
-                In::from(&y[..]),
-                s,
+                log_softmax::Backward {
+                    dx: Out::from(&mut dx[..]),
+                    dout: In::from(&dout[..]),
+                    out: In::from(&y[..]),
+                    shape: s,
+                },
             )
             .unwrap();
             if columns > 1 {

@@ -37,24 +37,44 @@ fn rms_norm_matches_the_reference_and_candle_with_and_without_residual() {
             x.iter().zip(&residual).map(|(a, b)| f64::from(*a) + f64::from(*b)).collect();
         for dev in devices() {
             let (mut y, mut rstd) = (vec![9.0; rows * width], vec![9.0; rows]);
-            rms_norm::forward(&dev, view_mut(&mut y), view_mut(&mut rstd), view(&x), view(&w), s)
-                .unwrap();
+            rms_norm::forward(
+                &dev,
+                rms_norm::Forward {
+                    out: view_mut(&mut y),
+                    rstd: view_mut(&mut rstd),
+                    x: view(&x),
+                    weight: view(&w),
+                    shape: s,
+                },
+            )
+            .unwrap();
             assert_close("out", &y, &rms_norm::reference::forward(&wide(&x), &wide(&w), s));
             assert_close("out", &y, &values(&candle_rms_norm(&tx, &tw, s.eps)));
             let mut again = vec![9.0; rows * width];
-            rms_norm::recompute(&dev, view_mut(&mut again), view(&x), view(&w), view(&rstd), s)
-                .unwrap();
+            rms_norm::recompute(
+                &dev,
+                rms_norm::Recompute {
+                    out: view_mut(&mut again),
+                    x: view(&x),
+                    weight: view(&w),
+                    rstd: view(&rstd),
+                    shape: s,
+                },
+            )
+            .unwrap();
             assert!(again == y, "the norm made again has the same bits");
             let mut sum = vec![9.0; rows * width];
             rms_norm::forward_residual(
                 &dev,
-                view_mut(&mut y),
-                view_mut(&mut sum),
-                view_mut(&mut rstd),
-                view(&x),
-                view(&residual),
-                view(&w),
-                s,
+                rms_norm::ForwardResidual {
+                    out: view_mut(&mut y),
+                    sum: view_mut(&mut sum),
+                    rstd: view_mut(&mut rstd),
+                    x: view(&x),
+                    residual: view(&residual),
+                    weight: view(&w),
+                    shape: s,
+                },
             )
             .unwrap();
             assert_close("sum", &sum, &total);
@@ -78,19 +98,30 @@ fn rms_norm_backward_matches_finite_differences_and_candle() {
         let w_slopes = slopes(&w, &dout, |w| rms_norm::reference::forward(&wx, w, s));
         for dev in devices() {
             let (mut y, mut rstd) = (vec![9.0; rows * width], vec![9.0; rows]);
-            rms_norm::forward(&dev, view_mut(&mut y), view_mut(&mut rstd), view(&x), view(&w), s)
-                .unwrap();
+            rms_norm::forward(
+                &dev,
+                rms_norm::Forward {
+                    out: view_mut(&mut y),
+                    rstd: view_mut(&mut rstd),
+                    x: view(&x),
+                    weight: view(&w),
+                    shape: s,
+                },
+            )
+            .unwrap();
             let (mut dx, mut dw) = (vec![9.0; rows * width], vec![0.0; width]);
             let (dout_view, x_view) = (view(&dout), view(&x));
             rms_norm::backward(
                 &dev,
-                view_mut(&mut dx),
-                view_mut(&mut dw),
-                dout_view,
-                x_view,
-                view(&w),
-                view(&rstd),
-                s,
+                rms_norm::Backward {
+                    dx: view_mut(&mut dx),
+                    dweight: view_mut(&mut dw),
+                    dout: dout_view,
+                    x: x_view,
+                    weight: view(&w),
+                    rstd: view(&rstd),
+                    shape: s,
+                },
             )
             .unwrap();
             assert_close("dx", &dx, &oracle[0]);
@@ -100,13 +131,15 @@ fn rms_norm_backward_matches_finite_differences_and_candle() {
             dx.copy_from_slice(&dresidual);
             rms_norm::backward_residual(
                 &dev,
-                view_mut(&mut dx),
-                view_mut(&mut dw),
-                dout_view,
-                x_view,
-                view(&w),
-                view(&rstd),
-                s,
+                rms_norm::BackwardResidual {
+                    dx: view_mut(&mut dx),
+                    dweight: view_mut(&mut dw),
+                    dout: dout_view,
+                    x: x_view,
+                    weight: view(&w),
+                    rstd: view(&rstd),
+                    shape: s,
+                },
             )
             .unwrap();
             assert_close("dx with residual", &dx, &with_residual);
@@ -163,13 +196,30 @@ fn rope_rotates_interleaved_pairs_like_the_reference_and_candle_and_its_backward
         let x_slopes = slopes(&x, &dout, |x| rope::reference::forward(x, THETA, s));
         for dev in devices() {
             let mut y = x.clone();
-            rope::forward(&dev, view_mut(&mut y), view(&cos), view(&sin), s).unwrap();
+            rope::forward(
+                &dev,
+                rope::Forward { x: view_mut(&mut y), cos: view(&cos), sin: view(&sin), shape: s },
+            )
+            .unwrap();
             assert_close("out", &y, &rope::reference::forward(&wide(&x), THETA, s));
             assert_close("out", &y, &values(&out));
-            rope::backward(&dev, view_mut(&mut y), view(&cos), view(&sin), s).unwrap();
+            rope::backward(
+                &dev,
+                rope::Backward { dx: view_mut(&mut y), cos: view(&cos), sin: view(&sin), shape: s },
+            )
+            .unwrap();
             assert_close("turned back", &y, &wide(&x));
             let mut dx = dout.clone();
-            rope::backward(&dev, view_mut(&mut dx), view(&cos), view(&sin), s).unwrap();
+            rope::backward(
+                &dev,
+                rope::Backward {
+                    dx: view_mut(&mut dx),
+                    cos: view(&cos),
+                    sin: view(&sin),
+                    shape: s,
+                },
+            )
+            .unwrap();
             assert_close("dx", &dx, &oracle[0]);
             assert_slopes("dx", &dx, &x_slopes);
         }
@@ -197,15 +247,35 @@ fn swiglu_matches_the_reference_finite_differences_and_candle() {
         let x_slopes = slopes(&x, &dout, |x| swiglu::reference::forward(x, s));
         for dev in devices() {
             let (mut y, mut dx) = (vec![9.0; rows * width], vec![9.0; 2 * rows * width]);
-            swiglu::forward(&dev, view_mut(&mut y), view(&x), s).unwrap();
+            swiglu::forward(
+                &dev,
+                swiglu::Forward { out: view_mut(&mut y), gate_up: view(&x), shape: s },
+            )
+            .unwrap();
             assert_close("out", &y, &swiglu::reference::forward(&wide(&x), s));
             assert_close("out", &y, &values(&out));
-            swiglu::backward(&dev, view_mut(&mut dx), view(&dout), view(&x), s).unwrap();
+            swiglu::backward(
+                &dev,
+                swiglu::Backward {
+                    dgate_up: view_mut(&mut dx),
+                    dout: view(&dout),
+                    gate_up: view(&x),
+                    shape: s,
+                },
+            )
+            .unwrap();
             assert_close("dx", &dx, &oracle[0]);
             assert_slopes("dx", &dx, &x_slopes);
             let (mut in_place, mut again) = (x.clone(), dout.clone());
-            swiglu::backward_in_place(&dev, view_mut(&mut in_place), view_mut(&mut again), s)
-                .unwrap();
+            swiglu::backward_in_place(
+                &dev,
+                swiglu::BackwardInPlace {
+                    gate_up: view_mut(&mut in_place),
+                    out: view_mut(&mut again),
+                    shape: s,
+                },
+            )
+            .unwrap();
             assert_close("dx in place", &in_place, &oracle[0]);
             assert!(again == y, "the output made again has the same bits");
         }
@@ -223,10 +293,14 @@ fn silu_matches_the_reference_finite_differences_and_candle() {
         let x_slopes = slopes(&x, &dout, silu::reference::forward);
         for dev in devices() {
             let (mut y, mut dx) = (vec![9.0; len], vec![9.0; len]);
-            silu::forward(&dev, view_mut(&mut y), view(&x)).unwrap();
+            silu::forward(&dev, silu::Forward { out: view_mut(&mut y), x: view(&x) }).unwrap();
             assert_close("out", &y, &silu::reference::forward(&wide(&x)));
             assert_close("out", &y, &values(&out));
-            silu::backward(&dev, view_mut(&mut dx), view(&dout), view(&x)).unwrap();
+            silu::backward(
+                &dev,
+                silu::Backward { dx: view_mut(&mut dx), dout: view(&dout), x: view(&x) },
+            )
+            .unwrap();
             assert_close("dx", &dx, &oracle[0]);
             assert_slopes("dx", &dx, &x_slopes);
         }
@@ -238,7 +312,7 @@ fn silu_of_huge_numbers_is_the_number_or_nearly_zero_and_of_nan_nan() {
     for dev in devices() {
         let x = [1e30, -1e30, 200.0, -200.0, f32::NAN];
         let mut y = [9.0; 5];
-        silu::forward(&dev, view_mut(&mut y), view(&x)).unwrap();
+        silu::forward(&dev, silu::Forward { out: view_mut(&mut y), x: view(&x) }).unwrap();
         assert_eq!((y[0], y[2]), (1e30, 200.0));
         assert!(y[3].abs() < 1e-30 && y[4].is_nan());
     }
@@ -249,7 +323,16 @@ fn a_buffer_of_another_size_and_a_size_of_zero_are_coded_errors() {
     let dev = &devices()[0];
     let s = rms_norm::Shape { rows: 2, width: 3, eps: 1e-5 };
     let norm = |x: &[f32], out: &mut [f32], rstd: &mut [f32], w: &[f32], s| {
-        rms_norm::forward(dev, view_mut(out), view_mut(rstd), view(x), view(w), s)
+        rms_norm::forward(
+            dev,
+            rms_norm::Forward {
+                out: view_mut(out),
+                rstd: view_mut(rstd),
+                x: view(x),
+                weight: view(w),
+                shape: s,
+            },
+        )
     };
     let error = norm(&[0.0; 6], &mut [0.0; 6], &mut [0.0; 1], &[0.0; 3], s).unwrap_err();
     assert_eq!(error.code(), "ERR_SHAPE_MISMATCH");
@@ -258,7 +341,11 @@ fn a_buffer_of_another_size_and_a_size_of_zero_are_coded_errors() {
         norm(&[], &mut [], &mut [0.0; 2], &[], rms_norm::Shape { width: 0, ..s }).unwrap_err();
     assert_eq!(error.code(), "ERR_INVALID_ARGUMENT");
     let gate = swiglu::Shape { rows: 2, width: 0 };
-    let error = swiglu::forward(dev, view_mut(&mut []), view(&[]), gate).unwrap_err();
+    let error = swiglu::forward(
+        dev,
+        swiglu::Forward { out: view_mut(&mut []), gate_up: view(&[]), shape: gate },
+    )
+    .unwrap_err();
     assert_eq!(error.code(), "ERR_INVALID_ARGUMENT");
     let turn = rope::Shape {
         rows: 1,
@@ -268,12 +355,23 @@ fn a_buffer_of_another_size_and_a_size_of_zero_are_coded_errors() {
         positions: 0,
         first_position: 0,
     };
-    let error =
-        rope::forward(dev, view_mut(&mut [0.0; 2]), view(&[]), view(&[]), turn).unwrap_err();
+    let error = rope::forward(
+        dev,
+        rope::Forward { x: view_mut(&mut [0.0; 2]), cos: view(&[]), sin: view(&[]), shape: turn },
+    )
+    .unwrap_err();
     assert_eq!(error.code(), "ERR_INVALID_ARGUMENT");
     let beyond = rope::Shape { positions: 1, first_position: 5, ..turn };
     let (cos, sin) = rope::tables(5, 2, THETA);
-    let error =
-        rope::forward(dev, view_mut(&mut [0.0; 2]), view(&cos), view(&sin), beyond).unwrap_err();
+    let error = rope::forward(
+        dev,
+        rope::Forward {
+            x: view_mut(&mut [0.0; 2]),
+            cos: view(&cos),
+            sin: view(&sin),
+            shape: beyond,
+        },
+    )
+    .unwrap_err();
     assert_eq!(error.code(), "ERR_SHAPE_MISMATCH");
 }

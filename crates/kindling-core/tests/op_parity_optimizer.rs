@@ -31,7 +31,11 @@ fn adamw_follows_the_reference_for_many_steps() {
                     Out::from(&mut m[..]),
                     Out::from(&mut v[..]),
                 );
-                adamw::step(&dev, view.0, view.1, view.2, view.3, hyper).unwrap();
+                adamw::step(
+                    &dev,
+                    adamw::Step { p: view.0, g: view.1, m: view.2, v: view.3, hyper },
+                )
+                .unwrap();
                 adamw::reference::step(&mut pr, &wide(&g), &mut mr, &mut vr, hyper);
             }
             assert_close("p", &p, &pr);
@@ -50,7 +54,11 @@ fn sgd_decays_its_rate_with_the_steps_unless_constant() {
             let p = random(1, 33);
             let g = random(2, 33);
             let mut updated = p.clone();
-            sgd::step(&dev, Out::from(&mut updated[..]), In::from(&g[..]), hyper).unwrap();
+            sgd::step(
+                &dev,
+                sgd::Step { p: Out::from(&mut updated[..]), g: In::from(&g[..]), hyper },
+            )
+            .unwrap();
             let mut expected = wide(&p);
             sgd::reference::step(&mut expected, &wide(&g), hyper);
             assert_close("p", &updated, &expected);
@@ -93,7 +101,11 @@ fn adamw_stays_within_a_ten_thousandth_of_pytorch_for_a_thousand_steps() {
                 Out::from(&mut m[..]),
                 Out::from(&mut v[..]),
             );
-            adamw::step(&dev, views.0, views.1, views.2, views.3, hyper).unwrap();
+            adamw::step(
+                &dev,
+                adamw::Step { p: views.0, g: views.1, m: views.2, v: views.3, hyper },
+            )
+            .unwrap();
             if let Some(expected) = fixture["weights"].get(step.to_string()) {
                 for (w, e) in weight.iter().zip(numbers(expected)) {
                     assert!((w - e).abs() < 1e-4, "step {step}: {w} instead of {e}");
@@ -124,10 +136,15 @@ fn updates_and_norms_are_the_same_bits_for_any_number_of_threads() {
         };
         let views =
             (Out::from(&mut p[..]), In::from(&g[..]), Out::from(&mut m[..]), Out::from(&mut v[..]));
-        adamw::step(&dev, views.0, views.1, views.2, views.3, decay).unwrap();
+        adamw::step(
+            &dev,
+            adamw::Step { p: views.0, g: views.1, m: views.2, v: views.3, hyper: decay },
+        )
+        .unwrap();
         let hyper =
             sgd::Hyper { lr: 0.5, weight_decay: 0.1, step: 1, constant: false, grad_scale: 0.3 };
-        sgd::step(&dev, Out::from(&mut p[..]), In::from(&g[..]), hyper).unwrap();
+        sgd::step(&dev, sgd::Step { p: Out::from(&mut p[..]), g: In::from(&g[..]), hyper })
+            .unwrap();
         let norm = grad_norm::sum_of_squares(&dev, In::from(&p[..])).unwrap();
         (norm.to_bits(), [p, m, v].concat().iter().map(|x| x.to_bits()).collect::<Vec<_>>())
     };

@@ -107,34 +107,55 @@ fn layers(dev: &Device) -> Vec<f32> {
         (vec![0.0; ROWS * WIDTH], vec![0.0; ROWS * WIDTH], vec![0.0; ROWS]);
     rms_norm::forward_residual(
         dev,
-        view_mut(&mut out),
-        view_mut(&mut sum),
-        view_mut(&mut rstd),
-        view(one),
-        view(other),
-        view(&g),
-        n,
+        rms_norm::ForwardResidual {
+            out: view_mut(&mut out),
+            sum: view_mut(&mut sum),
+            rstd: view_mut(&mut rstd),
+            x: view(one),
+            residual: view(other),
+            weight: view(&g),
+            shape: n,
+        },
     )
     .unwrap();
     let (mut dx, mut dg) = (other.to_vec(), vec![0.0; WIDTH]);
     rms_norm::backward_residual(
         dev,
-        view_mut(&mut dx),
-        view_mut(&mut dg),
-        view(&dout),
-        view(&sum),
-        view(&g),
-        view(&rstd),
-        n,
+        rms_norm::BackwardResidual {
+            dx: view_mut(&mut dx),
+            dweight: view_mut(&mut dg),
+            dout: view(&dout),
+            x: view(&sum),
+            weight: view(&g),
+            rstd: view(&rstd),
+            shape: n,
+        },
     )
     .unwrap();
     let s = swiglu::Shape { rows: ROWS, width: WIDTH };
     let (mut gated, mut dgate) = (vec![0.0; ROWS * WIDTH], vec![0.0; 2 * ROWS * WIDTH]);
-    swiglu::forward(dev, view_mut(&mut gated), view(&x), s).unwrap();
-    swiglu::backward(dev, view_mut(&mut dgate), view(&dout), view(&x), s).unwrap();
+    swiglu::forward(
+        dev,
+        swiglu::Forward { out: view_mut(&mut gated), gate_up: view(&x), shape: s },
+    )
+    .unwrap();
+    swiglu::backward(
+        dev,
+        swiglu::Backward {
+            dgate_up: view_mut(&mut dgate),
+            dout: view(&dout),
+            gate_up: view(&x),
+            shape: s,
+        },
+    )
+    .unwrap();
     let (mut smooth, mut dsmooth) = (vec![0.0; 2 * ROWS * WIDTH], vec![0.0; 2 * ROWS * WIDTH]);
-    silu::forward(dev, view_mut(&mut smooth), view(&x)).unwrap();
-    silu::backward(dev, view_mut(&mut dsmooth), view(&dgate), view(&x)).unwrap();
+    silu::forward(dev, silu::Forward { out: view_mut(&mut smooth), x: view(&x) }).unwrap();
+    silu::backward(
+        dev,
+        silu::Backward { dx: view_mut(&mut dsmooth), dout: view(&dgate), x: view(&x) },
+    )
+    .unwrap();
     let (heads, head_size) = (4, 32);
     let r = rope::Shape {
         rows: ROWS,
@@ -146,7 +167,11 @@ fn layers(dev: &Device) -> Vec<f32> {
     };
     let (cos, sin) = rope::tables(ROWS, head_size, 10_000.0);
     let mut turned = dout.clone();
-    rope::forward(dev, view_mut(&mut turned), view(&cos), view(&sin), r).unwrap();
+    rope::forward(
+        dev,
+        rope::Forward { x: view_mut(&mut turned), cos: view(&cos), sin: view(&sin), shape: r },
+    )
+    .unwrap();
     [out, sum, rstd, dx, dg, gated, dgate, smooth, dsmooth, turned].concat()
 }
 

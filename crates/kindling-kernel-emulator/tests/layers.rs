@@ -4,7 +4,7 @@ mod common;
 
 use common::{
     Activation, TOLERANCE, assert_close, assert_slopes, in_every_order, launch, memory, random,
-    slopes, wide,
+    slopes, view, view_mut, wide,
 };
 use kindling_core::ops::{rms_norm, rope, silu, swiglu};
 use kindling_kernel_emulator::{Bf16, Memory};
@@ -15,11 +15,10 @@ fn silu_holds<T: Activation>() {
         let results = in_every_order(|order| {
             let (x, dout) = (memory(&x, offset), memory(&dout, 0));
             let (out, dx) = (Memory::<T>::poisoned(n, 0), Memory::<T>::poisoned(n, offset));
-            launch(&silu::cuda::forward(T::DTYPE, out.address(), x.address(), n), order);
-            launch(
-                &silu::cuda::backward(T::DTYPE, dx.address(), dout.address(), x.address(), n),
-                order,
-            );
+            let forward = silu::Forward { out: view_mut(&out), x: view(&x) };
+            launch(&silu::cuda::forward(&forward), order);
+            let backward = silu::Backward { dx: view_mut(&dx), dout: view(&dout), x: view(&x) };
+            launch(&silu::cuda::backward(&backward), order);
             vec![out.to_f32(), dx.to_f32()]
         });
         assert_close("out", &results[0], &silu::reference::forward(&wide(&x)), T::TOLERANCE);
@@ -47,19 +46,18 @@ fn swiglu_holds<T: Activation>() {
                 Memory::<T>::poisoned(rows * width, 0),
                 Memory::<T>::poisoned(2 * rows * width, offset),
             );
-            launch(&swiglu::cuda::forward(T::DTYPE, out.address(), x.address(), s), order);
-            let apart =
-                swiglu::cuda::backward(T::DTYPE, dx.address(), 0, dout.address(), x.address(), s);
-            launch(&apart, order);
-            let in_place = swiglu::cuda::backward(
-                T::DTYPE,
-                x.address(),
-                dout.address(),
-                dout.address(),
-                x.address(),
-                s,
-            );
-            launch(&in_place, order);
+            let forward = swiglu::Forward { out: view_mut(&out), gate_up: view(&x), shape: s };
+            launch(&swiglu::cuda::forward(&forward), order);
+            let apart = swiglu::Backward {
+                dgate_up: view_mut(&dx),
+                dout: view(&dout),
+                gate_up: view(&x),
+                shape: s,
+            };
+            launch(&swiglu::cuda::backward(&apart), order);
+            let in_place =
+                swiglu::BackwardInPlace { gate_up: view_mut(&x), out: view_mut(&dout), shape: s };
+            launch(&swiglu::cuda::backward_in_place(&in_place), order);
             assert_eq!(
                 (x.to_f32(), dout.to_f32()),
                 (dx.to_f32(), out.to_f32()),
@@ -97,14 +95,8 @@ fn rope_holds<T: Activation>() {
             let (forward, both) = (memory(&x, offset), memory(&x, 0));
             let (cos, sin) = (memory(&cos, 0), memory(&sin, offset));
             let rotate = |x: &Memory<T>, direction| {
-                rope::cuda::rotate(
-                    T::DTYPE,
-                    x.address(),
-                    cos.address(),
-                    sin.address(),
-                    s,
-                    direction,
-                )
+                let (cos, sin) = (view(&cos), view(&sin));
+                rope::cuda::rotate(&rope::Forward { x: view_mut(x), cos, sin, shape: s }, direction)
             };
             launch(&rotate(&forward, 1.0), order);
             launch(&rotate(&both, 1.0), order);
@@ -154,50 +146,53 @@ fn rms_norm_holds<T: Activation>() {
                     (memory(&dout, 0), memory(&weight, 0), memory(&dweight, 0));
                 let (out, sum) = (Memory::<T>::poisoned(n, 0), Memory::<f32>::poisoned(n, 0));
                 let rstd = Memory::<f32>::poisoned(rows, 0);
-                let pair = with_residual.then_some((sum.address(), residual.address()));
-                launch(
-                    &cuda::forward(
-                        T::DTYPE,
-                        out.address(),
-                        rstd.address(),
-                        x.address(),
-                        pair,
-                        weight.address(),
-                        s,
-                    ),
-                    order,
-                );
+                let forward = if with_residual {
+                    cuda::forward_residual(&rms_norm::ForwardResidual {
+                        out: view_mut(&out),
+                        sum: view_mut(&sum),
+                        rstd: view_mut(&rstd),
+                        x: view(&x),
+                        residual: view(&residual),
+                        weight: view(&weight),
+                        shape: s,
+                    })
+                } else {
+                    cuda::forward(&rms_norm::Forward {
+                        out: view_mut(&out),
+                        rstd: view_mut(&rstd),
+                        x: view(&x),
+                        weight: view(&weight),
+                        shape: s,
+                    })
+                };
+                launch(&forward, order);
                 let normed = if with_residual { &sum } else { &x };
                 let partial = Memory::<f32>::poisoned(cuda::partial_len(s), 0);
                 let again = Memory::<T>::poisoned(n, 0);
-                let recompute = cuda::recompute(
-                    T::DTYPE,
-                    again.address(),
-                    normed.address(),
-                    weight.address(),
-                    rstd.address(),
-                    s,
-                );
-                launch(&recompute, order);
+                let recompute = rms_norm::Recompute {
+                    out: view_mut(&again),
+                    x: view(normed),
+                    weight: view(&weight),
+                    rstd: view(&rstd),
+                    shape: s,
+                };
+                launch(&cuda::recompute(&recompute), order);
                 assert_close("again", &again.to_f32(), &out.wide(), T::TOLERANCE);
                 let dx = if with_residual {
                     memory(&dstream, offset)
                 } else {
                     Memory::poisoned(n, offset)
                 };
-                let launches = cuda::backward(
-                    T::DTYPE,
-                    dx.address(),
-                    dweight.address(),
-                    partial.address(),
-                    dout.address(),
-                    normed.address(),
-                    weight.address(),
-                    rstd.address(),
-                    s,
-                    with_residual,
-                );
-                for one in &launches {
+                let backward = rms_norm::Backward {
+                    dx: view_mut(&dx),
+                    dweight: view_mut(&dweight),
+                    dout: view(&dout),
+                    x: view(normed),
+                    weight: view(&weight),
+                    rstd: view(&rstd),
+                    shape: s,
+                };
+                for one in &cuda::backward(&backward, partial.address(), with_residual) {
                     launch(one, order);
                 }
                 vec![out.to_f32(), normed.to_f32(), dx.to_f32(), dweight.to_f32()]

@@ -4,7 +4,7 @@ mod common;
 
 use common::{
     Activation, TOLERANCE, assert_close, assert_slopes, in_every_order, launch, memory, random,
-    slopes, wide,
+    slopes, view, view_mut, wide,
 };
 use kindling_core::ops::{cross_entropy, log_softmax, softmax};
 use kindling_kernel_emulator::{Bf16, Memory};
@@ -22,15 +22,15 @@ macro_rules! softmax_holds {
                 let results = in_every_order(|order| {
                     let (x, dout) = (memory(&x, 0), memory(&dout, 1));
                     let (out, dx) = (Memory::<T>::poisoned(n, 0), Memory::<T>::poisoned(n, 0));
-                    launch(&$op::cuda::forward(T::DTYPE, out.address(), x.address(), s), order);
-                    let backward = $op::cuda::backward(
-                        T::DTYPE,
-                        dx.address(),
-                        dout.address(),
-                        out.address(),
-                        s,
-                    );
-                    launch(&backward, order);
+                    let forward = $op::Forward { out: view_mut(&out), x: view(&x), shape: s };
+                    launch(&$op::cuda::forward(&forward), order);
+                    let backward = $op::Backward {
+                        dx: view_mut(&dx),
+                        dout: view(&dout),
+                        out: view(&out),
+                        shape: s,
+                    };
+                    launch(&$op::cuda::backward(&backward), order);
                     vec![out.to_f32(), dx.to_f32()]
                 });
                 assert_close(

@@ -196,17 +196,17 @@ fn adamw_matches_the_reference_and_keeps_a_rounded_copy() {
         let settings = [0, 1].map(|step| memory(&adamw::cuda::settings(hyper(step)), 0));
         let results = in_every_order(|order| {
             steps(n, offset, clip, clear, order, |&[p, copy, g, m, v], n, clip, clear, step| {
-                adamw::cuda::step(
+                adamw::cuda::step(adamw::cuda::Step {
                     p,
-                    copy,
+                    p_bf16: copy,
                     g,
                     m,
                     v,
                     n,
-                    settings[step as usize].address(),
+                    settings: settings[step as usize].address(),
                     clip,
-                    clear,
-                )
+                    clear_gradients: clear,
+                })
             })
             .to_vec()
         });
@@ -243,7 +243,15 @@ fn sgd_matches_the_reference_and_keeps_a_rounded_copy() {
         let settings = [0, 1].map(|step| memory(&sgd::cuda::settings(hyper(step)), 0));
         let results = in_every_order(|order| {
             steps(n, offset, clip, clear, order, |&[p, copy, g, ..], n, clip, clear, step| {
-                sgd::cuda::step(p, copy, g, n, settings[step as usize].address(), clip, clear)
+                sgd::cuda::step(sgd::cuda::Step {
+                    p,
+                    p_bf16: copy,
+                    g,
+                    n,
+                    settings: settings[step as usize].address(),
+                    clip,
+                    clear_gradients: clear,
+                })
             })
             .to_vec()
         });
@@ -273,7 +281,17 @@ fn a_non_finite_norm_leaves_weights_moments_and_gradients_unchanged() {
         true,
         Order::Forward,
         |&[p, copy, g, m, v], n, clip, clear, _| {
-            adamw::cuda::step(p, copy, g, m, v, n, ones.address(), clip, clear)
+            adamw::cuda::step(adamw::cuda::Step {
+                p,
+                p_bf16: copy,
+                g,
+                m,
+                v,
+                n,
+                settings: ones.address(),
+                clip,
+                clear_gradients: clear,
+            })
         },
     );
     assert_eq!([&after[0], &after[2], &after[3]], [&start[0], &start[1], &start[2]]);
@@ -284,7 +302,15 @@ fn a_non_finite_norm_leaves_weights_moments_and_gradients_unchanged() {
         true,
         Order::Forward,
         |&[p, copy, g, ..], n, clip, clear, _| {
-            sgd::cuda::step(p, copy, g, n, ones.address(), clip, clear)
+            sgd::cuda::step(sgd::cuda::Step {
+                p,
+                p_bf16: copy,
+                g,
+                n,
+                settings: ones.address(),
+                clip,
+                clear_gradients: clear,
+            })
         },
     );
     assert_eq!([&after[0], &after[2]], [&start[0], &start[1]]);

@@ -25,6 +25,20 @@ pub struct CudaViewMut<'a> {
     pub(super) memory: PhantomData<&'a mut ()>,
 }
 
+impl CudaView<'_> {
+    /// Describes `len` elements at a device address.
+    pub fn new(pointer: u64, len: usize, dtype: Dtype) -> Self {
+        Self { pointer, len, dtype, memory: PhantomData }
+    }
+}
+
+impl CudaViewMut<'_> {
+    /// Describes `len` elements at a device address.
+    pub fn new(pointer: u64, len: usize, dtype: Dtype) -> Self {
+        Self { pointer, len, dtype, memory: PhantomData }
+    }
+}
+
 /// Where elements `range` of `len` begin.
 fn place(pointer: u64, len: usize, dtype: Dtype, range: &std::ops::Range<usize>) -> u64 {
     assert!(range.start <= range.end && range.end <= len, "{range:?} of {len} elements");

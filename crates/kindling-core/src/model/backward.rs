@@ -79,13 +79,15 @@ pub(super) fn run(
     let last = of_layer(&mut activations.residuals, config.num_layers);
     rms_norm::backward(
         dev,
-        grads.residual.slice_mut(0..c),
-        gradients.slice_mut(layout.final_norm.clone()),
-        activations.sublayer_output.slice(0..c),
-        last.values.slice(0..c),
-        context.weight(&layout.final_norm),
-        last.rstd.slice(0..s.rows()),
-        s.norm,
+        rms_norm::Backward {
+            dx: grads.residual.slice_mut(0..c),
+            dweight: gradients.slice_mut(layout.final_norm.clone()),
+            dout: activations.sublayer_output.slice(0..c),
+            x: last.values.slice(0..c),
+            weight: context.weight(&layout.final_norm),
+            rstd: last.rstd.slice(0..s.rows()),
+            shape: s.norm,
+        },
     )?;
     for layer in (0..config.num_layers).rev() {
         // The last block's activations are still in memory.
@@ -137,9 +139,11 @@ fn feed_forward(
     // Leaves the recomputed gated product in `hidden`, for the gradient of w2.
     swiglu::backward_in_place(
         dev,
-        block.gate_up.slice_mut(gate_up.clone()),
-        hidden.slice_mut(h.clone()),
-        s.swiglu,
+        swiglu::BackwardInPlace {
+            gate_up: block.gate_up.slice_mut(gate_up.clone()),
+            out: hidden.slice_mut(h.clone()),
+            shape: s.swiglu,
+        },
     )?;
     linear::backward_weight(
         dev,
@@ -157,7 +161,10 @@ fn feed_forward(
         context.weight(&ranges.norm_ff),
         block.rstd_mid.slice(0..s.rows()),
     );
-    rms_norm::recompute(dev, normed.slice_mut(0..c), x, gain, rstd, s.norm)?;
+    rms_norm::recompute(
+        dev,
+        rms_norm::Recompute { out: normed.slice_mut(0..c), x, weight: gain, rstd, shape: s.norm },
+    )?;
     let dgate_up = block.gate_up.slice(gate_up);
     linear::backward_weight(
         dev,
@@ -181,7 +188,18 @@ fn feed_forward(
     )?;
     let dgain = gradients.slice_mut(ranges.norm_ff.clone());
     let (dresidual, dnormed) = (grads.residual.slice_mut(0..c), sublayer_output.slice(0..c));
-    rms_norm::backward_residual(dev, dresidual, dgain, dnormed, x, gain, rstd, s.norm)
+    rms_norm::backward_residual(
+        dev,
+        rms_norm::BackwardResidual {
+            dx: dresidual,
+            dweight: dgain,
+            dout: dnormed,
+            x,
+            weight: gain,
+            rstd,
+            shape: s.norm,
+        },
+    )
 }
 
 /// Takes `grads.residual` from `residual_mid` back to the block's input.
@@ -248,14 +266,25 @@ fn attention(
         &mut block.qkv
     };
     let rotated = dqkv.slice_mut(qkv.clone());
-    rope::backward(dev, rotated, context.cos.view(), context.sin.view(), s.rope)?;
+    rope::backward(
+        dev,
+        rope::Backward {
+            dx: rotated,
+            cos: context.cos.view(),
+            sin: context.sin.view(),
+            shape: s.rope,
+        },
+    )?;
 
     let (x, gain, rstd) = (
         residual.values.slice(0..c),
         context.weight(&ranges.norm_attn),
         residual.rstd.slice(0..s.rows()),
     );
-    rms_norm::recompute(dev, normed.slice_mut(0..c), x, gain, rstd, s.norm)?;
+    rms_norm::recompute(
+        dev,
+        rms_norm::Recompute { out: normed.slice_mut(0..c), x, weight: gain, rstd, shape: s.norm },
+    )?;
     let dqkv = dqkv.slice(qkv);
     let (dweight, dbias) = match &ranges.qkv_bias {
         // The biases follow the matrices in memory.
@@ -281,5 +310,16 @@ fn attention(
     )?;
     let dgain = gradients.slice_mut(ranges.norm_attn.clone());
     let (dresidual, dnormed) = (grads.residual.slice_mut(0..c), sublayer_output.slice(0..c));
-    rms_norm::backward_residual(dev, dresidual, dgain, dnormed, x, gain, rstd, s.norm)
+    rms_norm::backward_residual(
+        dev,
+        rms_norm::BackwardResidual {
+            dx: dresidual,
+            dweight: dgain,
+            dout: dnormed,
+            x,
+            weight: gain,
+            rstd,
+            shape: s.norm,
+        },
+    )
 }

@@ -67,13 +67,15 @@ pub(super) fn run(
         let next = of_layer(residuals, layer + 1);
         rms_norm::forward_residual(
             dev,
-            normed.slice_mut(0..c),
-            next.values.slice_mut(0..c),
-            next.rstd.slice_mut(0..s.rows()),
-            of_layer(blocks, layer).residual_mid.slice(0..c),
-            sublayer_output.slice(0..c),
-            context.weight(layout.norm_after(layer)),
-            s.norm,
+            rms_norm::ForwardResidual {
+                out: normed.slice_mut(0..c),
+                sum: next.values.slice_mut(0..c),
+                rstd: next.rstd.slice_mut(0..s.rows()),
+                x: of_layer(blocks, layer).residual_mid.slice(0..c),
+                residual: sublayer_output.slice(0..c),
+                weight: context.weight(layout.norm_after(layer)),
+                shape: s.norm,
+            },
         )?;
     }
     match cache {
@@ -95,11 +97,13 @@ pub(super) fn norm_residual(
     let residual = of_layer(residuals, layer);
     rms_norm::forward(
         context.device,
-        normed.slice_mut(0..s.residual_len()),
-        residual.rstd.slice_mut(0..s.rows()),
-        residual.values.slice(0..s.residual_len()),
-        context.weight(&context.layout.blocks[layer].norm_attn),
-        s.norm,
+        rms_norm::Forward {
+            out: normed.slice_mut(0..s.residual_len()),
+            rstd: residual.rstd.slice_mut(0..s.rows()),
+            x: residual.values.slice(0..s.residual_len()),
+            weight: context.weight(&context.layout.blocks[layer].norm_attn),
+            shape: s.norm,
+        },
     )
 }
 
@@ -144,13 +148,15 @@ pub(super) fn run_block(
     )?;
     rms_norm::forward_residual(
         dev,
-        normed.slice_mut(0..c),
-        block.residual_mid.slice_mut(0..c),
-        block.rstd_mid.slice_mut(0..s.rows()),
-        residual.values.slice(0..c),
-        sublayer_output.slice(0..c),
-        context.weight(&ranges.norm_ff),
-        s.norm,
+        rms_norm::ForwardResidual {
+            out: normed.slice_mut(0..c),
+            sum: block.residual_mid.slice_mut(0..c),
+            rstd: block.rstd_mid.slice_mut(0..s.rows()),
+            x: residual.values.slice(0..c),
+            residual: sublayer_output.slice(0..c),
+            weight: context.weight(&ranges.norm_ff),
+            shape: s.norm,
+        },
     )?;
     let (hidden_len, gate_up) = (s.hidden_len(), 0..2 * s.hidden_len());
     context.linear(
@@ -160,14 +166,29 @@ pub(super) fn run_block(
         None,
         s.w13,
     )?;
-    swiglu::forward(dev, hidden.slice_mut(0..hidden_len), block.gate_up.slice(gate_up), s.swiglu)
+    swiglu::forward(
+        dev,
+        swiglu::Forward {
+            out: hidden.slice_mut(0..hidden_len),
+            gate_up: block.gate_up.slice(gate_up),
+            shape: s.swiglu,
+        },
+    )
 }
 
 /// Rotates queries and keys and runs causal attention over whole sequences.
 fn attend(context: &PassContext, block: &mut BlockActivations, s: &Shapes) -> Result<()> {
     let (dev, qkv) = (context.device, 0..s.qkv_len());
     let rotated = block.qkv.slice_mut(qkv.clone());
-    rope::forward(dev, rotated, context.cos.view(), context.sin.view(), s.rope)?;
+    rope::forward(
+        dev,
+        rope::Forward {
+            x: rotated,
+            cos: context.cos.view(),
+            sin: context.sin.view(),
+            shape: s.rope,
+        },
+    )?;
     attention::forward(
         dev,
         attention::Forward {

@@ -198,10 +198,13 @@ fn rotate(context: &PassContext, qkv: Out, position: usize) -> Result<()> {
         first_position: position,
     };
     if position < config.max_seq_length {
-        return rope::forward(context.device, qkv, context.cos.view(), context.sin.view(), shape);
+        return rope::forward(
+            context.device,
+            rope::Forward { x: qkv, cos: context.cos.view(), sin: context.sin.view(), shape },
+        );
     }
     let (cos, sin) = rope::angles(position, config.head_size(), config.theta);
     let (cos, sin) = (Buffer::of(context.device, &cos)?, Buffer::of(context.device, &sin)?);
     let shape = rope::Shape { first_position: 0, ..shape };
-    rope::forward(context.device, qkv, cos.view(), sin.view(), shape)
+    rope::forward(context.device, rope::Forward { x: qkv, cos: cos.view(), sin: sin.view(), shape })
 }

@@ -94,17 +94,17 @@ impl Optimizer for AdamW {
                     update.weights_bf16 + 2 * range.start as u64
                 };
                 let settings = settings + run * (adamw::cuda::SETTINGS * size_of::<f32>()) as u64;
-                update.gpu.run(&[adamw::cuda::step(
-                    at(update.weights),
-                    copy,
-                    at(update.gradients),
-                    at(m),
-                    at(v),
-                    range.len(),
+                update.gpu.run(&[adamw::cuda::step(adamw::cuda::Step {
+                    p: at(update.weights),
+                    p_bf16: copy,
+                    g: at(update.gradients),
+                    m: at(m),
+                    v: at(v),
+                    n: range.len(),
                     settings,
-                    update.clip,
-                    true,
-                )])
+                    clip: update.clip,
+                    clear_gradients: true,
+                })])
             });
         }
         let (device, weights, gradients) = model.weights_and_gradients();
@@ -112,11 +112,13 @@ impl Optimizer for AdamW {
             let range = || range.clone();
             adamw::step(
                 device,
-                weights.slice_mut(range()),
-                gradients.slice(range()),
-                self.m.slice_mut(range()),
-                self.v.slice_mut(range()),
-                hyper(s),
+                adamw::Step {
+                    p: weights.slice_mut(range()),
+                    g: gradients.slice(range()),
+                    m: self.m.slice_mut(range()),
+                    v: self.v.slice_mut(range()),
+                    hyper: hyper(s),
+                },
             )?;
         }
         model.zero_gradients()

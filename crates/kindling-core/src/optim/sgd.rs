@@ -81,24 +81,26 @@ impl Optimizer for Sgd {
                 };
                 let settings = settings + run * (sgd::cuda::SETTINGS * size_of::<f32>()) as u64;
                 let (weights, gradients) = (at(update.weights), at(update.gradients));
-                update.gpu.run(&[sgd::cuda::step(
-                    weights,
-                    copy,
-                    gradients,
-                    range.len(),
+                update.gpu.run(&[sgd::cuda::step(sgd::cuda::Step {
+                    p: weights,
+                    p_bf16: copy,
+                    g: gradients,
+                    n: range.len(),
                     settings,
-                    update.clip,
-                    true,
-                )])
+                    clip: update.clip,
+                    clear_gradients: true,
+                })])
             });
         }
         let (device, weights, gradients) = model.weights_and_gradients();
         for (range, s) in &self.runs {
             sgd::step(
                 device,
-                weights.slice_mut(range.clone()),
-                gradients.slice(range.clone()),
-                hyper(s),
+                sgd::Step {
+                    p: weights.slice_mut(range.clone()),
+                    g: gradients.slice(range.clone()),
+                    hyper: hyper(s),
+                },
             )?;
         }
         model.zero_gradients()

@@ -1,6 +1,7 @@
 //! Shared by the kernel tests: seeded inputs, runs in every order, comparison with the references.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+use kindling_core::buffer::{CudaView, CudaViewMut, In, Out};
 use kindling_core::cuda::Launch;
 use kindling_core::dtype::Dtype;
 use kindling_core::random::{Purpose, uniform};
@@ -35,6 +36,16 @@ pub fn random<T: Element>(seed: u64, len: usize, spread: f64) -> Vec<T> {
 
 pub fn wide<T: Element>(x: &[T]) -> Vec<f64> {
     x.iter().map(|v| f64::from(v.to_f32())).collect()
+}
+
+/// Views memory as an input of an op.
+pub fn view<T: Activation>(memory: &Memory<T>) -> In<'_> {
+    In::Cuda(CudaView::new(memory.address(), memory.values().len(), T::DTYPE))
+}
+
+/// Views memory as an output of an op.
+pub fn view_mut<T: Activation>(memory: &Memory<T>) -> Out<'_> {
+    Out::Cuda(CudaViewMut::new(memory.address(), memory.values().len(), T::DTYPE))
 }
 
 /// Runs a launch that must succeed.

@@ -1,6 +1,8 @@
-//! RMSNorm, rotary positions, SiLU, SwiGLU. Shapes as in `src/ops/layers.ts`.
+//! RMSNorm, rotary positions, SiLU, SwiGLU. Shapes are those of `src/ops/layers.ts`.
 
 use kindling_core::Error;
+use kindling_core::buffer::{In, Out};
+use kindling_core::device::Device;
 use kindling_core::ops::{rms_norm, rope, silu, swiglu};
 use napi::bindgen_prelude::Float32Array;
 
@@ -22,11 +24,13 @@ pub fn rms_norm_forward(
         let s = rms_norm::Shape { rows, width, eps: eps as f32 };
         rms_norm::forward(
             dev,
-            out.as_mut_slice().into(),
-            rstd.as_mut_slice().into(),
-            x.into(),
-            weight.into(),
-            s,
+            rms_norm::Forward {
+                out: out.as_mut_slice().into(),
+                rstd: rstd.as_mut_slice().into(),
+                x: x.into(),
+                weight: weight.into(),
+                shape: s,
+            },
         )?;
         Ok((out.into(), rstd.into()))
     })
@@ -40,7 +44,6 @@ pub fn rms_norm_backward(
     weight: &[f32],
     rstd: &[f32],
     width: u32,
-    eps: f64,
 ) -> napi::Result<(Float32Array, Float32Array)> {
     let width = width as usize;
     run(|dev| {
@@ -50,38 +53,46 @@ pub fn rms_norm_backward(
         need(op, "weight", weight.len(), &[width])?;
         need(op, "rstd", rstd.len(), &[rows])?;
         let (mut dx, mut dweight) = (vec![0.0; x.len()], vec![0.0; width]);
-        let s = rms_norm::Shape { rows, width, eps: eps as f32 };
+        let s = rms_norm::Shape { rows, width, eps: 0.0 };
         rms_norm::backward(
             dev,
-            dx.as_mut_slice().into(),
-            dweight.as_mut_slice().into(),
-            dout.into(),
-            x.into(),
-            weight.into(),
-            rstd.into(),
-            s,
+            rms_norm::Backward {
+                dx: dx.as_mut_slice().into(),
+                dweight: dweight.as_mut_slice().into(),
+                dout: dout.into(),
+                x: x.into(),
+                weight: weight.into(),
+                rstd: rstd.into(),
+                shape: s,
+            },
         )?;
         Ok((dx.into(), dweight.into()))
     })
 }
 
-/// The rotation of x (b, t, heads, hs), or its inverse.
-fn rotate(
-    op: &'static str,
-    x: &[f32],
+struct RopeSizes {
     positions: u32,
     heads: u32,
     head_size: u32,
     theta: f64,
     first_position: u32,
-    inverse: bool,
+}
+
+/// Rotates a copy of x (b, t, heads, hs) by `rotate`, given the tables and the shape.
+fn rotated(
+    op: &'static str,
+    x: &[f32],
+    sizes: &RopeSizes,
+    rotate: impl FnOnce(&Device, Out, In, In, rope::Shape) -> kindling_core::Result<()>,
 ) -> napi::Result<Float32Array> {
-    let (positions, heads, head_size) = (positions as usize, heads as usize, head_size as usize);
-    let first_position = first_position as usize;
+    let [positions, heads, head_size, first_position] =
+        [sizes.positions, sizes.heads, sizes.head_size, sizes.first_position]
+            .map(|size| size as usize);
+    let theta = sizes.theta;
     run(|dev| {
         if head_size % 2 != 0 {
             return Err(Error::argument(format!(
-                "{op}: headSize {head_size} is odd; pairs need an even one"
+                "{op}: headSize {head_size} is odd; it must be even, to hold pairs"
             )));
         }
         if theta <= 0.0 {
@@ -91,15 +102,20 @@ fn rotate(
         let rows = rows(op, "x", x.len(), row_width)?;
         need(op, "x", x.len(), &[rows / positions * positions, row_width])?;
         let (cos, sin) = rope::tables(first_position + positions, head_size, theta);
-        let s = rope::Shape { rows, row_width, heads, head_size, positions, first_position };
+        let shape = rope::Shape { rows, row_width, heads, head_size, positions, first_position };
         let mut out = x.to_vec();
-        let turn = if inverse { rope::backward } else { rope::forward };
-        turn(dev, out.as_mut_slice().into(), cos.as_slice().into(), sin.as_slice().into(), s)?;
+        rotate(
+            dev,
+            out.as_mut_slice().into(),
+            cos.as_slice().into(),
+            sin.as_slice().into(),
+            shape,
+        )?;
         Ok(out.into())
     })
 }
 
-/// x (b, t, heads, hs) -> the same, rotated.
+/// x (b, t, heads, hs) -> out.
 #[napi(namespace = "ops")]
 pub fn rope_forward(
     x: &[f32],
@@ -109,7 +125,10 @@ pub fn rope_forward(
     theta: f64,
     first_position: u32,
 ) -> napi::Result<Float32Array> {
-    rotate("rope.forward", x, positions, heads, head_size, theta, first_position, false)
+    let sizes = RopeSizes { positions, heads, head_size, theta, first_position };
+    rotated("rope.forward", x, &sizes, |dev, x, cos, sin, shape| {
+        rope::forward(dev, rope::Forward { x, cos, sin, shape })
+    })
 }
 
 /// dout (b, t, heads, hs) -> dx.
@@ -122,7 +141,10 @@ pub fn rope_backward(
     theta: f64,
     first_position: u32,
 ) -> napi::Result<Float32Array> {
-    rotate("rope.backward", dout, positions, heads, head_size, theta, first_position, true)
+    let sizes = RopeSizes { positions, heads, head_size, theta, first_position };
+    rotated("rope.backward", dout, &sizes, |dev, dx, cos, sin, shape| {
+        rope::backward(dev, rope::Backward { dx, cos, sin, shape })
+    })
 }
 
 /// x -> x sigmoid(x).
@@ -130,7 +152,7 @@ pub fn rope_backward(
 pub fn silu_forward(x: &[f32]) -> napi::Result<Float32Array> {
     run(|dev| {
         let mut out = vec![0.0; x.len()];
-        silu::forward(dev, out.as_mut_slice().into(), x.into())?;
+        silu::forward(dev, silu::Forward { out: out.as_mut_slice().into(), x: x.into() })?;
         Ok(out.into())
     })
 }
@@ -141,7 +163,10 @@ pub fn silu_backward(dout: &[f32], x: &[f32]) -> napi::Result<Float32Array> {
     run(|dev| {
         need("silu.backward", "dout", dout.len(), &[x.len()])?;
         let mut dx = vec![0.0; x.len()];
-        silu::backward(dev, dx.as_mut_slice().into(), dout.into(), x.into())?;
+        silu::backward(
+            dev,
+            silu::Backward { dx: dx.as_mut_slice().into(), dout: dout.into(), x: x.into() },
+        )?;
         Ok(dx.into())
     })
 }
@@ -154,7 +179,14 @@ pub fn swiglu_forward(gate: &[f32], up: &[f32]) -> napi::Result<Float32Array> {
         // One row of [gate | up]: the op has no other notion of rows.
         let s = swiglu::Shape { rows: 1, width: gate.len() };
         let mut out = vec![0.0; gate.len()];
-        swiglu::forward(dev, out.as_mut_slice().into(), [gate, up].concat().as_slice().into(), s)?;
+        swiglu::forward(
+            dev,
+            swiglu::Forward {
+                out: out.as_mut_slice().into(),
+                gate_up: [gate, up].concat().as_slice().into(),
+                shape: s,
+            },
+        )?;
         Ok(out.into())
     })
 }
@@ -174,10 +206,12 @@ pub fn swiglu_backward(
         let mut dgate_up = vec![0.0; gate_up.len()];
         swiglu::backward(
             dev,
-            dgate_up.as_mut_slice().into(),
-            dout.into(),
-            gate_up.as_slice().into(),
-            s,
+            swiglu::Backward {
+                dgate_up: dgate_up.as_mut_slice().into(),
+                dout: dout.into(),
+                gate_up: gate_up.as_slice().into(),
+                shape: s,
+            },
         )?;
         let dup = dgate_up.split_off(gate.len());
         Ok((dgate_up.into(), dup.into()))

@@ -12,7 +12,10 @@ pub fn softmax_forward(x: &[f32], columns: u32) -> napi::Result<Float32Array> {
     run(|dev| {
         let s = softmax::Shape { rows: rows("softmax.forward", "x", x.len(), columns)?, columns };
         let mut out = vec![0.0; x.len()];
-        softmax::forward(dev, out.as_mut_slice().into(), x.into(), s)?;
+        softmax::forward(
+            dev,
+            softmax::Forward { out: out.as_mut_slice().into(), x: x.into(), shape: s },
+        )?;
         Ok(out.into())
     })
 }
@@ -26,7 +29,15 @@ pub fn softmax_backward(dout: &[f32], out: &[f32], columns: u32) -> napi::Result
             softmax::Shape { rows: rows("softmax.backward", "out", out.len(), columns)?, columns };
         need("softmax.backward", "dout", dout.len(), &[out.len()])?;
         let mut dx = vec![0.0; out.len()];
-        softmax::backward(dev, dx.as_mut_slice().into(), dout.into(), out.into(), s)?;
+        softmax::backward(
+            dev,
+            softmax::Backward {
+                dx: dx.as_mut_slice().into(),
+                dout: dout.into(),
+                out: out.into(),
+                shape: s,
+            },
+        )?;
         Ok(dx.into())
     })
 }
@@ -41,7 +52,10 @@ pub fn log_softmax_forward(x: &[f32], columns: u32) -> napi::Result<Float32Array
             columns,
         };
         let mut out = vec![0.0; x.len()];
-        log_softmax::forward(dev, out.as_mut_slice().into(), x.into(), s)?;
+        log_softmax::forward(
+            dev,
+            log_softmax::Forward { out: out.as_mut_slice().into(), x: x.into(), shape: s },
+        )?;
         Ok(out.into())
     })
 }
@@ -57,7 +71,15 @@ pub fn log_softmax_backward(dout: &[f32], out: &[f32], columns: u32) -> napi::Re
         };
         need("logSoftmax.backward", "dout", dout.len(), &[out.len()])?;
         let mut dx = vec![0.0; out.len()];
-        log_softmax::backward(dev, dx.as_mut_slice().into(), dout.into(), out.into(), s)?;
+        log_softmax::backward(
+            dev,
+            log_softmax::Backward {
+                dx: dx.as_mut_slice().into(),
+                dout: dout.into(),
+                out: out.into(),
+                shape: s,
+            },
+        )?;
         Ok(dx.into())
     })
 }

@@ -79,11 +79,13 @@ pub fn adamw(
         };
         adamw_op::step(
             dev,
-            param.as_mut_slice().into(),
-            grad.into(),
-            m.as_mut_slice().into(),
-            v.as_mut_slice().into(),
-            hyper,
+            adamw_op::Step {
+                p: param.as_mut_slice().into(),
+                g: grad.into(),
+                m: m.as_mut_slice().into(),
+                v: v.as_mut_slice().into(),
+                hyper,
+            },
         )?;
         Ok((param.into(), m.into(), v.into()))
     })
@@ -115,7 +117,7 @@ pub fn sgd(param: &[f32], grad: &[f32], hyper: SgdHyper) -> napi::Result<Float32
             constant: hyper.constant,
             grad_scale: 1.0,
         };
-        sgd_op::step(dev, param.as_mut_slice().into(), grad.into(), hyper)?;
+        sgd_op::step(dev, sgd_op::Step { p: param.as_mut_slice().into(), g: grad.into(), hyper })?;
         Ok(param.into())
     })
 }

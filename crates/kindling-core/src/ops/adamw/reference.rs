@@ -1,8 +1,7 @@
-//! Plain loops in f64.
+//! Plain f64 loops.
 
 use super::Hyper;
 
-/// One update of p, m and v.
 pub fn step(p: &mut [f64], g: &[f64], m: &mut [f64], v: &mut [f64], hyper: Hyper) {
     for i in 0..p.len() {
         let g = g[i] * f64::from(hyper.grad_scale);

@@ -2,9 +2,9 @@
 
 use crate::cpu::Cpu;
 use crate::ops::{MAX_TASKS, PerTask, RowsMut, Tasks, split_rows};
-use crate::simd::{LANES, Vector};
+use crate::simd::{Vector, for_vectors};
 
-/// Elements whose squares are added in f32 lanes before the sum goes on in f64.
+/// Number of squares summed in f32 before the sum continues in f64.
 const RUN: usize = 1024;
 
 pub(super) fn sum_of_squares(cpu: &Cpu, g: &[f32]) -> f64 {
@@ -22,29 +22,23 @@ pub(super) fn scale(cpu: &Cpu, g: &mut [f32], factor: f32) {
     split_rows(&cpu.pool, tasks, RowsMut::new(g, 1), |_, g| scale_run(cpu.isa, g, factor));
 }
 
-crate::dispatch! { fn run_of_squares(g: &[f32]) -> f32 = run_of_squares_lanes; }
-crate::dispatch! { fn scale_run(g: &mut [f32], factor: f32) = scale_run_lanes; }
+crate::dispatch! { fn run_of_squares(g: &[f32]) -> f32 = run_of_squares_vectors; }
+crate::dispatch! { fn scale_run(g: &mut [f32], factor: f32) = scale_run_vectors; }
 
 #[inline(always)]
-fn run_of_squares_lanes<V: Vector>(g: &[f32]) -> f32 {
+fn run_of_squares_vectors<V: Vector>(g: &[f32]) -> f32 {
     let mut sum = V::splat(0.0);
-    let mut at = 0;
-    while at < g.len() {
-        let end = (at + LANES).min(g.len());
-        let v = V::load_partial(&g[at..end]);
+    for_vectors!(at in g.len() => {
+        let v = V::load_partial(&g[at]);
         sum = v.mul_add(v, sum);
-        at = end;
-    }
+    });
     sum.sum()
 }
 
 #[inline(always)]
-fn scale_run_lanes<V: Vector>(g: &mut [f32], factor: f32) {
+fn scale_run_vectors<V: Vector>(g: &mut [f32], factor: f32) {
     let factor = V::splat(factor);
-    let mut at = 0;
-    while at < g.len() {
-        let end = (at + LANES).min(g.len());
-        V::load_partial(&g[at..end]).mul(factor).store_partial(&mut g[at..end]);
-        at = end;
-    }
+    for_vectors!(at in g.len() => {
+        V::load_partial(&g[at.clone()]).mul(factor).store_partial(&mut g[at]);
+    });
 }

@@ -1,18 +1,20 @@
-//! CUDA half: launches of `cuda.cu`. g is f32. `partial`: f64 scratch of `partial_len`; `state`: 3 f64 that stay on the
-//! device: sum of squares, norm, clip factor (NaN where the norm is not finite).
+//! CUDA half: launches of `cuda.cu`.
+//!
+//! g: n f32. `partial`: scratch of `partial_len(n)` f64. `state`: `STATE` f64 that stay on the device:
+//! sum of squares, norm, clip factor (NaN if the norm is not finite). All are addresses.
 
 use crate::cuda::{Arg, Launch};
 use crate::ops::kernels::flat_grid;
 
-/// Elements of f64 of `state`.
+/// Number of f64 in `state`.
 pub const STATE: usize = 3;
 
-/// Elements of f64 scratch that `squares` needs.
+/// Returns the number of f64 of scratch that `squares` needs.
 pub fn partial_len(n: usize) -> usize {
     n.div_ceil(256 * 16).clamp(1, 8 * 132)
 }
 
-/// The sum of squares of each block's share of g.
+/// Writes the sum of squares of each block's share of g to `partial`.
 pub fn squares(partial: u64, g: u64, n: usize) -> Launch {
     Launch {
         kernel: "grad_norm_squares",
@@ -23,7 +25,7 @@ pub fn squares(partial: u64, g: u64, n: usize) -> Launch {
     }
 }
 
-/// `state` from what `squares` left for n elements; `max_norm` 0: no clipping.
+/// Computes `state` from the `partial` sums of n elements. A `max_norm` of 0 disables clipping.
 pub fn clip_factor(state: u64, partial: u64, n: usize, max_norm: f32) -> Launch {
     Launch {
         kernel: "grad_norm_clip_factor",
@@ -39,7 +41,7 @@ pub fn clip_factor(state: u64, partial: u64, n: usize, max_norm: f32) -> Launch 
     }
 }
 
-/// g *= the factor of `state`; nothing where it is 1 or the norm is not finite.
+/// Multiplies g by the clip factor of `state`. Does nothing if the factor is 1 or NaN.
 pub fn scale(g: u64, state: u64, n: usize) -> Launch {
     Launch {
         kernel: "grad_norm_scale",

@@ -1,6 +1,6 @@
-//! Global L2 norm of the gradients, and their scaling.
+//! The global L2 norm of the gradients, and clipping by it.
 //!
-//! g: a flat run of any length. The sum is taken in f64 over pieces of a fixed length, added in order.
+//! g: any length. Partial sums of a fixed length are f32; they are added in order, in f64.
 
 mod cpu;
 pub mod cuda;
@@ -10,10 +10,10 @@ use crate::Result;
 use crate::buffer::{In, Out};
 use crate::device::Device;
 
-/// Sum of the squares of g.
+/// Returns the sum of squares of g.
 ///
 /// # Errors
-/// None on the CPU; `ERR_DEVICE`.
+/// Returns `ERR_DEVICE` if a CUDA device fails.
 pub fn sum_of_squares(dev: &Device, g: In) -> Result<f64> {
     let _span = dev.span("grad_norm::sum_of_squares");
     match dev {
@@ -32,10 +32,10 @@ pub fn sum_of_squares(dev: &Device, g: In) -> Result<f64> {
     }
 }
 
-/// g *= factor.
+/// Multiplies g by `factor`.
 ///
 /// # Errors
-/// None on the CPU; `ERR_DEVICE`.
+/// Returns `ERR_DEVICE` if a CUDA device fails.
 pub fn scale(dev: &Device, g: Out, factor: f32) -> Result<()> {
     let _span = dev.span("grad_norm::scale");
     match dev {
@@ -48,8 +48,8 @@ pub fn scale(dev: &Device, g: Out, factor: f32) -> Result<()> {
     Ok(())
 }
 
-/// What gradients of norm `norm` are multiplied with: 1 up to `max_norm` (or where `max_norm` is 0: no clipping), else
-/// `max_norm` / (norm + 1e-6).
+/// Returns the factor that clips gradients of norm `norm`: `max_norm` / (norm + 1e-6) if the norm exceeds
+/// `max_norm`, else 1. A `max_norm` of 0 disables clipping.
 pub fn clip_factor(norm: f64, max_norm: f64) -> f64 {
     if max_norm > 0.0 && norm > max_norm { max_norm / (norm + 1e-6) } else { 1.0 }
 }
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn five_matrices_of_ones_have_norm_11_18_and_are_clipped_to_0_00089() {
+    fn ones_are_clipped_by_their_norm_unless_max_norm_is_0() {
         let dev = Device::cpu(2);
         let mut g = vec![1.0f32; 125];
         let norm = sum_of_squares(&dev, In::from(&g[..])).unwrap().sqrt();
@@ -71,14 +71,14 @@ mod tests {
     }
 
     #[test]
-    fn the_sum_equals_the_plain_one_for_any_length() {
+    fn sum_of_squares_matches_the_reference_at_any_length() {
         let dev = Device::cpu(3);
         for len in [0, 1, 15, 17, 4096, 100_003] {
             let g: Vec<f32> = (0..len).map(|i| (i % 17) as f32 * 0.25 - 2.0).collect();
-            let plain =
+            let expected =
                 reference::sum_of_squares(&g.iter().map(|x| f64::from(*x)).collect::<Vec<_>>());
             let sum = sum_of_squares(&dev, In::from(&g[..])).unwrap();
-            assert!((sum - plain).abs() <= 1e-6 * plain.max(1.0), "{len}");
+            assert!((sum - expected).abs() <= 1e-6 * expected.max(1.0), "{len}");
         }
     }
 }

@@ -1,6 +1,5 @@
-//! Plain loops in f64.
+//! Plain f64 loops.
 
-/// Sum of the squares of g.
 pub fn sum_of_squares(g: &[f64]) -> f64 {
     g.iter().map(|x| x * x).sum()
 }

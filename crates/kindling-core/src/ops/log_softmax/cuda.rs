@@ -1,28 +1,19 @@
-//! CUDA half: launches of `cuda.cu`. All tensors are of the dtype.
+//! CUDA half: launches of `cuda.cu`. All buffers have the same dtype.
 
-use super::Shape;
-use crate::cuda::{Arg, Launch};
-use crate::dtype::Dtype;
-use crate::ops::kernels::{by_dtype, row_block};
+use super::{Backward, Forward};
+use crate::cuda::Launch;
+use crate::ops::kernels::by_dtype;
+use crate::ops::softmax::cuda::{launch_backward, launch_forward};
 
-/// out of each row of x.
-pub fn forward(dtype: Dtype, out: u64, x: u64, s: Shape) -> Launch {
-    Launch {
-        kernel: by_dtype(dtype, "log_softmax_forward_f32", "log_softmax_forward_bf16"),
-        grid: [s.rows as u32, 1, 1],
-        block: row_block(s.columns, 1),
-        shared_bytes: 0,
-        args: vec![Arg::Pointer(out), Arg::Pointer(x), s.columns.into()],
-    }
+/// Launch of `forward`.
+pub fn forward(args: &Forward) -> Launch {
+    let kernel = by_dtype(args.x.dtype(), "log_softmax_forward_f32", "log_softmax_forward_bf16");
+    launch_forward(kernel, args)
 }
 
-/// dx of each row from dout and out.
-pub fn backward(dtype: Dtype, dx: u64, dout: u64, out: u64, s: Shape) -> Launch {
-    Launch {
-        kernel: by_dtype(dtype, "log_softmax_backward_f32", "log_softmax_backward_bf16"),
-        grid: [s.rows as u32, 1, 1],
-        block: row_block(s.columns, 1),
-        shared_bytes: 0,
-        args: vec![Arg::Pointer(dx), Arg::Pointer(dout), Arg::Pointer(out), s.columns.into()],
-    }
+/// Launch of `backward`.
+pub fn backward(args: &Backward) -> Launch {
+    let dtype = args.dout.dtype();
+    let kernel = by_dtype(dtype, "log_softmax_backward_f32", "log_softmax_backward_bf16");
+    launch_backward(kernel, args)
 }

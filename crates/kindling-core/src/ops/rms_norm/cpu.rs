@@ -1,79 +1,73 @@
-//! CPU half: one pass over each row while it is in the first cache.
+//! CPU half: two passes over each row, the second while it is in L1.
 
-use super::Shape;
+use super::{Backward, Forward, ForwardResidual, Recompute, Shape};
 use crate::cpu::Cpu;
 use crate::ops::{PerTask, RowsMut, Tasks, split_rows, with_scratch};
 use crate::simd::{Vector, for_vectors};
 
-/// Maximum number of tasks in the backward pass: each keeps its own partial dweight.
-const BACKWARD_TASKS: usize = 16;
+/// Maximum number of tasks in the backward pass, each of which has its own partial dweight.
+const MAX_BACKWARD_TASKS: usize = 16;
 
-pub(super) fn forward(
-    cpu: &Cpu,
-    out: &mut [f32],
-    sum: Option<&mut [f32]>,
-    rstd: &mut [f32],
-    x: &[f32],
-    residual: Option<&[f32]>,
-    weight: &[f32],
-    s: Shape,
-) {
+pub(super) fn forward(cpu: &Cpu, args: Forward) {
+    let s = args.shape;
+    let (x, weight) = (args.x.cpu(), args.weight.cpu());
     let tasks = Tasks::of_rows(s.rows, s.width);
-    let sum = sum.map(|sum| RowsMut::new(sum, s.width));
-    let outputs = (RowsMut::new(out, s.width), RowsMut::new(rstd, 1), sum);
-    split_rows(&cpu.pool, tasks, outputs, |rows, (out, rstd, sum)| {
-        let elements = rows.start * s.width..rows.end * s.width;
-        match (sum, residual) {
-            (Some(sum), Some(residual)) => {
-                add(cpu.isa, sum, &x[elements.clone()], &residual[elements]);
-                rows_forward(cpu.isa, out, rstd, sum, weight, s);
-            }
-            _ => rows_forward(cpu.isa, out, rstd, &x[elements], weight, s),
-        }
+    let outputs = (RowsMut::new(args.out.cpu(), s.width), RowsMut::new(args.rstd.cpu(), 1));
+    split_rows(&cpu.pool, tasks, outputs, |rows, (out, rstd)| {
+        let x = &x[rows.start * s.width..rows.end * s.width];
+        norm_rows(cpu.isa, out, rstd, x, weight, s);
     });
 }
 
-pub(super) fn recompute(
-    cpu: &Cpu,
-    out: &mut [f32],
-    x: &[f32],
-    weight: &[f32],
-    rstd: &[f32],
-    s: Shape,
-) {
+pub(super) fn forward_residual(cpu: &Cpu, args: ForwardResidual) {
+    let s = args.shape;
+    let (x, residual, weight) = (args.x.cpu(), args.residual.cpu(), args.weight.cpu());
     let tasks = Tasks::of_rows(s.rows, s.width);
-    split_rows(&cpu.pool, tasks, RowsMut::new(out, s.width), |rows, out| {
+    let outputs = (
+        RowsMut::new(args.out.cpu(), s.width),
+        RowsMut::new(args.sum.cpu(), s.width),
+        RowsMut::new(args.rstd.cpu(), 1),
+    );
+    split_rows(&cpu.pool, tasks, outputs, |rows, (out, sum, rstd)| {
         let elements = rows.start * s.width..rows.end * s.width;
-        rows_scaled(cpu.isa, out, &x[elements], weight, &rstd[rows]);
+        add(cpu.isa, sum, &x[elements.clone()], &residual[elements]);
+        norm_rows(cpu.isa, out, rstd, sum, weight, s);
     });
 }
 
-pub(super) fn backward(
-    cpu: &Cpu,
-    dx: &mut [f32],
-    dweight: &mut [f32],
-    dout: &[f32],
-    accumulate: bool,
-    x: &[f32],
-    weight: &[f32],
-    rstd: &[f32],
-    s: Shape,
-) {
-    let tasks = Tasks::at_most(s.rows, (8 * 1024usize).div_ceil(s.width), BACKWARD_TASKS);
+pub(super) fn recompute(cpu: &Cpu, args: Recompute) {
+    let s = args.shape;
+    let (x, weight, rstd) = (args.x.cpu(), args.weight.cpu(), args.rstd.cpu());
+    let tasks = Tasks::of_rows(s.rows, s.width);
+    split_rows(&cpu.pool, tasks, RowsMut::new(args.out.cpu(), s.width), |rows, out| {
+        let x = &x[rows.start * s.width..rows.end * s.width];
+        scale_rows(cpu.isa, out, x, weight, &rstd[rows]);
+    });
+}
+
+pub(super) fn backward(cpu: &Cpu, args: Backward) {
+    backward_by_rows(cpu, args, write_backward_rows);
+}
+
+pub(super) fn backward_residual(cpu: &Cpu, args: Backward) {
+    backward_by_rows(cpu, args, add_backward_rows);
+}
+
+/// The backward pass over a task's rows: (isa, dx, dweight, dout, x, weight, rstd).
+type BackwardRows = fn(crate::simd::Isa, &mut [f32], &mut [f32], &[f32], &[f32], &[f32], &[f32]);
+
+fn backward_by_rows(cpu: &Cpu, args: Backward, backward_rows: BackwardRows) {
+    let s = args.shape;
+    let (dout, x, weight, rstd) =
+        (args.dout.cpu(), args.x.cpu(), args.weight.cpu(), args.rstd.cpu());
+    let (dx, dweight) = (args.dx.cpu(), args.dweight.cpu());
+    let tasks = Tasks::at_most(s.rows, (8 * 1024usize).div_ceil(s.width), MAX_BACKWARD_TASKS);
     with_scratch(tasks.count * s.width, |partial| {
         let outputs = (RowsMut::new(dx, s.width), PerTask::new(&mut *partial, s.width));
         split_rows(&cpu.pool, tasks, outputs, |rows, (dx, dweight)| {
             let elements = rows.start * s.width..rows.end * s.width;
-            rows_backward(
-                cpu.isa,
-                dx,
-                dweight,
-                &dout[elements.clone()],
-                accumulate,
-                &x[elements],
-                weight,
-                &rstd[rows],
-            );
+            let (dout, x) = (&dout[elements.clone()], &x[elements]);
+            backward_rows(cpu.isa, dx, dweight, dout, x, weight, &rstd[rows]);
         });
         for partial in partial.chunks_exact(s.width) {
             dweight.iter_mut().zip(partial).for_each(|(w, p)| *w += p);
@@ -81,32 +75,45 @@ pub(super) fn backward(
     });
 }
 
-crate::dispatch! { fn add(out: &mut [f32], a: &[f32], b: &[f32]) = add_lanes; }
+crate::dispatch! { fn add(out: &mut [f32], a: &[f32], b: &[f32]) = add_vectors; }
 crate::dispatch! {
-    fn rows_forward(out: &mut [f32], rstd: &mut [f32], x: &[f32], weight: &[f32], s: Shape) = rows_forward_lanes;
+    fn norm_rows(out: &mut [f32], rstd: &mut [f32], x: &[f32], weight: &[f32], s: Shape) = norm_rows_vectors;
 }
-crate::dispatch! { fn rows_scaled(out: &mut [f32], x: &[f32], weight: &[f32], rstd: &[f32]) = rows_scaled_lanes; }
 crate::dispatch! {
-    fn rows_backward(
+    fn scale_rows(out: &mut [f32], x: &[f32], weight: &[f32], rstd: &[f32]) = scale_rows_vectors;
+}
+crate::dispatch! {
+    /// Overwrites dx.
+    fn write_backward_rows(
         dx: &mut [f32],
         dweight: &mut [f32],
         dout: &[f32],
-        accumulate: bool,
         x: &[f32],
         weight: &[f32],
         rstd: &[f32],
-    ) = rows_backward_lanes;
+    ) = write_backward_vectors;
+}
+crate::dispatch! {
+    /// Adds to dx.
+    fn add_backward_rows(
+        dx: &mut [f32],
+        dweight: &mut [f32],
+        dout: &[f32],
+        x: &[f32],
+        weight: &[f32],
+        rstd: &[f32],
+    ) = add_backward_vectors;
 }
 
 #[inline(always)]
-fn add_lanes<V: Vector>(out: &mut [f32], a: &[f32], b: &[f32]) {
+fn add_vectors<V: Vector>(out: &mut [f32], a: &[f32], b: &[f32]) {
     for_vectors!(at in out.len() => {
         V::load_partial(&a[at.clone()]).add(V::load_partial(&b[at.clone()])).store_partial(&mut out[at]);
     });
 }
 
 #[inline(always)]
-fn rows_forward_lanes<V: Vector>(
+fn norm_rows_vectors<V: Vector>(
     out: &mut [f32],
     rstd: &mut [f32],
     x: &[f32],
@@ -120,21 +127,21 @@ fn rows_forward_lanes<V: Vector>(
             squares = v.mul_add(v, squares);
         });
         *rstd = 1.0 / (squares.sum() / s.width as f32 + s.eps).sqrt();
-        row_scaled::<V>(out, x, weight, *rstd);
+        scale_row::<V>(out, x, weight, *rstd);
     }
 }
 
 #[inline(always)]
-fn rows_scaled_lanes<V: Vector>(out: &mut [f32], x: &[f32], weight: &[f32], rstd: &[f32]) {
+fn scale_rows_vectors<V: Vector>(out: &mut [f32], x: &[f32], weight: &[f32], rstd: &[f32]) {
     let width = weight.len();
     for ((out, x), rstd) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(rstd) {
-        row_scaled::<V>(out, x, weight, *rstd);
+        scale_row::<V>(out, x, weight, *rstd);
     }
 }
 
-/// out = x rstd weight: one arithmetic for the first time and for every further one.
+/// out = x rstd weight. Shared by `forward` and `recompute`, which have to return the same bits.
 #[inline(always)]
-fn row_scaled<V: Vector>(out: &mut [f32], x: &[f32], weight: &[f32], rstd: f32) {
+fn scale_row<V: Vector>(out: &mut [f32], x: &[f32], weight: &[f32], rstd: f32) {
     let scale = V::splat(rstd);
     for_vectors!(at in weight.len() => {
         let v = V::load_partial(&x[at.clone()]).mul(scale);
@@ -143,11 +150,34 @@ fn row_scaled<V: Vector>(out: &mut [f32], x: &[f32], weight: &[f32], rstd: f32) 
 }
 
 #[inline(always)]
-fn rows_backward_lanes<V: Vector>(
+fn write_backward_vectors<V: Vector>(
     dx: &mut [f32],
     dweight: &mut [f32],
     dout: &[f32],
-    accumulate: bool,
+    x: &[f32],
+    weight: &[f32],
+    rstd: &[f32],
+) {
+    backward_vectors::<V, false>(dx, dweight, dout, x, weight, rstd);
+}
+
+#[inline(always)]
+fn add_backward_vectors<V: Vector>(
+    dx: &mut [f32],
+    dweight: &mut [f32],
+    dout: &[f32],
+    x: &[f32],
+    weight: &[f32],
+    rstd: &[f32],
+) {
+    backward_vectors::<V, true>(dx, dweight, dout, x, weight, rstd);
+}
+
+#[inline(always)]
+fn backward_vectors<V: Vector, const ACCUMULATE: bool>(
+    dx: &mut [f32],
+    dweight: &mut [f32],
+    dout: &[f32],
     x: &[f32],
     weight: &[f32],
     rstd: &[f32],
@@ -168,7 +198,7 @@ fn rows_backward_lanes<V: Vector>(
         for_vectors!(at in width => {
             let d = V::load_partial(&dout[at.clone()]).mul(V::load_partial(&weight[at.clone()]));
             let mut g = V::load_partial(&x[at.clone()]).mul_add(correction, d.mul(scale));
-            if accumulate {
+            if ACCUMULATE {
                 g = g.add(V::load_partial(&dx[at.clone()]));
             }
             g.store_partial(&mut dx[at]);

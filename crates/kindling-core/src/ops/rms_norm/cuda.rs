@@ -1,34 +1,39 @@
-//! CUDA half: launches of `cuda.cu`. The stream (x, sum, dx), gain and rstd are f32; what enters and leaves the
-//! branches (out, dout, residual) is of the dtype.
+//! CUDA half: launches of `cuda.cu`. x, sum, dx, weight and rstd are f32; out, residual and dout,
+//! which lie between the norm and a product, are f32 or bf16.
 
-use super::Shape;
+use super::{Backward, Forward, ForwardResidual, Recompute, Shape};
+use crate::buffer::{In, Out};
 use crate::cuda::{Arg, Launch};
-use crate::dtype::Dtype;
 use crate::ops::kernels::{by_dtype, row_block};
 
-/// Blocks of the backward pass, each with its own partial dweight: a few for each multiprocessor.
-const MOST_BLOCKS: usize = 264;
-/// Shared memory that a kernel has without asking for more.
+/// Maximum number of blocks in the backward pass, each of which has its own partial dweight: a few per
+/// multiprocessor.
+const MAX_BLOCKS: usize = 264;
+/// Shared memory that a kernel gets without opting in to more.
 const SHARED_BYTES: usize = 48 * 1024;
 
-/// out = norm(x); with `residual`, a pair (sum, residual), sum = x + residual and out = norm(sum).
-pub fn forward(
-    dtype: Dtype,
-    out: u64,
-    rstd: u64,
-    x: u64,
-    residual: Option<(u64, u64)>,
-    weight: u64,
-    s: Shape,
-) -> Launch {
-    let (sum, residual) = residual.unwrap_or_default();
+/// Launch of `forward`.
+pub fn forward(args: &Forward) -> Launch {
+    let Forward { out, rstd, x, weight, shape } = args;
+    launch_forward(out, [0, rstd.pointer(), x.pointer(), 0, weight.pointer()], *shape)
+}
+
+/// Launch of `forward_residual`.
+pub fn forward_residual(args: &ForwardResidual) -> Launch {
+    let ForwardResidual { out, sum, rstd, x, residual, weight, shape } = args;
+    let (sum, residual) = (sum.pointer(), residual.pointer());
+    launch_forward(out, [sum, rstd.pointer(), x.pointer(), residual, weight.pointer()], *shape)
+}
+
+/// Launches the kernel of both forward passes; sum and residual are 0 where there is no residual.
+fn launch_forward(out: &Out, [sum, rstd, x, residual, weight]: [u64; 5], s: Shape) -> Launch {
     Launch {
-        kernel: by_dtype(dtype, "rms_norm_forward_f32", "rms_norm_forward_bf16"),
+        kernel: by_dtype(out.dtype(), "rms_norm_forward_f32", "rms_norm_forward_bf16"),
         grid: [s.rows.div_ceil(8) as u32, 1, 1],
         block: 256,
         shared_bytes: 0,
         args: vec![
-            Arg::Pointer(out),
+            Arg::Pointer(out.pointer()),
             Arg::Pointer(sum),
             Arg::Pointer(rstd),
             Arg::Pointer(x),
@@ -41,7 +46,7 @@ pub fn forward(
     }
 }
 
-/// Elements of f32 scratch that `backward` needs.
+/// Number of f32 of scratch that `backward` needs.
 pub fn partial_len(s: Shape) -> usize {
     blocks(s) * s.width
 }
@@ -51,55 +56,47 @@ fn warps(s: Shape) -> usize {
 }
 
 fn blocks(s: Shape) -> usize {
-    s.rows.div_ceil(4 * warps(s)).clamp(1, MOST_BLOCKS)
+    s.rows.div_ceil(4 * warps(s)).clamp(1, MAX_BLOCKS)
 }
 
-/// out = x rstd weight, from the rstd that a forward pass saved.
-pub fn recompute(dtype: Dtype, out: u64, x: u64, weight: u64, rstd: u64, s: Shape) -> Launch {
+/// Launch of `recompute`.
+pub fn recompute(args: &Recompute) -> Launch {
+    let Recompute { out, x, weight, rstd, shape: s } = args;
     Launch {
-        kernel: by_dtype(dtype, "rms_norm_recompute_f32", "rms_norm_recompute_bf16"),
+        kernel: by_dtype(out.dtype(), "rms_norm_recompute_f32", "rms_norm_recompute_bf16"),
         grid: [s.rows as u32, 1, 1],
         block: row_block(s.width, 4),
         shared_bytes: 0,
         args: vec![
-            Arg::Pointer(out),
-            Arg::Pointer(x),
-            Arg::Pointer(weight),
-            Arg::Pointer(rstd),
+            Arg::Pointer(out.pointer()),
+            Arg::Pointer(x.pointer()),
+            Arg::Pointer(weight.pointer()),
+            Arg::Pointer(rstd.pointer()),
             s.width.into(),
         ],
     }
 }
 
-/// dx = gradient of norm at x, or dx += where `add`; dweight += its gradient, through `partial`, scratch of `partial_len`
-/// elements. Two launches, in order.
-pub fn backward(
-    dtype: Dtype,
-    dx: u64,
-    dweight: u64,
-    partial: u64,
-    dout: u64,
-    x: u64,
-    weight: u64,
-    rstd: u64,
-    s: Shape,
-    add: bool,
-) -> [Launch; 2] {
+/// Launches of `backward`, in order, or of `backward_residual` if `accumulate` is set. `partial` is the
+/// address of `partial_len` f32 of scratch.
+pub fn backward(args: &Backward, partial: u64, accumulate: bool) -> [Launch; 2] {
+    let Backward { dx, dweight, dout, x, weight, rstd, shape: s } = args;
+    let pointer = |input: &In| Arg::Pointer(input.pointer());
     let rows = Launch {
-        kernel: by_dtype(dtype, "rms_norm_backward_f32", "rms_norm_backward_bf16"),
-        grid: [blocks(s) as u32, 1, 1],
-        block: 32 * warps(s) as u32,
-        shared_bytes: (4 * s.width * warps(s)) as u32,
+        kernel: by_dtype(dout.dtype(), "rms_norm_backward_f32", "rms_norm_backward_bf16"),
+        grid: [blocks(*s) as u32, 1, 1],
+        block: 32 * warps(*s) as u32,
+        shared_bytes: (4 * s.width * warps(*s)) as u32,
         args: vec![
-            Arg::Pointer(dx),
+            Arg::Pointer(dx.pointer()),
             Arg::Pointer(partial),
-            Arg::Pointer(dout),
-            Arg::Pointer(x),
-            Arg::Pointer(weight),
-            Arg::Pointer(rstd),
+            pointer(dout),
+            pointer(x),
+            pointer(weight),
+            pointer(rstd),
             s.rows.into(),
             s.width.into(),
-            Arg::I32(i32::from(add)),
+            Arg::I32(i32::from(accumulate)),
         ],
     };
     let columns = Launch {
@@ -107,7 +104,12 @@ pub fn backward(
         grid: [s.width.div_ceil(32) as u32, 1, 1],
         block: 256,
         shared_bytes: 0,
-        args: vec![Arg::Pointer(dweight), Arg::Pointer(partial), blocks(s).into(), s.width.into()],
+        args: vec![
+            Arg::Pointer(dweight.pointer()),
+            Arg::Pointer(partial),
+            blocks(*s).into(),
+            s.width.into(),
+        ],
     };
     [rows, columns]
 }

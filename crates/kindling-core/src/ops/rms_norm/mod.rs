@@ -1,8 +1,10 @@
-//! RMSNorm. out = x rstd weight, rstd = 1 / sqrt(mean(x^2) + eps) of each row. Source: arXiv 1910.07467.
+//! RMSNorm. out = x rstd weight, with rstd = 1 / sqrt(mean(x^2) + eps) of each row.
+//! Source: arXiv 1910.07467.
 //!
-//! x, out, dx, dout, sum, residual: (rows, width); weight, dweight: (width); rstd: (rows), saved.
+//! x, out, dx, dout, sum, residual: (rows, width); weight, dweight: (width); rstd: (rows).
 //! dx = rstd (weight dout - x rstd^2 mean(weight dout x)); dweight += column sums of dout x rstd.
-//! The residual forms take the addition of the residual stream, or of its gradient, into the same pass.
+//!
+//! The residual forms fuse an addition to the residual stream, or to its gradient, with the norm.
 
 mod cpu;
 pub mod cuda;
@@ -14,240 +16,168 @@ use crate::cuda::Cuda;
 use crate::device::Device;
 use crate::ops::{check, check_positive};
 
-/// Sizes of a norm.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
-    /// Rows.
     pub rows: usize,
-    /// Width of a row.
     pub width: usize,
     /// Added to the mean square.
     pub eps: f32,
 }
 
-/// out = norm(x).
+/// Buffers of `forward`.
+#[derive(Debug)]
+pub struct Forward<'a> {
+    pub out: Out<'a>,
+    pub rstd: Out<'a>,
+    pub x: In<'a>,
+    pub weight: In<'a>,
+    pub shape: Shape,
+}
+
+/// Computes out = norm(x) and rstd.
 ///
 /// # Errors
-/// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
-pub fn forward(dev: &Device, out: Out, rstd: Out, x: In, weight: In, s: Shape) -> Result<()> {
+/// Returns `ERR_SHAPE_MISMATCH` if a buffer does not fit the shape, and `ERR_INVALID_ARGUMENT` if the
+/// width is 0.
+pub fn forward(dev: &Device, args: Forward) -> Result<()> {
     const OP: &str = "rms_norm::forward";
+    let s = args.shape;
     check_positive(OP, "width", s.width)?;
-    check(OP, "x", s.rows * s.width, x.len())?;
-    check(OP, "out", s.rows * s.width, out.len())?;
-    check(OP, "rstd", s.rows, rstd.len())?;
-    check(OP, "weight", s.width, weight.len())?;
+    check(OP, "x", s.rows * s.width, args.x.len())?;
+    check(OP, "out", s.rows * s.width, args.out.len())?;
+    check(OP, "rstd", s.rows, args.rstd.len())?;
+    check(OP, "weight", s.width, args.weight.len())?;
     let _span = dev.span(OP);
     match dev {
-        Device::Cpu(cpu) => {
-            cpu::forward(cpu, out.cpu(), None, rstd.cpu(), x.cpu(), None, weight.cpu(), s)
-        }
-        Device::Cuda(gpu) => {
-            let (dtype, weight) = (out.dtype(), weight.pointer());
-            gpu.run(&[cuda::forward(
-                dtype,
-                out.pointer(),
-                rstd.pointer(),
-                x.pointer(),
-                None,
-                weight,
-                s,
-            )])?;
-        }
+        Device::Cpu(cpu) => cpu::forward(cpu, args),
+        Device::Cuda(gpu) => gpu.run(&[cuda::forward(&args)])?,
     }
     Ok(())
 }
 
-/// sum = x + residual; out = norm(sum).
+/// Buffers of `forward_residual`.
+#[derive(Debug)]
+pub struct ForwardResidual<'a> {
+    pub out: Out<'a>,
+    pub sum: Out<'a>,
+    pub rstd: Out<'a>,
+    pub x: In<'a>,
+    pub residual: In<'a>,
+    pub weight: In<'a>,
+    pub shape: Shape,
+}
+
+/// Computes sum = x + residual, out = norm(sum) and rstd.
 ///
 /// # Errors
-/// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
-pub fn forward_residual(
-    dev: &Device,
-    out: Out,
-    sum: Out,
-    rstd: Out,
-    x: In,
-    residual: In,
-    weight: In,
-    s: Shape,
-) -> Result<()> {
+/// As for `forward`.
+pub fn forward_residual(dev: &Device, args: ForwardResidual) -> Result<()> {
     const OP: &str = "rms_norm::forward_residual";
+    let s = args.shape;
     check_positive(OP, "width", s.width)?;
-    check(OP, "x", s.rows * s.width, x.len())?;
-    check(OP, "residual", s.rows * s.width, residual.len())?;
-    check(OP, "sum", s.rows * s.width, sum.len())?;
-    check(OP, "out", s.rows * s.width, out.len())?;
-    check(OP, "rstd", s.rows, rstd.len())?;
-    check(OP, "weight", s.width, weight.len())?;
+    check(OP, "x", s.rows * s.width, args.x.len())?;
+    check(OP, "residual", s.rows * s.width, args.residual.len())?;
+    check(OP, "sum", s.rows * s.width, args.sum.len())?;
+    check(OP, "out", s.rows * s.width, args.out.len())?;
+    check(OP, "rstd", s.rows, args.rstd.len())?;
+    check(OP, "weight", s.width, args.weight.len())?;
     let _span = dev.span(OP);
     match dev {
-        Device::Cpu(cpu) => cpu::forward(
-            cpu,
-            out.cpu(),
-            Some(sum.cpu()),
-            rstd.cpu(),
-            x.cpu(),
-            Some(residual.cpu()),
-            weight.cpu(),
-            s,
-        ),
-        Device::Cuda(gpu) => {
-            let residual = Some((sum.pointer(), residual.pointer()));
-            let (dtype, weight) = (out.dtype(), weight.pointer());
-            gpu.run(&[cuda::forward(
-                dtype,
-                out.pointer(),
-                rstd.pointer(),
-                x.pointer(),
-                residual,
-                weight,
-                s,
-            )])?;
-        }
+        Device::Cpu(cpu) => cpu::forward_residual(cpu, args),
+        Device::Cuda(gpu) => gpu.run(&[cuda::forward_residual(&args)])?,
     }
     Ok(())
 }
 
-/// out = x rstd weight, from the rstd that a forward pass saved.
+/// Buffers of `recompute`.
+#[derive(Debug)]
+pub struct Recompute<'a> {
+    pub out: Out<'a>,
+    pub x: In<'a>,
+    pub weight: In<'a>,
+    pub rstd: In<'a>,
+    pub shape: Shape,
+}
+
+/// Computes out = x rstd weight from a saved rstd: the same bits as in the forward pass.
 ///
 /// # Errors
-/// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
-pub fn recompute(dev: &Device, out: Out, x: In, weight: In, rstd: In, s: Shape) -> Result<()> {
+/// As for `forward`.
+pub fn recompute(dev: &Device, args: Recompute) -> Result<()> {
     const OP: &str = "rms_norm::recompute";
+    let s = args.shape;
     check_positive(OP, "width", s.width)?;
-    check(OP, "x", s.rows * s.width, x.len())?;
-    check(OP, "out", s.rows * s.width, out.len())?;
-    check(OP, "rstd", s.rows, rstd.len())?;
-    check(OP, "weight", s.width, weight.len())?;
+    check(OP, "x", s.rows * s.width, args.x.len())?;
+    check(OP, "out", s.rows * s.width, args.out.len())?;
+    check(OP, "rstd", s.rows, args.rstd.len())?;
+    check(OP, "weight", s.width, args.weight.len())?;
     let _span = dev.span(OP);
     match dev {
-        Device::Cpu(cpu) => cpu::recompute(cpu, out.cpu(), x.cpu(), weight.cpu(), rstd.cpu(), s),
-        Device::Cuda(gpu) => {
-            let (dtype, weight) = (out.dtype(), weight.pointer());
-            gpu.run(&[cuda::recompute(
-                dtype,
-                out.pointer(),
-                x.pointer(),
-                weight,
-                rstd.pointer(),
-                s,
-            )])?;
-        }
+        Device::Cpu(cpu) => cpu::recompute(cpu, args),
+        Device::Cuda(gpu) => gpu.run(&[cuda::recompute(&args)])?,
     }
     Ok(())
 }
 
-/// dx = gradient of norm at x; dweight += its gradient.
+/// Buffers of `backward`. rstd is that of the forward pass.
+#[derive(Debug)]
+pub struct Backward<'a> {
+    pub dx: Out<'a>,
+    pub dweight: Out<'a>,
+    pub dout: In<'a>,
+    pub x: In<'a>,
+    pub weight: In<'a>,
+    pub rstd: In<'a>,
+    pub shape: Shape,
+}
+
+/// Computes dx, and adds to dweight.
 ///
 /// # Errors
-/// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
-pub fn backward(
-    dev: &Device,
-    dx: Out,
-    dweight: Out,
-    dout: In,
-    x: In,
-    weight: In,
-    rstd: In,
-    s: Shape,
-) -> Result<()> {
-    check_backward("rms_norm::backward", &dx, &dweight, dout, x, weight, rstd, s)?;
-    let _span = dev.span("rms_norm::backward");
+/// As for `forward`.
+pub fn backward(dev: &Device, args: Backward) -> Result<()> {
+    const OP: &str = "rms_norm::backward";
+    args.check(OP)?;
+    let _span = dev.span(OP);
     match dev {
-        Device::Cpu(cpu) => {
-            cpu::backward(
-                cpu,
-                dx.cpu(),
-                dweight.cpu(),
-                dout.cpu(),
-                false,
-                x.cpu(),
-                weight.cpu(),
-                rstd.cpu(),
-                s,
-            );
-        }
-        Device::Cuda(gpu) => on_cuda(gpu, &dx, &dweight, dout, x, weight, rstd, s, false)?,
+        Device::Cpu(cpu) => cpu::backward(cpu, args),
+        Device::Cuda(gpu) => args.on_cuda(gpu, false)?,
     }
     Ok(())
 }
 
-/// dx += gradient of norm at x, where dx comes with the gradient of the residual stream; dweight += its gradient.
+/// Buffers of `backward_residual`: dx holds the gradient of the residual stream.
+pub type BackwardResidual<'a> = Backward<'a>;
+
+/// Adds the gradient of the norm to dx, and to dweight.
 ///
 /// # Errors
-/// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
-pub fn backward_residual(
-    dev: &Device,
-    dx: Out,
-    dweight: Out,
-    dout: In,
-    x: In,
-    weight: In,
-    rstd: In,
-    s: Shape,
-) -> Result<()> {
+/// As for `forward`.
+pub fn backward_residual(dev: &Device, args: BackwardResidual) -> Result<()> {
     const OP: &str = "rms_norm::backward_residual";
-    check_backward(OP, &dx, &dweight, dout, x, weight, rstd, s)?;
+    args.check(OP)?;
     let _span = dev.span(OP);
     match dev {
-        Device::Cpu(cpu) => cpu::backward(
-            cpu,
-            dx.cpu(),
-            dweight.cpu(),
-            dout.cpu(),
-            true,
-            x.cpu(),
-            weight.cpu(),
-            rstd.cpu(),
-            s,
-        ),
-        Device::Cuda(gpu) => on_cuda(gpu, &dx, &dweight, dout, x, weight, rstd, s, true)?,
+        Device::Cpu(cpu) => cpu::backward_residual(cpu, args),
+        Device::Cuda(gpu) => args.on_cuda(gpu, true)?,
     }
     Ok(())
 }
 
-/// The backward pass on a CUDA device; dx is added to where `add`.
-fn on_cuda(
-    gpu: &Cuda,
-    dx: &Out,
-    dweight: &Out,
-    dout: In,
-    x: In,
-    weight: In,
-    rstd: In,
-    s: Shape,
-    add: bool,
-) -> Result<()> {
-    let [partial] = gpu.scratch([cuda::partial_len(s) * size_of::<f32>()])?;
-    gpu.run(&cuda::backward(
-        dout.dtype(),
-        dx.pointer(),
-        dweight.pointer(),
-        partial,
-        dout.pointer(),
-        x.pointer(),
-        weight.pointer(),
-        rstd.pointer(),
-        s,
-        add,
-    ))
-}
+impl Backward<'_> {
+    fn check(&self, op: &'static str) -> Result<()> {
+        let s = self.shape;
+        check_positive(op, "width", s.width)?;
+        check(op, "dx", s.rows * s.width, self.dx.len())?;
+        check(op, "dout", s.rows * s.width, self.dout.len())?;
+        check(op, "x", s.rows * s.width, self.x.len())?;
+        check(op, "rstd", s.rows, self.rstd.len())?;
+        check(op, "weight", s.width, self.weight.len())?;
+        check(op, "dweight", s.width, self.dweight.len())
+    }
 
-fn check_backward(
-    op: &'static str,
-    dx: &Out,
-    dweight: &Out,
-    dout: In,
-    x: In,
-    weight: In,
-    rstd: In,
-    s: Shape,
-) -> Result<()> {
-    check_positive(op, "width", s.width)?;
-    check(op, "dx", s.rows * s.width, dx.len())?;
-    check(op, "dout", s.rows * s.width, dout.len())?;
-    check(op, "x", s.rows * s.width, x.len())?;
-    check(op, "rstd", s.rows, rstd.len())?;
-    check(op, "weight", s.width, weight.len())?;
-    check(op, "dweight", s.width, dweight.len())
+    fn on_cuda(&self, gpu: &Cuda, accumulate: bool) -> Result<()> {
+        let [partial] = gpu.scratch([cuda::partial_len(self.shape) * size_of::<f32>()])?;
+        gpu.run(&cuda::backward(self, partial, accumulate))
+    }
 }

@@ -1,8 +1,7 @@
-//! Plain loops in f64.
+//! Plain f64 loops.
 
 use super::Shape;
 
-/// out = x weight / sqrt(mean(x^2) + eps).
 pub fn forward(x: &[f64], weight: &[f64], s: Shape) -> Vec<f64> {
     let mut out = Vec::with_capacity(x.len());
     for row in x.chunks_exact(s.width) {

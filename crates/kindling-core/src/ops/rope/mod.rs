@@ -1,8 +1,10 @@
-//! Rotary positions on interleaved pairs: (x0, x1) -> (x0 cos - x1 sin, x0 sin + x1 cos). Source: arXiv 2104.09864.
+//! Rotary position embedding on interleaved pairs of each head:
+//! (x0, x1) -> (x0 cos - x1 sin, x0 sin + x1 cos). Source: arXiv 2104.09864.
 //!
-//! x: (rows, `row_width`), rotated in place over the first `heads` heads of each row (q and k of a fused q|k|v row);
-//! cos, sin: (positions, `head_size`), each angle position x theta^(-2k / `head_size`) written for both elements of pair k.
-//! backward rotates the gradient by the negative angle. A row's position is `first_position` + row % `positions`.
+//! x: (rows, `row_width`), of which the first `heads` heads of each row are rotated (q and k of a fused
+//! q | k | v row); cos, sin: (positions, `head_size`). Pair k of position p is rotated by the angle
+//! p theta^(-2k / `head_size`), which the tables hold once for each element of the pair. The position
+//! of a row is `first_position` + row % `positions`. The backward pass rotates by the negative angle.
 
 mod cpu;
 pub mod cuda;
@@ -13,24 +15,21 @@ use crate::buffer::{In, Out};
 use crate::device::Device;
 use crate::ops::{check, check_positive};
 
-/// Sizes of a rotation.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
-    /// Rows of x.
     pub rows: usize,
-    /// Elements from one row to the next.
     pub row_width: usize,
-    /// Heads rotated, from the start of the row.
+    /// Number of heads that are rotated, from the start of the row.
     pub heads: usize,
-    /// Width of a head, even.
+    /// Even.
     pub head_size: usize,
-    /// Rows of one sequence.
+    /// Number of rows in a sequence.
     pub positions: usize,
-    /// Position of a sequence's first row.
+    /// Position of the first row of each sequence.
     pub first_position: usize,
 }
 
-/// The tables (cos, sin), each (`max_positions`, `head_size`), their angles computed in f64.
+/// Returns the tables (cos, sin), each (`max_positions`, `head_size`). The angles are computed in f64.
 pub fn tables(max_positions: usize, head_size: usize, theta: f64) -> (Vec<f32>, Vec<f32>) {
     let mut cos = Vec::with_capacity(max_positions * head_size);
     let mut sin = Vec::with_capacity(max_positions * head_size);
@@ -42,7 +41,7 @@ pub fn tables(max_positions: usize, head_size: usize, theta: f64) -> (Vec<f32>, 
     (cos, sin)
 }
 
-/// The row of `tables` of one position, which may be any.
+/// Returns the row (cos, sin) of the tables for any position.
 pub fn angles(position: usize, head_size: usize, theta: f64) -> (Vec<f32>, Vec<f32>) {
     (0..head_size)
         .map(|element| {
@@ -53,47 +52,59 @@ pub fn angles(position: usize, head_size: usize, theta: f64) -> (Vec<f32>, Vec<f
         .unzip()
 }
 
+/// Buffers of `forward`.
+#[derive(Debug)]
+pub struct Forward<'a> {
+    /// Rotated in place.
+    pub x: Out<'a>,
+    pub cos: In<'a>,
+    pub sin: In<'a>,
+    pub shape: Shape,
+}
+
 /// Rotates x in place.
 ///
 /// # Errors
-/// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape or the tables end before the last position.
-pub fn forward(dev: &Device, x: Out, cos: In, sin: In, s: Shape) -> Result<()> {
-    rotate("rope::forward", dev, x, cos, sin, s, 1.0)
+/// Returns `ERR_SHAPE_MISMATCH` if a buffer does not fit the shape or the tables end before the last
+/// position, and `ERR_INVALID_ARGUMENT` if a size is 0.
+pub fn forward(dev: &Device, args: Forward) -> Result<()> {
+    rotate("rope::forward", dev, args, 1.0)
 }
 
-/// Rotates the gradient in place, by the negative angle.
+/// Buffers of `backward`.
+#[derive(Debug)]
+pub struct Backward<'a> {
+    /// Rotated in place.
+    pub dx: Out<'a>,
+    pub cos: In<'a>,
+    pub sin: In<'a>,
+    pub shape: Shape,
+}
+
+/// Rotates dx in place, by the negative angles.
 ///
 /// # Errors
-/// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape or the tables end before the last position.
-pub fn backward(dev: &Device, dx: Out, cos: In, sin: In, s: Shape) -> Result<()> {
-    rotate("rope::backward", dev, dx, cos, sin, s, -1.0)
+/// As for `forward`.
+pub fn backward(dev: &Device, args: Backward) -> Result<()> {
+    let Backward { dx, cos, sin, shape } = args;
+    rotate("rope::backward", dev, Forward { x: dx, cos, sin, shape }, -1.0)
 }
 
-fn rotate(
-    op: &'static str,
-    dev: &Device,
-    x: Out,
-    cos: In,
-    sin: In,
-    s: Shape,
-    direction: f32,
-) -> Result<()> {
+fn rotate(op: &'static str, dev: &Device, args: Forward, direction: f32) -> Result<()> {
+    let s = args.shape;
     check_positive(op, "head_size", s.head_size)?;
     check_positive(op, "positions", s.positions)?;
     check_positive(op, "row_width", s.row_width)?;
-    check(op, "x", s.rows * s.row_width, x.len())?;
+    check(op, "x", s.rows * s.row_width, args.x.len())?;
     check(op, "heads", s.heads * s.head_size, (s.heads * s.head_size).min(s.row_width))?;
     let needed = (s.first_position + s.positions.min(s.rows)) * s.head_size;
-    check(op, "cos", needed, cos.len().min(needed))?;
-    check(op, "sin", needed, sin.len().min(needed))?;
+    check(op, "cos", needed, args.cos.len().min(needed))?;
+    check(op, "sin", needed, args.sin.len().min(needed))?;
     check(op, "head (even size)", s.head_size / 2 * 2, s.head_size)?;
     let _span = dev.span(op);
     match dev {
-        Device::Cpu(cpu) => cpu::rotate(cpu, x.cpu(), cos.cpu(), sin.cpu(), s, direction),
-        Device::Cuda(gpu) => {
-            let (cos, sin) = (cos.pointer(), sin.pointer());
-            gpu.run(&[cuda::rotate(x.dtype(), x.pointer(), cos, sin, s, direction)])?;
-        }
+        Device::Cpu(cpu) => cpu::rotate(cpu, args, direction),
+        Device::Cuda(gpu) => gpu.run(&[cuda::rotate(&args, direction)])?,
     }
     Ok(())
 }

@@ -1,8 +1,7 @@
-//! Plain loops in f64.
+//! Plain f64 loops.
 
 use super::Shape;
 
-/// The rotated copy of x.
 pub fn forward(x: &[f64], theta: f64, s: Shape) -> Vec<f64> {
     let mut out = x.to_vec();
     for row in 0..s.rows {

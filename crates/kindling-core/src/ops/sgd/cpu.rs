@@ -1,26 +1,26 @@
 //! CPU half.
 
-use super::Hyper;
+use super::{Hyper, Step};
 use crate::cpu::Cpu;
 use crate::ops::{RowsMut, Tasks, split_rows};
-use crate::simd::{LANES, Vector};
+use crate::simd::{Vector, for_vectors};
 
-pub(super) fn step(cpu: &Cpu, p: &mut [f32], g: &[f32], hyper: Hyper) {
+pub(super) fn step(cpu: &Cpu, args: Step) {
+    let (p, g) = (args.p.cpu(), args.g.cpu());
     let tasks = Tasks::of_rows(p.len(), 1);
-    split_rows(&cpu.pool, tasks, RowsMut::new(p, 1), |range, p| run(cpu.isa, p, &g[range], hyper));
+    split_rows(&cpu.pool, tasks, RowsMut::new(p, 1), |range, p| {
+        step_run(cpu.isa, p, &g[range], args.hyper);
+    });
 }
 
-crate::dispatch! { fn run(p: &mut [f32], g: &[f32], hyper: Hyper) = run_lanes; }
+crate::dispatch! { fn step_run(p: &mut [f32], g: &[f32], hyper: Hyper) = step_vectors; }
 
 #[inline(always)]
-fn run_lanes<V: Vector>(p: &mut [f32], g: &[f32], hyper: Hyper) {
+fn step_vectors<V: Vector>(p: &mut [f32], g: &[f32], hyper: Hyper) {
     let keep = V::splat((1.0 - hyper.rate() * hyper.weight_decay) as f32);
     let rate = V::splat(-(hyper.rate() * f64::from(hyper.grad_scale)) as f32);
-    let mut at = 0;
-    while at < p.len() {
-        let end = (at + LANES).min(p.len());
-        let decayed = V::load_partial(&p[at..end]).mul(keep);
-        V::load_partial(&g[at..end]).mul_add(rate, decayed).store_partial(&mut p[at..end]);
-        at = end;
-    }
+    for_vectors!(at in p.len() => {
+        let decayed = V::load_partial(&p[at.clone()]).mul(keep);
+        V::load_partial(&g[at.clone()]).mul_add(rate, decayed).store_partial(&mut p[at]);
+    });
 }

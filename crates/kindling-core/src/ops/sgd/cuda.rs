@@ -1,33 +1,49 @@
-//! CUDA half: the launch of `cuda.cu`. p, g: n f32; settings: `settings` as 2 f32 on the device.
+//! CUDA half: the launch of `cuda.cu`.
 
 use super::Hyper;
 use crate::cuda::{Arg, Launch};
 use crate::ops::kernels::step_grid;
 
-/// Elements of `settings`.
+/// Number of f32 in `settings`.
 pub const SETTINGS: usize = 2;
 
-/// What the kernel reads of `hyper`, to be copied to the device (clipping is read from `grad_norm`'s state instead).
+/// Returns what the kernel needs of `hyper`, to be copied to the device. The kernel takes the factor for
+/// clipping from the state of `grad_norm` instead.
 pub fn settings(hyper: Hyper) -> [f32; SETTINGS] {
     [hyper.rate() as f32, (1.0 - hyper.rate() * hyper.weight_decay) as f32]
 }
 
-/// One update of p, and of `copy`, the weights in bf16 (0: none). `clip`: `grad_norm`'s state (0: none); where its norm is
-/// not finite nothing changes. `clear`: the gradients become zero.
-pub fn step(p: u64, copy: u64, g: u64, n: usize, settings: u64, clip: u64, clear: bool) -> Launch {
+/// Addresses of n elements each, in f32 unless noted.
+#[derive(Debug, Clone, Copy)]
+pub struct Step {
+    pub p: u64,
+    /// Copy of the parameters in bf16, which is updated as well; 0 if there is none.
+    pub p_bf16: u64,
+    pub g: u64,
+    pub n: usize,
+    /// Copy of `settings`.
+    pub settings: u64,
+    /// State of `grad_norm`, or 0. Nothing changes if its norm is not finite.
+    pub clip: u64,
+    /// Whether g is set to zero.
+    pub clear_gradients: bool,
+}
+
+/// Launches an update of p.
+pub fn step(args: Step) -> Launch {
     Launch {
         kernel: "sgd_step",
-        grid: step_grid(n),
+        grid: step_grid(args.n),
         block: 256,
         shared_bytes: 0,
         args: vec![
-            Arg::Pointer(p),
-            Arg::Pointer(copy),
-            Arg::Pointer(g),
-            Arg::I64(n as i64),
-            Arg::Pointer(settings),
-            Arg::Pointer(clip),
-            Arg::I32(i32::from(clear)),
+            Arg::Pointer(args.p),
+            Arg::Pointer(args.p_bf16),
+            Arg::Pointer(args.g),
+            Arg::I64(args.n as i64),
+            Arg::Pointer(args.settings),
+            Arg::Pointer(args.clip),
+            Arg::I32(i32::from(args.clear_gradients)),
         ],
     }
 }

@@ -1,6 +1,6 @@
-//! SGD. p <- p - rate (g + `weight_decay` p), rate = lr / sqrt(t + 1) with t from 0, or lr where it is constant.
+//! SGD. p <- p - rate (g + `weight_decay` p), with rate = lr / sqrt(t + 1) for t = 0, 1, ..., or lr.
 //!
-//! p, g: a flat run of any length, both the same.
+//! p, g: the same length, any run of the flat parameters.
 
 mod cpu;
 pub mod cuda;
@@ -11,42 +11,59 @@ use crate::buffer::{In, Out};
 use crate::device::Device;
 use crate::ops::{check, grad_norm};
 
-/// Settings of one update.
+/// Hyperparameters of one update.
 #[derive(Debug, Clone, Copy)]
 pub struct Hyper {
-    /// Learning rate.
     pub lr: f64,
-    /// Weight decay, coupled to the rate.
+    /// Multiplied by the rate.
     pub weight_decay: f64,
-    /// Number of updates made before, from 0.
+    /// Number of this update, from 0.
     pub step: u64,
-    /// No decay of the rate with the steps.
+    /// Keeps the rate at lr.
     pub constant: bool,
-    /// The gradient is multiplied with this first (clipping).
+    /// Factor applied to the gradient first (clipping).
     pub grad_scale: f32,
 }
 
 impl Hyper {
-    /// lr / sqrt(t + 1), or lr.
+    /// Returns the learning rate of this step.
     pub fn rate(&self) -> f64 {
         if self.constant { self.lr } else { self.lr / (self.step as f64 + 1.0).sqrt() }
     }
 }
 
-/// One update of p.
+/// Buffers of `step`: parameters and gradients.
+#[derive(Debug)]
+pub struct Step<'a> {
+    pub p: Out<'a>,
+    pub g: In<'a>,
+    pub hyper: Hyper,
+}
+
+/// Updates p.
 ///
 /// # Errors
-/// `ERR_SHAPE_MISMATCH` when the lengths differ.
-pub fn step(dev: &Device, p: Out, g: In, hyper: Hyper) -> Result<()> {
-    check("sgd::step", "g", p.len(), g.len())?;
-    let _span = dev.span("sgd::step");
+/// Returns `ERR_SHAPE_MISMATCH` if the lengths differ.
+pub fn step(dev: &Device, args: Step) -> Result<()> {
+    const OP: &str = "sgd::step";
+    let n = args.p.len();
+    check(OP, "g", n, args.g.len())?;
+    let _span = dev.span(OP);
     match dev {
-        Device::Cpu(cpu) => cpu::step(cpu, p.cpu(), g.cpu(), hyper),
+        Device::Cpu(cpu) => cpu::step(cpu, args),
         Device::Cuda(gpu) => {
             let [settings, clip] = gpu.scratch([4 * cuda::SETTINGS, 8 * grad_norm::cuda::STATE])?;
-            gpu.upload(settings, &cuda::settings(hyper))?;
-            gpu.upload(clip, &[0.0, 0.0, f64::from(hyper.grad_scale)])?;
-            gpu.run(&[cuda::step(p.pointer(), 0, g.pointer(), p.len(), settings, clip, false)])?;
+            gpu.upload(settings, &cuda::settings(args.hyper))?;
+            gpu.upload(clip, &[0.0, 0.0, f64::from(args.hyper.grad_scale)])?;
+            gpu.run(&[cuda::step(cuda::Step {
+                p: args.p.pointer(),
+                p_bf16: 0,
+                g: args.g.pointer(),
+                n,
+                settings,
+                clip,
+                clear_gradients: false,
+            })])?;
         }
     }
     Ok(())

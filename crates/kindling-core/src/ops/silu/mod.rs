@@ -1,4 +1,6 @@
-//! SiLU. out = x sigma(x); dx = dout sigma(x) (1 + x (1 - sigma(x))). x, out, dx, dout: any one size.
+//! SiLU of each element. out = x sigmoid(x); dx = dout sigmoid(x) (1 + x (1 - sigmoid(x))).
+//!
+//! x, out, dx, dout: the same length.
 
 mod cpu;
 pub mod cuda;
@@ -9,36 +11,48 @@ use crate::buffer::{In, Out};
 use crate::device::Device;
 use crate::ops::check;
 
-/// out = x sigma(x).
+/// Buffers of `forward`.
+#[derive(Debug)]
+pub struct Forward<'a> {
+    pub out: Out<'a>,
+    pub x: In<'a>,
+}
+
+/// Computes out.
 ///
 /// # Errors
-/// `ERR_SHAPE_MISMATCH` when the sizes differ.
-pub fn forward(dev: &Device, out: Out, x: In) -> Result<()> {
-    check("silu::forward", "out", x.len(), out.len())?;
-    let _span = dev.span("silu::forward");
+/// Returns `ERR_SHAPE_MISMATCH` if the lengths differ.
+pub fn forward(dev: &Device, args: Forward) -> Result<()> {
+    const OP: &str = "silu::forward";
+    check(OP, "out", args.x.len(), args.out.len())?;
+    let _span = dev.span(OP);
     match dev {
-        Device::Cpu(cpu) => cpu::forward(cpu, out.cpu(), x.cpu()),
-        Device::Cuda(gpu) => {
-            gpu.run(&[cuda::forward(out.dtype(), out.pointer(), x.pointer(), x.len())])?
-        }
+        Device::Cpu(cpu) => cpu::forward(cpu, args),
+        Device::Cuda(gpu) => gpu.run(&[cuda::forward(&args)])?,
     }
     Ok(())
 }
 
-/// dx = dout times the slope at x.
+/// Buffers of `backward`.
+#[derive(Debug)]
+pub struct Backward<'a> {
+    pub dx: Out<'a>,
+    pub dout: In<'a>,
+    pub x: In<'a>,
+}
+
+/// Computes dx.
 ///
 /// # Errors
-/// `ERR_SHAPE_MISMATCH` when the sizes differ.
-pub fn backward(dev: &Device, dx: Out, dout: In, x: In) -> Result<()> {
-    check("silu::backward", "dx", x.len(), dx.len())?;
-    check("silu::backward", "dout", x.len(), dout.len())?;
-    let _span = dev.span("silu::backward");
+/// Returns `ERR_SHAPE_MISMATCH` if the lengths differ.
+pub fn backward(dev: &Device, args: Backward) -> Result<()> {
+    const OP: &str = "silu::backward";
+    check(OP, "dx", args.x.len(), args.dx.len())?;
+    check(OP, "dout", args.x.len(), args.dout.len())?;
+    let _span = dev.span(OP);
     match dev {
-        Device::Cpu(cpu) => cpu::backward(cpu, dx.cpu(), dout.cpu(), x.cpu()),
-        Device::Cuda(gpu) => {
-            let (dtype, n) = (dx.dtype(), x.len());
-            gpu.run(&[cuda::backward(dtype, dx.pointer(), dout.pointer(), x.pointer(), n)])?;
-        }
+        Device::Cpu(cpu) => cpu::backward(cpu, args),
+        Device::Cuda(gpu) => gpu.run(&[cuda::backward(&args)])?,
     }
     Ok(())
 }

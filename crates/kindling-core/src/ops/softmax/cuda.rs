@@ -1,28 +1,39 @@
-//! CUDA half: launches of `cuda.cu`. All tensors are of the dtype.
+//! CUDA half: launches of `cuda.cu`. All buffers have the same dtype.
 
-use super::Shape;
+use super::{Backward, Forward, Shape};
 use crate::cuda::{Arg, Launch};
-use crate::dtype::Dtype;
 use crate::ops::kernels::{by_dtype, row_block};
 
-/// out of each row of x.
-pub fn forward(dtype: Dtype, out: u64, x: u64, s: Shape) -> Launch {
-    Launch {
-        kernel: by_dtype(dtype, "softmax_forward_f32", "softmax_forward_bf16"),
-        grid: [s.rows as u32, 1, 1],
-        block: row_block(s.columns, 1),
-        shared_bytes: 0,
-        args: vec![Arg::Pointer(out), Arg::Pointer(x), s.columns.into()],
-    }
+/// Launch of `forward`.
+pub fn forward(args: &Forward) -> Launch {
+    let kernel = by_dtype(args.x.dtype(), "softmax_forward_f32", "softmax_forward_bf16");
+    launch_forward(kernel, args)
 }
 
-/// dx of each row from dout and out.
-pub fn backward(dtype: Dtype, dx: u64, dout: u64, out: u64, s: Shape) -> Launch {
+/// Launch of `backward`.
+pub fn backward(args: &Backward) -> Launch {
+    let kernel = by_dtype(args.dout.dtype(), "softmax_backward_f32", "softmax_backward_bf16");
+    launch_backward(kernel, args)
+}
+
+pub(in crate::ops) fn launch_forward(kernel: &'static str, args: &Forward) -> Launch {
+    launch_rows(kernel, &[args.out.pointer(), args.x.pointer()], args.shape)
+}
+
+pub(in crate::ops) fn launch_backward(kernel: &'static str, args: &Backward) -> Launch {
+    let Backward { dx, dout, out, shape } = args;
+    launch_rows(kernel, &[dx.pointer(), dout.pointer(), out.pointer()], *shape)
+}
+
+/// Launches a kernel with one block per row.
+fn launch_rows(kernel: &'static str, pointers: &[u64], s: Shape) -> Launch {
+    let mut args: Vec<Arg> = pointers.iter().map(|pointer| Arg::Pointer(*pointer)).collect();
+    args.push(s.columns.into());
     Launch {
-        kernel: by_dtype(dtype, "softmax_backward_f32", "softmax_backward_bf16"),
+        kernel,
         grid: [s.rows as u32, 1, 1],
         block: row_block(s.columns, 1),
         shared_bytes: 0,
-        args: vec![Arg::Pointer(dx), Arg::Pointer(dout), Arg::Pointer(out), s.columns.into()],
+        args,
     }
 }

@@ -1,6 +1,8 @@
-//! Softmax. out = exp(x) / sum(exp(x)) of each row. The largest score is taken off first.
+//! Softmax. out = exp(x) / sum(exp(x)) of each row, computed as exp(x - max(x)).
 //!
 //! x, out, dx, dout: (rows, columns). dx = out (dout - sum(dout out)) of each row.
+//!
+//! The probability of a score of -inf is 0. A row of -inf alone has no softmax: it becomes NaN.
 
 mod cpu;
 pub mod cuda;
@@ -8,52 +10,86 @@ pub mod reference;
 
 use crate::Result;
 use crate::buffer::{In, Out};
+use crate::cpu::Cpu;
+use crate::cuda::Launch;
 use crate::device::Device;
 use crate::ops::check;
 
-/// Sizes: each row is normalised by itself.
+/// Rows are normalized one by one.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
-    /// Rows.
     pub rows: usize,
-    /// Columns.
     pub columns: usize,
 }
 
-/// out = exp(x) / sum(exp(x)) of each row.
+/// Buffers of `forward`.
+#[derive(Debug)]
+pub struct Forward<'a> {
+    pub out: Out<'a>,
+    pub x: In<'a>,
+    pub shape: Shape,
+}
+
+/// Computes out.
 ///
 /// # Errors
-/// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
-pub fn forward(dev: &Device, out: Out, x: In, s: Shape) -> Result<()> {
-    const OP: &str = "softmax::forward";
-    check(OP, "x", s.rows * s.columns, x.len())?;
-    check(OP, "out", s.rows * s.columns, out.len())?;
-    let _span = dev.span(OP);
+/// Returns `ERR_SHAPE_MISMATCH` if a buffer does not fit the shape.
+pub fn forward(dev: &Device, args: Forward) -> Result<()> {
+    run_forward("softmax::forward", dev, args, cpu::forward, cuda::forward)
+}
+
+/// Buffers of `backward`. `out` is that of the forward pass.
+#[derive(Debug)]
+pub struct Backward<'a> {
+    pub dx: Out<'a>,
+    pub dout: In<'a>,
+    pub out: In<'a>,
+    pub shape: Shape,
+}
+
+/// Computes dx.
+///
+/// # Errors
+/// Returns `ERR_SHAPE_MISMATCH` if a buffer does not fit the shape.
+pub fn backward(dev: &Device, args: Backward) -> Result<()> {
+    run_backward("softmax::backward", dev, args, cpu::backward, cuda::backward)
+}
+
+/// Checks and dispatches a forward pass, of softmax or of log-softmax.
+pub(super) fn run_forward(
+    op: &'static str,
+    dev: &Device,
+    args: Forward,
+    on_cpu: fn(&Cpu, Forward),
+    launch: fn(&Forward) -> Launch,
+) -> Result<()> {
+    let len = args.shape.rows * args.shape.columns;
+    check(op, "x", len, args.x.len())?;
+    check(op, "out", len, args.out.len())?;
+    let _span = dev.span(op);
     match dev {
-        Device::Cpu(cpu) => cpu::forward(cpu, out.cpu(), x.cpu(), s),
-        Device::Cuda(gpu) => {
-            gpu.run(&[cuda::forward(out.dtype(), out.pointer(), x.pointer(), s)])?
-        }
+        Device::Cpu(cpu) => on_cpu(cpu, args),
+        Device::Cuda(gpu) => gpu.run(&[launch(&args)])?,
     }
     Ok(())
 }
 
-/// dx = out (dout - sum(dout out)) of each row.
-///
-/// # Errors
-/// `ERR_SHAPE_MISMATCH` when a buffer does not fit the shape.
-pub fn backward(dev: &Device, dx: Out, dout: In, out: In, s: Shape) -> Result<()> {
-    const OP: &str = "softmax::backward";
-    check(OP, "dx", s.rows * s.columns, dx.len())?;
-    check(OP, "dout", s.rows * s.columns, dout.len())?;
-    check(OP, "out", s.rows * s.columns, out.len())?;
-    let _span = dev.span(OP);
+/// Checks and dispatches a backward pass, of softmax or of log-softmax.
+pub(super) fn run_backward(
+    op: &'static str,
+    dev: &Device,
+    args: Backward,
+    on_cpu: fn(&Cpu, Backward),
+    launch: fn(&Backward) -> Launch,
+) -> Result<()> {
+    let len = args.shape.rows * args.shape.columns;
+    check(op, "dx", len, args.dx.len())?;
+    check(op, "dout", len, args.dout.len())?;
+    check(op, "out", len, args.out.len())?;
+    let _span = dev.span(op);
     match dev {
-        Device::Cpu(cpu) => cpu::backward(cpu, dx.cpu(), dout.cpu(), out.cpu(), s),
-        Device::Cuda(gpu) => {
-            let (dtype, out) = (dout.dtype(), out.pointer());
-            gpu.run(&[cuda::backward(dtype, dx.pointer(), dout.pointer(), out, s)])?;
-        }
+        Device::Cpu(cpu) => on_cpu(cpu, args),
+        Device::Cuda(gpu) => gpu.run(&[launch(&args)])?,
     }
     Ok(())
 }

@@ -1,31 +1,39 @@
-//! CUDA half: launches of `cuda.cu`. All tensors are of the dtype.
+//! CUDA half: launches of `cuda.cu`. All buffers have the same dtype.
 
-use super::Shape;
+use super::{Backward, BackwardInPlace, Forward, Shape};
 use crate::cuda::{Arg, Launch};
 use crate::dtype::Dtype;
 use crate::ops::kernels::{by_dtype, row_block};
 
-/// out = silu(gate) up.
-pub fn forward(dtype: Dtype, out: u64, gate_up: u64, s: Shape) -> Launch {
+/// Launch of `forward`.
+pub fn forward(args: &Forward) -> Launch {
+    let Forward { out, gate_up, shape: s } = args;
     Launch {
-        kernel: by_dtype(dtype, "swiglu_forward_f32", "swiglu_forward_bf16"),
+        kernel: by_dtype(out.dtype(), "swiglu_forward_f32", "swiglu_forward_bf16"),
         grid: [s.rows as u32, 1, 1],
         block: row_block(s.width, 8),
         shared_bytes: 0,
-        args: vec![Arg::Pointer(out), Arg::Pointer(gate_up), s.width.into()],
+        args: vec![Arg::Pointer(out.pointer()), Arg::Pointer(gate_up.pointer()), s.width.into()],
     }
 }
 
-/// `dgate_up` = gradients of gate and up, and `out` (0: not wanted) the output again. They may take the places of `gate_up`
-/// and `dout`.
-pub fn backward(
-    dtype: Dtype,
-    dgate_up: u64,
-    out: u64,
-    dout: u64,
-    gate_up: u64,
-    s: Shape,
-) -> Launch {
+/// Launch of `backward`.
+pub fn backward(args: &Backward) -> Launch {
+    let Backward { dgate_up, dout, gate_up, shape } = args;
+    let pointers = [dgate_up.pointer(), 0, dout.pointer(), gate_up.pointer()];
+    launch_backward(dout.dtype(), pointers, *shape)
+}
+
+/// Launch of `backward_in_place`.
+pub fn backward_in_place(args: &BackwardInPlace) -> Launch {
+    let BackwardInPlace { gate_up, out, shape } = args;
+    let (gate_up, pointer) = (gate_up.pointer(), out.pointer());
+    launch_backward(out.dtype(), [gate_up, pointer, pointer, gate_up], *shape)
+}
+
+/// Launches the kernel of both backward passes. `out` is 0 where the output is not wanted; `dgate_up` may
+/// be `gate_up`, and `out` may be `dout`.
+fn launch_backward(dtype: Dtype, [dgate_up, out, dout, gate_up]: [u64; 4], s: Shape) -> Launch {
     Launch {
         kernel: by_dtype(dtype, "swiglu_backward_f32", "swiglu_backward_bf16"),
         grid: [s.rows as u32, 1, 1],

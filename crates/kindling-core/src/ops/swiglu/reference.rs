@@ -1,9 +1,8 @@
-//! Plain loops in f64.
+//! Plain f64 loops.
 
 use super::Shape;
 use crate::ops::silu::reference::silu;
 
-/// out = silu(gate) up.
 pub fn forward(gate_up: &[f64], s: Shape) -> Vec<f64> {
     let mut out = Vec::with_capacity(s.rows * s.width);
     for row in gate_up.chunks_exact(2 * s.width) {
