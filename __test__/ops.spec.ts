@@ -1,6 +1,6 @@
 /**
- * `ops`: the values the specification works out, every backward pass against differences of its forward pass, and
- * coded errors for what does not fit.
+ * `ops`: values worked out by hand, each backward pass against finite differences of its forward
+ * pass, and coded errors for bad arguments.
  */
 import test from 'ava'
 import { KindlingError } from '../src/errors'
@@ -8,7 +8,7 @@ import { ops } from '../src/ops'
 
 type Arrays = Record<string, Float32Array>
 
-/** Numbers in [-1, 1) that repeat with the seed. */
+/** Returns numbers in [-1, 1) from a seed. */
 function numbers(length: number, seed: number): Float32Array {
   let state = seed * 2654435761 + 12345
   return Float32Array.from({ length }, () => {
@@ -19,13 +19,13 @@ function numbers(length: number, seed: number): Float32Array {
 
 const f32 = (...values: number[]): Float32Array => Float32Array.from(values)
 
-/** Step of the differences: their error is near 1e-5 for the smooth functions here. */
+/** Step of the finite differences. Their error is near 1e-5 for the smooth functions here. */
 const STEP = 1e-2
-/** Largest difference allowed, against the largest value of the gradient. */
+/** Largest error allowed, relative to the largest value of the gradient. */
 const TOLERANCE = 2e-3
 
-/** Holds `backward`'s gradient of each input against central differences of sum(forward . dout). */
-function gradientMatchesDifferences(
+/** Compares the gradients that `backward` returns with central differences of sum(forward . dout). */
+function gradientsMatchDifferences(
   t: { true(value: boolean, message?: string): unknown },
   inputs: Arrays,
   forward: (inputs: Arrays) => Float32Array,
@@ -53,7 +53,7 @@ function gradientMatchesDifferences(
   }
 }
 
-test('matmul gives the product of two matrices', (t) => {
+test('matmul multiplies two matrices', (t) => {
   const { out } = ops.matmul.forward({
     a: f32(1, 2, 3, 4, 5, 6),
     b: f32(1, 0, 0, 1, 1, 1),
@@ -66,7 +66,7 @@ test('matmul gives the product of two matrices', (t) => {
 
 test('matmul backward matches differences', (t) => {
   const sizes = { m: 3, k: 5, n: 2 }
-  gradientMatchesDifferences(
+  gradientsMatchDifferences(
     t,
     { a: numbers(15, 1), b: numbers(10, 2) },
     ({ a, b }) => ops.matmul.forward({ a: a!, b: b!, ...sizes }).out,
@@ -77,7 +77,7 @@ test('matmul backward matches differences', (t) => {
   )
 })
 
-test('linear takes its weight as [inputs, outputs] and adds the bias', (t) => {
+test('linear takes a weight of (inputs, outputs) and adds the bias', (t) => {
   const { out } = ops.linear.forward({
     x: f32(1, 2),
     weight: f32(1, 2, 3, 10, 20, 30),
@@ -91,7 +91,7 @@ test('linear takes its weight as [inputs, outputs] and adds the bias', (t) => {
 
 test('linear backward matches differences', (t) => {
   const sizes = { rows: 3, inputs: 4, outputs: 5 }
-  gradientMatchesDifferences(
+  gradientsMatchDifferences(
     t,
     { x: numbers(12, 1), weight: numbers(20, 2), bias: numbers(5, 3) },
     ({ x, weight, bias }) =>
@@ -103,7 +103,7 @@ test('linear backward matches differences', (t) => {
   )
 })
 
-test('embedding picks rows, and its backward sums over the places of an id', (t) => {
+test('embedding looks up rows, and its backward sums over the occurrences of an id', (t) => {
   const sizes = { vocabSize: 3, dModel: 2 }
   const ids = Uint32Array.of(2, 0, 2)
   const { out } = ops.embedding.forward({ ids, weight: f32(1, 2, 3, 4, 5, 6), ...sizes })
@@ -112,7 +112,7 @@ test('embedding picks rows, and its backward sums over the places of an id', (t)
   t.deepEqual([...dweight], [3, 4, 0, 0, 6, 8])
 })
 
-test('rmsNorm normalises each row to root mean square 1', (t) => {
+test('rmsNorm normalizes each row to a root mean square of 1', (t) => {
   const { out, rstd } = ops.rmsNorm.forward({
     x: f32(3, 4, 6, 8),
     weight: f32(1, 2),
@@ -125,7 +125,7 @@ test('rmsNorm normalises each row to root mean square 1', (t) => {
 })
 
 test('rmsNorm backward matches differences', (t) => {
-  gradientMatchesDifferences(
+  gradientsMatchDifferences(
     t,
     { x: numbers(15, 1), weight: numbers(5, 2) },
     ({ x, weight }) => ops.rmsNorm.forward({ x: x!, weight: weight!, width: 5 }).out,
@@ -137,7 +137,7 @@ test('rmsNorm backward matches differences', (t) => {
   )
 })
 
-test('rope turns the interleaved pair k of position p by p theta^(-2k / headSize)', (t) => {
+test('rope rotates the interleaved pair k of position p by p theta^(-2k / headSize)', (t) => {
   const { out } = ops.rope.forward({
     x: f32(1, 0, 1, 0, 1, 0, 1, 0),
     positions: 2,
@@ -153,7 +153,7 @@ test('rope turns the interleaved pair k of position p by p theta^(-2k / headSize
 
 test('rope backward matches differences', (t) => {
   const sizes = { positions: 3, heads: 2, headSize: 4, theta: 50 }
-  gradientMatchesDifferences(
+  gradientsMatchDifferences(
     t,
     { x: numbers(48, 1) },
     ({ x }) => ops.rope.forward({ x: x!, ...sizes }).out,
@@ -161,7 +161,7 @@ test('rope backward matches differences', (t) => {
   )
 })
 
-test('attention is causal: the first position gives its own value', (t) => {
+test('attention is causal: the first output is the first value', (t) => {
   const sizes = { batch: 1, positions: 2, numHeads: 2, numKvHeads: 1, headSize: 2 }
   const v = f32(1, 2, 30, 40)
   const { out } = ops.attention.forward({ q: numbers(8, 1), k: numbers(4, 2), v, ...sizes })
@@ -170,7 +170,7 @@ test('attention is causal: the first position gives its own value', (t) => {
 
 test('attention backward matches differences with grouped key/value heads', (t) => {
   const sizes = { batch: 2, positions: 3, numHeads: 4, numKvHeads: 2, headSize: 2 }
-  gradientMatchesDifferences(
+  gradientsMatchDifferences(
     t,
     { q: numbers(48, 1), k: numbers(24, 2), v: numbers(24, 3) },
     ({ q, k, v }) => ops.attention.forward({ q: q!, k: k!, v: v!, ...sizes }).out,
@@ -184,13 +184,13 @@ test('attention backward matches differences with grouped key/value heads', (t) 
 })
 
 test('silu and swiglu backward match differences', (t) => {
-  gradientMatchesDifferences(
+  gradientsMatchDifferences(
     t,
     { x: numbers(7, 1) },
     ({ x }) => ops.silu.forward({ x: x! }).out,
     ({ x }, dout) => ({ x: ops.silu.backward({ dout, x: x! }).dx }),
   )
-  gradientMatchesDifferences(
+  gradientsMatchDifferences(
     t,
     { gate: numbers(7, 1), up: numbers(7, 2) },
     ({ gate, up }) => ops.swiglu.forward({ gate: gate!, up: up! }).out,
@@ -203,16 +203,30 @@ test('silu and swiglu backward match differences', (t) => {
 
 test('softmax rows sum to 1 where plain exponentials overflow', (t) => {
   const { out } = ops.softmax.forward({ x: f32(1000, 1000, -1000, 0), columns: 2 })
-  // The smallest float stands for an exponential below it.
+  // Below e^-87 the engine's exponential is the smallest normal f32.
   t.deepEqual(
     [...out].map((p) => (p < 1e-30 ? 0 : p)),
     [0.5, 0.5, 0, 1],
   )
 })
 
+test('a score of -Infinity has probability 0; a row of -Infinity alone becomes NaN', (t) => {
+  const [x, columns] = [f32(0, -Infinity, -Infinity, -Infinity), 2]
+  const { out } = ops.softmax.forward({ x, columns })
+  t.deepEqual([...out], [1, 0, NaN, NaN])
+  const log = ops.logSoftmax.forward({ x, columns })
+  t.deepEqual([...log.out], [0, -Infinity, NaN, NaN])
+  const logits = f32(0, -Infinity)
+  const targets = Int32Array.of(0)
+  const { loss, lse } = ops.crossEntropy.forward({ logits, targets, vocabSize: 2 })
+  t.is(loss, 0)
+  const { dlogits } = ops.crossEntropy.backward({ logits, targets, lse, vocabSize: 2 })
+  t.deepEqual([...dlogits], [0, 0])
+})
+
 test('softmax and logSoftmax backward match differences', (t) => {
   for (const op of [ops.softmax, ops.logSoftmax]) {
-    gradientMatchesDifferences(
+    gradientsMatchDifferences(
       t,
       { x: numbers(10, 1) },
       ({ x }) => op.forward({ x: x!, columns: 5 }).out,
@@ -223,17 +237,17 @@ test('softmax and logSoftmax backward match differences', (t) => {
   }
 })
 
-test('cross-entropy of 100 -1 1 5 2 1000 with target 1 is 1001', (t) => {
+test('crossEntropy loses no precision where scores are far apart', (t) => {
   const logits = f32(100, -1, 1, 5, 2, 1000)
   const { loss } = ops.crossEntropy.forward({ logits, targets: Int32Array.of(1), vocabSize: 6 })
   t.is(loss, 1001)
 })
 
-test('cross-entropy backward matches differences and leaves out the target -100', (t) => {
+test('crossEntropy backward matches differences and ignores the target -100', (t) => {
   const targets = Int32Array.of(2, -100, 0)
   const lossOf = (logits: Float32Array) =>
     ops.crossEntropy.forward({ logits, targets, vocabSize: 4 })
-  gradientMatchesDifferences(
+  gradientsMatchDifferences(
     t,
     { logits: numbers(12, 1) },
     ({ logits }) => f32(lossOf(logits!).loss),
@@ -252,7 +266,7 @@ test('cross-entropy backward matches differences and leaves out the target -100'
   )
 })
 
-test('five 5 x 5 gradients of ones have norm 11.18, and at 0.01 each becomes 0.00089', (t) => {
+test('clipGradNorm scales by the global norm, and not at all below maxNorm', (t) => {
   const ones = Array.from({ length: 5 }, () => new Float32Array(25).fill(1))
   const { norm, gradients } = ops.clipGradNorm({ gradients: ones, maxNorm: 0.01 })
   t.is(norm.toFixed(2), '11.18')
@@ -260,6 +274,15 @@ test('five 5 x 5 gradients of ones have norm 11.18, and at 0.01 each becomes 0.0
   t.deepEqual([...ones[0]!.slice(0, 2)], [1, 1])
   const untouched = ops.clipGradNorm({ gradients: ones, maxNorm: 12 })
   t.deepEqual([...untouched.gradients[4]!], [...ones[4]!])
+})
+
+test('clipGradNorm with a maxNorm of 0 returns the norm and leaves the gradients as they are', (t) => {
+  const { norm, gradients } = ops.clipGradNorm({ gradients: [f32(3), f32(-4)], maxNorm: 0 })
+  t.is(norm, 5)
+  t.deepEqual(
+    gradients.map((gradient) => [...gradient]),
+    [[3], [-4]],
+  )
 })
 
 test('adamw follows its formula', (t) => {
@@ -289,7 +312,7 @@ test('adamw follows its formula', (t) => {
   expected.p.forEach((p, i) => t.true(Math.abs(param[i]! - p) < 1e-5, `${param[i]} for ${p}`))
 })
 
-test('sgd divides the rate by sqrt(t + 1), or keeps it', (t) => {
+test('sgd divides the learning rate by sqrt(step + 1), or keeps it constant', (t) => {
   const args = { param: f32(1), grad: f32(0.5), lr: 0.1, step: 3, weightDecay: 0.2 }
   t.true(Math.abs(ops.sgd(args).param[0]! - (1 - 0.05 * 0.7)) < 1e-6)
   t.true(Math.abs(ops.sgd({ ...args, decay: 'none' }).param[0]! - (1 - 0.1 * 0.7)) < 1e-6)
@@ -308,7 +331,7 @@ const wrong: [string, string, () => unknown][] = [
     () => ops.linear.forward({ x: one, weight: f32(1, 2), rows: 1, inputs: 1, outputs: 1 }),
   ],
   [
-    'rows that do not divide',
+    'a length that is not a multiple of the columns',
     'ERR_SHAPE_MISMATCH',
     () => ops.softmax.forward({ x: f32(1, 2, 3), columns: 2 }),
   ],
@@ -324,12 +347,12 @@ const wrong: [string, string, () => unknown][] = [
       ops.crossEntropy.forward({ logits: f32(1, 2, 3), targets: Int32Array.of(0), vocabSize: 2 }),
   ],
   [
-    'positions that do not divide the rows',
+    'a number of rows that is not a multiple of the positions',
     'ERR_SHAPE_MISMATCH',
     () => ops.rope.forward({ x: f32(1, 2, 3, 4, 5, 6), positions: 2, heads: 1, headSize: 2 }),
   ],
   [
-    'a product of sizes past every memory',
+    'a product of sizes beyond 64 bits',
     'ERR_SHAPE_MISMATCH',
     () => ops.matmul.forward({ a: one, b: one, m: 2 ** 30, k: 2 ** 30, n: 2 ** 30 }),
   ],
@@ -357,12 +380,12 @@ const wrong: [string, string, () => unknown][] = [
   ],
   ['a size of zero', 'ERR_INVALID_ARGUMENT', () => ops.softmax.forward({ x: one, columns: 0 })],
   [
-    'a size that is no integer',
+    'a fractional size',
     'ERR_INVALID_ARGUMENT',
     () => ops.softmax.forward({ x: one, columns: 1.5 }),
   ],
   [
-    'a rate that is not a number',
+    'a learning rate of NaN',
     'ERR_INVALID_ARGUMENT',
     () => ops.sgd({ param: one, grad: one, lr: NaN, step: 0 }),
   ],
@@ -378,3 +401,27 @@ for (const [what, code, work] of wrong) {
     t.is(error?.code, code)
   })
 }
+
+test('ids and targets out of range are named as they were given', (t) => {
+  const table = { weight: f32(1, 2), vocabSize: 2, dModel: 1 }
+  const logits = { logits: f32(1, 2), vocabSize: 2 }
+  const named: [string, () => unknown][] = [
+    ['-7', () => ops.embedding.forward({ ids: Int32Array.of(-7), ...table })],
+    ['4294967295', () => ops.embedding.forward({ ids: Uint32Array.of(2 ** 32 - 1), ...table })],
+    ['-7', () => ops.crossEntropy.forward({ targets: Int32Array.of(-7), ...logits })],
+    [
+      '4294967295',
+      () => ops.crossEntropy.forward({ targets: Uint32Array.of(2 ** 32 - 1), ...logits }),
+    ],
+    // The same 32 bits as -100, which is ignored.
+    [
+      '4294967196',
+      () => ops.crossEntropy.forward({ targets: Uint32Array.of(2 ** 32 - 100), ...logits }),
+    ],
+  ]
+  for (const [id, work] of named) {
+    const error = t.throws(work, { instanceOf: KindlingError })
+    t.is(error?.code, 'ERR_TOKEN_OUT_OF_RANGE')
+    t.regex(error?.message ?? '', new RegExp(`id ${id} at position 0`))
+  }
+})

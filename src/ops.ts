@@ -1,10 +1,14 @@
 /**
- * Each tensor op of the model as a synchronous function of one object of typed arrays and sizes, for scripts,
- * teaching and tests. They run the engine's own kernels on the calling thread's time: keep the arrays small.
+ * The tensor ops of the model as synchronous functions, for scripts, teaching and tests. Each takes
+ * one object of typed arrays and sizes. They run the engine's own kernels and block the event loop,
+ * so keep the arrays small.
  *
- * Every array is row-major; any leading dimensions are flattened into rows. Gradients are named `d` + the forward name
- * and come back in new arrays. Errors: `ERR_INVALID_ARGUMENT` (a wrong kind or size), `ERR_SHAPE_MISMATCH`
- * (a length that does not fit the sizes), `ERR_TOKEN_OUT_OF_RANGE`.
+ * Arrays are row-major; leading dimensions are flattened into rows. A gradient is named `d` plus
+ * the name of its tensor. Results are new arrays.
+ *
+ * All ops throw `KindlingError`: `ERR_INVALID_ARGUMENT` for a wrong type or size,
+ * `ERR_SHAPE_MISMATCH` for an array whose length does not match the sizes, and
+ * `ERR_TOKEN_OUT_OF_RANGE` for a token id or target outside the vocabulary.
  */
 import { embedding, linear, matmul } from './ops/dense'
 import { attention, rmsNorm, rope, silu, swiglu } from './ops/layers'

@@ -1,12 +1,12 @@
 /**
  * Matrix products and the embedding, forward and backward.
- * Legend: n rows (any leading dimensions, flattened), c d_model, v vocab. All arrays are row-major.
+ * n is the number of rows, all leading dimensions flattened.
  */
 import { call } from '../errors'
 import { native } from '../native'
 import { floats, optionalFloats, size, tokenIds } from './check'
 
-/** Sizes of a matrix product: (m, k) times (k, n) is (m, n). */
+/** Sizes of a matrix product: (m, k) by (k, n) gives (m, n). */
 export interface MatmulSizes {
   m: number
   k: number
@@ -44,13 +44,12 @@ export const matmul = {
   },
 }
 
-/** Sizes of a linear layer. */
 export interface LinearSizes {
-  /** Rows of x: all leading dimensions multiplied. */
+  /** Rows of x: the product of all leading dimensions. */
   rows: number
   /** Columns of x. */
   inputs: number
-  /** Columns of the result. */
+  /** Columns of out. */
   outputs: number
 }
 
@@ -60,9 +59,12 @@ const linearSizes = (op: string, s: LinearSizes): [number, number, number] => [
   size(op, 'outputs', s.outputs),
 ]
 
-/** A linear layer; the weight is [inputs, outputs], as the checkpoint files hold it. */
+/** A linear layer. The weight is (inputs, outputs), as in checkpoint files. */
 export const linear = {
-  /** x (rows, inputs), weight (inputs, outputs), bias (outputs) -> out (rows, outputs) = x weight + bias. */
+  /**
+   * x (rows, inputs), weight (inputs, outputs), bias (outputs)
+   * -> out (rows, outputs) = x weight + bias.
+   */
   forward(args: LinearSizes & { x: Float32Array; weight: Float32Array; bias?: Float32Array }): {
     out: Float32Array
   } {
@@ -73,7 +75,10 @@ export const linear = {
     const sizes = linearSizes(op, args)
     return { out: call(() => native.ops.linearForward(x, weight, ...sizes, bias)) }
   },
-  /** dout (rows, outputs) -> dx (rows, inputs), dweight (inputs, outputs), dbias (outputs): the column sums of dout. */
+  /**
+   * dout (rows, outputs) -> dx (rows, inputs), dweight (inputs, outputs), and dbias (outputs), the
+   * column sums of dout.
+   */
   backward(args: LinearSizes & { dout: Float32Array; x: Float32Array; weight: Float32Array }): {
     dx: Float32Array
     dweight: Float32Array
@@ -89,13 +94,12 @@ export const linear = {
   },
 }
 
-/** Sizes of an embedding. */
 export interface EmbeddingSizes {
   vocabSize: number
   dModel: number
 }
 
-/** Rows of a table, picked by token id. An id outside the vocabulary is `ERR_TOKEN_OUT_OF_RANGE`. */
+/** Looks up rows of a table by token id. */
 export const embedding = {
   /** ids (n), weight (vocabSize, dModel) -> out (n, dModel). */
   forward(args: EmbeddingSizes & { ids: Uint32Array | Int32Array; weight: Float32Array }): {
@@ -108,7 +112,10 @@ export const embedding = {
     const dModel = size(op, 'dModel', args.dModel)
     return { out: call(() => native.ops.embeddingForward(ids, weight, vocabSize, dModel)) }
   },
-  /** dout (n, dModel), ids (n) -> dweight (vocabSize, dModel): each row the sum over its id's places. */
+  /**
+   * dout (n, dModel), ids (n) -> dweight (vocabSize, dModel). A row is the sum of dout over the
+   * occurrences of its id.
+   */
   backward(args: EmbeddingSizes & { dout: Float32Array; ids: Uint32Array | Int32Array }): {
     dweight: Float32Array
   } {

@@ -1,12 +1,18 @@
 /**
- * The layers of a block between its matrix products: RMSNorm, rotary positions, attention, SiLU and SwiGLU.
- * Legend: n rows (any leading dimensions, flattened), b batch, t positions, nh heads, nkv key/value heads, hs head size.
+ * The layers of a block between its matrix products: RMSNorm, rotary position embedding, attention,
+ * SiLU and SwiGLU.
+ *
+ * n rows (all leading dimensions flattened), b batch, t positions, nh heads, nkv key/value heads,
+ * hs head size.
  */
 import { call } from '../errors'
 import { native } from '../native'
 import { finite, floats, integer, size } from './check'
 
-/** Root-mean-square normalisation with a gain: out = x rstd weight, rstd = 1 / sqrt(mean(x^2) + eps). */
+/**
+ * Root-mean-square normalization with a gain: out = x rstd weight, where
+ * rstd = 1 / sqrt(mean(x^2) + eps) of each row.
+ */
 export const rmsNorm = {
   /** x (n, width), weight (width) -> out (n, width), rstd (n). */
   forward(args: {
@@ -28,7 +34,9 @@ export const rmsNorm = {
     const [out, rstd] = call(() => native.ops.rmsNormForward(x, weight, width, eps))
     return { out, rstd }
   },
-  /** dout (n, width), with x, weight and the rstd of the forward pass -> dx (n, width), dweight (width). */
+  /**
+   * dout (n, width), the inputs and the rstd of the forward pass -> dx (n, width), dweight (width).
+   */
   backward(args: {
     dout: Float32Array
     x: Float32Array
@@ -48,17 +56,16 @@ export const rmsNorm = {
   },
 }
 
-/** Sizes of rotary positions. */
 export interface RopeSizes {
-  /** Positions of one sequence; the rows of x are b sequences of t positions. */
+  /** Positions in a sequence. The rows of x are b sequences of t positions. */
   positions: number
   /** Heads in a row of x. */
   heads: number
-  /** Width of a head; even. */
+  /** Even. */
   headSize: number
   /** Base of the angles. Default 100000. */
   theta?: number
-  /** Position of the first row. Default 0. */
+  /** Position of the first row of each sequence. Default 0. */
   firstPosition?: number
 }
 
@@ -70,16 +77,19 @@ const ropeSizes = (op: string, s: RopeSizes): [number, number, number, number, n
   integer(op, 'firstPosition', s.firstPosition ?? 0),
 ]
 
-/** Rotary positions on interleaved pairs of each head: pair k of position p turns by p theta^(-2k / headSize). */
+/**
+ * Rotary position embedding on interleaved pairs of each head: pair k of position p is rotated by
+ * p theta^(-2k / headSize).
+ */
 export const rope = {
-  /** x (b, t, heads, headSize) -> out, the same shape. */
+  /** x (b, t, heads, headSize) -> out, of the same shape. */
   forward(args: RopeSizes & { x: Float32Array }): { out: Float32Array } {
     const op = 'rope.forward'
     const x = floats(op, 'x', args.x)
     const sizes = ropeSizes(op, args)
     return { out: call(() => native.ops.ropeForward(x, ...sizes)) }
   },
-  /** dout (b, t, heads, headSize) -> dx, the same shape: the rotation by the negative angle. */
+  /** dout (b, t, heads, headSize) -> dx, of the same shape: the rotation by the negative angles. */
   backward(args: RopeSizes & { dout: Float32Array }): { dx: Float32Array } {
     const op = 'rope.backward'
     const dout = floats(op, 'dout', args.dout)
@@ -88,13 +98,12 @@ export const rope = {
   },
 }
 
-/** Sizes of attention. */
 export interface AttentionSizes {
   batch: number
   positions: number
   /** Query heads. */
   numHeads: number
-  /** Key/value heads; divides numHeads. Default numHeads. */
+  /** Key/value heads, a divisor of numHeads. Default numHeads. */
   numKvHeads?: number
   headSize: number
 }
@@ -110,11 +119,14 @@ const attentionSizes = (
   size(op, 'headSize', s.headSize),
 ]
 
-/** Causal scaled dot-product attention: softmax(q k^T / sqrt(headSize)) v, a position seeing itself and those before it. */
+/**
+ * Causal scaled dot-product attention: softmax(q k^T / sqrt(headSize)) v, where a position attends
+ * to itself and to earlier positions.
+ */
 export const attention = {
   /**
-   * q (b, t, nh, hs), k and v (b, t, nkv, hs) -> out (b, t, nh, hs) and lse (b, nh, t), the log-sum-exp of each row
-   * of scores, which the backward pass takes instead of the scores.
+   * q (b, t, nh, hs), k and v (b, t, nkv, hs) -> out (b, t, nh, hs) and lse (b, nh, t), the
+   * log-sum-exp of each row of scores, from which the backward pass recomputes the scores.
    */
   forward(args: AttentionSizes & { q: Float32Array; k: Float32Array; v: Float32Array }): {
     out: Float32Array
@@ -128,7 +140,10 @@ export const attention = {
     const [out, lse] = call(() => native.ops.attentionForward(q, k, v, ...sizes))
     return { out, lse }
   },
-  /** dout (b, t, nh, hs), the inputs and the results of the forward pass -> dq, dk, dv in the shapes of q, k, v. */
+  /**
+   * dout (b, t, nh, hs), the inputs and the results of the forward pass -> dq, dk, dv in the shapes
+   * of q, k, v.
+   */
   backward(
     args: AttentionSizes & {
       dout: Float32Array
@@ -152,14 +167,14 @@ export const attention = {
   },
 }
 
-/** SiLU, x sigmoid(x), of every element. */
+/** SiLU of each element: x sigmoid(x). */
 export const silu = {
-  /** x -> out, the same length. */
+  /** x -> out, of the same length. */
   forward(args: { x: Float32Array }): { out: Float32Array } {
     const x = floats('silu.forward', 'x', args.x)
     return { out: call(() => native.ops.siluForward(x)) }
   },
-  /** dout, x -> dx, the same length. */
+  /** dout, x -> dx, of the same length. */
   backward(args: { dout: Float32Array; x: Float32Array }): { dx: Float32Array } {
     const dout = floats('silu.backward', 'dout', args.dout)
     const x = floats('silu.backward', 'x', args.x)
@@ -167,15 +182,15 @@ export const silu = {
   },
 }
 
-/** The gate of the feed-forward layer: silu(gate) up, with gate = w1 x and up = w3 x. */
+/** The gate of the feed-forward layer: silu(gate) up, where gate = w1 x and up = w3 x. */
 export const swiglu = {
-  /** gate, up -> out, the same length. */
+  /** gate, up -> out, of the same length. */
   forward(args: { gate: Float32Array; up: Float32Array }): { out: Float32Array } {
     const gate = floats('swiglu.forward', 'gate', args.gate)
     const up = floats('swiglu.forward', 'up', args.up)
     return { out: call(() => native.ops.swigluForward(gate, up)) }
   },
-  /** dout, gate, up -> dgate, dup, the same length. */
+  /** dout, gate, up -> dgate, dup, of the same length. */
   backward(args: { dout: Float32Array; gate: Float32Array; up: Float32Array }): {
     dgate: Float32Array
     dup: Float32Array

@@ -1,20 +1,23 @@
 /**
- * Softmax, its logarithm, and cross-entropy, forward and backward.
- * Legend: n rows (any leading dimensions, flattened), v vocab.
+ * Softmax, log-softmax and cross-entropy, forward and backward.
+ * n is the number of rows, all leading dimensions flattened.
  */
 import { call } from '../errors'
 import { native } from '../native'
 import { finite, floats, size, targetIds } from './check'
 
-/** Softmax over the last dimension. */
+/**
+ * Softmax over the last dimension. The probability of a score of -Infinity is 0; a row of -Infinity
+ * alone becomes NaN.
+ */
 export const softmax = {
-  /** x (n, columns) -> out (n, columns); every row is positive and sums to 1. */
+  /** x (n, columns) -> out (n, columns). Each row sums to 1. */
   forward(args: { x: Float32Array; columns: number }): { out: Float32Array } {
     const x = floats('softmax.forward', 'x', args.x)
     const columns = size('softmax.forward', 'columns', args.columns)
     return { out: call(() => native.ops.softmaxForward(x, columns)) }
   },
-  /** dout and the out of the forward pass (n, columns) -> dx (n, columns). */
+  /** dout (n, columns), the out of the forward pass -> dx (n, columns). */
   backward(args: { dout: Float32Array; out: Float32Array; columns: number }): { dx: Float32Array } {
     const dout = floats('softmax.backward', 'dout', args.dout)
     const out = floats('softmax.backward', 'out', args.out)
@@ -23,7 +26,7 @@ export const softmax = {
   },
 }
 
-/** Logarithm of the softmax over the last dimension, computed without overflow. */
+/** Logarithm of the softmax over the last dimension. */
 export const logSoftmax = {
   /** x (n, columns) -> out (n, columns) = x - logsumexp(x). */
   forward(args: { x: Float32Array; columns: number }): { out: Float32Array } {
@@ -31,7 +34,7 @@ export const logSoftmax = {
     const columns = size('logSoftmax.forward', 'columns', args.columns)
     return { out: call(() => native.ops.logSoftmaxForward(x, columns)) }
   },
-  /** dout and the out of the forward pass (n, columns) -> dx (n, columns). */
+  /** dout (n, columns), the out of the forward pass -> dx (n, columns). */
   backward(args: { dout: Float32Array; out: Float32Array; columns: number }): { dx: Float32Array } {
     const dout = floats('logSoftmax.backward', 'dout', args.dout)
     const out = floats('logSoftmax.backward', 'out', args.out)
@@ -40,9 +43,13 @@ export const logSoftmax = {
   },
 }
 
-/** Mean over the rows of log-sum-exp minus the target's score; a target of -100 is not counted. */
+/**
+ * Mean over the rows of the log-sum-exp minus the score of the target, in nats. Rows with a target
+ * of
+ * -100 are ignored.
+ */
 export const crossEntropy = {
-  /** logits (..., vocabSize), targets (...) -> loss in nats, and lse (...), which the backward pass takes. */
+  /** logits (n, vocabSize), targets (n) -> loss, and lse (n), the log-sum-exp of each row. */
   forward(args: { logits: Float32Array; targets: Int32Array | Uint32Array; vocabSize: number }): {
     loss: number
     lse: Float32Array
@@ -55,8 +62,8 @@ export const crossEntropy = {
     return { loss, lse }
   },
   /**
-   * logits (..., vocabSize), targets (...), lse (...) of the forward pass -> dlogits (..., vocabSize), the gradient of
-   * the mean loss times `dout` (default 1).
+   * logits (n, vocabSize), targets (n), the lse of the forward pass -> dlogits (n, vocabSize), the
+   * gradient of the mean loss, multiplied by `dout` (default 1).
    */
   backward(args: {
     logits: Float32Array

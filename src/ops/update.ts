@@ -1,14 +1,14 @@
-/**
- * What happens to gradients and parameters at the end of a step: clipping, AdamW, SGD.
- * These return new arrays and leave their inputs as they are.
- */
+/** The end of a step: gradient clipping, AdamW, SGD. Results are new arrays. */
 import { KindlingError, call } from '../errors'
 import { native } from '../native'
 import { finite, floats, integer } from './check'
 
 /**
- * The global L2 norm over all gradients; above `maxNorm`, every gradient is scaled by maxNorm / (norm + 1e-6).
- * gradients: any number of arrays of any length -> norm before clipping, and the gradients after it.
+ * Clips gradients by their global L2 norm: if it exceeds `maxNorm`, all gradients are multiplied by
+ * maxNorm / (norm + 1e-6). A `maxNorm` of 0 disables clipping.
+ *
+ * gradients: any number of arrays of any length -> the norm before clipping, the gradients after
+ * it.
  */
 export function clipGradNorm(args: { gradients: readonly Float32Array[]; maxNorm: number }): {
   norm: number
@@ -27,17 +27,14 @@ export function clipGradNorm(args: { gradients: readonly Float32Array[]; maxNorm
   return { norm: clipped.norm, gradients: clipped.gradients }
 }
 
-/** One AdamW update. */
+/** Arguments of one AdamW update. All arrays have the same length. */
 export interface AdamwStep {
-  /** Parameters. */
   param: Float32Array
-  /** Their gradients. */
   grad: Float32Array
-  /** First moment; zeros before the first update. */
+  /** First moment, zero before the first update. */
   m: Float32Array
-  /** Second moment; zeros before the first update. */
+  /** Second moment, zero before the first update. */
   v: Float32Array
-  /** Learning rate. */
   lr: number
   /** Number of this update, from 1. */
   step: number
@@ -50,8 +47,9 @@ export interface AdamwStep {
 }
 
 /**
- * AdamW: m and v as usual; a = lr sqrt(1 - b2^step) / (1 - b1^step);
- * p <- p - a m / (sqrt v + eps) - lr weightDecay p_old. All arrays have the same length.
+ * AdamW, where [b1, b2] are the betas, and a = lr sqrt(1 - b2^step) / (1 - b1^step):
+ * m <- b1 m + (1 - b1) grad; v <- b2 v + (1 - b2) grad^2;
+ * param <- param - a m / (sqrt(v) + eps) - lr weightDecay param.
  */
 export function adamw(args: AdamwStep): { param: Float32Array; m: Float32Array; v: Float32Array } {
   const op = 'adamw'
@@ -74,23 +72,22 @@ export function adamw(args: AdamwStep): { param: Float32Array; m: Float32Array; 
   return { param, m, v }
 }
 
-/** One SGD update. */
+/** Arguments of one SGD update. All arrays have the same length. */
 export interface SgdStep {
-  /** Parameters. */
   param: Float32Array
-  /** Their gradients. */
   grad: Float32Array
-  /** Learning rate. */
   lr: number
   /** Number of this update, from 0. */
   step: number
   /** Default 0. */
   weightDecay?: number
-  /** `sqrt` divides the rate by sqrt(step + 1), `none` keeps it. Default `sqrt`. */
+  /**
+   * `sqrt` divides the learning rate by sqrt(step + 1), `none` keeps it constant. Default `sqrt`.
+   */
   decay?: 'sqrt' | 'none'
 }
 
-/** SGD: p <- p - lr / sqrt(step + 1) (g + weightDecay p). All arrays have the same length. */
+/** SGD: param <- param - rate (grad + weightDecay param), with rate = lr / sqrt(step + 1) or lr. */
 export function sgd(args: SgdStep): { param: Float32Array } {
   const op = 'sgd'
   const param = floats(op, 'param', args.param)
