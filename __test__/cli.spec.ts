@@ -11,6 +11,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
+import type { SnakeCased } from '../src/case'
 import type { ProfileLine } from '../src/cli/bench/profile'
 import { failed, kindling, succeed, words } from './command-line'
 import { temporaryFolder, writeCorpus } from './helpers'
@@ -243,7 +244,7 @@ test('bench train --profile lists every op, and the shares add up to the step', 
   const bench = words('bench train --preset char --batch 1 --steps 2 --warmup 1 --json --profile')
   const run = async (...more: string[]) =>
     (await succeed(t, [...bench, ...more])).json.at(-1)! as {
-      profile: ProfileLine[]
+      profile: SnakeCased<ProfileLine>[]
       loss_last: number
     }
   const { profile, loss_last } = await run()

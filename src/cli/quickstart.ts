@@ -7,7 +7,6 @@ import { generate } from '../generate'
 import { AdamW } from '../optimizer'
 import { TokenStore } from '../token-store'
 import { Tokenizer } from '../tokenizer'
-import { resolveOptions } from '../training/config'
 import { loadRun } from '../training/load-run'
 import { RunFolder } from '../training/run-folder'
 import { Trainer } from '../training/trainer'
@@ -29,11 +28,11 @@ export interface QuickstartOptions {
 
 /** Result of the quickstart. */
 export interface QuickstartSummary {
-  val_loss: number | null
+  valLoss: number | null
   /** Entropy of the token frequencies in nats: the loss of a model that knows only these. */
-  unigram_entropy: number
-  sample_before: string
-  sample_after: string
+  unigramEntropy: number
+  sampleBefore: string
+  sampleAfter: string
   run: string
   steps: number
   interrupted: boolean
@@ -41,13 +40,13 @@ export interface QuickstartSummary {
 
 const VOCAB_SIZE = 1024
 const MODEL = {
-  d_model: 192,
-  num_heads: 6,
-  d_ff: 512,
-  num_layers: 4,
-  max_seq_length: 128,
-  seq_length: 64,
-  batch_size: 16,
+  dModel: 192,
+  numHeads: 6,
+  dFf: 512,
+  numLayers: 4,
+  maxSeqLength: 128,
+  seqLength: 64,
+  batchSize: 16,
   theta: 10_000,
 }
 const PROMPT = 'The whale'
@@ -81,36 +80,34 @@ export async function quickstart(options: QuickstartOptions): Promise<Quickstart
 
   const steps = await chooseSteps(store, options)
   const run = unusedRunFolder(dir)
-  const trainer = new Trainer(
-    resolveOptions({
-      ...MODEL,
-      data,
-      run,
-      device,
-      max_steps: steps,
-      lr: 3e-3,
-      lr_min: 3e-4,
-      warmup_ratio: 0.05,
-      warmfix_ratio: 1,
-      weight_decay: 0.1,
-      decay: 'matrices',
-      betas: [0.9, 0.99],
-      log_interval: Math.max(1, Math.floor(steps / 8)),
-      eval_interval: Math.max(1, Math.floor(steps / 4)),
-      save_interval: 0,
-      sample_interval: 0,
-    }),
-  )
+  const trainer = new Trainer({
+    ...MODEL,
+    data,
+    run,
+    device,
+    maxSteps: steps,
+    lr: 3e-3,
+    lrMin: 3e-4,
+    warmupRatio: 0.05,
+    warmfixRatio: 1,
+    weightDecay: 0.1,
+    decay: 'matrices',
+    betas: [0.9, 0.99],
+    logInterval: Math.max(1, Math.floor(steps / 8)),
+    evalInterval: Math.max(1, Math.floor(steps / 4)),
+    saveInterval: 0,
+    sampleInterval: 0,
+  })
   const before = await sampleBefore(tokenizer, device)
   say(`before training: ${before}`)
   options.watch(trainer)
   const summary = await trainer.run({ signal })
   const after = await sampleAfter(run, device)
   return {
-    val_loss: summary.valLoss,
-    unigram_entropy: entropy,
-    sample_before: before,
-    sample_after: after,
+    valLoss: summary.valLoss,
+    unigramEntropy: entropy,
+    sampleBefore: before,
+    sampleAfter: after,
     run,
     steps: summary.steps,
     interrupted: summary.interrupted,
@@ -127,7 +124,7 @@ async function chooseSteps(
   const times: number[] = []
   for (let step = 1; step <= TIMED_STEPS; step++) {
     const started = performance.now()
-    const { batch_size: batchSize, seq_length: seqLength } = MODEL
+    const { batchSize, seqLength } = MODEL
     await model.forwardBackward(store.batch({ batchSize, seqLength, step }))
     await optimizer.clipGradNorm(1)
     await optimizer.step({ lr: 0 })
@@ -142,11 +139,11 @@ async function chooseSteps(
 function newModel(device: string): Transformer {
   return new Transformer({
     vocabSize: VOCAB_SIZE,
-    dModel: MODEL.d_model,
-    numHeads: MODEL.num_heads,
-    dFf: MODEL.d_ff,
-    numLayers: MODEL.num_layers,
-    maxSeqLength: MODEL.max_seq_length,
+    dModel: MODEL.dModel,
+    numHeads: MODEL.numHeads,
+    dFf: MODEL.dFf,
+    numLayers: MODEL.numLayers,
+    maxSeqLength: MODEL.maxSeqLength,
     theta: MODEL.theta,
     device,
   })

@@ -15,7 +15,7 @@ export interface SweepResult {
   /** Last training loss; null if the run diverged. */
   loss: number | null
   /** Last validation loss; null without validation data. */
-  val_loss: number | null
+  valLoss: number | null
   /** Whether the loss or a gradient became infinite or NaN. */
   diverged: boolean
 }
@@ -33,12 +33,12 @@ export async function sweep(
     try {
       const given = { lr_min: lr / 10, sample_interval: 0, save_interval: 0, ...options }
       const trainer = new Trainer(resolveOptions({ ...given, lr, run: join(folder, 'run') }))
-      const { loss, valLoss: val_loss, interrupted } = await trainer.run({ signal })
+      const { loss, valLoss, interrupted } = await trainer.run({ signal })
       if (interrupted) throw new KindlingError('ERR_CANCELLED', 'cancelled')
-      results.push({ lr, loss, val_loss, diverged: false })
+      results.push({ lr, loss, valLoss, diverged: false })
     } catch (error) {
       if (!(error instanceof KindlingError) || error.code !== 'ERR_NON_FINITE') throw error
-      results.push({ lr, loss: null, val_loss: null, diverged: true })
+      results.push({ lr, loss: null, valLoss: null, diverged: true })
     } finally {
       await rm(folder, { recursive: true, force: true })
     }

@@ -10,12 +10,12 @@ import type { Tokenizer } from '../tokenizer'
 /** Measurements of one tokenizer on one file. */
 export interface TokenizerStats {
   /** Mean over the documents of bytes / tokens. */
-  bytes_per_token: number
+  bytesPerToken: number
   /** Bytes of all documents over the time of all documents. */
-  mb_per_second: number
-  tokens_per_second: number
-  /** Hours for 825 x 1024^3 bytes at that speed. */
-  hours_for_825_gib: number
+  mbPerSecond: number
+  tokensPerSecond: number
+  /** Hours for the Pile, 825 GiB, at that speed. */
+  hoursForPile: number
 }
 
 const PILE_BYTES = 825 * 1024 ** 3
@@ -70,9 +70,9 @@ export function measureTokenizer(
     ratios += size / length
   }
   return {
-    bytes_per_token: ratios / documents.length,
-    mb_per_second: bytes / 1e6 / seconds,
-    tokens_per_second: Math.round(tokens / seconds),
-    hours_for_825_gib: PILE_BYTES / (bytes / seconds) / 3600,
+    bytesPerToken: ratios / documents.length,
+    mbPerSecond: bytes / 1e6 / seconds,
+    tokensPerSecond: Math.round(tokens / seconds),
+    hoursForPile: PILE_BYTES / (bytes / seconds) / 3600,
   }
 }

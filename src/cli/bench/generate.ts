@@ -8,14 +8,14 @@ import { profileLines, type ProfileLine } from './profile'
 
 /** Result of a decoding benchmark. */
 export interface GenerateBenchmark {
-  tokens_per_second: number
-  prompt_tokens_per_second: number
+  tokensPerSecond: number
+  promptTokensPerSecond: number
   /** Speed of reading a large array with the same threads. */
-  memory_gb_per_second: number
+  memoryGbPerSecond: number
   /**
    * Upper bound set by memory: tokens per second if reading every weight once were all the work.
    */
-  tokens_per_second_bound: number
+  tokensPerSecondBound: number
   /** Time of a token by op, with the option `profile`. */
   profile?: ProfileLine[]
 }
@@ -44,10 +44,10 @@ export async function benchGenerate(
   }
   const bandwidth = await settle(() => native.benchMemory(options.threads ?? availableThreads()))
   return {
-    tokens_per_second: round(maxTokens / whole, 1),
-    prompt_tokens_per_second: round(PROMPT_TOKENS / first, 1),
-    memory_gb_per_second: round(bandwidth / 1e9, 1),
-    tokens_per_second_bound: round(bandwidth / weightBytes(options), 1),
+    tokensPerSecond: round(maxTokens / whole, 1),
+    promptTokensPerSecond: round(PROMPT_TOKENS / first, 1),
+    memoryGbPerSecond: round(bandwidth / 1e9, 1),
+    tokensPerSecondBound: round(bandwidth / weightBytes(options), 1),
     ...(profile && { profile }),
   }
 }

@@ -5,8 +5,8 @@ import { round } from './engine'
 /** One op's part of a step. */
 export interface ProfileLine {
   op: string
-  calls_per_step: number
-  ms_per_step: number
+  callsPerStep: number
+  msPerStep: number
   /** Fraction of the step. */
   share: number
   /** Speed of the op's matrix products; null if it has none. */
@@ -23,8 +23,8 @@ export function profileLines(ops: readonly OpProfile[], times: readonly number[]
   const total = times.reduce((sum, time) => sum + time, 0)
   const line = (op: string, calls: number, ms: number, flops: number): ProfileLine => ({
     op,
-    calls_per_step: calls / times.length,
-    ms_per_step: round(ms / times.length, 3),
+    callsPerStep: calls / times.length,
+    msPerStep: round(ms / times.length, 3),
     share: round(ms / total, 4),
     gflops: flops > 0 ? round(flops / ms / 1e6, 1) : null,
   })

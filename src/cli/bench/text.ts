@@ -8,14 +8,14 @@ import { round } from './engine'
 /** Result of a tokenizer benchmark. */
 export interface TextBenchmark {
   /** Speed of the first run, with cold caches. */
-  mb_per_second: number
+  mbPerSecond: number
   /** Speed of the fastest run. */
-  mb_per_second_warm: number
+  mbPerSecondWarm: number
   /** Time of the first run. */
   seconds: number
   /** Tokens encoded, or entries of the trained vocabulary. */
   tokens: number
-  peak_rss_mib: number
+  peakRssMib: number
 }
 
 /** Times the encoding of a file: once with cold caches, then twice more. */
@@ -53,10 +53,10 @@ async function benchText(
     times.push((performance.now() - started) / 1000)
   }
   return {
-    mb_per_second: round(bytes / 1e6 / times[0]!, 2),
-    mb_per_second_warm: round(bytes / 1e6 / Math.min(...times), 2),
+    mbPerSecond: round(bytes / 1e6 / times[0]!, 2),
+    mbPerSecondWarm: round(bytes / 1e6 / Math.min(...times), 2),
     seconds: round(times[0]!, 3),
     tokens,
-    peak_rss_mib: Math.round(peakRssMib()),
+    peakRssMib: Math.round(peakRssMib()),
   }
 }

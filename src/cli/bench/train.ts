@@ -32,14 +32,14 @@ export interface TrainBenchmark {
   threads: number
   params: number
   /** At the speed of the median step. */
-  tokens_per_second: number
-  step_ms: number
-  peak_rss_mib: number
+  tokensPerSecond: number
+  stepMs: number
+  peakRssMib: number
   /** null on the CPU. */
-  peak_device_mib: number | null
-  loss_first: number
-  loss_last: number
-  flops_per_token: number
+  peakDeviceMib: number | null
+  lossFirst: number
+  lossLast: number
+  flopsPerToken: number
   /** Fraction of the device's peak; null if the peak is unknown. */
   mfu: number | null
   /** Time of a step by op, with the option `profile`. */
@@ -135,13 +135,13 @@ async function summarize(
     device,
     threads: options.threads ?? availableThreads(),
     params: model.numParameters,
-    tokens_per_second: round(tokensPerSecond, 1),
-    step_ms: round(stepMs, 2),
-    peak_rss_mib: Math.round(peakRssMib()),
-    peak_device_mib: peakBytes === undefined ? null : Math.round(peakBytes / 2 ** 20),
-    loss_first: round(lossFirst, 4),
-    loss_last: round(lossLast, 4),
-    flops_per_token: flops,
+    tokensPerSecond: round(tokensPerSecond, 1),
+    stepMs: round(stepMs, 2),
+    peakRssMib: Math.round(peakRssMib()),
+    peakDeviceMib: peakBytes === undefined ? null : Math.round(peakBytes / 2 ** 20),
+    lossFirst: round(lossFirst, 4),
+    lossLast: round(lossLast, 4),
+    flopsPerToken: flops,
     mfu: mfu === null ? null : round(mfu, 4),
     ...(options.profile && { profile: profileLines(await model.stopProfile(), times) }),
   }

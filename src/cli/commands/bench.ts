@@ -1,6 +1,7 @@
 /** `kindling bench`: times the engine and the tokenizer. */
 import { Command } from 'commander'
 import { z } from 'zod'
+import { toSnakeCase } from '../../case'
 import { parse, trainFields as runFields } from '../../training/config'
 import { PRESETS } from '../../training/presets'
 import { benchGemm, type GemmBenchmark } from '../bench/gemm'
@@ -83,7 +84,7 @@ function subcommand<F extends Record<string, z.ZodType>>(benchmark: Benchmark<F>
 function show(output: Output, result: object & { profile?: ProfileLine[] }): void {
   output.line(result)
   const { profile: lines, ...fields } = result
-  for (const [name, value] of Object.entries(fields)) {
+  for (const [name, value] of Object.entries(toSnakeCase(fields))) {
     const text = typeof value === 'number' && value >= 1e4 ? count(value) : String(value)
     output.text(`${name.padEnd(26)}${text.padStart(14)}`)
   }
@@ -97,9 +98,9 @@ function showProfile(output: Output, lines: readonly ProfileLine[]): void {
     )
   output.text('')
   row('op', 'calls', 'ms', 'share', 'GFLOP/s')
-  for (const { op, calls_per_step, ms_per_step, share, gflops } of lines) {
+  for (const { op, callsPerStep, msPerStep, share, gflops } of lines) {
     const percent = `${(100 * share).toFixed(1)}%`
-    row(op, String(calls_per_step), ms_per_step.toFixed(2), percent, gflops?.toFixed(1) ?? '')
+    row(op, String(callsPerStep), msPerStep.toFixed(2), percent, gflops?.toFixed(1) ?? '')
   }
 }
 

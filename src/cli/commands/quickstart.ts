@@ -40,13 +40,13 @@ export function quickstartCommand(): Command {
       )
       output.line(summary)
       if (summary.interrupted) process.exitCode = EXIT.interrupted
-      const { val_loss, unigram_entropy, sample_after, run: folder } = summary
-      if (val_loss !== null) {
-        const gain = (unigram_entropy - val_loss).toFixed(3)
-        const loss = `validation loss ${val_loss.toFixed(3)}`
+      const { valLoss, unigramEntropy, sampleAfter, run: folder } = summary
+      if (valLoss !== null) {
+        const gain = (unigramEntropy - valLoss).toFixed(3)
+        const loss = `validation loss ${valLoss.toFixed(3)}`
         output.text(`\n${loss}: ${gain} nats per token below guessing by token frequency`)
       }
-      output.text(`after training: ${sample_after}\n`)
+      output.text(`after training: ${sampleAfter}\n`)
       output.text(`the run (checkpoint, metrics, tokenizer): ${folder}`)
       output.text(`more text: npx kindling generate --run ${folder} --prompt "The whale"`)
     }),

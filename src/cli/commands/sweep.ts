@@ -64,17 +64,17 @@ export function sweepCommand(): Command {
 const MAX_BAR_WIDTH = 40
 
 function table(results: readonly SweepResult[]): string {
-  const losses = results.map((result) => result.val_loss ?? result.loss)
+  const losses = results.map((result) => result.valLoss ?? result.loss)
   const finite = losses.filter((loss) => loss !== null)
   const worst = Math.max(...finite)
   const best = Math.min(...finite)
   return [
     `${'lr'.padStart(9)} ${'loss'.padStart(9)} ${'val_loss'.padStart(9)}`,
-    ...results.map(({ lr, loss, val_loss, diverged }, i) => {
+    ...results.map(({ lr, loss, valLoss, diverged }, i) => {
       const final = losses[i] ?? null
       const bar = final === null ? '' : '█'.repeat(Math.round((MAX_BAR_WIDTH * final) / worst))
       const mark = diverged ? 'diverged' : final === best ? `${bar} best` : bar
-      return `${lr.toExponential(0).padStart(9)} ${number(loss)} ${number(val_loss)} ${mark}`
+      return `${lr.toExponential(0).padStart(9)} ${number(loss)} ${number(valLoss)} ${mark}`
     }),
   ].join('\n')
 }

@@ -61,7 +61,14 @@ export function tokenizerStatsCommand(): Command {
         output.clear()
         for (const [i, tokenizer] of tokenizers.entries()) {
           const stats = measureTokenizer(tokenizer, documents)
-          output.line({ tokenizer: folders[i], file, documents: documents.length, ...stats })
+          const { hoursForPile, ...rest } = stats
+          output.line({
+            tokenizer: folders[i],
+            file,
+            documents: documents.length,
+            ...rest,
+            hours_for_825_gib: hoursForPile,
+          })
           output.text(table.row(folders[i]!, file, stats))
         }
       }
@@ -88,10 +95,10 @@ class Table {
     return (
       folder.padEnd(this.#folderWidth) +
       file.padEnd(this.#fileWidth) +
-      stats.bytes_per_token.toFixed(3).padStart(11) +
-      stats.mb_per_second.toFixed(2).padStart(10) +
-      String(stats.tokens_per_second).padStart(12) +
-      stats.hours_for_825_gib.toFixed(2).padStart(19)
+      stats.bytesPerToken.toFixed(3).padStart(11) +
+      stats.mbPerSecond.toFixed(2).padStart(10) +
+      String(stats.tokensPerSecond).padStart(12) +
+      stats.hoursForPile.toFixed(2).padStart(19)
     )
   }
 }
