@@ -9,12 +9,11 @@ import { benchGenerate } from '../bench/generate'
 import type { ProfileLine } from '../bench/profile'
 import { benchBpe, benchEncode } from '../bench/text'
 import { benchTrain } from '../bench/train'
-import { threads } from '../corpus-flags'
 import { addExamples } from '../examples'
 import { addFields, type Fields } from '../flags'
 import { count } from '../format'
 import { run, type Output } from '../output'
-import { openTokenizer, tokenizerFields } from '../tokenizer-flags'
+import { threads, openTokenizer, tokenizerFields } from '../shared-flags'
 
 const names = Object.keys(PRESETS) as [string, ...string[]]
 

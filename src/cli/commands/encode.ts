@@ -4,14 +4,21 @@ import { z } from 'zod'
 import { fromNative } from '../../errors'
 import { TokenStore } from '../../token-store'
 import { parse } from '../../training/config'
-import { FILE_ARGUMENT, INPUT_FILES, corpusFields, corpusOptions, threads } from '../corpus-flags'
 import { addExamples } from '../examples'
 import { addFields } from '../flags'
 import { count, duration, megabytes } from '../format'
 import { withInterrupt } from '../interrupt'
 import { run } from '../output'
 import { ByteProgress } from '../progress'
-import { openTokenizer, tokenizerFields } from '../tokenizer-flags'
+import {
+  FILE_ARGUMENT,
+  INPUT_FILES,
+  corpusFields,
+  corpusOptions,
+  threads,
+  openTokenizer,
+  tokenizerFields,
+} from '../shared-flags'
 
 const fields = {
   ...tokenizerFields,

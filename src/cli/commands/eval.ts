@@ -9,7 +9,7 @@ import { loadRun } from '../../training/load-run'
 import { addExamples } from '../examples'
 import { addFields } from '../flags'
 import { withInterrupt } from '../interrupt'
-import { checkpointFields } from '../model-flags'
+import { checkpointFields } from '../shared-flags'
 import { run } from '../output'
 
 const fields = {

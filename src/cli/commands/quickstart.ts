@@ -42,9 +42,11 @@ export function quickstartCommand(): Command {
       if (summary.interrupted) process.exitCode = EXIT.interrupted
       const { valLoss, unigramEntropy, sampleAfter, run: folder } = summary
       if (valLoss !== null) {
-        const gain = (unigramEntropy - valLoss).toFixed(3)
-        const loss = `validation loss ${valLoss.toFixed(3)}`
-        output.text(`\n${loss}: ${gain} nats per token below guessing by token frequency`)
+        const gain = unigramEntropy - valLoss
+        const difference = `${Math.abs(gain).toFixed(3)} nats per token ${gain < 0 ? 'above' : 'below'}`
+        output.text(
+          `\nvalidation loss ${valLoss.toFixed(3)}: ${difference} guessing by token frequency`,
+        )
       }
       output.text(`after training: ${sampleAfter}\n`)
       output.text(`the run (checkpoint, metrics, tokenizer): ${folder}`)

@@ -1,0 +1,99 @@
+/** Flags that several commands share: input files, a tokenizer, a trained model, threads. */
+import { z } from 'zod'
+import { Tokenizer } from '../tokenizer'
+import { trainFields } from '../training/config'
+import { usage } from './output'
+
+export const threads = z
+  .int()
+  .min(1)
+  .optional()
+  .describe('number of threads (default: the cores available to this process)')
+
+/** Describes input files at the end of a help text. */
+export const INPUT_FILES = `Input files may be plain, gzip or zstd; - reads standard input. Quote a
+pattern, such as 'web/**/*.jsonl.zst', to let kindling expand it.`
+
+export const FILE_ARGUMENT = ['<file...>', 'text or JSON Lines files, in UTF-8'] as const
+
+/** What the input files contain. */
+export const corpusFields = {
+  format: z
+    .enum(['auto', 'text', 'jsonl'])
+    .default('auto')
+    .describe('format of the files; auto: jsonl if the name ends in .jsonl or .ndjson, else text'),
+  text_field: z
+    .string()
+    .meta({ value: 'name' })
+    .default('text')
+    .describe('field of a JSON Lines object that holds the text'),
+}
+
+/** Returns the library's options for these flags. */
+export function corpusOptions(flags: { format: 'auto' | 'text' | 'jsonl'; text_field: string }): {
+  format?: 'text' | 'jsonl'
+  textField: string
+} {
+  return {
+    textField: flags.text_field,
+    ...(flags.format === 'auto' ? {} : { format: flags.format }),
+  }
+}
+
+/** A tokenizer: a folder, or a vocabulary with its merges. */
+export const tokenizerFields = {
+  tokenizer: z.string().meta({ value: 'dir' }).optional().describe('tokenizer folder'),
+  vocab_path: z
+    .string()
+    .meta({ value: 'file' })
+    .optional()
+    .describe('vocabulary file, in place of a tokenizer folder'),
+  merges_path: z
+    .string()
+    .meta({ value: 'file' })
+    .optional()
+    .describe('merges file of that vocabulary'),
+  special_tokens: z
+    .array(z.string())
+    .default(['<|endoftext|>'])
+    .describe('special tokens of that vocabulary'),
+}
+
+/**
+ * Opens the tokenizer that the flags name.
+ *
+ * @throws KindlingError `ERR_USAGE` if they name none.
+ */
+export async function openTokenizer(options: {
+  tokenizer?: string | undefined
+  vocab_path?: string | undefined
+  merges_path?: string | undefined
+  special_tokens: string[]
+}): Promise<Tokenizer> {
+  const { tokenizer, vocab_path, merges_path, special_tokens } = options
+  if (tokenizer !== undefined) return Tokenizer.open(tokenizer)
+  if (vocab_path !== undefined && merges_path !== undefined) {
+    return Tokenizer.fromFiles(vocab_path, merges_path, special_tokens)
+  }
+  throw usage('no tokenizer given; add --tokenizer DIR, or both --vocab-path and --merges-path')
+}
+
+/** A trained model, and how to run it. */
+export const checkpointFields = {
+  run: z
+    .string()
+    .meta({ value: 'dir' })
+    .optional()
+    .describe('run folder; its newest checkpoint is used'),
+  checkpoint: z
+    .string()
+    .meta({ value: 'dir' })
+    .optional()
+    .describe('a certain checkpoint, such as RUN/checkpoints/step-00000500'),
+  device: trainFields.device,
+  dtype: z
+    .enum(['f32', 'bf16'])
+    .optional()
+    .describe("precision of the matrix products (default: the run's)"),
+  threads,
+}
