@@ -1,4 +1,5 @@
-//! Decoding: every sampling rule by a worked example; the generator against a fresh pass for every token.
+//! Decoding: each sampling rule by a worked example, and the generator against a whole pass for
+//! each token.
 
 mod common;
 
@@ -43,7 +44,7 @@ fn config() -> ModelConfig {
     }
 }
 
-/// A model whose scores differ enough that every token of the context matters.
+/// A model with weights large enough that every token of the window matters.
 fn model(config: ModelConfig) -> Transformer {
     let mut model = Transformer::new(config, devices().pop().unwrap(), 5).unwrap();
     let mut state = model.state_dict().unwrap();
@@ -69,7 +70,7 @@ fn options(sampling: SamplingOptions) -> GeneratorOptions {
     }
 }
 
-/// Tokens of each row, drawn until all have ended.
+/// Draws until all rows have ended; returns their tokens.
 fn generate(
     model: &mut Transformer,
     prompts: &[Vec<u32>],
@@ -86,8 +87,8 @@ fn generate(
     drawn
 }
 
-/// The same by one fresh pass over the last tokens for each draw.
-fn generate_afresh(
+/// Draws the same tokens by a whole pass over the window for each.
+fn generate_by_whole_passes(
     model: &mut Transformer,
     row: usize,
     prompt: &[u32],
@@ -114,7 +115,7 @@ fn prompts() -> Vec<Vec<u32>> {
 }
 
 #[test]
-fn every_token_is_that_of_a_fresh_pass_over_the_last_tokens_before_and_after_the_window_slides() {
+fn every_token_equals_that_of_a_whole_pass_over_the_window() {
     let mut model = model(config());
     for sampling in [
         PLAIN,
@@ -123,16 +124,17 @@ fn every_token_is_that_of_a_fresh_pass_over_the_last_tokens_before_and_after_the
     ] {
         let drawn = generate(&mut model, &prompts(), options(sampling));
         for (row, prompt) in prompts().iter().enumerate() {
-            let expected = generate_afresh(&mut model, row, prompt, &options(sampling));
+            let expected = generate_by_whole_passes(&mut model, row, prompt, &options(sampling));
             assert_eq!(drawn[row], expected, "{sampling:?}, row {row}");
         }
     }
 }
 
 #[test]
-fn a_rolling_cache_equals_fresh_passes_in_a_model_of_one_block_only() {
+fn a_rolling_cache_equals_whole_passes_only_in_a_model_of_one_block() {
     let rolling = GeneratorOptions { rolling_cache: true, ..options(PLAIN) };
-    // Keys and values of the first block depend on their own token alone, and attention on distances alone.
+    // Keys and values of the first block depend on their own token only, and scores on distances
+    // only.
     let mut one = model(ModelConfig { num_layers: 1, ..config() });
     let exact = generate(&mut one, &prompts(), options(PLAIN));
     assert_eq!(generate(&mut one, &prompts(), rolling.clone()), exact);
@@ -142,17 +144,13 @@ fn a_rolling_cache_equals_fresh_passes_in_a_model_of_one_block_only() {
     let rolled = generate(&mut deeper, &prompts(), rolling);
     assert_ne!(rolled, exact);
     for (rolled, exact) in rolled.iter().zip(&exact).take(2) {
-        assert_eq!(
-            rolled[..=WINDOW],
-            exact[..=WINDOW],
-            "until the context is full they are the same"
-        );
+        assert_eq!(rolled[..=WINDOW], exact[..=WINDOW], "they are equal until the window is full");
     }
     assert!(rolled.iter().zip(prompts()).all(|(row, prompt)| row.len() == prompt.len() + 40));
 }
 
 #[test]
-fn a_row_does_not_depend_on_the_others_or_on_their_number() {
+fn a_row_does_not_depend_on_the_other_rows() {
     let mut model = model(config());
     let many: Vec<Vec<u32>> = (0..35).map(|i| vec![i % 41, (3 * i) % 41]).collect();
     let few = many[..3].to_vec();
@@ -168,7 +166,7 @@ fn a_row_does_not_depend_on_the_others_or_on_their_number() {
 }
 
 #[test]
-fn each_row_stops_by_itself_at_a_stop_token_and_the_others_go_on() {
+fn a_row_ends_at_a_stop_token_while_the_others_continue() {
     let mut model = model(config());
     let free = generate(&mut model, &prompts(), options(PLAIN));
     let stop = free[0][6];
@@ -191,7 +189,7 @@ fn each_row_stops_by_itself_at_a_stop_token_and_the_others_go_on() {
 }
 
 #[test]
-fn ids_that_pad_the_vocabulary_are_never_drawn() {
+fn ids_from_limit_vocab_on_are_never_drawn() {
     let mut model = model(config());
     let flat = SamplingOptions { temperature: 50.0, ..PLAIN };
     let all = generate(&mut model, &prompts(), options(flat));
@@ -202,22 +200,22 @@ fn ids_that_pad_the_vocabulary_are_never_drawn() {
 }
 
 #[test]
-fn greedy_takes_the_highest_score_and_of_equal_ones_the_lowest_id() {
+fn temperature_0_takes_the_highest_logit_and_the_lowest_id_of_a_tie() {
     let greedy = SamplingOptions { temperature: 0.0, ..PLAIN };
     assert_eq!(sample(&mut [0.5, 2.0, -1.0, 2.0], &[], &greedy, 0.99).unwrap(), 1);
 }
 
 #[test]
-fn the_penalty_divides_positive_scores_and_multiplies_negative_ones_once_a_token() {
+fn the_penalty_divides_positive_logits_and_multiplies_negative_ones_once_per_token() {
     let penalty = SamplingOptions { temperature: 0.0, repetition_penalty: 2.0, ..PLAIN };
     let mut logits = [3.0, 2.0, -1.0, -4.0];
-    // 3 / 2 = 1.5 falls below 2; token 0 stands twice in the context and counts once.
+    // 3 / 2 = 1.5 is below 2; token 0 is in the context twice and counts once.
     assert_eq!(sample(&mut logits, &[0, 2, 0], &penalty, 0.0).unwrap(), 1);
     assert_eq!(logits, [1.5, 2.0, -2.0, -4.0]);
 }
 
 #[test]
-fn draws_follow_the_probabilities_of_the_scores_over_the_temperature() {
+fn draws_follow_the_softmax_of_the_logits_over_the_temperature() {
     // Probabilities 1/2, 1/4, 1/4 at temperature 1; at 1/2 they are squared: 2/3, 1/6, 1/6.
     let logits = [2.0f32.ln(), 0.0, 0.0];
     let draw = |temperature: f64, chance: f64| {
@@ -229,11 +227,11 @@ fn draws_follow_the_probabilities_of_the_scores_over_the_temperature() {
     for (chance, id) in [(0.66, 0), (0.67, 1), (0.83, 1), (0.84, 2)] {
         assert_eq!(draw(0.5, chance), id, "{chance}");
     }
-    assert_eq!(draw(1e-300, 0.999), 0, "a temperature close to 0 is greedy, not an overflow");
+    assert_eq!(draw(1e-300, 0.999), 0, "a tiny temperature is greedy and does not overflow");
 }
 
 #[test]
-fn top_k_keeps_the_k_highest_scores_and_of_equal_ones_the_lowest_ids() {
+fn top_k_keeps_the_k_highest_logits_and_the_lowest_ids_of_a_tie() {
     let top_k = |k, chance| {
         let sampling = SamplingOptions { top_k: Some(k), ..PLAIN };
         sample(&mut [1.0, 5.0, 3.0, 3.0, 3.0], &[], &sampling, chance).unwrap()
@@ -241,11 +239,11 @@ fn top_k_keeps_the_k_highest_scores_and_of_equal_ones_the_lowest_ids() {
     assert!((0..100).all(|i| top_k(1, f64::from(i) / 100.0) == 1));
     assert!((0..100).all(|i| [1, 2].contains(&top_k(2, f64::from(i) / 100.0))));
     assert_eq!(top_k(2, 0.999), 2);
-    assert_eq!(top_k(100, 0.999_999), 4, "more than there are: all");
+    assert_eq!(top_k(100, 0.999_999), 4, "k above the vocabulary keeps all");
 }
 
 #[test]
-fn top_p_keeps_a_token_while_the_mass_before_it_is_at_most_p() {
+fn top_p_keeps_a_token_if_the_mass_before_it_is_at_most_p() {
     // Probabilities 0.5, 0.25, 0.125, 0.125 of ids 2, 0, 1, 3.
     let logits = [0.25f32.ln(), 0.125f32.ln(), 0.5f32.ln(), 0.125f32.ln()];
     let reachable = |top_p: f64| {
@@ -257,17 +255,18 @@ fn top_p_keeps_a_token_while_the_mass_before_it_is_at_most_p() {
         ids.dedup();
         ids
     };
-    assert_eq!(reachable(0.1), [2], "the most probable one always stays");
+    assert_eq!(reachable(0.1), [2], "the most probable token is always kept");
     assert_eq!(reachable(0.49), [2]);
-    // 0.5 before the second is at most 0.51; 0.75 before the third is not.
+    // The mass before the second token, 0.5, is at most 0.51; that before the third, 0.75, is not.
     assert_eq!(reachable(0.51), [0, 2]);
-    assert_eq!(reachable(0.76), [0, 1, 2], "of two equal ones the lower id stays");
+    assert_eq!(reachable(0.76), [0, 1, 2], "of a tie the lower id is kept");
     assert_eq!(reachable(1.0), [0, 1, 2, 3]);
 }
 
 #[test]
-fn top_p_counts_the_mass_of_what_top_k_left() {
-    // Of 0.4, 0.3, 0.2, 0.1 the two highest are left, renormalised 4/7 and 3/7: more than 0.5 lies before the second.
+fn top_p_applies_to_the_mass_that_top_k_has_left() {
+    // The two highest of 0.4, 0.3, 0.2, 0.1 are renormalised to 4/7 and 3/7, so the mass before the
+    // second exceeds 0.5.
     let logits = [0.4f32.ln(), 0.3f32.ln(), 0.2f32.ln(), 0.1f32.ln()];
     let draw = |top_k| {
         let sampling = SamplingOptions { top_k, top_p: 0.5, ..PLAIN };
@@ -277,7 +276,7 @@ fn top_p_counts_the_mass_of_what_top_k_left() {
 }
 
 #[test]
-fn settings_out_of_range_and_scores_that_are_no_numbers_are_refused_with_a_code() {
+fn settings_out_of_range_and_non_finite_logits_are_refused_with_a_code() {
     for sampling in [
         SamplingOptions { temperature: -0.1, ..PLAIN },
         SamplingOptions { temperature: f64::NAN, ..PLAIN },
@@ -313,7 +312,7 @@ fn settings_out_of_range_and_scores_that_are_no_numbers_are_refused_with_a_code(
 }
 
 #[test]
-fn greedy_tokens_of_bf16_weights_are_the_highest_of_fresh_passes_but_for_rounding() {
+fn greedy_tokens_with_bf16_weights_are_the_highest_of_whole_passes_up_to_rounding() {
     let Some(kernel) = Kernel::detect() else { return };
     let device = Device::Cpu(Arc::new(Cpu::new(2, Isa::detect(), MatmulBackend::Packed(kernel))));
     let mut model = Transformer::new(config(), device, 5).unwrap();
@@ -331,7 +330,7 @@ fn greedy_tokens_of_bf16_weights_are_the_highest_of_fresh_passes_but_for_roundin
             (last.iter().copied().fold(f32::MIN, f32::max), last[tokens[0][end] as usize]);
         assert!(highest - chosen < 0.02, "{highest} {chosen}");
     }
-    // Weights that change are rounded again.
+    // Weights are rounded again after they change.
     let mut state = model.state_dict().unwrap();
     for tensor in &mut state {
         tensor.data.iter_mut().for_each(|w| *w = -*w);

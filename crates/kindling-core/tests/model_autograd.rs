@@ -1,4 +1,4 @@
-//! The whole model's logits, loss and every gradient against candle's autograd of primitive ops in f64.
+//! The model's logits, loss and gradients against candle's autograd of primitive ops in f64.
 
 mod common;
 
@@ -23,7 +23,7 @@ fn config() -> ModelConfig {
     }
 }
 
-/// The model of primitive candle ops, over variables named as in files.
+/// The same model in primitive candle ops, over variables named as in files.
 struct Oracle {
     config: ModelConfig,
     variables: Vec<(String, Var)>,
@@ -54,7 +54,7 @@ impl Oracle {
         x.matmul(self.get(&format!("{name}.linear_matrix"))).unwrap()
     }
 
-    /// (b, h, t, hs) with interleaved pairs turned.
+    /// Rotates interleaved pairs of (b, h, t, hs).
     fn rope(&self, x: &Tensor) -> Tensor {
         let (b, h, t, hs) = x.dims4().unwrap();
         let angle = |i: usize| {
@@ -67,9 +67,9 @@ impl Oracle {
         let (cos, sin) = (table(f64::cos), table(f64::sin));
         let pairs = x.reshape((b, h, t, hs / 2, 2)).unwrap();
         let (even, odd) = (pairs.narrow(4, 0, 1).unwrap(), pairs.narrow(4, 1, 1).unwrap());
-        let turn = |a: &Tensor, c: &Tensor| a.broadcast_mul(c).unwrap();
-        let first = (turn(&even, &cos) - turn(&odd, &sin)).unwrap();
-        let second = (turn(&even, &sin) + turn(&odd, &cos)).unwrap();
+        let times = |a: &Tensor, c: &Tensor| a.broadcast_mul(c).unwrap();
+        let first = (times(&even, &cos) - times(&odd, &sin)).unwrap();
+        let second = (times(&even, &sin) + times(&odd, &cos)).unwrap();
         Tensor::cat(&[first, second], 4).unwrap().reshape((b, h, t, hs)).unwrap()
     }
 
@@ -169,7 +169,7 @@ fn compare(config: &ModelConfig, ignore: bool) {
     let (b, t) = (3, 9);
     for dev in devices() {
         let mut model = Transformer::new(config.clone(), dev, 3).unwrap();
-        // Biases start at zero, where a wrong one would not show.
+        // Biases start at zero, which would hide an error.
         let mut state = model.state_dict().unwrap();
         for tensor in state.iter_mut().filter(|t| t.name.ends_with("bias")) {
             tensor.data = random_around(9, tensor.data.len(), 0.2, 0.5);
@@ -204,7 +204,7 @@ fn logits_loss_and_every_gradient_match_candle() {
 }
 
 #[test]
-fn grouped_heads_a_tied_output_layer_biases_and_ignored_targets_match_candle() {
+fn grouped_heads_tied_embeddings_biases_and_ignored_targets_match_candle() {
     compare(&ModelConfig { num_kv_heads: 1, ..config() }, false);
     compare(&ModelConfig { tie_embeddings: true, ..config() }, false);
     compare(&ModelConfig { qkv_bias: true, ..config() }, true);
@@ -222,7 +222,7 @@ fn grouped_heads_a_tied_output_layer_biases_and_ignored_targets_match_candle() {
 }
 
 #[test]
-fn gradients_of_micro_batches_add_up_to_those_of_the_whole_batch() {
+fn gradients_of_micro_batches_add_up_to_those_of_the_batch() {
     let config = config();
     let (x, targets) = batch(&config, 4, 9, false);
     let mut model = Transformer::new(config.clone(), devices().remove(0), 1).unwrap();
@@ -239,7 +239,7 @@ fn gradients_of_micro_batches_add_up_to_those_of_the_whole_batch() {
 }
 
 #[test]
-fn a_training_pass_gives_the_same_bits_for_any_number_of_threads() {
+fn a_training_pass_is_bitwise_equal_for_any_number_of_threads() {
     let isa = *kindling_core::simd::Isa::available().last().unwrap();
     let config = ModelConfig {
         d_model: 64,
@@ -267,7 +267,7 @@ fn a_training_pass_gives_the_same_bits_for_any_number_of_threads() {
 }
 
 #[test]
-fn loading_names_every_tensor_that_does_not_fit_and_changes_nothing() {
+fn loading_a_state_dict_that_does_not_fit_names_every_tensor_and_changes_nothing() {
     let mut model = Transformer::new(config(), devices().remove(0), 1).unwrap();
     let before = model.state_dict().unwrap();
     let mut state =
@@ -279,18 +279,16 @@ fn loading_names_every_tensor_that_does_not_fit_and_changes_nothing() {
     let text = error.to_string();
     assert!(
         text.contains(
-            "missing: transformer_blocks.0.RMSNorm_Attn.g; unexpected: stray; of another shape: "
+            "missing: transformer_blocks.0.RMSNorm_Attn.g; unexpected: stray; misshapen: "
         ),
         "{text}"
     );
-    assert!(text.contains(
-        "transformer_blocks.0.Multihead_Attn.q_proj.linear_matrix has [1, 2] where the model has [30, 30]"
-    ));
+    assert!(text.contains("q_proj.linear_matrix has shape [1, 2], the model [30, 30]"), "{text}");
     assert!(model.state_dict().unwrap() == before);
 }
 
 #[test]
-fn the_course_spellings_of_a_state_dict_are_read() {
+fn the_spellings_of_the_course_are_accepted_in_a_state_dict() {
     let mut model = Transformer::new(config(), devices().remove(0), 1).unwrap();
     let other = Transformer::new(config(), devices().remove(0), 2).unwrap();
     let mut state = other.state_dict().unwrap();
@@ -305,7 +303,7 @@ fn the_course_spellings_of_a_state_dict_are_read() {
 }
 
 #[test]
-fn a_batch_that_does_not_fit_the_model_is_refused_with_a_code() {
+fn an_invalid_batch_is_refused_with_a_code_and_changes_nothing() {
     let mut model = Transformer::new(config(), devices().remove(0), 1).unwrap();
     let code = |result: kindling_core::Result<kindling_core::ops::cross_entropy::LossSum>| {
         result.unwrap_err().code()

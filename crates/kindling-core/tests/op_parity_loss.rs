@@ -1,5 +1,5 @@
-//! Cross-entropy, and the output layer fused with it, against plain f64 loops with finite differences
-//! and against candle's autograd.
+//! Cross-entropy, and the output layer fused with it, against plain f64 loops with finite
+//! differences and against candle's autograd.
 
 mod common;
 

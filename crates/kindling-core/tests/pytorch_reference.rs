@@ -1,5 +1,5 @@
-//! The whole model against a dump of PyTorch: logits, loss, every gradient, and ten losses and norms under `AdamW` with
-//! clipping. `scripts/fixtures/pytorch_dump.py` makes the dump.
+//! The model against a dump of PyTorch: logits, loss, gradients, and ten steps of `AdamW` with
+//! clipping. `scripts/fixtures/pytorch_dump.py` writes the dump.
 
 mod common;
 
@@ -10,7 +10,7 @@ use kindling_core::model::{NamedTensor, Transformer};
 use kindling_core::optim::{AdamW, AdamWOptions, Optimizer};
 use safetensors::{Dtype, SafeTensors};
 
-/// The dump: every tensor, and its settings.
+/// The dump: tensors and settings.
 struct Dump {
     tensors: Vec<NamedTensor>,
     integers: Vec<(String, Vec<i32>)>,
@@ -49,7 +49,7 @@ impl Dump {
         Self { tensors, integers, batch: shape[0], positions: shape[1], about }
     }
 
-    /// The tensors whose names begin with `prefix`, without it.
+    /// The tensors whose names start with `prefix`, without the prefix.
     fn group(&self, prefix: &str) -> Vec<NamedTensor> {
         self.tensors
             .iter()
@@ -79,7 +79,7 @@ impl Dump {
 }
 
 #[test]
-fn logits_loss_and_every_gradient_equal_pytorchs() {
+fn logits_loss_and_every_gradient_match_pytorch() {
     let dump = Dump::read();
     let (x, targets) = dump.batch();
     let expected = dump.group("gradient.");
@@ -101,7 +101,7 @@ fn logits_loss_and_every_gradient_equal_pytorchs() {
 }
 
 #[test]
-fn ten_losses_and_norms_under_adamw_with_clipping_equal_pytorchs() {
+fn ten_steps_of_adamw_with_clipping_match_pytorch() {
     let dump = Dump::read();
     let (x, targets) = dump.batch();
     let number = |value: &serde_json::Value| value.as_f64().unwrap();
@@ -118,7 +118,7 @@ fn ten_losses_and_norms_under_adamw_with_clipping_equal_pytorchs() {
         let (losses, norms) = (dump.values("losses"), dump.values("norms"));
         assert!(
             losses.len() == 10 && norms.iter().any(|norm| *norm > max_norm),
-            "clipping takes part"
+            "no step was clipped"
         );
         for (step, (loss, norm)) in losses.iter().zip(&norms).enumerate() {
             let sum =

@@ -16,26 +16,25 @@ use crate::model::{Model, Transformer};
 use crate::options::{integer, rate, size};
 use crate::task::{Job, spawn};
 
-/// How tokens are drawn.
+/// Settings of the draws, and when a row ends.
 #[napi(object)]
 pub struct GeneratorOptions {
-    /// Most tokens to draw, a row.
+    /// Maximum number of tokens drawn per row.
     pub max_tokens: f64,
-    /// Divides the scores; 0 is greedy.
+    /// Divides the logits; 0 is greedy.
     pub temperature: f64,
-    /// Draw from the k highest scores only.
+    /// Draws from the k highest logits only.
     pub top_k: Option<f64>,
-    /// A token stays while the mass before it is at most p.
+    /// Keeps a token if the more probable ones together have at most this probability.
     pub top_p: f64,
-    /// Applied to the tokens of the context.
+    /// Divides positive logits of the tokens of the context, and multiplies negative ones.
     pub repetition_penalty: f64,
-    /// Seed of the draws.
     pub seed: f64,
     /// Tokens that end a row.
     pub stop_ids: Vec<u32>,
-    /// Keep the cache when the context is full.
+    /// Keeps the cache once the window is full, rather than running a pass over it per token.
     pub rolling_cache: bool,
-    /// Ids from here on are never drawn.
+    /// Ids from this one on are never drawn.
     pub limit_vocab: Option<f64>,
 }
 
@@ -59,7 +58,7 @@ impl GeneratorOptions {
     }
 }
 
-/// A generator that may not be built yet: its model may not be before its first call.
+/// A generator that is built by its first call, since its model may not be built before.
 pub struct State {
     prompts: Vec<Vec<u32>>,
     options: EngineOptions,
@@ -71,12 +70,10 @@ impl State {
         if self.engine.is_none() {
             self.engine = Some(Engine::new(model, &self.prompts, self.options.clone())?);
         }
-        self.engine
-            .as_mut()
-            .ok_or_else(|| Error::Internal("the generator was not built".to_owned()))
+        self.engine.as_mut().ok_or_else(|| Error::Internal("the generator is missing".to_owned()))
     }
 
-    /// Draws until `budget` is spent, at least one token a row.
+    /// Draws until `budget` is spent, at least one token per row that has not ended.
     fn draw(&mut self, model: &mut EngineModel, budget: Duration) -> Result<Vec<DrawnTokens>> {
         let rows = self.prompts.len();
         let engine = self.engine(model)?;
@@ -105,25 +102,25 @@ impl State {
     }
 }
 
-/// What one call drew for one row.
+/// Tokens drawn for one row by one call.
 #[napi(object)]
 pub struct DrawnTokens {
-    /// New tokens, without the one that ended the row.
+    /// New tokens, without the stop token that ended the row.
     pub ids: Uint32Array,
-    /// Nothing more will come.
+    /// Whether the row has ended.
     pub ended: bool,
-    /// It ended at a stop id.
+    /// Whether it ended at a stop token.
     pub at_stop_id: bool,
 }
 
-/// Tokens of one or more rows, drawn one after the other; `src/generate.ts` makes text of them.
+/// Draws the tokens of one or more rows; `src/generate.ts` decodes them to text.
 #[napi]
 pub struct Generator {
     inner: Arc<Exclusive<State>>,
     model: Arc<Exclusive<Model>>,
 }
 
-/// What a call on a generator holds: its model first, then itself.
+/// Guards that a call holds, in the order in which they are taken.
 pub struct Held {
     model: Guard<Model>,
     state: Guard<State>,
@@ -131,7 +128,7 @@ pub struct Held {
 
 #[napi]
 impl Generator {
-    /// A generator of `model` that continues `prompts`.
+    /// Builds a generator of `model` that continues `prompts`.
     #[napi(constructor)]
     pub fn new(
         model: &Transformer,
@@ -147,7 +144,7 @@ impl Generator {
         })
     }
 
-    /// Draws tokens for about `budget_ms` milliseconds, at least one a row that has not ended.
+    /// Draws tokens for about `budget_ms` milliseconds, at least one per row that has not ended.
     #[napi(ts_return_type = "Promise<Array<DrawnTokens>>")]
     pub fn next(&self, budget_ms: f64) -> napi::Result<AsyncTask<Job<Held, Vec<DrawnTokens>>>> {
         let (held, budget) = self.start(budget_ms).map_err(to_napi)?;
@@ -156,7 +153,7 @@ impl Generator {
         }))
     }
 
-    /// Draws no more for `row`.
+    /// Ends `row`, so that no more tokens are drawn for it.
     #[napi]
     pub fn end_row(&self, row: u32) -> napi::Result<()> {
         let end = |state: &mut State| {
@@ -170,7 +167,7 @@ impl Generator {
         self.inner.acquire().and_then(|guard| guard.with(end)).map_err(to_napi)
     }
 
-    /// Frees the cache, now or when the call under way ends.
+    /// Frees the cache, at once or when the running call ends.
     #[napi]
     pub fn close(&self) {
         self.inner.close();

@@ -1,8 +1,19 @@
-//! Rows of tokens, each continued until it ends by itself.
+//! Continues the rows of a batch, each until it ends.
 //!
-//! A row's draws depend on its tokens, its index and the seed, not on the other rows. Its prompt takes one pass; then each
-//! token one row of a pass against the cache. When the context is full it slides, every rotation changes, and each token is
-//! a fresh pass over the last `max_seq_length` tokens, unless the cache rolls.
+//! ```text
+//! first token of a row:            prefill, a pass over the prompt that fills the cache
+//! while the tokens fit the window: decode step, one row of a pass against the cache
+//! once the window slides:          prefill again for each token, over the window; or, if
+//!                                  allowed, decode steps against the rolling cache
+//! ```
+//!
+//! 1. Once the window slides, the cache is of no use for an exact result: the first token of the
+//!    window changes, and with it, above the first block, the keys and values of all tokens. The
+//!    rolling cache (`model/kv_cache.rs`) drops the oldest token instead, which is faster and not
+//!    the same.
+//! 2. Decode steps run up to `ROWS_AT_ONCE` rows together, since they share one reading of the
+//!    weights.
+//! 3. A row's draws depend on its tokens, its index and the seed, not on the other rows.
 
 use super::token_sampler::{SamplingOptions, TokenSampler};
 use crate::model::{CacheStep, KvCache, Transformer};
@@ -10,54 +21,54 @@ use crate::ops::check_ids;
 use crate::random::{Purpose, uniform};
 use crate::{Error, Result};
 
-/// Rows of one pass against the cache: as many share one reading of the weights, and few enough that each row's
-/// arithmetic is the same whatever their number.
+/// Maximum rows of a decode step: few enough that the arithmetic of a row is the same for any
+/// number.
 const ROWS_AT_ONCE: usize = 16;
 
-/// How tokens are drawn and when a row ends.
+/// Settings of the draws, and when a row ends.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GeneratorOptions {
-    /// Most tokens drawn for a row.
+    /// Maximum number of tokens drawn per row.
     pub max_tokens: usize,
-    /// How a token is drawn.
     pub sampling: SamplingOptions,
     /// Seed of the draws.
     pub seed: u64,
     /// Tokens that end a row.
     pub stop: Vec<u32>,
-    /// When the context is full, drop the oldest token of the cache in place of a fresh pass: faster, and not the same.
+    /// Once the window is full, replaces the oldest cached token rather than running a pass over
+    /// the window: faster, and not the same.
     pub rolling_cache: bool,
-    /// Ids from here on are never drawn: those that pad a vocabulary beyond its tokenizer's.
+    /// Ids from this one on are never drawn: those that pad the vocabulary beyond the tokenizer's.
     pub limit_vocab: Option<usize>,
 }
 
-/// One row.
 #[derive(Debug)]
 struct Row {
-    /// Prompt and draws.
+    /// Prompt and drawn tokens.
     tokens: Vec<u32>,
     drawn: usize,
     ended: bool,
-    /// The cache holds all tokens but the last.
+    /// Whether the cache holds all tokens but the last.
     cached: bool,
 }
 
-/// Draws tokens after each of some prompts.
+/// Draws tokens that continue prompts.
 #[derive(Debug)]
 pub struct Generator {
     options: GeneratorOptions,
     rows: Vec<Row>,
     cache: KvCache,
     sampler: TokenSampler,
-    /// Scores of the rows of a pass (rows, v).
+    /// Logits of the rows of a pass (rows, v).
     logits: Vec<f32>,
 }
 
 impl Generator {
-    /// A generator that continues `prompts`.
+    /// Builds a generator that continues `prompts`.
     ///
     /// # Errors
-    /// `ERR_INVALID_ARGUMENT` (no prompt, an empty one, an option out of its range), `ERR_TOKEN_OUT_OF_RANGE`.
+    /// Returns `ERR_INVALID_ARGUMENT` if there is no prompt, a prompt is empty or an option is out
+    /// of range, and `ERR_TOKEN_OUT_OF_RANGE` if a token is outside the vocabulary.
     pub fn new(
         model: &Transformer,
         prompts: &[Vec<u32>],
@@ -66,7 +77,9 @@ impl Generator {
         let config = model.config();
         options.sampling.validate()?;
         if prompts.is_empty() || prompts.iter().any(Vec::is_empty) {
-            return Err(Error::argument("decoding starts from prompts of at least one token each"));
+            return Err(Error::argument(
+                "there is no prompt, or an empty one; each prompt needs at least one token",
+            ));
         }
         if let Some(limit) =
             options.limit_vocab.filter(|limit| !(1..=config.vocab_size).contains(limit))
@@ -90,27 +103,30 @@ impl Generator {
         Ok(Self { options, rows, cache, sampler: TokenSampler::default(), logits: Vec::new() })
     }
 
-    /// Draws one token for each row that has not ended; none when all have. A token of `stop` is given, and ends its row.
+    /// Draws one token for each row that has not ended. Returns none if all have.
+    ///
+    /// A token of `GeneratorOptions::stop` is returned too, and ends its row.
     ///
     /// # Errors
-    /// `ERR_NON_FINITE` when a score is NaN or infinite.
+    /// Returns `ERR_NON_FINITE` if a logit is NaN or +inf, or all are -inf.
     pub fn next(&mut self, model: &mut Transformer) -> Result<Option<Vec<Option<u32>>>> {
-        let going: Vec<usize> = (0..self.rows.len()).filter(|row| !self.rows[*row].ended).collect();
-        if going.is_empty() {
+        let active: Vec<usize> =
+            (0..self.rows.len()).filter(|row| !self.rows[*row].ended).collect();
+        if active.is_empty() {
             return Ok(None);
         }
         let mut drawn = vec![None; self.rows.len()];
         let window = model.config().max_seq_length;
-        let (step, fresh): (Vec<usize>, Vec<usize>) = going.iter().partition(|row| {
+        let (cached, fresh): (Vec<usize>, Vec<usize>) = active.iter().partition(|row| {
             let row = &self.rows[**row];
             row.cached && (row.tokens.len() <= window || self.options.rolling_cache)
         });
         for row in fresh {
-            self.fresh_pass(model, row)?;
+            self.prefill(model, row)?;
             drawn[row] = Some(self.draw(model, row, 0)?);
         }
-        for rows in step.chunks(ROWS_AT_ONCE) {
-            self.cached_pass(model, rows)?;
+        for rows in cached.chunks(ROWS_AT_ONCE) {
+            self.decode_step(model, rows)?;
             for (index, &row) in rows.iter().enumerate() {
                 drawn[row] = Some(self.draw(model, row, index)?);
             }
@@ -118,59 +134,60 @@ impl Generator {
         Ok(Some(drawn))
     }
 
-    /// Whether `row` has ended.
     pub fn has_ended(&self, row: usize) -> bool {
         self.rows[row].ended
     }
 
-    /// Ends `row`: no more tokens are drawn for it.
+    /// Ends `row`, so that no more tokens are drawn for it.
     pub fn end_row(&mut self, row: usize) {
         self.rows[row].ended = true;
     }
 
-    /// Prompt and draws of `row`.
+    /// The prompt and the drawn tokens of `row`.
     pub fn tokens(&self, row: usize) -> &[u32] {
         &self.rows[row].tokens
     }
 
-    /// Whether `id` ends a row.
+    /// Whether a token ends its row.
     pub fn is_stop(&self, id: u32) -> bool {
         self.options.stop.contains(&id)
     }
 
-    /// A pass over the context of `row`; its last scores become the first row of `logits`.
-    fn fresh_pass(&mut self, model: &mut Transformer, row: usize) -> Result<()> {
+    /// Runs a pass over the window of `row`. The logits after its last token go to the first row of
+    /// `logits`.
+    fn prefill(&mut self, model: &mut Transformer, row: usize) -> Result<()> {
         let tokens = &self.rows[row].tokens;
         let window = model.config().max_seq_length;
         let context = &tokens[tokens.len().saturating_sub(window)..];
-        // A context that slides is passed over again for the next token: keys and values are then of no use.
-        let keep = context.len() < window || self.options.rolling_cache;
+        // In a full window the next token needs a whole pass again, which does not read the cache.
+        let cache = context.len() < window || self.options.rolling_cache;
         self.logits.resize(model.config().vocab_size, 0.0);
-        model.prefill(context, &mut self.logits, keep.then_some((&mut self.cache, row)))?;
-        self.rows[row].cached = keep;
+        model.prefill(context, &mut self.logits, cache.then_some((&mut self.cache, row)))?;
+        self.rows[row].cached = cache;
         Ok(())
     }
 
-    /// The last token of each of `rows` against the cache; scores in the order of `rows`.
-    fn cached_pass(&mut self, model: &mut Transformer, rows: &[usize]) -> Result<()> {
+    /// Runs a decode step on the last token of each of `rows`. Row i of `logits` is that of
+    /// `rows[i]`.
+    fn decode_step(&mut self, model: &mut Transformer, rows: &[usize]) -> Result<()> {
         let ids: Vec<u32> =
             rows.iter().filter_map(|row| self.rows[*row].tokens.last().copied()).collect();
         self.logits.resize(rows.len() * model.config().vocab_size, 0.0);
         model.decode_step(&ids, &mut self.logits, CacheStep { cache: &mut self.cache, rows })
     }
 
-    /// Draws the next token of `row` from row `index` of the scores.
+    /// Draws the next token of `row` from row `index` of `logits`.
     fn draw(&mut self, model: &Transformer, row: usize, index: usize) -> Result<u32> {
         let config = model.config();
-        let scores = &mut self.logits[index * config.vocab_size..(index + 1) * config.vocab_size];
+        let logits = &mut self.logits[index * config.vocab_size..(index + 1) * config.vocab_size];
         if let Some(limit) = self.options.limit_vocab {
-            scores[limit..].fill(f32::NEG_INFINITY);
+            logits[limit..].fill(f32::NEG_INFINITY);
         }
         let state = &mut self.rows[row];
         let context = &state.tokens[state.tokens.len().saturating_sub(config.max_seq_length)..];
-        let chance =
+        let draw =
             uniform(self.options.seed, Purpose::Sampling, state.tokens.len() as u64, row as u32);
-        let id = self.sampler.sample(scores, context, &self.options.sampling, chance)?;
+        let id = self.sampler.sample(logits, context, &self.options.sampling, draw)?;
         state.tokens.push(id);
         state.drawn += 1;
         state.ended = state.drawn >= self.options.max_tokens || self.options.stop.contains(&id);

@@ -1,27 +1,40 @@
-//! One token from the scores of all. In this order: repetition penalty, temperature, top-k, softmax, top-p, draw.
+//! Draws a token from logits.
+//!
+//! ```text
+//! logits  := repetition penalty on the tokens of the context
+//! if temperature is 0: return the token of the highest logit
+//! weights := logits / temperature
+//! keep the top_k highest weights
+//! weights := exp(weights - maximum)
+//! keep the smallest set of the heaviest tokens with more than top_p of the mass
+//! draw in proportion to the weights
+//! ```
+//!
+//! Ties are broken by the lower id, so the result does not depend on the order of a sort.
 
 use std::cmp::Ordering;
 
 use crate::{Error, Result};
 
-/// How a token is drawn.
+/// Settings of a draw.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SamplingOptions {
-    /// Divides the scores; 0 takes the highest (of equal ones the lowest id).
+    /// Divides the logits; 0 takes the highest.
     pub temperature: f64,
-    /// Only the k highest scores take part (of equal ones the lowest ids).
+    /// Keeps only the k highest logits.
     pub top_k: Option<usize>,
-    /// A token stays while the mass of those more probable is at most p; above 0, at most 1.
+    /// Keeps a token if the more probable ones together have at most this probability. In (0, 1].
     pub top_p: f64,
-    /// The score s of each distinct token of the context becomes s / r where s > 0, else s r.
+    /// Divides positive logits of the tokens of the context, and multiplies negative ones, once per
+    /// distinct token.
     pub repetition_penalty: f64,
 }
 
 impl SamplingOptions {
-    /// Says whether every setting is in its range.
+    /// Checks the range of every setting.
     ///
     /// # Errors
-    /// `ERR_INVALID_ARGUMENT` naming the setting, its value and its range.
+    /// Returns `ERR_INVALID_ARGUMENT`, with the setting, its value and its range.
     pub fn validate(&self) -> Result<()> {
         let fail = |name: &str, value: f64, range: &str| {
             Err(Error::argument(format!("{name} is {value}; it must be {range}")))
@@ -42,20 +55,20 @@ impl SamplingOptions {
     }
 }
 
-/// A token that may be drawn.
+/// A token that may still be drawn.
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
     id: u32,
-    /// Score over temperature, less the highest one's; then its probability, not normalised.
+    /// (logit - maximum) / temperature; later its exponential, an unnormalised probability.
     weight: f64,
 }
 
-/// Highest weight first, of equal ones the lowest id.
+/// Orders by descending weight, then by ascending id.
 fn by_weight(a: &Candidate, b: &Candidate) -> Ordering {
     b.weight.total_cmp(&a.weight).then(a.id.cmp(&b.id))
 }
 
-/// Draws tokens, with memory that is kept from one to the next.
+/// Draws tokens, reusing its memory from one draw to the next.
 #[derive(Debug, Default)]
 pub struct TokenSampler {
     candidates: Vec<Candidate>,
@@ -63,39 +76,41 @@ pub struct TokenSampler {
 }
 
 impl TokenSampler {
-    /// Draws a token. `logits` (v) is changed by the penalty; a score of -inf is never drawn; `uniform` is in [0, 1).
+    /// Draws a token with `uniform` in [0, 1). Applies the penalty to `logits` (v) in place. A
+    /// token with the logit -inf is never drawn.
     ///
     /// # Errors
-    /// `ERR_INVALID_ARGUMENT` for a setting out of its range; `ERR_NON_FINITE` where a score is NaN or +inf, or none is
-    /// above -inf.
+    /// Returns `ERR_INVALID_ARGUMENT` if a setting is out of range, and `ERR_NON_FINITE` if a logit
+    /// is NaN or +inf, or all are -inf.
     pub fn sample(
         &mut self,
         logits: &mut [f32],
         context: &[u32],
-        sampling: &SamplingOptions,
+        options: &SamplingOptions,
         uniform: f64,
     ) -> Result<u32> {
-        sampling.validate()?;
-        self.penalise(logits, context, sampling.repetition_penalty);
+        options.validate()?;
+        self.penalize(logits, context, options.repetition_penalty);
         let (best, highest) = highest(logits).ok_or(Error::NonFinite {
-            what: "a score of the next token",
+            what: "a logit of the next token",
             step: context.len() as u64,
         })?;
-        if sampling.temperature == 0.0 {
+        if options.temperature == 0.0 {
             return Ok(best);
         }
-        let weight = |score: f32| (f64::from(score) - f64::from(highest)) / sampling.temperature;
+        let weight = |logit: f32| (f64::from(logit) - f64::from(highest)) / options.temperature;
         self.candidates.clear();
         self.candidates.extend(
-            (0..).zip(logits.iter()).map(|(id, &score)| Candidate { id, weight: weight(score) }),
+            (0..).zip(logits.iter()).map(|(id, &logit)| Candidate { id, weight: weight(logit) }),
         );
-        self.keep_top_k(sampling.top_k);
+        self.keep_top_k(options.top_k);
         self.candidates.iter_mut().for_each(|c| c.weight = c.weight.exp());
-        self.keep_top_p(sampling.top_p);
+        self.keep_top_p(options.top_p);
         Ok(self.draw(uniform, best))
     }
 
-    fn penalise(&mut self, logits: &mut [f32], context: &[u32], penalty: f64) {
+    /// Applies the repetition penalty, once per distinct token of the context.
+    fn penalize(&mut self, logits: &mut [f32], context: &[u32], penalty: f64) {
         if penalty == 1.0 {
             return;
         }
@@ -104,9 +119,9 @@ impl TokenSampler {
         self.distinct.sort_unstable();
         self.distinct.dedup();
         for &id in &self.distinct {
-            if let Some(score) = logits.get_mut(id as usize) {
-                let s = f64::from(*score);
-                *score = (if s > 0.0 { s / penalty } else { s * penalty }) as f32;
+            if let Some(logit) = logits.get_mut(id as usize) {
+                let x = f64::from(*logit);
+                *logit = (if x > 0.0 { x / penalty } else { x * penalty }) as f32;
             }
         }
     }
@@ -123,24 +138,26 @@ impl TokenSampler {
             return;
         }
         let total: f64 = self.candidates.iter().map(|c| c.weight).sum();
-        // All tokens below this together have less than 1 - p, so more than p lies before each: they need no sorting.
+        // All lighter tokens together have less than 1 - p of the mass, so more than p precedes
+        // each of them. Dropping them first makes the sort short.
         let negligible = total * (1.0 - top_p) / self.candidates.len() as f64 * (1.0 - 1e-9);
         self.candidates.retain(|c| c.weight >= negligible);
         self.candidates.sort_unstable_by(by_weight);
         let mut before = 0.0;
-        let stay = self
+        let kept = self
             .candidates
             .iter()
             .take_while(|c| {
-                let stays = before <= top_p * total;
+                let keep = before <= top_p * total;
                 before += c.weight;
-                stays
+                keep
             })
             .count();
-        self.candidates.truncate(stay);
+        self.candidates.truncate(kept);
     }
 
-    /// The candidate in whose share of [0, 1), in the order of ids, `uniform` falls.
+    /// Returns the candidate whose share of [0, 1) contains `uniform`; shares are in the order of
+    /// ids.
     fn draw(&mut self, uniform: f64, best: u32) -> u32 {
         self.candidates.sort_unstable_by_key(|c| c.id);
         let total: f64 = self.candidates.iter().map(|c| c.weight).sum();
@@ -157,15 +174,16 @@ impl TokenSampler {
     }
 }
 
-/// The highest score and its lowest id; none where a score is NaN or +inf or all are -inf.
+/// Returns the highest logit and the lowest id that has it; none if a logit is NaN or +inf, or all
+/// are -inf.
 fn highest(logits: &[f32]) -> Option<(u32, f32)> {
     let mut best = (0, f32::NEG_INFINITY);
-    for (id, &score) in (0..).zip(logits) {
-        if score.is_nan() || score == f32::INFINITY {
+    for (id, &logit) in (0..).zip(logits) {
+        if logit.is_nan() || logit == f32::INFINITY {
             return None;
         }
-        if score > best.1 {
-            best = (id, score);
+        if logit > best.1 {
+            best = (id, logit);
         }
     }
     (best.1 > f32::NEG_INFINITY).then_some(best)

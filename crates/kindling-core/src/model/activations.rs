@@ -1,9 +1,9 @@
 //! Memory of one pass, allocated for the largest batch seen and reused. n = b t rows.
 //!
-//! The backward pass needs from each block: the residual stream on entry and between its two layers, q|k|v, the heads'
-//! outputs, and w1 x | w3 x. Norms and the gated product are recomputed from these, each by one pass over memory.
-//! With recomputation on, only the residual streams on entry are saved, and each block's forward pass runs again before
-//! its backward pass.
+//! The backward pass needs from each block: the residual stream on entry and between its two
+//! layers, q|k|v, the heads' outputs, and w1 x | w3 x. Norms and the gated product are recomputed
+//! from these, each by one pass over memory. With recomputation on, only the residual streams on
+//! entry are saved, and each block's forward pass runs again before its backward pass.
 
 use crate::Result;
 use crate::buffer::{Buffer, In};
@@ -33,12 +33,12 @@ pub struct Residual {
 
 /// Activations of one block.
 ///
-/// Results between two products have the device's `activation_dtype`; those that only products (and the gate) read have
-/// its `matmul_dtype`.
+/// Results between two products have the device's `activation_dtype`; those that only products (and
+/// the gate) read have its `matmul_dtype`.
 #[derive(Debug)]
 pub struct BlockActivations {
-    /// Queries, keys (both rotated), values (n, (nh + 2 nkv) hs). On the CPU the backward pass replaces them with their
-    /// gradients.
+    /// Queries, keys (both rotated), values (n, (nh + 2 nkv) hs). On the CPU the backward pass
+    /// replaces them with their gradients.
     pub qkv: Buffer,
     /// Log-sum-exp of each query's scores (b, nh, t).
     pub lse: Buffer,
@@ -48,7 +48,8 @@ pub struct BlockActivations {
     pub residual_mid: Buffer,
     /// Inverse root mean square of `residual_mid` (n).
     pub rstd_mid: Buffer,
-    /// w1 x | w3 x (n, 2 f), in the `matmul_dtype`. The backward pass replaces it with its gradient.
+    /// w1 x | w3 x (n, 2 f), in the `matmul_dtype`. The backward pass replaces it with its
+    /// gradient.
     pub gate_up: Buffer,
 }
 
@@ -64,8 +65,8 @@ pub struct Activations {
     pub blocks: Vec<BlockActivations>,
     /// Output of a norm, input of the products that follow it (n, c).
     pub normed: Buffer,
-    /// Output of attention or feed-forward before it joins the residual stream (n, c). In the backward pass: gradient of
-    /// the heads' outputs, then of a norm's output.
+    /// Output of attention or feed-forward before it joins the residual stream (n, c). In the
+    /// backward pass: gradient of the heads' outputs, then of a norm's output.
     pub sublayer_output: Buffer,
     /// silu(w1 x) w3 x (n, f), in the `matmul_dtype`. In the backward pass: first its gradient.
     pub hidden: Buffer,
@@ -80,7 +81,8 @@ pub struct GradientActivations {
     pub residual: Buffer,
     /// On a bf16 device: `residual` rounded, as products read it (n, c).
     pub residual_bf16: Option<Buffer>,
-    /// On a CUDA device: of queries, keys and values (n, (nh + 2 nkv) hs). The CPU overwrites `BlockActivations::qkv`.
+    /// On a CUDA device: of queries, keys and values (n, (nh + 2 nkv) hs). The CPU overwrites
+    /// `BlockActivations::qkv`.
     pub qkv: Option<Buffer>,
 }
 
@@ -140,7 +142,8 @@ impl Activations {
 }
 
 impl GradientActivations {
-    /// On a bf16 device, rounds the first `len` elements of the residual stream's gradient for the products.
+    /// On a bf16 device, rounds the first `len` elements of the residual stream's gradient for the
+    /// products.
     pub(super) fn round_residual(&mut self, device: &Device, len: usize) -> Result<()> {
         if let (Some(rounded), Device::Cuda(gpu)) = (&mut self.residual_bf16, device) {
             let dtype = gpu.arithmetic.dtype;

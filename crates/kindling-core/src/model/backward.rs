@@ -1,4 +1,5 @@
-//! The backward pass, last block first. Gradients of activations are overwritten, those of parameters are added to.
+//! The backward pass, last block first. Gradients of activations are overwritten, those of
+//! parameters are added to.
 //!
 //! ```text
 //! dnormed, dW_output  = output_loss(normed, W_output, targets)
@@ -44,7 +45,8 @@ pub(super) struct Buffers<'a> {
     pub scratch: &'a mut output_loss::Scratch,
 }
 
-/// Runs the backward pass after `forward::run` on the same batch. Returns the losses if they are to be read.
+/// Runs the backward pass after `forward::run` on the same batch. Returns the losses if they are to
+/// be read.
 pub(super) fn run(
     context: &PassContext,
     buffers: Buffers,

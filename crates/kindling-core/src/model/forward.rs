@@ -14,7 +14,8 @@
 //! normed = rms_norm(residual[L])
 //! ```
 //!
-//! `rms_norm::forward_residual` fuses each addition to the residual stream with the norm that follows it.
+//! `rms_norm::forward_residual` fuses each addition to the residual stream with the norm that
+//! follows it.
 
 use super::activations::{Activations, BlockActivations, of_layer};
 use super::kv_cache::{CacheStep, KvCache};
@@ -29,11 +30,13 @@ pub(super) enum CacheUse<'a> {
     None,
     /// Rows are one whole sequence; its keys and values go to this row of the cache.
     Fill(&'a mut KvCache, usize),
-    /// Each row is the next token of a different sequence and attends to that sequence's cached tokens.
+    /// Each row is the next token of a different sequence and attends to that sequence's cached
+    /// tokens.
     Step(CacheStep<'a>),
 }
 
-/// Runs all blocks on the tokens `x`; leaves the norm of the last residual stream in `activations.normed`.
+/// Runs all blocks on the tokens `x`; leaves the norm of the last residual stream in
+/// `activations.normed`.
 pub(super) fn run(
     context: &PassContext,
     activations: &mut Activations,
@@ -109,7 +112,8 @@ pub(super) fn norm_residual(
 
 /// Runs one block up to `hidden`, from its normed input in `normed`.
 ///
-/// The product with w2 that follows is left to `run`: a recomputation before the backward pass does not need it.
+/// The product with w2 that follows is left to `run`: a recomputation before the backward pass does
+/// not need it.
 pub(super) fn run_block(
     context: &PassContext,
     layer: usize,

@@ -2,10 +2,11 @@
 //!
 //! On the CPU the norm is known at once, and clipping scales the gradients.
 //!
-//! On a CUDA device both are queued. The norm and the clip factor stay in device memory; the update multiplies by the
-//! factor as it reads the gradients, and changes nothing if the norm is not finite. Non-finite gradients stay until they
-//! are cleared, so the host may check the factor at any later time, when it waits for the device anyway, and still finds
-//! the update that was skipped.
+//! On a CUDA device both are queued. The norm and the clip factor stay in device memory; the update
+//! multiplies by the factor as it reads the gradients, and changes nothing if the norm is not
+//! finite. Non-finite gradients stay until they are cleared, so the host may check the factor at
+//! any later time, when it waits for the device anyway, and still finds the update that was
+//! skipped.
 
 use crate::buffer::Buffer;
 use crate::cuda::Cuda;
@@ -19,7 +20,8 @@ const STATE_WORDS: usize = grad_norm::cuda::STATE * size_of::<f64>() / size_of::
 /// State of the gradients' norm and of a clip that is still to be applied.
 #[derive(Debug)]
 pub(super) struct GradientNorm {
-    /// The norm was computed since the gradients changed. On the CPU it is finite; on a device it is in `state`.
+    /// The norm was computed since the gradients changed. On the CPU it is finite; on a device it
+    /// is in `state`.
     known: bool,
     /// The gradients have yet to be multiplied by the factor in `state`.
     pending: bool,
@@ -61,10 +63,12 @@ impl GradientNorm {
         }
     }
 
-    /// Scales the gradients so that their norm is at most `max_norm` (0: no clipping). Returns the norm before.
+    /// Scales the gradients so that their norm is at most `max_norm` (0: no clipping). Returns the
+    /// norm before.
     ///
     /// # Errors
-    /// Returns `ERR_NON_FINITE` if the norm is NaN or infinite, with the gradients unchanged; `ERR_DEVICE`.
+    /// Returns `ERR_NON_FINITE` if the norm is NaN or infinite, with the gradients unchanged;
+    /// `ERR_DEVICE`.
     pub(super) fn clip(
         &mut self,
         device: &Device,
@@ -98,7 +102,8 @@ impl GradientNorm {
         Ok(norm)
     }
 
-    /// As `clip`, without waiting for a device: a non-finite norm is found later, by `check_updates`.
+    /// As `clip`, without waiting for a device: a non-finite norm is found later, by
+    /// `check_updates`.
     pub(super) fn queue_clip(
         &mut self,
         device: &Device,

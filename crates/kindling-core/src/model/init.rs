@@ -1,8 +1,8 @@
-//! Initial weights: each named matrix normal with std sqrt(2 / (rows + columns)), truncated at 3 std;
-//! gains 1, biases 0.
+//! Initial weights: each named matrix normal with std sqrt(2 / (rows + columns)), truncated at 3
+//! std; gains 1, biases 0.
 //!
-//! A draw depends only on (seed, parameter, element of the matrix in files). Fusing matrices in memory
-//! or changing the number of threads does not change it.
+//! A draw depends only on (seed, parameter, element of the matrix in files). Fusing matrices in
+//! memory or changing the number of threads does not change it.
 
 use super::params::{Layout, Parameter};
 use crate::ops::{RowsMut, Tasks, split_rows};

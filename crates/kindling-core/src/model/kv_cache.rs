@@ -1,4 +1,5 @@
-//! The cache of keys and values: a decode step computes one row per sequence instead of a whole pass.
+//! The cache of keys and values: a decode step computes one row per sequence instead of a whole
+//! pass.
 //!
 //! keys (rotated), values of a layer: (rows, capacity, nkv hs).
 //!
@@ -9,15 +10,15 @@
 //!     attend to slots 0..min(p + 1, capacity)    position  4  5  2  3
 //! ```
 //!
-//! 1. Position p goes to slot p % capacity. Below the capacity that appends; beyond it the newest token overwrites the
-//!    oldest (the rolling cache), and nothing moves.
-//! 2. Attention sums over keys, so the order of the slots does not matter, and no causal mask is needed: every cached
-//!    token precedes the query.
-//! 3. Keys are cached after rotation. A score depends only on the distance between two rotations, so a key stays valid
-//!    while the query's position grows past the model's tables (`rotate`).
-//! 4. A rolling cache is not equal to a pass over the last `capacity` tokens: above the first block, cached keys and
-//!    values still depend on tokens that have left the window. `Generator` therefore runs whole passes once the window
-//!    slides, unless told otherwise.
+//! 1. Position p goes to slot p % capacity. Below the capacity that appends; beyond it the newest
+//!    token overwrites the oldest (the rolling cache), and nothing moves.
+//! 2. Attention sums over keys, so the order of the slots does not matter, and no causal mask is
+//!    needed: no cached token comes after the query.
+//! 3. Keys are cached after rotation. A score depends only on the distance between two rotations,
+//!    so a key stays valid while the query's position grows past the model's tables (`rotate`).
+//! 4. A rolling cache is not equal to a pass over the last `capacity` tokens: above the first
+//!    block, cached keys and values still depend on tokens that have left the window. `Generator`
+//!    therefore runs whole passes once the window slides, unless told otherwise.
 
 use super::pass::PassContext;
 use crate::Result;
@@ -63,7 +64,8 @@ impl KvCache {
         Ok(Self { layers, capacity, width, positions: vec![0; rows] })
     }
 
-    /// Copies the keys and values of a whole pass over the first tokens of `row` from their qkv (positions, w).
+    /// Copies the keys and values of a whole pass over the first tokens of `row` from their qkv
+    /// (positions, w).
     pub(super) fn fill(
         &mut self,
         device: &Device,
@@ -135,7 +137,8 @@ pub(crate) struct CacheStep<'a> {
 }
 
 impl CacheStep<'_> {
-    /// Rotates the queries and keys of qkv (n, w), caches the keys and values, and attends: out (n, nh hs).
+    /// Rotates the queries and keys of qkv (n, w), caches the keys and values, and attends: out (n,
+    /// nh hs).
     pub(super) fn attend(
         &mut self,
         context: &PassContext,

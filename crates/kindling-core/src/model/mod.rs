@@ -1,5 +1,5 @@
-//! The model: a decoder-only Transformer of the Llama family. Forward and backward passes are written out over buffers
-//! that are allocated once.
+//! The model: a decoder-only Transformer of the Llama family. Forward and backward passes are
+//! written out over buffers that are allocated once.
 
 mod activations;
 mod backward;

@@ -1,70 +1,70 @@
-//! Names, file shapes and places of the parameters in one flat buffer.
+//! Names and file shapes of the parameters, and their ranges in one flat buffer.
 //!
-//! A matrix that a file holds as `linear_matrix` [in, out] lies here as (out, in); q, k, v and w1, w3 lie one after the
-//! other, so that each group is one matrix of stacked rows. A gain or bias lies as it is.
+//! Files store a matrix as `linear_matrix` [in, out]; memory holds its transpose (out, in). q, k, v
+//! and w1, w3 are adjacent, so that each group is one matrix of stacked rows. Gains and biases are
+//! stored as they are.
 
 use std::ops::Range;
 
 use crate::config::ModelConfig;
 
-/// One named tensor of the model.
+/// A named tensor of the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameter {
-    /// Name in files, as in the course.
+    /// Name in files, as in the course that the model comes from.
     pub name: String,
     /// Shape in files.
     pub file_shape: Vec<usize>,
-    /// Place in the flat buffers of weights, gradients and optimizer state.
+    /// Range in the flat buffers of weights, gradients and optimizer state.
     pub range: Range<usize>,
-    /// Memory holds the transpose of the file's matrix.
+    /// Whether memory holds the transpose of the matrix in files.
     pub transposed: bool,
 }
 
 impl Parameter {
-    /// Whether it is a matrix (weight decay may leave gains and biases out).
+    /// Whether this is a matrix, rather than a gain or a bias.
     pub fn is_matrix(&self) -> bool {
         self.file_shape.len() == 2
     }
 
-    /// Whether it is a bias (it starts at zero; a gain starts at one).
+    /// Whether this is a bias. Biases start at 0, gains at 1.
     pub fn is_bias(&self) -> bool {
         self.name.rsplit('.').next() == Some("bias")
     }
 }
 
-/// Places of one block's tensors.
+/// Ranges of one block's tensors in the flat buffers.
 #[derive(Debug, Clone)]
 pub struct BlockRanges {
-    /// Gain before attention (c).
+    /// Gain of the norm before attention (c).
     pub norm_attn: Range<usize>,
-    /// Fused q, k, v ((nh + 2 nkv) hs, c).
+    /// q, k, v, stacked ((nh + 2 nkv) hs, c).
     pub qkv: Range<usize>,
-    /// Fused biases ((nh + 2 nkv) hs).
+    /// Biases of q, k, v, which follow the matrices in memory ((nh + 2 nkv) hs).
     pub qkv_bias: Option<Range<usize>>,
     /// Attention output (c, nh hs).
     pub o: Range<usize>,
-    /// Gain before the feed-forward layer (c).
+    /// Gain of the norm before feed-forward (c).
     pub norm_ff: Range<usize>,
-    /// Fused w1, w3 (2 f, c).
+    /// w1, w3, stacked (2 f, c).
     pub w13: Range<usize>,
-    /// w2 (c, f).
+    /// (c, f).
     pub w2: Range<usize>,
 }
 
-/// Places of every tensor.
+/// Ranges of every tensor in the flat buffers.
 #[derive(Debug, Clone)]
 pub struct Layout {
     /// Every named tensor, in memory order.
     pub parameters: Vec<Parameter>,
     /// Token embedding (v, c).
     pub embedding: Range<usize>,
-    /// The blocks.
     pub blocks: Vec<BlockRanges>,
-    /// Last gain (c).
+    /// Gain of the last norm (c).
     pub final_norm: Range<usize>,
-    /// Output layer (v, c): the embedding itself where it is tied.
+    /// Output layer (v, c): the embedding itself if they are tied.
     pub output: Range<usize>,
-    /// Elements in all.
+    /// Elements of a flat buffer.
     pub len: usize,
 }
 
@@ -86,7 +86,7 @@ impl Builder {
         range
     }
 
-    /// `names` as matrices [inputs, outputs] of a file, stacked in memory.
+    /// Adds one matrix [inputs, outputs] per name, stacked in memory.
     fn matrices(&mut self, prefix: &str, inputs: usize, names: &[(&str, usize)]) -> Range<usize> {
         let start = self.len;
         for (name, outputs) in names {
@@ -97,7 +97,7 @@ impl Builder {
 }
 
 impl Layout {
-    /// The layout of a model of this shape.
+    /// Lays out the parameters of a model.
     pub fn new(config: &ModelConfig) -> Self {
         let (c, f) = (config.d_model, config.d_ff);
         let (q, kv) =
@@ -146,7 +146,7 @@ impl Layout {
         }
     }
 
-    /// The gain of the norm that follows block `layer`: the next block's first, or the last of all.
+    /// Returns the gain of the norm that follows block `layer`: the next block's, or the last one.
     pub(super) fn norm_after(&self, layer: usize) -> &Range<usize> {
         self.blocks.get(layer + 1).map_or(&self.final_norm, |next| &next.norm_attn)
     }

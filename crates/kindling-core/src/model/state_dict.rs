@@ -1,4 +1,4 @@
-//! The named tensors as files hold them: reading, and strict writing.
+//! The parameters as named tensors in the layout of files: reading, and strict loading.
 
 use std::collections::BTreeMap;
 
@@ -6,19 +6,18 @@ use super::params::Parameter;
 use super::transformer::Transformer;
 use crate::{Error, Result};
 
-/// A tensor with its name, in a file's layout.
+/// A named tensor in the layout of files.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NamedTensor {
-    /// Name, as in the course.
+    /// As in the course that the model comes from.
     pub name: String,
-    /// Shape in files.
     pub shape: Vec<usize>,
-    /// Elements, row-major.
+    /// Row-major.
     pub data: Vec<f32>,
 }
 
 impl Parameter {
-    /// This parameter of a flat buffer, in the file's layout.
+    /// Copies this parameter out of a flat buffer, into the layout of files.
     pub fn to_file(&self, flat: &[f32]) -> NamedTensor {
         let memory = &flat[self.range.clone()];
         let data = match self.file_shape[..] {
@@ -28,7 +27,7 @@ impl Parameter {
         NamedTensor { name: self.name.clone(), shape: self.file_shape.clone(), data }
     }
 
-    /// Writes a tensor of the file's layout into a flat buffer.
+    /// Copies a tensor in the layout of files into a flat buffer.
     pub fn copy_from_file(&self, flat: &mut [f32], data: &[f32]) {
         let memory = &mut flat[self.range.clone()];
         match self.file_shape[..] {
@@ -40,7 +39,7 @@ impl Parameter {
     }
 }
 
-/// (rows, columns) -> (columns, rows), a tile at a time.
+/// Transposes (rows, columns) to (columns, rows), tile by tile.
 fn transpose(source: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     const TILE: usize = 32;
     let mut target = vec![0.0; source.len()];
@@ -57,20 +56,20 @@ fn transpose(source: &[f32], rows: usize, columns: usize) -> Vec<f32> {
 }
 
 impl Transformer {
-    /// Every weight under its name, in the file's layout.
+    /// Returns every weight.
     ///
     /// # Errors
-    /// `ERR_DEVICE`; `ERR_NON_FINITE` where an update that nobody waited for was not made for that.
+    /// Returns `ERR_NON_FINITE` if a queued update was skipped, `ERR_DEVICE` if the device failed.
     pub fn state_dict(&self) -> Result<Vec<NamedTensor>> {
         self.norm.check_updates(&self.device)?;
         let weights = self.weights.read()?;
         Ok(self.layout.parameters.iter().map(|p| p.to_file(&weights)).collect())
     }
 
-    /// Every gradient under its parameter's name, in the file's layout.
+    /// Returns every gradient, named as its parameter.
     ///
     /// # Errors
-    /// `ERR_DEVICE`.
+    /// Returns `ERR_DEVICE` if the device failed.
     pub fn gradients(&mut self) -> Result<Vec<NamedTensor>> {
         self.norm.apply_pending_clip(&self.device, &mut self.gradients)?;
         let gradients = self.gradients.read()?;
@@ -79,11 +78,11 @@ impl Transformer {
 
     /// Replaces every weight.
     ///
-    /// Rotary tables are ignored and `Feed_Foward`, as one text of the course spells it, is read as `Feed_Forward`.
+    /// Ignores rotary tables, and reads `Feed_Foward`, a spelling of the course, as `Feed_Forward`.
     ///
     /// # Errors
-    /// `ERR_CHECKPOINT_MISMATCH` naming every missing, unexpected and misshapen tensor at once; nothing is changed then.
-    /// `ERR_DEVICE`.
+    /// Returns `ERR_CHECKPOINT_MISMATCH`, with the names of all missing, unexpected and misshapen
+    /// tensors, and changes nothing; `ERR_DEVICE` if the device failed.
     pub fn load_state_dict(&mut self, tensors: &[NamedTensor]) -> Result<()> {
         let by_name = match_tensors(&self.layout.parameters, tensors, "")?;
         self.decode_weights_bf16 = None;
@@ -97,7 +96,7 @@ impl Transformer {
     }
 }
 
-/// The tensors called `prefix` + a parameter's name, by parameter; strict as `load_state_dict` says.
+/// Finds the tensor named `prefix` + name of each parameter, by name. Strict, as `load_state_dict`.
 pub(crate) fn match_tensors<'a>(
     parameters: &[Parameter],
     tensors: &'a [NamedTensor],
@@ -117,7 +116,7 @@ pub(crate) fn match_tensors<'a>(
             None => missing.push(format!("{prefix}{}", parameter.name)),
             Some(t) if t.shape != parameter.file_shape || t.data.len() != parameter.range.len() => {
                 misshapen.push(format!(
-                    "{} has {:?} where the model has {:?}",
+                    "{} has shape {:?}, the model {:?}",
                     t.name, t.shape, parameter.file_shape
                 ));
             }
@@ -128,7 +127,7 @@ pub(crate) fn match_tensors<'a>(
     }
     let unexpected: Vec<String> = given.values().map(|t| t.name.clone()).collect();
     let parts: Vec<String> =
-        [("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen)]
+        [("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)]
             .into_iter()
             .filter(|(_, names)| !names.is_empty())
             .map(|(what, names)| format!("{what}: {}", names.join(", ")))

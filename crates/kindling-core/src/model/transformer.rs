@@ -29,7 +29,8 @@ pub struct Transformer {
     pub(super) weights: Buffer,
     /// On a bf16 device: `weights` rounded to bf16, as its products read them (`layout.len`).
     pub(super) weights_bf16: Option<Buffer>,
-    /// On the CPU with bf16 products: `weights` rounded to bf16 for decode steps (`layout.len`), dropped when they change.
+    /// On the CPU with bf16 products: `weights` rounded to bf16 for decode steps (`layout.len`),
+    /// dropped when they change.
     pub(super) decode_weights_bf16: Option<Vec<u16>>,
     /// Gradients of every parameter (`layout.len`), f32.
     pub(super) gradients: Buffer,
@@ -50,7 +51,8 @@ impl Transformer {
     /// Builds a model with initial weights drawn from `seed`.
     ///
     /// # Errors
-    /// Returns `ERR_INVALID_CONFIG` if the shape is invalid, `ERR_OUT_OF_MEMORY` if the device has too little memory.
+    /// Returns `ERR_INVALID_CONFIG` if the shape is invalid, `ERR_OUT_OF_MEMORY` if the device has
+    /// too little memory.
     pub fn new(config: ModelConfig, device: Device, seed: u64) -> Result<Self> {
         config.validate()?;
         let layout = Layout::new(&config);
@@ -93,7 +95,8 @@ impl Transformer {
         &self.device
     }
 
-    /// Sets whether the backward pass recomputes each block's forward pass from the residual stream on its entry.
+    /// Sets whether the backward pass recomputes each block's forward pass from the residual stream
+    /// on its entry.
     ///
     /// Saves memory and costs time; the gradients are the same, bit for bit.
     pub fn set_recompute(&mut self, recompute: bool) {
@@ -120,13 +123,15 @@ impl Transformer {
         Ok(())
     }
 
-    /// Adds the gradients of scale x (mean loss of the batch) to the parameters' gradients. Returns the losses.
+    /// Adds the gradients of scale x (mean loss of the batch) to the parameters' gradients. Returns
+    /// the losses.
     ///
     /// x: token ids (batch x positions); targets: the tokens that follow, -100 if ignored.
     ///
     /// # Errors
-    /// Returns `ERR_SHAPE_MISMATCH`, `ERR_TOKEN_OUT_OF_RANGE`, or `ERR_INVALID_ARGUMENT` (more positions than
-    /// `max_seq_length`), all before anything is changed; `ERR_NON_FINITE` if an update that was queued was skipped.
+    /// Returns `ERR_SHAPE_MISMATCH`, `ERR_TOKEN_OUT_OF_RANGE`, or `ERR_INVALID_ARGUMENT` (more
+    /// positions than `max_seq_length`), all before anything is changed; `ERR_NON_FINITE` if an
+    /// update that was queued was skipped.
     pub fn forward_backward(
         &mut self,
         x: &[u32],
@@ -142,7 +147,8 @@ impl Transformer {
         losses.ok_or_else(|| Error::Internal("the losses were not read".to_owned()))
     }
 
-    /// As `forward_backward`, but adds the losses to those that `take_losses` returns, without waiting for the device.
+    /// As `forward_backward`, but adds the losses to those that `take_losses` returns, without
+    /// waiting for the device.
     ///
     /// # Errors
     /// As `forward_backward`, except `ERR_NON_FINITE`.
@@ -199,8 +205,8 @@ impl Transformer {
     /// Returns the losses of a batch, without gradients.
     ///
     /// # Errors
-    /// Returns `ERR_SHAPE_MISMATCH`, `ERR_TOKEN_OUT_OF_RANGE`, or `ERR_INVALID_ARGUMENT` (more positions than
-    /// `max_seq_length`), all before anything is changed.
+    /// Returns `ERR_SHAPE_MISMATCH`, `ERR_TOKEN_OUT_OF_RANGE`, or `ERR_INVALID_ARGUMENT` (more
+    /// positions than `max_seq_length`), all before anything is changed.
     pub fn loss(
         &mut self,
         x: &[u32],
@@ -227,7 +233,8 @@ impl Transformer {
     /// Returns the logits of every position of one sequence: (positions, `vocab_size`).
     ///
     /// # Errors
-    /// Returns `ERR_TOKEN_OUT_OF_RANGE`, or `ERR_INVALID_ARGUMENT` (no token, or more than `max_seq_length`).
+    /// Returns `ERR_TOKEN_OUT_OF_RANGE`, or `ERR_INVALID_ARGUMENT` (no token, or more than
+    /// `max_seq_length`).
     pub fn logits(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
         let pass = Pass { batch: 1, positions: ids.len() };
         self.prepare(ids, pass, Saved::Nothing)?;
@@ -258,7 +265,8 @@ impl Transformer {
         self.output_layer(&self.context(true), logits, last)
     }
 
-    /// Runs one decode step: `ids` are the next tokens of the rows of `step`. Writes the logits after each (ids, v).
+    /// Runs one decode step: `ids` are the next tokens of the rows of `step`. Writes the logits
+    /// after each (ids, v).
     pub(crate) fn decode_step(
         &mut self,
         ids: &[u32],
@@ -290,7 +298,8 @@ impl Transformer {
         }
     }
 
-    /// What a pass reads. For `decoding` that includes the bf16 weights of decode steps, if there are any.
+    /// What a pass reads. For `decoding` that includes the bf16 weights of decode steps, if there
+    /// are any.
     fn context(&self, decoding: bool) -> PassContext<'_> {
         PassContext {
             device: &self.device,

@@ -1,4 +1,5 @@
-//! The optimizer's side of the model: the flat weights and gradients, clipping, and the operands of an update.
+//! The optimizer's side of the model: the flat weights and gradients, clipping, and the operands of
+//! an update.
 
 use super::transformer::Transformer;
 use crate::Result;
@@ -33,20 +34,24 @@ impl Transformer {
         self.norm.zero(&self.device, &mut self.gradients)
     }
 
-    /// Scales the gradients so that their norm is at most `max_norm` (0: no clipping). Returns the norm before.
+    /// Scales the gradients so that their norm is at most `max_norm` (0: no clipping). Returns the
+    /// norm before.
     ///
     /// # Errors
-    /// Returns `ERR_NON_FINITE` if the norm is NaN or infinite, with the gradients unchanged; `ERR_DEVICE`.
+    /// Returns `ERR_NON_FINITE` if the norm is NaN or infinite, with the gradients unchanged;
+    /// `ERR_DEVICE`.
     pub(crate) fn clip_gradients(&mut self, max_norm: f64, step: u64) -> Result<f64> {
         self.norm.clip(&self.device, &mut self.gradients, max_norm, step)
     }
 
-    /// As `clip_gradients`, without waiting for a device: a non-finite norm is reported by a later read.
+    /// As `clip_gradients`, without waiting for a device: a non-finite norm is reported by a later
+    /// read.
     pub(crate) fn queue_clip(&mut self, max_norm: f64, step: u64) -> Result<()> {
         self.norm.queue_clip(&self.device, &mut self.gradients, max_norm, step)
     }
 
-    /// Prepares for an update. On a CUDA device, returns its operands; the update must clear the gradients.
+    /// Prepares for an update. On a CUDA device, returns its operands; the update must clear the
+    /// gradients.
     ///
     /// # Errors
     /// Returns `ERR_NON_FINITE` on the CPU if the norm is NaN or infinite; `ERR_DEVICE`.

@@ -3,7 +3,8 @@
 //!
 //! - qkv, dqkv: (b t, (nh + 2 nkv) hs), each row all queries, all keys, all values.
 //! - out, dout: (b t, nh hs). On the CPU out may be bf16, if the products are.
-//! - lse: (b, nh, t), saved for backward: log of the sum of exponentials of a query's scaled scores.
+//! - lse: (b, nh, t), saved for backward: log of the sum of exponentials of a query's scaled
+//!   scores.
 //!
 //! Query head h reads key/value head h / (nh / nkv).
 //!
@@ -86,7 +87,7 @@ impl Shape {
             return Ok(());
         }
         Err(Error::Unsupported(format!(
-            "{op} on cuda supports head sizes up to {} and up to {MAX_GRID_YZ} heads and sequences; \
+            "{op} on cuda takes head sizes up to {} and up to {MAX_GRID_YZ} heads and sequences; \
              the model has {num_heads} heads of size {head_size} and a batch of {batch}",
             cuda::MAX_HEAD_SIZE,
         )))
@@ -106,7 +107,8 @@ pub struct Forward<'a> {
 ///
 /// # Errors
 /// Returns `ERR_SHAPE_MISMATCH` if a buffer does not fit the shape, `ERR_INVALID_ARGUMENT` if a
-/// number of heads or the head size is 0, and `ERR_UNSUPPORTED` if CUDA has no kernel for the shape.
+/// number of heads or the head size is 0, and `ERR_UNSUPPORTED` if CUDA has no kernel for the
+/// shape.
 pub fn forward(dev: &Device, args: Forward) -> Result<()> {
     const OP: &str = "attention::forward";
     let s = args.shape;

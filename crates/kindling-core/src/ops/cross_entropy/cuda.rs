@@ -1,7 +1,8 @@
 //! CUDA half: launches of `cuda.cu`.
 //!
-//! logits and dlogits have the device's dtype; lse and losses (rows) are f32; targets are i32, checked
-//! on the host. `total` is one f64 to which `add_losses` adds, read when the host wants the loss.
+//! logits and dlogits have the device's dtype; lse and losses (rows) are f32; targets are i32,
+//! checked on the host. `total` is one f64 to which `add_losses` adds, read when the host wants the
+//! loss.
 
 use super::{LossSum, Shape};
 use crate::Result;

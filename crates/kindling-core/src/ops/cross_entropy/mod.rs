@@ -62,8 +62,8 @@ pub struct Forward<'a> {
 /// Computes the lse of each row. Returns the losses.
 ///
 /// # Errors
-/// Returns `ERR_SHAPE_MISMATCH` if a buffer does not fit the shape, and `ERR_TOKEN_OUT_OF_RANGE` if a
-/// target is outside the vocabulary; nothing is written then.
+/// Returns `ERR_SHAPE_MISMATCH` if a buffer does not fit the shape, and `ERR_TOKEN_OUT_OF_RANGE` if
+/// a target is outside the vocabulary; nothing is written then.
 pub fn forward(dev: &Device, args: Forward) -> Result<LossSum> {
     const OP: &str = "cross_entropy::forward";
     let s = args.shape;

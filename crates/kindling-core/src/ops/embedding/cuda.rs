@@ -1,14 +1,16 @@
 //! CUDA half: launches of `cuda.cu`, and the grouping of rows by id that backward reads.
 //!
-//! With the groups, each sum has one order. Atomic additions would add in a different order each run.
+//! With the groups, each sum has one order. Atomic additions would add in a different order each
+//! run.
 
 use super::Shape;
 use crate::cuda::{Arg, Launch};
 
 /// The rows of a batch grouped by id, as one array of i32 that is uploaded at once.
 ///
-/// Sections: rows in the order of their ids (rows), start of each group in it (rows + 1), id of each
-/// group (rows), number of groups (1). Each has its full length, however many groups there are.
+/// Sections: rows in the order of their ids (rows), start of each group in it (rows + 1), id of
+/// each group (rows), number of groups (1). Each has its full length, however many groups there
+/// are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Groups {
     pub data: Vec<i32>,

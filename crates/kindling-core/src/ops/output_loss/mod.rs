@@ -98,8 +98,8 @@ impl Forward<'_> {
 /// Returns the losses.
 ///
 /// # Errors
-/// Returns `ERR_SHAPE_MISMATCH` if a buffer does not fit the shape, and `ERR_TOKEN_OUT_OF_RANGE` if a
-/// target is outside the vocabulary, before anything is computed.
+/// Returns `ERR_SHAPE_MISMATCH` if a buffer does not fit the shape, and `ERR_TOKEN_OUT_OF_RANGE` if
+/// a target is outside the vocabulary, before anything is computed.
 pub fn forward(dev: &Device, args: Forward, scratch: &mut Scratch) -> Result<LossSum> {
     args.check("output_loss::forward")?;
     check_targets(args.targets, args.shape.vocab_size)?;

@@ -1,4 +1,5 @@
-//! Positions of one head of one sequence in qkv, out, dout and lse, and its sizes in scratch memory.
+//! Positions of one head of one sequence in qkv, out, dout and lse, and its sizes in scratch
+//! memory.
 
 use super::super::Shape;
 use super::tile::BLOCK;

@@ -40,8 +40,9 @@
 //!    are (nh + 2 nkv) hs elements apart; packed, they are adjacent and padded with zeros to whole
 //!    vectors and blocks, so the inner loops have no remainders. The scale 1 / sqrt(hs) is applied
 //!    to the queries as they are copied.
-//! 6. Blocks of keys after the queries are skipped. On the diagonal, products skip the zero triangle
-//!    (`tile::Causal`), and only vectors that the diagonal crosses are masked (`softmax.rs`).
+//! 6. Blocks of keys after the queries are skipped. On the diagonal, products skip the zero
+//!    triangle (`tile::Causal`), and only vectors that the diagonal crosses are masked
+//!    (`softmax.rs`).
 //! 7. A backward task owns a key/value head with all its query heads, so no two tasks add to the
 //!    same dk and dv, and sums have one order whatever the number of threads.
 //! 8. Gradients may replace qkv: a task packs what it reads of its heads before it writes there.

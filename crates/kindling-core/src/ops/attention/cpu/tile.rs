@@ -139,8 +139,8 @@ impl TileMatmul<'_> {
     }
 }
 
-/// Copies `rows` rows of `hs` elements to rows of `width` elements, padded with zeros. Zero rows fill
-/// up the last `ROWS`.
+/// Copies `rows` rows of `hs` elements to rows of `width` elements, padded with zeros. Zero rows
+/// fill up the last `ROWS`.
 #[inline(always)]
 pub(super) fn pack<'a, V: Vector>(
     target: &mut [f32],
@@ -158,8 +158,8 @@ pub(super) fn pack<'a, V: Vector>(
     target[rows * width..rows.next_multiple_of(ROWS) * width].fill(0.0);
 }
 
-/// Copies `rows` rows of `hs` elements, times `factor`, to the columns of (hs, `BLOCK`). Zero columns
-/// fill up the last vector.
+/// Copies `rows` rows of `hs` elements, times `factor`, to the columns of (hs, `BLOCK`). Zero
+/// columns fill up the last vector.
 #[inline(always)]
 pub(super) fn pack_columns<'a, V: Vector>(
     target: &mut [f32],
