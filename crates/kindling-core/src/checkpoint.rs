@@ -1,6 +1,7 @@
-//! Checkpoints: a folder of `model.safetensors`, `optimizer.safetensors` and `state.json`.
+//! Checkpoints: a folder with `model.safetensors`, `optimizer.safetensors` and `state.json`.
 //!
-//! A folder is written under a temporary name beside its place, synced, and renamed, so that it is whole or absent.
+//! The folder is written under a temporary name next to its final place, synced, and renamed. So it
+//! is either complete or absent. The same state always gives the same bytes.
 
 use std::fs;
 use std::path::Path;
@@ -19,18 +20,16 @@ const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
 
-/// What `state.json` holds.
+/// Contents of `state.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct State {
-    /// Version of this file's form.
+    /// Version of the layout of `state.json`.
     pub format_version: u32,
-    /// Updates made.
+    /// Number of updates made.
     pub iteration: u64,
-    /// Shape of the model.
     pub model: ModelConfig,
-    /// The optimizer's name and its own count of updates.
     pub optimizer: Option<OptimizerState>,
-    /// Whatever the run wants to find again.
+    /// JSON stored for the caller.
     #[serde(default)]
     pub run: serde_json::Value,
 }
@@ -40,14 +39,16 @@ pub struct State {
 pub struct OptimizerState {
     /// `adamw` or `sgd`.
     pub kind: String,
-    /// Updates it has made.
+    /// Number of updates that this optimizer has made.
     pub steps: u64,
 }
 
-/// Saves the model, the optimizer and the number of updates made to the folder `path`.
+/// Saves the model, the optimizer and the number of updates made to the folder `path`, replacing an
+/// existing one.
 ///
 /// # Errors
-/// `ERR_IO`, `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`; what stood at `path` is untouched then.
+/// Returns `ERR_IO`, `ERR_DISK_FULL` or `ERR_NOT_WRITABLE` if the folder cannot be written.
+/// Whatever was at `path` is then untouched.
 pub fn save(
     path: &Path,
     model: &Transformer,
@@ -55,9 +56,9 @@ pub fn save(
     iteration: u64,
     run: serde_json::Value,
 ) -> Result<()> {
-    let name = path
-        .file_name()
-        .ok_or_else(|| Error::argument(format!("{} names no folder to save to", path.display())))?;
+    let name = path.file_name().ok_or_else(|| {
+        Error::argument(format!("cannot save to {}; give the path of a folder", path.display()))
+    })?;
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let state = State {
         format_version: FORMAT_VERSION,
@@ -72,11 +73,13 @@ pub fn save(
     staged.commit(path)
 }
 
-/// Loads the weights, and the optimizer's state where one is given; gives `state.json`.
+/// Loads the weights and, if an optimizer is given, its state. Returns the contents of
+/// `state.json`.
 ///
 /// # Errors
-/// `ERR_NOT_FOUND`, `ERR_INVALID_CHECKPOINT` (damaged), `ERR_CHECKPOINT_MISMATCH` (another shape or optimizer); model and
-/// optimizer are unchanged then.
+/// Returns `ERR_NOT_FOUND` if there is no checkpoint at `path`, `ERR_INVALID_CHECKPOINT` if it is
+/// damaged, and `ERR_CHECKPOINT_MISMATCH` if it belongs to another shape or optimizer. The model
+/// and the optimizer are then unchanged.
 pub fn load(
     path: &Path,
     model: &mut Transformer,
@@ -88,7 +91,7 @@ pub fn load(
         (Some(optimizer), Some(saved)) => {
             if optimizer.kind() != saved.kind {
                 return Err(Error::CheckpointMismatch(format!(
-                    "its optimizer is {} where {} is asked for",
+                    "the checkpoint was saved with {}, but the optimizer to load is {}",
                     saved.kind,
                     optimizer.kind()
                 )));
@@ -98,7 +101,9 @@ pub fn load(
             optimizer.load_state(model, &moments, saved.steps)?;
         }
         (Some(_), None) => {
-            return Err(Error::CheckpointMismatch("it holds no optimizer state".to_owned()));
+            return Err(Error::CheckpointMismatch(
+                "the checkpoint has no optimizer state".to_owned(),
+            ));
         }
         (None, _) => {}
     }
@@ -106,10 +111,11 @@ pub fn load(
     Ok(state)
 }
 
-/// Reads `state.json` alone, to learn the model's shape.
+/// Reads `state.json`, which has the model's shape.
 ///
 /// # Errors
-/// `ERR_NOT_FOUND`, `ERR_INVALID_CHECKPOINT`.
+/// Returns `ERR_NOT_FOUND` if there is no checkpoint at `path`, and `ERR_INVALID_CHECKPOINT` if the
+/// file is damaged or written by a newer version.
 pub fn read_state(path: &Path) -> Result<State> {
     if !path.is_dir() {
         return Err(Error::NotFound { what: "checkpoint", path: path.to_path_buf() });
@@ -120,7 +126,7 @@ pub fn read_state(path: &Path) -> Result<State> {
         .map_err(|e| Error::InvalidCheckpoint(format!("{} is damaged: {e}", file.display())))?;
     if state.format_version > FORMAT_VERSION {
         return Err(Error::InvalidCheckpoint(format!(
-            "{} has format_version {}, newer than this Kindling reads ({FORMAT_VERSION}); update Kindling",
+            "{} has format_version {}, but this Kindling reads up to {FORMAT_VERSION}; update Kindling",
             file.display(),
             state.format_version
         )));
@@ -128,10 +134,11 @@ pub fn read_state(path: &Path) -> Result<State> {
     Ok(state)
 }
 
-/// Reads every f32 tensor of a safetensors file.
+/// Reads a safetensors file of f32 tensors.
 ///
 /// # Errors
-/// `ERR_NOT_FOUND`, `ERR_INVALID_CHECKPOINT`.
+/// Returns `ERR_NOT_FOUND` if the file does not exist, and `ERR_INVALID_CHECKPOINT` if it is
+/// damaged or holds a tensor of another dtype.
 pub fn read_tensors(path: &Path) -> Result<Vec<NamedTensor>> {
     let bytes = fs::read(path).map_err(|e| Error::io("cannot read", path, e))?;
     let damaged =
@@ -142,7 +149,10 @@ pub fn read_tensors(path: &Path) -> Result<Vec<NamedTensor>> {
         .into_iter()
         .map(|(name, view)| {
             if view.dtype() != Dtype::F32 {
-                return Err(damaged(format!("{name} is {:?} where F32 is needed", view.dtype())));
+                return Err(damaged(format!(
+                    "the dtype of {name} is {:?}; it must be F32",
+                    view.dtype()
+                )));
             }
             let data = view
                 .data()
@@ -154,10 +164,10 @@ pub fn read_tensors(path: &Path) -> Result<Vec<NamedTensor>> {
         .collect()
 }
 
-/// Writes tensors as a safetensors file and syncs it.
+/// Writes tensors to a safetensors file and syncs it.
 ///
 /// # Errors
-/// `ERR_IO`, `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`.
+/// Returns `ERR_IO`, `ERR_DISK_FULL` or `ERR_NOT_WRITABLE` if the file cannot be written.
 pub fn write_tensors(path: &Path, tensors: &[NamedTensor]) -> Result<()> {
     let bytes: Vec<Vec<u8>> =
         tensors.iter().map(|t| t.data.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
@@ -169,7 +179,7 @@ pub fn write_tensors(path: &Path, tensors: &[NamedTensor]) -> Result<()> {
         })
         .collect::<std::result::Result<_, _>>()
         .map_err(|e| Error::Internal(e.to_string()))?;
-    // One key only: a map of several would be written in a random order. Other tools look for this one.
+    // Other tools look for this key. With a second key the order in the file would be random.
     let metadata = std::iter::once(("format".to_owned(), "pt".to_owned())).collect();
     let file = safetensors::serialize(views, Some(metadata))
         .map_err(|e| Error::Internal(e.to_string()))?;

@@ -1,4 +1,4 @@
-//! Optimizers over a whole model, checkpoints, and the promise that a run continued is the run.
+//! Optimizers on a whole model, checkpoints, and bit-exact resumption of a run.
 
 mod common;
 
@@ -66,7 +66,7 @@ fn folder(name: &str) -> PathBuf {
 }
 
 #[test]
-fn a_small_model_learns_a_fixed_rule() {
+fn both_optimizers_fit_a_fixed_rule() {
     for optimizer in ["adamw", "sgd"] {
         let mut model = model(2);
         let losses = if optimizer == "adamw" {
@@ -94,13 +94,13 @@ fn a_small_model_learns_a_fixed_rule() {
 }
 
 #[test]
-fn a_model_that_recomputes_its_blocks_learns_the_same_bits() {
+fn recomputing_blocks_does_not_change_a_bit() {
     let trained = |recompute| {
         let mut model = model(2);
         model.set_recompute(recompute);
         let mut optimizer = AdamW::new(&model, &options()).unwrap();
         let losses = train(&mut model, &mut optimizer, 0..3);
-        // A pass that keeps nothing comes in between, as an evaluation does.
+        // In between, a pass that saves nothing for a backward pass, as in an evaluation.
         model.logits(&[1, 2, 3]).unwrap();
         (losses, train(&mut model, &mut optimizer, 3..5), model.state_dict().unwrap())
     };
@@ -108,23 +108,23 @@ fn a_model_that_recomputes_its_blocks_learns_the_same_bits() {
 }
 
 #[test]
-fn gradients_of_bf16_products_are_those_of_f32_but_for_rounding() {
+fn bf16_products_change_gradients_only_by_rounding() {
     let (x, targets): (Vec<u32>, Vec<i32>) =
         ((0..32).map(|i| i * 7 % 29).collect(), (0..32).map(|i| i % 29).collect());
-    let pass = |products| {
-        let device = Device::Cpu(Arc::new(Cpu::new(2, Isa::detect(), products)));
+    let pass = |matmul| {
+        let device = Device::Cpu(Arc::new(Cpu::new(2, Isa::detect(), matmul)));
         let mut model = Transformer::new(config(), device, 4).unwrap();
         let loss = model.forward_backward(&x, &targets, 2, 16, 1.0).unwrap().mean();
         (loss, model.gradients().unwrap())
     };
     let (loss, gradients) = pass(MatmulBackend::F32);
     for kernel in Kernel::available().into_iter().filter(|kernel| kernel.dtype() == Dtype::Bf16) {
-        let (narrow_loss, narrow_gradients) = pass(MatmulBackend::Packed(kernel));
-        assert!((narrow_loss / loss - 1.0).abs() < 0.01, "{kernel:?}: {narrow_loss} {loss}");
-        for (narrow, gradient) in narrow_gradients.iter().zip(&gradients) {
+        let (bf16_loss, bf16_gradients) = pass(MatmulBackend::Packed(kernel));
+        assert!((bf16_loss / loss - 1.0).abs() < 0.01, "{kernel:?}: {bf16_loss} {loss}");
+        for (rounded, gradient) in bf16_gradients.iter().zip(&gradients) {
             let largest = gradient.data.iter().fold(0f32, |m, g| m.max(g.abs()));
             let error =
-                narrow.data.iter().zip(&gradient.data).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+                rounded.data.iter().zip(&gradient.data).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
             assert!(
                 error > 0.0 && error < 0.15 * largest,
                 "{kernel:?} {}: {error} of {largest}",
@@ -135,7 +135,7 @@ fn gradients_of_bf16_products_are_those_of_f32_but_for_rounding() {
 }
 
 #[test]
-fn a_run_continued_from_a_checkpoint_is_the_run_bit_for_bit_whatever_the_threads() {
+fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit_at_any_thread_count() {
     let path = folder("resume").join("step-00000005");
     let mut whole = model(1);
     let mut optimizer = AdamW::new(&whole, &options()).unwrap();
@@ -167,7 +167,7 @@ fn a_run_continued_from_a_checkpoint_is_the_run_bit_for_bit_whatever_the_threads
 }
 
 #[test]
-fn a_checkpoint_that_does_not_fit_or_is_damaged_is_refused_with_a_code() {
+fn damaged_and_mismatched_checkpoints_are_rejected() {
     let path = folder("bad").join("checkpoint");
     let small = model(1);
     let optimizer = AdamW::new(&small, &options()).unwrap();
@@ -210,7 +210,7 @@ fn a_checkpoint_that_does_not_fit_or_is_damaged_is_refused_with_a_code() {
 }
 
 #[test]
-fn a_checkpoint_replaces_the_one_at_its_place_and_leaves_nothing_else() {
+fn saving_replaces_an_existing_checkpoint_and_leaves_no_other_file() {
     let base = folder("replace");
     let path = base.join("checkpoint");
     let model = model(1);
@@ -223,10 +223,10 @@ fn a_checkpoint_replaces_the_one_at_its_place_and_leaves_nothing_else() {
 }
 
 #[test]
-fn a_gradient_that_is_not_finite_stops_the_step_before_any_weight_changes() {
+fn a_non_finite_gradient_fails_the_step_before_any_weight_changes() {
     let mut model = model(1);
     let mut optimizer = AdamW::new(&model, &options()).unwrap();
-    // A norm that was finite says nothing of the gradients that are added later.
+    // A finite norm does not vouch for gradients that are added after it was computed.
     model.forward_backward(&[0; 16], &[1; 16], 1, 16, 1.0).unwrap();
     optimizer.clip_grad_norm(&mut model, 1.0).unwrap();
     let mut state = model.state_dict().unwrap();
@@ -242,7 +242,7 @@ fn a_gradient_that_is_not_finite_stops_the_step_before_any_weight_changes() {
 }
 
 #[test]
-fn groups_have_their_own_settings_and_inherit_the_rest() {
+fn groups_override_some_settings_and_inherit_the_rest() {
     let mut model = model(1);
     let groups = vec![
         GroupOptions {
@@ -289,7 +289,7 @@ fn groups_have_their_own_settings_and_inherit_the_rest() {
 }
 
 #[test]
-fn settings_out_of_range_are_refused() {
+fn out_of_range_settings_are_rejected() {
     let mut model = model(1);
     for options in [
         AdamWOptions { betas: (1.0, 0.9), ..options() },

@@ -19,6 +19,7 @@ pub use params::{BlockRanges, Layout, Parameter};
 pub use state_dict::NamedTensor;
 pub(crate) use state_dict::match_tensors;
 pub use transformer::Transformer;
+pub(crate) use update::CudaUpdate;
 
 /// Added to the mean square in every `RMSNorm`.
 pub const NORM_EPS: f32 = 1e-5;

@@ -1,64 +1,48 @@
-//! `AdamW` with its moments in flat buffers beside the weights.
-
-use std::ops::Range;
+//! AdamW. The moments are flat buffers laid out like the weights; `ops::adamw` has the formula and
+//! its source.
 
 use super::Optimizer;
-use super::groups::{GroupOptions, check_setting, runs};
+use super::groups::{GroupOptions, Run, Settings, check_setting, queue_runs, runs};
 use crate::Result;
 use crate::buffer::Buffer;
-use crate::model::{NamedTensor, Transformer};
+use crate::model::{NamedTensor, Transformer, match_tensors};
 use crate::ops::adamw;
 
-/// Settings of `AdamW`.
 #[derive(Debug, Clone)]
 pub struct AdamWOptions {
-    /// Decays of the moments.
+    /// Decay rates of the moments, each at least 0 and below 1.
     pub betas: (f64, f64),
-    /// Added to the root of the second moment.
+    /// Added to the square root of the second moment.
     pub eps: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// Parameters with settings of their own.
+    /// Parameter groups; the first match applies.
     pub groups: Vec<GroupOptions>,
 }
 
-/// Settings of one run of parameters.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Settings {
-    lr: Option<f64>,
-    betas: (f64, f64),
-    eps: f64,
-    weight_decay: f64,
-}
-
-/// The optimizer; see `ops::adamw` for the formula.
+/// AdamW over one model.
 #[derive(Debug)]
 pub struct AdamW {
-    runs: Vec<(Range<usize>, Settings)>,
+    runs: Vec<Run>,
     m: Buffer,
     v: Buffer,
     steps: u64,
 }
 
 impl AdamW {
-    /// An optimizer for this model, its moments zero.
+    /// Creates an optimizer for `model` with zero moments.
     ///
     /// # Errors
-    /// `ERR_INVALID_ARGUMENT` for a setting out of its range or a pattern that matches nothing.
+    /// Returns `ERR_INVALID_ARGUMENT` for a setting out of range or a pattern that matches no
+    /// parameter, and `ERR_OUT_OF_MEMORY` if the moments do not fit.
     pub fn new(model: &Transformer, options: &AdamWOptions) -> Result<Self> {
-        let runs = runs(model.parameters(), &options.groups, |group| Settings {
-            lr: group.and_then(|g| g.lr),
-            betas: group.and_then(|g| g.betas).unwrap_or(options.betas),
-            eps: group.and_then(|g| g.eps).unwrap_or(options.eps),
-            weight_decay: group.and_then(|g| g.weight_decay).unwrap_or(options.weight_decay),
-        })?;
-        for (_, s) in &runs {
-            check_setting("beta1", s.betas.0, 0.0..1.0)?;
-            check_setting("beta2", s.betas.1, 0.0..1.0)?;
-            check_setting("eps", s.eps, 0.0..f64::INFINITY)?;
-            check_setting("weight_decay", s.weight_decay, 0.0..f64::INFINITY)?;
-            check_setting("lr", s.lr.unwrap_or(0.0), 0.0..f64::INFINITY)?;
-        }
+        let defaults = Settings {
+            lr: None,
+            betas: options.betas,
+            eps: options.eps,
+            weight_decay: options.weight_decay,
+        };
+        let runs = runs(model.parameters(), &options.groups, defaults)?;
         let zeros = || Buffer::zeros(model.device(), model.num_parameters());
         Ok(Self { runs, m: zeros()?, v: zeros()?, steps: 0 })
     }
@@ -82,42 +66,33 @@ impl Optimizer for AdamW {
         };
         if let Some(update) = update {
             let _span = update.gpu.profile.span("adamw::step");
-            let settings: Vec<f32> =
-                self.runs.iter().flat_map(|(_, s)| adamw::cuda::settings(hyper(s))).collect();
-            let settings = update.gpu.staged(&settings)?;
             let (m, v) = (self.m.view_mut().pointer(), self.v.view_mut().pointer());
-            return self.runs.iter().zip(0u64..).try_for_each(|((range, _), run)| {
-                let at = |pointer: u64| pointer + (range.start * size_of::<f32>()) as u64;
-                let copy = if update.weights_bf16 == 0 {
-                    0
-                } else {
-                    update.weights_bf16 + 2 * range.start as u64
-                };
-                let settings = settings + run * (adamw::cuda::SETTINGS * size_of::<f32>()) as u64;
-                update.gpu.run(&[adamw::cuda::step(adamw::cuda::Step {
-                    p: at(update.weights),
-                    p_bf16: copy,
-                    g: at(update.gradients),
-                    m: at(m),
-                    v: at(v),
-                    n: range.len(),
-                    settings,
-                    clip: update.clip,
+            let settings = |s: &Settings| adamw::cuda::settings(hyper(s));
+            return queue_runs(&update, &self.runs, settings, |run| {
+                adamw::cuda::step(adamw::cuda::Step {
+                    p: run.weights,
+                    p_bf16: run.weights_bf16,
+                    g: run.gradients,
+                    m: m + run.offset,
+                    v: v + run.offset,
+                    n: run.len,
+                    settings: run.settings,
+                    clip: run.clip,
                     clear_gradients: true,
-                })])
+                })
             });
         }
         let (device, weights, gradients) = model.weights_and_gradients();
-        for (range, s) in &self.runs {
+        for Run { range, settings } in &self.runs {
             let range = || range.clone();
             adamw::step(
                 device,
                 adamw::Step {
                     p: weights.slice_mut(range()),
-                    g: gradients.slice(range()),
                     m: self.m.slice_mut(range()),
                     v: self.v.slice_mut(range()),
-                    hyper: hyper(s),
+                    g: gradients.slice(range()),
+                    hyper: hyper(settings),
                 },
             )?;
         }
@@ -149,7 +124,6 @@ impl Optimizer for AdamW {
         tensors: &[NamedTensor],
         steps: u64,
     ) -> Result<()> {
-        use crate::model::match_tensors;
         let first = match_tensors(model.parameters(), tensors, "m.")?;
         let second = match_tensors(model.parameters(), tensors, "v.")?;
         for (moments, tensors) in [(&mut self.m, first), (&mut self.v, second)] {
