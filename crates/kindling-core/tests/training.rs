@@ -123,8 +123,11 @@ fn bf16_products_change_gradients_only_by_rounding() {
         assert!((bf16_loss / loss - 1.0).abs() < 0.01, "{kernel:?}: {bf16_loss} {loss}");
         for (rounded, gradient) in bf16_gradients.iter().zip(&gradients) {
             let largest = gradient.data.iter().fold(0f32, |m, g| m.max(g.abs()));
-            let error =
-                rounded.data.iter().zip(&gradient.data).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+            let error = rounded
+                .data
+                .iter()
+                .zip(&gradient.data)
+                .fold(0f32, |m, (a, b)| m.max((a - b).abs()));
             assert!(
                 error > 0.0 && error < 0.15 * largest,
                 "{kernel:?} {}: {error} of {largest}",

@@ -1,8 +1,9 @@
 //! An engine object that serves one call at a time and can be closed.
 //!
-//! A call takes a [`Guard`] before it is queued and drops it when its promise settles. A second call in between fails
-//! with `ERR_BUSY` instead of waiting: calls on one model depend on each other, so a missing `await` is a bug.
-//! Closing never waits. The object is freed at once, or when the call that holds the guard ends.
+//! A call takes a [`Guard`] before it is queued and drops it when its promise settles. A second
+//! call in between fails with `ERR_BUSY` instead of waiting: calls on one model depend on each
+//! other, so a missing `await` is a bug. Closing never waits. The object is freed at once, or when
+//! the call that holds the guard ends.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,7 +42,8 @@ impl<T> Exclusive<T> {
         Ok(Guard(Arc::clone(self)))
     }
 
-    /// Frees the object, now or when the current call ends. Never waits; closing twice has no effect.
+    /// Frees the object, now or when the current call ends. Never waits; closing twice has no
+    /// effect.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
         if !self.busy.swap(true, Ordering::AcqRel) {
@@ -55,7 +57,8 @@ impl<T> Exclusive<T> {
     }
 
     fn locked(&self) -> MutexGuard<'_, Option<T>> {
-        // A panic in an earlier call poisons the mutex. That call has already reported it as an error.
+        // A panic in an earlier call poisons the mutex. That call has already reported it as an
+        // error.
         self.value.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,7 +1,8 @@
-//! Binding of `kindling-core` to Node: convert, call one core function, convert.
-// Node-API hands its values over; what a function only reads comes by value all the same.
+//! Node-API binding of `kindling-core`. A bound function converts its arguments, calls one core
+//! function, and converts the result.
+// Node-API passes arguments by value.
 #![allow(clippy::needless_pass_by_value)]
-// Without Node to call them, the bound functions of a test build have no callers.
+// In a test build nothing registers the bound functions, so they look unused.
 #![cfg_attr(test, allow(dead_code, unused_imports))]
 
 #[macro_use]

@@ -1,4 +1,4 @@
-//! The model: a slot that builds its Transformer in the first call that needs it.
+//! The model. Its engine is built by the first call that needs it, off the event loop.
 
 use std::sync::Arc;
 
@@ -9,48 +9,31 @@ use kindling_core::model::{Layout, NamedTensor, Transformer as Engine};
 use kindling_core::{Error, Result};
 use napi::bindgen_prelude::{AsyncTask, Float32Array, ToNapiValue, TypeName, Uint32Array};
 
+use crate::batch::Batch;
 use crate::error::to_napi;
 use crate::exclusive::{Exclusive, Guard};
 use crate::options::{finite, integer, size};
-use crate::store::Batch;
 use crate::task::{Job, spawn};
 
-/// Sizes and choices of a model, all of them given.
-// Each is a choice of its own.
-#[allow(clippy::struct_excessive_bools)]
+/// `TransformerOptions` of `src/transformer.ts`, which documents them, with the defaults filled in.
+#[allow(clippy::struct_excessive_bools, reason = "independent options of the JavaScript API")]
 #[napi(object)]
 pub struct TransformerOptions {
-    /// Tokens in the vocabulary.
     pub vocab_size: f64,
-    /// Width of the residual stream.
     pub d_model: f64,
-    /// Query heads.
     pub num_heads: f64,
-    /// Width of the feed-forward layer.
     pub d_ff: f64,
-    /// Blocks.
     pub num_layers: f64,
-    /// Longest context in tokens.
     pub max_seq_length: f64,
-    /// Base of the rotary angles.
     pub theta: f64,
-    /// Key/value heads.
     pub num_kv_heads: f64,
-    /// The output layer is the embedding matrix.
     pub tie_embeddings: bool,
-    /// Query, key and value projections have a bias.
     pub qkv_bias: bool,
-    /// `cpu`, `cuda`, `cuda:N`, or `auto`: cuda where there is one, else cpu.
     pub device: String,
-    /// Seed of the initial weights.
     pub seed: f64,
-    /// `f32` or `bf16`.
     pub dtype: String,
-    /// On cuda, products of f32 may be rounded to TensorFloat-32.
     pub tf32: bool,
-    /// Threads of the CPU engine.
     pub threads: f64,
-    /// The backward pass runs each block's forward pass again.
     pub recompute: bool,
 }
 
@@ -73,14 +56,14 @@ impl TransformerOptions {
     }
 }
 
-/// A model that may not be built yet.
+/// A model whose engine may not be built yet.
 pub struct Model {
-    plan: Plan,
+    recipe: ModelRecipe,
     engine: Option<Engine>,
 }
 
-/// What it takes to build it.
-struct Plan {
+/// Checked options, from which the engine is built.
+struct ModelRecipe {
     config: ModelConfig,
     device: String,
     dtype: Dtype,
@@ -91,27 +74,25 @@ struct Plan {
 }
 
 impl Model {
-    /// The engine's model, built now if need be.
+    /// Returns the engine, building it on first use.
     pub fn engine(&mut self) -> Result<&mut Engine> {
         if self.engine.is_none() {
-            let Plan { device, threads, dtype, tf32, .. } = &self.plan;
+            let ModelRecipe { config, device, dtype, tf32, seed, threads, recompute } =
+                &self.recipe;
             let device = Device::from_name(device, *threads, *dtype, *tf32)?;
-            let mut engine = Engine::new(self.plan.config.clone(), device, self.plan.seed)?;
-            engine.set_recompute(self.plan.recompute);
+            let mut engine = Engine::new(config.clone(), device, *seed)?;
+            engine.set_recompute(*recompute);
             self.engine = Some(engine);
         }
         self.engine.as_mut().ok_or_else(|| Error::Internal("the model was not built".to_owned()))
     }
 }
 
-/// A named tensor, row-major, as checkpoint files have it.
+/// A named tensor, row-major, in the shape that checkpoint files use.
 #[napi(object)]
 pub struct Tensor {
-    /// Its name.
     pub name: String,
-    /// Its dimensions.
     pub shape: Vec<u32>,
-    /// Its elements.
     pub data: Float32Array,
 }
 
@@ -129,16 +110,15 @@ impl From<Tensor> for NamedTensor {
     }
 }
 
-/// What one op took while a profile was taken.
+/// Time spent in one op while profiling.
 #[napi(object)]
 pub struct OpProfile {
-    /// The op, with the sizes of a linear layer.
+    /// Name of the op; for a linear layer, with its sizes.
     pub op: String,
-    /// How often it ran.
     pub calls: f64,
-    /// Seconds in all.
+    /// Total wall time in seconds.
     pub seconds: f64,
-    /// Floating-point operations of its products in all.
+    /// Total floating-point operations of its matrix products.
     pub flops: f64,
 }
 
@@ -148,34 +128,34 @@ impl From<kindling_core::profile::OpProfile> for OpProfile {
     }
 }
 
-/// What a model computes on.
+/// Device of a model.
 #[napi(object)]
 pub struct DeviceState {
     /// `cpu` or `cuda`.
     pub device: String,
-    /// A GPU's name, as its driver gives it.
+    /// Name of the GPU, as its driver reports it; absent on the CPU.
     pub name: Option<String>,
-    /// The most device memory that was in use at once; none for the processor.
+    /// Peak device memory in bytes; absent on the CPU.
     pub peak_bytes: Option<f64>,
 }
 
-/// A Transformer language model; `src/transformer.ts` is its public face.
+/// A Transformer language model. The public class is in `src/transformer.ts`.
 #[napi]
 pub struct Transformer {
     inner: Arc<Exclusive<Model>>,
     num_parameters: usize,
 }
 
-/// A long call on a model.
+/// A promise of a call on a model.
 type Call<T> = AsyncTask<Job<Guard<Model>, T>>;
 
 impl Transformer {
-    /// The lease for one call.
+    /// Reserves the model for one call.
     pub fn acquire(&self) -> napi::Result<Guard<Model>> {
         self.inner.acquire().map_err(to_napi)
     }
 
-    /// Its slot, for objects that belong to it.
+    /// Returns the model, for objects that belong to it.
     pub fn exclusive(&self) -> &Arc<Exclusive<Model>> {
         &self.inner
     }
@@ -193,11 +173,12 @@ impl Transformer {
 
 #[napi]
 impl Transformer {
-    /// Checks the options; the weights are drawn in the first call that needs them.
+    /// Checks the options. Memory is allocated, and weights are drawn, by the first call that needs
+    /// them.
     #[napi(constructor)]
     pub fn new(options: TransformerOptions) -> napi::Result<Self> {
-        let plan = (|| {
-            Ok(Plan {
+        let recipe = (|| {
+            Ok(ModelRecipe {
                 config: options.config()?,
                 device: options.device,
                 dtype: Dtype::from_name(&options.dtype)?,
@@ -208,20 +189,21 @@ impl Transformer {
             })
         })()
         .map_err(to_napi)?;
-        let num_parameters = Layout::new(&plan.config).len;
+        let num_parameters = Layout::new(&recipe.config).len;
         Ok(Self {
-            inner: Exclusive::new("the model", Model { plan, engine: None }),
+            inner: Exclusive::new("the model", Model { recipe, engine: None }),
             num_parameters,
         })
     }
 
-    /// Trainable numbers in the model.
+    /// Number of trainable parameters.
     #[napi(getter)]
     pub fn num_parameters(&self) -> f64 {
         self.num_parameters as f64
     }
 
-    /// Adds `scale` times the gradients of the batch's mean loss; gives the loss where it is read.
+    /// Adds `scale` times the gradient of the batch's mean loss to the gradients. Returns the loss,
+    /// or null unless `read_loss`.
     #[napi(ts_return_type = "Promise<number | null>")]
     pub fn forward_backward(
         &self,
@@ -244,13 +226,13 @@ impl Transformer {
         })
     }
 
-    /// The mean loss of the batches whose loss was not read, since it was last taken; 0 where there are none.
+    /// Returns the mean of the losses that were not read, and resets it; 0 if there are none.
     #[napi(ts_return_type = "Promise<number>")]
     pub fn take_loss(&self) -> napi::Result<Call<f64>> {
         self.call(|model| Ok(model.take_losses()?.mean()))
     }
 
-    /// What the model computes on, once it is built.
+    /// Returns the device of the model.
     #[napi(ts_return_type = "Promise<DeviceState>")]
     pub fn device_state(&self) -> napi::Result<Call<DeviceState>> {
         self.call(|model| {
@@ -263,13 +245,13 @@ impl Transformer {
         })
     }
 
-    /// Waits for the work that is queued on the device.
+    /// Waits until the device has finished all queued work.
     #[napi(ts_return_type = "Promise<void>")]
     pub fn synchronize(&self) -> napi::Result<Call<()>> {
         self.call(|model| model.device().synchronize())
     }
 
-    /// The mean loss of a batch.
+    /// Returns the mean loss of a batch.
     #[napi(ts_return_type = "Promise<number>")]
     pub fn loss(&self, batch: &Batch) -> napi::Result<Call<f64>> {
         let batch = Arc::clone(&batch.inner);
@@ -279,14 +261,14 @@ impl Transformer {
         })
     }
 
-    /// The scores after each of `ids`: (ids, vocab).
+    /// Returns the logits after each of `ids`: (ids, vocabulary), row-major.
     #[napi(ts_return_type = "Promise<Float32Array>")]
     pub fn logits(&self, ids: Uint32Array) -> napi::Result<Call<Float32Array>> {
         let ids = ids.to_vec();
         self.call(move |model| Ok(model.logits(&ids)?.into()))
     }
 
-    /// A copy of every parameter.
+    /// Copies every parameter.
     #[napi(ts_return_type = "Promise<Array<Tensor>>")]
     pub fn state_dict(&self) -> napi::Result<Call<Vec<Tensor>>> {
         self.call(|model| Ok(model.state_dict()?.into_iter().map(Tensor::from).collect()))
@@ -299,7 +281,7 @@ impl Transformer {
         self.call(move |model| model.load_state_dict(&tensors))
     }
 
-    /// A copy of every gradient.
+    /// Copies every gradient.
     #[napi(ts_return_type = "Promise<Array<Tensor>>")]
     pub fn gradients(&self) -> napi::Result<Call<Vec<Tensor>>> {
         self.call(|model| Ok(model.gradients()?.into_iter().map(Tensor::from).collect()))
@@ -311,7 +293,7 @@ impl Transformer {
         self.call(Engine::zero_gradients)
     }
 
-    /// Begins to record where the time goes.
+    /// Starts recording the time of each op.
     #[napi(ts_return_type = "Promise<void>")]
     pub fn start_profile(&self) -> napi::Result<Call<()>> {
         self.call(|model| {
@@ -320,7 +302,7 @@ impl Transformer {
         })
     }
 
-    /// Ends the record; gives its ops, the longest first.
+    /// Stops recording. Returns the ops, longest first.
     #[napi(ts_return_type = "Promise<Array<OpProfile>>")]
     pub fn stop_profile(&self) -> napi::Result<Call<Vec<OpProfile>>> {
         self.call(|model| {
@@ -328,7 +310,7 @@ impl Transformer {
         })
     }
 
-    /// Frees the model, now or when the call under way ends.
+    /// Frees the model, now or when the current call ends. Never waits.
     #[napi]
     pub fn close(&self) {
         self.inner.close();

@@ -1,9 +1,10 @@
-//! Optimizers: built in the first call that needs them, since their model may not be built before.
+//! Optimizers. The engine is built by the first call that needs it, since the model may not be
+//! built before.
 
 use std::sync::Arc;
 
-use kindling_core::model::Transformer as Engine;
-use kindling_core::optim::{self, GroupOptions, Optimizer as Rule};
+use kindling_core::model::Transformer as EngineModel;
+use kindling_core::optim::{self, GroupOptions, Optimizer as Engine};
 use kindling_core::{Error, Result};
 use napi::bindgen_prelude::{AsyncTask, ToNapiValue, TypeName};
 
@@ -13,89 +14,71 @@ use crate::model::{Model, Transformer};
 use crate::options::rate;
 use crate::task::{Job, spawn};
 
-/// Settings of one group of parameters; what it leaves out it inherits.
+// These options are documented in `src/optimizer.ts`; the defaults are filled in there.
+
 #[napi(object)]
 pub struct AdamWGroup {
-    /// Parameter names, `*` standing for any characters.
     pub pattern: String,
-    /// Learning rate.
     pub lr: Option<f64>,
-    /// Decay rates of the moments.
     pub betas: Option<Vec<f64>>,
-    /// Added to the root of the second moment.
     pub eps: Option<f64>,
-    /// Decoupled weight decay.
     pub weight_decay: Option<f64>,
 }
 
-/// Settings of AdamW, all of them given.
 #[napi(object)]
 pub struct AdamWOptions {
-    /// Rate of an update that is given none.
     pub lr: f64,
-    /// Decay rates of the moments.
     pub betas: Vec<f64>,
-    /// Added to the root of the second moment.
     pub eps: f64,
-    /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// Parameters with settings of their own.
     pub groups: Vec<AdamWGroup>,
 }
 
-/// Settings of one group of parameters; what it leaves out it inherits.
 #[napi(object)]
 pub struct SgdGroup {
-    /// Parameter names, `*` standing for any characters.
     pub pattern: String,
-    /// Learning rate.
     pub lr: Option<f64>,
-    /// Weight decay.
     pub weight_decay: Option<f64>,
 }
 
-/// Settings of SGD, all of them given.
 #[napi(object)]
 pub struct SgdOptions {
-    /// Rate of an update that is given none.
     pub lr: f64,
-    /// Weight decay.
     pub weight_decay: f64,
-    /// The rate does not fall with the steps.
+    /// Keeps the learning rate constant (`decay: 'none'`).
     pub constant: bool,
-    /// Parameters with settings of their own.
     pub groups: Vec<SgdGroup>,
 }
 
-/// What it takes to build an optimizer.
-enum Plan {
+/// Checked options, from which the engine is built.
+enum OptimizerRecipe {
     AdamW(optim::AdamWOptions),
     Sgd(optim::SgdOptions),
 }
 
-/// An optimizer that may not be built yet.
+/// An optimizer whose engine may not be built yet.
 pub struct State {
-    plan: Plan,
-    rule: Option<Box<dyn Rule + Send>>,
+    recipe: OptimizerRecipe,
+    engine: Option<Box<dyn Engine + Send>>,
 }
 
 impl State {
-    /// The engine's optimizer of `model`, built now if need be.
-    fn rule(&mut self, model: &Engine) -> Result<&mut dyn Rule> {
-        if self.rule.is_none() {
-            self.rule = Some(match &self.plan {
-                Plan::AdamW(options) => Box::new(optim::AdamW::new(model, options)?),
-                Plan::Sgd(options) => Box::new(optim::Sgd::new(model, options)?),
+    /// Returns the engine, building it for `model` on first use.
+    fn engine(&mut self, model: &EngineModel) -> Result<&mut dyn Engine> {
+        if self.engine.is_none() {
+            self.engine = Some(match &self.recipe {
+                OptimizerRecipe::AdamW(options) => Box::new(optim::AdamW::new(model, options)?),
+                OptimizerRecipe::Sgd(options) => Box::new(optim::Sgd::new(model, options)?),
             });
         }
-        match &mut self.rule {
-            Some(rule) => Ok(&mut **rule),
+        match &mut self.engine {
+            Some(engine) => Ok(&mut **engine),
             None => Err(Error::Internal("the optimizer was not built".to_owned())),
         }
     }
 }
 
-/// AdamW or SGD of one model; `src/optimizer.ts` has its public faces.
+/// AdamW or SGD of one model. The public classes are in `src/optimizer.ts`.
 #[napi]
 pub struct Optimizer {
     inner: Arc<Exclusive<State>>,
@@ -103,91 +86,99 @@ pub struct Optimizer {
     lr: f64,
 }
 
-/// What a call on an optimizer holds: its model first, then itself.
-pub struct Held {
+/// The guards that a call on an optimizer holds, in the order in which they are acquired.
+pub struct OptimizerGuards {
     model: Guard<Model>,
     state: Guard<State>,
 }
 
-impl Held {
-    /// Calls `work` with the model and the optimizer, both built.
-    pub fn with<R>(&self, work: impl FnOnce(&mut Engine, &mut dyn Rule) -> Result<R>) -> Result<R> {
+impl OptimizerGuards {
+    /// Runs `work` on the engines of the model and the optimizer.
+    pub fn with<R>(
+        &self,
+        work: impl FnOnce(&mut EngineModel, &mut dyn Engine) -> Result<R>,
+    ) -> Result<R> {
         self.model.with(|model| {
-            let engine = model.engine()?;
-            self.state.with(|state| work(engine, state.rule(engine)?))
+            let model = model.engine()?;
+            self.state.with(|state| work(model, state.engine(model)?))
         })
     }
 }
 
-type Call<T> = AsyncTask<Job<Held, T>>;
+type Call<T> = AsyncTask<Job<OptimizerGuards, T>>;
 
 impl Optimizer {
-    fn new(model: &Transformer, lr: f64, plan: Plan) -> Result<Self> {
+    fn new(model: &Transformer, lr: f64, recipe: OptimizerRecipe) -> Result<Self> {
         let lr = rate("lr", lr)?;
         Ok(Self {
-            inner: Exclusive::new("the optimizer", State { plan, rule: None }),
+            inner: Exclusive::new("the optimizer", State { recipe, engine: None }),
             model: Arc::clone(model.exclusive()),
             lr,
         })
     }
 
-    /// The leases of one call.
-    pub fn acquire(&self) -> Result<Held> {
-        Ok(Held { model: self.model.acquire()?, state: self.inner.acquire()? })
+    /// Reserves the model and the optimizer for one call.
+    pub fn acquire(&self) -> Result<OptimizerGuards> {
+        Ok(OptimizerGuards { model: self.model.acquire()?, state: self.inner.acquire()? })
     }
 
-    /// Whether it is `model`'s.
+    /// Returns whether this optimizer was made for `model`.
     pub fn belongs_to(&self, model: &Transformer) -> bool {
         Arc::ptr_eq(&self.model, model.exclusive())
     }
 
     fn call<T>(
         &self,
-        work: impl FnOnce(&mut Engine, &mut dyn Rule) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&mut EngineModel, &mut dyn Engine) -> Result<T> + Send + 'static,
     ) -> napi::Result<Call<T>>
     where
         T: ToNapiValue + TypeName + Send + 'static,
     {
-        let held = self.acquire().map_err(to_napi)?;
-        Ok(spawn(held, |held| held.with(work)))
+        let guards = self.acquire().map_err(to_napi)?;
+        Ok(spawn(guards, |guards| guards.with(work)))
     }
 }
 
 #[napi]
 impl Optimizer {
-    /// AdamW of `model`.
+    /// Creates an AdamW optimizer of `model`.
     #[napi(factory)]
     pub fn adamw(model: &Transformer, options: AdamWOptions) -> napi::Result<Self> {
-        adamw_plan(&options).and_then(|plan| Self::new(model, options.lr, plan)).map_err(to_napi)
+        adamw_recipe(&options)
+            .and_then(|recipe| Self::new(model, options.lr, recipe))
+            .map_err(to_napi)
     }
 
-    /// Stochastic gradient descent of `model`.
+    /// Creates an SGD optimizer of `model`.
     #[napi(factory)]
     pub fn sgd(model: &Transformer, options: SgdOptions) -> napi::Result<Self> {
-        sgd_plan(&options).and_then(|plan| Self::new(model, options.lr, plan)).map_err(to_napi)
+        sgd_recipe(&options)
+            .and_then(|recipe| Self::new(model, options.lr, recipe))
+            .map_err(to_napi)
     }
 
-    /// Scales the gradients to a global norm of at most `max_norm`; gives the norm before, where it is read.
+    /// Scales the gradients to a global norm of at most `max_norm` (0: no clipping). Returns the
+    /// norm before, or null unless `read`.
     #[napi(ts_return_type = "Promise<number | null>")]
     pub fn clip_grad_norm(&self, max_norm: f64, read: bool) -> napi::Result<Call<Option<f64>>> {
         let max_norm = rate("maxNorm", max_norm).map_err(to_napi)?;
-        self.call(move |model, rule| {
+        self.call(move |model, optimizer| {
             if read {
-                rule.clip_grad_norm(model, max_norm).map(Some)
+                optimizer.clip_grad_norm(model, max_norm).map(Some)
             } else {
-                rule.queue_clip(model, max_norm).map(|()| None)
+                optimizer.queue_clip(model, max_norm).map(|()| None)
             }
         })
     }
 
-    /// Updates the weights and clears the gradients.
+    /// Updates the weights and sets the gradients to zero.
     #[napi(ts_return_type = "Promise<void>")]
     pub fn step(&self, lr: Option<f64>) -> napi::Result<Call<()>> {
         let lr = rate("lr", lr.unwrap_or(self.lr)).map_err(to_napi)?;
-        self.call(move |model, rule| rule.step(model, lr))
+        self.call(move |model, optimizer| optimizer.step(model, lr))
     }
 
-    /// Frees its state, now or when the call under way ends.
+    /// Frees the optimizer, now or when the current call ends. Never waits.
     #[napi]
     pub fn close(&self) {
         self.inner.close();
@@ -209,7 +200,7 @@ fn optional_rate(name: &str, value: Option<f64>) -> Result<Option<f64>> {
     value.map(|value| rate(name, value)).transpose()
 }
 
-fn adamw_plan(options: &AdamWOptions) -> Result<Plan> {
+fn adamw_recipe(options: &AdamWOptions) -> Result<OptimizerRecipe> {
     let groups = options.groups.iter().map(|group| {
         Ok(GroupOptions {
             pattern: group.pattern.clone(),
@@ -219,7 +210,7 @@ fn adamw_plan(options: &AdamWOptions) -> Result<Plan> {
             weight_decay: optional_rate("weightDecay", group.weight_decay)?,
         })
     });
-    Ok(Plan::AdamW(optim::AdamWOptions {
+    Ok(OptimizerRecipe::AdamW(optim::AdamWOptions {
         betas: pair("betas", &options.betas)?,
         eps: rate("eps", options.eps)?,
         weight_decay: rate("weightDecay", options.weight_decay)?,
@@ -227,7 +218,7 @@ fn adamw_plan(options: &AdamWOptions) -> Result<Plan> {
     }))
 }
 
-fn sgd_plan(options: &SgdOptions) -> Result<Plan> {
+fn sgd_recipe(options: &SgdOptions) -> Result<OptimizerRecipe> {
     let groups = options.groups.iter().map(|group| {
         Ok(GroupOptions {
             pattern: group.pattern.clone(),
@@ -236,7 +227,7 @@ fn sgd_plan(options: &SgdOptions) -> Result<Plan> {
             ..GroupOptions::default()
         })
     });
-    Ok(Plan::Sgd(optim::SgdOptions {
+    Ok(OptimizerRecipe::Sgd(optim::SgdOptions {
         weight_decay: rate("weightDecay", options.weight_decay)?,
         constant: options.constant,
         groups: groups.collect::<Result<_>>()?,

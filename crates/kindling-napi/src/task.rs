@@ -1,4 +1,4 @@
-//! Long calls: work on a thread of libuv's pool, a promise in JavaScript.
+//! Long calls: they run on a thread of libuv's pool and return a promise to JavaScript.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -10,14 +10,17 @@ use crate::error::{from_panic, to_napi};
 
 type Work<K, T> = Box<dyn FnOnce(&mut K) -> Result<T> + Send>;
 
-/// One call under way. `held` (leases of the objects it uses) is given back on JavaScript's thread, when the promise
-/// settles: until then a second call on the same object is refused, however fast the first one was.
+/// A pending call.
+///
+/// `held` are the guards of the objects in use. They are dropped on the JavaScript thread, when the
+/// promise settles. Whether a second call is refused therefore does not depend on how fast the
+/// first one is.
 pub struct Job<K, T> {
     held: K,
     work: Option<Work<K, T>>,
 }
 
-/// Runs `work` off the event loop; the promise gives what it returns.
+/// Runs `work` off the event loop. The promise resolves to its result.
 pub fn spawn<K, T>(
     held: K,
     work: impl FnOnce(&mut K) -> Result<T> + Send + 'static,
@@ -41,7 +44,7 @@ where
         let Some(work) = self.work.take() else {
             return Err(to_napi(Error::Internal("a task ran twice".to_owned())));
         };
-        // Nothing unwinds into libuv: a panic becomes an error of this call.
+        // A panic must not unwind into libuv; it becomes an error of this call.
         catch_unwind(AssertUnwindSafe(|| work(&mut self.held)))
             .unwrap_or_else(|panic| Err(from_panic(panic.as_ref())))
             .map_err(to_napi)
