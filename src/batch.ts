@@ -1,6 +1,7 @@
 /**
- * What a training step takes: token ids x (batchSize x seqLength) and, for each, the token that follows, y.
- * `TokenStore.batch` makes them without the ids ever passing through JavaScript; arrays of your own are taken too.
+ * Batches of a training step: token ids x (batchSize x seqLength) and targets y, the token that
+ * follows each id. `TokenStore.batch` builds them in native memory; batches of your own are built
+ * from arrays.
  */
 import { KindlingError, call } from './errors'
 import { native } from './native'
@@ -9,52 +10,51 @@ import { native } from './native'
 export type TokenRow = Int32Array | Uint32Array | readonly number[]
 
 /**
- * A batch of your own. x and y have the same shape: either a list of rows of one length, or one flat array with
- * `batchSize` rows (default 1). Ids are integers; -100 in y means: not counted in the loss.
+ * A batch of your own. x and y have the same shape: a list of rows of equal length, or one flat
+ * array of `batchSize` rows. Ids are integers. A target of -100 is excluded from the loss.
  */
 export interface BatchArrays {
   x: TokenRow | readonly TokenRow[]
   y: TokenRow | readonly TokenRow[]
-  /** Rows of flat arrays. */
+  /** Number of rows of flat arrays. Default 1. */
   batchSize?: number
 }
 
-/** A batch that lives in native memory. */
+/** A batch in native memory. */
 export class Batch {
   readonly #native: native.Batch
 
-  /** @internal Made by `TokenStore.batch`. */
+  /** @internal Use `TokenStore.batch`. */
   constructor(handle: native.Batch) {
     this.#native = handle
   }
 
-  /** A copy of the token ids, batchSize x seqLength. */
+  /** Copies the token ids, batchSize x seqLength. */
   get x(): Int32Array {
     return call(() => this.#native.x)
   }
 
-  /** A copy of the targets, batchSize x seqLength. */
+  /** Copies the targets, batchSize x seqLength. */
   get y(): Int32Array {
     return call(() => this.#native.y)
   }
 
-  /** Rows. */
   get batchSize(): number {
     return this.#native.batchSize
   }
 
-  /** Tokens a row. */
+  /** Tokens per row. */
   get seqLength(): number {
     return this.#native.seqLength
   }
 
-  /** @internal The native handle of a batch, made from arrays if need be. */
+  /** @internal Returns the native handle, building a batch from arrays if needed. */
   static toNative(batch: Batch | BatchArrays): native.Batch {
     if (batch instanceof Batch) return batch.#native
     if (typeof batch !== 'object' || batch === null) {
       throw new KindlingError(
         'ERR_INVALID_ARGUMENT',
-        'a batch is { x, y }, or what TokenStore.batch returns',
+        'expected a batch: { x, y }, or the result of TokenStore.batch',
       )
     }
     const x = flatten('x', batch.x, batch.batchSize)
@@ -84,7 +84,7 @@ function flatten(name: string, value: BatchArrays['x'], batchSize = 1): Flat {
     ) {
       throw new KindlingError(
         'ERR_SHAPE_MISMATCH',
-        `batch: ${name} has ${value.length} tokens, which are not ${batchSize} rows of one length`,
+        `batch: ${name} has ${value.length} tokens; it must be ${batchSize} rows of equal length`,
       )
     }
     return { ids: int32(name, value), rows: batchSize }
@@ -101,7 +101,7 @@ function flatten(name: string, value: BatchArrays['x'], batchSize = 1): Flat {
   if (ids.length > 0) return { ids, rows: rows.length }
   throw new KindlingError(
     'ERR_INVALID_ARGUMENT',
-    `batch: ${name} must hold token ids, flat or a list of rows`,
+    `batch: ${name} must be token ids, as a flat array or a list of rows`,
   )
 }
 
@@ -117,6 +117,6 @@ function int32(name: string, row: TokenRow): Int32Array {
   if (position < 0) return ids
   throw new KindlingError(
     'ERR_INVALID_ARGUMENT',
-    `batch: ${name} holds ${String(row[position])} at ${position}, which is no token id`,
+    `batch: ${name}[${position}] is ${String(row[position])}; a token id must be a 32-bit integer`,
   )
 }

@@ -1,20 +1,21 @@
 /**
- * Checkpoints: a folder with model.safetensors, optimizer.safetensors and state.json, written beside its final place,
- * synced and renamed, so that a folder of that name is always whole.
+ * Checkpoints: a folder with model.safetensors, optimizer.safetensors and state.json. It is written
+ * under a temporary name, synced and renamed, so it is either complete or absent.
  */
 import { settle } from './errors'
 import { native } from './native'
 import { Optimizer } from './optimizer'
 import { Transformer } from './transformer'
 
-/** Saving and loading a model with its optimizer. */
+/** Saves and loads a model with its optimizer. */
 export const Checkpoint = {
   /**
-   * Writes the folder `path`, replacing one that is there.
+   * Writes the checkpoint folder `path`, replacing an existing one.
    *
-   * @param iteration - updates done so far; `load` gives it back.
-   * @param extra - anything JSON can hold, kept in state.json.
-   * @throws KindlingError `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`, `ERR_IO`; nothing half-written is left at `path`.
+   * @param iteration - number of updates made so far; `load` returns it.
+   * @param extra - JSON data stored in state.json.
+   * @throws KindlingError `ERR_DISK_FULL`, `ERR_NOT_WRITABLE` or `ERR_IO` if it cannot be written;
+   * `path` is then unchanged.
    */
   async save(
     path: string,
@@ -35,10 +36,11 @@ export const Checkpoint = {
   },
 
   /**
-   * Reads the folder `path` into a model of the same shape and, if given, its optimizer.
+   * Reads the checkpoint folder `path` into a model of the same shape and, if given, its optimizer.
    *
-   * @returns the iteration it was saved with.
-   * @throws KindlingError `ERR_NOT_FOUND`, `ERR_INVALID_CHECKPOINT`, `ERR_CHECKPOINT_MISMATCH` (naming every difference).
+   * @returns the iteration passed to `save`.
+   * @throws KindlingError `ERR_NOT_FOUND`, `ERR_INVALID_CHECKPOINT` if it is damaged,
+   * `ERR_CHECKPOINT_MISMATCH` naming every tensor that differs. The model is then unchanged.
    */
   async load(path: string, model: Transformer, optimizer?: Optimizer): Promise<number> {
     return settle(() =>

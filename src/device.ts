@@ -1,27 +1,37 @@
-/** The device of a model, and the peak of a GPU, which its share reached in training (MFU) is measured by. */
+/**
+ * Device selection, and the peak FLOP/s of GPUs, against which model FLOPs utilization (MFU) is
+ * measured.
+ */
 import { native } from './native'
 
-/** `auto` is the first CUDA device where this build and this machine have one, else the CPU; any other name stays. */
+/**
+ * Resolves `auto` to `cuda` if this build and machine have a CUDA device, else to `cpu`. Other
+ * names are returned as they are.
+ */
 export function resolveDevice(device: string): string {
   if (device !== 'auto') return device
   return native.cudaDeviceCount() > 0 ? 'cuda' : 'cpu'
 }
 
-/** Why `auto` leaves a GPU that seems to be there alone, as a sentence; null where it takes it, or where there is none. */
+/**
+ * Explains why `auto` does not use a GPU that seems to be present; null if it uses it or there is
+ * none.
+ */
 export function unusedGpu(device: string): string | null {
   const problem = device === 'auto' ? native.cudaProblem() : null
-  return problem === null ? null : `the GPU is not used, the CPU is: ${problem}`
+  return problem === null ? null : `the GPU is not used, so this runs on the CPU: ${problem}`
 }
 
-/** Arithmetic of the products: what decides which peak applies. */
+/** Arithmetic of matrix products; decides which peak applies. */
 export interface Arithmetic {
   dtype: 'f32' | 'bf16'
   tf32: boolean
 }
 
 /**
- * Dense peaks in TFLOP/s, after NVIDIA's data sheets, those that could be looked up: bf16 with sums in f32, TensorFloat-32, f32 outside of tensor cores.
- * The longest name that a driver's name begins with counts. Power limits and clocks of a machine may put its own peak lower.
+ * Dense peaks in TFLOP/s from NVIDIA's data sheets: bf16 with f32 accumulation, TensorFloat-32, and
+ * f32 without tensor cores. The longest key that is a prefix of the driver's name applies. Power
+ * limits and clocks may lower a machine's own peak.
  */
 const PEAKS: Readonly<Record<string, { bf16: number; tf32: number; f32: number }>> = {
   'NVIDIA A40': { bf16: 149.7, tf32: 74.8, f32: 37.4 },
@@ -36,9 +46,9 @@ const PEAKS: Readonly<Record<string, { bf16: number; tf32: number; f32: number }
   'NVIDIA GeForce RTX 5090': { bf16: 209.5, tf32: 104.8, f32: 104.8 },
 }
 
-/** Peak of a GPU in TFLOP/s for this arithmetic, null where it is not in the table. */
+/** Returns the peak of a GPU in TFLOP/s for this arithmetic, or null if it is not in the table. */
 export function knownPeak(name: string, { dtype, tf32 }: Arithmetic): number | null {
-  // The next character ends the word: a "Laptop GPU" or a "4090 D" is another GPU.
+  // A prefix must end at a word, and some suffixes name another GPU: "Laptop GPU", "4090 D".
   const found = Object.keys(PEAKS)
     .filter(
       (known) =>
@@ -51,7 +61,7 @@ export function knownPeak(name: string, { dtype, tf32 }: Arithmetic): number | n
   return PEAKS[found]![dtype === 'bf16' ? 'bf16' : tf32 ? 'tf32' : 'f32']
 }
 
-/** Share of the peak that a speed is, null where the peak is unknown. */
+/** Returns the model FLOPs utilization of a training speed, or null if the peak is unknown. */
 export function mfuOf(
   flopsPerToken: number,
   tokensPerSecond: number,

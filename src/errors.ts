@@ -1,6 +1,8 @@
-/** One class for every error of Kindling, and the way errors of the addon become it. */
+/** The error class of Kindling, and the conversion of the addon's errors to it. */
 
-/** What went wrong, with a stable `code` (`ERR_...`, listed in docs/errors.md); the message says what to do. */
+/**
+ * An error with a stable `code` (`ERR_...`, see docs/errors.md) and a message that says what to do.
+ */
 export class KindlingError extends Error {
   /** Stable across releases. */
   readonly code: string
@@ -14,20 +16,23 @@ export class KindlingError extends Error {
 
 const CODED = /^(ERR_[A-Z_]+): ([\s\S]*)$/
 
-/** An error of the addon as a KindlingError; one that is none of ours is a bug of ours, or a value of a wrong kind. */
+/**
+ * Converts an error of the addon. One without a code comes from Node-API: an argument of the wrong
+ * type, or else a bug (`ERR_INTERNAL`).
+ */
 export function fromNative(error: unknown): KindlingError {
   if (error instanceof KindlingError) return error
   const message = error instanceof Error ? error.message : String(error)
   const coded = CODED.exec(message)
   if (coded) return new KindlingError(coded[1]!, coded[2]!)
   const status = (error as { code?: unknown } | null)?.code
-  const wrongKind = typeof status === 'string' && /(InvalidArg|Expected)$/.test(status)
-  return new KindlingError(wrongKind ? 'ERR_INVALID_ARGUMENT' : 'ERR_INTERNAL', message, {
+  const wrongType = typeof status === 'string' && /(InvalidArg|Expected)$/.test(status)
+  return new KindlingError(wrongType ? 'ERR_INVALID_ARGUMENT' : 'ERR_INTERNAL', message, {
     cause: error,
   })
 }
 
-/** Calls the addon; its errors become KindlingErrors. */
+/** Calls the addon, converting its errors. */
 export function call<T>(work: () => T): T {
   try {
     return work()
@@ -36,7 +41,7 @@ export function call<T>(work: () => T): T {
   }
 }
 
-/** Starts a long call of the addon and awaits it; its errors become KindlingErrors. */
+/** Awaits a long call of the addon, converting its errors. */
 export async function settle<T>(work: () => Promise<T>): Promise<T> {
   try {
     return await work()
@@ -45,7 +50,7 @@ export async function settle<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
-/** The error of a call that its AbortSignal ended. */
+/** Returns the error of a call that `signal` cancelled. */
 export function cancelled(signal: AbortSignal): KindlingError {
   return new KindlingError('ERR_CANCELLED', 'cancelled', { cause: signal.reason })
 }

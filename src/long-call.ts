@@ -1,18 +1,23 @@
-/** Long calls of the addon: off the event loop, with an AbortSignal and reports of progress. */
+/**
+ * Long calls of the addon, with an AbortSignal and progress reports. They run off the event loop.
+ */
 import { cancelled, settle } from './errors'
 import { native } from './native'
 
-/** How a long call reports, and how it is ended. */
+/** Cancellation and progress of a long call. */
 export interface LongCallOptions {
-  /** Ends the call with `ERR_CANCELLED`; nothing of it stays behind. */
+  /** Cancels the call: it fails with `ERR_CANCELLED` and leaves nothing behind. */
   signal?: AbortSignal
-  /** Called now and then, and once at the end, with the bytes done and the bytes in all. An error it throws ends the call. */
+  /**
+   * Called a few times per second, and once at the end, with the bytes done and the total. If it
+   * throws, the call fails with that error.
+   */
   onProgress?: (bytesDone: number, bytesTotal: number) => void
 }
 
 const REPORT_MS = 50
 
-/** Runs `work`, which starts a call with this monitor. */
+/** Runs a call that reports to, and is cancelled through, the monitor passed to `work`. */
 export async function longCall<T>(
   { signal, onProgress }: LongCallOptions,
   work: (monitor: native.Monitor) => Promise<T>,

@@ -1,61 +1,70 @@
 /**
- * Optimizers: they clip a model's gradients and update its weights in place, in native memory.
- * The rate of each update is the caller's (`step({ lr })`), so a schedule stays a plain function.
+ * Optimizers clip a model's gradients and update its weights in place, in native memory. The caller
+ * passes the learning rate of each update (`step({ lr })`), so a schedule is a plain function.
  */
 import { KindlingError, call, settle } from './errors'
 import { native } from './native'
 import { Transformer } from './transformer'
 
-/** Settings of one group of parameters; what it leaves out it inherits. */
+/** Settings of one parameter group; whatever it leaves out is inherited from the optimizer. */
 export interface AdamWGroup {
   /**
-   * Parameter names, `*` standing for any characters: `*.g`, `transformer_blocks.0.*`; `matrices` is every matrix. The
-   * first group that fits a name counts; one that fits none is an error of the first call.
+   * Pattern of parameter names, in which `*` matches any characters: `*.g`,
+   * `transformer_blocks.0.*`. `matrices` matches every matrix. The first matching group applies. A
+   * pattern without a match makes the first call fail.
    */
   pattern: string
-  /** A rate of its own, which the rate of a step does not change. Default: the step's. */
+  /** Learning rate, in place of the one passed to `step`. */
   lr?: number
+  /** Decay rates of the two moments. */
   betas?: readonly [number, number]
+  /** Added to the square root of the second moment. */
   eps?: number
   weightDecay?: number
 }
 
-/** Settings of AdamW. */
+/** Options of AdamW. */
 export interface AdamWOptions {
-  /** Rate of an update that is given none. Default 1e-4. */
+  /** Learning rate used when `step()` is called without one. Default 1e-4. */
   lr?: number
-  /** Decay rates of the two moments. Default [0.9, 0.95]. */
+  /** Decay rates of the two moments, each at least 0 and below 1. Default [0.9, 0.95]. */
   betas?: readonly [number, number]
-  /** Added to the root of the second moment. Default 1e-8. */
+  /** Added to the square root of the second moment. Default 1e-8. */
   eps?: number
-  /** Decoupled from the gradient. Default 0.01. */
+  /** Decoupled weight decay. Default 0.01. */
   weightDecay?: number
-  /** Parameters with settings of their own. */
+  /** Parameter groups. Default none. */
   groups?: readonly AdamWGroup[]
 }
 
-/** Settings of one group of parameters; what it leaves out it inherits. */
+/** Settings of one parameter group; whatever it leaves out is inherited from the optimizer. */
 export interface SgdGroup {
-  /** As in `AdamWGroup`. */
+  /** Pattern of parameter names, as in `AdamWGroup`. */
   pattern: string
-  /** A rate of its own, which the rate of a step does not change. Default: the step's. */
+  /** Learning rate, in place of the one passed to `step`. */
   lr?: number
   weightDecay?: number
 }
 
-/** Settings of SGD. */
+/** Options of SGD. */
 export interface SgdOptions {
-  /** Rate of an update that is given none. Default 1e-4. */
+  /** Learning rate used when `step()` is called without one. Default 1e-4. */
   lr?: number
-  /** Default 0. */
+  /** Weight decay, coupled to the learning rate. Default 0. */
   weightDecay?: number
-  /** `sqrt` divides the rate of update t by sqrt(t + 1), t from 0; `none` keeps it. Default `sqrt`. */
+  /**
+   * Decay of the learning rate: `sqrt` divides it by sqrt(t + 1) in update t = 0, 1, ...; `none`
+   * keeps it. Default `sqrt`.
+   */
   decay?: 'sqrt' | 'none'
-  /** Parameters with settings of their own. */
+  /** Parameter groups. Default none. */
   groups?: readonly SgdGroup[]
 }
 
-/** What AdamW and SGD share. One call at a time on a model and its optimizer (`ERR_BUSY`). */
+/**
+ * Base class of AdamW and SGD. A model and its optimizer serve one call at a time; a second one
+ * fails with `ERR_BUSY`.
+ */
 export abstract class Optimizer {
   readonly #native: native.Optimizer
 
@@ -65,9 +74,13 @@ export abstract class Optimizer {
   }
 
   /**
-   * Scales the gradients so that their global L2 norm is at most `maxNorm`: above it, by maxNorm / (norm + 1e-6).
+   * Scales the gradients by maxNorm / (norm + 1e-6) if their global L2 norm exceeds `maxNorm`. 0
+   * does not clip.
    *
-   * @returns the norm before clipping, or null with `read: false`, which costs no device synchronisation.
+   * @returns the norm before clipping. With `read: false` nothing waits for the device, and the
+   * result is null.
+   * @throws KindlingError `ERR_NON_FINITE` if the norm is NaN or infinite; the gradients are then
+   * unchanged.
    */
   async clipGradNorm(maxNorm: number, options: { read: false }): Promise<null>
   async clipGradNorm(maxNorm: number, options?: { read?: true }): Promise<number>
@@ -77,21 +90,22 @@ export abstract class Optimizer {
   }
 
   /**
-   * Updates the weights with the gradients, and sets the gradients to zero.
+   * Updates the weights and sets the gradients to zero.
    *
-   * @param options - `lr`: the rate of this update (default: the optimizer's own).
-   * @throws KindlingError `ERR_NON_FINITE` if a gradient is NaN or infinite; the weights are not changed then.
+   * @param options - `lr`: learning rate of this update (default: the optimizer's).
+   * @throws KindlingError `ERR_NON_FINITE` if a gradient is NaN or infinite; the weights are then
+   * unchanged.
    */
   async step(options: { lr?: number } = {}): Promise<void> {
     await settle(() => this.#native.step(options.lr))
   }
 
-  /** Frees the optimizer's state, at once or when the call under way has settled. */
+  /** Frees the optimizer's state, at once or when the pending call settles. Never waits for it. */
   async close(): Promise<void> {
     call(() => this.#native.close())
   }
 
-  /** `await using optimizer = new AdamW(...)` closes it at the end of the block. */
+  /** Closes the optimizer at the end of the block: `await using optimizer = new AdamW(...)`. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close()
   }
@@ -99,16 +113,17 @@ export abstract class Optimizer {
   /** @internal */
   static toNative(optimizer: Optimizer): native.Optimizer {
     if (optimizer instanceof Optimizer) return optimizer.#native
-    throw new KindlingError('ERR_INVALID_ARGUMENT', 'this takes an optimizer: AdamW or Sgd')
+    throw new KindlingError('ERR_INVALID_ARGUMENT', 'expected an optimizer: AdamW or Sgd')
   }
 }
 
 /**
- * AdamW with the bias correction folded into the rate: a = lr sqrt(1 - b2^t) / (1 - b1^t);
- * p <- p - a m / (sqrt v + eps) - lr weightDecay p_old. Source: arXiv 1711.05101.
+ * AdamW (arXiv 1711.05101) with the bias correction folded into the learning rate. In update t = 1,
+ * 2, ...: p <- p - a m / (sqrt(v) + eps) - lr weightDecay p, where a = lr sqrt(1 - beta2^t) / (1 -
+ * beta1^t).
  */
 export class AdamW extends Optimizer {
-  /** @throws KindlingError `ERR_INVALID_ARGUMENT` for a setting out of its range. */
+  /** @throws KindlingError `ERR_INVALID_ARGUMENT` if an option is out of range. */
   constructor(model: Transformer, options: AdamWOptions = {}) {
     const handle = Transformer.toNative(model)
     const {
@@ -125,8 +140,8 @@ export class AdamW extends Optimizer {
           betas: [...betas],
           eps,
           weightDecay,
-          groups: groups.map(({ betas: own, ...rest }) =>
-            own ? { ...rest, betas: [...own] } : rest,
+          groups: groups.map(({ betas: groupBetas, ...rest }) =>
+            groupBetas ? { ...rest, betas: [...groupBetas] } : rest,
           ),
         }),
       ),
@@ -134,9 +149,12 @@ export class AdamW extends Optimizer {
   }
 }
 
-/** Stochastic gradient descent: p <- p - lr / sqrt(t + 1) (g + weightDecay p), t from 0. */
+/**
+ * Stochastic gradient descent. In update t = 0, 1, ...: p <- p - lr / sqrt(t + 1) (g + weightDecay
+ * p).
+ */
 export class Sgd extends Optimizer {
-  /** @throws KindlingError `ERR_INVALID_ARGUMENT` for a setting out of its range. */
+  /** @throws KindlingError `ERR_INVALID_ARGUMENT` if an option is out of range. */
   constructor(model: Transformer, options: SgdOptions = {}) {
     const handle = Transformer.toNative(model)
     const { lr = 1e-4, weightDecay = 0, decay = 'sqrt', groups = [] } = options ?? {}

@@ -1,20 +1,20 @@
-/** What the machine and this process have. */
+/** Resources of the machine and of this process. */
 import { readFileSync } from 'node:fs'
 import { native } from './native'
 
-/** Cores this process may use. */
+/** Returns the number of cores available to this process. */
 export function availableThreads(): number {
   return native.availableThreads()
 }
 
-/** Instruction set of the CPU engine's inner loops: `scalar`, `avx2` or `avx512`. */
+/** Returns the instruction set of the CPU engine's inner loops: `scalar`, `avx2` or `avx512`. */
 export function instructionSet(): string {
   return native.instructionSet()
 }
 
-/** Most memory this process has had resident, in MiB. */
+/** Returns this process's peak resident memory in MiB. */
 export function peakRssMib(): number {
-  // VmHWM belongs to this process alone; ru_maxrss may be that of the one it was forked from.
+  // ru_maxrss may be inherited from the parent process, so prefer VmHWM.
   const kib = /^VmHWM:\s*(\d+) kB/m.exec(readStatus())?.[1]
   return Number(kib ?? process.resourceUsage().maxRSS) / 1024
 }

@@ -1,50 +1,54 @@
 /**
- * The model: a decoder-only Transformer of Llama's family (pre-norm blocks, RMSNorm, rotary positions, SwiGLU).
- * Its weights, activations and gradients live in native memory; every long call is a promise and runs off the event loop.
+ * The model: a decoder-only Transformer of the Llama family (pre-norm, RMSNorm, rotary position
+ * embeddings, SwiGLU). Weights, activations and gradients stay in native memory. Every long call
+ * runs off the event loop and returns a promise.
  */
 import { Batch, type BatchArrays } from './batch'
 import { resolveDevice } from './device'
 import { KindlingError, call, settle } from './errors'
 import { native } from './native'
 
-/** Sizes and choices of a model. */
+/** Sizes and options of a model. */
 export interface TransformerOptions {
-  /** Tokens in the vocabulary; a tokenizer's vocabSize, or larger (padding). */
+  /** Tokens in the vocabulary: the tokenizer's vocabSize, or more as padding. */
   vocabSize: number
-  /** Width of the residual stream. Divisible by numHeads. */
+  /** Width of the residual stream; a multiple of numHeads. */
   dModel: number
-  /** Query heads; the head size dModel / numHeads is even. */
+  /** Query heads; the head size dModel / numHeads must be even. */
   numHeads: number
   /** Width of the feed-forward layer. */
   dFf: number
-  /** Blocks. */
+  /** Transformer blocks. */
   numLayers: number
-  /** Longest context in tokens. */
+  /** Longest context, in tokens. */
   maxSeqLength: number
-  /** Base of the rotary angles. Default 100000. */
+  /** Base of the angles of rotary position embeddings. Default 100000. */
   theta?: number
-  /** Key/value heads; divides numHeads. Default numHeads. */
+  /** Key/value heads; a divisor of numHeads. Default numHeads. */
   numKvHeads?: number
   /** Use the embedding matrix as the output layer. Default false. */
   tieEmbeddings?: boolean
   /** Give the query, key and value projections a bias. Default false. */
   qkvBias?: boolean
-  /** `cpu`, `cuda`, `cuda:N`, or `auto`: cuda where there is one, else cpu. Default `cpu`. */
+  /** `cpu`, `cuda`, `cuda:N`, or `auto`: cuda if available, else cpu. Default `cpu`. */
   device?: string
-  /** Seed of the initial weights, an integer from 0. Default 0. */
+  /** Seed of the initial weights, a non-negative integer. Default 0. */
   seed?: number
   /**
-   * Arithmetic of the matrix products. `bf16`: operands rounded to bf16, sums, weights, norms and losses in f32; on a CPU
-   * without instructions for it (AVX512-BF16 or AMX) all in f32. Default `f32`.
+   * Dtype of the operands of matrix products. With `bf16`, sums, weights, norms and losses stay
+   * f32. A CPU without AVX512-BF16 or AMX uses f32 instead. Default `f32`.
    */
   dtype?: 'f32' | 'bf16'
-  /** On cuda, products of f32 may be rounded to TensorFloat-32. Default false. */
+  /** Allow TensorFloat-32 for f32 matrix products on cuda. Default false. */
   tf32?: boolean
-  /** Threads of the CPU engine. Default: the cores this process may use. Results do not depend on it. */
+  /**
+   * Threads of the CPU engine. Does not affect results. Default: the cores available to this
+   * process.
+   */
   threads?: number
   /**
-   * Keep only the residual stream on entry of each block and run the block's forward pass again in the backward pass: the
-   * same gradients, bit for bit, in less memory. Default false.
+   * Save only the residual stream on entry of each block, and recompute the block's activations in
+   * the backward pass: less memory, more time, and the same gradients bit for bit. Default false.
    */
   recompute?: boolean
 }
@@ -55,52 +59,54 @@ export interface Tensor {
   data: Float32Array
 }
 
-/** Tensors by their names, as checkpoint files have them. */
+/** Tensors by name, as in checkpoint files. */
 export type TensorRecord = Record<string, Tensor>
 
-/** What one op of the engine took. */
+/** Time spent in one op of the engine. */
 export interface OpProfile {
-  /** The op, with the sizes of a linear layer: `linear::forward 512 -> 1536`. */
+  /** Name of the op; for a linear layer, with its sizes: `linear::forward 512 -> 1536`. */
   op: string
-  /** How often it ran. */
   calls: number
-  /** Seconds of wall time in all. */
+  /** Total wall time in seconds. */
   seconds: number
-  /** Floating-point operations of its products in all; 0 where it has none. */
+  /** Total floating-point operations of its matrix products; 0 if it has none. */
   flops: number
 }
 
-/** What a model computes on. */
+/** Device of a model. */
 export interface DeviceState {
   /** `cpu` or `cuda`. */
   device: string
-  /** A GPU's name, as its driver gives it. */
+  /** Name of the GPU, as its driver reports it; absent on the CPU. */
   name?: string
-  /** Bytes of device memory, the most in use at once; absent on the CPU. */
+  /** Peak device memory in bytes; absent on the CPU. */
   peakBytes?: number
 }
 
-/** Choices of one forward and backward pass. */
+/** Options of one forward and backward pass. */
 export interface ForwardBackwardOptions {
-  /** Read the loss. `false` costs no device synchronisation and gives null. Default true. */
+  /**
+   * Return the loss. With `false` nothing waits for the device, and the loss is null. Default true.
+   */
   readLoss?: boolean
-  /** Multiplies the gradients: 1 / n where n batches are accumulated into one step. Default 1. */
+  /** Factor of the gradients: 1 / n when accumulating n batches into one step. Default 1. */
   scale?: number
 }
 
 /**
  * A Transformer language model.
  *
- * The constructor checks the options and returns at once; memory is taken and weights are drawn in the first awaited
- * call. One call at a time: a second one before the first has settled is refused with `ERR_BUSY`.
+ * The constructor only checks the options. The first call allocates memory and draws the initial
+ * weights. A model serves one call at a time; a second one before the first has settled fails with
+ * `ERR_BUSY`.
  */
 export class Transformer {
   readonly #native: native.Transformer
   readonly #options: Readonly<Required<TransformerOptions>>
 
   /**
-   * @throws KindlingError `ERR_INVALID_CONFIG` (sizes that make no model), `ERR_INVALID_ARGUMENT` (a wrong kind of
-   * value, an unknown dtype), `ERR_DEVICE_UNAVAILABLE`.
+   * @throws KindlingError `ERR_INVALID_CONFIG` if no model can have these sizes,
+   * `ERR_INVALID_ARGUMENT` if an option has the wrong type or an unknown value.
    */
   constructor(options: TransformerOptions) {
     if (typeof options !== 'object' || options === null) {
@@ -130,12 +136,15 @@ export class Transformer {
     this.#native = call(() => new native.Transformer(this.#options))
   }
 
-  /** The options, defaults filled in. */
+  /** Returns the options with the defaults filled in. */
   get options(): Readonly<Required<TransformerOptions>> {
     return this.#options
   }
 
-  /** What matrix products are computed with: `bf16` where the dtype and the processor allow it, else `f32`. */
+  /**
+   * Returns the dtype of the operands of matrix products: `bf16` if requested and supported, else
+   * `f32`.
+   */
   get arithmetic(): 'f32' | 'bf16' {
     const { dtype, device } = this.#options
     return dtype === 'bf16' && device === 'cpu' && native.bf16Instructions() === null
@@ -143,17 +152,17 @@ export class Transformer {
       : dtype
   }
 
-  /** Trainable numbers in the model. */
+  /** Returns the number of trainable parameters; a tied output layer counts once. */
   get numParameters(): number {
     return this.#native.numParameters
   }
 
   /**
-   * The mean cross-entropy of a batch, and its gradients, which are added to the model's.
+   * Computes the mean cross-entropy of a batch and adds its gradients to the model's.
    *
-   * @returns the loss in nats a token, or null with `readLoss: false`.
-   * @throws KindlingError `ERR_TOKEN_OUT_OF_RANGE`, `ERR_INVALID_ARGUMENT` (rows longer than maxSeqLength), `ERR_BUSY`,
-   * `ERR_CLOSED`.
+   * @returns the loss in nats per token, or null with `readLoss: false`.
+   * @throws KindlingError `ERR_TOKEN_OUT_OF_RANGE`, `ERR_INVALID_ARGUMENT` if rows are longer than
+   * maxSeqLength, `ERR_BUSY`, `ERR_CLOSED`.
    */
   async forwardBackward(
     batch: Batch | BatchArrays,
@@ -178,33 +187,34 @@ export class Transformer {
   }
 
   /**
-   * The mean of the losses that were not read (`readLoss: false`) since it was last taken; waits for the device. 0 where there
-   * are none.
+   * Returns the mean of the losses of passes with `readLoss: false` since the last call, in nats
+   * per token; 0 if there were none. Waits for the device.
    *
-   * @throws KindlingError `ERR_NON_FINITE` where an update that nobody waited for could not be made.
+   * @throws KindlingError `ERR_NON_FINITE` if a queued update was skipped because a gradient was
+   * NaN or infinite.
    */
   async takeLoss(): Promise<number> {
     return settle(() => this.#native.takeLoss())
   }
 
-  /** What the model computes on: the device's kind, and of a GPU its name and the most memory that was in use at once. */
+  /** Returns the kind of device and, for a GPU, its name and peak memory. */
   async deviceState(): Promise<DeviceState> {
     return settle(() => this.#native.deviceState())
   }
 
-  /** Waits for the work that is queued on the device, as a measurement of its time has to. */
+  /** Waits until the device has finished all queued work, as a timing needs to. */
   async synchronize(): Promise<void> {
     return settle(() => this.#native.synchronize())
   }
 
-  /** The mean cross-entropy of a batch in nats a token; gradients stay as they are. */
+  /** Returns the mean cross-entropy of a batch in nats per token, without computing gradients. */
   async loss(batch: Batch | BatchArrays): Promise<number> {
     const handle = Batch.toNative(batch)
     return settle(() => this.#native.loss(handle))
   }
 
   /**
-   * The scores of the next token after each position.
+   * Returns the logits of the next token after each position.
    *
    * @param ids - at most maxSeqLength token ids.
    * @returns ids.length x vocabSize, row-major.
@@ -216,7 +226,7 @@ export class Transformer {
     return settle(() => this.#native.logits(ids))
   }
 
-  /** A copy of every parameter, in the shapes of checkpoint files. */
+  /** Copies every parameter, in the shapes of checkpoint files. */
   async stateDict(): Promise<TensorRecord> {
     return toRecord(await settle(() => this.#native.stateDict()))
   }
@@ -224,8 +234,8 @@ export class Transformer {
   /**
    * Replaces every parameter.
    *
-   * @throws KindlingError `ERR_CHECKPOINT_MISMATCH` naming every missing, unexpected and misshapen tensor; the weights
-   * then stay as they were.
+   * @throws KindlingError `ERR_CHECKPOINT_MISMATCH` naming every missing or unexpected tensor and
+   * every wrong shape; the weights are then unchanged.
    */
   async loadStateDict(tensors: TensorRecord): Promise<void> {
     const list = Object.entries(tensors).map(([name, tensor]) => {
@@ -240,32 +250,35 @@ export class Transformer {
     await settle(() => this.#native.loadStateDict(list))
   }
 
-  /** A copy of every parameter's gradient, in the shapes of `stateDict`; zeros after a step. */
+  /** Copies every parameter's gradient, in the shapes of `stateDict`. All are zero after a step. */
   async gradients(): Promise<TensorRecord> {
     return toRecord(await settle(() => this.#native.gradients()))
   }
 
-  /** Sets every gradient to zero, as `step` does after using them. */
+  /** Sets every gradient to zero, as an optimizer's `step` does. */
   async zeroGradients(): Promise<void> {
     await settle(() => this.#native.zeroGradients())
   }
 
-  /** Begins to record where the engine's time goes; see `stopProfile`. */
+  /** Starts recording the time of each op, until `stopProfile`. */
   async startProfile(): Promise<void> {
     return settle(() => this.#native.startProfile())
   }
 
-  /** Ends the record; gives the time of each op since `startProfile`, the longest first. */
+  /** Stops recording. Returns the time of each op since `startProfile`, longest first. */
   async stopProfile(): Promise<OpProfile[]> {
     return settle(() => this.#native.stopProfile())
   }
 
-  /** Frees the memory, at once or when the call under way has settled. Closing again does nothing. */
+  /**
+   * Frees the memory, at once or when the pending call settles. Never waits for that call, and may
+   * be called again. Later calls fail with `ERR_CLOSED`.
+   */
   async close(): Promise<void> {
     call(() => this.#native.close())
   }
 
-  /** `await using model = new Transformer(...)` closes it at the end of the block. */
+  /** Closes the model at the end of the block: `await using model = new Transformer(...)`. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close()
   }
@@ -273,7 +286,7 @@ export class Transformer {
   /** @internal */
   static toNative(model: Transformer): native.Transformer {
     if (model instanceof Transformer) return model.#native
-    throw new KindlingError('ERR_INVALID_ARGUMENT', 'this takes a Transformer')
+    throw new KindlingError('ERR_INVALID_ARGUMENT', 'expected a Transformer')
   }
 }
 
