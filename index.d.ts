@@ -338,9 +338,6 @@ export interface EncodeSummary {
   valid?: string
 }
 
-/** Version of the native engine. */
-export declare function engineVersion(): string
-
 /** The names of the files that names and patterns stand for. */
 export declare function expandFiles(names: Array<string>): Promise<Array<string>>
 
@@ -412,6 +409,45 @@ export interface LoaderOptions {
   prefetch: number
 }
 
+/** Bytes that training with AdamW takes. */
+export interface MemoryPlan {
+  /** The weights, and on a bf16 device their bf16 copy. */
+  parameters: number
+  gradients: number
+  /** The moments of AdamW. */
+  optimizer: number
+  /** Activations of the batch, a block of logits, and scratch memory. */
+  activations: number
+  /** Activations that one more sequence adds. */
+  activationsPerSequence: number
+  total: number
+  /** Most sequences per step that fit into `memory_bytes`; 0 if none does. */
+  largestBatch: number
+}
+
+/** A model and how it is trained. The device need not exist on this machine. */
+export interface MemoryPlanOptions {
+  vocabSize: number
+  dModel: number
+  numHeads: number
+  numKvHeads: number
+  dFf: number
+  numLayers: number
+  /** Tokens per sequence. */
+  context: number
+  tieEmbeddings: boolean
+  qkvBias: boolean
+  /** `cpu` or `cuda`. */
+  device: string
+  /** `f32` or `bf16`, as in `TransformerOptions`. */
+  dtype: string
+  recompute: boolean
+  /** Sequences per step. */
+  batchSize: number
+  /** Memory of the device in bytes. */
+  memoryBytes: number
+}
+
 /** Writes the tokens of several stores to one. */
 export declare function mergeStores(stores: Array<TokenStore>, out: string, options: ReshapeOptions, monitor: Monitor): Promise<Reshaped>
 
@@ -426,6 +462,9 @@ export interface OpProfile {
   /** Floating-point operations of its products in all. */
   flops: number
 }
+
+/** Plans the memory of training, without allocating it. */
+export declare function planMemory(options: MemoryPlanOptions): MemoryPlan
 
 /** Stores out of stores. */
 export interface Reshaped {

@@ -1,4 +1,4 @@
-/** Accounting, against parameters counted in a real model and sums worked out by hand. */
+/** `account`, against the parameters of real models and sums worked out by hand. */
 import test from 'ava'
 import { Transformer, account, flopsPerToken } from '../src'
 import { COURSE_SHAPES, PRESETS } from '../src/training/presets'
@@ -21,7 +21,7 @@ test("gpt2-xl in the course's shape has 2,127,057,600 parameters", (t) => {
   t.is(of('gpt2-xl').params.total, 2_127_057_600)
 })
 
-test('the parameters are those of a real model, grouped heads, ties and biases included', (t) => {
+test('parameters match a real model, with grouped heads, tied embeddings and biases', (t) => {
   for (const more of [
     {},
     { numKvHeads: 2 },
@@ -34,26 +34,26 @@ test('the parameters are those of a real model, grouped heads, ties and biases i
   }
 })
 
-test('FLOPs a token are as PyTorch is measured by, and components add up', (t) => {
+test('FLOPs per token match the formula used for PyTorch, and components add up', (t) => {
   t.is(
     flopsPerToken({ vocabSize: 65, dModel: 128, dFf: 344, numLayers: 4, context: 64 }),
     4_989_696,
   )
   const { flops, params } = of('gpt2-xl', { batchSize: 1024 })
   // 48 x (8 T d^2 + 4 T^2 d + 6 T d d_ff) + 2 T d V by hand, T = 1024, d = 1600, d_ff = 6400, V = 50257.
-  t.is(flops.attention_projections, 48 * 8 * 1024 * 1600 * 1600)
-  t.is(flops.attention_scores, 48 * 4 * 1024 * 1024 * 1600)
-  t.is(flops.feed_forward, 48 * 6 * 1024 * 1600 * 6400)
+  t.is(flops.attentionProjections, 48 * 8 * 1024 * 1600 * 1600)
+  t.is(flops.attentionScores, 48 * 4 * 1024 * 1024 * 1600)
+  t.is(flops.feedForward, 48 * 6 * 1024 * 1600 * 6400)
   t.is(flops.output, 2 * 1024 * 1600 * 50_257)
   t.is(
     flops.forward,
-    flops.attention_projections + flops.attention_scores + flops.feed_forward + flops.output,
+    flops.attentionProjections + flops.attentionScores + flops.feedForward + flops.output,
   )
   t.is(flops.optimizer, 17 * params.total)
   t.is(flops.step, 3 * 1024 * flops.forward + flops.optimizer)
 })
 
-test('memory, largest batch and training time follow', (t) => {
+test('memory, largest batch and training time are consistent', (t) => {
   const result = of('gpt2-xl', {
     memoryGib: 80,
     batchSize: 1024,
@@ -61,17 +61,34 @@ test('memory, largest batch and training time follow', (t) => {
     peakTflops: 19.5,
     mfu: 0.5,
   })
-  const { memory, flops, largest_batch } = result
+  const { memory, flops, largestBatch } = result
   t.is(memory.parameters + memory.gradients + memory.optimizer, 16 * 2_127_057_600)
-  const fits = (batch: number): boolean =>
-    16 * 2_127_057_600 + batch * memory.activations_per_sequence <= 80 * 1024 ** 3
-  t.true(fits(largest_batch) && !fits(largest_batch + 1))
-  t.true(Math.abs(result.training_seconds - (flops.step * 400_000) / 9.75e12) < 1)
-  t.is(of('gpt2-xl', { memoryGib: 1 }).largest_batch, 0)
+  t.is(memory.total, memory.parameters + memory.gradients + memory.optimizer + memory.activations)
+  const fits = (batchSize: number): boolean =>
+    of('gpt2-xl', { batchSize }).memory.total <= 80 * 1024 ** 3
+  t.true(fits(largestBatch) && !fits(largestBatch + 1))
+  t.true(Math.abs(result.trainingSeconds - (flops.step * 400_000) / 9.75e12) < 1)
+  t.is(of('gpt2-xl', { memoryGib: 1 }).largestBatch, 0)
   t.throws(() => of('char', { mfu: -1 }), { code: 'ERR_INVALID_ARGUMENT' })
 })
 
-test('the toy falls faster at 1e2 than at 1e1 and diverges at 1e3', (t) => {
+test('activations on the CPU match what a model of 8 layers was measured to hold per sequence', (t) => {
+  const sizes = { vocabSize: 512, dModel: 256, numHeads: 8, dFf: 1024, numLayers: 8, context: 256 }
+  const { memory } = account(sizes)
+  t.true(Math.abs(memory.activationsPerSequence / 2 ** 20 - 30.1) < 0.1)
+  // The rest of `activations`: a block of 256 x 512 logits, rotation tables, and some MiB of scratch memory.
+  const rest = memory.activations - memory.activationsPerSequence
+  t.true(rest > 4 * 256 * 512 && rest < 16 * 2 ** 20, String(rest))
+  const recomputed = account({ ...sizes, recompute: true }).memory
+  t.true(recomputed.activationsPerSequence < memory.activationsPerSequence / 3)
+})
+
+test('a model that cannot be built has no account', (t) => {
+  const sizes = { vocabSize: 50, dModel: 25, numHeads: 4, dFf: 30, numLayers: 3, context: 8 }
+  t.throws(() => account(sizes), { code: 'ERR_INVALID_CONFIG' })
+})
+
+test('the toy problem falls faster at 1e2 than at 1e1, and diverges at 1e3', (t) => {
   const [ten, hundred, thousand] = toySweep([1e1, 1e2, 1e3])
   t.is(ten!.losses.length, 10)
   // At 1e2 the first step multiplies each weight by 1 - 2 = -1: the loss stays, then falls to nothing.

@@ -1,4 +1,4 @@
-/** Checkpoints: whole, exact, and refused where they do not fit. */
+/** Checkpoints: exact resumption, atomic replacement, and coded errors. */
 import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
@@ -17,7 +17,7 @@ for (const [name, make] of [
   ['AdamW', (model: Transformer): Optimizer => new AdamW(model)],
   ['Sgd', (model: Transformer): Optimizer => new Sgd(model)],
 ] as const) {
-  test(`${name} continues from a checkpoint bit for bit`, async (t) => {
+  test(`${name} resumes from a checkpoint bit for bit`, async (t) => {
     const path = join(temporaryFolder(t), 'step-00000003')
     const model = new Transformer(TINY)
     const optimizer = make(model)
@@ -32,7 +32,7 @@ for (const [name, make] of [
   })
 }
 
-test('a checkpoint is a folder of two safetensors files and the state, and is replaced as a whole', async (t) => {
+test('a checkpoint is two safetensors files and state.json, and is replaced as a whole', async (t) => {
   const folder = temporaryFolder(t)
   const path = join(folder, 'checkpoint')
   const model = new Transformer(TINY)
@@ -64,7 +64,7 @@ test('a checkpoint loads without an optimizer', async (t) => {
   t.deepEqual(await other.stateDict(), await model.stateDict())
 })
 
-test('a checkpoint of another shape is refused, naming the tensors, and changes nothing', async (t) => {
+test('a checkpoint of another shape is rejected, naming the tensors, and changes nothing', async (t) => {
   const path = join(temporaryFolder(t), 'checkpoint')
   const model = new Transformer(TINY)
   await Checkpoint.save(path, model, new AdamW(model), 1)
@@ -80,7 +80,7 @@ test('a checkpoint of another shape is refused, naming the tensors, and changes 
   t.deepEqual(await wider.stateDict(), before)
 })
 
-test('a checkpoint that is damaged or not there is a coded error', async (t) => {
+test('a damaged or missing checkpoint is a coded error', async (t) => {
   const path = join(temporaryFolder(t), 'checkpoint')
   const model = new Transformer(TINY)
   await rejectsWith(t, 'ERR_NOT_FOUND', () => Checkpoint.load(path, model))
@@ -90,7 +90,7 @@ test('a checkpoint that is damaged or not there is a coded error', async (t) => 
   await rejectsWith(t, 'ERR_INVALID_CHECKPOINT', () => Checkpoint.load(path, model))
 })
 
-test('saving where nothing can be written is a coded error and leaves nothing', async (t) => {
+test('saving to a path that cannot be written is a coded error and leaves no file', async (t) => {
   const folder = temporaryFolder(t)
   writeFileSync(join(folder, 'file'), '')
   const model = new Transformer(TINY)
@@ -101,7 +101,7 @@ test('saving where nothing can be written is a coded error and leaves nothing', 
   t.false(existsSync(join(folder, 'file', 'checkpoint')))
 })
 
-test('an optimizer of another model is refused', async (t) => {
+test('an optimizer of another model is rejected', async (t) => {
   const path = join(temporaryFolder(t), 'checkpoint')
   const [model, other] = [new Transformer(TINY), new Transformer(TINY)]
   await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () =>

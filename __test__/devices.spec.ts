@@ -1,4 +1,4 @@
-/** One body of tests for each device: the CPU always, CUDA where there is one, else skipped in the count. */
+/** The same tests for each device. Those of CUDA are skipped if there is no such device. */
 import { join } from 'node:path'
 import test from 'ava'
 import { native } from '../src/native'
@@ -11,7 +11,7 @@ interface Trained {
   losses: (number | null)[]
 }
 
-/** A model of `options` after some updates of two batches each, whose losses are read or left. */
+/** Trains a model of `options` for some updates of two batches each, reading the losses or not. */
 async function trained(
   options: Partial<TransformerOptions>,
   updates: number,
@@ -38,7 +38,7 @@ const distance = (a: number, b: number): number => Math.abs(a - b) / Math.max(1e
 
 const onCuda = native.cudaDeviceCount() === 0 ? test.skip : test
 
-onCuda('cuda: the account of its memory is within 2% of the most that training had', async (t) => {
+onCuda('cuda: the planned memory is within 2% of the peak of training', async (t) => {
   const wide = { ...TINY, vocabSize: 2000, dModel: 64, dFf: 172, maxSeqLength: 64 }
   const deep = { ...wide, vocabSize: 512, numLayers: 4 }
   for (const [sizes, batchSize] of [
@@ -73,7 +73,7 @@ onCuda('cuda: the account of its memory is within 2% of the most that training h
 for (const device of ['cpu', 'cuda']) {
   const on = device === 'cuda' && native.cudaDeviceCount() === 0 ? test.skip : test
 
-  on(`${device}: losses follow the CPU's in f32, with and without recomputing`, async (t) => {
+  on(`${device}: losses match those of the CPU in f32, with and without recompute`, async (t) => {
     const expected = await trained({ device: 'cpu' }, 5)
     for (const recompute of [false, true]) {
       const { losses } = await trained({ device, recompute }, 5)
@@ -85,14 +85,14 @@ for (const device of ['cpu', 'cuda']) {
   })
 
   on(
-    `${device}: losses that are not read have the mean of those that are, and leave the same weights`,
+    `${device}: unread losses have the mean of read ones, and training gives the same weights`,
     async (t) => {
       const read = await trained({ device }, 4)
       const left = await trained({ device }, 4, false)
       t.deepEqual(left.losses, Array<null>(8).fill(null))
       const mean = read.losses.reduce<number>((sum, loss) => sum + loss!, 0) / 8
       t.true(distance(await left.model.takeLoss(), mean) < 1e-5)
-      t.is(await left.model.takeLoss(), 0, 'taken once')
+      t.is(await left.model.takeLoss(), 0, 'takeLoss resets the mean')
       t.deepEqual(await left.model.stateDict(), await read.model.stateDict())
     },
   )
@@ -104,7 +104,7 @@ for (const device of ['cpu', 'cuda']) {
         ['cpu', 'cuda'],
         ['cuda', 'cuda'],
       ]) {
-    on(`${device}: a checkpoint of ${from} goes on on ${to} as it would have`, async (t) => {
+    on(`${device}: a checkpoint saved on ${from} continues identically on ${to}`, async (t) => {
       const path = join(temporaryFolder(t), 'checkpoint')
       const before = await trained({ device: from! }, 3)
       await Checkpoint.save(path, before.model, before.optimizer, 3)
@@ -122,7 +122,7 @@ for (const device of ['cpu', 'cuda']) {
     })
   }
 
-  on(`${device}: auto takes it where it is the best, and its state says what it is`, async (t) => {
+  on(`${device}: auto picks the best device, and deviceState reports it`, async (t) => {
     const model = new Transformer({ ...TINY, device })
     await model.synchronize()
     const state = await model.deviceState()

@@ -15,6 +15,7 @@ mod encode;
 mod error;
 mod exclusive;
 mod generate;
+mod memory_plan;
 mod model;
 mod monitor;
 mod ops;

@@ -1,7 +1,8 @@
-/** `kindling account`: what a model needs, on paper. */
+/** `kindling account`: what training a model needs. */
 import { Command } from 'commander'
 import { z } from 'zod'
 import { account, type Account } from '../../account'
+import { toSnakeCase } from '../../case'
 import { parse } from '../../training/config'
 import { COURSE_SHAPES, PRESETS } from '../../training/presets'
 import { addExamples } from '../examples'
@@ -22,21 +23,29 @@ const fields = {
   num_kv_heads: size.describe('key/value heads (default: num_heads)'),
   d_ff: size.describe('width of the feed-forward layer'),
   num_layers: size.describe('number of blocks'),
-  vocab_size: size.describe('vocabulary'),
-  context: size.describe('tokens of a sequence'),
-  tie_embeddings: z.boolean().default(false).describe('the output layer is the embedding matrix'),
-  qkv_bias: z.boolean().default(false).describe('query, key and value projections have a bias'),
-  batch_size: size.describe("sequences a step (default: the preset's, else 1)"),
-  device: z.enum(['cpu', 'cuda']).default('cpu').describe('whose memory: cpu or cuda'),
-  dtype: z.enum(['f32', 'bf16']).default('f32').describe('arithmetic on cuda'),
+  vocab_size: size.describe('tokens in the vocabulary'),
+  context: size.describe('tokens per sequence'),
+  tie_embeddings: z
+    .boolean()
+    .default(false)
+    .describe('use the embedding matrix as the output layer'),
+  qkv_bias: z.boolean().default(false).describe('give the query, key and value projections a bias'),
+  batch_size: size.describe("sequences per step (default: the preset's, else 1)"),
+  device: z.enum(['cpu', 'cuda']).default('cpu').describe('device whose memory is planned'),
+  dtype: z.enum(['f32', 'bf16']).default('f32').describe('dtype of matrix products'),
   recompute: z
     .boolean()
     .default(false)
-    .describe('on cuda, keep only the streams between the blocks'),
-  steps: z.int().min(1).default(400_000).describe('updates'),
-  memory_gib: z.number().positive().default(80).describe('memory of the device'),
-  peak_tflops: z.number().positive().default(19.5).describe('peak of the device'),
-  mfu: z.number().positive().max(1).default(0.5).describe('share of the peak that is reached'),
+    .describe('recompute the activations of blocks in the backward pass'),
+  steps: z.int().min(1).default(400_000).describe('number of steps'),
+  memory_gib: z.number().positive().default(80).describe('memory of the device in GiB'),
+  peak_tflops: z.number().positive().default(19.5).describe('peak of the device in TFLOP/s'),
+  mfu: z
+    .number()
+    .positive()
+    .max(1)
+    .default(0.5)
+    .describe('fraction of the peak that training reaches'),
 }
 
 const EXAMPLES = [
@@ -84,7 +93,7 @@ export function accountCommand(): Command {
         peakTflops: given.peak_tflops,
         mfu: given.mfu,
       })
-      output.line(result)
+      output.line(toSnakeCase(result))
       output.text(table(result, given.memory_gib, given.steps))
     }),
   )
@@ -99,7 +108,8 @@ function flag(name: string): string {
 }
 
 function table(result: Account, memoryGib: number, steps: number): string {
-  const { params, flops, memory, largest_batch, training_seconds } = result
+  // The rows have the names of the JSON output.
+  const { params, flops, memory, largest_batch, training_seconds } = toSnakeCase(result)
   const row = (name: string, value: string, share = ''): string =>
     `  ${name.padEnd(26)}${value.padStart(12)}${share.padStart(9)}`
   const part = (value: number, whole: number): string => `${((100 * value) / whole).toFixed(1)}%`

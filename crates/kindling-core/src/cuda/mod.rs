@@ -162,7 +162,7 @@ impl Cuda {
     /// # Errors
     /// Returns `ERR_OUT_OF_MEMORY` or `ERR_DEVICE`.
     pub fn scratch<const N: usize>(&self, bytes: [usize; N]) -> Result<[u64; N]> {
-        let sizes = bytes.map(|bytes| bytes.next_multiple_of(SCRATCH_ALIGNMENT));
+        let sizes = bytes.map(scratch_bytes);
         let needed = sizes.iter().sum();
         let mut memory = self.scratch_memory();
         if memory.as_ref().is_none_or(|memory| memory.bytes() < needed) {
@@ -199,6 +199,11 @@ impl Cuda {
     fn scratch_memory(&self) -> MutexGuard<'_, Option<DeviceMemory>> {
         self.scratch.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns the bytes of scratch memory that a request for `bytes` takes.
+pub(crate) fn scratch_bytes(bytes: usize) -> usize {
+    bytes.next_multiple_of(SCRATCH_ALIGNMENT)
 }
 
 /// Returns the number of CUDA devices this build can use.

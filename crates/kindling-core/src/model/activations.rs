@@ -24,11 +24,11 @@ pub enum Saved {
 
 /// The residual stream on entry of a block, or after the last one.
 #[derive(Debug)]
-pub struct Residual {
+pub struct Residual<M = Buffer> {
     /// (n, c).
-    pub values: Buffer,
+    pub values: M,
     /// Inverse root mean square (n).
-    pub rstd: Buffer,
+    pub rstd: M,
 }
 
 /// Activations of one block.
@@ -36,54 +36,73 @@ pub struct Residual {
 /// Results between two products have the device's `activation_dtype`; those that only products (and
 /// the gate) read have its `matmul_dtype`.
 #[derive(Debug)]
-pub struct BlockActivations {
+pub struct BlockActivations<M = Buffer> {
     /// Queries, keys (both rotated), values (n, (nh + 2 nkv) hs). On the CPU the backward pass
     /// replaces them with their gradients.
-    pub qkv: Buffer,
+    pub qkv: M,
     /// Log-sum-exp of each query's scores (b, nh, t).
-    pub lse: Buffer,
+    pub lse: M,
     /// Outputs of the heads (n, nh hs), in the `matmul_dtype` if a backward pass follows.
-    pub attention: Buffer,
+    pub attention: M,
     /// The residual stream between attention and feed-forward (n, c).
-    pub residual_mid: Buffer,
+    pub residual_mid: M,
     /// Inverse root mean square of `residual_mid` (n).
-    pub rstd_mid: Buffer,
+    pub rstd_mid: M,
     /// w1 x | w3 x (n, 2 f), in the `matmul_dtype`. The backward pass replaces it with its
     /// gradient.
-    pub gate_up: Buffer,
+    pub gate_up: M,
 }
 
 /// Memory of one pass through the model.
 #[derive(Debug)]
-pub struct Activations {
+pub struct Activations<M = Buffer> {
     /// Rows there is room for.
     pub rows: usize,
     pub saved: Saved,
     /// `num_layers` + 1 residual streams, or a single one if nothing is saved.
-    pub residuals: Vec<Residual>,
+    pub residuals: Vec<Residual<M>>,
     /// One per layer with `Saved::Blocks`, otherwise a single one.
-    pub blocks: Vec<BlockActivations>,
+    pub blocks: Vec<BlockActivations<M>>,
     /// Output of a norm, input of the products that follow it (n, c).
-    pub normed: Buffer,
+    pub normed: M,
     /// Output of attention or feed-forward before it joins the residual stream (n, c). In the
     /// backward pass: gradient of the heads' outputs, then of a norm's output.
-    pub sublayer_output: Buffer,
+    pub sublayer_output: M,
     /// silu(w1 x) w3 x (n, f), in the `matmul_dtype`. In the backward pass: first its gradient.
-    pub hidden: Buffer,
+    pub hidden: M,
     /// Memory that only the backward pass needs.
-    pub gradients: Option<GradientActivations>,
+    pub gradients: Option<GradientActivations<M>>,
 }
 
 /// Gradients of activations, shared by all blocks.
 #[derive(Debug)]
-pub struct GradientActivations {
+pub struct GradientActivations<M = Buffer> {
     /// Of the residual stream (n, c), f32.
-    pub residual: Buffer,
+    pub residual: M,
     /// On a bf16 device: `residual` rounded, as products read it (n, c).
-    pub residual_bf16: Option<Buffer>,
+    pub residual_bf16: Option<M>,
     /// On a CUDA device: of queries, keys and values (n, (nh + 2 nkv) hs). The CPU overwrites
     /// `BlockActivations::qkv`.
-    pub qkv: Option<Buffer>,
+    pub qkv: Option<M>,
+}
+
+/// Dtypes of the activations on one kind of device.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ActivationDtypes {
+    pub activation: Dtype,
+    pub matmul: Dtype,
+    /// Whether the gradient of q|k|v has its own buffer, or overwrites q|k|v.
+    pub separate_dqkv: bool,
+}
+
+impl ActivationDtypes {
+    fn of(device: &Device) -> Self {
+        Self {
+            activation: device.activation_dtype(),
+            matmul: device.matmul_dtype(),
+            separate_dqkv: matches!(device, Device::Cuda(_)),
+        }
+    }
 }
 
 impl Activations {
@@ -92,8 +111,35 @@ impl Activations {
     /// # Errors
     /// Returns `ERR_OUT_OF_MEMORY` if the device has too little memory.
     pub fn new(device: &Device, config: &ModelConfig, rows: usize, saved: Saved) -> Result<Self> {
-        let (activation, matmul) = (device.activation_dtype(), device.matmul_dtype());
-        let zeros = |width: usize, dtype| Buffer::zeros_of(device, rows * width, dtype);
+        let allocate = |len, dtype| Buffer::zeros_of(device, len, dtype);
+        Self::with(ActivationDtypes::of(device), config, rows, saved, allocate)
+    }
+
+    /// Allocates the memory of the backward pass, once.
+    ///
+    /// # Errors
+    /// Returns `ERR_OUT_OF_MEMORY` if the device has too little memory.
+    pub fn reserve_gradients(&mut self, device: &Device, config: &ModelConfig) -> Result<()> {
+        if self.gradients.is_none() {
+            let allocate = |len, dtype| Buffer::zeros_of(device, len, dtype);
+            let dtypes = ActivationDtypes::of(device);
+            self.gradients = Some(GradientActivations::with(dtypes, config, self.rows, allocate)?);
+        }
+        Ok(())
+    }
+}
+
+impl<M> Activations<M> {
+    /// Makes each buffer by `allocate(length, dtype)`. A memory plan passes one that only counts.
+    pub(super) fn with(
+        dtypes: ActivationDtypes,
+        config: &ModelConfig,
+        rows: usize,
+        saved: Saved,
+        allocate: impl Fn(usize, Dtype) -> Result<M>,
+    ) -> Result<Self> {
+        let ActivationDtypes { activation, matmul, .. } = dtypes;
+        let zeros = |width: usize, dtype| allocate(rows * width, dtype);
         let heads = if saved == Saved::Nothing { activation } else { matmul };
         let (c, f) = (config.d_model, config.d_ff);
         let residual =
@@ -121,23 +167,25 @@ impl Activations {
             gradients: None,
         })
     }
+}
 
-    /// Allocates the memory of the backward pass, once.
-    ///
-    /// # Errors
-    /// Returns `ERR_OUT_OF_MEMORY` if the device has too little memory.
-    pub fn reserve_gradients(&mut self, device: &Device, config: &ModelConfig) -> Result<()> {
-        if self.gradients.is_none() {
-            let dtype = device.activation_dtype();
-            let zeros = |width: usize| Buffer::zeros_of(device, self.rows * width, dtype);
-            let (is_bf16, is_cuda) = (dtype != Dtype::F32, matches!(device, Device::Cuda(_)));
-            self.gradients = Some(GradientActivations {
-                residual: Buffer::zeros(device, self.rows * config.d_model)?,
-                residual_bf16: is_bf16.then(|| zeros(config.d_model)).transpose()?,
-                qkv: is_cuda.then(|| zeros(config.qkv_width())).transpose()?,
-            });
-        }
-        Ok(())
+impl<M> GradientActivations<M> {
+    /// As `Activations::with`.
+    pub(super) fn with(
+        dtypes: ActivationDtypes,
+        config: &ModelConfig,
+        rows: usize,
+        allocate: impl Fn(usize, Dtype) -> Result<M>,
+    ) -> Result<Self> {
+        let dtype = dtypes.activation;
+        let zeros = |width: usize, dtype| allocate(rows * width, dtype);
+        Ok(Self {
+            residual: zeros(config.d_model, Dtype::F32)?,
+            residual_bf16: (dtype != Dtype::F32)
+                .then(|| zeros(config.d_model, dtype))
+                .transpose()?,
+            qkv: dtypes.separate_dqkv.then(|| zeros(config.qkv_width(), dtype)).transpose()?,
+        })
     }
 }
 

@@ -7,6 +7,7 @@ mod forward;
 mod gradient_norm;
 mod init;
 mod kv_cache;
+mod memory_plan;
 mod params;
 mod pass;
 mod state_dict;
@@ -15,6 +16,7 @@ mod update;
 
 pub use activations::Activations;
 pub(crate) use kv_cache::{CacheStep, KvCache};
+pub use memory_plan::{MemoryPlan, PlannedDevice, PlannedMemory};
 pub use params::{BlockRanges, Layout, Parameter};
 pub use state_dict::NamedTensor;
 pub(crate) use state_dict::match_tensors;

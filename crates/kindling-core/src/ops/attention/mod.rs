@@ -52,6 +52,11 @@ impl Shape {
         self.num_heads * self.head_size
     }
 
+    /// f32 elements of scratch memory that a training step needs on each thread of the CPU.
+    pub(crate) fn cpu_scratch_len(self) -> usize {
+        cpu::scratch_len(self)
+    }
+
     /// Query heads per key/value head.
     fn group(&self) -> usize {
         self.num_heads / self.num_kv_heads

@@ -40,7 +40,7 @@ pub(super) fn forward(cpu: &Cpu, args: Forward) {
     if let Some(bias) = bias {
         out.again().cpu().chunks_exact_mut(s.outputs).for_each(|row| row.copy_from_slice(bias));
     }
-    let kernel = kernel_for(cpu, s, s.rows >= MANY_ROWS);
+    let kernel = kernel_for(cpu.matmul, s, s.rows >= MANY_ROWS);
     if kernel.is_none() && s.rows >= MANY_ROWS {
         forward_turned(cpu, out.cpu(), x.cpu(), weight.cpu(), bias.is_some(), s);
         return;
@@ -59,9 +59,9 @@ fn forward_turned(
     accumulate: bool,
     s: Shape,
 ) {
-    let blocks = Pieces::exactly(s.outputs, (s.outputs * s.inputs).div_ceil(TURNED));
+    let blocks = transposed_blocks(s);
     let mut memory = cpu.turned.lock().unwrap_or_else(PoisonError::into_inner);
-    let len = s.outputs.div_ceil(blocks.count) * s.inputs;
+    let len = transposed_len(s);
     if memory.len() < len {
         memory.resize(len, 0.0);
     }
@@ -73,6 +73,30 @@ fn forward_turned(
         let x = Matrix::rows(x, s.rows, s.inputs);
         parallel_gemm_into(&cpu.pool, out, s.outputs, outputs.start, x, turned, accumulate);
     }
+}
+
+/// Blocks of outputs, each of which is transposed at once.
+fn transposed_blocks(s: Shape) -> Pieces {
+    Pieces::exactly(s.outputs, (s.outputs * s.inputs).div_ceil(TURNED))
+}
+
+/// Elements of the largest transposed block.
+fn transposed_len(s: Shape) -> usize {
+    s.outputs.div_ceil(transposed_blocks(s).count) * s.inputs
+}
+
+/// Returns the f32 elements of the device's shared memory that a forward and a backward pass need:
+/// for packed operands, and for a transposed part of the weight.
+pub(crate) fn shared_scratch_len(matmul: MatmulBackend, s: Shape) -> (usize, usize) {
+    let (n, k, m) = (s.rows, s.inputs, s.outputs);
+    let forward = kernel_for(matmul, s, n >= MANY_ROWS);
+    // The second operands of forward, backward_input and backward_weight, as (rows, columns).
+    let packed = forward.map(|kernel| packed::scratch_len(kernel, k, m)).into_iter();
+    let backward = kernel_for(matmul, s, false).into_iter();
+    let backward = backward
+        .flat_map(|kernel| [(m, k), (n, k)].map(|(k, n)| packed::scratch_len(kernel, k, n)));
+    let transposed = if forward.is_none() && n >= MANY_ROWS { transposed_len(s) } else { 0 };
+    (packed.chain(backward).max().unwrap_or(0), transposed)
 }
 
 /// The transpose of `weight` (outputs, inputs).
@@ -145,14 +169,14 @@ pub(super) fn backward_input(cpu: &Cpu, args: BackwardInput) {
     let BackwardInput { dx, dout, weight, shape: s, accumulate } = args;
     let dout = Operand::rows(dout, s.rows, s.outputs);
     let weight = Operand::rows(weight, s.outputs, s.inputs);
-    product(cpu, kernel_for(cpu, s, false), dx, dout, weight, accumulate);
+    product(cpu, kernel_for(cpu.matmul, s, false), dx, dout, weight, accumulate);
 }
 
 pub(super) fn backward_weight(cpu: &Cpu, args: BackwardWeight) {
     let BackwardWeight { dweight, dbias, dout, x, shape: s } = args;
     let (a, b) =
         (Operand::rows(dout, s.rows, s.outputs).transposed(), Operand::rows(x, s.rows, s.inputs));
-    product(cpu, kernel_for(cpu, s, false), dweight, a, b, true);
+    product(cpu, kernel_for(cpu.matmul, s, false), dweight, a, b, true);
     if let Some(dbias) = dbias {
         backward_bias(cpu, dbias.cpu(), dout.cpu(), s);
     }
@@ -172,8 +196,8 @@ fn backward_bias(cpu: &Cpu, dbias: &mut [f32], dout: &[f32], s: Shape) {
 }
 
 /// The kernel that multiplies, where it is always worth its packing or the product is large; none for the `gemm` crate.
-fn kernel_for(cpu: &Cpu, s: Shape, always: bool) -> Option<Kernel> {
-    let MatmulBackend::Packed(kernel) = cpu.matmul else { return None };
+fn kernel_for(matmul: MatmulBackend, s: Shape, always: bool) -> Option<Kernel> {
+    let MatmulBackend::Packed(kernel) = matmul else { return None };
     let large = s.rows * s.inputs * s.outputs >= SMALL;
     (kernel.dtype() == Dtype::Bf16 || always || large).then_some(kernel)
 }

@@ -14,6 +14,8 @@ mod cpu;
 pub mod cuda;
 pub mod reference;
 
+pub(crate) use cpu::shared_scratch_len;
+
 use crate::buffer::{In, Out};
 use crate::device::Device;
 use crate::ops::{check, check_positive};

@@ -12,9 +12,14 @@ const BLOCK_ELEMENTS: usize = 12 << 20;
 const MAX_BLOCK_ROWS: usize = 1024;
 
 /// Returns the rows of a block. Blocks have equal heights, rather than a small last one.
-fn block_rows(s: Shape) -> usize {
+pub(super) fn block_rows(s: Shape) -> usize {
     let max = (BLOCK_ELEMENTS / s.vocab_size.max(1)).clamp(64, MAX_BLOCK_ROWS).min(s.rows.max(1));
     s.rows.div_ceil(s.rows.div_ceil(max).max(1)).max(1)
+}
+
+/// Length and dtype of the buffer that `forward_backward` reserves: logits.
+pub(super) fn scratch_buffers(s: Shape) -> [(usize, Dtype); 1] {
+    [(block_rows(s) * s.vocab_size, Dtype::F32)]
 }
 
 pub(super) fn forward(dev: &Device, inputs: Forward, scratch: &mut Scratch) -> Result<LossSum> {

@@ -14,6 +14,9 @@ const BLOCK_BYTES: usize = 512 << 20;
 /// Blocks have a multiple of this many rows, so that the products' tiles divide them.
 const ROW_MULTIPLE: usize = 128;
 
+/// Two f64, in units of f32.
+const TOTALS_LEN: usize = 4;
+
 /// The sum to which a call adds its losses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Total {
@@ -28,6 +31,14 @@ fn block_rows(dtype: Dtype, s: Shape) -> usize {
     let max = (BLOCK_BYTES / (s.vocab_size * dtype.size()).max(1)).max(ROW_MULTIPLE);
     let blocks = s.rows.div_ceil(max).max(1);
     s.rows.div_ceil(blocks).next_multiple_of(ROW_MULTIPLE).min(s.rows).max(1)
+}
+
+/// Lengths and dtypes of the buffers that `run` reserves: logits, lse, losses, targets, totals.
+pub(super) fn scratch_buffers(dtype: Dtype, s: Shape) -> [(usize, Dtype); 5] {
+    let height = block_rows(dtype, s);
+    let [lse, losses, targets, totals] =
+        [height, s.rows, s.rows, TOTALS_LEN].map(|len| (len, Dtype::F32));
+    [(height * s.vocab_size, dtype), lse, losses, targets, totals]
 }
 
 /// Queues the losses, and the gradients if there are any. Reads nothing back.
@@ -92,8 +103,7 @@ pub(super) fn run(
 impl Scratch {
     /// Returns the address of a sum of losses. The sum of a call is set to 0.
     fn total(&mut self, dev: &Device, total: Total) -> Result<u64> {
-        // Two f64 in units of f32.
-        let accumulated = reserve(&mut self.totals, dev, 4, Dtype::F32)?.view().pointer();
+        let accumulated = reserve(&mut self.totals, dev, TOTALS_LEN, Dtype::F32)?.view().pointer();
         let of_call = accumulated + size_of::<f64>() as u64;
         match (total, dev) {
             (Total::OfCall, Device::Cuda(gpu)) => {

@@ -22,7 +22,7 @@ use crate::buffer::{Buffer, In, Out};
 use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::ops::cross_entropy::LossSum;
-use crate::ops::{IGNORED_TARGET, check, check_targets};
+use crate::ops::{IGNORED_TARGET, check, check_targets, linear};
 use cuda::Total;
 
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +61,20 @@ impl Scratch {
             Device::Cuda(gpu) => LossSum { sum: self.take_accumulated_sum(gpu)?, count },
         })
     }
+}
+
+/// Returns the lengths and dtypes of the buffers that `forward_backward` reserves. `cuda`
+/// is the dtype of a CUDA device, `None` on the CPU.
+pub(crate) fn scratch_buffers(s: Shape, cuda: Option<Dtype>) -> Vec<(usize, Dtype)> {
+    match cuda {
+        None => cpu::scratch_buffers(s).to_vec(),
+        Some(dtype) => cuda::scratch_buffers(dtype, s).to_vec(),
+    }
+}
+
+/// Returns the linear layer of one block of rows on the CPU.
+pub(crate) fn cpu_block(s: Shape) -> linear::Shape {
+    linear::Shape { rows: cpu::block_rows(s), inputs: s.d_model, outputs: s.vocab_size }
 }
 
 /// Returns the buffer, allocated again if it has fewer than `len` elements.

@@ -66,6 +66,12 @@ use forward::forward_head;
 use head_layout::HeadLayout;
 use out_rows::{OutBlock, OutRows};
 
+/// Returns the scratch elements of a task of the backward pass, which needs more than the forward
+/// pass.
+pub(super) fn scratch_len(s: super::Shape) -> usize {
+    backward::scratch_len(HeadLayout::new(s, 0, 0))
+}
+
 pub(super) fn forward(cpu: &Cpu, args: Forward) {
     let Forward { out, lse, qkv, shape: s } = args;
     if s.rows() == 0 {

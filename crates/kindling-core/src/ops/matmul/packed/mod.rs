@@ -129,12 +129,7 @@ pub(crate) fn product(
     };
     // Parts of b along k, unless bf16 would have to be added to, else along n.
     let by_depth = matches!(target, Target::Wide(_)) && k > n;
-    let parts = (k.div_ceil(kernel.in_word()) * n).div_ceil(PACKED_WORDS).max(1);
-    let (depth, width) = if by_depth {
-        (k.div_ceil(parts).next_multiple_of(kernel.in_word() * kernel.run().0), n)
-    } else {
-        (k.max(1), n.div_ceil(parts).next_multiple_of(WIDTH))
-    };
+    let (depth, width) = part_size(kernel, k, n, by_depth);
     let mut memory = cpu.packed.0.lock().unwrap_or_else(PoisonError::into_inner);
     for left in (0..n).step_by(width) {
         let columns = left..n.min(left + width);
@@ -151,6 +146,23 @@ pub(crate) fn product(
             part(cpu, kernel, &mut memory, place, a, b);
         }
     }
+}
+
+/// Rows and columns of the parts of b (k, n) that are packed one after the other.
+fn part_size(kernel: Kernel, k: usize, n: usize, by_depth: bool) -> (usize, usize) {
+    let parts = (k.div_ceil(kernel.in_word()) * n).div_ceil(PACKED_WORDS).max(1);
+    if by_depth {
+        (k.div_ceil(parts).next_multiple_of(kernel.in_word() * kernel.run().0), n)
+    } else {
+        (k.max(1), n.div_ceil(parts).next_multiple_of(WIDTH))
+    }
+}
+
+/// Returns the words of memory that a product with b (k, n) into f32 packs at a time.
+pub(crate) fn scratch_len(kernel: Kernel, k: usize, n: usize) -> usize {
+    let (depth, width) = part_size(kernel, k, n, k > n);
+    let plan = Plan::new(kernel, 1, 1, depth.min(k), width.min(n));
+    plan.in_b() * plan.panels
 }
 
 /// What a product is written to.

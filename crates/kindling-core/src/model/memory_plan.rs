@@ -1,0 +1,183 @@
+//! The memory that training takes, computed from the sizes of the model and the batch, without
+//! allocating any.
+//!
+//! Activations are counted by the code that allocates them, with an allocator that only adds up.
+//! The sizes of scratch memory come from the ops that use it. Counted is what the engine itself
+//! holds after a step of AdamW: not the program, Node.js, or the memory of CUDA's own libraries.
+
+use std::cell::Cell;
+
+use super::activations::{ActivationDtypes, Activations, GradientActivations, Saved};
+use super::params::Layout;
+use super::pass::{Pass, Shapes};
+use crate::Result;
+use crate::config::ModelConfig;
+use crate::cpu::MatmulBackend;
+use crate::dtype::Dtype;
+use crate::ops::{adamw, embedding, grad_norm, linear, output_loss, rms_norm};
+
+/// A device to plan for; it need not exist on this machine.
+#[derive(Debug, Clone, Copy)]
+pub enum PlannedDevice {
+    Cpu { matmul: MatmulBackend, threads: usize },
+    Cuda { dtype: Dtype },
+}
+
+impl PlannedDevice {
+    fn activation_dtypes(self) -> ActivationDtypes {
+        match self {
+            Self::Cpu { matmul, .. } => ActivationDtypes {
+                activation: Dtype::F32,
+                matmul: matmul.dtype(),
+                separate_dqkv: false,
+            },
+            Self::Cuda { dtype } => {
+                ActivationDtypes { activation: dtype, matmul: dtype, separate_dqkv: true }
+            }
+        }
+    }
+}
+
+/// Bytes that training takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlannedMemory {
+    /// The weights, and on a bf16 device their bf16 copy.
+    pub parameters: u64,
+    pub gradients: u64,
+    /// The two moments of AdamW.
+    pub optimizer: u64,
+    /// Activations of all sequences of the batch, and their gradients.
+    pub activations: u64,
+    /// A block of logits, rotation tables, and scratch memory of the ops.
+    pub workspace: u64,
+}
+
+impl PlannedMemory {
+    /// Returns the bytes of everything.
+    pub fn total(&self) -> u64 {
+        self.parameters + self.gradients + self.optimizer + self.activations + self.workspace
+    }
+}
+
+/// Computes the memory that a model takes in training.
+#[derive(Debug)]
+pub struct MemoryPlan {
+    config: ModelConfig,
+    device: PlannedDevice,
+    recompute: bool,
+    num_parameters: usize,
+}
+
+impl MemoryPlan {
+    /// Plans for training a model on `device`, with or without recomputing blocks in the backward
+    /// pass.
+    ///
+    /// # Errors
+    /// Returns `ERR_INVALID_CONFIG` if no model can have these sizes.
+    pub fn new(config: ModelConfig, device: PlannedDevice, recompute: bool) -> Result<Self> {
+        config.validate()?;
+        let num_parameters = Layout::new(&config).len;
+        Ok(Self { config, device, recompute, num_parameters })
+    }
+
+    /// Returns the memory for batches of `batch` sequences of `positions` tokens.
+    ///
+    /// # Errors
+    /// Returns `ERR_INTERNAL` if the sizes overflow.
+    pub fn memory(&self, batch: usize, positions: usize) -> Result<PlannedMemory> {
+        let weights = bytes(self.num_parameters, Dtype::F32);
+        let copy = match self.device {
+            PlannedDevice::Cuda { dtype } if dtype != Dtype::F32 => {
+                bytes(self.num_parameters, dtype)
+            }
+            _ => 0,
+        };
+        Ok(PlannedMemory {
+            parameters: weights + copy,
+            gradients: weights,
+            optimizer: 2 * weights,
+            activations: self.activations(batch * positions)?,
+            workspace: self.workspace(Pass { batch, positions }),
+        })
+    }
+
+    /// Returns the largest batch of sequences of `positions` tokens that fits into `available`
+    /// bytes, 0 if none does.
+    ///
+    /// # Errors
+    /// As `memory`.
+    pub fn largest_batch(&self, positions: usize, available: u64) -> Result<usize> {
+        // Activations alone bound the batch: fits(low) holds, and fits(high) does not.
+        let sequence = self.activations(positions)?;
+        let (mut low, mut high) = (0, (available / sequence) as usize + 1);
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            if self.memory(middle, positions)?.total() <= available {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
+    }
+
+    /// Returns the bytes of the activations of `rows` tokens, and of their gradients.
+    fn activations(&self, rows: usize) -> Result<u64> {
+        let total = Cell::new(0);
+        let count = |len, dtype| {
+            total.set(total.get() + bytes(len, dtype));
+            Ok(())
+        };
+        let (dtypes, config) = (self.device.activation_dtypes(), &self.config);
+        let saved = if self.recompute { Saved::Residuals } else { Saved::Blocks };
+        Activations::with(dtypes, config, rows, saved, count)?;
+        GradientActivations::with(dtypes, config, rows, count)?;
+        Ok(total.get())
+    }
+
+    fn workspace(&self, pass: Pass) -> u64 {
+        let table = bytes(self.config.max_seq_length * self.config.head_size(), Dtype::F32);
+        let shapes = Shapes::new(&self.config, pass);
+        let (cuda, scratch) = match self.device {
+            PlannedDevice::Cpu { matmul, threads } => (None, cpu_scratch(&shapes, matmul, threads)),
+            PlannedDevice::Cuda { dtype } => (Some(dtype), self.cuda_scratch(&shapes)),
+        };
+        let logits = output_loss::scratch_buffers(shapes.output_loss, cuda);
+        let logits: u64 = logits.into_iter().map(|(len, dtype)| bytes(len, dtype)).sum();
+        2 * table + logits + scratch
+    }
+
+    /// Returns the bytes of the memory that one op after the other uses on a CUDA device, and of
+    /// the gradients' norm.
+    fn cuda_scratch(&self, shapes: &Shapes) -> u64 {
+        const F32: usize = size_of::<f32>();
+        let rows = shapes.rows();
+        let bias = if self.config.qkv_bias { linear::cuda::partial_len(shapes.qkv) } else { 0 };
+        let largest = [
+            F32 * embedding::cuda::Groups::len_of(rows),
+            F32 * shapes.lse_len(),
+            F32 * rms_norm::cuda::partial_len(shapes.norm),
+            F32 * bias,
+            F32 * adamw::cuda::SETTINGS,
+            size_of::<f64>() * grad_norm::cuda::partial_len(self.num_parameters),
+        ];
+        let largest = largest.into_iter().max().unwrap_or(0);
+        (crate::cuda::scratch_bytes(largest) + grad_norm::cuda::STATE * size_of::<f64>()) as u64
+    }
+}
+
+/// Returns the bytes of memory that the ops share on the CPU, and of the scratch memory of its
+/// threads.
+fn cpu_scratch(shapes: &Shapes, matmul: MatmulBackend, threads: usize) -> u64 {
+    let output = output_loss::cpu_block(shapes.output_loss);
+    let layers = [shapes.qkv, shapes.o, shapes.w13, shapes.w2, output];
+    let shared = layers.map(|shape| linear::shared_scratch_len(matmul, shape));
+    let packed = shared.iter().map(|(packed, _)| *packed).max().unwrap_or(0);
+    let transposed = shared.iter().map(|(_, transposed)| *transposed).max().unwrap_or(0);
+    bytes(packed + transposed + threads * shapes.attention.cpu_scratch_len(), Dtype::F32)
+}
+
+/// Returns the bytes of a buffer: whole words of 32 bits.
+fn bytes(len: usize, dtype: Dtype) -> u64 {
+    (len as u64 * dtype.size() as u64).next_multiple_of(size_of::<f32>() as u64)
+}

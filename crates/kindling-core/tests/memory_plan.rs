@@ -1,0 +1,212 @@
+//! The memory plan against what the engine allocates: on the CPU as counted by the allocator, on
+//! CUDA as counted by the engine's own bookkeeping over a driver that hands out addresses and
+//! computes nothing.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use kindling_core::Result;
+use kindling_core::config::ModelConfig;
+use kindling_core::cpu::{Cpu, MatmulBackend};
+use kindling_core::cuda::{Arithmetic, Cuda, Driver, Launch, Product, Properties, Rows};
+use kindling_core::device::Device;
+use kindling_core::dtype::Dtype;
+use kindling_core::model::{MemoryPlan, PlannedDevice, Transformer};
+use kindling_core::optim::{AdamW, AdamWOptions, Optimizer};
+use kindling_core::simd::Isa;
+
+/// Counts the bytes that the process holds.
+struct CountingAllocator;
+
+static HELD: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: every call is passed on to the system's allocator.
+unsafe impl GlobalAlloc for CountingAllocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        HELD.fetch_add(layout.size() as u64, Ordering::Relaxed);
+        // SAFETY: the caller's promise is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size() as u64, Ordering::Relaxed);
+        // SAFETY: the caller's promise is the same.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+/// A driver whose memory is addresses alone.
+#[derive(Debug)]
+struct PaperDriver {
+    properties: Properties,
+    next: AtomicU64,
+}
+
+impl PaperDriver {
+    fn new() -> Self {
+        let properties = Properties { name: "paper".to_owned(), memory: 1 << 40 };
+        Self { properties, next: AtomicU64::new(1 << 20) }
+    }
+}
+
+impl Driver for PaperDriver {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<u64> {
+        Ok(self.next.fetch_add((bytes as u64).next_multiple_of(256), Ordering::Relaxed))
+    }
+
+    fn release(&self, _pointer: u64, _bytes: usize) {}
+
+    fn clear(&self, _pointer: u64, _bytes: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn upload(&self, _pointer: u64, _from: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn download(&self, to: &mut [u8], _pointer: u64) -> Result<()> {
+        to.fill(0);
+        Ok(())
+    }
+
+    fn copy_rows(&self, _to: Rows, _from: Rows, _bytes: usize, _count: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn launch(&self, _launch: &Launch) -> Result<()> {
+        Ok(())
+    }
+
+    fn multiply(&self, _product: &Product) -> Result<()> {
+        Ok(())
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// (batch, positions, shape): deep, of a large vocabulary, and of grouped heads with biases.
+fn shapes() -> [(usize, usize, ModelConfig); 3] {
+    let deep = ModelConfig {
+        vocab_size: 512,
+        d_model: 256,
+        num_heads: 8,
+        num_kv_heads: 8,
+        d_ff: 688,
+        num_layers: 8,
+        max_seq_length: 256,
+        theta: 10_000.0,
+        tie_embeddings: false,
+        qkv_bias: false,
+    };
+    let wide_vocabulary = ModelConfig {
+        vocab_size: 32_000,
+        d_model: 128,
+        num_heads: 4,
+        num_kv_heads: 4,
+        d_ff: 344,
+        num_layers: 2,
+        tie_embeddings: true,
+        ..deep.clone()
+    };
+    let grouped = ModelConfig {
+        vocab_size: 1000,
+        d_model: 192,
+        num_heads: 6,
+        num_kv_heads: 2,
+        d_ff: 515,
+        num_layers: 3,
+        max_seq_length: 128,
+        qkv_bias: true,
+        ..deep.clone()
+    };
+    [(2, 256, deep), (3, 200, wide_vocabulary), (5, 111, grouped)]
+}
+
+/// Trains for two steps, so that the second one finds all its memory there.
+fn train(
+    device: Device,
+    config: &ModelConfig,
+    recompute: bool,
+    batch: usize,
+    positions: usize,
+) -> (Transformer, AdamW) {
+    let mut model = Transformer::new(config.clone(), device, 1).unwrap();
+    model.set_recompute(recompute);
+    let options =
+        AdamWOptions { betas: (0.9, 0.95), eps: 1e-8, weight_decay: 0.1, groups: Vec::new() };
+    let mut optimizer = AdamW::new(&model, &options).unwrap();
+    let x: Vec<u32> = (0..batch * positions).map(|i| (i * 31 % config.vocab_size) as u32).collect();
+    let targets: Vec<i32> = x.iter().map(|&id| id as i32).collect();
+    for _ in 0..2 {
+        model.forward_backward(&x, &targets, batch, positions, 1.0).unwrap();
+        optimizer.clip_grad_norm(&mut model, 1.0).unwrap();
+        optimizer.step(&mut model, 1e-3).unwrap();
+    }
+    (model, optimizer)
+}
+
+// The allocator counts the whole process, so no other test of this file may hold memory.
+#[test]
+fn the_plan_is_what_the_engine_allocates() {
+    for (batch, positions, config) in shapes() {
+        for (dtype, recompute) in
+            [(Dtype::F32, false), (Dtype::F32, true), (Dtype::Bf16, false), (Dtype::Bf16, true)]
+        {
+            let (threads, matmul) = (2, MatmulBackend::detect(dtype));
+            let before = HELD.load(Ordering::Relaxed);
+            let device = Device::Cpu(Arc::new(Cpu::new(threads, Isa::detect(), matmul)));
+            let trained = train(device, &config, recompute, batch, positions);
+            let held = HELD.load(Ordering::Relaxed) - before;
+            drop(trained);
+            let planned = PlannedDevice::Cpu { matmul, threads };
+            let plan = MemoryPlan::new(config.clone(), planned, recompute).unwrap();
+            let memory = plan.memory(batch, positions).unwrap();
+            let ratio = memory.total() as f64 / held as f64;
+            assert!(
+                (ratio - 1.0).abs() < 0.05,
+                "cpu {dtype:?}, recompute {recompute}, {config:?}: planned {memory:?}, held {held}"
+            );
+
+            let arithmetic = Arithmetic { dtype, tf32: false };
+            let gpu = Arc::new(Cuda::new(Arc::new(PaperDriver::new()), arithmetic, 1));
+            let trained =
+                train(Device::Cuda(Arc::clone(&gpu)), &config, recompute, batch, positions);
+            drop(trained);
+            let planned = PlannedDevice::Cuda { dtype };
+            let plan = MemoryPlan::new(config.clone(), planned, recompute).unwrap();
+            let memory = plan.memory(batch, positions).unwrap();
+            assert_eq!(
+                memory.total(),
+                gpu.peak_bytes(),
+                "cuda {dtype:?}, recompute {recompute}, {config:?}: {memory:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_largest_batch_fits_and_one_more_sequence_does_not() {
+    for (_, positions, config) in shapes() {
+        for device in [
+            PlannedDevice::Cuda { dtype: Dtype::Bf16 },
+            PlannedDevice::Cpu { matmul: MatmulBackend::F32, threads: 4 },
+        ] {
+            let plan = MemoryPlan::new(config.clone(), device, false).unwrap();
+            let total = |batch| plan.memory(batch, positions).unwrap().total();
+            let available = 3 << 30;
+            let batch = plan.largest_batch(positions, available).unwrap();
+            assert!(batch > 1 && total(batch) <= available && total(batch + 1) > available);
+            assert_eq!(plan.largest_batch(positions, total(1) - 1).unwrap(), 0);
+        }
+    }
+}
