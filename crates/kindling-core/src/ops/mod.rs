@@ -46,7 +46,6 @@ pub use disjoint::Disjoint;
 pub use scratch::{with_dirty_scratch, with_scratch};
 pub(crate) use split::for_each_row;
 pub use split::{BlockMut, BlocksMut, Outputs, PerTask, RowsMut, split_grid, split_rows};
-pub(crate) use tasks::MAX_TASKS as MOST_PIECES;
 pub(crate) use tasks::MAX_TASKS;
 pub use tasks::Tasks;
 pub use tasks::Tasks as Pieces;

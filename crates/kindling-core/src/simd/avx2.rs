@@ -132,6 +132,16 @@ impl Vector for Avx2 {
         unsafe { Self(times_power_of_two(self.0, power.0), times_power_of_two(self.1, power.1)) }
     }
     #[inline(always)]
+    fn zero_where_negative_infinity(self, x: Self) -> Self {
+        unsafe {
+            let infinity = _mm256_set1_ps(f32::NEG_INFINITY);
+            Self(
+                _mm256_and_ps(self.0, _mm256_cmp_ps::<_CMP_NEQ_UQ>(x.0, infinity)),
+                _mm256_and_ps(self.1, _mm256_cmp_ps::<_CMP_NEQ_UQ>(x.1, infinity)),
+            )
+        }
+    }
+    #[inline(always)]
     fn swap_pairs(self) -> Self {
         unsafe {
             Self(

@@ -86,6 +86,14 @@ impl Vector for Avx512 {
         unsafe { Self(_mm512_scalef_ps(self.0, power.0)) }
     }
     #[inline(always)]
+    fn zero_where_negative_infinity(self, x: Self) -> Self {
+        unsafe {
+            let infinity = _mm512_set1_ps(f32::NEG_INFINITY);
+            let other = _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(x.0, infinity);
+            Self(_mm512_maskz_mov_ps(other, self.0))
+        }
+    }
+    #[inline(always)]
     fn swap_pairs(self) -> Self {
         unsafe { Self(_mm512_permute_ps::<0b10_11_00_01>(self.0)) }
     }

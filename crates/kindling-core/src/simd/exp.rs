@@ -1,14 +1,23 @@
 //! Vector exponential and sigmoid.
 //!
-//! exp: x = k ln 2 + r with |r| <= ln 2 / 2, a polynomial of degree 6 for e^r, then a scale by 2^k
-//! (Cody and Waite; coefficients as in Cephes' expf).
+//! exp splits x = k ln 2 + r, |r| <= ln 2 / 2, takes a polynomial of degree 6 for e^r, and scales
+//! it by 2^k. The split of ln 2 is Cody and Waite's; the coefficients are those of expf in Cephes.
 
 use super::Vector;
 
-/// e^x, within 2 units in the last place; x is clamped to -87.3..88.3, so there is no zero and no infinity. NaN stays NaN.
+/// Returns e^x, within 2 units in the last place.
+///
+/// Finite x are clamped to -87.3..88.3, so that the result is a normal number. e^-inf is 0, and NaN
+/// stays NaN.
 #[inline(always)]
 pub(crate) fn exp<V: Vector>(x: V) -> V {
-    // The constant comes first so that NaN, the second operand, passes through both comparisons.
+    exp_clamped(x).zero_where_negative_infinity(x)
+}
+
+/// Like `exp`, but clamps -inf as well.
+#[inline(always)]
+fn exp_clamped<V: Vector>(x: V) -> V {
+    // max and min return their second operand if either is NaN, so x comes second: NaN stays NaN.
     let clamped = V::splat(-87.336_54).max(V::splat(88.376_26).min(x));
     let k = clamped.mul(V::splat(std::f32::consts::LOG2_E)).round();
     let r = k.mul_add(V::splat(-0.693_359_4), clamped);
@@ -23,11 +32,11 @@ pub(crate) fn exp<V: Vector>(x: V) -> V {
     e.scale_by_power_of_two(k)
 }
 
-/// 1 / (1 + e^-x).
+/// Returns 1 / (1 + e^-x).
 #[inline(always)]
 pub(crate) fn sigmoid<V: Vector>(x: V) -> V {
     let one = V::splat(1.0);
-    one.div(one.add(exp(V::splat(0.0).sub(x))))
+    one.div(one.add(exp_clamped(V::splat(0.0).sub(x))))
 }
 
 #[cfg(test)]
@@ -36,13 +45,13 @@ mod tests {
     use crate::simd::{Isa, LANES};
 
     #[inline(always)]
-    fn exp_kernel<V: Vector>(x: &[f32], out: &mut [f32]) {
+    fn exp_vector<V: Vector>(x: &[f32], out: &mut [f32]) {
         exp(V::load(x)).store(out);
     }
-    crate::dispatch! { fn exp_lanes(x: &[f32], out: &mut [f32]) = exp_kernel; }
+    crate::dispatch! { fn exp_slice(x: &[f32], out: &mut [f32]) = exp_vector; }
 
     #[test]
-    fn exp_is_within_two_units_in_the_last_place_on_every_instruction_set() {
+    fn exp_is_within_two_ulps_on_every_instruction_set() {
         for isa in Isa::available() {
             let mut worst = 0.0f64;
             for step in 0..20_000 {
@@ -50,7 +59,7 @@ mod tests {
                     -87.0 + (step * LANES + i) as f32 * (175.0 / 320_000.0)
                 });
                 let mut out = [0.0; LANES];
-                exp_lanes(isa, &x, &mut out);
+                exp_slice(isa, &x, &mut out);
                 for (x, y) in x.iter().zip(out) {
                     let exact = f64::from(*x).exp();
                     let unit = f64::from(f32::EPSILON) * 2f64.powi(exact.log2().floor() as i32);
@@ -62,10 +71,25 @@ mod tests {
     }
 
     #[test]
-    fn exp_of_nan_is_nan_so_that_a_broken_run_is_noticed() {
+    fn exp_of_minus_infinity_is_zero_and_of_any_other_number_is_not() {
+        for isa in Isa::available() {
+            let mut x = [f32::MIN; LANES];
+            x[3] = f32::NEG_INFINITY;
+            x[12] = f32::NEG_INFINITY;
+            let mut out = [9.0; LANES];
+            exp_slice(isa, &x, &mut out);
+            for (x, y) in x.iter().zip(out) {
+                let right = if x.is_finite() { (1e-38..2e-38).contains(&y) } else { y == 0.0 };
+                assert!(right, "{isa:?}: exp({x}) is {y}");
+            }
+        }
+    }
+
+    #[test]
+    fn exp_of_nan_is_nan() {
         for isa in Isa::available() {
             let mut out = [0.0; LANES];
-            exp_lanes(isa, &[f32::NAN; LANES], &mut out);
+            exp_slice(isa, &[f32::NAN; LANES], &mut out);
             assert!(out.iter().all(|x| x.is_nan()));
         }
     }
@@ -79,7 +103,7 @@ mod tests {
     crate::dispatch! { fn partial(x: &[f32], out: &mut [f32]) -> (f32, f32, f32) = partial_kernel; }
 
     #[test]
-    fn partial_loads_fill_with_zero_and_stores_stop_at_the_end() {
+    fn partial_loads_pad_with_zeros_and_partial_stores_stop_at_the_end() {
         for isa in Isa::available() {
             for len in 1..=LANES {
                 let x: Vec<f32> = (0..len).map(|i| i as f32 * 0.75 - 2.0).collect();

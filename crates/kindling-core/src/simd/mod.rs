@@ -140,6 +140,9 @@ pub(crate) trait Vector: Copy {
     /// self x 2^power for whole powers in -126..=127.
     #[must_use]
     fn scale_by_power_of_two(self, power: Self) -> Self;
+    /// Returns zero in the lanes where `x` is -inf, and `self` in the others.
+    #[must_use]
+    fn zero_where_negative_infinity(self, x: Self) -> Self;
     /// Swaps the two lanes of each pair: (1, 0, 3, 2, ...).
     #[must_use]
     fn swap_pairs(self) -> Self;

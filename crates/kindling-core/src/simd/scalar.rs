@@ -86,6 +86,10 @@ impl Vector for Scalar {
         self.zip(power, |x, p| x * f32::from_bits(((p as i32 + 127) as u32) << 23))
     }
     #[inline(always)]
+    fn zero_where_negative_infinity(self, x: Self) -> Self {
+        self.zip(x, |value, x| if x == f32::NEG_INFINITY { 0.0 } else { value })
+    }
+    #[inline(always)]
     fn swap_pairs(self) -> Self {
         Self(std::array::from_fn(|i| self.0[i ^ 1]))
     }
