@@ -123,6 +123,16 @@ test('readLoss: false and read: false return null and change nothing else', asyn
   t.deepEqual(await weights(false), await weights(true))
 })
 
+test('clipGradNorm(0) returns the norm and leaves the gradients as they are', async (t) => {
+  const model = new Transformer(TINY)
+  const optimizer = new AdamW(model)
+  await model.forwardBackward(countingBatch())
+  const before = await model.gradients()
+  t.true((await optimizer.clipGradNorm(0)) > 0)
+  t.is(await optimizer.clipGradNorm(0, { read: false }), null)
+  t.deepEqual(await model.gradients(), before)
+})
+
 test('the initial weights depend on the seed alone', async (t) => {
   const first = async (seed: number) =>
     await new Transformer({ ...TINY, seed }).logits(Uint32Array.of(1, 2))
@@ -323,8 +333,10 @@ test('invalid batches are coded errors and leave the gradients unchanged', async
     model.forwardBackward(batch as { x: number[]; y: number[] })
   await rejectsWith(t, 'ERR_TOKEN_OUT_OF_RANGE', call({ x: [[1, 64]], y: [[2, 3]] }))
   await rejectsWith(t, 'ERR_TOKEN_OUT_OF_RANGE', call({ x: [[1, 2]], y: [[2, 64]] }))
-  await rejectsWith(t, 'ERR_TOKEN_OUT_OF_RANGE', call({ x: [[1, -1]], y: [[2, 3]] }))
-  await rejectsWith(t, 'ERR_TOKEN_OUT_OF_RANGE', call({ x: [[1, 2]], y: [[2, -7]] }))
+  const id = await rejectsWith(t, 'ERR_TOKEN_OUT_OF_RANGE', call({ x: [[1, -1]], y: [[2, 3]] }))
+  t.regex(id, /id -1 at position 1/)
+  const target = await rejectsWith(t, 'ERR_TOKEN_OUT_OF_RANGE', call({ x: [[1, 2]], y: [[2, -7]] }))
+  t.regex(target, /id -7 at position 1/)
   await rejectsWith(t, 'ERR_SHAPE_MISMATCH', call({ x: [[1, 2]], y: [[2]] }))
   await rejectsWith(t, 'ERR_SHAPE_MISMATCH', call({ x: [[1, 2], [3]], y: [[2, 3], [4]] }))
   await rejectsWith(t, 'ERR_INVALID_ARGUMENT', call({ x: [[1, 2.5]], y: [[2, 3]] }))

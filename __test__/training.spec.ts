@@ -60,6 +60,20 @@ test("the vocabulary is the tokenizer's unless a larger one is given", async (t)
   )
 })
 
+test('a maxNorm of 0 trains without clipping', async (t) => {
+  const { folder, corpus, run } = places(t)
+  const losses = async (maxNorm: number): Promise<unknown[]> => {
+    const name = `${run}-${maxNorm}`
+    const options = { ...SHORT, corpus, dataDir: folder, vocabSize: 280, maxSteps: 4 }
+    await new Trainer({ ...options, maxNorm, run: name }).run()
+    const lines = readFileSync(join(name, 'metrics.jsonl'), 'utf8').trim().split('\n')
+    return lines.map((line) => (JSON.parse(line) as { loss?: number }).loss)
+  }
+  const unclipped = await losses(0)
+  t.deepEqual(unclipped, await losses(1e9))
+  t.notDeepEqual(unclipped, await losses(1e-3))
+})
+
 test('config.json holds each option once, and is enough to rebuild the model', async (t) => {
   const { folder, corpus, run } = places(t)
   await vocabSizeOf(run, { corpus, dataDir: folder, vocabSize: 280 })

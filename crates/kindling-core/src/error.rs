@@ -82,7 +82,7 @@ pub enum Error {
     },
     /// A token id outside the vocabulary.
     #[error(
-        "token id {id} at position {position} is not below vocab_size {vocab_size}; encode with this model's tokenizer or raise vocab_size"
+        "token id {id} at position {position} is outside the vocabulary of {vocab_size} tokens; encode with this model's tokenizer or raise vocab_size"
     )]
     TokenOutOfRange {
         /// The id found.
@@ -92,6 +92,9 @@ pub enum Error {
         /// The vocabulary's size.
         vocab_size: usize,
     },
+    /// A negative token id.
+    #[error("token id {id} at position {position} is negative; token ids start at 0")]
+    NegativeTokenId { id: i32, position: u64 },
     /// A token store that is damaged or of an unknown form.
     #[error("{0}")]
     InvalidStore(String),
@@ -188,7 +191,7 @@ impl Error {
             Self::InvalidCorpus(_) => "ERR_INVALID_CORPUS",
             Self::InvalidTokenizer(_) => "ERR_INVALID_TOKENIZER",
             Self::UnknownCharacter { .. } => "ERR_UNKNOWN_CHARACTER",
-            Self::TokenOutOfRange { .. } => "ERR_TOKEN_OUT_OF_RANGE",
+            Self::TokenOutOfRange { .. } | Self::NegativeTokenId { .. } => "ERR_TOKEN_OUT_OF_RANGE",
             Self::InvalidStore(_) => "ERR_INVALID_STORE",
             Self::StoreTooShort { .. } => "ERR_STORE_TOO_SHORT",
             Self::RangeOutOfBounds { .. } => "ERR_RANGE_OUT_OF_BOUNDS",

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kindling_core::data;
+use kindling_core::{Error, data};
 use napi::bindgen_prelude::Int32Array;
 
 use crate::error::to_napi;
@@ -19,8 +19,10 @@ impl Batch {
     /// A batch of flat arrays with `batch_size` rows.
     #[napi(factory, catch_unwind)]
     pub fn from_arrays(x: Int32Array, y: Int32Array, batch_size: u32) -> napi::Result<Self> {
-        // A negative id becomes one no vocabulary holds, which the model names.
-        let x = x.iter().map(|&id| id as u32).collect();
+        let x = x.iter().zip(0..).map(|(&id, position)| {
+            u32::try_from(id).map_err(|_| Error::NegativeTokenId { id, position })
+        });
+        let x = x.collect::<Result<Vec<_>, _>>().map_err(to_napi)?;
         let inner = data::Batch::new(x, y.to_vec(), batch_size as usize).map_err(to_napi)?;
         Ok(Self { inner: Arc::new(inner) })
     }
