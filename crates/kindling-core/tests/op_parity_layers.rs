@@ -1,5 +1,5 @@
-//! RMSNorm, RoPE, SwiGLU and SiLU: forward and backward against plain f64 loops with finite differences and against candle's
-//! autograd of primitive ops, on odd sizes and every instruction set.
+//! RMSNorm, RoPE, SwiGLU and SiLU, forward and backward, against f64 loops, finite differences and
+//! candle's autograd, at odd sizes and on every instruction set.
 
 mod common;
 
@@ -9,7 +9,8 @@ use kindling_core::ops::{rms_norm, rope, silu, swiglu};
 
 const THETA: f64 = 10_000.0;
 
-/// Rows, width, eps. A norm of width 1 has a slope only by its eps: with a small one it is the rest of a cancellation.
+/// Rows, width, eps. At width 1 the gradient is what eps leaves of a cancellation; a large eps
+/// keeps its digits.
 const NORM_SIZES: [(usize, usize, f32); 7] = [
     (1, 1, 0.1),
     (1, 3, 1e-5),
@@ -50,11 +51,11 @@ fn rms_norm_matches_the_reference_and_candle_with_and_without_residual() {
             .unwrap();
             assert_close("out", &y, &rms_norm::reference::forward(&wide(&x), &wide(&w), s));
             assert_close("out", &y, &values(&candle_rms_norm(&tx, &tw, s.eps)));
-            let mut again = vec![9.0; rows * width];
+            let mut recomputed = vec![9.0; rows * width];
             rms_norm::recompute(
                 &dev,
                 rms_norm::Recompute {
-                    out: view_mut(&mut again),
+                    out: view_mut(&mut recomputed),
                     x: view(&x),
                     weight: view(&w),
                     rstd: view(&rstd),
@@ -62,7 +63,7 @@ fn rms_norm_matches_the_reference_and_candle_with_and_without_residual() {
                 },
             )
             .unwrap();
-            assert!(again == y, "the norm made again has the same bits");
+            assert!(recomputed == y, "recompute returns the same bits");
             let mut sum = vec![9.0; rows * width];
             rms_norm::forward_residual(
                 &dev,
@@ -148,9 +149,9 @@ fn rms_norm_backward_matches_finite_differences_and_candle() {
     }
 }
 
-/// The rotation in candle's primitive ops: the first `heads` heads of each row turned, the rest as it is.
+/// Rotates the first `heads` heads of each row, with candle's primitive ops.
 fn candle_rope(x: &Tensor, s: rope::Shape) -> Tensor {
-    let (pairs, turned_width) = (s.head_size / 2, s.heads * s.head_size);
+    let (pairs, rotated_width) = (s.head_size / 2, s.heads * s.head_size);
     let angles: Vec<f64> = (0..s.rows)
         .flat_map(|row| {
             let position = (s.first_position + row % s.positions) as f64;
@@ -159,23 +160,24 @@ fn candle_rope(x: &Tensor, s: rope::Shape) -> Tensor {
         .collect();
     let angles = Tensor::from_vec(angles, (s.rows, 1, pairs), &candle_core::Device::Cpu).unwrap();
     let (cos, sin) = (angles.cos().unwrap(), angles.sin().unwrap());
-    let heads = x.narrow(1, 0, turned_width).unwrap().reshape((s.rows, s.heads, pairs, 2)).unwrap();
+    let heads =
+        x.narrow(1, 0, rotated_width).unwrap().reshape((s.rows, s.heads, pairs, 2)).unwrap();
     let part = |index| heads.narrow(3, index, 1).unwrap().squeeze(3).unwrap();
     let (even, odd) = (part(0), part(1));
     let times = |a: &Tensor, b: &Tensor| a.broadcast_mul(b).unwrap();
     let first = (times(&even, &cos) - times(&odd, &sin)).unwrap();
     let second = (times(&even, &sin) + times(&odd, &cos)).unwrap();
-    let turned =
-        Tensor::stack(&[first, second], 3).unwrap().reshape((s.rows, turned_width)).unwrap();
-    if s.row_width == turned_width {
-        return turned;
+    let rotated =
+        Tensor::stack(&[first, second], 3).unwrap().reshape((s.rows, rotated_width)).unwrap();
+    if s.row_width == rotated_width {
+        return rotated;
     }
-    let rest = x.narrow(1, turned_width, s.row_width - turned_width).unwrap();
-    Tensor::cat(&[turned, rest], 1).unwrap()
+    let rest = x.narrow(1, rotated_width, s.row_width - rotated_width).unwrap();
+    Tensor::cat(&[rotated, rest], 1).unwrap()
 }
 
 #[test]
-fn rope_rotates_interleaved_pairs_like_the_reference_and_candle_and_its_backward_turns_back() {
+fn rope_matches_the_reference_and_candle_and_its_backward_inverts_it() {
     // Rows, heads, head size, elements after the heads, positions, first position.
     for (rows, heads, head_size, extra, positions, first) in [
         (1, 1, 2, 0, 1, 0),
@@ -208,7 +210,7 @@ fn rope_rotates_interleaved_pairs_like_the_reference_and_candle_and_its_backward
                 rope::Backward { dx: view_mut(&mut y), cos: view(&cos), sin: view(&sin), shape: s },
             )
             .unwrap();
-            assert_close("turned back", &y, &wide(&x));
+            assert_close("backward of forward", &y, &wide(&x));
             let mut dx = dout.clone();
             rope::backward(
                 &dev,
@@ -266,18 +268,18 @@ fn swiglu_matches_the_reference_finite_differences_and_candle() {
             .unwrap();
             assert_close("dx", &dx, &oracle[0]);
             assert_slopes("dx", &dx, &x_slopes);
-            let (mut in_place, mut again) = (x.clone(), dout.clone());
+            let (mut in_place, mut recomputed) = (x.clone(), dout.clone());
             swiglu::backward_in_place(
                 &dev,
                 swiglu::BackwardInPlace {
                     gate_up: view_mut(&mut in_place),
-                    out: view_mut(&mut again),
+                    out: view_mut(&mut recomputed),
                     shape: s,
                 },
             )
             .unwrap();
             assert_close("dx in place", &in_place, &oracle[0]);
-            assert!(again == y, "the output made again has the same bits");
+            assert!(recomputed == y, "backward_in_place recomputes the same output bits");
         }
     }
 }
@@ -308,7 +310,7 @@ fn silu_matches_the_reference_finite_differences_and_candle() {
 }
 
 #[test]
-fn silu_of_huge_numbers_is_the_number_or_nearly_zero_and_of_nan_nan() {
+fn silu_of_huge_numbers_does_not_overflow_and_nan_stays_nan() {
     for dev in devices() {
         let x = [1e30, -1e30, 200.0, -200.0, f32::NAN];
         let mut y = [9.0; 5];
@@ -319,7 +321,7 @@ fn silu_of_huge_numbers_is_the_number_or_nearly_zero_and_of_nan_nan() {
 }
 
 #[test]
-fn a_buffer_of_another_size_and_a_size_of_zero_are_coded_errors() {
+fn wrong_buffer_sizes_and_sizes_of_zero_are_coded_errors() {
     let dev = &devices()[0];
     let s = rms_norm::Shape { rows: 2, width: 3, eps: 1e-5 };
     let norm = |x: &[f32], out: &mut [f32], rstd: &mut [f32], w: &[f32], s| {
@@ -347,7 +349,7 @@ fn a_buffer_of_another_size_and_a_size_of_zero_are_coded_errors() {
     )
     .unwrap_err();
     assert_eq!(error.code(), "ERR_INVALID_ARGUMENT");
-    let turn = rope::Shape {
+    let rotation = rope::Shape {
         rows: 1,
         row_width: 2,
         heads: 1,
@@ -357,11 +359,16 @@ fn a_buffer_of_another_size_and_a_size_of_zero_are_coded_errors() {
     };
     let error = rope::forward(
         dev,
-        rope::Forward { x: view_mut(&mut [0.0; 2]), cos: view(&[]), sin: view(&[]), shape: turn },
+        rope::Forward {
+            x: view_mut(&mut [0.0; 2]),
+            cos: view(&[]),
+            sin: view(&[]),
+            shape: rotation,
+        },
     )
     .unwrap_err();
     assert_eq!(error.code(), "ERR_INVALID_ARGUMENT");
-    let beyond = rope::Shape { positions: 1, first_position: 5, ..turn };
+    let beyond = rope::Shape { positions: 1, first_position: 5, ..rotation };
     let (cos, sin) = rope::tables(5, 2, THETA);
     let error = rope::forward(
         dev,

@@ -1,4 +1,5 @@
-//! `AdamW` and SGD against plain f64 loops, on odd lengths and every instruction set; `AdamW` against `PyTorch`'s own.
+//! AdamW and SGD against f64 loops, at odd lengths and on every instruction set; AdamW against
+//! PyTorch.
 
 mod common;
 
@@ -8,7 +9,7 @@ use kindling_core::ops::{adamw, grad_norm, sgd};
 use serde_json::Value;
 
 #[test]
-fn adamw_follows_the_reference_for_many_steps() {
+fn adamw_matches_the_reference_for_20_steps() {
     for len in [1, 7, 31, 33, 1000] {
         for dev in devices() {
             let start = random(1, len);
@@ -46,7 +47,7 @@ fn adamw_follows_the_reference_for_many_steps() {
 }
 
 #[test]
-fn sgd_decays_its_rate_with_the_steps_unless_constant() {
+fn sgd_matches_the_reference_with_a_decaying_and_a_constant_rate() {
     for dev in devices() {
         for (constant, step, rate) in [(false, 0, 0.5), (false, 3, 0.25), (true, 3, 0.5)] {
             let hyper = sgd::Hyper { lr: 0.5, weight_decay: 0.1, step, constant, grad_scale: 0.5 };
@@ -71,7 +72,7 @@ fn numbers(value: &Value) -> Vec<f32> {
 }
 
 #[test]
-fn adamw_stays_within_a_ten_thousandth_of_pytorch_for_a_thousand_steps() {
+fn adamw_matches_pytorch_to_1e_4_for_1000_steps() {
     let fixture: Value =
         serde_json::from_str(include_str!("fixtures/adamw/trajectory.json")).unwrap();
     let hyper = |name: &str| fixture["hyper"][name].as_f64().unwrap();
@@ -117,7 +118,7 @@ fn adamw_stays_within_a_ten_thousandth_of_pytorch_for_a_thousand_steps() {
 }
 
 #[test]
-fn updates_and_norms_are_the_same_bits_for_any_number_of_threads() {
+fn updates_and_norms_are_the_same_bits_on_any_number_of_threads() {
     let isa = *kindling_core::simd::Isa::available().last().unwrap();
     let len = 200_003;
     let g = random(2, len);

@@ -1,25 +1,31 @@
-//! The tensor ops of the model, a folder each: `mod.rs` (shapes, formula, checks, dispatch), `reference.rs` (plain f64
-//! loops, the tests' oracle), `cpu.rs`, `cuda.cu` (kernels) and `cuda.rs` (their launches; `cuda/mod.rs`).
+//! The tensor ops of the model, one folder each: `mod.rs` (formula, shapes, checks, dispatch by
+//! device), `reference.rs` (plain f64 loops, the oracle of the tests), `cpu.rs`, `cuda.cu`
+//! (kernels) and `cuda.rs` (their launches).
 //!
-//! | op | forward | saved for backward | held by `tests/` |
+//! | op | forward | saved for backward | tests: `op_parity_*.rs` |
 //! |---|---|---|---|
-//! | `embedding` | ids (n), weight (v, c) -> (n, c) | ids | `op_parity_dense.rs` |
-//! | `rms_norm` | x (n, c), weight (c) -> (n, c), with or without a residual added first | x, rstd (n) | `op_parity_layers.rs` |
-//! | `linear` | x (n, i), weight (o, i), bias (o) -> (n, o) | x | `op_parity_dense.rs` |
-//! | `rope` | in place over the heads of (n, width) | nothing | `op_parity_layers.rs` |
-//! | `attention` | qkv (n, (nh + 2 nkv) hs) -> (n, nh hs) | qkv, out, lse (b, nh, t) | `op_parity_attention.rs` |
-//! | `swiglu` | (n, 2 f) -> (n, f) | its input | `op_parity_layers.rs` |
-//! | `silu` | any size, by itself | its input | `op_parity_layers.rs` |
-//! | `matmul` | a (m, k), b (k, n) -> (m, n), by itself | a, b | `op_parity_dense.rs` |
-//! | `softmax`, `log_softmax` | rows, by themselves | output | `op_parity_attention.rs` |
-//! | `cross_entropy` | logits (n, v), targets (n) -> mean loss | logits, lse (n) | `op_parity_loss.rs` |
-//! | `output_loss` | x (n, c), weight (v, c), targets (n) -> loss; logits never whole | nothing: it is one pass | `op_parity_loss.rs` |
-//! | `grad_norm`, `adamw`, `sgd` | over flat parameters | - | `op_parity_optimizer.rs`, its own folder |
+//! | `embedding` | ids (n), weight (v, c) -> (n, c) | ids | dense |
+//! | `rms_norm` | x (n, c), weight (c) -> (n, c), also of x + residual | x, rstd (n) | layers |
+//! | `linear` | x (n, i), weight (o, i), bias (o) -> (n, o) | x | dense |
+//! | `rope` | in place on the heads of (n, width) | nothing | layers |
+//! | `attention` | qkv (n, (nh + 2 nkv) hs) -> (n, nh hs) | qkv, out, lse (b, nh, t) | attention |
+//! | `swiglu` | (n, 2 f) -> (n, f) | its input | layers |
+//! | `cross_entropy` | logits (n, v), targets (n) -> mean loss | logits, lse (n) | loss |
+//! | `output_loss` | x (n, c), weight (v, c), targets (n) -> loss, without (n, v) logits | nothing: one pass | loss |
+//! | `grad_norm`, `adamw`, `sgd` | on the flat parameters | - | optimizer |
+//! | `silu` | any length | its input | layers |
+//! | `matmul` | a (m, k), b (k, n) -> (m, n) | a, b | dense |
+//! | `softmax`, `log_softmax` | each row | output | attention |
 //!
-//! `op_threads.rs` holds the results of the dense and the layers' ops against the number of threads.
+//! The model does not use the last three; they are for users of the library. `op_threads.rs` tests
+//! that results do not depend on the number of threads.
 //!
-//! b batch, t positions, c `d_model`, nh heads, nkv key/value heads, hs head size, f `d_ff`, v vocabulary, n = b t rows.
-//! Gradient rule of every backward: gradients of activations are overwritten, gradients of parameters are added to.
+//! b batch, t positions, c `d_model`, nh heads, nkv key/value heads, hs head size, f `d_ff`, v
+//! vocabulary, n = b t rows. A gradient is named d + the name of its tensor.
+//!
+//! A function takes the device and a struct of its buffers, named after the function:
+//! `rms_norm::forward` takes `rms_norm::Forward`. Fields are outputs, inputs, shape. Backward
+//! passes overwrite gradients of activations, and add to gradients of parameters.
 
 pub mod adamw;
 pub mod attention;
@@ -52,10 +58,10 @@ pub use tasks::Tasks as Pieces;
 
 use crate::{Error, Result};
 
-/// Says whether a buffer has the size its shape asks for.
+/// Checks the length of a buffer.
 ///
 /// # Errors
-/// `ERR_SHAPE_MISMATCH` naming the op and the buffer.
+/// Returns `ERR_SHAPE_MISMATCH`, with the op and the buffer, if the lengths differ.
 pub fn check(op: &'static str, what: &'static str, expected: usize, actual: usize) -> Result<()> {
     if expected == actual {
         Ok(())
@@ -64,25 +70,26 @@ pub fn check(op: &'static str, what: &'static str, expected: usize, actual: usiz
     }
 }
 
-/// Says whether a size that has to be at least 1 is (a row has some width; there may be no rows).
+/// Checks a size that must not be 0, such as the width of a row. The number of rows may be 0.
 ///
 /// # Errors
-/// `ERR_INVALID_ARGUMENT` naming the op and the size.
+/// Returns `ERR_INVALID_ARGUMENT`, with the op and the size, if it is 0.
 pub fn check_positive(op: &'static str, what: &'static str, size: usize) -> Result<()> {
     if size > 0 {
         Ok(())
     } else {
-        Err(Error::argument(format!("{op}: {what} is 0; it has to be at least 1")))
+        Err(Error::argument(format!("{op}: {what} is 0; it must be at least 1")))
     }
 }
 
-/// Target of a row that takes no part in the loss.
+/// The target of a row that the loss ignores.
 pub const IGNORED_TARGET: i32 = -100;
 
-/// Says whether every target is inside the vocabulary or ignored; gives the number that count.
+/// Checks that each target is in the vocabulary or ignored. Returns the number of targets not
+/// ignored.
 ///
 /// # Errors
-/// `ERR_TOKEN_OUT_OF_RANGE` naming the first that is not.
+/// Returns `ERR_TOKEN_OUT_OF_RANGE` for the first target that is not.
 pub fn check_targets(targets: &[i32], vocab_size: usize) -> Result<usize> {
     let mut count = 0;
     for (position, &target) in targets.iter().enumerate() {
@@ -101,10 +108,10 @@ pub fn check_targets(targets: &[i32], vocab_size: usize) -> Result<usize> {
     Ok(count)
 }
 
-/// Says whether every id is inside the vocabulary.
+/// Checks that each id is in the vocabulary.
 ///
 /// # Errors
-/// `ERR_TOKEN_OUT_OF_RANGE` naming the first that is not.
+/// Returns `ERR_TOKEN_OUT_OF_RANGE` for the first id that is not.
 pub fn check_ids(ids: &[u32], vocab_size: usize) -> Result<()> {
     match ids.iter().position(|&id| id as usize >= vocab_size) {
         None => Ok(()),

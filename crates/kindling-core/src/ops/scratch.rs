@@ -16,8 +16,8 @@ pub fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
     result
 }
 
-/// Calls `work` with `len` elements of scratch memory that starts on a cache line and holds whatever
-/// was there before: for work that writes before it reads. Calls may be nested.
+/// Calls `work` with `len` elements of scratch memory that starts on a cache line and holds
+/// whatever was there before: for work that writes before it reads. Calls may be nested.
 pub fn with_dirty_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
     const LINE: usize = 64;
     let mut memory = SCRATCH.with(|s| s.borrow_mut().pop()).unwrap_or_default();

@@ -7,11 +7,11 @@
 //! split_rows(pool, Tasks::of_rows(rows, width), outputs, |rows, (out, rstd)| { .. });
 //! ```
 //!
-//! `PerTask` is an output with an entry per task, for partial sums. `split_grid` cuts by rows and by
-//! columns at once, for outputs that are `BlocksMut`.
+//! `PerTask` is an output with an entry per task, for partial sums. `split_grid` cuts by rows and
+//! by columns at once, for outputs that are `BlocksMut`.
 //!
-//! All tasks hold their parts at the same time, which safe code cannot express. The `unsafe` code that
-//! makes it possible is in this file, and rests on three facts:
+//! All tasks hold their parts at the same time, which safe code cannot express. The `unsafe` code
+//! that makes it possible is in this file, and rests on three facts:
 //!
 //! 1. `Pool::run` runs each task once.
 //! 2. `Tasks::range` returns disjoint ranges for different tasks (`tasks_cover_every_unit_once`).
@@ -37,7 +37,8 @@ pub fn split_rows<O: Outputs>(
     split_grid(pool, tasks, Tasks::exactly(1, 1), outputs, |rows, _, parts| work(rows, parts));
 }
 
-/// Runs `work(rows, columns, parts)` for each cell of a grid of `down.count` by `across.count` tasks.
+/// Runs `work(rows, columns, parts)` for each cell of a grid of `down.count` by `across.count`
+/// tasks.
 ///
 /// # Panics
 /// Panics if an output does not have the rows and columns that the grid cuts.

@@ -1,12 +1,12 @@
 //! Tasks: how the work of an op is cut for the pool.
 //!
-//! The bounds of a task depend on sizes alone, never on the number of threads, and so does the order
-//! in which partial sums are added: results are the same bits on any machine.
+//! The bounds of a task depend on sizes alone, never on the number of threads, and so does the
+//! order in which partial sums are added: results are the same bits on any machine.
 
 use std::ops::Range;
 
-/// Maximum number of tasks of an op cut by `Tasks::new` or `Tasks::of_rows`: enough to balance sixteen
-/// threads, few enough to hand out quickly.
+/// Maximum number of tasks of an op cut by `Tasks::new` or `Tasks::of_rows`: enough to balance
+/// sixteen threads, few enough to hand out quickly.
 pub(crate) const MAX_TASKS: usize = 32;
 
 /// `total` units (rows, columns, elements) cut into `count` tasks of nearly equal size.

@@ -1,4 +1,5 @@
-//! What the op tests share: seeded inputs, devices of every instruction set, comparison, finite differences, candle tensors.
+//! Shared by the op tests: seeded inputs, devices of every instruction set, comparison, finite
+//! differences, candle tensors.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::sync::Arc;
@@ -10,17 +11,18 @@ use kindling_core::device::Device;
 use kindling_core::random::{Purpose, uniform};
 use kindling_core::simd::Isa;
 
-/// Largest difference over largest value, a tensor at a time; f32 sums of a thousand terms stay well below it.
+/// Largest error relative to a tensor's largest value. f32 sums of a thousand terms stay well below
+/// it.
 pub const TOLERANCE: f64 = 1e-4;
-/// Finite differences in f64 lose half the digits.
+/// Finite differences in f64 lose half of the digits.
 pub const DIFFERENCE_TOLERANCE: f64 = 1e-4;
 
-/// `len` numbers in [-1, 1), the same for the same seed.
+/// Returns `len` numbers in [-1, 1) from `seed`.
 pub fn random(seed: u64, len: usize) -> Vec<f32> {
     (0..len).map(|i| (2.0 * uniform(seed, Purpose::Benchmark, 0, i as u32) - 1.0) as f32).collect()
 }
 
-/// As `random`, scaled and shifted.
+/// Returns `len` numbers in [centre - spread, centre + spread) from `seed`.
 pub fn random_around(seed: u64, len: usize, centre: f32, spread: f32) -> Vec<f32> {
     random(seed, len).into_iter().map(|x| centre + spread * x).collect()
 }
@@ -29,12 +31,12 @@ pub fn wide(x: &[f32]) -> Vec<f64> {
     x.iter().map(|v| f64::from(*v)).collect()
 }
 
-/// A processor of a fixed instruction set and number of threads.
+/// Returns a CPU device with the given instruction set and number of threads.
 pub fn device(isa: Isa, threads: usize) -> Device {
     Device::Cpu(Arc::new(Cpu::new(threads, isa, MatmulBackend::F32)))
 }
 
-/// Every instruction set of the machine, with two threads.
+/// Returns a device with two threads for each instruction set of the machine.
 pub fn devices() -> Vec<Device> {
     Isa::available().into_iter().map(|isa| device(isa, 2)).collect()
 }
@@ -63,7 +65,7 @@ pub fn assert_close(what: &str, actual: &[f32], expected: &[f64]) {
     assert!(error < TOLERANCE, "{what}: relative error {error}");
 }
 
-/// Gradient of sum(f(x) weights) at x by central differences.
+/// Returns the gradient of sum(f(x) weights) at x, by central differences.
 pub fn finite_differences(x: &[f64], weights: &[f32], f: impl Fn(&[f64]) -> Vec<f64>) -> Vec<f64> {
     let step = 1e-5;
     let mut moved = x.to_vec();
@@ -80,7 +82,8 @@ pub fn finite_differences(x: &[f64], weights: &[f32], f: impl Fn(&[f64]) -> Vec<
         .collect()
 }
 
-/// Slopes of sum(f(x) weights) at up to 24 elements spread over x, by central differences.
+/// Returns (index, slope) of sum(f(x) weights) at up to 24 elements spread over x, by central
+/// differences.
 pub fn slopes(x: &[f32], weights: &[f32], f: impl Fn(&[f64]) -> Vec<f64>) -> Vec<(usize, f64)> {
     let step = 1e-5;
     let mut moved = wide(x);
@@ -97,7 +100,7 @@ pub fn slopes(x: &[f32], weights: &[f32], f: impl Fn(&[f64]) -> Vec<f64>) -> Vec
     (0..x.len()).step_by(x.len().div_ceil(24)).map(|i| (i, slope(i))).collect()
 }
 
-/// Holds a gradient against some of its elements found by `slopes`.
+/// Compares a gradient with what `slopes` returned.
 #[track_caller]
 pub fn assert_slopes(what: &str, gradient: &[f32], slopes: &[(usize, f64)]) {
     let largest = gradient.iter().fold(0.0f64, |m, v| m.max(f64::from(v.abs())));
@@ -105,23 +108,23 @@ pub fn assert_slopes(what: &str, gradient: &[f32], slopes: &[(usize, f64)]) {
         let error = (f64::from(gradient[i]) - slope).abs() / largest.max(slope.abs()).max(1e-30);
         assert!(
             error < DIFFERENCE_TOLERANCE,
-            "{what}[{i}]: {} where the slope is {slope}",
+            "{what}[{i}] is {}, but the slope is {slope}",
             gradient[i]
         );
     }
 }
 
-/// The numbers twice as large: what a gradient that is added to holds after a second pass.
+/// Doubles the numbers, as a second backward pass does to gradients that it adds to.
 pub fn doubled(x: &[f64]) -> Vec<f64> {
     x.iter().map(|v| 2.0 * v).collect()
 }
 
-/// A candle variable on the processor, in f64.
+/// Returns a candle variable on the CPU, in f64.
 pub fn variable(x: &[f32], shape: &[usize]) -> Var {
     Var::from_tensor(&tensor(x, shape)).unwrap()
 }
 
-/// A candle tensor on the processor, in f64.
+/// Returns a candle tensor on the CPU, in f64.
 pub fn tensor(x: &[f32], shape: &[usize]) -> Tensor {
     Tensor::from_vec(wide(x), shape, &candle_core::Device::Cpu).unwrap()
 }
@@ -130,7 +133,7 @@ pub fn values(x: &Tensor) -> Vec<f64> {
     x.to_dtype(candle_core::DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// Candle's gradient of sum(out weights) for each variable.
+/// Returns candle's gradient of sum(out weights) with respect to each variable.
 pub fn candle_gradients(out: &Tensor, weights: &[f32], variables: &[&Var]) -> Vec<Vec<f64>> {
     let loss = (out * tensor(weights, out.dims())).unwrap().sum_all().unwrap();
     let gradients = loss.backward().unwrap();

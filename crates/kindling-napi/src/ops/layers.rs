@@ -176,7 +176,7 @@ pub fn silu_backward(dout: &[f32], x: &[f32]) -> napi::Result<Float32Array> {
 pub fn swiglu_forward(gate: &[f32], up: &[f32]) -> napi::Result<Float32Array> {
     run(|dev| {
         need("swiglu.forward", "up", up.len(), &[gate.len()])?;
-        // One row of [gate | up]: the op has no other notion of rows.
+        // One row: the gate is computed element by element.
         let s = swiglu::Shape { rows: 1, width: gate.len() };
         let mut out = vec![0.0; gate.len()];
         swiglu::forward(

@@ -1,6 +1,6 @@
-//! Each op of the engine as a synchronous function of arrays and sizes: `ops` of `src/ops.ts`.
+//! The ops of the engine as synchronous functions of arrays and sizes, for `src/ops.ts`.
 //!
-//! Lengths are checked here, before results are allocated; each op checks its shapes again.
+//! Lengths are checked here, before results are allocated. The ops check their shapes again.
 
 mod attention;
 mod dense;
@@ -16,17 +16,17 @@ use kindling_core::{Error, Result};
 
 use crate::error::{from_panic, to_napi};
 
-/// The processor that `ops` runs on; its threads start with the first call.
+/// The CPU device of all calls. Its threads start with the first call.
 static DEVICE: LazyLock<Device> = LazyLock::new(|| Device::cpu(0));
 
-/// Runs `work` on the device of `ops`; a panic becomes an error.
+/// Runs `work` on the device. Converts a panic to an error.
 fn run<R>(work: impl FnOnce(&Device) -> Result<R>) -> napi::Result<R> {
     catch_unwind(AssertUnwindSafe(|| work(&DEVICE)))
         .unwrap_or_else(|panic| Err(from_panic(panic.as_ref())))
         .map_err(to_napi)
 }
 
-/// Says whether `what` has as many elements as its dimensions multiply to.
+/// Checks that the length of `what` is the product of `dimensions`.
 fn need(op: &'static str, what: &'static str, actual: usize, dimensions: &[usize]) -> Result<()> {
     let expected =
         dimensions.iter().try_fold(1usize, |all, &d| all.checked_mul(d)).unwrap_or(usize::MAX);
@@ -37,7 +37,7 @@ fn need(op: &'static str, what: &'static str, actual: usize, dimensions: &[usize
     }
 }
 
-/// Rows of `width` columns in `len` elements.
+/// Returns the number of rows of `width` columns in `len` elements.
 fn rows(op: &'static str, what: &'static str, len: usize, width: usize) -> Result<usize> {
     let rows = len.checked_div(width).unwrap_or(0);
     let expected = rows.max(1) * width;
@@ -48,7 +48,8 @@ fn rows(op: &'static str, what: &'static str, len: usize, width: usize) -> Resul
     }
 }
 
-/// The transpose of `matrix` (rows, columns): files keep weights as [in, out], the engine as [out, in].
+/// Transposes `matrix` (rows, columns): users and files have weights as (in, out), the engine as
+/// (out, in).
 fn transposed(matrix: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     let mut out = vec![0.0; matrix.len()];
     for (r, row) in matrix.chunks_exact(columns).enumerate() {

@@ -1,20 +1,18 @@
-//! Clipping, AdamW, SGD. Shapes as in `src/ops/update.ts`; inputs stay as they are.
+//! Gradient clipping, AdamW, SGD. Shapes are those of `src/ops/update.ts`.
 
 use kindling_core::ops::{adamw as adamw_op, grad_norm, sgd as sgd_op};
 use napi::bindgen_prelude::Float32Array;
 
 use super::{need, run};
 
-/// Gradients after clipping.
 #[napi(object)]
 pub struct ClippedGradients {
-    /// Global L2 norm before it.
+    /// Global L2 norm before clipping.
     pub norm: f64,
-    /// In the order given.
     pub gradients: Vec<Float32Array>,
 }
 
-/// Clips the global norm of `gradients` to `max_norm`.
+/// Clips `gradients` by their global norm; a `max_norm` of 0 disables clipping.
 #[napi(namespace = "ops")]
 pub fn clip_grad_norm(
     gradients: Vec<Float32Array>,
@@ -37,20 +35,17 @@ pub fn clip_grad_norm(
     })
 }
 
-/// Settings of one AdamW update.
+/// Hyperparameters of one AdamW update.
 #[napi(object)]
 pub struct AdamwHyper {
-    /// Learning rate.
     pub lr: f64,
-    /// Number of the update, from 1.
+    /// Number of this update, from 1.
     pub step: u32,
-    /// Decay of the first moment.
     pub beta1: f64,
-    /// Decay of the second moment.
     pub beta2: f64,
-    /// Added to the root of the second moment.
+    /// Added to sqrt(v).
     pub eps: f64,
-    /// Decoupled weight decay.
+    /// Decoupled from the gradient.
     pub weight_decay: f64,
 }
 
@@ -91,16 +86,15 @@ pub fn adamw(
     })
 }
 
-/// Settings of one SGD update.
+/// Hyperparameters of one SGD update.
 #[napi(object)]
 pub struct SgdHyper {
-    /// Learning rate.
     pub lr: f64,
-    /// Number of the update, from 0.
+    /// Number of this update, from 0.
     pub step: u32,
-    /// Added to the gradient, times the parameter.
+    /// Multiplied by the rate.
     pub weight_decay: f64,
-    /// The rate does not fall with the steps.
+    /// Keeps the rate at lr.
     pub constant: bool,
 }
 

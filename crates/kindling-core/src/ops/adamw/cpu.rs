@@ -15,7 +15,13 @@ pub(super) fn step(cpu: &Cpu, args: Step) {
 }
 
 crate::dispatch! {
-    fn step_run(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], hyper: Hyper) = step_vectors;
+    fn step_run(
+        p: &mut [f32],
+        m: &mut [f32],
+        v: &mut [f32],
+        g: &[f32],
+        hyper: Hyper,
+    ) = step_vectors;
 }
 
 #[inline(always)]

@@ -7,8 +7,8 @@ use crate::ops::kernels::step_grid;
 /// Number of f32 in `settings`.
 pub const SETTINGS: usize = 7;
 
-/// Returns what the kernel needs of `hyper`, to be copied to the device. The kernel takes the factor for
-/// clipping from the state of `grad_norm` instead.
+/// Returns what the kernel needs of `hyper`, to be copied to the device. The kernel takes the
+/// factor for clipping from the state of `grad_norm` instead.
 pub fn settings(hyper: Hyper) -> [f32; SETTINGS] {
     [
         hyper.alpha() as f32,

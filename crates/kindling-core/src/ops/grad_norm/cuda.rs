@@ -1,7 +1,7 @@
 //! CUDA half: launches of `cuda.cu`.
 //!
-//! g: n f32. `partial`: scratch of `partial_len(n)` f64. `state`: `STATE` f64 that stay on the device:
-//! sum of squares, norm, clip factor (NaN if the norm is not finite). All are addresses.
+//! g: n f32. `partial`: scratch of `partial_len(n)` f64. `state`: `STATE` f64 that stay on the
+//! device: sum of squares, norm, clip factor (NaN if the norm is not finite). All are addresses.
 
 use crate::cuda::{Arg, Launch};
 use crate::ops::kernels::flat_grid;

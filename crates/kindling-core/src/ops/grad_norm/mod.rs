@@ -48,8 +48,8 @@ pub fn scale(dev: &Device, g: Out, factor: f32) -> Result<()> {
     Ok(())
 }
 
-/// Returns the factor that clips gradients of norm `norm`: `max_norm` / (norm + 1e-6) if the norm exceeds
-/// `max_norm`, else 1. A `max_norm` of 0 disables clipping.
+/// Returns the factor that clips gradients of norm `norm`: `max_norm` / (norm + 1e-6) if the norm
+/// exceeds `max_norm`, else 1. A `max_norm` of 0 disables clipping.
 pub fn clip_factor(norm: f64, max_norm: f64) -> f64 {
     if max_norm > 0.0 && norm > max_norm { max_norm / (norm + 1e-6) } else { 1.0 }
 }

@@ -77,7 +77,13 @@ fn backward_by_rows(cpu: &Cpu, args: Backward, backward_rows: BackwardRows) {
 
 crate::dispatch! { fn add(out: &mut [f32], a: &[f32], b: &[f32]) = add_vectors; }
 crate::dispatch! {
-    fn norm_rows(out: &mut [f32], rstd: &mut [f32], x: &[f32], weight: &[f32], s: Shape) = norm_rows_vectors;
+    fn norm_rows(
+        out: &mut [f32],
+        rstd: &mut [f32],
+        x: &[f32],
+        weight: &[f32],
+        s: Shape,
+    ) = norm_rows_vectors;
 }
 crate::dispatch! {
     fn scale_rows(out: &mut [f32], x: &[f32], weight: &[f32], rstd: &[f32]) = scale_rows_vectors;
@@ -108,7 +114,8 @@ crate::dispatch! {
 #[inline(always)]
 fn add_vectors<V: Vector>(out: &mut [f32], a: &[f32], b: &[f32]) {
     for_vectors!(at in out.len() => {
-        V::load_partial(&a[at.clone()]).add(V::load_partial(&b[at.clone()])).store_partial(&mut out[at]);
+        let sum = V::load_partial(&a[at.clone()]).add(V::load_partial(&b[at.clone()]));
+        sum.store_partial(&mut out[at]);
     });
 }
 

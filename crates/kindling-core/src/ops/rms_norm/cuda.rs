@@ -6,8 +6,8 @@ use crate::buffer::{In, Out};
 use crate::cuda::{Arg, Launch};
 use crate::ops::kernels::{by_dtype, row_block};
 
-/// Maximum number of blocks in the backward pass, each of which has its own partial dweight: a few per
-/// multiprocessor.
+/// Maximum number of blocks in the backward pass, each of which has its own partial dweight: a few
+/// per multiprocessor.
 const MAX_BLOCKS: usize = 264;
 /// Shared memory that a kernel gets without opting in to more.
 const SHARED_BYTES: usize = 48 * 1024;
@@ -77,8 +77,8 @@ pub fn recompute(args: &Recompute) -> Launch {
     }
 }
 
-/// Launches of `backward`, in order, or of `backward_residual` if `accumulate` is set. `partial` is the
-/// address of `partial_len` f32 of scratch.
+/// Launches of `backward`, in order, or of `backward_residual` if `accumulate` is set. `partial` is
+/// the address of `partial_len` f32 of scratch.
 pub fn backward(args: &Backward, partial: u64, accumulate: bool) -> [Launch; 2] {
     let Backward { dx, dweight, dout, x, weight, rstd, shape: s } = args;
     let pointer = |input: &In| Arg::Pointer(input.pointer());

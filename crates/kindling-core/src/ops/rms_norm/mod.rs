@@ -37,8 +37,8 @@ pub struct Forward<'a> {
 /// Computes out = norm(x) and rstd.
 ///
 /// # Errors
-/// Returns `ERR_SHAPE_MISMATCH` if a buffer does not fit the shape, and `ERR_INVALID_ARGUMENT` if the
-/// width is 0.
+/// Returns `ERR_SHAPE_MISMATCH` if a buffer does not fit the shape, and `ERR_INVALID_ARGUMENT` if
+/// the width is 0.
 pub fn forward(dev: &Device, args: Forward) -> Result<()> {
     const OP: &str = "rms_norm::forward";
     let s = args.shape;

@@ -1,10 +1,11 @@
 //! Rotary position embedding on interleaved pairs of each head:
 //! (x0, x1) -> (x0 cos - x1 sin, x0 sin + x1 cos). Source: arXiv 2104.09864.
 //!
-//! x: (rows, `row_width`), of which the first `heads` heads of each row are rotated (q and k of a fused
-//! q | k | v row); cos, sin: (positions, `head_size`). Pair k of position p is rotated by the angle
-//! p theta^(-2k / `head_size`), which the tables hold once for each element of the pair. The position
-//! of a row is `first_position` + row % `positions`. The backward pass rotates by the negative angle.
+//! x: (rows, `row_width`), of which the first `heads` heads of each row are rotated (q and k of a
+//! fused q | k | v row); cos, sin: (positions, `head_size`). Pair k of position p is rotated by the
+//! angle p theta^(-2k / `head_size`), which the tables hold once for each element of the pair. The
+//! position of a row is `first_position` + row % `positions`. The backward pass rotates by the
+//! negative angle.
 
 mod cpu;
 pub mod cuda;
@@ -29,7 +30,8 @@ pub struct Shape {
     pub first_position: usize,
 }
 
-/// Returns the tables (cos, sin), each (`max_positions`, `head_size`). The angles are computed in f64.
+/// Returns the tables (cos, sin), each (`max_positions`, `head_size`). The angles are computed in
+/// f64.
 pub fn tables(max_positions: usize, head_size: usize, theta: f64) -> (Vec<f32>, Vec<f32>) {
     let mut cos = Vec::with_capacity(max_positions * head_size);
     let mut sin = Vec::with_capacity(max_positions * head_size);
@@ -65,8 +67,8 @@ pub struct Forward<'a> {
 /// Rotates x in place.
 ///
 /// # Errors
-/// Returns `ERR_SHAPE_MISMATCH` if a buffer does not fit the shape or the tables end before the last
-/// position, and `ERR_INVALID_ARGUMENT` if a size is 0.
+/// Returns `ERR_SHAPE_MISMATCH` if a buffer does not fit the shape or the tables end before the
+/// last position, and `ERR_INVALID_ARGUMENT` if a size is 0.
 pub fn forward(dev: &Device, args: Forward) -> Result<()> {
     rotate("rope::forward", dev, args, 1.0)
 }

@@ -7,8 +7,8 @@ use crate::ops::kernels::step_grid;
 /// Number of f32 in `settings`.
 pub const SETTINGS: usize = 2;
 
-/// Returns what the kernel needs of `hyper`, to be copied to the device. The kernel takes the factor for
-/// clipping from the state of `grad_norm` instead.
+/// Returns what the kernel needs of `hyper`, to be copied to the device. The kernel takes the
+/// factor for clipping from the state of `grad_norm` instead.
 pub fn settings(hyper: Hyper) -> [f32; SETTINGS] {
     [hyper.rate() as f32, (1.0 - hyper.rate() * hyper.weight_decay) as f32]
 }

@@ -31,8 +31,8 @@ pub fn backward_in_place(args: &BackwardInPlace) -> Launch {
     launch_backward(out.dtype(), [gate_up, pointer, pointer, gate_up], *shape)
 }
 
-/// Launches the kernel of both backward passes. `out` is 0 where the output is not wanted; `dgate_up` may
-/// be `gate_up`, and `out` may be `dout`.
+/// Launches the kernel of both backward passes. `out` is 0 where the output is not wanted;
+/// `dgate_up` may be `gate_up`, and `out` may be `dout`.
 fn launch_backward(dtype: Dtype, [dgate_up, out, dout, gate_up]: [u64; 4], s: Shape) -> Launch {
     Launch {
         kernel: by_dtype(dtype, "swiglu_backward_f32", "swiglu_backward_bf16"),

@@ -32,8 +32,8 @@ pub struct Forward<'a> {
 /// Computes out.
 ///
 /// # Errors
-/// Returns `ERR_SHAPE_MISMATCH` if a buffer does not fit the shape, and `ERR_INVALID_ARGUMENT` if the
-/// width is 0.
+/// Returns `ERR_SHAPE_MISMATCH` if a buffer does not fit the shape, and `ERR_INVALID_ARGUMENT` if
+/// the width is 0.
 pub fn forward(dev: &Device, args: Forward) -> Result<()> {
     const OP: &str = "swiglu::forward";
     let s = args.shape;
@@ -84,7 +84,8 @@ pub struct BackwardInPlace<'a> {
     pub shape: Shape,
 }
 
-/// Replaces `gate_up` by its gradient, and dout by the output of the forward pass, which was not saved.
+/// Replaces `gate_up` by its gradient, and dout by the output of the forward pass, which was not
+/// saved.
 ///
 /// # Errors
 /// As for `forward`.
