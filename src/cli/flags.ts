@@ -6,8 +6,8 @@ import { z } from 'zod'
 export type Fields = Readonly<Record<string, z.ZodType>>
 
 /**
- * The keywords of JSON Schema that make up a flag. `value` comes from a field's `.meta({ value:
- * 'file' })`.
+ * The keywords of JSON Schema that make up a flag. Two come from a field's `.meta()`: `value` is the
+ * placeholder, as in `--config <file>`; `repeat` makes a list take one value per flag.
  */
 interface FieldSchema {
   type?: string
@@ -16,6 +16,7 @@ interface FieldSchema {
   enum?: string[]
   items?: FieldSchema
   value?: string
+  repeat?: boolean
 }
 
 /** Longest list of choices that is shown as a flag's placeholder. */
@@ -48,10 +49,14 @@ export function jsonSchemaOf(fields: Fields): z.core.JSONSchema.BaseSchema {
 function optionOf(name: string, schema: FieldSchema): Option {
   const flag = `--${name.replaceAll('_', '-')}`
   const description = describe(schema)
-  const { type, items } = schema
-  if (type === 'boolean') return new Option(flag, description)
+  const { type, items, repeat } = schema
+  if (type === 'boolean') {
+    return new Option(schema.default === true ? flag.replace('--', '--no-') : flag, description)
+  }
   if (type === 'array') {
-    const option = new Option(`${flag} <${placeholder(items ?? {})}...>`, description)
+    const kind = placeholder(items ?? {})
+    if (repeat) return new Option(`${flag} <${kind}>`, description).argParser(append)
+    const option = new Option(`${flag} <${kind}...>`, description)
     return isNumeric(items?.type) ? option.argParser(appendNumber) : option
   }
   const option = new Option(`${flag} <${placeholder(schema)}>`, description)
@@ -63,10 +68,12 @@ function describe(schema: FieldSchema): string {
   const { description = '', default: value, enum: choices = [] } = schema
   const isListed =
     placeholder(schema) === choices.join('|') || choices.every((name) => description.includes(name))
-  const list = isListed ? '' : ` (one of ${choices.join(', ')})`
-  const hasDefault = value !== undefined && value !== false && !description.includes('(default')
-  const shown = hasDefault ? ` (default: ${[value].flat().join(' ')})` : ''
-  return `${description}${list}${shown}`
+  const oneOf = isListed ? '' : ` (one of ${choices.join(', ')})`
+  const hasDefault = value !== undefined && typeof value !== 'boolean'
+  const list = [value].flat().join(' ')
+  const shown =
+    hasDefault && list !== '' && !description.includes('(default') ? ` (default: ${list})` : ''
+  return `${description}${oneOf}${shown}`
 }
 
 function placeholder({ type, value, enum: choices }: FieldSchema): string {
@@ -88,8 +95,12 @@ function toNumber(text: string): unknown {
   return text.trim() === '' || Number.isNaN(value) ? text : value
 }
 
+function append(value: unknown, previous: unknown): unknown[] {
+  return [...(Array.isArray(previous) ? (previous as unknown[]) : []), value]
+}
+
 function appendNumber(text: string, previous: unknown): unknown[] {
-  return [...(Array.isArray(previous) ? (previous as unknown[]) : []), toNumber(text)]
+  return append(toNumber(text), previous)
 }
 
 /** Lets flags be written with underscores: `--d_model` becomes `--d-model`. */

@@ -124,7 +124,7 @@ function mergeCommand(): Command {
   const command = new Command('merge').description('merge token stores into one')
   command.argument(
     '<store...>',
-    'stores in order; of an output folder of `kindling encode`, its train_chunks',
+    'stores, in order; an output folder of `kindling encode` means its train_chunks',
   )
   addFields(command, reshapeFields)
   addExamples(command, [
@@ -161,7 +161,7 @@ const splitFields = {
 
 function splitCommand(): Command {
   const command = new Command('split').description('split a token store for validation')
-  command.argument('<store>', 'store; of an output folder of `kindling encode`, its train_chunks')
+  command.argument('<store>', 'store; an output folder of `kindling encode` means its train_chunks')
   addFields(command, splitFields)
   addExamples(command, [
     'kindling data split data/2G_chunks --valid-fraction 0.01 --out data/2G',

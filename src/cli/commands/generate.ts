@@ -15,9 +15,10 @@ const fields = {
   ...checkpointFields,
   prompt: z
     .array(z.string())
+    .meta({ repeat: true })
     .default([''])
     .describe('text to continue; repeat it for a batch (default: start a new document)'),
-  max_tokens: z.int().min(1).default(200).describe('largest number of new tokens'),
+  max_tokens: z.int().min(1).default(200).describe('maximum number of new tokens'),
   temperature: z.number().min(0).default(1).describe('divides the logits; 0 is greedy decoding'),
   top_k: z.int().min(1).optional().describe('sample from the k most likely tokens'),
   top_p: z
@@ -30,14 +31,18 @@ const fields = {
     .number()
     .positive()
     .default(1)
-    .describe('lowers the logits of tokens in the context; 1 leaves them'),
+    .describe('lowers the logits of tokens in the context; 1 has no effect'),
   seed: z.int().min(0).optional().describe('random seed (default: a random one, which is printed)'),
-  stop: z.array(z.string().min(1)).default([]).describe('text that ends the output; repeatable'),
+  stop: z
+    .array(z.string().min(1))
+    .meta({ repeat: true })
+    .default([])
+    .describe('text that ends the output; may be repeated'),
   rolling_cache: z
     .boolean()
     .default(false)
-    .describe('when the context is full, keep the cache: faster, but the text differs'),
-  no_echo: z.boolean().default(false).describe('leave the prompt out of the output'),
+    .describe('reuse the cache when the context is full: faster, but not exact'),
+  echo: z.boolean().default(true).describe('leave the prompt out of the output'),
 }
 
 const EXAMPLES = [
@@ -47,15 +52,11 @@ const EXAMPLES = [
 
 export function generateCommand(): Command {
   const command = new Command('generate').description('generate text with a trained model')
-  const { prompt, stop, no_echo, ...plain } = fields
-  command.option('--prompt <text>', prompt.description!, append)
-  addFields(command, plain)
-  command.option('--stop <text>', stop.description!, append)
-  command.option('--no-echo', no_echo.description!)
+  addFields(command, fields)
   addExamples(command, EXAMPLES)
   return command.action(
-    run(async ({ echo, ...flags }, output) => {
-      const options = parse(z.strictObject(fields), { ...flags, no_echo: echo === false })
+    run(async (flags, output) => {
+      const options = parse(z.strictObject(fields), flags)
       const { model, tokenizer } = await loadRun(options)
       if (!tokenizer) {
         throw new KindlingError(
@@ -76,11 +77,6 @@ export function generateCommand(): Command {
   )
 }
 
-/** Appends to a flag that may be repeated. */
-function append(text: string, previous: unknown): string[] {
-  return [...(Array.isArray(previous) ? (previous as string[]) : []), text]
-}
-
 function generateOptions(options: z.output<z.ZodObject<typeof fields>>): GenerateOptions {
   return {
     maxTokens: options.max_tokens,
@@ -91,7 +87,7 @@ function generateOptions(options: z.output<z.ZodObject<typeof fields>>): Generat
     ...(options.seed === undefined ? {} : { seed: options.seed }),
     stop: options.stop,
     rollingCache: options.rolling_cache,
-    echo: !options.no_echo,
+    echo: options.echo,
   }
 }
 
