@@ -16,10 +16,12 @@
 //! dW_embedding[x]    += dresidual
 //! ```
 
+use std::ops::Range;
+
 use super::activations::{Activations, GradientActivations, Saved, of_layer};
 use super::forward::{CacheUse, norm_residual, run_block};
 use super::pass::{Pass, PassContext, Shapes};
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, In, Out};
 use crate::ops::cross_entropy::LossSum;
 use crate::ops::{attention, embedding, linear, output_loss, rms_norm, rope, swiglu};
 use crate::{Error, Result};
@@ -158,50 +160,17 @@ fn feed_forward(
         },
     )?;
 
-    let (x, gain, rstd) = (
-        block.residual_mid.slice(0..c),
-        context.weight(&ranges.norm_ff),
-        block.rstd_mid.slice(0..s.rows()),
-    );
-    rms_norm::recompute(
-        dev,
-        rms_norm::Recompute { out: normed.slice_mut(0..c), x, weight: gain, rstd, shape: s.norm },
-    )?;
-    let dgate_up = block.gate_up.slice(gate_up);
-    linear::backward_weight(
-        dev,
-        linear::BackwardWeight {
-            dweight: gradients.slice_mut(ranges.w13.clone()),
-            dbias: None,
-            dout: dgate_up,
-            x: normed.slice(0..c),
-            shape: s.w13,
-        },
-    )?;
-    linear::backward_input(
-        dev,
-        linear::BackwardInput {
-            dx: sublayer_output.slice_mut(0..c),
-            dout: dgate_up,
-            weight: context.matmul_weight(&ranges.w13),
-            shape: s.w13,
-            accumulate: false,
-        },
-    )?;
-    let dgain = gradients.slice_mut(ranges.norm_ff.clone());
-    let (dresidual, dnormed) = (grads.residual.slice_mut(0..c), sublayer_output.slice(0..c));
-    rms_norm::backward_residual(
-        dev,
-        rms_norm::BackwardResidual {
-            dx: dresidual,
-            dweight: dgain,
-            dout: dnormed,
-            x,
-            weight: gain,
-            rstd,
-            shape: s.norm,
-        },
-    )
+    let projection = NormedProjection {
+        dout: block.gate_up.slice(gate_up),
+        x: block.residual_mid.slice(0..c),
+        rstd: block.rstd_mid.slice(0..s.rows()),
+        gain: &ranges.norm_ff,
+        weight: &ranges.w13,
+        bias: None,
+        shape: s.w13,
+    };
+    let dresidual = grads.residual.slice_mut(0..c);
+    normed_projection(context, projection, [normed, sublayer_output], dresidual, gradients, s.norm)
 }
 
 /// Takes `grads.residual` from `residual_mid` back to the block's input.
@@ -267,61 +236,99 @@ fn attention(
         )?;
         &mut block.qkv
     };
-    let rotated = dqkv.slice_mut(qkv.clone());
     rope::backward(
         dev,
         rope::Backward {
-            dx: rotated,
+            dx: dqkv.slice_mut(qkv.clone()),
             cos: context.cos.view(),
             sin: context.sin.view(),
             shape: s.rope,
         },
     )?;
 
-    let (x, gain, rstd) = (
-        residual.values.slice(0..c),
-        context.weight(&ranges.norm_attn),
-        residual.rstd.slice(0..s.rows()),
-    );
+    let projection = NormedProjection {
+        dout: dqkv.slice(qkv),
+        x: residual.values.slice(0..c),
+        rstd: residual.rstd.slice(0..s.rows()),
+        gain: &ranges.norm_attn,
+        weight: &ranges.qkv,
+        bias: ranges.qkv_bias.as_ref(),
+        shape: s.qkv,
+    };
+    let dresidual = grads.residual.slice_mut(0..c);
+    normed_projection(context, projection, [normed, sublayer_output], dresidual, gradients, s.norm)
+}
+
+/// A norm and the projection that follows it, on entry of attention or of feed-forward.
+#[derive(Clone, Copy)]
+struct NormedProjection<'a> {
+    /// Gradient of the projection's output.
+    dout: In<'a>,
+    /// Input of the norm.
+    x: In<'a>,
+    rstd: In<'a>,
+    gain: &'a Range<usize>,
+    weight: &'a Range<usize>,
+    /// Follows `weight` in memory.
+    bias: Option<&'a Range<usize>>,
+    shape: linear::Shape,
+}
+
+/// dW += dout^T norm(x); dresidual += the gradient of the norm at dout W.
+///
+/// The scratch buffers take the norm's output, which is recomputed, and its gradient.
+fn normed_projection(
+    context: &PassContext,
+    projection: NormedProjection,
+    [normed, dnormed]: [&mut Buffer; 2],
+    dresidual: Out,
+    gradients: &mut Buffer,
+    norm: rms_norm::Shape,
+) -> Result<()> {
+    let NormedProjection { dout, x, rstd, gain, weight, bias, shape } = projection;
+    let (dev, c) = (context.device, norm.rows * norm.width);
+    let gain_values = context.weight(gain);
     rms_norm::recompute(
         dev,
-        rms_norm::Recompute { out: normed.slice_mut(0..c), x, weight: gain, rstd, shape: s.norm },
+        rms_norm::Recompute {
+            out: normed.slice_mut(0..c),
+            x,
+            weight: gain_values,
+            rstd,
+            shape: norm,
+        },
     )?;
-    let dqkv = dqkv.slice(qkv);
-    let (dweight, dbias) = match &ranges.qkv_bias {
-        // The biases follow the matrices in memory.
+    let (dweight, dbias) = match bias {
         Some(bias) => {
-            let both = gradients.slice_mut(ranges.qkv.start..bias.end).split_at(ranges.qkv.len());
+            let both = gradients.slice_mut(weight.start..bias.end).split_at(weight.len());
             (both.0, Some(both.1))
         }
-        None => (gradients.slice_mut(ranges.qkv.clone()), None),
+        None => (gradients.slice_mut(weight.clone()), None),
     };
     linear::backward_weight(
         dev,
-        linear::BackwardWeight { dweight, dbias, dout: dqkv, x: normed.slice(0..c), shape: s.qkv },
+        linear::BackwardWeight { dweight, dbias, dout, x: normed.slice(0..c), shape },
     )?;
     linear::backward_input(
         dev,
         linear::BackwardInput {
-            dx: sublayer_output.slice_mut(0..c),
-            dout: dqkv,
-            weight: context.matmul_weight(&ranges.qkv),
-            shape: s.qkv,
+            dx: dnormed.slice_mut(0..c),
+            dout,
+            weight: context.matmul_weight(weight),
+            shape,
             accumulate: false,
         },
     )?;
-    let dgain = gradients.slice_mut(ranges.norm_attn.clone());
-    let (dresidual, dnormed) = (grads.residual.slice_mut(0..c), sublayer_output.slice(0..c));
     rms_norm::backward_residual(
         dev,
         rms_norm::BackwardResidual {
             dx: dresidual,
-            dweight: dgain,
-            dout: dnormed,
+            dweight: gradients.slice_mut(gain.clone()),
+            dout: dnormed.slice(0..c),
             x,
-            weight: gain,
+            weight: gain_values,
             rstd,
-            shape: s.norm,
+            shape: norm,
         },
     )
 }

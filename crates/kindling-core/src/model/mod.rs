@@ -18,10 +18,8 @@ pub use activations::Activations;
 pub(crate) use kv_cache::{CacheStep, KvCache};
 pub use memory_plan::{MemoryPlan, PlannedDevice, PlannedMemory};
 pub use params::{BlockRanges, Layout, Parameter};
+pub use pass::NORM_EPS;
 pub use state_dict::NamedTensor;
 pub(crate) use state_dict::match_tensors;
 pub use transformer::Transformer;
 pub(crate) use update::CudaUpdate;
-
-/// Added to the mean square in every `RMSNorm`.
-pub const NORM_EPS: f32 = 1e-5;

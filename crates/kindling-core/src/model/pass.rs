@@ -2,13 +2,15 @@
 
 use std::ops::Range;
 
-use super::NORM_EPS;
 use super::params::Layout;
 use crate::Result;
 use crate::buffer::{Buffer, In, Out};
 use crate::config::ModelConfig;
 use crate::device::Device;
 use crate::ops::{attention, embedding, linear, output_loss, rms_norm, rope, swiglu};
+
+/// Added to the mean square in every `RMSNorm`.
+pub const NORM_EPS: f32 = 1e-5;
 
 /// Sizes of one pass: `batch` sequences of `positions` tokens each.
 #[derive(Debug, Clone, Copy)]
