@@ -221,6 +221,14 @@ export interface AdamWOptions {
   groups: Array<AdamWGroup>
 }
 
+export interface AttentionSizes {
+  batch: number
+  positions: number
+  numHeads: number
+  numKvHeads: number
+  headSize: number
+}
+
 /** Cores this process may use. */
 export declare function availableThreads(): number
 
@@ -655,9 +663,9 @@ export declare namespace ops {
   /** param, grad, m, v (n) -> the new param, m, v. */
   export function adamw(param: Float32Array, grad: Float32Array, m: Float32Array, v: Float32Array, hyper: AdamwHyper): [Float32Array, Float32Array, Float32Array]
   /** dout, q, k, v, out, lse -> dq, dk, dv. */
-  export function attentionBackward(dout: Float32Array, q: Float32Array, k: Float32Array, v: Float32Array, out: Float32Array, lse: Float32Array, batch: number, positions: number, numHeads: number, numKvHeads: number, headSize: number): [Float32Array, Float32Array, Float32Array]
+  export function attentionBackward(dout: Float32Array, q: Float32Array, k: Float32Array, v: Float32Array, out: Float32Array, lse: Float32Array, sizes: AttentionSizes): [Float32Array, Float32Array, Float32Array]
   /** q (b, t, nh, hs), k, v (b, t, nkv, hs) -> out, lse (b, nh, t). */
-  export function attentionForward(q: Float32Array, k: Float32Array, v: Float32Array, batch: number, positions: number, numHeads: number, numKvHeads: number, headSize: number): [Float32Array, Float32Array]
+  export function attentionForward(q: Float32Array, k: Float32Array, v: Float32Array, sizes: AttentionSizes): [Float32Array, Float32Array]
   /** Clips the global norm of `gradients` to `max_norm`. */
   export function clipGradNorm(gradients: Array<Float32Array>, maxNorm: number): ClippedGradients
   /** logits (n, vocab), targets (n), lse (n) -> dlogits. */

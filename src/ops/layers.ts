@@ -108,16 +108,13 @@ export interface AttentionSizes {
   headSize: number
 }
 
-const attentionSizes = (
-  op: string,
-  s: AttentionSizes,
-): [number, number, number, number, number] => [
-  size(op, 'batch', s.batch),
-  size(op, 'positions', s.positions),
-  size(op, 'numHeads', s.numHeads),
-  size(op, 'numKvHeads', s.numKvHeads ?? s.numHeads),
-  size(op, 'headSize', s.headSize),
-]
+const attentionSizes = (op: string, s: AttentionSizes): native.AttentionSizes => ({
+  batch: size(op, 'batch', s.batch),
+  positions: size(op, 'positions', s.positions),
+  numHeads: size(op, 'numHeads', s.numHeads),
+  numKvHeads: size(op, 'numKvHeads', s.numKvHeads ?? s.numHeads),
+  headSize: size(op, 'headSize', s.headSize),
+})
 
 /**
  * Causal scaled dot-product attention: softmax(q k^T / sqrt(headSize)) v, where a position attends
@@ -137,7 +134,7 @@ export const attention = {
     const k = floats(op, 'k', args.k)
     const v = floats(op, 'v', args.v)
     const sizes = attentionSizes(op, args)
-    const [out, lse] = call(() => native.ops.attentionForward(q, k, v, ...sizes))
+    const [out, lse] = call(() => native.ops.attentionForward(q, k, v, sizes))
     return { out, lse }
   },
   /**
@@ -162,7 +159,7 @@ export const attention = {
     const out = floats(op, 'out', args.out)
     const lse = floats(op, 'lse', args.lse)
     const sizes = attentionSizes(op, args)
-    const [dq, dk, dv] = call(() => native.ops.attentionBackward(dout, q, k, v, out, lse, ...sizes))
+    const [dq, dk, dv] = call(() => native.ops.attentionBackward(dout, q, k, v, out, lse, sizes))
     return { dq, dk, dv }
   },
 }

@@ -32,23 +32,34 @@ fn split(joined: &[f32], widths: [usize; 3]) -> [Vec<f32>; 3] {
     parts
 }
 
+#[napi(object)]
+pub struct AttentionSizes {
+    pub batch: u32,
+    pub positions: u32,
+    pub num_heads: u32,
+    pub num_kv_heads: u32,
+    pub head_size: u32,
+}
+
+/// Checks the lengths of q, k and v. Returns the engine's shape, and their widths.
 fn attention_shape(
     op: &'static str,
     q: &[f32],
     k: &[f32],
     v: &[f32],
-    [batch, positions, num_heads, num_kv_heads, head_size]: [u32; 5],
+    sizes: &AttentionSizes,
 ) -> Result<(attention::Shape, [usize; 3])> {
     let s = attention::Shape {
-        batch: batch as usize,
-        positions: positions as usize,
-        num_heads: num_heads as usize,
-        num_kv_heads: num_kv_heads as usize,
-        head_size: head_size as usize,
+        batch: sizes.batch as usize,
+        positions: sizes.positions as usize,
+        num_heads: sizes.num_heads as usize,
+        num_kv_heads: sizes.num_kv_heads as usize,
+        head_size: sizes.head_size as usize,
     };
     if !s.num_heads.is_multiple_of(s.num_kv_heads.max(1)) {
         return Err(Error::argument(format!(
-            "{op}: numHeads {num_heads} is not divisible by numKvHeads {num_kv_heads}"
+            "{op}: numHeads {} is not divisible by numKvHeads {}",
+            s.num_heads, s.num_kv_heads
         )));
     }
     need(op, "q", q.len(), &[s.batch, s.positions, s.num_heads, s.head_size])?;
@@ -64,15 +75,10 @@ pub fn attention_forward(
     q: &[f32],
     k: &[f32],
     v: &[f32],
-    batch: u32,
-    positions: u32,
-    num_heads: u32,
-    num_kv_heads: u32,
-    head_size: u32,
+    sizes: AttentionSizes,
 ) -> napi::Result<(Float32Array, Float32Array)> {
     run(|dev| {
-        let sizes = [batch, positions, num_heads, num_kv_heads, head_size];
-        let (s, [wq, wk, wv]) = attention_shape("attention.forward", q, k, v, sizes)?;
+        let (s, [wq, wk, wv]) = attention_shape("attention.forward", q, k, v, &sizes)?;
         let rows = s.batch * s.positions;
         let qkv = joined(&[(q, wq), (k, wk), (v, wv)], rows);
         let (mut out, mut lse) = (vec![0.0; q.len()], vec![0.0; rows * s.num_heads]);
@@ -98,16 +104,11 @@ pub fn attention_backward(
     v: &[f32],
     out: &[f32],
     lse: &[f32],
-    batch: u32,
-    positions: u32,
-    num_heads: u32,
-    num_kv_heads: u32,
-    head_size: u32,
+    sizes: AttentionSizes,
 ) -> napi::Result<(Float32Array, Float32Array, Float32Array)> {
     run(|dev| {
         let op = "attention.backward";
-        let sizes = [batch, positions, num_heads, num_kv_heads, head_size];
-        let (s, widths) = attention_shape(op, q, k, v, sizes)?;
+        let (s, widths) = attention_shape(op, q, k, v, &sizes)?;
         let rows = s.batch * s.positions;
         need(op, "dout", dout.len(), &[q.len()])?;
         need(op, "out", out.len(), &[q.len()])?;
