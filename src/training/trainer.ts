@@ -125,8 +125,8 @@ export class Trainer extends EventEmitter<TrainerEvents> {
     let valLoss: number | null = null
     let savedStep = session.step
 
-    while (session.step < end && !signal?.aborted) {
-      const step = session.step + 1
+    for (let step = session.step + 1; step <= end; step++) {
+      if (signal?.aborted) break
       const due = dueAt(step, session)
       const saves = due.checkpoint || step === end
       const reads = losses.shouldRead(due.metrics || saves)
