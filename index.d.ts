@@ -269,9 +269,9 @@ export interface ClippedGradients {
 
 /** The mean loss and each row's log-sum-exp. */
 export interface CrossEntropy {
-  /** Nats a counted target. */
+  /** Mean over the targets that are not ignored, in nats. */
   loss: number
-  /** One a row. */
+  /** One per row. */
   lse: Float32Array
 }
 
@@ -658,6 +658,9 @@ export interface TransformerOptions {
   /** The backward pass runs each block's forward pass again. */
   recompute: boolean
 }
+
+/** Writes the file `path` completely or not at all, and makes it durable. */
+export declare function writeFileAtomic(path: string, bytes: Uint8Array): Promise<void>
 
 export declare namespace ops {
   /** param, grad, m, v (n) -> the new param, m, v. */

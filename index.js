@@ -859,4 +859,5 @@ module.exports.planMemory = nativeBinding.planMemory
 module.exports.sampleDocuments = nativeBinding.sampleDocuments
 module.exports.saveCheckpoint = nativeBinding.saveCheckpoint
 module.exports.splitStore = nativeBinding.splitStore
+module.exports.writeFileAtomic = nativeBinding.writeFileAtomic
 module.exports.ops = nativeBinding.ops

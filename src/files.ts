@@ -1,27 +1,17 @@
 /** Atomic file writes, and errors of the file system as coded errors. */
 import { existsSync } from 'node:fs'
-import { mkdir, open, rename, rm } from 'node:fs/promises'
+import { mkdir } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { KindlingError } from './errors'
+import { KindlingError, settle } from './errors'
+import { native } from './native'
 
-/** Writes a file under a temporary name, syncs and renames it. */
+/**
+ * Replaces a text file completely or not at all, and makes it durable.
+ *
+ * @throws KindlingError `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`, `ERR_IO`; the file is then unchanged.
+ */
 export async function writeFileAtomic(path: string, text: string): Promise<void> {
-  const temporary = `${path}.tmp`
-  await fileOperation(path, async () => {
-    try {
-      const file = await open(temporary, 'w')
-      try {
-        await file.writeFile(text)
-        await file.sync()
-      } finally {
-        await file.close()
-      }
-      await rename(temporary, path)
-    } catch (error) {
-      await rm(temporary, { force: true })
-      throw error
-    }
-  })
+  await settle(() => native.writeFileAtomic(path, Buffer.from(text)))
 }
 
 /** Creates a folder and its missing parents. */

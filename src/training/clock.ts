@@ -9,8 +9,8 @@ export interface TrainingSpeed {
 }
 
 /**
- * Measures the speed since the last `restart`, which the loop calls after everything that is not
- * training: evaluation, samples, checkpoints.
+ * Measures the speed since the last `restart`. The loop restarts the clock after each metrics line,
+ * so that evaluations and samples do not count.
  */
 export class TrainingClock {
   readonly #startedAt = performance.now()

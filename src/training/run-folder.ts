@@ -41,7 +41,7 @@ export interface MetricsLine {
   lr: number
   /** Gradient norm of the last update, before clipping. */
   gradNorm: number
-  /** Training speed since the line before; evaluation, samples and checkpoints do not count. */
+  /** Training speed since the line before, without evaluations and samples. */
   tokensPerSecond: number
   /** Fraction of the device's peak; absent if the peak is unknown. */
   mfu?: number

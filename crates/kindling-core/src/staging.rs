@@ -238,6 +238,33 @@ pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
     write().map_err(|error| Error::io("cannot write", path, error))
 }
 
+/// Replaces the file `path` completely or not at all, and makes it durable.
+///
+/// The bytes go to `<path>.tmp`, which is synced, renamed to `path`, and its folder synced.
+///
+/// # Errors
+/// Returns `ERR_DISK_FULL`, `ERR_NOT_WRITABLE` or `ERR_IO` if the file cannot be written; `path` is
+/// then unchanged and nothing else is left behind.
+pub fn write_file_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let temporary = Path::new(&temporary);
+    let write = || {
+        let mut file = File::create(temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(temporary, path)
+    };
+    if let Err(error) = write() {
+        let _ = std::fs::remove_file(temporary);
+        return Err(Error::io("cannot write", path, error));
+    }
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
+        _ => sync_folder(Path::new(".")),
+    }
+}
+
 /// Makes the names in `folder` durable.
 ///
 /// # Errors
@@ -341,6 +368,23 @@ mod tests {
         assert!(adopted && staged.path() == dead);
         drop(staged);
         assert!(names(root.path()).is_empty());
+    }
+
+    #[test]
+    fn a_file_is_replaced_completely_or_not_at_all() {
+        let root = Folder::new();
+        let path = root.path().join("config.json");
+        // A killed writer's temporary file is no obstacle.
+        std::fs::write(root.path().join("config.json.tmp"), "half").unwrap();
+        for content in ["a longer first text", "second"] {
+            write_file_atomic(&path, content.as_bytes()).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
+            assert_eq!(names(root.path()), ["config.json"]);
+        }
+        std::fs::create_dir(root.path().join("folder")).unwrap();
+        let error = write_file_atomic(&root.path().join("folder"), b"text").unwrap_err();
+        assert_eq!(error.code(), "ERR_IO");
+        assert_eq!(names(root.path()), ["config.json", "folder"]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod checkpoint;
 mod encode;
 mod error;
 mod exclusive;
+mod files;
 mod generate;
 mod memory_plan;
 mod model;
