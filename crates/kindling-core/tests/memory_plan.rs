@@ -207,6 +207,9 @@ fn the_largest_batch_fits_and_one_more_sequence_does_not() {
             let batch = plan.largest_batch(positions, available).unwrap();
             assert!(batch > 1 && total(batch) <= available && total(batch + 1) > available);
             assert_eq!(plan.largest_batch(positions, total(1) - 1).unwrap(), 0);
+            assert!(plan.largest_batch(positions, u64::MAX).unwrap() > batch);
+            let error = plan.memory(usize::MAX, positions).unwrap_err();
+            assert_eq!(error.code(), "ERR_INVALID_ARGUMENT");
         }
     }
 }

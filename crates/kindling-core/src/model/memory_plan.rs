@@ -10,11 +10,11 @@ use std::cell::Cell;
 use super::activations::{ActivationDtypes, Activations, GradientActivations, Saved};
 use super::params::Layout;
 use super::pass::{Pass, Shapes};
-use crate::Result;
 use crate::config::ModelConfig;
 use crate::cpu::MatmulBackend;
 use crate::dtype::Dtype;
 use crate::ops::{adamw, embedding, grad_norm, linear, output_loss, rms_norm};
+use crate::{Error, Result};
 
 /// A device to plan for; it need not exist on this machine.
 #[derive(Debug, Clone, Copy)]
@@ -83,8 +83,9 @@ impl MemoryPlan {
     /// Returns the memory for batches of `batch` sequences of `positions` tokens.
     ///
     /// # Errors
-    /// Returns `ERR_INTERNAL` if the sizes overflow.
+    /// Returns `ERR_INVALID_ARGUMENT` if the batch is too large for any memory.
     pub fn memory(&self, batch: usize, positions: usize) -> Result<PlannedMemory> {
+        self.check(batch, positions)?;
         let weights = bytes(self.num_parameters, Dtype::F32);
         let copy = match self.device {
             PlannedDevice::Cuda { dtype } if dtype != Dtype::F32 => {
@@ -107,18 +108,36 @@ impl MemoryPlan {
     /// # Errors
     /// As `memory`.
     pub fn largest_batch(&self, positions: usize, available: u64) -> Result<usize> {
-        // Activations alone bound the batch: fits(low) holds, and fits(high) does not.
+        self.check(1, positions)?;
+        // `low` fits. `high` does not: its activations alone take more.
         let sequence = self.activations(positions)?;
         let (mut low, mut high) = (0, (available / sequence) as usize + 1);
         while high - low > 1 {
             let middle = low + (high - low) / 2;
-            if self.memory(middle, positions)?.total() <= available {
+            let fits = |memory: PlannedMemory| memory.total() <= available;
+            if self.memory(middle, positions).is_ok_and(fits) {
                 low = middle;
             } else {
                 high = middle;
             }
         }
         Ok(low)
+    }
+
+    /// Checks that no size of a pass overflows 64 bits.
+    fn check(&self, batch: usize, positions: usize) -> Result<()> {
+        let config = &self.config;
+        let widest = config.qkv_width().max(2 * config.d_ff).max(config.vocab_size);
+        // At most 16 buffers per block, and 4 bytes per element.
+        let bytes = [batch, positions, widest, config.num_layers + 4, 64]
+            .into_iter()
+            .fold(1, |product: u128, factor| product.saturating_mul(factor as u128));
+        if bytes <= u128::from(u64::MAX) {
+            return Ok(());
+        }
+        Err(Error::argument(format!(
+            "a batch of {batch} sequences of {positions} tokens is too large for any memory"
+        )))
     }
 
     /// Returns the bytes of the activations of `rows` tokens, and of their gradients.
