@@ -107,9 +107,9 @@ impl State {
 pub struct DrawnTokens {
     /// New tokens, without the stop token that ended the row.
     pub ids: Uint32Array,
-    /// Whether the row has ended.
+    /// True once the row has ended.
     pub ended: bool,
-    /// Whether it ended at a stop token.
+    /// True if it ended at a stop token.
     pub at_stop_id: bool,
 }
 

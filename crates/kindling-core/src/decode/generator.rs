@@ -48,7 +48,7 @@ struct Row {
     tokens: Vec<u32>,
     drawn: usize,
     ended: bool,
-    /// Whether the cache holds all tokens but the last.
+    /// Set if the cache holds all tokens but the last.
     cached: bool,
 }
 
@@ -148,7 +148,7 @@ impl Generator {
         &self.rows[row].tokens
     }
 
-    /// Whether a token ends its row.
+    /// Returns whether a token ends its row.
     pub fn is_stop(&self, id: u32) -> bool {
         self.options.stop.contains(&id)
     }

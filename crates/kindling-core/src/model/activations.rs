@@ -11,7 +11,7 @@ use crate::config::ModelConfig;
 use crate::device::Device;
 use crate::dtype::Dtype;
 
-/// What a forward pass saves for the backward pass.
+/// The activations that a forward pass saves for the backward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Saved {
     /// Nothing: no backward pass follows, and all blocks share one block's memory.
@@ -91,7 +91,7 @@ pub struct GradientActivations<M = Buffer> {
 pub(super) struct ActivationDtypes {
     pub activation: Dtype,
     pub matmul: Dtype,
-    /// Whether the gradient of q|k|v has its own buffer, or overwrites q|k|v.
+    /// Set if the gradient of q|k|v has its own buffer; otherwise it overwrites q|k|v.
     pub separate_dqkv: bool,
 }
 

@@ -35,7 +35,7 @@ pub(super) struct Batch<'a> {
     pub targets: &'a [i32],
     /// Factor of the mean loss, whose gradients are added up.
     pub scale: f32,
-    /// Whether to wait for the losses. If not, `scratch` adds them up until they are taken.
+    /// Waits for the losses if set; otherwise `scratch` adds them up until they are taken.
     pub read_losses: bool,
 }
 

@@ -23,7 +23,7 @@ use super::pass::{Pass, PassContext, Shapes};
 use crate::Result;
 use crate::ops::{attention, embedding, rms_norm, rope, swiglu};
 
-/// How the attention of a pass uses the cache of keys and values.
+/// Use of the cache of keys and values by a pass.
 #[derive(Debug)]
 pub(super) enum CacheUse<'a> {
     /// Rows are whole sequences; nothing is cached.

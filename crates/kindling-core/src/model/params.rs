@@ -17,17 +17,17 @@ pub struct Parameter {
     pub file_shape: Vec<usize>,
     /// Range in the flat buffers of weights, gradients and optimizer state.
     pub range: Range<usize>,
-    /// Whether memory holds the transpose of the matrix in files.
+    /// Set if memory holds the transpose of the matrix in files.
     pub transposed: bool,
 }
 
 impl Parameter {
-    /// Whether this is a matrix, rather than a gain or a bias.
+    /// Returns whether this is a matrix, rather than a gain or a bias.
     pub fn is_matrix(&self) -> bool {
         self.file_shape.len() == 2
     }
 
-    /// Whether this is a bias. Biases start at 0, gains at 1.
+    /// Returns whether this is a bias. Biases start at 0, gains at 1.
     pub fn is_bias(&self) -> bool {
         self.name.rsplit('.').next() == Some("bias")
     }

@@ -298,8 +298,7 @@ impl Transformer {
         }
     }
 
-    /// What a pass reads. For `decoding` that includes the bf16 weights of decode steps, if there
-    /// are any.
+    /// Borrows what a pass reads; for `decoding`, with the bf16 weights of decode steps, if any.
     fn context(&self, decoding: bool) -> PassContext<'_> {
         PassContext {
             device: &self.device,

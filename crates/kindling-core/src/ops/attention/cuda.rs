@@ -92,7 +92,7 @@ fn block_size(
     }
 }
 
-/// Whether the rows of every head start at a multiple of 16 bytes.
+/// Returns whether the rows of every head start at a multiple of 16 bytes.
 fn is_aligned(dtype: Dtype, addresses: &[u64], s: Shape) -> bool {
     (s.head_size * dtype.size()).is_multiple_of(16) && addresses.iter().all(|p| p % 16 == 0)
 }

@@ -49,7 +49,7 @@ pub(super) struct TileMatmul<'a> {
     pub(super) depth: usize,
     pub(super) columns: usize,
     pub(super) causal: Causal,
-    /// Whether to add to out, rather than overwrite it.
+    /// Adds to out if set; otherwise overwrites it.
     pub(super) accumulate: bool,
 }
 
