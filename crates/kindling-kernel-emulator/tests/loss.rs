@@ -58,6 +58,33 @@ fn softmax_and_log_softmax_match_the_reference_and_finite_differences() {
     log_softmax_holds::<Bf16>();
 }
 
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn a_score_of_minus_infinity_has_probability_zero() {
+    // Whole warps of the block see nothing but -inf.
+    let n = 1000;
+    let mut scores = vec![f32::NEG_INFINITY; n];
+    (scores[3], scores[999]) = (2.0, 2.0);
+    let shape = softmax::Shape { rows: 1, columns: n };
+    let results = in_every_order(|order| {
+        let x = memory(&scores, 0);
+        let (out, log) = (Memory::<f32>::poisoned(n, 0), Memory::<f32>::poisoned(n, 0));
+        let args = softmax::Forward { out: view_mut(&out), x: view(&x), shape };
+        launch(&softmax::cuda::forward(&args), order);
+        let args = log_softmax::Forward { out: view_mut(&log), x: view(&x), shape };
+        launch(&log_softmax::cuda::forward(&args), order);
+        vec![out.to_f32(), log.to_f32()]
+    });
+    for (column, score) in scores.iter().enumerate() {
+        let (p, log_p) = (results[0][column], results[1][column]);
+        if score.is_finite() {
+            assert!((p - 0.5).abs() < 1e-6 && (log_p - 0.5f32.ln()).abs() < 1e-6);
+        } else {
+            assert_eq!((p, log_p), (0.0, f32::NEG_INFINITY));
+        }
+    }
+}
+
 fn targets(rows: usize, vocab_size: usize) -> Vec<i32> {
     (0..rows)
         .map(|row| if row % 3 == 1 { -100 } else { (row * 7919 % vocab_size) as i32 })

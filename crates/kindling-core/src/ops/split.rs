@@ -162,22 +162,6 @@ unsafe impl<'a, T: Send> Outputs for RowsMut<'a, T> {
     }
 }
 
-// SAFETY: as for its content.
-unsafe impl<O: Outputs> Outputs for Option<O> {
-    type Part = Option<O::Part>;
-
-    fn check(&self, down: &Tasks, across: &Tasks) {
-        if let Some(output) = self {
-            output.check(down, across);
-        }
-    }
-
-    unsafe fn part(&self, task: &Task) -> Self::Part {
-        // SAFETY: by the caller's promise.
-        self.as_ref().map(|output| unsafe { output.part(task) })
-    }
-}
-
 /// An output of `width` elements per task, such as partial sums. It may be longer than needed.
 pub struct PerTask<'a, T> {
     data: Shared<'a, T>,
@@ -401,18 +385,20 @@ mod tests {
         for (rows, columns, height, width) in
             [(1, 1, 1, 1), (13, 10, 6, 4), (12, 8, 6, 4), (5, 9, 8, 2)]
         {
-            let stride = columns + 3;
+            let stride = 2 * columns;
             let mut data = vec![0; rows * stride];
-            let (left, _) = BlocksMut::new(&mut data, stride).split_columns(columns);
+            let matrix = BlocksMut::new(&mut data, stride).in_units(height, width);
             let down = Tasks::exactly(rows.div_ceil(height), 2);
             let across = Tasks::exactly(columns.div_ceil(width), 3);
-            split_grid(&pool, down, across, left.in_units(height, width), |_, _, mut block| {
-                for row in 0..block.rows() {
-                    block.row_mut(row).iter_mut().for_each(|value| *value += 1);
+            split_grid(&pool, down, across, matrix.split_columns(columns), |_, _, (a, b)| {
+                for (mut block, step) in [(a, 1), (b, 2)] {
+                    for row in 0..block.rows() {
+                        block.row_mut(row).iter_mut().for_each(|value| *value += step);
+                    }
                 }
             });
-            let inside = |at: usize| usize::from(at % stride < columns);
-            assert!((0..data.len()).all(|at| data[at] == inside(at)));
+            let expected = |at: usize| if at % stride < columns { 1 } else { 2 };
+            assert!((0..data.len()).all(|at| data[at] == expected(at)));
         }
     }
 
