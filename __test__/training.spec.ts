@@ -2,8 +2,17 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import { Tokenizer, TokenStore, Trainer, type MetricsLine, type TrainerOptions } from '../src'
+import {
+  type KindlingError,
+  Tokenizer,
+  TokenStore,
+  Trainer,
+  type MetricsLine,
+  type TrainerOptions,
+  type Transformer,
+} from '../src'
 import { loadRun } from '../src/training/load-run'
+import { TrainingLosses } from '../src/training/losses'
 import { rejectsWith, temporaryFolder, writeCorpus } from './helpers'
 
 const SIZES = { dModel: 16, numHeads: 4, dFf: 24, numLayers: 1, seqLength: 8, batchSize: 2 }
@@ -136,4 +145,29 @@ test('a damaged config.json is ERR_INVALID_CHECKPOINT', async (t) => {
     writeFileSync(path, damaged)
     await rejectsWith(t, 'ERR_INVALID_CHECKPOINT', () => loadRun({ run }))
   }
+})
+
+test('losses left on a GPU are read together, weighted by their updates', async (t) => {
+  const taken = [2, 5]
+  const model = {
+    options: { device: 'cuda' },
+    takeLoss: () => Promise.resolve(taken.shift()),
+  } as unknown as Transformer
+  const losses = new TrainingLosses(model, 'runs/book', { lossSum: 3, lossCount: 1, elapsedS: 0 })
+  t.false(losses.readsEveryBatch)
+  t.true(losses.shouldRead(false), 'the first update is read')
+  losses.add(null, 1)
+  await losses.read(1)
+  t.is(losses.latest, 2)
+  t.false(losses.shouldRead(false))
+  t.true(losses.shouldRead(true))
+  losses.add(null, 2)
+  losses.add(null, 3)
+  await losses.read(3)
+  await losses.read(3)
+  t.deepEqual(losses.state, { lossSum: 3 + 2 + 2 * 5, lossCount: 4 })
+  t.is(losses.takeMean(), 15 / 4)
+  t.deepEqual(losses.state, { lossSum: 0, lossCount: 0 })
+  const error = t.throws(() => losses.add(NaN, 4), { message: /step 4.*runs\/book/ })
+  t.is((error as KindlingError).code, 'ERR_NON_FINITE')
 })

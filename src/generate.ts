@@ -14,7 +14,7 @@ import { Transformer } from './transformer'
 /** The special token that separates documents. */
 export const END_OF_TEXT = '<|endoftext|>'
 
-/** How text is generated. */
+/** Options for generating text. */
 export interface GenerateOptions {
   /** Tokens to generate, at most. Default 200. */
   maxTokens?: number
@@ -44,7 +44,7 @@ export interface GenerateOptions {
   signal?: AbortSignal
 }
 
-/** Why a text ended: an `<|endoftext|>` token, a stop sequence, or `maxTokens`. */
+/** Reason a text ended: an `<|endoftext|>` token, a stop sequence, or `maxTokens`. */
 export type StopReason = 'end_of_text' | 'stop' | 'max_tokens'
 
 /** A finished text. */

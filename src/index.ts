@@ -1,4 +1,4 @@
-/** The library's public names. */
+/** Kindling's public API. */
 export { account, flopsPerToken, type Account, type AccountOptions } from './account'
 export { Batch, type BatchArrays, type TokenRow } from './batch'
 export { Checkpoint } from './checkpoint'

@@ -14,7 +14,7 @@ export class StopSequenceMatcher {
     this.#sequences = sequences.filter((sequence) => sequence !== '')
   }
 
-  /** Whether a stop sequence has been found. */
+  /** True once a stop sequence has been found. */
   get matched(): boolean {
     return this.#matched
   }

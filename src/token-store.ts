@@ -11,7 +11,7 @@ import { longCall, type LongCallOptions } from './long-call'
 import { native } from './native'
 import { Tokenizer } from './tokenizer'
 
-/** How text is encoded into a store. */
+/** Options for encoding text into a store. */
 export interface EncodeOptions extends LongCallOptions {
   /** Tokens per chunk file. Default 500000. */
   chunkSize?: number
@@ -102,7 +102,7 @@ export interface StoreMetadata {
  * Order of the windows in batches.
  *
  * - `random`: uniformly random start positions.
- * - `epoch`: each consecutive, non-overlapping window once per epoch, shuffled anew for each epoch.
+ * - `epoch`: each consecutive, non-overlapping window once per epoch, reshuffled for each epoch.
  * - `sequential`: consecutive windows in order, over and over.
  * - `dense`: as `epoch`, with one window per start position.
  */
@@ -344,7 +344,7 @@ export class TokenStore {
   }
 
   /**
-   * Checks that every id is below `vocabSize`; reads the whole store unless its largest id is
+   * Checks that every id is below `vocabSize`; reads all of them unless its largest id is
    * known.
    *
    * @throws KindlingError `ERR_TOKEN_OUT_OF_RANGE` naming the first such id and its position.

@@ -6,7 +6,7 @@ import { KindlingError, call, settle } from './errors'
 import { longCall, type LongCallOptions } from './long-call'
 import { native } from './native'
 
-/** How to train a tokenizer. */
+/** Options for training a tokenizer. */
 export interface TrainTokenizerOptions extends LongCallOptions {
   /**
    * Vocabulary size, including special tokens and the 256 bytes. Required for `bpe`; `chars` has
@@ -24,7 +24,7 @@ export interface TrainTokenizerOptions extends LongCallOptions {
   threads?: number
   /**
    * Splits text into pre-tokens, which merges do not cross: `gpt2`, `cl100k`, `llama3`, or a
-   * regular expression. A regular expression is slower and needs memory for whole files. Default
+   * regular expression. A regular expression is slower and loads each file into memory. Default
    * `gpt2`.
    */
   pattern?: string
@@ -261,7 +261,7 @@ export class Tokenizer {
     return call(() => this.#native.tokenId(token)) ?? undefined
   }
 
-  /** Returns the bytes of a token, or undefined if there is no such id. */
+  /** Returns the bytes of the token `id`, or undefined. */
   tokenBytes(id: number): Uint8Array | undefined {
     return call(() => this.#native.tokenBytes(id)) ?? undefined
   }
@@ -313,6 +313,6 @@ function uint32(ids: Uint32Array | Int32Array | readonly number[]): Uint32Array 
   if (wrong < 0) return array
   throw new KindlingError(
     'ERR_TOKEN_OUT_OF_RANGE',
-    `${String(ids[wrong])} at position ${wrong} is not a token id`,
+    `${String(ids[wrong])} at position ${wrong} is not a token id; ids are non-negative integers`,
   )
 }

@@ -1,7 +1,7 @@
 /** The clock of a run: training speed, MFU and elapsed time. */
 import { mfuOf } from '../device'
 
-/** How fast training is. */
+/** Speed of training. */
 export interface TrainingSpeed {
   tokensPerSecond: number
   /** Fraction of the device's peak, null if the peak is unknown. */

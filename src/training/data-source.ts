@@ -26,7 +26,7 @@ export interface DataSource {
   tokenizer: Tokenizer | null
 }
 
-/** Returns the number of training tokens in all stores. */
+/** Returns the number of training tokens, summed over the stores. */
 export function trainingTokens(data: DataSource): number {
   return data.train.reduce((sum, { store }) => sum + store.length, 0)
 }
@@ -112,8 +112,8 @@ async function openFolder(path: string, options: TrainOptions): Promise<DataSour
   }
   const train = await TokenStore.open(path)
   const { tokenizerPath } = train.metadata
-  const beside = tokenizerPath === null ? null : resolve(path, tokenizerPath)
-  const tokenizer = beside !== null && existsSync(beside) ? await Tokenizer.open(beside) : null
+  const named = tokenizerPath === null ? null : resolve(path, tokenizerPath)
+  const tokenizer = named !== null && existsSync(named) ? await Tokenizer.open(named) : null
   return {
     train: [{ store: train, weight: 1 }],
     valid: null,
@@ -132,7 +132,9 @@ async function tokenizerFromOptions(options: TrainOptions): Promise<Tokenizer | 
   return Tokenizer.fromFiles(vocabPath, mergesPath, specialTokens)
 }
 
-/** What corpus.json holds: what an encoded corpus was made from. */
+/**
+ * Contents of corpus.json: the file and the tokenizer that the stores next to it were made from.
+ */
 interface CorpusRecord {
   formatVersion: 1
   file: string
@@ -197,7 +199,7 @@ function trainedVocabSize({ options, given }: ResolvedOptions): number {
   return Math.max(vocabSize, 256 + new Set(specialTokens).size)
 }
 
-/** Whether the folder of `recordPath` holds stores made from what `recordText` says. */
+/** Returns true if the stores next to `recordPath` were made from what `recordText` says. */
 async function isCurrent(recordPath: string, recordText: string): Promise<boolean> {
   if (!existsSync(recordPath) || !existsSync(join(dirname(recordPath), 'train_chunks')))
     return false

@@ -3,7 +3,7 @@ import { KindlingError, cancelled } from '../errors'
 import type { TokenStore } from '../token-store'
 import type { Transformer } from '../transformer'
 
-/** How to evaluate. */
+/** Options for an evaluation. */
 export interface EvaluateOptions {
   /** Tokens per window. */
   seqLength: number

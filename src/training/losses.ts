@@ -8,7 +8,7 @@ import type { Transformer } from '../transformer'
 import type { LoopState } from './run-folder'
 
 export class TrainingLosses {
-  /** Whether each batch's loss is read as it is computed. */
+  /** True if each batch's loss is read as it is computed. */
   readonly readsEveryBatch: boolean
   readonly #model: Transformer
   readonly #run: string
@@ -40,8 +40,9 @@ export class TrainingLosses {
   }
 
   /**
-   * Whether to read the loss and the gradient norm of an update; `due` if its results go into a
-   * file.
+   * Returns true if the loss and the gradient norm of an update should be read.
+   *
+   * @param due - the update's results go into a file.
    */
   shouldRead(due: boolean): boolean {
     return this.readsEveryBatch || due || Number.isNaN(this.#latest)

@@ -15,7 +15,7 @@ import { problemsIn, trainSchema, type TrainOptions } from './config'
 /** The options of a run, with the vocabulary size of its model. */
 export type RunOptions = TrainOptions & { vocabSize: number }
 
-/** What config.json holds: the options, and what they were resolved to. */
+/** Contents of config.json: the options and what they were resolved to. */
 export interface RunConfig {
   formatVersion: 1
   options: RunOptions
@@ -25,7 +25,7 @@ export interface RunConfig {
   data: { train: { path: string; weight: number }[]; valid: string | null }
   /** `Tokenizer.hash`, or null without a tokenizer. */
   tokenizerHash: string | null
-  /** Updates of the whole run. */
+  /** Updates from start to end. */
   totalSteps: number
 }
 
@@ -55,7 +55,7 @@ export interface MetricsLine {
   sample?: string
 }
 
-/** What a checkpoint keeps for the loop, in state.json under `run`. */
+/** State of the loop in a checkpoint, under `run` in state.json. */
 export interface LoopState {
   /** Sum and number of the losses since the last metrics line. */
   lossSum: number
@@ -64,7 +64,7 @@ export interface LoopState {
   elapsedS: number
 }
 
-/** Reads and writes a run's folder. Files other than metrics.jsonl are replaced as a whole. */
+/** Reads and writes a run's folder. All files but metrics.jsonl are written atomically. */
 export class RunFolder {
   constructor(readonly path: string) {}
 
@@ -138,7 +138,7 @@ export class RunFolder {
     await Promise.all(old.map((name) => rm(join(folder, name), { recursive: true, force: true })))
   }
 
-  /** Reads what the checkpoint of `step` kept for the loop. */
+  /** Reads the loop's state from the checkpoint of `step`. */
   async readLoopState(step: number): Promise<LoopState> {
     const text = await readFile(join(this.checkpointPath(step), 'state.json'), 'utf8')
     const { run = {} } = toCamelCase(JSON.parse(text) as { run?: Partial<LoopState> })

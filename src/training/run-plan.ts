@@ -1,6 +1,6 @@
 /**
- * What the options and the data of a run amount to: its vocabulary, number of updates, schedule,
- * batches, model and optimizer; and the options of a run that is resumed.
+ * The plan of a run, from its options and its data: vocabulary, number of updates, schedule,
+ * batches, model, optimizer; and the options of a resumed run.
  */
 import { resolve } from 'node:path'
 import { snakeCaseName } from '../case'
@@ -14,7 +14,7 @@ import type { RunConfig, RunOptions } from './run-folder'
 import { cosineSchedule } from './schedule'
 
 /**
- * Computes what config.json holds, and checks that the stores fit the model.
+ * Computes the contents of config.json, and checks that the stores fit the model.
  *
  * @throws KindlingError `ERR_INVALID_CONFIG` (vocabulary smaller than the tokenizer's),
  * `ERR_STORE_TOO_SHORT`, `ERR_TOKEN_OUT_OF_RANGE`.

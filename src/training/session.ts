@@ -11,7 +11,7 @@ import { openData, type CorpusProgress, type DataSource } from './data-source'
 import { RunFolder, type LoopState, type RunConfig, type RunOptions } from './run-folder'
 import { batchesOf, buildModel, buildOptimizer, planRun, resumedOptions } from './run-plan'
 
-/** What the training loop works with. */
+/** Everything the training loop works with. */
 export interface TrainingSession {
   options: RunOptions
   config: RunConfig
@@ -26,7 +26,7 @@ export interface TrainingSession {
   step: number
 }
 
-/** Where opening a run reports to. */
+/** Callbacks for the progress of opening a run. */
 export interface SessionReport {
   /** A sentence for people. */
   message: (text: string) => void

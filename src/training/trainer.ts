@@ -17,7 +17,7 @@ import type { MetricsLine, RunConfig } from './run-folder'
 import { scheduleOf, tokensPerStep } from './run-plan'
 import { openSession, type TrainingSession } from './session'
 
-/** How a run ended. */
+/** Outcome of a run. */
 export interface TrainSummary {
   /** Updates done, including those before a resume. */
   steps: number
@@ -141,16 +141,9 @@ export class Trainer extends EventEmitter<TrainerEvents> {
       this.#emitStep(session, clock, { loss: losses.latest, lr, gradNorm })
 
       if (due.metrics) {
-        const tokens = step * tokensPerStep(options)
-        const loss = losses.takeMean()
-        const line: MetricsLine = { step, tokens, loss, lr, gradNorm, ...clock.line() }
-        if (due.evaluation) Object.assign(line, await this.#evaluate(session))
-        if (due.sample) line.sample = await this.#sample(session)
-        await folder.appendMetrics(line)
-        this.emit('metrics', line)
-        clock.restart()
-        lastLine = line
-        valLoss = line.valLoss ?? valLoss
+        const update = { loss: losses.takeMean(), lr, gradNorm }
+        lastLine = await this.#writeMetrics(session, clock, update, due)
+        valLoss = lastLine.valLoss ?? valLoss
       }
       if (saves) {
         await this.#save(session, losses, clock)
@@ -199,6 +192,24 @@ export class Trainer extends EventEmitter<TrainerEvents> {
     this.emit('step', { step, totalSteps: config.totalSteps, ...update, ...speed, msPerStep })
   }
 
+  /** Writes a metrics line, with an evaluation and a sample if they are due. */
+  async #writeMetrics(
+    session: TrainingSession,
+    clock: TrainingClock,
+    update: { loss: number; lr: number; gradNorm: number },
+    due: { evaluation: boolean; sample: boolean },
+  ): Promise<MetricsLine> {
+    const { step, options, folder } = session
+    const tokens = step * tokensPerStep(options)
+    const line: MetricsLine = { step, tokens, ...update, ...clock.line() }
+    if (due.evaluation) Object.assign(line, await this.#evaluate(session))
+    if (due.sample) line.sample = await this.#sample(session)
+    await folder.appendMetrics(line)
+    this.emit('metrics', line)
+    clock.restart()
+    return line
+  }
+
   async #evaluate({ options, model, data, step }: TrainingSession): Promise<Partial<MetricsLine>> {
     const { loss, perplexity, bitsPerByte } = await evaluate(model, data.valid!, {
       seqLength: options.seqLength,
@@ -236,15 +247,12 @@ export class Trainer extends EventEmitter<TrainerEvents> {
   }
 }
 
-/** What is due after an update. Evaluations and samples are part of a metrics line. */
+/** Returns what is due after an update. Evaluations and samples go into a metrics line. */
 function dueAt(
   step: number,
   { options, config, data }: TrainingSession,
 ): Record<'evaluation' | 'sample' | 'metrics' | 'checkpoint', boolean> {
-  /**
-   * Whether a thing that happens every `interval` steps (0: never) and at the last step happens
-   * now.
-   */
+  // An interval of 0 means never; otherwise the last step counts too.
   const every = (interval: number): boolean =>
     interval > 0 && (step % interval === 0 || step === config.totalSteps)
   const evaluation = data.valid !== null && every(options.evalInterval)
