@@ -91,9 +91,10 @@ impl State {
         Ok(match dtype {
             // SAFETY: `place` checked the element's bytes.
             Dtype::F32 => f32::from_ne_bytes(unsafe { place.cast::<[u8; 4]>().read() }),
-            // SAFETY: as above.
             Dtype::Bf16 => {
-                Bf16(u16::from_ne_bytes(unsafe { place.cast::<[u8; 2]>().read() })).to_f32()
+                // SAFETY: as above.
+                let bytes = unsafe { place.cast::<[u8; 2]>().read() };
+                Bf16(u16::from_ne_bytes(bytes)).to_f32()
             }
         })
     }
