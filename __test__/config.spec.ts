@@ -4,7 +4,6 @@ import { join } from 'node:path'
 import test from 'ava'
 import { KindlingError } from '../src'
 import { toSnakeCase } from '../src/case'
-import { withHyphens } from '../src/cli/flags'
 import {
   fromCamelCase,
   type GivenOptions,
@@ -89,17 +88,6 @@ test('every option has a description, and a camelCase name in the library', (t) 
     lr_min: 0.1,
     num_kv_heads: 2,
   })
-})
-
-test('flags may have underscores; values and arguments after -- are left alone', (t) => {
-  t.deepEqual(withHyphens(['--d_model', '8', '--data_dir=a_b', 'my_file', '--', '--x_y']), [
-    '--d-model',
-    '8',
-    '--data-dir=a_b',
-    'my_file',
-    '--',
-    '--x_y',
-  ])
 })
 
 test('errors name the option with the invalid value', (t) => {
