@@ -82,8 +82,7 @@ function addOption() {
     'export const trainFields = {',
     "\n  recipe_option: z.int().min(1).default(7).describe('an option'),",
   )
-  assert(recipe(title).includes('`CHANGEABLE_ON_RESUME`'), `"${title}" does not name the set`)
-  edit(title, 'src/training/config.ts', 'new Set<keyof TrainOptions>([', "\n  'recipeOption',")
+  assert.match(read('src/training/config.ts'), /CHANGEABLE\b.*= new Set\(/)
   // The library's option has a type as soon as the field exists.
   write(
     'src/recipe.ts',
@@ -92,15 +91,9 @@ function addOption() {
 }
 
 function checkOption() {
-  assert.match(
-    kindling('train', '--help'),
-    /--recipe-option <n> +an option \(default: 7\)/,
-    'the help of train does not show the new option',
-  )
+  assert.match(kindling('train', '--help'), /--recipe-option <n> +an option \(default: 7\)/)
   const { properties } = JSON.parse(kindling('train', '--config-schema'))
   assert.equal(properties.recipe_option.default, 7)
-  const { CHANGEABLE_ON_RESUME } = require(path.join(copy, 'dist', 'training', 'config.js'))
-  assert(CHANGEABLE_ON_RESUME.has('recipeOption'), 'resumed runs cannot change the new option')
 }
 
 function addCommand() {
@@ -122,11 +115,7 @@ function addCommand() {
 }
 
 function checkCommand() {
-  assert.match(
-    kindling('--help'),
-    /^ +recipe +a command$/m,
-    'the help does not list the new command',
-  )
+  assert.match(kindling('--help'), /^ +recipe +a command$/m)
 }
 
 function addErrorCode() {
@@ -140,10 +129,10 @@ function addErrorCode() {
     '\n            Self::Recipe => "ERR_RECIPE",',
   )
   const { status, stdout } = table()
-  assert.equal(status, 1, 'errors-table.js accepts a code without a row')
+  assert.equal(status, 1)
   assert.match(stdout, /ERR_RECIPE .*docs\/errors\.md/)
   edit(title, 'docs/errors.md', '|---|---|---|\n', '| `ERR_RECIPE` | a meaning | what to do |\n')
-  assert.equal(table().status, 0, 'errors-table.js does not find the new row')
+  assert.equal(table().status, 0)
 }
 
 /**
@@ -163,9 +152,9 @@ function addOp() {
   }
   create(title, folder, 'recipe/mod.rs', 'mod   reference;\n')
   write(`${folder}recipe/reference.rs`, 'fn   f() {}\n')
-  assert.doesNotMatch(unformatted(), /ops\/recipe/, 'the op compiles before it is declared')
+  assert.doesNotMatch(unformatted(), /ops\/recipe/)
   edit(title, `${folder}mod.rs`, 'pub mod adamw;\n', 'pub mod recipe;\n')
-  assert.match(unformatted(), /ops\/recipe\/reference\.rs/, 'a declared op does not compile')
+  assert.match(unformatted(), /ops\/recipe\/reference\.rs/)
 }
 
 function main() {
