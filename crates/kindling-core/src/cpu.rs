@@ -1,63 +1,153 @@
-//! The CPU as a device: the engine's threads, the instruction set, and the matmul backend.
-
-use std::sync::Mutex;
+//! The CPU as a device: its threads, its instruction set, and the code that multiplies matrices.
 
 use crate::dtype::Dtype;
-use crate::ops::matmul::packed::{Kernel, Packed};
+use crate::host_memory::HostScratch;
 use crate::pool::Pool;
 use crate::profile::Profile;
-use crate::simd::Isa;
+use crate::simd::{Isa, amx, bf16};
 
-/// The processor: the engine's own threads and the instruction set chosen at run time.
+/// The CPU: the engine's own threads, and the instruction set chosen at run time.
 #[derive(Debug)]
 pub struct Cpu {
-    /// Threads owned by the engine.
     pub pool: Pool,
     /// Instruction set of the inner loops.
     pub isa: Isa,
-    /// Arithmetic of the matrix products.
     pub matmul: MatmulBackend,
-    /// Memory of packed products.
-    pub(crate) packed: Packed,
-    /// Memory of a turned part of a weight.
-    pub(crate) turned: Mutex<Vec<f32>>,
-    /// Where the time goes, while somebody asks.
+    /// For packed or transposed operands of the product under way.
+    pub(crate) scratch: HostScratch,
     pub profile: Profile,
 }
 
 impl Cpu {
-    /// A processor of its own threads.
+    /// Starts a pool of `threads` threads.
     pub fn new(threads: usize, isa: Isa, matmul: MatmulBackend) -> Self {
-        let (packed, profile) = (Packed::default(), Profile::default());
-        Self { pool: Pool::new(threads), isa, matmul, packed, turned: Mutex::default(), profile }
+        let (scratch, profile) = (HostScratch::default(), Profile::default());
+        Self { pool: Pool::new(threads), isa, matmul, scratch, profile }
     }
 }
 
-/// Arithmetic of the matrix products.
+/// The code that multiplies matrices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MatmulBackend {
-    /// f32 by the `gemm` crate, with what instructions it finds.
-    F32,
-    /// By a kernel of our own, whose operands are f32 or bf16; sums in f32.
-    Packed(Kernel),
+    /// The `gemm` crate, in f32. It selects its instruction set itself.
+    Gemm,
+    /// One of our kernels over packed operands. Small f32 products still go to the `gemm` crate.
+    Packed(MatmulKernel),
 }
 
 impl MatmulBackend {
-    /// Selects the fastest backend of this machine for operands of `dtype`. bf16 falls back to f32 where
-    /// the CPU has no bf16 instructions.
+    /// Selects the fastest backend of this machine for operands of `dtype`. bf16 falls back to f32
+    /// if the CPU has no bf16 instructions.
     pub fn detect(dtype: Dtype) -> Self {
         let kernel = match dtype {
-            Dtype::F32 => Kernel::detect_f32(),
-            Dtype::Bf16 => Kernel::detect().or_else(Kernel::detect_f32),
+            Dtype::F32 => MatmulKernel::detect_f32(),
+            Dtype::Bf16 => MatmulKernel::detect_bf16().or_else(MatmulKernel::detect_f32),
         };
-        kernel.map_or(Self::F32, Self::Packed)
+        kernel.map_or(Self::Gemm, Self::Packed)
     }
 
-    /// Dtype that operands are rounded to.
+    /// Returns the dtype that operands are rounded to.
     pub fn dtype(self) -> Dtype {
         match self {
-            Self::F32 => Dtype::F32,
+            Self::Gemm => Dtype::F32,
             Self::Packed(kernel) => kernel.dtype(),
+        }
+    }
+}
+
+/// A kernel that multiplies packed panels (`ops::matmul::packed`).
+///
+/// Only the functions below make one, so that there is none that the machine cannot run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MatmulKernel {
+    /// f32 by fused multiply-adds of AVX-512.
+    #[non_exhaustive]
+    Avx512,
+    /// bf16 by `vdpbf16ps` of AVX512-BF16.
+    #[non_exhaustive]
+    Avx512Bf16,
+    /// bf16 by the tiles of AMX-BF16.
+    #[non_exhaustive]
+    Amx,
+    /// bf16 by plain code that does the arithmetic of `Amx`, to test its packing and blocking on
+    /// any machine.
+    EmulatedAmx,
+}
+
+impl MatmulKernel {
+    /// Returns the kernel for f32, or `None` without AVX-512 or if `KINDLING_ISA` is `scalar` or
+    /// `avx2`.
+    pub fn detect_f32() -> Option<Self> {
+        (Isa::detect() == Isa::Avx512).then_some(Self::Avx512)
+    }
+
+    /// Returns the fastest kernel for bf16, or `None` without AVX512-BF16.
+    ///
+    /// `KINDLING_ISA` caps it: there is none for `scalar`, `avx2` and `avx512`, and `avx512bf16`
+    /// excludes `Amx`.
+    pub fn detect_bf16() -> Option<Self> {
+        Self::capped_bf16(std::env::var("KINDLING_ISA").ok().as_deref())
+    }
+
+    fn capped_bf16(cap: Option<&str>) -> Option<Self> {
+        if !bf16::is_available() {
+            return None;
+        }
+        match cap {
+            Some("scalar" | "avx2" | "avx512") => None,
+            Some("avx512bf16") => Some(Self::Avx512Bf16),
+            _ => Some(if amx::is_available() { Self::Amx } else { Self::Avx512Bf16 }),
+        }
+    }
+
+    /// Returns every kernel that this machine can run.
+    pub fn available() -> Vec<Self> {
+        let mut kernels = vec![Self::EmulatedAmx];
+        kernels.extend(Isa::has_avx512().then_some(Self::Avx512));
+        kernels.extend(bf16::is_available().then_some(Self::Avx512Bf16));
+        kernels.extend(amx::is_available().then_some(Self::Amx));
+        kernels
+    }
+
+    /// Returns `Amx` without asking the processor, for a test that emulates the instructions it
+    /// lacks, or `None` if they do not compute what `EmulatedAmx` does.
+    ///
+    /// # Safety
+    /// Either this process may use AMX-BF16, or a handler of SIGILL emulates its instructions.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    pub unsafe fn amx_unchecked() -> Option<Self> {
+        amx::matches_emulation().then_some(Self::Amx)
+    }
+
+    /// Returns the name by which users know it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Avx512 => "avx512",
+            Self::Avx512Bf16 => "avx512bf16",
+            Self::Amx => "amx",
+            Self::EmulatedAmx => "emulated",
+        }
+    }
+
+    /// Returns the dtype that operands are rounded to.
+    pub fn dtype(self) -> Dtype {
+        if self == Self::Avx512 { Dtype::F32 } else { Dtype::Bf16 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kindling_isa_caps_the_bf16_kernel() {
+        for name in ["scalar", "avx2", "avx512"] {
+            assert_eq!(MatmulKernel::capped_bf16(Some(name)), None);
+        }
+        if bf16::is_available() {
+            let capped = MatmulKernel::capped_bf16(Some("avx512bf16"));
+            assert_eq!(capped, Some(MatmulKernel::Avx512Bf16));
+            assert!(MatmulKernel::capped_bf16(None).is_some());
         }
     }
 }

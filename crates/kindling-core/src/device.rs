@@ -1,10 +1,11 @@
-//! Where the arithmetic runs. An op matches on this once and calls its CPU or CUDA half.
+//! The device that arithmetic runs on. An op matches on it once and calls its CPU or CUDA half.
 
 use std::sync::Arc;
 
 use crate::cpu::{Cpu, MatmulBackend};
 use crate::cuda::{self, Arithmetic, Cuda, Properties};
 use crate::dtype::Dtype;
+use crate::pool::available_threads;
 use crate::profile::{Profile, Span};
 use crate::simd::Isa;
 use crate::{Error, Result};
@@ -12,29 +13,31 @@ use crate::{Error, Result};
 /// A device that holds buffers and runs ops. Cheap to clone.
 #[derive(Debug, Clone)]
 pub enum Device {
-    /// The processor.
     Cpu(Arc<Cpu>),
-    /// A GPU by CUDA.
     Cuda(Arc<Cuda>),
 }
 
 impl Device {
-    /// The processor with `threads` threads (0: as many cores as the process may use), in f32.
+    /// Returns the CPU in f32, with `threads` threads; 0 means one per core the process may use.
     pub fn cpu(threads: usize) -> Self {
         Self::cpu_of(threads, Dtype::F32)
     }
 
-    /// As `cpu`, with products in `dtype`.
+    /// Like `cpu`, with matrix products in `dtype`.
     pub fn cpu_of(threads: usize, dtype: Dtype) -> Self {
-        let threads = if threads == 0 { crate::pool::available_threads() } else { threads };
-        Self::Cpu(Arc::new(Cpu::new(threads, Isa::detect(), MatmulBackend::detect(dtype))))
+        let backend = MatmulBackend::detect(dtype);
+        Self::Cpu(Arc::new(Cpu::new(threads_or_default(threads), Isa::detect(), backend)))
     }
 
-    /// The device of a name: `cpu`, `cuda` or `cuda:N`; `auto` is cuda where there is one, else cpu. `threads` as in `cpu`.
-    /// `tf32`: products of f32 may be rounded to `TensorFloat-32` on a device that has it.
+    /// Opens the device named `cpu`, `cuda`, `cuda:N` or `auto` (CUDA if there is a usable GPU,
+    /// else the CPU).
+    ///
+    /// `threads` is as in `cpu`. If `tf32` is set, a device that has TensorFloat-32 may round the
+    /// operands of f32 products to it.
     ///
     /// # Errors
-    /// `ERR_DEVICE_UNAVAILABLE` when cuda is asked for and absent, `ERR_INVALID_ARGUMENT` for another name.
+    /// Returns `ERR_DEVICE_UNAVAILABLE` if the name asks for CUDA and there is none, and
+    /// `ERR_INVALID_ARGUMENT` for any other name.
     pub fn from_name(name: &str, threads: usize, dtype: Dtype, tf32: bool) -> Result<Self> {
         let ordinal = match name {
             "cpu" => return Ok(Self::cpu_of(threads, dtype)),
@@ -50,11 +53,11 @@ impl Device {
                 })?
                 .into(),
         };
-        let threads = if threads == 0 { crate::pool::available_threads() } else { threads };
+        let threads = threads_or_default(threads);
         Ok(Self::Cuda(Arc::new(Cuda::open(ordinal, Arithmetic { dtype, tf32 }, threads)?)))
     }
 
-    /// What operands of products are rounded to.
+    /// Returns the dtype that operands of products are rounded to.
     pub fn matmul_dtype(&self) -> Dtype {
         match self {
             Self::Cpu(cpu) => cpu.matmul.dtype(),
@@ -62,8 +65,8 @@ impl Device {
         }
     }
 
-    /// What the ops between two products keep their results in: q|k|v, heads, outputs of norms and of layers. Always f32 on
-    /// the CPU, whose products round their operands as they read them.
+    /// Returns the dtype of activations between products: q|k|v, heads, outputs of norms and
+    /// layers. It is f32 on the CPU, whose products round operands as they pack them.
     pub fn activation_dtype(&self) -> Dtype {
         match self {
             Self::Cpu(_) => Dtype::F32,
@@ -71,7 +74,7 @@ impl Device {
         }
     }
 
-    /// The processor, for what is computed on the host whatever the device.
+    /// Returns the CPU, for work that runs on the host whatever the device.
     pub(crate) fn host(&self) -> &Cpu {
         match self {
             Self::Cpu(cpu) => cpu,
@@ -79,7 +82,7 @@ impl Device {
         }
     }
 
-    /// What a device of its own is; none for the processor.
+    /// Returns the properties of a GPU, `None` for the CPU.
     pub fn properties(&self) -> Option<&Properties> {
         match self {
             Self::Cpu(_) => None,
@@ -87,7 +90,7 @@ impl Device {
         }
     }
 
-    /// The most memory of a device of its own that was in use at once, in bytes; none for the processor.
+    /// Returns the peak GPU memory in use, in bytes, `None` for the CPU.
     pub fn peak_device_bytes(&self) -> Option<u64> {
         match self {
             Self::Cpu(_) => None,
@@ -95,10 +98,10 @@ impl Device {
         }
     }
 
-    /// Waits for the work that is queued.
+    /// Waits for queued work to finish.
     ///
     /// # Errors
-    /// `ERR_DEVICE` where some of it failed.
+    /// Returns `ERR_DEVICE` if some of it failed.
     pub fn synchronize(&self) -> Result<()> {
         match self {
             Self::Cpu(_) => Ok(()),
@@ -106,7 +109,6 @@ impl Device {
         }
     }
 
-    /// The record of its ops.
     pub fn profile(&self) -> &Profile {
         match self {
             Self::Cpu(cpu) => &cpu.profile,
@@ -114,16 +116,20 @@ impl Device {
         }
     }
 
-    /// Counts the time until the span is dropped to `op`, while a profile is taken.
+    /// Starts a span that counts towards `op` until it is dropped, if a profile is being recorded.
     pub fn span(&self, op: &'static str) -> Span<'_> {
         self.profile().span(op)
     }
 
-    /// Its name, as `from_name` takes it.
+    /// Returns `cpu` or `cuda`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Cpu(_) => "cpu",
             Self::Cuda(_) => "cuda",
         }
     }
+}
+
+fn threads_or_default(threads: usize) -> usize {
+    if threads == 0 { available_threads() } else { threads }
 }

@@ -1,21 +1,19 @@
 //! Element types of matrix products and of the activations between them.
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
-/// What a user asks of the matrix products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dtype {
-    /// f32.
     F32,
-    /// bf16 operands with f32 sums; f32 where the processor has no instructions for it.
+    /// Upper half of an f32. Products of bf16 sum in f32.
     Bf16,
 }
 
 impl Dtype {
-    /// The dtype of a name: `f32` or `bf16`.
+    /// Parses `f32` or `bf16`.
     ///
     /// # Errors
-    /// `ERR_INVALID_ARGUMENT` for another name.
+    /// Returns `ERR_INVALID_ARGUMENT` for any other name.
     pub fn from_name(name: &str) -> Result<Self> {
         match name {
             "f32" => Ok(Self::F32),
@@ -24,7 +22,7 @@ impl Dtype {
         }
     }
 
-    /// Bytes of an element of what is kept in it.
+    /// Returns the bytes in an element.
     pub fn size(self) -> usize {
         match self {
             Self::F32 => 4,

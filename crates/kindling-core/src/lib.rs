@@ -1,6 +1,6 @@
 //! The engine of Kindling: tokenizer, token store, ops, model, optimizers, checkpoints, decoding.
 //!
-//! It knows nothing of Node. `ARCHITECTURE.md` at the root of the repository is the map.
+//! It does not depend on Node. `ARCHITECTURE.md` at the root of the repository is the map.
 
 pub mod buffer;
 pub mod checkpoint;
@@ -13,6 +13,7 @@ pub mod decode;
 pub mod device;
 pub mod dtype;
 pub mod error;
+mod host_memory;
 pub mod model;
 pub mod ops;
 pub mod optim;

@@ -1,8 +1,35 @@
-//! Threads owned by the engine.
+//! A pool of threads owned by the engine.
 //!
-//! Work is cut in fixed pieces whose number and bounds never depend on the number of threads, so results do not either.
-//! A step of a small model hands out hundreds of jobs of a few microseconds; the workers therefore watch for the next job
-//! for a moment before they sleep, and a job that is over before a worker arrives does not wait for it.
+//! A job is a number of tasks, fixed by the sizes of the op and never by the number of threads, so
+//! that results do not depend on it either. A step of a small model runs hundreds of jobs of a few
+//! microseconds. The pool is therefore built for latency: a job costs two cache lines of shared
+//! state, idle workers spin before they sleep, and a worker that is late for a job is not waited
+//! for.
+//!
+//! # Protocol
+//!
+//! `inside` counts the workers that may follow the pointer to the job, or is `CLOSED`.
+//!
+//! ```text
+//! caller: run(tasks, work)                   worker: serve()
+//!   open    write the job                      idle    spin, then sleep, until a job has tasks
+//!           next = 0; inside = 0               enter   if inside != CLOSED: inside += 1
+//!           wake sleepers                              else: back to idle
+//!   take tasks from `next` until none is left  take tasks from `next` until none is left
+//!   close   if inside == 0: inside = CLOSED    leave   inside -= 1
+//!           else: spin, then sleep, and retry          if that made it 0: wake a sleeping caller
+//!   return
+//! ```
+//!
+//! 1. `enter` and `close` are compare-and-swaps on the same word, so a worker either has entered
+//!    before the caller closes, and is waited for, or finds the job closed. No one reads the job
+//!    after `run` has returned, which is what lets `work` borrow from the caller's stack.
+//! 2. Tasks are taken by `fetch_add` on `next`. All threads write that word, and idle ones read
+//!    `inside`: each has cache lines of its own, so that spinning does not slow the taking of
+//!    tasks.
+//! 3. A job whose tasks are all done closes at once if no worker is inside, even if none ever came.
+//! 4. Sleepers register under a lock and look again before they sleep. Those who wake them take the
+//!    same lock first, so that no wake-up falls between the look and the sleep.
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
@@ -11,59 +38,101 @@ use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long an idle worker watches for the next job before it sleeps: longer than the gaps between the ops of a step,
-/// and of the order of what waking it costs.
-const WATCH: Duration = Duration::from_micros(50);
-/// How long a thread out of pieces watches the others finish theirs before it sleeps: the next job follows at once, but on
-/// a machine with more to do than cores it takes the time away from those it waits for.
-const PATIENCE: Duration = Duration::from_micros(200);
-/// Looks between two readings of the clock.
-const LOOKS: u32 = 64;
-/// Value of `Shared::inside` while no job may be entered.
+/// How long an idle worker spins before it sleeps: longer than the gaps between the ops of a step,
+/// and about as long as waking it takes.
+const IDLE_SPIN: Duration = Duration::from_micros(50);
+/// How long a thread that found no more tasks spins until the others have finished theirs. The next
+/// job follows at once; but if there are more threads than cores, spinning takes time from those it
+/// waits for.
+const CLOSE_SPIN: Duration = Duration::from_micros(200);
+/// Checks between two readings of the clock while spinning.
+const CHECKS_PER_CLOCK: u32 = 64;
+/// Value of `Shared::inside` while no job can be entered.
 const CLOSED: isize = -1;
 
 type Work<'a> = dyn Fn(usize) + Sync + 'a;
 
 thread_local! {
-    static INSIDE_A_PIECE: Cell<bool> = const { Cell::new(false) };
+    static IN_TASK: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A cache line of its own (two, as processors fetch them in pairs), so that taking a piece does not slow the others' looks.
+/// Aligned to two cache lines, since processors prefetch them in pairs.
 #[repr(align(128))]
-struct Line<T>(T);
+struct OwnLine<T>(T);
 
 struct Shared {
-    /// The current job; valid while `inside` is not `CLOSED`.
+    /// The current job. Valid while `inside` is not `CLOSED`.
     work: UnsafeCell<Option<*const Work<'static>>>,
-    pieces: AtomicUsize,
-    /// The next piece to take.
-    next: Line<AtomicUsize>,
-    /// Workers inside the current job, or `CLOSED`.
-    inside: Line<AtomicIsize>,
-    sleepers: AtomicUsize,
-    asleep: Mutex<()>,
-    wake: Condvar,
-    /// Whether the caller sleeps until the last worker has left.
+    tasks: AtomicUsize,
+    /// The next task to take.
+    next: OwnLine<AtomicUsize>,
+    /// The number of workers inside the current job, or `CLOSED`.
+    inside: OwnLine<AtomicIsize>,
+    sleeping_workers: AtomicUsize,
+    sleep_lock: Mutex<()>,
+    job_opened: Condvar,
     caller_sleeps: AtomicBool,
-    leaving: Mutex<()>,
-    left: Condvar,
+    leave_lock: Mutex<()>,
+    last_worker_left: Condvar,
     shutdown: AtomicBool,
+    /// The first panic of a task of the current job.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-// SAFETY: `work` is written only by the caller that holds `Owner::running`, while `inside` is CLOSED, and read only by
-// workers that have entered (inside > 0); the caller closes only at inside = 0. `Work` itself is Sync.
+// SAFETY: `work` is written only by the caller that holds `Owner::running`, while `inside` is
+// CLOSED, and read only by workers that have entered (inside > 0). The caller closes only at inside
+// = 0. `Work` itself is Sync.
 unsafe impl Sync for Shared {}
 // SAFETY: as above; the pointer is never followed after `run` has returned.
 unsafe impl Send for Shared {}
 
 impl Shared {
-    fn has_work(&self) -> bool {
-        self.inside.0.load(Ordering::SeqCst) != CLOSED
-            && self.next.0.load(Ordering::Relaxed) < self.pieces.load(Ordering::Relaxed)
+    fn new() -> Self {
+        Self {
+            work: UnsafeCell::new(None),
+            tasks: AtomicUsize::new(0),
+            next: OwnLine(AtomicUsize::new(0)),
+            inside: OwnLine(AtomicIsize::new(CLOSED)),
+            sleeping_workers: AtomicUsize::new(0),
+            sleep_lock: Mutex::new(()),
+            job_opened: Condvar::new(),
+            caller_sleeps: AtomicBool::new(false),
+            leave_lock: Mutex::new(()),
+            last_worker_left: Condvar::new(),
+            shutdown: AtomicBool::new(false),
+            panic: Mutex::new(None),
+        }
     }
 
-    /// Enters the current job unless it is closed.
+    /// Opens a job to the workers.
+    ///
+    /// # Safety
+    /// The caller holds `Owner::running`, and calls `close` before `work` ends.
+    unsafe fn open(&self, tasks: usize, work: &Work<'_>) {
+        #[expect(
+            clippy::transmute_ptr_to_ptr,
+            reason = "a cast cannot lengthen the lifetime of a trait object"
+        )]
+        // SAFETY: only the lifetime is erased; no worker follows the pointer once the job is
+        // closed.
+        let erased = unsafe {
+            std::mem::transmute::<*const Work<'_>, *const Work<'static>>(std::ptr::from_ref(work))
+        };
+        // SAFETY: `inside` is CLOSED, so no one reads, and `running` is held, so no one else
+        // writes.
+        unsafe { *self.work.get() = Some(erased) };
+        self.next.0.store(0, Ordering::Relaxed);
+        self.tasks.store(tasks, Ordering::Relaxed);
+        self.inside.0.store(0, Ordering::SeqCst);
+        self.wake_workers();
+    }
+
+    fn has_tasks(&self) -> bool {
+        self.inside.0.load(Ordering::SeqCst) != CLOSED
+            && self.next.0.load(Ordering::Relaxed) < self.tasks.load(Ordering::Relaxed)
+    }
+
+    /// Enters the current job, unless it is closed.
     fn enter(&self) -> bool {
         self.inside
             .0
@@ -73,28 +142,30 @@ impl Shared {
             .is_ok()
     }
 
-    fn take_pieces(&self, work: &Work<'_>) {
-        INSIDE_A_PIECE.set(true);
-        let pieces = self.pieces.load(Ordering::Relaxed);
+    /// Runs tasks until none is left to take.
+    fn take_tasks(&self, work: &Work<'_>) {
+        IN_TASK.set(true);
+        let tasks = self.tasks.load(Ordering::Relaxed);
         loop {
-            let piece = self.next.0.fetch_add(1, Ordering::Relaxed);
-            if piece >= pieces {
+            let task = self.next.0.fetch_add(1, Ordering::Relaxed);
+            if task >= tasks {
                 break;
             }
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| work(piece))) {
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| work(task))) {
                 self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
             }
         }
-        INSIDE_A_PIECE.set(false);
+        IN_TASK.set(false);
     }
 
+    /// The life of a worker.
     fn serve(&self) {
         while !self.shutdown.load(Ordering::Acquire) {
-            if self.has_work() && self.enter() {
+            if self.has_tasks() && self.enter() {
                 // SAFETY: entered, so the caller keeps the job alive until this worker leaves.
                 if let Some(work) = unsafe { *self.work.get() } {
                     // SAFETY: as above.
-                    self.take_pieces(unsafe { &*work });
+                    self.take_tasks(unsafe { &*work });
                 }
                 self.leave();
                 continue;
@@ -103,13 +174,13 @@ impl Shared {
         }
     }
 
-    /// Leaves the job entered; the last to leave wakes the caller if it sleeps.
+    /// Leaves the job. The last worker to leave wakes the caller if it sleeps.
     fn leave(&self) {
         if self.inside.0.fetch_sub(1, Ordering::SeqCst) == 1
             && self.caller_sleeps.load(Ordering::SeqCst)
         {
-            let _guard = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
-            self.left.notify_one();
+            let _guard = self.leave_lock.lock().unwrap_or_else(PoisonError::into_inner);
+            self.last_worker_left.notify_one();
         }
     }
 
@@ -119,51 +190,52 @@ impl Shared {
             && self.inside.0.compare_exchange(0, CLOSED, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
-    /// Waits until every worker has left the job and closes it.
-    ///
-    /// After a while it sleeps, which leaves its core to the worker it waits for.
+    /// Waits until every worker has left the job, and closes it. After spinning for a while it
+    /// sleeps, which leaves its core to the worker it waits for.
     fn close(&self) {
-        if watch(|| self.try_close(), PATIENCE) {
+        if spin_until(|| self.try_close(), CLOSE_SPIN) {
             return;
         }
-        let mut guard = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.leave_lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.caller_sleeps.store(true, Ordering::SeqCst);
         while !self.try_close() {
-            guard = self.left.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            guard = self.last_worker_left.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
         self.caller_sleeps.store(false, Ordering::SeqCst);
     }
 
+    /// Waits for a job: spins until the current one is closed, spins for the next one, then sleeps.
     fn idle(&self) {
-        let wanted = || self.has_work() || self.shutdown.load(Ordering::Relaxed);
+        let wanted = || self.has_tasks() || self.shutdown.load(Ordering::Relaxed);
         let closed = || self.inside.0.load(Ordering::Relaxed) == CLOSED;
-        watch(|| closed() || wanted(), PATIENCE);
-        if watch(wanted, WATCH) {
+        spin_until(|| closed() || wanted(), CLOSE_SPIN);
+        if spin_until(wanted, IDLE_SPIN) {
             return;
         }
-        let mut guard = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
-        self.sleepers.fetch_add(1, Ordering::SeqCst);
-        while !self.has_work() && !self.shutdown.load(Ordering::Acquire) {
-            guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.sleep_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.sleeping_workers.fetch_add(1, Ordering::SeqCst);
+        while !self.has_tasks() && !self.shutdown.load(Ordering::Acquire) {
+            guard = self.job_opened.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
-        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+        self.sleeping_workers.fetch_sub(1, Ordering::SeqCst);
     }
 
-    fn wake_sleepers(&self) {
-        if self.sleepers.load(Ordering::SeqCst) > 0 {
-            // Taken and given back: whoever has just found nothing to do is asleep by then, and those who wake find it free.
-            drop(self.asleep.lock().unwrap_or_else(PoisonError::into_inner));
-            self.wake.notify_all();
+    fn wake_workers(&self) {
+        if self.sleeping_workers.load(Ordering::SeqCst) > 0 {
+            // Locked and unlocked: a worker that just found nothing to do is asleep by then, and
+            // those who wake up find the lock free.
+            drop(self.sleep_lock.lock().unwrap_or_else(PoisonError::into_inner));
+            self.job_opened.notify_all();
         }
     }
 }
 
-/// Looks again and again until `seen` or until `limit` has passed; says whether it was seen.
-fn watch(seen: impl Fn() -> bool, limit: Duration) -> bool {
+/// Spins until `done` returns true or `limit` has passed. Returns whether it did.
+fn spin_until(done: impl Fn() -> bool, limit: Duration) -> bool {
     let mut since = None;
     loop {
-        for _ in 0..LOOKS {
-            if seen() {
+        for _ in 0..CHECKS_PER_CLOCK {
+            if done() {
                 return true;
             }
             std::hint::spin_loop();
@@ -176,6 +248,7 @@ fn watch(seen: impl Fn() -> bool, limit: Duration) -> bool {
 
 struct Owner {
     shared: Arc<Shared>,
+    /// Held while a job runs.
     running: Mutex<()>,
     workers: Vec<std::thread::JoinHandle<()>>,
 }
@@ -184,8 +257,8 @@ impl Drop for Owner {
     fn drop(&mut self) {
         self.shared.shutdown.store(true, Ordering::SeqCst);
         {
-            let _guard = self.shared.asleep.lock().unwrap_or_else(PoisonError::into_inner);
-            self.shared.wake.notify_all();
+            let _guard = self.shared.sleep_lock.lock().unwrap_or_else(PoisonError::into_inner);
+            self.shared.job_opened.notify_all();
         }
         for worker in self.workers.drain(..) {
             let _ = worker.join();
@@ -193,7 +266,7 @@ impl Drop for Owner {
     }
 }
 
-/// A set of threads that run the pieces of one job at a time. Cheap to clone.
+/// Threads that run the tasks of one job at a time. Cheap to clone.
 #[derive(Clone)]
 pub struct Pool {
     threads: usize,
@@ -207,22 +280,10 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Pool {
-    /// A pool in which `threads` threads work, the caller's among them. Where the system refuses a thread, fewer work.
+    /// Starts a pool in which `threads` threads work, the calling thread among them. If the system
+    /// refuses a thread, fewer work.
     pub fn new(threads: usize) -> Self {
-        let shared = Arc::new(Shared {
-            work: UnsafeCell::new(None),
-            pieces: AtomicUsize::new(0),
-            next: Line(AtomicUsize::new(0)),
-            inside: Line(AtomicIsize::new(CLOSED)),
-            sleepers: AtomicUsize::new(0),
-            asleep: Mutex::new(()),
-            wake: Condvar::new(),
-            caller_sleeps: AtomicBool::new(false),
-            leaving: Mutex::new(()),
-            left: Condvar::new(),
-            shutdown: AtomicBool::new(false),
-            panic: Mutex::new(None),
-        });
+        let shared = Arc::new(Shared::new());
         let workers: Vec<_> = (1..threads)
             .map_while(|index| {
                 let shared = Arc::clone(&shared);
@@ -238,38 +299,30 @@ impl Pool {
         }
     }
 
-    /// Threads that work on a job.
+    /// Returns the number of threads, the caller's included.
     pub fn threads(&self) -> usize {
         self.threads
     }
 
-    /// Runs `work(piece)` once for each piece in 0..pieces, in any order and on any thread, and returns when all are done.
+    /// Runs `work(task)` once for each task in `0..tasks`, in any order and on any thread, and
+    /// returns when all are done.
     ///
-    /// Called from inside a piece it runs inline; two threads that call it at once take turns. A panic of a piece reaches
-    /// the caller, once the pieces that other threads are at are done.
-    pub fn run(&self, pieces: usize, work: impl Fn(usize) + Sync) {
-        if pieces <= 1 || self.threads == 1 || INSIDE_A_PIECE.get() {
-            (0..pieces).for_each(work);
+    /// Called from inside a task, it runs all tasks on the calling thread. Threads that call it at
+    /// the same time take turns.
+    ///
+    /// # Panics
+    /// Resumes the first panic of a task once no thread works on the job any more.
+    pub fn run(&self, tasks: usize, work: impl Fn(usize) + Sync) {
+        if tasks <= 1 || self.threads == 1 || IN_TASK.get() {
+            (0..tasks).for_each(work);
             return;
         }
         let guard = self.owner.running.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = &*self.owner.shared;
-        let work: &Work<'_> = &work;
-        #[expect(
-            clippy::transmute_ptr_to_ptr,
-            reason = "a cast cannot lengthen a trait object's lifetime"
-        )]
-        // SAFETY: only the lifetime is erased; no worker follows the pointer once `inside` is CLOSED again below.
-        let erased = unsafe {
-            std::mem::transmute::<*const Work<'_>, *const Work<'static>>(std::ptr::from_ref(work))
-        };
-        // SAFETY: `inside` is CLOSED (no reader) and `running` is held (no other writer).
-        unsafe { *shared.work.get() = Some(erased) };
-        shared.next.0.store(0, Ordering::Relaxed);
-        shared.pieces.store(pieces, Ordering::Relaxed);
-        shared.inside.0.store(0, Ordering::SeqCst);
-        shared.wake_sleepers();
-        shared.take_pieces(work);
+        // SAFETY: `running` is held, and the job is closed below. Nothing in between panics:
+        // `take_tasks` catches the panics of tasks.
+        unsafe { shared.open(tasks, &work) };
+        shared.take_tasks(&work);
         shared.close();
         let payload = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(guard);
@@ -279,115 +332,13 @@ impl Pool {
     }
 }
 
-/// Cores the process may use, 1 where the system does not say. On Linux the standard library asks the affinity mask
-/// (`taskset`, cpusets) and the CPU quota of the cgroup (containers), rounded down.
+/// Returns the number of cores the process may use, 1 if the system does not say.
+///
+/// On Linux the standard library reads the affinity mask (`taskset`, cpusets) and the CPU quota of
+/// the cgroup (containers), rounded down.
 pub fn available_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::AtomicU32;
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn available_threads_respects_the_affinity_mask() {
-        // In a thread of its own: the mask belongs to the thread that sets it.
-        let threads = std::thread::spawn(|| {
-            // SAFETY: `cpu_set_t` is plain bits, valid when zero; the calls get its true size.
-            unsafe {
-                let mut set: libc::cpu_set_t = std::mem::zeroed();
-                let size = size_of::<libc::cpu_set_t>();
-                assert_eq!(libc::sched_getaffinity(0, size, &raw mut set), 0);
-                let first = (0..libc::CPU_SETSIZE as usize).find(|cpu| libc::CPU_ISSET(*cpu, &set));
-                libc::CPU_ZERO(&mut set);
-                libc::CPU_SET(first.expect("a core"), &mut set);
-                assert_eq!(libc::sched_setaffinity(0, size, &raw const set), 0);
-            }
-            available_threads()
-        });
-        assert_eq!(threads.join().unwrap(), 1);
-    }
-
-    fn add_one(count: &AtomicU32) {
-        count.fetch_add(1, Ordering::Relaxed);
-    }
-
-    #[test]
-    fn every_piece_runs_exactly_once() {
-        for threads in [1, 2, 3, 8] {
-            let pool = Pool::new(threads);
-            for pieces in [0, 1, 2, 7, 100] {
-                let counts: Vec<AtomicU32> = (0..pieces).map(|_| AtomicU32::new(0)).collect();
-                for _ in 0..200 {
-                    pool.run(pieces, |piece| {
-                        counts[piece].fetch_add(1, Ordering::Relaxed);
-                    });
-                }
-                assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 200));
-            }
-        }
-    }
-
-    #[test]
-    fn a_job_inside_a_piece_runs_inline_and_callers_take_turns() {
-        let pool = Pool::new(3);
-        let total = AtomicU32::new(0);
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    for _ in 0..100 {
-                        pool.run(5, |_| pool.run(3, |_| add_one(&total)));
-                    }
-                });
-            }
-        });
-        assert_eq!(total.load(Ordering::Relaxed), 4 * 100 * 15);
-    }
-
-    #[test]
-    fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
-        let pool = Pool::new(2);
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            pool.run(10, |piece| assert!(piece != 7, "piece seven"))
-        }));
-        assert!(outcome.is_err());
-        let count = AtomicU32::new(0);
-        pool.run(10, |_| add_one(&count));
-        assert_eq!(count.load(Ordering::Relaxed), 10);
-    }
-
-    #[test]
-    fn a_caller_that_fell_asleep_wakes_when_the_last_worker_leaves() {
-        let pool = Pool::new(3);
-        for _ in 0..20 {
-            let caller = std::thread::current().id();
-            let entered = AtomicU32::new(0);
-            let count = AtomicU32::new(0);
-            pool.run(3, |_| {
-                // Each thread takes one piece, and the caller is done long before the workers.
-                add_one(&entered);
-                while entered.load(Ordering::Relaxed) < 3 {
-                    std::thread::yield_now();
-                }
-                if std::thread::current().id() != caller {
-                    std::thread::sleep(std::time::Duration::from_millis(2));
-                }
-                add_one(&count);
-            });
-            assert_eq!(count.load(Ordering::Relaxed), 3);
-        }
-    }
-
-    #[test]
-    fn workers_that_fell_asleep_wake_for_the_next_job() {
-        let pool = Pool::new(2);
-        for _ in 0..20 {
-            std::thread::sleep(std::time::Duration::from_millis(2));
-            let count = AtomicU32::new(0);
-            pool.run(2, |_| add_one(&count));
-            assert_eq!(count.load(Ordering::Relaxed), 2);
-        }
-    }
-}
+mod tests;

@@ -1,81 +1,83 @@
-//! Where the time of a step goes: calls, seconds and arithmetic of each op, while a profile is taken.
+//! Profile of a step: calls, seconds and floating-point operations of each op.
 //!
-//! Off, it costs an op one look at a flag. Ops do not contain each other, so their seconds add up.
+//! While none is recorded, an op pays for reading one flag. Ops are not nested, so their seconds
+//! add up.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// What one op took. Linear layers count by their sizes.
+/// Totals of one op. Linear layers are told apart by their sizes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OpProfile {
     /// The op, with the sizes of a linear layer: `linear::forward 512 -> 1536`.
     pub op: String,
-    /// How often it ran.
     pub calls: u64,
-    /// Seconds of wall time in all.
+    /// Wall time.
     pub seconds: f64,
-    /// Floating-point operations of its products in all; 0 where it has none.
+    /// Floating-point operations of its matrix products, 0 if it has none.
     pub flops: f64,
 }
 
-/// A device's record of its ops.
+/// Records the ops of a device between `start` and `stop`.
 #[derive(Default)]
 pub struct Profile {
-    on: AtomicBool,
+    recording: AtomicBool,
     ops: Mutex<BTreeMap<String, OpProfile>>,
-    /// Waits for the device, where an op returns before its work is done.
-    wait: Option<Box<dyn Fn() + Send + Sync>>,
+    /// Waits for the device, if its ops return before their work is done.
+    synchronize: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl std::fmt::Debug for Profile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Profile")
-            .field("on", &self.on)
+            .field("recording", &self.recording)
             .field("ops", &self.ops)
             .finish_non_exhaustive()
     }
 }
 
 impl Profile {
-    /// The record of a device that works on after an op has returned. While it is taken, each op is waited for.
-    pub fn waiting(wait: impl Fn() + Send + Sync + 'static) -> Self {
-        Self { wait: Some(Box::new(wait)), ..Self::default() }
+    /// Creates the profile of a device whose ops only queue their work. While recording, it calls
+    /// `synchronize` before and after each op.
+    pub fn with_synchronize(synchronize: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { synchronize: Some(Box::new(synchronize)), ..Self::default() }
     }
 
-    /// Begins a new record.
+    /// Starts a new recording.
     pub fn start(&self) {
         self.ops().clear();
-        self.on.store(true, Ordering::Relaxed);
+        self.recording.store(true, Ordering::Relaxed);
     }
 
-    /// Ends the record; gives its ops, the longest first.
+    /// Stops recording and returns the ops, the slowest first.
     pub fn stop(&self) -> Vec<OpProfile> {
-        self.on.store(false, Ordering::Relaxed);
+        self.recording.store(false, Ordering::Relaxed);
         let mut ops: Vec<OpProfile> = std::mem::take(&mut *self.ops()).into_values().collect();
         ops.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
         ops
     }
 
-    /// Counts the time until the span is dropped to `op`.
+    /// Starts a span that counts towards `op` until it is dropped.
     pub fn span(&self, op: &'static str) -> Span<'_> {
         self.product(op, || (String::new(), 0.0))
     }
 
-    /// As `span`, for an op with products: `sizes` gives what tells it from others of its name, and its operations.
+    /// Like `span`, for an op that multiplies matrices. `sizes` returns the sizes that are part of
+    /// its name, and its floating-point operations.
     pub fn product(&self, op: &'static str, sizes: impl FnOnce() -> (String, f64)) -> Span<'_> {
-        if !self.on.load(Ordering::Relaxed) {
+        if !self.recording.load(Ordering::Relaxed) {
             return Span { open: None };
         }
         let (sizes, flops) = sizes();
         self.wait();
-        Span { open: Some(Open { profile: self, op, sizes, flops, started: Instant::now() }) }
+        Span { open: Some(OpenSpan { profile: self, op, sizes, flops, started: Instant::now() }) }
     }
 
     fn wait(&self) {
-        if let Some(wait) = &self.wait {
-            wait();
+        if let Some(synchronize) = &self.synchronize {
+            synchronize();
         }
     }
 
@@ -88,11 +90,12 @@ impl Profile {
 #[derive(Debug)]
 #[must_use = "a span counts until it is dropped"]
 pub struct Span<'a> {
-    open: Option<Open<'a>>,
+    /// `None` if nothing is recorded.
+    open: Option<OpenSpan<'a>>,
 }
 
 #[derive(Debug)]
-struct Open<'a> {
+struct OpenSpan<'a> {
     profile: &'a Profile,
     op: &'static str,
     sizes: String,
@@ -102,7 +105,9 @@ struct Open<'a> {
 
 impl Drop for Span<'_> {
     fn drop(&mut self) {
-        let Some(Open { profile, op, sizes, flops, started }) = self.open.take() else { return };
+        let Some(OpenSpan { profile, op, sizes, flops, started }) = self.open.take() else {
+            return;
+        };
         profile.wait();
         let seconds = started.elapsed().as_secs_f64();
         let name = format!("{op} {sizes}");
@@ -125,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn calls_are_counted_by_op_and_sizes_only_between_start_and_stop() {
+    fn calls_between_start_and_stop_are_counted_by_op_and_sizes() {
         let profile = Profile::default();
         drop(profile.span("early"));
         profile.start();

@@ -1,33 +1,36 @@
-//! Counter-based random numbers (Philox4x32-10): a draw is a pure function of (seed, stream, index).
+//! Counter-based random numbers (Philox4x32-10).
 //!
-//! Nothing but the seed and the step has to be saved to continue a run.
+//! A number is a pure function of (seed, purpose, major, minor), so a run resumes from its seed and
+//! its step: there is no generator state to save. Callers choose what they count by `major` and
+//! `minor`, such as step and row.
+//!
 //! Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 
-/// What the numbers are for; draws of different purposes never share a counter.
+/// Purpose of random numbers. Different purposes never share a counter.
 #[derive(Debug, Clone, Copy)]
 #[repr(u32)]
 pub enum Purpose {
     /// Initial weights.
     Init = 1,
-    /// The key of a round of windows.
+    /// Key of the order of a round of windows.
     Batch = 2,
-    /// Drawing a token while decoding.
+    /// Tokens sampled while decoding.
     Sampling = 3,
-    /// Documents of the tokenizer experiments.
+    /// Documents sampled for tokenizer experiments.
     Documents = 4,
     /// Random inputs of benchmarks and tests.
     Benchmark = 5,
-    /// Where the grid of a round of windows begins.
+    /// Offset of the grid of a round of windows.
     BatchPhase = 6,
-    /// The order of a round's windows.
+    /// Order of the windows of a round.
     BatchOrder = 7,
-    /// The key of an epoch's order.
+    /// Key of the order of an epoch.
     Epoch = 8,
-    /// Which store of a mixture a window is of.
+    /// Choice of the store that a window of a mixture comes from.
     Mixture = 9,
 }
 
-/// The four 32-bit words of (seed, purpose, major, minor).
+/// Returns four random 32-bit words.
 pub fn words(seed: u64, purpose: Purpose, major: u64, minor: u32) -> [u32; 4] {
     let counter = [minor, major as u32, (major >> 32) as u32, purpose as u32];
     philox(counter, [seed as u32, (seed >> 32) as u32])
@@ -48,18 +51,19 @@ fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     counter
 }
 
-/// A u64 of (seed, purpose, major, minor).
+/// Returns 64 random bits.
 pub fn bits(seed: u64, purpose: Purpose, major: u64, minor: u32) -> u64 {
     let w = words(seed, purpose, major, minor);
     u64::from(w[0]) | u64::from(w[1]) << 32
 }
 
-/// Uniform in [0, 1) with 53 bits.
+/// Returns a uniform number in [0, 1) with 53 random bits.
 pub fn uniform(seed: u64, purpose: Purpose, major: u64, minor: u32) -> f64 {
     (bits(seed, purpose, major, minor) >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// Uniform over 0..bound without bias that matters (128-bit product).
+/// Returns a uniform number in `0..bound`, by a 128-bit product, whose bias is below `bound` /
+/// 2^64.
 pub fn below(seed: u64, purpose: Purpose, major: u64, minor: u32, bound: u64) -> u64 {
     ((u128::from(bits(seed, purpose, major, minor)) * u128::from(bound)) >> 64) as u64
 }
@@ -70,7 +74,7 @@ mod tests {
 
     #[test]
     fn philox_of_zero_key_and_counter_matches_the_published_vector() {
-        // Known-answer test of Random123 1.14 (kat_vectors): philox4x32 10, counter and key all zero.
+        // Known-answer test of Random123 1.14 (kat_vectors): philox4x32, 10 rounds.
         assert_eq!(philox([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
     }
 

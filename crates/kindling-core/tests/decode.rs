@@ -8,11 +8,10 @@ use std::sync::Arc;
 use common::devices;
 use kindling_core::Result;
 use kindling_core::config::ModelConfig;
-use kindling_core::cpu::{Cpu, MatmulBackend};
+use kindling_core::cpu::{Cpu, MatmulBackend, MatmulKernel};
 use kindling_core::decode::{Generator, GeneratorOptions, SamplingOptions, TokenSampler};
 use kindling_core::device::Device;
 use kindling_core::model::Transformer;
-use kindling_core::ops::matmul::packed::Kernel;
 use kindling_core::random::{Purpose, uniform};
 use kindling_core::simd::Isa;
 
@@ -313,7 +312,7 @@ fn settings_out_of_range_and_non_finite_logits_are_refused_with_a_code() {
 
 #[test]
 fn greedy_tokens_with_bf16_weights_are_the_highest_of_whole_passes_up_to_rounding() {
-    let Some(kernel) = Kernel::detect() else { return };
+    let Some(kernel) = MatmulKernel::detect_bf16() else { return };
     let device = Device::Cpu(Arc::new(Cpu::new(2, Isa::detect(), MatmulBackend::Packed(kernel))));
     let mut model = Transformer::new(config(), device, 5).unwrap();
     let greedy = SamplingOptions { temperature: 0.0, ..PLAIN };

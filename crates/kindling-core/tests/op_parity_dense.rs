@@ -1,5 +1,5 @@
-//! Linear, matmul and embedding: forward and backward against plain f64 loops with finite differences and against candle's
-//! autograd of primitive ops, on odd sizes and every instruction set.
+//! Linear, matmul and embedding: forward and backward against f64 references, finite differences and
+//! candle's autograd, on odd sizes and every instruction set.
 
 mod common;
 
@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use common::*;
-use kindling_core::cpu::{Cpu, MatmulBackend};
+use kindling_core::cpu::{Cpu, MatmulBackend, MatmulKernel};
 use kindling_core::device::Device;
 use kindling_core::dtype::Dtype;
-use kindling_core::ops::matmul::packed::Kernel;
 use kindling_core::ops::{embedding, linear, matmul};
 use kindling_core::simd::Isa;
 
-/// Rows, inputs, outputs: few rows take another path than many, and each of the three is small and large in turn.
+/// Rows, inputs and outputs. Few rows take another path than many, and each of the three is small and
+/// large in turn.
 const LINEAR_SIZES: [(usize, usize, usize); 10] = [
     (1, 1, 1),
     (1, 7, 5),
@@ -30,7 +30,7 @@ const LINEAR_SIZES: [(usize, usize, usize); 10] = [
 
 #[test]
 fn linear_matches_the_reference_and_candle() {
-    // The last is of several blocks of outputs.
+    // The weight of the last size is transposed in several blocks.
     for (rows, inputs, outputs) in LINEAR_SIZES.into_iter().chain([(256, 700, 1601)]) {
         let s = linear::Shape { rows, inputs, outputs };
         let (x, w, b) = (random(1, rows * inputs), random(2, outputs * inputs), random(3, outputs));
@@ -73,10 +73,10 @@ fn linear_matches_the_reference_and_candle() {
     }
 }
 
-/// Where there is AVX-512, products of f32 have a kernel of their own: the forward ones of many rows, and from 2^27
-/// multiply-adds on all of them.
+/// Returns the packed kernel for f32, if the machine has AVX-512. It multiplies forward products of many
+/// rows, and all products from 2^27 multiply-adds.
 fn f32_kernels() -> impl Iterator<Item = MatmulBackend> {
-    Kernel::available()
+    MatmulKernel::available()
         .into_iter()
         .filter(|kernel| kernel.dtype() == Dtype::F32)
         .map(MatmulBackend::Packed)
@@ -87,16 +87,16 @@ fn device_of(backend: MatmulBackend, threads: usize) -> Device {
 }
 
 #[test]
-fn products_of_many_rows_match_candle_with_the_same_bits_for_any_number_of_threads() {
+fn large_products_match_candle_with_the_same_bits_for_any_number_of_threads() {
     let large = linear::Shape { rows: 641, inputs: 521, outputs: 411 };
     assert!(large.rows * large.inputs * large.outputs > 1 << 27);
-    same_for_any_number_of_threads(large);
-    // Small: forward takes the kernel, backward the crate.
-    same_for_any_number_of_threads(linear::Shape { rows: 768, inputs: 128, outputs: 344 });
-    same_for_any_number_of_threads(linear::Shape { rows: 301, inputs: 45, outputs: 131 });
+    check_for_any_number_of_threads(large);
+    // Small: the forward product takes the kernel, the backward ones the `gemm` crate.
+    check_for_any_number_of_threads(linear::Shape { rows: 768, inputs: 128, outputs: 344 });
+    check_for_any_number_of_threads(linear::Shape { rows: 301, inputs: 45, outputs: 131 });
 }
 
-fn same_for_any_number_of_threads(s: linear::Shape) {
+fn check_for_any_number_of_threads(s: linear::Shape) {
     let (x, w, b) =
         (random(1, s.rows * s.inputs), random(2, s.outputs * s.inputs), random(3, s.outputs));
     let dout = random(4, s.rows * s.outputs);
@@ -104,7 +104,7 @@ fn same_for_any_number_of_threads(s: linear::Shape) {
     let out =
         vx.matmul(&vw.t().unwrap()).unwrap().broadcast_add(&tensor(&b, &[s.outputs])).unwrap();
     let oracle = candle_gradients(&out, &dout, &[&vx, &vw]);
-    for backend in f32_kernels().chain([MatmulBackend::F32]) {
+    for backend in f32_kernels().chain([MatmulBackend::Gemm]) {
         let run = |threads| {
             let dev = device_of(backend, threads);
             let (mut y, mut dx) = (vec![9.0; s.rows * s.outputs], vec![9.0; s.rows * s.inputs]);
@@ -266,7 +266,7 @@ fn matmul_matches_the_reference_finite_differences_and_candle() {
 }
 
 #[test]
-fn embedding_gathers_and_scatters_like_the_reference_and_candle() {
+fn embedding_matches_the_reference_finite_differences_and_candle() {
     for (rows, d_model, vocab_size) in
         [(1, 1, 1), (31, 7, 5), (7, 1000, 33), (100, 33, 11), (1000, 65, 7), (1000, 100, 1000)]
     {
@@ -301,7 +301,7 @@ fn embedding_gathers_and_scatters_like_the_reference_and_candle() {
 }
 
 #[test]
-fn an_id_outside_the_vocabulary_is_named_and_nothing_is_written() {
+fn an_id_outside_the_vocabulary_is_an_error_and_writes_nothing() {
     let s = embedding::Shape { rows: 2, d_model: 1, vocab_size: 3 };
     for dev in devices() {
         let mut out = [5.0; 2];
@@ -329,7 +329,7 @@ fn an_id_outside_the_vocabulary_is_named_and_nothing_is_written() {
 }
 
 #[test]
-fn no_rows_are_no_work_and_no_width_is_a_coded_error() {
+fn no_rows_are_allowed_and_no_width_is_an_error() {
     let dev = &devices()[0];
     let none = linear::Shape { rows: 0, inputs: 3, outputs: 2 };
     let w = [1.0; 6];

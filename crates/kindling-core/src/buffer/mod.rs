@@ -1,7 +1,7 @@
-//! Flat memory of one device, f32 or bf16, and the views ops take of it.
+//! Flat memory of one device, f32 or bf16, and the views that ops take of it.
 //!
-//! Buffers are allocated once per run; an op takes `In` and `Out` views, checks their lengths against its shape once,
-//! and hands plain slices to its CPU half or addresses to the kernels of its CUDA half.
+//! Buffers are allocated once per run. An op takes `In` and `Out` views, checks their lengths
+//! against its shape once, and passes plain slices to its CPU half or addresses to its CUDA half.
 
 use std::borrow::Cow;
 use std::marker::PhantomData;
@@ -9,12 +9,11 @@ use std::marker::PhantomData;
 use crate::cuda::DeviceMemory;
 use crate::device::Device;
 use crate::dtype::Dtype;
+use crate::host_memory::AlignedMemory;
 use crate::{Error, Result};
 
-mod memory;
 mod views;
 
-pub(crate) use memory::AlignedMemory;
 use views::NOT_ON_HOST;
 pub use views::{CudaView, CudaViewMut, In, Out};
 
@@ -24,31 +23,31 @@ enum Memory {
     Cuda(DeviceMemory),
 }
 
-/// Owned memory of a device.
+/// An owned array in the memory of a device.
 #[derive(Debug)]
 pub struct Buffer {
     memory: Memory,
-    /// Number of elements.
+    /// Elements.
     len: usize,
     dtype: Dtype,
 }
 
 impl Buffer {
-    /// `len` zeros on `device`.
+    /// Allocates `len` f32 zeros on `device`.
     ///
     /// # Errors
-    /// `ERR_OUT_OF_MEMORY`.
+    /// Returns `ERR_OUT_OF_MEMORY` if the device has not enough memory.
     pub fn zeros(device: &Device, len: usize) -> Result<Self> {
         Self::zeros_of(device, len, Dtype::F32)
     }
 
-    /// As `zeros`, elements of `dtype`. On the CPU, bf16 is for what only products and the ops beside them touch: other
-    /// ops take f32.
+    /// Like `zeros`, with elements of `dtype`. On the CPU only matrix products and attention take
+    /// bf16; the other ops take f32.
     ///
     /// # Errors
-    /// `ERR_OUT_OF_MEMORY`.
+    /// Returns `ERR_OUT_OF_MEMORY` if the device has not enough memory.
     pub fn zeros_of(device: &Device, len: usize, dtype: Dtype) -> Result<Self> {
-        // Whole words. A length that overflows is one that no memory has.
+        // Rounded up to whole words. A length whose bytes overflow fits in no memory.
         let bytes = len.saturating_mul(dtype.size()).checked_next_multiple_of(size_of::<f32>());
         let out_of_memory =
             || Error::OutOfMemory { bytes: (len as u64).saturating_mul(dtype.size() as u64) };
@@ -62,36 +61,31 @@ impl Buffer {
         Ok(Self { memory, len, dtype })
     }
 
-    /// A copy of `values` on `device`.
+    /// Copies `values` to `device`.
     ///
     /// # Errors
-    /// `ERR_OUT_OF_MEMORY`, `ERR_DEVICE`.
+    /// Returns `ERR_OUT_OF_MEMORY` if the device has not enough memory, `ERR_DEVICE` if the copy
+    /// fails.
     pub fn of(device: &Device, values: &[f32]) -> Result<Self> {
         let mut buffer = Self::zeros(device, values.len())?;
         buffer.write(|memory| memory.copy_from_slice(values))?;
         Ok(buffer)
     }
 
-    /// Number of elements.
+    /// Returns the number of elements.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether it has no element.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// A view to read all of it.
+    /// Returns a view to read all elements.
     pub fn view(&self) -> In<'_> {
         match (&self.memory, self.dtype) {
-            (Memory::Host(_), Dtype::F32) => In::Cpu(self.host()),
-            (Memory::Host(memory), Dtype::Bf16) => {
-                // SAFETY: the memory holds `len` halves of words, initialised as long as self lives.
-                In::CpuBf16(unsafe {
-                    std::slice::from_raw_parts(memory.pointer.as_ptr().cast(), self.len)
-                })
-            }
+            (Memory::Host(memory), Dtype::F32) => In::Cpu(memory.floats()),
+            (Memory::Host(memory), Dtype::Bf16) => In::CpuBf16(memory.bf16(self.len)),
             (Memory::Cuda(memory), dtype) => In::Cuda(CudaView {
                 pointer: memory.pointer(),
                 len: self.len,
@@ -101,25 +95,21 @@ impl Buffer {
         }
     }
 
-    /// A view to read elements `range`.
+    /// Returns a view to read the elements `range`.
     pub fn slice(&self, range: std::ops::Range<usize>) -> In<'_> {
         self.view().slice(range)
     }
 
-    /// A view to write elements `range`.
+    /// Returns a view to write the elements `range`.
     pub fn slice_mut(&mut self, range: std::ops::Range<usize>) -> Out<'_> {
         self.view_mut().slice(range)
     }
 
-    /// A view to write all of it.
+    /// Returns a view to write all elements.
     pub fn view_mut(&mut self) -> Out<'_> {
         match (&mut self.memory, self.dtype) {
-            (Memory::Host(_), Dtype::F32) => Out::Cpu(self.host_mut()),
-            (Memory::Host(memory), Dtype::Bf16) => {
-                let pointer = memory.pointer.as_ptr().cast();
-                // SAFETY: as in `view`, and &mut self makes the access unique.
-                Out::CpuBf16(unsafe { std::slice::from_raw_parts_mut(pointer, self.len) })
-            }
+            (Memory::Host(memory), Dtype::F32) => Out::Cpu(memory.floats_mut()),
+            (Memory::Host(memory), Dtype::Bf16) => Out::CpuBf16(memory.bf16_mut(self.len)),
             (Memory::Cuda(memory), dtype) => Out::Cuda(CudaViewMut {
                 pointer: memory.pointer(),
                 len: self.len,
@@ -129,28 +119,30 @@ impl Buffer {
         }
     }
 
-    /// The words of memory of a buffer on the CPU: the elements of one of f32.
+    /// Returns the elements of an f32 buffer on the CPU. (Of a bf16 buffer, its words: pairs of
+    /// elements.)
     ///
     /// # Panics
-    /// When the buffer is another device's: a mistake in the model.
+    /// Panics if the buffer is on another device: a bug in the caller.
     pub fn host(&self) -> &[f32] {
         let Memory::Host(memory) = &self.memory else { panic!("{NOT_ON_HOST}") };
         memory.floats()
     }
 
-    /// As `host`, writable.
+    /// Like `host`, to write.
     ///
     /// # Panics
-    /// As `host`.
+    /// Panics if the buffer is on another device: a bug in the caller.
     pub fn host_mut(&mut self) -> &mut [f32] {
         let Memory::Host(memory) = &mut self.memory else { panic!("{NOT_ON_HOST}") };
         memory.floats_mut()
     }
 
-    /// The elements of a buffer of f32, copied to the host where they are not; waits for the work that makes them.
+    /// Returns the elements of an f32 buffer, copied to the host if they are on a GPU. Waits for
+    /// queued work.
     ///
     /// # Errors
-    /// `ERR_DEVICE`.
+    /// Returns `ERR_DEVICE` if the copy or queued work fails.
     pub fn read(&self) -> Result<Cow<'_, [f32]>> {
         match &self.memory {
             Memory::Host(_) => Ok(Cow::Borrowed(self.host())),
@@ -165,10 +157,12 @@ impl Buffer {
         }
     }
 
-    /// Replaces the elements of a buffer of f32: `fill` is given memory of the host, all of which it has to write.
+    /// Replaces the elements of an f32 buffer. `fill` gets host memory of undefined content, and
+    /// has to write all of it.
     ///
     /// # Errors
-    /// `ERR_OUT_OF_MEMORY`, `ERR_DEVICE`.
+    /// Returns `ERR_OUT_OF_MEMORY` if the host has not enough memory for a copy, `ERR_DEVICE` if
+    /// the copy fails.
     pub fn write(&mut self, fill: impl FnOnce(&mut [f32])) -> Result<()> {
         match &self.memory {
             Memory::Host(_) => fill(self.host_mut()),
@@ -190,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_that_cannot_be_had_is_an_error_and_no_abort() {
+    fn running_out_of_memory_is_an_error_rather_than_an_abort() {
         let dev = Device::cpu(1);
         for len in [1 << 60, usize::MAX] {
             assert_eq!(Buffer::zeros(&dev, len).unwrap_err().code(), "ERR_OUT_OF_MEMORY");

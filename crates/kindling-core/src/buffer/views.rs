@@ -1,13 +1,15 @@
-//! Views that ops take of memory, to read and to write: slices of the host, or addresses of a device.
+//! Views that ops take of buffers, to read and to write: slices of host memory, or device
+//! addresses.
 
 use std::marker::PhantomData;
 
 use crate::dtype::Dtype;
 
-pub(super) const NOT_ON_HOST: &str = "memory of another device was taken for the host's";
-const NOT_ON_DEVICE: &str = "memory of the host was taken for a device's";
+pub(super) const NOT_ON_HOST: &str = "device memory was used as host memory";
+const NOT_ON_DEVICE: &str = "host memory was used as device memory";
+const NOT_F32: &str = "bf16 memory was passed to an op that takes f32";
 
-/// Elements in memory of a CUDA device, to be read.
+/// Elements in the memory of a CUDA device, to read.
 #[derive(Debug, Clone, Copy)]
 pub struct CudaView<'a> {
     pub(super) pointer: u64,
@@ -16,7 +18,7 @@ pub struct CudaView<'a> {
     pub(super) memory: PhantomData<&'a ()>,
 }
 
-/// Elements in memory of a CUDA device, to be written.
+/// Elements in the memory of a CUDA device, to write.
 #[derive(Debug)]
 pub struct CudaViewMut<'a> {
     pub(super) pointer: u64,
@@ -39,36 +41,32 @@ impl CudaViewMut<'_> {
     }
 }
 
-/// Where elements `range` of `len` begin.
-fn place(pointer: u64, len: usize, dtype: Dtype, range: &std::ops::Range<usize>) -> u64 {
+/// Returns the address of the first of the elements `range` of `len`.
+fn address(pointer: u64, len: usize, dtype: Dtype, range: &std::ops::Range<usize>) -> u64 {
     assert!(range.start <= range.end && range.end <= len, "{range:?} of {len} elements");
     pointer + (range.start * dtype.size()) as u64
 }
 
-/// A view an op reads.
+/// A view that an op reads.
 #[derive(Debug, Clone, Copy)]
 pub enum In<'a> {
-    /// Memory of the host.
     Cpu(&'a [f32]),
-    /// bf16 in memory of the host.
+    /// The bits of bf16.
     CpuBf16(&'a [u16]),
-    /// Memory of a CUDA device.
     Cuda(CudaView<'a>),
 }
 
-/// A view an op writes.
+/// A view that an op writes.
 #[derive(Debug)]
 pub enum Out<'a> {
-    /// Memory of the host.
     Cpu(&'a mut [f32]),
-    /// bf16 in memory of the host.
+    /// The bits of bf16.
     CpuBf16(&'a mut [u16]),
-    /// Memory of a CUDA device.
     Cuda(CudaViewMut<'a>),
 }
 
 impl<'a> In<'a> {
-    /// Number of elements.
+    /// Returns the number of elements.
     pub fn len(&self) -> usize {
         match self {
             Self::Cpu(s) => s.len(),
@@ -77,19 +75,18 @@ impl<'a> In<'a> {
         }
     }
 
-    /// Whether it has no element.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Elements `range` of this view.
+    /// Returns a view of the elements `range`.
     #[must_use]
     pub fn slice(self, range: std::ops::Range<usize>) -> In<'a> {
         match self {
             Self::Cpu(s) => In::Cpu(&s[range]),
             Self::CpuBf16(s) => In::CpuBf16(&s[range]),
             Self::Cuda(CudaView { pointer, len, dtype, memory }) => In::Cuda(CudaView {
-                pointer: place(pointer, len, dtype, &range),
+                pointer: address(pointer, len, dtype, &range),
                 len: range.len(),
                 dtype,
                 memory,
@@ -97,7 +94,6 @@ impl<'a> In<'a> {
         }
     }
 
-    /// What its elements are.
     pub fn dtype(&self) -> Dtype {
         match self {
             Self::Cpu(_) => Dtype::F32,
@@ -106,10 +102,10 @@ impl<'a> In<'a> {
         }
     }
 
-    /// Its address in device memory; the caller's device is a CUDA one.
+    /// Returns the device address.
     ///
     /// # Panics
-    /// When it is memory of the host: a mistake in the model.
+    /// Panics if the view is of host memory: a bug in the caller.
     pub fn pointer(&self) -> u64 {
         match self {
             Self::Cuda(view) => view.pointer,
@@ -117,21 +113,21 @@ impl<'a> In<'a> {
         }
     }
 
-    /// The host slice of f32; the caller's device is the CPU.
+    /// Returns the slice of f32 in host memory.
     ///
     /// # Panics
-    /// When the elements are bf16 and the op takes none: a mistake in the model.
+    /// Panics if the view is of device memory or bf16: a bug in the caller.
     pub fn cpu(self) -> &'a [f32] {
         match self {
             Self::Cpu(s) => s,
-            Self::CpuBf16(_) => panic!("an op of f32 was given bf16"),
+            Self::CpuBf16(_) => panic!("{NOT_F32}"),
             Self::Cuda(_) => panic!("{NOT_ON_HOST}"),
         }
     }
 }
 
 impl<'a> Out<'a> {
-    /// Number of elements.
+    /// Returns the number of elements.
     pub fn len(&self) -> usize {
         match self {
             Self::Cpu(s) => s.len(),
@@ -140,19 +136,18 @@ impl<'a> Out<'a> {
         }
     }
 
-    /// Whether it has no element.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Elements `range` of this view, which is used up.
+    /// Returns a view of the elements `range`, in place of this view.
     #[must_use]
     pub fn slice(self, range: std::ops::Range<usize>) -> Out<'a> {
         match self {
             Self::Cpu(s) => Out::Cpu(&mut s[range]),
             Self::CpuBf16(s) => Out::CpuBf16(&mut s[range]),
             Self::Cuda(CudaViewMut { pointer, len, dtype, memory }) => Out::Cuda(CudaViewMut {
-                pointer: place(pointer, len, dtype, &range),
+                pointer: address(pointer, len, dtype, &range),
                 len: range.len(),
                 dtype,
                 memory,
@@ -160,7 +155,7 @@ impl<'a> Out<'a> {
         }
     }
 
-    /// The elements before `middle` and those from there on.
+    /// Splits the view in two, the second of which starts at element `middle`.
     #[must_use]
     pub fn split_at(self, middle: usize) -> (Out<'a>, Out<'a>) {
         match self {
@@ -174,7 +169,7 @@ impl<'a> Out<'a> {
             }
             Self::Cuda(CudaViewMut { pointer, len, dtype, memory }) => {
                 let part = |range: std::ops::Range<usize>| {
-                    let pointer = place(pointer, len, dtype, &range);
+                    let pointer = address(pointer, len, dtype, &range);
                     Out::Cuda(CudaViewMut { pointer, len: range.len(), dtype, memory })
                 };
                 (part(0..middle), part(middle..len))
@@ -182,21 +177,20 @@ impl<'a> Out<'a> {
         }
     }
 
-    /// What its elements are.
     pub fn dtype(&self) -> Dtype {
         self.read().dtype()
     }
 
-    /// Its address in device memory; the caller's device is a CUDA one.
+    /// Returns the device address.
     ///
     /// # Panics
-    /// When it is memory of the host: a mistake in the model.
+    /// Panics if the view is of host memory: a bug in the caller.
     pub fn pointer(&self) -> u64 {
         self.read().pointer()
     }
 
-    /// This view again, for a shorter time.
-    pub fn again(&mut self) -> Out<'_> {
+    /// Reborrows the view, for a shorter lifetime.
+    pub fn reborrow(&mut self) -> Out<'_> {
         match self {
             Self::Cpu(s) => Out::Cpu(s),
             Self::CpuBf16(s) => Out::CpuBf16(s),
@@ -204,7 +198,7 @@ impl<'a> Out<'a> {
         }
     }
 
-    /// A view to read of what is written here.
+    /// Returns a view to read the same elements.
     pub fn read(&self) -> In<'_> {
         match self {
             Self::Cpu(s) => In::Cpu(s),
@@ -218,14 +212,14 @@ impl<'a> Out<'a> {
         }
     }
 
-    /// The host slice of f32; the caller's device is the CPU.
+    /// Returns the slice of f32 in host memory.
     ///
     /// # Panics
-    /// When the elements are bf16 and the op takes none: a mistake in the model.
+    /// Panics if the view is of device memory or bf16: a bug in the caller.
     pub fn cpu(self) -> &'a mut [f32] {
         match self {
             Self::Cpu(s) => s,
-            Self::CpuBf16(_) => panic!("an op of f32 was given bf16"),
+            Self::CpuBf16(_) => panic!("{NOT_F32}"),
             Self::Cuda(_) => panic!("{NOT_ON_HOST}"),
         }
     }

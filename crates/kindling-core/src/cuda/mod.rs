@@ -19,7 +19,6 @@ use memory::Usage;
 
 use crate::cpu::{Cpu, MatmulBackend};
 use crate::dtype::Dtype;
-use crate::ops::kernels::cast;
 use crate::profile::Profile;
 use crate::simd::Isa;
 use crate::{Error, Result};
@@ -57,8 +56,8 @@ impl Cuda {
         Self {
             arithmetic,
             // An error surfaces in the next call that returns a result.
-            profile: Profile::waiting(move || drop(waiting.synchronize())),
-            host: Cpu::new(threads, Isa::detect(), MatmulBackend::F32),
+            profile: Profile::with_synchronize(move || drop(waiting.synchronize())),
+            host: Cpu::new(threads, Isa::detect(), MatmulBackend::Gemm),
             scratch: Mutex::default(),
             usage: Arc::default(),
             driver,
@@ -186,14 +185,6 @@ impl Cuda {
         let [pointer] = self.scratch([size_of_val(values)])?;
         self.upload(pointer, values)?;
         Ok(pointer)
-    }
-
-    /// Queues the rounding, or widening, of `n` elements of `x` to `dtype`.
-    ///
-    /// # Errors
-    /// `ERR_DEVICE`.
-    pub fn cast(&self, dtype: Dtype, out: u64, x: u64, n: usize) -> Result<()> {
-        if n == 0 { Ok(()) } else { self.run(&[cast(dtype, out, x, n)]) }
     }
 
     fn scratch_memory(&self) -> MutexGuard<'_, Option<DeviceMemory>> {

@@ -195,7 +195,13 @@ impl GradientActivations {
     pub(super) fn round_residual(&mut self, device: &Device, len: usize) -> Result<()> {
         if let (Some(rounded), Device::Cuda(gpu)) = (&mut self.residual_bf16, device) {
             let dtype = gpu.arithmetic.dtype;
-            gpu.cast(dtype, rounded.view_mut().pointer(), self.residual.view().pointer(), len)?;
+            crate::ops::cast(
+                gpu,
+                dtype,
+                rounded.view_mut().pointer(),
+                self.residual.view().pointer(),
+                len,
+            )?;
         }
         Ok(())
     }

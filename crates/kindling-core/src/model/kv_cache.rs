@@ -158,8 +158,8 @@ impl CacheStep<'_> {
         let q_width = shape.out_width();
         for (index, &row) in self.rows.iter().enumerate() {
             let position = self.cache.positions[row];
-            let mut qkv = qkv.again().slice(index * w..(index + 1) * w);
-            rotate(context, qkv.again(), position)?;
+            let mut qkv = qkv.reborrow().slice(index * w..(index + 1) * w);
+            rotate(context, qkv.reborrow(), position)?;
             let span = Span { row, position, count: 1 };
             self.cache.store(context.device, layer, span, qkv.read())?;
             let length = (position + 1).min(self.cache.capacity);
@@ -169,7 +169,7 @@ impl CacheStep<'_> {
             attention::decode(
                 context.device,
                 attention::Decode {
-                    out: out.again().slice(index * q_width..(index + 1) * q_width),
+                    out: out.reborrow().slice(index * q_width..(index + 1) * q_width),
                     q: qkv.read().slice(0..q_width),
                     keys: keys.slice(cached.clone()),
                     values: values.slice(cached),

@@ -190,10 +190,9 @@ impl MemoryPlan {
 fn cpu_scratch(shapes: &Shapes, matmul: MatmulBackend, threads: usize) -> u64 {
     let output = output_loss::cpu_block(shapes.output_loss);
     let layers = [shapes.qkv, shapes.o, shapes.w13, shapes.w2, output];
-    let shared = layers.map(|shape| linear::shared_scratch_len(matmul, shape));
-    let packed = shared.iter().map(|(packed, _)| *packed).max().unwrap_or(0);
-    let transposed = shared.iter().map(|(_, transposed)| *transposed).max().unwrap_or(0);
-    bytes(packed + transposed + threads * shapes.attention.cpu_scratch_len(), Dtype::F32)
+    let shared = layers.map(|shape| linear::device_scratch_len(matmul, shape));
+    let shared = shared.into_iter().max().unwrap_or(0);
+    bytes(shared + threads * shapes.attention.cpu_scratch_len(), Dtype::F32)
 }
 
 /// Returns the bytes of a buffer: whole words of 32 bits.

@@ -118,7 +118,7 @@ impl Transformer {
     pub(super) fn refresh_bf16_weights(&mut self) -> Result<()> {
         if let (Some(weights), Device::Cuda(gpu)) = (&mut self.weights_bf16, &self.device) {
             let (to, from) = (weights.view_mut().pointer(), self.weights.view().pointer());
-            gpu.cast(gpu.arithmetic.dtype, to, from, self.layout.len)?;
+            crate::ops::cast(gpu, gpu.arithmetic.dtype, to, from, self.layout.len)?;
         }
         Ok(())
     }
@@ -325,7 +325,7 @@ impl Transformer {
     fn reserve_decode_weights(&mut self) {
         let Device::Cpu(cpu) = &self.device else { return };
         if self.decode_weights_bf16.is_none() && cpu.matmul.dtype() != Dtype::F32 {
-            self.decode_weights_bf16 = Some(packed::rounded(&cpu.pool, self.weights.host()));
+            self.decode_weights_bf16 = Some(packed::round_to_bf16(&cpu.pool, self.weights.host()));
         }
     }
 

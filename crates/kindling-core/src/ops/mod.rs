@@ -29,8 +29,8 @@
 
 pub mod adamw;
 pub mod attention;
+mod cast;
 pub mod cross_entropy;
-mod disjoint;
 pub mod embedding;
 pub mod grad_norm;
 pub mod kernels;
@@ -48,13 +48,12 @@ mod split;
 pub mod swiglu;
 mod tasks;
 
-pub use disjoint::Disjoint;
+pub use cast::cast;
 pub use scratch::{with_dirty_scratch, with_scratch};
 pub(crate) use split::for_each_row;
 pub use split::{BlockMut, BlocksMut, Outputs, PerTask, RowsMut, split_grid, split_rows};
 pub(crate) use tasks::MAX_TASKS;
 pub use tasks::Tasks;
-pub use tasks::Tasks as Pieces;
 
 use crate::{Error, Result};
 

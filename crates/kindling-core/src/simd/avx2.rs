@@ -1,10 +1,8 @@
-//! Sixteen f32 in two ymm registers (AVX2 and FMA).
-#![allow(
-    clippy::undocumented_unsafe_blocks,
-    reason = "one reason holds for all: see the SAFETY note of the module"
-)]
-// SAFETY of every block below: the methods only run inside a function that `dispatch!` compiled for AVX2 and FMA and
-// called on a machine that has them; loads and stores stay inside the slice (its length is asserted first, or becomes the mask).
+//! `Vector` for AVX2 and FMA.
+#![allow(clippy::undocumented_unsafe_blocks, reason = "the SAFETY note below holds for all blocks")]
+// SAFETY: the methods run only inside a function that `dispatch!` compiled for AVX2 and FMA, on a
+// machine that has them. Loads and stores stay inside the slice: its length is asserted, or becomes
+// the mask.
 
 use std::arch::x86_64::*;
 
@@ -20,7 +18,7 @@ macro_rules! both {
     };
 }
 
-/// Masks of the first `len` lanes, `len` at most sixteen.
+/// Returns the masks of the first `len` lanes; `len` is at most sixteen.
 #[inline(always)]
 unsafe fn masks(len: usize) -> (__m256i, __m256i) {
     const WINDOW: [i32; 2 * LANES] = {
@@ -41,6 +39,7 @@ unsafe fn masks(len: usize) -> (__m256i, __m256i) {
     }
 }
 
+/// Multiplies by 2^power, through the exponent bits of a float.
 #[inline(always)]
 unsafe fn times_power_of_two(x: __m256, power: __m256) -> __m256 {
     unsafe {

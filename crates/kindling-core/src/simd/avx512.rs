@@ -1,10 +1,8 @@
-//! Sixteen f32 in one zmm register (AVX-512 F, BW, DQ, VL).
-#![allow(
-    clippy::undocumented_unsafe_blocks,
-    reason = "one reason holds for all: see the SAFETY note of the module"
-)]
-// SAFETY of every block below: the methods only run inside a function that `dispatch!` compiled for AVX-512 and called on
-// a machine that has it; loads and stores stay inside the slice (its length is asserted or becomes the mask).
+//! `Vector` for AVX-512 (F, BW, DQ, VL).
+#![allow(clippy::undocumented_unsafe_blocks, reason = "the SAFETY note below holds for all blocks")]
+// SAFETY: the methods run only inside a function that `dispatch!` compiled for AVX-512, on a
+// machine that has it. Loads and stores stay inside the slice: its length is asserted, or becomes
+// the mask.
 
 use std::arch::x86_64::*;
 
@@ -14,6 +12,7 @@ use super::{LANES, Vector, sixteen};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Avx512(__m512);
 
+/// Returns the mask of the first `len` lanes.
 #[inline(always)]
 fn mask(len: usize) -> __mmask16 {
     if len >= LANES { !0 } else { (1u16 << len) - 1 }
@@ -127,7 +126,9 @@ impl Vector for Avx512 {
     }
 }
 
-/// Word j of vector i becomes word i of vector j.
+/// Transposes a square: word j of vector i becomes word i of vector j.
+///
+/// Interleaves pairs of rows, then pairs of pairs, and so on: four rounds of 16 shuffles.
 ///
 /// # Safety
 /// The machine has AVX-512.
@@ -142,7 +143,7 @@ pub(crate) unsafe fn transposed(rows: [__m512i; LANES]) -> [__m512i; LANES] {
                 _mm512_unpackhi_epi32(rows[first], rows[first + 1])
             }
         });
-        // Four rows' words of one column, a column a 128-bit quarter.
+        // Each 128-bit quarter holds the words of four rows in one column.
         let by_four = sixteen!(i => {
             let (pair, half) = (i / 2, i % 2);
             let first = pair / 2 * 4 + pair % 2;
@@ -152,7 +153,7 @@ pub(crate) unsafe fn transposed(rows: [__m512i; LANES]) -> [__m512i; LANES] {
                 _mm512_unpackhi_epi64(by_two[first], by_two[first + 2])
             }
         });
-        // Eight rows' words of two columns that are eight apart, or of their neighbours four on.
+        // The words of eight rows in two columns, which are eight apart.
         let by_eight = sixteen!(i => {
             let first = i / 8 * 8 + i % 4;
             if i % 8 < 4 {

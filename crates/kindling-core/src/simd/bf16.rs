@@ -1,6 +1,6 @@
-//! bf16: the upper half of an f32. Rounding is to nearest, ties to even; NaN stays NaN.
+//! bf16, the upper half of an f32. Rounding is to nearest, ties to even; NaN stays NaN.
 
-/// Whether the machine has AVX512-BF16 (and the AVX-512 that packing uses).
+/// Returns whether the machine has AVX512-BF16, and the parts of AVX-512 that packing uses.
 pub(crate) fn is_available() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
@@ -15,7 +15,7 @@ pub(crate) fn is_available() -> bool {
     false
 }
 
-/// The bf16 next to `value`, in the low half.
+/// Rounds to bf16 and returns its bits.
 pub(crate) fn round(value: f32) -> u16 {
     let bits = value.to_bits();
     if value.is_nan() {
@@ -24,24 +24,24 @@ pub(crate) fn round(value: f32) -> u16 {
     (bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16) as u16
 }
 
-/// target = source, rounded.
+/// Rounds `source` to `target`.
 pub(crate) fn round_all(target: &mut [u16], source: &[f32]) {
     assert!(target.len() == source.len());
     #[cfg(target_arch = "x86_64")]
     if is_available() {
-        // SAFETY: the machine has the instructions.
+        // SAFETY: the machine has AVX512-BF16.
         unsafe { avx512::round_all(target, source) };
         return;
     }
     target.iter_mut().zip(source).for_each(|(target, source)| *target = round(*source));
 }
 
-/// target = source.
+/// Widens `source` to `target`.
 pub(crate) fn widen_all(target: &mut [f32], source: &[u16]) {
     assert!(target.len() == source.len());
     #[cfg(target_arch = "x86_64")]
     if is_available() {
-        // SAFETY: the machine has the instructions.
+        // SAFETY: the machine has AVX512-BF16.
         unsafe { avx512::widen_all(target, source) };
         return;
     }
@@ -60,7 +60,7 @@ mod avx512 {
     pub(super) fn round_all(target: &mut [u16], source: &[f32]) {
         for (target, source) in target.chunks_mut(LANES).zip(source.chunks(LANES)) {
             let mask = ((1u32 << source.len()) - 1) as u16;
-            // SAFETY: as many elements as the mask has bits; the same 256 bits.
+            // SAFETY: the mask covers the elements of the chunks; the transmute keeps the 256 bits.
             unsafe {
                 let values = _mm512_maskz_loadu_ps(mask, source.as_ptr());
                 let rounded = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(values));
@@ -75,12 +75,12 @@ mod avx512 {
     }
 }
 
-/// Its value.
+/// Returns the value of a bf16.
 pub(crate) fn widen(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
-/// Two neighbours as one word, the first in the low half.
+/// Rounds two neighbours to a word of two bf16, the first in the low half.
 pub(crate) fn pair(first: f32, second: f32) -> u32 {
     u32::from(round(first)) | u32::from(round(second)) << 16
 }
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rounding_is_to_nearest_ties_to_even_and_keeps_nan() {
+    fn rounding_is_to_nearest_even_and_keeps_nan() {
         for (value, expected) in [
             (1.0, 0x3F80),
             (-2.0, 0xC000),
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_slices_are_rounded_and_widened_as_single_values_are() {
+    fn slices_round_and_widen_like_single_values() {
         for len in [0, 1, 15, 16, 17, 100] {
             let values: Vec<f32> = (0..len).map(|i| (i as f32 * 0.37).sin()).collect();
             let mut rounded = vec![9; len];

@@ -1,8 +1,10 @@
-//! Vector code written once, run on the widest instruction set the machine has.
+//! Vector code, written once and run on the widest instruction set of the machine.
 //!
-//! Kernels are generic over `Vector`, sixteen f32 at a time, and marked `#[inline(always)]`; `dispatch!` wraps each in one
-//! function an instruction set (`#[target_feature]`) and picks at run time. The layout follows memchr's `arch` folder.
+//! Kernels are generic over `Vector`, sixteen f32, and marked `#[inline(always)]`. `dispatch!`
+//! wraps a kernel in one `#[target_feature]` function per instruction set and selects one at run
+//! time. The layout follows the `arch` folder of the memchr crate.
 
+pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -18,14 +20,15 @@ pub(crate) use avx512::{Avx512, transposed};
 pub(crate) use exp::{exp, sigmoid};
 pub(crate) use scalar::Scalar;
 
-/// Number of f32 in one `Vector` value, on every instruction set.
+/// The number of f32 in a `Vector`, on every instruction set.
 pub(crate) const LANES: usize = 16;
 
-/// An instruction set, from the plainest to the widest. Only `detect` and `available` make one, so that there is none the
-/// machine lacks: kernels rely on it.
+/// An instruction set, ordered from the narrowest to the widest.
+///
+/// Only `detect` and `available` make one, so that there is none that the machine lacks.
+/// `dispatch!` relies on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Isa {
-    /// Portable code.
     #[non_exhaustive]
     Scalar,
     /// AVX2 with FMA.
@@ -37,22 +40,24 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// The widest the machine has, or a narrower one that `KINDLING_ISA` (scalar, avx2, avx512) names. It chooses for the
-    /// kernels of this crate; below AVX-512 matrix products are the `gemm` crate's, which chooses by itself.
+    /// Returns the widest instruction set of the machine, capped by `KINDLING_ISA` (`scalar`,
+    /// `avx2`, `avx512`).
+    ///
+    /// The cap applies to the kernels of this crate. Below AVX-512 the `gemm` crate multiplies
+    /// matrices, and selects its instructions itself.
     pub fn detect() -> Self {
-        Self::narrowed(std::env::var("KINDLING_ISA").ok().as_deref(), Self::widest())
+        Self::capped(std::env::var("KINDLING_ISA").ok().as_deref(), Self::widest())
     }
 
-    /// The one asked for by name where the machine has it, otherwise the widest.
-    fn narrowed(asked: Option<&str>, widest: Self) -> Self {
-        match asked {
+    fn capped(cap: Option<&str>, widest: Self) -> Self {
+        match cap {
             Some("scalar") => Self::Scalar,
             Some("avx2") => Self::Avx2.min(widest),
             _ => widest,
         }
     }
 
-    /// Every instruction set this machine can run, the plainest first.
+    /// Returns every instruction set of this machine, the narrowest first.
     pub fn available() -> Vec<Self> {
         [Self::Scalar, Self::Avx2, Self::Avx512]
             .into_iter()
@@ -60,12 +65,12 @@ impl Isa {
             .collect()
     }
 
-    /// Whether this machine has AVX-512.
+    /// Returns whether this machine has AVX-512.
     pub(crate) fn has_avx512() -> bool {
         Self::widest() == Self::Avx512
     }
 
-    /// Its name, as `KINDLING_ISA` takes it.
+    /// Returns the name that `KINDLING_ISA` takes.
     pub fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
@@ -93,110 +98,105 @@ impl Isa {
     }
 }
 
-/// Sixteen f32. Every operation is lane by lane; sums fold the lanes in one fixed order.
+/// Sixteen f32. Operations are lane-wise; `sum` folds the lanes in one fixed order.
 ///
-/// The methods of an implementation may only run where its instruction set is available: `dispatch!` sees to it, and the
-/// implementations are private to the crate.
+/// The methods may run only on a machine that has the instruction set. `dispatch!` ensures it, and
+/// the implementations are private to the crate.
 pub(crate) trait Vector: Copy {
-    /// How many values the machine's registers hold at once.
+    /// The number of vectors that fit in the registers of the machine.
     const REGISTERS: usize;
-    /// The same value in every lane.
+    /// Returns `value` in every lane.
     fn splat(value: f32) -> Self;
-    /// The first sixteen elements of `source`, which has at least as many.
+    /// Loads the first sixteen elements of `source`. Panics if there are fewer.
     fn load(source: &[f32]) -> Self;
-    /// The elements of `source` (at most sixteen), zero in the lanes past its end.
+    /// Loads up to sixteen elements of `source`, and zeros in the lanes past its end.
     fn load_partial(source: &[f32]) -> Self;
-    /// Writes the first sixteen elements of `target`, which has at least as many.
+    /// Stores to the first sixteen elements of `target`. Panics if there are fewer.
     fn store(self, target: &mut [f32]);
-    /// Writes as many lanes as `target` has elements (at most sixteen).
+    /// Stores to up to sixteen elements of `target`.
     fn store_partial(self, target: &mut [f32]);
-    /// Sum.
     #[must_use]
     fn add(self, other: Self) -> Self;
-    /// Difference.
     #[must_use]
     fn sub(self, other: Self) -> Self;
-    /// Product.
     #[must_use]
     fn mul(self, other: Self) -> Self;
-    /// Quotient.
     #[must_use]
     fn div(self, other: Self) -> Self;
-    /// self x factor + addend, rounded once where the machine can.
+    /// Returns self * factor + addend, rounded once if the instruction set can fuse them.
     #[must_use]
     fn mul_add(self, factor: Self, addend: Self) -> Self;
-    /// The larger of both; `other` where either is NaN.
+    /// Returns the larger value, `other` if either is NaN.
     #[must_use]
     fn max(self, other: Self) -> Self;
-    /// The smaller of both; `other` where either is NaN.
+    /// Returns the smaller value, `other` if either is NaN.
     #[must_use]
     fn min(self, other: Self) -> Self;
-    /// Square root.
     #[must_use]
     fn sqrt(self) -> Self;
-    /// Nearest whole number, ties to even.
+    /// Rounds to the nearest integer, ties to even.
     #[must_use]
     fn round(self) -> Self;
-    /// self x 2^power for whole powers in -126..=127.
+    /// Returns self * 2^power, for integer powers in -126..=127.
     #[must_use]
     fn scale_by_power_of_two(self, power: Self) -> Self;
     /// Returns zero in the lanes where `x` is -inf, and `self` in the others.
     #[must_use]
     fn zero_where_negative_infinity(self, x: Self) -> Self;
-    /// Swaps the two lanes of each pair: (1, 0, 3, 2, ...).
+    /// Swaps the lanes of each pair: (1, 0, 3, 2, ...).
     #[must_use]
     fn swap_pairs(self) -> Self;
-    /// Negates the even lanes: (-0, 1, -2, 3, ...).
+    /// Negates the even lanes.
     #[must_use]
     fn negate_even(self) -> Self;
-    /// Lane j of value i becomes lane i of value j.
+    /// Transposes a square: lane j of vector i becomes lane i of vector j.
     #[must_use]
     fn transposed(square: [Self; LANES]) -> [Self; LANES] {
         let mut lanes = [[0.0; LANES]; LANES];
-        square.iter().zip(&mut lanes).for_each(|(value, lanes)| value.store(lanes));
+        square.iter().zip(&mut lanes).for_each(|(vector, lanes)| vector.store(lanes));
         std::array::from_fn(|column| Self::load(&lanes.map(|lanes| lanes[column])))
     }
-    /// Sum of the lanes: ((0+8)+(4+12)) and so on, halving.
+    /// Sums the lanes by halving: lanes 8 apart first, then 4, 2 and 1.
     fn sum(self) -> f32;
-    /// Largest lane.
+    /// Returns the largest lane.
     fn maximum(self) -> f32;
 }
 
-/// Asks for the line of the cache at `place` to come to L1; takes any address.
+/// Prefetches the cache line at `address` to L1. Any address will do.
 #[inline(always)]
-pub(crate) fn fetch<T>(place: *const T) {
+pub(crate) fn prefetch<T>(address: *const T) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint, which reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) };
+        // SAFETY: a hint, which accepts any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = place;
+    let _ = address;
 }
 
-/// Asks for `len` elements from `start` on to come to L2; takes any address.
+/// Prefetches `len` elements from `start` to L2. Any address will do.
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn fetch_line<T>(start: *const T, len: usize) {
+pub(crate) fn prefetch_run<T>(start: *const T, len: usize) {
     use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
     const CACHE_LINE: usize = 64;
     let bytes = start.cast::<i8>();
-    // From where a cache line begins, so that none is left out.
+    // From the start of a cache line, so that the last line is not skipped.
     let skew = bytes.addr() % CACHE_LINE;
     for at in (0..skew + len * size_of::<T>()).step_by(CACHE_LINE) {
-        // SAFETY: a hint that takes any address.
+        // SAFETY: a hint, which accepts any address.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(bytes.wrapping_sub(skew).wrapping_add(at)) };
     }
 }
 
-/// There is no such hint elsewhere.
 #[cfg(not(target_arch = "x86_64"))]
-pub(crate) fn fetch_line<T>(_start: *const T, _len: usize) {}
+pub(crate) fn prefetch_run<T>(_start: *const T, _len: usize) {}
 
-/// Defines a function that runs a generic kernel on the chosen instruction set.
+/// Defines a function that runs a generic kernel on a given instruction set.
 ///
-/// `dispatch! { pub fn name(isa, a: &[f32], b: &mut [f32]) -> f32 = kernel; }` calls `kernel::<Avx512>(a, b)` and so on;
-/// `kernel` is `#[inline(always)] fn kernel<V: Vector>(...)`.
+/// `dispatch! { fn name(a: &[f32], b: &mut [f32]) -> f32 = kernel; }` defines `name(isa, a, b)`,
+/// which calls `kernel::<Avx512>(a, b)` and so on. `kernel` is `#[inline(always)] fn kernel<V:
+/// Vector>(..)`.
 macro_rules! dispatch {
     ($(#[$meta:meta])* $visibility:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $output:ty)? = $kernel:ident;) => {
         $(#[$meta])*
@@ -212,7 +212,7 @@ macro_rules! dispatch {
                     $kernel::<$crate::simd::Avx2>($($argument),*)
                 }
                 match isa {
-                    // SAFETY: an Isa above Scalar only exists where the machine has been asked for these features.
+                    // SAFETY: an Isa above Scalar exists only on a machine that has its features.
                     $crate::simd::Isa::Avx512 => return unsafe { avx512($($argument),*) },
                     // SAFETY: as above.
                     $crate::simd::Isa::Avx2 => return unsafe { avx2($($argument),*) },
@@ -226,7 +226,8 @@ macro_rules! dispatch {
 }
 pub(crate) use dispatch;
 
-/// An array of what an expression gives for 0 to 15, written out: a loop would keep it in memory.
+/// Builds an array from an expression of the index 0 to 15. The expression is written out sixteen
+/// times, since a loop would keep the array in memory rather than in registers.
 macro_rules! sixteen {
     ($index:ident => $value:expr) => {
         $crate::simd::sixteen!(@ $index $value, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
@@ -237,9 +238,11 @@ macro_rules! sixteen {
 }
 pub(crate) use sixteen;
 
-/// Runs a body over `0..len`, sixteen elements at a time, the rest at the end: `for_vectors!(range in len => { ... })`.
+/// Runs a body over `0..len`, sixteen elements at a time: `for_vectors!(range in len => { ... })`.
+/// The last range may be shorter.
 ///
-/// The body is written out twice, so that in the first the compiler knows the length and drops the partial loads' checks.
+/// The body is written out twice. In the first copy the compiler knows the length of the range, and
+/// turns partial loads into full ones.
 macro_rules! for_vectors {
     ($range:ident in $len:expr => $body:block) => {{
         let len: usize = $len;
@@ -263,12 +266,12 @@ mod tests {
     use super::Isa;
 
     #[test]
-    fn a_name_narrows_the_instruction_set_and_never_widens_it() {
-        assert_eq!(Isa::narrowed(Some("scalar"), Isa::Avx512), Isa::Scalar);
-        assert_eq!(Isa::narrowed(Some("avx2"), Isa::Avx512), Isa::Avx2);
-        assert_eq!(Isa::narrowed(Some("avx2"), Isa::Scalar), Isa::Scalar);
-        assert_eq!(Isa::narrowed(Some("avx512"), Isa::Avx2), Isa::Avx2);
-        assert_eq!(Isa::narrowed(None, Isa::Avx512), Isa::Avx512);
+    fn kindling_isa_caps_the_instruction_set_and_never_widens_it() {
+        assert_eq!(Isa::capped(Some("scalar"), Isa::Avx512), Isa::Scalar);
+        assert_eq!(Isa::capped(Some("avx2"), Isa::Avx512), Isa::Avx2);
+        assert_eq!(Isa::capped(Some("avx2"), Isa::Scalar), Isa::Scalar);
+        assert_eq!(Isa::capped(Some("avx512"), Isa::Avx2), Isa::Avx2);
+        assert_eq!(Isa::capped(None, Isa::Avx512), Isa::Avx512);
         assert_eq!(Isa::available().first(), Some(&Isa::Scalar));
     }
 }

@@ -1,4 +1,4 @@
-//! Portable lanes: an array of sixteen f32.
+//! `Vector` in portable code.
 
 use super::{LANES, Vector};
 
@@ -60,7 +60,7 @@ impl Vector for Scalar {
     }
     #[inline(always)]
     fn mul_add(self, factor: Self, addend: Self) -> Self {
-        // A fused product would call libm here, lane by lane.
+        // Not `f32::mul_add`, which would call libm for each lane.
         Self(std::array::from_fn(|i| self.0[i] * factor.0[i] + addend.0[i]))
     }
     #[inline(always)]
@@ -77,7 +77,7 @@ impl Vector for Scalar {
     }
     #[inline(always)]
     fn round(self) -> Self {
-        // Adding and taking away 1.5 x 2^23 rounds to even for |x| < 2^22, without a call.
+        // Adding and subtracting 1.5 * 2^23 rounds to even for |x| < 2^22, without a call to libm.
         const MAGIC: f32 = 12_582_912.0;
         Self(self.0.map(|x| if x.abs() < 4_194_304.0 { (x + MAGIC) - MAGIC } else { x }))
     }
@@ -107,6 +107,7 @@ impl Vector for Scalar {
     }
 }
 
+/// Folds the lanes by halving, in the order of the vector instruction sets.
 #[inline(always)]
 fn fold(mut lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut half = LANES / 2;

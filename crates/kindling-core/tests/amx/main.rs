@@ -12,10 +12,9 @@ use std::sync::Arc;
 
 use common::{random, view, view_mut};
 use kindling_core::buffer::{In, Out};
-use kindling_core::cpu::{Cpu, MatmulBackend};
+use kindling_core::cpu::{Cpu, MatmulBackend, MatmulKernel};
 use kindling_core::device::Device;
 use kindling_core::ops::linear;
-use kindling_core::ops::matmul::packed::Kernel;
 use kindling_core::simd::Isa;
 
 /// Whether the processor runs the instructions itself.
@@ -23,26 +22,27 @@ fn is_real() -> bool {
     named("amx").is_some()
 }
 
-fn named(name: &str) -> Option<Kernel> {
-    Kernel::available().into_iter().find(|kernel| kernel.name() == name)
+fn named(name: &str) -> Option<MatmulKernel> {
+    MatmulKernel::available().into_iter().find(|kernel| kernel.name() == name)
 }
 
 /// The kernel, on this processor or on the emulation.
-fn tiles() -> Kernel {
+fn tiles() -> MatmulKernel {
     if !is_real() {
         signal::install();
     }
     // SAFETY: the processor has the instructions, or the handler does their work.
-    unsafe { Kernel::tiles_unasked() }.expect("the instructions compute what the plain code does")
+    unsafe { MatmulKernel::amx_unchecked() }
+        .expect("the instructions compute what the plain code does")
 }
 
-fn device(kernel: Kernel, threads: usize) -> Device {
+fn device(kernel: MatmulKernel, threads: usize) -> Device {
     Device::Cpu(Arc::new(Cpu::new(threads, Isa::detect(), MatmulBackend::Packed(kernel))))
 }
 
 /// y, dx and dweight of a linear layer; dweight starts at 1.
 fn layer(
-    kernel: Kernel,
+    kernel: MatmulKernel,
     threads: usize,
     s: linear::Shape,
     [x, w, dout]: [&[f32]; 3],

@@ -33,7 +33,7 @@ pub fn wide(x: &[f32]) -> Vec<f64> {
 
 /// Returns a CPU device with the given instruction set and number of threads.
 pub fn device(isa: Isa, threads: usize) -> Device {
-    Device::Cpu(Arc::new(Cpu::new(threads, isa, MatmulBackend::F32)))
+    Device::Cpu(Arc::new(Cpu::new(threads, isa, MatmulBackend::Gemm)))
 }
 
 /// Returns a device with two threads for each instruction set of the machine.

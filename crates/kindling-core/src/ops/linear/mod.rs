@@ -14,7 +14,7 @@ mod cpu;
 pub mod cuda;
 pub mod reference;
 
-pub(crate) use cpu::shared_scratch_len;
+pub(crate) use cpu::device_scratch_len;
 
 use crate::buffer::{In, Out};
 use crate::device::Device;

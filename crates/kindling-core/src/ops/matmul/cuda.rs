@@ -5,6 +5,7 @@ use super::{Backward, Forward, Shape};
 use crate::Result;
 use crate::buffer::{In, Out};
 use crate::cuda::{Cuda, Factor, Product};
+use crate::ops::cast;
 
 /// A row-major operand, `transposed` if the product takes its transpose.
 #[derive(Clone, Copy)]
@@ -60,7 +61,7 @@ fn operand_pointers<const N: usize>(gpu: &Cuda, operands: [In; N]) -> Result<[u6
         if x.dtype() == dtype {
             *pointer = x.pointer();
         } else {
-            gpu.cast(dtype, *pointer, x.pointer(), x.len())?;
+            cast(gpu, dtype, *pointer, x.pointer(), x.len())?;
         }
     }
     Ok(pointers)

@@ -1,12 +1,13 @@
 //! Matrix product: out = a b.
 //!
-//! a, da: (m, k); b, db: (k, n); out, dout: (m, n). da = dout b^T; db = a^T dout. Both gradients are
-//! overwritten, since neither operand is a parameter.
+//! a, da: (m, k); b, db: (k, n); out, dout: (m, n). da = dout b^T; db = a^T dout. Both gradients
+//! are overwritten, since neither operand is a parameter.
 
 mod cpu;
 pub(crate) mod cuda;
 pub(crate) mod gemm;
-pub mod packed;
+pub(crate) mod matrix;
+pub(crate) mod packed;
 pub mod reference;
 
 use crate::Result;

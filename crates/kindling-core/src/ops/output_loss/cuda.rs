@@ -84,14 +84,14 @@ pub(super) fn run(
         linear::backward_input(
             dev,
             linear::BackwardInput {
-                dx: dx.again().slice(rows_of_x),
+                dx: dx.reborrow().slice(rows_of_x),
                 dout: dlogits,
                 weight,
                 shape: layer,
                 accumulate: false,
             },
         )?;
-        let dweight = dweight.again();
+        let dweight = dweight.reborrow();
         linear::backward_weight(
             dev,
             linear::BackwardWeight { dweight, dbias: None, dout: dlogits, x, shape: layer },

@@ -5,7 +5,7 @@ use super::out_rows::{OutRows, copy};
 use super::softmax::softmax_gradient_tile;
 use super::tile::{BLOCK, Causal, Left, TILE, TileMatmul, dot, pack, pack_columns};
 use crate::ops::BlockMut;
-use crate::simd::{Vector, fetch_line};
+use crate::simd::{Vector, prefetch_run};
 
 /// Queries, keys and values of a key/value head and sequence, to be replaced by their gradients.
 pub(super) struct HeadGroup<'a> {
@@ -171,11 +171,11 @@ fn prefetch_first_block(heads: [&BlockMut<'_, f32>; 3], saved: Saved<'_>, first:
     let (block, hs) = (BLOCK.min(first.shape.positions), first.shape.head_size);
     for t in 0..block {
         for head in heads {
-            fetch_line(head.row(t).as_ptr(), hs);
+            prefetch_run(head.row(t).as_ptr(), hs);
         }
     }
     for t in 0..block {
-        fetch_line(&raw const saved.dout[first.out_start(t)], hs);
+        prefetch_run(&raw const saved.dout[first.out_start(t)], hs);
         saved.out.prefetch(first.out_start(t), hs);
     }
 }

@@ -4,7 +4,7 @@ use super::head_layout::HeadLayout;
 use super::out_rows::OutBlock;
 use super::softmax::softmax_tile;
 use super::tile::{BLOCK, Causal, Left, TILE, TileMatmul, pack, pack_columns};
-use crate::simd::{LANES, Vector, fetch_line};
+use crate::simd::{LANES, Vector, prefetch_run};
 
 /// f32 of scratch memory that `forward_head` needs.
 pub(super) fn scratch_len(layout: HeadLayout) -> usize {
@@ -97,7 +97,7 @@ fn forward_head_lanes<V: Vector>(
 fn prefetch_first_block(qkv: &[f32], layout: HeadLayout) {
     for t in 0..BLOCK.min(layout.shape.positions) {
         for row in [layout.key(qkv, t), layout.value(qkv, t), layout.query(qkv, t)] {
-            fetch_line(row.as_ptr(), row.len());
+            prefetch_run(row.as_ptr(), row.len());
         }
     }
 }

@@ -4,7 +4,7 @@
 use crate::buffer::In;
 use crate::ops::BlockMut;
 use crate::simd::bf16::{round_all, widen_all};
-use crate::simd::{Vector, fetch_line, for_vectors};
+use crate::simd::{Vector, for_vectors, prefetch_run};
 
 /// Copies a row of a head, which is too short to be worth a call of `memcpy`.
 #[inline(always)]
@@ -32,8 +32,8 @@ impl<'a> OutRows<'a> {
     /// Prefetches `len` elements from `start` on.
     pub(super) fn prefetch(&self, start: usize, len: usize) {
         match self {
-            Self::F32(out) => fetch_line(&raw const out[start], len),
-            Self::Bf16(out) => fetch_line(&raw const out[start], len),
+            Self::F32(out) => prefetch_run(&raw const out[start], len),
+            Self::Bf16(out) => prefetch_run(&raw const out[start], len),
         }
     }
 

@@ -1,12 +1,11 @@
-//! An operand of a product: f32, which is rounded as it is packed, or bf16.
+//! An operand of a packed product: f32, rounded as it is packed if the kernel takes bf16, or bf16.
 
 use std::ops::Range;
 
 use crate::buffer::In;
-use crate::ops::matmul::gemm::Matrix;
-use crate::simd::fetch_line;
+use crate::ops::matmul::matrix::Matrix;
+use crate::simd::prefetch_run;
 
-/// A matrix of either kind.
 #[derive(Clone, Copy)]
 pub(crate) enum Operand<'a> {
     F32(Matrix<'a>),
@@ -14,15 +13,15 @@ pub(crate) enum Operand<'a> {
 }
 
 impl<'a> Operand<'a> {
-    /// `height` rows of `width` elements, one after the other.
-    pub(crate) fn rows(elements: In<'a>, height: usize, width: usize) -> Self {
+    /// Takes `height` rows of `width` elements, one after the other.
+    pub(crate) fn new(elements: In<'a>, height: usize, width: usize) -> Self {
         match elements {
-            In::CpuBf16(slice) => Self::Bf16(Matrix::rows(slice, height, width)),
-            elements => Self::F32(Matrix::rows(elements.cpu(), height, width)),
+            In::CpuBf16(slice) => Self::Bf16(Matrix::new(slice, height, width)),
+            elements => Self::F32(Matrix::new(elements.cpu(), height, width)),
         }
     }
 
-    /// The transpose.
+    /// Returns the transpose, of the same memory.
     pub(crate) fn transposed(self) -> Self {
         match self {
             Self::F32(matrix) => Self::F32(matrix.transposed()),
@@ -30,18 +29,15 @@ impl<'a> Operand<'a> {
         }
     }
 
-    /// The matrix of f32.
-    ///
-    /// # Panics
-    /// When it is of bf16: only devices with such products have any.
-    pub(crate) fn f32(self) -> Matrix<'a> {
+    /// Returns some of the rows.
+    pub(super) fn rows(self, range: Range<usize>) -> Self {
         match self {
-            Self::F32(matrix) => matrix,
-            Self::Bf16(_) => panic!("a product of f32 was given bf16"),
+            Self::F32(matrix) => Self::F32(matrix.rows(range)),
+            Self::Bf16(matrix) => Self::Bf16(matrix.rows(range)),
         }
     }
 
-    /// Some of its columns.
+    /// Returns some of the columns.
     pub(super) fn columns(self, range: Range<usize>) -> Self {
         match self {
             Self::F32(matrix) => Self::F32(matrix.columns(range)),
@@ -49,24 +45,24 @@ impl<'a> Operand<'a> {
         }
     }
 
-    /// Whether a row's elements lie next to each other.
-    pub(super) fn is_along(&self) -> bool {
+    /// Returns whether the elements of a row are contiguous.
+    pub(super) fn has_contiguous_rows(&self) -> bool {
         match self {
             Self::F32(matrix) => matrix.column_stride() == 1,
             Self::Bf16(matrix) => matrix.column_stride() == 1,
         }
     }
 
-    /// Fetches some rows and columns to L2 in the order in which they lie in memory: packing goes through them in another one,
-    /// which the processor does not foresee.
-    pub(super) fn fetch(&self, rows: Range<usize>, columns: Range<usize>) {
+    /// Prefetches some rows and columns to L2, in the order of memory. Packing reads them in
+    /// another order, which the hardware prefetcher does not predict.
+    pub(super) fn prefetch(&self, rows: Range<usize>, columns: Range<usize>) {
         match self {
-            Self::F32(matrix) => fetch(matrix, rows, columns),
-            Self::Bf16(matrix) => fetch(matrix, rows, columns),
+            Self::F32(matrix) => prefetch(matrix, rows, columns),
+            Self::Bf16(matrix) => prefetch(matrix, rows, columns),
         }
     }
 
-    /// Rows and columns.
+    /// Returns the height and the width.
     pub(super) fn size(&self) -> (usize, usize) {
         match self {
             Self::F32(matrix) => (matrix.height, matrix.width),
@@ -75,12 +71,12 @@ impl<'a> Operand<'a> {
     }
 }
 
-fn fetch<T: Copy>(matrix: &Matrix<T>, rows: Range<usize>, columns: Range<usize>) {
+fn prefetch<T: Copy>(matrix: &Matrix<T>, rows: Range<usize>, columns: Range<usize>) {
     let rows = rows.start..rows.end.min(matrix.height);
     let columns = columns.start..columns.end.min(matrix.width);
     if matrix.column_stride() == 1 {
-        rows.for_each(|row| fetch_line(matrix.address(row, columns.start), columns.len()));
+        rows.for_each(|row| prefetch_run(matrix.address(row, columns.start), columns.len()));
     } else if matrix.row_stride() == 1 {
-        columns.for_each(|column| fetch_line(matrix.address(rows.start, column), rows.len()));
+        columns.for_each(|column| prefetch_run(matrix.address(rows.start, column), rows.len()));
     }
 }

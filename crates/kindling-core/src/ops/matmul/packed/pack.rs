@@ -1,96 +1,109 @@
-//! Packing: rows of a matrix (of a, or of b's transpose: "lanes") as a panel of 32-bit words along k, each one f32, or two
-//! neighbours as bf16. Lanes past the matrix and the other half of an odd k are zero.
+//! Packing: copies rows of a matrix (of a, or of the transpose of b) to a panel of 32-bit words.
+//!
+//! A word is one f32, or two bf16 that are neighbours along k. Rows past the end of the matrix, and
+//! the second half of the last word of an odd k, are zero.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
 use std::ops::Range;
 
-use super::Operand;
-use crate::ops::matmul::gemm::Matrix;
+use super::geometry::PanelLayout;
+use super::operand::Operand;
+use crate::ops::matmul::matrix::Matrix;
 use crate::simd::{Isa, bf16};
 
-/// Lanes, and words, of a square that is turned in registers.
-const SIDE: usize = 16;
-
-/// What a word is, and where that of a lane lies in a panel of `width` lanes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Order {
-    /// One f32: [k][lane].
-    Single,
-    /// Two bf16: [pair][lane].
-    Pairs,
-    /// Two bf16: [16 pairs][16 lanes][lane][pair]: squares whose rows are a cache line each, as AMX loads them.
-    Tiles,
+/// The part of a panel to pack: `k_words`, from a multiple of 16, of `height` rows from
+/// `first_row`.
+#[derive(Clone)]
+pub(super) struct PanelPart {
+    pub first_row: usize,
+    pub height: usize,
+    pub k_words: Range<usize>,
+    pub layout: PanelLayout,
 }
 
-impl Order {
-    fn index(self, width: usize, pair: usize, lane: usize) -> usize {
-        match self {
-            Self::Single | Self::Pairs => pair * width + lane,
-            Self::Tiles => {
-                pair / SIDE * SIDE * width
-                    + lane / SIDE * SIDE * SIDE
-                    + lane % SIDE * SIDE
-                    + pair % SIDE
+/// Packs part of a panel. `target` is the memory of that part, which is contiguous.
+pub(super) fn pack_panel(target: &mut [u32], rows: Operand, part: PanelPart) {
+    match rows {
+        Operand::F32(rows) if part.layout == PanelLayout::F32 => {
+            pack::<F32Word>(target, rows, part);
+        }
+        Operand::F32(rows) => pack::<RoundedWord>(target, rows, part),
+        Operand::Bf16(_) if part.layout == PanelLayout::F32 => {
+            panic!("bf16 was passed to a product of f32")
+        }
+        Operand::Bf16(rows) => pack::<Bf16Word>(target, rows, part),
+    }
+}
+
+fn pack<W: Word>(target: &mut [u32], matrix: Matrix<W::Element>, part: PanelPart) {
+    let end = matrix.height.min(part.first_row + part.height);
+    let rows = matrix.rows(part.first_row..end);
+    #[cfg(target_arch = "x86_64")]
+    if W::is_available() && (rows.row_stride() == 1 || rows.column_stride() == 1) {
+        // SAFETY: the machine has the instructions.
+        unsafe {
+            if part.layout == PanelLayout::F32 {
+                avx512::pack_f32::<W>(target, rows, &part);
+            } else {
+                avx512::pack_bf16::<W>(target, rows, &part);
             }
         }
+        return;
     }
+    pack_plain::<W>(target, rows, &part);
 }
 
-/// Packs `pairs` (from a multiple of 16 on) of the rows `first..first + width` of `lanes`, as many as there are, into
-/// `target`, the part of the panel that belongs to them.
-pub(super) fn panel(
-    target: &mut [u32],
-    lanes: Operand,
-    first: usize,
-    width: usize,
-    order: Order,
-    pairs: Range<usize>,
-) {
-    match lanes {
-        Operand::F32(lanes) if order == Order::Single => {
-            panel_of::<Single>(target, lanes, first, width, order, pairs);
+fn pack_plain<W: Word>(target: &mut [u32], rows: Matrix<W::Element>, part: &PanelPart) {
+    for k_word in part.k_words.clone() {
+        for row in 0..part.height {
+            let at = part.layout.index(part.height, k_word - part.k_words.start, row);
+            target[at] = W::word(|index| {
+                let k = W::ELEMENTS * k_word + index;
+                (row < rows.height && k < rows.width).then(|| rows.element(row, k))
+            });
         }
-        Operand::F32(lanes) => panel_of::<Rounded>(target, lanes, first, width, order, pairs),
-        Operand::Bf16(_) if order == Order::Single => panic!("a product of f32 was given bf16"),
-        Operand::Bf16(lanes) => panel_of::<Pairs>(target, lanes, first, width, order, pairs),
     }
 }
 
-/// How the elements of a matrix become words.
-trait Words {
+/// How elements of a matrix become words.
+trait Word {
     type Element: Copy;
-    /// Elements of a word.
-    const COUNT: usize;
-    /// Whether the machine has the instructions.
+    const ELEMENTS: usize;
+    /// Returns whether the machine has the instructions of `load_row` and `load_column`.
     fn is_available() -> bool;
-    /// The word of elements that may lie past the matrix.
+    /// Makes a word of elements, some of which may lie past the matrix.
     fn word(element: impl Fn(usize) -> Option<Self::Element>) -> u32;
-    /// 16 words of neighbours from `source` on, of which `rest` elements exist.
+    /// Loads 16 neighbouring words of a row. Only `present` elements exist; the others become zero.
     ///
     /// # Safety
-    /// The instructions are there, and so many elements can be read.
+    /// The machine has the instructions, and the elements that exist can be read.
     #[cfg(target_arch = "x86_64")]
-    unsafe fn along(source: *const Self::Element, rest: usize) -> std::arch::x86_64::__m512i;
-    /// The words of 16 lanes, `sources` their first and second elements, null past the matrix; those lanes of the mask.
+    unsafe fn load_row(source: *const Self::Element, present: usize) -> std::arch::x86_64::__m512i;
+    /// Loads the same word of 16 rows, which are neighbours in a column. `sources` are the first
+    /// and second elements of the word in the first row, null past the end of k. Rows outside the
+    /// mask become zero.
     ///
     /// # Safety
-    /// As `along`.
+    /// As for `load_row`.
     #[cfg(target_arch = "x86_64")]
-    unsafe fn across(sources: [*const Self::Element; 2], mask: u16) -> std::arch::x86_64::__m512i;
+    unsafe fn load_column(
+        sources: [*const Self::Element; 2],
+        mask: u16,
+    ) -> std::arch::x86_64::__m512i;
 }
 
 /// f32 as it is.
-struct Single;
-/// f32, rounded to pairs of bf16.
-struct Rounded;
-/// bf16.
-struct Pairs;
+struct F32Word;
+/// f32, rounded to bf16.
+struct RoundedWord;
+/// bf16 as it is.
+struct Bf16Word;
 
-impl Words for Single {
+impl Word for F32Word {
     type Element = f32;
-    const COUNT: usize = 1;
+    const ELEMENTS: usize = 1;
     fn is_available() -> bool {
         Isa::has_avx512()
     }
@@ -99,112 +112,73 @@ impl Words for Single {
     }
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn along(source: *const f32, rest: usize) -> std::arch::x86_64::__m512i {
-        // SAFETY: the caller's promise.
-        unsafe { avx512::whole(source, avx512::mask(rest)) }
+    unsafe fn load_row(source: *const f32, present: usize) -> std::arch::x86_64::__m512i {
+        // SAFETY: by the caller's promise.
+        unsafe { avx512::load_f32(source, avx512::mask16(present)) }
     }
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn across(sources: [*const f32; 2], mask: u16) -> std::arch::x86_64::__m512i {
-        // SAFETY: the caller's promise.
-        unsafe { avx512::whole(sources[0], mask) }
+    unsafe fn load_column(sources: [*const f32; 2], mask: u16) -> std::arch::x86_64::__m512i {
+        // SAFETY: by the caller's promise.
+        unsafe { avx512::load_f32(sources[0], mask) }
     }
 }
 
-fn pair_of<T>(element: impl Fn(usize) -> Option<T>, round: impl Fn(T) -> u16) -> u32 {
+fn bf16_word<T>(element: impl Fn(usize) -> Option<T>, round: impl Fn(T) -> u16) -> u32 {
     let half = |index| u32::from(element(index).map_or(0, &round));
     half(0) | half(1) << 16
 }
 
-impl Words for Rounded {
+impl Word for RoundedWord {
     type Element = f32;
-    const COUNT: usize = 2;
+    const ELEMENTS: usize = 2;
     fn is_available() -> bool {
         bf16::is_available()
     }
     fn word(element: impl Fn(usize) -> Option<f32>) -> u32 {
-        pair_of(element, bf16::round)
+        bf16_word(element, bf16::round)
     }
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn along(source: *const f32, rest: usize) -> std::arch::x86_64::__m512i {
-        // SAFETY: the caller's promise.
-        unsafe { avx512::round_row(source, avx512::wide_mask(rest)) }
+    unsafe fn load_row(source: *const f32, present: usize) -> std::arch::x86_64::__m512i {
+        // SAFETY: by the caller's promise.
+        unsafe { avx512::round_32(source, avx512::mask32(present)) }
     }
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn across(sources: [*const f32; 2], mask: u16) -> std::arch::x86_64::__m512i {
-        // SAFETY: the caller's promise.
+    unsafe fn load_column(sources: [*const f32; 2], mask: u16) -> std::arch::x86_64::__m512i {
+        // SAFETY: by the caller's promise.
         unsafe {
-            avx512::joined(
-                sources.map(|source| avx512::round_halves(source, avx512::of(source, mask))),
-            )
+            avx512::join_halves(sources.map(|source| {
+                avx512::round_to_low_halves(source, avx512::mask_unless_null(source, mask))
+            }))
         }
     }
 }
 
-impl Words for Pairs {
+impl Word for Bf16Word {
     type Element = u16;
-    const COUNT: usize = 2;
+    const ELEMENTS: usize = 2;
     fn is_available() -> bool {
         bf16::is_available()
     }
     fn word(element: impl Fn(usize) -> Option<u16>) -> u32 {
-        pair_of(element, |bits| bits)
+        bf16_word(element, |bits| bits)
     }
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn along(source: *const u16, rest: usize) -> std::arch::x86_64::__m512i {
-        // SAFETY: the caller's promise.
-        unsafe { avx512::row(source, avx512::wide_mask(rest)) }
+    unsafe fn load_row(source: *const u16, present: usize) -> std::arch::x86_64::__m512i {
+        // SAFETY: by the caller's promise.
+        unsafe { avx512::load_bf16(source, avx512::mask32(present)) }
     }
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn across(sources: [*const u16; 2], mask: u16) -> std::arch::x86_64::__m512i {
-        // SAFETY: the caller's promise.
+    unsafe fn load_column(sources: [*const u16; 2], mask: u16) -> std::arch::x86_64::__m512i {
+        // SAFETY: by the caller's promise.
         unsafe {
-            avx512::joined(sources.map(|source| avx512::halves(source, avx512::of(source, mask))))
-        }
-    }
-}
-
-fn panel_of<W: Words>(
-    target: &mut [u32],
-    lanes: Matrix<W::Element>,
-    first: usize,
-    width: usize,
-    order: Order,
-    pairs: Range<usize>,
-) {
-    let lanes = lanes.lines(first..lanes.height.min(first + width));
-    #[cfg(target_arch = "x86_64")]
-    if W::is_available() && (lanes.row_stride() == 1 || lanes.column_stride() == 1) {
-        // SAFETY: the machine has the instructions.
-        unsafe {
-            if order == Order::Single {
-                avx512::panel_f32::<W>(target, lanes, width, order, pairs);
-            } else {
-                avx512::panel_pairs::<W>(target, lanes, width, order, pairs);
-            }
-        }
-        return;
-    }
-    plain::<W>(target, lanes, width, order, pairs);
-}
-
-fn plain<W: Words>(
-    target: &mut [u32],
-    lanes: Matrix<W::Element>,
-    width: usize,
-    order: Order,
-    pairs: Range<usize>,
-) {
-    for pair in pairs.clone() {
-        for lane in 0..width {
-            target[order.index(width, pair - pairs.start, lane)] = W::word(|index| {
-                let k = W::COUNT * pair + index;
-                (lane < lanes.height && k < lanes.width).then(|| lanes.element(lane, k))
-            });
+            avx512::join_halves(sources.map(|source| {
+                avx512::load_to_low_halves(source, avx512::mask_unless_null(source, mask))
+            }))
         }
     }
 }
@@ -213,57 +187,70 @@ fn plain<W: Words>(
 mod tests {
     use super::*;
 
+    fn packed(
+        rows: Operand,
+        part: &PanelPart,
+        k_words: impl IntoIterator<Item = Range<usize>>,
+    ) -> Vec<u32> {
+        let mut packed = vec![9; part.k_words.len() * part.height];
+        for k_words in k_words {
+            let target = &mut packed[k_words.start * part.height..k_words.end * part.height];
+            pack_panel(target, rows, PanelPart { k_words, ..part.clone() });
+        }
+        packed
+    }
+
     #[test]
-    fn panels_packed_by_vectors_equal_those_packed_plainly() {
-        for (rows, depth) in [(1usize, 1usize), (14, 32), (15, 33), (40, 70), (32, 384), (3, 129)] {
-            let values: Vec<f32> = (0..rows * depth).map(|i| (i as f32 * 0.731).sin()).collect();
-            let turned: Vec<f32> =
-                (0..rows * depth).map(|i| values[i % rows * depth + i / rows]).collect();
-            for (width, order) in [
-                (14, Order::Single),
-                (32, Order::Single),
-                (30, Order::Single),
-                (20, Order::Pairs),
-                (14, Order::Pairs),
-                (32, Order::Pairs),
-                (32, Order::Tiles),
+    fn panels_packed_by_vectors_equal_those_packed_by_plain_code() {
+        for (height, depth) in [(1usize, 1usize), (14, 32), (15, 33), (40, 70), (32, 384), (3, 129)]
+        {
+            let values: Vec<f32> = (0..height * depth).map(|i| (i as f32 * 0.731).sin()).collect();
+            let transposed: Vec<f32> =
+                (0..height * depth).map(|i| values[i % height * depth + i / height]).collect();
+            let bf16_of =
+                |values: &[f32]| -> Vec<u16> { values.iter().map(|x| bf16::round(*x)).collect() };
+            let (bf16_values, bf16_transposed) = (bf16_of(&values), bf16_of(&transposed));
+            let by_rows = Matrix::new(&values, height, depth);
+            let by_columns = Matrix::new(&transposed, depth, height).transposed();
+            let bf16_by_rows = Matrix::new(&bf16_values, height, depth);
+            let bf16_by_columns = Matrix::new(&bf16_transposed, depth, height).transposed();
+            for (panel_height, layout) in [
+                (14, PanelLayout::F32),
+                (32, PanelLayout::F32),
+                (30, PanelLayout::F32),
+                (20, PanelLayout::Bf16),
+                (14, PanelLayout::Bf16),
+                (32, PanelLayout::Bf16),
+                (32, PanelLayout::Bf16Tiles),
             ] {
-                let pairs = match order {
-                    Order::Single => depth,
-                    Order::Pairs => depth.div_ceil(2),
-                    Order::Tiles => depth.div_ceil(2).next_multiple_of(SIDE),
+                let k_words = match layout {
+                    PanelLayout::F32 => depth,
+                    PanelLayout::Bf16 => depth.div_ceil(2),
+                    PanelLayout::Bf16Tiles => depth.div_ceil(2).next_multiple_of(16),
                 };
-                for first in (0..rows).step_by(width) {
-                    let mut expected = vec![7; pairs * width];
-                    let lanes = Matrix::rows(&values, rows, depth);
-                    let part = lanes.lines(first..rows.min(first + width));
-                    if order == Order::Single {
-                        plain::<Single>(&mut expected, part, width, order, 0..pairs);
+                for first_row in (0..height).step_by(panel_height) {
+                    let what = format!("{height} {depth} {panel_height} {layout:?}");
+                    let part =
+                        PanelPart { first_row, height: panel_height, k_words: 0..k_words, layout };
+                    let mut expected = vec![7; k_words * panel_height];
+                    let rows = by_rows.rows(first_row..height.min(first_row + panel_height));
+                    if layout == PanelLayout::F32 {
+                        pack_plain::<F32Word>(&mut expected, rows, &part);
                     } else {
-                        plain::<Rounded>(&mut expected, part, width, order, 0..pairs);
+                        pack_plain::<RoundedWord>(&mut expected, rows, &part);
                     }
-                    let mut packed = vec![9; pairs * width];
-                    let (head, tail) = packed.split_at_mut(pairs.min(32) * width);
-                    panel(head, Operand::F32(lanes), first, width, order, 0..pairs.min(32));
-                    panel(tail, Operand::F32(lanes), first, width, order, pairs.min(32)..pairs);
-                    assert!(packed == expected, "along: {rows} {depth} {width} {order:?}");
-                    let mut packed = vec![9; pairs * width];
-                    let lanes = Matrix::rows(&turned, depth, rows).transposed();
-                    panel(&mut packed, Operand::F32(lanes), first, width, order, 0..pairs);
-                    assert!(packed == expected, "across: {rows} {depth} {width} {order:?}");
-                    if order == Order::Single {
+                    let cut = k_words.min(32);
+                    let parts = [0..cut, cut..k_words];
+                    assert!(packed(Operand::F32(by_rows), &part, parts) == expected, "{what}");
+                    for rows in [Operand::F32(by_rows), Operand::F32(by_columns)] {
+                        assert!(packed(rows, &part, [0..k_words]) == expected, "{what}");
+                    }
+                    if layout == PanelLayout::F32 {
                         continue;
                     }
-                    let narrow: Vec<u16> = values.iter().map(|value| bf16::round(*value)).collect();
-                    let mut packed = vec![9; pairs * width];
-                    let lanes = Operand::Bf16(Matrix::rows(&narrow, rows, depth));
-                    panel(&mut packed, lanes, first, width, order, 0..pairs);
-                    assert!(packed == expected, "bf16 along: {rows} {depth} {width} {order:?}");
-                    let narrow: Vec<u16> = turned.iter().map(|value| bf16::round(*value)).collect();
-                    let mut packed = vec![9; pairs * width];
-                    let lanes = Operand::Bf16(Matrix::rows(&narrow, depth, rows).transposed());
-                    panel(&mut packed, lanes, first, width, order, 0..pairs);
-                    assert!(packed == expected, "bf16 across: {rows} {depth} {width} {order:?}");
+                    for rows in [Operand::Bf16(bf16_by_rows), Operand::Bf16(bf16_by_columns)] {
+                        assert!(packed(rows, &part, [0..k_words]) == expected, "bf16 {what}");
+                    }
                 }
             }
         }

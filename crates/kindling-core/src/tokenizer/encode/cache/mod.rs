@@ -11,7 +11,7 @@ pub mod shared;
 pub mod shared_long;
 
 use self::huge_page_table::{HugeTable, Zeroable};
-use crate::simd::fetch;
+use crate::simd::prefetch;
 
 /// Bytes of the longest pre-token that is kept.
 pub const CACHED_BYTES: usize = 15;
@@ -158,7 +158,7 @@ impl OwnCache {
     /// Asks the processor for the entry of a hash ahead of time.
     #[inline(always)]
     pub fn prefetch(&self, hash: u64) {
-        fetch(&raw const *self.entry(hash));
+        prefetch(&raw const *self.entry(hash));
     }
 
     /// Whether a key may be here, without a branch: another one with the same first eight bytes may.

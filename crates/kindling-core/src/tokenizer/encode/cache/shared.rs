@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::huge_page_table::{SharedTable, SharedZeroable};
 use super::{Ids, Key, WORDS};
-use crate::simd::fetch;
+use crate::simd::prefetch;
 
 /// Buckets, as a power of two.
 const BITS: u32 = 18;
@@ -53,7 +53,7 @@ impl SharedCache {
     /// Asks the processor for the first slot of a hash ahead of time.
     #[inline(always)]
     pub fn prefetch(&self, hash: u64) {
-        fetch(&raw const self.0.get(hash)[home(hash)]);
+        prefetch(&raw const self.0.get(hash)[home(hash)]);
     }
 
     /// Asks for the slots behind it if another key has it.
@@ -61,7 +61,7 @@ impl SharedCache {
     pub fn prefetch_next(&self, key: Key, hash: u64) {
         let mut slots = self.slots(hash);
         if slots.next().is_some_and(|first| first.is_of_another(key)) {
-            slots.for_each(|slot| fetch(slot));
+            slots.for_each(|slot| prefetch(slot));
         }
     }
 

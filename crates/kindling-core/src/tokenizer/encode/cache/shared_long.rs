@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::huge_page_table::{SharedTable, SharedZeroable};
 use super::long::hash_of;
-use crate::simd::fetch;
+use crate::simd::prefetch;
 
 /// Buckets, as a power of two: 12 MiB in all.
 const BITS: u32 = 15;
@@ -67,16 +67,16 @@ impl SharedLongCache {
     /// Asks the processor for the first slot of a key ahead of time.
     pub fn prefetch(&self, key: &LongKey) {
         let slot = &self.0.get(key.hash)[0];
-        fetch(slot);
-        fetch(&raw const slot.ids[IDS / 4]);
+        prefetch(slot);
+        prefetch(&raw const slot.ids[IDS / 4]);
     }
 
     /// Asks for the slot behind it if another key has it.
     pub fn prefetch_next(&self, key: &LongKey) {
         let [first, second] = self.0.get(key.hash);
         if first.text[0].load(Ordering::Relaxed) != 0 && !first.holds(key) {
-            fetch(second);
-            fetch(&raw const second.ids[IDS / 4]);
+            prefetch(second);
+            prefetch(&raw const second.ids[IDS / 4]);
         }
     }
 

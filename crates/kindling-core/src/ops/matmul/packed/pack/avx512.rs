@@ -1,4 +1,11 @@
-//! Squares of 16 lanes by 16 words, read, rounded and turned in registers of AVX-512.
+//! Packing by AVX-512: squares of 16 rows by 16 words are loaded, rounded and transposed in
+//! registers.
+//!
+//! 1. A square is loaded along whichever of k and the rows is contiguous, one register per row or
+//!    per word.
+//! 2. A layout that needs the other order gets the transposed square.
+//! 3. Squares at the edge are loaded and stored by masks. Whole ones (`WHOLE`) are a copy of the
+//!    code without masks.
 
 use std::arch::x86_64::{
     __m256bh, __m256i, __m512bh, __m512i, _mm256_maskz_loadu_epi16, _mm512_castps_si512,
@@ -7,156 +14,213 @@ use std::arch::x86_64::{
     _mm512_slli_epi32, _mm512_storeu_si512,
 };
 
-use std::ops::Range;
-
-use super::{Matrix, Order, SIDE, Words};
+use super::{Matrix, PanelLayout, PanelPart, Word};
 use crate::simd::{sixteen, transposed};
 
-/// Sixteen words of each of sixteen lanes, or of sixteen pairs.
+/// Rows, and words along k, of a square.
+const SIDE: usize = 16;
+
+/// Sixteen words of each of sixteen rows, or sixteen rows of each of sixteen words.
 type Square = [__m512i; SIDE];
 
-/// As `plain` of the parent, for words of pairs.
+/// Like `pack_plain` of the parent, for words of bf16.
 ///
 /// # Safety
-/// The machine has AVX512-BF16, and rows or columns of `lanes` are contiguous.
+/// The machine has AVX512-BF16, and the rows or the columns of `rows` are contiguous.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-pub(super) unsafe fn panel_pairs<W: Words>(
+pub(super) unsafe fn pack_bf16<W: Word>(
     target: &mut [u32],
-    lanes: Matrix<W::Element>,
-    width: usize,
-    order: Order,
-    pairs: Range<usize>,
+    rows: Matrix<W::Element>,
+    part: &PanelPart,
 ) {
-    // SAFETY: the caller's promise.
-    unsafe { panel::<W>(target, lanes, width, order, pairs) }
+    // SAFETY: by the caller's promise.
+    unsafe { pack::<W>(target, rows, part) }
 }
 
-/// As `panel_pairs`, for words of f32.
+/// Like `pack_bf16`, for words of f32.
 ///
 /// # Safety
-/// The machine has AVX-512, and `W` is `Single`.
+/// The machine has AVX-512, `W` is `F32Word`, and the rows or the columns of `rows` are contiguous.
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn panel_f32<W: Words>(
+pub(super) unsafe fn pack_f32<W: Word>(
     target: &mut [u32],
-    lanes: Matrix<W::Element>,
-    width: usize,
-    order: Order,
-    pairs: Range<usize>,
+    rows: Matrix<W::Element>,
+    part: &PanelPart,
 ) {
-    // SAFETY: the caller's promise.
-    unsafe { panel::<W>(target, lanes, width, order, pairs) }
+    // SAFETY: by the caller's promise.
+    unsafe { pack::<W>(target, rows, part) }
+}
+
+/// Where a square is stored: `rows` rows of `len` words, `stride` words apart.
+#[derive(Clone, Copy)]
+struct Target {
+    start: *mut i32,
+    rows: usize,
+    len: usize,
+    stride: usize,
 }
 
 /// # Safety
 /// The machine has the instructions of `W`.
 #[inline(always)]
-unsafe fn panel<W: Words>(
-    target: &mut [u32],
-    lanes: Matrix<W::Element>,
-    width: usize,
-    order: Order,
-    pairs: Range<usize>,
-) {
-    for pair in pairs.clone().step_by(SIDE) {
-        for lane in (0..width).step_by(SIDE) {
-            let part = target.len();
-            let (words, wide) = (SIDE.min(pairs.end - pair), SIDE.min(width - lane));
-            let at = order.index(width, pair - pairs.start, lane);
-            // Rows of the turned square, their length, and how far apart they begin.
-            let (rows, len, stride) =
-                if order == Order::Tiles { (wide, words, SIDE) } else { (words, wide, width) };
-            assert!(rows > 0 && at + (rows - 1) * stride + len <= part);
-            let whole = words == SIDE
-                && lane + wide <= lanes.height
-                && W::COUNT * (pair + SIDE) <= lanes.width
-                && (order != Order::Tiles || wide == SIDE);
-            let target = target[at..].as_mut_ptr().cast();
-            // SAFETY: the caller's promise; the rows lie in `target`, asserted above.
+unsafe fn pack<W: Word>(target: &mut [u32], rows: Matrix<W::Element>, part: &PanelPart) {
+    let (height, layout, k_words) = (part.height, part.layout, part.k_words.clone());
+    for k_word in k_words.clone().step_by(SIDE) {
+        for row in (0..height).step_by(SIDE) {
+            let (deep, high) = (SIDE.min(k_words.end - k_word), SIDE.min(height - row));
+            let at = layout.index(height, k_word - k_words.start, row);
+            let (lines, len, stride) = if layout == PanelLayout::Bf16Tiles {
+                (high, deep, SIDE)
+            } else {
+                (deep, high, height)
+            };
+            assert!(lines > 0 && at + (lines - 1) * stride + len <= target.len());
+            let is_whole = deep == SIDE
+                && row + high <= rows.height
+                && W::ELEMENTS * (k_word + SIDE) <= rows.width
+                && (layout != PanelLayout::Bf16Tiles || high == SIDE);
+            let target =
+                Target { start: target[at..].as_mut_ptr().cast(), rows: lines, len, stride };
+            // SAFETY: by the caller's promise; `target` lies in the slice (asserted).
             unsafe {
-                if whole {
-                    square::<W, true>(target, lanes, [lane, pair], order, [rows, len, stride]);
+                if is_whole {
+                    pack_square::<W, true>(target, rows, [row, k_word], layout);
                 } else {
-                    square::<W, false>(target, lanes, [lane, pair], order, [rows, len, stride]);
+                    pack_square::<W, false>(target, rows, [row, k_word], layout);
                 }
             }
         }
     }
 }
 
-/// One square, of which all words are there where `WHOLE`.
+/// Packs one square, all of whose words exist if `WHOLE` is set.
 ///
 /// # Safety
-/// The machine has the instructions of `W`; `rows` rows of `len` words, `stride` apart, can be written to `target`.
+/// The machine has the instructions of `W`, and the target can be written.
 #[inline(always)]
-unsafe fn square<W: Words, const WHOLE: bool>(
-    target: *mut i32,
-    lanes: Matrix<W::Element>,
-    [lane, pair]: [usize; 2],
-    order: Order,
-    [rows, len, stride]: [usize; 3],
+unsafe fn pack_square<W: Word, const WHOLE: bool>(
+    target: Target,
+    rows: Matrix<W::Element>,
+    [row, k_word]: [usize; 2],
+    layout: PanelLayout,
 ) {
-    let along = lanes.column_stride() == 1;
-    // SAFETY: the caller's promise.
+    let contiguous_rows = rows.column_stride() == 1;
+    let Target { start, rows: lines, len, stride } = target;
+    // SAFETY: by the caller's promise.
     unsafe {
-        let square = if along {
-            words_of_lanes::<W, WHOLE>(lanes, lane, pair)
+        let square = if contiguous_rows {
+            load_rows::<W, WHOLE>(rows, row, k_word)
         } else {
-            words_of_pairs::<W, WHOLE>(lanes, lane, pair)
+            load_columns::<W, WHOLE>(rows, row, k_word)
         };
-        let square = if along == (order != Order::Tiles) { transposed(square) } else { square };
-        let _: [(); SIDE] = sixteen!(row => {
-            let to = target.wrapping_add(row * stride);
-            if WHOLE && row + 1 < SIDE && (len == SIDE || stride == len && len >= SIDE / 2) {
-                // Words too many are those of the next rows, which follow.
-                _mm512_storeu_si512(to.cast(), square[row]);
-            } else if row < rows {
-                _mm512_mask_storeu_epi32(to, mask(len), square[row]);
+        let wants_rows = layout == PanelLayout::Bf16Tiles;
+        let square = if contiguous_rows == wants_rows { square } else { transposed(square) };
+        let _: [(); SIDE] = sixteen!(line => {
+            let to = start.wrapping_add(line * stride);
+            if WHOLE && line + 1 < SIDE && (len == SIDE || stride == len && len >= SIDE / 2) {
+                // Of a shorter line, the words too many fall in the next line, which is stored
+                // later.
+                _mm512_storeu_si512(to.cast(), square[line]);
+            } else if line < lines {
+                _mm512_mask_storeu_epi32(to, mask16(len), square[line]);
             }
         });
     }
 }
 
-pub(super) fn mask(count: usize) -> u16 {
+/// Loads rows whose elements are contiguous: word p of vector r is word `k_word + p` of row `row +
+/// r`.
+///
+/// # Safety
+/// The machine has the instructions of `W`.
+#[inline(always)]
+unsafe fn load_rows<W: Word, const WHOLE: bool>(
+    rows: Matrix<W::Element>,
+    row: usize,
+    k_word: usize,
+) -> Square {
+    let k = W::ELEMENTS * k_word;
+    let present = if WHOLE { W::ELEMENTS * SIDE } else { rows.width.saturating_sub(k) };
+    let present_rows = rows.height.saturating_sub(row);
+    // SAFETY: elements of the matrix, `present` of each row.
+    unsafe {
+        sixteen!(index => if index < present_rows {
+            W::load_row(rows.address(row + index, k), present)
+        } else {
+            _mm512_setzero_si512()
+        })
+    }
+}
+
+/// Loads columns whose elements are contiguous: word r of vector p is word `k_word + p` of row `row
+/// + r`.
+///
+/// # Safety
+/// The machine has the instructions of `W`.
+#[inline(always)]
+unsafe fn load_columns<W: Word, const WHOLE: bool>(
+    rows: Matrix<W::Element>,
+    row: usize,
+    k_word: usize,
+) -> Square {
+    let mask = mask16(rows.height.saturating_sub(row));
+    let source =
+        |k: usize| if WHOLE || k < rows.width { rows.address(row, k) } else { std::ptr::null() };
+    // SAFETY: elements of columns of the matrix, by the mask.
+    unsafe {
+        sixteen!(index => {
+            let k = W::ELEMENTS * (k_word + index);
+            if WHOLE || k < rows.width {
+                W::load_column([source(k), source(k + 1)], mask)
+            } else {
+                _mm512_setzero_si512()
+            }
+        })
+    }
+}
+
+/// Returns the mask of the first `count` of 16 elements.
+pub(super) fn mask16(count: usize) -> u16 {
     ((1u32 << count.min(SIDE)) - 1) as u16
 }
 
-/// Of 32.
-pub(super) fn wide_mask(count: usize) -> u32 {
+/// Returns the mask of the first `count` of 32 elements.
+pub(super) fn mask32(count: usize) -> u32 {
     ((1u64 << count.min(2 * SIDE)) - 1) as u32
 }
 
-/// The mask, or none of it where there is no source.
-pub(super) fn of<T>(source: *const T, mask: u16) -> u16 {
+/// Returns `mask`, or 0 if there is no source.
+pub(super) fn mask_unless_null<T>(source: *const T, mask: u16) -> u16 {
     if source.is_null() { 0 } else { mask }
 }
 
-/// Low halves of words, and those that become their high halves.
+/// Joins the low halves of two vectors of words.
 ///
 /// # Safety
 /// The machine has AVX-512.
 #[inline(always)]
-pub(super) unsafe fn joined([low, high]: [__m512i; 2]) -> __m512i {
-    // SAFETY: the caller's promise.
+pub(super) unsafe fn join_halves([low, high]: [__m512i; 2]) -> __m512i {
+    // SAFETY: by the caller's promise.
     unsafe { _mm512_or_si512(low, _mm512_slli_epi32::<16>(high)) }
 }
 
-/// 16 of f32 as words.
+/// Loads 16 f32 as words.
 ///
 /// # Safety
-/// The machine has AVX-512; the elements of the mask can be read.
+/// The machine has AVX-512, and the elements of the mask can be read.
 #[inline(always)]
-pub(super) unsafe fn whole(source: *const f32, mask: u16) -> __m512i {
-    // SAFETY: the caller's promise.
+pub(super) unsafe fn load_f32(source: *const f32, mask: u16) -> __m512i {
+    // SAFETY: by the caller's promise.
     unsafe { _mm512_castps_si512(_mm512_maskz_loadu_ps(mask, source)) }
 }
 
-/// 32 of f32, rounded.
+/// Loads 32 f32 and rounds them to 16 words.
 ///
 /// # Safety
-/// The elements of the mask can be read.
+/// The machine has AVX512-BF16, and the elements of the mask can be read.
 #[inline(always)]
-pub(super) unsafe fn round_row(source: *const f32, mask: u32) -> __m512i {
-    // SAFETY: elements of the mask; the same 512 bits.
+pub(super) unsafe fn round_32(source: *const f32, mask: u32) -> __m512i {
+    // SAFETY: elements of the mask; the transmute keeps the 512 bits.
     unsafe {
         let low = _mm512_maskz_loadu_ps(mask as u16, source);
         let high = _mm512_maskz_loadu_ps((mask >> SIDE) as u16, source.wrapping_add(SIDE));
@@ -164,13 +228,13 @@ pub(super) unsafe fn round_row(source: *const f32, mask: u32) -> __m512i {
     }
 }
 
-/// 16 of f32, rounded, in the low halves of words.
+/// Loads 16 f32 and rounds them to the low halves of words.
 ///
 /// # Safety
-/// The elements of the mask can be read.
+/// The machine has AVX512-BF16, and the elements of the mask can be read.
 #[inline(always)]
-pub(super) unsafe fn round_halves(source: *const f32, mask: u16) -> __m512i {
-    // SAFETY: elements of the mask; the same 256 bits.
+pub(super) unsafe fn round_to_low_halves(source: *const f32, mask: u16) -> __m512i {
+    // SAFETY: elements of the mask; the transmute keeps the 256 bits.
     unsafe {
         let values = _mm512_maskz_loadu_ps(mask, source);
         let rounded = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(values));
@@ -178,71 +242,22 @@ pub(super) unsafe fn round_halves(source: *const f32, mask: u16) -> __m512i {
     }
 }
 
-/// 32 of bf16.
+/// Loads 32 bf16 as 16 words.
 ///
 /// # Safety
-/// The elements of the mask can be read.
+/// The machine has AVX-512 BW, and the elements of the mask can be read.
 #[inline(always)]
-pub(super) unsafe fn row(source: *const u16, mask: u32) -> __m512i {
+pub(super) unsafe fn load_bf16(source: *const u16, mask: u32) -> __m512i {
     // SAFETY: elements of the mask.
     unsafe { _mm512_maskz_loadu_epi16(mask, source.cast()) }
 }
 
-/// 16 of bf16, in the low halves of words.
+/// Loads 16 bf16 to the low halves of words.
 ///
 /// # Safety
-/// The elements of the mask can be read.
+/// The machine has AVX-512 BW and VL, and the elements of the mask can be read.
 #[inline(always)]
-pub(super) unsafe fn halves(source: *const u16, mask: u16) -> __m512i {
+pub(super) unsafe fn load_to_low_halves(source: *const u16, mask: u16) -> __m512i {
     // SAFETY: elements of the mask.
     unsafe { _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, source.cast())) }
-}
-
-/// Where k is contiguous: word p of vector l is word `pair + p` of lane `lane + l`.
-///
-/// # Safety
-/// The machine has the instructions of `W`.
-#[inline(always)]
-unsafe fn words_of_lanes<W: Words, const WHOLE: bool>(
-    lanes: Matrix<W::Element>,
-    lane: usize,
-    pair: usize,
-) -> Square {
-    let first = W::COUNT * pair;
-    let rest = if WHOLE { W::COUNT * SIDE } else { lanes.width.saturating_sub(first) };
-    let present = lanes.height.saturating_sub(lane);
-    // SAFETY: elements of the rows, `rest` of each.
-    unsafe {
-        sixteen!(row => if row < present {
-            W::along(lanes.address(lane + row, first), rest)
-        } else {
-            _mm512_setzero_si512()
-        })
-    }
-}
-
-/// Where lanes are contiguous: word l of vector p is word `pair + p` of lane `lane + l`.
-///
-/// # Safety
-/// The machine has the instructions of `W`.
-#[inline(always)]
-unsafe fn words_of_pairs<W: Words, const WHOLE: bool>(
-    lanes: Matrix<W::Element>,
-    lane: usize,
-    pair: usize,
-) -> Square {
-    let columns = mask(lanes.height.saturating_sub(lane));
-    let source =
-        |k: usize| if WHOLE || k < lanes.width { lanes.address(lane, k) } else { std::ptr::null() };
-    // SAFETY: elements of columns of the matrix, by the mask.
-    unsafe {
-        sixteen!(row => {
-            let k = W::COUNT * (pair + row);
-            if WHOLE || k < lanes.width {
-                W::across([source(k), source(k + 1)], columns)
-            } else {
-                _mm512_setzero_si512()
-            }
-        })
-    }
 }

@@ -1,28 +1,27 @@
-//! Vectors and matrices kept as bf16, for products of a few rows: there the time is that of reading the weights.
+//! Vectors and matrices kept as bf16, for products of a few rows, whose time is that of reading the
+//! weight.
 
-use crate::ops::{Disjoint, Pieces};
+use crate::ops::{RowsMut, Tasks, split_rows};
 use crate::pool::Pool;
 use crate::simd::bf16;
 
-/// Values rounded to bf16, a piece a thread.
-pub(crate) fn rounded(pool: &Pool, values: &[f32]) -> Vec<u16> {
-    let mut narrow = vec![0; values.len()];
-    let pieces = Pieces::of_rows(values.len(), 1);
-    let parts = Disjoint::new(&mut narrow);
-    pool.run(pieces.count, |piece| {
-        // SAFETY: pieces write disjoint ranges.
-        let part = unsafe { parts.part(pieces.range(piece)) };
-        bf16::round_all(part, &values[pieces.range(piece)]);
+/// Rounds values to bf16, on all threads.
+pub(crate) fn round_to_bf16(pool: &Pool, values: &[f32]) -> Vec<u16> {
+    let mut rounded = vec![0; values.len()];
+    let tasks = Tasks::of_rows(values.len(), 1);
+    split_rows(pool, tasks, RowsMut::new(&mut rounded, 1), |range, rounded| {
+        bf16::round_all(rounded, &values[range]);
     });
-    narrow
+    rounded
 }
 
-/// out[o] = x . weight[o] for rows of `x.len()` bf16 values, each read once; sums in f32.
+/// Computes out[o] = x . weight[o], for rows of `x.len()` bf16, with sums in f32. Reads each weight
+/// once.
 pub(crate) fn dot_rows(out: &mut [f32], x: &[u16], weight: &[u16]) {
     assert!(weight.len() == out.len() * x.len());
     #[cfg(target_arch = "x86_64")]
     if bf16::is_available() {
-        // SAFETY: the machine has the instructions.
+        // SAFETY: the machine has AVX512-BF16.
         unsafe { avx512::dot_rows(out, x, weight) };
         return;
     }
@@ -38,7 +37,7 @@ mod avx512 {
         _mm512_reduce_add_ps, _mm512_setzero_ps,
     };
 
-    /// bf16 values of a register.
+    /// bf16 in a register.
     const VALUES: usize = 32;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
@@ -47,7 +46,8 @@ mod avx512 {
             let mut sums = [_mm512_setzero_ps(); 4];
             let mut step = |x: &[u16], row: &[u16], sum: usize| {
                 let mask = u32::MAX >> (VALUES - x.len());
-                // SAFETY: as many values as the mask has bits; the same 512 bits.
+                // SAFETY: the mask covers the values of x and row; the transmutes keep the 512
+                // bits.
                 let (x, row) = unsafe {
                     (
                         std::mem::transmute::<__m512i, __m512bh>(_mm512_maskz_loadu_epi16(
@@ -83,15 +83,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_of_bf16_times_a_vector_equal_the_sums_in_f64() {
+    fn dot_products_of_bf16_rows_match_sums_in_f64() {
         let pool = Pool::new(2);
         for (rows, columns) in [(1, 1), (3, 31), (5, 32), (7, 129), (2, 1000)] {
             let values = |seed: f32, len: usize| -> Vec<f32> {
                 (0..len).map(|i| (i as f32 * seed).sin()).collect()
             };
             let (x, weight) = (
-                rounded(&pool, &values(0.7, columns)),
-                rounded(&pool, &values(1.3, rows * columns)),
+                round_to_bf16(&pool, &values(0.7, columns)),
+                round_to_bf16(&pool, &values(1.3, rows * columns)),
             );
             let mut out = vec![9.0; rows];
             dot_rows(&mut out, &x, &weight);

@@ -1,0 +1,152 @@
+//! Host memory: zeroed 32-bit words, aligned to a cache line, or to a huge page if they are many.
+
+use std::alloc::Layout;
+use std::ptr::NonNull;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+const CACHE_LINE: usize = 64;
+/// A huge page of x86-64 and arm64.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Zeroed 32-bit words. Those of at least two huge pages start on one and ask the system for them,
+/// which saves TLB misses in passes over weights and activations.
+#[derive(Debug)]
+pub(crate) struct AlignedMemory {
+    pointer: NonNull<f32>,
+    len: usize,
+}
+
+// SAFETY: the memory is owned, and reached only through & and &mut of the owner.
+unsafe impl Send for AlignedMemory {}
+// SAFETY: as above; shared access only reads.
+unsafe impl Sync for AlignedMemory {}
+
+impl AlignedMemory {
+    /// Allocates `len` words, or returns `None` if there is not enough memory.
+    pub(crate) fn zeroed(len: usize) -> Option<Self> {
+        let layout = Self::layout(len)?;
+        // SAFETY: the layout is not empty: it has at least one word.
+        let memory = unsafe { std::alloc::alloc(layout) };
+        if memory.is_null() {
+            return None;
+        }
+        #[cfg(target_os = "linux")]
+        if layout.align() == HUGE_PAGE {
+            // A kernel that refuses costs nothing, so the result is ignored.
+            // SAFETY: whole pages inside the memory just allocated.
+            unsafe {
+                libc::madvise(
+                    memory.cast(),
+                    layout.size() / HUGE_PAGE * HUGE_PAGE,
+                    libc::MADV_HUGEPAGE,
+                )
+            };
+        }
+        // Not alloc_zeroed: the first touch, which faults the pages in, happens here, not in a
+        // step.
+        // SAFETY: `layout.size()` bytes were allocated.
+        unsafe { memory.write_bytes(0, layout.size()) };
+        #[expect(clippy::cast_ptr_alignment, reason = "the layout is aligned to 64 bytes")]
+        let pointer = NonNull::new(memory.cast::<f32>())?;
+        Some(Self { pointer, len })
+    }
+
+    /// Like `zeroed`, but aborts the process if there is not enough memory, as `Vec` does.
+    pub(crate) fn zeroed_or_abort(len: usize) -> Self {
+        Self::zeroed(len).unwrap_or_else(|| {
+            std::alloc::handle_alloc_error(Self::layout(len).unwrap_or(Layout::new::<u32>()))
+        })
+    }
+
+    fn layout(len: usize) -> Option<Layout> {
+        let bytes = len.max(1).checked_mul(size_of::<f32>())?;
+        let alignment = if bytes < 2 * HUGE_PAGE { CACHE_LINE } else { HUGE_PAGE };
+        Layout::from_size_align(bytes, alignment).ok()
+    }
+
+    /// Returns the number of words.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn floats(&self) -> &[f32] {
+        // SAFETY: `pointer` is valid for `len` initialised words while self lives.
+        unsafe { std::slice::from_raw_parts(self.pointer.as_ptr(), self.len) }
+    }
+
+    pub(crate) fn floats_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as in `floats`; &mut self makes the access unique.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.as_ptr(), self.len) }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: as in `floats`; any byte of an f32 is a u8.
+        unsafe {
+            std::slice::from_raw_parts(self.pointer.as_ptr().cast(), self.len * size_of::<f32>())
+        }
+    }
+
+    /// Returns the first `len` bf16, two to a word, as their bits.
+    ///
+    /// # Panics
+    /// Panics if the memory has fewer.
+    pub(crate) fn bf16(&self, len: usize) -> &[u16] {
+        assert!(len <= 2 * self.len);
+        // SAFETY: as in `floats`; half a word is a u16, and there are enough (asserted).
+        unsafe { std::slice::from_raw_parts(self.pointer.as_ptr().cast(), len) }
+    }
+
+    /// Like `bf16`, to write.
+    ///
+    /// # Panics
+    /// Panics if the memory has fewer.
+    pub(crate) fn bf16_mut(&mut self, len: usize) -> &mut [u16] {
+        assert!(len <= 2 * self.len);
+        // SAFETY: as in `bf16`; &mut self makes the access unique.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.as_ptr().cast(), len) }
+    }
+}
+
+impl Drop for AlignedMemory {
+    fn drop(&mut self) {
+        if let Some(layout) = Self::layout(self.len) {
+            // SAFETY: allocated in `zeroed` with the same layout.
+            unsafe { std::alloc::dealloc(self.pointer.as_ptr().cast(), layout) }
+        }
+    }
+}
+
+/// Reinterprets floats as the words of their bits.
+pub(crate) fn as_words_mut(floats: &mut [f32]) -> &mut [u32] {
+    // SAFETY: the types have the same size and alignment, and any bits are valid for both.
+    unsafe { std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast(), floats.len()) }
+}
+
+/// Scratch memory of a device, for one op at a time. It grows to the largest request and is kept.
+#[derive(Debug, Default)]
+pub(crate) struct HostScratch(Mutex<Option<AlignedMemory>>);
+
+impl HostScratch {
+    /// Locks the scratch until the guard is dropped.
+    pub(crate) fn lock(&self) -> HostScratchGuard<'_> {
+        HostScratchGuard(self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Exclusive use of a `HostScratch`.
+pub(crate) struct HostScratchGuard<'a>(MutexGuard<'a, Option<AlignedMemory>>);
+
+impl HostScratchGuard<'_> {
+    /// Returns `len` floats that hold whatever was there before.
+    pub(crate) fn floats(&mut self, len: usize) -> &mut [f32] {
+        // Memory that is too small is freed before its successor is allocated.
+        let kept = self.0.take().filter(|memory| memory.len() >= len);
+        let memory = self.0.insert(kept.unwrap_or_else(|| AlignedMemory::zeroed_or_abort(len)));
+        &mut memory.floats_mut()[..len]
+    }
+
+    /// Returns `len` words that hold whatever was there before.
+    pub(crate) fn words(&mut self, len: usize) -> &mut [u32] {
+        as_words_mut(self.floats(len))
+    }
+}

@@ -1,0 +1,87 @@
+//! Sizes and layouts of packed panels, which differ by kernel.
+
+use crate::cpu::MatmulKernel;
+use crate::simd::amx::TILE_SIDE;
+
+/// Columns in a panel of b: two vectors of AVX-512, or two tiles of AMX.
+pub(super) const PANEL_COLUMNS: usize = 32;
+/// Rows in a panel of a for AVX-512: 14 x 2 vectors of sums, 2 of b and 1 of a take 31 of 32
+/// registers.
+pub(super) const AVX512_ROWS: usize = 14;
+/// Rows in a panel of a for AMX: 2 x 2 tiles of sums, 2 of a and 2 of b take all 8 tiles.
+pub(super) const AMX_ROWS: usize = 2 * TILE_SIDE;
+
+/// The order of words in a panel of some rows. A word is one f32, or two bf16 that are neighbours
+/// along k.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PanelLayout {
+    /// One f32 per word: [k][row].
+    F32,
+    /// Two bf16 per word: [k word][row].
+    Bf16,
+    /// Two bf16 per word, in tiles of AMX: [16 k words][16 rows][row][k word]. Each row of a tile
+    /// is a cache line.
+    Bf16Tiles,
+}
+
+impl PanelLayout {
+    /// Returns the index of a word in a panel of `height` rows.
+    pub(super) fn index(self, height: usize, k_word: usize, row: usize) -> usize {
+        match self {
+            Self::F32 | Self::Bf16 => k_word * height + row,
+            Self::Bf16Tiles => {
+                k_word / TILE_SIDE * TILE_SIDE * height
+                    + row / TILE_SIDE * TILE_SIDE * TILE_SIDE
+                    + row % TILE_SIDE * TILE_SIDE
+                    + k_word % TILE_SIDE
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Geometry {
+    /// Rows in a panel of a.
+    pub rows: usize,
+    /// Elements along k in a word.
+    pub elements_per_word: usize,
+    /// Divides the number of words along k, to which operands are padded with zeros.
+    pub k_word_multiple: usize,
+    /// Most words along k in a run, and most rows of a in a task: 224 KiB of a, which stay in L2. A
+    /// run has 512 elements, so that a product of that depth writes its sums once.
+    pub run_k_words: usize,
+    pub task_rows: usize,
+    pub a_layout: PanelLayout,
+    pub b_layout: PanelLayout,
+}
+
+impl Geometry {
+    pub(super) fn of(kernel: MatmulKernel) -> Self {
+        let bf16 = Self {
+            rows: AVX512_ROWS,
+            elements_per_word: 2,
+            k_word_multiple: 1,
+            run_k_words: 256,
+            task_rows: 224,
+            a_layout: PanelLayout::Bf16,
+            b_layout: PanelLayout::Bf16,
+        };
+        match kernel {
+            MatmulKernel::Avx512 => Self {
+                elements_per_word: 1,
+                run_k_words: 512,
+                task_rows: 112,
+                a_layout: PanelLayout::F32,
+                b_layout: PanelLayout::F32,
+                ..bf16
+            },
+            MatmulKernel::Avx512Bf16 => bf16,
+            MatmulKernel::Amx | MatmulKernel::EmulatedAmx => Self {
+                rows: AMX_ROWS,
+                k_word_multiple: TILE_SIDE,
+                a_layout: PanelLayout::Bf16Tiles,
+                ..bf16
+            },
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The part of the output that a kernel writes.
+
+/// A rectangle of an f32 matrix: `rows` rows of `cols` elements, `stride` elements apart.
+#[derive(Clone, Copy)]
+pub(super) struct OutTile {
+    pub ptr: *mut f32,
+    pub stride: usize,
+    pub rows: usize,
+    pub cols: usize,
+    /// Added to, rather than overwritten.
+    pub accumulate: bool,
+}
+
+impl OutTile {
+    /// Returns the tile of at most `rows` by `cols` elements that starts at (row, col).
+    pub(super) fn tile(self, [row, col]: [usize; 2], [rows, cols]: [usize; 2]) -> Self {
+        debug_assert!(row < self.rows && col < self.cols);
+        Self {
+            ptr: self.ptr.wrapping_add(row * self.stride + col),
+            rows: rows.min(self.rows - row),
+            cols: cols.min(self.cols - col),
+            ..self
+        }
+    }
+}
