@@ -1,34 +1,30 @@
-//! What the machine has, and the product of matrices timed alone.
+//! The capabilities of the machine, and measurements of it.
 
-use std::time::Instant;
-
-use kindling_core::buffer::Buffer;
+use kindling_core::bench::{self, LinearBenchmark, LinearPass};
+use kindling_core::cpu::MatmulKernel;
 use kindling_core::device::Device;
 use kindling_core::dtype::Dtype;
-use kindling_core::ops::matmul::packed::Kernel;
-use kindling_core::ops::{grad_norm, linear};
-use kindling_core::random::{Purpose, uniform};
+use kindling_core::ops::linear;
 use kindling_core::simd::Isa;
-use kindling_core::{Error, Result};
 use napi::bindgen_prelude::AsyncTask;
 
 use crate::error::to_napi;
 use crate::options::size;
 use crate::task::{Job, spawn};
 
-/// Cores this process may use.
+/// Returns the number of cores this process may use.
 #[napi]
 pub fn available_threads() -> u32 {
     kindling_core::pool::available_threads() as u32
 }
 
-/// Instruction set of the CPU engine's inner loops: `scalar`, `avx2` or `avx512`.
+/// Returns the instruction set of the CPU engine: `scalar`, `avx2` or `avx512`.
 #[napi]
 pub fn instruction_set() -> &'static str {
     Isa::detect().name()
 }
 
-/// Number of CUDA devices that this build can use on this machine.
+/// Returns the number of CUDA devices that this build can use on this machine.
 #[napi(catch_unwind)]
 pub fn cuda_device_count() -> u32 {
     if kindling_core::cuda::problem().is_some() {
@@ -38,149 +34,71 @@ pub fn cuda_device_count() -> u32 {
     }
 }
 
-/// What keeps a GPU that seems to be there from being used; null where it can be, or where there is none.
+/// Returns why a GPU that seems to be present cannot be used, or null if it can or there is none.
 #[napi(catch_unwind)]
 pub fn cuda_problem() -> Option<String> {
     kindling_core::cuda::problem()
 }
 
-/// What multiplies bf16 on this CPU: `avx512bf16` or `amx`; null where products of bf16 are computed in f32.
+/// Returns the instructions that multiply bf16 on this CPU, `avx512bf16` or `amx`, or null if bf16
+/// products are computed in f32.
 #[napi]
 pub fn bf16_instructions() -> Option<&'static str> {
-    Kernel::detect().map(Kernel::name)
+    MatmulKernel::detect_bf16().map(MatmulKernel::name)
 }
 
-/// Elements read by `bench_memory`: 256 MiB, beyond any cache.
-const MEMORY_ELEMENTS: usize = 1 << 26;
-
-/// Bytes a second that `threads` threads read from memory: the best of five passes over a large array.
+/// Measures the bytes per second that `threads` threads read from memory.
 #[napi(ts_return_type = "Promise<number>")]
 pub fn bench_memory(threads: f64) -> napi::Result<AsyncTask<Job<(), f64>>> {
     let threads = size("threads", threads).map_err(to_napi)?;
-    Ok(spawn((), move |()| {
-        let device = Device::cpu(threads);
-        let mut memory = Buffer::zeros(&device, MEMORY_ELEMENTS)?;
-        memory.host_mut().fill(1.0);
-        let mut best = f64::INFINITY;
-        for _ in 0..5 {
-            let start = Instant::now();
-            grad_norm::sum_of_squares(&device, memory.view())?;
-            best = best.min(start.elapsed().as_secs_f64());
-        }
-        Ok(size_of::<f32>() as f64 * MEMORY_ELEMENTS as f64 / best)
-    }))
+    Ok(spawn((), move |()| bench::memory_bandwidth(threads)))
 }
 
-/// One product to time: the linear layer of `rows` x `inputs` to `outputs`.
+/// A linear layer to time: `rows` rows, from `inputs` to `outputs` features.
 #[napi(object)]
 pub struct GemmOptions {
-    /// Rows of x.
     pub rows: f64,
-    /// Columns of x.
     pub inputs: f64,
-    /// Columns of the result.
     pub outputs: f64,
-    /// `forward`, `backward_input` or `backward_weight`: the three layouts of a training step.
+    /// `forward`, `backward_input` or `backward_weight`. Each multiplies other layouts.
     #[napi(ts_type = "'forward' | 'backward_input' | 'backward_weight'")]
     pub pass: String,
     /// `f32` or `bf16`.
     pub dtype: String,
     /// `cpu`, `cuda` or `cuda:N`.
     pub device: String,
-    /// On cuda, products of f32 may be rounded to TensorFloat-32.
+    /// Allows a CUDA device to round the operands of f32 products to TensorFloat-32.
     pub tf32: bool,
-    /// Threads; 0: the cores this process may use.
+    /// 0 means one per core this process may use.
     pub threads: f64,
     /// Runs before the clock starts.
     pub warmup: u32,
-    /// Runs timed.
+    /// Timed runs.
     pub repeats: u32,
 }
 
-/// Seconds of each timed run.
-type Seconds = Vec<f64>;
-
-/// Times a product; gives the seconds of each run.
+/// Times a linear layer and returns the seconds of each run.
 #[napi(ts_return_type = "Promise<Array<number>>")]
-pub fn bench_gemm(options: GemmOptions) -> napi::Result<AsyncTask<Job<(), Seconds>>> {
-    let shape = (|| {
-        Ok(linear::Shape {
-            rows: size("rows", options.rows)?.max(1),
-            inputs: size("inputs", options.inputs)?.max(1),
-            outputs: size("outputs", options.outputs)?.max(1),
-        })
-    })()
-    .map_err(to_napi)?;
+pub fn bench_gemm(options: GemmOptions) -> napi::Result<AsyncTask<Job<(), Vec<f64>>>> {
     let threads = size("threads", options.threads).map_err(to_napi)?;
-    let dtype = Dtype::from_name(&options.dtype).map_err(to_napi)?;
-    let pass = Pass::from_name(&options.pass).map_err(to_napi)?;
+    let benchmark = linear_benchmark(&options).map_err(to_napi)?;
     Ok(spawn((), move |()| {
+        let dtype = benchmark.dtype;
         let device = Device::from_name(&options.device, threads, dtype, options.tf32)?;
-        // Operands come as the device keeps them; the CPU rounds f32 as it reads.
-        let operand = |len, major| -> Result<Buffer> {
-            let values = Buffer::of(&device, &random(len, major))?;
-            let Device::Cuda(gpu) = &device else { return Ok(values) };
-            let rounded = Buffer::zeros_of(&device, len, dtype)?;
-            if dtype == Dtype::F32 {
-                return Ok(values);
-            }
-            gpu.cast(dtype, rounded.view().pointer(), values.view().pointer(), len)?;
-            Ok(rounded)
-        };
-        let x = operand(shape.rows * shape.inputs, 0)?;
-        let weight = operand(shape.outputs * shape.inputs, 1)?;
-        let dout = operand(shape.rows * shape.outputs, 2)?;
-        let mut out = match pass {
-            Pass::Forward => Buffer::zeros_of(&device, dout.len(), device.activation_dtype())?,
-            Pass::BackwardInput => Buffer::zeros_of(&device, x.len(), device.activation_dtype())?,
-            Pass::BackwardWeight => Buffer::zeros(&device, weight.len())?,
-        };
-        let mut seconds = Vec::with_capacity(options.repeats as usize);
-        for run in 0..options.warmup + options.repeats {
-            device.synchronize()?;
-            let start = Instant::now();
-            let (x, weight, dout, out) = (x.view(), weight.view(), dout.view(), out.view_mut());
-            match pass {
-                Pass::Forward => {
-                    linear::forward(&device, linear::Forward { out, x, weight, bias: None, shape })?
-                }
-                Pass::BackwardInput => linear::backward_input(
-                    &device,
-                    linear::BackwardInput { dx: out, dout, weight, shape, accumulate: false },
-                )?,
-                Pass::BackwardWeight => linear::backward_weight(
-                    &device,
-                    linear::BackwardWeight { dweight: out, dbias: None, dout, x, shape },
-                )?,
-            }
-            device.synchronize()?;
-            if run >= options.warmup {
-                seconds.push(start.elapsed().as_secs_f64());
-            }
-        }
-        Ok(seconds)
+        bench::time_linear(&device, benchmark)
     }))
 }
 
-/// The products of a layer.
-#[derive(Clone, Copy)]
-enum Pass {
-    Forward,
-    BackwardInput,
-    BackwardWeight,
-}
-
-impl Pass {
-    fn from_name(name: &str) -> Result<Self> {
-        match name {
-            "forward" => Ok(Self::Forward),
-            "backward_input" => Ok(Self::BackwardInput),
-            "backward_weight" => Ok(Self::BackwardWeight),
-            other => Err(Error::argument(format!("unknown pass \"{other}\""))),
-        }
-    }
-}
-
-fn random(len: usize, major: u64) -> Vec<f32> {
-    (0..len).map(|i| uniform(0, Purpose::Benchmark, major, i as u32) as f32 - 0.5).collect()
+fn linear_benchmark(options: &GemmOptions) -> kindling_core::Result<LinearBenchmark> {
+    Ok(LinearBenchmark {
+        pass: LinearPass::from_name(&options.pass)?,
+        shape: linear::Shape {
+            rows: size("rows", options.rows)?.max(1),
+            inputs: size("inputs", options.inputs)?.max(1),
+            outputs: size("outputs", options.outputs)?.max(1),
+        },
+        dtype: Dtype::from_name(&options.dtype)?,
+        warmup: options.warmup as usize,
+        repeats: options.repeats as usize,
+    })
 }

@@ -1,0 +1,142 @@
+//! Measurements of the machine: matrix products and memory bandwidth by themselves.
+
+use std::time::Instant;
+
+use crate::buffer::Buffer;
+use crate::device::Device;
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+use crate::ops::{cast, grad_norm, linear};
+use crate::random::{Purpose, uniform};
+
+/// The pass of a linear layer. Each multiplies other layouts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinearPass {
+    Forward,
+    BackwardInput,
+    BackwardWeight,
+}
+
+impl LinearPass {
+    /// Parses `forward`, `backward_input` or `backward_weight`.
+    ///
+    /// # Errors
+    /// Returns `ERR_INVALID_ARGUMENT` for any other name.
+    pub fn from_name(name: &str) -> Result<Self> {
+        match name {
+            "forward" => Ok(Self::Forward),
+            "backward_input" => Ok(Self::BackwardInput),
+            "backward_weight" => Ok(Self::BackwardWeight),
+            other => Err(Error::argument(format!(
+                "unknown pass \"{other}\"; use forward, backward_input or backward_weight"
+            ))),
+        }
+    }
+}
+
+/// How a linear layer is timed.
+#[derive(Debug, Clone, Copy)]
+pub struct LinearBenchmark {
+    pub pass: LinearPass,
+    pub shape: linear::Shape,
+    /// Dtype of the operands on a GPU. The CPU takes f32, and rounds as it packs.
+    pub dtype: Dtype,
+    /// Runs before the clock starts.
+    pub warmup: usize,
+    /// Timed runs.
+    pub repeats: usize,
+}
+
+/// Times a linear layer on `device` and returns the seconds of each run.
+///
+/// # Errors
+/// Returns `ERR_OUT_OF_MEMORY` if the device has not enough memory, `ERR_DEVICE` if its work fails.
+pub fn time_linear(device: &Device, benchmark: LinearBenchmark) -> Result<Vec<f64>> {
+    let LinearBenchmark { pass, shape, dtype, warmup, repeats } = benchmark;
+    let x = random_operand(device, dtype, shape.rows * shape.inputs, 0)?;
+    let weight = random_operand(device, dtype, shape.outputs * shape.inputs, 1)?;
+    let dout = random_operand(device, dtype, shape.rows * shape.outputs, 2)?;
+    let mut out = match pass {
+        LinearPass::Forward => Buffer::zeros_of(device, dout.len(), device.activation_dtype())?,
+        LinearPass::BackwardInput => Buffer::zeros_of(device, x.len(), device.activation_dtype())?,
+        LinearPass::BackwardWeight => Buffer::zeros(device, weight.len())?,
+    };
+    let mut seconds = Vec::with_capacity(repeats);
+    for run in 0..warmup + repeats {
+        device.synchronize()?;
+        let start = Instant::now();
+        let (x, weight, dout, out) = (x.view(), weight.view(), dout.view(), out.view_mut());
+        match pass {
+            LinearPass::Forward => {
+                linear::forward(device, linear::Forward { out, x, weight, bias: None, shape })?;
+            }
+            LinearPass::BackwardInput => {
+                let args =
+                    linear::BackwardInput { dx: out, dout, weight, shape, accumulate: false };
+                linear::backward_input(device, args)?;
+            }
+            LinearPass::BackwardWeight => {
+                let args = linear::BackwardWeight { dweight: out, dbias: None, dout, x, shape };
+                linear::backward_weight(device, args)?;
+            }
+        }
+        device.synchronize()?;
+        if run >= warmup {
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+    }
+    Ok(seconds)
+}
+
+/// Allocates random numbers in [-0.5, 0.5), in the dtype in which the device keeps operands.
+fn random_operand(device: &Device, dtype: Dtype, len: usize, major: u64) -> Result<Buffer> {
+    let random: Vec<f32> =
+        (0..len).map(|i| uniform(0, Purpose::Benchmark, major, i as u32) as f32 - 0.5).collect();
+    let values = Buffer::of(device, &random)?;
+    match device {
+        Device::Cuda(gpu) if dtype == Dtype::Bf16 => {
+            let rounded = Buffer::zeros_of(device, len, dtype)?;
+            cast(gpu, dtype, rounded.view().pointer(), values.view().pointer(), len)?;
+            Ok(rounded)
+        }
+        _ => Ok(values),
+    }
+}
+
+/// Measures the bytes per second that `threads` threads read from memory: the best of five passes
+/// over an array of 256 MiB, which no cache holds.
+///
+/// # Errors
+/// Returns `ERR_OUT_OF_MEMORY` if there is not enough memory for the array.
+pub fn memory_bandwidth(threads: usize) -> Result<f64> {
+    const ELEMENTS: usize = 1 << 26;
+    let device = Device::cpu(threads);
+    let mut memory = Buffer::zeros(&device, ELEMENTS)?;
+    memory.host_mut().fill(1.0);
+    let mut best = f64::INFINITY;
+    for _ in 0..5 {
+        let start = Instant::now();
+        grad_norm::sum_of_squares(&device, memory.view())?;
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    Ok((size_of::<f32>() * ELEMENTS) as f64 / best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_pass_returns_the_seconds_of_its_timed_runs() {
+        let shape = linear::Shape { rows: 3, inputs: 5, outputs: 7 };
+        for name in ["forward", "backward_input", "backward_weight"] {
+            let pass = LinearPass::from_name(name).unwrap();
+            for dtype in [Dtype::F32, Dtype::Bf16] {
+                let benchmark = LinearBenchmark { pass, shape, dtype, warmup: 1, repeats: 2 };
+                let seconds = time_linear(&Device::cpu_of(1, dtype), benchmark).unwrap();
+                assert!(seconds.len() == 2 && seconds.iter().all(|seconds| *seconds > 0.0));
+            }
+        }
+        assert_eq!(LinearPass::from_name("back").unwrap_err().code(), "ERR_INVALID_ARGUMENT");
+    }
+}
