@@ -199,7 +199,7 @@ fn the_largest_batch_fits_and_one_more_sequence_does_not() {
     for (_, positions, config) in shapes() {
         for device in [
             PlannedDevice::Cuda { dtype: Dtype::Bf16 },
-            PlannedDevice::Cpu { matmul: MatmulBackend::F32, threads: 4 },
+            PlannedDevice::Cpu { matmul: MatmulBackend::Gemm, threads: 4 },
         ] {
             let plan = MemoryPlan::new(config.clone(), device, false).unwrap();
             let total = |batch| plan.memory(batch, positions).unwrap().total();

@@ -8,12 +8,11 @@ use std::sync::Arc;
 use common::*;
 use kindling_core::checkpoint;
 use kindling_core::config::ModelConfig;
-use kindling_core::cpu::{Cpu, MatmulBackend};
+use kindling_core::cpu::{Cpu, MatmulBackend, MatmulKernel};
 use kindling_core::device::Device;
 use kindling_core::dtype::Dtype;
 use kindling_core::model::Transformer;
 use kindling_core::ops::adamw;
-use kindling_core::ops::matmul::packed::Kernel;
 use kindling_core::optim::{AdamW, AdamWOptions, GroupOptions, Optimizer, Sgd, SgdOptions};
 use kindling_core::simd::Isa;
 
@@ -117,8 +116,10 @@ fn bf16_products_change_gradients_only_by_rounding() {
         let loss = model.forward_backward(&x, &targets, 2, 16, 1.0).unwrap().mean();
         (loss, model.gradients().unwrap())
     };
-    let (loss, gradients) = pass(MatmulBackend::F32);
-    for kernel in Kernel::available().into_iter().filter(|kernel| kernel.dtype() == Dtype::Bf16) {
+    let (loss, gradients) = pass(MatmulBackend::Gemm);
+    for kernel in
+        MatmulKernel::available().into_iter().filter(|kernel| kernel.dtype() == Dtype::Bf16)
+    {
         let (bf16_loss, bf16_gradients) = pass(MatmulBackend::Packed(kernel));
         assert!((bf16_loss / loss - 1.0).abs() < 0.01, "{kernel:?}: {bf16_loss} {loss}");
         for (rounded, gradient) in bf16_gradients.iter().zip(&gradients) {

@@ -106,7 +106,7 @@ mod tests {
     const INF: f32 = f32::INFINITY;
 
     fn devices() -> impl Iterator<Item = Device> {
-        let device = |isa| Device::Cpu(Arc::new(Cpu::new(2, isa, MatmulBackend::F32)));
+        let device = |isa| Device::Cpu(Arc::new(Cpu::new(2, isa, MatmulBackend::Gemm)));
         Isa::available().into_iter().map(device)
     }
 
