@@ -228,7 +228,7 @@ test('help shows the choices, the kind of value and the default of a flag', asyn
   const bench = (await succeed(t, ['bench', 'encode', '--help'])).stdout
   t.regex(bench, /--file <file> /)
   t.regex(bench, /--threads <n> /)
-  t.regex(bench, /--special-tokens <text\.\.\.>[^-]*\(default: <\|endoftext\|>\)/)
+  t.regex(bench, /--special-tokens <text\.\.\.>[^-]*\(default:\s+<\|endoftext\|>\)/)
 })
 
 test('train --config-schema prints the JSON Schema of the config file', async (t) => {
