@@ -10,6 +10,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::config::ModelConfig;
+use crate::error::IoAction;
 use crate::model::{NamedTensor, Transformer};
 use crate::optim::Optimizer;
 use crate::staging::{StagedFolder, write_synced};
@@ -121,7 +122,7 @@ pub fn read_state(path: &Path) -> Result<State> {
         return Err(Error::NotFound { what: "checkpoint", path: path.to_path_buf() });
     }
     let file = path.join(STATE);
-    let text = fs::read(&file).map_err(|e| Error::io("cannot read", &file, e))?;
+    let text = fs::read(&file).map_err(|e| Error::io(IoAction::Read, &file, e))?;
     let state: State = serde_json::from_slice(&text)
         .map_err(|e| Error::InvalidCheckpoint(format!("{} is damaged: {e}", file.display())))?;
     if state.format_version > FORMAT_VERSION {
@@ -140,7 +141,7 @@ pub fn read_state(path: &Path) -> Result<State> {
 /// Returns `ERR_NOT_FOUND` if the file does not exist, and `ERR_INVALID_CHECKPOINT` if it is
 /// damaged or holds a tensor of another dtype.
 pub fn read_tensors(path: &Path) -> Result<Vec<NamedTensor>> {
-    let bytes = fs::read(path).map_err(|e| Error::io("cannot read", path, e))?;
+    let bytes = fs::read(path).map_err(|e| Error::io(IoAction::Read, path, e))?;
     let damaged =
         |what: String| Error::InvalidCheckpoint(format!("{} is damaged: {what}", path.display()));
     let tensors = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;

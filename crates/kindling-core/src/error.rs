@@ -1,183 +1,159 @@
-//! One error type for the engine: a stable code, what went wrong, and what to do about it.
+//! The engine's error type: a stable code, and a message that says what was wrong and what to do.
 //!
-//! Codes are listed in `docs/errors.md`; a script holds that page against this file.
+//! `docs/errors.md` lists the codes; `scripts/checks/errors-table.js` compares the two.
 
+use std::fmt;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-/// Result of every fallible function of the engine.
+/// The result of every fallible function of the engine.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong. `code()` is stable across releases; the text is for people.
+/// Everything that can go wrong. `code()` is stable across releases; the message is for people.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An argument is out of its range or two arguments disagree.
+    /// An argument is out of range, or two arguments contradict each other.
     #[error("{0}")]
     InvalidArgument(String),
-    /// A model configuration that cannot be built.
+    /// The sizes of a model contradict each other.
     #[error("{0}")]
     InvalidConfig(String),
-    /// A buffer has another size than its shape says.
+    /// A buffer does not have the size of its shape.
     #[error("{op}: {what} has {actual} elements where {expected} are needed")]
-    ShapeMismatch {
-        /// The op that was called.
-        op: &'static str,
-        /// The buffer in question.
-        what: &'static str,
-        /// Elements its shape asks for.
-        expected: usize,
-        /// Elements it has.
-        actual: usize,
-    },
+    ShapeMismatch { op: &'static str, what: &'static str, expected: usize, actual: usize },
     /// The operating system refused a file operation.
     #[error("{action} {}: {source}", path.display())]
-    Io {
-        /// What was tried, as "cannot read".
-        action: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// The system's error.
-        source: std::io::Error,
-    },
-    /// The disk has no room left.
-    #[error("cannot write {}: the disk is full; free some space and run the command again", path.display())]
-    DiskFull {
-        /// The file being written.
-        path: PathBuf,
-    },
-    /// The folder or file may not be written.
-    #[error("cannot write {}: permission denied or read-only; choose another folder", path.display())]
-    NotWritable {
-        /// The file or folder.
-        path: PathBuf,
-    },
-    /// A file or folder that is needed is not there.
+    Io { action: IoAction, path: PathBuf, source: io::Error },
+    /// The disk has no room left for the file at `path`.
+    #[error(
+        "cannot write {}: the disk is full; free some space and run the command again",
+        path.display()
+    )]
+    DiskFull { path: PathBuf },
+    /// The file or folder at `path` is read-only.
+    #[error(
+        "cannot write {}: permission denied or read-only; choose another folder",
+        path.display()
+    )]
+    NotWritable { path: PathBuf },
+    /// A required file or folder is missing; `what` names its kind, for example "corpus".
     #[error("{what} {} does not exist; check the path", path.display())]
-    NotFound {
-        /// What it was to be, as "corpus".
-        what: &'static str,
-        /// The path looked at.
-        path: PathBuf,
-    },
-    /// There is no text to work on.
-    #[error("{} holds no text; give a file with content", path.display())]
-    EmptyCorpus {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Text files that cannot be read as what they are: damaged gzip or zstd, a line that is no JSON with a text.
+    NotFound { what: &'static str, path: PathBuf },
+    /// The corpus holds no text.
+    #[error("{} holds no text; use a file with content", path.display())]
+    EmptyCorpus { path: PathBuf },
+    /// A text file is damaged gzip or zstd, or a line of JSON Lines holds no text.
     #[error("{0}")]
     InvalidCorpus(String),
-    /// Tokenizer files that cannot be read or do not fit each other.
+    /// Tokenizer files cannot be read or do not belong together.
     #[error("{0}")]
     InvalidTokenizer(String),
-    /// A character the vocabulary has no token for.
+    /// The vocabulary has no token for a character.
     #[error(
-        "the tokenizer has no token for {character:?} (U+{:04X}); train it on text that has this character",
+        "the tokenizer has no token for {character:?} (U+{:04X}); train it on text with this character",
         u32::from(*character)
     )]
-    UnknownCharacter {
-        /// The character.
-        character: char,
-    },
-    /// A token id outside the vocabulary.
+    UnknownCharacter { character: char },
+    /// A token id is outside the vocabulary.
     #[error(
-        "token id {id} at position {position} is outside the vocabulary of {vocab_size} tokens; encode with this model's tokenizer or raise vocab_size"
+        "token id {id} at position {position} is outside the vocabulary of {vocab_size} tokens; \
+         encode with this model's tokenizer or raise vocab_size"
     )]
-    TokenOutOfRange {
-        /// The id found.
-        id: i64,
-        /// Where it was found.
-        position: u64,
-        /// The vocabulary's size.
-        vocab_size: usize,
-    },
-    /// A negative token id.
+    TokenOutOfRange { id: i64, position: u64, vocab_size: usize },
+    /// A token id is negative.
     #[error("token id {id} at position {position} is negative; token ids start at 0")]
     NegativeTokenId { id: i32, position: u64 },
-    /// A token store that is damaged or of an unknown form.
+    /// A token store is damaged or has an unknown format.
     #[error("{0}")]
     InvalidStore(String),
-    /// A token store with fewer tokens than one window needs.
+    /// A token store has fewer tokens than one window with its shifted target (`needed`).
     #[error(
-        "the token store holds {length} tokens but a window needs {needed}; lower seq_length or use more text"
+        "the token store holds {length} tokens but a window needs {needed}; \
+         lower seq_length or use more text"
     )]
-    StoreTooShort {
-        /// Tokens in the store.
-        length: u64,
-        /// Tokens one window takes, the shifted target included.
-        needed: u64,
-    },
-    /// A range outside the store.
+    StoreTooShort { length: u64, needed: u64 },
+    /// The token range `start..end` is not within the store.
     #[error("range {start}..{end} is outside the store of {length} tokens")]
-    RangeOutOfBounds {
-        /// First token asked for.
-        start: u64,
-        /// One past the last.
-        end: u64,
-        /// Tokens in the store.
-        length: u64,
-    },
-    /// Weights or optimizer state that do not fit the model; every difference is named.
+    RangeOutOfBounds { start: u64, end: u64, length: u64 },
+    /// Weights or optimizer state do not fit the model; the message lists every difference.
     #[error("the checkpoint does not fit the model: {0}")]
     CheckpointMismatch(String),
-    /// A checkpoint that cannot be read.
+    /// A checkpoint cannot be read.
     #[error("{0}")]
     InvalidCheckpoint(String),
-    /// The loss or a gradient is NaN or infinite; the weights were not changed.
+    /// The loss or a gradient is NaN or infinite. The weights were not changed.
     #[error(
         "{what} is not finite at step {step}; lower the learning rate or clip gradients (max_norm)"
     )]
-    NonFinite {
-        /// What was not finite.
-        what: &'static str,
-        /// The step.
-        step: u64,
-    },
-    /// The device asked for is not there.
+    NonFinite { what: &'static str, step: u64 },
+    /// The requested device does not exist.
     #[error("{0}")]
     DeviceUnavailable(String),
-    /// This op, device and dtype are not supported together.
+    /// The combination of op, device and dtype is not supported.
     #[error("{0}")]
     Unsupported(String),
-    /// The system has not so much memory.
-    #[error("cannot get {} of memory; lower batch_size, seq_length or the sizes of the model", amount(*bytes))]
-    OutOfMemory {
-        /// Bytes asked for in one piece.
-        bytes: u64,
-    },
-    /// The device has not so much memory.
+    /// An allocation of `bytes` failed.
     #[error(
-        "cannot get {} of device memory ({} of {} are in use by this model); lower batch_size or seq_length, add --recompute, or choose a smaller model",
-        amount(*bytes), amount(*in_use), amount(*total)
+        "not enough memory for {}; lower batch_size, seq_length or the size of the model",
+        format_bytes(*bytes)
     )]
-    OutOfDeviceMemory {
-        /// Bytes asked for in one piece.
-        bytes: u64,
-        /// Bytes this model holds already.
-        in_use: u64,
-        /// Bytes the device has.
-        total: u64,
-    },
-    /// A device that was at work failed.
-    #[error("the CUDA device failed: {0}; start again from the last checkpoint")]
+    OutOfMemory { bytes: u64 },
+    /// An allocation of `bytes` failed on the device, of whose `total` this model holds `in_use`.
+    #[error(
+        "not enough device memory for {} (this model uses {} of {}); \
+         lower batch_size or seq_length, add --recompute, or choose a smaller model",
+        format_bytes(*bytes), format_bytes(*in_use), format_bytes(*total)
+    )]
+    OutOfDeviceMemory { bytes: u64, in_use: u64, total: u64 },
+    /// A device failed during its work.
+    #[error("the CUDA device failed: {0}; restart from the last checkpoint")]
     Device(String),
-    /// The object is at work on another call.
+    /// The object is in use by another call.
     #[error("{0} is busy with another call; await it first")]
     Busy(&'static str),
     /// The object was closed.
-    #[error("{0} is closed; make a new one")]
+    #[error("{0} is closed; create a new one")]
     Closed(&'static str),
-    /// The caller asked to stop.
+    /// The caller cancelled the call.
     #[error("cancelled")]
     Cancelled,
-    /// A bug in Kindling itself.
+    /// A bug in Kindling.
     #[error("internal error: {0}; please report it")]
     Internal(String),
 }
 
+/// A file operation that can fail. It decides the variant of an `Error::io`, and begins the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IoAction {
+    Read,
+    Write,
+    Create,
+    Map,
+    StartThread,
+}
+
+impl IoAction {
+    /// Returns whether a refusal means that the place is not writable.
+    fn writes(self) -> bool {
+        matches!(self, Self::Write | Self::Create)
+    }
+}
+
+impl fmt::Display for IoAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "cannot read",
+            Self::Write => "cannot write",
+            Self::Create => "cannot create",
+            Self::Map => "cannot map",
+            Self::StartThread => "cannot start the thread",
+        })
+    }
+}
+
 impl Error {
-    /// The stable code of this error.
+    /// Returns the stable code.
     pub fn code(&self) -> &'static str {
         match self {
             Self::InvalidArgument(_) => "ERR_INVALID_ARGUMENT",
@@ -209,31 +185,61 @@ impl Error {
         }
     }
 
-    /// Wraps a system error of an attempt on `path`, telling a full disk, a missing file and a refused write apart.
-    pub fn io(action: &'static str, path: impl AsRef<Path>, source: std::io::Error) -> Self {
-        use std::io::ErrorKind;
+    /// Wraps a system error of a file operation. A full disk, a refused write and a missing file
+    /// get variants, and so codes, of their own.
+    pub fn io(action: IoAction, path: impl AsRef<Path>, source: io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         match source.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::DiskFull { path },
             ErrorKind::ReadOnlyFilesystem => Self::NotWritable { path },
-            ErrorKind::PermissionDenied
-                if action.contains("write") || action.contains("create") =>
-            {
-                Self::NotWritable { path }
+            ErrorKind::PermissionDenied if action.writes() => Self::NotWritable { path },
+            ErrorKind::NotFound if action == IoAction::Read => {
+                Self::NotFound { what: "file", path }
             }
-            ErrorKind::NotFound if action.contains("read") => Self::NotFound { what: "file", path },
             _ => Self::Io { action, path, source },
         }
     }
 
-    /// An argument error from its message.
+    /// Returns an `InvalidArgument` with this message.
     pub fn argument(message: impl Into<String>) -> Self {
         Self::InvalidArgument(message.into())
     }
 }
 
-/// Bytes for people.
-fn amount(bytes: u64) -> String {
+fn format_bytes(bytes: u64) -> String {
     let mib = bytes as f64 / f64::from(1 << 20);
     if mib < 1024.0 { format!("{mib:.1} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_action_and_the_system_error_decide_the_code() {
+        let code = |action, kind: ErrorKind| Error::io(action, "x", kind.into()).code();
+        for (action, kind, expected) in [
+            (IoAction::Write, ErrorKind::StorageFull, "ERR_DISK_FULL"),
+            (IoAction::Create, ErrorKind::QuotaExceeded, "ERR_DISK_FULL"),
+            (IoAction::Read, ErrorKind::ReadOnlyFilesystem, "ERR_NOT_WRITABLE"),
+            (IoAction::Write, ErrorKind::PermissionDenied, "ERR_NOT_WRITABLE"),
+            (IoAction::Create, ErrorKind::PermissionDenied, "ERR_NOT_WRITABLE"),
+            (IoAction::Read, ErrorKind::PermissionDenied, "ERR_IO"),
+            (IoAction::Map, ErrorKind::PermissionDenied, "ERR_IO"),
+            (IoAction::Read, ErrorKind::NotFound, "ERR_NOT_FOUND"),
+            (IoAction::Write, ErrorKind::NotFound, "ERR_IO"),
+            (IoAction::StartThread, ErrorKind::WouldBlock, "ERR_IO"),
+        ] {
+            assert_eq!(code(action, kind), expected, "{action} {kind}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_has_its_own_code() {
+        // Every write to this device fails as on a full disk.
+        let mut full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let error = io::Write::write_all(&mut full, b"x").unwrap_err();
+        assert_eq!(Error::io(IoAction::Write, "/dev/full", error).code(), "ERR_DISK_FULL");
+    }
 }

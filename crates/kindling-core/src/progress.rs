@@ -1,15 +1,29 @@
-//! How a long call reports how far it is, and how it is asked to stop.
+//! Progress reports of long calls, which are also how a caller cancels one.
+
+use std::sync::{Mutex, PoisonError};
 
 use crate::Result;
 
-/// Called now and then with (bytes done, bytes in all). An error it returns (`Error::Cancelled` when the caller asked to
-/// stop) ends the call with that error, and nothing of it stays behind.
+/// Called from time to time with (bytes done, total bytes). An error it returns, such as
+/// `Error::Cancelled`, ends the call with that error, and the call leaves nothing behind.
 pub type Progress<'a> = dyn FnMut(u64, u64) -> Result<()> + 'a;
 
-/// Called as `Progress` is, by whichever thread reads.
+/// A `Progress` that may be called from another thread.
 pub type SendProgress<'a> = dyn FnMut(u64, u64) -> Result<()> + Send + 'a;
 
-/// Reports to nobody.
+/// A `Progress` that several threads call.
+pub(crate) type Report<'a> = &'a (dyn Fn(u64, u64) -> Result<()> + Sync + 'a);
+
+/// Makes a `Report` of `progress`.
+pub(crate) fn shared(progress: &mut SendProgress<'_>) -> impl Fn(u64, u64) -> Result<()> + Sync {
+    let progress = Mutex::new(progress);
+    move |done, total| {
+        let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+        (*progress)(done, total)
+    }
+}
+
+/// Ignores all reports.
 ///
 /// # Errors
 /// None.

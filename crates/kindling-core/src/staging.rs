@@ -1,36 +1,39 @@
-//! Folders that appear whole or not at all: written beside their place, synced, renamed.
+//! Atomic replacement of folders: written beside their place, synced, then renamed.
 //!
-//! An error leaves nothing behind, neither the temporary folder nor parents made for it. A process that is killed leaves
-//! a hidden temporary folder, which the next attempt at the same place removes.
+//! An error leaves nothing behind, neither the temporary folder nor parents created for it. A killed
+//! process leaves a hidden temporary folder, which the next attempt at the same place removes or
+//! adopts.
 
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use crate::error::IoAction;
 use crate::{Error, Result};
 
-/// Held locked by the process that writes the folder; without a lock the folder is a dead one's.
+/// The file that the writing process keeps locked. Without a lock, the process is dead.
 const LOCK: &str = ".lock";
 
-/// A folder in the making.
+/// A temporary folder, removed when dropped.
 #[derive(Debug)]
 pub struct StagedFolder {
     folder: PathBuf,
     lock: Option<File>,
-    /// Parents that were made for it, outermost first.
+    /// Parents that were created for it, outermost first.
     made: Vec<PathBuf>,
 }
 
 impl StagedFolder {
-    /// A temporary folder in `parent`, for what is to be called `name` in the end.
+    /// Creates a temporary folder in `parent` for the contents of the future folder `name`.
     ///
     /// # Errors
-    /// `ERR_NOT_WRITABLE`, `ERR_DISK_FULL`, the system's errors.
+    /// Returns `ERR_NOT_WRITABLE`, `ERR_DISK_FULL` and other I/O errors.
     pub fn new(parent: &Path, name: &str) -> Result<Self> {
         Self::adopt_or_new(parent, name, |_| false).map(|(staged, _)| staged)
     }
 
-    /// As `new`, or the temporary folder of a dead process for the same name that is `wanted`; says whether it is one.
+    /// Adopts the temporary folder of a dead process for the same name that is `wanted`, or creates
+    /// one. Returns whether it was adopted; all other folders of dead processes are removed.
     ///
     /// # Errors
     /// As `new`.
@@ -59,31 +62,30 @@ impl StagedFolder {
                     staged.folder = folder;
                     let path = staged.folder.join(LOCK);
                     let lock = File::create(&path)
-                        .map_err(|error| Error::io("cannot create", &path, error))?;
-                    // Where locks are not supported a dead folder is just not cleared away.
+                        .map_err(|error| Error::io(IoAction::Create, &path, error))?;
+                    // Where locks are not supported, folders of dead processes are not removed.
                     let _ = lock.try_lock();
                     staged.lock = Some(lock);
                     return Ok((staged, false));
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(Error::io("cannot create", folder, error)),
+                Err(error) => return Err(Error::io(IoAction::Create, folder, error)),
             }
         }
-        Err(Error::Internal(format!("no name for a temporary folder in {}", parent.display())))
+        Err(Error::Internal(format!("no free name for a temporary folder in {}", parent.display())))
     }
 
-    /// The folder to write to.
     pub fn path(&self) -> &Path {
         &self.folder
     }
 
-    /// Gives the folder its name. What is at `target` is replaced; the caller has made sure that it may be.
+    /// Renames the folder to `target`, replacing what is there.
     ///
     /// # Errors
-    /// The system's errors; `target` is then as it was.
+    /// Returns I/O errors; `target` is unchanged then.
     pub fn commit(mut self, target: &Path) -> Result<()> {
         let lock = self.folder.join(LOCK);
-        std::fs::remove_file(&lock).map_err(|error| Error::io("cannot write", &lock, error))?;
+        std::fs::remove_file(&lock).map_err(|error| Error::io(IoAction::Write, &lock, error))?;
         sync_folder(&self.folder)?;
         let parent = self.folder.parent().unwrap_or(Path::new("."));
         replace(&self.folder, target, &parent.join(trash_name(&self.folder)))?;
@@ -93,10 +95,11 @@ impl StagedFolder {
         Ok(())
     }
 
-    /// Moves each of `names` that was written to its place in `target`, and removes what else of them was there.
+    /// Replaces each of `names` in `target` by the one in this folder, and removes those that this
+    /// folder lacks.
     ///
     /// # Errors
-    /// The system's errors.
+    /// Returns I/O errors.
     pub fn commit_entries(mut self, target: &Path, names: &[&str]) -> Result<()> {
         for name in names {
             let (from, to) = (self.folder.join(name), target.join(name));
@@ -105,22 +108,22 @@ impl StagedFolder {
                 replace(&from, &to, &trash)?;
             } else if to.exists() {
                 std::fs::rename(&to, &trash)
-                    .map_err(|error| Error::io("cannot write", &to, error))?;
+                    .map_err(|error| Error::io(IoAction::Write, &to, error))?;
             }
         }
         sync_folder(target)?;
-        // What was replaced goes with the temporary folder.
+        // The replaced entries are removed with the temporary folder.
         self.made.clear();
         Ok(())
     }
 
-    /// Leaves the folder as that of a dead process, for `adopt_or_new`.
+    /// Leaves the folder as a dead process would, for `adopt_or_new`.
     pub fn keep(mut self) {
         self.folder.clear();
         self.made.clear();
     }
 
-    /// Ends with the folder empty of what matters: removes it, but not the parents made for it.
+    /// Removes the folder, but not the parents created for it: its contents have been moved there.
     pub fn done(mut self) {
         self.made.clear();
     }
@@ -132,13 +135,13 @@ impl Drop for StagedFolder {
             let _ = std::fs::remove_dir_all(&self.folder);
         }
         for parent in self.made.iter().rev() {
-            // Not if something else has been put there.
+            // Fails if another process has put something there.
             let _ = std::fs::remove_dir(parent);
         }
     }
 }
 
-/// Creates `parent` and what lacks above it; gives what was created, outermost first.
+/// Creates `parent` and its missing ancestors; returns those created, outermost first.
 fn make_parents(parent: &Path) -> Result<Vec<PathBuf>> {
     let missing: Vec<_> = parent
         .ancestors()
@@ -152,21 +155,22 @@ fn make_parents(parent: &Path) -> Result<Vec<PathBuf>> {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(error) => {
                 made.iter().rev().for_each(|folder| drop(std::fs::remove_dir(folder)));
-                return Err(Error::io("cannot create", folder, error));
+                return Err(Error::io(IoAction::Create, folder, error));
             }
         }
     }
     Ok(made)
 }
 
-/// Removes temporary folders for `name` whose writer is gone.
+/// Removes the temporary folders for `name` of dead processes.
 pub(crate) fn remove_dead(parent: &Path, name: &str) {
     for (folder, _) in dead_folders(parent, name) {
         let _ = std::fs::remove_dir_all(folder);
     }
 }
 
-/// Temporary folders for `name` whose writer is gone, by name, each locked now if it can be used again.
+/// Returns the temporary folders for `name` of dead processes, sorted by name. Those that can be
+/// adopted come with their lock, which this process now holds.
 fn dead_folders(parent: &Path, name: &str) -> Vec<(PathBuf, Option<File>)> {
     let prefix = format!(".{name}.");
     let Ok(entries) = std::fs::read_dir(parent) else { return Vec::new() };
@@ -182,7 +186,7 @@ fn dead_folders(parent: &Path, name: &str) -> Vec<(PathBuf, Option<File>)> {
         let path = entry.path();
         match File::open(path.join(LOCK)) {
             Ok(lock) if lock.try_lock().is_ok() => dead.push((path, Some(lock))),
-            // Killed before it made the lock, or after it removed it.
+            // Killed before it created the lock, or after it removed it.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_running(id) => {
                 dead.push((path, None));
             }
@@ -193,7 +197,8 @@ fn dead_folders(parent: &Path, name: &str) -> Vec<(PathBuf, Option<File>)> {
     dead
 }
 
-/// Whether the process that names its folder `id` (its number, a dash, more) may still run.
+/// Returns whether the process of a folder may be running; its `id` begins with the process id and a
+/// dash.
 fn is_running(id: &str) -> bool {
     let process = id.split('-').next().unwrap_or_default();
     process == std::process::id().to_string()
@@ -206,9 +211,9 @@ fn trash_name(folder: &Path) -> String {
     format!("{}-old.partial", name.trim_end_matches(".partial"))
 }
 
-/// Renames `from` to `to`; what is at `to` goes by way of `trash`, and comes back if the rename fails.
+/// Renames `from` to `to`. An existing `to` is first moved to `trash`, and moved back if that fails.
 fn replace(from: &Path, to: &Path, trash: &Path) -> Result<()> {
-    let cannot_write = |error| Error::io("cannot write", to, error);
+    let cannot_write = |error| Error::io(IoAction::Write, to, error);
     let replaced = to.exists();
     if replaced {
         std::fs::rename(to, trash).map_err(cannot_write)?;
@@ -225,17 +230,17 @@ fn replace(from: &Path, to: &Path, trash: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes a file and makes it durable.
+/// Writes a file and syncs it.
 ///
 /// # Errors
-/// `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`, the system's errors.
+/// Returns `ERR_DISK_FULL`, `ERR_NOT_WRITABLE` and other I/O errors.
 pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || {
         let mut file = File::create(path)?;
         file.write_all(bytes)?;
         file.sync_all()
     };
-    write().map_err(|error| Error::io("cannot write", path, error))
+    write().map_err(|error| Error::io(IoAction::Write, path, error))
 }
 
 /// Replaces the file `path` completely or not at all, and makes it durable.
@@ -257,7 +262,7 @@ pub fn write_file_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     };
     if let Err(error) = write() {
         let _ = std::fs::remove_file(temporary);
-        return Err(Error::io("cannot write", path, error));
+        return Err(Error::io(IoAction::Write, path, error));
     }
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
@@ -265,42 +270,43 @@ pub fn write_file_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// Makes the names in `folder` durable.
+/// Syncs the names in `folder`.
 ///
 /// # Errors
-/// `ERR_DISK_FULL`.
+/// Returns `ERR_DISK_FULL`.
 pub fn sync_folder(folder: &Path) -> Result<()> {
-    // Some file systems cannot sync a folder; what they promise is all there is.
+    // Some file systems cannot sync a folder; there is nothing more to do then.
     match File::open(folder).and_then(|folder| folder.sync_all()) {
         Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
-            Err(Error::io("cannot write", folder, error))
+            Err(Error::io(IoAction::Write, folder, error))
         }
         _ => Ok(()),
     }
 }
 
-/// Makes the files in `folder` durable, all at once: a store has thousands, and each sync of its own costs a commit.
+/// Syncs the files in `folder` with one call: a store has thousands, and syncing each would cost one
+/// commit of the file system per file.
 ///
 /// # Errors
-/// `ERR_DISK_FULL`, the system's errors.
+/// Returns `ERR_DISK_FULL` and other I/O errors.
 #[cfg(target_os = "linux")]
 pub fn sync_files(folder: &Path) -> Result<()> {
     use std::os::fd::AsRawFd;
-    let file = File::open(folder).map_err(|error| Error::io("cannot read", folder, error))?;
-    // SAFETY: the descriptor is open for the whole call, which takes nothing else.
+    let file = File::open(folder).map_err(|error| Error::io(IoAction::Read, folder, error))?;
+    // SAFETY: syncfs takes nothing but a descriptor, which is open for the whole call.
     match unsafe { libc::syncfs(file.as_raw_fd()) } {
         0 => Ok(()),
-        _ => Err(Error::io("cannot write", folder, std::io::Error::last_os_error())),
+        _ => Err(Error::io(IoAction::Write, folder, std::io::Error::last_os_error())),
     }
 }
 
-/// As above, a file at a time.
+/// Syncs the files in `folder` one by one.
 ///
 /// # Errors
-/// `ERR_DISK_FULL`, the system's errors.
+/// Returns `ERR_DISK_FULL` and other I/O errors.
 #[cfg(not(target_os = "linux"))]
 pub fn sync_files(folder: &Path) -> Result<()> {
-    let cannot_write = |error| Error::io("cannot write", folder, error);
+    let cannot_write = |error| Error::io(IoAction::Write, folder, error);
     for entry in std::fs::read_dir(folder).map_err(cannot_write)? {
         let path = entry.map_err(cannot_write)?.path();
         let file = File::options().write(true).open(&path).map_err(cannot_write)?;
@@ -315,7 +321,7 @@ mod tests {
     use crate::test_support::{Folder, names};
 
     #[test]
-    fn a_folder_appears_whole_and_replaces_what_was_there() {
+    fn commit_replaces_the_target() {
         let root = Folder::new();
         let target = root.path().join("a/b/store");
         for content in ["first", "second"] {
@@ -329,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_committed_leaves_nothing_not_even_the_parents() {
+    fn an_uncommitted_folder_is_removed_with_its_new_parents() {
         let root = Folder::new();
         let staged = StagedFolder::new(&root.path().join("a/b"), "store").unwrap();
         std::fs::write(staged.path().join("file"), "half").unwrap();
@@ -338,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_of_a_dead_writer_is_removed_and_that_of_a_living_one_is_not() {
+    fn only_folders_of_dead_processes_are_removed() {
         let root = Folder::new();
         let dead = root.path().join(".store.99-0.partial");
         std::fs::create_dir(&dead).unwrap();
@@ -350,12 +356,12 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_writers_folder_can_be_taken_over_and_a_kept_one_too() {
+    fn folders_of_dead_processes_and_kept_folders_can_be_adopted() {
         let root = Folder::new();
         let dead = root.path().join(".store.99999999-0.partial");
         std::fs::create_dir(&dead).unwrap();
         std::fs::write(dead.join(LOCK), "").unwrap();
-        // Killed before it made its lock.
+        // Killed before it created its lock.
         std::fs::create_dir(root.path().join(".store.99999998-0.partial")).unwrap();
         let (staged, adopted) = StagedFolder::adopt_or_new(root.path(), "store", |_| true).unwrap();
         assert!(adopted && staged.path() == dead);
@@ -374,7 +380,7 @@ mod tests {
     fn a_file_is_replaced_completely_or_not_at_all() {
         let root = Folder::new();
         let path = root.path().join("config.json");
-        // A killed writer's temporary file is no obstacle.
+        // The temporary file of a killed process is overwritten.
         std::fs::write(root.path().join("config.json.tmp"), "half").unwrap();
         for content in ["a longer first text", "second"] {
             write_file_atomic(&path, content.as_bytes()).unwrap();
@@ -388,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_replace_their_namesakes_and_remove_the_stale_ones() {
+    fn commit_entries_replaces_and_removes_the_named_entries() {
         let root = Folder::new();
         for (name, text) in [("train", "old"), ("valid", "old"), ("other", "kept")] {
             std::fs::create_dir(root.path().join(name)).unwrap();

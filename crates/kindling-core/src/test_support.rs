@@ -1,16 +1,16 @@
-//! What several tests share.
+//! Helpers for tests.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A folder of one test, removed with it.
+/// A temporary folder, removed when dropped.
 pub struct Folder(PathBuf);
 
 impl Folder {
     pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        // In memory where there is such a place: the tests sync hundreds of small stores.
+        // In memory if possible: the tests sync hundreds of small stores.
         let memory = Path::new("/dev/shm");
         let root = if memory.is_dir() { memory.to_path_buf() } else { std::env::temp_dir() };
         let path = root.join(format!("kindling-test-{}-{number}", std::process::id()));
@@ -22,7 +22,7 @@ impl Folder {
         &self.0
     }
 
-    /// A file in the folder.
+    /// Writes a file into the folder and returns its path.
     pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.0.join(name);
         std::fs::write(&path, content).unwrap();
@@ -36,7 +36,7 @@ impl Drop for Folder {
     }
 }
 
-/// The names in a folder, hidden ones too, sorted.
+/// Returns the names in a folder, including hidden ones, sorted.
 pub fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
     let mut names: Vec<_> =

@@ -7,16 +7,15 @@ use napi::bindgen_prelude::Int32Array;
 
 use crate::error::to_napi;
 
-/// Token ids and targets in native memory; `src/batch.ts` is its public face.
+/// A batch in native memory; `src/batch.ts` is the public class.
 #[napi]
 pub struct Batch {
-    /// What training takes.
     pub(crate) inner: Arc<data::Batch>,
 }
 
 #[napi]
 impl Batch {
-    /// A batch of flat arrays with `batch_size` rows.
+    /// Creates a batch of `batch_size` rows from flat arrays.
     #[napi(factory, catch_unwind)]
     pub fn from_arrays(x: Int32Array, y: Int32Array, batch_size: u32) -> napi::Result<Self> {
         let x = x.iter().zip(0..).map(|(&id, position)| {
@@ -27,25 +26,25 @@ impl Batch {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// A copy of the token ids.
+    /// Returns a copy of the token ids.
     #[napi(getter, catch_unwind)]
     pub fn x(&self) -> Int32Array {
         self.inner.x.iter().map(|&id| id as i32).collect::<Vec<_>>().into()
     }
 
-    /// A copy of the targets.
+    /// Returns a copy of the targets.
     #[napi(getter, catch_unwind)]
     pub fn y(&self) -> Int32Array {
         self.inner.targets.clone().into()
     }
 
-    /// Rows.
+    /// Returns the number of rows.
     #[napi(getter, catch_unwind)]
     pub fn batch_size(&self) -> u32 {
         self.inner.batch_size as u32
     }
 
-    /// Tokens a row.
+    /// Returns the number of tokens per row.
     #[napi(getter, catch_unwind)]
     pub fn seq_length(&self) -> u32 {
         self.inner.seq_length as u32

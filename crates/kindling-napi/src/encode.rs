@@ -1,4 +1,4 @@
-//! Text files to token stores.
+//! Encodes text files to token stores, and merges and splits stores.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,30 +14,30 @@ use crate::store::TokenStore;
 use crate::task::{Job, spawn};
 use crate::tokenizer::Tokenizer;
 
-/// How text becomes a store.
+/// How to encode text files.
 #[napi(object)]
 pub struct EncodeOptions {
-    /// Tokens a chunk file.
+    /// Tokens per chunk file.
     pub chunk_size: f64,
-    /// Share of the tokens, from the end, that is for validation.
+    /// The share of the tokens, from the end, that go to the validation store.
     pub valid_fraction: f64,
     /// `int32` or `uint16`.
     pub token_dtype: String,
-    /// Threads that encode.
+    /// The number of threads.
     pub threads: f64,
     /// Where the tokenizer can be opened.
     pub tokenizer_path: Option<String>,
-    /// `text` or `jsonl`; told by the names if none.
+    /// `text` or `jsonl`; by default the names of the files decide.
     pub format: Option<String>,
-    /// The field of JSON Lines that is the text.
+    /// The field of JSON Lines that holds the text.
     pub text_field: String,
-    /// `file`, `line` or `block`; as the format is if none.
+    /// `file`, `line` or `block`; by default the format decides.
     pub document: Option<String>,
-    /// End every document.
+    /// Append `<|endoftext|>` to every document.
     pub append_eot: bool,
-    /// Go on with what a killed run left.
+    /// Resume from what a killed run left.
     pub resume: bool,
-    /// Leave what is done for a later run when cancelled.
+    /// Leave what is done for a later run if cancelled.
     pub keep_when_cancelled: bool,
 }
 
@@ -68,14 +68,14 @@ impl EncodeOptions {
     }
 }
 
-/// What encoding gave.
+/// The result of an encoding.
 #[napi(object)]
 pub struct EncodeSummary {
-    /// Tokens in all.
+    /// The number of tokens in all stores.
     pub tokens: f64,
-    /// Bytes of the text they stand for.
+    /// Bytes of the text that the tokens encode.
     pub bytes: f64,
-    /// Bytes of the files that were no UTF-8.
+    /// Bytes of the files that were invalid UTF-8 and became U+FFFD.
     pub replaced_bytes: f64,
     /// Bytes of text that an earlier, killed run had encoded.
     pub resumed_bytes: f64,
@@ -116,16 +116,16 @@ pub fn encode_files(
     }))
 }
 
-/// What stores out of stores are like.
+/// Options for merging or splitting stores.
 #[napi(object, object_to_js = false)]
 pub struct ReshapeOptions<'env> {
-    /// Tokens a chunk file.
+    /// Tokens per chunk file.
     pub chunk_size: Option<f64>,
     /// `int32` or `uint16`.
     pub token_dtype: Option<String>,
-    /// The stores' tokenizer.
+    /// The tokenizer of the stores.
     pub tokenizer: Option<ClassInstance<'env, Tokenizer>>,
-    /// Where it can be opened.
+    /// Where the tokenizer can be opened.
     pub tokenizer_path: Option<String>,
 }
 
@@ -140,35 +140,33 @@ impl ReshapeOptions<'_> {
     }
 }
 
-/// Stores out of stores.
+/// The stores that merging or splitting wrote.
 #[napi(object)]
 pub struct Reshaped {
-    /// The store, or that of the training tokens.
+    /// The merged store, or the first part of a split one.
     pub train: String,
-    /// Its tokens.
     pub train_tokens: f64,
-    /// The store of the validation tokens.
+    /// The second part of a split store.
     pub valid: Option<String>,
-    /// Its tokens.
     pub valid_tokens: f64,
 }
 
 impl From<data::reshape::Reshaped> for Reshaped {
-    fn from(made: data::reshape::Reshaped) -> Self {
+    fn from(stores: data::reshape::Reshaped) -> Self {
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
         Self {
-            train: text(made.train),
-            train_tokens: made.train_tokens as f64,
-            valid: made.valid.map(text),
-            valid_tokens: made.valid_tokens as f64,
+            train: text(stores.train),
+            train_tokens: stores.train_tokens as f64,
+            valid: stores.valid.map(text),
+            valid_tokens: stores.valid_tokens as f64,
         }
     }
 }
 
-/// A long call that makes stores out of stores.
+/// A long call that merges or splits stores.
 type Reshaping = AsyncTask<Job<(), Reshaped>>;
 
-/// Writes the tokens of several stores to one.
+/// Merges several stores into one.
 #[napi(catch_unwind, ts_return_type = "Promise<Reshaped>")]
 pub fn merge_stores(
     stores: Vec<ClassInstance<TokenStore>>,
@@ -184,7 +182,7 @@ pub fn merge_stores(
     }))
 }
 
-/// Cuts a store in two at a token.
+/// Splits a store in two at a token.
 #[napi(catch_unwind, ts_return_type = "Promise<Reshaped>")]
 pub fn split_store(
     store: &TokenStore,

@@ -1,13 +1,13 @@
-//! Errors on their way to JavaScript: the code stands before the message, and `src/errors.ts` makes them one class.
+//! Converts the engine's errors for JavaScript, where `src/errors.ts` turns them into `KindlingError`.
 
 use kindling_core::Error;
 
-/// The engine's error as Node-API carries it: `ERR_CODE: message`.
+/// Returns the error as Node-API carries it, with the text `ERR_CODE: message`.
 pub fn to_napi(error: Error) -> napi::Error {
     napi::Error::from_reason(format!("{}: {error}", error.code()))
 }
 
-/// What a caught panic says of itself, as an internal error.
+/// Returns an internal error with the message of a caught panic.
 pub fn from_panic(panic: &(dyn std::any::Any + Send)) -> Error {
     let message = panic
         .downcast_ref::<&str>()

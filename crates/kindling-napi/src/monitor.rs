@@ -1,7 +1,7 @@
-//! How far a long call is, and the wish that it ends.
+//! Progress and cancellation of long calls.
 //!
-//! JavaScript looks when it likes (`src/long-call.ts`): nothing crosses while the work runs, and no report can come after
-//! the call's promise has settled.
+//! JavaScript polls the progress (`src/long-call.ts`). No callback crosses into it while the work runs,
+//! so no report can arrive after the call's promise has settled.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,7 +15,7 @@ struct State {
     cancelled: AtomicBool,
 }
 
-/// One long call's progress and cancellation.
+/// The progress and the cancellation of one long call.
 #[napi]
 #[derive(Default)]
 pub struct Monitor {
@@ -23,7 +23,7 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// What the engine calls with (bytes done, bytes in all).
+    /// Returns the callback that the engine calls with (bytes done, total bytes).
     pub fn progress(&self) -> impl FnMut(u64, u64) -> Result<()> + Send + 'static {
         let state = Arc::clone(&self.state);
         move |done, total| {
@@ -36,25 +36,25 @@ impl Monitor {
 
 #[napi]
 impl Monitor {
-    /// A monitor of a call that has not begun.
+    /// Creates the monitor of a call that has not begun.
     #[napi(constructor)]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Bytes done so far.
+    /// Returns the bytes done so far.
     #[napi(getter)]
     pub fn done(&self) -> f64 {
         self.state.done.load(Ordering::Relaxed) as f64
     }
 
-    /// Bytes in all; 0 until the work has begun.
+    /// Returns the total bytes; 0 until the work has begun.
     #[napi(getter)]
     pub fn total(&self) -> f64 {
         self.state.total.load(Ordering::Relaxed) as f64
     }
 
-    /// Asks the call to end with `ERR_CANCELLED`.
+    /// Makes the call end with `ERR_CANCELLED`.
     #[napi]
     pub fn cancel(&self) {
         self.state.cancelled.store(true, Ordering::Relaxed);

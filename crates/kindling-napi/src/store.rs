@@ -1,9 +1,9 @@
-//! The token store; `src/token-store.ts` is its public face.
+//! Token stores and batch loaders, as `src/token-store.ts` and `src/training/` use them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kindling_core::data::{self, BatchSpec, Metadata, Sampling, token_entropy};
+use kindling_core::data::{self, BatchSpec, Metadata, WindowOrder, token_entropy};
 use kindling_core::{Error, Result};
 use napi::bindgen_prelude::{AsyncTask, ClassInstance, Int32Array};
 
@@ -13,24 +13,24 @@ use crate::monitor::Monitor;
 use crate::options::{integer, size};
 use crate::task::{Job, spawn};
 
-/// What `store.json` says, or what the sizes of the files tell.
+/// The content of `store.json`, or else what the sizes of the files tell.
 #[napi(object)]
 pub struct StoreMetadata {
-    /// Tokens.
+    /// The number of tokens.
     pub length: f64,
-    /// Bytes of the text they stand for.
+    /// Bytes of the text that the tokens encode.
     pub bytes: Option<f64>,
-    /// Tokens a chunk file.
+    /// Tokens per chunk file.
     pub chunk_size: f64,
-    /// numpy's name of the elements.
+    /// numpy's name of the element type.
     pub dtype: String,
-    /// Where the tokenizer is, as seen from the store's folder.
+    /// The path of the tokenizer, relative to the store's folder.
     pub tokenizer_path: Option<String>,
-    /// Hash of the tokenizer's contents.
+    /// A hash of the tokenizer's content.
     pub tokenizer_hash: Option<String>,
     /// The largest token id.
     pub max_id: Option<u32>,
-    /// Bytes of the input that were no UTF-8 and became U+FFFD.
+    /// Bytes of the input that were invalid UTF-8 and became U+FFFD.
     pub replaced_bytes: f64,
 }
 
@@ -49,22 +49,22 @@ impl From<&Metadata> for StoreMetadata {
     }
 }
 
-/// Which batch to draw.
+/// Identifies one batch of a run.
 #[napi(object)]
 pub struct BatchOptions {
-    /// Windows.
+    /// Windows per batch.
     pub batch_size: f64,
-    /// Tokens a window.
+    /// Tokens per window.
     pub seq_length: f64,
-    /// Seed of the run.
+    /// The seed of the run.
     pub seed: f64,
     /// The step, from 1.
     pub step: f64,
-    /// Which of the step's accumulated batches, from 0.
+    /// The index among the step's accumulated batches, from 0.
     pub micro_batch: f64,
-    /// How many batches a step accumulates.
+    /// Batches per step.
     pub accumulate: f64,
-    /// `random`, `epoch`, `sequential` or `dense`.
+    /// The order of the windows: `random`, `epoch`, `sequential` or `dense`.
     pub sampling: String,
 }
 
@@ -77,26 +77,26 @@ impl BatchOptions {
             step: integer("step", self.step)?,
             micro_batch: size("microBatch", self.micro_batch)? as u32,
             accumulate: size("accumulate", self.accumulate)? as u32,
-            sampling: sampling(&self.sampling)?,
+            order: window_order(&self.sampling)?,
         })
     }
 }
 
-fn sampling(name: &str) -> Result<Sampling> {
+fn window_order(name: &str) -> Result<WindowOrder> {
     Ok(match name {
-        "random" => Sampling::Random,
-        "epoch" => Sampling::Epoch,
-        "sequential" => Sampling::Sequential,
-        "dense" => Sampling::Dense,
+        "random" => WindowOrder::Random,
+        "epoch" => WindowOrder::Epoch,
+        "sequential" => WindowOrder::Sequential,
+        "dense" => WindowOrder::Dense,
         other => {
-            let message =
-                format!("sampling is {other}; it must be random, epoch, sequential or dense");
-            return Err(Error::argument(message));
+            return Err(Error::argument(format!(
+                "sampling is {other}; it must be random, epoch, sequential or dense"
+            )));
         }
     })
 }
 
-/// An opened store of token ids.
+/// An open store of token ids.
 #[napi]
 pub struct TokenStore {
     pub(crate) inner: Arc<data::TokenStore>,
@@ -115,33 +115,33 @@ impl TokenStore {
         })
     }
 
-    /// Tokens in the store.
+    /// Returns the number of tokens.
     #[napi(getter, catch_unwind)]
     pub fn length(&self) -> f64 {
         self.inner.len() as f64
     }
 
-    /// What is known of the store.
+    /// Returns the metadata of the store.
     #[napi(getter, catch_unwind)]
     pub fn metadata(&self) -> StoreMetadata {
         self.inner.metadata().into()
     }
 
-    /// Tokens `start..end`.
+    /// Returns the tokens `start..end`.
     #[napi(catch_unwind)]
     pub fn load_by_range(&self, start: f64, end: f64) -> napi::Result<Int32Array> {
         let load = || self.inner.load_by_range(integer("start", start)?, integer("end", end)?);
         Ok(load().map_err(to_napi)?.into())
     }
 
-    /// A batch of windows.
+    /// Returns a batch of a run.
     #[napi(catch_unwind)]
     pub fn batch(&self, options: BatchOptions) -> napi::Result<Batch> {
         let batch = options.lower().and_then(|spec| self.inner.batch(&spec)).map_err(to_napi)?;
         Ok(Batch { inner: Arc::new(batch) })
     }
 
-    /// How many consecutive windows of `seq_length` tokens there are.
+    /// Returns the number of consecutive windows of `seq_length` tokens.
     #[napi(catch_unwind)]
     pub fn num_windows(&self, seq_length: f64) -> napi::Result<f64> {
         let windows =
@@ -149,7 +149,7 @@ impl TokenStore {
         Ok(windows.map_err(to_napi)? as f64)
     }
 
-    /// Windows `first..first + count` of the consecutive windows of `seq_length` tokens.
+    /// Returns windows `first..first + count` of the consecutive windows of `seq_length` tokens.
     #[napi(catch_unwind)]
     pub fn evaluation_batch(&self, seq_length: f64, first: f64, count: f64) -> napi::Result<Batch> {
         let batch = || {
@@ -167,14 +167,14 @@ impl TokenStore {
         Ok(spawn((), move |()| store.check_vocab(vocab_size, &mut progress)))
     }
 
-    /// Compares every chunk with its checksum; gives how many there were to compare.
+    /// Compares every chunk with its checksum; returns the number of chunks compared.
     #[napi(catch_unwind, ts_return_type = "Promise<number>")]
     pub fn verify(&self, monitor: &Monitor) -> Call<f64> {
         let (store, mut progress) = (Arc::clone(&self.inner), monitor.progress());
         spawn((), move |()| Ok(store.verify(&mut progress)? as f64))
     }
 
-    /// The entropy of single tokens in nats.
+    /// Returns the unigram entropy in nats.
     #[napi(catch_unwind, ts_return_type = "Promise<number>")]
     pub fn token_entropy(&self, vocab_size: f64, monitor: &Monitor) -> napi::Result<Call<f64>> {
         let vocab_size = size("vocabSize", vocab_size).map_err(to_napi)?;
@@ -183,20 +183,20 @@ impl TokenStore {
     }
 }
 
-/// How a loader makes batches.
+/// What is the same for all batches of a run.
 #[napi(object)]
 pub struct LoaderOptions {
-    /// Windows a batch.
+    /// Windows per batch.
     pub batch_size: f64,
-    /// Tokens a window.
+    /// Tokens per window.
     pub seq_length: f64,
-    /// Seed of the run.
+    /// The seed of the run.
     pub seed: f64,
-    /// Batches a step accumulates.
+    /// Batches per step.
     pub accumulate: f64,
-    /// `random`, `epoch`, `sequential` or `dense`.
+    /// The order of the windows: `random`, `epoch`, `sequential` or `dense`.
     pub sampling: String,
-    /// Batches made ahead.
+    /// The number of batches to prefetch.
     pub prefetch: f64,
 }
 
@@ -207,26 +207,26 @@ impl LoaderOptions {
             seq_length: size("seqLength", self.seq_length)?,
             seed: integer("seed", self.seed)?,
             accumulate: size("accumulate", self.accumulate)? as u32,
-            sampling: sampling(&self.sampling)?,
+            order: window_order(&self.sampling)?,
             prefetch: size("prefetch", self.prefetch)?,
         })
     }
 }
 
-/// Makes the batches of a run ahead of it.
+/// Loads the batches of a run, prefetching them.
 #[napi]
 pub struct BatchLoader {
     inner: Arc<data::BatchLoader>,
 }
 
-/// Which batch of a run.
-struct Turn {
+/// Identifies a batch of a run.
+struct BatchIndex {
     step: u64,
     micro_batch: u32,
 }
 
-impl Turn {
-    fn of(step: f64, micro_batch: f64) -> Result<Self> {
+impl BatchIndex {
+    fn new(step: f64, micro_batch: f64) -> Result<Self> {
         let micro_batch = size("microBatch", micro_batch)? as u32;
         Ok(Self { step: integer("step", step)?, micro_batch })
     }
@@ -234,7 +234,7 @@ impl Turn {
 
 #[napi]
 impl BatchLoader {
-    /// Batches of `stores`, each with its weight.
+    /// Creates a loader for a mixture of `stores` with these weights.
     #[napi(constructor, catch_unwind)]
     pub fn new(
         stores: Vec<ClassInstance<TokenStore>>,
@@ -246,27 +246,27 @@ impl BatchLoader {
         Ok(Self { inner: Arc::new(loader.map_err(to_napi)?) })
     }
 
-    /// The batch of a step if it has been made.
+    /// Returns a batch if it is already prefetched.
     #[napi(catch_unwind)]
     pub fn ready(&self, step: f64, micro_batch: f64) -> napi::Result<Option<Batch>> {
         let ready = || {
-            let turn = Turn::of(step, micro_batch)?;
-            self.inner.ready(turn.step, turn.micro_batch)
+            let index = BatchIndex::new(step, micro_batch)?;
+            self.inner.ready(index.step, index.micro_batch)
         };
         Ok(ready().map_err(to_napi)?.map(|batch| Batch { inner: Arc::new(batch) }))
     }
 
-    /// The batch of a step.
+    /// Returns a batch, waiting for it if necessary.
     #[napi(catch_unwind, ts_return_type = "Promise<Batch>")]
     pub fn next(&self, step: f64, micro_batch: f64) -> napi::Result<Call<Batch>> {
-        let turn = Turn::of(step, micro_batch).map_err(to_napi)?;
+        let index = BatchIndex::new(step, micro_batch).map_err(to_napi)?;
         let loader = Arc::clone(&self.inner);
         Ok(spawn((), move |()| {
-            Ok(Batch { inner: Arc::new(loader.next(turn.step, turn.micro_batch)?) })
+            Ok(Batch { inner: Arc::new(loader.next(index.step, index.micro_batch)?) })
         }))
     }
 
-    /// Ends the thread that makes batches ahead.
+    /// Ends the thread that prefetches batches.
     #[napi(catch_unwind)]
     pub fn stop(&self) {
         self.inner.stop();

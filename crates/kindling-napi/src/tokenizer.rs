@@ -278,7 +278,7 @@ pub fn sample_documents(
     let mut progress = monitor.progress();
     Ok(spawn((), move |()| {
         let corpus = Corpus::find(&paths(vec![file]), format, &options.text_field)?;
-        corpus::sample_documents(&corpus, sample, seed, &mut progress)
+        corpus::sample_documents(&corpus, tokenizer::END_OF_TEXT, sample, seed, &mut progress)
     }))
 }
 

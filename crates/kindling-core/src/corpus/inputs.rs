@@ -1,4 +1,4 @@
-//! Which files a corpus consists of: names, patterns (`data/**/*.txt`), `-` for standard input.
+//! The files of a corpus: names, patterns (`data/**/*.txt`), or `-` for standard input.
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -6,22 +6,25 @@ use std::time::UNIX_EPOCH;
 
 use serde::Serialize;
 
+use crate::error::IoAction;
 use crate::{Error, Result};
 
-/// The name that stands for standard input.
+/// The file name that means standard input.
 pub const STDIN: &str = "-";
+/// The default name of the JSON Lines field that holds the text.
+pub const TEXT_FIELD: &str = "text";
 
-/// What the bytes of a file, once decompressed, are.
+/// The content of a file, once decompressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// Text in UTF-8.
     Text,
-    /// An object a line, one of its fields the text.
+    /// One JSON object per line, with the text in one of its fields.
     Jsonl,
 }
 
-/// One file; its size and time tell whether it is still the one a killed run read.
+/// One file. Its size and modification time tell a resumed run whether it has changed.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Input {
     pub path: PathBuf,
@@ -32,31 +35,64 @@ pub(crate) struct Input {
 }
 
 impl Input {
-    /// Whether it is standard input, which cannot be read a second time.
+    /// Returns whether this is standard input, which cannot be read twice.
     pub fn is_stdin(&self) -> bool {
         self.path.as_os_str() == STDIN
     }
 }
 
-/// Finds the files that `names` stand for, in this order, those of a pattern by name. A name that is a file is no pattern.
+/// Files that are read one after the other. No document spans two files.
+#[derive(Debug, Clone)]
+pub struct Corpus {
+    pub(crate) inputs: Vec<Input>,
+    pub(crate) text_field: String,
+}
+
+impl Corpus {
+    /// Finds the files that `names` (file names, patterns, or `-` for standard input) refer to.
+    /// Without a `format`, the name of each file decides.
+    ///
+    /// # Errors
+    /// Returns `ERR_NOT_FOUND` if a file does not exist or a pattern matches nothing, and
+    /// `ERR_INVALID_ARGUMENT` if there is no name, a name is a folder, or standard input is given
+    /// twice.
+    pub fn find(names: &[PathBuf], format: Option<Format>, text_field: &str) -> Result<Self> {
+        Ok(Self { inputs: find(names, format)?, text_field: text_field.to_owned() })
+    }
+
+    /// Returns the error for a corpus without text.
+    pub(crate) fn empty(&self) -> Error {
+        Error::EmptyCorpus {
+            path: self.inputs.first().map_or_else(PathBuf::new, |input| input.path.clone()),
+        }
+    }
+
+    /// Returns the size of the files on disk in bytes; standard input counts as 0.
+    pub(crate) fn size(&self) -> u64 {
+        self.inputs.iter().map(|input| input.size).sum()
+    }
+}
+
+/// Finds the files that `names` refer to, in that order; the matches of a pattern are sorted.
 pub(crate) fn find(names: &[PathBuf], format: Option<Format>) -> Result<Vec<Input>> {
     if names.is_empty() {
-        return Err(Error::argument("no file to read; name at least one, or - for standard input"));
+        return Err(Error::argument("no input files; name at least one, or - for standard input"));
     }
     let mut inputs = Vec::new();
     for path in expand_all(names)? {
         inputs.push(input(path, format)?);
     }
     if inputs.iter().filter(|input| input.is_stdin()).count() > 1 {
-        return Err(Error::argument("standard input (-) can be read once only"));
+        return Err(Error::argument("standard input (-) is named twice; name it once"));
     }
     Ok(inputs)
 }
 
-/// The names of the files that `names` stand for, as `Corpus::find` finds them.
+/// Expands the patterns among `names`. The name of an existing file is never taken as a pattern.
 ///
 /// # Errors
-/// `ERR_NOT_FOUND` for a pattern without a match, `ERR_INVALID_ARGUMENT` for what is none.
+/// Returns `ERR_NOT_FOUND` if a pattern matches nothing, and `ERR_INVALID_ARGUMENT` if it is
+/// malformed.
 pub fn expand_all(names: &[PathBuf]) -> Result<Vec<PathBuf>> {
     names.iter().map(|name| expand(name)).collect::<Result<Vec<_>>>().map(|paths| paths.concat())
 }
@@ -67,12 +103,12 @@ fn expand(name: &Path) -> Result<Vec<PathBuf>> {
         return Ok(vec![name.to_path_buf()]);
     };
     let matches = glob::glob(pattern).map_err(|error| {
-        Error::argument(format!("{pattern} is no pattern of file names: {error}"))
+        Error::argument(format!("{pattern} is not a valid file name pattern: {error}"))
     })?;
     let mut paths = Vec::new();
     for path in matches {
         let path = path.map_err(|error| {
-            Error::io("cannot read", error.path(), io::Error::other(error.to_string()))
+            Error::io(IoAction::Read, error.path(), io::Error::other(error.to_string()))
         })?;
         if !path.is_dir() {
             paths.push(path);
@@ -92,7 +128,8 @@ fn input(path: PathBuf, format: Option<Format>) -> Result<Input> {
     }
     let status = std::fs::metadata(&path).map_err(|error| cannot_read(&path, error))?;
     if status.is_dir() {
-        let message = format!("{} is a folder; name the files in it, as {0}/*.txt", path.display());
+        let message =
+            format!("{} is a folder; name the files in it, for example {0}/*.txt", path.display());
         return Err(Error::argument(message));
     }
     let modified = status.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
@@ -101,7 +138,7 @@ fn input(path: PathBuf, format: Option<Format>) -> Result<Input> {
     Ok(Input { path, format, size: status.len(), modified_ns })
 }
 
-/// JSON Lines by its name: `.jsonl` or `.ndjson`, with `.gz` or `.zst` after it or not.
+/// Returns `Jsonl` for names in `.jsonl` or `.ndjson`, optionally followed by `.gz` or `.zst`.
 fn format_of_name(path: &Path) -> Format {
     let is = |path: &Path, extensions: [&str; 2]| {
         path.extension()
@@ -111,11 +148,11 @@ fn format_of_name(path: &Path) -> Format {
     if is(plain, ["jsonl", "ndjson"]) { Format::Jsonl } else { Format::Text }
 }
 
-pub(super) fn cannot_read(path: &Path, error: std::io::Error) -> Error {
+pub(super) fn cannot_read(path: &Path, error: io::Error) -> Error {
     if error.kind() == ErrorKind::NotFound {
         return Error::NotFound { what: "corpus", path: path.to_path_buf() };
     }
-    Error::io("cannot read", path, error)
+    Error::io(IoAction::Read, path, error)
 }
 
 #[cfg(test)]
@@ -132,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_stand_for_files_in_the_order_of_their_names() {
+    fn patterns_expand_to_their_matches_sorted_by_name() {
         let root = Folder::new();
         std::fs::create_dir_all(root.path().join("deep/er.txt")).unwrap();
         for name in ["b.txt", "a.txt", "c.md", "deep/d.txt", "odd[1].txt"] {
@@ -144,7 +181,7 @@ mod tests {
             ["a.txt", "b.txt", "c.md", "a.txt"]
         );
         assert_eq!(found(&[at("**/[ad].txt")]), ["a.txt", "d.txt"]);
-        assert_eq!(found(&[at("odd[1].txt")]), ["odd[1].txt"], "a file's own name is no pattern");
+        assert_eq!(found(&[at("odd[1].txt")]), ["odd[1].txt"], "the name of a file is literal");
         for (name, code) in
             [("*.rs", "ERR_NOT_FOUND"), ("none", "ERR_NOT_FOUND"), ("deep", "ERR_INVALID_ARGUMENT")]
         {
@@ -156,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn json_lines_are_known_by_their_names() {
+    fn json_lines_are_recognized_by_file_name() {
         for (name, format) in [
             ("a.txt", Format::Text),
             ("a.jsonl", Format::Jsonl),

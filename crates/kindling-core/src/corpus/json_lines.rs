@@ -1,4 +1,7 @@
-//! One field's text out of the JSON objects of lines, without building the rest of them.
+//! Reads one field of each JSON Lines object without building the rest of the object.
+//!
+//! JSON allows what text does not: a lone half of a surrogate pair (`\ud800`). It becomes one
+//! U+FFFD, as in `Tokenizer.encode` of a JavaScript string.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,71 +11,132 @@ use std::path::Path;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::invalid_line;
-use crate::Result as CoreResult;
+use crate::{Error, Result};
 
-type Text<'de> = Cow<'de, [u8]>;
+const BYTE_ORDER_MARK: char = '\u{FEFF}';
 
-/// Calls `each` with the text of `field` of every line of `lines` that is not blank; `first` lines of the file at `path` came before.
-///
-/// # Errors
-/// `ERR_INVALID_CORPUS` naming the line, and what `each` returns.
-pub(crate) fn texts_of_lines(
-    lines: &str,
-    first: u64,
+/// How to read the lines of one file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct JsonLines<'a> {
+    pub path: &'a Path,
+    /// The field that holds the text.
+    pub text_field: &'a str,
+}
+
+impl JsonLines<'_> {
+    /// Calls `each` with the text of every line of `lines` that is not blank. `first` is the number
+    /// of lines in the file before them. The bytes replaced by U+FFFD are added to `replaced`.
+    ///
+    /// # Errors
+    /// Returns `ERR_INVALID_CORPUS` with the line number for a line that is not an object with a
+    /// text, and any error of `each`.
+    pub fn each_text(
+        self,
+        lines: &str,
+        first: u64,
+        replaced: &mut u64,
+        mut each: impl FnMut(&str) -> Result<()>,
+    ) -> Result<()> {
+        for (line, number) in lines.split('\n').zip(first..) {
+            let line = strip_mark(line, number);
+            if !line.trim_ascii().is_empty() {
+                let text = text_of_line(line, self.text_field, replaced);
+                each(&text.map_err(|reason| self.invalid_line(number, &reason))?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `each` with consecutive pieces of the text of one line, so that a text of any length
+    /// takes little memory.
+    ///
+    /// # Errors
+    /// As `each_text`.
+    pub fn each_piece(
+        self,
+        line: &str,
+        number: u64,
+        replaced: &mut u64,
+        mut each: impl FnMut(&str) -> Result<()>,
+    ) -> Result<()> {
+        let line = strip_mark(line, number);
+        let invalid = |reason: String| self.invalid_line(number, &reason);
+        let seed = PhantomData::<&RawValue>;
+        let raw = value_of_line(line, self.text_field, seed).map_err(invalid)?.get();
+        let Some(mut rest) = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) else {
+            // Not a string: reports the same error as for a short line.
+            return each(&text_of_line(line, self.text_field, replaced).map_err(invalid)?);
+        };
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(piece_end(rest.as_bytes(), PIECE));
+            let quoted = ["\"", piece, "\""].concat();
+            let mut json = serde_json::Deserializer::from_str(&quoted);
+            let bytes = StringBytes.deserialize(&mut json);
+            each(&text_of_bytes(bytes.map_err(|error| invalid(reason(&error)))?, replaced))?;
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// Returns the error for the line with this number, counted from 0.
+    fn invalid_line(self, number: u64, reason: &str) -> Error {
+        Error::InvalidCorpus(format!("{}, line {}: {reason}", self.path.display(), number + 1))
+    }
+}
+
+/// Removes the byte order mark that some editors put at the start of a file.
+fn strip_mark(line: &str, number: u64) -> &str {
+    if number == 0 { line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line) } else { line }
+}
+
+/// Returns the text of `field` in the JSON object `line`, or the reason why there is none.
+fn text_of_line<'de>(
+    line: &'de str,
     field: &str,
-    path: &Path,
-    mut each: impl FnMut(&[u8]) -> CoreResult<()>,
-) -> CoreResult<()> {
-    for (line, number) in lines.split('\n').zip(first..) {
-        if !line.trim_ascii().is_empty() {
-            each(
-                &text_of_line(line, field).map_err(|reason| invalid_line(path, number, &reason))?,
-            )?;
+    replaced: &mut u64,
+) -> Result<Cow<'de, str>, String> {
+    Ok(text_of_bytes(value_of_line(line, field, StringBytes)?, replaced))
+}
+
+/// Decodes a JSON string. `serde_json` writes lone surrogates as three bytes, as if UTF-8 had them;
+/// each becomes one U+FFFD, which has three bytes too.
+fn text_of_bytes<'de>(bytes: Cow<'de, [u8]>, replaced: &mut u64) -> Cow<'de, str> {
+    match bytes {
+        Cow::Borrowed(bytes) => super::utf8::decode_lossy(bytes, replaced),
+        Cow::Owned(mut bytes) => {
+            if simdutf8::basic::from_utf8(&bytes).is_err() {
+                *replaced += replace_surrogates(&mut bytes);
+            }
+            String::from_utf8(bytes).map_or_else(
+                |error| super::utf8::decode_lossy(error.as_bytes(), replaced).into_owned().into(),
+                Cow::Owned,
+            )
         }
     }
-    Ok(())
 }
 
-/// The text of `field` in the JSON object that is `line`: UTF-8 but for halves of surrogate pairs (`\ud800`), which JSON lets
-/// stand alone.
-///
-/// # Errors
-/// What is wrong with the line, for people.
-fn text_of_line<'de>(line: &'de str, field: &str) -> Result<Text<'de>, String> {
-    value_of_line(line, field, Bytes)
-}
-
-/// Calls `each` with the text of `field` as `text_of_line` gives it, a piece after the other.
-///
-/// # Errors
-/// `ERR_INVALID_CORPUS` naming the line, and what `each` returns.
-pub(crate) fn pieces_of_line(
-    line: &str,
-    number: u64,
-    field: &str,
-    path: &Path,
-    mut each: impl FnMut(&[u8]) -> CoreResult<()>,
-) -> CoreResult<()> {
-    let invalid = |reason: String| invalid_line(path, number, &reason);
-    let raw = value_of_line(line, field, PhantomData::<&RawValue>).map_err(invalid)?.get();
-    let Some(mut rest) = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) else {
-        return each(&text_of_line(line, field).map_err(invalid)?);
-    };
-    while !rest.is_empty() {
-        let (piece, behind) = rest.split_at(piece_end(rest.as_bytes(), PIECE));
-        let quoted = ["\"", piece, "\""].concat();
-        let mut json = serde_json::Deserializer::from_str(&quoted);
-        each(&Bytes.deserialize(&mut json).map_err(|error| invalid(reason(&error)))?)?;
-        rest = behind;
+/// Overwrites each encoded surrogate (U+D800 to U+DFFF) with U+FFFD; returns the bytes replaced.
+fn replace_surrogates(bytes: &mut [u8]) -> u64 {
+    let (mut at, mut replaced) = (0, 0);
+    while let Some(found) = memchr::memchr(0xED, &bytes[at..]) {
+        at += found;
+        match &mut bytes[at..] {
+            [first, second @ 0xA0..=0xBF, third, ..] => {
+                (*first, *second, *third) = (0xEF, 0xBF, 0xBD);
+                replaced += 3;
+                at += 3;
+            }
+            _ => at += 1,
+        }
     }
-    Ok(())
+    replaced
 }
 
 /// Bytes of a JSON string that are unescaped together.
 const PIECE: usize = 1 << 20;
 
-/// Where the inside of a JSON string may be cut, from `least` on: not within a character, an escape or a pair of surrogates.
+/// Returns the first place from `least` on where the inside of a JSON string may be cut: not within
+/// a character, an escape or a surrogate pair.
 fn piece_end(text: &[u8], least: usize) -> usize {
     let mut at = 0;
     while at < least {
@@ -82,12 +146,12 @@ fn piece_end(text: &[u8], least: usize) -> usize {
             return (least.min(text.len())..text.len()).find(is_end).unwrap_or(text.len());
         };
         at += escape;
-        let unicode = |at: usize| text[at.min(text.len())..].starts_with(b"\\u");
+        let is_unicode = |at: usize| text[at.min(text.len())..].starts_with(b"\\u");
         let mut end = at + 2;
-        if unicode(at) {
+        if is_unicode(at) {
             end = at + 6;
-            // A first half belongs to what follows.
-            while end <= text.len() && is_first_half(&text[end - 4..end]) && unicode(end) {
+            // A high surrogate stays with the escape that follows.
+            while end <= text.len() && is_high_surrogate(&text[end - 4..end]) && is_unicode(end) {
                 end += 6;
             }
         }
@@ -96,33 +160,34 @@ fn piece_end(text: &[u8], least: usize) -> usize {
     at
 }
 
-/// Whether four hexadecimal digits are the first half of a pair of surrogates.
-fn is_first_half(digits: &[u8]) -> bool {
+/// Returns whether four hexadecimal digits are the first half of a surrogate pair.
+fn is_high_surrogate(digits: &[u8]) -> bool {
     matches!(digits, [b'd' | b'D', b'8' | b'9' | b'a' | b'b' | b'A' | b'B', ..])
 }
 
 fn reason(error: &serde_json::Error) -> String {
-    // The line is the caller's to number.
+    // The caller adds the line number of the file.
     error.to_string().split(" at line 1 column").next().unwrap_or_default().to_owned()
 }
 
-/// The value of `field` in the JSON object that is `line`.
+/// Returns the value of `field` in the JSON object `line`.
 fn value_of_line<'de, S: DeserializeSeed<'de> + Copy>(
     line: &'de str,
     field: &str,
     seed: S,
 ) -> Result<S::Value, String> {
     let mut json = serde_json::Deserializer::from_str(line);
-    let value = Object(field, seed).deserialize(&mut json).map_err(|error| reason(&error))?;
+    let value = FieldOf(field, seed).deserialize(&mut json).map_err(|error| reason(&error))?;
     json.end().map_err(|error| reason(&error))?;
-    value
-        .ok_or_else(|| format!("has no field \"{field}\"; name the one with the text (text_field)"))
+    value.ok_or_else(|| {
+        format!("has no field \"{field}\"; name the field that holds the text (text_field)")
+    })
 }
 
-/// An object with the field of this name, and how its value is read.
-struct Object<'n, S>(&'n str, S);
+/// Deserializes one field of an object with the seed, and skips the others.
+struct FieldOf<'n, S>(&'n str, S);
 
-impl<'de, S: DeserializeSeed<'de> + Copy> DeserializeSeed<'de> for Object<'_, S> {
+impl<'de, S: DeserializeSeed<'de> + Copy> DeserializeSeed<'de> for FieldOf<'_, S> {
     type Value = Option<S::Value>;
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
@@ -130,7 +195,7 @@ impl<'de, S: DeserializeSeed<'de> + Copy> DeserializeSeed<'de> for Object<'_, S>
     }
 }
 
-impl<'de, S: DeserializeSeed<'de> + Copy> Visitor<'de> for Object<'_, S> {
+impl<'de, S: DeserializeSeed<'de> + Copy> Visitor<'de> for FieldOf<'_, S> {
     type Value = Option<S::Value>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -139,7 +204,7 @@ impl<'de, S: DeserializeSeed<'de> + Copy> Visitor<'de> for Object<'_, S> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut text = None;
-        while let Some(wanted) = map.next_key_seed(Key(self.0))? {
+        while let Some(wanted) = map.next_key_seed(KeyIs(self.0))? {
             if wanted {
                 text = Some(map.next_value_seed(self.1)?);
             } else {
@@ -150,10 +215,10 @@ impl<'de, S: DeserializeSeed<'de> + Copy> Visitor<'de> for Object<'_, S> {
     }
 }
 
-/// Whether a key is this one.
-struct Key<'n>(&'n str);
+/// Compares a key with a name without allocating it.
+struct KeyIs<'n>(&'n str);
 
-impl<'de> DeserializeSeed<'de> for Key<'_> {
+impl<'de> DeserializeSeed<'de> for KeyIs<'_> {
     type Value = bool;
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<bool, D::Error> {
@@ -161,7 +226,7 @@ impl<'de> DeserializeSeed<'de> for Key<'_> {
     }
 }
 
-impl Visitor<'_> for Key<'_> {
+impl Visitor<'_> for KeyIs<'_> {
     type Value = bool;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -173,20 +238,20 @@ impl Visitor<'_> for Key<'_> {
     }
 }
 
-/// A JSON string as bytes.
+/// A JSON string as bytes, borrowed from the line where it has no escapes.
 #[derive(Clone, Copy)]
-struct Bytes;
+struct StringBytes;
 
-impl<'de> DeserializeSeed<'de> for Bytes {
-    type Value = Text<'de>;
+impl<'de> DeserializeSeed<'de> for StringBytes {
+    type Value = Cow<'de, [u8]>;
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
         json.deserialize_bytes(self)
     }
 }
 
-impl<'de> Visitor<'de> for Bytes {
-    type Value = Text<'de>;
+impl<'de> Visitor<'de> for StringBytes {
+    type Value = Cow<'de, [u8]>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a text")
@@ -205,6 +270,14 @@ impl<'de> Visitor<'de> for Bytes {
 mod tests {
     use super::*;
 
+    fn lines() -> JsonLines<'static> {
+        JsonLines { path: Path::new("x.jsonl"), text_field: "text" }
+    }
+
+    fn text_of(line: &str) -> Result<String, String> {
+        text_of_line(line, "text", &mut 0).map(Cow::into_owned)
+    }
+
     #[test]
     fn the_text_of_a_field_is_found_and_unescaped() {
         for (line, text) in [
@@ -215,14 +288,56 @@ mod tests {
             ),
             (r#"{"text":""}"#, ""),
         ] {
-            assert_eq!(text_of_line(line, "text").unwrap(), text.as_bytes());
+            assert_eq!(text_of(line).unwrap(), text);
         }
-        let half = text_of_line(r#"{"text":"a\ud800b"}"#, "text").unwrap();
-        assert_eq!(String::from_utf8_lossy(&half), "a\u{FFFD}\u{FFFD}\u{FFFD}b");
     }
 
     #[test]
-    fn pieces_are_cut_where_nothing_is_torn() {
+    fn a_lone_surrogate_becomes_one_replacement_character() {
+        for (escaped, text, bytes) in [
+            (r"a\ud800b", "a\u{FFFD}b", 3),
+            (r"\udfff\ud800\n", "\u{FFFD}\u{FFFD}\n", 6),
+            (r"\ud800\ud83d\ude00\ud7ff\ue000", "\u{FFFD}😀\u{D7FF}\u{E000}", 3),
+        ] {
+            let (mut read, mut replaced) = (String::new(), 0);
+            let line = format!(r#"{{"text":"{escaped}"}}"#);
+            lines()
+                .each_text(&line, 0, &mut replaced, |text| {
+                    read.push_str(text);
+                    Ok(())
+                })
+                .unwrap();
+            assert_eq!((read.as_str(), replaced), (text, bytes));
+            let (mut read, mut replaced) = (String::new(), 0);
+            lines()
+                .each_piece(&line, 0, &mut replaced, |text| {
+                    read.push_str(text);
+                    Ok(())
+                })
+                .unwrap();
+            assert_eq!((read.as_str(), replaced), (text, bytes));
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_skipped_at_the_start_of_a_file_only() {
+        let line = "\u{FEFF}{\"text\":\"sea\"}";
+        let mut texts = Vec::new();
+        let mut each = |text: &str| {
+            texts.push(text.to_owned());
+            Ok(())
+        };
+        lines().each_text(line, 0, &mut 0, &mut each).unwrap();
+        lines().each_piece(line, 0, &mut 0, &mut each).unwrap();
+        lines().each_text("\u{FEFF}", 0, &mut 0, &mut each).unwrap();
+        lines().each_text("{\"text\":\"\u{FEFF}\"}", 0, &mut 0, &mut each).unwrap();
+        let error = lines().each_text(line, 1, &mut 0, &mut each).unwrap_err();
+        assert!(error.to_string().contains("line 2: expected value"), "{error}");
+        assert_eq!(texts, ["sea", "sea", "\u{FEFF}"]);
+    }
+
+    #[test]
+    fn pieces_do_not_split_characters_escapes_or_surrogate_pairs() {
         let parts = [
             "a",
             "日",
@@ -239,50 +354,45 @@ mod tests {
         for seed in 0..500u32 {
             let draw = |i: u32| (seed * 100 + i).wrapping_mul(2_654_435_761) as usize >> 8;
             let inside: String = (1..3 + seed % 30).map(|i| parts[draw(i) % parts.len()]).collect();
-            let whole =
-                text_of_line(&format!(r#"{{"text":"{inside}"}}"#), "text").unwrap().into_owned();
+            let whole = text_of(&format!(r#"{{"text":"{inside}"}}"#)).unwrap();
             for least in 1..20 {
-                let (mut rest, mut texts) = (inside.as_str(), Vec::new());
+                let (mut rest, mut text) = (inside.as_str(), String::new());
                 while !rest.is_empty() {
-                    let (piece, behind) = rest.split_at(piece_end(rest.as_bytes(), least));
+                    let (piece, after) = rest.split_at(piece_end(rest.as_bytes(), least));
                     assert!(!piece.is_empty());
-                    texts.extend_from_slice(
-                        &text_of_line(&format!(r#"{{"text":"{piece}"}}"#), "text").unwrap(),
-                    );
-                    rest = behind;
+                    text += &text_of(&format!(r#"{{"text":"{piece}"}}"#)).unwrap();
+                    rest = after;
                 }
-                assert_eq!(texts, whole, "{inside} by {least}");
+                assert_eq!(text, whole, "{inside} by {least}");
             }
         }
     }
 
     #[test]
-    fn a_line_in_pieces_gives_the_text_of_the_line_and_its_errors() {
-        let path = Path::new("x.jsonl");
+    fn pieces_add_up_to_the_text_of_the_line_and_report_the_same_errors() {
         let long = r#"a\"日\u00e9 "#.repeat(3 * PIECE / 12);
         for line in
             [format!(r#"{{"id":1,"text":"{long}","z":"{long}"}}"#), r#"{"text":""}"#.to_owned()]
         {
-            let mut text = Vec::new();
-            let mut pieces = 0;
-            let each = |piece: &[u8]| {
-                text.extend_from_slice(piece);
+            let (mut text, mut pieces) = (String::new(), 0);
+            let each = |piece: &str| {
+                text += piece;
                 pieces += 1;
                 Ok(())
             };
-            pieces_of_line(&line, 0, "text", path, each).unwrap();
-            assert!(text == *text_of_line(&line, "text").unwrap());
+            lines().each_piece(&line, 0, &mut 0, each).unwrap();
+            assert!(text == text_of(&line).unwrap());
             assert!(line.len() < 100 || pieces > 3);
         }
         for line in [r#"{"body":"x"}"#, r#"{"text":3}"#, r#"{"text":"x""#, r#"{"text":"\x"}"#] {
-            let error = pieces_of_line(line, 6, "text", path, |_| Ok(())).unwrap_err();
+            let error = lines().each_piece(line, 6, &mut 0, |_| Ok(())).unwrap_err();
             assert!(error.to_string().contains("x.jsonl, line 7"), "{error}");
             assert_eq!(error.code(), "ERR_INVALID_CORPUS");
         }
     }
 
     #[test]
-    fn what_holds_no_text_is_named() {
+    fn errors_say_what_is_wrong_with_a_line() {
         for (line, said) in [
             (r#"{"body":"x"}"#, "has no field \"text\""),
             (r#"{"text":3}"#, "a text"),
@@ -292,7 +402,7 @@ mod tests {
             (r#"{"text":"x"} y"#, "trailing"),
             ("plain text", "expected value"),
         ] {
-            let error = text_of_line(line, "text").unwrap_err();
+            let error = text_of(line).unwrap_err();
             assert!(error.contains(said) && !error.contains("column"), "{line}: {error}");
         }
     }

@@ -1,5 +1,5 @@
-//! The bytes of one input, decompressed: gzip of any number of members, zstd of any number of frames, told by their first
-//! bytes and not by their names.
+//! The bytes of one input, decompressed: gzip with any number of members, zstd with any number of
+//! frames. The first bytes of a file decide, not its name.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -15,8 +15,8 @@ use crate::{Error, Result};
 
 /// Compressed bytes read at a time.
 const BUFFER: usize = 1 << 17;
-/// Bytes of the longest mark a compressed file begins with.
-const MARK: usize = 4;
+/// Length of the longest magic number.
+const MAGIC: usize = 4;
 const GZIP: [u8; 3] = [0x1F, 0x8B, 8];
 const ZSTD: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
 
@@ -24,38 +24,38 @@ const ZSTD: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
 pub(crate) struct Reader<'a> {
     stream: Box<dyn Read + Send + 'a>,
     compressed: Option<&'static str>,
-    /// Neither a pipe nor a device.
+    /// A regular file: neither a pipe nor a device.
     regular: bool,
-    /// Bytes taken from the disk so far.
-    taken: Arc<AtomicU64>,
+    /// Bytes read from the disk so far.
+    disk_bytes: Arc<AtomicU64>,
 }
 
 impl<'a> Reader<'a> {
-    /// Opens `input` at byte `offset` of its text. `waiting` is called while standard input has nothing to read; an error
-    /// of it ends the reading.
+    /// Opens `input` at byte `offset` of its decompressed text. `waiting` is called while standard
+    /// input has nothing to read; if it returns an error, reading ends with that error.
     pub fn open(input: &Input, offset: u64, waiting: Waiting<'a>) -> Result<Self> {
-        let taken = Arc::new(AtomicU64::new(0));
+        let disk_bytes = Arc::new(AtomicU64::new(0));
         let cannot_read = |error| cannot_read(&input.path, error);
         let mut regular = false;
         let mut raw: Box<dyn Read + Send + 'a> = if input.is_stdin() {
-            Box::new(Counted { inner: Stdin { waiting }, taken: Arc::clone(&taken) })
+            Box::new(Counted { inner: Stdin { waiting }, count: Arc::clone(&disk_bytes) })
         } else {
             let file = File::open(&input.path).map_err(cannot_read)?;
             regular = file.metadata().is_ok_and(|status| status.is_file());
-            Box::new(Counted { inner: file, taken: Arc::clone(&taken) })
+            Box::new(Counted { inner: file, count: Arc::clone(&disk_bytes) })
         };
-        let mut mark = Vec::with_capacity(MARK);
-        (&mut raw).take(MARK as u64).read_to_end(&mut mark).map_err(cannot_read)?;
-        let compressed = compression(&mark);
+        let mut magic = Vec::with_capacity(MAGIC);
+        (&mut raw).take(MAGIC as u64).read_to_end(&mut magic).map_err(cannot_read)?;
+        let compressed = compression(&magic);
         check_name(input, compressed)?;
-        if compressed.is_none() && offset >= MARK as u64 && !input.is_stdin() {
+        if compressed.is_none() && offset >= MAGIC as u64 && !input.is_stdin() {
             let mut file = File::open(&input.path).map_err(cannot_read)?;
             io::Seek::seek(&mut file, io::SeekFrom::Start(offset)).map_err(cannot_read)?;
-            taken.store(offset, Ordering::Relaxed);
-            let stream = Box::new(Counted { inner: file, taken: Arc::clone(&taken) });
-            return Ok(Self { stream, compressed, regular, taken });
+            disk_bytes.store(offset, Ordering::Relaxed);
+            let stream = Box::new(Counted { inner: file, count: Arc::clone(&disk_bytes) });
+            return Ok(Self { stream, compressed, regular, disk_bytes });
         }
-        let raw = io::Cursor::new(mark).chain(raw);
+        let raw = io::Cursor::new(magic).chain(raw);
         let stream: Box<dyn Read + Send + 'a> = match compressed {
             Some("gzip") => Box::new(MultiGzDecoder::new(BufReader::with_capacity(
                 BUFFER,
@@ -64,28 +64,30 @@ impl<'a> Reader<'a> {
             Some(_) => Box::new(ZstdReader::new(Box::new(raw))),
             None => Box::new(raw),
         };
-        let mut reader = Self { stream, compressed, regular, taken };
+        let mut reader = Self { stream, compressed, regular, disk_bytes };
         reader.skip(offset, input)?;
         Ok(reader)
     }
 
-    /// Whether its bytes are those of a file that can be read again.
+    /// Returns whether the bytes are those of a regular file, uncompressed, so that the file can
+    /// be mapped in place of reading it.
     pub fn is_plain_file(&self) -> bool {
         self.regular && self.compressed.is_none()
     }
 
-    /// Bytes taken from the disk so far.
-    pub fn taken(&self) -> u64 {
-        self.taken.load(Ordering::Relaxed)
+    /// Returns the number of bytes read from the disk so far.
+    pub fn disk_bytes(&self) -> u64 {
+        self.disk_bytes.load(Ordering::Relaxed)
     }
 
-    /// Appends up to `length` bytes to `buffer`; fewer only at the end.
+    /// Appends up to `length` bytes to `buffer` and returns how many; fewer only at the end.
     pub fn read(&mut self, buffer: &mut Vec<u8>, length: usize, input: &Input) -> Result<usize> {
-        self.read_behind(buffer, buffer.len(), length, input)
+        self.read_at(buffer, buffer.len(), length, input)
     }
 
-    /// As `read`, behind the first `start` bytes of `buffer`. What else it held is overwritten, which saves clearing it.
-    pub fn read_behind(
+    /// Reads up to `length` bytes into `buffer` from index `start` on, and truncates it after them.
+    /// Overwriting what the buffer holds saves clearing it.
+    pub fn read_at(
         &mut self,
         buffer: &mut Vec<u8>,
         start: usize,
@@ -111,10 +113,11 @@ impl<'a> Reader<'a> {
 
     fn error(&self, error: io::Error, input: &Input) -> Error {
         match (error.downcast::<Error>(), self.compressed) {
-            (Ok(ended), _) => ended,
+            (Ok(from_waiting), _) => from_waiting,
             (Err(error), Some(kind)) if error.raw_os_error().is_none() => {
                 Error::InvalidCorpus(format!(
-                    "{} is damaged: its {kind} data cannot be decompressed ({error}); fetch or make the file again",
+                    "{} is damaged: its {kind} data cannot be decompressed ({error}); \
+                     download or create the file again",
                     input.path.display()
                 ))
             }
@@ -128,8 +131,10 @@ impl<'a> Reader<'a> {
             buffer.clear();
             let length = self.read(&mut buffer, bytes.min(BUFFER as u64) as usize, input)?;
             if length == 0 {
-                let message =
-                    format!("{} is shorter than when its encoding began", input.path.display());
+                let message = format!(
+                    "{} is shorter than when its encoding began; encode it again",
+                    input.path.display()
+                );
                 return Err(Error::InvalidCorpus(message));
             }
             bytes -= length as u64;
@@ -138,20 +143,21 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn compression(mark: &[u8]) -> Option<&'static str> {
-    let skippable = mark.len() == 4 && mark[0] & 0xF0 == 0x50 && mark[1..] == [0x2A, 0x4D, 0x18];
-    if mark.starts_with(&GZIP) {
+fn compression(magic: &[u8]) -> Option<&'static str> {
+    let skippable = magic.len() == 4 && magic[0] & 0xF0 == 0x50 && magic[1..] == [0x2A, 0x4D, 0x18];
+    if magic.starts_with(&GZIP) {
         Some("gzip")
-    } else if mark == ZSTD || skippable {
+    } else if magic == ZSTD || skippable {
         Some("zstd")
     } else {
         None
     }
 }
 
-/// A name that promises compression must keep its word: a file cut to nothing is not an empty text.
+/// Rejects a file named `.gz` or `.zst` that holds other data: a truncated download of no bytes
+/// would otherwise pass for an empty text.
 fn check_name(input: &Input, compressed: Option<&str>) -> Result<()> {
-    let promised = match input.path.extension().and_then(|extension| extension.to_str()) {
+    let expected = match input.path.extension().and_then(|extension| extension.to_str()) {
         Some("gz") => "gzip",
         Some("zst") => "zstd",
         _ => return Ok(()),
@@ -161,7 +167,7 @@ fn check_name(input: &Input, compressed: Option<&str>) -> Result<()> {
     }
     let path = input.path.display();
     Err(Error::InvalidCorpus(format!(
-        "{path} holds no {promised} data; rename it or make it again"
+        "{path} holds no {expected} data; rename it or create it again"
     )))
 }
 
@@ -170,18 +176,18 @@ pub(crate) type Waiting<'a> = Box<dyn FnMut() -> Result<()> + Send + 'a>;
 
 struct Counted<R> {
     inner: R,
-    taken: Arc<AtomicU64>,
+    count: Arc<AtomicU64>,
 }
 
 impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.inner.read(buffer)?;
-        self.taken.fetch_add(length as u64, Ordering::Relaxed);
+        self.count.fetch_add(length as u64, Ordering::Relaxed);
         Ok(length)
     }
 }
 
-/// Standard input, which may be a terminal or a slow pipe: the wish to stop must not wait for it.
+/// Standard input, polled: it may be a terminal or a slow pipe, and cancelling must not wait for it.
 struct Stdin<'a> {
     waiting: Waiting<'a>,
 }
@@ -190,16 +196,16 @@ impl Read for Stdin<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         #[cfg(unix)]
         loop {
-            let mut wanted = libc::pollfd { fd: 0, events: libc::POLLIN, revents: 0 };
-            // SAFETY: one valid pollfd, for the length of the call.
-            match unsafe { libc::poll(&raw mut wanted, 1, 100) } {
+            let mut stdin = libc::pollfd { fd: 0, events: libc::POLLIN, revents: 0 };
+            // SAFETY: the pointer is to one valid pollfd that outlives the call.
+            match unsafe { libc::poll(&raw mut stdin, 1, 100) } {
                 0 => (self.waiting)().map_err(io::Error::other)?,
                 -1 => match io::Error::last_os_error() {
                     error if error.kind() == io::ErrorKind::Interrupted => {}
                     error => return Err(error),
                 },
                 _ => match io::stdin().lock().read(buffer) {
-                    // Someone made the pipe non-blocking, and another reader was faster.
+                    // The pipe is non-blocking and another process read the bytes first.
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     read => return read,
                 },
@@ -213,22 +219,22 @@ impl Read for Stdin<'_> {
     }
 }
 
-/// Frames of zstd one after the other, each held against its checksum if it has one.
+/// Concatenated zstd frames; each is checked against its checksum if it has one.
 struct ZstdReader<'a> {
     source: BufReader<Box<dyn Read + Send + 'a>>,
     decoder: FrameDecoder,
     /// A frame has begun and not ended.
-    within: bool,
+    in_frame: bool,
 }
 
 impl<'a> ZstdReader<'a> {
     fn new(source: Box<dyn Read + Send + 'a>) -> Self {
         let source = BufReader::with_capacity(BUFFER, source);
-        Self { source, decoder: FrameDecoder::new(), within: false }
+        Self { source, decoder: FrameDecoder::new(), in_frame: false }
     }
 
-    /// Begins the next frame; false at the end of the file.
-    fn begin(&mut self) -> io::Result<bool> {
+    /// Begins the next frame; returns false at the end of the file.
+    fn begin_frame(&mut self) -> io::Result<bool> {
         loop {
             if io::BufRead::fill_buf(&mut self.source)?.is_empty() {
                 return Ok(false);
@@ -254,10 +260,10 @@ impl<'a> ZstdReader<'a> {
 impl Read for ZstdReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            if !self.within && !self.begin()? {
+            if !self.in_frame && !self.begin_frame()? {
                 return Ok(0);
             }
-            self.within = true;
+            self.in_frame = true;
             while self.decoder.can_collect() == 0 && !self.decoder.is_finished() {
                 self.decoder
                     .decode_blocks(&mut self.source, BlockDecodingStrategy::UptoBlocks(1))
@@ -267,10 +273,10 @@ impl Read for ZstdReader<'_> {
             if length > 0 || buffer.is_empty() {
                 return Ok(length);
             }
-            self.within = false;
-            let said = self.decoder.get_checksum_from_data();
-            if said.is_some() && said != self.decoder.get_calculated_checksum() {
-                return Err(io::Error::other("its checksum differs"));
+            self.in_frame = false;
+            let expected = self.decoder.get_checksum_from_data();
+            if expected.is_some() && expected != self.decoder.get_calculated_checksum() {
+                return Err(io::Error::other("checksum mismatch"));
             }
         }
     }

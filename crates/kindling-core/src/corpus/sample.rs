@@ -1,50 +1,53 @@
-//! Documents drawn at random from one file, each with the same chance, in one pass: memory holds the drawn ones alone.
+//! Draws documents of a corpus at random, each with the same probability, in one pass. Memory holds
+//! the sample only.
 //!
-//! Reservoir sampling (Vitter, "Random sampling with a reservoir", 1985, algorithm R), its draws functions of (seed, document).
+//! Reservoir sampling: document n, counted from 1, enters the sample with probability `sample / n`
+//! and replaces a random member. The draws are functions of (seed, n).
+//! Source: Vitter, "Random sampling with a reservoir", 1985, algorithm R.
 
-use super::inputs::Input;
-use super::json_lines::texts_of_lines;
+use super::inputs::{Corpus, Format, Input};
+use super::json_lines::JsonLines;
 use super::reader::{Reader, Waiting};
-use super::{Corpus, Format};
 use crate::Result;
-use crate::progress::SendProgress;
+use crate::progress::{SendProgress, shared};
 use crate::random::{Purpose, below};
-use crate::tokenizer::END_OF_TEXT;
 
 /// Bytes read at a time.
 const PIECE: usize = 1 << 20;
-/// Of longer documents of text, the beginning.
+/// Bytes kept of a document; longer ones are truncated.
 const LONGEST: usize = 64 << 20;
 
-/// Up to `sample` documents of the files of `corpus`, in their order: the texts of JSON Lines, or what stands between
-/// `<|endoftext|>` in text, of documents beyond 64 MiB their beginning. Documents of white space alone do not count.
+/// Draws up to `sample` documents, and returns them in the order of the corpus: the texts of JSON
+/// Lines, or the parts of text between `separator`s. Documents of white space do not count. Those
+/// of text are truncated to 64 MiB.
 ///
 /// # Errors
-/// `ERR_NOT_FOUND`, `ERR_INVALID_CORPUS`, `ERR_EMPTY_CORPUS`, the system's errors, what `progress` returns.
+/// Returns `ERR_NOT_FOUND`, `ERR_INVALID_CORPUS`, `ERR_EMPTY_CORPUS` if there is no document, I/O
+/// errors, and any error of `progress`.
 pub fn sample_documents(
     corpus: &Corpus,
+    separator: &str,
     sample: usize,
     seed: u64,
     progress: &mut SendProgress<'_>,
 ) -> Result<Vec<String>> {
     let mut drawn = Reservoir { sample, seed, seen: 0, documents: Vec::new() };
-    let progress = std::sync::Mutex::new(progress);
+    let report = &shared(progress);
     let (mut done, total) = (0, corpus.size());
     for input in &corpus.inputs {
-        let report = |taken: u64| {
-            let mut progress = progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            progress(taken, total.max(taken))
-        };
-        let mut documents = Documents { corpus, input, held: Vec::new(), line: 0, searched: 0 };
-        let report = &report;
-        let waiting: Waiting<'_> = Box::new(move || report(done));
+        let lines = JsonLines { path: &input.path, text_field: &corpus.text_field };
+        let separator = separator.as_bytes();
+        let mut documents =
+            DocumentSplitter { input, lines, separator, held: Vec::new(), line: 0, searched: 0 };
+        let waiting: Waiting<'_> = Box::new(move || report(done, total.max(done)));
         let mut reader = Reader::open(input, 0, waiting)?;
         while reader.read(&mut documents.held, PIECE, input)? > 0 {
-            report(done + reader.taken())?;
-            documents.take_whole(&mut drawn)?;
+            let read = done + reader.disk_bytes();
+            report(read, total.max(read))?;
+            documents.take_complete(&mut drawn)?;
         }
         documents.take_last(&mut drawn)?;
-        done += reader.taken();
+        done += reader.disk_bytes();
     }
     if drawn.documents.is_empty() { Err(corpus.empty()) } else { Ok(drawn.in_order()) }
 }
@@ -54,24 +57,23 @@ struct Reservoir {
     sample: usize,
     seed: u64,
     seen: u64,
-    /// Each with its number.
+    /// Each document with its number in the corpus.
     documents: Vec<(u64, String)>,
 }
 
 impl Reservoir {
-    fn see(&mut self, document: &[u8]) {
+    fn add(&mut self, document: &[u8]) {
         if document.trim_ascii().is_empty() {
             return;
         }
         self.seen += 1;
-        let place = if self.documents.len() < self.sample {
+        let slot = if self.documents.len() < self.sample {
             self.documents.push((0, String::new()));
             self.documents.len() - 1
         } else {
-            // Document n replaces one of the drawn with chance sample / n.
             below(self.seed, Purpose::Documents, self.seen, 0, self.seen) as usize
         };
-        if let Some(drawn) = self.documents.get_mut(place) {
+        if let Some(drawn) = self.documents.get_mut(slot) {
             *drawn = (self.seen, String::from_utf8_lossy(document).into_owned());
         }
     }
@@ -82,66 +84,65 @@ impl Reservoir {
     }
 }
 
-/// The documents of one input.
-struct Documents<'a> {
-    corpus: &'a Corpus,
+/// Splits one input into documents.
+struct DocumentSplitter<'a> {
     input: &'a Input,
-    /// Read, and of no document yet.
+    lines: JsonLines<'a>,
+    separator: &'a [u8],
+    /// Bytes of documents that are not complete yet.
     held: Vec<u8>,
-    /// Lines of JSON before it.
+    /// Lines of JSON before them.
     line: u64,
-    /// No end of a document begins before this byte of it.
+    /// No separator begins before this offset of `held`.
     searched: usize,
 }
 
-impl Documents<'_> {
-    /// Gives all documents that have ended to `drawn`.
-    fn take_whole(&mut self, drawn: &mut Reservoir) -> Result<()> {
+impl DocumentSplitter<'_> {
+    /// Adds all documents that are complete to `drawn`.
+    fn take_complete(&mut self, drawn: &mut Reservoir) -> Result<()> {
         if self.input.format == Format::Jsonl {
             let Some(end) = memchr::memrchr(b'\n', &self.held) else { return Ok(()) };
-            self.lines(end, drawn)?;
+            self.take_lines(end, drawn)?;
             self.line += memchr::memchr_iter(b'\n', &self.held[..=end]).count() as u64;
             self.held.drain(..=end);
             return Ok(());
         }
         let mut start = 0;
-        while let Some(at) =
-            memchr::memmem::find(&self.held[self.searched..], END_OF_TEXT.as_bytes())
-        {
+        while let Some(at) = memchr::memmem::find(&self.held[self.searched..], self.separator) {
             let end = self.searched + at;
-            drawn.see(beginning(&self.held[start..end]));
-            start = end + END_OF_TEXT.len();
+            drawn.add(truncated(&self.held[start..end]));
+            start = end + self.separator.len();
             self.searched = start;
         }
         self.held.drain(..start);
-        if self.held.len() > LONGEST + END_OF_TEXT.len() {
-            // Kept are the beginning, and what may be that of the document's end.
-            self.held.drain(LONGEST..self.held.len() - END_OF_TEXT.len());
+        if self.held.len() > LONGEST + self.separator.len() {
+            // Keep the part that counts, and the end: a separator may begin there.
+            self.held.drain(LONGEST..self.held.len() - self.separator.len());
         }
-        self.searched = self.held.len().saturating_sub(END_OF_TEXT.len() - 1);
+        self.searched = self.held.len().saturating_sub(self.separator.len() - 1);
         Ok(())
     }
 
-    /// Gives the document that the input ends to `drawn`.
+    /// Adds the document that ends with the input to `drawn`.
     fn take_last(&mut self, drawn: &mut Reservoir) -> Result<()> {
         if self.input.format == Format::Jsonl {
-            return self.lines(self.held.len(), drawn);
+            return self.take_lines(self.held.len(), drawn);
         }
-        drawn.see(beginning(&self.held));
+        drawn.add(truncated(&self.held));
         Ok(())
     }
 
-    fn lines(&self, end: usize, drawn: &mut Reservoir) -> Result<()> {
+    fn take_lines(&self, end: usize, drawn: &mut Reservoir) -> Result<()> {
         let text = String::from_utf8_lossy(&self.held[..end]);
-        texts_of_lines(&text, self.line, &self.corpus.text_field, &self.input.path, |document| {
-            drawn.see(document);
+        self.lines.each_text(&text, self.line, &mut 0, |document| {
+            drawn.add(document.as_bytes());
             Ok(())
         })
     }
 }
 
-/// The document, or of a long one its beginning, up to a whole character.
-fn beginning(document: &[u8]) -> &[u8] {
+/// Returns the first `LONGEST` bytes of a document, up to a whole character.
+fn truncated(document: &[u8]) -> &[u8] {
     if document.len() <= LONGEST {
         return document;
     }
@@ -158,27 +159,28 @@ mod tests {
     use crate::progress::silent;
     use crate::test_support::Folder;
 
+    const SEPARATOR: &str = "<|endoftext|>";
+
     fn sampled(path: &Path, sample: usize, seed: u64) -> Result<Vec<String>> {
         let corpus = Corpus::find(&[path.to_path_buf()], None, TEXT_FIELD)?;
-        sample_documents(&corpus, sample, seed, &mut silent)
+        sample_documents(&corpus, SEPARATOR, sample, seed, &mut silent)
     }
 
     #[test]
-    fn documents_of_any_length_are_found_wherever_pieces_end() {
+    fn separators_are_found_at_any_offset_of_a_piece() {
         let folder = Folder::new();
-        // Ends of documents fall on every place around the end of a piece.
         for shift in 0..30 {
             let documents: Vec<_> =
                 ["x".repeat(PIECE - shift), "y".repeat(3 * PIECE), "z z".to_owned()].into();
-            let text = documents.join(END_OF_TEXT) + END_OF_TEXT + " \n" + END_OF_TEXT;
+            let text = documents.join(SEPARATOR) + SEPARATOR + " \n" + SEPARATOR;
             assert!(sampled(&folder.file("a.txt", text), 9, 0).unwrap() == documents, "{shift}");
         }
     }
 
     #[test]
-    fn a_very_long_document_counts_with_its_beginning() {
+    fn very_long_documents_are_truncated() {
         let folder = Folder::new();
-        let long = "é".repeat(LONGEST / 2 + PIECE) + END_OF_TEXT + "the sea";
+        let long = "é".repeat(LONGEST / 2 + PIECE) + SEPARATOR + "the sea";
         let documents = sampled(&folder.file("a.txt", long), 2, 0).unwrap();
         assert_eq!(documents[1], "the sea");
         assert!(documents[0].len() > LONGEST - 9 && documents[0].len() <= LONGEST);
@@ -186,13 +188,13 @@ mod tests {
     }
 
     #[test]
-    fn compressed_text_and_lines_of_json_are_drawn_from_as_their_texts_are() {
+    fn text_json_lines_and_compressed_files_yield_the_same_sample() {
         let folder = Folder::new();
         let texts: Vec<_> = (0..500).map(|i| format!("document {i}\n\"é\"")).collect();
         let lines: Vec<_> =
             texts.iter().map(|text| serde_json::json!({ "text": text }).to_string()).collect();
         let lines = lines.join("\n") + "\n";
-        let plain = folder.file("a.txt", texts.join(END_OF_TEXT));
+        let plain = folder.file("a.txt", texts.join(SEPARATOR));
         let json = folder.file("b.jsonl", &lines);
         let unended = folder.file("c.jsonl", lines.trim_end());
         let expected = sampled(&plain, 20, 5).unwrap();
@@ -207,12 +209,12 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_no_documents_is_a_coded_error() {
+    fn a_corpus_without_documents_is_an_error() {
         let folder = Folder::new();
-        let code =
+        let error =
             |name: &str, content: &str| sampled(&folder.file(name, content), 3, 0).unwrap_err();
-        assert_eq!(code("a.txt", " \n").code(), "ERR_EMPTY_CORPUS");
-        let error = code("b.jsonl", "{\"text\":\"x\"}\n\n{\"body\":\"x\"}\n");
+        assert_eq!(error("a.txt", " \n").code(), "ERR_EMPTY_CORPUS");
+        let error = error("b.jsonl", "{\"text\":\"x\"}\n\n{\"body\":\"x\"}\n");
         assert_eq!(error.code(), "ERR_INVALID_CORPUS");
         assert!(error.to_string().contains("b.jsonl, line 3:"), "{error}");
     }

@@ -1,21 +1,32 @@
-//! Bytes in any pieces to text: invalid ones become U+FFFD as Python's `errors='replace'` does (one for each longest part
-//! of a sequence that could have become a character), and are counted.
+//! Bytes to text. Invalid UTF-8 becomes U+FFFD as Python's `errors='replace'` does it: one for each
+//! maximal prefix of a sequence that could have become a character.
 
-/// Decoder that may be cut anywhere.
+use std::borrow::Cow;
+
+/// Decodes `bytes`, and adds the number of bytes replaced by U+FFFD to `replaced`.
+pub(crate) fn decode_lossy<'a>(bytes: &'a [u8], replaced: &mut u64) -> Cow<'a, str> {
+    if let Ok(text) = simdutf8::basic::from_utf8(bytes) {
+        return Cow::Borrowed(text);
+    }
+    *replaced += bytes.utf8_chunks().map(|chunk| chunk.invalid().len() as u64).sum::<u64>();
+    String::from_utf8_lossy(bytes)
+}
+
+/// Decodes a stream whose pieces may end anywhere, even within a character.
 #[derive(Debug, Default)]
 pub struct LossyDecoder {
-    /// The start of a character whose rest has not come yet; at most three bytes.
+    /// The start of a character that the next piece may complete; at most three bytes.
     tail: Vec<u8>,
     replaced_bytes: u64,
 }
 
 impl LossyDecoder {
-    /// Bytes replaced so far.
+    /// Returns the number of bytes replaced so far.
     pub fn replaced_bytes(&self) -> u64 {
         self.replaced_bytes
     }
 
-    /// Appends what `bytes` complete to `out`.
+    /// Appends the text that `bytes` complete to `out`.
     pub fn push(&mut self, mut bytes: &[u8], out: &mut String) {
         while !self.tail.is_empty() {
             let Some((&byte, rest)) = bytes.split_first() else { return };
@@ -28,7 +39,7 @@ impl LossyDecoder {
                 }
                 Err(error) if error.error_len().is_none() => bytes = rest,
                 Err(_) => {
-                    // The byte does not continue the character: it is looked at again by itself.
+                    // The byte does not continue the character: decode it again on its own.
                     self.tail.pop();
                     self.replace_tail(out);
                 }
@@ -41,15 +52,15 @@ impl LossyDecoder {
                 continue;
             }
             self.tail.extend_from_slice(chunk.invalid());
-            let may_go_on = chunks.peek().is_none()
+            let may_continue = chunks.peek().is_none()
                 && std::str::from_utf8(&self.tail).is_err_and(|e| e.error_len().is_none());
-            if !may_go_on {
+            if !may_continue {
                 self.replace_tail(out);
             }
         }
     }
 
-    /// Ends the text: an incomplete character becomes U+FFFD.
+    /// Ends the stream: an incomplete character becomes U+FFFD.
     pub fn finish(&mut self, out: &mut String) {
         if !self.tail.is_empty() {
             self.replace_tail(out);
@@ -68,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_cut_gives_what_the_whole_gives() {
+    fn pieces_of_any_size_decode_as_the_whole_does() {
         let inputs: [&[u8]; 6] = [
             "aé日😀z".as_bytes(),
             b"a\xE2\x82",
@@ -85,16 +96,20 @@ mod tests {
                     decoder.push(piece, &mut out);
                 }
                 decoder.finish(&mut out);
-                assert_eq!(out, expected, "{input:x?} by {size}");
+                assert_eq!(out, expected, "{input:x?} in pieces of {size}");
             }
         }
     }
 
     #[test]
     fn replaced_bytes_are_counted() {
+        let bytes = b"a\xFFb\xE2\x82";
         let (mut decoder, mut out) = (LossyDecoder::default(), String::new());
-        decoder.push(b"a\xFFb\xE2\x82", &mut out);
+        decoder.push(bytes, &mut out);
         decoder.finish(&mut out);
         assert_eq!((decoder.replaced_bytes(), out.as_str()), (3, "a\u{FFFD}b\u{FFFD}"));
+        let mut replaced = 0;
+        assert_eq!(decode_lossy(bytes, &mut replaced), out);
+        assert_eq!(replaced, 3);
     }
 }

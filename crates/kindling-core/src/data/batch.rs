@@ -1,52 +1,51 @@
-//! What one training step takes: token ids x and targets, both (b, t), row-major.
+//! A batch: token ids `x` and targets, both (`batch_size`, `seq_length`), row-major.
 
 use crate::{Error, Result};
 
-/// Windows of token ids and, for each position, the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
-    /// Token ids, (`batch_size`, `seq_length`).
     pub x: Vec<u32>,
-    /// The token that follows each of x, or -100 where it is not counted; same shape.
+    /// The token after each of `x`, or -100 where the loss ignores it.
     pub targets: Vec<i32>,
-    /// Rows.
     pub batch_size: usize,
-    /// Tokens a row.
     pub seq_length: usize,
 }
 
 impl Batch {
-    /// A batch of `batch_size` rows.
+    /// Creates a batch of `batch_size` rows.
     ///
     /// # Errors
-    /// `ERR_SHAPE_MISMATCH` if the arrays differ in length, `ERR_INVALID_ARGUMENT` if they are not rows of one length.
+    /// Returns `ERR_SHAPE_MISMATCH` if the arrays differ in length, and `ERR_INVALID_ARGUMENT` if
+    /// they are not rows of equal length.
     pub fn new(x: Vec<u32>, targets: Vec<i32>, batch_size: usize) -> Result<Self> {
         if x.len() != targets.len() {
             let (expected, actual) = (x.len(), targets.len());
             return Err(Error::ShapeMismatch { op: "batch", what: "y", expected, actual });
         }
         if batch_size == 0 || x.is_empty() || !x.len().is_multiple_of(batch_size) {
-            let message =
-                format!("{} tokens are not {batch_size} rows of one length above 0", x.len());
-            return Err(Error::argument(message));
+            return Err(Error::argument(format!(
+                "{} tokens cannot be divided into {batch_size} rows of equal length",
+                x.len()
+            )));
         }
         let seq_length = x.len() / batch_size;
         Ok(Self { x, targets, batch_size, seq_length })
     }
 
-    /// A batch of this shape, to be filled row by row.
+    /// Creates a batch to be filled row by row.
     pub(super) fn zeros(batch_size: usize, seq_length: usize) -> Result<Self> {
         let Some(tokens) =
             batch_size.checked_mul(seq_length).filter(|&tokens| tokens <= isize::MAX as usize / 4)
         else {
             return Err(Error::argument(format!(
-                "a batch of {batch_size} x {seq_length} tokens is too large"
+                "a batch of {batch_size} x {seq_length} tokens is too large; \
+                 lower batch_size or seq_length"
             )));
         };
         Self::new(vec![0; tokens], vec![0; tokens], batch_size)
     }
 
-    /// Row `row` of x and of the targets.
+    /// Returns row `row` of `x` and of `targets`.
     pub(super) fn row_mut(&mut self, row: usize) -> (&mut [u32], &mut [i32]) {
         let tokens = row * self.seq_length..(row + 1) * self.seq_length;
         (&mut self.x[tokens.clone()], &mut self.targets[tokens])
@@ -58,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_of_unequal_length_are_refused() {
+    fn rows_of_unequal_length_are_errors() {
         assert_eq!(Batch::new(vec![1; 6], vec![1; 6], 2).unwrap().seq_length, 3);
         for (x, y, rows) in [(6, 5, 1), (5, 5, 2), (0, 0, 1), (4, 4, 0)] {
             assert!(Batch::new(vec![1; x], vec![1; y], rows).is_err(), "{x} {y} {rows}");

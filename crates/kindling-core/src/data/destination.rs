@@ -1,9 +1,11 @@
-//! Where encoded text goes: a folder of tokenizer, `train_chunks` and `valid_chunks`, or one `_chunks` store.
+//! The place of encoded text: a folder of `tokenizer`, `train_chunks` and `valid_chunks`, or a
+//! single store, if its name ends in `_chunks`.
 
 use std::path::{Path, PathBuf};
 
 use super::files::chunk_number;
 use super::metadata;
+use crate::error::IoAction;
 use crate::staging::{StagedFolder, remove_dead, sync_folder};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -13,11 +15,10 @@ const TRAIN: &str = "train_chunks";
 const VALID: &str = "valid_chunks";
 const TOKENIZER_FILES: [&str; 3] = ["vocab.json", "merges.txt", "tokenizer.json"];
 
-/// One such place.
 pub(super) struct Destination<'a> {
     out: &'a Path,
     name: String,
-    store: bool,
+    is_store: bool,
 }
 
 impl<'a> Destination<'a> {
@@ -26,35 +27,45 @@ impl<'a> Destination<'a> {
             Some(name) => name.to_string_lossy().into_owned(),
             None if out.is_dir() => "data".to_owned(),
             None => {
-                return Err(Error::argument(format!("{} is no name for a folder", out.display())));
+                return Err(Error::argument(format!(
+                    "{} is not the name of a folder; choose another",
+                    out.display()
+                )));
             }
         };
-        Ok(Self { out, store: name.ends_with("_chunks"), name })
+        Ok(Self { out, is_store: name.ends_with("_chunks"), name })
     }
 
-    /// Whether it is one store.
-    pub fn is_store(&self) -> bool {
-        self.store
-    }
-
-    /// The place itself.
     pub fn out(&self) -> &Path {
         self.out
     }
 
-    /// The folder of the training tokens below `root`, the place itself or a temporary one.
-    pub fn train(&self, root: &Path) -> PathBuf {
-        if self.store { root.to_path_buf() } else { root.join(TRAIN) }
+    /// Returns an error if there is no place for a validation store.
+    pub fn check_holds_two(&self) -> Result<()> {
+        if !self.is_store {
+            return Ok(());
+        }
+        Err(Error::argument(format!(
+            "{} is a single store; to split, choose a folder whose name does not end in _chunks",
+            self.out.display()
+        )))
     }
 
-    /// The folder of the validation tokens below `root`.
+    /// Returns the folder of the training tokens below `root`, which is the place itself or a
+    /// temporary folder.
+    pub fn train(&self, root: &Path) -> PathBuf {
+        if self.is_store { root.to_path_buf() } else { root.join(TRAIN) }
+    }
+
+    /// Returns the folder of the validation tokens below `root`.
     pub fn valid(root: &Path) -> PathBuf {
         root.join(VALID)
     }
 
-    /// What `store.json` says of the tokenizer's place, as seen from the store.
+    /// Returns the `tokenizer_path` of `store.json`, relative to the store where the tokenizer lies
+    /// beside it. `given` is where the tokenizer was opened.
     pub fn tokenizer_path(&self, given: Option<&Path>) -> Option<String> {
-        if !self.store {
+        if !self.is_store {
             return Some(format!("../{TOKENIZER}"));
         }
         let path = given?;
@@ -66,10 +77,10 @@ impl<'a> Destination<'a> {
         )
     }
 
-    /// Refuses to replace anything but stores and tokenizers.
+    /// Returns an error if anything but stores and tokenizers would be replaced.
     pub fn check_replaceable(&self, tokenizer: Option<&Tokenizer>) -> Result<()> {
         let store_file = |name: &str| name == metadata::FILE_NAME || chunk_number(name).is_some();
-        if self.store {
+        if self.is_store {
             return holds_only(self.out, "a token store", store_file);
         }
         if self.out.exists() && !self.out.is_dir() {
@@ -87,18 +98,19 @@ impl<'a> Destination<'a> {
         holds_only(&self.out.join(TOKENIZER), "a tokenizer", |name| TOKENIZER_FILES.contains(&name))
     }
 
-    /// Whether this tokenizer is there already.
+    /// Returns whether this tokenizer is already in the folder.
     fn has_tokenizer(&self, tokenizer: &Tokenizer) -> bool {
         let folder = self.out.join(TOKENIZER);
-        // Opening it takes as long as encoding 25 MB.
+        // Comparing files first: opening a tokenizer takes as long as encoding 25 MB.
         tokenizer.is_saved(&folder)
             || Tokenizer::open(folder).is_ok_and(|found| found.hash() == tokenizer.hash())
     }
 
-    /// A temporary folder on the same file system, or a dead process's that is `wanted`; says whether it is one.
+    /// Creates a temporary folder on the same file system, or adopts one of a dead process that is
+    /// `wanted`; returns whether it was adopted.
     pub fn stage(&self, wanted: impl Fn(&Path) -> bool) -> Result<(StagedFolder, bool)> {
-        if !self.store && self.out.is_dir() {
-            // A process that died just after the folder got its name left its own beside it.
+        if !self.is_store && self.out.is_dir() {
+            // A process that was killed just after it created `out` left its folder beside it.
             remove_dead(self.parent(), &self.name);
             return StagedFolder::adopt_or_new(self.out, &self.name, wanted);
         }
@@ -109,78 +121,91 @@ impl<'a> Destination<'a> {
         self.out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
     }
 
-    /// Puts the tokenizer beside the stores below `root`, if they have a folder of their own and it is not there yet.
+    /// Saves the tokenizer beside the stores below `root`, unless it is already in place or the
+    /// destination is a single store.
     pub fn save_tokenizer(&self, root: &Path, tokenizer: &Tokenizer) -> Result<()> {
-        if self.store || self.has_tokenizer(tokenizer) {
+        if self.is_store || self.has_tokenizer(tokenizer) {
             return Ok(());
         }
         tokenizer.save(root.join(TOKENIZER))
     }
 
-    /// Moves what was written below `root`, a folder in `staged`, to its place. What was there is moved out of the way
-    /// first, then `moving` is called, then the new moves in, the training store last: whoever looks in between finds no
-    /// training store, never one that does not belong to the rest.
+    /// Moves what was written below `root`, a folder in `staged`, to its place.
     ///
-    /// `begun` says that an attempt before has called `moving`.
+    /// ```text
+    /// move the old files away; call `moving`; move the new files in, the training store last
+    /// ```
+    ///
+    /// A reader in between finds no training store, never one that does not match the other files.
+    /// `resumed` says that an earlier attempt has called `moving`. An error restores the old files.
     pub fn install(
         &self,
         staged: StagedFolder,
         root: &Path,
-        begun: bool,
+        resumed: bool,
         moving: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
         let entries = self.entries(root);
         let old = staged.path().join("old");
-        let mut moved = Moved::default();
-        if !begun {
+        let mut renames = Renames::default();
+        if !resumed {
             std::fs::create_dir_all(&old)
-                .map_err(|error| Error::io("cannot create", &old, error))?;
-            for (name, from, to) in &entries {
-                // A tokenizer that was not written is the one that is there.
+                .map_err(|error| Error::io(IoAction::Create, &old, error))?;
+            for Entry { name, from, to } in &entries {
+                // Without a new tokenizer, the old one stays: it is the same.
                 if to.exists() && (from.exists() || *name != TOKENIZER) {
-                    moved.rename(to, &old.join(name))?;
+                    renames.rename(to, &old.join(name))?;
                 }
             }
             moving()?;
         }
-        for (_, from, to) in &entries {
+        for Entry { from, to, .. } in &entries {
             if from.exists() {
-                moved.rename(from, to)?;
+                renames.rename(from, to)?;
             }
         }
-        moved.stays();
+        renames.keep();
         sync_folder(self.out)?;
         sync_folder(self.parent())?;
         staged.done();
         Ok(())
     }
 
-    /// What is moved: name, from, to.
-    fn entries(&self, root: &Path) -> Vec<(&str, PathBuf, PathBuf)> {
-        if self.store || !self.out.is_dir() {
-            return vec![(TRAIN, root.to_path_buf(), self.out.to_path_buf())];
+    fn entries(&self, root: &Path) -> Vec<Entry> {
+        let whole = self.is_store || !self.out.is_dir();
+        if whole {
+            let (from, to) = (root.to_path_buf(), self.out.to_path_buf());
+            return vec![Entry { name: TRAIN, from, to }];
         }
-        [TOKENIZER, VALID, TRAIN].map(|name| (name, root.join(name), self.out.join(name))).into()
+        let entry = |name| Entry { name, from: root.join(name), to: self.out.join(name) };
+        [TOKENIZER, VALID, TRAIN].map(entry).into()
     }
 }
 
-/// Renames that are taken back unless all of them succeed.
-#[derive(Default)]
-struct Moved(Vec<(PathBuf, PathBuf)>);
+/// A file or folder to be moved to its place.
+struct Entry {
+    name: &'static str,
+    from: PathBuf,
+    to: PathBuf,
+}
 
-impl Moved {
+/// Renames that are undone unless all of them succeed.
+#[derive(Default)]
+struct Renames(Vec<(PathBuf, PathBuf)>);
+
+impl Renames {
     fn rename(&mut self, from: &Path, to: &Path) -> Result<()> {
-        std::fs::rename(from, to).map_err(|error| Error::io("cannot write", to, error))?;
+        std::fs::rename(from, to).map_err(|error| Error::io(IoAction::Write, to, error))?;
         self.0.push((from.to_path_buf(), to.to_path_buf()));
         Ok(())
     }
 
-    fn stays(&mut self) {
+    fn keep(&mut self) {
         self.0.clear();
     }
 }
 
-impl Drop for Moved {
+impl Drop for Renames {
     fn drop(&mut self) {
         for (from, to) in self.0.iter().rev() {
             let _ = std::fs::rename(to, from);
@@ -188,22 +213,25 @@ impl Drop for Moved {
     }
 }
 
-/// Checks that `folder`, if it is there, is a folder with files named so and nothing else.
-fn holds_only(folder: &Path, what: &str, named: impl Fn(&str) -> bool) -> Result<()> {
+/// Returns an error if `folder` exists and holds anything but files with these names.
+fn holds_only(folder: &Path, what: &str, is_name: impl Fn(&str) -> bool) -> Result<()> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
-            let message = format!("{} is a file where {what} is to be written", folder.display());
-            return Err(Error::argument(message));
+            return Err(Error::argument(format!(
+                "{} is a file where {what} is to be written; choose another folder",
+                folder.display()
+            )));
         }
-        Err(error) => return Err(Error::io("cannot read", folder, error)),
+        Err(error) => return Err(Error::io(IoAction::Read, folder, error)),
     };
     for entry in entries {
-        let name = entry.map_err(|error| Error::io("cannot read", folder, error))?.file_name();
-        if !name.to_str().is_some_and(&named) {
+        let name = entry.map_err(|error| Error::io(IoAction::Read, folder, error))?.file_name();
+        if !name.to_str().is_some_and(&is_name) {
             return Err(Error::argument(format!(
-                "{} holds {}, which is no part of {what}, and would be replaced; choose another folder",
+                "{} would be replaced, but holds {}, which is not part of {what}; \
+                 choose another folder",
                 folder.display(),
                 name.display()
             )));

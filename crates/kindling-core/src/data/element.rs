@@ -1,20 +1,21 @@
-//! The kinds of integers token files hold, and how they are read out of raw bytes.
+//! The integer types of token files, and their conversion to and from ids.
 
+use crate::simd::Isa;
 use crate::{Error, Result};
 
-/// One kind of little-endian integer.
+/// The type of the stored ids: a little-endian integer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Element {
-    /// What Kindling and the course write.
+    /// As the course and Kindling write it.
     Int32,
     /// numpy's default integer.
     Int64,
-    /// What nanoGPT and llm.c write.
+    /// As nanoGPT and llm.c write it.
     Uint16,
 }
 
 impl Element {
-    /// Bytes of one.
+    /// Returns the size in bytes.
     pub fn size(self) -> usize {
         match self {
             Self::Int32 => 4,
@@ -23,7 +24,7 @@ impl Element {
         }
     }
 
-    /// Its name in numpy.
+    /// Returns numpy's name of the type.
     pub fn name(self) -> &'static str {
         match self {
             Self::Int32 => "int32",
@@ -32,12 +33,12 @@ impl Element {
         }
     }
 
-    /// The kind of a folder's chunk files, by its name in `store.json`.
+    /// Returns the type with this name, if chunk files can have it.
     pub fn of_chunks(name: &str) -> Option<Self> {
         [Self::Int32, Self::Uint16].into_iter().find(|element| element.name() == name)
     }
 
-    /// How many ids, from 0 on, it can hold.
+    /// Returns the number of ids it can represent.
     pub fn ids(self) -> usize {
         match self {
             Self::Uint16 => 1 << 16,
@@ -45,10 +46,11 @@ impl Element {
         }
     }
 
-    /// `ids` as files hold them; each is below `self.ids()`. `buffer` is for those that lie in memory in another way.
+    /// Returns `ids`, each below `self.ids()`, as files hold them. `buffer` is used where memory
+    /// holds them differently.
     pub fn bytes<'a>(self, ids: &'a [u32], buffer: &'a mut Vec<u8>) -> &'a [u8] {
         if self == Self::Int32 && cfg!(target_endian = "little") {
-            // SAFETY: the bytes of initialized integers, which u8 may alias and whose lifetime is that of `ids`.
+            // SAFETY: initialized integers may be read as bytes, and the slice borrows `ids`.
             return unsafe { std::slice::from_raw_parts(ids.as_ptr().cast(), size_of_val(ids)) };
         }
         self.write(ids, buffer);
@@ -76,7 +78,7 @@ impl Element {
         }
     }
 
-    /// The kind that numpy writes as `descr` in a .npy header.
+    /// Returns the type with this `descr` in the header of a .npy file.
     pub fn from_descr(descr: &str) -> Option<Self> {
         match descr {
             "<i4" => Some(Self::Int32),
@@ -86,10 +88,11 @@ impl Element {
         }
     }
 
-    /// Reads `bytes`, which hold as many elements as `out`; the first is at `position` of the store.
+    /// Converts `bytes`, which hold as many elements as `out`. `position` is that of the first in
+    /// the store.
     ///
     /// # Errors
-    /// `ERR_INVALID_STORE` if a 64-bit value is no token id.
+    /// Returns `ERR_INVALID_STORE` if a 64-bit value is not a token id.
     pub fn read(self, bytes: &[u8], out: &mut [i32], position: u64) -> Result<()> {
         debug_assert_eq!(bytes.len(), out.len() * self.size());
         match self {
@@ -115,30 +118,33 @@ impl Element {
     }
 }
 
-/// The largest of `ids`, 0 if there is none.
-pub(super) fn largest(ids: &[u32]) -> u32 {
+/// Returns the largest of `ids`, or 0 if there are none.
+pub(super) fn largest(isa: Isa, ids: &[u32]) -> u32 {
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the machine has AVX2.
+    if isa >= Isa::Avx2 {
+        // SAFETY: an `Isa` exists only for what the machine supports.
         return unsafe { largest_avx2(ids) };
     }
-    largest_of(ids)
+    let _ = isa;
+    largest_portable(ids)
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn largest_avx2(ids: &[u32]) -> u32 {
-    largest_of(ids)
+    largest_portable(ids)
 }
 
 #[inline(always)]
-fn largest_of(ids: &[u32]) -> u32 {
+fn largest_portable(ids: &[u32]) -> u32 {
     ids.iter().fold(0, |largest, &id| largest.max(id))
 }
 
-/// The error of a value that is an id of no vocabulary.
+/// Returns the error for a value that cannot be a token id.
 pub(super) fn not_an_id(value: i64, position: u64) -> Error {
-    Error::InvalidStore(format!("{value} at position {position} of the token store is no token id"))
+    Error::InvalidStore(format!(
+        "{value} at position {position} of the token store is not a token id; encode the text again"
+    ))
 }
 
 #[cfg(test)]
@@ -159,13 +165,15 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_is_found_at_any_place() {
-        assert_eq!(largest(&[]), 0);
-        for length in 1..70 {
-            for place in 0..length {
-                let mut ids = vec![7; length];
-                ids[place] = 0x7FFF_FFFF;
-                assert_eq!((largest(&ids), largest_of(&ids)), (0x7FFF_FFFF, 0x7FFF_FFFF));
+    fn every_instruction_set_finds_the_largest_id_at_any_place() {
+        for isa in Isa::available() {
+            assert_eq!(largest(isa, &[]), 0);
+            for length in 1..70 {
+                for place in 0..length {
+                    let mut ids = vec![7; length];
+                    ids[place] = 0x7FFF_FFFF;
+                    assert_eq!(largest(isa, &ids), 0x7FFF_FFFF, "{}", isa.name());
+                }
             }
         }
     }

@@ -1,6 +1,6 @@
-//! The entropy of single tokens: the loss of a model that knows nothing but how frequent each token is.
+//! The unigram entropy of a text: the loss of a model that knows only the frequency of each token.
 
-/// Entropy in nats of the distribution that `counts` are drawn from; 0 for no counts.
+/// Returns the entropy in nats of the distribution given by `counts`; 0 if there are none.
 pub fn token_entropy(counts: &[u64]) -> f64 {
     let total = counts.iter().sum::<u64>() as f64;
     let mut entropy = 0.0;
@@ -16,7 +16,7 @@ mod tests {
     use super::token_entropy;
 
     #[test]
-    fn entropy_of_equal_counts_is_the_logarithm_of_their_number() {
+    fn n_equal_counts_have_an_entropy_of_ln_n() {
         assert!((token_entropy(&[7; 50]) - 50f64.ln()).abs() < 1e-12);
         assert!((token_entropy(&[3, 1, 0]) - (4f64.ln() - 0.75 * 3f64.ln())).abs() < 1e-12);
         assert!(token_entropy(&[0, 9]).abs() < 1e-12);

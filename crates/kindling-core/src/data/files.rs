@@ -1,4 +1,4 @@
-//! Which files a token store consists of: a folder of chunks, one .npy, or one raw .bin of uint16.
+//! The files of a token store: a folder of chunks, one .npy, or one raw .bin of uint16.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -6,54 +6,52 @@ use std::path::{Path, PathBuf};
 use super::element::Element;
 use super::metadata::Metadata;
 use super::npy;
+use crate::error::IoAction;
 use crate::{Error, Result};
 
-/// One file's share of the store.
+/// A file with a part of the tokens.
 #[derive(Debug)]
 pub struct ChunkFile {
-    /// The file.
     pub path: PathBuf,
-    /// Bytes of the whole file.
+    /// The size of the whole file in bytes.
     pub file_bytes: u64,
-    /// Tokens in it.
     pub tokens: u64,
 }
 
 /// The files of a store; every chunk but the last holds `metadata.chunk_size` tokens.
 #[derive(Debug)]
 pub struct Files {
-    /// In order.
     pub chunks: Vec<ChunkFile>,
-    /// Kind of the elements.
     pub element: Element,
-    /// Byte of each file at which its tokens begin.
+    /// The byte of each file at which its tokens begin.
     pub offset: u64,
-    /// From `store.json`, or from the sizes.
+    /// From `store.json`, or from the sizes of the files.
     pub metadata: Metadata,
 }
 
-/// Name of chunk file `number`.
+/// Returns the name of chunk file `number`.
 pub fn chunk_name(number: usize) -> String {
     format!("encoded_tokens_chunk_{number}.dat")
 }
 
-/// The number in a chunk file's name.
+/// Returns the number in the name of a chunk file.
 pub fn chunk_number(name: &str) -> Option<usize> {
     let digits = name.strip_prefix("encoded_tokens_chunk_")?.strip_suffix(".dat")?;
     let number = digits.parse().ok()?;
     (chunk_name(number) == name).then_some(number)
 }
 
-/// Finds the files of the store at `path`. Their contents are not read.
+/// Finds the files of the store at `path` by names and sizes; no tokens are read.
 ///
 /// # Errors
-/// `ERR_NOT_FOUND`, `ERR_INVALID_STORE` naming the damage, the system's errors.
+/// Returns `ERR_NOT_FOUND`, `ERR_INVALID_STORE` if files are missing or sizes disagree, and I/O
+/// errors.
 pub fn find(path: &Path) -> Result<Files> {
     let status = std::fs::metadata(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
             Error::NotFound { what: "token store", path: path.to_path_buf() }
         }
-        _ => Error::io("cannot read", path, error),
+        _ => Error::io(IoAction::Read, path, error),
     })?;
     if status.is_dir() {
         return folder(path, Metadata::read(path)?);
@@ -61,7 +59,7 @@ pub fn find(path: &Path) -> Result<Files> {
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("npy") => npy_file(path, status.len()),
         Some("bin") => single(path, status.len(), Element::Uint16, 0, None),
-        _ => Err(invalid(path, "is neither a folder of chunks nor a .npy or .bin file")),
+        _ => Err(invalid(path, "is not a folder of chunks, a .npy or a .bin file; choose one")),
     }
 }
 
@@ -70,12 +68,12 @@ fn invalid(path: &Path, what: impl std::fmt::Display) -> Error {
 }
 
 fn npy_file(path: &Path, file_bytes: u64) -> Result<Files> {
-    let mut file = File::open(path).map_err(|error| Error::io("cannot read", path, error))?;
+    let mut file = File::open(path).map_err(|error| Error::io(IoAction::Read, path, error))?;
     let header = npy::read_header(&mut file, path)?;
     single(path, file_bytes, header.element, header.offset, Some(header.length))
 }
 
-/// One file of `length` tokens, or as many as it has room for.
+/// Returns the store in a single file, of `length` tokens or of as many as the file holds.
 fn single(
     path: &Path,
     file_bytes: u64,
@@ -86,7 +84,10 @@ fn single(
     let size = element.size() as u64;
     let room = file_bytes.saturating_sub(offset);
     if length.is_none() && !room.is_multiple_of(size) {
-        return Err(invalid(path, format_args!("has {file_bytes} bytes, no multiple of {size}")));
+        return Err(invalid(
+            path,
+            format_args!("has {file_bytes} bytes, not a multiple of {size}"),
+        ));
     }
     let length = length.unwrap_or(room / size);
     if length.checked_mul(size) != Some(room) {
@@ -100,7 +101,7 @@ fn single(
     Ok(Files { chunks: if length == 0 { Vec::new() } else { chunks }, element, offset, metadata })
 }
 
-/// The chunk files of `path` as `metadata` says, or as their sizes tell.
+/// Finds the chunk files in `path`, and checks them against `metadata`, if given, or each other.
 pub(super) fn folder(path: &Path, metadata: Option<Metadata>) -> Result<Files> {
     let element = metadata.as_ref().and_then(Metadata::element).unwrap_or(Element::Int32);
     let chunks = chunk_files(path, element.size() as u64)?;
@@ -108,7 +109,7 @@ pub(super) fn folder(path: &Path, metadata: Option<Metadata>) -> Result<Files> {
         let hint = if path.join("train_chunks").is_dir() {
             "; open its train_chunks"
         } else {
-            "; make one with kindling encode"
+            "; create a store with kindling encode"
         };
         return Err(invalid(path, format_args!("holds no chunks of tokens{hint}")));
     };
@@ -123,34 +124,37 @@ pub(super) fn folder(path: &Path, metadata: Option<Metadata>) -> Result<Files> {
     let length = chunks.iter().map(|chunk| chunk.tokens).sum();
     let metadata = metadata.unwrap_or_else(|| Metadata::of_sizes(length, chunk_size, "int32"));
     if metadata.length != length {
-        let said = metadata.length;
+        let expected = metadata.length;
         return Err(invalid(
             path,
-            format_args!("holds {length} tokens where its store.json says {said}"),
+            format_args!("holds {length} tokens where its store.json says {expected}"),
         ));
     }
     if !metadata.checksums.is_empty() && metadata.checksums.len() != chunks.len() {
-        return Err(invalid(path, "has a store.json with another number of checksums than chunks"));
+        return Err(invalid(
+            path,
+            "has a store.json whose number of checksums is not that of its chunks",
+        ));
     }
     Ok(Files { chunks, element, offset: 0, metadata })
 }
 
-/// The chunk files of `folder` in order; a token has `size` bytes.
+/// Returns the chunk files in `folder`, in order. A token has `size` bytes.
 fn chunk_files(folder: &Path, size: u64) -> Result<Vec<ChunkFile>> {
-    let cannot_read = |error| Error::io("cannot read", folder, error);
+    let cannot_read = |error| Error::io(IoAction::Read, folder, error);
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(cannot_read)? {
         let entry = entry.map_err(cannot_read)?;
         let Some(number) = entry.file_name().to_str().and_then(chunk_number) else { continue };
-        // Follows links: a store may be put together of them.
+        // Follows links: a store may consist of links to files elsewhere.
         let path = entry.path();
         let status =
-            std::fs::metadata(&path).map_err(|error| Error::io("cannot read", &path, error))?;
+            std::fs::metadata(&path).map_err(|error| Error::io(IoAction::Read, &path, error))?;
         let file_bytes = status.len();
         if !file_bytes.is_multiple_of(size) {
             return Err(invalid(
                 &path,
-                format_args!("has {file_bytes} bytes, no multiple of {size}"),
+                format_args!("has {file_bytes} bytes, not a multiple of {size}"),
             ));
         }
         found.push((number, ChunkFile { path, file_bytes, tokens: file_bytes / size }));
@@ -158,7 +162,10 @@ fn chunk_files(folder: &Path, size: u64) -> Result<Vec<ChunkFile>> {
     found.sort_unstable_by_key(|(number, _)| *number);
     for (expected, (number, _)) in found.iter().enumerate() {
         if *number != expected {
-            return Err(invalid(folder, format_args!("lacks {}", chunk_name(expected))));
+            return Err(invalid(
+                folder,
+                format_args!("lacks {}; encode the text again", chunk_name(expected)),
+            ));
         }
     }
     Ok(found.into_iter().map(|(_, chunk)| chunk).collect())

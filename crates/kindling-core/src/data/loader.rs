@@ -1,174 +1,192 @@
-//! The batches of a run, of one store or a mixture of several, made ahead of the step that needs them.
+//! The batches of a run, from one store or a mixture of several, prefetched on a thread.
 //!
-//! A mixture draws the store of each row by the weights from (seed, row), and each store goes on through its own windows as
-//! it is drawn. So a batch depends on seed and step alone: not on what was asked before, on how many were made ahead, or on
-//! threads. Nothing is saved for a run to be continued; going to step n counts the rows before it once (10 ns each).
+//! In a mixture, each row belongs to a store drawn by the weights from (seed, row), and each store
+//! proceeds through its own windows. A batch depends on the seed and the step only: not on earlier
+//! calls, prefetching or threads. So nothing is saved for resuming; going to step n counts the rows
+//! of each store before it (10 ns per row).
 
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::batch::Batch;
 use super::token_store::TokenStore;
-use super::window_order::{BatchSpec, Places, Sampling, check_shape};
+use super::window_order::{BatchSpec, WindowOrder, WindowStarts, check_shape};
+use crate::error::IoAction;
 use crate::random::{Purpose, uniform};
 use crate::{Error, Result};
+
+const THREAD_NAME: &str = "kindling-batches";
 
 /// What is the same for all batches of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct LoaderOptions {
-    /// Windows a batch.
+    /// Windows per batch.
     pub batch_size: usize,
-    /// Tokens a window.
+    /// Tokens per window.
     pub seq_length: usize,
-    /// Seed of the run.
+    /// The seed of the run.
     pub seed: u64,
-    /// Batches a step accumulates.
+    /// Batches per step.
     pub accumulate: u32,
-    /// How places are chosen.
-    pub sampling: Sampling,
-    /// Batches made ahead on a thread of their own; 0: none.
+    pub order: WindowOrder,
+    /// Batches prefetched on a separate thread; 0 disables it.
     pub prefetch: usize,
 }
 
-/// Step and micro-batch.
-type Turn = (u64, u32);
+/// A step and a micro-batch.
+type BatchIndex = (u64, u32);
 
-/// Makes the batches of a run.
+/// Loads the batches of a run.
 #[derive(Debug)]
 pub struct BatchLoader {
-    source: Arc<Source>,
-    ahead: Mutex<Option<Ahead>>,
+    mixture: Arc<Mixture>,
+    prefetcher: Mutex<Option<Prefetcher>>,
 }
 
-/// A thread that makes batches.
+/// A thread that prefetches batches in order.
 #[derive(Debug)]
-struct Ahead {
-    /// Whose batch comes next.
-    turn: Turn,
+struct Prefetcher {
+    /// The index of the batch it sends next.
+    next: BatchIndex,
     batches: Receiver<Result<Batch>>,
 }
 
 impl BatchLoader {
-    /// Batches of stores, each with its share of the rows; shares need not add up to one.
+    /// Creates a loader for stores with their weights, which need not add up to 1.
     ///
     /// # Errors
-    /// `ERR_INVALID_ARGUMENT` for no store, an empty shape, or a share that is no number above 0; `ERR_STORE_TOO_SHORT`.
-    pub fn new(parts: Vec<(Arc<TokenStore>, f64)>, options: LoaderOptions) -> Result<Self> {
+    /// Returns `ERR_INVALID_ARGUMENT` if there is no store, the shape is empty or a weight is not
+    /// above 0, and `ERR_STORE_TOO_SHORT` if a store has no window.
+    pub fn new(stores: Vec<(Arc<TokenStore>, f64)>, options: LoaderOptions) -> Result<Self> {
         check_shape(options.batch_size, options.seq_length)?;
-        if parts.is_empty() || options.accumulate == 0 {
-            return Err(Error::argument("batches need a store, and at least one of them a step"));
+        if stores.is_empty() || options.accumulate == 0 {
+            return Err(Error::argument(
+                "a loader needs at least one store and one batch per step (accumulate)",
+            ));
         }
         if let Some((_, weight)) =
-            parts.iter().find(|(_, weight)| !(weight.is_finite() && *weight > 0.0))
+            stores.iter().find(|(_, weight)| !(weight.is_finite() && *weight > 0.0))
         {
             return Err(Error::argument(format!(
-                "a store's weight is {weight}; it must be above 0"
+                "the weight of a store is {weight}; it must be above 0"
             )));
         }
-        let total: f64 = parts.iter().map(|(_, weight)| weight).sum();
-        let (mut below, mut mixed) = (0.0, Vec::with_capacity(parts.len()));
-        for (store, weight) in parts {
+        let total: f64 = stores.iter().map(|(_, weight)| weight).sum();
+        let (mut below, mut parts) = (0.0, Vec::with_capacity(stores.len()));
+        for (store, weight) in stores {
             below += weight / total;
-            let places = Places::new(store.len(), options.seq_length, options.seed)?;
-            mixed.push(Part { store, places, below });
+            let starts = WindowStarts::new(store.len(), options.seq_length, options.seed)?;
+            parts.push(MixturePart { store, starts, below });
         }
-        let counted = Mutex::new((0, vec![0; mixed.len()]));
-        let source = Arc::new(Source { parts: mixed, options, counted });
-        Ok(Self { source, ahead: Mutex::new(None) })
+        let counted = Mutex::new((0, vec![0; parts.len()]));
+        let mixture = Arc::new(Mixture { parts, options, counted });
+        Ok(Self { mixture, prefetcher: Mutex::new(None) })
     }
 
-    /// The batch of a step, waiting for it if need be. Steps that follow each other are made ahead.
+    /// Returns a batch, waiting for it if necessary. Consecutive batches are prefetched.
     ///
     /// # Errors
-    /// `ERR_INVALID_ARGUMENT` for a step 0 or a micro-batch that is none; what reading the store gives.
+    /// Returns `ERR_INVALID_ARGUMENT` for step 0 or a micro-batch that is not below `accumulate`,
+    /// and the errors of reading a store.
     pub fn next(&self, step: u64, micro_batch: u32) -> Result<Batch> {
-        if self.source.options.prefetch == 0 {
-            return self.source.batch((step, micro_batch));
+        if self.mixture.options.prefetch == 0 {
+            return self.mixture.batch((step, micro_batch));
         }
-        let mut place = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        self.turn_to(&mut place, (step, micro_batch))?;
-        let made = place.as_ref().map(|ahead| ahead.batches.recv());
-        self.take(&mut place, made.and_then(std::result::Result::ok))
+        let mut prefetcher = self.prefetcher.lock().unwrap_or_else(PoisonError::into_inner);
+        self.seek(&mut prefetcher, (step, micro_batch))?;
+        let received = prefetcher.as_ref().map(|prefetcher| prefetcher.batches.recv());
+        self.take(&mut prefetcher, received.and_then(std::result::Result::ok))
     }
 
-    /// The batch of a step if it has been made; none if it is still in the making, or another call waits for one.
+    /// Returns a batch if it is already prefetched; `None` if it is not, or if another call is
+    /// waiting for one.
     ///
     /// # Errors
     /// As `next`.
     pub fn ready(&self, step: u64, micro_batch: u32) -> Result<Option<Batch>> {
-        if self.source.options.prefetch == 0 {
+        if self.mixture.options.prefetch == 0 {
             return Ok(None);
         }
-        let Ok(mut place) = self.ahead.try_lock() else { return Ok(None) };
-        self.turn_to(&mut place, (step, micro_batch))?;
-        match place.as_ref().map(|ahead| ahead.batches.try_recv()) {
+        let Ok(mut prefetcher) = self.prefetcher.try_lock() else { return Ok(None) };
+        self.seek(&mut prefetcher, (step, micro_batch))?;
+        match prefetcher.as_ref().map(|prefetcher| prefetcher.batches.try_recv()) {
             Some(Err(TryRecvError::Empty)) => Ok(None),
-            made => self.take(&mut place, made.and_then(std::result::Result::ok)).map(Some),
+            received => {
+                let received = received.and_then(std::result::Result::ok);
+                self.take(&mut prefetcher, received).map(Some)
+            }
         }
     }
 
-    /// Ends the thread, if there is one; a later call starts another.
+    /// Ends the thread; a later call starts another.
     pub fn stop(&self) {
-        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.prefetcher.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Sees to it that the thread makes the batch of `turn` next.
-    fn turn_to(&self, place: &mut Option<Ahead>, turn: Turn) -> Result<()> {
-        if place.as_ref().is_none_or(|ahead| ahead.turn != turn) {
-            // The old thread ends when it finds nobody to take its batch.
-            *place = Some(Ahead { turn, batches: self.start(turn)? });
+    /// Makes sure that the prefetcher sends the batch `index` next.
+    fn seek(&self, prefetcher: &mut Option<Prefetcher>, index: BatchIndex) -> Result<()> {
+        if prefetcher.as_ref().is_none_or(|prefetcher| prefetcher.next != index) {
+            // The old thread ends when its channel has no receiver.
+            *prefetcher = Some(Prefetcher { next: index, batches: self.start_thread(index)? });
         }
         Ok(())
     }
 
-    fn start(&self, mut turn: Turn) -> Result<Receiver<Result<Batch>>> {
-        let (sender, receiver) = sync_channel(self.source.options.prefetch);
-        let source = Arc::clone(&self.source);
+    fn start_thread(&self, mut index: BatchIndex) -> Result<Receiver<Result<Batch>>> {
+        let (sender, receiver) = sync_channel(self.mixture.options.prefetch);
+        let mixture = Arc::clone(&self.mixture);
         let work = move || {
             loop {
-                let batch = source.batch(turn);
-                let ended = batch.is_err();
-                if sender.send(batch).is_err() || ended {
+                let batch = mixture.batch(index);
+                let failed = batch.is_err();
+                if sender.send(batch).is_err() || failed {
                     return;
                 }
-                turn = source.following(turn);
+                index = mixture.following(index);
             }
         };
-        let thread = std::thread::Builder::new().name("kindling-batches".to_owned()).spawn(work);
-        thread.map_err(|error| Error::io("cannot start a thread for", "batches", error))?;
+        let thread = std::thread::Builder::new().name(THREAD_NAME.to_owned()).spawn(work);
+        thread.map_err(|error| Error::io(IoAction::StartThread, THREAD_NAME, error))?;
         Ok(receiver)
     }
 
-    fn take(&self, place: &mut Option<Ahead>, made: Option<Result<Batch>>) -> Result<Batch> {
-        let batch = made
-            .unwrap_or_else(|| Err(Error::Internal("the thread of the batches ended".to_owned())));
-        match (&batch, place.as_mut()) {
-            (Ok(_), Some(ahead)) => ahead.turn = self.source.following(ahead.turn),
+    fn take(
+        &self,
+        prefetcher: &mut Option<Prefetcher>,
+        received: Option<Result<Batch>>,
+    ) -> Result<Batch> {
+        let panicked = || Err(Error::Internal("the thread that loads batches ended".to_owned()));
+        let batch = received.unwrap_or_else(panicked);
+        match (&batch, prefetcher.as_mut()) {
+            (Ok(_), Some(prefetcher)) => prefetcher.next = self.mixture.following(prefetcher.next),
             // A later call tries again.
-            _ => *place = None,
+            _ => *prefetcher = None,
         }
         batch
     }
 }
 
+/// One store of a mixture.
 #[derive(Debug)]
-struct Part {
+struct MixturePart {
     store: Arc<TokenStore>,
-    places: Places,
-    /// A draw below this, and not below that of the part before, is of this part.
+    starts: WindowStarts,
+    /// The sum of the normalized weights up to this one: a draw below it, and not below that of the
+    /// part before, selects this part.
     below: f64,
 }
 
+/// The stores of a run.
 #[derive(Debug)]
-struct Source {
-    parts: Vec<Part>,
+struct Mixture {
+    parts: Vec<MixturePart>,
     options: LoaderOptions,
-    /// How many of the rows up to one are of each part.
+    /// A number of rows, and how many of them belong to each part.
     counted: Mutex<(u64, Vec<u64>)>,
 }
 
-impl Source {
-    fn following(&self, (step, micro_batch): Turn) -> Turn {
+impl Mixture {
+    fn following(&self, (step, micro_batch): BatchIndex) -> BatchIndex {
         if micro_batch + 1 < self.options.accumulate {
             (step, micro_batch + 1)
         } else {
@@ -176,10 +194,9 @@ impl Source {
         }
     }
 
-    fn batch(&self, (step, micro_batch): Turn) -> Result<Batch> {
-        let LoaderOptions { batch_size, seq_length, seed, accumulate, sampling, .. } = self.options;
-        let spec =
-            BatchSpec { batch_size, seq_length, seed, step, micro_batch, accumulate, sampling };
+    fn batch(&self, (step, micro_batch): BatchIndex) -> Result<Batch> {
+        let LoaderOptions { batch_size, seq_length, seed, accumulate, order, .. } = self.options;
+        let spec = BatchSpec { batch_size, seq_length, seed, step, micro_batch, accumulate, order };
         if let [part] = &self.parts[..] {
             return part.store.batch(&spec);
         }
@@ -189,7 +206,7 @@ impl Source {
         for row in 0..batch_size {
             let number = self.part_of(first + row as u64);
             let part = &self.parts[number];
-            let start = part.places.start(sampling, counts[number], 0);
+            let start = part.starts.start(order, counts[number], 0);
             part.store.read_window(start, batch.row_mut(row))?;
             counts[number] += 1;
         }
@@ -198,13 +215,13 @@ impl Source {
         Ok(batch)
     }
 
-    /// The part that `row` of the run is of.
+    /// Returns the index of the part that `row` of the run belongs to.
     fn part_of(&self, row: u64) -> usize {
         let draw = uniform(self.options.seed, Purpose::Mixture, row, 0);
         self.parts[..self.parts.len() - 1].partition_point(|part| part.below <= draw)
     }
 
-    /// How many of the rows before `row` are of each part.
+    /// Returns how many of the rows before `row` belong to each part.
     fn counts(&self, row: u64) -> Vec<u64> {
         let (mut counted, mut counts) =
             self.counted.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -222,7 +239,7 @@ impl Source {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Element;
+    use crate::data::element::Element;
     use crate::data::store_writer::StoreWriter;
     use crate::test_support::Folder;
 
@@ -231,11 +248,12 @@ mod tests {
         seq_length: 4,
         seed: 3,
         accumulate: 2,
-        sampling: Sampling::Epoch,
+        order: WindowOrder::Epoch,
         prefetch: 2,
     };
 
-    /// A store of `length` tokens that count up from `first`. Made once a test: a loader's thread may still read one.
+    /// Writes a store of the tokens `first..first + length`. A loader's thread may still read it when
+    /// the loader is gone, so each test writes it once.
     fn store(root: &Folder, first: u32, length: u32) -> Arc<TokenStore> {
         let folder = root.path().join(first.to_string());
         let mut writer = StoreWriter::create(&folder, 1_000, Element::Int32).unwrap();
@@ -250,27 +268,28 @@ mod tests {
             .into()
     }
 
-    /// The batches of `steps`.
     fn batches(loader: &BatchLoader, steps: std::ops::Range<u64>) -> Vec<Batch> {
-        let turns = steps.flat_map(|step| [(step, 0), (step, 1)]);
-        turns.map(|(step, micro_batch)| loader.next(step, micro_batch).unwrap()).collect()
+        let indices = steps.flat_map(|step| [(step, 0), (step, 1)]);
+        indices.map(|(step, micro_batch)| loader.next(step, micro_batch).unwrap()).collect()
     }
 
     #[test]
-    fn batches_depend_neither_on_those_made_ahead_nor_on_where_a_run_begins() {
+    fn batches_do_not_depend_on_prefetching_or_on_earlier_calls() {
         let root = Folder::new();
         let parts = parts(&root);
-        for sampling in [Sampling::Random, Sampling::Epoch, Sampling::Sequential, Sampling::Dense] {
+        for order in
+            [WindowOrder::Random, WindowOrder::Epoch, WindowOrder::Sequential, WindowOrder::Dense]
+        {
             for count in [1, 3] {
                 let loader = |prefetch: usize| {
-                    let options = LoaderOptions { sampling, prefetch, ..OPTIONS };
+                    let options = LoaderOptions { order, prefetch, ..OPTIONS };
                     BatchLoader::new(parts[..count].to_vec(), options).unwrap()
                 };
                 let whole = batches(&loader(0), 1..60);
                 for prefetch in [1, 2, 7] {
                     let one = loader(prefetch);
-                    assert_eq!(batches(&one, 1..60), whole, "{sampling:?} {prefetch}");
-                    // Resumed in the middle, gone back, and begun with the other micro-batch.
+                    assert_eq!(batches(&one, 1..60), whole, "{order:?} {prefetch}");
+                    // Starts in the middle, then goes back, then starts at another micro-batch.
                     assert_eq!(batches(&loader(prefetch), 31..60), whole[60..]);
                     assert_eq!(batches(&one, 7..20), whole[12..38]);
                     assert_eq!(one.next(5, 1).unwrap(), whole[9]);
@@ -280,12 +299,12 @@ mod tests {
     }
 
     #[test]
-    fn one_store_gives_the_batches_it_gives_itself() {
+    fn one_store_loads_the_batches_of_the_store() {
         let root = Folder::new();
         let store = store(&root, 0, 5_000);
         let LoaderOptions { batch_size, seq_length, seed, accumulate, .. } = OPTIONS;
-        for sampling in [Sampling::Random, Sampling::Dense] {
-            let options = LoaderOptions { sampling, ..OPTIONS };
+        for order in [WindowOrder::Random, WindowOrder::Dense] {
+            let options = LoaderOptions { order, ..OPTIONS };
             let loader = BatchLoader::new(vec![(Arc::clone(&store), 0.5)], options).unwrap();
             for step in 1..30 {
                 let spec = BatchSpec {
@@ -295,7 +314,7 @@ mod tests {
                     step,
                     micro_batch: 1,
                     accumulate,
-                    sampling,
+                    order,
                 };
                 assert_eq!(loader.next(step, 1).unwrap(), store.batch(&spec).unwrap());
             }
@@ -303,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mixture_holds_its_weights_and_each_store_goes_through_its_windows_once_an_epoch() {
+    fn a_mixture_keeps_its_weights_and_each_store_its_epochs() {
         let root = Folder::new();
         let loader = BatchLoader::new(parts(&root), OPTIONS).unwrap();
         let mut firsts: [Vec<u32>; 3] = Default::default();
@@ -327,12 +346,12 @@ mod tests {
         second.truncate(2_000);
         second.sort_unstable();
         second.dedup();
-        assert_eq!(second.len(), 2_000, "all windows of the second store before any comes again");
+        assert_eq!(second.len(), 2_000, "no window repeats within an epoch");
         assert!(firsts[2].iter().all(|&first| first == 50_000));
     }
 
     #[test]
-    fn a_batch_is_ready_at_once_or_comes_with_waiting() {
+    fn a_batch_is_ready_or_can_be_awaited() {
         let root = Folder::new();
         let parts = parts(&root);
         let loader = BatchLoader::new(parts.clone(), OPTIONS).unwrap();
@@ -347,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_batches_is_refused() {
+    fn invalid_options_are_errors() {
         let root = Folder::new();
         let code = |parts: Vec<(Arc<TokenStore>, f64)>, options: LoaderOptions| {
             BatchLoader::new(parts, options).unwrap_err().code()
@@ -376,20 +395,20 @@ mod tests {
     }
 
     #[test]
-    fn the_thread_ends_when_it_is_stopped_and_with_its_loader() {
+    fn the_thread_ends_with_stop_and_with_its_loader() {
         let root = Folder::new();
         let loader = BatchLoader::new(parts(&root), OPTIONS).unwrap();
-        let wait_for = |source: &std::sync::Weak<Source>, holders: usize| {
-            while source.strong_count() > holders {
+        let wait_for = |mixture: &std::sync::Weak<Mixture>, holders: usize| {
+            while mixture.strong_count() > holders {
                 std::thread::yield_now();
             }
         };
-        let source = Arc::downgrade(&loader.source);
+        let mixture = Arc::downgrade(&loader.mixture);
         let batch = loader.next(1, 0).unwrap();
         loader.stop();
-        wait_for(&source, 1);
+        wait_for(&mixture, 1);
         assert_eq!(loader.next(1, 0).unwrap(), batch);
         drop(loader);
-        wait_for(&source, 0);
+        wait_for(&mixture, 0);
     }
 }

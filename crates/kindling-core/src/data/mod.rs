@@ -1,6 +1,18 @@
-//! Token data: text to a store of token ids on disk, and batches out of it.
+//! Token data: text to stores of token ids on disk, and batches from them.
 //!
-//! The store's form is the course's (raw int32 chunks as numpy.memmap writes them) plus `store.json`.
+//! A store has the course's format, raw int32 chunks as numpy.memmap writes them, plus `store.json`.
+//!
+//! | file | what |
+//! |---|---|
+//! | `token_store.rs` | an open store: ranges, batches, checks |
+//! | `files.rs`, `npy.rs`, `metadata.rs` | the files of a store; the header of .npy; `store.json` |
+//! | `element.rs`, `checksum.rs` | the integer types of ids; checksums of chunks |
+//! | `store_writer.rs` | writes a store |
+//! | `encode/` | text files to stores |
+//! | `reshape.rs` | merges and splits stores |
+//! | `destination.rs` | where new stores go, and how they replace old ones |
+//! | `batch.rs`, `window_order.rs`, `loader.rs` | batches; where their windows start; prefetching |
+//! | `entropy.rs` | the entropy of token counts |
 
 pub mod batch;
 mod checksum;
@@ -19,12 +31,13 @@ mod tests;
 pub mod token_store;
 pub mod window_order;
 
-pub use batch::Batch;
-pub use element::Element;
-pub use encode::{Document, EncodeOptions, EncodeSummary, Format, encode_files};
-pub use entropy::token_entropy;
-pub use loader::{BatchLoader, LoaderOptions};
-pub use metadata::Metadata;
-pub use store_writer::StoreWriter;
-pub use token_store::TokenStore;
-pub use window_order::{BatchSpec, Sampling};
+pub use self::batch::Batch;
+pub use self::element::Element;
+pub use self::encode::{EncodeOptions, EncodeSummary, encode_files};
+pub use self::entropy::token_entropy;
+pub use self::loader::{BatchLoader, LoaderOptions};
+pub use self::metadata::Metadata;
+pub use self::store_writer::StoreWriter;
+pub use self::token_store::TokenStore;
+pub use self::window_order::{BatchSpec, WindowOrder};
+pub use crate::corpus::{Document, Format};

@@ -1,33 +1,33 @@
-//! The header of a .npy file with one dimension.
-//!
-//! Magic, two bytes of version, the header's length (u16 in version 1, u32 in 2 and 3), then a Python dict as text.
-//! Source: numpy.lib.format. The layout flag `fortran_order` means nothing with one dimension.
+//! The header of a one-dimensional .npy file: a magic string, two version bytes, the length of the
+//! rest (u16 in version 1, u32 in 2 and 3), then a Python dict as text. With one dimension,
+//! `fortran_order` does not matter.
+//! Source: numpy.lib.format.
 
 use std::io::Read;
 use std::path::Path;
 
 use super::element::Element;
+use crate::error::IoAction;
 use crate::{Error, Result};
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
-/// Longer headers are refused: those of one dimension have about a hundred bytes.
+/// The longest header that is accepted; those of one dimension have about a hundred bytes.
 const MAX_HEADER: usize = 1 << 16;
 
-/// Where the tokens are and of what kind.
+/// The place and the type of the tokens.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Kind of the elements.
     pub element: Element,
-    /// How many there are.
     pub length: u64,
-    /// Byte at which they begin.
+    /// The byte at which they begin.
     pub offset: u64,
 }
 
 /// Reads the header at the start of `file`.
 ///
 /// # Errors
-/// `ERR_INVALID_STORE` naming what is wrong; the system's errors.
+/// Returns `ERR_INVALID_STORE` if the header is malformed or describes anything but token ids, and
+/// I/O errors.
 pub fn read_header(file: &mut impl Read, path: &Path) -> Result<Header> {
     let invalid = |what: String| Error::InvalidStore(format!("{}: {what}", path.display()));
     let mut read = |length: usize| {
@@ -35,58 +35,66 @@ pub fn read_header(file: &mut impl Read, path: &Path) -> Result<Header> {
         match file.read_exact(&mut bytes) {
             Ok(()) => Ok(bytes),
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                Err(invalid("the .npy header is cut short".to_owned()))
+                Err(invalid("the .npy header is incomplete".to_owned()))
             }
-            Err(error) => Err(Error::io("cannot read", path, error)),
+            Err(error) => Err(Error::io(IoAction::Read, path, error)),
         }
     };
     let start = read(8)?;
     if &start[..6] != MAGIC {
-        return Err(invalid("not a .npy file; write it with numpy.save".to_owned()));
+        return Err(invalid("not a .npy file; save it with numpy.save".to_owned()));
     }
     let width = match start[6] {
         1 => 2,
         2 | 3 => 4,
-        version => return Err(invalid(format!(".npy version {version} is unknown"))),
+        version => {
+            return Err(invalid(format!(
+                "unknown .npy version {version}; save it with numpy.save"
+            )));
+        }
     };
     let length = read(width)?.iter().rev().fold(0, |length, &byte| length << 8 | usize::from(byte));
     if length > MAX_HEADER {
-        return Err(invalid(format!("a .npy header of {length} bytes is no token array's")));
+        return Err(invalid(format!(
+            "a .npy header of {length} bytes is too long for a token array"
+        )));
     }
     let text = String::from_utf8_lossy(&read(length)?).into_owned();
     let (descr, shape) =
-        entries(&text).ok_or_else(|| invalid("the .npy header cannot be read".to_owned()))?;
+        entries(&text).ok_or_else(|| invalid("the .npy header is malformed".to_owned()))?;
     let Some(element) = Element::from_descr(descr) else {
         return Err(invalid(format!(
-            "dtype {descr} holds no token ids that can be read; save int32, int64 or uint16, little-endian"
+            "dtype {descr} is not supported; save the ids as little-endian int32, int64 or uint16"
         )));
     };
     let Some(length_of_array) = one_dimension(shape) else {
-        return Err(invalid(format!("an array of shape ({shape}); tokens have one dimension")));
+        return Err(invalid(format!(
+            "shape ({shape}) does not have one dimension; save a flat array"
+        )));
     };
     Ok(Header { element, length: length_of_array, offset: (8 + width + length) as u64 })
 }
 
-/// The texts of `descr` and of what is between the parentheses of `shape`.
+/// Returns the value of `descr`, and the text between the parentheses of `shape`.
 fn entries(text: &str) -> Option<(&str, &str)> {
     let descr = value(text, "descr")?;
     let descr = match descr.chars().next()? {
         quote @ ('\'' | '"') => descr[1..].split(quote).next()?,
-        // A list: a structured dtype.
+        // A list means a structured dtype.
         _ => descr.split_inclusive(']').next()?,
     };
     let shape = value(text, "shape")?.strip_prefix('(')?;
     Some((descr, shape.split_once(')')?.0))
 }
 
-/// What follows `'key':`.
+/// Returns the text after `'key':`.
 fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     let (_, rest) =
         text.split_once(&format!("'{key}'")).or_else(|| text.split_once(&format!("\"{key}\"")))?;
     Some(rest.trim_start().strip_prefix(':')?.trim_start())
 }
 
-/// n of `n,`.
+/// Parses the `n,` of a one-dimensional shape.
 fn one_dimension(shape: &str) -> Option<u64> {
     // Python 2 wrote long integers as 12L.
     shape.trim().strip_suffix(',')?.trim().trim_end_matches('L').parse().ok()
@@ -110,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_all_three_versions_and_dtypes_are_read() {
+    fn headers_of_all_versions_and_dtypes_are_read() {
         for (version, descr, element) in
             [(1, "<i4", Element::Int32), (2, "<i8", Element::Int64), (3, "<u2", Element::Uint16)]
         {
@@ -125,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_no_token_ids_is_refused_by_name() {
+    fn arrays_of_other_types_and_shapes_are_errors() {
         let dict = |descr: &str, shape: &str| {
             format!("{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}")
         };

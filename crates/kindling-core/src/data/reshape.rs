@@ -1,4 +1,4 @@
-//! Stores out of stores: several one after the other in one, or one cut in two.
+//! Merges several stores into one, and splits one in two.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,41 +14,40 @@ use crate::{Error, Result};
 
 /// Tokens copied at a time.
 const COPY: u64 = 1 << 18;
-/// Where the stores are made within a temporary folder.
+/// The folder within the temporary folder in which the stores are written.
 const ROOT: &str = "made";
 
-/// What the new stores are like.
+/// Options for merging or splitting stores.
 #[derive(Debug, Clone, Default)]
 pub struct ReshapeOptions {
-    /// Tokens a chunk file; by default those of the first store.
+    /// Tokens per chunk file; by default that of the first store.
     pub chunk_size: Option<u64>,
     /// int32 or uint16; by default uint16 if all stores have it.
     pub element: Option<Element>,
-    /// The stores' tokenizer, which a folder of stores gets a copy of.
+    /// The tokenizer of the stores; it is saved beside the new ones if they are in one folder.
     pub tokenizer: Option<Arc<Tokenizer>>,
-    /// Where it can be opened.
+    /// Where the tokenizer can be opened.
     pub tokenizer_path: Option<PathBuf>,
 }
 
-/// What was made.
+/// The new stores.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reshaped {
-    /// The store, or that of the training tokens.
+    /// The merged store, or the first part of a split one.
     pub train: PathBuf,
-    /// Its tokens.
     pub train_tokens: u64,
-    /// The store of the validation tokens.
+    /// The second part of a split store.
     pub valid: Option<PathBuf>,
-    /// Its tokens.
     pub valid_tokens: u64,
 }
 
-/// Writes the tokens of `stores`, one after the other, to `out`: a folder that gets `train_chunks` and the tokenizer, or, if
-/// its name ends in `_chunks`, the store itself. Progress counts tokens.
+/// Writes the tokens of `stores`, one after the other, to `out`: a folder that gets `train_chunks`
+/// and the tokenizer, or, if its name ends in `_chunks`, the store itself. Progress counts tokens.
 ///
 /// # Errors
-/// `ERR_INVALID_ARGUMENT` for no store or stores of several tokenizers, `ERR_TOKEN_OUT_OF_RANGE` for an id that uint16 cannot
-/// hold, `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`, what `progress` returns; nothing is left behind.
+/// Returns `ERR_INVALID_ARGUMENT` if there is no store or their tokenizers differ,
+/// `ERR_TOKEN_OUT_OF_RANGE` for an id that uint16 cannot represent, `ERR_DISK_FULL`,
+/// `ERR_NOT_WRITABLE`, and any error of `progress`. Nothing is left behind then.
 pub fn merge(
     stores: &[Arc<TokenStore>],
     out: &Path,
@@ -56,18 +55,20 @@ pub fn merge(
     progress: &mut Progress<'_>,
 ) -> Result<Reshaped> {
     let parts: Vec<_> =
-        stores.iter().map(|store| Part { store, start: 0, end: store.len() }).collect();
+        stores.iter().map(|store| TokenRange { store, start: 0, end: store.len() }).collect();
     if parts.is_empty() {
-        return Err(Error::argument("no store to merge; name at least one"));
+        return Err(Error::argument("no stores to merge; name at least one"));
     }
     let destination = Destination::new(out)?;
     write(&destination, &parts, &[], options, progress)
 }
 
-/// Cuts a store in two: tokens up to `at` go to `train_chunks` of the folder `out`, the others to its `valid_chunks`.
+/// Splits a store in two: tokens before `at` go to `train_chunks` of the folder `out`, the others to
+/// its `valid_chunks`.
 ///
 /// # Errors
-/// `ERR_INVALID_ARGUMENT` for a place that leaves nothing on a side, or a folder whose name ends in `_chunks`; else as `merge`.
+/// Returns `ERR_INVALID_ARGUMENT` if either part would be empty or the folder's name ends in
+/// `_chunks`; otherwise as `merge`.
 pub fn split(
     store: &Arc<TokenStore>,
     at: u64,
@@ -76,38 +77,31 @@ pub fn split(
     progress: &mut Progress<'_>,
 ) -> Result<Reshaped> {
     if at == 0 || at >= store.len() {
-        let message =
-            format!("a cut at token {at} leaves nothing on one side of {} tokens", store.len());
+        let message = format!("a split at token {at} of {} leaves one part empty", store.len());
         return Err(Error::argument(message));
     }
     let destination = Destination::new(out)?;
-    if destination.is_store() {
-        let message = format!(
-            "{} is one store; give a folder whose name does not end in _chunks",
-            out.display()
-        );
-        return Err(Error::argument(message));
-    }
-    let train = [Part { store, start: 0, end: at }];
-    let valid = [Part { store, start: at, end: store.len() }];
+    destination.check_holds_two()?;
+    let train = [TokenRange { store, start: 0, end: at }];
+    let valid = [TokenRange { store, start: at, end: store.len() }];
     write(&destination, &train, &valid, options, progress)
 }
 
-/// Tokens `start..end` of a store.
-struct Part<'a> {
+/// The tokens `start..end` of a store.
+struct TokenRange<'a> {
     store: &'a TokenStore,
     start: u64,
     end: u64,
 }
 
-fn tokens(parts: &[Part<'_>]) -> u64 {
+fn tokens(parts: &[TokenRange<'_>]) -> u64 {
     parts.iter().map(|part| part.end - part.start).sum()
 }
 
 fn write(
     destination: &Destination<'_>,
-    train: &[Part<'_>],
-    valid: &[Part<'_>],
+    train: &[TokenRange<'_>],
+    valid: &[TokenRange<'_>],
     options: &ReshapeOptions,
     progress: &mut Progress<'_>,
 ) -> Result<Reshaped> {
@@ -116,8 +110,9 @@ fn write(
     let first = train[0].store.metadata();
     let chunk_size = options.chunk_size.unwrap_or(first.chunk_size);
     check_chunk_size(chunk_size)?;
-    let halves = train.iter().all(|part| part.store.metadata().dtype == Element::Uint16.name());
-    let element = options.element.unwrap_or(if halves { Element::Uint16 } else { Element::Int32 });
+    let all_uint16 = train.iter().all(|part| part.store.metadata().dtype == Element::Uint16.name());
+    let element =
+        options.element.unwrap_or(if all_uint16 { Element::Uint16 } else { Element::Int32 });
     let (staged, _) = destination.stage(|_| false)?;
     let root = staged.path().join(ROOT);
     let total = tokens(train) + tokens(valid);
@@ -145,15 +140,15 @@ fn write(
     })
 }
 
-/// All stores are of one tokenizer, as far as they say, and of the one that is given.
-fn check_tokenizers(parts: &[Part<'_>], options: &ReshapeOptions) -> Result<()> {
-    let hash_of = |part: &Part<'_>| part.store.metadata().tokenizer_hash.clone();
+/// Returns an error if stores name different tokenizers, or another than the given one.
+fn check_tokenizers(parts: &[TokenRange<'_>], options: &ReshapeOptions) -> Result<()> {
+    let hash_of = |part: &TokenRange<'_>| part.store.metadata().tokenizer_hash.clone();
     let mut known = options.tokenizer.as_ref().map(|tokenizer| tokenizer.hash());
     for part in parts {
         let Some(hash) = hash_of(part) else { continue };
         if *known.get_or_insert_with(|| hash.clone()) != hash {
             return Err(Error::argument(format!(
-                "{} was encoded with another tokenizer; encode the text of all stores with one",
+                "{} was encoded with another tokenizer; encode all texts with the same one",
                 part.store.path().display()
             )));
         }
@@ -161,16 +156,17 @@ fn check_tokenizers(parts: &[Part<'_>], options: &ReshapeOptions) -> Result<()> 
     Ok(())
 }
 
-/// Copies `parts`; gives the bytes of their text, where they are known.
+/// Copies `parts`; returns the bytes of their text, if known.
 fn copy(
-    parts: &[Part<'_>],
+    parts: &[TokenRange<'_>],
     writer: &mut StoreWriter,
     options: &ReshapeOptions,
     done: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<Option<u64>> {
-    let whole = |part: &Part<'_>| part.end - part.start == part.store.len();
-    let said = parts.iter().map(|part| part.store.metadata().bytes.filter(|_| whole(part))).sum();
-    let tokenizer = options.tokenizer.as_deref().filter(|_| Option::<u64>::is_none(&said));
+    let whole = |part: &TokenRange<'_>| part.end - part.start == part.store.len();
+    let recorded =
+        parts.iter().map(|part| part.store.metadata().bytes.filter(|_| whole(part))).sum();
+    let tokenizer = options.tokenizer.as_deref().filter(|_| Option::<u64>::is_none(&recorded));
     let mut counted = 0;
     for part in parts {
         let mut start = part.start;
@@ -188,13 +184,13 @@ fn copy(
             start = end;
         }
     }
-    Ok(said.or_else(|| tokenizer.map(|_| counted)))
+    Ok(recorded.or_else(|| tokenizer.map(|_| counted)))
 }
 
 fn describe(
     metadata: &mut Metadata,
     bytes: Option<u64>,
-    parts: &[Part<'_>],
+    parts: &[TokenRange<'_>],
     destination: &Destination<'_>,
     options: &ReshapeOptions,
 ) {
@@ -218,7 +214,7 @@ mod tests {
     use crate::test_support::{Folder, names};
     use crate::tokenizer::{Kind, Pattern, TrainOptions};
 
-    /// A store of ids `first..first + length`; of tokenizer `hash`.
+    /// Writes a store of `ids` that names the tokenizer `hash`.
     fn store(
         root: &Folder,
         name: &str,
@@ -243,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn merged_stores_hold_their_tokens_one_after_the_other() {
+    fn a_merged_store_holds_the_tokens_in_order() {
         let root = Folder::new();
         let stores = [store(&root, "a", 0..20, Some("h")), store(&root, "b", 100..130, Some("h"))];
         for (chunk_size, element) in [(None, None), (Some(11), Some(Element::Int32))] {
@@ -261,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_is_split_and_merged_is_as_it_was() {
+    fn splitting_and_merging_restores_a_store() {
         let root = Folder::new();
         let corpus = root.path().join("corpus.txt");
         std::fs::write(&corpus, "the sea, the sea, the whale").unwrap();
@@ -295,13 +291,13 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_merged_or_split_is_a_coded_error_and_leaves_nothing() {
+    fn errors_leave_nothing_behind() {
         let root = Folder::new();
         let (a, b) = (store(&root, "a", 0..20, Some("h")), store(&root, "b", 0..5, Some("other")));
         let before = names(root.path());
         let (out, options) = (root.path().join("out"), ReshapeOptions::default());
         let refused = |result: Result<Reshaped>| {
-            assert_eq!(result.unwrap_err().code(), "ERR_INVALID_ARGUMENT")
+            assert_eq!(result.unwrap_err().code(), "ERR_INVALID_ARGUMENT");
         };
         refused(merge(&[], &out, &options, &mut silent));
         refused(merge(&[Arc::clone(&a), b], &out, &options, &mut silent));

@@ -1,4 +1,5 @@
-//! Writes chunk files as the course's numpy.memmap does, and `store.json`. Memory does not depend on the chunks' size.
+//! Writes chunk files as the course's numpy.memmap does, and `store.json`. Memory does not depend on
+//! the size of the chunks.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -11,53 +12,58 @@ use super::element::{Element, largest};
 use super::files::{self, chunk_name, chunk_number};
 use super::metadata::{self, Metadata};
 use super::token_store::TokenStore;
+use crate::error::IoAction;
+use crate::simd::Isa;
 use crate::staging::sync_files;
 use crate::{Error, Result};
 
 /// Tokens read at a time.
 const BLOCK: usize = 1 << 16;
-/// Tokens looked at together: they stay in the fastest cache.
+/// Tokens processed at a time when writing, so that they stay in the L1 cache between the maximum
+/// and the checksum.
 const PIECE: usize = 1 << 12;
 
-/// What is kept of a chunk that is full.
+/// The checksum and the largest id of a full chunk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ClosedChunk {
     checksum: String,
     max_id: u32,
 }
 
-/// Writes one store into a folder of its own.
+/// Writes one store into a folder.
 #[derive(Debug)]
 pub struct StoreWriter {
     folder: PathBuf,
     chunk_size: u64,
     element: Element,
-    /// The file of the current chunk and its path, once it has tokens.
+    isa: Isa,
+    /// The file of the current chunk and its path, once the chunk has tokens.
     current: Option<(File, PathBuf)>,
     /// Tokens in the current chunk.
     filled: u64,
     length: u64,
     hash: Checksum,
-    /// Largest id of the current chunk.
+    /// The largest id of the current chunk.
     max_id: u32,
     chunks: Vec<ClosedChunk>,
-    /// For elements that memory holds in another way.
+    /// Holds ids as files store them, where memory holds them differently.
     buffer: Vec<u8>,
 }
 
 impl StoreWriter {
-    /// A writer into `folder`, which is created. `element` is int32 or uint16.
+    /// Creates `folder` and a writer into it. `element` is int32 or uint16.
     ///
     /// # Errors
-    /// `ERR_INVALID_ARGUMENT` for a chunk size of 0; the system's errors.
+    /// Returns `ERR_INVALID_ARGUMENT` for a chunk size of 0, and I/O errors.
     pub fn create(folder: &Path, chunk_size: u64, element: Element) -> Result<Self> {
         check_chunk_size(chunk_size)?;
         std::fs::create_dir_all(folder)
-            .map_err(|error| Error::io("cannot create", folder, error))?;
+            .map_err(|error| Error::io(IoAction::Create, folder, error))?;
         Ok(Self {
             folder: folder.to_path_buf(),
             chunk_size,
             element,
+            isa: Isa::detect(),
             current: None,
             filled: 0,
             length: 0,
@@ -68,11 +74,12 @@ impl StoreWriter {
         })
     }
 
-    /// A writer that goes on in `folder` after `length` tokens, of which `chunks` are known; whatever lies behind them is
-    /// dropped.
+    /// Continues the store in `folder` after `length` tokens, and drops all tokens after them.
+    /// `chunks` are those that the tokens fill.
     ///
     /// # Errors
-    /// `ERR_INVALID_STORE` if the files do not hold so many tokens, or others than were written; the system's errors.
+    /// Returns `ERR_INVALID_STORE` if the files hold fewer tokens or `chunks` do not match, and I/O
+    /// errors.
     pub(super) fn resume(
         folder: &Path,
         chunk_size: u64,
@@ -81,11 +88,11 @@ impl StoreWriter {
         length: u64,
     ) -> Result<Self> {
         let mut writer = Self::create(folder, chunk_size, element)?;
-        let (whole, rest) = ((length / chunk_size) as usize, length % chunk_size);
-        if chunks.len() != whole {
+        let (full, rest) = ((length / chunk_size) as usize, length % chunk_size);
+        if chunks.len() != full {
             return Err(not_as_written(folder));
         }
-        remove_from(folder, whole + usize::from(rest > 0))?;
+        remove_from(folder, full + usize::from(rest > 0))?;
         for (number, chunk) in chunks.iter().enumerate() {
             let path = folder.join(chunk_name(number));
             if std::fs::metadata(&path)
@@ -101,32 +108,30 @@ impl StoreWriter {
         writer.chunks = chunks;
         writer.length = length;
         if rest > 0 {
-            let path = folder.join(chunk_name(whole));
+            let path = folder.join(chunk_name(full));
             (writer.hash, writer.max_id) = cut_chunk(&path, rest, element)?;
             writer.filled = rest;
             let open = File::options().append(true).open(&path);
-            let file = open.map_err(|error| Error::io("cannot write", &path, error))?;
+            let file = open.map_err(|error| Error::io(IoAction::Write, &path, error))?;
             writer.current = Some((file, path));
         }
         Ok(writer)
     }
 
-    /// Where it writes.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Tokens written so far.
+    /// Returns the number of tokens written so far.
     pub fn len(&self) -> u64 {
         self.length
     }
 
-    /// Whether none was written.
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    /// The chunks from number `first` on that the first `tokens` fill.
+    /// Returns the chunks from number `first` on that the first `tokens` tokens fill.
     pub(super) fn closed(&self, first: usize, tokens: u64) -> &[ClosedChunk] {
         &self.chunks[first..(tokens / self.chunk_size) as usize]
     }
@@ -134,8 +139,8 @@ impl StoreWriter {
     /// Appends tokens.
     ///
     /// # Errors
-    /// `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`, `ERR_TOKEN_OUT_OF_RANGE` for an id the elements cannot hold; the system's
-    /// errors.
+    /// Returns `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`, `ERR_TOKEN_OUT_OF_RANGE` for an id that the
+    /// element type cannot represent, and I/O errors.
     pub fn push(&mut self, mut ids: &[u32]) -> Result<()> {
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut pushed = Ok(());
@@ -152,7 +157,7 @@ impl StoreWriter {
     /// Writes tokens that fit the current chunk.
     fn write(&mut self, ids: &[u32], bytes: &[u8]) -> Result<()> {
         for (ids, bytes) in ids.chunks(PIECE).zip(bytes.chunks(PIECE * self.element.size())) {
-            self.max_id = self.max_id.max(largest(ids));
+            self.max_id = self.max_id.max(largest(self.isa, ids));
             self.hash.update(bytes);
         }
         if self.max_id as usize >= self.element.ids() {
@@ -168,11 +173,11 @@ impl StoreWriter {
             none => {
                 let path = self.folder.join(chunk_name(self.chunks.len()));
                 let file = File::create(&path)
-                    .map_err(|error| Error::io("cannot create", &path, error))?;
+                    .map_err(|error| Error::io(IoAction::Create, &path, error))?;
                 none.insert((file, path))
             }
         };
-        file.write_all(bytes).map_err(|error| Error::io("cannot write", &*path, error))?;
+        file.write_all(bytes).map_err(|error| Error::io(IoAction::Write, &*path, error))?;
         self.filled += ids.len() as u64;
         self.length += ids.len() as u64;
         if self.filled == self.chunk_size {
@@ -191,14 +196,14 @@ impl StoreWriter {
         self.max_id = 0;
     }
 
-    /// Ends the last chunk and opens what is written; there may be no more tokens.
+    /// Closes the last chunk and opens the store as it is. No more tokens may be pushed.
     pub(super) fn read_back(&mut self) -> Result<TokenStore> {
         self.close_chunk();
         let metadata = Metadata::of_sizes(self.length, self.chunk_size, self.element.name());
         Ok(TokenStore::of_files(&self.folder, files::folder(&self.folder, Some(metadata))?))
     }
 
-    /// Drops all tokens from `length` on.
+    /// Drops all tokens from position `length` on. No more tokens may be pushed.
     ///
     /// # Errors
     /// As `push`.
@@ -207,19 +212,20 @@ impl StoreWriter {
         if length >= self.length {
             return Ok(());
         }
-        let (whole, rest) = ((length / self.chunk_size) as usize, length % self.chunk_size);
-        remove_from(&self.folder, whole + usize::from(rest > 0))?;
-        self.chunks.truncate(whole);
+        let (full, rest) = ((length / self.chunk_size) as usize, length % self.chunk_size);
+        remove_from(&self.folder, full + usize::from(rest > 0))?;
+        self.chunks.truncate(full);
         if rest > 0 {
             let (hash, max_id) =
-                cut_chunk(&self.folder.join(chunk_name(whole)), rest, self.element)?;
+                cut_chunk(&self.folder.join(chunk_name(full)), rest, self.element)?;
             self.chunks.push(ClosedChunk { checksum: hash.finish(), max_id });
         }
         self.length = length;
         Ok(())
     }
 
-    /// Ends the store and writes `store.json`; `describe` fills in what the writer does not know.
+    /// Closes the last chunk and writes `store.json`. `describe` sets the metadata that the writer
+    /// does not know.
     ///
     /// # Errors
     /// As `push`.
@@ -236,12 +242,15 @@ impl StoreWriter {
 }
 
 fn not_as_written(path: &Path) -> Error {
-    Error::InvalidStore(format!("{} is not as it was written", path.display()))
+    Error::InvalidStore(format!(
+        "{} has changed since it was written; encode the text again",
+        path.display()
+    ))
 }
 
 /// Removes the chunk files from number `first` on.
 fn remove_from(folder: &Path, first: usize) -> Result<()> {
-    let cannot_write = |error| Error::io("cannot write", folder, error);
+    let cannot_write = |error| Error::io(IoAction::Write, folder, error);
     for entry in std::fs::read_dir(folder).map_err(cannot_write)? {
         let entry = entry.map_err(cannot_write)?;
         if entry.file_name().to_str().and_then(chunk_number).is_some_and(|number| number >= first) {
@@ -251,10 +260,10 @@ fn remove_from(folder: &Path, first: usize) -> Result<()> {
     Ok(())
 }
 
-/// Shortens a chunk file to `tokens` and looks at what is left.
+/// Shortens a chunk file to `tokens`; returns the checksum and the largest id of the rest.
 fn cut_chunk(path: &Path, tokens: u64, element: Element) -> Result<(Checksum, u32)> {
     let bytes = tokens * element.size() as u64;
-    let cannot_write = |error| Error::io("cannot write", path, error);
+    let cannot_write = |error| Error::io(IoAction::Write, path, error);
     let file = File::options().write(true).open(path).map_err(cannot_write)?;
     if file.metadata().map_err(cannot_write)?.len() < bytes {
         return Err(not_as_written(path));
@@ -263,9 +272,9 @@ fn cut_chunk(path: &Path, tokens: u64, element: Element) -> Result<(Checksum, u3
     read_chunk(path, tokens, element)
 }
 
-/// The checksum and the largest id of a chunk file's `tokens`.
+/// Returns the checksum and the largest id of the first `tokens` of a chunk file.
 fn read_chunk(path: &Path, tokens: u64, element: Element) -> Result<(Checksum, u32)> {
-    let cannot_read = |error| Error::io("cannot read", path, error);
+    let cannot_read = |error| Error::io(IoAction::Read, path, error);
     let mut file = File::open(path).map_err(cannot_read)?;
     let (mut hash, mut max_id) = (Checksum::new(), 0);
     let (mut bytes, mut ids) = (vec![0; BLOCK * element.size()], vec![0; BLOCK]);
@@ -282,16 +291,14 @@ fn read_chunk(path: &Path, tokens: u64, element: Element) -> Result<(Checksum, u
     Ok((hash, max_id))
 }
 
-/// # Errors
-/// `ERR_INVALID_ARGUMENT` for a chunk size of 0.
 pub(super) fn check_chunk_size(chunk_size: u64) -> Result<()> {
     if chunk_size > 0 { Ok(()) } else { Err(Error::argument("chunk_size must be at least 1")) }
 }
 
-/// Writes `store.json` of a folder in the making.
 fn write_metadata(folder: &Path, metadata: &mut Metadata) -> Result<()> {
     let path = folder.join(metadata::FILE_NAME);
     let text = metadata.seal()?;
-    let mut file = File::create(&path).map_err(|error| Error::io("cannot create", &path, error))?;
-    file.write_all(text.as_bytes()).map_err(|error| Error::io("cannot write", &path, error))
+    let mut file =
+        File::create(&path).map_err(|error| Error::io(IoAction::Create, &path, error))?;
+    file.write_all(text.as_bytes()).map_err(|error| Error::io(IoAction::Write, &path, error))
 }

@@ -1,14 +1,15 @@
-//! Claims of the token store against plain arrays, files numpy wrote, damaged folders and a store of four gigabytes.
+//! Tests of the token store against plain arrays, files written by numpy, damaged folders, and a
+//! sparse store of four gigabytes.
 
 use std::path::{Path, PathBuf};
 
 use super::files::chunk_name;
-use super::{Batch, BatchSpec, Element, Sampling, StoreWriter, TokenStore};
+use super::{Batch, BatchSpec, Element, StoreWriter, TokenStore, WindowOrder};
 use crate::progress::silent;
 use crate::random::{Purpose, below};
 use crate::test_support::{Folder, names};
 
-/// Numbers of one test, reproducible.
+/// Returns a reproducible random number below `bound`.
 fn draw(stream: u64, index: u32, bound: u64) -> u64 {
     below(42, Purpose::Benchmark, stream, index, bound)
 }
@@ -19,7 +20,7 @@ fn tokens(length: u64, stream: u64) -> Vec<u32> {
 
 fn write(folder: &Path, ids: &[u32], chunk_size: u64) -> TokenStore {
     let mut writer = StoreWriter::create(folder, chunk_size, Element::Int32).unwrap();
-    // In pieces of uneven length, as an encoder gives them.
+    // In pieces of uneven length, as an encoder pushes them.
     ids.chunks(977).for_each(|piece| writer.push(piece).unwrap());
     writer.finish(|_| ()).unwrap();
     TokenStore::open(folder).unwrap()
@@ -32,7 +33,7 @@ const SPEC: BatchSpec = BatchSpec {
     step: 1,
     micro_batch: 0,
     accumulate: 1,
-    sampling: Sampling::Random,
+    order: WindowOrder::Random,
 };
 
 fn fixture(name: &str) -> PathBuf {
@@ -44,7 +45,7 @@ fn as_i32(ids: &[u32]) -> Vec<i32> {
 }
 
 #[test]
-fn any_range_equals_the_plain_array() {
+fn every_range_equals_the_plain_array() {
     for round in 0..10 {
         let length = 1 + draw(round, 1, 300);
         let chunk_size = 1 + draw(round, 2, 60);
@@ -60,7 +61,7 @@ fn any_range_equals_the_plain_array() {
                 "{start}..{end} by {chunk_size}"
             );
         };
-        // Empty, whole, and to and from every edge of a chunk.
+        // Empty, whole, and to and from every boundary of a chunk.
         check(0, 0);
         check(length, length);
         check(0, length);
@@ -96,7 +97,7 @@ fn chunk_files_are_raw_little_endian_int32() {
 }
 
 #[test]
-fn a_store_that_was_cut_is_what_writing_less_gives() {
+fn a_cut_store_equals_a_shorter_one() {
     let ids = tokens(53, 14);
     for chunk_size in [7, 10, 60] {
         for length in [1, 7, 20, 52, 53] {
@@ -119,7 +120,7 @@ fn a_store_that_was_cut_is_what_writing_less_gives() {
 }
 
 #[test]
-fn what_numpy_wrote_opens_without_conversion() {
+fn files_written_by_numpy_open_without_conversion() {
     let expected: Vec<_> = (0..23).map(|i| 7919 * i % 50257).collect();
     for name in
         ["numpy_chunks", "tokens_int32.npy", "tokens_int64.npy", "tokens_uint16.npy", "tokens.bin"]
@@ -135,14 +136,14 @@ fn what_numpy_wrote_opens_without_conversion() {
     assert!(error.to_string().contains("<f4"), "{error}");
 }
 
-/// Rows of a batch with the token after each.
+/// Returns the rows of a batch with their targets.
 fn rows(batch: &Batch) -> Vec<(Vec<i32>, Vec<i32>)> {
     let rows = batch.x.chunks(batch.seq_length).zip(batch.targets.chunks(batch.seq_length));
     rows.map(|(x, y)| (as_i32(x), y.to_vec())).collect()
 }
 
 #[test]
-fn the_targets_of_a_batch_are_its_tokens_shifted_by_one() {
+fn targets_are_the_tokens_shifted_by_one() {
     let ids = as_i32(&tokens(100, 7));
     let root = Folder::new();
     let store = write(root.path(), &tokens(100, 7), 8);
@@ -159,7 +160,7 @@ fn the_targets_of_a_batch_are_its_tokens_shifted_by_one() {
 }
 
 #[test]
-fn a_batch_does_not_depend_on_the_size_of_the_chunks() {
+fn batches_do_not_depend_on_the_chunk_size() {
     let (a, b) = (Folder::new(), Folder::new());
     let ids = tokens(500, 8);
     let (a, b) = (write(a.path(), &ids, 3), write(b.path(), &ids, 1_000));
@@ -173,7 +174,6 @@ fn evaluation_windows_are_consecutive_and_the_rest_is_dropped() {
     let ids = as_i32(&tokens(32, 9));
     let root = Folder::new();
     let store = write(root.path(), &tokens(32, 9), 5);
-    // The tenth window would need token 33 as its last target.
     for (seq_length, windows) in [(10, 3), (31, 1), (8, 3), (1, 31)] {
         assert_eq!(store.num_windows(seq_length).unwrap(), windows);
         let batch = store.evaluation_batch(seq_length, 0, windows as usize).unwrap();
@@ -192,7 +192,7 @@ fn evaluation_windows_are_consecutive_and_the_rest_is_dropped() {
 }
 
 #[test]
-fn an_id_outside_the_vocabulary_is_named_with_its_position() {
+fn the_first_id_outside_the_vocabulary_is_reported() {
     let root = Folder::new();
     let mut ids = tokens(70, 10);
     ids[61] = 50_001;
@@ -209,7 +209,7 @@ fn an_id_outside_the_vocabulary_is_named_with_its_position() {
 }
 
 #[test]
-fn a_negative_id_is_named_with_its_position() {
+fn the_first_negative_id_is_reported() {
     let root = Folder::new();
     let bytes: Vec<u8> = [5i32, 6, -2, 8].iter().flat_map(|id| id.to_le_bytes()).collect();
     std::fs::write(root.path().join(chunk_name(0)), bytes).unwrap();
@@ -221,7 +221,7 @@ fn a_negative_id_is_named_with_its_position() {
 }
 
 #[test]
-fn counts_of_ids_add_up() {
+fn token_counts_count_every_id() {
     let root = Folder::new();
     let store = write(root.path(), &[1, 2, 2, 4], 3);
     assert_eq!(store.token_counts(5, &mut silent).unwrap(), [0, 1, 2, 0, 1]);
@@ -229,7 +229,7 @@ fn counts_of_ids_add_up() {
 }
 
 #[test]
-fn a_flipped_byte_anywhere_is_found() {
+fn verify_finds_a_flipped_bit_in_any_byte() {
     let root = Folder::new();
     for element in [Element::Int32, Element::Uint16] {
         let folder = root.path().join(element.name());
@@ -257,24 +257,7 @@ fn a_flipped_byte_anywhere_is_found() {
 }
 
 #[test]
-fn checksums_of_stores_of_before_still_verify() {
-    // As the first release wrote it: SHA-256 of each chunk, none of store.json.
-    let store = fixture("sha256_chunks");
-    assert_eq!(TokenStore::open(&store).unwrap().verify(&mut silent).unwrap(), 3);
-    let root = Folder::new();
-    for name in names(&store) {
-        std::fs::copy(store.join(&name), root.path().join(&name)).unwrap();
-    }
-    let path = root.path().join(chunk_name(1));
-    let mut bytes = std::fs::read(&path).unwrap();
-    bytes[3] ^= 4;
-    std::fs::write(&path, bytes).unwrap();
-    let error = TokenStore::open(root.path()).unwrap().verify(&mut silent).unwrap_err();
-    assert!(error.to_string().contains(&chunk_name(1)), "{error}");
-}
-
-#[test]
-fn uint16_chunks_hold_the_same_tokens_in_half_the_bytes() {
+fn uint16_chunks_take_two_bytes_per_token() {
     let root = Folder::new();
     let ids = [1, 258, 65_535, 7];
     let mut writer = StoreWriter::create(root.path(), 3, Element::Uint16).unwrap();
@@ -292,7 +275,7 @@ fn uint16_chunks_hold_the_same_tokens_in_half_the_bytes() {
 }
 
 #[test]
-fn damage_is_named_when_a_store_is_opened() {
+fn opening_a_damaged_store_reports_the_damage() {
     type Damage = fn(&Path);
     let cases: [(Damage, &str); 7] = [
         (
@@ -307,7 +290,10 @@ fn damage_is_named_when_a_store_is_opened() {
             |folder| std::fs::remove_file(folder.join(chunk_name(2))).unwrap(),
             "where its store.json says 25",
         ),
-        (|folder| std::fs::write(folder.join(chunk_name(2)), [0; 19]).unwrap(), "no multiple of 4"),
+        (
+            |folder| std::fs::write(folder.join(chunk_name(2)), [0; 19]).unwrap(),
+            "not a multiple of 4",
+        ),
         (
             |folder| std::fs::write(folder.join(chunk_name(1)), [0; 36]).unwrap(),
             "where a chunk has 10",
@@ -329,7 +315,7 @@ fn damage_is_named_when_a_store_is_opened() {
 }
 
 #[test]
-fn what_is_no_store_is_a_coded_error() {
+fn opening_anything_but_a_store_is_an_error() {
     let root = Folder::new();
     assert_eq!(TokenStore::open(root.path()).unwrap_err().code(), "ERR_INVALID_STORE");
     assert_eq!(TokenStore::open(root.path().join("none")).unwrap_err().code(), "ERR_NOT_FOUND");
@@ -348,7 +334,7 @@ fn what_is_no_store_is_a_coded_error() {
 }
 
 #[test]
-fn a_value_of_64_bits_that_is_no_id_is_named() {
+fn a_64_bit_value_that_is_not_an_id_is_reported() {
     let root = Folder::new();
     let mut bytes = std::fs::read(fixture("tokens_int64.npy")).unwrap();
     let last = bytes.len() - 8;
@@ -361,7 +347,7 @@ fn a_value_of_64_bits_that_is_no_id_is_named() {
 }
 
 #[test]
-fn a_file_cut_since_the_store_was_opened_is_an_error_and_no_crash() {
+fn a_file_truncated_before_it_is_mapped_is_an_error() {
     let root = Folder::new();
     let store = write(root.path(), &tokens(25, 13), 10);
     std::fs::write(root.path().join(chunk_name(1)), [0; 4]).unwrap();
@@ -369,7 +355,7 @@ fn a_file_cut_since_the_store_was_opened_is_an_error_and_no_crash() {
     assert_eq!(store.load_by_range(0, 10).unwrap().len(), 10);
 }
 
-/// Bytes of this process's memory that map files below `folder`: (mapped, resident).
+/// Returns how many bytes of files below `folder` this process has (mapped, resident).
 #[cfg(target_os = "linux")]
 fn mapped(folder: &Path) -> (usize, usize) {
     let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
@@ -394,9 +380,9 @@ fn mapped(folder: &Path) -> (usize, usize) {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_batch_of_a_four_gigabyte_store_touches_only_its_pages() {
+fn a_batch_of_a_large_store_touches_only_its_pages() {
     let root = Folder::new();
-    // 2,000 chunks of 500,000 tokens: holes, which take no room on the disk.
+    // 2,000 sparse chunks of 500,000 tokens, which take no room on the disk.
     for number in 0..2_000 {
         std::fs::File::create(root.path().join(chunk_name(number)))
             .unwrap()
@@ -412,7 +398,7 @@ fn a_batch_of_a_four_gigabyte_store_touches_only_its_pages() {
     assert!(batch.x.iter().all(|&id| id == 0));
     let (size, resident) = mapped(root.path());
     assert!(size > 0);
-    // A window of 257 tokens lies in one or two pages; a fault may bring the 64 KiB around it.
+    // A window of 257 tokens lies in one or two pages; a fault may map the 64 KiB around each.
     assert!(resident <= 32 * 2 * 65_536, "{resident} bytes of 4 GB are resident");
     assert_eq!(store.load_by_range(999_999_000, 1_000_000_000).unwrap().len(), 1_000);
 }

@@ -1,58 +1,81 @@
-//! Where the windows of a batch start: a pure function of (seed, step, row), so a run continues from its step alone.
+//! Where the windows of a batch start: a pure function of (seed, step, row), so that a run can
+//! resume from its step alone. Nothing is stored, not even for a store of billions of tokens.
 //!
-//! `random`: places are random and spread evenly: one round of draws takes a grid of places a window apart, moved by a
-//! random phase, in a random order; the next round has another phase and another order. So each start is uniform over all
-//! places, as an independent draw would be, but no text is seen twice before nearly all of it was seen once. With
-//! independent draws a run as long as its corpus would see 63% of it.
+//! ```text
+//! N: starts, one for each token a window with its target can begin at;  t: tokens in a window
 //!
-//! `epoch`: the consecutive windows, each once before any comes again, in another random order each time. `sequential`: the
-//! same in their order. `dense`: as `epoch`, with a window at every place.
+//! random:      round, i = divmod(row, N / t)           // a round has about N / t windows
+//!              key = hash(seed, round);  phase = hash(key) mod N
+//!              start = (phase + N * permute(key, i) / (N / t)) mod N
+//! epoch:       epoch, i = divmod(row, consecutive windows)
+//!              start = t * permute(hash(seed, epoch), i)
+//! sequential:  start = t * (row mod consecutive windows)
+//! dense:       epoch, i = divmod(row, N);  start = permute(hash(seed, epoch), i)
+//!
+//! permute(key, i) of 0..n:                             // a Feistel network
+//!   left, right = the upper and lower half of the bits of i, in the next power of four >= n
+//!   repeat 6 times:  left, right = right, left ^ hash(key, round, right)
+//!   until the result is below n
+//! ```
+//!
+//! 1. Independent random starts would show a run as long as its corpus only 63% of it. A round of
+//!    `random` is a grid of windows t apart, shifted by a random phase and visited in random order:
+//!    each start is uniform over all N, as if drawn independently, but hardly any text is seen twice
+//!    before nearly all of it was seen once.
+//! 2. A Feistel network is a permutation whatever its round function is: a round can be undone,
+//!    since `right` is passed on. So every window comes once, without a table of those seen.
+//! 3. It permutes a power of four, since both halves need the same number of bits. Walking on until
+//!    the result is below n (cycle walking) keeps it a permutation of 0..n; the power of four is
+//!    less than 4 n, so that takes fewer than four steps on average.
+//! 4. Four rounds already make a strong pseudorandom permutation (Luby and Rackoff, 1988), but the
+//!    proof is for wide halves, and those of a small store are narrow: hence six.
 
 use crate::random::{Purpose, below, bits};
 use crate::{Error, Result};
 
-/// How places are chosen.
+/// The order in which a run visits the windows of a store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Sampling {
-    /// At random, spread evenly.
+pub enum WindowOrder {
+    /// Random starts, spread evenly.
     #[default]
     Random,
-    /// Every consecutive window once, then again in another order.
+    /// All consecutive windows once, then again in another random order.
     Epoch,
-    /// Every consecutive window in order, then again.
+    /// All consecutive windows in order, then again.
     Sequential,
-    /// A window at every place once, then again in another order.
+    /// One window per start position, then again in another random order.
     Dense,
 }
 
-/// A batch of windows.
+/// Identifies one batch of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchSpec {
-    /// Windows.
+    /// Windows per batch.
     pub batch_size: usize,
-    /// Tokens a window; its targets reach one token further.
+    /// Tokens per window. The targets extend one token further.
     pub seq_length: usize,
-    /// Seed of the run.
+    /// The seed of the run.
     pub seed: u64,
     /// The step, from 1.
     pub step: u64,
-    /// Which of the step's accumulated batches, from 0. No two of a step draw the same numbers.
+    /// The index among the step's accumulated batches, from 0.
     pub micro_batch: u32,
-    /// How many batches a step accumulates.
+    /// The number of batches that a step accumulates.
     pub accumulate: u32,
-    /// How places are chosen.
-    pub sampling: Sampling,
+    pub order: WindowOrder,
 }
 
 impl BatchSpec {
-    /// Which row of the whole run the first one of this batch is, from 0.
+    /// Returns the number of rows of the run before this batch.
     ///
     /// # Errors
-    /// `ERR_INVALID_ARGUMENT` for a step 0, a micro-batch that is not among the accumulated ones, or sizes that overflow.
+    /// Returns `ERR_INVALID_ARGUMENT` for step 0, a micro-batch that is not below `accumulate`, or
+    /// sizes that overflow.
     pub(super) fn first_row(&self) -> Result<u64> {
         if self.step == 0 || self.micro_batch >= self.accumulate {
             return Err(Error::argument(format!(
-                "step {} and micro-batch {} of {}: steps count from 1, micro-batches from 0 to below accumulate",
+                "step {} and micro-batch {} of {} do not exist; steps count from 1, \
+                 micro-batches from 0 to below accumulate",
                 self.step, self.micro_batch, self.accumulate
             )));
         }
@@ -67,27 +90,28 @@ impl BatchSpec {
 }
 
 fn too_many() -> Error {
-    Error::argument("batch_size times the number of steps must stay below 2^64")
+    Error::argument("batch_size times the number of steps must be below 2^64")
 }
 
-/// The starts of the windows, each in 0..(length - `seq_length`), so that the shifted target always exists.
+/// Returns the starts of a batch's windows, each in 0..(length - `seq_length`), so that every
+/// shifted target exists.
 ///
-/// With `Sampling::Random`, accumulated batches of a step are rounds of their own.
+/// With `WindowOrder::Random`, each micro-batch of a step has its own rounds.
 ///
 /// # Errors
-/// `ERR_INVALID_ARGUMENT` for an empty shape, `ERR_STORE_TOO_SHORT` if not one window fits.
+/// Returns `ERR_INVALID_ARGUMENT` for an empty shape, and `ERR_STORE_TOO_SHORT` if no window fits.
 pub fn starts(length: u64, spec: &BatchSpec) -> Result<Vec<u64>> {
-    let BatchSpec { batch_size, seq_length, seed, step, micro_batch, sampling, .. } = *spec;
+    let BatchSpec { batch_size, seq_length, seed, step, micro_batch, order, .. } = *spec;
     check_shape(batch_size, seq_length)?;
-    let places = Places::new(length, seq_length, seed)?;
-    let (first, round) = match sampling {
-        Sampling::Random => {
+    let starts = WindowStarts::new(length, seq_length, seed)?;
+    let (first, stream) = match order {
+        WindowOrder::Random => {
             (step.checked_mul(batch_size as u64).ok_or_else(too_many)?, micro_batch)
         }
         _ => (spec.first_row()?, 0),
     };
     let end = first.checked_add(batch_size as u64).ok_or_else(too_many)?;
-    Ok((first..end).map(|row| places.start(sampling, row, round)).collect())
+    Ok((first..end).map(|row| starts.start(order, row, stream)).collect())
 }
 
 pub(super) fn check_shape(batch_size: usize, seq_length: usize) -> Result<()> {
@@ -97,50 +121,49 @@ pub(super) fn check_shape(batch_size: usize, seq_length: usize) -> Result<()> {
     Err(Error::argument("batch_size and seq_length must be at least 1"))
 }
 
-/// The places of one store's windows.
+/// The places at which windows of one store can start.
 #[derive(Debug)]
-pub(super) struct Places {
-    /// Places a window can start at.
-    bound: u64,
+pub(super) struct WindowStarts {
+    /// N above: starts are below it.
+    count: u64,
     seq_length: u64,
     seed: u64,
 }
 
-impl Places {
+impl WindowStarts {
     pub fn new(length: u64, seq_length: usize, seed: u64) -> Result<Self> {
-        Ok(Self { bound: window_starts(length, seq_length)?, seq_length: seq_length as u64, seed })
+        Ok(Self { count: count_starts(length, seq_length)?, seq_length: seq_length as u64, seed })
     }
 
-    /// Where window `row` of the run starts. Rounds are of `Sampling::Random` alone.
-    pub fn start(&self, sampling: Sampling, row: u64, round: u32) -> u64 {
-        // Consecutive windows: each needs one token more for its targets, which bound has already taken off.
-        let windows = (self.bound - 1) / self.seq_length + 1;
-        match sampling {
-            Sampling::Random => self.random(row, round),
-            Sampling::Epoch => self.once(row, windows) * self.seq_length,
-            Sampling::Sequential => row % windows * self.seq_length,
-            Sampling::Dense => self.once(row, self.bound),
+    /// Returns the start of window `row` of the run. `stream` selects independent rounds of
+    /// `WindowOrder::Random`; the other orders ignore it.
+    pub fn start(&self, order: WindowOrder, row: u64, stream: u32) -> u64 {
+        let consecutive = (self.count - 1) / self.seq_length + 1;
+        match order {
+            WindowOrder::Random => self.random(row, stream),
+            WindowOrder::Epoch => self.shuffled(row, consecutive) * self.seq_length,
+            WindowOrder::Sequential => row % consecutive * self.seq_length,
+            WindowOrder::Dense => self.shuffled(row, self.count),
         }
     }
 
-    fn random(&self, draw: u64, round: u32) -> u64 {
-        let windows = (self.bound / self.seq_length).max(1);
-        let key = bits(self.seed, Purpose::Batch, draw / windows, round);
-        let phase = below(key, Purpose::BatchPhase, 0, 0, self.bound);
-        let window = permuted(key, draw % windows, windows);
-        let place = u128::from(window) * u128::from(self.bound) / u128::from(windows);
-        (phase + place as u64) % self.bound
+    fn random(&self, row: u64, stream: u32) -> u64 {
+        let windows = (self.count / self.seq_length).max(1);
+        let key = bits(self.seed, Purpose::Batch, row / windows, stream);
+        let phase = below(key, Purpose::BatchPhase, 0, 0, self.count);
+        let window = permute(key, row % windows, windows);
+        let offset = u128::from(window) * u128::from(self.count) / u128::from(windows);
+        (phase + offset as u64) % self.count
     }
 
-    /// Element `row` of the orders of 0..count one after the other.
-    fn once(&self, row: u64, count: u64) -> u64 {
-        permuted(bits(self.seed, Purpose::Epoch, row / count, 0), row % count, count)
+    /// Returns element `row` of the concatenation of one random order of 0..count per epoch.
+    fn shuffled(&self, row: u64, count: u64) -> u64 {
+        permute(bits(self.seed, Purpose::Epoch, row / count, 0), row % count, count)
     }
 }
 
-/// Element `index` of a random permutation of 0..count: a Feistel network over the next power of four, walked until it
-/// comes back inside.
-fn permuted(key: u64, index: u64, count: u64) -> u64 {
+/// Returns element `index` of a random permutation of 0..count; see the head of the file.
+fn permute(key: u64, index: u64, count: u64) -> u64 {
     const ROUNDS: u64 = 6;
     let half = (u64::BITS - (count - 1).leading_zeros()).div_ceil(2).max(1);
     let mask = (1 << half) - 1;
@@ -158,11 +181,11 @@ fn permuted(key: u64, index: u64, count: u64) -> u64 {
     }
 }
 
-/// How many places a window of `seq_length` with its shifted target can start at.
-pub(super) fn window_starts(length: u64, seq_length: usize) -> Result<u64> {
+/// Returns at how many places a window of `seq_length` tokens with its shifted target can start.
+pub(super) fn count_starts(length: u64, seq_length: usize) -> Result<u64> {
     let needed = (seq_length as u64).saturating_add(1);
     match length.checked_sub(seq_length as u64) {
-        Some(bound) if bound > 0 => Ok(bound),
+        Some(count) if count > 0 => Ok(count),
         _ => Err(Error::StoreTooShort { length, needed }),
     }
 }
@@ -178,11 +201,11 @@ mod tests {
         step: 2,
         micro_batch: 0,
         accumulate: 1,
-        sampling: Sampling::Random,
+        order: WindowOrder::Random,
     };
 
     #[test]
-    fn every_start_from_the_first_to_the_last_is_drawn_about_equally_often() {
+    fn random_starts_are_uniform() {
         let length = 13; // 10 starts
         let mut counts = [0u32; 10];
         for step in 1..=2_000 {
@@ -195,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn starts_depend_on_seed_step_and_micro_batch_and_on_nothing_else() {
+    fn starts_depend_on_seed_step_and_micro_batch() {
         let draw = |spec: BatchSpec| starts(1 << 40, &spec).unwrap();
         assert_eq!(draw(SPEC), draw(SPEC));
         for other in [
@@ -208,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_of_draws_lies_on_a_grid_a_window_apart_and_rounds_differ() {
+    fn random_rounds_are_shifted_grids_in_different_orders() {
         // 102 starts: rounds of 34 windows of 3 tokens, two draws a step.
         let spec = BatchSpec { batch_size: 2, ..SPEC };
         let round = |first: u64| -> Vec<u64> {
@@ -218,7 +241,7 @@ mod tests {
         };
         let (one, two) = (round(0), round(17));
         for mut places in [one.clone(), two.clone()] {
-            assert!(places.iter().zip(&places[1..]).any(|(a, b)| b < a), "in no order: {places:?}");
+            assert!(places.iter().zip(&places[1..]).any(|(a, b)| b < a), "sorted: {places:?}");
             places.sort_unstable();
             assert!(places.windows(2).all(|pair| pair[1] - pair[0] == 3), "{places:?}");
         }
@@ -226,32 +249,31 @@ mod tests {
     }
 
     #[test]
-    fn a_permutation_has_every_element_once_whatever_the_count() {
+    fn permutations_of_any_count_hold_every_element_once() {
         for count in [1, 2, 3, 4, 5, 16, 17, 1_000, 4_097] {
-            let mut elements: Vec<u64> =
-                (0..count).map(|index| permuted(9, index, count)).collect();
+            let mut elements: Vec<u64> = (0..count).map(|index| permute(9, index, count)).collect();
             elements.sort_unstable();
             assert!(elements.iter().copied().eq(0..count), "{count}");
         }
-        assert!(permuted(9, u64::MAX - 1, u64::MAX) < u64::MAX);
+        assert!(permute(9, u64::MAX - 1, u64::MAX) < u64::MAX);
     }
 
     #[test]
-    fn a_store_of_exactly_one_window_and_its_target_has_one_start() {
+    fn a_store_of_one_window_and_its_target_has_one_start() {
         assert_eq!(starts(4, &SPEC).unwrap(), [0; 8]);
         let error = starts(3, &SPEC).unwrap_err();
         assert!(matches!(error, Error::StoreTooShort { length: 3, needed: 4 }));
     }
 
     #[test]
-    fn sizes_that_overflow_are_refused() {
+    fn sizes_that_overflow_are_errors() {
         let spec = BatchSpec { step: u64::MAX, batch_size: 2, ..SPEC };
         assert_eq!(starts(100, &spec).unwrap_err().code(), "ERR_INVALID_ARGUMENT");
         let spec = BatchSpec { seq_length: usize::MAX, ..SPEC };
         assert_eq!(starts(100, &spec).unwrap_err().code(), "ERR_STORE_TOO_SHORT");
     }
 
-    /// The starts of rows 0.. of a run, `rows` of them, in batches of 8.
+    /// Returns the starts of the first `rows` rows of a run with batches of 8.
     fn rows(length: u64, rows: u64, spec: BatchSpec) -> Vec<u64> {
         let batches = rows.div_ceil(8) as u32;
         let accumulate = spec.accumulate;
@@ -264,10 +286,10 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_has_every_window_once_and_the_next_has_another_order() {
+    fn epochs_visit_every_window_once_in_different_orders() {
         for length in [4, 7, 100, 1_000, 3_001, 3_002, 3_003] {
             let windows = (length - 1) / 3;
-            let spec = BatchSpec { sampling: Sampling::Epoch, ..SPEC };
+            let spec = BatchSpec { order: WindowOrder::Epoch, ..SPEC };
             let drawn = rows(length, 3 * windows, spec);
             for epoch in drawn.chunks(windows as usize) {
                 let mut sorted = epoch.to_vec();
@@ -283,36 +305,36 @@ mod tests {
     }
 
     #[test]
-    fn dense_has_every_place_once_and_sequential_every_window_in_order() {
+    fn dense_visits_every_start_and_sequential_keeps_the_order() {
         for length in [4, 7, 100, 1_003] {
             let mut dense =
-                rows(length, length - 3, BatchSpec { sampling: Sampling::Dense, ..SPEC });
+                rows(length, length - 3, BatchSpec { order: WindowOrder::Dense, ..SPEC });
             assert!(length < 10 || !dense.is_sorted());
             dense.sort_unstable();
             assert!(dense.into_iter().eq(0..length - 3));
             let windows = (length - 1) / 3;
             let twice =
-                rows(length, 2 * windows, BatchSpec { sampling: Sampling::Sequential, ..SPEC });
+                rows(length, 2 * windows, BatchSpec { order: WindowOrder::Sequential, ..SPEC });
             assert!(twice.into_iter().eq((0..2 * windows).map(|i| i % windows * 3)));
         }
     }
 
     #[test]
-    fn accumulated_batches_are_the_rows_between() {
-        for sampling in [Sampling::Epoch, Sampling::Sequential, Sampling::Dense] {
-            let spec = BatchSpec { sampling, ..SPEC };
+    fn micro_batches_are_consecutive_rows() {
+        for order in [WindowOrder::Epoch, WindowOrder::Sequential, WindowOrder::Dense] {
+            let spec = BatchSpec { order, ..SPEC };
             let three = BatchSpec { accumulate: 3, ..spec };
-            assert_eq!(rows(5_000, 2_000, three), rows(5_000, 2_000, spec), "{sampling:?}");
+            assert_eq!(rows(5_000, 2_000, three), rows(5_000, 2_000, spec), "{order:?}");
         }
-        let beyond = BatchSpec { sampling: Sampling::Epoch, micro_batch: 1, ..SPEC };
+        let beyond = BatchSpec { order: WindowOrder::Epoch, micro_batch: 1, ..SPEC };
         assert_eq!(starts(100, &beyond).unwrap_err().code(), "ERR_INVALID_ARGUMENT");
-        let before = BatchSpec { sampling: Sampling::Epoch, step: 0, ..SPEC };
+        let before = BatchSpec { order: WindowOrder::Epoch, step: 0, ..SPEC };
         assert_eq!(starts(100, &before).unwrap_err().code(), "ERR_INVALID_ARGUMENT");
     }
 
     #[test]
-    fn random_places_are_those_of_the_runs_made_so_far() {
-        // Resuming a run draws what it would have drawn: these starts must never change.
+    fn random_starts_never_change_between_releases() {
+        // A resumed run must draw what it would have drawn.
         let spec = BatchSpec { batch_size: 4, seq_length: 64, step: 100, ..SPEC };
         assert_eq!(starts(1_000_000, &spec).unwrap(), [584_243, 668_531, 620_339, 874_227]);
         assert_eq!(

@@ -1,16 +1,17 @@
-//! Where text may be cut so that its parts encode as the whole does, and bytes in any pieces to such parts.
+//! Where text may be cut so that its parts encode as the whole does, and a cutter for text that
+//! arrives in pieces.
 
 use super::pretokenize::Pattern;
 use super::special::SpecialTokens;
 use super::{Kind, Tokenizer};
 use crate::corpus::LossyDecoder;
 
-/// Bytes of text before a cut that are more than any pattern looks back at.
-const LOOKED_BACK: usize = 64;
-/// Bytes at the end of a block in which a cut is looked for first.
+/// Bytes before a cut that decide whether it is one: more than any pattern looks back at.
+const LOOK_BEHIND: usize = 64;
+/// Bytes at the end of a block that are searched first.
 const WINDOW: usize = 1 << 12;
 
-/// What decides where text may be cut.
+/// The parts of a tokenizer that decide where text may be cut.
 #[derive(Debug, Clone, Copy)]
 pub struct Cuts<'a> {
     pub kind: Kind,
@@ -19,10 +20,10 @@ pub struct Cuts<'a> {
 }
 
 impl Cuts<'_> {
-    /// The last place in `after..=limit` where `text` may be cut, if there is one.
+    /// Returns the last place in `after..=limit` where `text` may be cut.
     ///
-    /// Nothing from `limit` + the longest special token on is looked at, so text that comes later changes nothing as long as
-    /// that much is known.
+    /// Only the text before `limit` + the longest special token matters, so once that much is known,
+    /// text that follows changes nothing.
     pub fn last(&self, text: &str, after: usize, limit: usize) -> Option<usize> {
         let last = limit.min(text.len().saturating_sub(1));
         (after.max(1)..=last).rev().find(|&at| {
@@ -32,76 +33,81 @@ impl Cuts<'_> {
         })
     }
 
-    /// `last` of bytes that need not be UTF-8, in a text that goes on behind them and begins with them.
-    pub fn last_of_bytes(&self, bytes: &[u8]) -> Option<usize> {
-        let from = |start: usize| {
+    /// Returns the last place where `bytes`, which more text follows and which may be invalid UTF-8,
+    /// may be cut. `at_start` says that no text precedes them.
+    ///
+    /// ```text
+    /// for start in [the last 4 KiB, the beginning]:   // nearly always found in the former
+    ///   for each run of valid UTF-8 from start on:
+    ///     search it, but for its first bytes (what precedes them may join a special token or a
+    ///     contraction) and its last bytes (a special token may begin there)
+    ///   return the last cut found, if any
+    /// ```
+    pub fn last_in_bytes(&self, bytes: &[u8], at_start: bool) -> Option<usize> {
+        let longest = self.special.longest().max(1);
+        let search = |start: usize| {
             let (mut at, mut found) = (start, None);
             for chunk in bytes[start..].utf8_chunks() {
                 let text = chunk.valid();
-                let longest = self.special.longest().max(1);
-                // What is before this part may belong to a special token or a contraction in it.
-                let after = if at == 0 { 0 } else { longest + LOOKED_BACK };
-                let cut =
-                    text.len().checked_sub(longest).and_then(|limit| self.last(text, after, limit));
+                let after = if at == 0 && at_start { 0 } else { longest + LOOK_BEHIND };
+                let limit = text.len().checked_sub(longest);
+                let cut = limit.and_then(|limit| self.last(text, after, limit));
                 found = cut.map(|cut| at + cut).or(found);
                 at += text.len() + chunk.invalid().len();
             }
             found
         };
         let window = bytes.len().saturating_sub(WINDOW);
-        // No character begins with a byte that continues one.
+        // Start at a character, not at a continuation byte.
         let start = (window..bytes.len()).find(|&at| bytes[at] & 0xC0 != 0x80)?;
-        from(start).or_else(|| if start > 0 { from(0) } else { None })
+        search(start).or_else(|| if start > 0 { search(0) } else { None })
     }
 }
 
 impl Tokenizer {
-    /// What decides where text may be cut.
     pub(super) fn cuts(&self) -> Cuts<'_> {
         Cuts { kind: self.kind, pattern: &self.pattern, special: &self.special }
     }
 
-    /// The last place at which `text` may be cut in two, whatever text comes before and after it: both sides encode as the
-    /// whole does.
-    pub(crate) fn last_cut(&self, text: &str) -> Option<usize> {
-        let longest = self.special.longest().max(1);
-        let limit = text.len().checked_sub(longest)?;
-        self.cuts().last(text, longest + LOOKED_BACK, limit)
+    /// Returns the last place where `bytes`, a part of a text, may be cut, whatever precedes and
+    /// follows them: both sides encode as the whole does.
+    pub(crate) fn last_cut(&self, bytes: &[u8]) -> Option<usize> {
+        self.cuts().last_in_bytes(bytes, false)
     }
 }
 
-/// Collects bytes, and gives text off in blocks that may be encoded apart.
+/// Collects bytes, and returns the text in blocks that can be encoded independently.
 ///
-/// It holds back at most one block, the longest special token, and any run that has no place to be cut (a word without end).
+/// It holds back at most one block, the longest special token, and any run of text without a cut
+/// (an endless word).
 #[derive(Debug)]
 pub struct BlockCutter {
     decoder: LossyDecoder,
     text: String,
-    /// No cut up to here.
+    /// There is no cut up to this offset of `text`.
     searched: usize,
     block: usize,
 }
 
 impl BlockCutter {
-    /// Blocks of at least `block` bytes.
+    /// Creates a cutter of blocks of at least `block` bytes.
     pub fn new(block: usize) -> Self {
         Self { decoder: LossyDecoder::default(), text: String::new(), searched: 0, block }
     }
 
-    /// Bytes that were not UTF-8 so far.
+    /// Returns the number of bytes so far that were invalid UTF-8.
     pub fn replaced_bytes(&self) -> u64 {
         self.decoder.replaced_bytes()
     }
 
-    /// Takes bytes, cut anywhere; returns text that may be encoded now.
+    /// Takes bytes, which may end anywhere, and returns the next block if there is one.
     pub fn push(&mut self, bytes: &[u8], cuts: Cuts<'_>) -> Option<String> {
         self.decoder.push(bytes, &mut self.text);
         if self.text.len() < self.block {
             return None;
         }
         let limit = self.text.len().saturating_sub(cuts.special.longest().max(1));
-        let cut = cuts.last(&self.text, self.searched, limit);
-        let Some(cut) = cut else {
+        let Some(cut) = cuts.last(&self.text, self.searched, limit) else {
             self.searched = self.searched.max(limit + 1);
             return None;
         };
@@ -110,7 +116,7 @@ impl BlockCutter {
         Some(std::mem::replace(&mut self.text, rest))
     }
 
-    /// Ends the text; returns the rest of it.
+    /// Ends the text and returns the rest of it.
     pub fn finish(&mut self) -> String {
         self.decoder.finish(&mut self.text);
         self.searched = 0;

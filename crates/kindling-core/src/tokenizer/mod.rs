@@ -8,7 +8,7 @@
 //! | `files/` | vocab.json, merges.txt, tokenizer.json |
 //! | `special.rs`, `cuts.rs`, `decode.rs`, `stream.rs` | special tokens; cuts in text; ids to text; encoding text that arrives in pieces |
 
-pub(crate) mod cuts;
+mod cuts;
 mod decode;
 mod encode;
 mod files;

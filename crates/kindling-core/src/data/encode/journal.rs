@@ -1,5 +1,26 @@
-//! What an encoding under way has done: a line of JSON for each thing that is safely in the files, so that a killed run can
-//! be continued. A line that was cut short counts as not written.
+//! The journal of an encoding: one line of JSON for each thing that is done, so that a killed run
+//! can be resumed.
+//!
+//! ```text
+//! begun   what is encoded, with which options
+//! text    the ids of all text before `position` are in the training store      (repeated)
+//! split   the validation store is complete; the training store is to keep `kept` tokens
+//! moving  the old files are out of the way, and the new files move in
+//!
+//! resume():
+//!   read the lines up to the first that is incomplete or malformed; cut the file there
+//!   shorten the training store to the tokens of the last `text` (or to `kept`)
+//!   go on at its position
+//! ```
+//!
+//! 1. A line is written after the data it describes. A kill between the two leaves data that no line
+//!    covers, and resuming drops it.
+//! 2. A line that was cut short has no line break, and counts as not written.
+//! 3. Nothing is synced on the way: a kill loses no written pages. A power cut may, so resuming
+//!    compares each full chunk with its checksum in the journal, and starts over if one differs.
+//! 4. A line about text is written at most every 100 ms: little work is lost, and little is written.
+//! 5. `begun` includes the size and modification time of each input, so a run with other files or
+//!    options starts over.
 
 use std::fs::File;
 use std::io::Write;
@@ -9,94 +30,108 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Position;
+use crate::corpus::blocks::Position;
 use crate::data::store_writer::{ClosedChunk, StoreWriter};
+use crate::error::IoAction;
 use crate::{Error, Result};
 
 const FILE_NAME: &str = "journal.jsonl";
-/// Time between two lines about text.
-const EVERY: Duration = Duration::from_millis(100);
+const FORMAT_VERSION: u32 = 1;
+/// The least time between two lines about text.
+const INTERVAL: Duration = Duration::from_millis(100);
 
 /// One line.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "done", rename_all = "snake_case")]
 enum Entry {
-    /// The first line: what is being made.
-    Begun { format_version: u32, work: Value },
-    /// All text up to here is in the store.
+    Begun {
+        format_version: u32,
+        work: Value,
+    },
     Text {
         #[serde(flatten)]
-        text: TextDone,
+        text: EncodedText,
         /// Chunks that were filled since the last such line.
         chunks: Vec<ClosedChunk>,
     },
-    /// The validation store is whole; the training store is to keep so many tokens.
-    Split { kept: u64, valid_bytes: u64 },
-    /// What was at the place is out of the way; the new files move in.
+    Split {
+        kept: u64,
+        valid_bytes: u64,
+    },
     Moving,
 }
 
-/// How far the text is encoded.
+/// How much of the text is encoded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct TextDone {
+pub(super) struct EncodedText {
     pub position: Position,
     /// Tokens written.
     pub tokens: u64,
-    /// Bytes of text they stand for.
+    /// Bytes of the text they encode.
     pub bytes: u64,
-    /// Bytes of the inputs that were no UTF-8.
+    /// Bytes of the inputs that were invalid UTF-8.
     pub replaced_bytes: u64,
 }
 
-/// What the lines say in all.
+/// The split into training and validation tokens.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Split {
+    /// Tokens that stay in the training store.
+    pub kept: u64,
+    /// Bytes of the text of the validation tokens.
+    pub valid_bytes: u64,
+}
+
+/// The content of all lines.
 #[derive(Debug, Default)]
 pub(super) struct Done {
-    pub text: TextDone,
+    pub text: EncodedText,
     pub chunks: Vec<ClosedChunk>,
-    pub split: Option<(u64, u64)>,
+    pub split: Option<Split>,
     pub moving: bool,
 }
 
-/// The file, open at its end.
+/// The journal, open for appending.
 #[derive(Debug)]
 pub(super) struct Journal {
     path: PathBuf,
     file: File,
-    /// Chunks that lines tell of.
+    /// The number of chunks in the lines so far.
     chunks: usize,
     written: Instant,
 }
 
 impl Journal {
-    /// Begins one in `folder` about `work`.
+    /// Creates the journal of `work` in `folder`.
     pub fn begin(folder: &Path, work: &Value) -> Result<Self> {
         let path = folder.join(FILE_NAME);
-        let file = File::create(&path).map_err(|error| Error::io("cannot create", &path, error))?;
+        let file = File::create(&path);
+        let file = file.map_err(|error| Error::io(IoAction::Create, &path, error))?;
         let mut journal = Self { path, file, chunks: 0, written: Instant::now() };
-        journal.add(&Entry::Begun { format_version: 1, work: work.clone() })?;
+        journal.add(&Entry::Begun { format_version: FORMAT_VERSION, work: work.clone() })?;
         Ok(journal)
     }
 
-    /// Whether `folder` has one about `work`.
+    /// Returns whether `folder` holds a journal of the same work.
     pub fn is_about(folder: &Path, work: &Value) -> bool {
-        read(&folder.join(FILE_NAME)).is_some_and(|(found, _, _)| found == *work)
+        read(&folder.join(FILE_NAME)).is_some_and(|found| found.work == *work)
     }
 
-    /// Goes on with the one in `folder`.
+    /// Opens the journal in `folder` to continue it.
     pub fn resume(folder: &Path) -> Result<(Self, Done)> {
         let path = folder.join(FILE_NAME);
-        let Some((_, done, length)) = read(&path) else {
+        let Some(Contents { done, length, .. }) = read(&path) else {
             return Err(Error::Internal(format!("{} cannot be read", path.display())));
         };
-        let cannot_write = |error| Error::io("cannot write", &path, error);
+        let cannot_write = |error| Error::io(IoAction::Write, &path, error);
         let file = File::options().append(true).open(&path).map_err(cannot_write)?;
         file.set_len(length).map_err(cannot_write)?;
         Ok((Self { path, file, chunks: done.chunks.len(), written: Instant::now() }, done))
     }
 
-    /// Notes how far the text is, unless that was done just before.
-    pub fn text(&mut self, text: TextDone, store: &StoreWriter, at_once: bool) -> Result<()> {
-        if !at_once && self.written.elapsed() < EVERY {
+    /// Records how much text is encoded, if the last record is old enough or `force` is set.
+    pub fn text(&mut self, text: EncodedText, store: &StoreWriter, force: bool) -> Result<()> {
+        if !force && self.written.elapsed() < INTERVAL {
             return Ok(());
         }
         let chunks = store.closed(self.chunks, text.tokens).to_vec();
@@ -106,7 +141,8 @@ impl Journal {
         Ok(())
     }
 
-    pub fn split(&mut self, kept: u64, valid_bytes: u64) -> Result<()> {
+    pub fn split(&mut self, split: Split) -> Result<()> {
+        let Split { kept, valid_bytes } = split;
         self.add(&Entry::Split { kept, valid_bytes })
     }
 
@@ -118,27 +154,35 @@ impl Journal {
         let mut line = serde_json::to_vec(entry)
             .map_err(|error| Error::Internal(format!("{}: {error}", self.path.display())))?;
         line.push(b'\n');
-        self.file.write_all(&line).map_err(|error| Error::io("cannot write", &self.path, error))
+        let written = self.file.write_all(&line);
+        written.map_err(|error| Error::io(IoAction::Write, &self.path, error))
     }
 }
 
-/// What it is about, what is done, and the bytes of its whole lines.
-fn read(path: &Path) -> Option<(Value, Done, u64)> {
+/// The complete lines of a journal.
+struct Contents {
+    work: Value,
+    done: Done,
+    /// Their length in bytes.
+    length: u64,
+}
+
+fn read(path: &Path) -> Option<Contents> {
     let text = std::fs::read(path).ok()?;
     let (mut work, mut done, mut length) = (None, Done::default(), 0);
     for line in text.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n")) {
         let Ok(entry) = serde_json::from_slice(line) else { break };
         match entry {
-            Entry::Begun { format_version: 1, work: found } => work = Some(found),
+            Entry::Begun { format_version: FORMAT_VERSION, work: found } => work = Some(found),
             Entry::Begun { .. } => return None,
             Entry::Text { text, chunks } => {
                 done.text = text;
                 done.chunks.extend(chunks);
             }
-            Entry::Split { kept, valid_bytes } => done.split = Some((kept, valid_bytes)),
+            Entry::Split { kept, valid_bytes } => done.split = Some(Split { kept, valid_bytes }),
             Entry::Moving => done.moving = true,
         }
         length += line.len() as u64;
     }
-    Some((work?, done, length))
+    Some(Contents { work: work?, done, length })
 }

@@ -1,20 +1,21 @@
-//! Claims about text without a place to cut: it is encoded as a whole would be, and not held in memory.
+//! Tests of text without a cut: it is encoded as one whole, without being held in memory.
 
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::blocks::BLOCK;
 use super::tests::{all, corpus, encode, options};
-use super::{Document, EncodeOptions, encode_files};
+use super::{EncodeOptions, encode_files};
+use crate::corpus::Document;
+use crate::corpus::blocks::BLOCK_SIZE;
 use crate::progress::silent;
 use crate::test_support::{Folder, names};
 use crate::tokenizer::{Pattern, Tokenizer};
 use crate::{Error, Result};
 
-/// More bytes than are held in memory.
-const LENGTH: usize = 20 * BLOCK;
-/// Looks back and ahead, so that no place is known where it may be cut.
+/// More bytes than a block may hold in memory.
+const LENGTH: usize = 20 * BLOCK_SIZE;
+/// A pattern with lookaround, for which no cuts are known.
 const LOOKS_AROUND: &str = r"(?<=a)b+|\w+(?= )|\s+|[^\s\w]+|\w+";
 
 fn tokenizer(pattern: &str) -> (Folder, Arc<Tokenizer>) {
@@ -24,7 +25,7 @@ fn tokenizer(pattern: &str) -> (Folder, Arc<Tokenizer>) {
     (folder, Arc::new(tokenizer))
 }
 
-/// Words of a and b between blanks and other characters.
+/// Returns words of a and b between spaces and other characters.
 fn words(length: usize) -> String {
     let parts = ["ab", "b", " ", "abb b", "é", "<|endoftext|>", "鯨 ", "a", "\n", "!b"];
     let mut text = String::with_capacity(length + 16);
@@ -45,15 +46,15 @@ fn gzip(path: &Path, bytes: &[u8]) {
 }
 
 #[test]
-fn any_pattern_encodes_a_file_as_it_does_the_whole_text() {
+fn files_encode_as_the_whole_text_does_under_any_pattern() {
     let (folder, tokenizer) = tokenizer(LOOKS_AROUND);
     let mut bytes = words(LENGTH).into_bytes();
     let short = folder.file("short.txt", "ab b after");
     let plain = folder.file("plain.txt", &bytes);
     let zipped = folder.path().join("zipped.gz");
     gzip(&zipped, &bytes);
-    // Across a border of what is read at once, and at the end.
-    for at in [BLOCK - 1, 17 * BLOCK, bytes.len() - 1] {
+    // Across the boundary of two reads, and at the end.
+    for at in [BLOCK_SIZE - 1, 17 * BLOCK_SIZE, bytes.len() - 1] {
         bytes[at] = 0xF0;
     }
     let damaged = folder.file("damaged.txt", &bytes);
@@ -75,11 +76,11 @@ fn any_pattern_encodes_a_file_as_it_does_the_whole_text() {
 }
 
 #[test]
-fn a_run_without_a_place_to_cut_is_encoded_whole_and_what_follows_apart() {
+fn a_run_without_a_cut_is_encoded_whole() {
     let (folder, _, tokenizer) = corpus(500);
-    let mut text = "the whale ".repeat(BLOCK / 8);
+    let mut text = "the whale ".repeat(BLOCK_SIZE / 8);
     text.push_str(&" ".repeat(LENGTH));
-    text.push_str(&" the\n\nsea whale".repeat(BLOCK / 8));
+    text.push_str(&" the\n\nsea whale".repeat(BLOCK_SIZE / 8));
     text.push_str(&"a".repeat(LENGTH));
     let file = folder.file("runs.txt", &text);
     let out = folder.path().join("x_chunks");
@@ -89,7 +90,7 @@ fn a_run_without_a_place_to_cut_is_encoded_whole_and_what_follows_apart() {
 }
 
 #[test]
-fn long_lines_and_blocks_are_documents_like_others() {
+fn long_lines_and_paragraphs_are_documents() {
     let (folder, tokenizer) = tokenizer(LOOKS_AROUND);
     let one = words(LENGTH).replace('\n', "");
     let documents = ["first", &one, "b b", &one[..LENGTH / 2]];
@@ -110,7 +111,7 @@ fn long_lines_and_blocks_are_documents_like_others() {
 }
 
 #[test]
-fn long_lines_of_json_are_documents_like_others() {
+fn long_json_lines_are_documents() {
     let (folder, tokenizer) = tokenizer(LOOKS_AROUND);
     let long = words(LENGTH);
     let texts = ["first", &long, "", &long[..LENGTH / 2], "last\nline"];
@@ -138,7 +139,7 @@ fn long_lines_of_json_are_documents_like_others() {
 }
 
 #[test]
-fn a_run_that_ends_within_a_long_text_is_continued_before_it() {
+fn a_run_cancelled_within_a_long_text_resumes_before_it() {
     let (folder, tokenizer) = tokenizer(LOOKS_AROUND);
     let files = [folder.file("a.txt", words(1000)), folder.file("b.txt", words(LENGTH))];
     let expected = files
@@ -150,7 +151,7 @@ fn a_run_that_ends_within_a_long_text_is_continued_before_it() {
     let mut reports = Vec::new();
     let mut stop = |done: u64, total: u64| -> Result<()> {
         reports.push(done);
-        // Within the long text: its pieces tell of places between the two ends.
+        // Within the long text, whose pieces report their progress.
         if done > total / 3 && done < total / 2 { Err(Error::Cancelled) } else { Ok(()) }
     };
     let stopped = encode_files(&files, &tokenizer, &out, &options, &mut stop).unwrap_err();

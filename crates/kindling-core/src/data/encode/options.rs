@@ -1,49 +1,39 @@
-//! How text becomes a store.
+//! The options of an encoding, and its summary.
 
 use std::path::PathBuf;
 
-use serde::Serialize;
-
-use crate::corpus::Format;
+use crate::corpus::{Document, Format, TEXT_FIELD};
+use crate::data::destination::Destination;
 use crate::data::element::Element;
+use crate::data::store_writer::check_chunk_size;
+use crate::tokenizer::Tokenizer;
+use crate::{Error, Result};
 
-/// Where a document ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Document {
-    /// With its file.
-    File,
-    /// With its line; the line break belongs to none.
-    Line,
-    /// At blank lines, which belong to none.
-    Block,
-}
-
-/// How text becomes a store.
+/// How to encode text files.
 #[derive(Debug, Clone)]
 pub struct EncodeOptions {
-    /// Tokens a chunk file.
+    /// Tokens per chunk file.
     pub chunk_size: u64,
-    /// Share of the tokens, from the end, that is for validation: from 0 to below 1.
+    /// The share of the tokens, from the end, that go to the validation store; from 0 to below 1.
     pub valid_fraction: f64,
-    /// int32, or uint16 where the vocabulary fits.
+    /// The type of the stored ids: int32, or uint16 if the vocabulary fits.
     pub element: Element,
-    /// Threads that encode; the tokens do not depend on it.
+    /// The number of threads. It does not change the tokens.
     pub threads: usize,
     /// Where the tokenizer can be opened, for a store without one beside it.
     pub tokenizer_path: Option<PathBuf>,
-    /// What the files hold; by default told by their names.
+    /// The format of the files; by default decided by their names.
     pub format: Option<Format>,
-    /// The field of JSON Lines that is the text.
+    /// The field of JSON Lines that holds the text.
     pub text_field: String,
-    /// What a document is: by default a line of JSON Lines, and a whole file of text. No token crosses from one into the
-    /// next.
+    /// Where a document ends; by default each line of JSON Lines and each text file is one. No token
+    /// spans two documents.
     pub document: Option<Document>,
-    /// Put <|endoftext|> after every document that is not empty.
+    /// Append `<|endoftext|>` to every document that is not empty.
     pub append_eot: bool,
-    /// Go on with what a killed run of the same work left.
+    /// Resume from what a killed run with the same files and options left.
     pub resume: bool,
-    /// Leave what is done so far for a later run when `progress` ends this one with `Error::Cancelled`.
+    /// Leave what is done for a later run when `progress` returns `Error::Cancelled`.
     pub keep_when_cancelled: bool,
 }
 
@@ -56,11 +46,52 @@ impl Default for EncodeOptions {
             threads: 1,
             tokenizer_path: None,
             format: None,
-            text_field: "text".to_owned(),
+            text_field: TEXT_FIELD.to_owned(),
             document: None,
             append_eot: false,
             resume: true,
             keep_when_cancelled: false,
         }
     }
+}
+
+impl EncodeOptions {
+    /// Checks the options against each other, the tokenizer and the destination.
+    pub(super) fn check(&self, tokenizer: &Tokenizer, destination: &Destination<'_>) -> Result<()> {
+        check_chunk_size(self.chunk_size)?;
+        let valid_fraction = self.valid_fraction;
+        if !(0.0..1.0).contains(&valid_fraction) {
+            let message =
+                format!("valid_fraction is {valid_fraction}; it must be at least 0 and below 1");
+            return Err(Error::argument(message));
+        }
+        if valid_fraction > 0.0 {
+            destination.check_holds_two()?;
+        }
+        let (element, vocab_size) = (self.element, tokenizer.vocab_size());
+        if Element::of_chunks(element.name()).is_none() || vocab_size > element.ids() {
+            let name = element.name();
+            let message =
+                format!("a vocabulary of {vocab_size} does not fit token_dtype {name}; use int32");
+            return Err(Error::argument(message));
+        }
+        Ok(())
+    }
+}
+
+/// The result of an encoding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodeSummary {
+    /// The number of tokens in all stores.
+    pub tokens: u64,
+    /// Bytes of the text that the tokens encode.
+    pub bytes: u64,
+    /// Bytes of the files that were invalid UTF-8 and became U+FFFD.
+    pub replaced_bytes: u64,
+    /// Bytes of text that an earlier, killed run had encoded.
+    pub resumed_bytes: u64,
+    /// The store of the training tokens.
+    pub train: PathBuf,
+    /// The store of the validation tokens.
+    pub valid: Option<PathBuf>,
 }

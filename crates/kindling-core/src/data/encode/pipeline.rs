@@ -1,87 +1,106 @@
-//! Reading, encoding and writing at the same time: every thread takes the next block, encodes it, and whoever finishes the
-//! block whose turn it is writes it, with those after it that are ready. No thread only waits, so two cores do the work of
-//! two, and the order of the blocks alone decides what is written.
+//! Reads, encodes and writes blocks at the same time.
+//!
+//! ```text
+//! each thread:
+//!   while the queue has room:
+//!     lock the reader, read block i, unlock
+//!     encode block i
+//!     lock the queue, insert (i, ids)
+//!     if no thread is writing:
+//!       while the next block to be written is in the queue:
+//!         take it out, unlock, write it, lock
+//! ```
+//!
+//! 1. No thread is reserved for reading or writing: each does the work there is, so that n threads
+//!    keep n cores busy.
+//! 2. Blocks are written in the order of the text, so the result does not depend on the threads.
+//! 3. The queue is bounded: if one block takes long, the others must not pile up behind it. The
+//!    thread with that block never waits for room, so there is no deadlock.
+//! 4. The ids of a long text are written while it is encoded. Its thread first waits until all
+//!    blocks before it are written; nobody else writes in the meantime, since it is next.
+//! 5. An error takes the place of its block in the queue, so the first error in the order of the
+//!    text is reported, whichever thread fails first.
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::Report;
-use super::blocks::{Block, Blocks, Long};
-use super::documents::{Documents, Encoded};
-use super::inputs::Input;
-use crate::tokenizer::Tokenizer;
+use super::documents::{DocumentEncoder, Encoded};
+use crate::corpus::blocks::{Block, BlockReader, LongBlock};
+use crate::corpus::inputs::Input;
+use crate::progress::Report;
 use crate::{Error, Result};
 
-/// Blocks for each thread that may wait for their turn.
-const WAITING: usize = 4;
-
-/// What the threads share.
-struct Pipeline<'a, W> {
-    blocks: Mutex<Blocks<'a>>,
-    turns: Mutex<Turns>,
-    /// Told when there is room for more blocks.
-    room: Condvar,
-    /// Told when it may be the turn of a block that is written while it is encoded.
-    turn: Condvar,
-    write: Mutex<W>,
-    most: usize,
-}
-
-/// Blocks that wait for their turn.
-#[derive(Default)]
-struct Turns {
-    waiting: BTreeMap<u64, Result<Encoded>>,
-    next: u64,
-    writing: bool,
-    /// The first error in the order of the text.
-    failed: Option<Error>,
-    /// Buffers to be used again.
-    free: Vec<Encoded>,
-}
+/// The most blocks per thread in the queue.
+const QUEUED: usize = 4;
 
 /// What is the same for every block.
-pub(super) struct Work<'a> {
+pub(super) struct Shared<'a> {
     pub inputs: &'a [Input],
-    pub documents: &'a Documents<'a>,
-    pub tokenizer: &'a Tokenizer,
+    pub encoder: &'a DocumentEncoder<'a>,
     pub threads: usize,
     pub report: Report<'a>,
 }
 
-/// Encodes all `blocks`; `write` gets them in order.
+/// Encodes all `blocks` and passes them to `write` in order.
 pub(super) fn run(
-    work: &Work<'_>,
-    blocks: Blocks<'_>,
+    shared: &Shared<'_>,
+    blocks: BlockReader<'_>,
     write: impl FnMut(&Encoded) -> Result<()> + Send,
 ) -> Result<()> {
-    work.tokenizer.expect_much_text();
     let pipeline = Pipeline {
+        shared,
         blocks: Mutex::new(blocks),
-        turns: Mutex::default(),
-        room: Condvar::new(),
-        turn: Condvar::new(),
+        queue: Mutex::default(),
+        has_room: Condvar::new(),
+        written: Condvar::new(),
         write: Mutex::new(write),
-        most: WAITING * work.threads,
+        capacity: QUEUED * shared.threads,
     };
     std::thread::scope(|scope| {
-        for _ in 1..work.threads {
-            scope.spawn(|| pipeline.work(work));
+        for _ in 1..shared.threads {
+            scope.spawn(|| pipeline.work());
         }
-        pipeline.work(work);
+        pipeline.work();
     });
-    let turns = pipeline.turns.into_inner().unwrap_or_else(PoisonError::into_inner);
-    turns.failed.map_or(Ok(()), Err)
+    let queue = pipeline.queue.into_inner().unwrap_or_else(PoisonError::into_inner);
+    queue.failed.map_or(Ok(()), Err)
 }
 
-/// Ends the other threads' waiting if one panics.
-struct Guard<'a>(&'a Mutex<Turns>, [&'a Condvar; 2]);
+struct Pipeline<'a, W> {
+    shared: &'a Shared<'a>,
+    blocks: Mutex<BlockReader<'a>>,
+    queue: Mutex<Queue>,
+    /// Notified when the queue has room for another block.
+    has_room: Condvar,
+    /// Notified when all blocks that were ready are written.
+    written: Condvar,
+    write: Mutex<W>,
+    capacity: usize,
+}
 
-impl Drop for Guard<'_> {
+/// Encoded blocks that wait for the blocks before them.
+#[derive(Default)]
+struct Queue {
+    blocks: BTreeMap<u64, Result<Encoded>>,
+    /// The index of the next block to be written.
+    next: u64,
+    /// Some thread is writing.
+    writing: bool,
+    /// The first error in the order of the text.
+    failed: Option<Error>,
+    /// Buffers of written blocks.
+    free: Vec<Encoded>,
+}
+
+/// Stops the other threads if this one panics.
+struct PanicGuard<'a>(&'a Mutex<Queue>, [&'a Condvar; 2]);
+
+impl Drop for PanicGuard<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            lock(self.0).failed =
-                Some(Error::Internal("a thread that encodes panicked".to_owned()));
-            self.1.iter().for_each(|told| told.notify_all());
+            let error = Error::Internal("a thread that encodes text panicked".to_owned());
+            lock(self.0).failed = Some(error);
+            self.1.iter().for_each(|condition| condition.notify_all());
         }
     }
 }
@@ -91,100 +110,95 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<W: FnMut(&Encoded) -> Result<()>> Pipeline<'_, W> {
-    fn work(&self, work: &Work<'_>) {
-        let _guard = Guard(&self.turns, [&self.room, &self.turn]);
-        while let Some(mut encoded) = self.free() {
+    /// Encodes blocks until there are no more.
+    fn work(&self) {
+        let _guard = PanicGuard(&self.queue, [&self.has_room, &self.written]);
+        while let Some(mut encoded) = self.free_buffers() {
             let (index, block) = {
                 let mut blocks = lock(&self.blocks);
                 let next = blocks.next(std::mem::take(&mut encoded.block.bytes));
                 match next {
                     Ok(None) => return,
                     Ok(Some(block)) => (block.index, Ok(block)),
-                    // No later block can be had: this error is the last in the order.
+                    // There are no blocks after this error.
                     Err(error) => (blocks.count(), Err(error)),
                 }
             };
-            let result = block.and_then(|block| self.encode(work, block, &mut encoded));
-            let last = result.is_err();
-            self.hand_in(index, result.map(|()| encoded));
-            if last {
+            let result = block.and_then(|block| self.encode(block, &mut encoded));
+            let failed = result.is_err();
+            self.finish(index, result.map(|()| encoded));
+            if failed {
                 return;
             }
         }
     }
 
-    /// Buffers for one more block, once there is room; none after an error.
-    fn free(&self) -> Option<Encoded> {
-        let mut turns = lock(&self.turns);
-        while turns.failed.is_none() && turns.waiting.len() >= self.most {
-            turns = self.room.wait(turns).unwrap_or_else(PoisonError::into_inner);
+    /// Waits for room in the queue and returns buffers for a block; `None` after an error.
+    fn free_buffers(&self) -> Option<Encoded> {
+        let mut queue = lock(&self.queue);
+        while queue.failed.is_none() && queue.blocks.len() >= self.capacity {
+            queue = self.has_room.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
-        if turns.failed.is_some() { None } else { Some(turns.free.pop().unwrap_or_default()) }
+        if queue.failed.is_some() { None } else { Some(queue.free.pop().unwrap_or_default()) }
     }
 
-    fn encode(&self, work: &Work<'_>, block: Block, encoded: &mut Encoded) -> Result<()> {
-        let input = &work.inputs[block.input];
-        let Some(Long { text, disk: (before, after, total) }) = &block.long else {
-            return work.documents.encode(
-                block,
-                input,
-                work.tokenizer,
-                encoded,
-                &mut |_, _| Ok(()),
-            );
+    fn encode(&self, block: Block, encoded: &mut Encoded) -> Result<()> {
+        let Shared { inputs, encoder, report, .. } = *self.shared;
+        let input = &inputs[block.input];
+        let Some(LongBlock { text, done_before, done_after, total }) = &block.long else {
+            return encoder.encode(block, input, encoded, &mut |_, _| Ok(()));
         };
-        // What is encoded of a long text is written at once, so nothing may be before it.
-        if !self.wait_for_turn(block.index) {
+        if !self.wait_until_next(block.index) {
             return Ok(());
         }
-        let (length, before, disk, total) =
-            (text.len().max(1) as f64, *before, (after - before) as f64, *total);
-        work.documents.encode(block, input, work.tokenizer, encoded, &mut |ids, at| {
+        let (length, done_before, total) = (text.len().max(1) as f64, *done_before, *total);
+        let disk_bytes = (done_after - done_before) as f64;
+        encoder.encode(block, input, encoded, &mut |ids, at| {
             let mut piece = Encoded { ids: std::mem::take(ids), ..Encoded::default() };
             (lock(&self.write))(&piece)?;
             piece.ids.clear();
             *ids = piece.ids;
-            (work.report.0)(before + (at as f64 / length * disk) as u64, total)
+            report(done_before + (at as f64 / length * disk_bytes) as u64, total)
         })
     }
 
-    /// Waits until all before block `index` are written; false after an error.
-    fn wait_for_turn(&self, index: u64) -> bool {
-        let mut turns = lock(&self.turns);
-        while turns.failed.is_none() && (turns.next != index || turns.writing) {
-            turns = self.turn.wait(turns).unwrap_or_else(PoisonError::into_inner);
+    /// Waits until all blocks before `index` are written; returns false after an error.
+    fn wait_until_next(&self, index: u64) -> bool {
+        let mut queue = lock(&self.queue);
+        while queue.failed.is_none() && (queue.next != index || queue.writing) {
+            queue = self.written.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
-        turns.failed.is_none()
+        queue.failed.is_none()
     }
 
-    /// Hands in a block, and writes all whose turn it is unless another thread does.
-    fn hand_in(&self, index: u64, result: Result<Encoded>) {
-        let mut turns = lock(&self.turns);
-        turns.waiting.insert(index, result);
-        if std::mem::replace(&mut turns.writing, true) {
+    /// Queues a block, and writes all that are next unless another thread is writing.
+    fn finish(&self, index: u64, result: Result<Encoded>) {
+        let mut queue = lock(&self.queue);
+        queue.blocks.insert(index, result);
+        if std::mem::replace(&mut queue.writing, true) {
             return;
         }
         loop {
-            let next = turns.next;
-            let Some(result) = turns.waiting.remove(&next) else {
-                turns.writing = false;
-                self.turn.notify_all();
+            let next = queue.next;
+            let Some(result) = queue.blocks.remove(&next) else {
+                queue.writing = false;
+                self.written.notify_all();
                 return;
             };
-            turns.next += 1;
-            drop(turns);
-            self.room.notify_one();
+            queue.next += 1;
+            drop(queue);
+            self.has_room.notify_one();
             let written = result.and_then(|encoded| {
                 (lock(&self.write))(&encoded)?;
                 Ok(encoded)
             });
-            turns = lock(&self.turns);
+            queue = lock(&self.queue);
             match written {
-                Ok(encoded) => turns.free.push(encoded),
+                Ok(encoded) => queue.free.push(encoded),
                 Err(error) => {
-                    turns.failed = Some(error);
-                    self.room.notify_all();
-                    self.turn.notify_all();
+                    queue.failed = Some(error);
+                    self.has_room.notify_all();
+                    self.written.notify_all();
                     return;
                 }
             }

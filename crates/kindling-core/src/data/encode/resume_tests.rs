@@ -1,16 +1,17 @@
-//! Claims of resuming: whatever is left of an encoding that ended early, the same call makes the same store of it.
+//! Tests of resuming: whatever a killed encoding left, the same call completes the same store.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::tests::{corpus, encode, ends_after, options, text};
-use super::{Document, EncodeOptions, encode_files};
+use super::{EncodeOptions, encode_files};
+use crate::corpus::Document;
 use crate::progress::silent;
 use crate::test_support::names;
 use crate::tokenizer::Tokenizer;
 
-/// Every file below `folder` with its bytes.
+/// Returns every file below `folder` with its bytes.
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for name in names(folder) {
@@ -32,8 +33,8 @@ fn hidden(folder: &Path) -> Vec<String> {
     names(folder).into_iter().filter(|name| name.starts_with('.')).collect()
 }
 
-/// Ends the encoding at call after call of its progress, as a kill would, and goes on each time; gives how often it was
-/// ended and what the last call reports as resumed.
+/// Cancels the encoding again and again, as kills would, until it completes. Returns how often it was
+/// cancelled, and what the last call reports as resumed.
 fn encode_in_pieces(
     inputs: &[PathBuf],
     tokenizer: &Arc<Tokenizer>,
@@ -46,13 +47,13 @@ fn encode_in_pieces(
             Ok(summary) => return (ended, summary.resumed_bytes),
             Err(error) => assert_eq!(error.code(), "ERR_CANCELLED"),
         }
-        assert!(ended < 1_000, "it makes headway");
+        assert!(ended < 1_000, "it makes progress");
     }
     unreachable!()
 }
 
 #[test]
-fn an_encoding_ended_again_and_again_makes_the_store_of_one_that_was_not() {
+fn an_encoding_killed_again_and_again_writes_the_same_store() {
     let (folder, file, tokenizer) = corpus(600_000);
     let (lines, second) = (folder.path().join("lines.jsonl"), folder.path().join("second.txt"));
     std::fs::write(&second, [text(3_000).as_bytes(), b"\xFF cut \xE2\x82"].concat()).unwrap();
@@ -67,14 +68,14 @@ fn an_encoding_ended_again_and_again_makes_the_store_of_one_that_was_not() {
             (folder.path().join("whole").join(name), folder.path().join("pieces").join(name));
         encode_files(&inputs, &tokenizer, &whole, &o, &mut silent).unwrap();
         let (ended, resumed) = encode_in_pieces(&inputs, &tokenizer, &pieces, &o);
-        assert!(ended > 3 && resumed > 0, "ended {ended} times, resumed at {resumed}");
+        assert!(ended > 3 && resumed > 0, "cancelled {ended} times, resumed at {resumed}");
         assert_eq!(files(&pieces), files(&whole));
         assert!(hidden(pieces.parent().unwrap()).is_empty());
     }
 }
 
 #[test]
-fn compressed_text_is_resumed_within_its_stream() {
+fn compressed_text_resumes_within_the_stream() {
     let (folder, _, tokenizer) = corpus(10);
     let file = folder.path().join("lines.txt.gz");
     let mut gzip = flate2::write::GzEncoder::new(
@@ -91,7 +92,7 @@ fn compressed_text_is_resumed_within_its_stream() {
 }
 
 #[test]
-fn documents_longer_than_blocks_are_taken_up_at_their_start() {
+fn documents_longer_than_blocks_resume_at_their_start() {
     let (folder, _, tokenizer) = corpus(10);
     let file = folder.path().join("long.txt");
     let long = text(500_000).replace('\n', " x");
@@ -106,7 +107,7 @@ fn documents_longer_than_blocks_are_taken_up_at_their_start() {
         let (whole, pieces) =
             (folder.path().join("whole_chunks"), folder.path().join("pieces_chunks"));
         encode(&[&file], &tokenizer, &whole, &o).unwrap();
-        // Ended at every one of the first calls, each time anew.
+        // Cancelled at each of the first calls in turn.
         for calls in 3..40 {
             let first = EncodeOptions { keep_when_cancelled: true, ..o.clone() };
             let ended = encode_files(
@@ -118,12 +119,12 @@ fn documents_longer_than_blocks_are_taken_up_at_their_start() {
             );
             assert!(ended.is_ok() || !hidden(folder.path()).is_empty());
             encode(&[&file], &tokenizer, &pieces, &o).unwrap();
-            assert_eq!(files(&pieces), files(&whole), "{document:?} ended at call {calls}");
+            assert_eq!(files(&pieces), files(&whole), "{document:?} cancelled at call {calls}");
         }
     }
 }
 
-/// What a run that was ended leaves, and the name of its folder.
+/// Cancels an encoding, and returns the folder that it left.
 fn ended_early(o: &EncodeOptions, file: &Path, tokenizer: &Arc<Tokenizer>, out: &Path) -> PathBuf {
     let o = EncodeOptions { keep_when_cancelled: true, ..o.clone() };
     encode_files(&[file.to_path_buf()], tokenizer, out, &o, &mut ends_after(8)).unwrap_err();
@@ -132,7 +133,7 @@ fn ended_early(o: &EncodeOptions, file: &Path, tokenizer: &Arc<Tokenizer>, out: 
 }
 
 #[test]
-fn other_options_files_or_a_wish_to_start_over_begin_anew() {
+fn changed_options_or_files_start_over() {
     let (folder, file, tokenizer) = corpus(900_000);
     let out = folder.path().join("x_chunks");
     let o = EncodeOptions { chunk_size: 50_000, ..options() };
@@ -154,13 +155,13 @@ fn other_options_files_or_a_wish_to_start_over_begin_anew() {
 }
 
 #[test]
-fn damage_to_what_was_left_is_found_and_the_work_begun_anew() {
+fn damaged_leftovers_are_found_and_encoding_starts_over() {
     let (folder, file, tokenizer) = corpus(900_000);
     let (whole, out) = (folder.path().join("whole_chunks"), folder.path().join("x_chunks"));
     let o = EncodeOptions { chunk_size: 50_000, ..options() };
     encode(&[&file], &tokenizer, &whole, &o).unwrap();
     let damages: [fn(&Path); 4] = [
-        // A power cut can leave sizes without contents.
+        // A power cut can leave files with the right size and the wrong content.
         |made| {
             let path = made.join("encoded_tokens_chunk_0.dat");
             let length = std::fs::metadata(&path).unwrap().len();
@@ -183,7 +184,7 @@ fn damage_to_what_was_left_is_found_and_the_work_begun_anew() {
 }
 
 #[test]
-fn a_line_of_the_journal_that_was_cut_short_counts_as_not_written() {
+fn incomplete_journal_lines_count_as_not_written() {
     let (folder, file, tokenizer) = corpus(900_000);
     let (whole, out) = (folder.path().join("whole_chunks"), folder.path().join("x_chunks"));
     encode(&[&file], &tokenizer, &whole, &options()).unwrap();

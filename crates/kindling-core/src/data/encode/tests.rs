@@ -1,9 +1,11 @@
-//! Claims of encoding: the store holds the ids of the text, and an end before the end leaves nothing.
+//! Tests of encoding: the store holds the ids of the text, and a failed run leaves nothing behind.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Document, Element, EncodeOptions, EncodeSummary, Format, encode_files};
+use super::{EncodeOptions, EncodeSummary, encode_files};
+use crate::corpus::{Document, Format};
+use crate::data::Element;
 use crate::data::TokenStore;
 use crate::progress::silent;
 use crate::test_support::{Folder, names};
@@ -14,7 +16,7 @@ pub(super) fn options() -> EncodeOptions {
     EncodeOptions { chunk_size: 1_000, threads: 2, ..EncodeOptions::default() }
 }
 
-/// Words and characters of one to four bytes.
+/// Returns random words, with characters of one to four bytes.
 pub(super) fn text(words: u32) -> String {
     let parts = ["the", " whale", " sea", "\n", "é", " ß€", "鯨", "😀 "];
     (0..words)
@@ -22,7 +24,7 @@ pub(super) fn text(words: u32) -> String {
         .collect()
 }
 
-/// A folder with text.txt, and a tokenizer of it.
+/// Returns a folder with a text file of so many words, the file, and a tokenizer.
 pub(super) fn corpus(words: u32) -> (Folder, PathBuf, Arc<Tokenizer>) {
     let folder = Folder::new();
     let (sample, file) = (folder.path().join("sample.txt"), folder.path().join("text.txt"));
@@ -58,10 +60,10 @@ pub(super) fn encode(
 }
 
 #[test]
-fn a_store_holds_the_ids_of_a_text_of_several_blocks() {
+fn a_store_holds_the_ids_of_a_text_of_many_blocks() {
     let (folder, file, tokenizer) = corpus(1_200_000);
     let text = std::fs::read_to_string(&file).unwrap();
-    assert!(text.len() > 2 << 21, "longer than two blocks");
+    assert!(text.len() > 2 << 21, "the text has several blocks");
     let out = folder.path().join("a/x_chunks");
     let options = EncodeOptions { chunk_size: 100_000, ..options() };
     let summary = encode(&[&file], &tokenizer, &out, &options).unwrap();
@@ -83,7 +85,7 @@ fn a_store_holds_the_ids_of_a_text_of_several_blocks() {
 }
 
 #[test]
-fn files_follow_each_other_and_no_token_crosses_from_one_into_the_next() {
+fn no_token_spans_two_files() {
     let (folder, _, tokenizer) = corpus(10);
     let (a, b) = (folder.path().join("a"), folder.path().join("b"));
     std::fs::write(&a, "the whale the wh").unwrap();
@@ -98,7 +100,7 @@ fn files_follow_each_other_and_no_token_crosses_from_one_into_the_next() {
 }
 
 #[test]
-fn the_validation_store_begins_at_the_floor_of_what_is_kept() {
+fn the_split_is_at_the_floor_of_the_training_share() {
     let (folder, file, tokenizer) = corpus(3_000);
     let ids = tokenizer.encode(&std::fs::read_to_string(&file).unwrap()).unwrap();
     for (fraction, chunk_size) in [(0.1, 1_000), (0.5, 7), (0.999, 100), (1e-9, 1_000)] {
@@ -119,7 +121,7 @@ fn the_validation_store_begins_at_the_floor_of_what_is_kept() {
     }
 }
 
-/// Progress that ends the work at its call number `calls`.
+/// Returns a progress callback that cancels at its call number `calls`.
 pub(super) fn ends_after(mut calls: i32) -> impl FnMut(u64, u64) -> Result<()> + Send {
     move |_, _| {
         calls -= 1;
@@ -128,12 +130,12 @@ pub(super) fn ends_after(mut calls: i32) -> impl FnMut(u64, u64) -> Result<()> +
 }
 
 #[test]
-fn an_end_at_any_moment_leaves_the_place_as_it_was() {
+fn cancelling_at_any_moment_leaves_the_destination_unchanged() {
     let (folder, file, tokenizer) = corpus(700_000);
     let files = [file];
     let options = EncodeOptions { valid_fraction: 0.2, chunk_size: 100_000, ..options() };
     let out = folder.path().join("deep/data");
-    // Once with nothing there, once over an older store.
+    // First into an empty place, then over an existing store.
     for round in 0..2 {
         let before = (
             names(folder.path()),
@@ -153,13 +155,13 @@ fn an_end_at_any_moment_leaves_the_place_as_it_was() {
             assert_eq!(after, before);
             calls += 1;
         }
-        assert!(calls > 3, "it was ended while reading and while splitting");
+        assert!(calls > 3, "it was cancelled while reading and while splitting");
         assert_eq!(names(&out), ["tokenizer", "train_chunks", "valid_chunks"]);
     }
 }
 
 #[test]
-fn a_tokenizer_that_is_there_already_stays_with_the_files_beside_it() {
+fn an_identical_tokenizer_is_not_replaced() {
     let (folder, file, tokenizer) = corpus(100);
     let out = folder.path().join("data");
     encode(&[&file], &tokenizer, &out, &options()).unwrap();
@@ -169,7 +171,7 @@ fn a_tokenizer_that_is_there_already_stays_with_the_files_beside_it() {
 }
 
 #[test]
-fn a_corpus_without_text_is_refused() {
+fn a_corpus_without_text_is_an_error() {
     let (folder, file, tokenizer) = corpus(10);
     let empty = folder.path().join("empty.txt");
     std::fs::write(&empty, "").unwrap();
@@ -181,23 +183,14 @@ fn a_corpus_without_text_is_refused() {
     encode(&[&empty, &file], &tokenizer, &out, &options()).unwrap();
 }
 
-#[cfg(target_os = "linux")]
-#[test]
-fn a_full_disk_is_named_as_one() {
-    // Every write to this device fails as on a full disk.
-    let mut full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-    let error = std::io::Write::write_all(&mut full, b"x").unwrap_err();
-    assert_eq!(Error::io("cannot write", "/dev/full", error).code(), "ERR_DISK_FULL");
-}
-
-/// The ids of `parts`, each encoded alone, with the end of text after each if asked.
+/// Returns the ids of `parts`, each encoded separately, optionally with an end of text after each.
 fn ids_of(tokenizer: &Tokenizer, parts: &[&str], end: bool) -> Vec<u32> {
     let end = end.then(|| tokenizer.token_id(END_OF_TEXT).unwrap());
     parts.iter().flat_map(|part| tokenizer.encode(part).unwrap().into_iter().chain(end)).collect()
 }
 
 #[test]
-fn every_kind_of_document_gets_its_end() {
+fn documents_of_every_kind_are_separate_and_ended() {
     let (folder, _, tokenizer) = corpus(10);
     let file = |name: &str, text: &str| {
         let path = folder.path().join(name);
@@ -252,9 +245,9 @@ fn every_kind_of_document_gets_its_end() {
 }
 
 #[test]
-fn documents_longer_than_blocks_come_out_whole() {
+fn documents_longer_than_blocks_stay_whole() {
     let (folder, _, tokenizer) = corpus(10);
-    // No line break and no blank line for megabytes; then many short ones.
+    // Megabytes without a line break or blank line, then many short documents.
     let long = text(900_000).replace('\n', " x");
     let short: Vec<String> = (0..30_000).map(|i| format!("the sea {i}")).collect();
     let out = folder.path().join("x_chunks");
@@ -275,7 +268,7 @@ fn documents_longer_than_blocks_come_out_whole() {
 }
 
 #[test]
-fn the_store_does_not_depend_on_the_number_of_threads() {
+fn the_number_of_threads_does_not_change_the_store() {
     let (folder, file, tokenizer) = corpus(1_500_000);
     let expected = tokenizer.encode(&std::fs::read_to_string(&file).unwrap()).unwrap();
     let out = folder.path().join("x_chunks");
@@ -287,9 +280,9 @@ fn the_store_does_not_depend_on_the_number_of_threads() {
 }
 
 #[test]
-fn bytes_that_are_no_utf8_at_every_edge_become_replacement_characters() {
+fn invalid_utf8_at_block_boundaries_becomes_replacement_characters() {
     let (folder, _, tokenizer) = corpus(10);
-    // Broken bytes every 61, so that blocks begin and end around them.
+    // An invalid byte every 61 bytes, so that some lie at the boundaries of blocks.
     let mut bytes = text(400_000).into_bytes();
     for at in (30..bytes.len()).step_by(61) {
         bytes[at] = [0xFF, 0xE2, 0x80, 0xF0][at % 4];
@@ -308,13 +301,13 @@ fn compressed(name: &str) -> PathBuf {
 }
 
 #[test]
-fn gzip_of_several_members_and_zstd_of_several_frames_are_read() {
+fn all_gzip_members_and_zstd_frames_are_read() {
     let (folder, _, tokenizer) = corpus(10);
     let expected =
         tokenizer.encode(&std::fs::read_to_string(compressed("lines.txt")).unwrap()).unwrap();
     let out = folder.path().join("x_chunks");
     for name in ["lines.txt", "lines.txt.gz", "lines.txt.zst"] {
-        // Told by its contents, whatever its name.
+        // The content decides, not the name.
         let renamed = folder.path().join("renamed.txt");
         std::fs::copy(compressed(name), &renamed).unwrap();
         for file in [&compressed(name), &renamed] {
@@ -325,7 +318,7 @@ fn gzip_of_several_members_and_zstd_of_several_frames_are_read() {
 }
 
 #[test]
-fn damaged_compressed_files_are_named_and_leave_nothing() {
+fn damaged_compressed_files_are_reported_and_leave_nothing() {
     let (folder, _, tokenizer) = corpus(10);
     let out = folder.path().join("deep/x_chunks");
     for name in ["lines.txt.gz", "lines.txt.zst"] {
@@ -347,7 +340,7 @@ fn damaged_compressed_files_are_named_and_leave_nothing() {
 }
 
 #[test]
-fn a_line_that_is_no_object_with_a_text_is_named_by_its_number() {
+fn invalid_json_lines_are_reported_with_their_number() {
     let (folder, _, tokenizer) = corpus(10);
     let file = folder.path().join("bad.jsonl");
     let good = "{\"text\":\"the whale\"}\n".repeat(40_000);
@@ -365,7 +358,7 @@ fn a_line_that_is_no_object_with_a_text_is_named_by_its_number() {
 }
 
 #[test]
-fn uint16_holds_the_same_ids_and_a_vocabulary_too_large_for_it_is_refused() {
+fn uint16_stores_the_same_ids_unless_the_vocabulary_is_too_large() {
     let (folder, file, tokenizer) = corpus(100_000);
     let out = folder.path().join("data");
     let o = EncodeOptions { element: Element::Uint16, valid_fraction: 0.25, ..options() };
@@ -390,7 +383,7 @@ fn uint16_holds_the_same_ids_and_a_vocabulary_too_large_for_it_is_refused() {
 }
 
 #[test]
-fn an_end_of_text_the_tokenizer_does_not_know_is_refused() {
+fn appending_an_unknown_end_of_text_is_an_error() {
     let (folder, file, _) = corpus(10);
     let options_of_chars = TrainOptions {
         vocab_size: 0,
@@ -407,4 +400,22 @@ fn an_end_of_text_the_tokenizer_does_not_know_is_refused() {
     let error =
         encode(&[&file], &Arc::new(chars), &folder.path().join("x_chunks"), &o).unwrap_err();
     assert!(error.to_string().contains(END_OF_TEXT), "{error}");
+}
+
+#[test]
+fn json_lines_read_as_the_tokenizer_reads_strings() {
+    let (folder, _, tokenizer) = corpus(10);
+    // A byte order mark, a lone surrogate, and a mark within a text.
+    let json = "\u{FEFF}{\"text\":\"the\\ud800 sea\"}\n{\"text\":\"\u{FEFF}whale\"}\n";
+    let json = folder.file("a.jsonl", json);
+    // Plain text keeps its byte order mark, as `Tokenizer.encode` and Hugging Face do.
+    let plain = folder.file("b.txt", "\u{FEFF}the sea");
+    let out = folder.path().join("x_chunks");
+    for (file, parts, replaced) in
+        [(&json, &["the\u{FFFD} sea", "\u{FEFF}whale"][..], 3), (&plain, &["\u{FEFF}the sea"], 0)]
+    {
+        let summary = encode(&[file], &tokenizer, &out, &options()).unwrap();
+        assert_eq!(all(&out), ids_of(&tokenizer, parts, false));
+        assert_eq!(summary.replaced_bytes, replaced);
+    }
 }

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use super::byte_chars;
 use crate::tokenizer::parts::{Parts, PartsRef};
 use crate::tokenizer::{Kind, special};
+use crate::error::IoAction;
 use crate::{Error, Result};
 
 /// A file's text.
@@ -23,7 +24,7 @@ pub fn read_text(path: &Path) -> Result<String> {
         std::io::ErrorKind::NotFound => {
             Error::NotFound { what: "tokenizer file", path: path.to_path_buf() }
         }
-        _ => Error::io("cannot read", path, error),
+        _ => Error::io(IoAction::Read, path, error),
     })?;
     String::from_utf8(bytes).map_err(|error| {
         let line =

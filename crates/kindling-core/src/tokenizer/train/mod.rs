@@ -17,7 +17,8 @@ use super::parts::Parts;
 use super::pretokenize::Pattern;
 use super::special::{Segment, SpecialTokens};
 use super::{Kind, Tokenizer};
-use crate::corpus::each_text::{BLOCK, Source};
+use crate::corpus::blocks::BLOCK_SIZE;
+use crate::corpus::parallel::ParallelReader;
 use crate::corpus::{Corpus, ReadSummary, TEXT_FIELD};
 use crate::progress::{Progress, SendProgress, silent};
 use crate::{Error, Result};
@@ -70,7 +71,7 @@ impl Tokenizer {
         reading: &mut SendProgress<'_>,
         merging: &mut Progress<'_>,
     ) -> Result<(Self, ReadSummary)> {
-        Self::train_with_blocks_of(BLOCK, corpus, options, reading, merging)
+        Self::train_with_blocks_of(BLOCK_SIZE, corpus, options, reading, merging)
     }
 
     /// `train_on`, reading `block` bytes at a time.
@@ -87,7 +88,8 @@ impl Tokenizer {
         let max_bytes = options.max_bytes.unwrap_or(u64::MAX);
         let (kind, threads) = (options.kind, options.threads);
         let cuts = Cuts { kind, pattern: &options.pattern, special: &matcher };
-        let source = Source { corpus, cuts, threads, block, max_bytes };
+        let text_cut = &|bytes: &[u8]| cuts.last_in_bytes(bytes, true);
+        let reader = ParallelReader { corpus, text_cut, threads, block_size: block, max_bytes };
         let (parts, summary) = match kind {
             Kind::Chars => {
                 let new = || vec![false; CODE_POINTS];
@@ -96,12 +98,12 @@ impl Tokenizer {
                     Ok(())
                 };
                 let (sets, summary) =
-                    source.read_all(reading, new, in_each_part(&matcher, mark))?;
+                    reader.read_all(reading, new, in_each_part(&matcher, mark))?;
                 (char_parts(&sets, special), summary)
             }
             Kind::Bpe => {
                 check_sizes(options)?;
-                let (counts, summary) = source.read_all(
+                let (counts, summary) = reader.read_all(
                     reading,
                     || Counts::new(options.pattern.clone()),
                     in_each_part(&matcher, Counts::count_text),
@@ -266,7 +268,7 @@ mod tests {
         let files = [fixture("tokenizer/tinystories_sample.txt"), lines];
         let corpus = Corpus::find(&files, None, TEXT_FIELD).unwrap();
         for kind in [Kind::Bpe, Kind::Chars] {
-            let expected = train(BLOCK, &corpus, &options(kind, 1)).unwrap();
+            let expected = train(BLOCK_SIZE, &corpus, &options(kind, 1)).unwrap();
             for (read, threads) in [(1, 1), (2, 2), (7, 1), (64, 5), (1000, 2)] {
                 let found = train(read, &corpus, &options(kind, threads)).unwrap();
                 assert_eq!(found, expected, "reads of {read}, {threads} threads");
@@ -279,7 +281,7 @@ mod tests {
         let trained = |name: &str| {
             let corpus =
                 Corpus::find(&[fixture("compressed").join(name)], None, TEXT_FIELD).unwrap();
-            train(BLOCK, &corpus, &options(Kind::Bpe, 2)).unwrap()
+            train(BLOCK_SIZE, &corpus, &options(Kind::Bpe, 2)).unwrap()
         };
         let plain = trained("lines.txt");
         assert_eq!(plain.1.bytes, 100_227);
@@ -298,7 +300,7 @@ mod tests {
             .map(|(i, text)| folder.file(&format!("{i}.txt"), text))
             .collect();
         let expected = Corpus::find(&files, None, TEXT_FIELD).unwrap();
-        let expected = train(BLOCK, &expected, &options(Kind::Bpe, 1)).unwrap();
+        let expected = train(BLOCK_SIZE, &expected, &options(Kind::Bpe, 1)).unwrap();
         let lines = json_lines(&documents, "body");
         for (name, bytes, format) in [
             ("a.jsonl", lines.clone().into_bytes(), None),
@@ -306,13 +308,13 @@ mod tests {
             ("c.txt", lines.replace('\n', "\r\n\n").into_bytes(), Some(Format::Jsonl)),
         ] {
             let corpus = Corpus::find(&[folder.file(name, bytes)], format, "body").unwrap();
-            let (hash, _) = train(BLOCK, &corpus, &options(Kind::Bpe, 2)).unwrap();
+            let (hash, _) = train(BLOCK_SIZE, &corpus, &options(Kind::Bpe, 2)).unwrap();
             assert_eq!(hash, expected.0, "{name}");
         }
         // Halves of surrogate pairs become U+FFFD and are counted, as broken UTF-8 is.
         let file = folder.file("d.jsonl", "{\"text\":\"a\\ud800b\"}");
         let corpus = Corpus::find(&[file], None, TEXT_FIELD).unwrap();
-        assert_eq!(train(BLOCK, &corpus, &options(Kind::Bpe, 1)).unwrap().1.replaced_bytes, 3);
+        assert_eq!(train(BLOCK_SIZE, &corpus, &options(Kind::Bpe, 1)).unwrap().1.replaced_bytes, 3);
     }
 
     #[test]
@@ -321,7 +323,7 @@ mod tests {
         let code = |content: &str, said: &str| {
             let corpus =
                 Corpus::find(&[folder.file("a.jsonl", content)], None, TEXT_FIELD).unwrap();
-            for (block, threads) in [(1, 1), (BLOCK, 3)] {
+            for (block, threads) in [(1, 1), (BLOCK_SIZE, 3)] {
                 let error = train(block, &corpus, &options(Kind::Bpe, threads)).unwrap_err();
                 assert!(error.to_string().contains(said), "{error}");
                 assert_eq!(
@@ -359,9 +361,9 @@ mod tests {
                 Corpus::find(&[file, fixture("tokenizer/address.txt")], None, TEXT_FIELD).unwrap()
             };
             let part = Corpus::find(&[folder.file(suffix, part)], None, TEXT_FIELD).unwrap();
-            let expected = train(BLOCK, &part, &options(Kind::Bpe, 1)).unwrap().0;
+            let expected = train(BLOCK_SIZE, &part, &options(Kind::Bpe, 1)).unwrap().0;
             let whole = find(folder.file(name, content));
-            for (block, threads) in [(1, 1), (64, 3), (BLOCK, 1), (BLOCK, 2)] {
+            for (block, threads) in [(1, 1), (64, 3), (BLOCK_SIZE, 1), (BLOCK_SIZE, 2)] {
                 let limited =
                     TrainOptions { max_bytes: Some(2_000), ..options(Kind::Bpe, threads) };
                 let (hash, summary) = train(block, &whole, &limited).unwrap();
@@ -398,7 +400,10 @@ mod tests {
             TrainOptions { min_frequency: 0, ..options(Kind::Bpe, 1) },
             TrainOptions { max_bytes: Some(0), ..options(Kind::Bpe, 1) },
         ] {
-            assert_eq!(train(BLOCK, &corpus, &limits).unwrap_err().code(), "ERR_INVALID_ARGUMENT");
+            assert_eq!(
+                train(BLOCK_SIZE, &corpus, &limits).unwrap_err().code(),
+                "ERR_INVALID_ARGUMENT"
+            );
         }
     }
 }

@@ -1,5 +1,6 @@
-//! Text in which no place to cut was found: it stays in a file and is mapped, so that memory does not depend on its length.
-//! The file is the input where that is plain UTF-8, otherwise one without a name that holds the text decoded.
+//! Text in which no cut was found. It stays in a file and is mapped, so that memory does not depend
+//! on its length: in the input itself if that is uncompressed and valid UTF-8, otherwise decoded in
+//! a temporary file without a name.
 
 use std::fs::File;
 use std::io::Write;
@@ -9,23 +10,27 @@ use memmap2::{Mmap, MmapOptions};
 
 use super::inputs::Input;
 use super::reader::Reader;
-use crate::corpus::LossyDecoder;
+use super::utf8::LossyDecoder;
+use crate::error::IoAction;
 use crate::{Error, Result};
 
+/// The name of a temporary file while it has one.
 const SPILL: &str = "text";
+/// Bytes read at a time.
+const READ_SIZE: usize = 1 << 18;
 
-/// One such text.
+/// A text in a mapped file.
 #[derive(Debug)]
-pub(super) struct LongText {
+pub(crate) struct LongText {
     map: Mmap,
-    /// Where files without a name can be made.
+    /// The folder in which more temporary files can be created.
     pub folder: PathBuf,
-    /// Bytes that were no UTF-8.
+    /// Bytes that were replaced by U+FFFD.
     pub replaced: u64,
 }
 
 impl LongText {
-    /// The text, if the file is as it was when it was read.
+    /// Returns the text, if the file has not changed since it was read.
     pub fn text(&self, input: &Input) -> Result<&str> {
         simdutf8::basic::from_utf8(&self.map).map_err(|_| changed(input))
     }
@@ -37,26 +42,26 @@ impl LongText {
 
 fn changed(input: &Input) -> Error {
     Error::InvalidCorpus(format!(
-        "{} changed while it was encoded; encode it again",
+        "{} changed while it was read; run the command again",
         input.path.display()
     ))
 }
 
 /// Takes the bytes of one long text, in order.
-pub(super) struct Collector<'a> {
+pub(crate) struct LongTextWriter<'a> {
     input: &'a Input,
-    /// Where files without a name can be made.
     folder: &'a Path,
-    /// Byte of the input at which the text begins.
+    /// The byte of the input at which the text begins.
     start: u64,
     taken: u64,
     decoder: LossyDecoder,
     decoded: String,
-    /// None where the input itself can be mapped.
+    /// The temporary file; `None` if the input itself can be mapped.
     spill: Option<File>,
 }
 
-impl<'a> Collector<'a> {
+impl<'a> LongTextWriter<'a> {
+    /// Begins the text at byte `start` of the input; it is mapped there if `reader` allows it.
     pub fn new(
         input: &'a Input,
         reader: &Reader<'_>,
@@ -64,15 +69,15 @@ impl<'a> Collector<'a> {
         folder: &'a Path,
     ) -> Result<Self> {
         let spill = if reader.is_plain_file() { None } else { Some(nameless(folder)?) };
-        Ok(Self::with(input, folder, start, spill))
+        Ok(Self::with_spill(input, folder, start, spill))
     }
 
-    /// One of bytes that are not those of the input.
+    /// Begins a text whose bytes are not those of the input.
     pub fn into_file(input: &'a Input, folder: &'a Path) -> Result<Self> {
-        Ok(Self::with(input, folder, 0, Some(nameless(folder)?)))
+        Ok(Self::with_spill(input, folder, 0, Some(nameless(folder)?)))
     }
 
-    fn with(input: &'a Input, folder: &'a Path, start: u64, spill: Option<File>) -> Self {
+    fn with_spill(input: &'a Input, folder: &'a Path, start: u64, spill: Option<File>) -> Self {
         let (decoder, decoded) = (LossyDecoder::default(), String::new());
         Self { input, folder, start, taken: 0, decoder, decoded, spill }
     }
@@ -86,25 +91,26 @@ impl<'a> Collector<'a> {
     fn write(&mut self) -> Result<()> {
         if let Some(file) = &mut self.spill {
             let written = file.write_all(self.decoded.as_bytes());
-            written.map_err(|error| Error::io("cannot write", self.folder, error))?;
+            written.map_err(|error| Error::io(IoAction::Write, self.folder, error))?;
         }
         self.decoded.clear();
         Ok(())
     }
 
+    /// Ends the text and maps it.
     pub fn finish(mut self) -> Result<LongText> {
         self.decoder.finish(&mut self.decoded);
         self.write()?;
         let replaced = self.decoder.replaced_bytes();
         let (file, start, length) = match self.spill.take() {
             Some(file) => {
-                let cannot_read = |error| Error::io("cannot read", self.folder, error);
+                let cannot_read = |error| Error::io(IoAction::Read, self.folder, error);
                 let length = file.metadata().map_err(cannot_read)?.len();
                 (file, 0, length)
             }
-            None if replaced > 0 => return self.decode_again(),
+            None if replaced > 0 => return self.decode_into_file(),
             None => {
-                let cannot_read = |error| Error::io("cannot read", &self.input.path, error);
+                let cannot_read = |error| Error::io(IoAction::Read, &self.input.path, error);
                 let file = File::open(&self.input.path).map_err(cannot_read)?;
                 if file.metadata().map_err(cannot_read)?.len() < self.start + self.taken {
                     return Err(changed(self.input));
@@ -114,38 +120,39 @@ impl<'a> Collector<'a> {
         };
         let mut options = MmapOptions::new();
         options.offset(start).len(length as usize);
-        // SAFETY: only plain bytes are read through the map, which `text` has checked. A file of ours has no name. That
-        // nobody changes an input while it is read is asked of the user.
+        // SAFETY: the map is read as plain bytes, and `text` checks that they are UTF-8. Nobody else
+        // can reach a temporary file, since it has no name. An input must not be truncated while it
+        // is encoded; the documentation of `encode_files` says so.
         let map = unsafe { options.map(&file) };
-        let map = map.map_err(|error| Error::io("cannot map", &self.input.path, error))?;
+        let map = map.map_err(|error| Error::io(IoAction::Map, &self.input.path, error))?;
         #[cfg(unix)]
         let _ = map.advise(memmap2::Advice::Sequential);
         Ok(LongText { map, folder: self.folder.to_path_buf(), replaced })
     }
 
-    /// The same bytes of the input again, into a file, since some are no UTF-8.
-    fn decode_again(self) -> Result<LongText> {
+    /// Reads the same bytes of the input again into a file, because some are invalid UTF-8.
+    fn decode_into_file(self) -> Result<LongText> {
         let Self { input, folder, start, taken, .. } = self;
         let mut reader = Reader::open(input, start, Box::new(|| Ok(())))?;
-        let mut again = Self::into_file(input, folder)?;
+        let mut writer = Self::into_file(input, folder)?;
         let mut bytes = Vec::new();
-        while again.taken < taken {
-            let wanted = (taken - again.taken).min(super::blocks::BLOCK as u64) as usize;
-            if reader.read_behind(&mut bytes, 0, wanted, input)? < wanted {
+        while writer.taken < taken {
+            let wanted = (taken - writer.taken).min(READ_SIZE as u64) as usize;
+            if reader.read_at(&mut bytes, 0, wanted, input)? < wanted {
                 return Err(changed(input));
             }
-            again.push(&bytes)?;
+            writer.push(&bytes)?;
         }
-        again.finish()
+        writer.finish()
     }
 }
 
-/// A file that is gone with the process.
+/// Creates a file that disappears with the process.
 fn nameless(folder: &Path) -> Result<File> {
     let path = folder.join(SPILL);
-    let made = File::options().read(true).write(true).create(true).truncate(true).open(&path);
-    let file = made.map_err(|error| Error::io("cannot create", &path, error))?;
-    // Where an open file cannot be removed, its folder takes it along.
+    let created = File::options().read(true).write(true).create(true).truncate(true).open(&path);
+    let file = created.map_err(|error| Error::io(IoAction::Create, &path, error))?;
+    // Where an open file cannot be removed, it is removed with its folder.
     let _ = std::fs::remove_file(&path);
     Ok(file)
 }
