@@ -4,13 +4,14 @@
 //! U+FFFD, as in `Tokenizer.encode` of a JavaScript string.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::marker::PhantomData;
 use std::path::Path;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::DeserializeSeed;
 use serde_json::value::RawValue;
 
+use super::json_field::{StringBytes, field_of_line, reason};
+use super::utf8::decode_lossy;
 use crate::{Error, Result};
 
 const BYTE_ORDER_MARK: char = '\u{FEFF}';
@@ -62,7 +63,7 @@ impl JsonLines<'_> {
         let line = strip_mark(line, number);
         let invalid = |reason: String| self.invalid_line(number, &reason);
         let seed = PhantomData::<&RawValue>;
-        let raw = value_of_line(line, self.text_field, seed).map_err(invalid)?.get();
+        let raw = field_of_line(line, self.text_field, seed).map_err(invalid)?.get();
         let Some(mut rest) = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) else {
             // Not a string: reports the same error as for a short line.
             return each(&text_of_line(line, self.text_field, replaced).map_err(invalid)?);
@@ -95,20 +96,20 @@ fn text_of_line<'de>(
     field: &str,
     replaced: &mut u64,
 ) -> Result<Cow<'de, str>, String> {
-    Ok(text_of_bytes(value_of_line(line, field, StringBytes)?, replaced))
+    Ok(text_of_bytes(field_of_line(line, field, StringBytes)?, replaced))
 }
 
 /// Decodes a JSON string. `serde_json` writes lone surrogates as three bytes, as if UTF-8 had them;
 /// each becomes one U+FFFD, which has three bytes too.
 fn text_of_bytes<'de>(bytes: Cow<'de, [u8]>, replaced: &mut u64) -> Cow<'de, str> {
     match bytes {
-        Cow::Borrowed(bytes) => super::utf8::decode_lossy(bytes, replaced),
+        Cow::Borrowed(bytes) => decode_lossy(bytes, replaced),
         Cow::Owned(mut bytes) => {
             if simdutf8::basic::from_utf8(&bytes).is_err() {
                 *replaced += replace_surrogates(&mut bytes);
             }
             String::from_utf8(bytes).map_or_else(
-                |error| super::utf8::decode_lossy(error.as_bytes(), replaced).into_owned().into(),
+                |error| decode_lossy(error.as_bytes(), replaced).into_owned().into(),
                 Cow::Owned,
             )
         }
@@ -163,107 +164,6 @@ fn piece_end(text: &[u8], least: usize) -> usize {
 /// Returns whether four hexadecimal digits are the first half of a surrogate pair.
 fn is_high_surrogate(digits: &[u8]) -> bool {
     matches!(digits, [b'd' | b'D', b'8' | b'9' | b'a' | b'b' | b'A' | b'B', ..])
-}
-
-fn reason(error: &serde_json::Error) -> String {
-    // The caller adds the line number of the file.
-    error.to_string().split(" at line 1 column").next().unwrap_or_default().to_owned()
-}
-
-/// Returns the value of `field` in the JSON object `line`.
-fn value_of_line<'de, S: DeserializeSeed<'de> + Copy>(
-    line: &'de str,
-    field: &str,
-    seed: S,
-) -> Result<S::Value, String> {
-    let mut json = serde_json::Deserializer::from_str(line);
-    let value = FieldOf(field, seed).deserialize(&mut json).map_err(|error| reason(&error))?;
-    json.end().map_err(|error| reason(&error))?;
-    value.ok_or_else(|| {
-        format!("has no field \"{field}\"; name the field that holds the text (text_field)")
-    })
-}
-
-/// Deserializes one field of an object with the seed, and skips the others.
-struct FieldOf<'n, S>(&'n str, S);
-
-impl<'de, S: DeserializeSeed<'de> + Copy> DeserializeSeed<'de> for FieldOf<'_, S> {
-    type Value = Option<S::Value>;
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
-        json.deserialize_map(self)
-    }
-}
-
-impl<'de, S: DeserializeSeed<'de> + Copy> Visitor<'de> for FieldOf<'_, S> {
-    type Value = Option<S::Value>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a JSON object with a text in \"{}\"", self.0)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut text = None;
-        while let Some(wanted) = map.next_key_seed(KeyIs(self.0))? {
-            if wanted {
-                text = Some(map.next_value_seed(self.1)?);
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(text)
-    }
-}
-
-/// Compares a key with a name without allocating it.
-struct KeyIs<'n>(&'n str);
-
-impl<'de> DeserializeSeed<'de> for KeyIs<'_> {
-    type Value = bool;
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<bool, D::Error> {
-        json.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for KeyIs<'_> {
-    type Value = bool;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E>(self, key: &str) -> Result<bool, E> {
-        Ok(key == self.0)
-    }
-}
-
-/// A JSON string as bytes, borrowed from the line where it has no escapes.
-#[derive(Clone, Copy)]
-struct StringBytes;
-
-impl<'de> DeserializeSeed<'de> for StringBytes {
-    type Value = Cow<'de, [u8]>;
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
-        json.deserialize_bytes(self)
-    }
-}
-
-impl<'de> Visitor<'de> for StringBytes {
-    type Value = Cow<'de, [u8]>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text")
-    }
-
-    fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Self::Value, E> {
-        Ok(Cow::Borrowed(bytes))
-    }
-
-    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Self::Value, E> {
-        Ok(Cow::Owned(bytes.to_vec()))
-    }
 }
 
 #[cfg(test)]

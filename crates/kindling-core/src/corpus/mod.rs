@@ -5,7 +5,7 @@
 //! | `inputs.rs` | which files a corpus consists of, and their format |
 //! | `reader.rs` | the bytes of one file, decompressed |
 //! | `utf8.rs` | bytes to text; invalid UTF-8 becomes U+FFFD |
-//! | `json_lines.rs` | the text field of JSON Lines |
+//! | `json_lines.rs`, `json_field.rs` | the text field of JSON Lines |
 //! | `blocks.rs` | the corpus cut into blocks that can be processed independently |
 //! | `long_text.rs` | text without a place to cut, mapped from a file |
 //! | `parallel.rs` | all texts of a corpus, read on several threads |
@@ -13,6 +13,7 @@
 
 pub(crate) mod blocks;
 pub(crate) mod inputs;
+mod json_field;
 pub(crate) mod json_lines;
 pub(crate) mod long_text;
 pub(crate) mod parallel;

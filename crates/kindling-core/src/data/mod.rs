@@ -11,7 +11,8 @@
 //! | `encode/` | text files to stores |
 //! | `reshape.rs` | merges and splits stores |
 //! | `destination.rs` | where new stores go, and how they replace old ones |
-//! | `batch.rs`, `window_order.rs`, `loader.rs` | batches; where their windows start; prefetching |
+//! | `batch.rs`, `window_order.rs` | batches, and where their windows start |
+//! | `mixture.rs`, `loader.rs` | the batches of a run from one or several stores; prefetching |
 //! | `entropy.rs` | the entropy of token counts |
 
 pub mod batch;
@@ -23,6 +24,7 @@ mod entropy;
 pub mod files;
 pub mod loader;
 pub mod metadata;
+mod mixture;
 pub mod npy;
 pub mod reshape;
 pub mod store_writer;
@@ -35,8 +37,9 @@ pub use self::batch::Batch;
 pub use self::element::Element;
 pub use self::encode::{EncodeOptions, EncodeSummary, encode_files};
 pub use self::entropy::token_entropy;
-pub use self::loader::{BatchLoader, LoaderOptions};
+pub use self::loader::BatchLoader;
 pub use self::metadata::Metadata;
+pub use self::mixture::LoaderOptions;
 pub use self::store_writer::StoreWriter;
 pub use self::token_store::TokenStore;
 pub use self::window_order::{BatchSpec, WindowOrder};

@@ -10,6 +10,8 @@
 //! | `journal.rs` | records progress on disk, so that a killed run can be resumed |
 
 mod documents;
+#[cfg(test)]
+mod format_tests;
 mod job;
 mod journal;
 #[cfg(test)]
