@@ -1,6 +1,7 @@
 /**
- * A 4 GB token store opens at once, and a batch touches only its own pages. The chunks are sparse files: they take no
- * disk, but every page that is read counts as resident. Usage: node scripts/campaigns/big-store.js [--gigabytes 4]
+ * Checks that a 4 GB token store opens at once, and that a batch touches only its own pages. The
+ * chunks are sparse files, which take no disk space, but each page read from them is resident.
+ * Usage: node scripts/campaigns/big-store.js [--gigabytes 4]
  */
 const { claim, campaign, memoryMib, option } = require('./claims')
 const fs = require('node:fs')
@@ -9,8 +10,9 @@ const { TokenStore } = require('../../dist')
 
 const CHUNK_TOKENS = 500_000
 const BATCH = { batchSize: 32, seqLength: 256, seed: 1 }
-// A window of 257 tokens lies in at most two pages; the kernel maps up to 64 KiB around each fault, in both chunks of an edge.
-const PAGES_MIB_A_WINDOW = (2 * 64) / 1024
+// A window of 257 tokens lies in at most two pages, possibly of two chunks. The kernel maps up to
+// 64 KiB around each fault.
+const MIB_PER_WINDOW = (2 * 64) / 1024
 
 function bytesRead() {
   return Number(/^read_bytes: (\d+)/m.exec(fs.readFileSync('/proc/self/io', 'utf8'))[1])
@@ -34,15 +36,15 @@ campaign(async (folder) => {
   const opened = await TokenStore.open(store)
   const openedMs = performance.now() - before.time
   const openedMib = memoryMib('VmRSS') - before.rss
-  claim('the store holds all tokens', opened.length === tokens, `${opened.length} tokens`)
+  claim('the store has all tokens', opened.length === tokens, `${opened.length} tokens`)
   claim('it opens within a second', openedMs < 1000, `${openedMs.toFixed(1)} ms`)
   claim('opening takes less than 16 MiB', openedMib < 16, `${openedMib.toFixed(1)} MiB`)
 
   const file = memoryMib('RssFile')
   const batch = opened.batch({ ...BATCH, step: 1 })
   const touched = memoryMib('RssFile') - file
-  const most = BATCH.batchSize * PAGES_MIB_A_WINDOW + 1
-  claim('a batch has its shape', batch.x.length === BATCH.batchSize * BATCH.seqLength)
+  const most = BATCH.batchSize * MIB_PER_WINDOW + 1
+  claim('a batch has the requested shape', batch.x.length === BATCH.batchSize * BATCH.seqLength)
   claim(
     `a batch touches at most ${most} MiB of the store`,
     touched <= most,
@@ -50,7 +52,7 @@ campaign(async (folder) => {
   )
 
   const last = await opened.loadByRange(tokens - 3, tokens)
-  claim('a range may end at the end of the store', last.length === 3)
+  claim('a range can end at the end of the store', last.length === 3)
   const read = (bytesRead() - before.read) / 2 ** 20
-  claim('less than 64 MiB were read from the disk', read < 64, `${read.toFixed(1)} MiB`)
+  claim('less than 64 MiB are read from the disk', read < 64, `${read.toFixed(1)} MiB`)
 })

@@ -1,6 +1,7 @@
 /**
- * `kindling encode` killed (SIGKILL) at random moments and as soon as each stage of it shows: what is left is absent,
- * whole or resumable, and the same command run again makes, byte for byte, the store of a run that was not killed.
+ * Kills `kindling encode` (SIGKILL) at random moments, and as soon as it reaches each of its
+ * stages. Checks that the store is then absent, complete or unchanged, and that running the command
+ * again writes the same files, byte for byte, as a run that was not killed.
  * Usage: node scripts/campaigns/encode-kill.js [--rounds 100] [--megabytes 48] [--seed 1]
  */
 const { root, text, claim, campaign, kindling, kindlingJson, option } = require('./claims')
@@ -12,17 +13,19 @@ const zlib = require('node:zlib')
 const { TokenStore } = require('../../dist')
 
 const CLI = path.join(root, 'dist', 'cli', 'index.js')
-/** A run is killed so often at most; then it may end. */
-const KILLS = 6
+/** The most kills per run; then it may finish. */
+const MAX_KILLS = 6
 
 let state = Number(option('seed', '1'))
-/** A number from 0 to below 1 (a linear congruential generator). */
+/** Returns a number from 0 to below 1 (a linear congruential generator). */
 function draw() {
   state = (Math.imul(state, 1664525) + 1013904223) >>> 0
   return state / 2 ** 32
 }
 
-/** Files under `folder` by name, as one hash of names and bytes; null if there is no such folder. */
+/**
+ * Returns a hash of the names and contents of all files in `folder`, or null if it does not exist.
+ */
 function fingerprint(folder) {
   if (!fs.existsSync(folder)) return null
   const hash = createHash('sha256')
@@ -34,7 +37,7 @@ function fingerprint(folder) {
   return hash.digest('hex')
 }
 
-/** The temporary folder of an encoding to `out`, in either of the places it can be in. */
+/** Returns the temporary folder of an encoding to `out`: it is beside `out` or in it. */
 function temporary(out) {
   const prefix = `.${path.basename(out)}.`
   for (const parent of [path.dirname(out), out]) {
@@ -45,19 +48,19 @@ function temporary(out) {
   return null
 }
 
-/** What shows that an encoding has come to a stage, in their order. */
+/** The stages of an encoding in order, each with a test of whether its folder shows it. */
 const STAGES = {
-  'its folder': (at) => at !== null,
-  'its lock': (at) => at && fs.existsSync(path.join(at, '.lock')),
-  'its first chunk': (at) => at && made(at).includes('chunk_0'),
-  'its second chunk': (at) => at && made(at).includes('chunk_1'),
-  'the journal tells of text': (at) => at && journal(at).includes('"text"'),
+  'the temporary folder': (at) => at !== null,
+  'the lock': (at) => at && fs.existsSync(path.join(at, '.lock')),
+  'the first chunk': (at) => at && made(at).includes('chunk_0'),
+  'the second chunk': (at) => at && made(at).includes('chunk_1'),
+  'a journal line about text': (at) => at && journal(at).includes('"text"'),
   'the validation store': (at) => at && made(at).includes('valid_chunks'),
-  'the journal tells of the split': (at) => at && journal(at).includes('"split"'),
+  'the journal line about the split': (at) => at && journal(at).includes('"split"'),
   'store.json': (at) => at && made(at).includes('store.json'),
   'the tokenizer': (at) => at && made(at).includes('tokenizer'),
-  'the old store is moved': (at) => at && fs.existsSync(path.join(at, 'old')),
-  'the new store moves': (at) => at && journal(at).includes('"moving"'),
+  'the old store is moved away': (at) => at && fs.existsSync(path.join(at, 'old')),
+  'the new store is moved in': (at) => at && journal(at).includes('"moving"'),
 }
 
 function made(at) {
@@ -70,7 +73,10 @@ function journal(at) {
   return fs.existsSync(file) ? fs.readFileSync(file, 'utf8').slice(-2_000) : ''
 }
 
-/** Runs the command and kills it after `milliseconds`, or once `shows` holds; gives its exit code, null if it was killed. */
+/**
+ * Runs the command, and kills it after `milliseconds` or once `shows` returns true. Returns its
+ * exit code, or null if it was killed.
+ */
 async function killed(args, out, { milliseconds, shows }) {
   const child = spawn(process.execPath, [CLI, ...args], { stdio: 'ignore' })
   const ended = new Promise((resolve) => child.on('close', resolve))
@@ -84,14 +90,14 @@ async function killOnceItShows(child, out, shows) {
     try {
       if (shows(temporary(out))) child.kill('SIGKILL')
     } catch (error) {
-      // A folder that is renamed while it is looked at.
+      // A folder can be renamed while it is read.
       if (error.code !== 'ENOENT') throw error
     }
     await new Promise(setImmediate)
   }
 }
 
-/** The state that a kill left: `absent`, `old`, `new`, or what is wrong. */
+/** Returns the state that a kill left: `absent`, `old`, `new`, or what is wrong. */
 async function stateOf(out, before, whole) {
   const stores = [out, path.join(out, 'train_chunks'), path.join(out, 'valid_chunks')]
   const found = stores.filter((store) => fs.existsSync(path.join(store, 'store.json')))
@@ -108,7 +114,7 @@ async function stateOf(out, before, whole) {
   return now === whole ? 'new' : now === before ? 'old' : 'neither the old store nor the new one'
 }
 
-/** `fingerprint` without hidden folders. */
+/** Returns the fingerprint of `folder` without the temporary folder in it. */
 function visible(out) {
   const hidden = temporary(out)
   if (!hidden || path.dirname(hidden) !== out) return fingerprint(out)
@@ -119,7 +125,7 @@ function visible(out) {
   return found
 }
 
-/** Lines of the embedded text drawn at random, `bytes` in all, as text, gzip and JSON Lines. */
+/** Writes random lines of the built-in text, `bytes` in total, as text, gzip and JSON Lines. */
 function writeInputs(folder, bytes) {
   const lines = fs.readFileSync(text, 'utf8').split('\n')
   let drawn = ''
@@ -138,7 +144,7 @@ campaign(async (folder) => {
   const rounds = Number(option('rounds', '100'))
   const tokenizer = path.join(folder, 'tokenizer')
   kindlingJson('tokenizer', 'train', text, '--vocab-size', '1000', '--out', tokenizer)
-  // Its pattern gives no place to cut: such files are encoded as one long text.
+  // No cuts are known for this pattern, so files are encoded as one long text.
   const uncut = path.join(folder, 'uncut')
   const pattern = String.raw`\w+(?= )|\s+|[^\s\w]+|\w+`
   kindlingJson(
@@ -185,8 +191,8 @@ campaign(async (folder) => {
     if (kind.old) kindlingJson('encode', text, '--out', out, ...kind.flags)
     const before = fingerprint(out)
     const args = ['encode', ...inputs, '--out', out, ...kind.flags]
-    // Every other round at the stages one after the other, the rest at random moments.
-    for (let kill = 0; kill < KILLS; kill++) {
+    // Odd rounds kill at each stage in turn, even rounds at random moments.
+    for (let kill = 0; kill < MAX_KILLS; kill++) {
       const stage = stages[(round >> 1) % stages.length]
       const when =
         round % 2 ? { shows: stage[1] } : { milliseconds: 60 + draw() * kind.milliseconds }
@@ -213,13 +219,13 @@ campaign(async (folder) => {
     ]
     if (last.status !== 0) wrong.push(`round ${round}: ${last.stderr}`)
     else if (fingerprint(out) !== kind.whole)
-      wrong.push(`round ${round}: another store than without kills`)
-    else if (rest.some(Boolean)) wrong.push(`round ${round}: ${rest.join(' ')} is left over`)
+      wrong.push(`round ${round}: the store differs from that of a run without kills`)
+    else if (rest.some(Boolean)) wrong.push(`round ${round}: ${rest.join(' ')} is left behind`)
     fs.rmSync(path.join(folder, `round-${round}`), { recursive: true })
   }
   const { kills, ...states } = count
   claim(
-    'a kill leaves a store absent, whole or as it was, and the next run makes the one of a run without kills',
+    'a kill leaves a store absent, complete or unchanged, and the next run writes the right one',
     wrong.length === 0 && kills > 0,
     wrong.join('; ') || `${rounds} rounds, ${kills} kills; left: ${JSON.stringify(states)}`,
   )

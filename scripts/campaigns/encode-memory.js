@@ -1,6 +1,7 @@
 /**
- * encodeIterable takes any amount of text in bounded memory: a stream of shuffled lines of Moby-Dick grows this process
- * by less than 32 MiB. Usage: node scripts/campaigns/encode-memory.js [--megabytes 1024]
+ * Checks that encodeIterable encodes any amount of text in bounded memory: a stream of random lines
+ * of Moby-Dick grows this process by less than 32 MiB.
+ * Usage: node scripts/campaigns/encode-memory.js [--megabytes 1024]
  */
 const { text, claim, campaign, memoryMib, option } = require('./claims')
 const fs = require('node:fs')
@@ -9,7 +10,10 @@ const { Tokenizer } = require('../../dist')
 const LIMIT_MIB = 32
 const PIECE = 64 * 1024
 
-/** Pieces of about 64 KiB, of lines drawn at random (a linear congruential generator), `bytes` in all. */
+/**
+ * Yields pieces of about 64 KiB of random lines (a linear congruential generator), `bytes` in
+ * total.
+ */
 function* shuffledLines(lines, bytes) {
   let state = 1
   for (let made = 0; made < bytes;) {
@@ -23,15 +27,15 @@ function* shuffledLines(lines, bytes) {
   }
 }
 
-/** Encodes `bytes` of text; returns tokens and the most memory the process had while it ran. */
+/** Encodes `bytes` of text; returns the number of tokens and the peak memory of the process. */
 async function encode(tokenizer, lines, bytes) {
   let tokens = 0
-  let most = 0
+  let peak = 0
   for await (const block of tokenizer.encodeIterable(shuffledLines(lines, bytes))) {
     tokens += block.length
-    most = Math.max(most, memoryMib('VmRSS'))
+    peak = Math.max(peak, memoryMib('VmRSS'))
   }
-  return { tokens, most }
+  return { tokens, peak }
 }
 
 campaign(async () => {
@@ -41,19 +45,20 @@ campaign(async () => {
     specialTokens: ['<|endoftext|>'],
   })
   const lines = fs.readFileSync(text, 'utf8').split('\n')
-  // The first pieces fill caches and let V8 reach its working size; growth counts from there and from the very start.
+  // The first 8 MB fill the caches and let V8 reach its working size. Growth is measured both from
+  // there and from the start.
   const start = memoryMib('VmRSS')
   const warm = await encode(tokenizer, lines, 8e6)
   const started = Date.now()
-  const { tokens, most } = await encode(tokenizer, lines, megabytes * 1e6)
+  const { tokens, peak } = await encode(tokenizer, lines, megabytes * 1e6)
   const seconds = (Date.now() - started) / 1000
-  const measured = `${(most - start).toFixed(1)} MiB over ${tokens} tokens, ${(megabytes / seconds).toFixed(1)} MB/s`
+  const measured = `${(peak - start).toFixed(1)} MiB over ${tokens} tokens, ${(megabytes / seconds).toFixed(1)} MB/s`
   claim(
     `encodeIterable over ${megabytes} MB grows memory by less than ${LIMIT_MIB} MiB`,
-    most - start < LIMIT_MIB,
+    peak - start < LIMIT_MIB,
     measured,
   )
-  const later = most - warm.most
+  const later = peak - warm.peak
   claim(
     'memory does not grow with the text',
     later < LIMIT_MIB / 2,

@@ -1,6 +1,7 @@
 /**
- * A full disk and a read-only folder end a command with a coded error and leave nothing half-written; a run goes on from
- * its last whole checkpoint. Needs a small tmpfs: as root, or in a user namespace (unshare -rm), else it is skipped.
+ * Checks that a full disk or a read-only folder ends a command with the right error code and leaves
+ * nothing half-written, and that a run keeps its last complete checkpoint. Mounts a small tmpfs, as
+ * root or in a user namespace (unshare -rm); skipped where neither is possible.
  * Usage: node scripts/campaigns/refused-writes.js
  */
 const { root, text, claim, skip, campaign, kindling, kindlingJson } = require('./claims')
@@ -20,7 +21,9 @@ const RUN = [
   '2',
 ]
 
-/** Runs itself again where mounting is allowed; false if this is that place already or there is none. */
+/**
+ * Runs this script again in a namespace where it may mount; returns false if it need not or cannot.
+ */
 function moveToNamespace() {
   if (process.getuid() === 0 || process.env.KINDLING_IN_NAMESPACE) return false
   const env = { ...process.env, KINDLING_IN_NAMESPACE: '1' }
@@ -34,7 +37,7 @@ function moveToNamespace() {
   return true
 }
 
-/** Calls `body` with a folder on a file system of its own; false if none can be mounted. */
+/** Calls `body` with a folder on a new file system; returns false if none can be mounted. */
 function onDisk(folder, options, body) {
   const disk = path.join(folder, 'disk')
   fs.mkdirSync(disk, { recursive: true })
@@ -47,9 +50,9 @@ function onDisk(folder, options, body) {
   return true
 }
 
-/** The files under `folder` that `matter`, as relative paths. */
-function files(folder, matter = () => true) {
-  return fs.readdirSync(folder, { recursive: true }).filter(matter).sort()
+/** Returns the relative paths of the files in `folder` that `keep` accepts. */
+function files(folder, keep = () => true) {
+  return fs.readdirSync(folder, { recursive: true }).filter(keep).sort()
 }
 
 function lastLine({ stderr }) {
@@ -66,7 +69,9 @@ function refused(what, { status, stderr }, code, left) {
   claim(`${what} leaves nothing half-written`, left.length === 0, left.join(', ') || 'nothing')
 }
 
-/** Each command on a disk with room for less than it writes. The run's config.json and metrics may stay. */
+/**
+ * Runs each command on a disk without room for its output. A run may keep config.json and metrics.
+ */
 function refuseAll(where, onThisDisk, code, { tokenizer, data }) {
   onThisDisk('8k', (disk) => {
     const made = path.join(disk, 'tokenizer')
@@ -100,8 +105,8 @@ function refuseAll(where, onThisDisk, code, { tokenizer, data }) {
   })
 }
 
-/** Room for one checkpoint and not for two: the run stays at the first, and it is whole. */
-function fullAtTheSecondCheckpoint(folder, { data }) {
+/** Trains on a disk with room for one checkpoint: the run keeps the first, which is complete. */
+function fillDiskAtSecondCheckpoint(folder, { data }) {
   onDisk(folder, 'size=3m', (disk) => {
     const run = path.join(disk, 'run')
     const result = kindling(
@@ -124,7 +129,7 @@ function fullAtTheSecondCheckpoint(folder, { data }) {
     )
     claim('latest names the first checkpoint', latest.endsWith('step-00000002'), latest)
     const { loss } = kindlingJson('eval', '--run', run, '--eval-tokens', '1024')
-    claim('the first checkpoint is whole', Number.isFinite(loss), `loss ${loss}`)
+    claim('the first checkpoint is complete', Number.isFinite(loss), `loss ${loss}`)
   })
 }
 
@@ -142,7 +147,7 @@ function main(folder) {
     '0.05',
   )
   if (!onDisk(folder, 'size=8k', () => {}))
-    return skip('writes that are refused', 'no file system can be mounted here')
+    return skip('refused writes', 'no file system can be mounted here')
   refuseAll(
     'on a full disk',
     (size, body) => onDisk(folder, `size=${size}`, body),
@@ -155,7 +160,7 @@ function main(folder) {
     'ERR_NOT_WRITABLE',
     made,
   )
-  fullAtTheSecondCheckpoint(folder, made)
+  fillDiskAtSecondCheckpoint(folder, made)
 }
 
 if (!moveToNamespace()) campaign(main)

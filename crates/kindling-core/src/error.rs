@@ -51,7 +51,8 @@ pub enum Error {
     InvalidTokenizer(String),
     /// The vocabulary has no token for a character.
     #[error(
-        "the tokenizer has no token for {character:?} (U+{:04X}); train it on text with this character",
+        "the tokenizer has no token for {character:?} (U+{:04X}); \
+         train it on text with this character",
         u32::from(*character)
     )]
     UnknownCharacter { character: char },
@@ -123,7 +124,8 @@ pub enum Error {
     Internal(String),
 }
 
-/// A file operation that can fail. It decides the variant of an `Error::io`, and begins the message.
+/// A file operation that can fail. It decides the variant of an `Error::io`, and begins the
+/// message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IoAction {
     Read,

@@ -1,8 +1,8 @@
 //! Atomic replacement of folders: written beside their place, synced, then renamed.
 //!
-//! An error leaves nothing behind, neither the temporary folder nor parents created for it. A killed
-//! process leaves a hidden temporary folder, which the next attempt at the same place removes or
-//! adopts.
+//! An error leaves nothing behind, neither the temporary folder nor parents created for it. A
+//! killed process leaves a hidden temporary folder, which the next attempt at the same place
+//! removes or adopts.
 
 use std::fs::File;
 use std::io::Write;
@@ -197,8 +197,8 @@ fn dead_folders(parent: &Path, name: &str) -> Vec<(PathBuf, Option<File>)> {
     dead
 }
 
-/// Returns whether the process of a folder may be running; its `id` begins with the process id and a
-/// dash.
+/// Returns whether the process of a folder may be running; its `id` begins with the process id and
+/// a dash.
 fn is_running(id: &str) -> bool {
     let process = id.split('-').next().unwrap_or_default();
     process == std::process::id().to_string()
@@ -211,7 +211,8 @@ fn trash_name(folder: &Path) -> String {
     format!("{}-old.partial", name.trim_end_matches(".partial"))
 }
 
-/// Renames `from` to `to`. An existing `to` is first moved to `trash`, and moved back if that fails.
+/// Renames `from` to `to`. An existing `to` is first moved to `trash`, and moved back if that
+/// fails.
 fn replace(from: &Path, to: &Path, trash: &Path) -> Result<()> {
     let cannot_write = |error| Error::io(IoAction::Write, to, error);
     let replaced = to.exists();
@@ -284,8 +285,8 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
     }
 }
 
-/// Syncs the files in `folder` with one call: a store has thousands, and syncing each would cost one
-/// commit of the file system per file.
+/// Syncs the files in `folder` with one call: a store has thousands, and syncing each would cost
+/// one commit of the file system per file.
 ///
 /// # Errors
 /// Returns `ERR_DISK_FULL` and other I/O errors.

@@ -1,4 +1,5 @@
-//! Converts the engine's errors for JavaScript, where `src/errors.ts` turns them into `KindlingError`.
+//! Converts the engine's errors for JavaScript, where `src/errors.ts` turns them into
+//! `KindlingError`.
 
 use kindling_core::Error;
 

@@ -1,7 +1,7 @@
 //! Progress and cancellation of long calls.
 //!
-//! JavaScript polls the progress (`src/long-call.ts`). No callback crosses into it while the work runs,
-//! so no report can arrive after the call's promise has settled.
+//! JavaScript polls the progress (`src/long-call.ts`). No callback crosses into it while the work
+//! runs, so no report can arrive after the call's promise has settled.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

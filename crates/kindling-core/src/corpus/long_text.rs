@@ -120,9 +120,9 @@ impl<'a> LongTextWriter<'a> {
         };
         let mut options = MmapOptions::new();
         options.offset(start).len(length as usize);
-        // SAFETY: the map is read as plain bytes, and `text` checks that they are UTF-8. Nobody else
-        // can reach a temporary file, since it has no name. An input must not be truncated while it
-        // is encoded; the documentation of `encode_files` says so.
+        // SAFETY: the map is read as plain bytes, and `text` checks that they are UTF-8. Nobody
+        // else can reach a temporary file, since it has no name. An input must not be truncated
+        // while it is encoded; the documentation of `encode_files` says so.
         let map = unsafe { options.map(&file) };
         let map = map.map_err(|error| Error::io(IoAction::Map, &self.input.path, error))?;
         #[cfg(unix)]

@@ -187,7 +187,8 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// Standard input, polled: it may be a terminal or a slow pipe, and cancelling must not wait for it.
+/// Standard input, polled: it may be a terminal or a slow pipe, and cancelling must not wait for
+/// it.
 struct Stdin<'a> {
     waiting: Waiting<'a>,
 }

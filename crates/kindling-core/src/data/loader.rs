@@ -137,8 +137,8 @@ mod tests {
         prefetch: 2,
     };
 
-    /// Writes a store of the tokens `first..first + length`. A loader's thread may still read it when
-    /// the loader is gone, so each test writes it once.
+    /// Writes a store of the tokens `first..first + length`. A loader's thread may still read it
+    /// when the loader is gone, so each test writes it once.
     fn store(root: &Folder, first: u32, length: u32) -> Arc<TokenStore> {
         let folder = root.path().join(first.to_string());
         let mut writer = StoreWriter::create(&folder, 1_000, Element::Int32).unwrap();

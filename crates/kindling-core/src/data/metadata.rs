@@ -102,7 +102,8 @@ impl Metadata {
     /// Reads the file in `folder`, if there is one.
     ///
     /// # Errors
-    /// Returns `ERR_INVALID_STORE` if the file is malformed or of an unknown version, and I/O errors.
+    /// Returns `ERR_INVALID_STORE` if the file is malformed or of an unknown version, and I/O
+    /// errors.
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(FILE_NAME);
         let text = match std::fs::read(&path) {

@@ -1,6 +1,7 @@
 //! Token data: text to stores of token ids on disk, and batches from them.
 //!
-//! A store has the course's format, raw int32 chunks as numpy.memmap writes them, plus `store.json`.
+//! A store has the course's format, raw int32 chunks as numpy.memmap writes them, plus
+//! `store.json`.
 //!
 //! | file | what |
 //! |---|---|

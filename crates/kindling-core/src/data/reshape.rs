@@ -63,8 +63,8 @@ pub fn merge(
     write(&destination, &parts, &[], options, progress)
 }
 
-/// Splits a store in two: tokens before `at` go to `train_chunks` of the folder `out`, the others to
-/// its `valid_chunks`.
+/// Splits a store in two: tokens before `at` go to `train_chunks` of the folder `out`, the others
+/// to its `valid_chunks`.
 ///
 /// # Errors
 /// Returns `ERR_INVALID_ARGUMENT` if either part would be empty or the folder's name ends in

@@ -1,5 +1,5 @@
-//! Writes chunk files as the course's numpy.memmap does, and `store.json`. Memory does not depend on
-//! the size of the chunks.
+//! Writes chunk files as the course's numpy.memmap does, and `store.json`. Memory does not depend
+//! on the size of the chunks.
 
 use std::fs::File;
 use std::io::{Read, Write};

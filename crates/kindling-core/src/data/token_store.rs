@@ -111,8 +111,8 @@ impl TokenStore {
     /// Returns a batch of a run.
     ///
     /// # Errors
-    /// Returns `ERR_STORE_TOO_SHORT`, `ERR_INVALID_ARGUMENT`, and `ERR_INVALID_STORE` for a negative
-    /// id.
+    /// Returns `ERR_STORE_TOO_SHORT`, `ERR_INVALID_ARGUMENT`, and `ERR_INVALID_STORE` for a
+    /// negative id.
     pub fn batch(&self, spec: &BatchSpec) -> Result<Batch> {
         let starts = starts(self.len(), spec)?;
         self.batch_at(&starts, spec.seq_length)
@@ -318,8 +318,9 @@ impl TokenStore {
         let chunk = &self.files.chunks[number];
         let file = File::open(&chunk.path)
             .map_err(|error| Error::io(IoAction::Read, &chunk.path, error))?;
-        // SAFETY: the map is read as plain bytes, and any byte is valid. The file must not be truncated
-        // meanwhile; the head of this file says so, and stores are replaced as a whole, not in place.
+        // SAFETY: the map is read as plain bytes, and any byte is valid. The file must not be
+        // truncated meanwhile; the head of this file says so, and stores are replaced as a whole,
+        // not in place.
         let map = unsafe { Mmap::map(&file) }
             .map_err(|error| Error::io(IoAction::Map, &chunk.path, error))?;
         if map.len() as u64 != chunk.file_bytes {

@@ -20,8 +20,8 @@
 //!
 //! 1. Independent random starts would show a run as long as its corpus only 63% of it. A round of
 //!    `random` is a grid of windows t apart, shifted by a random phase and visited in random order:
-//!    each start is uniform over all N, as if drawn independently, but hardly any text is seen twice
-//!    before nearly all of it was seen once.
+//!    each start is uniform over all N, as if drawn independently, but hardly any text is seen
+//!    twice before nearly all of it was seen once.
 //! 2. A Feistel network is a permutation whatever its round function is: a round can be undone,
 //!    since `right` is passed on. So every window comes once, without a table of those seen.
 //! 3. It permutes a power of four, since both halves need the same number of bits. Walking on until

@@ -13,12 +13,13 @@
 //!   go on at its position
 //! ```
 //!
-//! 1. A line is written after the data it describes. A kill between the two leaves data that no line
-//!    covers, and resuming drops it.
+//! 1. A line is written after the data it describes. A kill between the two leaves data that no
+//!    line covers, and resuming drops it.
 //! 2. A line that was cut short has no line break, and counts as not written.
 //! 3. Nothing is synced on the way: a kill loses no written pages. A power cut may, so resuming
 //!    compares each full chunk with its checksum in the journal, and starts over if one differs.
-//! 4. A line about text is written at most every 100 ms: little work is lost, and little is written.
+//! 4. A line about text is written at most every 100 ms: little work is lost, and little is
+//!    written.
 //! 5. `begun` includes the size and modification time of each input, so a run with other files or
 //!    options starts over.
 

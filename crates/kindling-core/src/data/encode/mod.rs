@@ -1,5 +1,5 @@
-//! Encodes text files (`crate::corpus`) to token stores in one streaming pass, optionally split into
-//! training and validation tokens.
+//! Encodes text files (`crate::corpus`) to token stores in one streaming pass, optionally split
+//! into training and validation tokens.
 //!
 //! | file | what |
 //! |---|---|

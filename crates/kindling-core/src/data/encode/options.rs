@@ -26,8 +26,8 @@ pub struct EncodeOptions {
     pub format: Option<Format>,
     /// The field of JSON Lines that holds the text.
     pub text_field: String,
-    /// Where a document ends; by default each line of JSON Lines and each text file is one. No token
-    /// spans two documents.
+    /// Where a document ends; by default each line of JSON Lines and each text file is one. No
+    /// token spans two documents.
     pub document: Option<Document>,
     /// Append `<|endoftext|>` to every document that is not empty.
     pub append_eot: bool,

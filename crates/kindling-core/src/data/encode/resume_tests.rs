@@ -33,8 +33,8 @@ fn hidden(folder: &Path) -> Vec<String> {
     names(folder).into_iter().filter(|name| name.starts_with('.')).collect()
 }
 
-/// Cancels the encoding again and again, as kills would, until it completes. Returns how often it was
-/// cancelled, and what the last call reports as resumed.
+/// Cancels the encoding again and again, as kills would, until it completes. Returns how often it
+/// was cancelled, and what the last call reports as resumed.
 fn encode_in_pieces(
     inputs: &[PathBuf],
     tokenizer: &Arc<Tokenizer>,
