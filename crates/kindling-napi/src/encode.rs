@@ -14,7 +14,7 @@ use crate::store::TokenStore;
 use crate::task::{Job, spawn};
 use crate::tokenizer::Tokenizer;
 
-/// How to encode text files.
+/// Options for encoding text files.
 #[napi(object)]
 pub struct EncodeOptions {
     /// Tokens per chunk file.
@@ -25,7 +25,7 @@ pub struct EncodeOptions {
     pub token_dtype: String,
     /// The number of threads.
     pub threads: f64,
-    /// Where the tokenizer can be opened.
+    /// The path of the tokenizer.
     pub tokenizer_path: Option<String>,
     /// `text` or `jsonl`; by default the names of the files decide.
     pub format: Option<String>,
@@ -125,7 +125,7 @@ pub struct ReshapeOptions<'env> {
     pub token_dtype: Option<String>,
     /// The tokenizer of the stores.
     pub tokenizer: Option<ClassInstance<'env, Tokenizer>>,
-    /// Where the tokenizer can be opened.
+    /// The path of the tokenizer.
     pub tokenizer_path: Option<String>,
 }
 

@@ -183,7 +183,7 @@ impl TokenStore {
     }
 }
 
-/// What is the same for all batches of a run.
+/// Options for all batches of a run.
 #[napi(object)]
 pub struct LoaderOptions {
     /// Windows per batch.

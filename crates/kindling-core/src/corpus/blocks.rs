@@ -35,20 +35,20 @@ pub(crate) const BLOCK_SIZE: usize = 1 << 18;
 /// a cut decides whether it is one.
 const WINDOW: usize = 1 << 12;
 
-/// Where a document ends.
+/// The unit of text that no token crosses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Document {
-    /// At the end of its file.
+    /// A whole file.
     File,
-    /// At the end of its line. The line break belongs to no document.
+    /// A line. The line break belongs to no document.
     Line,
-    /// At blank lines, which belong to no document.
+    /// A run of lines between blank ones. Blank lines belong to no document.
     Block,
 }
 
 impl Document {
-    /// Returns what a document is in files of `format`, if it is `self` in text.
+    /// Returns the documents of files of `format`: lines in JSON Lines, `self` in text.
     pub(crate) fn in_format(self, format: Format) -> Self {
         if format == Format::Jsonl { Self::Line } else { self }
     }
@@ -79,7 +79,8 @@ pub(crate) struct Block {
     pub continues: bool,
     /// It ends within a document.
     pub unfinished: bool,
-    /// Where reading can resume after it; `None` within a document that must be read as a whole.
+    /// The place at which reading can resume after it; `None` within a document that must be read
+    /// as a whole.
     pub resume_at: Option<Position>,
 }
 
@@ -97,11 +98,11 @@ pub(crate) struct LongBlock {
 /// follows.
 pub(crate) type TextCut<'a> = &'a (dyn Fn(&[u8]) -> Option<usize> + Sync + 'a);
 
-/// How to cut a corpus.
+/// Options for cutting a corpus.
 #[derive(Clone, Copy)]
 pub(crate) struct BlockOptions<'a> {
     pub inputs: &'a [Input],
-    /// What a document of text is. In JSON Lines it is a line.
+    /// The documents of text. Those of JSON Lines are lines.
     pub document: Document,
     pub text_cut: TextCut<'a>,
     /// The usual size of a block in bytes.
@@ -121,7 +122,7 @@ enum Filled {
     Limit(usize),
     /// The input ended.
     InputEnd,
-    /// The bytes are too many to hold, and there is no cut in them.
+    /// There is no cut in the bytes, and they are too many for memory.
     TooLong,
 }
 

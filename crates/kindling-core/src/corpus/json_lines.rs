@@ -16,7 +16,7 @@ use crate::{Error, Result};
 
 const BYTE_ORDER_MARK: char = '\u{FEFF}';
 
-/// How to read the lines of one file.
+/// The lines of one file.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct JsonLines<'a> {
     pub path: &'a Path,

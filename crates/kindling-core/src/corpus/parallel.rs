@@ -13,7 +13,7 @@ use super::utf8::decode_lossy;
 use crate::progress::{SendProgress, shared};
 use crate::{Error, Result};
 
-/// How much was read.
+/// The size of what was read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReadSummary {
     /// Bytes of all files, decompressed.
@@ -129,10 +129,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What one thread found.
+/// The findings of one thread.
 #[derive(Debug, Default)]
 struct Found {
-    /// Whether any text was not empty.
+    /// Any text was not empty.
     text: bool,
     /// Bytes that were replaced by U+FFFD.
     replaced: u64,

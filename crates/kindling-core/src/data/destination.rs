@@ -62,7 +62,7 @@ impl<'a> Destination<'a> {
         root.join(VALID)
     }
 
-    /// Returns the `tokenizer_path` of `store.json`, relative to the store where the tokenizer lies
+    /// Returns the `tokenizer_path` of `store.json`, relative to the store if the tokenizer is
     /// beside it. `given` is where the tokenizer was opened.
     pub fn tokenizer_path(&self, given: Option<&Path>) -> Option<String> {
         if !self.is_store {

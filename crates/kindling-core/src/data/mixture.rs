@@ -13,7 +13,7 @@ use super::window_order::{BatchSpec, WindowOrder, WindowStarts, check_shape};
 use crate::random::{Purpose, uniform};
 use crate::{Error, Result};
 
-/// What is the same for all batches of a run.
+/// Options for all batches of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct LoaderOptions {
     /// Windows per batch.

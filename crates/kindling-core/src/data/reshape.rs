@@ -26,7 +26,7 @@ pub struct ReshapeOptions {
     pub element: Option<Element>,
     /// The tokenizer of the stores; it is saved beside the new ones if they are in one folder.
     pub tokenizer: Option<Arc<Tokenizer>>,
-    /// Where the tokenizer can be opened.
+    /// The path of the tokenizer.
     pub tokenizer_path: Option<PathBuf>,
 }
 

@@ -178,7 +178,7 @@ impl TokenStore {
     }
 
     /// Checks that every id is below `vocab_size`. Reads the whole store, unless `store.json` or an
-    /// earlier check has told the largest id.
+    /// earlier check knows the largest id.
     ///
     /// # Errors
     /// Returns `ERR_TOKEN_OUT_OF_RANGE` with the first such id and its position, any error of

@@ -34,7 +34,7 @@ pub(super) struct Encoded {
 /// Encodes blocks; the same for all blocks of a run.
 pub(super) struct DocumentEncoder<'a> {
     tokenizer: &'a Tokenizer,
-    /// What a document of text is.
+    /// The documents of text.
     pub document: Document,
     text_field: &'a str,
     /// The id that ends each document, and the length of its text in bytes.
@@ -116,7 +116,7 @@ struct IdWriter<'a> {
     ids: &'a mut Vec<u32>,
     /// Bytes of text so far.
     bytes: u64,
-    /// Whether the current document has any text.
+    /// The current document is not empty.
     has_text: bool,
     flush: Option<&'a mut Flush<'a>>,
 }

@@ -10,7 +10,7 @@
 //! resume():
 //!   read the lines up to the first that is incomplete or malformed; cut the file there
 //!   shorten the training store to the tokens of the last `text` (or to `kept`)
-//!   go on at its position
+//!   continue at its position
 //! ```
 //!
 //! 1. A line is written after the data it describes. A kill between the two leaves data that no
@@ -62,7 +62,7 @@ enum Entry {
     Moving,
 }
 
-/// How much of the text is encoded.
+/// The part of the text that is encoded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct EncodedText {
     pub position: Position,

@@ -9,7 +9,7 @@ use crate::data::store_writer::check_chunk_size;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
-/// How to encode text files.
+/// Options for encoding text files.
 #[derive(Debug, Clone)]
 pub struct EncodeOptions {
     /// Tokens per chunk file.
@@ -20,14 +20,13 @@ pub struct EncodeOptions {
     pub element: Element,
     /// The number of threads. It does not change the tokens.
     pub threads: usize,
-    /// Where the tokenizer can be opened, for a store without one beside it.
+    /// The path of the tokenizer, for a store without one beside it.
     pub tokenizer_path: Option<PathBuf>,
     /// The format of the files; by default decided by their names.
     pub format: Option<Format>,
     /// The field of JSON Lines that holds the text.
     pub text_field: String,
-    /// Where a document ends; by default each line of JSON Lines and each text file is one. No
-    /// token spans two documents.
+    /// The unit that no token crosses; by default a line of JSON Lines, or a text file.
     pub document: Option<Document>,
     /// Append `<|endoftext|>` to every document that is not empty.
     pub append_eot: bool,

@@ -33,7 +33,7 @@ use crate::{Error, Result};
 /// The most blocks per thread in the queue.
 const QUEUED: usize = 4;
 
-/// What is the same for every block.
+/// The context of every block.
 pub(super) struct Shared<'a> {
     pub inputs: &'a [Input],
     pub encoder: &'a DocumentEncoder<'a>,
