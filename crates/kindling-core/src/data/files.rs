@@ -20,7 +20,7 @@ pub struct ChunkFile {
 
 /// The files of a store; every chunk but the last holds `metadata.chunk_size` tokens.
 #[derive(Debug)]
-pub struct Files {
+pub struct StoreFiles {
     pub chunks: Vec<ChunkFile>,
     pub element: Element,
     /// The byte of each file at which its tokens begin.
@@ -46,7 +46,7 @@ pub fn chunk_number(name: &str) -> Option<usize> {
 /// # Errors
 /// Returns `ERR_NOT_FOUND`, `ERR_INVALID_STORE` if files are missing or sizes disagree, and I/O
 /// errors.
-pub fn find(path: &Path) -> Result<Files> {
+pub fn find(path: &Path) -> Result<StoreFiles> {
     let status = std::fs::metadata(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
             Error::NotFound { what: "token store", path: path.to_path_buf() }
@@ -67,7 +67,7 @@ fn invalid(path: &Path, what: impl std::fmt::Display) -> Error {
     Error::InvalidStore(format!("{} {what}", path.display()))
 }
 
-fn npy_file(path: &Path, file_bytes: u64) -> Result<Files> {
+fn npy_file(path: &Path, file_bytes: u64) -> Result<StoreFiles> {
     let mut file = File::open(path).map_err(|error| Error::io(IoAction::Read, path, error))?;
     let header = npy::read_header(&mut file, path)?;
     single(path, file_bytes, header.element, header.offset, Some(header.length))
@@ -80,7 +80,7 @@ fn single(
     element: Element,
     offset: u64,
     length: Option<u64>,
-) -> Result<Files> {
+) -> Result<StoreFiles> {
     let size = element.size() as u64;
     let room = file_bytes.saturating_sub(offset);
     if length.is_none() && !room.is_multiple_of(size) {
@@ -98,11 +98,16 @@ fn single(
     }
     let metadata = Metadata::of_sizes(length, length, element.name());
     let chunks = vec![ChunkFile { path: path.to_path_buf(), file_bytes, tokens: length }];
-    Ok(Files { chunks: if length == 0 { Vec::new() } else { chunks }, element, offset, metadata })
+    Ok(StoreFiles {
+        chunks: if length == 0 { Vec::new() } else { chunks },
+        element,
+        offset,
+        metadata,
+    })
 }
 
 /// Finds the chunk files in `path`, and checks them against `metadata`, if given, or each other.
-pub(super) fn folder(path: &Path, metadata: Option<Metadata>) -> Result<Files> {
+pub(super) fn folder(path: &Path, metadata: Option<Metadata>) -> Result<StoreFiles> {
     let element = metadata.as_ref().and_then(Metadata::element).unwrap_or(Element::Int32);
     let chunks = chunk_files(path, element.size() as u64)?;
     let Some(first) = chunks.first() else {
@@ -136,7 +141,7 @@ pub(super) fn folder(path: &Path, metadata: Option<Metadata>) -> Result<Files> {
             "has a store.json whose number of checksums is not that of its chunks",
         ));
     }
-    Ok(Files { chunks, element, offset: 0, metadata })
+    Ok(StoreFiles { chunks, element, offset: 0, metadata })
 }
 
 /// Returns the chunk files in `folder`, in order. A token has `size` bytes.

@@ -109,7 +109,7 @@ impl StoreWriter {
         writer.length = length;
         if rest > 0 {
             let path = folder.join(chunk_name(full));
-            (writer.hash, writer.max_id) = cut_chunk(&path, rest, element)?;
+            (writer.hash, writer.max_id) = truncate_chunk(&path, rest, element)?;
             writer.filled = rest;
             let open = File::options().append(true).open(&path);
             let file = open.map_err(|error| Error::io(IoAction::Write, &path, error))?;
@@ -207,7 +207,7 @@ impl StoreWriter {
     ///
     /// # Errors
     /// As `push`.
-    pub fn cut(&mut self, length: u64) -> Result<()> {
+    pub fn truncate(&mut self, length: u64) -> Result<()> {
         self.close_chunk();
         if length >= self.length {
             return Ok(());
@@ -217,7 +217,7 @@ impl StoreWriter {
         self.chunks.truncate(full);
         if rest > 0 {
             let (hash, max_id) =
-                cut_chunk(&self.folder.join(chunk_name(full)), rest, self.element)?;
+                truncate_chunk(&self.folder.join(chunk_name(full)), rest, self.element)?;
             self.chunks.push(ClosedChunk { checksum: hash.finish(), max_id });
         }
         self.length = length;
@@ -261,7 +261,7 @@ fn remove_from(folder: &Path, first: usize) -> Result<()> {
 }
 
 /// Shortens a chunk file to `tokens`; returns the checksum and the largest id of the rest.
-fn cut_chunk(path: &Path, tokens: u64, element: Element) -> Result<(Checksum, u32)> {
+fn truncate_chunk(path: &Path, tokens: u64, element: Element) -> Result<(Checksum, u32)> {
     let bytes = tokens * element.size() as u64;
     let cannot_write = |error| Error::io(IoAction::Write, path, error);
     let file = File::options().write(true).open(path).map_err(cannot_write)?;

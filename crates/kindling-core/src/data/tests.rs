@@ -92,19 +92,20 @@ fn chunk_files_are_raw_little_endian_int32() {
 }
 
 #[test]
-fn a_cut_store_equals_a_shorter_one() {
+fn a_truncated_store_equals_a_shorter_one() {
     let ids = tokens(53, 14);
     for chunk_size in [7, 10, 60] {
         for length in [1, 7, 20, 52, 53] {
-            let (cut, short) = (Folder::new(), Folder::new());
-            let mut writer = StoreWriter::create(cut.path(), chunk_size, Element::Int32).unwrap();
+            let (truncated, short) = (Folder::new(), Folder::new());
+            let mut writer =
+                StoreWriter::create(truncated.path(), chunk_size, Element::Int32).unwrap();
             writer.push(&ids).unwrap();
-            writer.cut(length).unwrap();
+            writer.truncate(length).unwrap();
             let metadata = writer.finish(|_| ()).unwrap();
             let expected = write(short.path(), &ids[..length as usize], chunk_size);
             assert_eq!(&metadata, expected.metadata());
-            assert_eq!(names(cut.path()), names(short.path()));
-            let store = TokenStore::open(cut.path()).unwrap();
+            assert_eq!(names(truncated.path()), names(short.path()));
+            let store = TokenStore::open(truncated.path()).unwrap();
             store.verify(&mut silent).unwrap();
             assert_eq!(
                 store.load_by_range(0, length).unwrap(),

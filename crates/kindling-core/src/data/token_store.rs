@@ -13,7 +13,7 @@ use memmap2::Mmap;
 use super::batch::Batch;
 use super::checksum::Checksum;
 use super::element::not_an_id;
-use super::files::{self, Files};
+use super::files::{self, StoreFiles};
 use super::metadata::Metadata;
 use super::window_order::{BatchSpec, count_starts, starts};
 use crate::error::IoAction;
@@ -28,7 +28,7 @@ const DAMAGE_NAMED: usize = 5;
 #[derive(Debug)]
 pub struct TokenStore {
     path: PathBuf,
-    files: Files,
+    files: StoreFiles,
     maps: Vec<OnceLock<Mmap>>,
     /// The largest id, once known.
     max_id: OnceLock<u32>,
@@ -45,7 +45,7 @@ impl TokenStore {
         Ok(Self::of_files(path, files::find(path)?))
     }
 
-    pub(super) fn of_files(path: &Path, files: Files) -> Self {
+    pub(super) fn of_files(path: &Path, files: StoreFiles) -> Self {
         let maps = files.chunks.iter().map(|_| OnceLock::new()).collect();
         let max_id = files.metadata.max_id.map_or_else(OnceLock::new, OnceLock::from);
         Self { path: path.to_path_buf(), files, maps, max_id }

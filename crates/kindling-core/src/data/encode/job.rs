@@ -298,7 +298,7 @@ impl Job<'_> {
         drop(store);
         valid.finish(|metadata| self.complete(metadata, valid_bytes, text.replaced_bytes))?;
         journal.split(Split { kept, valid_bytes })?;
-        train.cut(kept)?;
+        train.truncate(kept)?;
         Ok(valid_bytes)
     }
 

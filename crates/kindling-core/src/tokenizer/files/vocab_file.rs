@@ -10,9 +10,9 @@ use rustc_hash::FxHashMap;
 use serde_json::{Map, Value};
 
 use super::byte_chars;
+use crate::error::IoAction;
 use crate::tokenizer::parts::{Parts, PartsRef};
 use crate::tokenizer::{Kind, special};
-use crate::error::IoAction;
 use crate::{Error, Result};
 
 /// A file's text.
