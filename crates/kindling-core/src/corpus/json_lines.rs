@@ -41,8 +41,9 @@ impl JsonLines<'_> {
         for (line, number) in lines.split('\n').zip(first..) {
             let line = strip_mark(line, number);
             if !line.trim_ascii().is_empty() {
-                let text = text_of_line(line, self.text_field, replaced);
-                each(&text.map_err(|reason| self.invalid_line(number, &reason))?)?;
+                let bytes = field_of_line(line, self.text_field, StringBytes);
+                let bytes = bytes.map_err(|reason| self.invalid_line(number, &reason))?;
+                each(&text_of(&bytes, replaced))?;
             }
         }
         Ok(())
@@ -66,14 +67,15 @@ impl JsonLines<'_> {
         let raw = field_of_line(line, self.text_field, seed).map_err(invalid)?.get();
         let Some(mut rest) = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) else {
             // Not a string: reports the same error as for a short line.
-            return each(&text_of_line(line, self.text_field, replaced).map_err(invalid)?);
+            let bytes = field_of_line(line, self.text_field, StringBytes).map_err(invalid)?;
+            return each(&text_of(&bytes, replaced));
         };
         while !rest.is_empty() {
             let (piece, after) = rest.split_at(piece_end(rest.as_bytes(), PIECE));
             let quoted = ["\"", piece, "\""].concat();
             let mut json = serde_json::Deserializer::from_str(&quoted);
             let bytes = StringBytes.deserialize(&mut json);
-            each(&text_of_bytes(bytes.map_err(|error| invalid(reason(&error)))?, replaced))?;
+            each(&text_of(&bytes.map_err(|error| invalid(reason(&error)))?, replaced))?;
             rest = after;
         }
         Ok(())
@@ -90,30 +92,15 @@ fn strip_mark(line: &str, number: u64) -> &str {
     if number == 0 { line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line) } else { line }
 }
 
-/// Returns the text of `field` in the JSON object `line`, or the reason why there is none.
-fn text_of_line<'de>(
-    line: &'de str,
-    field: &str,
-    replaced: &mut u64,
-) -> Result<Cow<'de, str>, String> {
-    Ok(text_of_bytes(field_of_line(line, field, StringBytes)?, replaced))
-}
-
 /// Decodes a JSON string. `serde_json` writes lone surrogates as three bytes, as if UTF-8 had them;
 /// each becomes one U+FFFD, which has three bytes too.
-fn text_of_bytes<'de>(bytes: Cow<'de, [u8]>, replaced: &mut u64) -> Cow<'de, str> {
-    match bytes {
-        Cow::Borrowed(bytes) => decode_lossy(bytes, replaced),
-        Cow::Owned(mut bytes) => {
-            if simdutf8::basic::from_utf8(&bytes).is_err() {
-                *replaced += replace_surrogates(&mut bytes);
-            }
-            String::from_utf8(bytes).map_or_else(
-                |error| decode_lossy(error.as_bytes(), replaced).into_owned().into(),
-                Cow::Owned,
-            )
-        }
+fn text_of<'a>(bytes: &'a [u8], replaced: &mut u64) -> Cow<'a, str> {
+    if let Ok(text) = simdutf8::basic::from_utf8(bytes) {
+        return Cow::Borrowed(text);
     }
+    let mut bytes = bytes.to_vec();
+    *replaced += replace_surrogates(&mut bytes);
+    Cow::Owned(decode_lossy(&bytes, replaced).into_owned())
 }
 
 /// Overwrites each encoded surrogate (U+D800 to U+DFFF) with U+FFFD; returns the bytes replaced.
@@ -174,8 +161,9 @@ mod tests {
         JsonLines { path: Path::new("x.jsonl"), text_field: "text" }
     }
 
-    fn text_of(line: &str) -> Result<String, String> {
-        text_of_line(line, "text", &mut 0).map(Cow::into_owned)
+    fn read(line: &str) -> Result<String, String> {
+        let bytes = field_of_line(line, "text", StringBytes)?;
+        Ok(text_of(&bytes, &mut 0).into_owned())
     }
 
     #[test]
@@ -188,7 +176,7 @@ mod tests {
             ),
             (r#"{"text":""}"#, ""),
         ] {
-            assert_eq!(text_of(line).unwrap(), text);
+            assert_eq!(read(line).unwrap(), text);
         }
     }
 
@@ -199,23 +187,23 @@ mod tests {
             (r"\udfff\ud800\n", "\u{FFFD}\u{FFFD}\n", 6),
             (r"\ud800\ud83d\ude00\ud7ff\ue000", "\u{FFFD}😀\u{D7FF}\u{E000}", 3),
         ] {
-            let (mut read, mut replaced) = (String::new(), 0);
+            let (mut text_read, mut replaced) = (String::new(), 0);
             let line = format!(r#"{{"text":"{escaped}"}}"#);
             lines()
                 .each_text(&line, 0, &mut replaced, |text| {
-                    read.push_str(text);
+                    text_read.push_str(text);
                     Ok(())
                 })
                 .unwrap();
-            assert_eq!((read.as_str(), replaced), (text, bytes));
-            let (mut read, mut replaced) = (String::new(), 0);
+            assert_eq!((text_read.as_str(), replaced), (text, bytes));
+            let (mut text_read, mut replaced) = (String::new(), 0);
             lines()
                 .each_piece(&line, 0, &mut replaced, |text| {
-                    read.push_str(text);
+                    text_read.push_str(text);
                     Ok(())
                 })
                 .unwrap();
-            assert_eq!((read.as_str(), replaced), (text, bytes));
+            assert_eq!((text_read.as_str(), replaced), (text, bytes));
         }
     }
 
@@ -254,13 +242,13 @@ mod tests {
         for seed in 0..500u32 {
             let draw = |i: u32| (seed * 100 + i).wrapping_mul(2_654_435_761) as usize >> 8;
             let inside: String = (1..3 + seed % 30).map(|i| parts[draw(i) % parts.len()]).collect();
-            let whole = text_of(&format!(r#"{{"text":"{inside}"}}"#)).unwrap();
+            let whole = read(&format!(r#"{{"text":"{inside}"}}"#)).unwrap();
             for least in 1..20 {
                 let (mut rest, mut text) = (inside.as_str(), String::new());
                 while !rest.is_empty() {
                     let (piece, after) = rest.split_at(piece_end(rest.as_bytes(), least));
                     assert!(!piece.is_empty());
-                    text += &text_of(&format!(r#"{{"text":"{piece}"}}"#)).unwrap();
+                    text += &read(&format!(r#"{{"text":"{piece}"}}"#)).unwrap();
                     rest = after;
                 }
                 assert_eq!(text, whole, "{inside} by {least}");
@@ -281,7 +269,7 @@ mod tests {
                 Ok(())
             };
             lines().each_piece(&line, 0, &mut 0, each).unwrap();
-            assert!(text == text_of(&line).unwrap());
+            assert!(text == read(&line).unwrap());
             assert!(line.len() < 100 || pieces > 3);
         }
         for line in [r#"{"body":"x"}"#, r#"{"text":3}"#, r#"{"text":"x""#, r#"{"text":"\x"}"#] {
@@ -302,7 +290,7 @@ mod tests {
             (r#"{"text":"x"} y"#, "trailing"),
             ("plain text", "expected value"),
         ] {
-            let error = text_of(line).unwrap_err();
+            let error = read(line).unwrap_err();
             assert!(error.contains(said) && !error.contains("column"), "{line}: {error}");
         }
     }
