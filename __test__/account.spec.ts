@@ -40,7 +40,7 @@ test('FLOPs per token match the formula used for PyTorch, and components add up'
     4_989_696,
   )
   const { flops, params } = of('gpt2-xl', { batchSize: 1024 })
-  // 48 x (8 T d^2 + 4 T^2 d + 6 T d d_ff) + 2 T d V by hand, T = 1024, d = 1600, d_ff = 6400, V = 50257.
+  // By hand: 48 (8 T d^2 + 4 T^2 d + 6 T d f) + 2 T d V, T = 1024, d = 1600, f = 6400, V = 50257.
   t.is(flops.attentionProjections, 48 * 8 * 1024 * 1600 * 1600)
   t.is(flops.attentionScores, 48 * 4 * 1024 * 1024 * 1600)
   t.is(flops.feedForward, 48 * 6 * 1024 * 1600 * 6400)
@@ -72,11 +72,11 @@ test('memory, largest batch and training time are consistent', (t) => {
   t.throws(() => of('char', { mfu: -1 }), { code: 'ERR_INVALID_ARGUMENT' })
 })
 
-test('activations on the CPU match what a model of 8 layers was measured to hold per sequence', (t) => {
+test('activations per sequence on the CPU match a measured model', (t) => {
   const sizes = { vocabSize: 512, dModel: 256, numHeads: 8, dFf: 1024, numLayers: 8, context: 256 }
   const { memory } = account(sizes)
   t.true(Math.abs(memory.activationsPerSequence / 2 ** 20 - 30.1) < 0.1)
-  // The rest of `activations`: a block of 256 x 512 logits, rotation tables, and some MiB of scratch memory.
+  // The rest of `activations`: a block of 256 x 512 logits, rotation tables, and scratch memory.
   const rest = memory.activations - memory.activationsPerSequence
   t.true(rest > 4 * 256 * 512 && rest < 16 * 2 ** 20, String(rest))
   const recomputed = account({ ...sizes, recompute: true }).memory
@@ -91,7 +91,7 @@ test('a model that cannot be built has no account', (t) => {
 test('the toy problem falls faster at 1e2 than at 1e1, and diverges at 1e3', (t) => {
   const [ten, hundred, thousand] = toySweep([1e1, 1e2, 1e3])
   t.is(ten!.losses.length, 10)
-  // At 1e2 the first step multiplies each weight by 1 - 2 = -1: the loss stays, then falls to nothing.
+  // At 1e2 the first step multiplies each weight by 1 - 2 = -1: the loss stays, then vanishes.
   t.true(Math.abs(hundred!.losses[1]! - hundred!.losses[0]!) < 1e-4 * hundred!.losses[0]!)
   t.true(hundred!.losses[9]! < 1e-10 && ten!.losses[9]! > 1 && ten!.losses[9]! < ten!.losses[0]!)
   t.true(thousand!.diverged && !ten!.diverged && !hundred!.diverged)

@@ -32,7 +32,7 @@ for (const [name, make] of [
   })
 }
 
-test('a checkpoint is two safetensors files and state.json, and is replaced as a whole', async (t) => {
+test('a checkpoint is two safetensors files and state.json, replaced as a whole', async (t) => {
   const folder = temporaryFolder(t)
   const path = join(folder, 'checkpoint')
   const model = new Transformer(TINY)
@@ -64,7 +64,7 @@ test('a checkpoint loads without an optimizer', async (t) => {
   t.deepEqual(await other.stateDict(), await model.stateDict())
 })
 
-test('a checkpoint of another shape is rejected, naming the tensors, and changes nothing', async (t) => {
+test('a checkpoint of another shape is rejected by tensor and changes nothing', async (t) => {
   const path = join(temporaryFolder(t), 'checkpoint')
   const model = new Transformer(TINY)
   await Checkpoint.save(path, model, new AdamW(model), 1)

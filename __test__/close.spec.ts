@@ -8,7 +8,8 @@ import { AdamW, Tokenizer, Transformer, generate } from '../src'
 import { TINY, countingBatch, rejectsWith, temporaryFolder, writeCorpus } from './helpers'
 
 test.serial('close does not wait for a call that cannot begin', async (t) => {
-  // Opening a pipe without a writer blocks a thread of libuv's pool. With all of them blocked, no call can begin.
+  // Opening a pipe without a writer blocks a thread of libuv's pool. Once all are blocked, no call
+  // can begin.
   const pipe = join(temporaryFolder(t), 'pipe')
   execFileSync('mkfifo', [pipe])
   const threads = Number(process.env['UV_THREADPOOL_SIZE'] ?? 4)

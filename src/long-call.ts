@@ -9,7 +9,7 @@ export interface LongCallOptions {
   /** Cancels the call: it fails with `ERR_CANCELLED` and leaves nothing behind. */
   signal?: AbortSignal
   /**
-   * Called a few times per second, and once at the end, with the bytes done and the total. If it
+   * Called about every 50 ms, and once at the end, with the bytes done and the total. If it
    * throws, the call fails with that error.
    */
   onProgress?: (bytesDone: number, bytesTotal: number) => void

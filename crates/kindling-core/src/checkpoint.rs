@@ -127,7 +127,7 @@ pub fn read_state(path: &Path) -> Result<State> {
         .map_err(|e| Error::InvalidCheckpoint(format!("{} is damaged: {e}", file.display())))?;
     if state.format_version > FORMAT_VERSION {
         return Err(Error::InvalidCheckpoint(format!(
-            "{} has format_version {}, but this Kindling reads up to {FORMAT_VERSION}; update Kindling",
+            "{} has format_version {}; this Kindling reads up to {FORMAT_VERSION}, so update it",
             file.display(),
             state.format_version
         )));

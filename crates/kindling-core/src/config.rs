@@ -78,7 +78,7 @@ impl ModelConfig {
         }
         if !self.head_size().is_multiple_of(2) {
             return fail(format!(
-                "head size {} (d_model / num_heads) is odd; rotary position embeddings need an even one",
+                "head size {} (d_model / num_heads) is odd; rotary embeddings need an even one",
                 self.head_size()
             ));
         }
@@ -90,7 +90,7 @@ impl ModelConfig {
         }
         if self.matrix_elements() > MAX_PARAMETERS || self.max_seq_length > MAX_POSITIONS {
             return fail(format!(
-                "the model is too large for any memory: {} parameters, max_seq_length {}; choose smaller sizes",
+                "the model is too large: {} parameters, max_seq_length {}; choose smaller sizes",
                 self.matrix_elements(),
                 self.max_seq_length
             ));

@@ -191,7 +191,7 @@ fn pair(name: &str, values: &[f64]) -> Result<(f64, f64)> {
             Ok((first, second))
         }
         _ => Err(Error::argument(format!(
-            "{name} is {values:?}; it must be two numbers from 0 to below 1"
+            "{name} is {values:?}; it must be two numbers of at least 0 and below 1"
         ))),
     }
 }
