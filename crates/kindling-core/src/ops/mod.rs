@@ -49,11 +49,9 @@ pub mod swiglu;
 mod tasks;
 
 pub use cast::cast;
-pub use scratch::{with_dirty_scratch, with_scratch};
-pub(crate) use split::for_each_row;
-pub use split::{BlockMut, BlocksMut, Outputs, PerTask, RowsMut, split_grid, split_rows};
-pub(crate) use tasks::MAX_TASKS;
-pub use tasks::Tasks;
+pub(crate) use scratch::{with_dirty_scratch, with_scratch};
+pub(crate) use split::{BlockMut, BlocksMut, Outputs, PerTask, RowsMut, split_grid, split_rows};
+pub(crate) use tasks::{MAX_TASKS, Tasks};
 
 use crate::{Error, Result};
 

@@ -7,7 +7,7 @@ thread_local! {
 }
 
 /// Calls `work` with `len` zeros of scratch memory. Calls may be nested.
-pub fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
+pub(crate) fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
     let mut memory = SCRATCH.with(|s| s.borrow_mut().pop()).unwrap_or_default();
     memory.clear();
     memory.resize(len, 0.0);
@@ -18,7 +18,7 @@ pub fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
 
 /// Calls `work` with `len` elements of scratch memory that starts on a cache line and holds
 /// whatever was there before: for work that writes before it reads. Calls may be nested.
-pub fn with_dirty_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
+pub(crate) fn with_dirty_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
     const LINE: usize = 64;
     let mut memory = SCRATCH.with(|s| s.borrow_mut().pop()).unwrap_or_default();
     let room = len + LINE / size_of::<f32>();

@@ -1,6 +1,6 @@
 //! Cuts the outputs of an op into the parts that its tasks write.
 //!
-//! `split_rows` hands each task its rows of up to four outputs:
+//! `split_rows` hands each task its rows of up to three outputs:
 //!
 //! ```text
 //! let outputs = (RowsMut::new(out, width), RowsMut::new(rstd, 1));
@@ -27,7 +27,7 @@ use crate::pool::Pool;
 ///
 /// # Panics
 /// Panics if an output does not have the rows that `tasks` cuts.
-pub fn split_rows<O: Outputs>(
+pub(crate) fn split_rows<O: Outputs>(
     pool: &Pool,
     tasks: Tasks,
     outputs: O,
@@ -43,7 +43,7 @@ pub fn split_rows<O: Outputs>(
 /// # Panics
 /// Panics if an output does not have the rows and columns that the grid cuts.
 #[expect(clippy::needless_pass_by_value, reason = "parts would alias if outputs were used again")]
-pub fn split_grid<O: Outputs>(
+pub(crate) fn split_grid<O: Outputs>(
     pool: &Pool,
     down: Tasks,
     across: Tasks,
@@ -64,34 +64,18 @@ pub fn split_grid<O: Outputs>(
     });
 }
 
-/// Runs `work(row, range)` for each row of `out`, where `range` is the row's place in `out`.
-pub(crate) fn for_each_row(
-    pool: &Pool,
-    out: &mut [f32],
-    width: usize,
-    work: impl Fn(&mut [f32], Range<usize>) + Sync,
-) {
-    let width = width.max(1);
-    let tasks = Tasks::of_rows(out.len() / width, width);
-    split_rows(pool, tasks, RowsMut::new(out, width), |rows, out| {
-        for (row, out) in rows.zip(out.chunks_exact_mut(width)) {
-            work(out, row * width..(row + 1) * width);
-        }
-    });
-}
-
 /// One task of a grid: its index, and its rows and columns in the units of `Tasks`.
-pub struct Task {
+pub(crate) struct Task {
     index: usize,
     rows: Range<usize>,
     columns: Range<usize>,
 }
 
-/// One output of an op, or a tuple of up to four, that tasks write at the same time.
+/// One output of an op, or a tuple of two or three, that tasks write at the same time.
 ///
 /// # Safety
 /// Parts of tasks that differ in their index and in their rows or columns must not overlap.
-pub unsafe trait Outputs: Sync {
+pub(crate) unsafe trait Outputs: Sync {
     /// What a task gets.
     type Part;
 
@@ -132,13 +116,13 @@ impl<'a, T> Shared<'a, T> {
 }
 
 /// An output of rows of `width` elements. A task gets its rows as one slice.
-pub struct RowsMut<'a, T> {
+pub(crate) struct RowsMut<'a, T> {
     data: Shared<'a, T>,
     width: usize,
 }
 
 impl<'a, T> RowsMut<'a, T> {
-    pub fn new(data: &'a mut [T], width: usize) -> Self {
+    pub(crate) fn new(data: &'a mut [T], width: usize) -> Self {
         Self { data: Shared::new(data), width }
     }
 }
@@ -163,13 +147,13 @@ unsafe impl<'a, T: Send> Outputs for RowsMut<'a, T> {
 }
 
 /// An output of `width` elements per task, such as partial sums. It may be longer than needed.
-pub struct PerTask<'a, T> {
+pub(crate) struct PerTask<'a, T> {
     data: Shared<'a, T>,
     width: usize,
 }
 
 impl<'a, T> PerTask<'a, T> {
-    pub fn new(data: &'a mut [T], width: usize) -> Self {
+    pub(crate) fn new(data: &'a mut [T], width: usize) -> Self {
         Self { data: Shared::new(data), width }
     }
 }
@@ -192,7 +176,7 @@ unsafe impl<'a, T: Send> Outputs for PerTask<'a, T> {
 /// A matrix output, or some of its columns, cut both ways. A task gets a `BlockMut`.
 ///
 /// A unit of `Tasks` is `height` rows or `width` columns; the last ones may be cut short.
-pub struct BlocksMut<'a, T> {
+pub(crate) struct BlocksMut<'a, T> {
     data: Shared<'a, T>,
     stride: usize,
     rows: usize,
@@ -207,7 +191,7 @@ impl<'a, T> BlocksMut<'a, T> {
     ///
     /// # Panics
     /// Panics if `data` does not consist of whole rows.
-    pub fn new(data: &'a mut [T], stride: usize) -> Self {
+    pub(crate) fn new(data: &'a mut [T], stride: usize) -> Self {
         let rows = data.len() / stride.max(1);
         assert!(rows * stride == data.len(), "not whole rows");
         Self { data: Shared::new(data), stride, rows, columns: 0..stride, height: 1, width: 1 }
@@ -215,7 +199,7 @@ impl<'a, T> BlocksMut<'a, T> {
 
     /// Sets the rows and columns in a unit of `Tasks`.
     #[must_use]
-    pub fn in_units(self, height: usize, width: usize) -> Self {
+    pub(crate) fn in_units(self, height: usize, width: usize) -> Self {
         Self { height: height.max(1), width: width.max(1), ..self }
     }
 
@@ -224,7 +208,7 @@ impl<'a, T> BlocksMut<'a, T> {
     /// # Panics
     /// Panics if there are fewer columns.
     #[must_use]
-    pub fn split_columns(self, at: usize) -> (Self, Self) {
+    pub(crate) fn split_columns(self, at: usize) -> (Self, Self) {
         let middle = self.columns.start + at;
         assert!(middle <= self.columns.end);
         let data = Shared { start: self.data.start, len: self.data.len, borrow: PhantomData };
@@ -261,7 +245,7 @@ unsafe impl<'a, T: Send> Outputs for BlocksMut<'a, T> {
 }
 
 /// A block of a matrix that belongs to one task: rows of `columns()` elements, a stride apart.
-pub struct BlockMut<'a, T> {
+pub(crate) struct BlockMut<'a, T> {
     start: *mut T,
     rows: usize,
     columns: usize,
@@ -270,15 +254,15 @@ pub struct BlockMut<'a, T> {
 }
 
 impl<T> BlockMut<'_, T> {
-    pub fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.rows
     }
 
-    pub fn columns(&self) -> usize {
+    pub(crate) fn columns(&self) -> usize {
         self.columns
     }
 
-    pub fn stride(&self) -> usize {
+    pub(crate) fn stride(&self) -> usize {
         self.stride
     }
 
@@ -287,7 +271,7 @@ impl<T> BlockMut<'_, T> {
     /// # Panics
     /// Panics if there is no such row.
     #[inline(always)]
-    pub fn row(&self, row: usize) -> &[T] {
+    pub(crate) fn row(&self, row: usize) -> &[T] {
         assert!(row < self.rows);
         // SAFETY: inside the block (asserted), which is borrowed from this task's part.
         unsafe { std::slice::from_raw_parts(self.start.add(row * self.stride), self.columns) }
@@ -298,7 +282,7 @@ impl<T> BlockMut<'_, T> {
     /// # Panics
     /// Panics if there is no such row.
     #[inline(always)]
-    pub fn row_mut(&mut self, row: usize) -> &mut [T] {
+    pub(crate) fn row_mut(&mut self, row: usize) -> &mut [T] {
         assert!(row < self.rows);
         // SAFETY: inside the block (asserted), which is borrowed uniquely.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.stride), self.columns) }
@@ -308,7 +292,7 @@ impl<T> BlockMut<'_, T> {
     ///
     /// # Panics
     /// Panics if there are fewer columns.
-    pub fn columns_mut(&mut self, columns: Range<usize>) -> BlockMut<'_, T> {
+    pub(crate) fn columns_mut(&mut self, columns: Range<usize>) -> BlockMut<'_, T> {
         assert!(columns.start <= columns.end && columns.end <= self.columns);
         BlockMut {
             start: self.start.wrapping_add(columns.start),
@@ -319,13 +303,8 @@ impl<T> BlockMut<'_, T> {
         }
     }
 
-    /// Returns the address of the first element.
-    pub fn as_ptr(&self) -> *const T {
-        self.start
-    }
-
     /// Returns the address of the first element, for a kernel that writes with strides.
-    pub fn as_mut_ptr(&mut self) -> *mut T {
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut T {
         self.start
     }
 }
@@ -349,7 +328,6 @@ macro_rules! tuple_outputs {
 }
 tuple_outputs!(A: 0, B: 1);
 tuple_outputs!(A: 0, B: 1, C: 2);
-tuple_outputs!(A: 0, B: 1, C: 2, D: 3);
 
 #[cfg(test)]
 mod tests {

@@ -11,36 +11,36 @@ pub(crate) const MAX_TASKS: usize = 32;
 
 /// `total` units (rows, columns, elements) cut into `count` tasks of nearly equal size.
 #[derive(Debug, Clone, Copy)]
-pub struct Tasks {
+pub(crate) struct Tasks {
     pub(super) total: usize,
-    pub count: usize,
+    pub(crate) count: usize,
 }
 
 impl Tasks {
     /// Cuts `total` units into tasks of at least `smallest` units. The count is 1 or even.
-    pub fn new(total: usize, smallest: usize) -> Self {
+    pub(crate) fn new(total: usize, smallest: usize) -> Self {
         Self::at_most(total, smallest, MAX_TASKS)
     }
 
     /// Like `new`, with at most `max` tasks.
-    pub fn at_most(total: usize, smallest: usize, max: usize) -> Self {
+    pub(crate) fn at_most(total: usize, smallest: usize, max: usize) -> Self {
         let count = (total / smallest.max(1)).clamp(1, max);
         Self { total, count: if count > 1 { count / 2 * 2 } else { 1 } }
     }
 
     /// Cuts `total` units into exactly `count` tasks, some of which may be empty.
-    pub fn exactly(total: usize, count: usize) -> Self {
+    pub(crate) fn exactly(total: usize, count: usize) -> Self {
         Self { total, count: count.max(1) }
     }
 
     /// Cuts rows of `width` elements into tasks that are each worth waking a thread for.
-    pub fn of_rows(rows: usize, width: usize) -> Self {
+    pub(crate) fn of_rows(rows: usize, width: usize) -> Self {
         const ELEMENTS: usize = 8 * 1024;
         Self::new(rows, ELEMENTS.div_ceil(width.max(1)))
     }
 
     /// Returns the units of a task.
-    pub fn range(&self, task: usize) -> Range<usize> {
+    pub(crate) fn range(&self, task: usize) -> Range<usize> {
         self.total * task / self.count..self.total * (task + 1) / self.count
     }
 }

@@ -3,7 +3,7 @@
 use super::{Backward, Forward};
 use crate::cpu::Cpu;
 use crate::ops::cross_entropy::row_statistics;
-use crate::ops::for_each_row;
+use crate::ops::softmax::cpu::for_each_row;
 use crate::simd::{Vector, exp, for_vectors};
 
 pub(super) fn forward(cpu: &Cpu, args: Forward) {

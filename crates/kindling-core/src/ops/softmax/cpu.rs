@@ -1,9 +1,12 @@
 //! CPU half: one row at a time.
 
+use std::ops::Range;
+
 use super::{Backward, Forward};
 use crate::cpu::Cpu;
 use crate::ops::cross_entropy::row_statistics;
-use crate::ops::for_each_row;
+use crate::ops::{RowsMut, Tasks, split_rows};
+use crate::pool::Pool;
 use crate::simd::{Vector, exp, for_vectors};
 
 pub(super) fn forward(cpu: &Cpu, args: Forward) {
@@ -17,6 +20,22 @@ pub(super) fn backward(cpu: &Cpu, args: Backward) {
     let (dout, out) = (args.dout.cpu(), args.out.cpu());
     for_each_row(&cpu.pool, args.dx.cpu(), args.shape.columns, |dx, range| {
         backward_row(cpu.isa, dx, &dout[range.clone()], &out[range]);
+    });
+}
+
+/// Runs `work(row, range)` for each row of `out`, where `range` is the row's place in `out`.
+pub(in crate::ops) fn for_each_row(
+    pool: &Pool,
+    out: &mut [f32],
+    width: usize,
+    work: impl Fn(&mut [f32], Range<usize>) + Sync,
+) {
+    let width = width.max(1);
+    let tasks = Tasks::of_rows(out.len() / width, width);
+    split_rows(pool, tasks, RowsMut::new(out, width), |rows, out| {
+        for (row, out) in rows.zip(out.chunks_exact_mut(width)) {
+            work(out, row * width..(row + 1) * width);
+        }
     });
 }
 

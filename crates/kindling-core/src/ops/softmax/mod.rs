@@ -4,7 +4,7 @@
 //!
 //! The probability of a score of -inf is 0. A row of -inf alone has no softmax: it becomes NaN.
 
-mod cpu;
+pub(super) mod cpu;
 pub mod cuda;
 pub mod reference;
 
