@@ -7,10 +7,9 @@
 //!                                  allowed, decode steps against the rolling cache
 //! ```
 //!
-//! 1. Once the window slides, the cache is of no use for an exact result: the first token of the
-//!    window changes, and with it, above the first block, the keys and values of all tokens. The
-//!    rolling cache (`model/kv_cache.rs`) drops the oldest token instead, which is faster and not
-//!    the same.
+//! 1. Once the window slides, each token runs a pass over the window. A token has left it, and
+//!    above the first block that changes the keys and values of all the others, so cached ones are
+//!    stale. The rolling cache (`model/kv_cache.rs`) keeps using them: faster, and not the same.
 //! 2. Decode steps run up to `ROWS_AT_ONCE` rows together, since they share one reading of the
 //!    weights.
 //! 3. A row's draws depend on its tokens, its index and the seed, not on the other rows.
