@@ -82,7 +82,8 @@ function addOption() {
     'export const trainFields = {',
     "\n  recipe_option: z.int().min(1).default(7).describe('an option'),",
   )
-  assert.match(read('src/training/config.ts'), /CHANGEABLE\b.*= new Set\(/)
+  assert(recipe(title).includes('`CHANGEABLE_ON_RESUME`'), `"${title}" does not name the set`)
+  edit(title, 'src/training/config.ts', 'new Set<keyof TrainOptions>([', "\n  'recipeOption',")
   // The library's option has a type as soon as the field exists.
   write(
     'src/recipe.ts',
@@ -91,9 +92,15 @@ function addOption() {
 }
 
 function checkOption() {
-  assert.match(kindling('train', '--help'), /--recipe-option <n> +an option \(default: 7\)/)
+  assert.match(
+    kindling('train', '--help'),
+    /--recipe-option <n> +an option \(default: 7\)/,
+    'the help of train does not show the new option',
+  )
   const { properties } = JSON.parse(kindling('train', '--config-schema'))
   assert.equal(properties.recipe_option.default, 7)
+  const { CHANGEABLE_ON_RESUME } = require(path.join(copy, 'dist', 'training', 'config.js'))
+  assert(CHANGEABLE_ON_RESUME.has('recipeOption'), 'resumed runs cannot change the new option')
 }
 
 function addCommand() {
@@ -115,7 +122,11 @@ function addCommand() {
 }
 
 function checkCommand() {
-  assert.match(kindling('--help'), /^ +recipe +a command$/m)
+  assert.match(
+    kindling('--help'),
+    /^ +recipe +a command$/m,
+    'the help does not list the new command',
+  )
 }
 
 function addErrorCode() {
@@ -129,10 +140,10 @@ function addErrorCode() {
     '\n            Self::Recipe => "ERR_RECIPE",',
   )
   const { status, stdout } = table()
-  assert.equal(status, 1)
+  assert.equal(status, 1, 'errors-table.js accepts a code without a row')
   assert.match(stdout, /ERR_RECIPE .*docs\/errors\.md/)
   edit(title, 'docs/errors.md', '|---|---|---|\n', '| `ERR_RECIPE` | a meaning | what to do |\n')
-  assert.equal(table().status, 0)
+  assert.equal(table().status, 0, 'errors-table.js does not find the new row')
 }
 
 /**
@@ -152,9 +163,9 @@ function addOp() {
   }
   create(title, folder, 'recipe/mod.rs', 'mod   reference;\n')
   write(`${folder}recipe/reference.rs`, 'fn   f() {}\n')
-  assert.doesNotMatch(unformatted(), /ops\/recipe/)
+  assert.doesNotMatch(unformatted(), /ops\/recipe/, 'the op compiles before it is declared')
   edit(title, `${folder}mod.rs`, 'pub mod adamw;\n', 'pub mod recipe;\n')
-  assert.match(unformatted(), /ops\/recipe\/reference\.rs/)
+  assert.match(unformatted(), /ops\/recipe\/reference\.rs/, 'a declared op does not compile')
 }
 
 function main() {

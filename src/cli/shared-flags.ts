@@ -94,6 +94,6 @@ export const checkpointFields = {
   dtype: z
     .enum(['f32', 'bf16'])
     .optional()
-    .describe("precision of the matrix products (default: the run's)"),
+    .describe("precision of the matrix multiplications (default: the run's)"),
   threads,
 }

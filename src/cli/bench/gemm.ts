@@ -1,4 +1,4 @@
-/** `kindling bench gemm`: times the matrix products of a model's layers. */
+/** `kindling bench gemm`: times the matrix multiplications of a model's layers. */
 import { resolveDevice } from '../../device'
 import { settle } from '../../errors'
 import { native } from '../../native'
@@ -6,7 +6,7 @@ import { availableThreads } from '../../system'
 import { median, presetOf, round, type EngineOptions } from './engine'
 
 /**
- * Result for one matrix product: (rows x inputs) by (inputs x outputs), or one of its two
+ * Result for one matrix multiplication: (rows x inputs) by (inputs x outputs), or one of its two
  * gradients.
  */
 export interface GemmBenchmark {
@@ -22,7 +22,7 @@ export interface GemmBenchmark {
 /** The output layer works on blocks of rows; this many show its speed. */
 const MAX_OUTPUT_ROWS = 512
 
-/** Times the products of each layer of a preset's model, on a batch of the preset's size. */
+/** Times the matrix multiplications of each layer of a preset's model, on a batch of the preset's size. */
 export async function benchGemm(
   options: EngineOptions & { steps: number; warmup: number },
 ): Promise<GemmBenchmark[]> {

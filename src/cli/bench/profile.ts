@@ -9,7 +9,7 @@ export interface ProfileLine {
   msPerStep: number
   /** Fraction of the step. */
   share: number
-  /** Speed of the op's matrix products; null if it has none. */
+  /** Speed of the op's matrix multiplications; null if it has none. */
   gflops: number | null
 }
 

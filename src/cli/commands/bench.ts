@@ -22,7 +22,7 @@ const engineFields = {
     .enum(names)
     .default('char')
     .describe(`model sizes by name: ${names.join(', ')}`),
-  dtype: z.enum(['f32', 'bf16']).default('f32').describe('precision of the matrix products'),
+  dtype: z.enum(['f32', 'bf16']).default('f32').describe('precision of the matrix multiplications'),
   device: runFields.device,
   tf32: runFields.tf32,
   threads,
@@ -41,7 +41,7 @@ const trainFields = {
 }
 const gemmFields = {
   ...engineFields,
-  steps: z.int().min(1).default(10).describe('timed runs of each product'),
+  steps: z.int().min(1).default(10).describe('timed runs of each multiplication'),
   warmup,
 }
 const generateFields = {
@@ -127,7 +127,7 @@ export function benchCommand(): Command {
     .addCommand(
       subcommand({
         name: 'gemm',
-        description: "time the matrix products of a model's layers",
+        description: "time the matrix multiplications of a model's layers",
         fields: gemmFields,
         examples: ['kindling bench gemm --preset seed --threads 2'],
         run: async (options, output) => {
