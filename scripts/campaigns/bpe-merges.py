@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Merges that `kindling tokenizer train` learns beside those of Hugging Face's trainer, in their order.
+"""Compares the merges of `kindling tokenizer train` with those of Hugging Face's trainer, in order.
 
-    python scripts/campaigns/bpe-merges.py FILE... [--vocab-size 10000]
+    python scripts/campaigns/bpe-merges.py FILE... [--vocab-size 10000] [--fixture]
 
-Needs the package tokenizers, and a built checkout. The two break ties in ways of their own (ours: the greater pair of byte
-strings; theirs: the lower ids), so a plain definition of BPE that counts all pairs says what the most frequent ones are before
-each merge. Up to the first tie that the two decide differently every merge has to be the same; behind it the order differs, and
-each trainer's whole sequence is held against the definition: every merge has to be one of the most frequent pairs. With
---fixture, the merges up to those ties are written to the fixtures. Ends with a line `N passed, N failed`.
+Needs the package tokenizers, and a built checkout. The two break ties differently: Kindling by the greater
+pair of byte strings, Hugging Face by the lower ids. Up to the first tie that they break differently, all
+merges must be equal. After it the order differs, so both sequences are checked against a plain
+implementation of BPE that counts all pairs: each merge must be one of the most frequent pairs. --fixture
+writes the merges up to that tie to the fixtures. The last line is `N passed, N failed`.
 """
 import argparse
 import collections
@@ -26,7 +26,7 @@ def hugging_face(file, vocab_size):
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    # A file is fed whole: by lines, as train() reads it, a word would end with its line.
+    # train() reads files by lines, which would end a word at the end of its line.
     text = file.read_text(encoding="utf-8", errors="replace")
     tokenizer.train_from_iterator(
         [text], trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False))
@@ -43,7 +43,7 @@ def kindling(file, vocab_size, folder):
 
 
 class Counts:
-    """Pairs of all words, and the words that hold each, kept by the definition."""
+    """Counts of all pairs, and the words that hold each, by definition."""
 
     def __init__(self, file):
         level = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -76,22 +76,24 @@ class Counts:
 
 
 def invalid(merges, counts):
-    """The first of the merges that is not one of the most frequent pairs, or None; how many had no rival."""
+    """Returns the first merge that is not one of the most frequent pairs, or None, and the number of
+    merges without a tie."""
     alone = 0
     for number, merge in enumerate(merges):
         most, candidates = counts.best()
         if merge not in candidates:
-            return f"merge {number}: {merge}, where {most} times stand {candidates}", alone
+            return f"merge {number}: {merge}, where {candidates} occur {most} times", alone
         alone += len(candidates) == 1
         counts.merge(merge)
     return None, alone
 
 
 def compare(file, vocab_size):
-    """What is wrong, or None; the merges before the first tie that is decided differently; merges without a rival."""
+    """Returns what is wrong or None, the merges before the first tie that is broken differently, and the
+    number of merges without a tie."""
     theirs = hugging_face(file, vocab_size)
     with tempfile.TemporaryDirectory() as folder:
-        # One entry more: the special token that Hugging Face's has not.
+        # One entry more, for the special token that Hugging Face's vocabulary lacks.
         ours = kindling(file, vocab_size + 1, folder)
     same = next((n for n, (our, their) in enumerate(zip(ours, theirs)) if our != their), min(len(ours), len(theirs)))
     counts = Counts(file)
@@ -121,7 +123,7 @@ def main():
         wrong, same, alone = compare(file, options.vocab_size)
         fixture[file.name] = [" ".join(merge) for merge in same]
         print(f"{'FAILED' if wrong else 'ok'}: {file}: {wrong or 'all merges are most frequent pairs'}; {len(same)} the same up to"
-              f" the first tie decided differently, {alone} of {options.vocab_size - 256} without a tie", flush=True)
+              f" the first tie broken differently, {alone} of {options.vocab_size - 256} without a tie", flush=True)
         passed, failed = passed + (not wrong), failed + bool(wrong)
     if options.fixture and not failed:
         text = json.dumps(fixture, indent=0, ensure_ascii=False)

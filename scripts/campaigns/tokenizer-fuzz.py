@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""Kindling's ids beside tiktoken's, with GPT-2's vocabulary and each named pattern: on random strings and on whole files.
+"""Compares Kindling's ids with tiktoken's, for GPT-2's vocabulary and each named pattern, on random strings
+and whole files.
 
-    python scripts/campaigns/tokenizer-fuzz.py --strings 10000000 [--files FILE...] [--mixed MB] [--patterns gpt2 cl100k llama3]
+    python scripts/campaigns/tokenizer-fuzz.py --strings 10000000 [--files FILE...] [--mixed MB]
+        [--patterns gpt2 cl100k llama3]
 
-Needs tiktoken and numpy, and a built checkout. Strings are made of pieces that patterns treat in ways of their own
-(contractions, white space of all kinds, digits of several scripts, marks, emoji, source code, invalid UTF-8), some of them
-repeated up to 100 times, and of any code points; joined by <|endoftext|> into files that `kindling encode` reads. Every id is
-compared. Files are the text as a whole for Kindling. Mixed text is made of parts of the files cut at any byte, of such strings,
-and of runs of one character up to 20,000 long. Ends with a line `N passed, N failed`.
+Needs tiktoken and numpy, and a built checkout. The strings are made of pieces that patterns treat
+specially (contractions, all kinds of white space, digits of several scripts, marks, emoji, source code,
+invalid UTF-8), some of them repeated up to 100 times, and of random code points. They are joined by
+<|endoftext|> into files that `kindling encode` reads, and every id is compared. Files are encoded as one
+text. Mixed text is made of parts of the files cut at any byte, of such strings, and of runs of one
+character, up to 20,000 long. The last line is `N passed, N failed`.
 """
 import argparse
 import json
@@ -71,7 +74,7 @@ def random_strings(draw, count):
 
 
 def mixed_texts(draw, files, size):
-    """About `size` bytes in texts of about a megabyte."""
+    """Returns texts of about a megabyte, `size` bytes in all."""
     sources = [Path(file).read_bytes() for file in files]
     runs = [run.encode() for run in [" ", "\n", "\r\n", "\t", " \n", "\u3000", "a", "Z", "=", "1", "日", "😀", "\u0301", "٣"]]
     texts = []
@@ -158,7 +161,7 @@ def main():
                 print(f"{'ok' if ok else 'FAILED'}: {pattern}, {size} bytes of mixed text", flush=True)
                 passed, failed = passed + ok, failed + (not ok)
             for file in options.files if not options.mixed else []:
-                # tiktoken's engine gives up on very long texts; parts end where a line does.
+                # tiktoken's engine gives up on very long texts, so they are split at ends of lines.
                 lines = Path(file).read_bytes().splitlines(keepends=True)
                 parts, part, size = [], [], 0
                 for line in lines:

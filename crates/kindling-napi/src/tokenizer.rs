@@ -1,4 +1,4 @@
-//! The tokenizer; `src/tokenizer.ts` is its public face.
+//! Binding of the tokenizer; `src/tokenizer.ts` is the public class.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,44 +16,43 @@ use crate::monitor::Monitor;
 use crate::options::{format, integer, paths, size};
 use crate::task::{Job, spawn};
 
-/// How a tokenizer is trained.
+/// Options for training a tokenizer.
 #[napi(object)]
 pub struct TokenizerOptions {
-    /// Entries of the vocabulary; none for characters.
+    /// Size of the vocabulary; omitted for characters.
     pub vocab_size: Option<f64>,
-    /// They get the first ids.
+    /// Special tokens, which get the first ids.
     pub special_tokens: Vec<String>,
     /// `bpe` or `chars`.
     pub r#type: String,
-    /// Threads that count.
     pub threads: f64,
-    /// gpt2, cl100k, llama3 or a regular expression.
+    /// `gpt2`, `cl100k`, `llama3` or a regular expression.
     pub pattern: String,
-    /// Merges are learned from pairs that occur at least so often.
+    /// Pairs that occur less often are not merged.
     pub min_frequency: f64,
-    /// Bytes to be read at most.
+    /// Most bytes to read.
     pub max_bytes: Option<f64>,
-    /// `text` or `jsonl`; told by the names if none.
+    /// `text` or `jsonl`; by default recognized by the names of the files.
     pub format: Option<String>,
-    /// The field of JSON Lines that is the text.
+    /// Field of JSON Lines that holds the text.
     pub text_field: String,
 }
 
 impl TokenizerOptions {
-    /// The options, what the files hold, and the field of JSON Lines.
+    /// Converts to the engine's options, the format of the files, and the field of JSON Lines.
     fn lower(self) -> Result<(TrainOptions, Option<Format>, String)> {
         let kind = match self.r#type.as_str() {
             "bpe" => Kind::Bpe,
             "chars" => Kind::Chars,
             other => {
-                return Err(Error::argument(format!("type is {other}; it must be bpe or chars")));
+                return Err(Error::argument(format!("type is {other}; pass bpe or chars")));
             }
         };
         let vocab_size = match (self.vocab_size, kind) {
             (Some(vocab_size), _) => size("vocabSize", vocab_size)?,
             (None, Kind::Chars) => 0,
             (None, Kind::Bpe) => {
-                return Err(Error::argument("vocabSize is needed to train a bpe tokenizer"));
+                return Err(Error::argument("a bpe tokenizer needs vocabSize; pass it"));
             }
         };
         let threads = size("threads", self.threads)?.max(1);
@@ -71,27 +70,23 @@ impl TokenizerOptions {
     }
 }
 
-/// A special token.
+/// A special token and its id.
 #[napi(object)]
 pub struct SpecialToken {
-    /// As it is written.
     pub token: String,
-    /// Its id.
     pub id: u32,
 }
 
-/// What files have.
+/// Numbers of tokens and bytes in files.
 #[napi(object)]
 pub struct TokenCount {
-    /// Tokens.
     pub tokens: f64,
-    /// Bytes.
     pub bytes: f64,
-    /// Bytes of them that were no UTF-8.
+    /// Number of bytes of invalid UTF-8.
     pub replaced_bytes: f64,
 }
 
-/// A trained tokenizer.
+/// A tokenizer.
 #[napi]
 pub struct Tokenizer {
     pub(crate) inner: Arc<tokenizer::Tokenizer>,
@@ -104,12 +99,12 @@ impl Tokenizer {
     }
 }
 
-/// A long call that holds nothing.
+/// A long call that locks nothing.
 type Call<T> = AsyncTask<Job<(), T>>;
 
 #[napi]
 impl Tokenizer {
-    /// Trains on text files. `monitor` watches the reading, `merging` then the merges.
+    /// Trains on text files. `monitor` reports the reading, then `merging` the merges.
     #[napi(catch_unwind, ts_return_type = "Promise<Tokenizer>")]
     pub fn train(
         files: Vec<String>,
@@ -128,7 +123,7 @@ impl Tokenizer {
         }))
     }
 
-    /// Reads a vocabulary and merges as GPT-2 writes them.
+    /// Reads GPT-2's vocab.json and merges.txt.
     #[napi(catch_unwind, ts_return_type = "Promise<Tokenizer>")]
     pub fn from_files(
         vocab: String,
@@ -141,57 +136,58 @@ impl Tokenizer {
         })
     }
 
-    /// Opens a folder or a tokenizer.json.
+    /// Opens a saved folder or a tokenizer.json.
     #[napi(catch_unwind, ts_return_type = "Promise<Tokenizer>")]
     pub fn open(path: String) -> Call<Tokenizer> {
         spawn((), move |()| Ok(Self::new(tokenizer::Tokenizer::open(PathBuf::from(path))?)))
     }
 
-    /// Writes its files into `folder`.
+    /// Writes vocab.json, merges.txt and tokenizer.json to `folder`.
     #[napi(catch_unwind, ts_return_type = "Promise<void>")]
     pub fn save(&self, folder: String) -> Call<()> {
         let tokenizer = Arc::clone(&self.inner);
         spawn((), move |()| tokenizer.save(PathBuf::from(folder)))
     }
 
-    /// Ids in the vocabulary.
+    /// Number of tokens, special ones included.
     #[napi(getter, catch_unwind)]
     pub fn vocab_size(&self) -> u32 {
         self.inner.vocab_size() as u32
     }
 
-    /// Merges it learned.
+    /// Number of merges.
     #[napi(getter, catch_unwind)]
     pub fn num_merges(&self) -> u32 {
         self.inner.num_merges() as u32
     }
 
-    /// Bytes of the text it was trained on that were no UTF-8; 0 when it was not trained in this process.
+    /// Number of bytes of invalid UTF-8 in the text it was trained on; 0 if it was not trained in
+    /// this process.
     #[napi(getter, catch_unwind)]
     pub fn replaced_bytes(&self) -> f64 {
         self.replaced_bytes as f64
     }
 
-    /// The special tokens.
+    /// Special tokens in the order given.
     #[napi(getter, catch_unwind)]
     pub fn special_tokens(&self) -> Vec<SpecialToken> {
         let tokens = self.inner.special_tokens().iter();
         tokens.map(|(token, id)| SpecialToken { token: token.clone(), id: *id }).collect()
     }
 
-    /// Hash of its contents.
+    /// SHA-256 of its contents, in hexadecimal.
     #[napi(getter, catch_unwind)]
     pub fn hash(&self) -> String {
         self.inner.hash()
     }
 
-    /// The ids of a text.
+    /// Returns the ids of a text.
     #[napi(catch_unwind)]
     pub fn encode(&self, text: String) -> napi::Result<Uint32Array> {
         Ok(self.inner.encode(&text).map_err(to_napi)?.into())
     }
 
-    /// Encodes files on several threads, and counts their tokens.
+    /// Encodes files on several threads and counts their tokens.
     #[napi(catch_unwind, ts_return_type = "Promise<TokenCount>")]
     pub fn count_tokens(
         &self,
@@ -209,41 +205,41 @@ impl Tokenizer {
         }))
     }
 
-    /// The text of ids.
+    /// Returns the text of ids.
     #[napi(catch_unwind)]
     pub fn decode(&self, ids: Uint32Array) -> napi::Result<String> {
         self.inner.decode(&ids).map_err(to_napi)
     }
 
-    /// The bytes of ids.
+    /// Returns the bytes of ids.
     #[napi(catch_unwind)]
     pub fn decode_bytes(&self, ids: Uint32Array) -> napi::Result<Uint8Array> {
         Ok(self.inner.decode_bytes(&ids).map_err(to_napi)?.into())
     }
 
-    /// The id of a token.
+    /// Returns the id of a token.
     #[napi(catch_unwind)]
     pub fn token_id(&self, token: String) -> Option<u32> {
         self.inner.token_id(&token)
     }
 
-    /// The bytes of the token with this id.
+    /// Returns the bytes of the token with this id.
     #[napi(catch_unwind)]
     pub fn token_bytes(&self, id: f64) -> Option<Uint8Array> {
         let id = u32::try_from(integer("id", id).ok()?).ok()?;
         self.inner.token_bytes(id).ok().map(|bytes| bytes.to_vec().into())
     }
 
-    /// An encoder of text that comes in pieces.
+    /// Creates an encoder of text that arrives in pieces.
     #[napi(catch_unwind)]
     pub fn stream_encoder(&self) -> StreamEncoder {
-        let encoder = tokenizer::StreamEncoder::new(Arc::clone(&self.inner), 1);
+        let encoder = tokenizer::StreamEncoder::new(Arc::clone(&self.inner));
         let inner = Exclusive::new("the encoder", Stream { encoder, waiting: Vec::new() });
         StreamEncoder { inner, taken: AtomicUsize::new(0) }
     }
 }
 
-/// The names of the files that names and patterns stand for.
+/// Returns the names of the files that match names and patterns.
 #[napi(catch_unwind, ts_return_type = "Promise<Array<string>>")]
 pub fn expand_files(names: Vec<String>) -> Call<Vec<String>> {
     spawn((), move |()| {
@@ -252,20 +248,19 @@ pub fn expand_files(names: Vec<String>) -> Call<Vec<String>> {
     })
 }
 
-/// Which documents are drawn.
+/// Options for sampling documents.
 #[napi(object)]
 pub struct SampleOptions {
-    /// How many at most.
+    /// Most documents to return.
     pub sample: f64,
-    /// Seed of the drawing.
     pub seed: f64,
-    /// `text` or `jsonl`; told by the name if none.
+    /// `text` or `jsonl`; by default recognized by the name of the file.
     pub format: Option<String>,
-    /// The field of JSON Lines that is the text.
+    /// Field of JSON Lines that holds the text.
     pub text_field: String,
 }
 
-/// Documents of a file, drawn at random.
+/// Returns a random sample of the documents of a file.
 #[napi(catch_unwind, ts_return_type = "Promise<Array<string>>")]
 pub fn sample_documents(
     file: String,
@@ -282,23 +277,23 @@ pub fn sample_documents(
     }))
 }
 
-/// An encoder, and the text it has not looked at yet.
+/// An encoder and the text it has not encoded yet.
 pub struct Stream {
     encoder: tokenizer::StreamEncoder,
     waiting: Vec<u8>,
 }
 
-/// Encodes text that comes in pieces.
+/// Encodes text that arrives in pieces.
 #[napi]
 pub struct StreamEncoder {
     inner: Arc<Exclusive<Stream>>,
-    /// Bytes of text taken so far.
+    /// Bytes of text appended so far.
     taken: AtomicUsize,
 }
 
-/// Text between two calls for V8's collector; its ids take about as much.
+/// Bytes of text between two garbage collections; their ids take about as much memory.
 const COLLECT_EVERY_BYTES: usize = 4 << 20;
-/// Growth of memory outside its heap at which V8 starts to collect.
+/// Growth of external memory at which V8 starts a garbage collection.
 const V8_SOFT_LIMIT_BYTES: i64 = 64 << 20;
 
 /// A long call on an encoder.
@@ -321,9 +316,9 @@ impl StreamEncoder {
         }))
     }
 
-    /// Starts V8's collector for every few MiB of text. The ids of earlier blocks are garbage that weighs nothing on V8's
-    /// heap: it would let 64 MiB of them gather before it looks.
-    fn ask_for_collection(&self, env: Env, bytes: usize) -> napi::Result<()> {
+    /// Makes V8 collect garbage every few MiB of text. The ids of earlier blocks are garbage
+    /// outside V8's heap, of which it would let 64 MiB accumulate.
+    fn collect_garbage(&self, env: Env, bytes: usize) -> napi::Result<()> {
         let before = self.taken.fetch_add(bytes, Ordering::Relaxed);
         if before / COLLECT_EVERY_BYTES != (before + bytes) / COLLECT_EVERY_BYTES {
             env.adjust_external_memory(V8_SOFT_LIMIT_BYTES)?;
@@ -332,10 +327,10 @@ impl StreamEncoder {
         Ok(())
     }
 
-    /// Takes the next piece; gives the bytes that wait to be encoded.
+    /// Appends a piece; returns the number of bytes that are not encoded yet.
     #[napi(catch_unwind)]
     pub fn append(&self, env: Env, text: String) -> napi::Result<u32> {
-        self.ask_for_collection(env, text.len())?;
+        self.collect_garbage(env, text.len())?;
         let append = |stream: &mut Stream| {
             stream.waiting.extend_from_slice(text.as_bytes());
             Ok(stream.waiting.len() as u32)
@@ -343,13 +338,13 @@ impl StreamEncoder {
         self.inner.acquire().and_then(|guard| guard.with(append)).map_err(to_napi)
     }
 
-    /// Encodes what waits; gives the ids that are settled.
+    /// Encodes the appended text; returns the ids that no later text can change.
     #[napi(catch_unwind, ts_return_type = "Promise<Uint32Array>")]
     pub fn encode(&self) -> napi::Result<Encoding> {
         self.call(false)
     }
 
-    /// Encodes what waits as the end of the text; gives the last ids.
+    /// Ends the text; returns its last ids.
     #[napi(catch_unwind, ts_return_type = "Promise<Uint32Array>")]
     pub fn finish(&self) -> napi::Result<Encoding> {
         self.call(true)
