@@ -4,39 +4,39 @@ use super::Tokenizer;
 use crate::{Error, Result};
 
 impl Tokenizer {
-    /// Text of `ids`; bytes that are not UTF-8 become U+FFFD as Python's `errors='replace'` does.
+    /// Returns the text of `ids`. Invalid UTF-8 becomes U+FFFD as in Python's `errors='replace'`.
     ///
     /// # Errors
-    /// `ERR_TOKEN_OUT_OF_RANGE` for an unknown id.
+    /// Returns `ERR_TOKEN_OUT_OF_RANGE` if an id is not in the vocabulary.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         let bytes = self.decode_bytes(ids)?;
         Ok(String::from_utf8(bytes)
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
     }
 
-    /// Bytes of `ids`.
+    /// Returns the bytes of `ids`.
     ///
     /// # Errors
-    /// `ERR_TOKEN_OUT_OF_RANGE` for an unknown id.
+    /// Returns `ERR_TOKEN_OUT_OF_RANGE` if an id is not in the vocabulary.
     pub fn decode_bytes(&self, ids: &[u32]) -> Result<Vec<u8>> {
         let mut bytes = Vec::with_capacity(ids.len() * 4);
         for (position, &id) in (0..).zip(ids) {
-            let token =
-                self.tokens.get(id as usize).ok_or_else(|| self.unknown_id(id, position))?;
-            bytes.extend_from_slice(token);
+            bytes.extend_from_slice(self.bytes_of(id, position)?);
         }
         Ok(bytes)
     }
 
-    /// Bytes of one token.
+    /// Returns the bytes of one token.
     ///
     /// # Errors
-    /// `ERR_TOKEN_OUT_OF_RANGE` for an unknown id.
+    /// Returns `ERR_TOKEN_OUT_OF_RANGE` if the id is not in the vocabulary.
     pub fn token_bytes(&self, id: u32) -> Result<&[u8]> {
-        self.tokens.get(id as usize).map(AsRef::as_ref).ok_or_else(|| self.unknown_id(id, 0))
+        self.bytes_of(id, 0)
     }
 
-    fn unknown_id(&self, id: u32, position: u64) -> Error {
-        Error::TokenOutOfRange { id: i64::from(id), position, vocab_size: self.vocab_size() }
+    fn bytes_of(&self, id: u32, position: u64) -> Result<&[u8]> {
+        self.parts.tokens.get(id as usize).map(AsRef::as_ref).ok_or_else(|| {
+            Error::TokenOutOfRange { id: i64::from(id), position, vocab_size: self.vocab_size() }
+        })
     }
 }

@@ -1,75 +1,65 @@
-//! Text to token ids and back: byte-level BPE with GPT-2's pre-tokenization, or one token a character.
+//! Text to token ids and back: byte-level BPE, or one token per character.
 //!
-//! | room | holds |
+//! ```text
+//! text --special.rs--> segments --pretokenize/--> pre-tokens --encode/--> ids --decode.rs--> text
+//! ```
+//!
+//! | place | holds |
 //! |---|---|
-//! | `pretokenize/` | patterns that split text into pre-tokens, the bitmask scanner, Unicode classes |
-//! | `encode/` | pre-token to ids: merging by rank, and `cache/` in front of it |
+//! | `parts.rs` | the data that defines a tokenizer |
+//! | `pretokenize/` | patterns that split text into pre-tokens |
+//! | `encode/` | ids of pre-tokens: merging by rank, and the caches in front of it |
 //! | `train/` | counting pre-tokens and learning merges |
-//! | `files/` | vocab.json, merges.txt, tokenizer.json |
-//! | `special.rs`, `cuts.rs`, `decode.rs`, `stream.rs` | special tokens; cuts in text; ids to text; encoding text that arrives in pieces |
+//! | `files/` | vocab.json, merges.txt and tokenizer.json |
+//! | `special.rs` | special tokens |
+//! | `cuts.rs`, `stream.rs` | safe places to cut text; encoding text that arrives in pieces |
+//! | `count_tokens.rs` | counting the tokens of files |
 
+mod count_tokens;
 mod cuts;
 mod decode;
 mod encode;
 mod files;
 mod parts;
-pub mod pretokenize;
+mod pretokenize;
 mod special;
 mod stream;
 mod train;
 
-use std::collections::HashMap;
-use std::path::Path;
-use std::sync::OnceLock;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
-use self::encode::merge::MergeTable;
-use self::encode::scratch::{Scratches, SharedCaches};
-use self::files::{hugging_face, save, vocab_file};
+use self::cuts::Cuts;
+use self::encode::Encoder;
 use self::parts::Parts;
 use self::special::SpecialTokens;
-use crate::simd::Isa;
-use crate::{Error, Result};
+use crate::Result;
+use crate::corpus::{Corpus, ReadSummary, TEXT_FIELD};
+use crate::progress::{Progress, SendProgress, silent};
 
 pub use self::files::byte_chars;
-pub use self::pretokenize::Pattern;
-pub use self::stream::{StreamDecoder, StreamEncoder};
+pub use self::parts::Kind;
+pub use self::pretokenize::{Pattern, pretokens};
+pub use self::stream::StreamEncoder;
 pub use self::train::TrainOptions;
 
-/// How text becomes tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Byte-level BPE.
-    Bpe,
-    /// One token a character, by code point.
-    Chars,
-}
+/// The special token that ends a document.
+pub const END_OF_TEXT: &str = "<|endoftext|>";
 
-/// A tokenizer; immutable, used by any number of threads at once.
+/// A tokenizer. It is immutable and can be used by any number of threads at once.
 pub struct Tokenizer {
-    kind: Kind,
-    pattern: Pattern,
-    /// Bytes of each token, by id.
-    tokens: Vec<Box<[u8]>>,
-    /// As vocab.json writes them; only those that cannot be told from the bytes.
-    odd_texts: Vec<(u32, String)>,
-    merges: Vec<(u32, u32, u32)>,
-    special: SpecialTokens,
-    merge_table: MergeTable,
-    /// Id of each single byte, `u32::MAX` where the vocabulary has none.
-    byte_ids: [u32; 256],
-    lacks_bytes: bool,
-    char_ids: HashMap<char, u32>,
+    parts: Arc<Parts>,
+    encoder: Encoder,
+    /// Ids of the ordinary tokens by their bytes.
     ids: HashMap<Box<[u8]>, u32>,
-    scratches: Scratches,
-    shared_caches: OnceLock<Option<SharedCaches>>,
     hash: OnceLock<String>,
-    isa: Isa,
 }
 
 impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tokenizer")
-            .field("kind", &self.kind)
+            .field("kind", &self.kind())
             .field("vocab_size", &self.vocab_size())
             .field("num_merges", &self.num_merges())
             .field("special_tokens", &self.special_tokens())
@@ -77,129 +67,198 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
+/// Files and training.
 impl Tokenizer {
-    /// Reads GPT-2's two files, whatever their names. A special token that is not in the vocabulary is appended to it.
+    /// Reads GPT-2's vocab.json and merges.txt, whatever their names. Special tokens that the
+    /// vocabulary lacks are appended to it.
     ///
     /// # Errors
-    /// `ERR_NOT_FOUND`, `ERR_INVALID_TOKENIZER` naming the line or entry that does not fit, `ERR_INVALID_ARGUMENT` for an
-    /// empty or repeated special token.
+    /// Returns `ERR_NOT_FOUND`, `ERR_INVALID_TOKENIZER` with the line or entry that is wrong, or
+    /// `ERR_INVALID_ARGUMENT` if a special token is empty or repeated.
     pub fn from_files(
         vocab: impl AsRef<Path>,
         merges: impl AsRef<Path>,
         special_tokens: &[String],
     ) -> Result<Self> {
-        Self::from_parts(vocab_file::read(vocab.as_ref(), merges.as_ref(), special_tokens)?)
+        Self::from_parts(files::read_vocab_and_merges(
+            vocab.as_ref(),
+            merges.as_ref(),
+            special_tokens,
+        )?)
     }
 
-    /// Opens a folder that `save` wrote (or one with a tokenizer.json, or with vocab.json and merges.txt, whose special
-    /// token <|endoftext|> is known), or a tokenizer.json of Hugging Face.
+    /// Opens a tokenizer.json of Hugging Face, or a folder with one, or a folder with vocab.json
+    /// and merges.txt, where <|endoftext|> is a special token if the vocabulary has it.
     ///
     /// # Errors
-    /// `ERR_NOT_FOUND`, `ERR_INVALID_TOKENIZER`.
+    /// Returns `ERR_NOT_FOUND` or `ERR_INVALID_TOKENIZER`.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        if !path.exists() {
-            return Err(Error::NotFound { what: "tokenizer", path: path.to_path_buf() });
-        }
-        if !path.is_dir() {
-            return Self::from_parts(hugging_face::read(path)?);
-        }
-        let whole = path.join(save::TOKENIZER_FILE);
-        if whole.exists() {
-            return Self::from_parts(hugging_face::read(&whole)?);
-        }
-        let (vocab, merges) = (path.join(save::VOCAB_FILE), path.join(save::MERGES_FILE));
-        let plain = Self::from_files(&vocab, &merges, &[])?;
-        match plain.token_id(END_OF_TEXT) {
-            Some(_) => Self::from_files(&vocab, &merges, &[END_OF_TEXT.to_owned()]),
-            None => Ok(plain),
-        }
+        Self::from_parts(files::open(path.as_ref(), END_OF_TEXT)?)
     }
 
-    pub(crate) fn from_parts(parts: Parts) -> Result<Self> {
-        let Parts { kind, pattern, tokens, merges, special, odd_texts } = parts;
-        let is_special: std::collections::HashSet<u32> =
-            special.iter().map(|&(_, id)| id).collect();
-        let mut ids = HashMap::with_capacity(tokens.len());
-        let mut byte_ids = [u32::MAX; 256];
-        let mut char_ids = HashMap::new();
-        for (id, token) in (0..).zip(&tokens).filter(|(id, _)| !is_special.contains(id)) {
-            ids.entry(token.clone()).or_insert(id);
-            if let ([byte], Kind::Bpe) = (&token[..], kind) {
-                byte_ids[usize::from(*byte)] = id;
+    /// Writes vocab.json, merges.txt and tokenizer.json to the folder `dir`, which is created if
+    /// needed. Each file is replaced atomically.
+    ///
+    /// # Errors
+    /// Returns `ERR_DISK_FULL`, `ERR_NOT_WRITABLE` or `ERR_IO`.
+    pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
+        files::save(&self.parts, dir.as_ref())
+    }
+
+    /// Returns whether the folder `dir` holds exactly the files that `save` would write.
+    pub(crate) fn is_saved(&self, dir: &Path) -> bool {
+        files::is_saved(&self.parts, dir)
+    }
+
+    /// Returns the SHA-256, in hexadecimal, of the vocabulary, the merges, the special tokens and
+    /// any pattern other than GPT-2's.
+    pub fn hash(&self) -> String {
+        self.hash.get_or_init(|| files::hash(&self.parts)).clone()
+    }
+
+    /// Trains a tokenizer on text and JSON Lines files, recognized by their names.
+    ///
+    /// # Errors
+    /// As `Corpus::find` and `train_on`.
+    pub fn train(
+        files: &[PathBuf],
+        options: &TrainOptions,
+        reading: &mut SendProgress<'_>,
+    ) -> Result<(Self, ReadSummary)> {
+        Self::train_on(&Corpus::find(files, None, TEXT_FIELD)?, options, reading, &mut silent)
+    }
+
+    /// Trains a tokenizer on the text of `corpus`. No pre-token spans two files or two lines of
+    /// JSON.
+    ///
+    /// `reading` gets the bytes read from the disk, then `merging` the merges learned.
+    ///
+    /// # Errors
+    /// Returns `ERR_NOT_FOUND`, `ERR_INVALID_CORPUS`, `ERR_EMPTY_CORPUS` if there is no text, I/O
+    /// errors, or `ERR_INVALID_ARGUMENT` if `vocab_size` is too small or a special token is empty,
+    /// repeated, or how vocab.json writes a byte. Errors of `reading` and `merging` are passed on.
+    pub fn train_on(
+        corpus: &Corpus,
+        options: &TrainOptions,
+        reading: &mut SendProgress<'_>,
+        merging: &mut Progress<'_>,
+    ) -> Result<(Self, ReadSummary)> {
+        let (parts, summary) = train::train(corpus, options, reading, merging)?;
+        Ok((Self::from_parts(parts)?, summary))
+    }
+
+    fn from_parts(parts: Parts) -> Result<Self> {
+        let special = SpecialTokens::new(parts.special.clone())?;
+        Ok(Self::with_special(parts, special))
+    }
+
+    fn with_special(parts: Parts, special: SpecialTokens) -> Self {
+        let parts = Arc::new(parts);
+        let is_special: HashSet<u32> = parts.special.iter().map(|&(_, id)| id).collect();
+        let mut ids = HashMap::with_capacity(parts.tokens.len());
+        for (id, token) in (0..).zip(&parts.tokens) {
+            if !is_special.contains(&id) {
+                ids.entry(token.clone()).or_insert(id);
             }
-            if kind == Kind::Chars {
-                char_ids.extend(
-                    std::str::from_utf8(token)
-                        .ok()
-                        .and_then(|text| text.chars().next())
-                        .map(|c| (c, id)),
-                );
-            }
         }
-        let special = SpecialTokens::new(special)?;
-        let merge_table = MergeTable::new(&merges, &byte_ids);
-        let lacks_bytes = byte_ids.contains(&u32::MAX);
-        let scratches = Scratches::default();
-        Ok(Self {
-            kind,
-            pattern,
-            tokens,
-            odd_texts,
-            merges,
-            special,
-            merge_table,
-            byte_ids,
-            lacks_bytes,
-            char_ids,
-            ids,
-            scratches,
-            shared_caches: OnceLock::new(),
-            hash: OnceLock::new(),
-            isa: Isa::detect(),
-        })
+        let encoder = Encoder::new(Arc::clone(&parts), special);
+        Self { parts, encoder, ids, hash: OnceLock::new() }
     }
 
-    /// How text becomes tokens.
-    pub fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    /// The same tokenizer with another pattern.
+    /// Returns the same tokenizer with another pattern.
     #[must_use]
-    pub fn with_pattern(mut self, pattern: Pattern) -> Self {
-        self.pattern = pattern;
-        self.scratches = Scratches::default();
-        self.shared_caches = OnceLock::new();
-        self.hash = OnceLock::new();
-        self
-    }
-
-    /// How text is cut into pre-tokens.
-    pub fn pattern(&self) -> &Pattern {
-        &self.pattern
-    }
-
-    /// Tokens in the vocabulary, the special ones among them; ids are below it.
-    pub fn vocab_size(&self) -> usize {
-        self.tokens.len()
-    }
-
-    /// Merges.
-    pub fn num_merges(&self) -> usize {
-        self.merges.len()
-    }
-
-    /// Special tokens in the order given, with their ids.
-    pub fn special_tokens(&self) -> &[(String, u32)] {
-        self.special.tokens()
-    }
-
-    /// Id of the token whose text is `token`: a special one, or one of the vocabulary with these bytes.
-    pub fn token_id(&self, token: &str) -> Option<u32> {
-        self.special.id(token).or_else(|| self.ids.get(token.as_bytes()).copied())
+    pub fn with_pattern(self, pattern: Pattern) -> Self {
+        let special = self.encoder.special().clone();
+        Self::with_special(Parts { pattern, ..Parts::clone(&self.parts) }, special)
     }
 }
 
-/// The special token that ends a document.
-pub const END_OF_TEXT: &str = "<|endoftext|>";
+/// Encoding; `stream.rs`, `count_tokens.rs` and `decode.rs` have the rest.
+impl Tokenizer {
+    /// Returns the ids of `text`.
+    ///
+    /// # Errors
+    /// Returns `ERR_UNKNOWN_CHARACTER` if the vocabulary has no token for a character
+    /// (`Kind::Chars`, or a vocabulary that lacks some of the 256 bytes).
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let mut ids = Vec::with_capacity(text.len() / 4 + 1);
+        self.encode_into(text, &mut ids)?;
+        Ok(ids)
+    }
+
+    /// Returns the ids of bytes. Invalid UTF-8 is read as U+FFFD.
+    ///
+    /// # Errors
+    /// As `encode`.
+    pub fn encode_bytes(&self, bytes: &[u8]) -> Result<Vec<u32>> {
+        self.encode(&String::from_utf8_lossy(bytes))
+    }
+
+    /// Appends the ids of `text` to `ids`.
+    ///
+    /// # Errors
+    /// As `encode`; `ids` then holds the ids up to the segment with the unknown character.
+    pub fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+        self.encode_in_pieces(text, ids, &mut |_, _| Ok(()))
+    }
+
+    /// Like `encode_into`, but calls `flush` now and then with `ids` and the number of bytes of
+    /// `text` encoded so far. `flush` may take the ids out.
+    pub(crate) fn encode_in_pieces(
+        &self,
+        text: &str,
+        ids: &mut Vec<u32>,
+        flush: &mut impl FnMut(&mut Vec<u32>, usize) -> Result<()>,
+    ) -> Result<()> {
+        self.encoder.encode(text, ids, flush)
+    }
+
+    fn cuts(&self) -> Cuts<'_> {
+        let (kind, pattern) = (self.parts.kind, &self.parts.pattern);
+        Cuts { kind, pattern, special: self.encoder.special() }
+    }
+
+    /// Returns the last place to cut `bytes` at, whatever text precedes and follows them, such that
+    /// both sides encode as the whole does.
+    pub(crate) fn last_cut(&self, bytes: &[u8]) -> Option<usize> {
+        self.cuts().last_in_bytes(bytes, false)
+    }
+
+    /// Prepares for encoding much text, perhaps on several threads: allocates caches of 76 MiB that
+    /// threads share from now on.
+    pub fn expect_much_text(&self) {
+        self.encoder.share_caches();
+    }
+}
+
+/// Properties.
+impl Tokenizer {
+    pub fn kind(&self) -> Kind {
+        self.parts.kind
+    }
+
+    /// Returns the pattern that splits text into pre-tokens.
+    pub fn pattern(&self) -> &Pattern {
+        &self.parts.pattern
+    }
+
+    /// Returns the number of tokens, special ones included.
+    pub fn vocab_size(&self) -> usize {
+        self.parts.tokens.len()
+    }
+
+    pub fn num_merges(&self) -> usize {
+        self.parts.merges.len()
+    }
+
+    /// Returns the special tokens in the order given, with their ids.
+    pub fn special_tokens(&self) -> &[(String, u32)] {
+        &self.parts.special
+    }
+
+    /// Returns the id of the special token `token`, or of the ordinary token with these bytes.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        let special = self.encoder.special();
+        special.id(token).or_else(|| self.ids.get(token.as_bytes()).copied())
+    }
+}

@@ -1,32 +1,34 @@
-//! Special tokens: they split the text before anything else. Where they overlap, the leftmost wins, and of those that begin
-//! at the same place the longest.
+//! Special tokens, which split the text before anything else does.
+//!
+//! Where special tokens overlap in the text, the leftmost match wins; of those that start at the
+//! same place, the longest.
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
 use crate::{Error, Result};
 
-/// The special tokens of a tokenizer and a matcher for all of them.
-#[derive(Debug, Default)]
+/// The special tokens of a tokenizer, with a matcher for all of them.
+#[derive(Debug, Default, Clone)]
 pub struct SpecialTokens {
     tokens: Vec<(String, u32)>,
     matcher: Option<AhoCorasick>,
     longest: usize,
 }
 
-/// A part of a text.
+/// A piece of text between special tokens, or a special token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Segment<'a> {
     /// Ordinary text, never empty.
     Text(&'a str),
-    /// A special token's id.
-    Special(u32),
+    /// The special token with this id, and its length in bytes.
+    Special { id: u32, length: usize },
 }
 
 impl SpecialTokens {
-    /// Special tokens with their ids.
+    /// Builds the matcher of special tokens and their ids.
     ///
     /// # Errors
-    /// `ERR_INVALID_ARGUMENT` for an empty or repeated one.
+    /// Returns `ERR_INVALID_ARGUMENT` if a special token is empty or repeated.
     pub fn new(tokens: Vec<(String, u32)>) -> Result<Self> {
         check(tokens.iter().map(|(token, _)| token.as_str()))?;
         let build = || {
@@ -38,29 +40,31 @@ impl SpecialTokens {
             None
         } else {
             Some(build().map_err(|error| {
-                Error::argument(format!("the special tokens are too many: {error}"))
+                Error::argument(format!(
+                    "too many special tokens to match ({error}); pass fewer or shorter ones"
+                ))
             })?)
         };
         let longest = tokens.iter().map(|(token, _)| token.len()).max().unwrap_or(0);
         Ok(Self { tokens, matcher, longest })
     }
 
-    /// Each token with its id.
+    /// Returns the special tokens and their ids in the order given.
     pub fn tokens(&self) -> &[(String, u32)] {
         &self.tokens
     }
 
-    /// Bytes of the longest one.
+    /// Returns the length in bytes of the longest special token, 0 if there is none.
     pub fn longest(&self) -> usize {
         self.longest
     }
 
-    /// Id of a special token.
+    /// Returns the id of a special token.
     pub fn id(&self, token: &str) -> Option<u32> {
         self.tokens.iter().find(|(name, _)| name == token).map(|&(_, id)| id)
     }
 
-    /// The parts of `text`, in order.
+    /// Splits `text` at its special tokens.
     pub fn segments<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Segment<'a>> + 'a {
         let mut matches = self.matcher.as_ref().map(|matcher| matcher.find_iter(text));
         let mut at = 0;
@@ -78,13 +82,13 @@ impl SpecialTokens {
                 at = text_end;
                 return Some(Segment::Text(part));
             }
-            let (_, end, id) = found.take()?;
+            let (start, end, id) = found.take()?;
             at = end;
-            Some(Segment::Special(id))
+            Some(Segment::Special { id, length: end - start })
         })
     }
 
-    /// Whether a special token stands across `at`, so that the text must not be cut there.
+    /// Returns whether a special token in `text` spans `at`, so that a cut there would split it.
     pub fn spans(&self, text: &str, at: usize) -> bool {
         self.tokens.iter().any(|(token, _)| {
             let first = at.saturating_sub(token.len() - 1);
@@ -96,16 +100,18 @@ impl SpecialTokens {
 /// Checks a list of special tokens.
 ///
 /// # Errors
-/// `ERR_INVALID_ARGUMENT` for an empty or repeated one.
+/// Returns `ERR_INVALID_ARGUMENT` if one is empty or repeated.
 pub fn check<'a>(tokens: impl Iterator<Item = &'a str>) -> Result<()> {
     let mut seen = std::collections::HashSet::new();
     for token in tokens {
         if token.is_empty() {
-            return Err(Error::argument("a special token is empty; give it some characters"));
+            return Err(Error::argument(
+                "a special token is empty; pass at least one character for each",
+            ));
         }
         if !seen.insert(token) {
             return Err(Error::argument(format!(
-                "special token {token:?} is given twice; give it once"
+                "special token {token:?} is repeated; pass it once"
             )));
         }
     }
@@ -125,20 +131,24 @@ mod tests {
     fn the_longest_of_overlapping_tokens_wins() {
         let tokens = special(&["<e>", "<e><e>"]);
         let found: Vec<_> = tokens.segments("a<e><e><e>b").collect();
-        let expected =
-            [Segment::Text("a"), Segment::Special(1), Segment::Special(0), Segment::Text("b")];
+        let expected = [
+            Segment::Text("a"),
+            Segment::Special { id: 1, length: 6 },
+            Segment::Special { id: 0, length: 3 },
+            Segment::Text("b"),
+        ];
         assert_eq!(found, expected);
     }
 
     #[test]
-    fn a_cut_inside_a_special_token_is_seen() {
+    fn a_cut_inside_a_special_token_is_detected() {
         let tokens = special(&["<e>"]);
         let inside: Vec<usize> = (1..7).filter(|&at| tokens.spans("ab<e>cd", at)).collect();
         assert_eq!(inside, [3, 4]);
     }
 
     #[test]
-    fn empty_and_repeated_tokens_are_refused() {
+    fn empty_and_repeated_tokens_are_rejected() {
         for tokens in [vec![(String::new(), 0)], vec![("a".to_owned(), 0), ("a".to_owned(), 1)]] {
             assert_eq!(SpecialTokens::new(tokens).unwrap_err().code(), "ERR_INVALID_ARGUMENT");
         }

@@ -1,97 +1,105 @@
-//! Encoding bytes that come in pieces, and decoding ids that come one by one.
+//! Encoding of text that arrives in pieces.
 
 use std::sync::Arc;
 
 use super::Tokenizer;
-use super::cuts::BlockCutter;
+use super::cuts::Cuts;
 use crate::Result;
 use crate::corpus::LossyDecoder;
 
-/// Text kept back at least until it is this long, in bytes for each thread.
+/// Shortest block of text that is encoded before the end, in bytes.
 const BLOCK: usize = 1 << 14;
 
-/// Encodes a text that comes in pieces cut anywhere, even inside a character or a special token: the ids are those of one
-/// `encode` of the whole. Bytes that are not UTF-8 are read as U+FFFD.
+/// Encodes one text from pieces that may end anywhere, even inside a character or a special token.
+///
+/// The ids are those of one `encode` of the whole text. Invalid UTF-8 is read as U+FFFD.
 #[derive(Debug)]
 pub struct StreamEncoder {
     tokenizer: Arc<Tokenizer>,
     cutter: BlockCutter,
-    threads: usize,
 }
 
 impl StreamEncoder {
-    /// Encoder of one text. `threads` work on a push where it is long enough (some hundred KiB).
-    pub fn new(tokenizer: Arc<Tokenizer>, threads: usize) -> Self {
-        Self::with_block(tokenizer, threads, BLOCK)
+    /// Creates an encoder.
+    pub fn new(tokenizer: Arc<Tokenizer>) -> Self {
+        Self::with_block(tokenizer, BLOCK)
     }
 
-    /// `new` with another least block.
-    pub fn with_block(tokenizer: Arc<Tokenizer>, threads: usize, block: usize) -> Self {
-        let cutter = BlockCutter::new(block);
-        Self { tokenizer, cutter, threads }
+    /// Creates an encoder that holds text back until it has at least `block` bytes.
+    pub fn with_block(tokenizer: Arc<Tokenizer>, block: usize) -> Self {
+        Self { tokenizer, cutter: BlockCutter::new(block) }
     }
 
-    /// Bytes that were not UTF-8 so far.
+    /// Returns the number of invalid bytes so far.
     pub fn replaced_bytes(&self) -> u64 {
         self.cutter.replaced_bytes()
     }
 
-    /// Takes the next bytes and appends the ids that are certain by now to `out`.
+    /// Takes the next bytes. Appends to `out` the ids that no later text can change.
     ///
     /// # Errors
     /// As `Tokenizer::encode`.
     pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u32>) -> Result<()> {
         match self.cutter.push(bytes, self.tokenizer.cuts()) {
-            Some(text) => self.encode(&text, out),
+            Some(text) => self.tokenizer.encode_into(&text, out),
             None => Ok(()),
         }
     }
 
-    /// Ends the text and appends the rest of its ids. The encoder can then take another text.
+    /// Ends the text and appends its last ids to `out`. The encoder can then take another text.
     ///
     /// # Errors
     /// As `Tokenizer::encode`.
     pub fn finish(&mut self, out: &mut Vec<u32>) -> Result<()> {
         let text = self.cutter.finish();
-        self.encode(&text, out)
-    }
-
-    fn encode(&self, text: &str, out: &mut Vec<u32>) -> Result<()> {
-        if self.threads <= 1 {
-            return self.tokenizer.encode_into(text, out);
-        }
-        out.append(&mut self.tokenizer.encode_parallel(text, self.threads)?);
-        Ok(())
+        self.tokenizer.encode_into(&text, out)
     }
 }
 
-/// Decodes ids that come one by one to text that can be printed at once: an incomplete character waits for its rest.
+/// Collects bytes and returns text in blocks that can be encoded separately.
+///
+/// Holds back at most one block, the longest special token, and any run without a safe cut (such as
+/// a very long word).
 #[derive(Debug)]
-pub struct StreamDecoder {
-    tokenizer: Arc<Tokenizer>,
+struct BlockCutter {
     decoder: LossyDecoder,
+    text: String,
+    /// There is no cut before this position of `text`.
+    searched: usize,
+    block: usize,
 }
 
-impl StreamDecoder {
-    /// Decoder of one text.
-    pub fn new(tokenizer: Arc<Tokenizer>) -> Self {
-        Self { tokenizer, decoder: LossyDecoder::default() }
+impl BlockCutter {
+    /// Creates a cutter of blocks of at least `block` bytes.
+    fn new(block: usize) -> Self {
+        Self { decoder: LossyDecoder::default(), text: String::new(), searched: 0, block }
     }
 
-    /// The text that `id` completes; often empty within a character of several tokens.
-    ///
-    /// # Errors
-    /// `ERR_TOKEN_OUT_OF_RANGE`.
-    pub fn push(&mut self, id: u32) -> Result<String> {
-        let mut out = String::new();
-        self.decoder.push(self.tokenizer.token_bytes(id)?, &mut out);
-        Ok(out)
+    /// Returns the number of invalid bytes so far.
+    fn replaced_bytes(&self) -> u64 {
+        self.decoder.replaced_bytes()
     }
 
-    /// Ends the text: an incomplete character becomes U+FFFD.
-    pub fn finish(&mut self) -> String {
-        let mut out = String::new();
-        self.decoder.finish(&mut out);
-        out
+    /// Takes bytes that may end anywhere; returns text that can be encoded now.
+    fn push(&mut self, bytes: &[u8], cuts: Cuts<'_>) -> Option<String> {
+        self.decoder.push(bytes, &mut self.text);
+        if self.text.len() < self.block {
+            return None;
+        }
+        let limit = self.text.len().saturating_sub(cuts.special.longest().max(1));
+        let Some(cut) = cuts.last(&self.text, self.searched, limit) else {
+            self.searched = self.searched.max(limit + 1);
+            return None;
+        };
+        self.searched = 0;
+        let rest = self.text.split_off(cut);
+        Some(std::mem::replace(&mut self.text, rest))
+    }
+
+    /// Ends the text; returns the rest of it.
+    fn finish(&mut self) -> String {
+        self.decoder.finish(&mut self.text);
+        self.searched = 0;
+        std::mem::take(&mut self.text)
     }
 }

@@ -1,4 +1,4 @@
-//! Reading and writing vocab.json, merges.txt and tokenizer.json; files that do not fit.
+//! Reading and writing vocab.json, merges.txt and tokenizer.json; malformed files.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use kindling_core::tokenizer::{Kind, Tokenizer};
 use crate::{END, Folder, fixture, gpt2, gpt2_with, strings, text};
 
 #[test]
-fn gpt2s_vocabulary_is_written_as_gpt2s_file_byte_for_byte() {
+fn gpt2s_vocabulary_saves_to_its_original_bytes() {
     let folder = Folder::new();
     gpt2().save(&folder.0).unwrap();
     let saved = |name: &str| std::fs::read_to_string(folder.0.join(name)).unwrap();
@@ -17,11 +17,11 @@ fn gpt2s_vocabulary_is_written_as_gpt2s_file_byte_for_byte() {
         .unwrap()
         .map(|e| e.unwrap().file_name().into_string().unwrap())
         .collect();
-    assert_eq!(names.len(), 3, "nothing temporary stays: {names:?}");
+    assert_eq!(names.len(), 3, "temporary files are left: {names:?}");
 }
 
 #[test]
-fn what_is_saved_opens_again_from_each_of_its_files() {
+fn a_saved_tokenizer_opens_from_each_of_its_files() {
     let folder = Folder::new();
     let double = format!("{END}{END}");
     for special in [&[][..], &[END], &[double.as_str(), END, "日本 é"]] {
@@ -43,7 +43,7 @@ fn what_is_saved_opens_again_from_each_of_its_files() {
 }
 
 #[test]
-fn a_folder_without_tokenizer_json_opens_with_its_end_of_text() {
+fn a_folder_without_tokenizer_json_has_end_of_text_as_its_special_token() {
     let folder = Folder::new();
     gpt2().save(&folder.0).unwrap();
     std::fs::remove_file(folder.0.join("tokenizer.json")).unwrap();
@@ -53,7 +53,7 @@ fn a_folder_without_tokenizer_json_opens_with_its_end_of_text() {
 }
 
 #[test]
-fn characters_are_saved_and_opened() {
+fn character_tokenizers_save_and_open() {
     let folder = Folder::new();
     let file = folder.file("corpus.txt", "hé日 <e>\"\\\n");
     for special in [&[][..], &["<e>"]] {
@@ -78,7 +78,7 @@ fn characters_are_saved_and_opened() {
 }
 
 #[test]
-fn any_names_a_version_line_and_windows_line_ends_are_read() {
+fn file_names_version_line_and_line_endings_do_not_matter() {
     let folder = Folder::new();
     let vocab =
         folder.file("vocabulary.txt", text("train-bpe-reference-vocab.json").replace('\n', "\r\n"));
@@ -92,7 +92,7 @@ fn any_names_a_version_line_and_windows_line_ends_are_read() {
 }
 
 #[test]
-fn a_merge_of_number_signs_is_no_version_line() {
+fn a_merge_of_number_signs_is_not_a_version_line() {
     let folder = Folder::new();
     let mut entries: serde_json::Map<String, serde_json::Value> = serde_json::Map::new();
     for byte in 0..=255u8 {
@@ -106,11 +106,11 @@ fn a_merge_of_number_signs_is_no_version_line() {
 }
 
 #[test]
-fn files_that_do_not_fit_name_the_line_or_entry() {
+fn errors_in_malformed_files_name_the_line_or_entry() {
     let folder = Folder::new();
     let (vocab, merges) =
         (text("train-bpe-reference-vocab.json"), text("train-bpe-reference-merges.txt"));
-    let refuse = |vocab: &str, merges: &str, says: &str| {
+    let reject = |vocab: &str, merges: &str, says: &str| {
         let paths = (folder.file("v.json", vocab), folder.file("m.txt", merges));
         let error = Tokenizer::from_files(paths.0, paths.1, &strings(&[END])).unwrap_err();
         assert_eq!(error.code(), "ERR_INVALID_TOKENIZER", "{error}");
@@ -121,17 +121,17 @@ fn files_that_do_not_fit_name_the_line_or_entry() {
         all[replaced - 1] = line;
         all.join("\n")
     };
-    refuse(&vocab, &lines(7, "q q"), "line 7");
-    refuse(&vocab, &lines(7, "qzzz q"), "\"qzzz\" is not in the vocabulary");
-    refuse(&vocab, &lines(9, "he"), "line 9");
-    refuse(&vocab, &lines(9, "h e n"), "line 9");
-    refuse(&vocab, &lines(9, "Ġ t"), "line 9");
-    refuse(&vocab.replace("\"!\": 1,", "\"!\": 2,"), &merges, "both have the id 2");
-    refuse(&vocab.replace("\"!\": 1,", "\"!\": 1000,"), &merges, "no token has the id 1");
-    refuse(&vocab.replace("\"!\": 1,", "\"!\": -1,"), &merges, "\"!\"");
-    refuse(&vocab.replace("\"!\": 1,", "\"!\": 1"), &merges, "line 4");
-    refuse("[]", &merges, "not a JSON object");
-    refuse("{}", "", "it has no tokens");
+    reject(&vocab, &lines(7, "q q"), "line 7");
+    reject(&vocab, &lines(7, "qzzz q"), "\"qzzz\" is not in the vocabulary");
+    reject(&vocab, &lines(9, "he"), "line 9");
+    reject(&vocab, &lines(9, "h e n"), "line 9");
+    reject(&vocab, &lines(9, "Ġ t"), "line 9");
+    reject(&vocab.replace("\"!\": 1,", "\"!\": 2,"), &merges, "both have the id 2");
+    reject(&vocab.replace("\"!\": 1,", "\"!\": 1000,"), &merges, "no token has the id 1");
+    reject(&vocab.replace("\"!\": 1,", "\"!\": -1,"), &merges, "\"!\"");
+    reject(&vocab.replace("\"!\": 1,", "\"!\": 1"), &merges, "line 4");
+    reject("[]", &merges, "not a JSON object");
+    reject("{}", "", "it has no tokens");
 }
 
 #[test]
@@ -149,25 +149,25 @@ fn missing_files_and_bad_special_tokens_are_coded_errors() {
 }
 
 #[test]
-fn a_tokenizer_json_that_encodes_in_another_way_is_refused() {
+fn a_tokenizer_json_with_unsupported_settings_is_rejected() {
     let folder = Folder::new();
     let whole: serde_json::Value = serde_json::from_str(&text("hugging_face.json")).unwrap();
-    let refuse = |pointer: &str, value: serde_json::Value| {
+    let reject = |pointer: &str, value: serde_json::Value| {
         let mut changed = whole.clone();
         *changed.pointer_mut(pointer).unwrap() = value;
         let path = folder.file("tokenizer.json", changed.to_string());
         let error = Tokenizer::open(path).unwrap_err();
         assert_eq!(error.code(), "ERR_INVALID_TOKENIZER", "{pointer}: {error}");
     };
-    refuse("/model/type", "WordPiece".into());
-    refuse("/model/vocab", serde_json::Value::Null);
-    refuse("/model/byte_fallback", true.into());
-    refuse("/model/ignore_merges", true.into());
-    refuse("/model/merges/3", "Ġq zz".into());
-    refuse("/normalizer", serde_json::json!({"type": "NFC"}));
-    refuse("/pre_tokenizer", serde_json::Value::Null);
-    refuse("/pre_tokenizer/add_prefix_space", true.into());
-    refuse("/pre_tokenizer/use_regex", false.into());
-    refuse("/added_tokens/0/lstrip", true.into());
-    refuse("/added_tokens/0/id", 7.into());
+    reject("/model/type", "WordPiece".into());
+    reject("/model/vocab", serde_json::Value::Null);
+    reject("/model/byte_fallback", true.into());
+    reject("/model/ignore_merges", true.into());
+    reject("/model/merges/3", "Ġq zz".into());
+    reject("/normalizer", serde_json::json!({"type": "NFC"}));
+    reject("/pre_tokenizer", serde_json::Value::Null);
+    reject("/pre_tokenizer/add_prefix_space", true.into());
+    reject("/pre_tokenizer/use_regex", false.into());
+    reject("/added_tokens/0/lstrip", true.into());
+    reject("/added_tokens/0/id", 7.into());
 }

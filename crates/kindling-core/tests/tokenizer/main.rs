@@ -1,7 +1,9 @@
-//! The tokenizer against tiktoken, Hugging Face `tokenizers`, the course's reference training, and Python's decoding.
+//! The tokenizer against tiktoken, Hugging Face `tokenizers`, the course's reference training, and
+//! Python's decoding.
 
 mod encoding;
 mod files;
+mod hugging_face_patterns;
 mod reference;
 mod stream;
 mod training;
@@ -44,7 +46,7 @@ fn gpt2() -> Tokenizer {
     gpt2_with(&[END])
 }
 
-/// A folder of the test's own, removed at its end.
+/// A temporary folder, removed when it is dropped.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -60,7 +62,7 @@ impl Folder {
         Self(path)
     }
 
-    /// A file in the folder.
+    /// Writes a file in the folder and returns its path.
     fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.0.join(name);
         std::fs::write(&path, content).unwrap();
@@ -74,7 +76,7 @@ impl Drop for Folder {
     }
 }
 
-/// Numbers below a bound, the same for the same seed.
+/// Pseudorandom numbers, determined by the seed.
 struct Draw {
     seed: u64,
     count: u64,

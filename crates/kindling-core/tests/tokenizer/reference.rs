@@ -1,13 +1,13 @@
-//! BPE training as its definition reads: count every pair anew for every merge.
+//! BPE training straight from its definition: recount all pairs before every merge.
 
 use std::collections::HashMap;
 
 use kindling_core::tokenizer::byte_chars::BYTE_ORDER;
-use kindling_core::tokenizer::pretokenize::pretokens;
+use kindling_core::tokenizer::pretokens;
 
 type Token = Vec<u8>;
 
-/// Vocabulary by id and merges that `text`, without special tokens in it, gives.
+/// Trains on `text`; returns the vocabulary by id and the merges.
 pub fn train(
     text: &str,
     vocab_size: usize,

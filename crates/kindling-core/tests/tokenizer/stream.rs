@@ -1,8 +1,8 @@
-//! Text in pieces gives the ids of the whole; ids one by one give its text.
+//! Text in pieces encodes to the ids of the whole.
 
 use std::sync::Arc;
 
-use kindling_core::tokenizer::{StreamDecoder, StreamEncoder, Tokenizer};
+use kindling_core::tokenizer::{StreamEncoder, Tokenizer};
 
 use crate::{Draw, END, Folder, gpt2_with, text};
 
@@ -46,7 +46,7 @@ fn pieces_of(draw: &mut Draw, bytes: &[u8]) -> Vec<Vec<u8>> {
 }
 
 fn stream(tokenizer: &Arc<Tokenizer>, pieces: &[Vec<u8>], block: usize) -> Vec<u32> {
-    let mut encoder = StreamEncoder::with_block(Arc::clone(tokenizer), 1, block);
+    let mut encoder = StreamEncoder::with_block(Arc::clone(tokenizer), block);
     let mut ids = Vec::new();
     for piece in pieces {
         encoder.push(piece, &mut ids).unwrap();
@@ -56,8 +56,8 @@ fn stream(tokenizer: &Arc<Tokenizer>, pieces: &[Vec<u8>], block: usize) -> Vec<u
 }
 
 #[test]
-fn any_cuts_and_any_block_give_the_ids_of_the_whole() {
-    // Special tokens that overlap, hold white space, and begin and end where words do.
+fn pieces_and_block_size_do_not_change_the_ids() {
+    // Special tokens that overlap, contain white space, and start or end like words.
     let tokenizer = Arc::new(gpt2_with(&[END, "x y", "<|endoftext|><|endoftext|>", "b1", "  \n"]));
     for seed in 0..300 {
         let mut draw = Draw::new(seed);
@@ -76,7 +76,7 @@ fn any_cuts_and_any_block_give_the_ids_of_the_whole() {
 }
 
 #[test]
-fn bytes_that_are_not_utf8_give_the_ids_of_the_replaced_text_and_are_counted() {
+fn invalid_utf8_encodes_like_its_replacement_and_is_counted() {
     let tokenizer = Arc::new(gpt2_with(&[END]));
     for seed in 0..100 {
         let mut draw = Draw::new(seed);
@@ -86,7 +86,7 @@ fn bytes_that_are_not_utf8_give_the_ids_of_the_replaced_text_and_are_counted() {
         let whole = tokenizer.encode_bytes(&bytes).unwrap();
         assert_eq!(stream(&tokenizer, &pieces_of(&mut draw, &bytes), 0), whole, "{bytes:x?}");
     }
-    let mut encoder = StreamEncoder::new(tokenizer, 1);
+    let mut encoder = StreamEncoder::new(tokenizer);
     let mut ids = Vec::new();
     encoder.push(b"a\xFFb\xE2", &mut ids).unwrap();
     encoder.finish(&mut ids).unwrap();
@@ -94,23 +94,7 @@ fn bytes_that_are_not_utf8_give_the_ids_of_the_replaced_text_and_are_counted() {
 }
 
 #[test]
-fn threads_change_nothing() {
-    let tokenizer = Arc::new(gpt2_with(&[END]));
-    let text = text("moby-dick.txt");
-    let whole = tokenizer.encode(&text).unwrap();
-    for threads in [1, 2, 5] {
-        let mut encoder = StreamEncoder::new(Arc::clone(&tokenizer), threads);
-        let mut ids = Vec::new();
-        for piece in text.as_bytes().chunks(700_001) {
-            encoder.push(piece, &mut ids).unwrap();
-        }
-        encoder.finish(&mut ids).unwrap();
-        assert_eq!(ids, whole, "{threads} threads");
-    }
-}
-
-#[test]
-fn runs_without_end_come_out_right() {
+fn long_runs_without_a_cut_encode_like_the_whole() {
     let tokenizer = Arc::new(gpt2_with(&[END]));
     for run in ["a", " ", "\n", "'", "日"] {
         let string = run.repeat(50_000) + "b" + &run.repeat(10);
@@ -120,10 +104,10 @@ fn runs_without_end_come_out_right() {
 }
 
 #[test]
-fn an_encoder_keeps_little_text_back() {
-    // One block and the longest special token; everything else has come out as ids.
+fn an_encoder_holds_back_little_text() {
+    // At most one block and the longest special token are held back.
     let tokenizer = Arc::new(gpt2_with(&[END]));
-    let mut encoder = StreamEncoder::with_block(Arc::clone(&tokenizer), 1, 64);
+    let mut encoder = StreamEncoder::with_block(Arc::clone(&tokenizer), 64);
     let text = text("tinystories_sample.txt");
     let mut ids = Vec::new();
     for end in 1..=text.len() {
@@ -134,7 +118,7 @@ fn an_encoder_keeps_little_text_back() {
 }
 
 #[test]
-fn characters_stream_too() {
+fn character_tokenizers_stream_too() {
     let folder = Folder::new();
     let file = folder.file("corpus.txt", "hé日 <e> wörld");
     let options = crate::training::options(0, &["<e>"], kindling_core::tokenizer::Kind::Chars, 1);
@@ -148,18 +132,4 @@ fn characters_stream_too() {
         let pieces = pieces_of(&mut draw, string.as_bytes());
         assert_eq!(stream(&tokenizer, &pieces, 0), whole);
     }
-}
-
-#[test]
-fn decoded_pieces_are_whole_characters_and_make_the_text() {
-    let tokenizer = Arc::new(gpt2_with(&[END]));
-    let string = "a日本😀é z\u{10FFFF}!";
-    let mut decoder = StreamDecoder::new(Arc::clone(&tokenizer));
-    let ids = tokenizer.encode(string).unwrap();
-    let mut pieces: Vec<String> = ids.iter().map(|&id| decoder.push(id).unwrap()).collect();
-    pieces.push(decoder.finish());
-    assert_eq!(pieces.concat(), string);
-    assert!(pieces.iter().any(String::is_empty), "some character has several tokens");
-    let first = tokenizer.encode("😀").unwrap()[0];
-    assert_eq!(decoder.push(first).unwrap() + &decoder.finish(), "\u{FFFD}");
 }

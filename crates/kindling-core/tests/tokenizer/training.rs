@@ -1,4 +1,4 @@
-//! Training equals the course's reference result and the definition; files, threads and bad input.
+//! Training equals the course's reference and the definition; files, threads and bad input.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -32,7 +32,7 @@ fn vocabulary(tokenizer: &Tokenizer) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn the_courses_corpus_gives_the_courses_vocabulary_and_merges() {
+fn the_corpus_of_the_course_trains_its_reference_vocabulary_and_merges() {
     let expected = Tokenizer::from_files(
         fixture("train-bpe-reference-vocab.json"),
         fixture("train-bpe-reference-merges.txt"),
@@ -50,7 +50,7 @@ fn the_courses_corpus_gives_the_courses_vocabulary_and_merges() {
 }
 
 #[test]
-fn small_corpora_full_of_ties_give_what_the_definition_gives() {
+fn small_corpora_full_of_ties_train_as_the_definition_says() {
     let folder = Folder::new();
     let alphabets: [&[&str]; 4] = [
         &["a", "b", " "],
@@ -85,7 +85,7 @@ fn small_corpora_full_of_ties_give_what_the_definition_gives() {
 }
 
 #[test]
-fn merges_are_hugging_faces_up_to_the_first_tie_that_is_decided_differently() {
+fn merges_equal_those_of_hugging_face_up_to_the_first_tie_broken_differently() {
     let expected: BTreeMap<String, Vec<String>> = json("hugging_face_merges.json");
     assert_eq!(expected.len(), 3);
     let folder = Folder::new();
@@ -99,7 +99,7 @@ fn merges_are_hugging_faces_up_to_the_first_tie_that_is_decided_differently() {
 }
 
 #[test]
-fn special_tokens_never_take_part_in_a_merge() {
+fn special_tokens_are_never_merged() {
     let folder = Folder::new();
     let file =
         folder.file("corpus.txt", "low<|endoftext|>low<|endoftext|>lower<|endoftext|>".repeat(50));
@@ -116,7 +116,7 @@ fn special_tokens_never_take_part_in_a_merge() {
 }
 
 #[test]
-fn several_files_count_together_and_no_word_crosses_them() {
+fn files_count_together_and_no_word_spans_two() {
     let folder = Folder::new();
     let files = [folder.file("a.txt", "ab ab a"), folder.file("b.txt", "b ab")];
     let joined = [folder.file("c.txt", "ab ab a\u{0}b ab")];
@@ -127,7 +127,7 @@ fn several_files_count_together_and_no_word_crosses_them() {
 }
 
 #[test]
-fn a_corpus_with_too_few_pairs_gives_a_smaller_vocabulary() {
+fn a_corpus_with_too_few_pairs_trains_a_smaller_vocabulary() {
     let folder = Folder::new();
     let trained =
         train(&[folder.file("a.txt", "ab c")], &options(1000, &[], Kind::Bpe, 1)).unwrap();
@@ -135,7 +135,7 @@ fn a_corpus_with_too_few_pairs_gives_a_smaller_vocabulary() {
 }
 
 #[test]
-fn bytes_that_are_not_utf8_are_replaced_and_counted() {
+fn invalid_utf8_is_replaced_and_counted() {
     let folder = Folder::new();
     let files = [folder.file("a.txt", b"caf\xE9 caf\xE9"), folder.file("b.txt", b"ok \xE2\x82")];
     let (trained, summary) =
@@ -145,7 +145,7 @@ fn bytes_that_are_not_utf8_are_replaced_and_counted() {
 }
 
 #[test]
-fn characters_are_tokens_in_code_point_order_after_the_special_ones() {
+fn characters_get_ids_by_code_point_after_the_special_tokens() {
     let folder = Folder::new();
     let file = folder.file("a.txt", "hé日 <e> hello\n");
     let plain = train(std::slice::from_ref(&file), &options(0, &[], Kind::Chars, 1)).unwrap();
@@ -191,8 +191,8 @@ fn bad_input_is_a_coded_error() {
 }
 
 #[test]
-fn a_special_token_written_like_a_merge_would_be_takes_its_place() {
-    // vocab.json could not tell the token " t" from a special token "Ġt".
+fn a_merge_written_like_a_special_token_is_dropped() {
+    // vocab.json could not tell the token " t" from the special token "Ġt".
     let folder = Folder::new();
     let file = folder.file("a.txt", "a t t t to to to");
     let trained = train(&[file], &options(300, &["Ġt"], Kind::Bpe, 1)).unwrap();
@@ -204,7 +204,7 @@ fn a_special_token_written_like_a_merge_would_be_takes_its_place() {
 }
 
 #[test]
-fn training_stops_when_progress_says_so() {
+fn an_error_of_progress_stops_training() {
     let folder = Folder::new();
     let file = folder.file("a.txt", "some text ".repeat(1000));
     for threads in [1, 3] {

@@ -1,46 +1,57 @@
-//! The merges: a table from a pair of tokens to its rank, and the merging of one pre-token.
+//! Merging one pre-token by rank.
 //!
-//! The pair of lowest rank merges first, the leftmost of equals. Short pre-tokens scan for it, long ones keep a heap, so that
-//! a word of a million letters takes n log n.
+//! ```text
+//! symbols = ids of the bytes
+//! while some adjacent pair has a rank:
+//!     merge the pair of lowest rank, the leftmost of equals
+//! ```
+//!
+//! 1. Up to `SCAN_LIMIT` symbols, all pairs are scanned for the minimum in each round: (rank,
+//!    position) is one integer, so the scan is a branchless minimum over a short array.
+//! 2. Longer pre-tokens keep their pairs in a heap and the symbols in a linked list, so that a word
+//!    of n bytes takes O(n log n). A heap entry whose pair has changed is skipped when it is
+//!    popped.
+//! 3. The table of pairs does not fit in a core's cache, and most pairs asked for do not merge. A
+//!    filter of one bit per hash, small enough to stay in the cache, rejects nearly all of those.
+//! 4. Pairs of bytes, which start every merge, have an array without hashing.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use rustc_hash::FxHashMap;
 
-use super::cache::huge_page_table::{HugeTable, Zeroable};
+use super::cache::{HugePageTable, Zeroable};
+use crate::tokenizer::parts::Merge;
 
-/// Symbols up to which scanning beats the heap.
+/// Longest pre-token, in symbols, for which scanning beats the heap.
 const SCAN_LIMIT: usize = 48;
+/// No rank, no symbol or no neighbor.
 const NONE: u32 = u32::MAX;
-/// The key of a free slot.
+/// Key of a free entry.
 const FREE: u64 = 0;
 
-/// Bits of the filter a merge.
+/// Bits of the filter per merge.
 const FILTER_BITS: usize = 16;
 
-/// A pair and its merge, inverted, so that zeros are a free slot.
+/// A pair and what it merges into. The key is inverted, so that zeros are a free entry.
 #[derive(Debug, Clone, Copy)]
-struct Slot {
-    key: u64,
+struct MergeEntry {
+    inverted_key: u64,
     rank: u32,
     result: u32,
 }
 
-// SAFETY: integers.
-unsafe impl Zeroable for Slot {}
+// SAFETY: three integers, for which zeros are valid.
+unsafe impl Zeroable for MergeEntry {}
 
-/// From a pair of tokens to its rank and what it becomes.
-///
-/// Pairs of bytes have an array. The others are in an open-addressing table, at most half full; most pairs that are asked for do
-/// not merge, and a bit for each hash, few enough to stay in a core's cache, says so of nearly all of them.
+/// Table from a pair of tokens to its rank and result: open addressing, at most half full.
 #[derive(Debug)]
 pub struct MergeTable {
-    slots: HugeTable<Slot>,
+    entries: HugePageTable<MergeEntry>,
     shift: u32,
     filter: Vec<u64>,
     filter_shift: u32,
-    /// Rank, inverted, and result of two bytes.
+    /// Inverted rank and result of each pair of bytes.
     byte_pairs: Vec<(u32, u32)>,
 }
 
@@ -53,15 +64,15 @@ fn hash(key: u64) -> u64 {
 }
 
 impl MergeTable {
-    /// Table of merges (left, right, result) in the order of their ranks, with the ids of single bytes. Of a repeated pair the
-    /// first stays.
-    pub fn new(merges: &[(u32, u32, u32)], byte_ids: &[u32; 256]) -> Self {
+    /// Builds the table of `merges`, in the order of their ranks. `byte_ids` are the ids of single
+    /// bytes. Of a repeated pair the first counts.
+    pub fn new(merges: &[Merge], byte_ids: &[u32; 256]) -> Self {
         let count = merges.len().max(8).next_power_of_two();
         let bits = |size: usize| size.next_power_of_two().trailing_zeros();
-        let (slots, filter) = (count * 2, count * FILTER_BITS);
+        let (entries, filter) = (count * 2, count * FILTER_BITS);
         let mut table = Self {
-            slots: HugeTable::new(slots),
-            shift: 64 - bits(slots),
+            entries: HugePageTable::new(entries),
+            shift: 64 - bits(entries),
             filter: vec![0; filter / 64],
             filter_shift: 64 - bits(filter),
             byte_pairs: vec![(0, 0); 1 << 16],
@@ -69,12 +80,12 @@ impl MergeTable {
         let bytes: FxHashMap<u32, usize> = byte_ids.iter().copied().zip(0..).collect();
         for (&(left, right, result), rank) in merges.iter().zip(0..) {
             let key = key(left, right);
-            let at = table.find(key);
-            if table.slots[at].key != FREE {
+            let index = table.find(key);
+            if table.entries[index].inverted_key != FREE {
                 continue;
             }
-            table.slots[at] = Slot { key: !key, rank, result };
-            let bit = table.filter_place(key);
+            table.entries[index] = MergeEntry { inverted_key: !key, rank, result };
+            let bit = table.filter_bit(key);
             table.filter[bit / 64] |= 1 << (bit % 64);
             if let (Some(left), Some(right)) = (bytes.get(&left), bytes.get(&right)) {
                 table.byte_pairs[left << 8 | right] = (!rank, result);
@@ -84,59 +95,60 @@ impl MergeTable {
     }
 
     #[inline]
-    fn filter_place(&self, key: u64) -> usize {
+    fn filter_bit(&self, key: u64) -> usize {
         (hash(key) >> self.filter_shift) as usize
     }
 
+    /// Returns the index of the entry of `key`, or of the free entry where it belongs.
     #[inline]
     fn find(&self, key: u64) -> usize {
-        let mask = self.slots.len() - 1;
+        let mask = self.entries.len() - 1;
         let mut at = (hash(key) >> self.shift) as usize;
-        while self.slots[at].key != !key && self.slots[at].key != FREE {
+        while self.entries[at].inverted_key != !key && self.entries[at].inverted_key != FREE {
             at = (at + 1) & mask;
         }
         at
     }
 
-    /// Rank and result of a pair; the rank is `u32::MAX` where the pair does not merge.
+    /// Returns the rank and result of a pair; the rank is `NONE` if the pair does not merge.
     #[inline]
     fn get(&self, left: u32, right: u32) -> (u32, u32) {
         let key = key(left, right);
-        let bit = self.filter_place(key);
+        let bit = self.filter_bit(key);
         if self.filter[bit / 64] >> (bit % 64) & 1 == 0 {
             return (NONE, NONE);
         }
-        let slot = &self.slots[self.find(key)];
-        if slot.key == FREE { (NONE, NONE) } else { (slot.rank, slot.result) }
+        let entry = &self.entries[self.find(key)];
+        if entry.inverted_key == FREE { (NONE, NONE) } else { (entry.rank, entry.result) }
     }
 
-    /// Rank and result of two bytes, as `get`.
+    /// Like `get`, for two bytes.
     #[inline]
     fn get_bytes(&self, pair: &[u8]) -> (u32, u32) {
         let (inverted, result) = self.byte_pairs[usize::from(pair[0]) << 8 | usize::from(pair[1])];
         (!inverted, result)
     }
 
-    /// Merges `symbols`, the ids of `bytes`, as far as they go.
-    pub fn merge(&self, bytes: &[u8], symbols: &mut Vec<u32>, work: &mut MergeWork) {
+    /// Merges `symbols`, the ids of `bytes`, until no pair is left that merges.
+    pub fn merge(&self, bytes: &[u8], symbols: &mut Vec<u32>, scratch: &mut MergeScratch) {
         match symbols.len() {
             0 | 1 => {}
-            2..=SCAN_LIMIT => self.merge_by_scan(bytes, symbols, &mut work.scan),
-            _ => self.merge_by_heap(symbols, work),
+            2..=SCAN_LIMIT => self.merge_by_scan(bytes, symbols, &mut scratch.scan),
+            _ => self.merge_by_heap(symbols, scratch),
         }
     }
 
-    fn merge_by_scan(&self, bytes: &[u8], symbols: &mut Vec<u32>, work: &mut ScanWork) {
+    fn merge_by_scan(&self, bytes: &[u8], symbols: &mut Vec<u32>, scratch: &mut ScanScratch) {
         let count = symbols.len().min(SCAN_LIMIT);
-        let ScanWork { pairs, results, previous, next } = work;
-        let place = |rank: u32, at: usize| u64::from(rank) << 32 | at as u64;
+        let ScanScratch { pairs, results, previous, next } = scratch;
+        let ranked = |rank: u32, at: usize| u64::from(rank) << 32 | at as u64;
         for (i, pair) in bytes.windows(2).enumerate().take(count) {
             let (rank, result) = self.get_bytes(pair);
-            (pairs[i], results[i]) = (place(rank, i), result);
+            (pairs[i], results[i]) = (ranked(rank, i), result);
             (previous[i], next[i]) = (i.wrapping_sub(1) as u8, i as u8 + 1);
         }
         (previous[count - 1], next[count - 1]) = ((count - 2) as u8, count as u8);
-        // A symbol that is gone has no pair, nor has the last.
+        // The last symbol has no pair, nor has a symbol that was merged into the one before it.
         pairs[count - 1] = u64::MAX;
         while let Some(best) = pairs[..count].iter().copied().min()
             && best < u64::from(NONE) << 32
@@ -152,31 +164,31 @@ impl MergeTable {
             if after < count {
                 previous[after] = at as u8;
                 let (rank, result) = self.get(symbols[at], symbols[after]);
-                (pairs[at], results[at]) = (place(rank, at), result);
+                (pairs[at], results[at]) = (ranked(rank, at), result);
             }
             let before = usize::from(previous[at]);
             if before < count {
                 let (rank, result) = self.get(symbols[before], symbols[at]);
-                (pairs[before], results[before]) = (place(rank, before), result);
+                (pairs[before], results[before]) = (ranked(rank, before), result);
             }
         }
         symbols.retain(|&symbol| symbol != NONE);
     }
 
-    fn merge_by_heap(&self, symbols: &mut Vec<u32>, work: &mut MergeWork) {
+    fn merge_by_heap(&self, symbols: &mut Vec<u32>, scratch: &mut MergeScratch) {
         let length = symbols.len();
-        let MergeWork { heap, previous, next, .. } = work;
+        let MergeScratch { heap, previous, next, .. } = scratch;
         previous.clear();
         next.clear();
         previous.extend((0..length as u32).map(|i| i.wrapping_sub(1)));
         next.extend((1..length as u32).chain([NONE]));
-        let mut first: Vec<_> = std::mem::take(heap).into_vec();
-        first.clear();
-        first.extend((0..length - 1).filter_map(|i| {
+        let mut entries: Vec<_> = std::mem::take(heap).into_vec();
+        entries.clear();
+        entries.extend((0..length - 1).filter_map(|i| {
             let (rank, _) = self.get(symbols[i], symbols[i + 1]);
             (rank != NONE).then_some(Reverse((rank, i as u32)))
         }));
-        *heap = BinaryHeap::from(first);
+        *heap = BinaryHeap::from(entries);
         while let Some(Reverse((rank, at))) = heap.pop() {
             let at = at as usize;
             let right = next[at];
@@ -184,7 +196,7 @@ impl MergeTable {
                 continue;
             }
             let (current, result) = self.get(symbols[at], symbols[right as usize]);
-            // An entry of a pair that has changed since: the pair that took its place has an entry of its own.
+            // The pair has changed since; the new pair has its own entry.
             if current != rank {
                 continue;
             }
@@ -211,27 +223,29 @@ impl MergeTable {
     }
 }
 
-/// Room for merging a short pre-token: for each symbol the rank of its pair with the next one and its own place, what the pair
-/// becomes, and its neighbours.
+/// Buffers for merging a short pre-token. Element i belongs to symbol i.
 #[derive(Debug)]
-struct ScanWork {
+struct ScanScratch {
+    /// Rank of the pair (i, next[i]) in the high half, i in the low half.
     pairs: [u64; SCAN_LIMIT],
+    /// Result of that pair.
     results: [u32; SCAN_LIMIT],
     previous: [u8; SCAN_LIMIT],
     next: [u8; SCAN_LIMIT],
 }
 
-impl Default for ScanWork {
+impl Default for ScanScratch {
     fn default() -> Self {
         let (pairs, results) = ([0; SCAN_LIMIT], [0; SCAN_LIMIT]);
         Self { pairs, results, previous: [0; SCAN_LIMIT], next: [0; SCAN_LIMIT] }
     }
 }
 
-/// Room that merging long pre-tokens uses again and again.
+/// Buffers for merging a pre-token.
 #[derive(Debug, Default)]
-pub struct MergeWork {
-    scan: ScanWork,
+pub struct MergeScratch {
+    scan: ScanScratch,
+    /// (rank, index of the left symbol), lowest first.
     heap: BinaryHeap<Reverse<(u32, u32)>>,
     previous: Vec<u32>,
     next: Vec<u32>,
@@ -244,7 +258,7 @@ mod tests {
 
     #[test]
     fn the_heap_and_the_scan_merge_alike() {
-        // Random merges over a small alphabet, ranks in any order of lengths, so that ties and overlaps abound.
+        // Random merges over a small alphabet, so that ties and overlapping pairs are frequent.
         for seed in 0..200 {
             let draw = |i: u64, bound: u64| below(seed, Purpose::Benchmark, i, 0, bound) as u32;
             let mut merges: Vec<(u32, u32, u32)> = Vec::new();
@@ -260,8 +274,8 @@ mod tests {
             let bytes: Vec<u8> = (0..SCAN_LIMIT as u64).map(|i| draw(1000 + i, 4) as u8).collect();
             let symbols: Vec<u32> = bytes.iter().copied().map(u32::from).collect();
             let (mut scanned, mut heaped) = (symbols.clone(), symbols);
-            table.merge_by_scan(&bytes, &mut scanned, &mut ScanWork::default());
-            table.merge_by_heap(&mut heaped, &mut MergeWork::default());
+            table.merge_by_scan(&bytes, &mut scanned, &mut ScanScratch::default());
+            table.merge_by_heap(&mut heaped, &mut MergeScratch::default());
             assert_eq!(scanned, heaped, "{seed}");
         }
     }

@@ -1,71 +1,59 @@
-//! What threads keep between calls that encode, and what they share.
+//! Memory that a thread reuses from one call of `encode` to the next.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
-use super::cache::OwnCache;
-use super::cache::long::LongCache;
-use super::cache::shared::SharedCache;
-use super::cache::shared_long::SharedLongCache;
-use super::merge::MergeWork;
+use super::cache::{ThreadCache, ThreadLongCache};
+use super::merge::MergeScratch;
 
-/// From pre-token to ids, for all threads: short ones, and long ones.
-#[derive(Debug)]
-pub struct SharedCaches {
-    pub short: SharedCache,
-    pub long: SharedLongCache,
-}
-
-impl SharedCaches {
-    /// Empty ones; none where the system has no memory for them.
-    pub fn new() -> Option<Self> {
-        Some(Self { short: SharedCache::new()?, long: SharedLongCache::new()? })
-    }
-}
-
-/// What one thread needs to encode; kept by the tokenizer between calls, so the cache stays warm.
+/// Caches and buffers of one thread.
 #[derive(Debug)]
 pub struct Scratch {
-    pub cache: OwnCache,
-    pub long: LongCache,
+    pub cache: ThreadCache,
+    pub long_cache: ThreadLongCache,
+    /// Starts of pre-tokens in the current window.
     pub starts: Vec<usize>,
+    /// Ids of the pre-token being merged.
     pub symbols: Vec<u32>,
-    pub merge: MergeWork,
+    pub merge: MergeScratch,
 }
 
 impl Scratch {
     fn new() -> Self {
         Self {
-            cache: OwnCache::new(),
-            long: LongCache::default(),
+            cache: ThreadCache::new(),
+            long_cache: ThreadLongCache::default(),
             starts: Vec::new(),
             symbols: Vec::new(),
-            merge: MergeWork::default(),
+            merge: MergeScratch::default(),
         }
     }
 }
 
-/// Scratches that no call uses at the moment, with the thread that used each last: its core has it in its cache.
+/// Scratch memory that no call uses at the moment.
+///
+/// Each is stored with the thread that used it last and goes back to that thread if possible, since
+/// it is still in the cache of the thread's core.
 #[derive(Debug, Default)]
-pub struct Scratches(Mutex<Vec<(ThreadId, Scratch)>>);
+pub struct ScratchPool(Mutex<Vec<(ThreadId, Scratch)>>);
 
-impl Scratches {
+impl ScratchPool {
     fn lock(&self) -> MutexGuard<'_, Vec<(ThreadId, Scratch)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn take(&self) -> Scratch {
-        let mut kept = self.lock();
-        let own = kept.iter().position(|(thread, _)| *thread == std::thread::current().id());
+        let mut free = self.lock();
+        let own = free.iter().position(|(thread, _)| *thread == std::thread::current().id());
         let taken = match own {
-            Some(place) => Some(kept.swap_remove(place)),
-            None => kept.pop(),
+            Some(index) => Some(free.swap_remove(index)),
+            None => free.pop(),
         };
-        drop(kept);
+        drop(free);
         taken.map_or_else(Scratch::new, |(_, scratch)| scratch)
     }
 
-    pub fn give(&self, scratch: Scratch) {
+    pub fn put_back(&self, scratch: Scratch) {
         self.lock().push((std::thread::current().id(), scratch));
     }
 }

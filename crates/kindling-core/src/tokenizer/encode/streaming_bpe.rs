@@ -1,79 +1,71 @@
-//! Ids of a pre-token of any length, in memory that does not depend on it.
+//! BPE from left to right, in memory that does not depend on the length of the pre-token.
 //!
-//! Merging by rank needs the whole pre-token. What it gives can be found from left to right all the same:
-//! - A sequence of tokens is what merging gives if and only if each two neighbours are what merging gives for their bytes: the
-//!   first merge across a border of two of them would happen with these two alone as well, since until then nothing else
-//!   has touched them.
-//! - So what merging gives for the first i bytes ends in the one token whose neighbour, the last token of the bytes before it,
-//!   goes with it; and without that token it is what merging gives for the bytes before.
+//! Merging by rank needs the whole pre-token. The same ids follow from the left alone:
 //!
-//! `last[i]` is that token for every i. From the last few places the ways back soon meet, and what lies before is certain.
-//! The idea of last tokens is that of the `bpe` crate (github/rust-gems); with merges in place of ranks of tokens it holds for any
-//! list of merges.
+//! 1. A sequence of tokens is the result of merging its bytes if and only if each two neighbors are
+//!    the result of merging theirs. The first merge across the border of two neighbors would happen
+//!    with these two alone as well, since nothing before it touches them.
+//! 2. So the result for the first i bytes ends in one token, `last[i]`, and without this token it
+//!    is the result for the bytes before. `last[i]` is the only token that ends at i and is
+//!    compatible (as in 1) with `last` at its own start.
+//! 3. The ids of the first n bytes are the chain `last[n]`, `last[n - length of last[n]]`, ...
+//!    backwards. Later tokens start less than the longest token before n, and the chains from all
+//!    these positions soon meet. Ids before their meeting point are final: they are flushed and
+//!    forgotten.
+//!
+//! ```text
+//! last[0] = none
+//! for at in 0..n:
+//!     for each token that starts at `at` (a walk down the trie of all tokens):
+//!         if compatible(last[at], token): last[at + length of token] = token
+//!     every STEP bytes: flush the ids before the point where all chains meet
+//! ```
+//!
+//! Last tokens are the idea of the `bpe` crate (<https://github.com/github/rust-gems>). By 1 it
+//! holds for any list of merges, not only where ranks of merges and of tokens agree.
 
-use std::collections::{BTreeSet, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::BTreeSet;
 
-use super::merge::MergeWork;
+use rustc_hash::FxHashMap;
+
+use super::merge::MergeScratch;
 use super::scratch::Scratch;
+use super::{Encoder, NO_ID};
 use crate::Result;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::parts::Merge;
 
-/// Bytes of a pre-token from which it is encoded so.
-pub const GIANT: usize = 1 << 20;
-/// Bytes after which what is certain is given off.
+/// Longest pre-token that is merged as a whole, in bytes.
+const WHOLE_LIMIT: usize = 1 << 20;
+/// Bytes between two flushes.
 const STEP: usize = 1 << 16;
-/// Pairs remembered at most.
-const PAIRS: usize = 1 << 20;
-const NONE: u32 = u32::MAX;
-
-/// A hash of small integers.
-#[derive(Default)]
-struct Multiply(u64);
-
-impl Hasher for Multiply {
-    fn finish(&self) -> u64 {
-        self.0 ^ self.0 >> 32
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte));
-        }
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = (self.0 ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
-}
-
-type Table<T> = HashMap<u64, T, BuildHasherDefault<Multiply>>;
+/// Most pairs whose compatibility is remembered.
+const KNOWN_PAIRS: usize = 1 << 20;
 
 /// All tokens by their bytes.
 struct Trie {
     /// (node, byte) to node; the root is 0.
-    nodes: Table<u32>,
-    /// Token that ends at each node.
+    nodes: FxHashMap<u64, u32>,
+    /// The token that ends at each node, or `NO_ID`.
     tokens: Vec<u32>,
-    /// Bytes of the longest token.
+    /// Length of the longest token in bytes.
     longest: usize,
 }
 
 impl Trie {
-    /// None where two tokens have the same bytes.
+    /// Builds the trie; returns `None` if two tokens have the same bytes.
     fn new<'a>(tokens: impl Iterator<Item = (u32, &'a [u8])>) -> Option<Self> {
-        let mut trie = Self { nodes: Table::default(), tokens: vec![NONE], longest: 0 };
+        let mut trie = Self { nodes: FxHashMap::default(), tokens: vec![NO_ID], longest: 0 };
         for (id, bytes) in tokens {
             let mut node = 0;
             for &byte in bytes {
                 let next = trie.tokens.len() as u32;
-                node = *trie.nodes.entry(u64::from(node) << 8 | u64::from(byte)).or_insert(next);
+                node = *trie.nodes.entry(Self::edge(node, byte)).or_insert(next);
                 if node == next {
-                    trie.tokens.push(NONE);
+                    trie.tokens.push(NO_ID);
                 }
             }
             let token = &mut trie.tokens[node as usize];
-            if *token != NONE && *token != id {
+            if *token != NO_ID && *token != id {
                 return None;
             }
             *token = id;
@@ -82,47 +74,53 @@ impl Trie {
         Some(trie)
     }
 
+    fn edge(node: u32, byte: u8) -> u64 {
+        u64::from(node) << 8 | u64::from(byte)
+    }
+
     fn next(&self, node: u32, byte: u8) -> Option<u32> {
-        self.nodes.get(&(u64::from(node) << 8 | u64::from(byte))).copied()
+        self.nodes.get(&Self::edge(node, byte)).copied()
     }
 }
 
-/// Which tokens stand side by side.
-struct Pairs<'a> {
-    tokenizer: &'a Tokenizer,
-    known: Table<bool>,
+/// Decides and remembers which tokens can be neighbors.
+struct Compatibility<'a> {
+    encoder: &'a Encoder,
+    known: FxHashMap<u64, bool>,
     bytes: Vec<u8>,
     symbols: Vec<u32>,
-    work: MergeWork,
+    scratch: MergeScratch,
 }
 
-impl Pairs<'_> {
-    /// Whether merging the bytes of both tokens gives the two; of `right` alone where `left` is none.
-    fn go_together(&mut self, left: u32, right: u32) -> bool {
+impl Compatibility<'_> {
+    /// Returns whether merging the bytes of `left` and `right` results in these two tokens. If
+    /// `left` is `NO_ID`, whether merging the bytes of `right` results in it.
+    fn check(&mut self, left: u32, right: u32) -> bool {
         let key = u64::from(left) << 32 | u64::from(right);
         if let Some(&known) = self.known.get(&key) {
             return known;
         }
-        let Self { tokenizer, bytes, symbols, work, .. } = self;
+        let Self { encoder, bytes, symbols, scratch, .. } = self;
         bytes.clear();
         let ids = [left, right];
-        let wanted = if left == NONE { &ids[1..] } else { &ids };
-        for &id in wanted {
-            bytes.extend_from_slice(&tokenizer.tokens[id as usize]);
+        let expected = if left == NO_ID { &ids[1..] } else { &ids };
+        for &id in expected {
+            bytes.extend_from_slice(&encoder.parts.tokens[id as usize]);
         }
-        tokenizer.merge_bytes(bytes, symbols, work);
-        let together = symbols == wanted;
-        if self.known.len() >= PAIRS {
+        encoder.merge_bytes(bytes, symbols, scratch);
+        let compatible = symbols == expected;
+        if self.known.len() >= KNOWN_PAIRS {
             self.known.clear();
         }
-        self.known.insert(key, together);
-        together
+        self.known.insert(key, compatible);
+        compatible
     }
 }
 
-impl Tokenizer {
-    /// Appends the ids of the pre-tokens between each two of `starts` up to the last of giant length, and drops those starts.
-    pub(super) fn encode_giants(
+impl Encoder {
+    /// Encodes the pre-tokens between consecutive `starts` up to the last one longer than
+    /// `WHOLE_LIMIT`, and removes their starts.
+    pub(super) fn encode_long_pretokens(
         &self,
         text: &str,
         starts: &mut Vec<usize>,
@@ -130,36 +128,43 @@ impl Tokenizer {
         ids: &mut Vec<u32>,
         flush: &mut impl FnMut(&mut Vec<u32>, usize) -> Result<()>,
     ) -> Result<()> {
-        while let Some(giant) = starts.windows(2).position(|bounds| bounds[1] - bounds[0] > GIANT) {
+        if text.len() <= WHOLE_LIMIT {
+            return Ok(());
+        }
+        let is_long = |bounds: &[usize]| bounds[1] - bounds[0] > WHOLE_LIMIT;
+        while let Some(long) = starts.windows(2).position(is_long) {
             let Some(trie) = self.trie() else { return Ok(()) };
-            self.encode_pretokens(text, &starts[..=giant], scratch, ids)?;
-            let (start, end) = (starts[giant], starts[giant + 1]);
-            self.encode_giant(&text[start..end], &trie, ids, &mut |ids, at| {
+            self.encode_pretokens(text, &starts[..=long], scratch, ids)?;
+            let (start, end) = (starts[long], starts[long + 1]);
+            self.encode_from_left(&text[start..end], &trie, ids, &mut |ids, at| {
                 flush(ids, start + at)
             })?;
-            starts.drain(..=giant);
+            starts.drain(..=long);
         }
         Ok(())
     }
 
-    /// The tokens that merging can give; none where a token has not the bytes of what it is made of (it is written as other
-    /// bytes are), or not alone: such a vocabulary merges giants whole.
+    /// Builds the trie of all tokens that merging can produce.
+    ///
+    /// Returns `None` if some token does not have exactly the bytes of its parts, or two tokens
+    /// have the same bytes. Such a vocabulary merges even long pre-tokens as a whole.
     fn trie(&self) -> Option<Trie> {
-        let bytes = |id: u32| &*self.tokens[id as usize];
-        let suits = |&(left, right, result): &(u32, u32, u32)| {
+        let bytes = |id: u32| &*self.parts.tokens[id as usize];
+        let has_bytes_of_parts = |&(left, right, result): &Merge| {
             bytes(result).strip_prefix(bytes(left)).is_some_and(|rest| rest == bytes(right))
         };
-        let made = self.merges.iter().map(|&(_, _, result)| result);
-        let single = self.byte_ids.iter().copied().filter(|&id| id != NONE);
-        if self.merges.iter().all(suits) {
-            Trie::new(single.chain(made).map(|id| (id, bytes(id))))
+        let merged = self.parts.merges.iter().map(|&(_, _, result)| result);
+        let single = self.byte_ids.iter().copied().filter(|&id| id != NO_ID);
+        if self.parts.merges.iter().all(has_bytes_of_parts) {
+            Trie::new(single.chain(merged).map(|id| (id, bytes(id))))
         } else {
             None
         }
     }
 
-    /// Appends the ids of one pre-token. After every few of them `flush` gets `ids`, and the bytes they stand for so far.
-    fn encode_giant(
+    /// Appends the ids of one pre-token. Calls `flush` every `STEP` bytes with `ids` and the number
+    /// of bytes they cover so far.
+    fn encode_from_left(
         &self,
         pretoken: &str,
         trie: &Trie,
@@ -168,64 +173,66 @@ impl Tokenizer {
     ) -> Result<()> {
         self.check_bytes(pretoken)?;
         let text = pretoken.as_bytes();
-        let mut pairs = Pairs {
-            tokenizer: self,
-            known: Table::default(),
+        let mut compatibility = Compatibility {
+            encoder: self,
+            known: FxHashMap::default(),
             bytes: Vec::new(),
             symbols: Vec::new(),
-            work: MergeWork::default(),
+            scratch: MergeScratch::default(),
         };
-        // The last token of the first `base + i` bytes, as far as it is known.
-        let (mut base, mut last) = (0, vec![NONE; trie.longest + 1]);
-        let mut before = NONE;
+        // last[i] belongs to position base + i; `before` is that of position base itself.
+        let (mut base, mut last) = (0, vec![NO_ID; trie.longest + 1]);
+        let mut before = NO_ID;
         let mut at = 0;
         while at < text.len() {
             let end = text.len().min(at + STEP);
-            last.resize(end - base + trie.longest + 1, NONE);
+            last.resize(end - base + trie.longest + 1, NO_ID);
             for at in at..end {
                 let left = if at == base { before } else { last[at - base] };
                 let mut node = 0;
                 for (length, &byte) in (1..).zip(&text[at..]) {
                     let Some(next) = trie.next(node, byte) else { break };
                     node = next;
-                    let (token, place) = (trie.tokens[node as usize], at - base + length);
-                    if token != NONE && last[place] == NONE && pairs.go_together(left, token) {
-                        last[place] = token;
+                    let (token, index) = (trie.tokens[node as usize], at - base + length);
+                    if token != NO_ID && last[index] == NO_ID && compatibility.check(left, token) {
+                        last[index] = token;
                     }
                 }
             }
             at = end;
-            let certain =
-                if at == text.len() { at } else { self.meeting(&last, base, at, trie.longest) };
-            if certain > base {
-                before = last[certain - base];
-                self.push_way(&last, certain - base, ids);
-                last.drain(..certain - base);
-                base = certain;
+            let is_end = at == text.len();
+            let settled = if is_end { at } else { self.meeting(&last, base, at, trie.longest) };
+            if settled > base {
+                before = last[settled - base];
+                self.push_chain(&last, settled - base, ids);
+                last.drain(..settled - base);
+                base = settled;
             }
             flush(ids, base)?;
         }
         Ok(())
     }
 
-    /// Where the ways back from all places that later tokens can begin at meet: those less than `longest` before `end`.
+    /// Returns the position where the chains from all positions less than `longest` before `end`
+    /// meet.
     fn meeting(&self, last: &[u32], base: usize, end: usize, longest: usize) -> usize {
         let first = (end + 1).saturating_sub(longest).max(base);
-        let mut places: BTreeSet<usize> = (first..=end).collect();
-        while places.len() > 1
-            && let Some(place) = places.pop_last()
+        let mut positions: BTreeSet<usize> = (first..=end).collect();
+        while positions.len() > 1
+            && let Some(position) = positions.pop_last()
         {
-            places.insert(place - self.tokens[last[place - base] as usize].len());
+            let token = last[position - base];
+            positions.insert(position - self.parts.tokens[token as usize].len());
         }
-        places.pop_last().unwrap_or(base)
+        positions.pop_last().unwrap_or(base)
     }
 
-    /// Appends the tokens on the way to `place`.
-    fn push_way(&self, last: &[u32], mut place: usize, ids: &mut Vec<u32>) {
+    /// Appends the tokens of the chain from index `at` of `last`, in the order of the text.
+    fn push_chain(&self, last: &[u32], mut at: usize, ids: &mut Vec<u32>) {
         let start = ids.len();
-        while place > 0 {
-            ids.push(last[place]);
-            place -= self.tokens[last[place] as usize].len();
+        while at > 0 {
+            ids.push(last[at]);
+            at -= self.parts.tokens[last[at] as usize].len();
         }
         ids[start..].reverse();
     }
@@ -233,13 +240,16 @@ impl Tokenizer {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::random::{Purpose, below};
-    use crate::tokenizer::parts::Parts;
-    use crate::tokenizer::{Kind, Pattern};
+    use crate::tokenizer::parts::{Kind, Parts};
+    use crate::tokenizer::pretokenize::Pattern;
+    use crate::tokenizer::special::SpecialTokens;
 
-    /// A tokenizer of 256 bytes and random merges of few letters, in any order of lengths.
-    fn tokenizer(seed: u64) -> Tokenizer {
+    /// An encoder of 256 bytes and random merges of a few letters.
+    fn encoder(seed: u64) -> Encoder {
         let draw =
             |i: u64, bound: usize| below(seed, Purpose::Benchmark, i, 0, bound as u64) as usize;
         let mut tokens: Vec<Box<[u8]>> = (0..=255).map(|byte| Box::from([byte])).collect();
@@ -251,7 +261,7 @@ mod tests {
                 (known[draw(1 + 2 * i, known.len())], known[draw(2 + 2 * i, known.len())]);
             let bytes: Box<[u8]> =
                 [&*tokens[left as usize], &*tokens[right as usize]].concat().into();
-            // The same bytes are the same token, made in several ways.
+            // Equal bytes are the same token, whatever merges they come from.
             let id = tokens.iter().position(|token| *token == bytes).unwrap_or(tokens.len()) as u32;
             if id as usize == tokens.len() {
                 tokens.push(bytes);
@@ -261,34 +271,34 @@ mod tests {
                 merges.push((left, right, id));
             }
         }
-        let (special, odd_texts) = (Vec::new(), Vec::new());
+        let (special, raw_texts) = (Vec::new(), Vec::new());
         let parts =
-            Parts { kind: Kind::Bpe, pattern: Pattern::Gpt2, tokens, merges, special, odd_texts };
-        Tokenizer::from_parts(parts).unwrap()
+            Parts { kind: Kind::Bpe, pattern: Pattern::Gpt2, tokens, merges, special, raw_texts };
+        Encoder::new(Arc::new(parts), SpecialTokens::default())
     }
 
     #[test]
-    fn ids_are_those_of_merging_by_rank() {
+    fn ids_from_the_left_equal_those_of_merging_by_rank() {
         for seed in 0..600 {
-            let tokenizer = tokenizer(seed);
+            let encoder = encoder(seed);
             let draw = |i: u64, bound: u64| below(seed, Purpose::Benchmark, 1000 + i, 0, bound);
             let (length, period) = (1 + draw(0, 300), 1 + draw(1, 40));
             let letter = |i: u64| (b'a' + draw(2 + i % period, 3) as u8) as char;
             let text: String = (0..length).map(letter).collect();
             let mut ids = Vec::new();
-            tokenizer
-                .encode_giant(&text, &tokenizer.trie().unwrap(), &mut ids, &mut |_, _| Ok(()))
+            encoder
+                .encode_from_left(&text, &encoder.trie().unwrap(), &mut ids, &mut |_, _| Ok(()))
                 .unwrap();
             let mut symbols: Vec<u32> = text.bytes().map(u32::from).collect();
-            tokenizer.merge_table.merge(text.as_bytes(), &mut symbols, &mut MergeWork::default());
+            encoder.merge_table.merge(text.as_bytes(), &mut symbols, &mut MergeScratch::default());
             assert_eq!(ids, symbols, "{seed} {text}");
         }
     }
 
     #[test]
-    fn what_is_certain_is_given_off_as_it_comes() {
+    fn ids_are_flushed_as_soon_as_they_are_final() {
         for seed in 0..12 {
-            let tokenizer = tokenizer(seed);
+            let encoder = encoder(seed);
             let draw = |i: u64| below(seed, Purpose::Benchmark, 1000 + i, 0, 3) as u8;
             let text: String = (0..5 * STEP as u64)
                 .map(|i| (b'a' + draw(if seed < 6 { i } else { 0 })) as char)
@@ -298,13 +308,13 @@ mod tests {
                 most = most.max(ids.len());
                 all.append(ids);
                 let bytes: usize =
-                    all.iter().map(|&id: &u32| tokenizer.tokens[id as usize].len()).sum();
+                    all.iter().map(|&id: &u32| encoder.parts.tokens[id as usize].len()).sum();
                 assert_eq!(bytes, at);
                 Ok(())
             };
-            tokenizer.encode_giant(&text, &tokenizer.trie().unwrap(), &mut ids, &mut take).unwrap();
+            encoder.encode_from_left(&text, &encoder.trie().unwrap(), &mut ids, &mut take).unwrap();
             let mut symbols: Vec<u32> = text.bytes().map(u32::from).collect();
-            tokenizer.merge_table.merge(text.as_bytes(), &mut symbols, &mut MergeWork::default());
+            encoder.merge_table.merge(text.as_bytes(), &mut symbols, &mut MergeScratch::default());
             assert!(all == symbols && ids.is_empty() && most <= STEP + STEP / 16, "{seed}: {most}");
         }
     }

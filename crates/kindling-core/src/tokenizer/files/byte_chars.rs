@@ -1,7 +1,9 @@
-//! GPT-2's table of printable characters: how vocab.json and merges.txt write the 256 bytes.
+//! GPT-2's characters for bytes: how vocab.json and merges.txt write the 256 bytes.
 //!
-//! Printable bytes stand for themselves ('!'..='~', U+00A1..=U+00AC, U+00AE..=U+00FF); the other 68 take U+0100 onwards, in
-//! order. Source: `bytes_to_unicode` of GPT-2's encoder.py. Token ids of the bytes follow the same order.
+//! Printable bytes ('!'..='~', U+00A1..=U+00AC, U+00AE..=U+00FF) are written as themselves. The
+//! other 68 become U+0100 and up, in order. The ids of the bytes follow the same order.
+//!
+//! Source: `bytes_to_unicode` in <https://github.com/openai/gpt-2/blob/master/src/encoder.py>
 
 const fn is_printable(byte: u8) -> bool {
     matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF)
@@ -34,8 +36,8 @@ const fn byte_chars() -> [char; 256] {
     while byte < 256 {
         if is_printable(byte as u8) {
             chars[byte] = byte as u8 as char;
-        } else if let Some(stand_in) = char::from_u32(next) {
-            chars[byte] = stand_in;
+        } else if let Some(replacement) = char::from_u32(next) {
+            chars[byte] = replacement;
             next += 1;
         }
         byte += 1;
@@ -43,18 +45,18 @@ const fn byte_chars() -> [char; 256] {
     chars
 }
 
-/// The 256 bytes in the order of their ids: the printable ones, then the rest.
+/// The 256 bytes in the order of their ids: printable ones first.
 pub const BYTE_ORDER: [u8; 256] = byte_order();
 const BYTE_CHARS: [char; 256] = byte_chars();
-const FIRST_STAND_IN: u32 = 0x100;
-const STAND_INS: usize = 68;
+const FIRST_REPLACEMENT: u32 = 0x100;
+const REPLACEMENTS: usize = 68;
 
-/// The character that stands for `byte`.
+/// Returns the character for `byte`.
 pub fn to_char(byte: u8) -> char {
     BYTE_CHARS[usize::from(byte)]
 }
 
-/// `bytes` as vocab.json writes them.
+/// Returns `bytes` as vocab.json writes them.
 pub fn to_text(bytes: &[u8]) -> String {
     bytes.iter().map(|&byte| to_char(byte)).collect()
 }
@@ -64,11 +66,12 @@ fn to_byte(c: char) -> Option<u8> {
     if let Ok(byte) = u8::try_from(code) {
         return is_printable(byte).then_some(byte);
     }
-    let stand_in = (code - FIRST_STAND_IN) as usize;
-    (stand_in < STAND_INS).then(|| BYTE_ORDER[256 - STAND_INS + stand_in])
+    let replacement = (code - FIRST_REPLACEMENT) as usize;
+    (replacement < REPLACEMENTS).then(|| BYTE_ORDER[256 - REPLACEMENTS + replacement])
 }
 
-/// The bytes that `text` of a vocabulary stands for, or None where one of its characters stands for none.
+/// Returns the bytes that `text` of a vocabulary is written for, or `None` if one of its characters
+/// is not a byte's.
 pub fn to_bytes(text: &str) -> Option<Vec<u8>> {
     text.chars().map(to_byte).collect()
 }
@@ -78,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_byte_has_one_character_and_comes_back() {
+    fn every_byte_has_its_own_character_and_round_trips() {
         let all: Vec<u8> = (0..=255).collect();
         let text = to_text(&all);
         assert_eq!(to_bytes(&text), Some(all));

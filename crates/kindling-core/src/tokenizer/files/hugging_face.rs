@@ -1,4 +1,7 @@
-//! tokenizer.json, the format of Hugging Face `tokenizers`: byte-level BPE, and one token a character.
+//! tokenizer.json, the format of Hugging Face `tokenizers`: byte-level BPE, or one token per
+//! character.
+//!
+//! Source: <https://huggingface.co/docs/tokenizers/api/tokenizer>
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -6,29 +9,34 @@ use std::path::Path;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use super::vocab_file::{MergeResolver, TokenTexts, entry_ids, invalid, read_text};
-use crate::tokenizer::parts::{Parts, PartsRef};
-use crate::tokenizer::{Kind, Pattern, special};
+use super::token_texts::{TokenTexts, parts_from_texts};
+use super::vocab_file::{MergeResolver, entry_ids, invalid, read_text};
+use crate::tokenizer::parts::{Kind, Merge, Parts};
+use crate::tokenizer::pretokenize::Pattern;
+use crate::tokenizer::special;
 use crate::{Error, Result};
+
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
 
 /// Reads a tokenizer.json.
 ///
 /// # Errors
-/// `ERR_NOT_FOUND`, `ERR_INVALID_TOKENIZER` for what cannot be read or would encode in another way than it does there.
+/// Returns `ERR_NOT_FOUND`, or `ERR_INVALID_TOKENIZER` if the file is malformed or Kindling would
+/// not produce the ids that `tokenizers` does.
 pub fn read(path: &Path) -> Result<Parts> {
     let file: Value = serde_json::from_str(&read_text(path)?)
         .map_err(|error| invalid(path, format_args!("not JSON: {error}")))?;
-    parts(&file).map_err(|what| invalid(path, what))
+    to_parts(&file).map_err(|what| invalid(path, what))
 }
 
-fn parts(file: &Value) -> Result<Parts, String> {
+fn to_parts(file: &Value) -> Result<Parts, String> {
     let model = &file["model"];
     if model["type"].as_str().is_some_and(|kind| kind != "BPE") || !model["vocab"].is_object() {
         return Err(format!("its model {} is not BPE", model["type"]));
     }
     check_model(model)?;
     if !file["normalizer"].is_null() {
-        return Err("it has a normalizer, which Kindling has not".to_owned());
+        return Err("it has a normalizer, which Kindling does not support".to_owned());
     }
     let mut ids = match &model["vocab"] {
         Value::Object(entries) => entry_ids(entries)?,
@@ -37,12 +45,12 @@ fn parts(file: &Value) -> Result<Parts, String> {
     let special = added_tokens(&file["added_tokens"], &mut ids)?;
     special::check(special.iter().map(|(token, _)| token.as_str()))
         .map_err(|error| error.to_string())?;
-    let merges = merges(&model["merges"], &ids)?;
+    let merges = merges_of(&model["merges"], &ids)?;
     let characters = file["pre_tokenizer"].is_null() && merges.is_empty();
     let pattern = if characters { Pattern::Gpt2 } else { pattern_of(&file["pre_tokenizer"])? };
-    let parts = Parts { pattern, ..Parts::from_texts(&ids, merges, special)? };
+    let parts = Parts { pattern, ..parts_from_texts(&ids, merges, special)? };
     if characters && parts.kind != Kind::Chars {
-        return Err("it has no pre-tokenizer; byte-level BPE is read".to_owned());
+        return Err("it has no pre-tokenizer; only byte-level BPE is supported".to_owned());
     }
     Ok(parts)
 }
@@ -54,23 +62,24 @@ fn check_model(model: &Value) -> Result<(), String> {
         Value::Number(number) => number.as_f64() != Some(0.0),
         _ => true,
     };
-    let unknown = [
+    let unsupported = [
         "dropout",
         "byte_fallback",
         "ignore_merges",
         "continuing_subword_prefix",
         "end_of_word_suffix",
     ];
-    match unknown.iter().find(is_set) {
-        Some(field) => Err(format!("its model sets {field}, which Kindling has not")),
+    match unsupported.iter().find(is_set) {
+        Some(field) => Err(format!("its model sets {field}, which Kindling does not support")),
         None => Ok(()),
     }
 }
 
-/// The pattern of a byte-level pre-tokenizer: GPT-2's own, or one that splits before it.
+/// Returns the pattern of a byte-level pre-tokenizer: GPT-2's, or that of a split before it.
 fn pattern_of(pre: &Value) -> Result<Pattern, String> {
-    let refuse =
-        || Err(format!("its pre-tokenizer is not ByteLevel, nor a pattern and ByteLevel: {pre}"));
+    let unsupported = || {
+        Err(format!("its pre-tokenizer is neither ByteLevel nor a Split before ByteLevel: {pre}"))
+    };
     let byte_level = |step: &Value, regex: bool| {
         step["type"] == "ByteLevel"
             && step["add_prefix_space"].as_bool() == Some(false)
@@ -80,19 +89,19 @@ fn pattern_of(pre: &Value) -> Result<Pattern, String> {
         return Ok(Pattern::Gpt2);
     }
     let Some([split, level]) = pre["pretokenizers"].as_array().map(Vec::as_slice) else {
-        return refuse();
+        return unsupported();
     };
     let splits =
         split["type"] == "Split" && split["behavior"] == "Isolated" && split["invert"] != true;
     match split["pattern"]["Regex"].as_str() {
-        Some(pattern) if splits && byte_level(level, false) => {
-            Pattern::new(pattern).map_err(|error| error.to_string())
+        Some(regex) if splits && byte_level(level, false) => {
+            Pattern::from_tokenizer_json(regex).map_err(|error| error.to_string())
         }
-        _ => refuse(),
+        _ => unsupported(),
     }
 }
 
-/// The added tokens, which are entered in the vocabulary where it lacks them.
+/// Returns the added tokens, and adds those to the vocabulary that it lacks.
 fn added_tokens(
     added: &Value,
     ids: &mut HashMap<String, u32>,
@@ -106,18 +115,22 @@ fn added_tokens(
         if let Some(field) =
             ["lstrip", "rstrip", "single_word"].iter().find(|&&field| token[field] == true)
         {
-            return Err(format!("added token {text:?} sets {field}, which Kindling has not"));
+            return Err(format!(
+                "added token {text:?} sets {field}, which Kindling does not support"
+            ));
         }
         let known = *ids.entry(text.to_owned()).or_insert(id);
         if known != id {
-            return Err(format!("added token {text:?} has the id {id}, in the vocabulary {known}"));
+            return Err(format!(
+                "added token {text:?} has the id {id}, but {known} in the vocabulary"
+            ));
         }
         special.push((text.to_owned(), id));
     }
     Ok(special)
 }
 
-fn merges(merges: &Value, ids: &HashMap<String, u32>) -> Result<Vec<(u32, u32, u32)>, String> {
+fn merges_of(merges: &Value, ids: &HashMap<String, u32>) -> Result<Vec<Merge>, String> {
     let mut resolver = MergeResolver::new(ids);
     for (index, merge) in merges.as_array().map_or(&[][..], Vec::as_slice).iter().enumerate() {
         let pair = match merge {
@@ -134,10 +147,10 @@ fn merges(merges: &Value, ids: &HashMap<String, u32>) -> Result<Vec<(u32, u32, u
     Ok(resolver.merges)
 }
 
-/// About what a merge takes in the file, in bytes.
+/// Approximate size of a merge in the file, in bytes.
 const MERGE_BYTES: usize = 64;
 
-/// tokenizer.json as it is written: without a JSON value a token.
+/// tokenizer.json as it is written. Vocabulary and merges serialize without a `Value` per token.
 #[derive(Serialize)]
 struct File<'a> {
     version: &'static str,
@@ -165,7 +178,7 @@ struct Model<'a> {
     merges: Merges<'a>,
 }
 
-/// From text to id, in the order of the ids.
+/// An object from text to id, in the order of the ids.
 struct Vocab<'a>(&'a TokenTexts);
 
 impl Serialize for Vocab<'_> {
@@ -174,8 +187,8 @@ impl Serialize for Vocab<'_> {
     }
 }
 
-/// Pairs of texts, in the order of their ranks.
-struct Merges<'a>(&'a [(u32, u32, u32)], &'a TokenTexts);
+/// An array of pairs of texts, by rank.
+struct Merges<'a>(&'a [Merge], &'a TokenTexts);
 
 impl Serialize for Merges<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -185,26 +198,30 @@ impl Serialize for Merges<'_> {
     }
 }
 
-/// tokenizer.json of `parts`; `texts` are its tokens as vocab.json writes them.
+/// Returns the tokenizer.json of `parts`, the texts of whose tokens are `texts`.
 ///
 /// # Errors
-/// `ERR_INTERNAL` where JSON cannot be written, which no tokenizer leads to.
-pub(super) fn text(parts: PartsRef<'_>, texts: &TokenTexts) -> Result<String> {
-    let mut special = parts.special.to_vec();
+/// Returns `ERR_INTERNAL` if serializing fails, which no tokenizer should cause.
+pub fn to_json(parts: &Parts, texts: &TokenTexts) -> Result<String> {
+    let mut special = parts.special.clone();
     special.sort_unstable_by_key(|&(_, id)| id);
     let added_tokens = special
         .iter()
         .map(|(token, id)| {
-            json!({"id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": true})
+            json!({"id": id, "content": token, "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false, "special": true})
         })
         .collect();
-    let byte_level = |regex| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
+    let byte_level = |regex| {
+        json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+            "use_regex": regex})
+    };
     let (pre_tokenizer, decoder) = match parts.kind {
-        Kind::Bpe if *parts.pattern == Pattern::Gpt2 => (byte_level(true), byte_level(true)),
+        Kind::Bpe if parts.pattern == Pattern::Gpt2 => (byte_level(true), byte_level(true)),
         Kind::Bpe => (
             json!({"type": "Sequence", "pretokenizers": [
-                {"type": "Split", "pattern": {"Regex": parts.pattern.source()}, "behavior": "Isolated", "invert": false},
+                {"type": "Split", "pattern": {"Regex": parts.pattern.portable_source()},
+                    "behavior": "Isolated", "invert": false},
                 byte_level(false)
             ]}),
             byte_level(true),
@@ -221,7 +238,7 @@ pub(super) fn text(parts: PartsRef<'_>, texts: &TokenTexts) -> Result<String> {
         byte_fallback: false,
         ignore_merges: false,
         vocab: Vocab(texts),
-        merges: Merges(parts.merges, texts),
+        merges: Merges(&parts.merges, texts),
     };
     let file = File {
         version: "1.0",

@@ -1,24 +1,27 @@
 //! vocab.json and merges.txt as GPT-2 writes them.
 //!
-//! vocab.json: one object from a token's text (bytes as `byte_chars` writes them) to its id, ids 0..n without gaps.
-//! merges.txt: a pair a line, the parts separated by a space, in the order of their ranks; `#version` may head it.
+//! vocab.json: one object from the text of each token to its id; ids are 0..n without gaps.
+//! merges.txt: one merge per line, by rank, its parts separated by a space, optionally after a line
+//! that starts with `#version`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use rustc_hash::FxHashMap;
 use serde_json::{Map, Value};
 
-use super::byte_chars;
+use super::token_texts::{TokenTexts, parts_from_texts};
 use crate::error::IoAction;
-use crate::tokenizer::parts::{Parts, PartsRef};
-use crate::tokenizer::{Kind, special};
+use crate::tokenizer::parts::{Merge, Parts};
+use crate::tokenizer::special;
 use crate::{Error, Result};
 
-/// A file's text.
+pub const VOCAB_FILE: &str = "vocab.json";
+pub const MERGES_FILE: &str = "merges.txt";
+
+/// Reads a file as text.
 ///
 /// # Errors
-/// `ERR_NOT_FOUND` and the system's errors; `ERR_INVALID_TOKENIZER` where it is not UTF-8.
+/// Returns `ERR_NOT_FOUND`, I/O errors, or `ERR_INVALID_TOKENIZER` if it is not UTF-8.
 pub fn read_text(path: &Path) -> Result<String> {
     let bytes = std::fs::read(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
@@ -33,19 +36,24 @@ pub fn read_text(path: &Path) -> Result<String> {
     })
 }
 
-pub(super) fn invalid(path: &Path, what: impl std::fmt::Display) -> Error {
+/// Returns the error that a file is wrong.
+pub fn invalid(path: &Path, what: impl std::fmt::Display) -> Error {
     Error::InvalidTokenizer(format!(
-        "{}: {what}; give the vocabulary and merges that were saved together",
+        "{}: {what}; pass a vocabulary and merges that were saved together",
         path.display()
     ))
 }
 
-/// Reads both files. A special token that the vocabulary lacks is appended to it.
+/// Reads both files. Special tokens that the vocabulary lacks are appended to it.
 ///
 /// # Errors
-/// `ERR_NOT_FOUND`, `ERR_INVALID_TOKENIZER` naming the line or entry, `ERR_INVALID_ARGUMENT` for empty or repeated special
-/// tokens, the system's errors.
-pub fn read(vocab: &Path, merges: &Path, special_tokens: &[String]) -> Result<Parts> {
+/// Returns `ERR_NOT_FOUND`, I/O errors, `ERR_INVALID_TOKENIZER` with the line or entry that is
+/// wrong, or `ERR_INVALID_ARGUMENT` if a special token is empty or repeated.
+pub fn read_vocab_and_merges(
+    vocab: &Path,
+    merges: &Path,
+    special_tokens: &[String],
+) -> Result<Parts> {
     special::check(special_tokens.iter().map(String::as_str))?;
     let entries: Map<String, Value> =
         serde_json::from_str(&read_text(vocab)?).map_err(|error| {
@@ -59,24 +67,24 @@ pub fn read(vocab: &Path, merges: &Path, special_tokens: &[String]) -> Result<Pa
         let next = ids.len() as u32;
         ids.entry(token.clone()).or_insert(next);
     }
-    let merges_text = read_text(merges)?;
-    let merges_of = merge_lines(&merges_text, &ids).map_err(|what| invalid(merges, what))?;
+    let lines = read_text(merges)?;
+    let resolved = merges_of_lines(&lines, &ids).map_err(|what| invalid(merges, what))?;
     let special = special_tokens.iter().map(|token| (token.clone(), ids[token])).collect();
-    Parts::from_texts(&ids, merges_of, special).map_err(|what| invalid(vocab, what))
+    parts_from_texts(&ids, resolved, special).map_err(|what| invalid(vocab, what))
 }
 
-/// Ids of a vocabulary's entries; the error says which entry is wrong.
-pub(super) fn entry_ids(entries: &Map<String, Value>) -> Result<HashMap<String, u32>, String> {
+/// Returns the ids of a vocabulary's entries; the error says which entry is wrong.
+pub fn entry_ids(entries: &Map<String, Value>) -> Result<HashMap<String, u32>, String> {
     let id_of = |(token, id): (&String, &Value)| {
         let id = id.as_u64().and_then(|id| u32::try_from(id).ok());
         id.map(|id| (token.clone(), id))
-            .ok_or_else(|| format!("the id of {token:?} is not a whole number from 0"))
+            .ok_or_else(|| format!("the id of {token:?} is not a non-negative integer"))
     };
     entries.iter().map(id_of).collect()
 }
 
-/// Merges (left, right, result) of the lines of merges.txt; the error says which line is wrong.
-fn merge_lines(text: &str, ids: &HashMap<String, u32>) -> Result<Vec<(u32, u32, u32)>, String> {
+/// Returns the merges in the lines of merges.txt; the error says which line is wrong.
+fn merges_of_lines(text: &str, ids: &HashMap<String, u32>) -> Result<Vec<Merge>, String> {
     let mut resolver = MergeResolver::new(ids);
     for (number, line) in (1..).zip(text.split('\n')) {
         let line = line.strip_suffix('\r').unwrap_or(line);
@@ -94,19 +102,20 @@ fn merge_lines(text: &str, ids: &HashMap<String, u32>) -> Result<Vec<(u32, u32, 
     Ok(resolver.merges)
 }
 
-/// Turns the texts of merges into ids.
-pub(super) struct MergeResolver<'a> {
+/// Resolves the texts of merges to ids.
+pub struct MergeResolver<'a> {
     ids: &'a HashMap<String, u32>,
-    seen: std::collections::HashSet<(u32, u32)>,
-    pub(super) merges: Vec<(u32, u32, u32)>,
+    seen: HashSet<(u32, u32)>,
+    pub merges: Vec<Merge>,
 }
 
 impl<'a> MergeResolver<'a> {
-    pub(super) fn new(ids: &'a HashMap<String, u32>) -> Self {
-        Self { ids, seen: std::collections::HashSet::new(), merges: Vec::new() }
+    pub fn new(ids: &'a HashMap<String, u32>) -> Self {
+        Self { ids, seen: HashSet::new(), merges: Vec::new() }
     }
 
-    pub(super) fn add(&mut self, left: &str, right: &str) -> Result<(), String> {
+    /// Adds the merge of two tokens; the error says what is wrong with it.
+    pub fn add(&mut self, left: &str, right: &str) -> Result<(), String> {
         let id = |token: &str| {
             self.ids
                 .get(token)
@@ -115,60 +124,15 @@ impl<'a> MergeResolver<'a> {
         };
         let merge = (id(left)?, id(right)?, id(&format!("{left}{right}"))?);
         if !self.seen.insert((merge.0, merge.1)) {
-            return Err("this merge stands in an earlier line too".to_owned());
+            return Err("the merge is repeated".to_owned());
         }
         self.merges.push(merge);
         Ok(())
     }
 }
 
-/// Text of each token in vocab.json, one behind the other.
-pub(super) struct TokenTexts {
-    text: String,
-    /// Where each ends, by id.
-    ends: Vec<usize>,
-}
-
-impl TokenTexts {
-    pub(super) fn new(parts: PartsRef<'_>) -> Self {
-        let mut own: FxHashMap<u32, &str> =
-            parts.special.iter().map(|(token, id)| (*id, token.as_str())).collect();
-        own.extend(parts.odd_texts.iter().map(|(id, text)| (*id, text.as_str())));
-        let bytes: usize = parts.tokens.iter().map(|token| token.len()).sum();
-        let (mut text, mut ends) =
-            (String::with_capacity(2 * bytes), Vec::with_capacity(parts.tokens.len()));
-        for (id, token) in (0..).zip(parts.tokens) {
-            match (own.get(&id), parts.kind) {
-                (Some(own), _) => text.push_str(own),
-                (None, Kind::Bpe) => {
-                    text.extend(token.iter().map(|&byte| byte_chars::to_char(byte)))
-                }
-                (None, Kind::Chars) => text.push_str(&String::from_utf8_lossy(token)),
-            }
-            ends.push(text.len());
-        }
-        Self { text, ends }
-    }
-
-    /// That of token `id`.
-    pub(super) fn get(&self, id: u32) -> &str {
-        let id = id as usize;
-        &self.text[id.checked_sub(1).map_or(0, |before| self.ends[before])..self.ends[id]]
-    }
-
-    /// About what all of them take in a file of JSON with their ids, in bytes.
-    pub(super) fn json_bytes(&self) -> usize {
-        2 * self.text.len() + 16 * self.ends.len()
-    }
-
-    /// All, in the order of their ids.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
-        (0..self.ends.len() as u32).map(|id| self.get(id))
-    }
-}
-
-/// vocab.json, byte for byte as Python's `json.dumps` writes it (ASCII only).
-pub(super) fn vocab_json(texts: &TokenTexts) -> String {
+/// Returns vocab.json, byte for byte as Python's `json.dumps` writes it (ASCII only).
+pub fn vocab_json(texts: &TokenTexts) -> String {
     let mut out = String::with_capacity(texts.json_bytes());
     out.push('{');
     for (id, text) in texts.iter().enumerate() {
@@ -213,8 +177,8 @@ fn push_escape(out: &mut String, unit: u16) {
     }
 }
 
-/// merges.txt.
-pub(super) fn merges_text(merges: &[(u32, u32, u32)], texts: &TokenTexts) -> String {
+/// Returns merges.txt.
+pub fn merges_text(merges: &[Merge], texts: &TokenTexts) -> String {
     let mut out = String::with_capacity(texts.json_bytes());
     out.push_str("#version: 0.2\n");
     for &(left, right, _) in merges {
@@ -230,29 +194,21 @@ pub(super) fn merges_text(merges: &[(u32, u32, u32)], texts: &TokenTexts) -> Str
 mod tests {
     use super::*;
 
-    fn of(texts: &[String]) -> TokenTexts {
-        let end = |end: &mut usize, text: &String| {
-            *end += text.len();
-            Some(*end)
-        };
-        TokenTexts { text: texts.concat(), ends: texts.iter().scan(0, end).collect() }
-    }
-
     #[test]
-    fn every_character_is_written_as_ascii_that_json_reads_back() {
+    fn vocab_json_is_ascii_that_reads_back_for_every_character() {
         let texts: Vec<String> = (0..=u32::from(char::MAX))
             .filter_map(char::from_u32)
             .map(|c| if c.is_ascii() { format!("a{c}b") } else { c.to_string() })
             .collect();
-        let written = vocab_json(&of(&texts));
+        let written = vocab_json(&TokenTexts::of(&texts));
         assert!(written.is_ascii());
         let read: Map<String, Value> = serde_json::from_str(&written).unwrap();
         assert!(read.keys().eq(&texts));
         assert!((0u64..).zip(read.values()).all(|(id, value)| value.as_u64() == Some(id)));
-        // As json.dumps of Python writes them.
+        // The output of Python's `json.dumps`.
         let few =
             ["\"\\/\u{8}\t\n\u{c}\r\u{1}\u{1f}", "\u{e9}\u{65e5}\u{1f600}"].map(str::to_owned);
         let expected = r#"{"\"\\/\b\t\n\f\r\u0001\u001f": 0, "\u00e9\u65e5\ud83d\ude00": 1}"#;
-        assert_eq!(vocab_json(&of(&few)), expected);
+        assert_eq!(vocab_json(&TokenTexts::of(&few)), expected);
     }
 }

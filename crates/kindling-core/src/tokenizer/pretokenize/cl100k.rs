@@ -1,19 +1,24 @@
-//! The pre-tokenization of cl100k and of Llama 3, by hand:
-//! `'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s`
+//! The pre-tokenization of tiktoken's cl100k and of Llama 3 by hand:
+//! `'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+`
+//! `|\s++$|\s*[\r\n]|\s+(?!\S)|\s`
 //!
-//! Llama 3 lacks `\s++$`: at the end of a text white space is cut behind its last line break.
+//! Llama 3 lacks `\s++$`: white space at the end of a text is split after its last line break.
+//! The functions take `keep_final_space` for this alternative: true for cl100k.
+//!
+//! Source: <https://github.com/openai/tiktoken/blob/main/tiktoken_ext/openai_public.py>
 
-use super::gpt2::{char_start, class_at, run_end};
-use super::unicode::Class;
+use super::unicode::{Class, char_start, class_at, run_end};
 
-/// Digits of one pre-token.
-const DIGITS: usize = 3;
+/// Most digits in one pre-token.
+const MAX_DIGITS: usize = 3;
 
 fn is_line_break(byte: u8) -> bool {
     matches!(byte, b'\r' | b'\n')
 }
 
-/// Where the contraction, in any case, that begins with the apostrophe at `at` ends, if there is one. U+017F is a small s.
+/// Returns the end of the contraction that starts with the apostrophe at `at`, if there is one.
+///
+/// Case is ignored, and U+017F (0xC5 0xBF) is a lower-case s.
 fn contraction_end(text: &[u8], at: usize) -> Option<usize> {
     let lower = |offset: usize| text.get(at + offset).map(u8::to_ascii_lowercase);
     match (lower(1)?, lower(2)) {
@@ -23,10 +28,10 @@ fn contraction_end(text: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// Where the white space that begins at `at` is cut.
-fn white_space_end(text: &[u8], at: usize, whole_at_end: bool) -> usize {
+/// Returns the end of the pre-token of white space that starts at `at`.
+fn white_space_end(text: &[u8], at: usize, keep_final_space: bool) -> usize {
     let end = run_end(text, at, Class::Space);
-    if end == text.len() && whole_at_end {
+    if end == text.len() && keep_final_space {
         return end;
     }
     if let Some(last) = text[at..end].iter().rposition(|&byte| is_line_break(byte)) {
@@ -39,8 +44,24 @@ fn white_space_end(text: &[u8], at: usize, whole_at_end: bool) -> usize {
     if last > at { last } else { end }
 }
 
-/// Where the pre-token that begins at `at` ends. `text` is UTF-8 and `at` < its length is a pre-token's start.
-pub fn pretoken_end(text: &[u8], at: usize, whole_at_end: bool) -> usize {
+/// Returns the end of the run of at most `MAX_DIGITS` digits that starts at `at`.
+fn digits_end(text: &[u8], at: usize) -> usize {
+    let mut end = at;
+    for _ in 0..MAX_DIGITS {
+        if end == text.len() {
+            break;
+        }
+        let (class, length) = class_at(text, end);
+        if class != Class::Number {
+            break;
+        }
+        end += length;
+    }
+    end
+}
+
+/// Returns the end of the pre-token that starts at `at` < `text.len()`.
+pub fn pretoken_end(text: &[u8], at: usize, keep_final_space: bool) -> usize {
     if text[at] == b'\''
         && let Some(end) = contraction_end(text, at)
     {
@@ -58,7 +79,7 @@ pub fn pretoken_end(text: &[u8], at: usize, whole_at_end: bool) -> usize {
         return run_end(text, after, Class::Letter);
     }
     if class == Class::Space && !(text[at] == b' ' && next == Some(Class::Other)) {
-        return white_space_end(text, at, whole_at_end);
+        return white_space_end(text, at, keep_final_space);
     }
     let mut end = run_end(text, after, Class::Other);
     while text.get(end).is_some_and(|&byte| is_line_break(byte)) {
@@ -67,25 +88,11 @@ pub fn pretoken_end(text: &[u8], at: usize, whole_at_end: bool) -> usize {
     end
 }
 
-fn digits_end(text: &[u8], at: usize) -> usize {
-    let mut end = at;
-    for _ in 0..DIGITS {
-        if end == text.len() {
-            break;
-        }
-        let (class, length) = class_at(text, end);
-        if class != Class::Number {
-            break;
-        }
-        end += length;
-    }
-    end
-}
-
-/// Whether a pre-token begins at `at` (0 < at < length, a character's start) whatever stands further away.
+/// Returns whether a pre-token starts at `at` (0 < at < length, a character boundary) regardless
+/// of the text further away.
 ///
-/// Letters take the character before them, symbols the line breaks after them, digits come in threes, and how white space
-/// splits depends on what follows it.
+/// Letters may take the character before them, symbols the line breaks after them, digits come in
+/// threes, and the split of white space depends on the character after it.
 pub fn is_boundary(text: &[u8], at: usize) -> bool {
     let (before, _) = class_at(text, char_start(text, at));
     let (after, _) = class_at(text, at);
@@ -100,10 +107,10 @@ pub fn is_boundary(text: &[u8], at: usize) -> bool {
 mod tests {
     use super::*;
 
-    fn split(text: &str, whole_at_end: bool) -> Vec<&str> {
+    fn split(text: &str, keep_final_space: bool) -> Vec<&str> {
         let (mut at, mut parts) = (0, Vec::new());
         while at < text.len() {
-            let end = pretoken_end(text.as_bytes(), at, whole_at_end);
+            let end = pretoken_end(text.as_bytes(), at, keep_final_space);
             parts.push(&text[at..end]);
             at = end;
         }
@@ -111,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pattern_splits_as_it_reads() {
+    fn cl100k_splits_a_text_of_every_alternative() {
         let expected = [
             "Hello", "'LL", " say", ":", " ", "123", "45", "!\n\n", "(ok", ")", "\t\t", "\tx",
             " \n", "y",
@@ -121,24 +128,24 @@ mod tests {
     }
 
     #[test]
-    fn at_the_end_of_a_text_only_llama3_cuts_white_space() {
+    fn only_llama3_splits_white_space_at_the_end_of_a_text() {
         assert_eq!(split("a\n  ", true), ["a", "\n  "]);
         assert_eq!(split("a\n  ", false), ["a", "\n", "  "]);
         assert_eq!(split("a  ", false), ["a", "  "]);
     }
 
     #[test]
-    fn a_cut_at_any_boundary_changes_nothing() {
+    fn a_cut_at_a_boundary_does_not_change_the_split() {
         let text = "I'll SAY'S: 'tis  12345x3 日本 -- it's\n\n  ok!!\n's a'b \u{3000}x... \n ";
-        for whole_at_end in [true, false] {
-            let whole = split(text, whole_at_end);
+        for keep_final_space in [true, false] {
+            let whole = split(text, keep_final_space);
             let mut cuts = 0;
             for at in (1..text.len())
                 .filter(|&at| text.is_char_boundary(at) && is_boundary(text.as_bytes(), at))
             {
                 let (left, right) = text.split_at(at);
                 assert_eq!(
-                    [split(left, whole_at_end), split(right, whole_at_end)].concat(),
+                    [split(left, keep_final_space), split(right, keep_final_space)].concat(),
                     whole,
                     "{at}"
                 );

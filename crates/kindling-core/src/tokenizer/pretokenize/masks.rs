@@ -1,42 +1,44 @@
-//! Sixty-four bytes at a time to bitmasks of their classes, bit i for byte i. Bytes of characters that are not ASCII are only
-//! marked as such.
+//! Classification of 64 bytes into bitmasks, bit i for byte i.
+//!
+//! Only ASCII is classified. Bytes of longer characters are marked in `Masks::high`, and the caller
+//! adds their classes.
 
 #[cfg(test)]
 use crate::simd::Isa;
 
-/// Bytes one set of masks covers.
-pub const WORD: usize = 64;
+/// Bytes covered by one set of masks.
+pub const MASK_BYTES: usize = 64;
 
-/// Classes of 64 bytes. What is in no mask is punctuation, a symbol or a control.
+/// Classes of `MASK_BYTES` bytes. A byte in no mask is punctuation, a symbol or a control.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Masks {
     /// `[A-Za-z]`.
     pub letter: u64,
     /// `[0-9]`.
     pub number: u64,
-    /// White space, the blank included.
+    /// `[ \t\n\v\f\r]`.
     pub space: u64,
-    /// The blank, 0x20.
+    /// The space character, 0x20.
     pub blank: u64,
-    /// The apostrophe.
+    /// `'`.
     pub apostrophe: u64,
-    /// Bytes from 0x80 on.
+    /// Bytes from 0x80: part of a character outside ASCII.
     pub high: u64,
 }
 
-/// How an instruction set classifies 64 bytes.
+/// Classification with one instruction set.
 pub trait Classify: Copy {
-    /// Classes of `bytes`; only where the instruction set is available.
-    fn masks(bytes: &[u8; WORD]) -> Masks;
+    /// Classifies `bytes`. May only be called where the instruction set is available.
+    fn masks(bytes: &[u8; MASK_BYTES]) -> Masks;
 }
 
-/// Portable code.
+/// Code for any processor.
 #[derive(Debug, Clone, Copy)]
 pub struct Portable;
 
 impl Classify for Portable {
     #[inline(always)]
-    fn masks(bytes: &[u8; WORD]) -> Masks {
+    fn masks(bytes: &[u8; MASK_BYTES]) -> Masks {
         let mut masks = Masks::default();
         for (i, byte) in bytes.iter().enumerate() {
             let bit = |is: bool| u64::from(is) << i;
@@ -58,7 +60,7 @@ pub use x86::{Avx2, Avx512};
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Classify, Masks, WORD};
+    use super::{Classify, MASK_BYTES, Masks};
 
     /// AVX-512BW.
     #[derive(Debug, Clone, Copy)]
@@ -66,8 +68,8 @@ mod x86 {
 
     impl Classify for Avx512 {
         #[inline(always)]
-        fn masks(bytes: &[u8; WORD]) -> Masks {
-            // SAFETY: 64 bytes are read, the array's length; the instruction set is there where this is called.
+        fn masks(bytes: &[u8; MASK_BYTES]) -> Masks {
+            // SAFETY: the load reads the 64 bytes of the array, and callers run on AVX-512BW.
             unsafe {
                 let x = _mm512_loadu_si512(bytes.as_ptr().cast());
                 let below = |x, first: u8, count: u8| {
@@ -94,11 +96,11 @@ mod x86 {
 
     impl Classify for Avx2 {
         #[inline(always)]
-        fn masks(bytes: &[u8; WORD]) -> Masks {
-            // SAFETY: an array of 64 bytes is two of 32, for which every pattern of bits is valid; the instruction set is there
-            // where this is called.
+        fn masks(bytes: &[u8; MASK_BYTES]) -> Masks {
+            // SAFETY: the array has the size of two vectors, any bits are valid vectors, and
+            // callers run on AVX2.
             unsafe {
-                let halves = std::mem::transmute::<[u8; WORD], [__m256i; 2]>(*bytes);
+                let halves = std::mem::transmute::<[u8; MASK_BYTES], [__m256i; 2]>(*bytes);
                 let both = |f: &dyn Fn(__m256i) -> __m256i| {
                     let [low, high] =
                         halves.map(|half| u64::from(_mm256_movemask_epi8(f(half)).cast_unsigned()));
@@ -124,21 +126,21 @@ mod x86 {
     }
 }
 
-/// Classes of `bytes` on an instruction set, for tests.
+/// Classifies `bytes` with an instruction set, for tests.
 #[cfg(test)]
-pub fn masks_on(isa: Isa, bytes: &[u8; WORD]) -> Masks {
+pub fn masks_on(isa: Isa, bytes: &[u8; MASK_BYTES]) -> Masks {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-        fn avx512(bytes: &[u8; WORD]) -> Masks {
+        fn avx512(bytes: &[u8; MASK_BYTES]) -> Masks {
             Avx512::masks(bytes)
         }
         #[target_feature(enable = "avx2,fma")]
-        fn avx2(bytes: &[u8; WORD]) -> Masks {
+        fn avx2(bytes: &[u8; MASK_BYTES]) -> Masks {
             Avx2::masks(bytes)
         }
         match isa {
-            // SAFETY: an Isa above Scalar only exists where the machine has been asked for these features.
+            // SAFETY: detection returns an Isa above Scalar only where these features exist.
             Isa::Avx512 => return unsafe { avx512(bytes) },
             // SAFETY: as above.
             Isa::Avx2 => return unsafe { avx2(bytes) },
@@ -154,9 +156,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_instruction_set_classifies_every_byte_at_every_place_alike() {
+    fn every_instruction_set_classifies_every_byte_at_every_position_alike() {
         for shift in 0..=255u8 {
-            let bytes: [u8; WORD] =
+            let bytes: [u8; MASK_BYTES] =
                 std::array::from_fn(|i| (i as u8).wrapping_mul(3).wrapping_add(shift));
             let expected = masks_on(Isa::available()[0], &bytes);
             for isa in Isa::available() {

@@ -1,33 +1,44 @@
-//! The pattern that cuts text into pre-tokens: a named one, found by hand-written code, or any regular expression.
+//! The pattern that splits text into pre-tokens: a named one, found by hand-written code, or any
+//! regular expression.
 
 use fancy_regex::Regex;
 
-use super::{cl100k, gpt2};
+use super::{cl100k, gpt2, oniguruma};
 use crate::{Error, Result};
 
-/// GPT-2's pattern as tokenizer.json files and tiktoken write it; the first is how it is saved.
+/// GPT-2's pattern as tokenizer.json files and tiktoken write it.
 const GPT2: [&str; 3] = [
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s",
 ];
-const CL100K: [&str; 1] = [
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
+/// cl100k's pattern as tiktoken writes it, and as Kindling saves it (see `oniguruma.rs`).
+const CL100K: [&str; 2] = [
+    concat!(
+        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+",
+        r"| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
+    ),
+    concat!(
+        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|(?>\p{N}{1,3})",
+        r"| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
+    ),
 ];
-const LLAMA3: [&str; 1] = [
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-];
+/// Llama 3's pattern.
+const LLAMA3: [&str; 1] = [concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+)];
 
-/// How text is cut into pre-tokens.
+/// A pattern that splits text into pre-tokens. Text that it does not match is a pre-token too.
 #[derive(Debug, Clone)]
 pub enum Pattern {
-    /// GPT-2's.
+    /// GPT-2's pattern.
     Gpt2,
-    /// That of tiktoken's cl100k.
+    /// The pattern of tiktoken's cl100k.
     Cl100k,
-    /// That of Llama 3.
+    /// Llama 3's pattern.
     Llama3,
-    /// Any other. What it does not match is a pre-token too.
+    /// Any other regular expression.
     Regex(Box<Regex>),
 }
 
@@ -38,10 +49,10 @@ impl PartialEq for Pattern {
 }
 
 impl Pattern {
-    /// The pattern with a name (gpt2, cl100k, llama3), or of a regular expression.
+    /// Returns the pattern with a name (gpt2, cl100k, llama3), or of a regular expression.
     ///
     /// # Errors
-    /// `ERR_INVALID_ARGUMENT` for what is neither.
+    /// Returns `ERR_INVALID_ARGUMENT` if `text` is neither.
     pub fn new(text: &str) -> Result<Self> {
         let is = |name: &str, sources: &[&str]| text == name || sources.contains(&text);
         if is("gpt2", &GPT2) {
@@ -53,15 +64,25 @@ impl Pattern {
         if is("llama3", &LLAMA3) {
             return Ok(Self::Llama3);
         }
-        let regex = Regex::new(text).map_err(|error| {
+        let regex = Regex::new(&oniguruma::to_portable(text)).map_err(|error| {
             Error::argument(format!(
-                "the pattern {text:?} is no regular expression ({error}); give one, or gpt2, cl100k or llama3"
+                "the pattern {text:?} is not a regular expression ({error}); pass one, or gpt2, \
+                 cl100k or llama3"
             ))
         })?;
         Ok(Self::Regex(Box::new(regex)))
     }
 
-    /// The regular expression it stands for.
+    /// Returns the pattern of a regular expression in a tokenizer.json, which Hugging Face
+    /// `tokenizers` runs with Oniguruma.
+    ///
+    /// # Errors
+    /// Returns `ERR_INVALID_ARGUMENT` if it is not a regular expression of Kindling's engine.
+    pub fn from_tokenizer_json(regex: &str) -> Result<Self> {
+        Self::new(&oniguruma::from_oniguruma(regex))
+    }
+
+    /// Returns the regular expression as its source writes it.
     pub fn source(&self) -> &str {
         match self {
             Self::Gpt2 => GPT2[0],
@@ -71,10 +92,19 @@ impl Pattern {
         }
     }
 
-    /// Where the pre-token that begins at `at` ends.
+    /// Returns the regular expression for a tokenizer.json: `from_tokenizer_json` reads it back,
+    /// and Hugging Face `tokenizers` splits text with it as Kindling does.
+    pub fn portable_source(&self) -> &str {
+        match self {
+            Self::Cl100k => CL100K[1],
+            Self::Gpt2 | Self::Llama3 | Self::Regex(_) => self.source(),
+        }
+    }
+
+    /// Returns the end of the pre-token that starts at `at` < `text.len()`.
     ///
     /// # Errors
-    /// `ERR_INVALID_ARGUMENT` where a regular expression gives up on the text.
+    /// Returns `ERR_INVALID_ARGUMENT` if a regular expression gives up on the text.
     pub fn pretoken_end(&self, text: &str, at: usize) -> Result<usize> {
         match self {
             Self::Gpt2 => Ok(gpt2::pretoken_end(text.as_bytes(), at)),
@@ -84,31 +114,31 @@ impl Pattern {
         }
     }
 
-    /// Whether a pre-token begins at `at` (0 < at < length, a character's start) whatever stands further away. Of a regular
-    /// expression nothing is known.
+    /// Returns whether a pre-token is known to start at `at` (0 < at < length, a character
+    /// boundary) regardless of the text further away. Always false for a regular expression.
     pub fn is_boundary(&self, text: &str, at: usize) -> bool {
         match self {
-            Self::Gpt2 => gpt2::is_boundary(text, at),
+            Self::Gpt2 => gpt2::is_boundary(text.as_bytes(), at),
             Self::Cl100k | Self::Llama3 => cl100k::is_boundary(text.as_bytes(), at),
             Self::Regex(_) => false,
         }
     }
 }
 
-/// The end of the match at `at`, or of what is before the next one.
+/// Returns the end of the match at `at`, or of the text before the next match.
 fn match_end(regex: &Regex, text: &str, at: usize) -> Result<usize> {
     let mut from = at;
     loop {
         let found = regex.find_from_pos(text, from).map_err(|error| {
             Error::argument(format!(
-                "the pattern gave up on the text at byte {at}: {error}; simplify it"
+                "the pattern gave up on the text at byte {at} ({error}); simplify the pattern"
             ))
         })?;
         match found {
             None => return Ok(text.len()),
             Some(found) if found.start() > at => return Ok(found.start()),
             Some(found) if found.end() > at => return Ok(found.end()),
-            // An empty match: look behind the character.
+            // An empty match: search again after the character at `at`.
             Some(_) => from = at + text[at..].chars().next().map_or(1, char::len_utf8),
         }
     }
@@ -152,17 +182,34 @@ mod tests {
     }
 
     #[test]
-    fn what_a_regular_expression_does_not_match_is_a_pretoken_too() {
+    fn text_without_a_match_is_a_pretoken_too() {
         let pattern = Pattern::new("[a-z]+").unwrap();
         assert_eq!(split(&pattern, "ab, C日d"), ["ab", ", C日", "d"]);
         assert_eq!(Pattern::new("(").unwrap_err().code(), "ERR_INVALID_ARGUMENT");
     }
 
     #[test]
-    fn a_pattern_is_known_by_its_name_and_by_its_source() {
+    fn a_named_pattern_is_recognized_by_its_source() {
         for name in ["gpt2", "cl100k", "llama3"] {
             let named = Pattern::new(name).unwrap();
             assert_eq!(Pattern::new(named.source()).unwrap(), named);
+            let read = Pattern::from_tokenizer_json(named.portable_source()).unwrap();
+            assert_eq!(read.source(), named.source());
         }
+        assert!(matches!(Pattern::from_tokenizer_json(CL100K[1]).unwrap(), Pattern::Cl100k));
+        assert_eq!(CL100K[1], oniguruma::to_portable(CL100K[0]));
+    }
+
+    #[test]
+    fn a_possessive_interval_in_a_tokenizer_json_repeats_its_group_as_in_oniguruma() {
+        let theirs = Pattern::from_tokenizer_json(r"\p{N}{1,3}+").unwrap();
+        assert_eq!(split(&theirs, "a12345"), ["a", "12345"]);
+        let ours = Pattern::new(r"\p{N}{1,3}+").unwrap();
+        assert_eq!(split(&ours, "a12345"), ["a", "123", "45"]);
+        let read = Pattern::from_tokenizer_json(ours.portable_source()).unwrap();
+        assert_eq!(
+            (read.source(), split(&read, "a12345")),
+            (ours.source(), vec!["a", "123", "45"])
+        );
     }
 }

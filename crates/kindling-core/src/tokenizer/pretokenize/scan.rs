@@ -1,32 +1,55 @@
-//! Where pre-tokens begin: one by one, and for GPT-2's pattern for 64 bytes at a time by arithmetic on bitmasks. `pretokenize.rs` says the same one
-//! pre-token at a time, and is the oracle.
+//! The starts of pre-tokens: for GPT-2's pattern by arithmetic on bitmasks, for any other pattern
+//! one pre-token at a time.
 //!
-//! A pre-token begins where the class changes, with three exceptions: a blank belongs to the character after it, a run of
-//! white space leaves its last character to what follows, and a contraction (`'s`, `'ll`, ...) at a pre-token's start ends
-//! where its letters do. All bytes of a character have its class, so that none but the first can begin anything.
+//! The bitmask scan, for each 64 bytes of text (bit i for byte i, so `mask << 1` asks about the
+//! byte before):
+//!
+//! ```text
+//! letter, number, space, blank, apostrophe, high = classify(bytes)        masks.rs
+//! add the classes of characters outside ASCII                             add_high_classes
+//! other       = !(letter | number | space)
+//! changes(m)  = m & !(m << 1)                       first byte of each run of a class
+//! starts      = (changes(letter) | changes(number) | changes(other)) & !(blank << 1)
+//!             | changes(space)
+//!             | space & !before_space               last character of a run of white space
+//! for each contraction: starts -= its first letter; starts += its end
+//! ```
+//!
+//! 1. A pre-token starts where the class changes. All bytes of a character get its class, so only
+//!    the first byte of a character can start anything.
+//! 2. ` ?` takes one blank (0x20) into the pre-token: no start after a blank, and the blank itself
+//!    starts one as the last character of its run (rule 3).
+//! 3. `\s+(?!\S)|\s+` leaves the last character of a run of white space to the next pre-token,
+//!    unless the text ends there. So the last character of a run is a start too; if it is a blank,
+//!    rule 2 joins it to the text after it. The end of the text counts as white space.
+//! 4. A contraction (`'s`, `'ll`, ...) counts only where its apostrophe starts a pre-token. These
+//!    are rare, so they are handled one by one.
+//! 5. `Carry` takes the class of the last byte, the rest of a character and the effects of a
+//!    contraction from one 64 bytes to the next.
+//! 6. Set bits become positions eight at a time without a branch per bit (`push_bits`): their
+//!    number is unpredictable, and a branch predictor would miss it for most words.
 
-use super::gpt2::{class_at, contraction_end, is_space_at};
-use super::masks::{Classify, Masks, Portable, WORD};
+use super::gpt2::contraction_end;
+use super::masks::{self, Classify, MASK_BYTES, Masks, Portable};
 use super::pattern::Pattern;
-use super::unicode::Class;
+use super::unicode::{Class, class_at, is_space_at};
 use crate::Result;
 use crate::simd::Isa;
 
-/// Bytes of text that are scanned before their pre-tokens are looked at.
+/// Bytes of text scanned by one call of `next_window`.
 pub const WINDOW: usize = 2048;
 
-/// Scanner of one text, a window after the other.
+/// Finds the starts of pre-tokens in one text, window by window.
 #[derive(Debug)]
 pub struct Scanner<'a> {
-    whole: &'a str,
-    text: &'a [u8],
+    text: &'a str,
     at: usize,
     pattern: &'a Pattern,
     isa: Isa,
     carry: Carry,
 }
 
-/// What the bytes before a word mean for it.
+/// State that 64 bytes pass on to the next.
 #[derive(Debug, Default, Clone, Copy)]
 struct Carry {
     /// Classes of the last byte, in bit 0.
@@ -35,25 +58,25 @@ struct Carry {
     other: u64,
     space: u64,
     blank: u64,
-    /// Starts that a contraction adds and takes away.
+    /// Starts that a contraction adds to and removes from the next bytes.
     added: u64,
     removed: u64,
-    /// Bytes of a character that began before, and its class.
+    /// Bytes left of a character that began in the last bytes, and its class.
     tail: usize,
     tail_class: Option<Class>,
 }
 
 impl<'a> Scanner<'a> {
-    /// Scanner of `text`, which stands alone: nothing is known of what is around it.
+    /// Creates a scanner of a whole text.
     pub fn new(text: &'a str, pattern: &'a Pattern, isa: Isa) -> Self {
-        Self { whole: text, text: text.as_bytes(), at: 0, pattern, isa, carry: Carry::default() }
+        Self { text, at: 0, pattern, isa, carry: Carry::default() }
     }
 
-    /// Appends the starts of pre-tokens in the next window to `starts`; false at the end of the text. The end of the text is
-    /// not a start.
+    /// Appends the starts of pre-tokens in the next window to `starts`; returns false at the end of
+    /// the text. The end of the text is not a start.
     ///
     /// # Errors
-    /// `ERR_INVALID_ARGUMENT` where a regular expression gives up on the text.
+    /// Returns `ERR_INVALID_ARGUMENT` if a regular expression gives up on the text.
     pub fn next_window(&mut self, starts: &mut Vec<usize>) -> Result<bool> {
         if self.at >= self.text.len() {
             return Ok(false);
@@ -66,39 +89,40 @@ impl<'a> Scanner<'a> {
         } else {
             while self.at < end {
                 starts.push(self.at);
-                self.at = self.pattern.pretoken_end(self.whole, self.at)?;
+                self.at = self.pattern.pretoken_end(self.text, self.at)?;
             }
         }
         Ok(true)
     }
 
+    /// Scans up to `end` in steps of `MASK_BYTES`.
     #[inline(always)]
-    fn words<C: Classify>(&mut self, end: usize, starts: &mut Vec<usize>) {
+    fn scan_masks<C: Classify>(&mut self, end: usize, starts: &mut Vec<usize>) {
+        let text = self.text.as_bytes();
         let mut carry = self.carry;
         let mut at = self.at;
         while at < end {
-            let bits = if let Some(bytes) = self.text[at..].first_chunk::<WORD>() {
-                word_starts(self.text, at, WORD, C::masks(bytes), &mut carry)
+            let bits = if let Some(bytes) = text[at..].first_chunk::<MASK_BYTES>() {
+                starts_among(text, at, MASK_BYTES, C::masks(bytes), &mut carry)
             } else {
-                let mut bytes = [0; WORD];
-                let length = self.text.len() - at;
-                bytes[..length].copy_from_slice(&self.text[at..]);
-                word_starts(self.text, at, length, C::masks(&bytes), &mut carry)
-                    & ((1 << length) - 1)
+                let mut bytes = [0; MASK_BYTES];
+                let length = text.len() - at;
+                bytes[..length].copy_from_slice(&text[at..]);
+                starts_among(text, at, length, C::masks(&bytes), &mut carry) & ((1 << length) - 1)
             };
             push_bits(starts, at, bits);
-            at += WORD;
+            at += MASK_BYTES;
         }
         self.carry = carry;
     }
 }
 
-/// Starts among the `length` bytes at `at`, whose masks are given.
+/// Returns the starts among the `length` bytes at `at`, given the masks of their ASCII.
 #[inline(always)]
-fn word_starts(text: &[u8], at: usize, length: usize, mut masks: Masks, carry: &mut Carry) -> u64 {
-    let mut spaces_left = 0;
+fn starts_among(text: &[u8], at: usize, length: usize, mut masks: Masks, carry: &mut Carry) -> u64 {
+    let mut high_space_starts = 0;
     if masks.high != 0 {
-        spaces_left = classify_high(text, at, &mut masks, carry);
+        high_space_starts = add_high_classes(text, at, &mut masks, carry);
     }
     let Masks { letter, number, space, blank, apostrophe, high } = masks;
     let other = !(letter | number | space);
@@ -108,11 +132,12 @@ fn word_starts(text: &[u8], at: usize, length: usize, mut masks: Masks, carry: &
     let other_starts = changes(other, carry.other) & !after_blank;
     let word_starts =
         (changes(letter, carry.letter) | changes(number, carry.number)) & !after_blank;
-    // The end of the text counts as white space: a run that ends there stays whole.
+    // A run of white space that the text ends in stays whole, as if more white space followed.
     let next_is_space =
         at + length >= text.len() || ((space & !high) >> 63 != 0 && is_space_at(text, at + length));
     let before_space = space >> 1 | u64::from(next_is_space) << (length - 1);
-    let space_starts = changes(space, carry.space) | space & !high & !before_space | spaces_left;
+    let space_starts =
+        changes(space, carry.space) | space & !high & !before_space | high_space_starts;
     let mut starts = other_starts | word_starts | space_starts;
     starts = starts & !carry.removed | carry.added;
     (carry.added, carry.removed) = (0, 0);
@@ -136,49 +161,49 @@ fn word_starts(text: &[u8], at: usize, length: usize, mut masks: Masks, carry: &
     starts
 }
 
-/// Enters the characters that are not ASCII in the masks; gives the starts of those that are white space and stand before
-/// something else (`\s+(?!\S)` leaves them).
+/// Adds the classes of characters outside ASCII to the masks. Returns the starts of those that are
+/// white space and precede another class (rule 3).
 #[inline(never)]
-fn classify_high(text: &[u8], at: usize, masks: &mut Masks, carry: &mut Carry) -> u64 {
-    let mut enter = |class: Option<Class>, bits: u64| match class {
+fn add_high_classes(text: &[u8], at: usize, masks: &mut Masks, carry: &mut Carry) -> u64 {
+    let mut add = |class: Option<Class>, bits: u64| match class {
         Some(Class::Letter) => masks.letter |= bits,
         Some(Class::Number) => masks.number |= bits,
         Some(Class::Space) => masks.space |= bits,
         Some(Class::Other) | None => {}
     };
     let tail = (1 << carry.tail) - 1;
-    enter(carry.tail_class.take(), tail);
+    add(carry.tail_class.take(), tail);
     carry.tail = 0;
     let mut rest = masks.high & !tail;
-    let mut spaces_left = 0;
+    let mut space_starts = 0;
     while rest != 0 {
         let i = rest.trailing_zeros() as usize;
         let (class, length) = class_at(text, at + i);
         let bits = ((1 << length) - 1) << i;
-        enter(Some(class), bits);
+        add(Some(class), bits);
         rest &= !bits;
-        if i + length > WORD {
-            (carry.tail, carry.tail_class) = (i + length - WORD, Some(class));
+        if i + length > MASK_BYTES {
+            (carry.tail, carry.tail_class) = (i + length - MASK_BYTES, Some(class));
         }
         let end = at + i + length;
         if class == Class::Space && end < text.len() && !is_space_at(text, end) {
-            spaces_left |= 1 << i;
+            space_starts |= 1 << i;
         }
     }
-    spaces_left
+    space_starts
 }
 
-/// Room that `push_bits` may write beyond the bits there are.
-const SPARE: usize = WORD;
+/// Spare capacity for `push_bits`, which writes in groups of eight.
+const SPARE: usize = MASK_BYTES;
 
-/// Appends `base` + the place of each bit; `starts` has room for `SPARE` more than it will get.
+/// Appends `base` + i for each set bit i. `starts` must have `SPARE` more capacity than it needs.
 #[inline(always)]
 fn push_bits(starts: &mut Vec<usize>, base: usize, mut bits: u64) {
     let count = bits.count_ones() as usize;
     let length = starts.len();
     debug_assert!(starts.capacity() - length >= SPARE);
-    // SAFETY: `next_window` reserved a place for every byte of the window and `SPARE` more; at most 64 are written, in
-    // groups of eight, of which the first `count` are kept.
+    // SAFETY: `next_window` reserved one element per byte of the window and `SPARE` more. At most
+    // 64 are written, in groups of eight, and the first `count` of them are kept.
     unsafe {
         let out = starts.as_mut_ptr().add(length);
         let mut written = 0;
@@ -193,21 +218,21 @@ fn push_bits(starts: &mut Vec<usize>, base: usize, mut bits: u64) {
     }
 }
 
-/// `Scanner::words` on an instruction set.
+/// Runs `Scanner::scan_masks` with an instruction set.
 fn scan(isa: Isa, scanner: &mut Scanner, end: usize, starts: &mut Vec<usize>) {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,popcnt")]
         fn avx512(scanner: &mut Scanner, end: usize, starts: &mut Vec<usize>) {
-            scanner.words::<super::masks::Avx512>(end, starts);
+            scanner.scan_masks::<masks::Avx512>(end, starts);
         }
         #[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt")]
         fn avx2(scanner: &mut Scanner, end: usize, starts: &mut Vec<usize>) {
-            scanner.words::<super::masks::Avx2>(end, starts);
+            scanner.scan_masks::<masks::Avx2>(end, starts);
         }
         match isa {
-            // SAFETY: an Isa above Scalar only exists where the machine has been asked for these features (every machine
-            // with AVX2 has BMI and POPCNT).
+            // SAFETY: detection returns an Isa above Scalar only where these features exist (every
+            // processor with AVX2 has BMI and POPCNT).
             Isa::Avx512 => return unsafe { avx512(scanner, end, starts) },
             // SAFETY: as above.
             Isa::Avx2 => return unsafe { avx2(scanner, end, starts) },
@@ -215,7 +240,7 @@ fn scan(isa: Isa, scanner: &mut Scanner, end: usize, starts: &mut Vec<usize>) {
         }
     }
     let _ = isa;
-    scanner.words::<Portable>(end, starts);
+    scanner.scan_masks::<Portable>(end, starts);
 }
 
 #[cfg(test)]
@@ -242,52 +267,12 @@ mod tests {
     }
 
     #[test]
-    fn random_texts_split_as_the_pattern_one_by_one_says() {
-        let pieces = [
-            "a",
-            "Z",
-            "s",
-            "t",
-            "ll",
-            "ve",
-            "re",
-            "'",
-            "'",
-            "'s",
-            "'ll",
-            "'re",
-            "1",
-            "9",
-            " ",
-            " ",
-            "  ",
-            "\n",
-            "\t",
-            "\r\n",
-            "!",
-            "-",
-            "_",
-            "\0",
-            "é",
-            "ß",
-            "日",
-            "本",
-            "、",
-            "²",
-            "Ⅷ",
-            "٣",
-            "\u{a0}",
-            "\u{2003}",
-            "\u{3000}",
-            "\u{85}",
-            "\u{301}",
-            "😀",
-            "𝟘",
-            "𠀀",
-            "\u{10ffff}",
-            "\u{7f}",
-            "\u{fffd}",
-        ];
+    fn random_texts_split_as_one_pretoken_at_a_time() {
+        let pieces = "a Z s t ll ve re ' ' 's 'll 're 1 9 ! - _ \0 é ß 日 本 、 ² Ⅷ ٣ \u{301} 😀 𝟘 𠀀 \
+                      \u{10ffff} \u{7f} \u{fffd}";
+        let spaces =
+            [" ", " ", "  ", "\n", "\t", "\r\n", "\u{a0}", "\u{2003}", "\u{3000}", "\u{85}"];
+        let pieces: Vec<&str> = pieces.split(' ').chain(spaces).collect();
         for seed in 0..3000u64 {
             let draw =
                 |i: u64, bound: usize| below(seed, Purpose::Benchmark, i, 0, bound as u64) as usize;
@@ -303,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn every_exception_at_every_place_of_a_word_and_across_windows() {
+    fn exceptions_hold_at_every_position_in_the_masks_and_across_windows() {
         let cores = [
             "'s x",
             "'ll",

@@ -1,6 +1,7 @@
-//! Code points of the Unicode classes L and N, first and last of each range (Unicode 16).
+//! Code points of `\p{L}`, `\p{N}` and `\s`: first and last of each range (Unicode 16).
 //!
-//! Written by `scripts/fixtures/unicode_classes.py` from tiktoken 0.14.0 and checked against tokenizers 0.23.3.
+//! Written by `scripts/fixtures/unicode_classes.py` from tiktoken 0.14.0, and checked against
+//! tokenizers 0.23.3.
 
 /// `\p{L}`.
 #[rustfmt::skip]

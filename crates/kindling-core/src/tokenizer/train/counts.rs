@@ -1,35 +1,35 @@
-//! How often each pre-token occurs: an open-addressing table of those of at most 15 bytes, a map of the rest.
+//! How often each pre-token occurs: a hash table of those that fit in a key, a map of the rest.
 
 use rustc_hash::FxHashMap;
 
 use crate::Result;
 use crate::simd::Isa;
-use crate::tokenizer::encode::cache::{CACHED_BYTES, Key};
-use crate::tokenizer::pretokenize::{Pattern, Scanner};
+use crate::tokenizer::pretokenize::{MAX_KEY_BYTES, Pattern, PretokenKey, Scanner};
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Slot {
-    key: Key,
-    /// 0 where the slot is free.
+struct CountEntry {
+    key: PretokenKey,
+    /// 0 while the entry is free.
     count: u64,
 }
 
 /// Counts of pre-tokens.
 #[derive(Debug)]
 pub struct Counts {
-    slots: Vec<Slot>,
+    /// Open addressing, at most half full.
+    entries: Vec<CountEntry>,
     used: usize,
     long: FxHashMap<Box<[u8]>, u64>,
+    /// Starts of pre-tokens in the current window.
     starts: Vec<usize>,
     pattern: Pattern,
     isa: Isa,
 }
 
 impl Counts {
-    /// No pre-token yet.
     pub fn new(pattern: Pattern) -> Self {
         Self {
-            slots: vec![Slot::default(); 1 << 12],
+            entries: vec![CountEntry::default(); 1 << 12],
             used: 0,
             long: FxHashMap::default(),
             starts: Vec::new(),
@@ -41,7 +41,7 @@ impl Counts {
     /// Counts the pre-tokens of `text`.
     ///
     /// # Errors
-    /// `ERR_INVALID_ARGUMENT` where a regular expression gives up on the text.
+    /// Returns `ERR_INVALID_ARGUMENT` if a regular expression gives up on the text.
     pub fn count_text(&mut self, text: &str) -> Result<()> {
         let pattern = self.pattern.clone();
         let mut scanner = Scanner::new(text, &pattern, self.isa);
@@ -55,7 +55,7 @@ impl Counts {
             for pretoken in starts.windows(2) {
                 self.add_one(text.as_bytes(), pretoken[0], pretoken[1]);
             }
-            // Where the last one ends is not known yet.
+            // The end of the last pre-token is not known yet.
             let last = starts.pop();
             starts.clear();
             starts.extend(last);
@@ -67,26 +67,26 @@ impl Counts {
         Ok(())
     }
 
-    /// Counts the pre-token `start..end` of `text`.
+    /// Counts the pre-token `text[start..end]`.
     #[inline]
-    pub fn add_one(&mut self, text: &[u8], start: usize, end: usize) {
-        if end - start <= CACHED_BYTES {
-            self.add_key(Key::new(text, start, end), 1);
+    fn add_one(&mut self, text: &[u8], start: usize, end: usize) {
+        if end - start <= MAX_KEY_BYTES {
+            self.add_key(PretokenKey::new(text, start, end), 1);
         } else {
             self.add_long(&text[start..end], 1);
         }
     }
 
     #[inline]
-    fn add_key(&mut self, key: Key, count: u64) {
-        let place = self.place(key);
-        let slot = &mut self.slots[place];
-        if slot.count == 0 {
-            slot.key = key;
+    fn add_key(&mut self, key: PretokenKey, count: u64) {
+        let index = self.find(key);
+        let entry = &mut self.entries[index];
+        if entry.count == 0 {
+            entry.key = key;
             self.used += 1;
         }
-        slot.count += count;
-        if self.used * 2 > self.slots.len() {
+        entry.count += count;
+        if self.used * 2 > self.entries.len() {
             self.grow();
         }
     }
@@ -99,12 +99,12 @@ impl Counts {
         }
     }
 
-    /// Where `key` is, or is to be.
+    /// Returns the index of the entry of `key`, or of the free entry where it belongs.
     #[inline]
-    fn place(&self, key: Key) -> usize {
-        let mask = self.slots.len() - 1;
-        let mut at = (key.hash() >> (64 - self.slots.len().trailing_zeros())) as usize;
-        while self.slots[at].count != 0 && self.slots[at].key != key {
+    fn find(&self, key: PretokenKey) -> usize {
+        let mask = self.entries.len() - 1;
+        let mut at = (key.hash() >> (64 - self.entries.len().trailing_zeros())) as usize;
+        while self.entries[at].count != 0 && self.entries[at].key != key {
             at = (at + 1) & mask;
         }
         at
@@ -112,19 +112,19 @@ impl Counts {
 
     #[cold]
     fn grow(&mut self) {
-        let larger = vec![Slot::default(); self.slots.len() * 2];
-        for slot in std::mem::replace(&mut self.slots, larger) {
-            if slot.count != 0 {
-                let place = self.place(slot.key);
-                self.slots[place] = slot;
+        let larger = vec![CountEntry::default(); self.entries.len() * 2];
+        for entry in std::mem::replace(&mut self.entries, larger) {
+            if entry.count != 0 {
+                let index = self.find(entry.key);
+                self.entries[index] = entry;
             }
         }
     }
 
-    /// Adds what another thread counted.
+    /// Adds the counts of another thread.
     pub fn add_all(&mut self, other: Self) {
-        for slot in other.slots.into_iter().filter(|slot| slot.count != 0) {
-            self.add_key(slot.key, slot.count);
+        for entry in other.entries.into_iter().filter(|entry| entry.count != 0) {
+            self.add_key(entry.key, entry.count);
         }
         for (pretoken, count) in other.long {
             self.add_long(&pretoken, count);
@@ -133,9 +133,9 @@ impl Counts {
 
     /// Calls `each` with every pre-token and its count.
     pub fn for_each(&self, mut each: impl FnMut(&[u8], u64)) {
-        for slot in self.slots.iter().filter(|slot| slot.count != 0) {
-            let (bytes, length) = slot.key.bytes();
-            each(&bytes[..length], slot.count);
+        for entry in self.entries.iter().filter(|entry| entry.count != 0) {
+            let (bytes, length) = entry.key.bytes();
+            each(&bytes[..length], entry.count);
         }
         for (pretoken, count) in &self.long {
             each(pretoken, *count);
@@ -151,7 +151,7 @@ mod tests {
     use crate::tokenizer::pretokenize::pretokens;
 
     #[test]
-    fn counts_of_two_threads_add_up_to_those_of_a_plain_map() {
+    fn counts_of_two_threads_add_up_to_those_of_a_hash_map() {
         let words =
             |i: u64| format!(" word{} {} {}", i * i % 7919, "y".repeat((i % 40) as usize), i % 13);
         let text: String = (0..20_000).map(words).collect();

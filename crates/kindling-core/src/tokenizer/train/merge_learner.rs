@@ -1,8 +1,23 @@
-//! Learning merges from counted pre-tokens: the most frequent pair wins, ties go to the greater pair of byte strings.
+//! Learning merges from the counts of pre-tokens.
 //!
-//! Counts are kept up to date: a merge touches only the words that hold its pair. Candidates wait in a heap; an entry whose
-//! count has changed since is put back with the right one when it comes up (counts of a pair only fall, but for the pairs
-//! that the merge at work makes).
+//! ```text
+//! words = distinct pre-tokens as lists of bytes, with their counts
+//! count every pair of adjacent tokens, and list the words that hold it       pair_table.rs
+//! until the vocabulary is full:
+//!     (a, b) = the most frequent pair; ties go to the greater pair of byte strings
+//!     c = a new token for a + b
+//!     for each word that holds (a, b):
+//!         replace a b by c; for each neighbor x: note that (x, c) or (c, x) is gained
+//!     for each neighbor x: add (x, c), subtract (x, a); add (c, x), subtract (b, x)
+//! ```
+//!
+//! 1. A merge only visits the words that hold its pair, so its cost falls as pairs get rarer.
+//! 2. Gains and losses are summed per neighbor over all words, in an array by token id, and then
+//!    enter the hash table once per neighbor instead of once per occurrence.
+//! 3. The most frequent pair is the top of a heap. Counts in the heap are not updated: a count can
+//!    only fall, except for pairs with the new token, which are pushed. So an entry that comes up
+//!    with a count that is too high is pushed back with the right one.
+//! 4. The order of ties makes the result independent of the order of the words, and so of threads.
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
@@ -12,11 +27,9 @@ use rustc_hash::FxHashMap;
 use super::counts::Counts;
 use super::pair_table::{NONE, Pair, PairTable};
 use crate::tokenizer::files::byte_chars;
+use crate::tokenizer::parts::Merge;
 
-/// The two tokens of a merge and the token they make.
-type Merge = (u32, u32, u32);
-
-/// A pre-token as the tokens it consists of, and how often it occurs.
+/// A pre-token as a range of `MergeLearner::symbols`, and its count.
 #[derive(Debug, Clone, Copy)]
 struct Word {
     start: usize,
@@ -24,70 +37,79 @@ struct Word {
     count: u64,
 }
 
-/// What the merge at work adds beside one token: how often its result stands next to it, and in which words.
+/// Pairs of a neighbor and the new token: their count, and the list of their words.
 #[derive(Debug, Clone, Copy)]
-struct Neighbour {
+struct Neighbor {
     count: u64,
-    list: u32,
+    words: u32,
 }
 
-const NO_NEIGHBOUR: Neighbour = Neighbour { count: 0, list: NONE };
+const NO_NEIGHBOR: Neighbor = Neighbor { count: 0, words: NONE };
 
-/// The tokens on one side of the merge at work, by id.
+/// Neighbors on one side of the new token.
 #[derive(Debug, Default)]
 struct Side {
-    neighbours: Vec<Neighbour>,
+    /// By token id.
+    neighbors: Vec<Neighbor>,
+    /// Ids of those that occur.
     seen: Vec<u32>,
 }
 
 impl Side {
     #[inline]
     fn add(&mut self, token: u32, word: u32, count: u64, pairs: &mut PairTable) {
-        let neighbour = &mut self.neighbours[token as usize];
-        if neighbour.count == 0 {
+        let neighbor = &mut self.neighbors[token as usize];
+        if neighbor.count == 0 {
             self.seen.push(token);
         }
-        neighbour.count += count;
-        if pairs.lists.first(neighbour.list) != Some(word) {
-            neighbour.list = pairs.lists.push(neighbour.list, word);
+        neighbor.count += count;
+        if pairs.lists.first(neighbor.words) != Some(word) {
+            neighbor.words = pairs.lists.push(neighbor.words, word);
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (u32, Neighbor)> {
+        self.seen.iter().map(|&token| (token, self.neighbors[token as usize]))
+    }
+
+    fn clear(&mut self) {
+        for token in self.seen.drain(..) {
+            self.neighbors[token as usize] = NO_NEIGHBOR;
         }
     }
 }
 
-/// The state of learning.
+/// Learns merges one by one.
 #[derive(Debug)]
 pub struct MergeLearner {
     tokens: Vec<Box<[u8]>>,
     ids: FxHashMap<Box<[u8]>, u32>,
     merges: Vec<Merge>,
-    /// Special tokens' texts: no merge may be written as one of them is.
+    /// Texts of special tokens, which vocab.json could not tell from a merged token.
     reserved: HashSet<String>,
-    /// All words' tokens, one after the other.
+    /// Tokens of all words, one word after the other.
     symbols: Vec<u32>,
     words: Vec<Word>,
     pairs: PairTable,
     heap: Heap,
+    /// Neighbors of the current merge.
     before: Side,
     after: Side,
-    /// Words of the merge at work.
+    /// Words of the current merge.
     touched: Vec<u32>,
 }
 
 impl MergeLearner {
-    /// `tokens`: special tokens, then from id `first_byte` the 256 bytes in `BYTE_ORDER`. `counts`: distinct pre-tokens.
+    /// Starts learning. `tokens` are the special tokens and, from id `first_byte` on, the 256 bytes
+    /// in `BYTE_ORDER`; `counts` are those of the pre-tokens.
     pub fn new(
         tokens: Vec<Box<[u8]>>,
         first_byte: u32,
         reserved: HashSet<String>,
         counts: &Counts,
     ) -> Self {
-        let ids: FxHashMap<_, _> = tokens
-            .iter()
-            .cloned()
-            .zip(0..)
-            .skip(first_byte as usize)
-            .map(|(token, id): (Box<[u8]>, u32)| (token, id))
-            .collect();
+        let ids: FxHashMap<Box<[u8]>, u32> =
+            tokens.iter().cloned().zip(0..).skip(first_byte as usize).collect();
         let mut byte_ids = [0; 256];
         for (&byte, id) in byte_chars::BYTE_ORDER.iter().zip(first_byte..) {
             byte_ids[usize::from(byte)] = id;
@@ -123,21 +145,23 @@ impl MergeLearner {
                 self.pairs.add_word((pair[0], pair[1]), word.count, index);
             }
         }
-        let entries = self.pairs.iter().map(|(pair, count)| Entry { count, pair });
-        self.heap = Heap::from_entries(entries.collect(), &self.tokens);
+        let candidates = self.pairs.iter().map(|(pair, count)| Candidate { count, pair });
+        self.heap = Heap::from_candidates(candidates.collect(), &self.tokens);
     }
 
-    /// Tokens so far.
+    /// Returns the number of tokens so far.
     pub fn vocab_size(&self) -> usize {
         self.tokens.len()
     }
 
-    /// Tokens and merges.
+    /// Returns the tokens and merges.
     pub fn into_parts(self) -> (Vec<Box<[u8]>>, Vec<Merge>) {
         (self.tokens, self.merges)
     }
 
-    /// Makes the next merge; false where no pair occurs `min_frequency` times.
+    /// Learns the next merge; returns false if no pair occurs `min_frequency` times.
+    ///
+    /// A pair that would be written like a special token is dropped instead.
     pub fn merge_next(&mut self, min_frequency: u64) -> bool {
         let Some(pair) = self.pop_best(min_frequency) else { return false };
         let mut touched = std::mem::take(&mut self.touched);
@@ -145,7 +169,8 @@ impl MergeLearner {
         self.pairs.take(pair, &mut touched);
         let bytes = [&self.tokens[pair.0 as usize][..], &self.tokens[pair.1 as usize][..]].concat();
         if !self.reserved.contains(&byte_chars::to_text(&bytes)) {
-            // Two pairs may give the same bytes; they are one token then, as they are one entry of vocab.json.
+            // Two pairs with the same bytes make the same token, as they are one entry of
+            // vocab.json.
             let next = self.tokens.len() as u32;
             let result = *self.ids.entry(bytes.clone().into_boxed_slice()).or_insert(next);
             if result == next {
@@ -153,32 +178,32 @@ impl MergeLearner {
             }
             self.merges.push((pair.0, pair.1, result));
             for side in [&mut self.before, &mut self.after] {
-                side.neighbours.resize(self.tokens.len(), NO_NEIGHBOUR);
+                side.neighbors.resize(self.tokens.len(), NO_NEIGHBOR);
             }
             for &word in &touched {
                 self.merge_in_word(word, pair, result);
             }
-            self.count_neighbours(pair, result);
+            self.update_neighbors(pair, result);
         }
         self.touched = touched;
         true
     }
 
-    /// The pair to merge next, with its entry taken off the heap.
+    /// Removes the best candidate from the heap and returns its pair.
     fn pop_best(&mut self, min_frequency: u64) -> Option<Pair> {
         loop {
-            let entry = self.heap.pop(&self.tokens)?;
-            let count = self.pairs.count(entry.pair);
-            if count == entry.count {
-                return (count >= min_frequency).then_some(entry.pair);
+            let candidate = self.heap.pop(&self.tokens)?;
+            let count = self.pairs.count(candidate.pair);
+            if count == candidate.count {
+                return (count >= min_frequency).then_some(candidate.pair);
             }
-            if (1..entry.count).contains(&count) {
-                self.heap.push(Entry { count, pair: entry.pair }, &self.tokens);
+            if (1..candidate.count).contains(&count) {
+                self.heap.push(Candidate { count, ..candidate }, &self.tokens);
             }
         }
     }
 
-    /// Merges the pair wherever it stands in a word, and notes what stands next to it.
+    /// Merges the pair wherever it occurs in a word, and notes the neighbors of the new token.
     fn merge_in_word(&mut self, index: u32, pair: Pair, result: u32) {
         let word = &mut self.words[index as usize];
         let symbols = &mut self.symbols[word.start..word.start + word.length as usize];
@@ -204,109 +229,93 @@ impl MergeLearner {
         word.length = written as u32;
     }
 
-    /// Enters what `merge_in_word` noted: each neighbour has lost a pair with the merge's tokens and won one with its result.
-    fn count_neighbours(&mut self, pair: Pair, result: u32) {
-        let won_before = self
-            .before
-            .seen
-            .iter()
-            .map(|&token| ((token, result), self.before.neighbours[token as usize]));
-        let won_after = self
-            .after
-            .seen
-            .iter()
-            .map(|&token| ((result, token), self.after.neighbours[token as usize]));
-        for (won, neighbour) in won_before.chain(won_after) {
-            self.pairs.add(won, neighbour.count, neighbour.list);
+    /// Updates the counts of pairs with the neighbors: each gained a pair with the new token and
+    /// lost one with a token of the merged pair.
+    fn update_neighbors(&mut self, pair: Pair, result: u32) {
+        let Self { before, after, pairs, heap, tokens, .. } = self;
+        let gained_before = before.iter().map(|(token, neighbor)| ((token, result), neighbor));
+        let gained_after = after.iter().map(|(token, neighbor)| ((result, token), neighbor));
+        for (gained, neighbor) in gained_before.chain(gained_after) {
+            pairs.add(gained, neighbor.count, neighbor.words);
         }
-        // The pair itself has left the table already, with its occurrences that overlap.
-        let lost_before = self
-            .before
-            .seen
-            .iter()
-            .map(|&token| ((token, pair.0), self.before.neighbours[token as usize]));
-        let lost_after = self
-            .after
-            .seen
-            .iter()
-            .map(|&token| ((pair.1, token), self.after.neighbours[token as usize]));
-        for (lost, neighbour) in lost_before.chain(lost_after).filter(|(lost, _)| *lost != pair) {
-            self.pairs.subtract(lost, neighbour.count);
+        // `take` has removed the pair itself from the table, overlapping occurrences included.
+        let lost_before = before.iter().map(|(token, neighbor)| ((token, pair.0), neighbor));
+        let lost_after = after.iter().map(|(token, neighbor)| ((pair.1, token), neighbor));
+        for (lost, neighbor) in lost_before.chain(lost_after).filter(|(lost, _)| *lost != pair) {
+            pairs.subtract(lost, neighbor.count);
         }
-        // What was won by one match of the merge may be lost by the next, so counts are final only now.
-        let won_before = self.before.seen.iter().map(|&token| (token, result));
-        let won_after = self.after.seen.iter().map(|&token| (result, token));
-        for pair in won_before.chain(won_after) {
-            let count = self.pairs.count(pair);
+        // A pair gained at one occurrence may be lost at the next, so counts are final only now.
+        let gained_before = before.iter().map(|(token, _)| (token, result));
+        let gained_after = after.iter().map(|(token, _)| (result, token));
+        for pair in gained_before.chain(gained_after) {
+            let count = pairs.count(pair);
             if count > 0 {
-                self.heap.push(Entry { count, pair }, &self.tokens);
+                heap.push(Candidate { count, pair }, tokens);
             }
         }
-        for side in [&mut self.before, &mut self.after] {
-            for token in side.seen.drain(..) {
-                side.neighbours[token as usize] = NO_NEIGHBOUR;
-            }
-        }
+        before.clear();
+        after.clear();
     }
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Entry {
+struct Candidate {
     count: u64,
     pair: Pair,
 }
 
-/// A binary heap, the best candidate first. Its order needs the tokens' bytes, which std's heap has no way to see.
+/// A binary heap with the best candidate first. The order needs the bytes of the tokens, which
+/// `std::collections::BinaryHeap` cannot pass to a comparison.
 #[derive(Debug, Default)]
 struct Heap {
-    entries: Vec<Entry>,
+    candidates: Vec<Candidate>,
 }
 
 impl Heap {
-    fn from_entries(entries: Vec<Entry>, tokens: &[Box<[u8]>]) -> Self {
-        let mut heap = Self { entries };
-        for at in (0..heap.entries.len() / 2).rev() {
-            heap.sink(at, tokens);
+    fn from_candidates(candidates: Vec<Candidate>, tokens: &[Box<[u8]>]) -> Self {
+        let mut heap = Self { candidates };
+        for at in (0..heap.candidates.len() / 2).rev() {
+            heap.sift_down(at, tokens);
         }
         heap
     }
 
     fn is_better(&self, a: usize, b: usize, tokens: &[Box<[u8]>]) -> bool {
-        let (a, b) = (&self.entries[a], &self.entries[b]);
+        let (a, b) = (&self.candidates[a], &self.candidates[b]);
         let bytes = |pair: Pair| (&tokens[pair.0 as usize], &tokens[pair.1 as usize]);
         a.count.cmp(&b.count).then_with(|| bytes(a.pair).cmp(&bytes(b.pair))) == Ordering::Greater
     }
 
-    fn push(&mut self, entry: Entry, tokens: &[Box<[u8]>]) {
-        let mut at = self.entries.len();
-        self.entries.push(entry);
+    fn push(&mut self, candidate: Candidate, tokens: &[Box<[u8]>]) {
+        let mut at = self.candidates.len();
+        self.candidates.push(candidate);
         while at > 0 && self.is_better(at, (at - 1) / 2, tokens) {
-            self.entries.swap(at, (at - 1) / 2);
+            self.candidates.swap(at, (at - 1) / 2);
             at = (at - 1) / 2;
         }
     }
 
-    fn pop(&mut self, tokens: &[Box<[u8]>]) -> Option<Entry> {
-        if self.entries.is_empty() {
+    fn pop(&mut self, tokens: &[Box<[u8]>]) -> Option<Candidate> {
+        if self.candidates.is_empty() {
             return None;
         }
-        let best = self.entries.swap_remove(0);
-        self.sink(0, tokens);
+        let best = self.candidates.swap_remove(0);
+        self.sift_down(0, tokens);
         Some(best)
     }
 
-    fn sink(&mut self, mut at: usize, tokens: &[Box<[u8]>]) {
+    fn sift_down(&mut self, mut at: usize, tokens: &[Box<[u8]>]) {
         loop {
             let mut best = at;
             for child in [at * 2 + 1, at * 2 + 2] {
-                if child < self.entries.len() && self.is_better(child, best, tokens) {
+                if child < self.candidates.len() && self.is_better(child, best, tokens) {
                     best = child;
                 }
             }
             if best == at {
                 return;
             }
-            self.entries.swap(at, best);
+            self.candidates.swap(at, best);
             at = best;
         }
     }

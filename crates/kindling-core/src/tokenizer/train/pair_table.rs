@@ -1,76 +1,77 @@
-//! Pairs of tokens with their counts and the words they stand in, for learning merges.
+//! Pairs of tokens with their counts and the words they occur in.
 //!
-//! The words of all pairs are one pool of linked nodes: a pair is a head, and lists are joined, freed and used again without
-//! an allocation for any of them.
+//! The words of all pairs are linked lists in one pool of nodes. So lists are appended, joined,
+//! freed and reused without an allocation per pair, of which there are millions.
 
-/// No node, or no pair.
+/// No node, or no list.
 pub const NONE: u32 = u32::MAX;
-const EMPTY: u64 = u64::MAX;
+/// Key of a free entry.
+const FREE_KEY: u64 = u64::MAX;
 
-/// Two tokens.
+/// Two adjacent tokens.
 pub type Pair = (u32, u32);
 
-/// A pair that was seen. It stays in the table at count 0.
+/// A pair that has occurred. It stays in the table when its count falls to 0.
 #[derive(Debug, Clone, Copy)]
-pub struct Slot {
+struct PairEntry {
     key: u64,
-    /// How often it occurs.
-    pub count: u64,
-    /// First node of its words.
-    head: u32,
+    count: u64,
+    /// List of its words.
+    words: u32,
 }
 
-const FREE: Slot = Slot { key: EMPTY, count: 0, head: NONE };
+const FREE: PairEntry = PairEntry { key: FREE_KEY, count: 0, words: NONE };
 
 fn key(pair: Pair) -> u64 {
     u64::from(pair.0) << 32 | u64::from(pair.1)
 }
 
-/// Words, as lists of nodes. A word may stand in a list that it has left since.
+/// Lists of words; a list is named by its first node. A word may have left a list that it is still
+/// in.
 #[derive(Debug)]
 pub struct Lists {
     /// Word and next node.
     nodes: Vec<(u32, u32)>,
-    /// First node that can be used again.
+    /// List of unused nodes.
     free: u32,
 }
 
 impl Lists {
-    /// `head` with `word` before it.
+    /// Prepends `word` to a list; returns the new list.
     #[inline]
-    pub fn push(&mut self, head: u32, word: u32) -> u32 {
+    pub fn push(&mut self, list: u32, word: u32) -> u32 {
         if self.free == NONE {
-            self.nodes.push((word, head));
+            self.nodes.push((word, list));
             return self.nodes.len() as u32 - 1;
         }
         let node = self.free;
         self.free = self.nodes[node as usize].1;
-        self.nodes[node as usize] = (word, head);
+        self.nodes[node as usize] = (word, list);
         node
     }
 
-    /// The word the list begins with.
+    /// Returns the first word of a list.
     #[inline]
-    pub fn first(&self, head: u32) -> Option<u32> {
-        self.nodes.get(head as usize).map(|node| node.0)
+    pub fn first(&self, list: u32) -> Option<u32> {
+        self.nodes.get(list as usize).map(|node| node.0)
     }
 
-    /// `head` with `list` before it.
-    fn join(&mut self, head: u32, list: u32) -> u32 {
-        if head == NONE || list == NONE {
-            return if list == NONE { head } else { list };
+    /// Prepends the list `front` to `list`; returns the new list.
+    fn join(&mut self, list: u32, front: u32) -> u32 {
+        if list == NONE || front == NONE {
+            return if front == NONE { list } else { front };
         }
-        let mut last = list;
+        let mut last = front;
         while self.nodes[last as usize].1 != NONE {
             last = self.nodes[last as usize].1;
         }
-        self.nodes[last as usize].1 = head;
-        list
+        self.nodes[last as usize].1 = list;
+        front
     }
 
-    /// Moves the words of a list to `words`, and frees its nodes.
-    fn take(&mut self, head: u32, words: &mut Vec<u32>) {
-        let mut at = head;
+    /// Moves the words of a list to `words` and frees its nodes.
+    fn take(&mut self, list: u32, words: &mut Vec<u32>) {
+        let mut at = list;
         while at != NONE {
             let (word, next) = self.nodes[at as usize];
             words.push(word);
@@ -81,101 +82,100 @@ impl Lists {
     }
 }
 
-/// The pairs: open addressing, at most half full.
+/// Table of pairs: open addressing, at most half full.
 #[derive(Debug)]
 pub struct PairTable {
-    slots: Vec<Slot>,
+    entries: Vec<PairEntry>,
     used: usize,
     /// The words of all pairs.
     pub lists: Lists,
 }
 
 impl PairTable {
-    /// No pair yet.
     pub fn new() -> Self {
         let lists = Lists { nodes: Vec::new(), free: NONE };
-        Self { slots: vec![FREE; 1 << 16], used: 0, lists }
+        Self { entries: vec![FREE; 1 << 16], used: 0, lists }
     }
 
+    /// Returns the index of the entry of `key`, or of the free entry where it belongs.
     #[inline]
-    fn place(&self, key: u64) -> usize {
-        let mask = self.slots.len() - 1;
+    fn find(&self, key: u64) -> usize {
+        let mask = self.entries.len() - 1;
         let hash = key.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let mut at = (hash >> (64 - self.slots.len().trailing_zeros())) as usize;
-        while self.slots[at].key != key && self.slots[at].key != EMPTY {
+        let mut at = (hash >> (64 - self.entries.len().trailing_zeros())) as usize;
+        while self.entries[at].key != key && self.entries[at].key != FREE_KEY {
             at = (at + 1) & mask;
         }
         at
     }
 
-    /// How often a pair occurs.
+    /// Returns how often a pair occurs.
     pub fn count(&self, pair: Pair) -> u64 {
-        self.slots[self.place(key(pair))].count
+        self.entries[self.find(key(pair))].count
     }
 
-    /// Adds occurrences of a pair in the words of `list`; gives the new count.
-    pub fn add(&mut self, pair: Pair, count: u64, list: u32) -> u64 {
-        let mut place = self.place(key(pair));
-        if self.slots[place].key == EMPTY {
+    /// Adds `count` occurrences of a pair in the list `words`.
+    pub fn add(&mut self, pair: Pair, count: u64, words: u32) {
+        let mut index = self.find(key(pair));
+        if self.entries[index].key == FREE_KEY {
             self.used += 1;
-            if self.used * 2 > self.slots.len() {
+            if self.used * 2 > self.entries.len() {
                 self.grow();
-                place = self.place(key(pair));
+                index = self.find(key(pair));
             }
-            self.slots[place].key = key(pair);
+            self.entries[index].key = key(pair);
         }
-        let slot = &mut self.slots[place];
-        slot.count += count;
-        slot.head = self.lists.join(slot.head, list);
-        slot.count
+        let entry = &mut self.entries[index];
+        entry.count += count;
+        entry.words = self.lists.join(entry.words, words);
     }
 
-    /// Adds one word's occurrences of a pair, the words in ascending order.
+    /// Adds `count` occurrences of a pair in one word. Words must come in ascending order.
     pub fn add_word(&mut self, pair: Pair, count: u64, word: u32) {
-        let head = self.slots[self.place(key(pair))].head;
-        let known = head != NONE && self.lists.first(head) == Some(word);
-        let list = if known { NONE } else { self.lists.push(NONE, word) };
-        self.add(pair, count, list);
+        let words = self.entries[self.find(key(pair))].words;
+        let known = words != NONE && self.lists.first(words) == Some(word);
+        let new = if known { NONE } else { self.lists.push(NONE, word) };
+        self.add(pair, count, new);
     }
 
-    /// Takes occurrences away. A pair that `take` took has none left, though words may still hold it.
+    /// Subtracts occurrences of a pair, down to 0: words may still hold a pair that was taken.
     pub fn subtract(&mut self, pair: Pair, count: u64) {
-        let place = self.place(key(pair));
-        let slot = &mut self.slots[place];
-        slot.count = slot.count.saturating_sub(count);
+        let index = self.find(key(pair));
+        let entry = &mut self.entries[index];
+        entry.count = entry.count.saturating_sub(count);
     }
 
-    /// Takes all occurrences of a pair away, and moves its words to `words`, each once.
+    /// Removes all occurrences of a pair and moves its words to `words`, each once.
     pub fn take(&mut self, pair: Pair, words: &mut Vec<u32>) {
-        let place = self.place(key(pair));
-        let head = std::mem::replace(&mut self.slots[place].head, NONE);
-        self.slots[place].count = 0;
-        self.lists.take(head, words);
+        let index = self.find(key(pair));
+        let list = std::mem::replace(&mut self.entries[index].words, NONE);
+        self.entries[index].count = 0;
+        self.lists.take(list, words);
     }
 
-    /// Pairs that occur, with their counts.
+    /// Iterates over the pairs that occur, with their counts.
     pub fn iter(&self) -> impl Iterator<Item = (Pair, u64)> + '_ {
-        let occurs = |slot: &&Slot| slot.count > 0;
-        self.slots
+        let occurs = |entry: &&PairEntry| entry.count > 0;
+        self.entries
             .iter()
             .filter(occurs)
-            .map(|slot| (((slot.key >> 32) as u32, slot.key as u32), slot.count))
+            .map(|entry| (((entry.key >> 32) as u32, entry.key as u32), entry.count))
     }
 
-    /// Doubles the table; pairs that no longer occur stay behind.
+    /// Makes room: drops pairs that no longer occur, and doubles the table unless that is enough.
     #[cold]
     fn grow(&mut self) {
-        let live = self.slots.iter().filter(|slot| slot.count > 0).count();
+        let live = self.entries.iter().filter(|entry| entry.count > 0).count();
         let length =
-            if live * 4 > self.slots.len() { self.slots.len() * 2 } else { self.slots.len() };
-        let old = std::mem::replace(&mut self.slots, vec![FREE; length]);
+            if live * 4 > self.entries.len() { self.entries.len() * 2 } else { self.entries.len() };
+        let old = std::mem::replace(&mut self.entries, vec![FREE; length]);
         self.used = live + 1;
-        for slot in old {
-            if slot.count > 0 {
-                let place = self.place(slot.key);
-                self.slots[place] = slot;
-            } else if slot.head != NONE {
-                self.lists.take(slot.head, &mut Vec::new());
+        for entry in old {
+            if entry.count > 0 {
+                let index = self.find(entry.key);
+                self.entries[index] = entry;
+            } else if entry.words != NONE {
+                self.lists.take(entry.words, &mut Vec::new());
             }
         }
     }

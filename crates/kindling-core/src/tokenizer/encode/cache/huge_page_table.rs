@@ -1,5 +1,5 @@
-//! Tables that are read at random places, in huge pages where the system has them: with small ones most reads of a table of
-//! megabytes wait for its pages to be found.
+//! Tables that are accessed at random, in huge pages where the system has them: with small pages,
+//! most accesses to a table of megabytes miss the TLB.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
@@ -8,47 +8,47 @@ use std::ptr::NonNull;
 
 use memmap2::{MmapMut, MmapRaw};
 
-/// A huge page of x86-64 and arm64.
+/// Size of a huge page on x86-64 and arm64, in bytes.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// Types of which zero bytes are a value.
+/// Types for which zero bytes are a valid value.
 ///
 /// # Safety
-/// They must be.
+/// Zero bytes must be a valid value of the type.
 pub unsafe trait Zeroable: Copy {}
 
-/// Values of a number that stays, all zero bytes at first.
+/// A fixed number of values, initially zero bytes.
 #[derive(Debug)]
-pub struct HugeTable<T> {
+pub struct HugePageTable<T> {
     values: NonNull<T>,
     length: usize,
 }
 
-// SAFETY: it owns its values, as a box does.
-unsafe impl<T: Send> Send for HugeTable<T> {}
+// SAFETY: the table owns its values, as a `Box` does.
+unsafe impl<T: Send> Send for HugePageTable<T> {}
 // SAFETY: as above.
-unsafe impl<T: Sync> Sync for HugeTable<T> {}
+unsafe impl<T: Sync> Sync for HugePageTable<T> {}
 
-impl<T: Zeroable> HugeTable<T> {
-    /// `length` values, at least one.
+impl<T: Zeroable> HugePageTable<T> {
+    /// Allocates `length` > 0 values.
     pub fn new(length: usize) -> Self {
         let layout = layout::<T>(length);
-        // SAFETY: the layout's size is not 0, as is asserted.
+        // SAFETY: `layout` asserts that the size is not 0.
         let Some(values) = NonNull::new(unsafe { alloc(layout) }) else {
             handle_alloc_error(layout)
         };
         #[cfg(target_os = "linux")]
         if layout.align() == HUGE_PAGE {
-            // SAFETY: an advice about whole pages of this allocation. Without them it is slower and nothing else.
+            // SAFETY: advice about whole pages of this allocation. Failure only makes it slower.
             unsafe { libc::madvise(values.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE) };
         }
-        // SAFETY: so many bytes were allocated.
+        // SAFETY: the allocation has `layout.size()` bytes.
         unsafe { values.write_bytes(0, layout.size()) };
         Self { values: values.cast(), length }
     }
 }
 
-/// Whole huge pages, where one would be filled.
+/// Returns the layout of `length` values: whole huge pages if they fill at least one.
 fn layout<T>(length: usize) -> Layout {
     let plain = Layout::array::<T>(length).unwrap_or_else(|_| unreachable!("tables are megabytes"));
     assert!(plain.size() > 0);
@@ -59,66 +59,68 @@ fn layout<T>(length: usize) -> Layout {
     aligned.pad_to_align()
 }
 
-impl<T> Drop for HugeTable<T> {
+impl<T> Drop for HugePageTable<T> {
     fn drop(&mut self) {
-        // SAFETY: allocated by `new` with this layout; the values are `Copy`, so nothing else is to be dropped.
+        // SAFETY: `new` allocated the memory with this layout. The values are `Copy`, so they need
+        // no drop.
         unsafe { dealloc(self.values.as_ptr().cast(), layout::<T>(self.length)) };
     }
 }
 
-impl<T> Deref for HugeTable<T> {
+impl<T> Deref for HugePageTable<T> {
     type Target = [T];
 
     #[inline(always)]
     fn deref(&self) -> &[T] {
-        // SAFETY: so many values are there, of zero bytes or written since.
+        // SAFETY: the allocation holds `length` values, zeroed by `new` or written since.
         unsafe { std::slice::from_raw_parts(self.values.as_ptr(), self.length) }
     }
 }
 
-impl<T> DerefMut for HugeTable<T> {
+impl<T> DerefMut for HugePageTable<T> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut [T] {
-        // SAFETY: as above, and borrowed alone.
+        // SAFETY: as above, and the table is borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(self.values.as_ptr(), self.length) }
     }
 }
 
-/// Types of which zero bytes are a value, and that threads may share.
+/// Types for which zero bytes are a valid value, and which threads can share.
 ///
 /// # Safety
-/// They are, and nothing but atomics in them changes.
+/// Zero bytes must be a valid value of the type, and only atomics in it may change.
 pub unsafe trait SharedZeroable: Sync {}
 
-/// `1 << BITS` values that threads share, all zero bytes at first. Memory is taken from the system as values are used.
+/// `1 << BITS` values that threads share, initially zero bytes. The system provides the memory page
+/// by page as values are accessed.
 #[derive(Debug)]
-pub struct SharedTable<T, const BITS: u32> {
+pub struct SharedHugePageTable<T, const BITS: u32> {
     memory: MmapRaw,
-    /// Where the table begins.
+    /// Offset of the first value.
     offset: usize,
     values: PhantomData<T>,
 }
 
-impl<T: SharedZeroable, const BITS: u32> SharedTable<T, BITS> {
-    /// None where the system has no memory for it.
+impl<T: SharedZeroable, const BITS: u32> SharedHugePageTable<T, BITS> {
+    /// Maps the memory; returns `None` if there is not enough.
     pub fn new() -> Option<Self> {
         let memory = MmapRaw::from(MmapMut::map_anon((size_of::<T>() << BITS) + HUGE_PAGE).ok()?);
-        // Without huge pages it is slower and nothing else.
+        // Failure only makes it slower.
         #[cfg(target_os = "linux")]
         let _ = memory.advise(memmap2::Advice::HugePage);
         let offset = memory.as_ptr().align_offset(HUGE_PAGE);
         Some(Self { memory, offset, values: PhantomData })
     }
 
-    /// The value that the highest bits of a hash say.
+    /// Returns the value at the index in the highest bits of `hash`.
     #[inline(always)]
     pub fn get(&self, hash: u64) -> &T {
         const { assert!(align_of::<T>() <= HUGE_PAGE && BITS > 0 && BITS < 64) };
-        let place = (hash >> (64 - BITS)) as usize;
-        // SAFETY: the mapping has `1 << BITS` values from `offset`, and `place` is below that.
-        let value = unsafe { self.memory.as_ptr().add(self.offset + place * size_of::<T>()) };
-        // SAFETY: the table begins at a huge page's edge, so its values are aligned; zero bytes are a value, and what
-        // changes of it are atomics.
+        let index = (hash >> (64 - BITS)) as usize;
+        // SAFETY: the mapping has `1 << BITS` values from `offset` on, and `index` is below that.
+        let value = unsafe { self.memory.as_ptr().add(self.offset + index * size_of::<T>()) };
+        // SAFETY: the table starts at a huge page, so its values are aligned; zero bytes are a
+        // valid value, and only atomics change.
         unsafe { &*value.cast() }
     }
 }
@@ -127,13 +129,13 @@ impl<T: SharedZeroable, const BITS: u32> SharedTable<T, BITS> {
 mod tests {
     use super::*;
 
-    // SAFETY: every pattern of bits is a value.
+    // SAFETY: integers, for which zeros are valid.
     unsafe impl Zeroable for [u64; 3] {}
 
     #[test]
-    fn values_are_zero_at_first_and_keep_what_is_written() {
+    fn values_are_initially_zero_and_keep_their_writes() {
         for length in [1, 100_000] {
-            let mut table = HugeTable::<[u64; 3]>::new(length);
+            let mut table = HugePageTable::<[u64; 3]>::new(length);
             assert!(table.len() == length && table.iter().all(|value| *value == [0; 3]));
             table[length - 1] = [1, 2, 3];
             assert_eq!(table[length - 1], [1, 2, 3]);

@@ -1,110 +1,91 @@
-//! From pre-token to ids, in a table that all threads share: buckets of four entries, each of which stays once it is there. Its
-//! memory, 64 MiB, is taken from the system as entries come.
+//! The shared cache of short pre-tokens: buckets of four write-once slots.
+//!
+//! Entries spread over the slots of a bucket by their hash (`home`), so that the one cache line
+//! that is prefetched first is mostly the one that is needed.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use super::huge_page_table::{SharedTable, SharedZeroable};
-use super::{Ids, Key, WORDS};
+use super::huge_page_table::SharedHugePageTable;
+use super::packed_ids::{ID_WORDS, PackedIds};
+use super::write_once::{FREE, WriteOnceSlot};
 use crate::simd::prefetch;
+use crate::tokenizer::pretokenize::PretokenKey;
 
-/// Buckets, as a power of two.
+/// Buckets, as a power of two: 64 MiB.
 const BITS: u32 = 18;
 const BUCKET: usize = 4;
 
-/// An entry: low, high and the ids. `high` is 0 while it is free, `TAKEN` while one thread writes it, and never changes after
-/// that.
+/// One cache line. The tag is the key's high word, the first word its low one; the ids follow.
+type Slot = WriteOnceSlot<{ 1 + ID_WORDS }>;
+
+const _: () = assert!(size_of::<Slot>() == 64);
+
+/// The shared cache of short pre-tokens.
 #[derive(Debug)]
-#[repr(align(64))]
-struct Slot {
-    low: AtomicU64,
-    high: AtomicU64,
-    ids: [AtomicU64; WORDS],
-}
+pub struct SharedCache(SharedHugePageTable<[Slot; BUCKET], BITS>);
 
-const TAKEN: u64 = u64::MAX;
-
-// SAFETY: atomics.
-unsafe impl SharedZeroable for [Slot; BUCKET] {}
-
-/// The table.
-#[derive(Debug)]
-pub struct SharedCache(SharedTable<[Slot; BUCKET], BITS>);
-
-/// The slot of its bucket where a hash is looked for first: entries spread over the slots, so that the line of the cache that
-/// is fetched ahead is mostly the one that is needed.
+/// Returns the slot of its bucket that a hash tries first.
 #[inline(always)]
 fn home(hash: u64) -> usize {
     (hash >> (64 - BITS - BUCKET.trailing_zeros())) as usize % BUCKET
 }
 
+/// Returns whether `slot` holds `key`, given its tag.
+#[inline(always)]
+fn holds(slot: &Slot, tag: u64, key: PretokenKey) -> bool {
+    tag == key.high && slot.word(0) == key.low
+}
+
 impl SharedCache {
-    /// An empty table; none where the system has no memory for it.
+    /// Creates an empty cache; returns `None` if there is not enough memory.
     pub fn new() -> Option<Self> {
-        SharedTable::new().map(Self)
+        SharedHugePageTable::new().map(Self)
     }
 
-    /// The slots of a hash's bucket, in the order in which they are filled.
+    /// Returns the slots for `hash` in the order in which they are filled.
     #[inline(always)]
     fn slots(&self, hash: u64) -> impl Iterator<Item = &Slot> {
         let (bucket, home) = (self.0.get(hash), home(hash));
         (0..BUCKET).map(move |i| &bucket[(home + i) % BUCKET])
     }
 
-    /// Asks the processor for the first slot of a hash ahead of time.
+    /// Prefetches the first slot for `hash`.
     #[inline(always)]
     pub fn prefetch(&self, hash: u64) {
         prefetch(&raw const self.0.get(hash)[home(hash)]);
     }
 
-    /// Asks for the slots behind it if another key has it.
+    /// Prefetches the other slots for `hash` if another key has the first.
     #[inline(always)]
-    pub fn prefetch_next(&self, key: Key, hash: u64) {
+    pub fn prefetch_rest(&self, key: PretokenKey, hash: u64) {
         let mut slots = self.slots(hash);
-        if slots.next().is_some_and(|first| first.is_of_another(key)) {
+        if let Some(first) = slots.next()
+            && !first.is_free()
+            && !holds(first, first.tag(), key)
+        {
             slots.for_each(|slot| prefetch(slot));
         }
     }
 
-    pub fn get(&self, key: Key, hash: u64) -> Option<Ids> {
+    pub fn get(&self, key: PretokenKey, hash: u64) -> Option<PackedIds> {
         for slot in self.slots(hash) {
-            // What was written before `high` is seen after it.
-            let high = slot.high.load(Ordering::Acquire);
-            if high == key.high && slot.low.load(Ordering::Relaxed) == key.low {
-                return Some(Ids(std::array::from_fn(|i| slot.ids[i].load(Ordering::Relaxed))));
+            let tag = slot.tag();
+            if holds(slot, tag, key) {
+                return Some(PackedIds(std::array::from_fn(|i| slot.word(1 + i))));
             }
-            if high == 0 {
+            if tag == FREE {
                 break;
             }
         }
         None
     }
 
-    /// Keeps an entry where its bucket has room.
-    pub fn insert(&self, key: Key, hash: u64, ids: Ids) {
+    /// Inserts an entry, unless its bucket is full.
+    pub fn insert(&self, key: PretokenKey, hash: u64, ids: PackedIds) {
         for slot in self.slots(hash) {
-            match slot.high.compare_exchange(0, TAKEN, Ordering::Relaxed, Ordering::Acquire) {
-                Ok(_) => {
-                    slot.low.store(key.low, Ordering::Relaxed);
-                    for (place, word) in slot.ids.iter().zip(ids.0) {
-                        place.store(word, Ordering::Relaxed);
-                    }
-                    slot.high.store(key.high, Ordering::Release);
-                    return;
-                }
-                Err(high) if high == key.high && slot.low.load(Ordering::Relaxed) == key.low => {
-                    return;
-                }
-                Err(_) => {}
+            let words = std::iter::once(key.low).chain(ids.0);
+            if slot.fill(key.high, words) || holds(slot, slot.tag(), key) {
+                return;
             }
         }
-    }
-}
-
-impl Slot {
-    #[inline(always)]
-    fn is_of_another(&self, key: Key) -> bool {
-        let high = self.high.load(Ordering::Relaxed);
-        high != 0 && (high != key.high || self.low.load(Ordering::Relaxed) != key.low)
     }
 }
 
@@ -113,13 +94,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn threads_that_fill_the_shared_table_at_once_read_whole_entries() {
+    fn readers_never_see_partial_entries_while_threads_fill_full_buckets() {
         let cache = SharedCache::new().unwrap();
         // Few hashes, so that all buckets overflow.
         let entry = |i: u64| {
-            let key = Key::new(&i.to_le_bytes(), 0, 8);
-            let ids = Ids::new(&[i as u32, i as u32 + 1, i as u32 + 2, i as u32 + 3]).unwrap();
-            (key, (i % 97) << 50, ids)
+            let key = PretokenKey::new(&i.to_le_bytes(), 0, 8);
+            let ids = [i as u32, i as u32 + 1, i as u32 + 2, i as u32 + 3];
+            (key, (i % 97) << 50, PackedIds::new(&ids).unwrap())
         };
         std::thread::scope(|scope| {
             for _ in 0..4 {

@@ -1,20 +1,21 @@
-//! How many tokens files have, without keeping any of them.
+//! Counting the tokens of files without keeping them.
 
 use std::path::PathBuf;
 
+use super::Tokenizer;
 use crate::Result;
 use crate::corpus::blocks::BLOCK_SIZE;
 use crate::corpus::parallel::ParallelReader;
 use crate::corpus::{Corpus, ReadSummary, TEXT_FIELD};
 use crate::progress::SendProgress;
-use crate::tokenizer::Tokenizer;
 
 impl Tokenizer {
-    /// Encodes `files` block by block on `threads` threads and counts the tokens. Progress counts bytes as they are on the
-    /// disk.
+    /// Encodes `files` on `threads` threads and returns the number of tokens. `progress` gets the
+    /// bytes read from the disk.
     ///
     /// # Errors
-    /// As `encode`; `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS` and the system's errors; what `progress` returns.
+    /// As `encode`, and for reading: `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS` and I/O errors. Errors of
+    /// `progress` are passed on.
     pub fn count_tokens(
         &self,
         files: &[PathBuf],
