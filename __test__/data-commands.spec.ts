@@ -76,10 +76,12 @@ test('an interrupted encode continues when the command is repeated', async (t) =
   const interrupted = await kindling([...args, '--out', out], (child) => {
     const timer = setInterval(() => {
       const staging = readdirSync(folder).find((name) => name.startsWith('.x_chunks'))
-      if (!staging || readdirSync(join(folder, staging)).length < 100) return
+      const written = staging === undefined ? '' : join(folder, staging, 'made')
+      if (!existsSync(written) || readdirSync(written).length < 20) return
       clearInterval(timer)
       child.kill('SIGINT')
     }, 10)
+    child.on('close', () => clearInterval(timer))
   })
   t.is(interrupted.code, 130, interrupted.stderr)
   t.regex(interrupted.stderr, /repeat the command to continue/)
