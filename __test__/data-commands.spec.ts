@@ -70,7 +70,7 @@ test('encode reads files of several formats in the order given', async (t) => {
 test('an interrupted encode continues when the command is repeated', async (t) => {
   const { folder, corpus, tokenizer } = await writeFixture(t)
   const large = join(folder, 'large.txt')
-  writeFileSync(large, readFileSync(corpus, 'utf8').repeat(2_000))
+  writeFileSync(large, readFileSync(corpus, 'utf8').repeat(500))
   const args = ['encode', large, '--tokenizer', tokenizer, '--chunk-size', '1000', '--threads', '1']
   const out = join(folder, 'x_chunks')
   const interrupted = await kindling([...args, '--out', out], (child) => {
