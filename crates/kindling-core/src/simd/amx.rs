@@ -157,7 +157,7 @@ mod linux {
         matches
     }
 
-    /// Adds two products of pairs of tiles to sums of 1: each instruction, with every tile.
+    /// Adds two products of pairs of tiles to sums that start at 1 or 0, by all instructions.
     fn self_test<T: Tiles>() -> [[u32; TILE_WORDS]; 4] {
         let word = |i: usize| bf16::pair((i % 7) as f32 - 3.0, (i % 5) as f32 - 2.0);
         let a: Vec<u32> = (0..4 * TILE_WORDS).map(word).collect();
@@ -227,8 +227,8 @@ mod linux {
             configuration.rows[..8].fill(16);
             // SAFETY: 64 bytes in the instruction's layout, on a machine that has it.
             unsafe {
-                asm!("ldtilecfg [{}]", in(reg) &raw const configuration, options(nostack, readonly))
-            };
+                asm!("ldtilecfg [{}]", in(reg) &raw const configuration, options(nostack, readonly));
+            }
         }
 
         fn zero<const TILE: usize>() {
@@ -247,7 +247,8 @@ mod linux {
             macro_rules! load {
                 ($tile:literal) => {
                     asm!(concat!("tileloadd tmm", $tile, ", [{from} + {stride}]"),
-                        from = in(reg) from, stride = in(reg) 4 * stride, options(nostack, readonly))
+                        from = in(reg) from, stride = in(reg) 4 * stride,
+                        options(nostack, readonly))
                 };
             }
             // SAFETY: as in `zero`; the caller promises the memory.

@@ -1,14 +1,16 @@
-//! The instructions of AMX-TILE and AMX-BF16 that the kernel uses, decoded from bytes after Intel's Software Developer's Manual,
-//! volume 2 (VEX prefix and `ModRM`: chapter 2; LDTILECFG, TILERELEASE, TILEZERO, TILELOADD, TILESTORED, TDPBF16PS).
+//! Decoder of the instructions of AMX-TILE and AMX-BF16 that the kernel uses.
+//!
+//! Source: Intel's Software Developer's Manual, volume 2: chapter 2 for the VEX prefix and `ModRM`,
+//! and LDTILECFG, TILERELEASE, TILEZERO, TILELOADD, TILESTORED and TDPBF16PS.
 
-/// An instruction, with the addresses that its registers give.
+/// An instruction, with the addresses computed from registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Instruction {
     /// Reads 64 bytes of configuration.
     LoadConfiguration(u64),
     Release,
     Zero(usize),
-    /// Rows lie `stride` bytes apart, the first one at `address`.
+    /// Rows are `stride` bytes apart, the first one at `address`.
     Load {
         tile: usize,
         address: u64,
@@ -27,9 +29,9 @@ pub enum Instruction {
     },
 }
 
-/// What stands before the opcode: VEX.128.0F38.W0, with the bits that extend register numbers the right way round.
+/// The prefix VEX.128.0F38.W0. Bits that the encoding inverts are inverted back.
 struct Prefix {
-    /// Bit 3 of `ModRM.reg`, of SIB.index, and of `ModRM`.rm or SIB.base.
+    /// Bit 3 of `ModRM`.reg, of SIB.index, and of `ModRM`.rm or SIB.base: 8 or 0.
     reg: usize,
     index: usize,
     base: usize,
@@ -63,20 +65,20 @@ impl Prefix {
 struct Memory {
     /// Base and displacement.
     address: u64,
-    /// Scaled index; none without a SIB byte.
+    /// Scaled index; `None` without a SIB byte.
     index: Option<u64>,
-    /// Bytes from `ModRM` on.
+    /// Bytes of `ModRM`, SIB and displacement.
     len: usize,
 }
 
-/// The instruction at the start of `code`, with its length, where `registers` are rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8 to
-/// r15; none for another one.
+/// Decodes the instruction at the start of `code` and returns it with its length, or `None` for any
+/// other instruction. `registers` are rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi and r8 to r15.
 pub fn decode(code: &[u8; 16], registers: &[u64; 16]) -> Option<(Instruction, usize)> {
     const BEFORE_MODRM: usize = 4;
     let prefix = Prefix::of([code[0], code[1], code[2]])?;
     let (opcode, modrm) = (code[3], code[BEFORE_MODRM]);
     let (mode, rm) = (modrm >> 6, usize::from(modrm & 7));
-    // Tiles have three bits; a fourth one is an error.
+    // There are eight tiles: a fourth bit is an error.
     let tile = |number: usize| (number < 8).then_some(number);
     let reg = prefix.reg | usize::from(modrm >> 3 & 7);
     if (opcode, prefix.simd) == (0x5C, 2) {
@@ -100,7 +102,7 @@ pub fn decode(code: &[u8; 16], registers: &[u64; 16]) -> Option<(Instruction, us
         (0x49, 0) if reg == 0 => {
             Instruction::LoadConfiguration(address.wrapping_add(index.unwrap_or(0)))
         }
-        // Both take memory by a SIB byte alone.
+        // Both instructions require a SIB byte.
         (0x4B, 3) => Instruction::Load { tile: tile(reg)?, address, stride: index? },
         (0x4B, 2) => Instruction::Store { tile: tile(reg)?, address, stride: index? },
         _ => return None,
@@ -110,9 +112,9 @@ pub fn decode(code: &[u8; 16], registers: &[u64; 16]) -> Option<(Instruction, us
 
 fn memory(code: &[u8], prefix: &Prefix, registers: &[u64; 16]) -> Option<Memory> {
     const SIB: u8 = 4;
-    /// As a base without displacement: rip, or none.
-    const NONE: u8 = 5;
-    /// As an index: none.
+    /// As a base without displacement: relative to rip, or no base.
+    const NO_BASE: u8 = 5;
+    /// As an index: no index.
     const NO_INDEX: usize = 4;
     let (mode, rm) = (code[0] >> 6, code[0] & 7);
     let (base, index, mut len) = if rm == SIB {
@@ -122,7 +124,7 @@ fn memory(code: &[u8], prefix: &Prefix, registers: &[u64; 16]) -> Option<Memory>
     } else {
         (rm, None, 1)
     };
-    if mode == 0 && base == NONE {
+    if mode == 0 && base == NO_BASE {
         return None;
     }
     let displacement = match mode {
@@ -135,9 +137,9 @@ fn memory(code: &[u8], prefix: &Prefix, registers: &[u64; 16]) -> Option<Memory>
     Some(Memory { address, index, len })
 }
 
-/// Encodings as LLVM's assembler writes them.
+/// Encodings by the assembler of LLVM.
 #[test]
-fn instructions_are_decoded_with_every_form_of_address() {
+fn instructions_are_decoded_with_every_addressing_mode() {
     let registers = std::array::from_fn(|i| 0x1000 * (i as u64 + 1));
     let load = |tile, address, stride| Instruction::Load { tile, address, stride };
     let store = |tile, address, stride| Instruction::Store { tile, address, stride };
@@ -153,7 +155,7 @@ fn instructions_are_decoded_with_every_form_of_address() {
         (&[0xC4, 0xE2, 0x7B, 0x4B, 0x2C, 0x16], load(5, 0x7000, 0x3000)),
         // tileloadd tmm6, [r13 + 4 * r9]
         (&[0xC4, 0x82, 0x7B, 0x4B, 0x74, 0x8D, 0x00], load(6, 0xE000, 0x28000)),
-        // tileloadd tmm7, [rax - 64]: no index, so all rows at one address
+        // tileloadd tmm7, [rax - 64], without an index: all rows at one address
         (&[0xC4, 0xE2, 0x7B, 0x4B, 0x7C, 0x20, 0xC0], load(7, 0xFC0, 0)),
         // tilestored [rdi + r8 + 0x100], tmm2
         (&[0xC4, 0xA2, 0x7A, 0x4B, 0x94, 0x07, 0x00, 0x01, 0x00, 0x00], store(2, 0x8100, 0x9000)),
@@ -169,7 +171,7 @@ fn instructions_are_decoded_with_every_form_of_address() {
         code[..bytes.len()].copy_from_slice(bytes);
         assert_eq!(decode(&code, &registers), Some((instruction, bytes.len())), "{bytes:02X?}");
     }
-    // ud2; tdpbssd; tileloadd of a register alone; VEX.256.
+    // ud2; tdpbssd; tileloadd without a SIB byte; VEX.256.
     let others: [&[u8]; 4] = [
         &[0x0F, 0x0B],
         &[0xC4, 0xE2, 0x4B, 0x5E, 0xC4],

@@ -1,5 +1,6 @@
-//! The kernel of AMX: its very instructions, run by the processor where it has them, else one by one by an emulation of ours
-//! that takes SIGILL. It holds their encodings, the tiles' configuration, strides and the packing against sums in f64.
+//! The AMX kernel, by its real instructions. A processor with AMX runs them; on any other, a
+//! handler of SIGILL decodes and emulates them one by one. So the encodings, the configuration of
+//! the tiles, strides and packing are tested against sums in f64 on any machine.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 #[path = "../common/mod.rs"]
@@ -17,7 +18,7 @@ use kindling_core::device::Device;
 use kindling_core::ops::linear;
 use kindling_core::simd::Isa;
 
-/// Whether the processor runs the instructions itself.
+/// Returns whether the processor runs the instructions itself.
 fn is_real() -> bool {
     named("amx").is_some()
 }
@@ -26,21 +27,20 @@ fn named(name: &str) -> Option<MatmulKernel> {
     MatmulKernel::available().into_iter().find(|kernel| kernel.name() == name)
 }
 
-/// The kernel, on this processor or on the emulation.
-fn tiles() -> MatmulKernel {
+/// Returns the AMX kernel, after installing the emulation if the processor needs it.
+fn amx() -> MatmulKernel {
     if !is_real() {
         signal::install();
     }
-    // SAFETY: the processor has the instructions, or the handler does their work.
-    unsafe { MatmulKernel::amx_unchecked() }
-        .expect("the instructions compute what the plain code does")
+    // SAFETY: the processor has the instructions, or the handler emulates them.
+    unsafe { MatmulKernel::amx_unchecked() }.expect("the instructions match the plain code")
 }
 
 fn device(kernel: MatmulKernel, threads: usize) -> Device {
     Device::Cpu(Arc::new(Cpu::new(threads, Isa::detect(), MatmulBackend::Packed(kernel))))
 }
 
-/// y, dx and dweight of a linear layer; dweight starts at 1.
+/// Returns y, dx and dweight of a linear layer; dweight is added to 1.
 fn layer(
     kernel: MatmulKernel,
     threads: usize,
@@ -86,7 +86,7 @@ fn layer(
     [y, dx, dw]
 }
 
-/// As `layer`, by sums in f64 of operands as they are.
+/// Like `layer`, by sums in f64 of unrounded operands.
 fn sums(s: linear::Shape, [x, w, dout]: [&[f32]; 3]) -> [Vec<f64>; 3] {
     let linear::Shape { rows, inputs, outputs } = s;
     let sum = |len: usize, term: &dyn Fn(usize) -> (f32, f32)| -> f64 {
@@ -104,7 +104,7 @@ fn sums(s: linear::Shape, [x, w, dout]: [&[f32]; 3]) -> [Vec<f64>; 3] {
     ]
 }
 
-/// Rows of parts of a tile and of whole ones, odd depths, several runs along k, several tasks.
+/// Returns shapes of partial and whole tiles, odd depths, several runs along k and several tasks.
 fn shapes() -> Vec<linear::Shape> {
     let mut sizes: Vec<_> = (1..=17).map(|rows| (rows, 2 * rows + 1, 40 - rows)).collect();
     sizes.extend([
@@ -122,8 +122,8 @@ fn shapes() -> Vec<linear::Shape> {
 }
 
 #[test]
-fn products_of_small_whole_numbers_are_exact() {
-    let kernel = tiles();
+fn products_of_small_integers_are_exact() {
+    let kernel = amx();
     let whole =
         |seed, len| -> Vec<f32> { random(seed, len).iter().map(|x| (4.0 * x).round()).collect() };
     for s in shapes() {
@@ -143,8 +143,8 @@ fn products_of_small_whole_numbers_are_exact() {
 }
 
 #[test]
-fn products_of_rounded_numbers_are_those_of_the_plain_code() {
-    let kernel = tiles();
+fn products_of_random_numbers_match_the_plain_code() {
+    let kernel = amx();
     let plain = named("emulated").expect("plain code runs anywhere");
     for s in shapes() {
         let operands = [
@@ -157,7 +157,7 @@ fn products_of_rounded_numbers_are_those_of_the_plain_code() {
         assert!(found == layer(kernel, 1, s, operands), "threads: {s:?}");
         let expected = layer(plain, 2, s, operands);
         if is_real() {
-            // The order of additions inside an instruction is the processor's.
+            // The order of additions inside an instruction is up to the processor.
             for (found, expected) in found.iter().zip(&expected) {
                 common::assert_close("amx", found, &common::wide(expected));
             }
@@ -168,8 +168,8 @@ fn products_of_rounded_numbers_are_those_of_the_plain_code() {
 }
 
 #[test]
-fn operands_and_results_of_bf16_are_taken_as_they_are() {
-    let kernel = tiles();
+fn bf16_operands_and_outputs_match_f32_ones_to_the_rounding_of_the_output() {
+    let kernel = amx();
     let s = linear::Shape { rows: 45, inputs: 77, outputs: 50 };
     let upper = |values: &[f32]| -> Vec<u16> {
         values.iter().map(|x| (x.to_bits() >> 16) as u16).collect()
@@ -179,11 +179,11 @@ fn operands_and_results_of_bf16_are_taken_as_they_are() {
     };
     let (x, w) = (upper(&random(1, s.rows * s.inputs)), random(2, s.outputs * s.inputs));
     let dev = device(kernel, 2);
-    let (mut narrow, mut wide) = (vec![0; s.rows * s.outputs], vec![0.0; s.rows * s.outputs]);
+    let (mut y_bf16, mut y) = (vec![0; s.rows * s.outputs], vec![0.0; s.rows * s.outputs]);
     linear::forward(
         &dev,
         linear::Forward {
-            out: Out::CpuBf16(&mut narrow),
+            out: Out::CpuBf16(&mut y_bf16),
             x: In::CpuBf16(&x),
             weight: view(&w),
             bias: None,
@@ -194,7 +194,7 @@ fn operands_and_results_of_bf16_are_taken_as_they_are() {
     linear::forward(
         &dev,
         linear::Forward {
-            out: view_mut(&mut wide),
+            out: view_mut(&mut y),
             x: view(&widened(&x)),
             weight: view(&w),
             bias: None,
@@ -203,23 +203,23 @@ fn operands_and_results_of_bf16_are_taken_as_they_are() {
     )
     .unwrap();
     let furthest =
-        widened(&narrow).iter().zip(&wide).map(|(n, w)| ((n - w) / w).abs()).fold(0.0, f32::max);
+        widened(&y_bf16).iter().zip(&y).map(|(a, b)| ((a - b) / b).abs()).fold(0.0, f32::max);
     assert!(furthest <= 1.0 / 256.0, "{furthest}");
 }
 
 #[test]
-fn every_instruction_runs_and_configured_tiles_are_released() {
+fn every_instruction_runs_and_tiles_are_released_as_often_as_configured() {
     if is_real() {
         return;
     }
-    let kernel = tiles();
+    let kernel = amx();
     let before = signal::counts();
     let s = linear::Shape { rows: 40, inputs: 40, outputs: 40 };
     let operands = [random(1, 1600), random(2, 1600), random(3, 1600)];
-    // By one thread, this one.
+    // On one thread, this one, which has the counts.
     layer(kernel, 1, s, [&operands[0], &operands[1], &operands[2]]);
     let after = signal::counts();
     let ran: Vec<usize> = after.iter().zip(before).map(|(after, before)| after - before).collect();
     assert!(ran.iter().all(|count| *count > 0), "{ran:?}");
-    assert_eq!(ran[0], ran[1], "configured and released");
+    assert_eq!(ran[0], ran[1], "configured as often as released");
 }

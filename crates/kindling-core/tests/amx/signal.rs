@@ -1,5 +1,5 @@
-//! Where the processor has no AMX, its instructions raise SIGILL: the handler decodes the instruction, does its work on tiles
-//! of the thread, and goes on behind it.
+//! Emulation of AMX on processors without it, where its instructions raise SIGILL. The handler
+//! decodes the instruction, executes it on emulated tiles of the thread, and continues after it.
 
 use std::cell::{Cell, RefCell};
 use std::io::Write;
@@ -13,16 +13,17 @@ thread_local! {
     static MACHINE: RefCell<Machine> = const { RefCell::new(Machine::new()) };
 }
 
-/// How often each instruction ran on this thread, in the order of `Instruction`.
+/// Returns how often each instruction ran on this thread, in the order of `Instruction`.
 pub fn counts() -> [usize; 6] {
     COUNTS.get()
 }
 
-/// Takes SIGILL from now on.
+/// Installs the handler, once.
 pub fn install() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
-        // SAFETY: a handler of the type that SA_SIGINFO asks for; the rest of the structure is zero.
+        // SAFETY: a handler of the type that SA_SIGINFO requires; the rest of the structure is
+        // zero.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = on_illegal_instruction as *const () as usize;
@@ -32,7 +33,7 @@ pub fn install() {
     });
 }
 
-/// Numbers of the registers as instructions have them.
+/// The registers, by their numbers in instructions.
 const REGISTERS: [i32; 16] = [
     libc::REG_RAX,
     libc::REG_RCX,
@@ -52,13 +53,14 @@ const REGISTERS: [i32; 16] = [
     libc::REG_R15,
 ];
 
-/// The signal is raised by the instruction itself, never within an allocation or a lock, so the handler may do what any code may.
+/// The instruction itself raises the signal, never an allocation or a lock, so the handler may
+/// allocate and lock.
 extern "C" fn on_illegal_instruction(
     _: libc::c_int,
     _: *mut libc::siginfo_t,
     context: *mut libc::c_void,
 ) {
-    // SAFETY: the context that the system gives; the instruction's bytes, followed by more code.
+    // SAFETY: the context comes from the system; more code follows the bytes of the instruction.
     let (saved, code) = unsafe {
         let saved = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs;
         let code = *(saved[libc::REG_RIP as usize] as *const [u8; 16]);
@@ -66,11 +68,11 @@ extern "C" fn on_illegal_instruction(
     };
     let registers = REGISTERS.map(|register| saved[register as usize].cast_unsigned());
     let Some((instruction, len)) = decode(&code, &registers) else {
-        end(&format!("illegal instruction {code:02X?}"));
+        abort(&format!("illegal instruction {code:02X?}"));
     };
-    // SAFETY: the program asks for these addresses; a wrong one ends it as it would there.
+    // SAFETY: addresses of the program; a wrong one crashes it as the instruction would.
     if let Err(problem) = MACHINE.with_borrow_mut(|machine| unsafe { machine.run(instruction) }) {
-        end(&format!("{problem}: {instruction:?}"));
+        abort(&format!("{problem}: {instruction:?}"));
     }
     let mut counts = COUNTS.get();
     counts[index(instruction)] += 1;
@@ -89,8 +91,8 @@ fn index(instruction: Instruction) -> usize {
     }
 }
 
-/// Nothing can be unwound from here.
-fn end(problem: &str) -> ! {
+/// Aborts: a signal handler cannot unwind.
+fn abort(problem: &str) -> ! {
     let _ = writeln!(std::io::stderr(), "{problem}");
     std::process::abort();
 }

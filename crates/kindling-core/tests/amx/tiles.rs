@@ -1,22 +1,22 @@
-//! What the instructions do, after the pseudo-code of Intel's Software Developer's Manual, volume 2; what it says raises an
-//! exception is an error here.
+//! Semantics of the instructions, after the pseudocode of Intel's Software Developer's Manual,
+//! volume 2. What raises an exception there is an error here.
 
 use super::instructions::Instruction;
 
 const TILES: usize = 8;
-const MOST_ROWS: usize = 16;
-const MOST_BYTES: usize = 64;
-/// Words of a row.
-const WORDS: usize = MOST_BYTES / 4;
+const MAX_ROWS: usize = 16;
+const MAX_BYTES: usize = 64;
+/// Words in a row.
+const WORDS: usize = MAX_BYTES / 4;
 
 #[derive(Clone, Copy)]
 struct Tile {
     rows: usize,
     bytes: usize,
-    words: [[u32; WORDS]; MOST_ROWS],
+    words: [[u32; WORDS]; MAX_ROWS],
 }
 
-/// One thread's tiles.
+/// The tiles of a thread.
 pub struct Machine {
     is_configured: bool,
     tiles: [Tile; TILES],
@@ -26,14 +26,16 @@ type Outcome = Result<(), &'static str>;
 
 impl Machine {
     pub const fn new() -> Self {
-        let tile = Tile { rows: 0, bytes: 0, words: [[0; WORDS]; MOST_ROWS] };
+        let tile = Tile { rows: 0, bytes: 0, words: [[0; WORDS]; MAX_ROWS] };
         Self { is_configured: false, tiles: [tile; TILES] }
     }
 
+    /// Executes an instruction.
+    ///
     /// # Safety
-    /// The memory that the instruction names can be read, or written.
+    /// The memory that the instruction names can be read or written.
     pub unsafe fn run(&mut self, instruction: Instruction) -> Outcome {
-        // SAFETY: the caller's promise.
+        // SAFETY: by the caller's promise.
         unsafe {
             match instruction {
                 Instruction::LoadConfiguration(address) => {
@@ -44,7 +46,7 @@ impl Machine {
                     Ok(())
                 }
                 Instruction::Zero(tile) => {
-                    self.used(tile)?.words = [[0; WORDS]; MOST_ROWS];
+                    self.used(tile)?.words = [[0; WORDS]; MAX_ROWS];
                     Ok(())
                 }
                 Instruction::Load { tile, address, stride } => self.load(tile, address, stride),
@@ -61,19 +63,19 @@ impl Machine {
         match bytes[0] {
             0 => return Ok(()),
             1 => {}
-            _ => return Err("LDTILECFG: no such palette"),
+            _ => return Err("LDTILECFG: unknown palette"),
         }
         if bytes[1] != 0 || reserved.into_iter().flatten().any(|at| bytes[at] != 0) {
-            return Err("LDTILECFG: reserved bytes, or a row to go on from");
+            return Err("LDTILECFG: reserved bytes or the start row are not zero");
         }
         for (index, tile) in self.tiles.iter_mut().enumerate() {
             tile.rows = bytes[ROWS + index].into();
             tile.bytes = u16::from_le_bytes([bytes[16 + 2 * index], bytes[17 + 2 * index]]).into();
-            if tile.rows > MOST_ROWS
-                || tile.bytes > MOST_BYTES
+            if tile.rows > MAX_ROWS
+                || tile.bytes > MAX_BYTES
                 || (tile.rows == 0) != (tile.bytes == 0)
             {
-                return Err("LDTILECFG: a size that no tile has");
+                return Err("LDTILECFG: invalid size of a tile");
             }
         }
         self.is_configured = true;
@@ -83,17 +85,17 @@ impl Machine {
     fn used(&mut self, tile: usize) -> Result<&mut Tile, &'static str> {
         match &mut self.tiles[tile] {
             _ if !self.is_configured => Err("tiles are not configured"),
-            tile if tile.rows == 0 => Err("a tile of no rows"),
+            tile if tile.rows == 0 => Err("the tile has no rows"),
             tile => Ok(tile),
         }
     }
 
     unsafe fn load(&mut self, tile: usize, address: u64, stride: u64) -> Outcome {
         let tile = self.used(tile)?;
-        tile.words = [[0; WORDS]; MOST_ROWS];
+        tile.words = [[0; WORDS]; MAX_ROWS];
         for row in 0..tile.rows {
             let from = address.wrapping_add(stride.wrapping_mul(row as u64)) as *const u8;
-            // SAFETY: the caller's promise; a row of the tile.
+            // SAFETY: by the caller's promise; a row of the tile.
             unsafe { from.copy_to_nonoverlapping(tile.words[row].as_mut_ptr().cast(), tile.bytes) };
         }
         Ok(())
@@ -103,7 +105,7 @@ impl Machine {
         let tile = self.used(tile)?;
         for row in 0..tile.rows {
             let to = address.wrapping_add(stride.wrapping_mul(row as u64)) as *mut u8;
-            // SAFETY: the caller's promise; a row of the tile.
+            // SAFETY: by the caller's promise; a row of the tile.
             unsafe { to.copy_from_nonoverlapping(tile.words[row].as_ptr().cast(), tile.bytes) };
         }
         Ok(())
@@ -111,7 +113,7 @@ impl Machine {
 
     fn dot(&mut self, sum: usize, a: usize, b: usize) -> Outcome {
         if sum == a || sum == b || a == b {
-            return Err("TDPBF16PS: a tile named twice");
+            return Err("TDPBF16PS: operands are not distinct");
         }
         let (left, right, mut out) = (*self.used(a)?, *self.used(b)?, *self.used(sum)?);
         if [&left, &right, &out].iter().any(|tile| tile.bytes % 4 != 0)
@@ -119,7 +121,7 @@ impl Machine {
             || out.bytes != right.bytes
             || left.bytes / 4 != right.rows
         {
-            return Err("TDPBF16PS: sizes that do not fit");
+            return Err("TDPBF16PS: sizes do not match");
         }
         let half = |word: u32, index: usize| f32::from_bits(word >> (16 * index) << 16);
         for m in 0..out.rows {
@@ -144,13 +146,13 @@ impl Machine {
     }
 }
 
-/// Denormals as zeros.
+/// Replaces denormals by zeros.
 fn flushed(value: f32) -> f32 {
     if value.is_subnormal() { 0f32.copysign(value) } else { value }
 }
 
 #[test]
-fn tiles_of_other_sizes_than_the_kernels_follow_their_configuration() {
+fn tiles_follow_sizes_other_than_those_of_the_kernel() {
     let mut machine = Machine::new();
     let mut configuration = [0u8; 64];
     // Tile 0: 2 x 3 sums, tile 1: 2 x 2 pairs, tile 2: 2 pairs x 3.
@@ -182,7 +184,7 @@ fn tiles_of_other_sizes_than_the_kernels_follow_their_configuration() {
     }
     // Row 0: (1 + 6, 2 + 8, 3 + 14); row 1: (5 + 14, 6 + 16, 11 + 30).
     assert_eq!(out, [17.0, 20.0, 27.0, 10.0, 29.0, 32.0, 51.0, 10.0]);
-    // SAFETY: none of these touches memory.
+    // SAFETY: none of these accesses memory.
     unsafe {
         assert!(machine.run(Instruction::Dot { sum: 0, a: 2, b: 1 }).is_err());
         assert!(machine.run(Instruction::Dot { sum: 0, a: 1, b: 1 }).is_err());

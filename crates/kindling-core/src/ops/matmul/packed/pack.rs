@@ -24,7 +24,7 @@ pub(super) struct PanelPart {
 }
 
 /// Packs part of a panel. `target` is the memory of that part, which is contiguous.
-pub(super) fn pack_panel(target: &mut [u32], rows: Operand, part: PanelPart) {
+pub(super) fn pack_panel(target: &mut [u32], rows: Operand, part: &PanelPart) {
     match rows {
         Operand::F32(rows) if part.layout == PanelLayout::F32 => {
             pack::<F32Word>(target, rows, part);
@@ -37,7 +37,7 @@ pub(super) fn pack_panel(target: &mut [u32], rows: Operand, part: PanelPart) {
     }
 }
 
-fn pack<W: Word>(target: &mut [u32], matrix: Matrix<W::Element>, part: PanelPart) {
+fn pack<W: Word>(target: &mut [u32], matrix: Matrix<W::Element>, part: &PanelPart) {
     let end = matrix.height.min(part.first_row + part.height);
     let rows = matrix.rows(part.first_row..end);
     #[cfg(target_arch = "x86_64")]
@@ -45,14 +45,14 @@ fn pack<W: Word>(target: &mut [u32], matrix: Matrix<W::Element>, part: PanelPart
         // SAFETY: the machine has the instructions.
         unsafe {
             if part.layout == PanelLayout::F32 {
-                avx512::pack_f32::<W>(target, rows, &part);
+                avx512::pack_f32::<W>(target, rows, part);
             } else {
-                avx512::pack_bf16::<W>(target, rows, &part);
+                avx512::pack_bf16::<W>(target, rows, part);
             }
         }
         return;
     }
-    pack_plain::<W>(target, rows, &part);
+    pack_plain::<W>(target, rows, part);
 }
 
 fn pack_plain<W: Word>(target: &mut [u32], rows: Matrix<W::Element>, part: &PanelPart) {
@@ -195,7 +195,7 @@ mod tests {
         let mut packed = vec![9; part.k_words.len() * part.height];
         for k_words in k_words {
             let target = &mut packed[k_words.start * part.height..k_words.end * part.height];
-            pack_panel(target, rows, PanelPart { k_words, ..part.clone() });
+            pack_panel(target, rows, &PanelPart { k_words, ..part.clone() });
         }
         packed
     }

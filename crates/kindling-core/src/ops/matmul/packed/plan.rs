@@ -113,7 +113,7 @@ impl BlockPlan {
                 for (panel, packed) in panels.zip(packed.chunks_exact_mut(self.b_panel_len())) {
                     let first = panel * PANEL_COLUMNS;
                     rows.prefetch(first..first + PANEL_COLUMNS, self.depth(0..self.k_words));
-                    pack_panel(packed, rows, part(panel, 0..self.k_words));
+                    pack_panel(packed, rows, &part(panel, 0..self.k_words));
                 }
             });
             return;
@@ -130,7 +130,7 @@ impl BlockPlan {
                 rows.prefetch(0..self.n, self.depth(k_words.clone()));
                 for panel in 0..self.b_panels {
                     let packed = &mut packed.row_mut(panel)[place.clone()];
-                    pack_panel(packed, rows, part(panel, k_words.clone()));
+                    pack_panel(packed, rows, &part(panel, k_words.clone()));
                 }
             }
         });
@@ -152,7 +152,7 @@ impl BlockPlan {
                     k_words: k_words.clone(),
                     layout: self.geometry.a_layout,
                 };
-                pack_panel(&mut packed[at..at + k_words.len() * height], a, part);
+                pack_panel(&mut packed[at..at + k_words.len() * height], a, &part);
             }
         }
     }

@@ -128,8 +128,8 @@ unsafe fn pack_square<W: Word, const WHOLE: bool>(
     }
 }
 
-/// Loads rows whose elements are contiguous: word p of vector r is word `k_word + p` of row `row +
-/// r`.
+/// Loads rows whose elements are contiguous: word p of vector r is word `k_word + p` of row
+/// `row + r`.
 ///
 /// # Safety
 /// The machine has the instructions of `W`.
@@ -152,8 +152,8 @@ unsafe fn load_rows<W: Word, const WHOLE: bool>(
     }
 }
 
-/// Loads columns whose elements are contiguous: word r of vector p is word `k_word + p` of row `row
-/// + r`.
+/// Loads columns whose elements are contiguous: word r of vector p is word `k_word + p` of row
+/// `row + r`.
 ///
 /// # Safety
 /// The machine has the instructions of `W`.
