@@ -34,7 +34,7 @@ impl LinearPass {
     }
 }
 
-/// How a linear layer is timed.
+/// A linear layer to time.
 #[derive(Debug, Clone, Copy)]
 pub struct LinearBenchmark {
     pub pass: LinearPass,

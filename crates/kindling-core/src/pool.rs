@@ -38,11 +38,11 @@ use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long an idle worker spins before it sleeps: longer than the gaps between the ops of a step,
+/// Time that an idle worker spins before it sleeps: longer than the gaps between the ops of a step,
 /// and about as long as waking it takes.
 const IDLE_SPIN: Duration = Duration::from_micros(50);
-/// How long a thread that found no more tasks spins until the others have finished theirs. The next
-/// job follows at once; but if there are more threads than cores, spinning takes time from those it
+/// Time that a thread without tasks spins until the others have finished theirs. The next job
+/// follows at once; but if there are more threads than cores, spinning takes time from those it
 /// waits for.
 const CLOSE_SPIN: Duration = Duration::from_micros(200);
 /// Checks between two readings of the clock while spinning.

@@ -26,8 +26,8 @@
 //!    KiB and stays in the thread's L2 while the panels of b pass by.
 //! 3. A run is 512 elements, so that a product of that depth, as most in a model are, writes its
 //!    sums once.
-//! 4. There are about eight tasks per thread, so that threads finish together, but tasks are not cut
-//!    below about 4 x 4 panels, since each task packs its rows of a again.
+//! 4. There are about eight tasks per thread, so that threads finish together, but tasks are not
+//!    cut below about 4 x 4 panels, since each task packs its rows of a again.
 //! 5. Runs and blocks begin at fixed k, whatever the tasks. A sum is therefore added in the same
 //!    order, and a result has the same bits, for any number of threads.
 //! 6. A bf16 output is cut by columns only: the sums of a block over part of k could not be added

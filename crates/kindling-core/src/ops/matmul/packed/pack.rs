@@ -67,7 +67,7 @@ fn pack_plain<W: Word>(target: &mut [u32], rows: Matrix<W::Element>, part: &Pane
     }
 }
 
-/// How elements of a matrix become words.
+/// A conversion of matrix elements to words.
 trait Word {
     type Element: Copy;
     const ELEMENTS: usize;

@@ -23,7 +23,7 @@ const TASKS_PER_THREAD: usize = 8;
 /// Words along k that are packed at a time if k is not contiguous.
 const PACK_K_WORDS: usize = 32;
 
-/// How the product of (m, k) by one block of b, (k, n), is cut.
+/// The tasks of a product of a, (m, k), by one block of b, (k, n).
 pub(super) struct BlockPlan {
     kernel: MatmulKernel,
     geometry: Geometry,

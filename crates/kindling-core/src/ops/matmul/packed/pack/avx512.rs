@@ -51,7 +51,7 @@ pub(super) unsafe fn pack_f32<W: Word>(
     unsafe { pack::<W>(target, rows, part) }
 }
 
-/// Where a square is stored: `rows` rows of `len` words, `stride` words apart.
+/// The destination of a square: `rows` rows of `len` words, `stride` words apart.
 #[derive(Clone, Copy)]
 struct Target {
     start: *mut i32,
