@@ -270,3 +270,25 @@ fn softmax_and_log_softmax_match_the_reference_and_candle() {
         }
     }
 }
+
+#[test]
+fn a_key_with_a_score_of_minus_infinity_gets_no_attention() {
+    let s =
+        attention::Shape { batch: 1, positions: 2, num_heads: 1, num_kv_heads: 1, head_size: 1 };
+    // Rows of q | k | v. The product of the second query and the first key overflows to -inf.
+    let qkv = [0.0, -1e30, f32::MAX, 1e30, 0.0, 2.0];
+    for dev in devices() {
+        let (mut out, mut lse) = ([9.0; 2], [9.0; 2]);
+        attention::forward(
+            &dev,
+            attention::Forward {
+                out: Out::from(&mut out[..]),
+                lse: Out::from(&mut lse[..]),
+                qkv: In::from(&qkv[..]),
+                shape: s,
+            },
+        )
+        .unwrap();
+        assert_eq!(out, [f32::MAX, 2.0]);
+    }
+}

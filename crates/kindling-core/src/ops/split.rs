@@ -76,7 +76,7 @@ pub(crate) struct Task {
 /// # Safety
 /// Parts of tasks that differ in their index and in their rows or columns must not overlap.
 pub(crate) unsafe trait Outputs: Sync {
-    /// What a task gets.
+    /// The part of one task.
     type Part;
 
     /// Panics unless the output has exactly the rows and columns that are cut.

@@ -1,4 +1,4 @@
-//! What the CUDA halves of the ops share: grids and blocks here, device functions in `*.cuh`.
+//! Shared by the CUDA halves of the ops: grids and blocks here, device functions in `*.cuh`.
 //!
 //! An op's `cuda.cu` holds its kernels; its `cuda.rs` makes the launches, as plain data, from sizes
 //! and device addresses. Nothing here needs a GPU: the emulator of the tests runs the same
