@@ -19,7 +19,7 @@ export async function makeFolder(path: string): Promise<void> {
   const parent = dirname(path)
   // One level at a time: with `recursive`, Node reports a read-only file system as ENOENT.
   if (!existsSync(parent)) await makeFolder(parent)
-  await fileOperation(path, () =>
+  await fileOperation('write', path, () =>
     mkdir(path).catch((error: NodeJS.ErrnoException) => {
       if (error.code !== 'EEXIST') throw error
     }),
@@ -29,36 +29,41 @@ export async function makeFolder(path: string): Promise<void> {
 /**
  * Runs a file operation of Node.
  *
- * @param path - the file that an error names.
- * @throws KindlingError `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`, `ERR_IO`.
+ * @param action - what the operation does with `path`, for the code and the message of an error.
+ * @throws KindlingError `ERR_DISK_FULL` or `ERR_NOT_WRITABLE` if it cannot write, `ERR_NOT_FOUND` if
+ * there is nothing to read, `ERR_IO`.
  */
-export async function fileOperation<T>(path: string, work: () => Promise<T>): Promise<T> {
+export async function fileOperation<T>(
+  action: 'read' | 'write',
+  path: string,
+  work: () => Promise<T>,
+): Promise<T> {
   try {
     return await work()
   } catch (error) {
-    throw systemError(path, error)
+    throw systemError(action, path, error)
   }
 }
 
-function systemError(path: string, error: unknown): KindlingError {
-  const options = { cause: error }
-  switch ((error as NodeJS.ErrnoException).code) {
-    case 'ENOSPC':
-    case 'EDQUOT':
-      return new KindlingError(
-        'ERR_DISK_FULL',
-        `cannot write ${path}: the disk is full; free some space and run the command again`,
-        options,
-      )
-    case 'EACCES':
-    case 'EROFS':
-    case 'EPERM':
-      return new KindlingError(
-        'ERR_NOT_WRITABLE',
-        `cannot write ${path}: permission denied or read-only; choose another folder`,
-        options,
-      )
+function systemError(action: 'read' | 'write', path: string, error: unknown): KindlingError {
+  const [code, reason] = describe(action, error)
+  return new KindlingError(code, `cannot ${action} ${path}: ${reason}`, { cause: error })
+}
+
+function describe(action: 'read' | 'write', error: unknown): [code: string, reason: string] {
+  const { code } = error as NodeJS.ErrnoException
+  if (action === 'read' && code === 'ENOENT')
+    return ['ERR_NOT_FOUND', 'no such file; check the path']
+  if (action === 'write') {
+    switch (code) {
+      case 'ENOSPC':
+      case 'EDQUOT':
+        return ['ERR_DISK_FULL', 'the disk is full; free some space and run the command again']
+      case 'EACCES':
+      case 'EROFS':
+      case 'EPERM':
+        return ['ERR_NOT_WRITABLE', 'permission denied or read-only; choose another folder']
+    }
   }
-  const reason = error instanceof Error ? error.message : String(error)
-  return new KindlingError('ERR_IO', `${path}: ${reason}`, options)
+  return ['ERR_IO', error instanceof Error ? error.message : String(error)]
 }

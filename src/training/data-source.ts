@@ -156,7 +156,7 @@ async function openCorpus(
   const folder = join(options.dataDir, basename(file, extname(file)))
   const given = await givenTokenizer(resolved)
   const vocabSize = trainedVocabSize(resolved)
-  const { size, mtimeMs } = await fileOperation(file, () => stat(file))
+  const { size, mtimeMs } = await fileOperation('read', file, () => stat(file))
   const record: CorpusRecord = {
     formatVersion: 1,
     file: resolve(file),

@@ -147,7 +147,9 @@ export class RunFolder {
 
   async appendMetrics(line: MetricsLine): Promise<void> {
     const text = JSON.stringify(toSnakeCase(line))
-    await fileOperation(this.#metricsPath, () => appendFile(this.#metricsPath, `${text}\n`))
+    await fileOperation('write', this.#metricsPath, () =>
+      appendFile(this.#metricsPath, `${text}\n`),
+    )
   }
 
   /** Removes the metrics after `step`, and a last line that was not written to its end. */

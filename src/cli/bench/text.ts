@@ -44,7 +44,7 @@ async function benchText(
   repeats: number,
   work: () => Promise<number>,
 ): Promise<TextBenchmark> {
-  const { size: bytes } = await fileOperation(path, () => stat(path))
+  const { size: bytes } = await fileOperation('read', path, () => stat(path))
   const times: number[] = []
   let tokens = 0
   for (let i = 0; i < repeats; i++) {
