@@ -47,6 +47,8 @@ mod plan;
 pub(crate) use bf16_rows::{dot_rows, round_to_bf16};
 pub(crate) use operand::Operand;
 
+use std::ops::Range;
+
 use crate::buffer::Out;
 use crate::cpu::{Cpu, MatmulKernel};
 use crate::host_memory::as_words_mut;
@@ -91,22 +93,19 @@ pub(crate) fn product(cpu: &Cpu, kernel: MatmulKernel, args: Product) {
             let b_panels = scratch.words(plan.b_len());
             plan.pack_b(&cpu.pool, b_panels, b);
             let (b_panels, accumulate) = (&*b_panels, accumulate || top > 0);
+            let multiply = |a_panels: &mut [f32], panels: [Range<usize>; 2], out: OutTile| {
+                // SAFETY: `out` belongs to the task, and has the rows and columns of its panels.
+                unsafe { plan.multiply_panels(as_words_mut(a_panels), a, b_panels, panels, out) };
+            };
             match out.reborrow() {
                 Out::CpuBf16(out) => {
                     let out = plan.blocks(out, n, left);
                     split_grid(&cpu.pool, plan.down, plan.across, out, |down, across, mut out| {
-                        let (rows, cols, a_len) =
-                            (out.rows(), out.columns(), plan.a_len(down.len()));
-                        with_dirty_scratch(a_len + rows * cols, |scratch| {
+                        let (a_len, columns) = (plan.a_len(down.len()), out.columns());
+                        with_dirty_scratch(a_len + out.rows() * columns, |scratch| {
                             let (a_panels, sums) = scratch.split_at_mut(a_len);
-                            let ptr = sums.as_mut_ptr();
-                            let tile = OutTile { ptr, stride: cols, rows, cols, accumulate: false };
-                            let a_panels = as_words_mut(a_panels);
-                            // SAFETY: `sums` has the rows and columns of the task.
-                            unsafe {
-                                plan.multiply_panels(a_panels, a, b_panels, [down, across], tile);
-                            }
-                            for (row, sums) in sums.chunks_exact(cols).enumerate() {
+                            multiply(a_panels, [down, across], OutTile::of_rows(sums, columns));
+                            for (row, sums) in sums.chunks_exact(columns).enumerate() {
                                 bf16::round_all(out.row_mut(row), sums);
                             }
                         });
@@ -115,19 +114,9 @@ pub(crate) fn product(cpu: &Cpu, kernel: MatmulKernel, args: Product) {
                 out => {
                     let out = plan.blocks(out.cpu(), n, left);
                     split_grid(&cpu.pool, plan.down, plan.across, out, |down, across, mut out| {
-                        let tile = OutTile {
-                            ptr: out.as_mut_ptr(),
-                            stride: out.stride(),
-                            rows: out.rows(),
-                            cols: out.columns(),
-                            accumulate,
-                        };
+                        let tile = OutTile::of_block(&mut out, accumulate);
                         with_dirty_scratch(plan.a_len(down.len()), |a_panels| {
-                            let a_panels = as_words_mut(a_panels);
-                            // SAFETY: the block of `out` belongs to the task.
-                            unsafe {
-                                plan.multiply_panels(a_panels, a, b_panels, [down, across], tile);
-                            }
+                            multiply(a_panels, [down, across], tile);
                         });
                     });
                 }
