@@ -2,6 +2,7 @@
 //! copies and launches use the stream directly. CUDA's libraries are loaded when a device is
 //! opened; this crate does not link to them.
 
+mod error;
 mod kernels;
 mod libraries;
 mod staging;
@@ -18,6 +19,7 @@ use super::driver::{Driver, Product, Properties, Rows};
 use crate::cuda::{Arg, Launch};
 use crate::dtype::Dtype;
 use crate::{Error, Result};
+use error::failed;
 use kernels::Kernels;
 use staging::Staging;
 
@@ -130,11 +132,6 @@ fn keep_memory(context: &CudaContext) -> Result<(), DriverError> {
         let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
         result::mem_pool::set_attribute(pool, attribute, std::ptr::from_mut(&mut threshold).cast())
     }
-}
-
-/// Returns `ERR_DEVICE` for a driver call that failed.
-fn failed(error: DriverError) -> Error {
-    Error::Device(format!("{:?}", error.0))
 }
 
 impl Driver for Native {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::cuda_backend::cudarc;
 use cudarc::driver::{CudaEvent, CudaStream, DriverError, PinnedHostSlice, result};
 
-use super::failed;
+use super::error::failed;
 use crate::Result;
 
 /// Buffers in the ring. A training step uploads about a dozen times, so the host runs a few steps

@@ -1,7 +1,7 @@
 //! CUDA half: blocks of rows large enough to keep a GPU busy, and sums of losses that stay on the
 //! device until they are read.
 
-use super::{Forward, Gradients, Scratch, Shape, reserve};
+use super::{Forward, Gradients, Scratch, Shape, Total, reserve};
 use crate::Result;
 use crate::cuda::Cuda;
 use crate::device::Device;
@@ -16,15 +16,6 @@ const ROW_MULTIPLE: usize = 128;
 
 /// Two f64, in units of f32.
 const TOTALS_LEN: usize = 4;
-
-/// The sum to which a call adds its losses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Total {
-    /// The sum of several calls, until it is taken.
-    Accumulated,
-    /// A sum that starts at 0.
-    OfCall,
-}
 
 /// Returns the rows of a block; all blocks but the last have the same height.
 fn block_rows(dtype: Dtype, s: Shape) -> usize {

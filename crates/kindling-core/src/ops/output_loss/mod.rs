@@ -23,7 +23,6 @@ use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::ops::cross_entropy::LossSum;
 use crate::ops::{IGNORED_TARGET, check, check_targets, linear};
-use cuda::Total;
 
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
@@ -47,6 +46,15 @@ pub struct Scratch {
     totals: Option<Buffer>,
     /// Accumulated losses. On a CUDA device the sum is in `totals`.
     accumulated: LossSum,
+}
+
+/// CUDA only: the sum to which a call adds its losses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Total {
+    /// The sum of several calls, until it is taken.
+    Accumulated,
+    /// A sum that starts at 0.
+    OfCall,
 }
 
 impl Scratch {
