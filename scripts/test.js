@@ -17,6 +17,7 @@ const ALL_TARGETS = ['--release', '--workspace', '--all-targets', '--', '-D', 'w
 
 const STAGES = [
   check('all paths named in the docs exist', node('docs-paths.js')),
+  check('imports have no circles', node('import-circles.js')),
   check('docs/errors.md lists all error codes', node('errors-table.js')),
   check('docs/cli.md matches the help of the commands', node('cli-docs.js')),
   check('the generated files are committed', node('generated.js')),
