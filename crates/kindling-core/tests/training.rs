@@ -184,7 +184,7 @@ fn damaged_and_mismatched_checkpoints_are_rejected() {
     assert!(
         error
             .to_string()
-            .contains("transformer_blocks.1.Feed_Forward.linear_w2.linear_matrix has [33, 20]")
+            .contains("transformer_blocks.1.Feed_Forward.linear_w2.linear_matrix has shape [33, 20]")
     );
 
     let mut same = model(1);
