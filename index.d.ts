@@ -9,215 +9,212 @@
  */
 export declare const __napiBindingTarget: 'native' | 'wasm32-wasi' | 'wasm32-wasip1'
 
-/** Token ids and targets in native memory; `src/batch.ts` is its public face. */
+/** A batch in native memory; `src/batch.ts` is the public class. */
 export declare class Batch {
-  /** A batch of flat arrays with `batch_size` rows. */
+  /** Creates a batch of `batch_size` rows from flat arrays. */
   static fromArrays(x: Int32Array, y: Int32Array, batchSize: number): Batch
-  /** A copy of the token ids. */
+  /** Returns a copy of the token ids. */
   get x(): Int32Array
-  /** A copy of the targets. */
+  /** Returns a copy of the targets. */
   get y(): Int32Array
-  /** Rows. */
+  /** Returns the number of rows. */
   get batchSize(): number
-  /** Tokens a row. */
+  /** Returns the number of tokens per row. */
   get seqLength(): number
 }
 
-/** Makes the batches of a run ahead of it. */
+/** Loads the batches of a run, prefetching them. */
 export declare class BatchLoader {
-  /** Batches of `stores`, each with its weight. */
+  /** Creates a loader for a mixture of `stores` with these weights. */
   constructor(stores: Array<TokenStore>, weights: Array<number>, options: LoaderOptions)
-  /** The batch of a step if it has been made. */
+  /** Returns a batch if it is already prefetched. */
   ready(step: number, microBatch: number): Batch | null
-  /** The batch of a step. */
+  /** Returns a batch, waiting for it if necessary. */
   next(step: number, microBatch: number): Promise<Batch>
-  /** Ends the thread that makes batches ahead. */
+  /** Ends the thread that prefetches batches. */
   stop(): void
 }
 
-/** Tokens of one or more rows, drawn one after the other; `src/generate.ts` makes text of them. */
+/** Draws the tokens of one or more rows; `src/generate.ts` decodes them to text. */
 export declare class Generator {
-  /** A generator of `model` that continues `prompts`. */
+  /** Builds a generator of `model` that continues `prompts`. */
   constructor(model: Transformer, prompts: Array<Uint32Array>, options: GeneratorOptions)
-  /** Draws tokens for about `budget_ms` milliseconds, at least one a row that has not ended. */
+  /** Draws tokens for about `budget_ms` milliseconds, at least one per row that has not ended. */
   next(budgetMs: number): Promise<Array<DrawnTokens>>
-  /** Draws no more for `row`. */
+  /** Ends `row`, so that no more tokens are drawn for it. */
   endRow(row: number): void
-  /** Frees the cache, now or when the call under way ends. */
+  /** Frees the cache, at once or when the running call ends. */
   close(): void
 }
 
-/** One long call's progress and cancellation. */
+/** The progress and the cancellation of one long call. */
 export declare class Monitor {
-  /** A monitor of a call that has not begun. */
+  /** Creates the monitor of a call that has not begun. */
   constructor()
-  /** Bytes done so far. */
+  /** Returns the bytes done so far. */
   get done(): number
-  /** Bytes in all; 0 until the work has begun. */
+  /** Returns the total bytes; 0 until the work has begun. */
   get total(): number
-  /** Asks the call to end with `ERR_CANCELLED`. */
+  /** Makes the call end with `ERR_CANCELLED`. */
   cancel(): void
 }
 
-/** AdamW or SGD of one model; `src/optimizer.ts` has its public faces. */
+/** AdamW or SGD of one model. The public classes are in `src/optimizer.ts`. */
 export declare class Optimizer {
-  /** AdamW of `model`. */
+  /** Creates an AdamW optimizer of `model`. */
   static adamw(model: Transformer, options: AdamWOptions): Optimizer
-  /** Stochastic gradient descent of `model`. */
+  /** Creates an SGD optimizer of `model`. */
   static sgd(model: Transformer, options: SgdOptions): Optimizer
-  /** Scales the gradients to a global norm of at most `max_norm`; gives the norm before, where it is read. */
+  /**
+   * Scales the gradients to a global norm of at most `max_norm` (0: no clipping). Returns the
+   * norm before, or null unless `read`.
+   */
   clipGradNorm(maxNorm: number, read: boolean): Promise<number | null>
-  /** Updates the weights and clears the gradients. */
+  /** Updates the weights and sets the gradients to zero. */
   step(lr?: number | undefined | null): Promise<void>
-  /** Frees its state, now or when the call under way ends. */
+  /** Frees the optimizer, now or when the current call ends. Never waits. */
   close(): void
 }
 
-/** Encodes text that comes in pieces. */
+/** Encodes text that arrives in pieces. */
 export declare class StreamEncoder {
-  /** Takes the next piece; gives the bytes that wait to be encoded. */
+  /** Appends a piece; returns the number of bytes that are not encoded yet. */
   append(text: string): number
-  /** Encodes what waits; gives the ids that are settled. */
+  /** Encodes the appended text; returns the ids that no later text can change. */
   encode(): Promise<Uint32Array>
-  /** Encodes what waits as the end of the text; gives the last ids. */
+  /** Ends the text; returns its last ids. */
   finish(): Promise<Uint32Array>
 }
 
-/** A trained tokenizer. */
+/** A tokenizer. */
 export declare class Tokenizer {
-  /** Trains on text files. `monitor` watches the reading, `merging` then the merges. */
+  /** Trains on text files. `monitor` reports the reading, then `merging` the merges. */
   static train(files: Array<string>, options: TokenizerOptions, monitor: Monitor, merging: Monitor): Promise<Tokenizer>
-  /** Reads a vocabulary and merges as GPT-2 writes them. */
+  /** Reads GPT-2's vocab.json and merges.txt. */
   static fromFiles(vocab: string, merges: string, specialTokens: Array<string>): Promise<Tokenizer>
-  /** Opens a folder or a tokenizer.json. */
+  /** Opens a saved folder or a tokenizer.json. */
   static open(path: string): Promise<Tokenizer>
-  /** Writes its files into `folder`. */
+  /** Writes vocab.json, merges.txt and tokenizer.json to `folder`. */
   save(folder: string): Promise<void>
-  /** Ids in the vocabulary. */
+  /** Number of tokens, special ones included. */
   get vocabSize(): number
-  /** Merges it learned. */
+  /** Number of merges. */
   get numMerges(): number
-  /** Bytes of the text it was trained on that were no UTF-8; 0 when it was not trained in this process. */
+  /**
+   * Number of bytes of invalid UTF-8 in the text it was trained on; 0 if it was not trained in
+   * this process.
+   */
   get replacedBytes(): number
-  /** The special tokens. */
+  /** Special tokens in the order given. */
   get specialTokens(): Array<SpecialToken>
-  /** Hash of its contents. */
+  /** SHA-256 of its contents, in hexadecimal. */
   get hash(): string
-  /** The ids of a text. */
+  /** Returns the ids of a text. */
   encode(text: string): Uint32Array
-  /** Encodes files on several threads, and counts their tokens. */
+  /** Encodes files on several threads and counts their tokens. */
   countTokens(files: Array<string>, threads: number, monitor: Monitor): Promise<TokenCount>
-  /** The text of ids. */
+  /** Returns the text of ids. */
   decode(ids: Uint32Array): string
-  /** The bytes of ids. */
+  /** Returns the bytes of ids. */
   decodeBytes(ids: Uint32Array): Uint8Array
-  /** The id of a token. */
+  /** Returns the id of a token. */
   tokenId(token: string): number | null
-  /** The bytes of the token with this id. */
+  /** Returns the bytes of the token with this id. */
   tokenBytes(id: number): Uint8Array | null
-  /** An encoder of text that comes in pieces. */
+  /** Creates an encoder of text that arrives in pieces. */
   streamEncoder(): StreamEncoder
 }
 
-/** An opened store of token ids. */
+/** An open store of token ids. */
 export declare class TokenStore {
   /** Opens a folder of chunks, a .npy or a .bin file. */
   static open(path: string): Promise<TokenStore>
-  /** Tokens in the store. */
+  /** Returns the number of tokens. */
   get length(): number
-  /** What is known of the store. */
+  /** Returns the metadata of the store. */
   get metadata(): StoreMetadata
-  /** Tokens `start..end`. */
+  /** Returns the tokens `start..end`. */
   loadByRange(start: number, end: number): Int32Array
-  /** A batch of windows. */
+  /** Returns a batch of a run. */
   batch(options: BatchOptions): Batch
-  /** How many consecutive windows of `seq_length` tokens there are. */
+  /** Returns the number of consecutive windows of `seq_length` tokens. */
   numWindows(seqLength: number): number
-  /** Windows `first..first + count` of the consecutive windows of `seq_length` tokens. */
+  /** Returns windows `first..first + count` of the consecutive windows of `seq_length` tokens. */
   evaluationBatch(seqLength: number, first: number, count: number): Batch
   /** Checks that every id is below `vocab_size`. */
   checkVocab(vocabSize: number, monitor: Monitor): Promise<void>
-  /** Compares every chunk with its checksum; gives how many there were to compare. */
+  /** Compares every chunk with its checksum; returns the number of chunks compared. */
   verify(monitor: Monitor): Promise<number>
-  /** The entropy of single tokens in nats. */
+  /** Returns the unigram entropy in nats. */
   tokenEntropy(vocabSize: number, monitor: Monitor): Promise<number>
 }
 
-/** A Transformer language model; `src/transformer.ts` is its public face. */
+/** A Transformer language model. The public class is in `src/transformer.ts`. */
 export declare class Transformer {
-  /** Checks the options; the weights are drawn in the first call that needs them. */
+  /**
+   * Checks the options. Memory is allocated, and weights are drawn, by the first call that needs
+   * them.
+   */
   constructor(options: TransformerOptions)
-  /** Trainable numbers in the model. */
+  /** Number of trainable parameters. */
   get numParameters(): number
-  /** Adds `scale` times the gradients of the batch's mean loss; gives the loss where it is read. */
+  /**
+   * Adds `scale` times the gradient of the batch's mean loss to the gradients. Returns the loss,
+   * or null unless `read_loss`.
+   */
   forwardBackward(batch: Batch, scale: number, readLoss: boolean): Promise<number | null>
-  /** The mean loss of the batches whose loss was not read, since it was last taken; 0 where there are none. */
+  /** Returns the mean of the losses that were not read, and resets it; 0 if there are none. */
   takeLoss(): Promise<number>
-  /** What the model computes on, once it is built. */
+  /** Returns the device of the model. */
   deviceState(): Promise<DeviceState>
-  /** Waits for the work that is queued on the device. */
+  /** Waits until the device has finished all queued work. */
   synchronize(): Promise<void>
-  /** The mean loss of a batch. */
+  /** Returns the mean loss of a batch. */
   loss(batch: Batch): Promise<number>
-  /** The scores after each of `ids`: (ids, vocab). */
+  /** Returns the logits after each of `ids`: (ids, vocabulary), row-major. */
   logits(ids: Uint32Array): Promise<Float32Array>
-  /** A copy of every parameter. */
+  /** Copies every parameter. */
   stateDict(): Promise<Array<Tensor>>
   /** Replaces every parameter. */
   loadStateDict(tensors: Array<Tensor>): Promise<void>
-  /** A copy of every gradient. */
+  /** Copies every gradient. */
   gradients(): Promise<Array<Tensor>>
   /** Sets every gradient to zero. */
   zeroGradients(): Promise<void>
-  /** Begins to record where the time goes. */
+  /** Starts recording the time of each op. */
   startProfile(): Promise<void>
-  /** Ends the record; gives its ops, the longest first. */
+  /** Stops recording. Returns the ops, longest first. */
   stopProfile(): Promise<Array<OpProfile>>
-  /** Frees the model, now or when the call under way ends. */
+  /** Frees the model, now or when the current call ends. Never waits. */
   close(): void
 }
 
-/** Settings of one group of parameters; what it leaves out it inherits. */
 export interface AdamWGroup {
-  /** Parameter names, `*` standing for any characters. */
   pattern: string
-  /** Learning rate. */
   lr?: number
-  /** Decay rates of the moments. */
   betas?: Array<number>
-  /** Added to the root of the second moment. */
   eps?: number
-  /** Decoupled weight decay. */
   weightDecay?: number
 }
 
-/** Settings of one AdamW update. */
+/** Hyperparameters of one AdamW update. */
 export interface AdamwHyper {
-  /** Learning rate. */
   lr: number
-  /** Number of the update, from 1. */
+  /** Number of this update, from 1. */
   step: number
-  /** Decay of the first moment. */
   beta1: number
-  /** Decay of the second moment. */
   beta2: number
-  /** Added to the root of the second moment. */
+  /** Added to sqrt(v). */
   eps: number
-  /** Decoupled weight decay. */
+  /** Decoupled from the gradient. */
   weightDecay: number
 }
 
-/** Settings of AdamW, all of them given. */
 export interface AdamWOptions {
-  /** Rate of an update that is given none. */
   lr: number
-  /** Decay rates of the moments. */
   betas: Array<number>
-  /** Added to the root of the second moment. */
   eps: number
-  /** Decoupled weight decay. */
   weightDecay: number
-  /** Parameters with settings of their own. */
   groups: Array<AdamWGroup>
 }
 
@@ -229,41 +226,42 @@ export interface AttentionSizes {
   headSize: number
 }
 
-/** Cores this process may use. */
+/** Returns the number of cores this process may use. */
 export declare function availableThreads(): number
 
-/** Which batch to draw. */
+/** Identifies one batch of a run. */
 export interface BatchOptions {
-  /** Windows. */
+  /** Windows per batch. */
   batchSize: number
-  /** Tokens a window. */
+  /** Tokens per window. */
   seqLength: number
-  /** Seed of the run. */
+  /** The seed of the run. */
   seed: number
   /** The step, from 1. */
   step: number
-  /** Which of the step's accumulated batches, from 0. */
+  /** The index among the step's accumulated batches, from 0. */
   microBatch: number
-  /** How many batches a step accumulates. */
+  /** Batches per step. */
   accumulate: number
-  /** `random`, `epoch`, `sequential` or `dense`. */
+  /** The order of the windows: `random`, `epoch`, `sequential` or `dense`. */
   sampling: string
 }
 
-/** Times a product; gives the seconds of each run. */
+/** Times a linear layer and returns the seconds of each run. */
 export declare function benchGemm(options: GemmOptions): Promise<Array<number>>
 
-/** Bytes a second that `threads` threads read from memory: the best of five passes over a large array. */
+/** Measures the bytes per second that `threads` threads read from memory. */
 export declare function benchMemory(threads: number): Promise<number>
 
-/** What multiplies bf16 on this CPU: `avx512bf16` or `amx`; null where products of bf16 are computed in f32. */
+/**
+ * Returns the instructions that multiply bf16 on this CPU, `avx512bf16` or `amx`, or null if bf16
+ * products are computed in f32.
+ */
 export declare function bf16Instructions(): string | null
 
-/** Gradients after clipping. */
 export interface ClippedGradients {
-  /** Global L2 norm before it. */
+  /** Global L2 norm before clipping. */
   norm: number
-  /** In the order given. */
   gradients: Array<Float32Array>
 }
 
@@ -275,68 +273,68 @@ export interface CrossEntropy {
   lse: Float32Array
 }
 
-/** Number of CUDA devices that this build can use on this machine. */
+/** Returns the number of CUDA devices that this build can use on this machine. */
 export declare function cudaDeviceCount(): number
 
-/** What keeps a GPU that seems to be there from being used; null where it can be, or where there is none. */
+/** Returns why a GPU that seems to be present cannot be used, or null if it can or there is none. */
 export declare function cudaProblem(): string | null
 
-/** What a model computes on. */
+/** Device of a model. */
 export interface DeviceState {
   /** `cpu` or `cuda`. */
   device: string
-  /** A GPU's name, as its driver gives it. */
+  /** Name of the GPU, as its driver reports it; absent on the CPU. */
   name?: string
-  /** The most device memory that was in use at once; none for the processor. */
+  /** Peak device memory in bytes; absent on the CPU. */
   peakBytes?: number
 }
 
-/** What one call drew for one row. */
+/** Tokens drawn for one row by one call. */
 export interface DrawnTokens {
-  /** New tokens, without the one that ended the row. */
+  /** New tokens, without the stop token that ended the row. */
   ids: Uint32Array
-  /** Nothing more will come. */
+  /** True once the row has ended. */
   ended: boolean
-  /** It ended at a stop id. */
+  /** True if it ended at a stop token. */
   atStopId: boolean
 }
 
 /** Encodes text files to a token store. */
 export declare function encodeFiles(files: Array<string>, tokenizer: Tokenizer, out: string, options: EncodeOptions, monitor: Monitor): Promise<EncodeSummary>
 
-/** How text becomes a store. */
+/** Options for encoding text files. */
 export interface EncodeOptions {
-  /** Tokens a chunk file. */
+  /** Tokens per chunk file. */
   chunkSize: number
-  /** Share of the tokens, from the end, that is for validation. */
+  /** The share of the tokens, from the end, that go to the validation store. */
   validFraction: number
   /** `int32` or `uint16`. */
   tokenDtype: string
-  /** Threads that encode. */
+  /** The number of threads. */
   threads: number
-  /** Where the tokenizer can be opened. */
+  /** The path of the tokenizer. */
   tokenizerPath?: string
-  /** `text` or `jsonl`; told by the names if none. */
+  /** `text` or `jsonl`; by default the names of the files decide. */
   format?: string
-  /** The field of JSON Lines that is the text. */
+  /** The field of JSON Lines that holds the text. */
   textField: string
-  /** `file`, `line` or `block`; as the format is if none. */
+  /** `file`, `line` or `block`; by default the format decides. */
   document?: string
-  /** End every document. */
+  /** Append `<|endoftext|>` to every document. */
   appendEot: boolean
-  /** Go on with what a killed run left. */
+  /** Resume from what a killed run left. */
   resume: boolean
-  /** Leave what is done for a later run when cancelled. */
+  /** Leave what is done for a later run if cancelled. */
   keepWhenCancelled: boolean
 }
 
-/** What encoding gave. */
+/** The result of an encoding. */
 export interface EncodeSummary {
-  /** Tokens in all. */
+  /** The number of tokens in all stores. */
   tokens: number
-  /** Bytes of the text they stand for. */
+  /** Bytes of the text that the tokens encode. */
   bytes: number
-  /** Bytes of the files that were no UTF-8. */
+  /** Bytes of the files that were invalid UTF-8 and became U+FFFD. */
   replacedBytes: number
   /** Bytes of text that an earlier, killed run had encoded. */
   resumedBytes: number
@@ -346,74 +344,73 @@ export interface EncodeSummary {
   valid?: string
 }
 
-/** The names of the files that names and patterns stand for. */
+/** Returns the names of the files that match names and patterns. */
 export declare function expandFiles(names: Array<string>): Promise<Array<string>>
 
-/** One product to time: the linear layer of `rows` x `inputs` to `outputs`. */
+/** A linear layer to time: `rows` rows, from `inputs` to `outputs` features. */
 export interface GemmOptions {
-  /** Rows of x. */
   rows: number
-  /** Columns of x. */
   inputs: number
-  /** Columns of the result. */
   outputs: number
-  /** `forward`, `backward_input` or `backward_weight`: the three layouts of a training step. */
+  /** `forward`, `backward_input` or `backward_weight`. Each multiplies other layouts. */
   pass: 'forward' | 'backward_input' | 'backward_weight'
   /** `f32` or `bf16`. */
   dtype: string
   /** `cpu`, `cuda` or `cuda:N`. */
   device: string
-  /** On cuda, products of f32 may be rounded to TensorFloat-32. */
+  /** Allows a CUDA device to round the operands of f32 products to TensorFloat-32. */
   tf32: boolean
-  /** Threads; 0: the cores this process may use. */
+  /** 0 means one per core this process may use. */
   threads: number
   /** Runs before the clock starts. */
   warmup: number
-  /** Runs timed. */
+  /** Timed runs. */
   repeats: number
 }
 
-/** How tokens are drawn. */
+/** Settings of the draws, and when a row ends. */
 export interface GeneratorOptions {
-  /** Most tokens to draw, a row. */
+  /** Maximum number of tokens drawn per row. */
   maxTokens: number
-  /** Divides the scores; 0 is greedy. */
+  /** Divides the logits; 0 is greedy. */
   temperature: number
-  /** Draw from the k highest scores only. */
+  /** Draws from the k highest logits only. */
   topK?: number
-  /** A token stays while the mass before it is at most p. */
+  /** Keeps a token if the more probable ones together have at most this probability. */
   topP: number
-  /** Applied to the tokens of the context. */
+  /** Divides positive logits of the tokens of the context, and multiplies negative ones. */
   repetitionPenalty: number
-  /** Seed of the draws. */
   seed: number
   /** Tokens that end a row. */
   stopIds: Array<number>
-  /** Keep the cache when the context is full. */
+  /** Keeps the cache once the window is full, rather than running a pass over it per token. */
   rollingCache: boolean
-  /** Ids from here on are never drawn. */
+  /** Ids from this one on are never drawn. */
   limitVocab?: number
 }
 
-/** Instruction set of the CPU engine's inner loops: `scalar`, `avx2` or `avx512`. */
+/** Returns the instruction set of the CPU engine: `scalar`, `avx2` or `avx512`. */
 export declare function instructionSet(): string
 
-/** Reads the folder `path` into the model and, if given, its optimizer; gives the iteration. */
+/**
+ * Reads the checkpoint folder `path` into the model and, if given, its optimizer. Returns the
+ * iteration.
+ */
 export declare function loadCheckpoint(path: string, model: Transformer, optimizer?: Optimizer | undefined | null): Promise<number>
 
-/** How a loader makes batches. */
+/** Options for all batches of a run. */
 export interface LoaderOptions {
-  /** Windows a batch. */
+  /** Windows per batch. */
   batchSize: number
-  /** Tokens a window. */
+  /** Tokens per window. */
   seqLength: number
-  /** Seed of the run. */
+  /** The seed of the run. */
   seed: number
-  /** Batches a step accumulates. */
+  /** Batches per step. */
   accumulate: number
-  /** `random`, `epoch`, `sequential` or `dense`. */
+  /** The order of the windows: `random`, `epoch`, `sequential` or `dense`. */
   sampling: string
-  /** Batches made ahead. */
+  /** The number of batches to prefetch. */
   prefetch: number
 }
 
@@ -456,206 +453,169 @@ export interface MemoryPlanOptions {
   memoryBytes: number
 }
 
-/** Writes the tokens of several stores to one. */
+/** Merges several stores into one. */
 export declare function mergeStores(stores: Array<TokenStore>, out: string, options: ReshapeOptions, monitor: Monitor): Promise<Reshaped>
 
-/** What one op took while a profile was taken. */
+/** Time spent in one op while profiling. */
 export interface OpProfile {
-  /** The op, with the sizes of a linear layer. */
+  /** Name of the op; for a linear layer, with its sizes. */
   op: string
-  /** How often it ran. */
   calls: number
-  /** Seconds in all. */
+  /** Total wall time in seconds. */
   seconds: number
-  /** Floating-point operations of its products in all. */
+  /** Total floating-point operations of its matrix products. */
   flops: number
 }
 
 /** Plans the memory of training, without allocating it. */
 export declare function planMemory(options: MemoryPlanOptions): MemoryPlan
 
-/** Stores out of stores. */
+/** The stores that merging or splitting wrote. */
 export interface Reshaped {
-  /** The store, or that of the training tokens. */
+  /** The merged store, or the first part of a split one. */
   train: string
-  /** Its tokens. */
   trainTokens: number
-  /** The store of the validation tokens. */
+  /** The second part of a split store. */
   valid?: string
-  /** Its tokens. */
   validTokens: number
 }
 
-/** What stores out of stores are like. */
+/** Options for merging or splitting stores. */
 export interface ReshapeOptions {
-  /** Tokens a chunk file. */
+  /** Tokens per chunk file. */
   chunkSize?: number
   /** `int32` or `uint16`. */
   tokenDtype?: string
-  /** The stores' tokenizer. */
+  /** The tokenizer of the stores. */
   tokenizer?: Tokenizer
-  /** Where it can be opened. */
+  /** The path of the tokenizer. */
   tokenizerPath?: string
 }
 
-/** Documents of a file, drawn at random. */
+/** Returns a random sample of the documents of a file. */
 export declare function sampleDocuments(file: string, options: SampleOptions, monitor: Monitor): Promise<Array<string>>
 
-/** Which documents are drawn. */
+/** Options for sampling documents. */
 export interface SampleOptions {
-  /** How many at most. */
+  /** Most documents to return. */
   sample: number
-  /** Seed of the drawing. */
   seed: number
-  /** `text` or `jsonl`; told by the name if none. */
+  /** `text` or `jsonl`; by default recognized by the name of the file. */
   format?: string
-  /** The field of JSON Lines that is the text. */
+  /** Field of JSON Lines that holds the text. */
   textField: string
 }
 
-/** Writes the folder `path`; `extra` is a JSON object kept in state.json. */
+/** Writes the checkpoint folder `path`. `extra` is JSON that is stored in state.json. */
 export declare function saveCheckpoint(path: string, model: Transformer, optimizer: Optimizer, iteration: number, extra: string): Promise<void>
 
-/** Settings of one group of parameters; what it leaves out it inherits. */
 export interface SgdGroup {
-  /** Parameter names, `*` standing for any characters. */
   pattern: string
-  /** Learning rate. */
   lr?: number
-  /** Weight decay. */
   weightDecay?: number
 }
 
-/** Settings of one SGD update. */
+/** Hyperparameters of one SGD update. */
 export interface SgdHyper {
-  /** Learning rate. */
   lr: number
-  /** Number of the update, from 0. */
+  /** Number of this update, from 0. */
   step: number
-  /** Added to the gradient, times the parameter. */
+  /** Multiplied by the rate. */
   weightDecay: number
-  /** The rate does not fall with the steps. */
+  /** Keeps the rate at lr. */
   constant: boolean
 }
 
-/** Settings of SGD, all of them given. */
 export interface SgdOptions {
-  /** Rate of an update that is given none. */
   lr: number
-  /** Weight decay. */
   weightDecay: number
-  /** The rate does not fall with the steps. */
+  /** Keeps the learning rate constant (`decay: 'none'`). */
   constant: boolean
-  /** Parameters with settings of their own. */
   groups: Array<SgdGroup>
 }
 
-/** A special token. */
+/** A special token and its id. */
 export interface SpecialToken {
-  /** As it is written. */
   token: string
-  /** Its id. */
   id: number
 }
 
-/** Cuts a store in two at a token. */
+/** Splits a store in two at a token. */
 export declare function splitStore(store: TokenStore, at: number, out: string, options: ReshapeOptions, monitor: Monitor): Promise<Reshaped>
 
-/** What `store.json` says, or what the sizes of the files tell. */
+/** The content of `store.json`, or else what the sizes of the files tell. */
 export interface StoreMetadata {
-  /** Tokens. */
+  /** The number of tokens. */
   length: number
-  /** Bytes of the text they stand for. */
+  /** Bytes of the text that the tokens encode. */
   bytes?: number
-  /** Tokens a chunk file. */
+  /** Tokens per chunk file. */
   chunkSize: number
-  /** numpy's name of the elements. */
+  /** numpy's name of the element type. */
   dtype: string
-  /** Where the tokenizer is, as seen from the store's folder. */
+  /** The path of the tokenizer, relative to the store's folder. */
   tokenizerPath?: string
-  /** Hash of the tokenizer's contents. */
+  /** A hash of the tokenizer's content. */
   tokenizerHash?: string
   /** The largest token id. */
   maxId?: number
-  /** Bytes of the input that were no UTF-8 and became U+FFFD. */
+  /** Bytes of the input that were invalid UTF-8 and became U+FFFD. */
   replacedBytes: number
 }
 
-/** A named tensor, row-major, as checkpoint files have it. */
+/** A named tensor, row-major, in the shape that checkpoint files use. */
 export interface Tensor {
-  /** Its name. */
   name: string
-  /** Its dimensions. */
   shape: Array<number>
-  /** Its elements. */
   data: Float32Array
 }
 
-/** What files have. */
+/** Numbers of tokens and bytes in files. */
 export interface TokenCount {
-  /** Tokens. */
   tokens: number
-  /** Bytes. */
   bytes: number
-  /** Bytes of them that were no UTF-8. */
+  /** Number of bytes of invalid UTF-8. */
   replacedBytes: number
 }
 
-/** How a tokenizer is trained. */
+/** Options for training a tokenizer. */
 export interface TokenizerOptions {
-  /** Entries of the vocabulary; none for characters. */
+  /** Size of the vocabulary; omitted for characters. */
   vocabSize?: number
-  /** They get the first ids. */
+  /** Special tokens, which get the first ids. */
   specialTokens: Array<string>
   /** `bpe` or `chars`. */
   type: string
-  /** Threads that count. */
   threads: number
-  /** gpt2, cl100k, llama3 or a regular expression. */
+  /** `gpt2`, `cl100k`, `llama3` or a regular expression. */
   pattern: string
-  /** Merges are learned from pairs that occur at least so often. */
+  /** Pairs that occur less often are not merged. */
   minFrequency: number
-  /** Bytes to be read at most. */
+  /** Most bytes to read. */
   maxBytes?: number
-  /** `text` or `jsonl`; told by the names if none. */
+  /** `text` or `jsonl`; by default recognized by the names of the files. */
   format?: string
-  /** The field of JSON Lines that is the text. */
+  /** Field of JSON Lines that holds the text. */
   textField: string
 }
 
-/** Sizes and choices of a model, all of them given. */
+/** `TransformerOptions` of `src/transformer.ts`, which documents them, with the defaults filled in. */
 export interface TransformerOptions {
-  /** Tokens in the vocabulary. */
   vocabSize: number
-  /** Width of the residual stream. */
   dModel: number
-  /** Query heads. */
   numHeads: number
-  /** Width of the feed-forward layer. */
   dFf: number
-  /** Blocks. */
   numLayers: number
-  /** Longest context in tokens. */
   maxSeqLength: number
-  /** Base of the rotary angles. */
   theta: number
-  /** Key/value heads. */
   numKvHeads: number
-  /** The output layer is the embedding matrix. */
   tieEmbeddings: boolean
-  /** Query, key and value projections have a bias. */
   qkvBias: boolean
-  /** `cpu`, `cuda`, `cuda:N`, or `auto`: cuda where there is one, else cpu. */
   device: string
-  /** Seed of the initial weights. */
   seed: number
-  /** `f32` or `bf16`. */
   dtype: string
-  /** On cuda, products of f32 may be rounded to TensorFloat-32. */
   tf32: boolean
-  /** Threads of the CPU engine. */
   threads: number
-  /** The backward pass runs each block's forward pass again. */
   recompute: boolean
 }
 
@@ -669,7 +629,7 @@ export declare namespace ops {
   export function attentionBackward(dout: Float32Array, q: Float32Array, k: Float32Array, v: Float32Array, out: Float32Array, lse: Float32Array, sizes: AttentionSizes): [Float32Array, Float32Array, Float32Array]
   /** q (b, t, nh, hs), k, v (b, t, nkv, hs) -> out, lse (b, nh, t). */
   export function attentionForward(q: Float32Array, k: Float32Array, v: Float32Array, sizes: AttentionSizes): [Float32Array, Float32Array]
-  /** Clips the global norm of `gradients` to `max_norm`. */
+  /** Clips `gradients` by their global norm; a `max_norm` of 0 disables clipping. */
   export function clipGradNorm(gradients: Array<Float32Array>, maxNorm: number): ClippedGradients
   /** logits (n, vocab), targets (n), lse (n) -> dlogits. */
   export function crossEntropyBackward(logits: Float32Array, targets: Int32Array, lse: Float32Array, vocabSize: number, scale: number): Float32Array
@@ -697,7 +657,7 @@ export declare namespace ops {
   export function rmsNormForward(x: Float32Array, weight: Float32Array, width: number, eps: number): [Float32Array, Float32Array]
   /** dout (b, t, heads, hs) -> dx. */
   export function ropeBackward(dout: Float32Array, positions: number, heads: number, headSize: number, theta: number, firstPosition: number): Float32Array
-  /** x (b, t, heads, hs) -> the same, rotated. */
+  /** x (b, t, heads, hs) -> out. */
   export function ropeForward(x: Float32Array, positions: number, heads: number, headSize: number, theta: number, firstPosition: number): Float32Array
   /** param, grad (n) -> the new param. */
   export function sgd(param: Float32Array, grad: Float32Array, hyper: SgdHyper): Float32Array
