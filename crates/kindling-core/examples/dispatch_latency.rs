@@ -2,9 +2,11 @@
 //!
 //! A job is 8 tasks of 0, 5 or 50 microseconds. Jobs follow each other at once, or after 20 microseconds
 //! of work on the calling thread, as between the ops of a step. Prints the median microseconds per job
-//! above the ideal, ceil(8 / threads) tasks in a row.
+//! above the ideal, which is `ceil(8 / threads)` tasks in a row.
 //!
-//! Usage: cargo run --release -p kindling-core --example dispatch_latency [threads]
+//! Usage: `cargo run --release -p kindling-core --example dispatch_latency [threads]`
+
+#![allow(clippy::print_stdout, reason = "its output is the table")]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -63,7 +65,7 @@ fn main() {
                 seconds[0].extend(time_jobs(gap, || pool.run(TASKS, work)));
                 seconds[1].extend(time_jobs(gap, || {
                     rayon.scope(|scope| {
-                        (0..TASKS).for_each(|task| scope.spawn(move |_| work(task)))
+                        (0..TASKS).for_each(|task| scope.spawn(move |_| work(task)));
                     });
                 }));
                 seconds[2].extend(time_jobs(gap, || {

@@ -182,9 +182,9 @@ fn damaged_and_mismatched_checkpoints_are_rejected() {
     let error = checkpoint::load(&path, &mut wider, None).unwrap_err();
     assert_eq!(error.code(), "ERR_CHECKPOINT_MISMATCH");
     assert!(
-        error
-            .to_string()
-            .contains("transformer_blocks.1.Feed_Forward.linear_w2.linear_matrix has shape [33, 20]")
+        error.to_string().contains(
+            "transformer_blocks.1.Feed_Forward.linear_w2.linear_matrix has shape [33, 20]"
+        )
     );
 
     let mut same = model(1);

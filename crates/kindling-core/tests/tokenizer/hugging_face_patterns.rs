@@ -43,8 +43,7 @@ fn hugging_face_computes_the_same_ids_from_the_saved_tokenizer_json() {
         let (tokenizer, _) = Tokenizer::train(files, &options, &mut silent).unwrap();
         tokenizer.save(&folder.0).unwrap();
         let saved = std::fs::read(folder.0.join("tokenizer.json")).unwrap();
-        let sha256: String =
-            Sha256::digest(&saved).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = format!("{:x}", Sha256::digest(&saved));
         assert_eq!(sha256, trained.sha256, "the file that was read there, {}", trained.pattern);
         let opened = Tokenizer::open(&folder.0).unwrap();
         assert_eq!((opened.pattern(), opened.hash()), (&pattern, tokenizer.hash()));

@@ -166,15 +166,6 @@ impl<'a> ForwardBackward<'a> {
     }
 }
 
-/// CUDA only: the sum to which a call adds its losses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Total {
-    /// The sum of several calls, until it is taken.
-    Accumulated,
-    /// A sum that starts at 0.
-    OfCall,
-}
-
 /// Computes the gradients of scale x (mean loss of the rows not ignored). Returns the losses.
 ///
 /// # Errors

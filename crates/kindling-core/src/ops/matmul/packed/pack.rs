@@ -243,13 +243,19 @@ mod tests {
                     let parts = [0..cut, cut..k_words];
                     assert!(packed(Operand::F32(by_rows), &part, parts) == expected, "{what}");
                     for rows in [Operand::F32(by_rows), Operand::F32(by_columns)] {
-                        assert!(packed(rows, &part, [0..k_words]) == expected, "{what}");
+                        assert!(
+                            packed(rows, &part, std::iter::once(0..k_words)) == expected,
+                            "{what}"
+                        );
                     }
                     if layout == PanelLayout::F32 {
                         continue;
                     }
                     for rows in [Operand::Bf16(bf16_by_rows), Operand::Bf16(bf16_by_columns)] {
-                        assert!(packed(rows, &part, [0..k_words]) == expected, "bf16 {what}");
+                        assert!(
+                            packed(rows, &part, std::iter::once(0..k_words)) == expected,
+                            "bf16 {what}"
+                        );
                     }
                 }
             }
