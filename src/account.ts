@@ -1,5 +1,5 @@
 /**
- * What training a model needs: parameters, FLOPs by component, memory, the largest batch, and time.
+ * Requirements of training a model: parameters, FLOPs by component, memory, the largest batch, and time.
  *
  * A product of (m, k) and (k, n) is 2 m k n FLOPs, the backward pass costs twice the forward pass,
  * and AdamW 17 FLOPs per parameter. The engine itself plans the memory, with the code that
@@ -44,7 +44,7 @@ export interface AccountOptions {
   mfu?: number
 }
 
-/** What training a model needs. */
+/** Requirements of training a model. */
 export interface Account {
   /** Numbers of parameters. */
   params: Record<'embedding' | 'attention' | 'feedForward' | 'norms' | 'output' | 'total', number>

@@ -1,6 +1,7 @@
-//! With the feature `cuda`: compiles every op's `cuda.cu` by nvcc, for `sm_80` and `sm_90` and as PTX of `compute_80` that
-//! newer drivers compile at first use, and writes the table of them. Without nvcc the table is empty: such a build can be checked
-//! and linked, and says at run time that it has no kernels.
+//! With the feature `cuda`, compiles every op's `cuda.cu` with nvcc for `sm_80` and `sm_90`, and to
+//! PTX of `compute_80` that drivers compile for newer GPUs, and writes a table of the results.
+//! Without nvcc the table is empty: the build links, and reports at run time that it has no
+//! kernels.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const OPS: &str = "src/ops";
-/// What the compiler has to be: PTX of a newer one is refused by drivers of CUDA 13.0.
+/// Required nvcc release: drivers of CUDA 13.0 reject PTX from a newer one.
 const RELEASE: &str = "release 13.0";
 const TARGETS: [&str; 3] = [
     "-gencode=arch=compute_80,code=sm_80",
@@ -50,7 +51,7 @@ fn nvcc() -> Command {
     )
 }
 
-/// Whether there is a compiler of the release that the driver has to understand.
+/// Returns whether nvcc is installed. Panics if it has the wrong release.
 fn has_compiler() -> bool {
     let Ok(version) = nvcc().arg("--version").output() else {
         println!("cargo:warning=no nvcc (CUDA_HOME): this build has no CUDA kernels");
@@ -64,7 +65,7 @@ fn has_compiler() -> bool {
     true
 }
 
-/// Compiles the sources, as many at once as cargo allows.
+/// Compiles the sources in parallel, up to the number of jobs cargo allows.
 fn compile_all(sources: &[PathBuf], out: &Path) {
     let jobs = std::env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1);
     let next = AtomicUsize::new(0);

@@ -222,7 +222,8 @@ function account(context, check) {
 const TOOLS = ['memcheck', 'racecheck', 'synccheck']
 
 function sanitizer(context, check) {
-  // Each tool gets an equal share of the remaining time, so that a slow one cannot starve the others.
+  // Each tool gets an equal share of the remaining time, so that a slow one cannot starve the
+  // others.
   TOOLS.forEach((tool, index) => {
     const end = context.secondsLeft() * (1 - 1 / (TOOLS.length - index))
     const left = () => Math.max(1, context.secondsLeft() - end)

@@ -1,5 +1,5 @@
 /**
- * What a training run prints: a live line on a terminal, lines of metrics, JSON lines on request.
+ * Output of a training run: a live line on a terminal, lines of metrics, JSON lines on request.
  */
 import { bar, count, duration, percent } from './format'
 import type { Output } from './output'

@@ -16,7 +16,7 @@ export interface SweepResult {
   loss: number | null
   /** Last validation loss; null without validation data. */
   valLoss: number | null
-  /** Whether the loss or a gradient became infinite or NaN. */
+  /** The loss or a gradient became infinite or NaN. */
   diverged: boolean
 }
 

@@ -1,8 +1,8 @@
-//! Measures what handing out a job costs: the engine's pool against rayon.
+//! Measures the cost of starting and ending a job: the engine's pool against rayon.
 //!
-//! A job is 8 tasks of 0, 5 or 50 microseconds. Jobs follow each other at once, or after 20 microseconds
-//! of work on the calling thread, as between the ops of a step. Prints the median microseconds per job
-//! above the ideal, which is `ceil(8 / threads)` tasks in a row.
+//! A job is 8 tasks of 0, 5 or 50 microseconds. Jobs follow each other at once, or after 20
+//! microseconds of work on the calling thread, as between the ops of a step. Prints the median
+//! microseconds per job above the ideal, which is `ceil(8 / threads)` tasks in a row.
 //!
 //! Usage: `cargo run --release -p kindling-core --example dispatch_latency [threads]`
 

@@ -27,9 +27,9 @@ pub struct ModelConfig {
     pub max_seq_length: usize,
     /// Base of the angles of rotary position embeddings.
     pub theta: f64,
-    /// Whether the output layer is the embedding matrix.
+    /// Uses the embedding matrix as the output layer.
     pub tie_embeddings: bool,
-    /// Whether the query, key and value projections have a bias.
+    /// Gives the query, key and value projections a bias.
     pub qkv_bias: bool,
 }
 

@@ -188,7 +188,7 @@ impl Error {
     }
 
     /// Wraps a system error of a file operation. A full disk, a refused write and a missing file
-    /// get variants, and so codes, of their own.
+    /// have their own variants, and so their own codes.
     pub fn io(action: IoAction, path: impl AsRef<Path>, source: io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         match source.kind() {

@@ -1,5 +1,5 @@
-//! Linear, matmul and embedding: forward and backward against f64 references, finite differences and
-//! candle's autograd, on odd sizes and every instruction set.
+//! Linear, matmul and embedding: forward and backward against f64 references, finite differences
+//! and candle's autograd, on odd sizes and every instruction set.
 
 mod common;
 
@@ -13,8 +13,8 @@ use kindling_core::dtype::Dtype;
 use kindling_core::ops::{embedding, linear, matmul};
 use kindling_core::simd::Isa;
 
-/// Rows, inputs and outputs. Few rows take another path than many, and each of the three is small and
-/// large in turn.
+/// Rows, inputs and outputs. Few rows take another path than many, and each of the three is small
+/// and large in turn.
 const LINEAR_SIZES: [(usize, usize, usize); 10] = [
     (1, 1, 1),
     (1, 7, 5),
@@ -73,8 +73,8 @@ fn linear_matches_the_reference_and_candle() {
     }
 }
 
-/// Returns the packed kernel for f32, if the machine has AVX-512. It multiplies forward products of many
-/// rows, and all products from 2^27 multiply-adds.
+/// Returns the packed kernel for f32, if the machine has AVX-512. It multiplies forward products of
+/// many rows, and all products from 2^27 multiply-adds.
 fn f32_kernels() -> impl Iterator<Item = MatmulBackend> {
     MatmulKernel::available()
         .into_iter()

@@ -9,9 +9,9 @@ namespace emulator {
 inline float low_bf16(unsigned pair) { return __uint_as_float(pair << 16); }
 inline float high_bf16(unsigned pair) { return __uint_as_float(pair & 0xffff0000u); }
 
-/// D (16, 8) = A (16, 16) B (16, 8) + C, f32 += bf16 bf16. A row-major: register r holds row g + 8 (r % 2), columns
-/// 2 t + 8 (r / 2) and the next. B column-major: register r holds rows 2 t + 8 r and the next of column g.
-/// C and D: element i is row g + 8 (i / 2), column 2 t + i % 2.
+/// D (16, 8) = A (16, 16) B (16, 8) + C, f32 += bf16 bf16. A row-major: register r holds row g + 8
+/// (r % 2), columns 2 t + 8 (r / 2) and the next. B column-major: register r holds rows 2 t + 8 r
+/// and the next of column g. C and D: element i is row g + 8 (i / 2), column 2 t + i % 2.
 inline void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], EMULATOR_SITE) {
     struct Fragments { unsigned a[4], b[2]; } mine, theirs;
     std::memcpy(mine.a, a, sizeof a);

@@ -1,5 +1,6 @@
-//! The whole engine over a CUDA device, run on the CPU (or a GPU: src/gpu.rs): losses, every gradient, training, decoding and checkpoints against
-//! the CPU engine, and what a step does with the device.
+//! The whole engine over a CUDA device, run on the CPU (or a GPU: src/gpu.rs): losses, every
+//! gradient, training, decoding and checkpoints against the CPU engine, and the device operations
+//! of a step.
 
 use std::sync::Arc;
 
@@ -71,7 +72,7 @@ fn batch(config: &ModelConfig, rows: usize, seed: u64) -> (Vec<u32>, Vec<i32>) {
     (x, targets)
 }
 
-/// Both models, with weights that are no initial ones: gains and biases too.
+/// Returns both models with random weights, gains and biases instead of initial ones.
 fn pair(config: &ModelConfig, on: Device) -> (Transformer, Transformer) {
     let mut cpu = Transformer::new(config.clone(), Device::cpu(1), 7).unwrap();
     let mut state = cpu.state_dict().unwrap();
@@ -91,7 +92,8 @@ fn assert_close(what: &str, actual: &[NamedTensor], expected: &[NamedTensor], to
     assert_eq!(actual.len(), expected.len());
     for (a, e) in actual.iter().zip(expected) {
         assert_eq!((&a.name, &a.shape), (&e.name, &e.shape));
-        // The gradient of a key's bias is the little that a sum of large terms leaves: its scale is that of the queries'.
+        // The gradient of a key's bias is the small remainder of large terms that cancel, so it is
+        // compared at the scale of the queries' gradient.
         let like = e.name.replace("k_proj.bias", "q_proj.bias");
         let scale = expected.iter().find(|t| t.name == like).unwrap();
         let largest = scale.data.iter().fold(1e-12f64, |m, v| m.max(f64::from(v.abs())));
@@ -155,7 +157,8 @@ fn optimizer(model: &Transformer, sgd: bool) -> Box<dyn Optimizer> {
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
 fn training_follows_the_cpu_with_and_without_reading_losses() {
-    // AdamW makes whole steps of gradients that are all rounding, so steps are small in bf16, and no key has a bias.
+    // AdamW turns gradients that are pure rounding noise into full steps. Hence small rates in
+    // bf16, and no key bias.
     for (dtype, tolerance, rate) in [(Dtype::F32, 5e-4, 1e-2), (Dtype::Bf16, 0.05, 1e-3)] {
         let config = ModelConfig { num_kv_heads: 2, qkv_bias: dtype == Dtype::F32, ..config() };
         for (sgd, read) in [(false, true), (false, false), (true, false)] {
@@ -333,7 +336,7 @@ fn running_out_of_memory_reports_the_request_and_what_to_reduce() {
     assert_eq!(error.code(), "ERR_OUT_OF_MEMORY");
     let text = error.to_string();
     assert!(text.contains("device memory") && text.contains("lower batch_size"), "{text}");
-    // A smaller batch goes on.
+    // A smaller batch still works.
     model.forward_backward(&x[..22], &targets[..22], 2, 11, 1.0).unwrap();
     drop(model);
     assert_eq!(driver.bytes_in_use(), 0, "all memory is given back");

@@ -118,7 +118,7 @@ pub(crate) struct BlockOptions<'a> {
 enum Filled {
     /// The block ends at this offset of the bytes.
     Cut(usize),
-    /// As `Cut`, and the corpus ends there: `max_bytes` are read.
+    /// Like `Cut`, and the corpus ends there because `max_bytes` have been read.
     Limit(usize),
     /// The input ended.
     InputEnd,

@@ -70,7 +70,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns whether the bytes are those of a regular file, uncompressed, so that the file can
-    /// be mapped in place of reading it.
+    /// be mapped instead of read.
     pub fn is_plain_file(&self) -> bool {
         self.regular && self.compressed.is_none()
     }

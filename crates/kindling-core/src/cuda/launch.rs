@@ -44,7 +44,8 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// Returns whether the grid is empty, as for a shape without rows. A device rejects such a launch.
+    /// Returns whether the grid is empty, as for a shape without rows. A device rejects such a
+    /// launch.
     pub fn is_empty(&self) -> bool {
         self.grid.contains(&0)
     }

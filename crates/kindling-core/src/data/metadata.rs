@@ -38,7 +38,7 @@ pub struct Metadata {
     /// The checksum of each chunk file; empty if unknown.
     #[serde(default)]
     pub checksums: Vec<String>,
-    /// The checksum of this file, computed with zeros in place of its own digits.
+    /// The checksum of this file, computed with zeros instead of its own digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum: Option<String>,
 }

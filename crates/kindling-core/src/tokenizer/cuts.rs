@@ -20,8 +20,8 @@ pub struct Cuts<'a> {
 impl Cuts<'_> {
     /// Returns the last place in `after..=limit` where `text` may be cut.
     ///
-    /// Only the text before `limit` + the longest special token matters, so once that much is known,
-    /// text that follows changes nothing.
+    /// Only the text before `limit` + the longest special token matters, so once that much is
+    /// known, text that follows changes nothing.
     pub fn last(&self, text: &str, after: usize, limit: usize) -> Option<usize> {
         let last = limit.min(text.len().saturating_sub(1));
         (after.max(1)..=last).rev().find(|&at| {

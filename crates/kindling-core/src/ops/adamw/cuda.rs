@@ -35,7 +35,7 @@ pub struct Step {
     pub settings: u64,
     /// State of `grad_norm`, or 0. Nothing changes if its norm is not finite.
     pub clip: u64,
-    /// Whether g is set to zero.
+    /// Sets g to zero.
     pub clear_gradients: bool,
 }
 

@@ -75,7 +75,8 @@ __device__ __forceinline__ void write_plain(float* to, const float (&sums)[2][W 
                 to[(long long)(y + 16 * i) * width + x + 8 * j] = sums[i][j] * factor;
 }
 
-/// out: (b t, nh hs); lse: (b, nh, t). Grid: (t / 32 rounded up, nh, b); block: 128; shared: 4 PLAIN_FLOATS bytes.
+/// out: (b t, nh hs); lse: (b, nh, t).
+/// Grid: (t / 32 rounded up, nh, b); block: 128; shared: 4 PLAIN_FLOATS bytes.
 template <int W> __device__ void plain_forward(float* out, float* lse, const float* qkv, const Layout& l) {
     DYNAMIC_SHARED(shared);
     float* queries = reinterpret_cast<float*>(shared);

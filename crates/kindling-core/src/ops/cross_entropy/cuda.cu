@@ -108,7 +108,8 @@ cross_entropy_forward_backward_bf16(bf16* logits, float* losses, const int* targ
     forward_backward(logits, losses, targets, vocab_size, scale);
 }
 
-/// *total += the sum of the losses, in f64. Grid: one block; block: 1024 threads; shared: 32 doubles.
+/// *total += the sum of the losses, in f64. Grid: one block; block: 1024 threads; shared: 32
+/// doubles.
 extern "C" __global__ void __launch_bounds__(1024)
 cross_entropy_add_losses(double* total, const float* losses, int rows) {
     SHARED_ARRAY(double, partial, 32);

@@ -1,5 +1,6 @@
-// Embedding. ids: (rows) i32 below 2^31; weight, dweight: (vocab_size, d_model) f32; out, dout: (rows, d_model) f32, the
-// residual stream.
+// Embedding.
+// ids: (rows) i32 below 2^31; weight, dweight: (vocab_size, d_model) f32; out, dout: (rows,
+// d_model) f32, the residual stream.
 #include "kernels/elements.cuh"
 
 namespace {

@@ -21,8 +21,9 @@ static inline float fast_exp2(float x) { return exp2f(x); }
 
 #else
 
-/// d (16, 8) += a (16, 16) b (16, 8), bf16 operands, f32 sums. d[i]: row g + 8 (i / 2), column 2 t + i % 2. a[r]: row
-/// g + 8 (r % 2), columns 2 t + 8 (r / 2) and the next. b0, b1: rows 2 t (b1: 2 t + 8) and the next, column g.
+/// d (16, 8) += a (16, 16) b (16, 8), bf16 operands, f32 sums. d[i]: row g + 8 (i / 2), column 2 t
+/// + i % 2. a[r]: row g + 8 (r % 2), columns 2 t + 8 (r / 2) and the next. b0, b1: rows 2 t (b1: 2
+/// t + 8) and the next, column g.
 static __device__ __forceinline__ void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])

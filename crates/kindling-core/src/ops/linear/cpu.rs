@@ -93,7 +93,8 @@ fn transpose_len(inputs: usize, outputs: usize) -> usize {
     outputs.div_ceil(transpose_blocks(inputs, outputs).count) * inputs
 }
 
-/// Returns the 32-bit words of the device's scratch memory that the forward and backward passes take.
+/// Returns the 32-bit words of the device's scratch memory that the forward and backward passes
+/// take.
 pub(crate) fn device_scratch_len(matmul: MatmulBackend, s: Shape) -> usize {
     let many_rows = s.rows >= MANY_ROWS;
     let forward_kernel = packed_kernel(matmul, s, many_rows);

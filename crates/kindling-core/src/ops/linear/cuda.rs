@@ -1,5 +1,5 @@
-//! CUDA half: products by cuBLAS, the bias by launches of `cuda.cu`. The bias is f32; out and dout may
-//! be either dtype.
+//! CUDA half: products by cuBLAS, the bias by launches of `cuda.cu`. The bias is f32; out and dout
+//! may be either dtype.
 
 use super::{BackwardInput, BackwardWeight, Forward, Shape};
 use crate::Result;

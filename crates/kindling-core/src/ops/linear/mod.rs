@@ -3,12 +3,12 @@
 //! x, dx: (rows, inputs); weight: (outputs, inputs); bias: (outputs); out, dout: (rows, outputs).
 //! dx = dout W; dweight += dout^T x; dbias += column sums of dout.
 //!
-//! If the device multiplies in bf16, x, dout and weight may be bf16. So may out (without a bias) and
-//! dx (without accumulating); dweight and dbias are always f32.
+//! If the device multiplies in bf16, x, dout and weight may be bf16. So may out (without a bias)
+//! and dx (without accumulating); dweight and dbias are always f32.
 //!
 //! The weight is stored as (outputs, inputs), the transpose of `linear_matrix` in files. Matrices
-//! applied together (q, k, v; w1, w3) are then one matrix of stacked rows, and every named parameter
-//! is one contiguous run of memory.
+//! applied together (q, k, v; w1, w3) are then one matrix of stacked rows, and every named
+//! parameter is one contiguous run of memory.
 
 mod cpu;
 pub mod cuda;

@@ -67,7 +67,8 @@ __device__ void forward_row(T* out, S* sum, float* rstd, const S* x, const T* re
     }
 }
 
-/// Grid: rows / 8, rounded up; block: 256 threads; no shared memory. sum and residual: both null or neither.
+/// Grid: rows / 8, rounded up; block: 256 threads; no shared memory. sum and residual: both null or
+/// neither.
 template <class S, class T>
 __device__ void forward(T* out, S* sum, float* rstd, const S* x, const T* residual, const float* weight, int rows,
                         int width, float eps) {

@@ -1,4 +1,4 @@
-//! How often each pre-token occurs: a hash table of those that fit in a key, a map of the rest.
+//! Counts of pre-tokens: a hash table for those that fit in a key, a map for the rest.
 
 use rustc_hash::FxHashMap;
 
