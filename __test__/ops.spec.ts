@@ -24,7 +24,9 @@ const STEP = 1e-2
 /** Largest error allowed, relative to the largest value of the gradient. */
 const TOLERANCE = 2e-3
 
-/** Compares the gradients that `backward` returns with central differences of sum(forward . dout). */
+/**
+ * Compares the gradients that `backward` returns with central differences of sum(forward . dout).
+ */
 function gradientsMatchDifferences(
   t: { true(value: boolean, message?: string): unknown },
   inputs: Arrays,

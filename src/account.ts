@@ -1,5 +1,6 @@
 /**
- * Requirements of training a model: parameters, FLOPs by component, memory, the largest batch, and time.
+ * Requirements of training a model: parameters, FLOPs by component, memory, the largest batch, and
+ * time.
  *
  * A product of (m, k) and (k, n) is 2 m k n FLOPs, the backward pass costs twice the forward pass,
  * and AdamW 17 FLOPs per parameter. The engine itself plans the memory, with the code that

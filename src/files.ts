@@ -30,8 +30,8 @@ export async function makeFolder(path: string): Promise<void> {
  * Runs a file operation of Node.
  *
  * @param action - what the operation does with `path`, for the code and the message of an error.
- * @throws KindlingError `ERR_DISK_FULL` or `ERR_NOT_WRITABLE` if it cannot write, `ERR_NOT_FOUND` if
- * there is nothing to read, `ERR_IO`.
+ * @throws KindlingError `ERR_DISK_FULL` or `ERR_NOT_WRITABLE` if it cannot write, `ERR_NOT_FOUND`
+ * if there is nothing to read, `ERR_IO`.
  */
 export async function fileOperation<T>(
   action: 'read' | 'write',

@@ -3,9 +3,9 @@
  * folders) is acyclic, where an edge means that a file of one entry imports a file of another. So
  * neither files nor folders import each other in a circle.
  *
- * Rust: `use` and paths from `crate`, `super` and `self`, outside `#[cfg(test)]`. A name that a file
- * re-exports or imports counts as an import of the file that defines it, and a `pub use` alone is no
- * import. TypeScript: relative imports, those of types included.
+ * Rust: `use` and paths from `crate`, `super` and `self`, outside `#[cfg(test)]`. A name that a
+ * file re-exports or imports counts as an import of the file that defines it, and a `pub use` alone
+ * is no import. TypeScript: relative imports, those of types included.
  *
  * Prints each circle with its imports, and exits with 1 if there is one.
  */
@@ -198,7 +198,9 @@ function typescriptImports(folder) {
   })
 }
 
-/** Returns, per folder, the graph of its entries: entry -> entry -> an import that connects them. */
+/**
+ * Returns, per folder, the graph of its entries: entry -> entry -> an import that connects them.
+ */
 function graphs(imports) {
   const byFolder = new Map()
   for (const [file, target] of imports) {

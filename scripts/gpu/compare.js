@@ -1,7 +1,8 @@
 /**
- * Compares the engine on a GPU with the engine on the CPU in f32: all gradients of a model, or the losses of a
- * training run.
- * Usage: node compare.js gradients|training MODEL DTYPE [STEPS]; prints one JSON line. MODEL is a key of MODELS.
+ * Compares the engine on a GPU with the engine on the CPU in f32: all gradients of a model, or the
+ * losses of a training run.
+ * Usage: node compare.js gradients|training MODEL DTYPE [STEPS]; prints one JSON line. MODEL is a
+ * key of MODELS.
  */
 const path = require('node:path')
 const kindling = require(path.join(__dirname, '..', '..', 'dist'))

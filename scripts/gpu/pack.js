@@ -1,7 +1,8 @@
 /**
- * Packs everything a bare machine with a GPU needs for `scripts/gpu-check run`: the addon with CUDA and the GPU
- * tests (stripped), Node, the compiled TypeScript with its packages, and the scripts.
- * Usage: node scripts/gpu/pack.js [FOLDER] [--emulated], after `npm run build`. The compiler is that of scripts/cuda-toolkit.js.
+ * Packs everything a bare machine with a GPU needs for `scripts/gpu-check run`: the addon with CUDA
+ * and the GPU tests (stripped), Node, the compiled TypeScript with its packages, and the scripts.
+ * Usage: node scripts/gpu/pack.js [FOLDER] [--emulated], after `npm run build`. The compiler is
+ * that of scripts/cuda-toolkit.js.
  * --emulated adds the libraries that emulate a GPU.
  */
 const { execFileSync } = require('node:child_process')

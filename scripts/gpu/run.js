@@ -1,6 +1,7 @@
 /**
- * `scripts/gpu-check run` from a pack: runs the named stages, or all, each within its limit, and continues after a
- * failure. Rewrites the report after each stage. scripts/gpu-check unpacks into GPU_CHECK_WORK and starts it.
+ * `scripts/gpu-check run` from a pack: runs the named stages, or all, each within its limit, and
+ * continues after a failure. Rewrites the report after each stage. scripts/gpu-check unpacks into
+ * GPU_CHECK_WORK and starts it.
  */
 const { spawnSync } = require('node:child_process')
 const fs = require('node:fs')

@@ -1,7 +1,9 @@
 /** Runs the commands of `gpu-check run` with a time limit; keeps their output and never throws. */
 const { spawnSync } = require('node:child_process')
 
-/** Runs a command; returns { ok, skipped, output, seconds }. A missing command counts as skipped. */
+/**
+ * Runs a command; returns { ok, skipped, output, seconds }. A missing command counts as skipped.
+ */
 function sh(context, command, args, { environment = {}, seconds = 120 } = {}) {
   const started = Date.now()
   const limit = Math.max(1, Math.min(seconds, context.secondsLeft()))

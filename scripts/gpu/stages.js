@@ -1,7 +1,7 @@
 /**
- * The stages of `gpu-check run`, each with a claim to check and a limit in seconds. A stage's `run` calls
- * `check(claim, state, detail, figures)`; state is true, false or 'skipped'. Figures are measurements of
- * this machine, not claims.
+ * The stages of `gpu-check run`, each with a claim to check and a limit in seconds. A stage's `run`
+ * calls `check(claim, state, detail, figures)`; state is true, false or 'skipped'. Figures are
+ * measurements of this machine, not claims.
  */
 const fs = require('node:fs')
 const path = require('node:path')
@@ -368,8 +368,10 @@ function gemm(context, check) {
   }
 }
 
-/** Bytes per parameter that an update moves: weight and two moments read and written, gradient read and
- * cleared, bf16 copy written. */
+/**
+ * Bytes per parameter that an update moves: weight and two moments read and written, gradient read
+ * and cleared, bf16 copy written.
+ */
 const UPDATE_BYTES = 3 * 8 + 4 + 4 + 2
 
 function adamw(context, check) {
@@ -414,8 +416,10 @@ function copyRate(context) {
   return python(context, ['-c', program.join('\n')]).lines.at(-1)?.rate
 }
 
-/** In the order of a run without names. One ten-minute call holds the stages up to `device`, one `sanitizer`,
- * one the rest. */
+/**
+ * In the order of a run without names. One ten-minute call holds the stages up to `device`, one
+ * `sanitizer`, one the rest.
+ */
 const STAGES = [
   { name: 'facts', title: 'The machine', seconds: 60, run: facts },
   { name: 'ops', title: 'Kernels against the references', seconds: 120, run: ops },

@@ -6,8 +6,8 @@ import { z } from 'zod'
 export type Fields = Readonly<Record<string, z.ZodType>>
 
 /**
- * The keywords of JSON Schema that make up a flag. Two come from a field's `.meta()`: `value` is the
- * placeholder, as in `--config <file>`; `repeat` makes a list take one value per flag.
+ * The keywords of JSON Schema that make up a flag. Two come from a field's `.meta()`: `value` is
+ * the placeholder, as in `--config <file>`; `repeat` makes a list take one value per flag.
  */
 interface FieldSchema {
   type?: string

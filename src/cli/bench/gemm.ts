@@ -22,7 +22,10 @@ export interface GemmBenchmark {
 /** The output layer works on blocks of rows; this many show its speed. */
 const MAX_OUTPUT_ROWS = 512
 
-/** Times the matrix multiplications of each layer of a preset's model, on a batch of the preset's size. */
+/**
+ * Times the matrix multiplications of each layer of a preset's model, on a batch of the preset's
+ * size.
+ */
 export async function benchGemm(
   options: EngineOptions & { steps: number; warmup: number },
 ): Promise<GemmBenchmark[]> {

@@ -1,5 +1,5 @@
-//! Where the windows of a batch start: a pure function of (seed, step, row), so that a run can
-//! resume from its step alone. Nothing is stored, not even for a store of billions of tokens.
+//! The start of each window of a batch, a pure function of (seed, step, row). A run can resume from
+//! its step alone, and nothing is stored, not even for a store of billions of tokens.
 //!
 //! ```text
 //! N: starts, one for each token a window with its target can begin at;  t: tokens in a window

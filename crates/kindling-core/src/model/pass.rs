@@ -37,9 +37,9 @@ pub(super) struct PassContext<'a> {
     pub weights_bf16: Option<&'a Buffer>,
     /// On the CPU: the weights rounded to bf16, for decode steps (`linear::forward_bf16_weight`).
     pub decode_weights_bf16: Option<&'a [u16]>,
-    /// (`max_seq_length`, hs / 2).
+    /// (`max_seq_length`, hs).
     pub cos: &'a Buffer,
-    /// (`max_seq_length`, hs / 2).
+    /// (`max_seq_length`, hs).
     pub sin: &'a Buffer,
 }
 

@@ -36,9 +36,9 @@ pub struct Transformer {
     pub(super) gradients: Buffer,
     /// Norm of `gradients`, and a clip that is still to be applied.
     pub(super) norm: GradientNorm,
-    /// Rotation tables (`max_seq_length`, hs / 2).
+    /// Rotation tables (`max_seq_length`, hs).
     cos: Buffer,
-    /// Rotation tables (`max_seq_length`, hs / 2).
+    /// Rotation tables (`max_seq_length`, hs).
     sin: Buffer,
     /// Memory of the passes; absent until the first one.
     activations: Option<Activations>,

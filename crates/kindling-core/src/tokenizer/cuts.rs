@@ -31,8 +31,8 @@ impl Cuts<'_> {
         })
     }
 
-    /// Returns the last place where `bytes`, which more text follows and which may be invalid UTF-8,
-    /// may be cut. `at_start` says that no text precedes them.
+    /// Returns the last place where `bytes` may be cut. They may be invalid UTF-8, and more text
+    /// follows them. `at_start` means that no text precedes them.
     ///
     /// ```text
     /// for start in [the last 4 KiB, the beginning]:    // the former nearly always has a cut

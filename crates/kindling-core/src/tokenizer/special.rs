@@ -1,7 +1,6 @@
 //! Special tokens, which split the text before anything else does.
 //!
-//! Where special tokens overlap in the text, the leftmost match wins; of those that start at the
-//! same place, the longest.
+//! If special tokens overlap in the text, the leftmost match wins, then the longest.
 
 use aho_corasick::{AhoCorasick, MatchKind};
 

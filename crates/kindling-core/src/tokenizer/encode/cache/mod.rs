@@ -5,8 +5,8 @@
 //! | up to 15 bytes and 12 ids | `thread.rs`, 4 MiB | `shared.rs`, 64 MiB |
 //! | longer | `thread_long.rs`, 4 MiB and a map | `shared_long.rs`, 12 MiB |
 //!
-//! 1. Words repeat. A hit saves looking up every pair of a word and merging it, and most hits are in
-//!    the thread's cache, which stays in the L2 of its core.
+//! 1. Words repeat. A hit saves looking up every pair of a word and merging it. Most hits are in the
+//!    thread's cache, which stays in the L2 of its core.
 //! 2. An entry of a short pre-token is one cache line with the pre-token itself, so that a hit is
 //!    exact and touches no other memory, and nothing is allocated per pre-token.
 //! 3. In a thread's table a new entry replaces the old one. In the shared ones an entry is written
