@@ -55,8 +55,8 @@ const TESTS = {
   'an old driver is reported with its version': {
     environment: { VERSION: '12040' },
     async run(kindling) {
-      await refused(kindling, 'ERR_DEVICE_UNAVAILABLE', /CUDA 12\.4, and 13\.0 is needed.*580/)
-      await fallsBack(kindling, /GPU is not used.*CUDA 12\.4, and 13\.0 is needed/)
+      await refused(kindling, 'ERR_DEVICE_UNAVAILABLE', /CUDA 12\.4 but 13\.0 is needed.*580/)
+      await fallsBack(kindling, /GPU is not used.*CUDA 12\.4 but 13\.0 is needed/)
     },
   },
   'a driver that fails to start is reported': {
@@ -77,7 +77,11 @@ const TESTS = {
   'running out of device memory names the amount and what to lower': {
     environment: { MEMORY: String((32 << 20) + 100_000) },
     run: (kindling) =>
-      refused(kindling, 'ERR_OUT_OF_MEMORY', /device memory .* in use.*lower batch_size/),
+      refused(
+        kindling,
+        'ERR_OUT_OF_MEMORY',
+        /device memory for .* uses .* of .*; lower batch_size/,
+      ),
   },
   'a device with too little memory to start is reported': {
     environment: { MEMORY: '1000000' },
@@ -193,12 +197,12 @@ function near(lines, expected) {
     lines.map(({ step }) => step),
     expected.map(({ step }) => step),
   )
-  for (const [i, { step, loss, grad_norm: norm }] of lines.entries()) {
+  for (const [i, { step, loss, gradNorm }] of lines.entries()) {
     assert(
       Math.abs(loss / expected[i].loss - 1) < 1e-4,
       `step ${step}: ${loss} and ${expected[i].loss}`,
     )
-    assert(Math.abs(norm / expected[i].grad_norm - 1) < 1e-3, `step ${step}: norm ${norm}`)
+    assert(Math.abs(gradNorm / expected[i].gradNorm - 1) < 1e-3, `step ${step}: norm ${gradNorm}`)
   }
 }
 

@@ -134,12 +134,12 @@ function training(context, check) {
 
 /** Checks of scripts/checks/fake-libcuda.js that apply to any device. */
 const OF_ANY_DEVICE = [
-  'a device that is not there is told',
-  'f32 trains as the CPU does, and moves to it',
-  'bf16 trains as the CPU does but for rounding, and moves to it',
-  'f32 is f32 unless tf32 is asked for',
-  'sums of losses and clipping that nobody reads give what reading gives',
-  'weights larger than a piece of staging memory arrive whole',
+  'a device that does not exist is reported',
+  'f32 training matches the CPU, and its checkpoint continues there',
+  'bf16 training matches the CPU up to rounding, and its checkpoint continues there',
+  'f32 products use TF32 only if requested',
+  'leaving losses and norms unread does not change the weights',
+  'weights larger than the staging buffer arrive complete',
 ]
 
 function device(context, check) {
