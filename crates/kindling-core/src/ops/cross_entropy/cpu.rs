@@ -90,15 +90,15 @@ fn replace_by_gradient(cpu: &Cpu, logits: &mut [f32], lse: f32, target: i32, sca
 
 crate::dispatch! {
     /// Returns the maximum, and the log of the sum of exp(logit - maximum).
-    fn log_sum_exp(logits: &[f32]) -> (f32, f32) = log_sum_exp_lanes;
+    fn log_sum_exp(logits: &[f32]) -> (f32, f32) = log_sum_exp_vectors;
 }
 crate::dispatch! {
     /// Replaces the logits by their probabilities times `scale`.
-    fn scaled_softmax(logits: &mut [f32], lse: f32, scale: f32) = scaled_softmax_lanes;
+    fn scaled_softmax(logits: &mut [f32], lse: f32, scale: f32) = scaled_softmax_vectors;
 }
 
 #[inline(always)]
-fn log_sum_exp_lanes<V: Vector>(logits: &[f32]) -> (f32, f32) {
+fn log_sum_exp_vectors<V: Vector>(logits: &[f32]) -> (f32, f32) {
     let (max, sum) = row_statistics::<V>(logits);
     (max, sum.ln())
 }
@@ -133,7 +133,7 @@ pub(crate) fn row_statistics<V: Vector>(row: &[f32]) -> (f32, f32) {
 }
 
 #[inline(always)]
-fn scaled_softmax_lanes<V: Vector>(logits: &mut [f32], lse: f32, scale: f32) {
+fn scaled_softmax_vectors<V: Vector>(logits: &mut [f32], lse: f32, scale: f32) {
     let (lse, scale) = (V::splat(lse), V::splat(scale));
     let mut start = 0;
     while start < logits.len() {

@@ -45,11 +45,11 @@ crate::dispatch! {
         saved: Saved<'_>,
         first: HeadLayout,
         scratch: &mut [f32],
-    ) = backward_group_lanes;
+    ) = backward_group_vectors;
 }
 
 #[inline(always)]
-fn backward_group_lanes<V: Vector>(
+fn backward_group_vectors<V: Vector>(
     heads: HeadGroup<'_>,
     saved: Saved<'_>,
     first: HeadLayout,

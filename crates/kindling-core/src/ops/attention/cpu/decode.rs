@@ -43,11 +43,11 @@ crate::dispatch! {
         values: &[f32],
         width: usize,
         scores: &mut [f32],
-    ) = decode_head_lanes;
+    ) = decode_head_vectors;
 }
 
 #[inline(always)]
-fn decode_head_lanes<V: Vector>(
+fn decode_head_vectors<V: Vector>(
     out: &mut [f32],
     q: &[f32],
     keys: &[f32],

@@ -20,11 +20,11 @@ crate::dispatch! {
         qkv: &[f32],
         layout: HeadLayout,
         scratch: &mut [f32],
-    ) = forward_head_lanes;
+    ) = forward_head_vectors;
 }
 
 #[inline(always)]
-fn forward_head_lanes<V: Vector>(
+fn forward_head_vectors<V: Vector>(
     out: &mut OutBlock<'_>,
     lse: &mut [f32],
     qkv: &[f32],
