@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kindling_core::cuda::Launch;
-use kindling_core::cuda::{Driver, Product, Properties, Rows};
+use kindling_core::cuda::{Driver, Factor, Product, Properties, Rows};
 use kindling_core::dtype::Dtype;
 use kindling_core::{Error, Result};
 
@@ -25,7 +25,8 @@ pub struct EmulatedDevice {
 pub struct Work {
     /// Names of the kernels launched, in order.
     pub launches: Vec<&'static str>,
-    pub products: usize,
+    /// Products, in order.
+    pub products: Vec<Product>,
     /// Number of times the host waited for the device.
     pub waits: usize,
     /// Copies to the device.
@@ -99,9 +100,24 @@ impl State {
         })
     }
 
-    /// Reads a matrix as f32.
-    fn matrix(&self, pointer: u64, dtype: Dtype, len: usize) -> Result<Vec<f32>> {
-        (0..len).map(|index| self.element(pointer, dtype, index)).collect()
+    /// Reads an operand (rows, columns) as f32, row by row.
+    fn operand(
+        &self,
+        factor: Factor,
+        dtype: Dtype,
+        [rows, columns]: [usize; 2],
+    ) -> Result<Vec<f32>> {
+        let Factor { pointer, transposed, leading } = factor;
+        let width = if transposed { rows } else { columns };
+        if leading < width {
+            return Err(Error::Device(format!("a leading dimension of {leading}, width {width}")));
+        }
+        let place = |row, column| {
+            if transposed { column * leading + row } else { row * leading + column }
+        };
+        (0..rows * columns)
+            .map(|i| self.element(pointer, dtype, place(i / columns, i % columns)))
+            .collect()
     }
 }
 
@@ -174,25 +190,19 @@ impl Driver for EmulatedDevice {
 
     fn multiply(&self, product: &Product) -> Result<()> {
         let mut state = self.state();
-        state.work.products += 1;
+        state.work.products.push(*product);
         let Product { m, k, n, operands, results, .. } = *product;
-        let a = state.matrix(product.a.pointer, operands, m * k)?;
-        let b = state.matrix(product.b.pointer, operands, k * n)?;
+        let a = state.operand(product.a, operands, [m, k])?;
+        let b = state.operand(product.b, operands, [k, n])?;
+        if product.out_leading < n {
+            return Err(Error::Device(format!("rows of {n} overlap: {product:?}")));
+        }
         for row in 0..m {
             for column in 0..n {
                 let sum: f64 = (0..k)
-                    .map(|depth| {
-                        let a =
-                            a[if product.a.transposed { depth * m + row } else { row * k + depth }];
-                        let b = b[if product.b.transposed {
-                            column * k + depth
-                        } else {
-                            depth * n + column
-                        }];
-                        f64::from(a) * f64::from(b)
-                    })
+                    .map(|depth| f64::from(a[row * k + depth]) * f64::from(b[depth * n + column]))
                     .sum();
-                let index = row * n + column;
+                let index = row * product.out_leading + column;
                 let before = if product.accumulate {
                     state.element(product.out, results, index)?
                 } else {

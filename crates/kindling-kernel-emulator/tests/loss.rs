@@ -7,7 +7,7 @@ use common::{
     slopes, view, view_mut, wide,
 };
 use kindling_core::ops::{cross_entropy, log_softmax, softmax};
-use kindling_kernel_emulator::{Bf16, Memory};
+use kindling_kernel_emulator::{Bf16, Element, Memory};
 
 /// (rows, columns): one number, less than a warp, more than a block, a multiple of eight.
 const SHAPES: [(usize, usize); 5] = [(1, 1), (7, 31), (3, 1000), (2, 4104), (5, 8)];
@@ -91,58 +91,80 @@ fn targets(rows: usize, vocab_size: usize) -> Vec<i32> {
         .collect()
 }
 
-fn cross_entropy_holds<T: Activation>() {
-    use cross_entropy::{cuda, reference};
-    for (rows, vocab_size) in SHAPES {
-        let s = cross_entropy::Shape { rows, vocab_size };
-        let n = rows * vocab_size;
-        let (logits, targets) = (random::<T>(1, n, 8.0), targets(rows, vocab_size));
-        let count = targets.iter().filter(|t| **t >= 0).count();
-        let scale = 1.0 / count as f32;
-        let results = in_every_order(|order| {
-            let (x, replaced, targets) =
-                (memory(&logits, 0), memory(&logits, 0), memory(&targets, 1));
-            let (lse, dx) = (Memory::<f32>::poisoned(rows, 0), Memory::<T>::poisoned(n, 0));
-            let (losses, again) =
-                (Memory::<f32>::poisoned(rows, 0), Memory::<f32>::poisoned(rows, 0));
-            let total = Memory::<f64>::of(&[3.0]);
-            let forward = cuda::Forward {
-                lse: lse.address(),
-                losses: losses.address(),
-                logits: x.address(),
-                targets: targets.address(),
-            };
-            launch(&cuda::forward(T::DTYPE, forward, s), order);
-            launch(&cuda::add_losses(total.address(), losses.address(), rows), order);
-            let backward = cuda::Backward {
-                dlogits: dx.address(),
-                logits: x.address(),
-                lse: lse.address(),
-                targets: targets.address(),
-            };
-            launch(&cuda::backward(T::DTYPE, backward, scale, s), order);
-            let both = cuda::ForwardBackward {
-                logits: replaced.address(),
-                losses: again.address(),
-                targets: targets.address(),
-            };
-            launch(&cuda::forward_backward(T::DTYPE, both, scale, s), order);
-            assert_eq!(losses.values(), again.values());
-            let loss = ((total.values()[0] - 3.0) / count as f64) as f32;
-            vec![vec![loss], dx.to_f32(), replaced.to_f32()]
-        });
-        assert_close(
-            "loss",
-            &results[0],
-            &[reference::forward(&wide(&logits), &targets, s)],
-            TOLERANCE,
-        );
-        let slopes = slopes(&wide(&logits), &[1.0], |x| vec![reference::forward(x, &targets, s)]);
-        assert_slopes("dlogits", &results[1], &slopes, T::TOLERANCE);
-        let differ =
-            results[1].iter().zip(&results[2]).filter(|(a, b)| (*a - *b).abs() > 1e-6).count();
-        assert_eq!(differ, 0, "in one pass or two");
+/// Puts NaN between the rows.
+fn padded<T: Element>(dense: &[T], width: usize, pitch: usize) -> Vec<T> {
+    let mut out = vec![T::from_f32(f32::NAN); dense.len() / width * pitch];
+    for (to, row) in out.chunks_mut(pitch).zip(dense.chunks(width)) {
+        to[..width].copy_from_slice(row);
     }
+    out
+}
+
+/// Takes what lies between the rows out, which must still be NaN from the multiple of 8 on.
+fn unpadded(padded: &[f32], width: usize, pitch: usize) -> Vec<f32> {
+    let rows = padded.chunks(pitch);
+    assert!(rows.clone().all(|row| row.iter().skip(width.next_multiple_of(8)).all(|v| v.is_nan())));
+    rows.flat_map(|row| &row[..width]).copied().collect()
+}
+
+fn cross_entropy_holds<T: Activation>() {
+    for (rows, vocab_size) in SHAPES {
+        for pitch in [vocab_size, vocab_size.next_multiple_of(64), vocab_size + 3] {
+            cross_entropy_holds_at::<T>(cross_entropy::Shape { rows, vocab_size }, pitch);
+        }
+    }
+}
+
+fn cross_entropy_holds_at<T: Activation>(s: cross_entropy::Shape, pitch: usize) {
+    use cross_entropy::{cuda, reference};
+    let cross_entropy::Shape { rows, vocab_size } = s;
+    let n = rows * vocab_size;
+    let (logits, targets) = (random::<T>(1, n, 8.0), targets(rows, vocab_size));
+    let apart = padded(&logits, vocab_size, pitch);
+    let layout = cuda::Logits { dtype: T::DTYPE, rows, vocab_size, pitch };
+    let count = targets.iter().filter(|t| **t >= 0).count();
+    let scale = 1.0 / count as f32;
+    let results = in_every_order(|order| {
+        let (x, replaced, targets) = (memory(&apart, 0), memory(&apart, 0), memory(&targets, 1));
+        let (lse, dx) = (Memory::<f32>::poisoned(rows, 0), Memory::<T>::poisoned(rows * pitch, 0));
+        let (losses, again) = (Memory::<f32>::poisoned(rows, 0), Memory::<f32>::poisoned(rows, 0));
+        let total = Memory::<f64>::of(&[3.0]);
+        let forward = cuda::Forward {
+            lse: lse.address(),
+            losses: losses.address(),
+            logits: x.address(),
+            targets: targets.address(),
+        };
+        launch(&cuda::forward(forward, layout), order);
+        launch(&cuda::add_losses(total.address(), losses.address(), rows), order);
+        let backward = cuda::Backward {
+            dlogits: dx.address(),
+            logits: x.address(),
+            lse: lse.address(),
+            targets: targets.address(),
+        };
+        launch(&cuda::backward(backward, scale, layout), order);
+        let both = cuda::ForwardBackward {
+            logits: replaced.address(),
+            losses: again.address(),
+            targets: targets.address(),
+        };
+        launch(&cuda::forward_backward(both, scale, layout), order);
+        assert_eq!(losses.values(), again.values());
+        let loss = ((total.values()[0] - 3.0) / count as f64) as f32;
+        let rows_of = |m: &Memory<T>| unpadded(&m.to_f32(), vocab_size, pitch);
+        vec![vec![loss], rows_of(&dx), rows_of(&replaced)]
+    });
+    assert_close(
+        "loss",
+        &results[0],
+        &[reference::forward(&wide(&logits), &targets, s)],
+        TOLERANCE,
+    );
+    let slopes = slopes(&wide(&logits), &[1.0], |x| vec![reference::forward(x, &targets, s)]);
+    assert_slopes("dlogits", &results[1], &slopes, T::TOLERANCE);
+    let differ = results[1].iter().zip(&results[2]).filter(|(a, b)| (*a - *b).abs() > 1e-6).count();
+    assert_eq!(differ, 0, "in one pass or two");
 }
 
 #[test]
@@ -165,7 +187,8 @@ fn logits_100_to_1000_with_target_1_have_loss_1001() {
         logits: logits.address(),
         targets: targets.address(),
     };
-    let forward = cross_entropy::cuda::forward(f32::DTYPE, forward, s);
+    let forward =
+        cross_entropy::cuda::forward(forward, cross_entropy::cuda::Logits::dense(f32::DTYPE, s));
     launch(&forward, kindling_kernel_emulator::Order::Forward);
     assert_eq!(losses.values()[0], 1001.0);
 }

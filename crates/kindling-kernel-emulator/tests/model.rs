@@ -220,7 +220,28 @@ fn a_step_that_reads_nothing_never_waits_for_the_device() {
     assert!(before.launches.len() >= work.launches.len() && work.launches.contains(&"adamw_step"));
     // Ids, targets, groups of ids, settings of the update.
     assert_eq!(work.uploads, 4);
-    assert_eq!(work.products, 3 * (4 * 2 + 1));
+    assert_eq!(work.products.len(), 3 * (4 * 2 + 1));
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn rows_of_logits_are_aligned_and_products_leave_the_padding_alone() {
+    for (vocab_size, pitch) in [(37, 64), (64, 64), (65, 128)] {
+        let config = ModelConfig { vocab_size, num_layers: 1, ..config() };
+        let driver = Arc::new(EmulatedDevice::new(PLENTY, Order::Forward));
+        let mut model =
+            Transformer::new(config.clone(), emulated(&driver, Dtype::Bf16), 7).unwrap();
+        let (x, targets) = batch(&config, 16, 1);
+        model.accumulate(&x, &targets, 2, 8, 1.0).unwrap();
+        let products = driver.take_work().products;
+        let c = config.d_model;
+        let forward = products.iter().find(|p| (p.m, p.k, p.n) == (16, c, vocab_size)).unwrap();
+        assert_eq!((forward.out_leading, forward.out % 128), (pitch, 0));
+        let dx = products.iter().find(|p| (p.m, p.k, p.n) == (16, vocab_size, c)).unwrap();
+        assert_eq!((dx.a.leading, dx.out_leading), (pitch, c));
+        let dweight = products.iter().find(|p| (p.m, p.k, p.n) == (vocab_size, 16, c)).unwrap();
+        assert_eq!((dweight.a.leading, dweight.out_leading), (pitch, c));
+    }
 }
 
 #[test]

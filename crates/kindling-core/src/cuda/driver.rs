@@ -10,6 +10,9 @@ use crate::dtype::Dtype;
 
 /// A row-major matrix product over device memory: out (m, n) = a b, or out += a b if `accumulate`.
 /// Accumulates in f32.
+///
+/// The leading dimension of a matrix is the number of elements from one of its rows, as they are
+/// stored, to the next. What lies between rows is neither read nor written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Product {
     pub m: usize,
@@ -23,6 +26,8 @@ pub struct Product {
     pub operands: Dtype,
     /// Address of out (m, n).
     pub out: u64,
+    /// At least n.
+    pub out_leading: usize,
     /// Dtype of out. f32 operands produce f32 results.
     pub results: Dtype,
     pub accumulate: bool,
@@ -37,6 +42,8 @@ pub struct Factor {
     pub pointer: u64,
     /// The matrix is stored as its transpose.
     pub transposed: bool,
+    /// At least the width of the matrix as it is stored.
+    pub leading: usize,
 }
 
 /// Equally spaced rows of bytes in device memory.

@@ -275,7 +275,9 @@ impl Driver for Native {
         } else {
             blas::cublasComputeType_t::CUBLAS_COMPUTE_32F
         };
-        let [m, k, n] = [p.m, p.k, p.n].map(|size| i32::try_from(size).unwrap_or(i32::MAX));
+        let size = |size: usize| i32::try_from(size).unwrap_or(i32::MAX);
+        let [m, k, n] = [p.m, p.k, p.n].map(size);
+        let [of_a, of_b, of_out] = [p.a.leading, p.b.leading, p.out_leading].map(size);
         // cuBLAS is column-major: our rows of n are its (n, m), and out^T = b^T a^T.
         // SAFETY: the caller owns matrices of these sizes at these addresses; alpha and beta are
         // read before the call returns.
@@ -290,14 +292,14 @@ impl Driver for Native {
                 std::ptr::from_ref(&alpha).cast(),
                 p.b.pointer as *const c_void,
                 kind(p.operands),
-                if p.b.transposed { k } else { n },
+                of_b,
                 p.a.pointer as *const c_void,
                 kind(p.operands),
-                if p.a.transposed { m } else { k },
+                of_a,
                 std::ptr::from_ref(&beta).cast(),
                 p.out as *mut c_void,
                 kind(p.results),
-                n,
+                of_out,
                 compute,
                 blas::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
             )

@@ -1,8 +1,10 @@
 // Cross-entropy of each row of logits. loss = lse - logit of the target, dlogits = (softmax - one
 // at the target) scale. Rows with target -100 have loss 0 and gradient 0. logits, dlogits: (rows,
-// vocab_size); targets, lse, losses: (rows).
+// vocab_size), the next row `pitch` elements after each; targets, lse, losses: (rows).
 // Grid: one block per row; block: up to 512 threads, 8 logits (16 bytes of bf16) at a time; shared:
 // 64 floats. The second pass over a row hits the L2 cache.
+// If the pitch is a multiple of 8, a row's last 8 logits are read and written at once, though some
+// of them may lie behind the vocabulary.
 #include "kernels/elements.cuh"
 #include "kernels/reduce.cuh"
 
@@ -10,11 +12,26 @@ namespace {
 
 constexpr int IGNORED_TARGET = -100;
 
+/// Loads N logits from `at`; those behind the vocabulary become -inf, whose exponential is 0.
+template <int N, class T>
+__device__ __forceinline__ void load_logits(float (&v)[N], const T* logits, int at, int vocab_size) {
+    load<N>(v, logits + at);
+    if (at + N > vocab_size) {
+#pragma unroll
+        for (int i = 0; i < N; i++) v[i] = at + i < vocab_size ? v[i] : -INFINITY;
+    }
+}
+
+/// Returns whether 8 logits at a time may be read and written in each row.
+template <class T> __device__ __forceinline__ bool in_vectors(const T* logits, int pitch) {
+    return pitch % 8 == 0 && is_aligned<8>(logits);
+}
+
 template <int N, class T> __device__ Exponentials row_exponentials(const T* logits, int vocab_size) {
     Exponentials e = {-INFINITY, 0.0f};
     for (int at = threadIdx.x * N; at < vocab_size; at += blockDim.x * N) {
         float v[N];
-        load<N>(v, logits + at);
+        load_logits<N>(v, logits, at, vocab_size);
         take_in<N>(e, v);
     }
     return e;
@@ -24,7 +41,7 @@ template <int N, class T>
 __device__ void row_gradient(T* dlogits, const T* logits, float lse, int target, int vocab_size, float scale) {
     for (int at = threadIdx.x * N; at < vocab_size; at += blockDim.x * N) {
         float v[N];
-        load<N>(v, logits + at);
+        load_logits<N>(v, logits, at, vocab_size);
 #pragma unroll
         for (int i = 0; i < N; i++) {
             const float one = at + i == target ? 1.0f : 0.0f;
@@ -35,21 +52,21 @@ __device__ void row_gradient(T* dlogits, const T* logits, float lse, int target,
 }
 
 template <class T>
-__device__ void gradient(T* dlogits, const T* logits, float lse, int target, int vocab_size, float scale) {
-    if (vocab_size % 8 == 0 && is_aligned<8>(dlogits) && is_aligned<8>(logits))
+__device__ void gradient(T* dlogits, const T* logits, float lse, int target, int vocab_size, int pitch, float scale) {
+    if (in_vectors(dlogits, pitch) && in_vectors(logits, pitch))
         row_gradient<8>(dlogits, logits, lse, target, vocab_size, scale);
     else
         row_gradient<1>(dlogits, logits, lse, target, vocab_size, scale);
 }
 
 /// Returns the row's lse to all threads once all have read the row. Thread 0 writes the loss.
-template <class T> __device__ float statistics(float* losses, const T* logits, int target, int vocab_size) {
+template <class T> __device__ float statistics(float* losses, const T* logits, int target, int vocab_size, int pitch) {
     SHARED_ARRAY(float, largest, 32);
     SHARED_ARRAY(float, sums, 32);
     // Read before block_merge's barriers: afterwards the row may be overwritten.
     const float score = target == IGNORED_TARGET ? 0.0f : to_float(logits[target]);
-    Exponentials e = vocab_size % 8 == 0 && is_aligned<8>(logits) ? row_exponentials<8>(logits, vocab_size)
-                                                                   : row_exponentials<1>(logits, vocab_size);
+    Exponentials e = in_vectors(logits, pitch) ? row_exponentials<8>(logits, vocab_size)
+                                               : row_exponentials<1>(logits, vocab_size);
     e = block_merge(e, largest, sums);
     const float log_sum = logf(e.sum);
     // Subtracting the maximum first loses nothing where the two differ by orders of magnitude.
@@ -58,54 +75,59 @@ template <class T> __device__ float statistics(float* losses, const T* logits, i
 }
 
 template <class T>
-__device__ void forward(float* lse, float* losses, const T* logits, const int* targets, int vocab_size) {
+__device__ void forward(float* lse, float* losses, const T* logits, const int* targets, int vocab_size, int pitch) {
     const float row_lse =
-        statistics(losses, logits + (long long)blockIdx.x * vocab_size, targets[blockIdx.x], vocab_size);
+        statistics(losses, logits + (long long)blockIdx.x * pitch, targets[blockIdx.x], vocab_size, pitch);
     if (threadIdx.x == 0) lse[blockIdx.x] = row_lse;
 }
 
 template <class T>
-__device__ void forward_backward(T* logits, float* losses, const int* targets, int vocab_size, float scale) {
-    T* row = logits + (long long)blockIdx.x * vocab_size;
+__device__ void forward_backward(T* logits, float* losses, const int* targets, int vocab_size, int pitch, float scale) {
+    T* row = logits + (long long)blockIdx.x * pitch;
     const int target = targets[blockIdx.x];
-    const float row_lse = statistics(losses, row, target, vocab_size);
-    gradient(row, row, row_lse, target, vocab_size, scale);
+    const float row_lse = statistics(losses, row, target, vocab_size, pitch);
+    gradient(row, row, row_lse, target, vocab_size, pitch, scale);
 }
 
 template <class T>
-__device__ void backward(T* dlogits, const T* logits, const float* lse, const int* targets, int vocab_size, float scale) {
-    const long long row = (long long)blockIdx.x * vocab_size;
-    gradient(dlogits + row, logits + row, lse[blockIdx.x], targets[blockIdx.x], vocab_size, scale);
+__device__ void backward(T* dlogits, const T* logits, const float* lse, const int* targets, int vocab_size, int pitch,
+                         float scale) {
+    const long long row = (long long)blockIdx.x * pitch;
+    gradient(dlogits + row, logits + row, lse[blockIdx.x], targets[blockIdx.x], vocab_size, pitch, scale);
 }
 
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(512)
-cross_entropy_forward_f32(float* lse, float* losses, const float* logits, const int* targets, int vocab_size) {
-    forward(lse, losses, logits, targets, vocab_size);
+cross_entropy_forward_f32(float* lse, float* losses, const float* logits, const int* targets, int vocab_size,
+                          int pitch) {
+    forward(lse, losses, logits, targets, vocab_size, pitch);
 }
 extern "C" __global__ void __launch_bounds__(512)
-cross_entropy_forward_bf16(float* lse, float* losses, const bf16* logits, const int* targets, int vocab_size) {
-    forward(lse, losses, logits, targets, vocab_size);
+cross_entropy_forward_bf16(float* lse, float* losses, const bf16* logits, const int* targets, int vocab_size,
+                           int pitch) {
+    forward(lse, losses, logits, targets, vocab_size, pitch);
 }
 extern "C" __global__ void __launch_bounds__(512)
 cross_entropy_backward_f32(float* dlogits, const float* logits, const float* lse, const int* targets, int vocab_size,
-                           float scale) {
-    backward(dlogits, logits, lse, targets, vocab_size, scale);
+                           int pitch, float scale) {
+    backward(dlogits, logits, lse, targets, vocab_size, pitch, scale);
 }
 extern "C" __global__ void __launch_bounds__(512)
 cross_entropy_backward_bf16(bf16* dlogits, const bf16* logits, const float* lse, const int* targets, int vocab_size,
-                            float scale) {
-    backward(dlogits, logits, lse, targets, vocab_size, scale);
+                            int pitch, float scale) {
+    backward(dlogits, logits, lse, targets, vocab_size, pitch, scale);
 }
 /// Losses, with the logits replaced by their gradient.
 extern "C" __global__ void __launch_bounds__(512)
-cross_entropy_forward_backward_f32(float* logits, float* losses, const int* targets, int vocab_size, float scale) {
-    forward_backward(logits, losses, targets, vocab_size, scale);
+cross_entropy_forward_backward_f32(float* logits, float* losses, const int* targets, int vocab_size, int pitch,
+                                   float scale) {
+    forward_backward(logits, losses, targets, vocab_size, pitch, scale);
 }
 extern "C" __global__ void __launch_bounds__(512)
-cross_entropy_forward_backward_bf16(bf16* logits, float* losses, const int* targets, int vocab_size, float scale) {
-    forward_backward(logits, losses, targets, vocab_size, scale);
+cross_entropy_forward_backward_bf16(bf16* logits, float* losses, const int* targets, int vocab_size, int pitch,
+                                    float scale) {
+    forward_backward(logits, losses, targets, vocab_size, pitch, scale);
 }
 
 /// *total += the sum of the losses, in f64. Grid: one block; block: 1024 threads; shared: 32

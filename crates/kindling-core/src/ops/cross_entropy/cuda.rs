@@ -11,7 +11,25 @@ use crate::dtype::Dtype;
 use crate::ops::IGNORED_TARGET;
 use crate::ops::kernels::by_dtype;
 
-fn launch(kernel: &'static str, s: Shape, args: Vec<Arg>) -> Launch {
+/// Rows of logits, or of their gradient, in device memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Logits {
+    pub dtype: Dtype,
+    pub rows: usize,
+    pub vocab_size: usize,
+    /// Elements from one row to the next. If it is a multiple of 8, the elements between the end of
+    /// a row and the next multiple of 8 may be read and overwritten.
+    pub pitch: usize,
+}
+
+impl Logits {
+    /// Rows that lie one after another.
+    pub fn dense(dtype: Dtype, s: Shape) -> Self {
+        Self { dtype, rows: s.rows, vocab_size: s.vocab_size, pitch: s.vocab_size }
+    }
+}
+
+fn launch(kernel: &'static str, s: Logits, args: Vec<Arg>) -> Launch {
     let block = (s.vocab_size.div_ceil(8).div_ceil(32) * 32).clamp(32, 512) as u32;
     Launch { kernel, grid: [s.rows as u32, 1, 1], block, shared_bytes: 0, args }
 }
@@ -26,10 +44,10 @@ pub struct Forward {
 }
 
 /// Builds the launch that computes lse and loss of each row.
-pub fn forward(dtype: Dtype, addresses: Forward, s: Shape) -> Launch {
+pub fn forward(addresses: Forward, s: Logits) -> Launch {
     let Forward { lse, losses, logits, targets } = addresses;
     launch(
-        by_dtype(dtype, "cross_entropy_forward_f32", "cross_entropy_forward_bf16"),
+        by_dtype(s.dtype, "cross_entropy_forward_f32", "cross_entropy_forward_bf16"),
         s,
         vec![
             Arg::Pointer(lse),
@@ -37,6 +55,7 @@ pub fn forward(dtype: Dtype, addresses: Forward, s: Shape) -> Launch {
             Arg::Pointer(logits),
             Arg::Pointer(targets),
             s.vocab_size.into(),
+            s.pitch.into(),
         ],
     )
 }
@@ -51,10 +70,10 @@ pub struct Backward {
 }
 
 /// Builds the launch that computes dlogits from the saved lse.
-pub fn backward(dtype: Dtype, addresses: Backward, scale: f32, s: Shape) -> Launch {
+pub fn backward(addresses: Backward, scale: f32, s: Logits) -> Launch {
     let Backward { dlogits, logits, lse, targets } = addresses;
     launch(
-        by_dtype(dtype, "cross_entropy_backward_f32", "cross_entropy_backward_bf16"),
+        by_dtype(s.dtype, "cross_entropy_backward_f32", "cross_entropy_backward_bf16"),
         s,
         vec![
             Arg::Pointer(dlogits),
@@ -62,6 +81,7 @@ pub fn backward(dtype: Dtype, addresses: Backward, scale: f32, s: Shape) -> Laun
             Arg::Pointer(lse),
             Arg::Pointer(targets),
             s.vocab_size.into(),
+            s.pitch.into(),
             scale.into(),
         ],
     )
@@ -76,11 +96,11 @@ pub struct ForwardBackward {
 }
 
 /// Builds the launch that computes the loss of each row and replaces the logits by their gradient.
-pub fn forward_backward(dtype: Dtype, addresses: ForwardBackward, scale: f32, s: Shape) -> Launch {
+pub fn forward_backward(addresses: ForwardBackward, scale: f32, s: Logits) -> Launch {
     let ForwardBackward { logits, losses, targets } = addresses;
     launch(
         by_dtype(
-            dtype,
+            s.dtype,
             "cross_entropy_forward_backward_f32",
             "cross_entropy_forward_backward_bf16",
         ),
@@ -90,6 +110,7 @@ pub fn forward_backward(dtype: Dtype, addresses: ForwardBackward, scale: f32, s:
             Arg::Pointer(losses),
             Arg::Pointer(targets),
             s.vocab_size.into(),
+            s.pitch.into(),
             scale.into(),
         ],
     )

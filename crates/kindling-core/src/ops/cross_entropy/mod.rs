@@ -83,7 +83,7 @@ pub fn forward(dev: &Device, args: Forward) -> Result<LossSum> {
                 targets: scratch.targets,
             };
             gpu.run(&[
-                cuda::forward(args.logits.dtype(), addresses, s),
+                cuda::forward(addresses, cuda::Logits::dense(args.logits.dtype(), s)),
                 cuda::add_losses(scratch.total, scratch.losses, s.rows),
             ])?;
             cuda::read_total(gpu, scratch.total, args.targets)
@@ -124,7 +124,8 @@ pub fn backward(dev: &Device, args: Backward) -> Result<()> {
                 lse: args.lse.pointer(),
                 targets: gpu.staged(args.targets)?,
             };
-            gpu.run(&[cuda::backward(args.logits.dtype(), addresses, args.scale, s)])?;
+            let logits = cuda::Logits::dense(args.logits.dtype(), s);
+            gpu.run(&[cuda::backward(addresses, args.scale, logits)])?;
         }
     }
     Ok(())
@@ -160,8 +161,9 @@ pub fn forward_backward(dev: &Device, args: ForwardBackward) -> Result<LossSum> 
                 losses: scratch.losses,
                 targets: scratch.targets,
             };
+            let logits = cuda::Logits::dense(args.logits.dtype(), s);
             gpu.run(&[
-                cuda::forward_backward(args.logits.dtype(), addresses, args.scale, s),
+                cuda::forward_backward(addresses, args.scale, logits),
                 cuda::add_losses(scratch.total, scratch.losses, s.rows),
             ])?;
             cuda::read_total(gpu, scratch.total, args.targets)

@@ -48,7 +48,8 @@ impl Shape {
         check_positive(op, "outputs", self.outputs)
     }
 
-    fn span<'a>(&self, dev: &'a Device, op: &'static str) -> Span<'a> {
+    /// Profiles a product of the layer.
+    pub(crate) fn span<'a>(&self, dev: &'a Device, op: &'static str) -> Span<'a> {
         dev.profile().product(op, || {
             let flops = 2.0 * self.rows as f64 * self.inputs as f64 * self.outputs as f64;
             (format!("{} -> {}", self.inputs, self.outputs), flops)

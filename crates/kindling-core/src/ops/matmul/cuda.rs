@@ -12,16 +12,42 @@ use crate::ops::cast;
 pub(crate) struct Operand<'a> {
     pub elements: In<'a>,
     pub transposed: bool,
+    /// Elements from one row to the next, `None` where nothing lies between them.
+    pub leading: Option<usize>,
+}
+
+impl Operand<'_> {
+    /// Sets the distance between rows.
+    pub fn leading(self, leading: usize) -> Self {
+        Self { leading: Some(leading), ..self }
+    }
+
+    /// Takes a (rows, columns) operand at `pointer`.
+    fn factor(self, pointer: u64, rows: usize, columns: usize) -> Factor {
+        let width = if self.transposed { rows } else { columns };
+        let leading = self.leading.unwrap_or(width);
+        Factor { pointer, transposed: self.transposed, leading }
+    }
 }
 
 /// An operand taken as it is stored.
 pub(crate) fn rows(elements: In) -> Operand {
-    Operand { elements, transposed: false }
+    Operand { elements, transposed: false, leading: None }
 }
 
 /// An operand whose transpose is multiplied.
 pub(crate) fn transposed(elements: In) -> Operand {
-    Operand { elements, transposed: true }
+    Operand { elements, transposed: true, leading: None }
+}
+
+/// The result of a product.
+#[derive(Clone, Copy)]
+pub(crate) struct Destination<'a, 'b> {
+    pub elements: &'a Out<'b>,
+    /// Elements from one row to the next.
+    pub leading: usize,
+    /// Adds to the elements instead of overwriting them.
+    pub accumulate: bool,
 }
 
 /// Queues out (m, n) = a (m, k) b (k, n), or out += a b if `accumulate` is set.
@@ -33,17 +59,29 @@ pub(crate) fn product(
     s: Shape,
     accumulate: bool,
 ) -> Result<()> {
+    product_into(gpu, Destination { elements: out, leading: s.n, accumulate }, a, b, s)
+}
+
+/// Queues a product whose rows need not lie one after another.
+pub(crate) fn product_into(
+    gpu: &Cuda,
+    out: Destination,
+    a: Operand,
+    b: Operand,
+    s: Shape,
+) -> Result<()> {
     let [a_pointer, b_pointer] = operand_pointers(gpu, [a.elements, b.elements])?;
     gpu.multiply(&Product {
         m: s.m,
         k: s.k,
         n: s.n,
-        a: Factor { pointer: a_pointer, transposed: a.transposed },
-        b: Factor { pointer: b_pointer, transposed: b.transposed },
+        a: a.factor(a_pointer, s.m, s.k),
+        b: b.factor(b_pointer, s.k, s.n),
         operands: gpu.arithmetic.dtype,
-        out: out.pointer(),
-        results: out.dtype(),
-        accumulate,
+        out: out.elements.pointer(),
+        out_leading: out.leading,
+        results: out.elements.dtype(),
+        accumulate: out.accumulate,
         tf32: gpu.arithmetic.tf32,
     })
 }

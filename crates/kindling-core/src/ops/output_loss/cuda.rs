@@ -1,13 +1,19 @@
 //! CUDA half: blocks of rows large enough to keep a GPU busy, and sums of losses that stay on the
 //! device until they are read.
+//!
+//! Rows of logits start at multiples of 128 bytes, whatever the vocabulary: cuBLAS is several times
+//! slower on rows that are not aligned, and cross-entropy could not read 16 bytes at once.
 
 use super::{Forward, Gradients, Scratch, Shape, Total, reserve};
 use crate::Result;
+use crate::buffer::{Buffer, In, Out};
 use crate::cuda::Cuda;
 use crate::device::Device;
 use crate::dtype::Dtype;
-use crate::ops::cross_entropy::{self, LossSum};
+use crate::ops::cross_entropy::{self, LossSum, cuda::Logits};
 use crate::ops::linear;
+use crate::ops::matmul::Shape as ProductShape;
+use crate::ops::matmul::cuda::{Destination, product_into, rows, transposed};
 
 /// Maximum size of a block of logits.
 const BLOCK_BYTES: usize = 512 << 20;
@@ -17,9 +23,17 @@ const ROW_MULTIPLE: usize = 128;
 /// Two f64, in units of f32.
 const TOTALS_LEN: usize = 4;
 
+/// Rows of logits start at multiples of this many elements.
+const PITCH_MULTIPLE: usize = 64;
+
+/// Returns the elements from one row of logits to the next: GPT-2's 50257 become 50304.
+fn pitch(s: Shape) -> usize {
+    s.vocab_size.next_multiple_of(PITCH_MULTIPLE)
+}
+
 /// Returns the rows of a block; all blocks but the last have the same height.
 fn block_rows(dtype: Dtype, s: Shape) -> usize {
-    let max = (BLOCK_BYTES / (s.vocab_size * dtype.size()).max(1)).max(ROW_MULTIPLE);
+    let max = (BLOCK_BYTES / (pitch(s) * dtype.size()).max(1)).max(ROW_MULTIPLE);
     let blocks = s.rows.div_ceil(max).max(1);
     s.rows.div_ceil(blocks).next_multiple_of(ROW_MULTIPLE).min(s.rows).max(1)
 }
@@ -29,7 +43,7 @@ pub(super) fn scratch_buffers(dtype: Dtype, s: Shape) -> [(usize, Dtype); 5] {
     let height = block_rows(dtype, s);
     let [lse, losses, targets, totals] =
         [height, s.rows, s.rows, TOTALS_LEN].map(|len| (len, Dtype::F32));
-    [(height * s.vocab_size, dtype), lse, losses, targets, totals]
+    [(height * pitch(s), dtype), lse, losses, targets, totals]
 }
 
 /// Queues the losses, and the gradients if there are any. Reads nothing back.
@@ -45,7 +59,7 @@ pub(super) fn run(
     let dtype = gpu.arithmetic.dtype;
     let height = block_rows(dtype, s);
     let total = scratch.total(dev, total)?;
-    let logits = reserve(&mut scratch.logits, dev, height * s.vocab_size, dtype)?;
+    let logits = reserve(&mut scratch.logits, dev, height * pitch(s), dtype)?;
     let lse = reserve(&mut scratch.lse, dev, height, Dtype::F32)?.view().pointer();
     let losses = reserve(&mut scratch.losses, dev, s.rows, Dtype::F32)?.view().pointer();
     // An i32 is as large as an f32.
@@ -53,42 +67,73 @@ pub(super) fn run(
     gpu.upload(targets_at, targets)?;
     for start in (0..s.rows).step_by(height) {
         let rows = height.min(s.rows - start);
-        let block = 0..rows * s.vocab_size;
         let rows_of_x = start * s.d_model..(start + rows) * s.d_model;
         let x = x.slice(rows_of_x.clone());
-        let layer = linear::Shape { rows, inputs: s.d_model, outputs: s.vocab_size };
-        let out = logits.slice_mut(block.clone());
-        linear::forward(dev, linear::Forward { out, x, weight, bias: None, shape: layer })?;
-        let shape = cross_entropy::Shape { rows, vocab_size: s.vocab_size };
+        let block = Block { dev, gpu, rows, shape: s, weight };
+        block.logits(logits, x)?;
+        let shape = Logits { dtype, rows, vocab_size: s.vocab_size, pitch: pitch(s) };
         let offset = (start * size_of::<f32>()) as u64;
         let (losses, targets) = (losses + offset, targets_at + offset);
         let logits_at = logits.view().pointer();
         let Some(Gradients { dx, dweight, row_scale }) = &mut gradients else {
             let addresses =
                 cross_entropy::cuda::Forward { lse, losses, logits: logits_at, targets };
-            gpu.run(&[cross_entropy::cuda::forward(dtype, addresses, shape)])?;
+            gpu.run(&[cross_entropy::cuda::forward(addresses, shape)])?;
             continue;
         };
         let addresses = cross_entropy::cuda::ForwardBackward { logits: logits_at, losses, targets };
-        gpu.run(&[cross_entropy::cuda::forward_backward(dtype, addresses, *row_scale, shape)])?;
-        let dlogits = logits.slice(block);
-        linear::backward_input(
-            dev,
-            linear::BackwardInput {
-                dx: dx.reborrow().slice(rows_of_x),
-                dout: dlogits,
-                weight,
-                shape: layer,
-                accumulate: false,
-            },
-        )?;
-        let dweight = dweight.reborrow();
-        linear::backward_weight(
-            dev,
-            linear::BackwardWeight { dweight, dbias: None, dout: dlogits, x, shape: layer },
-        )?;
+        gpu.run(&[cross_entropy::cuda::forward_backward(addresses, *row_scale, shape)])?;
+        block.backward_input(&dx.reborrow().slice(rows_of_x), logits)?;
+        block.backward_weight(&dweight.reborrow(), logits, x)?;
     }
     gpu.run(&[cross_entropy::cuda::add_losses(total, losses, s.rows)])
+}
+
+/// The products of one block of rows: those of `ops::linear`, on rows of logits that are apart.
+#[derive(Clone, Copy)]
+struct Block<'a> {
+    dev: &'a Device,
+    gpu: &'a Cuda,
+    rows: usize,
+    shape: Shape,
+    weight: In<'a>,
+}
+
+impl Block<'_> {
+    /// logits = x W^T.
+    fn logits(self, logits: &mut Buffer, x: In) -> Result<()> {
+        let s = self.shape;
+        let _span = self.layer().span(self.dev, "linear::forward");
+        let out = logits.slice_mut(0..self.rows * pitch(s));
+        let out = Destination { elements: &out, leading: pitch(s), accumulate: false };
+        let shape = ProductShape { m: self.rows, k: s.d_model, n: s.vocab_size };
+        product_into(self.gpu, out, rows(x), transposed(self.weight), shape)
+    }
+
+    /// dx = dlogits W.
+    fn backward_input(self, dx: &Out, logits: &Buffer) -> Result<()> {
+        let s = self.shape;
+        let _span = self.layer().span(self.dev, "linear::backward_input");
+        let dlogits = rows(logits.slice(0..self.rows * pitch(s))).leading(pitch(s));
+        let out = Destination { elements: dx, leading: s.d_model, accumulate: false };
+        let shape = ProductShape { m: self.rows, k: s.vocab_size, n: s.d_model };
+        product_into(self.gpu, out, dlogits, rows(self.weight), shape)
+    }
+
+    /// dweight += dlogits^T x.
+    fn backward_weight(self, dweight: &Out, logits: &Buffer, x: In) -> Result<()> {
+        let s = self.shape;
+        let _span = self.layer().span(self.dev, "linear::backward_weight");
+        let dlogits = transposed(logits.slice(0..self.rows * pitch(s))).leading(pitch(s));
+        let out = Destination { elements: dweight, leading: s.d_model, accumulate: true };
+        let shape = ProductShape { m: s.vocab_size, k: self.rows, n: s.d_model };
+        product_into(self.gpu, out, dlogits, rows(x), shape)
+    }
+
+    fn layer(self) -> linear::Shape {
+        let Shape { d_model, vocab_size, .. } = self.shape;
+        linear::Shape { rows: self.rows, inputs: d_model, outputs: vocab_size }
+    }
 }
 
 impl Scratch {
