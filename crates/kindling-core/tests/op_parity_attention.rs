@@ -71,6 +71,7 @@ fn forward_backward(dev: &Device, qkv: &[f32], dout: &[f32], s: Shape) -> [Vec<f
             qkv: In::from(qkv),
             out: In::from(&out[..]),
             lse: In::from(&lse[..]),
+            rotation: None,
             shape: s,
         },
     )

@@ -10,7 +10,8 @@ use common::{
 };
 use kindling_core::buffer::{In, Out};
 use kindling_core::device::Device;
-use kindling_core::ops::attention::{self, Shape, cuda, reference};
+use kindling_core::ops::attention::{self, Rotation, Shape, cuda, reference};
+use kindling_core::ops::rope;
 use kindling_kernel_emulator::{Bf16, Element, Memory, Order};
 
 /// Probabilities and their gradients are rounded to bf16 before they are multiplied, a relative
@@ -27,12 +28,18 @@ fn shape(
     Shape { batch, positions, num_heads, num_kv_heads, head_size }
 }
 
+/// Returns the tables (cos, sin) of the rotation of queries and keys, empty without one.
+fn tables(rotated: bool, s: Shape) -> (Vec<f32>, Vec<f32>) {
+    if rotated { rope::tables(s.positions, s.head_size, 100.0) } else { Default::default() }
+}
+
 /// Returns dqkv and lse of the CPU half.
-fn cpu_gradient(qkv: &[f32], dout: &[f32], s: Shape) -> (Vec<f64>, Vec<f64>) {
+fn cpu_gradient(qkv: &[f32], dout: &[f32], rotated: bool, s: Shape) -> (Vec<f64>, Vec<f64>) {
     let dev = Device::cpu(1);
     let rows = s.batch * s.positions;
     let (mut out, mut lse) = (vec![0.0; rows * s.out_width()], vec![0.0; rows * s.num_heads]);
     let mut dqkv = vec![0.0; qkv.len()];
+    let (cos, sin) = tables(rotated, s);
     attention::forward(
         &dev,
         attention::Forward {
@@ -51,6 +58,8 @@ fn cpu_gradient(qkv: &[f32], dout: &[f32], s: Shape) -> (Vec<f64>, Vec<f64>) {
             qkv: In::from(qkv),
             out: In::from(&out[..]),
             lse: In::from(&lse[..]),
+            rotation: rotated
+                .then(|| Rotation { cos: In::from(&cos[..]), sin: In::from(&sin[..]) }),
             shape: s,
         },
     )
@@ -62,11 +71,14 @@ fn cpu_gradient(qkv: &[f32], dout: &[f32], s: Shape) -> (Vec<f64>, Vec<f64>) {
 fn pass<T: Activation>(
     qkv: &[T],
     dout: &[T],
-    s: Shape,
-    offset: usize,
+    (s, offset): (Shape, usize),
+    rotated: bool,
     order: Order,
 ) -> Vec<Vec<f32>> {
     let (rows, n) = (s.batch * s.positions, qkv.len());
+    let (cos, sin) = tables(rotated, s);
+    let (cos, sin) = (memory(&cos, 0), memory(&sin, 1));
+    let table = |table: &Memory<f32>| if rotated { table.address() } else { 0 };
     let (qkv, dout) = (memory(qkv, offset), memory(dout, 0));
     let (out, dqkv) =
         (Memory::<T>::poisoned(rows * s.out_width(), 0), Memory::<T>::poisoned(n, offset));
@@ -80,6 +92,8 @@ fn pass<T: Activation>(
         qkv: qkv.address(),
         out: out.address(),
         lse: lse.address(),
+        cos: table(&cos),
+        sin: table(&sin),
     };
     for one in &cuda::backward(T::DTYPE, backward, s) {
         launch(one, order);
@@ -92,14 +106,19 @@ fn holds<T: Activation>(shapes: &[(Shape, usize)], gradient_tolerance: f64) {
         let rows = s.batch * s.positions;
         let (qkv, dout) =
             (random::<T>(1, rows * s.qkv_width(), 2.0), random::<T>(2, rows * s.out_width(), 1.0));
-        let results = in_every_order(|order| pass(&qkv, &dout, s, offset, order));
+        let results = in_every_order(|order| pass(&qkv, &dout, (s, offset), false, order));
         let what = format!("{s:?}");
         let exact = reference::forward(&wide(&qkv), s);
         assert_close(&format!("out, {what}"), &results[0], &exact, T::TOLERANCE);
         let as_f32 = |x: &[T]| x.iter().map(|v| v.to_f32()).collect::<Vec<_>>();
-        let (dqkv, lse) = cpu_gradient(&as_f32(&qkv), &as_f32(&dout), s);
+        let (dqkv, lse) = cpu_gradient(&as_f32(&qkv), &as_f32(&dout), false, s);
         assert_close(&format!("lse, {what}"), &results[1], &lse, TOLERANCE);
         assert_close(&format!("dqkv, {what}"), &results[2], &dqkv, gradient_tolerance);
+        if s.head_size % 2 == 0 {
+            let results = pass(&qkv, &dout, (s, offset), true, Order::Reverse);
+            let (rotated, _) = cpu_gradient(&as_f32(&qkv), &as_f32(&dout), true, s);
+            assert_close(&format!("rotated, {what}"), &results[2], &rotated, gradient_tolerance);
+        }
         if rows * rows * s.out_width() < 300_000 {
             let slopes = slopes(&wide(&qkv), &wide(&dout), |x| reference::forward(x, s));
             assert_slopes("dqkv", &results[2], &slopes, gradient_tolerance);
@@ -147,13 +166,13 @@ fn later_tokens_do_not_affect_earlier_ones() {
     let s = shape(1, 140, 2, 2, 16);
     let qkv = random::<Bf16>(1, 140 * s.qkv_width(), 2.0);
     let dout = random::<Bf16>(2, 140 * s.out_width(), 1.0);
-    let before = pass(&qkv, &dout, s, 0, Order::Forward);
+    let before = pass(&qkv, &dout, (s, 0), false, Order::Forward);
     for position in [1, 15, 16, 63, 64, 65, 139] {
         let mut changed = qkv.clone();
         for x in &mut changed[position * s.qkv_width()..] {
             *x = Bf16::from_f32(50.0 - x.to_f32());
         }
-        let after = pass(&changed, &dout, s, 0, Order::Forward);
+        let after = pass(&changed, &dout, (s, 0), false, Order::Forward);
         let past = position * s.out_width();
         assert!(after[0][..past] == before[0][..past] && after[0][past..] != before[0][past..]);
     }

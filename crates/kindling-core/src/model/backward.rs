@@ -10,7 +10,7 @@
 //!     dnormed         = (dgate | dup) W13        dW13  += (dgate | dup)^T normed
 //!     dresidual      += rms_norm'(dnormed)
 //!     dattention      = dresidual Wo             dWo   += dresidual^T attention
-//!     dqkv            = rope'(attention'(dattention))
+//!     dqkv            = rope'(attention'(dattention)), on CUDA in one op
 //!     dnormed         = dqkv Wqkv                dWqkv += dqkv^T normed
 //!     dresidual      += rms_norm'(dnormed)
 //! dW_embedding[x]    += dresidual
@@ -219,6 +219,10 @@ fn attention(
                 qkv: block.qkv.slice(qkv.clone()),
                 out,
                 lse,
+                rotation: Some(attention::Rotation {
+                    cos: context.cos.view(),
+                    sin: context.sin.view(),
+                }),
                 shape: s.attention,
             },
         )?;
@@ -234,17 +238,17 @@ fn attention(
                 shape: s.attention,
             },
         )?;
+        rope::backward(
+            dev,
+            rope::Backward {
+                dx: block.qkv.slice_mut(qkv.clone()),
+                cos: context.cos.view(),
+                sin: context.sin.view(),
+                shape: s.rope,
+            },
+        )?;
         &mut block.qkv
     };
-    rope::backward(
-        dev,
-        rope::Backward {
-            dx: dqkv.slice_mut(qkv.clone()),
-            cos: context.cos.view(),
-            sin: context.sin.view(),
-            shape: s.rope,
-        },
-    )?;
 
     let projection = NormedProjection {
         dout: dqkv.slice(qkv),

@@ -123,6 +123,7 @@ pub fn attention_backward(
                 qkv: qkv.as_slice().into(),
                 out: out.into(),
                 lse: lse.into(),
+                rotation: None,
                 shape: s,
             },
         )?;

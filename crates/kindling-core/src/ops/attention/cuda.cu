@@ -1,6 +1,7 @@
 // Causal attention: kernels per dtype and head size (rounded up to 32, 64, 96 or 128), delta, and
 // one query against a cache.
-// qkv, dqkv: (b t, (nh + 2 nkv) hs); out, dout: (b t, nh hs); lse, delta: (b, nh, t) f32.
+// qkv, dqkv: (b t, (nh + 2 nkv) hs); out, dout: (b t, nh hs); lse, delta: (b, nh, t) f32; cos,
+// sin: (positions, hs) f32 or null.
 #include "attention/plain.cuh"
 #include "attention/tensor_backward.cuh"
 #include "attention/tensor_forward.cuh"
@@ -91,6 +92,7 @@ __device__ void decode(T* out, const T* q, const T* keys, const T* values, int l
 }  // namespace
 
 #define LAYOUT {positions, num_heads, num_kv_heads, head_size, aligned != 0}
+#define ROTATION {cos, sin}
 
 #define PLAIN_KERNELS(W)                                                                                               \
     extern "C" __global__ void __launch_bounds__(128)                                                                  \
@@ -100,21 +102,21 @@ __device__ void decode(T* out, const T* q, const T* keys, const T* values, int l
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(128)                                                                  \
     attention_backward_kv_f32_##W(float* dqkv, const float* dout, const float* qkv, const float* lse,                  \
-                                  const float* delta, int positions, int num_heads, int num_kv_heads, int head_size,   \
-                                  int aligned) {                                                                       \
-        plain_backward_kv<W>(dqkv, dout, qkv, lse, delta, LAYOUT);                                                     \
+                                  const float* delta, const float* cos, const float* sin, int positions,               \
+                                  int num_heads, int num_kv_heads, int head_size, int aligned) {                       \
+        plain_backward_kv<W>(dqkv, dout, qkv, lse, delta, ROTATION, LAYOUT);                                           \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(128)                                                                  \
     attention_backward_q_f32_##W(float* dqkv, const float* dout, const float* qkv, const float* lse,                   \
-                                 const float* delta, int positions, int num_heads, int num_kv_heads, int head_size,    \
-                                 int aligned) {                                                                        \
-        plain_backward_q<W>(dqkv, dout, qkv, lse, delta, LAYOUT);                                                      \
+                                 const float* delta, const float* cos, const float* sin, int positions,                \
+                                 int num_heads, int num_kv_heads, int head_size, int aligned) {                        \
+        plain_backward_q<W>(dqkv, dout, qkv, lse, delta, ROTATION, LAYOUT);                                            \
     }
 
 // M: rows per warp in units of 16; N: rows staged in shared memory at a time, C of them in
 // registers; for the forward, key and query kernels. Chosen so that a matrix in registers serves
 // two products without register spills (ptxas -v). attention/cuda.rs repeats M and N.
-#define TENSOR_KERNELS(W, FORWARD_M, FORWARD_N, KV_M, KV_N, KV_C, Q_M, Q_N, Q_C)                                      \
+#define TENSOR_KERNELS(W, FORWARD_M, FORWARD_N, KV_M, KV_N, KV_C, Q_M, Q_N, Q_C)                                       \
     extern "C" __global__ void __launch_bounds__(128)                                                                  \
     attention_forward_bf16_##W(bf16* out, float* lse, const bf16* qkv, int positions, int num_heads,                   \
                                int num_kv_heads, int head_size, int aligned) {                                         \
@@ -122,15 +124,15 @@ __device__ void decode(T* out, const T* q, const T* keys, const T* values, int l
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(128)                                                                  \
     attention_backward_kv_bf16_##W(bf16* dqkv, const bf16* dout, const bf16* qkv, const float* lse,                    \
-                                   const float* delta, int positions, int num_heads, int num_kv_heads, int head_size,  \
-                                   int aligned) {                                                                      \
-        tensor_backward_kv<W, KV_M, KV_N, KV_C>(dqkv, dout, qkv, lse, delta, LAYOUT);                                  \
+                                   const float* delta, const float* cos, const float* sin, int positions,              \
+                                   int num_heads, int num_kv_heads, int head_size, int aligned) {                      \
+        tensor_backward_kv<W, KV_M, KV_N, KV_C>(dqkv, dout, qkv, lse, delta, ROTATION, LAYOUT);                        \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(128)                                                                  \
     attention_backward_q_bf16_##W(bf16* dqkv, const bf16* dout, const bf16* qkv, const float* lse,                     \
-                                  const float* delta, int positions, int num_heads, int num_kv_heads, int head_size,   \
-                                  int aligned) {                                                                       \
-        tensor_backward_q<W, Q_M, Q_N, Q_C>(dqkv, dout, qkv, lse, delta, LAYOUT);                                      \
+                                  const float* delta, const float* cos, const float* sin, int positions,               \
+                                  int num_heads, int num_kv_heads, int head_size, int aligned) {                       \
+        tensor_backward_q<W, Q_M, Q_N, Q_C>(dqkv, dout, qkv, lse, delta, ROTATION, LAYOUT);                            \
     }
 
 PLAIN_KERNELS(32)

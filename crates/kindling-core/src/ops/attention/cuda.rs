@@ -149,11 +149,14 @@ pub struct Backward {
     pub qkv: u64,
     pub out: u64,
     pub lse: u64,
+    /// Tables of the rotation of queries and keys, f32, (positions, `head_size`). 0 without one.
+    pub cos: u64,
+    pub sin: u64,
 }
 
 /// Builds the three launches that compute dqkv, in order: delta, dk and dv, dq.
 pub fn backward(dtype: Dtype, addresses: Backward, s: Shape) -> [Launch; 3] {
-    let Backward { dqkv, delta, dout, qkv, out, lse } = addresses;
+    let Backward { dqkv, delta, dout, qkv, out, lse, cos, sin } = addresses;
     let all_rows = s.batch * s.positions;
     let mut args = pointers(&[delta, dout, out]);
     args.extend([all_rows, s.positions, s.num_heads, s.head_size].map(Arg::from));
@@ -167,7 +170,7 @@ pub fn backward(dtype: Dtype, addresses: Backward, s: Shape) -> [Launch; 3] {
     let kernels = kernels(dtype, s.head_size);
     let pass = |kernel: Kernel, heads: usize| {
         let (rows, shared_bytes) = block_size(dtype, kernels.width, kernel, 2, 4);
-        let mut args = pointers(&[dqkv, dout, qkv, lse, delta]);
+        let mut args = pointers(&[dqkv, dout, qkv, lse, delta, cos, sin]);
         args.extend(size_args(s, is_aligned(dtype, &[dqkv, dout, qkv], s)));
         let grid = [s.positions.div_ceil(rows) as u32, heads as u32, s.batch as u32];
         Launch { kernel: kernel.name, grid, block: 128, shared_bytes, args }

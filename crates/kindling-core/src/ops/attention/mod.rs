@@ -9,7 +9,8 @@
 //! Query head h reads key/value head h / (nh / nkv).
 //!
 //! Backward, with p the probabilities and delta = sum(dout out) of each query:
-//! dv = p^T dout, ds = p (dout v^T - delta) / sqrt(hs), dq = ds k, dk = ds^T q.
+//! dv = p^T dout, ds = p (dout v^T - delta) / sqrt(hs), dq = ds k, dk = ds^T q. dq and dk can be
+//! rotated by the negative angles of `rope` on the way out, which saves a pass over dqkv.
 //!
 //! Scores are not saved. Backward recomputes them from q, k and lse (`FlashAttention`,
 //! <https://arxiv.org/abs/2205.14135>).
@@ -20,7 +21,7 @@ pub mod reference;
 
 use crate::buffer::{In, Out};
 use crate::device::Device;
-use crate::ops::{check, check_positive, with_dirty_scratch};
+use crate::ops::{check, check_positive, rope, with_dirty_scratch};
 use crate::profile::Span;
 use crate::simd::bf16::round_all;
 use crate::{Error, Result};
@@ -64,6 +65,18 @@ impl Shape {
 
     fn rows(&self) -> usize {
         self.batch * self.positions
+    }
+
+    /// Shape of the rotation of queries and keys.
+    fn rotated(&self) -> rope::Shape {
+        rope::Shape {
+            rows: self.rows(),
+            row_width: self.qkv_width(),
+            heads: self.num_heads + self.num_kv_heads,
+            head_size: self.head_size,
+            positions: self.positions,
+            first_position: 0,
+        }
     }
 
     /// Starts a profile span of `op`, counted as `products` causal products of the scores' size.
@@ -145,29 +158,55 @@ pub struct Backward<'a> {
     pub qkv: In<'a>,
     pub out: In<'a>,
     pub lse: In<'a>,
+    /// Tables of the rotation that queries and keys went through, if any.
+    pub rotation: Option<Rotation<'a>>,
     pub shape: Shape,
 }
 
-/// Computes dqkv, the gradients of queries, keys and values.
+/// Tables of `rope`, (positions, hs) each.
+#[derive(Debug, Clone, Copy)]
+pub struct Rotation<'a> {
+    pub cos: In<'a>,
+    pub sin: In<'a>,
+}
+
+impl Rotation<'_> {
+    fn check(&self, op: &'static str, s: Shape) -> Result<()> {
+        let needed = s.positions * s.head_size;
+        check(op, "cos", needed, self.cos.len().min(needed))?;
+        check(op, "sin", needed, self.sin.len().min(needed))?;
+        check(op, "head (even size)", s.head_size / 2 * 2, s.head_size)
+    }
+}
+
+/// Computes dqkv, the gradients of queries, keys and values before their rotation.
 ///
 /// # Errors
 /// As `forward`.
 pub fn backward(dev: &Device, args: Backward) -> Result<()> {
     const OP: &str = "attention::backward";
-    let Backward { dqkv, dout, qkv, out, lse, shape: s } = args;
+    let Backward { dqkv, dout, qkv, out, lse, rotation, shape: s } = args;
     s.check(OP)?;
     check(OP, "qkv", s.rows() * s.qkv_width(), qkv.len())?;
     check(OP, "dqkv", s.rows() * s.qkv_width(), dqkv.len())?;
     check(OP, "out", s.rows() * s.out_width(), out.len())?;
     check(OP, "dout", s.rows() * s.out_width(), dout.len())?;
     check(OP, "lse", s.rows() * s.num_heads, lse.len())?;
-    let _span = s.span(dev, OP, 5.0);
+    if let Some(rotation) = &rotation {
+        rotation.check(OP, s)?;
+    }
+    let span = s.span(dev, OP, 5.0);
     match dev {
         Device::Cpu(cpu) => {
             let dqkv = dqkv.cpu();
             dqkv.copy_from_slice(qkv.cpu());
-            let qkv = Out::Cpu(dqkv);
+            let qkv = Out::Cpu(&mut *dqkv);
             cpu::backward_in_place(cpu, BackwardInPlace { qkv, dout, out, lse, shape: s });
+            drop(span);
+            if let Some(Rotation { cos, sin }) = rotation {
+                let dx = Out::Cpu(dqkv);
+                rope::backward(dev, rope::Backward { dx, cos, sin, shape: s.rotated() })?;
+            }
         }
         Device::Cuda(gpu) => {
             s.check_cuda(OP)?;
@@ -179,6 +218,8 @@ pub fn backward(dev: &Device, args: Backward) -> Result<()> {
                 qkv: qkv.pointer(),
                 out: out.pointer(),
                 lse: lse.pointer(),
+                cos: rotation.map_or(0, |tables| tables.cos.pointer()),
+                sin: rotation.map_or(0, |tables| tables.sin.pointer()),
             };
             gpu.run(&cuda::backward(qkv.dtype(), addresses, s))?;
         }

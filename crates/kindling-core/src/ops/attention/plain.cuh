@@ -75,6 +75,24 @@ __device__ __forceinline__ void write_plain(float* to, const float (&sums)[2][W 
                 to[(long long)(y + 16 * i) * width + x + 8 * j] = sums[i][j] * factor;
 }
 
+/// Rotates the thread's gradients of the positions from `position` on by the negative angles. The
+/// other element of a pair is in the next lane.
+template <int W>
+__device__ __forceinline__ void rotate_plain(float (&sums)[2][W / 8], const Rotation& rotation, int position,
+                                             const Layout& l) {
+    if (rotation.cos == nullptr) return;
+    const int y = threadIdx.x / 8, x = threadIdx.x % 8;
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+#pragma unroll
+        for (int j = 0; j < W / 8; j++) {
+            const float other = __shfl_xor_sync(0xffffffffu, sums[i][j], 1);
+            float low = x % 2 == 0 ? sums[i][j] : other, high = x % 2 == 0 ? other : sums[i][j];
+            rotate_back(low, high, rotation, position + y + 16 * i, x / 2 * 2 + 8 * j, l);
+            sums[i][j] = x % 2 == 0 ? low : high;
+        }
+}
+
 /// out: (b t, nh hs); lse: (b, nh, t).
 /// Grid: (t / 32 rounded up, nh, b); block: 128; shared: 4 PLAIN_FLOATS bytes.
 template <int W> __device__ void plain_forward(float* out, float* lse, const float* qkv, const Layout& l) {
@@ -143,7 +161,7 @@ template <int W> __device__ void plain_forward(float* out, float* lse, const flo
 /// Grid: (t / 32 rounded up, nkv, b); block: 128; shared: 4 PLAIN_FLOATS bytes.
 template <int W>
 __device__ void plain_backward_kv(float* dqkv, const float* dout, const float* qkv, const float* lse, const float* delta,
-                                  const Layout& l) {
+                                  const Rotation& rotation, const Layout& l) {
     DYNAMIC_SHARED(shared);
     float* keys = reinterpret_cast<float*>(shared);
     float *values = keys + PLAIN_TILE<W>, *queries = values + PLAIN_TILE<W>, *douts = queries + PLAIN_TILE<W>;
@@ -190,6 +208,7 @@ __device__ void plain_backward_kv(float* dqkv, const float* dout, const float* q
             add_plain_product<W>(dv, p_square, douts);
             add_plain_product<W>(dk, ds_square, queries);
         }
+    rotate_plain<W>(dk, rotation, first_key, l);
     float* to = dqkv + (first_row + first_key) * width;
     write_plain<W>(to + l.k_column(kv_head), dk, width, count, l.head_size, scale / LOG2_E);
     write_plain<W>(to + l.v_column(kv_head), dv, width, count, l.head_size, 1.0f);
@@ -199,7 +218,7 @@ __device__ void plain_backward_kv(float* dqkv, const float* dout, const float* q
 /// Grid: (t / 32 rounded up, nh, b); block: 128; shared: 4 PLAIN_FLOATS bytes.
 template <int W>
 __device__ void plain_backward_q(float* dqkv, const float* dout, const float* qkv, const float* lse, const float* delta,
-                                 const Layout& l) {
+                                 const Rotation& rotation, const Layout& l) {
     DYNAMIC_SHARED(shared);
     float* queries = reinterpret_cast<float*>(shared);
     float *douts = queries + PLAIN_TILE<W>, *keys = douts + PLAIN_TILE<W>, *values = keys + PLAIN_TILE<W>;
@@ -242,6 +261,7 @@ __device__ void plain_backward_q(float* dqkv, const float* dout, const float* qk
         __syncwarp();
         add_plain_product<W>(dq, square, keys);
     }
+    rotate_plain<W>(dq, rotation, first_query, l);
     write_plain<W>(dqkv + (first_row + first_query) * width + l.q_column(head), dq, width, count, l.head_size,
                    scale / LOG2_E);
 }

@@ -1,7 +1,7 @@
 // Causal attention backward on tensor cores, in two kernels. Each recomputes the probabilities from
 // q, k and lse, so blocks share no sums and every result has one order of additions.
 // With probabilities p and delta = sum(dout out): dv = p^T dout, ds = p (dout v^T - delta), dq = ds
-// k / sqrt(hs), dk = ds^T q / sqrt(hs).
+// k / sqrt(hs), dk = ds^T q / sqrt(hs). dq and dk are rotated back, if their tokens were rotated.
 #pragma once
 
 #include "attention/tensor_tiles.cuh"
@@ -20,7 +20,7 @@ constexpr int BACKWARD_ELEMENTS = (2 * 16 * M * WARPS + 4 * N) * STRIDE<W> + 2 *
 /// Grid: (t / (64 M) rounded up, nkv, b); block: 128; shared: 2 BACKWARD_ELEMENTS bytes.
 template <int W, int M, int N, int C>
 __device__ __forceinline__ void tensor_backward_kv(bf16* dqkv, const bf16* dout, const bf16* qkv, const float* lse,
-                                                   const float* delta, const Layout& l) {
+                                                   const float* delta, const Rotation& rotation, const Layout& l) {
     DYNAMIC_SHARED(shared);
     constexpr int ROWS = 16 * M * WARPS, TILE = N * STRIDE<W>;
     bf16* keys = reinterpret_cast<bf16*>(shared);
@@ -119,7 +119,7 @@ __device__ __forceinline__ void tensor_backward_kv(bf16* dqkv, const bf16* dout,
 
     // Only this warp reads its keys and values, so its rows of the results can reuse their memory.
     bf16 *own_keys = keys + 16 * M * warp * STRIDE<W>, *own_values = values + 16 * M * warp * STRIDE<W>;
-    put_rows<W, M>(own_keys, dk, [&](int, int) { return scale / LOG2_E; });
+    put_rotated_rows<W, M>(own_keys, dk, scale / LOG2_E, warp_key, rotation, l);
     put_rows<W, M>(own_values, dv, [&](int, int) { return 1.0f; });
     __syncwarp();
     bf16* to = dqkv + (first_row + warp_key) * width;
@@ -132,7 +132,7 @@ __device__ __forceinline__ void tensor_backward_kv(bf16* dqkv, const bf16* dout,
 /// Grid: (t / (64 M) rounded up, nh, b); block: 128; shared: 2 BACKWARD_ELEMENTS bytes.
 template <int W, int M, int N, int C>
 __device__ __forceinline__ void tensor_backward_q(bf16* dqkv, const bf16* dout, const bf16* qkv, const float* lse,
-                                                  const float* delta, const Layout& l) {
+                                                  const float* delta, const Rotation& rotation, const Layout& l) {
     DYNAMIC_SHARED(shared);
     constexpr int ROWS = 16 * M * WARPS, TILE = N * STRIDE<W>;
     bf16* queries = reinterpret_cast<bf16*>(shared);
@@ -213,7 +213,7 @@ __device__ __forceinline__ void tensor_backward_q(bf16* dqkv, const bf16* dout, 
     }
 
     bf16* own = queries + 16 * M * warp * STRIDE<W>;
-    put_rows<W, M>(own, dq, [&](int, int) { return scale / LOG2_E; });
+    put_rotated_rows<W, M>(own, dq, scale / LOG2_E, warp_query, rotation, l);
     __syncwarp();
     write_tile<W, M>(dqkv + (first_row + warp_query) * width + l.q_column(head), own, width, l.positions - warp_query, l);
 }

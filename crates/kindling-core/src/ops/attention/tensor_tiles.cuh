@@ -26,6 +26,23 @@ struct Layout {
     __device__ int v_column(int kv_head) const { return (num_heads + num_kv_heads + kv_head) * head_size; }
 };
 
+/// Tables of the rotation of queries and keys, as rope has them: (positions, head_size), equal for
+/// both elements of a pair. Null if there is none.
+struct Rotation {
+    const float *cos, *sin;
+};
+
+/// Rotates a pair of a gradient by the negative angle of its position. `column`: that of `low` in
+/// the head.
+__device__ __forceinline__ void rotate_back(float& low, float& high, const Rotation& rotation, int position, int column,
+                                            const Layout& l) {
+    if (rotation.cos == nullptr || position >= l.positions || column >= l.head_size) return;
+    const long long at = (long long)position * l.head_size + column;
+    const float cos = rotation.cos[at], sin = rotation.sin[at], before = low;
+    low = before * cos + high * sin;
+    high = high * cos - before * sin;
+}
+
 /// Copies the first `count` of ROWS rows of head_size elements, `width` apart in memory, and zeroes
 /// the rest. Asynchronous if aligned, as part of the caller's next group of copies.
 template <int W, int ROWS>
@@ -81,6 +98,22 @@ __device__ __forceinline__ void put_rows(bf16* tile, const float (&sums)[M][W / 
                 *reinterpret_cast<unsigned*>(tile + (16 * m + 8 * half + g) * STRIDE<W> + 8 * n + 2 * t) =
                     pack(sums[m][n][2 * half] * f, sums[m][n][2 * half + 1] * f);
         }
+}
+
+/// As `put_rows`, with the rows rotated by the negative angles of their positions, from `position`
+/// on.
+template <int W, int M>
+__device__ __forceinline__ void put_rotated_rows(bf16* tile, float (&sums)[M][W / 8][4], float factor, int position,
+                                                 const Rotation& rotation, const Layout& l) {
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int n = 0; n < W / 8; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i += 2)
+                rotate_back(sums[m][n][i], sums[m][n][i + 1], rotation, position + 16 * m + 4 * i + g, 8 * n + 2 * t, l);
+    put_rows<W, M>(tile, sums, [&](int, int) { return factor; });
 }
 
 /// Loads the 16 x 16 left operand at (row, column) of a tile.
