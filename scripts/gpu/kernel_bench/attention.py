@@ -1,0 +1,150 @@
+"""Causal attention beside each back end of scaled_dot_product_attention."""
+from .measure import Case
+from .ops import gradient
+from .sizes import ceil
+from .source import Build, Launch, macro_values
+
+FILE = "attention/cuda.cu"
+
+
+def sizes_of(s):
+    return {
+        "positions": s.positions, "num_heads": s.heads, "num_kv_heads": s.heads, "head_size": s.head_size, "aligned": 1,
+    }
+
+
+def forward_launches(s, build):
+    """ops/attention/cuda.rs: forward; block_size."""
+    tiles = macro_values(build, "TENSOR_KERNELS", s.head_size)
+    rows, streamed = 64 * tiles["FORWARD_M"], tiles["FORWARD_N"]
+    return [
+        Launch(
+            f"attention_forward_bf16_{s.head_size}", (ceil(s.positions, rows), s.heads, s.batch), 128, "out lse qkv",
+            sizes_of(s), 2 * (rows + 4 * streamed) * (s.head_size + 8),
+        )
+    ]
+
+
+def backward_launches(s, build):
+    """ops/attention/cuda.rs: backward; block_size."""
+    tiles = macro_values(build, "TENSOR_KERNELS", s.head_size)
+    lanes = 4 if s.head_size <= 32 else 8 if s.head_size <= 64 else 16
+    delta = Launch(
+        "attention_delta_bf16", (ceil(s.rows * s.heads * lanes, 256), 1, 1), 256, "delta dout out",
+        {"rows": s.rows, "positions": s.positions, "num_heads": s.heads, "head_size": s.head_size},
+    )
+    launches = [delta]
+    for part, m, n in [("kv", "KV_M", "KV_N"), ("q", "Q_M", "Q_N")]:
+        rows, streamed = 64 * tiles[m], tiles[n]
+        shared = 2 * (2 * rows + 4 * streamed) * (s.head_size + 8) + 4 * 4 * streamed
+        grid = (ceil(s.positions, rows), s.heads, s.batch)
+        name = f"attention_backward_{part}_bf16_{s.head_size}"
+        launches.append(Launch(name, grid, 128, "dqkv dout qkv lse delta", sizes_of(s), shared))
+    return launches
+
+
+def attention(torch, s, random):
+    bf16, f32 = torch.bfloat16, torch.float32
+    build = Build(FILE, head_size=s.head_size)
+    shape = f"{s.batch} x {s.heads} x {s.positions} x {s.head_size}"
+    mask = torch.ones(s.positions, s.positions, dtype=torch.bool, device=random.device).tril()
+
+    def heads(x, parts):
+        """(rows, parts heads head_size) of one sequence as (parts, heads, positions, head_size)."""
+        return x.view(s.positions, parts, s.heads, s.head_size).permute(1, 2, 0, 3)
+
+    def rows(x):
+        """The inverse of heads, for any number of parts."""
+        return x.movedim(-2, 0).reshape(s.positions, -1)
+
+    def scores(q, k):
+        return (q @ k.transpose(1, 2) / s.head_size**0.5).masked_fill(~mask, -torch.inf)
+
+    def sequences(t):
+        return (range(i * s.positions, (i + 1) * s.positions) for i in range(s.batch))
+
+    def forward_reference(t, dtype=torch.float64):
+        outs, lses = [], []
+        for at in sequences(t):
+            q, k, v = heads(t["qkv"][at.start : at.stop].to(dtype), 3)
+            lse = scores(q, k).logsumexp(2, keepdim=True)
+            outs.append(rows((scores(q, k) - lse).exp() @ v))
+            lses.append(lse[..., 0])
+        return {"out": torch.cat(outs), "lse": torch.stack(lses)}
+
+    def backward_reference(t):
+        parts = []
+        for at in sequences(t):
+            q, k, v = heads(t["qkv"][at.start : at.stop].double(), 3)
+            (dout,) = heads(t["dout"][at.start : at.stop].double(), 1)
+            p = scores(q, k).softmax(2)
+            delta = (dout * (p @ v)).sum(2, keepdim=True)
+            ds = p * (dout @ v.transpose(1, 2) - delta) / s.head_size**0.5
+            grads = torch.stack((ds @ k, ds.transpose(1, 2) @ q, p.transpose(1, 2) @ dout))
+            parts.append(rows(grads))
+        return {"dqkv": torch.cat(parts)}
+
+    def make():
+        t = {"qkv": random((s.rows, 3 * s.d_model), bf16), "dout": random((s.rows, s.d_model), bf16)}
+        found = forward_reference(t, f32)
+        t |= {"out": found["out"].to(bf16), "lse": found["lse"].float().contiguous()}
+        return t | {"dqkv": torch.empty_like(t["qkv"]), "delta": torch.empty_like(t["lse"])}
+
+    backends = torch.nn.attention.SDPBackend
+    kinds = {"flash": backends.FLASH_ATTENTION, "cudnn": backends.CUDNN_ATTENTION, "efficient": backends.EFFICIENT_ATTENTION}
+    sdpa, chosen = torch.nn.functional.scaled_dot_product_attention, torch.nn.attention.sdpa_kernel
+
+    def inputs(t):
+        return [x.transpose(1, 2) for x in t["qkv"].view(s.batch, s.positions, 3, s.heads, -1).unbind(2)]
+
+    def forward_peer(kind):
+        def peer(t):
+            q, k, v = inputs(t)
+
+            def call():
+                with chosen(kind):
+                    return sdpa(q, k, v, is_causal=True)
+
+            return call if kind else lambda: sdpa(q, k, v, is_causal=True)
+
+        return peer
+
+    def backward_peer(kind):
+        def peer(t):
+            # Leaves with rows of heads next to each other, as a projection leaves them.
+            q, k, v = (x.transpose(1, 2).contiguous().transpose(1, 2).requires_grad_() for x in inputs(t))
+            if kind:
+                with chosen(kind):
+                    out = sdpa(q, k, v, is_causal=True)
+            else:
+                out = sdpa(q, k, v, is_causal=True)
+            dout = t["dout"].view(s.batch, s.positions, s.heads, -1).transpose(1, 2)
+            return gradient(torch, out, (q, k, v), dout)
+
+        return peer
+
+    default = f"default ({default_backend(torch, s)})" if random.device == "cuda" else "default"
+    peers = {default: None, **kinds}
+    # Useful work: two products forward, five backward, half of each by the mask.
+    product = 2 * s.batch * s.heads * s.positions**2 * s.head_size / 2
+    yield Case(
+        "attention forward", shape, build, forward_launches(s, build), make, forward_reference,
+        {"out": 6e-3, "lse": 1e-4}, flops=2 * product,
+        peers={name: forward_peer(kind) for name, kind in peers.items()},
+    )
+    yield Case(
+        "attention backward", shape, build, backward_launches(s, build), make, backward_reference,
+        {"dqkv": 1.2e-2}, (), ("delta",), parts={"dqkv": ("dq", "dk", "dv")}, flops=5 * product,
+        peers={name: backward_peer(kind) for name, kind in peers.items()},
+    )
+
+
+def default_backend(torch, s):
+    """The back end that is chosen by default."""
+    try:
+        shape = (s.batch, s.positions, s.heads, s.head_size)
+        x = torch.zeros(shape, dtype=torch.bfloat16, device="cuda").transpose(1, 2).requires_grad_()
+        number = torch._fused_sdp_choice(x, x, x, is_causal=True)
+        return torch.nn.attention.SDPBackend(number).name.lower().replace("_attention", "")
+    except Exception as error:
+        return f"unknown: {type(error).__name__}"

@@ -1,0 +1,58 @@
+"""Sizes of the benchmark, and the grids shared by the ops (crates/kindling-core/src/ops/kernels/mod.rs)."""
+from dataclasses import dataclass
+
+
+def ceil(a, b):
+    return -(-a // b)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """gpt2-small-bench at batch 32."""
+
+    batch: int = 32
+    positions: int = 1024
+    d_model: int = 768
+    heads: int = 12
+    d_ff: int = 2048
+    vocab: int = 50304
+    layers: int = 12
+    head_rows: int = 0
+
+    @property
+    def rows(self):
+        return self.batch * self.positions
+
+    @property
+    def head_size(self):
+        return self.d_model // self.heads
+
+    @property
+    def params(self):
+        layer = 4 * self.d_model**2 + 3 * self.d_model * self.d_ff + 2 * self.d_model
+        return 2 * self.vocab * self.d_model + self.layers * layer + self.d_model
+
+    @property
+    def block_rows(self):
+        """Rows of a block of logits: ops/output_loss/cuda.rs, block_rows."""
+        if self.head_rows:
+            return self.head_rows
+        most = max((512 << 20) // (2 * ceil(self.vocab, 64) * 64), 128)
+        blocks = ceil(self.rows, most)
+        return min(ceil(ceil(self.rows, blocks), 128) * 128, self.rows)
+
+
+# For the emulated device.
+TINY = Sizes(2, 72, 128, 2, 64, 104, 1)
+
+
+def flat_grid(n):
+    return (min(max(ceil(n, 256 * 8), 1), 64 * 132), 1, 1)
+
+
+def row_block(width, each):
+    return min(max(ceil(ceil(width, each), 32) * 32, 32), 256)
+
+
+def step_grid(n):
+    return (min(max(ceil(n, 256 * 4), 1), 1 << 20), 1, 1)

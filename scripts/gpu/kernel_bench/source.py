@@ -1,0 +1,174 @@
+"""The kernels' sources: their signatures, their variants, and nvcc. Needs Python alone."""
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+OPS = ROOT / "crates/kindling-core/src/ops"
+FLAGS = ["-std=c++17", "-O3", "-cubin"]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    type: str
+    name: str
+
+    @property
+    def is_pointer(self):
+        return self.type.endswith("*")
+
+
+@dataclass(frozen=True)
+class Signature:
+    parameters: tuple
+    most_threads: int
+
+
+@dataclass(frozen=True)
+class Build:
+    """A file to compile. A variant has macros, replaced text, or a tree of its own."""
+
+    file: str
+    defines: tuple = ()
+    # (file, old, new), each found exactly once.
+    replace: tuple = ()
+    tree: Path = OPS
+    # Keeps only the kernels of this head size and dtype, which compile in a tenth of the time.
+    head_size: int = 0
+
+    @property
+    def key(self):
+        text = repr((self.file, self.defines, self.replace, str(self.tree), self.head_size))
+        return f"{self.file.split('/')[0]}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+    def text(self, file=None):
+        """The file as this build compiles it."""
+        file = file or self.file
+        text = (self.tree / file).read_text()
+        for name, old, new in self.replace:
+            if name == file:
+                if text.count(old) != 1:
+                    raise ValueError(f"{file} holds {text.count(old)} times: {old}")
+                text = text.replace(old, new)
+        if self.head_size and file == self.file:
+            text = re.sub(r"^PLAIN_KERNELS\(.*\)$", "", text, flags=re.M)
+            text = re.sub(rf"^TENSOR_\w*\((?!{self.head_size}\b)[^\n]*\)$", "", text, flags=re.M)
+        return text
+
+
+def find_nvcc():
+    home = os.environ.get("CUDA_HOME")
+    places = [home and f"{home}/bin/nvcc", shutil.which("nvcc"), "/usr/local/cuda/bin/nvcc"]
+    return next((place for place in places if place and os.path.exists(place)), None)
+
+
+def compile_build(build, folder, nvcc, arch):
+    """Writes KEY.cubin to the folder, or KEY.error. Returns the error, or None."""
+    target = folder / f"{build.key}.cubin"
+    try:
+        own = folder / build.key
+        for file in {build.file, *(name for name, _, _ in build.replace)}:
+            (own / file).parent.mkdir(parents=True, exist_ok=True)
+            (own / file).write_text(build.text(file))
+        command = [nvcc, *FLAGS, f"-arch={arch}", f"-I{own}", f"-I{build.tree}"]
+        command += [f"-D{define}" for define in build.defines]
+        part = target.with_suffix(".part")
+        done = subprocess.run([*command, "-o", part, own / build.file], capture_output=True, text=True, timeout=300)
+        if done.returncode == 0:
+            part.rename(target)
+            return None
+        problem = done.stderr.strip()
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        problem = str(error)
+    part = target.with_suffix(".error.part")
+    part.write_text(problem)
+    part.rename(target.with_suffix(".error"))
+    return problem
+
+
+def expanded(text):
+    """The text with the macros that define kernels expanded."""
+    text = re.sub(r"//[^\n]*", "", text)
+    kernels = ""
+    for name, parameters, body in re.findall(r"#define (\w+)\(([^)]*)\)((?:[^\n]*\\\n)*[^\n]*\n)", text):
+        if "__global__" not in body:
+            continue
+        names = [p.strip() for p in parameters.split(",")]
+        for arguments in re.findall(rf"^{name}\(([^)]*)\)", text, flags=re.M):
+            values = dict(zip(names, (a.strip() for a in arguments.split(","))))
+            kernel = re.sub(r"\b(" + "|".join(names) + r")\b", lambda found: values[found[0]], body)
+            kernels += re.sub(r"\s*##\s*", "", kernel.replace("\\\n", "\n"))
+    # Without the definitions, whose names still hold ##.
+    return re.sub(r"#define (?:[^\n]*\\\n)*[^\n]*\n", "", text) + kernels
+
+
+def signatures(build):
+    """The signatures of a file's kernels by name."""
+    found = {}
+    pattern = r'extern "C" __global__ void\s+__launch_bounds__\(([^)]*)\)\s*(\w+)\(([^)]*)\)'
+    for bounds, name, parameters in re.findall(pattern, expanded(build.text())):
+        parts = [" ".join(p.split()).rsplit(" ", 1) for p in parameters.split(",")]
+        types = [kind.replace("const ", "").replace("__restrict__", "").replace(" *", "*").strip() for kind, _ in parts]
+        plain = zip(types, (name for _, name in parts))
+        threads = re.match(r"\d+", bounds)
+        found[name] = Signature(tuple(Parameter(*p) for p in plain), int(threads[0]) if threads else 1024)
+    return found
+
+
+def macro_values(build, macro, first):
+    """The arguments by name of the use of a macro whose first argument is `first`."""
+    text = build.text()
+    names = re.search(rf"#define {macro}\(([^)]*)\)", text)[1]
+    values = re.search(rf"^{macro}\(({first},[^)]*)\)", text, flags=re.M)[1]
+    return {n.strip(): int(v) for n, v in zip(names.split(","), values.split(","))}
+
+
+@dataclass
+class Launch:
+    """A launch as plain data. `pointers` and `scalars` are the kernel's parameters by name."""
+
+    kernel: str
+    grid: tuple
+    block: int
+    pointers: str
+    scalars: dict = field(default_factory=dict)
+    shared_bytes: int = 0
+    # Parameters that some versions of the kernel lack.
+    optional: str = ""
+
+    def problems(self, known):
+        """What is wrong with it according to the signatures."""
+        if self.kernel not in known:
+            return [f"no kernel {self.kernel}"]
+        signature, problems = known[self.kernel], []
+        for what, wanted, given in [
+            ("pointers", {p.name for p in signature.parameters if p.is_pointer}, set(self.pointers.split())),
+            ("scalars", {p.name for p in signature.parameters if not p.is_pointer}, set(self.scalars)),
+        ]:
+            unknown = given - wanted - set(self.optional.split())
+            if wanted - given or unknown:
+                text = f"{what} missing {sorted(wanted - given)}, unknown {sorted(unknown)}"
+                problems.append(f"{self.kernel}: {text}")
+        if self.block > signature.most_threads or self.block % 32:
+            problems.append(f"{self.kernel}: {self.block} threads, at most {signature.most_threads}")
+        limits = (2**31 - 1, 65535, 65535)
+        if len(self.grid) != 3 or not all(0 < n <= most for n, most in zip(self.grid, limits)):
+            problems.append(f"{self.kernel}: grid {self.grid}")
+        if not 0 <= self.shared_bytes <= 227 * 1024:
+            problems.append(f"{self.kernel}: {self.shared_bytes} bytes of shared memory")
+        return problems
+
+
+@dataclass
+class Zero:
+    """Sets a tensor to zero, as a part of what is timed."""
+
+    name: str
+    kernel: str = "zero"
+
+    def problems(self, known):
+        return []
