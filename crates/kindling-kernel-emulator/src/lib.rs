@@ -2,13 +2,17 @@
 //! and runs a block's threads as fibers, in orders that expose missing barriers. Memory ends at
 //! guard pages and starts as NaN.
 
+mod counting;
 mod device;
 mod gpu;
 mod memory;
+mod traffic;
 
+pub use counting::{Count, CountingDevice, Counts};
 pub use device::{EmulatedDevice, Work};
 pub use gpu::is_asked_for as gpu_is_asked_for;
 pub use memory::{Bf16, Element, Memory};
+pub use traffic::Traffic;
 
 use std::ffi::CStr;
 use std::sync::OnceLock;
