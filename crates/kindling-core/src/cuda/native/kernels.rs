@@ -24,9 +24,12 @@ struct Kernel {
     shared_bytes: u32,
 }
 
-/// A module loaded into the driver.
+/// A module loaded into the driver, with the kernels of one op.
 #[derive(Debug)]
-struct Module(sys::CUmodule);
+struct Module {
+    op: &'static str,
+    handle: sys::CUmodule,
+}
 
 /// Loaded modules, and the functions looked up in them so far.
 #[derive(Debug)]
@@ -61,7 +64,7 @@ impl Kernels {
                         error.0
                     ))
                 })?;
-            kernels.modules.push(Module(module));
+            kernels.modules.push(Module { op, handle: module });
         }
         Ok(kernels)
     }
@@ -99,13 +102,22 @@ impl Kernels {
     }
 
     fn look_up(&self, name: &str) -> Result<sys::CUfunction> {
-        let found = self.modules.iter().find_map(|module| {
-            let name = CString::new(name).ok()?;
-            // SAFETY: the module is loaded.
-            unsafe { result::module::get_function(module.0, name) }.ok()
-        });
-        found.ok_or_else(|| Error::Internal(format!("no kernel is named {name}")))
+        let unknown = || Error::Internal(format!("no kernel is named {name}"));
+        let module = self.modules.iter().find(|module| module.op == op_of(name));
+        let c_name = CString::new(name).map_err(|_| unknown())?;
+        // SAFETY: the module is loaded.
+        unsafe { result::module::get_function(module.ok_or_else(unknown)?.handle, c_name) }
+            .map_err(|_| unknown())
     }
+}
+
+/// Returns the module of a kernel: the op whose name starts the kernel's, or `kernels`, which holds
+/// those of no op.
+fn op_of(kernel: &str) -> &'static str {
+    let ops = MODULES.iter().map(|(op, _)| *op);
+    ops.filter(|op| kernel.strip_prefix(op).is_some_and(|rest| rest.starts_with('_')))
+        .max_by_key(|op| op.len())
+        .unwrap_or("kernels")
 }
 
 impl Drop for Kernels {
@@ -115,7 +127,7 @@ impl Drop for Kernels {
                 // Errors cannot be reported from drop.
                 // SAFETY: the module was loaded once, and the driver waits for its work before
                 // dropping its kernels.
-                let _ = unsafe { result::module::unload(module.0) };
+                let _ = unsafe { result::module::unload(module.handle) };
             }
         }
     }
