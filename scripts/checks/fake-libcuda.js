@@ -1,6 +1,6 @@
 /**
- * Runs an addon with CUDA end to end on a machine without a GPU: with fake libcuda, libcublas and
- * libcurand that compute on the CPU (crates/kindling-fake-libcuda), with none of them, and with
+ * Runs an addon with CUDA end to end on a machine without a GPU: with fake libcuda and libcublasLt
+ * that compute on the CPU (crates/kindling-fake-libcuda), with none of them, and with
  * broken and old ones. Each test is a process.
  * Usage: node scripts/checks/fake-libcuda.js ADDON.node [--has-cuda]
  */
@@ -12,7 +12,7 @@ const path = require('node:path')
 
 const root = path.join(__dirname, '..', '..')
 
-const LIBRARIES = ['libcuda.so.1', 'libcublasLt.so.13', 'libcublas.so.13', 'libcurand.so.10']
+const LIBRARIES = ['libcuda.so.1', 'libcublasLt.so.13']
 const SHAPE = {
   vocabSize: 61,
   dModel: 32,
@@ -46,7 +46,7 @@ const TESTS = {
     },
   },
   'a missing cuBLAS is reported': {
-    libraries: ['libcuda.so.1', 'libcurand.so.10'],
+    libraries: ['libcuda.so.1'],
     async run(kindling) {
       await refused(kindling, 'ERR_DEVICE_UNAVAILABLE', /libcublasLt\.so\.13 was not found/)
       await fallsBack(kindling, /GPU is not used.*libcublasLt/)
@@ -100,6 +100,10 @@ const TESTS = {
       assert(Math.abs(rounded.losses[0] / plain.losses[0] - 1) < 1e-2)
       assert.notEqual(rounded.losses[0], plain.losses[0])
     },
+  },
+  'a resumed run keeps the algorithms of its products': {
+    environment: { FASTEST: '0' },
+    run: (kindling) => inFolder((folder) => keepsAlgorithms(kindling, folder)),
   },
   'leaving losses and norms unread does not change the weights': {
     async run(kindling) {
@@ -311,6 +315,34 @@ async function follows(kindling, options, tolerance) {
   const [logits, expected] = [await cuda.model.logits(ids), await cpu.model.logits(ids)]
   const largest = Math.max(...expected.map(Math.abs))
   logits.forEach((value, i) => assert(Math.abs(value - expected[i]) < 5 * tolerance * largest))
+}
+
+/**
+ * Asserts that a run resumed where another algorithm is faster has the bits of one that was never
+ * interrupted, thanks to the file beside its weights.
+ */
+async function keepsAlgorithms(kindling, folder) {
+  const steps = async ({ model, optimizer }) => {
+    for (let step = 0; step < 3; step++) {
+      await model.forwardBackward(batch(step))
+      await optimizer.step()
+    }
+    return weights(model)
+  }
+  const whole = await train(kindling, 'cuda', 2)
+  const saved = path.join(folder, 'saved')
+  await kindling.Checkpoint.save(saved, whole.model, whole.optimizer, 2)
+  const expected = await steps(whole)
+  process.env.EMULATED_CUDA_FASTEST = '1'
+  const resumed = async () => {
+    const model = new kindling.Transformer({ ...SHAPE, device: 'cuda' })
+    const optimizer = new kindling.AdamW(model, { lr: 3e-3 })
+    await kindling.Checkpoint.load(saved, model, optimizer)
+    return steps({ model, optimizer })
+  }
+  assert.deepEqual(await resumed(), expected)
+  fs.rmSync(path.join(saved, 'cuda_products.json'))
+  assert.notDeepEqual(await resumed(), expected)
 }
 
 /** Creates a folder with the fake libraries of these names. */

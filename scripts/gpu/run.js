@@ -11,7 +11,7 @@ const { write } = require('./report')
 const { STAGES } = require('./stages')
 
 const EMULATED = 'libkindling_fake_libcuda.so'
-const LIBRARIES = ['libcuda.so.1', 'libcublasLt.so.13', 'libcublas.so.13', 'libcurand.so.10']
+const LIBRARIES = ['libcuda.so.1', 'libcublasLt.so.13']
 
 function parse(args) {
   const options = {
@@ -35,7 +35,7 @@ function parse(args) {
   return options
 }
 
-/** Folders of Python's packages that hold cuBLAS; PyTorch's wheels depend on them. */
+/** Folders of Python's packages that hold cuBLASLt; PyTorch's wheels depend on them. */
 function librariesOfPython(python) {
   const program = [
     'import glob, site, sys',

@@ -21,24 +21,20 @@ const MEASURED = [
 ]
 const GOALS = { ratio: 1, memory: 0.8, mfu: 0.45, bandwidth: 0.85 }
 
-/** Finds cuBLAS of CUDA 13 among Python's packages; a PyTorch for CUDA 12 brings the wrong one. */
+/** Finds cuBLASLt of CUDA 13 among Python's packages; a PyTorch for CUDA 12 brings the wrong one. */
 function cublas(context, check) {
   if (context.emulated) return
   const folders = (context.environment.KINDLING_CUDA_LIBRARIES ?? '').split(':').filter(Boolean)
   const found = (name) => folders.filter((folder) => fs.existsSync(path.join(folder, name)))
-  const needed = ['libcublasLt.so.13', 'libcublas.so.13', 'libcurand.so.10']
+  const needed = ['libcublasLt.so.13']
   const missing = needed.filter((name) => found(name).length === 0)
   const old =
-    found('libcublas.so.12').length > 0
-      ? ' (found cuBLAS of CUDA 12; install PyTorch for CUDA 13)'
+    found('libcublasLt.so.12').length > 0
+      ? ' (found that of CUDA 12; install PyTorch for CUDA 13)'
       : ''
   const detail = missing.length === 0 ? folders.join(':') : `missing: ${missing.join(', ')}${old}`
   // The system's loader may still find those of a toolkit; the next check tells.
-  check(
-    "cuBLAS 13 and cuRAND among Python's packages",
-    missing.length === 0 ? true : 'skipped',
-    detail,
-  )
+  check("cuBLASLt 13 among Python's packages", missing.length === 0 ? true : 'skipped', detail)
 }
 
 function facts(context, check) {

@@ -1,4 +1,5 @@
-//! Checkpoints: a folder with `model.safetensors`, `optimizer.safetensors` and `state.json`.
+//! Checkpoints: a folder with `model.safetensors`, `optimizer.safetensors` and `state.json`; of a
+//! CUDA device, `cuda_products.json` too.
 //!
 //! The folder is written under a temporary name next to its final place, synced, and renamed. So it
 //! is either complete or absent. The same state always gives the same bytes.
@@ -10,6 +11,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::config::ModelConfig;
+use crate::device::Device;
 use crate::error::IoAction;
 use crate::model::{NamedTensor, Transformer};
 use crate::optim::Optimizer;
@@ -20,6 +22,8 @@ const FORMAT_VERSION: u32 = 1;
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
+/// Algorithms of the matrix products, with which a resumed run has the same bits.
+const PRODUCTS: &str = "cuda_products.json";
 
 /// Contents of `state.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -109,6 +113,12 @@ pub fn load(
         (None, _) => {}
     }
     model.load_state_dict(&weights)?;
+    if let (Device::Cuda(gpu), Ok(stored)) =
+        (model.device(), fs::read_to_string(path.join(PRODUCTS)))
+    {
+        // Those of another device or library do not apply, and the device chooses anew.
+        gpu.use_algorithms(&stored);
+    }
     Ok(state)
 }
 
@@ -196,6 +206,11 @@ fn write_folder(
     write_tensors(&folder.join(MODEL), &model.state_dict()?)?;
     if let Some(optimizer) = optimizer {
         write_tensors(&folder.join(OPTIMIZER), &optimizer.state(model)?)?;
+    }
+    if let Device::Cuda(gpu) = model.device()
+        && let Some(algorithms) = gpu.algorithms()
+    {
+        write_synced(&folder.join(PRODUCTS), algorithms.as_bytes())?;
     }
     let text = serde_json::to_vec_pretty(state).map_err(|e| Error::Internal(e.to_string()))?;
     write_synced(&folder.join(STATE), &text)

@@ -5,8 +5,8 @@ use std::ffi::c_void;
 use kindling_core::cuda::{Driver, Rows};
 
 use crate::state::{
-    Answer, INVALID_HANDLE, INVALID_VALUE, OUT_OF_MEMORY, SUCCESS, device, finish, finish_first,
-    queue, ready, record, state,
+    Answer, Event, INVALID_HANDLE, INVALID_VALUE, OUT_OF_MEMORY, SUCCESS, device, finish,
+    finish_first, queue, ready, record, state,
 };
 
 fn said(error: &kindling_core::Error) -> String {
@@ -160,7 +160,7 @@ pub extern "C" fn cuCtxSynchronize() -> Answer {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuEventCreate(event: *mut usize, _flags: u32) -> Answer {
     let events = &mut state().events;
-    events.push(0);
+    events.push(Event::default());
     // SAFETY: the caller provides room for the handle.
     unsafe { event.write(events.len()) };
     SUCCESS
@@ -179,9 +179,22 @@ pub extern "C" fn cuEventRecord(event: usize, stream: usize) -> Answer {
 /// Runs the work queued before the event, and nothing after it.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEventSynchronize(event: usize) -> Answer {
-    let Some(before) = event.checked_sub(1).and_then(|place| state().events.get(place).copied())
-    else {
-        return INVALID_HANDLE;
-    };
-    finish_first(before)
+    let Some(before) = recorded(event) else { return INVALID_HANDLE };
+    finish_first(before.queued)
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuEventElapsedTime_v2(
+    milliseconds: *mut f32,
+    start: usize,
+    end: usize,
+) -> Answer {
+    let (Some(start), Some(end)) = (recorded(start), recorded(end)) else { return INVALID_HANDLE };
+    // SAFETY: the caller provides room for the result.
+    unsafe { milliseconds.write((end.time - start.time) as f32) };
+    SUCCESS
+}
+
+fn recorded(event: usize) -> Option<Event> {
+    event.checked_sub(1).and_then(|place| state().events.get(place).copied())
 }

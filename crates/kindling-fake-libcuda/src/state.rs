@@ -33,9 +33,10 @@ pub struct State {
     pub sizes: HashMap<u64, usize>,
     /// Functions looked up so far; a handle is the index plus one.
     pub functions: Vec<Function>,
-    /// For each event, the number of operations queued when it was recorded; a handle is the index
-    /// plus one.
-    pub events: Vec<u64>,
+    /// Events created so far; a handle is the index plus one.
+    pub events: Vec<Event>,
+    /// Sum of the times that queued products take.
+    time: u64,
     queue: VecDeque<Work>,
     /// Number of operations ever queued.
     queued: u64,
@@ -46,6 +47,14 @@ pub struct State {
 pub struct Function {
     pub name: &'static str,
     pub shared_bytes: u32,
+}
+
+/// What an event saw when it was recorded.
+#[derive(Clone, Copy, Default)]
+pub struct Event {
+    /// Operations queued before it.
+    pub queued: u64,
+    pub time: u64,
 }
 
 thread_local! {
@@ -74,12 +83,17 @@ pub fn state() -> MutexGuard<'static, State> {
 /// Records an event.
 pub fn record(event: usize) -> Answer {
     let mut state = state();
-    let queued = state.queued;
+    let now = Event { queued: state.queued, time: state.time };
     let Some(place) = event.checked_sub(1).and_then(|place| state.events.get_mut(place)) else {
         return INVALID_HANDLE;
     };
-    *place = queued;
+    *place = now;
     SUCCESS
+}
+
+/// Adds to the time that events measure.
+pub fn pass_time(units: u64) {
+    state().time += units;
 }
 
 /// Makes a context current on the calling thread.

@@ -115,6 +115,18 @@ pub trait Driver: std::fmt::Debug + Send + Sync {
     /// Returns `ERR_DEVICE`.
     fn multiply(&self, product: &Product) -> Result<()>;
 
+    /// Returns the algorithms of the products so far, by shape, for `use_algorithms` of a later
+    /// run. `None` if the device does not choose.
+    fn algorithms(&self) -> Option<String> {
+        None
+    }
+
+    /// Takes the algorithms of an earlier run, so that products have the same bits. Returns whether
+    /// they apply to this device.
+    fn use_algorithms(&self, _stored: &str) -> bool {
+        false
+    }
+
     /// Waits for all queued work.
     ///
     /// # Errors

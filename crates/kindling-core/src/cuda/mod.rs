@@ -147,6 +147,16 @@ impl Cuda {
         if values.is_empty() { Ok(()) } else { self.driver.download(bytes_of_mut(values), pointer) }
     }
 
+    /// Returns the algorithms of the products so far, as `Driver::algorithms` does.
+    pub fn algorithms(&self) -> Option<String> {
+        self.driver.algorithms()
+    }
+
+    /// Takes the algorithms of an earlier run, as `Driver::use_algorithms` does.
+    pub fn use_algorithms(&self, stored: &str) -> bool {
+        self.driver.use_algorithms(stored)
+    }
+
     /// Waits for all queued work.
     ///
     /// # Errors

@@ -1,11 +1,11 @@
 //! Finds NVIDIA's driver and CUDA's libraries, and reports what is missing before anything uses
 //! them.
 //!
-//! The system's loader finds them by name: `libcuda.so.1` comes with the driver, `libcublas.so.13`
-//! and `libcurand.so.10` with the toolkit. If they exist only inside Python packages, list their
-//! folders in `KINDLING_CUDA_LIBRARIES`, separated by colons.
+//! The system's loader finds them by name: `libcuda.so.1` comes with the driver, `libcublasLt.so`
+//! with the toolkit. If the latter exists only inside Python packages, list their folders in
+//! `KINDLING_CUDA_LIBRARIES`, separated by colons. These come first.
 
-use std::ffi::{CStr, CString, c_int};
+use std::ffi::{CStr, CString, c_int, c_void};
 use std::sync::OnceLock;
 
 use candle_core::cuda_backend::cudarc;
@@ -13,21 +13,32 @@ use cudarc::driver::sys;
 
 use crate::{Error, Result};
 
-/// Minimum `cuDriverGetVersion`: the kernels' PTX is from CUDA 13.0.
+/// Minimum `cuDriverGetVersion`: the kernels are from CUDA 13.0, and CUDA promises to run them on
+/// drivers of the same major version or a later one only.
 const CUDA_VERSION: c_int = 13_000;
 /// Oldest supported architecture, `sm_80`.
 const OLDEST_ARCHITECTURE: (c_int, c_int) = (8, 0);
 /// Environment variable listing folders with CUDA's libraries.
 const FOLDERS: &str = "KINDLING_CUDA_LIBRARIES";
-/// Libraries that products need, each after its dependencies.
-const TOOLKIT: [&CStr; 3] = [c"libcublasLt.so.13", c"libcublas.so.13", c"libcurand.so.10"];
+/// Names of the library that products need, the preferred one first. Drivers run libraries of their
+/// own and of older major versions.
+const CUBLAS_LT: [&CStr; 2] = [c"libcublasLt.so.13", c"libcublasLt.so.12"];
 
-/// Checks once per process that CUDA can be used.
+/// An open library, which is never closed.
+#[derive(Clone, Copy)]
+struct Library(*mut c_void);
+
+// SAFETY: a handle of dlopen may be used from any thread.
+unsafe impl Send for Library {}
+// SAFETY: as above.
+unsafe impl Sync for Library {}
+
+/// Checks once per process that CUDA can be used. Returns cuBLASLt's handle of dlopen.
 ///
 /// # Errors
 /// Returns `ERR_DEVICE_UNAVAILABLE` naming what is missing or too old.
-pub(super) fn check() -> Result<()> {
-    static FOUND: OnceLock<std::result::Result<(), String>> = OnceLock::new();
+pub(super) fn check() -> Result<*mut c_void> {
+    static FOUND: OnceLock<std::result::Result<Library, String>> = OnceLock::new();
     FOUND
         .get_or_init(|| {
             std::panic::catch_unwind(find).unwrap_or_else(|_| {
@@ -36,6 +47,7 @@ pub(super) fn check() -> Result<()> {
             })
         })
         .clone()
+        .map(|library| library.0)
         .map_err(|what| Error::DeviceUnavailable(format!("{what}; or use --device cpu")))
 }
 
@@ -44,14 +56,14 @@ pub(in crate::cuda) fn problem() -> Option<String> {
     match check() {
         Err(Error::DeviceUnavailable(what)) => has_driver().then_some(what),
         Err(_) => None,
-        Ok(()) if device_count() == 0 => None,
-        Ok(()) => architecture(0).and_then(too_old),
+        Ok(_) if device_count() == 0 => None,
+        Ok(_) => architecture(0).and_then(too_old),
     }
 }
 
 /// Returns whether a driver is installed and lists at least one device.
 fn has_driver() -> bool {
-    // SAFETY: as in `loads`. Both functions have existed since the first driver API, and are called
+    // SAFETY: as in `open`. Both functions have existed since the first driver API, and are called
     // with their documented arguments.
     unsafe {
         let library = libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_NOW);
@@ -108,9 +120,8 @@ pub(in crate::cuda) fn device_count() -> usize {
     if known { usize::try_from(count).unwrap_or(0) } else { 0 }
 }
 
-fn find() -> std::result::Result<(), String> {
-    preload();
-    if !loads(c"libcuda.so.1") {
+fn find() -> std::result::Result<Library, String> {
+    if open(c"libcuda.so.1").is_none() {
         return Err("libcuda.so.1 was not found: install NVIDIA driver 580 or newer".to_owned());
     }
     // SAFETY: loads the library and looks up its functions.
@@ -127,45 +138,32 @@ fn find() -> std::result::Result<(), String> {
     }
     if version < CUDA_VERSION {
         return Err(format!(
-            "the NVIDIA driver supports CUDA {}.{} but 13.0 is needed: update it to 580 or newer",
+            "the NVIDIA driver supports CUDA {}.{} but 13.0 is needed, since a driver runs only kernels of its own major version and older ones: update it to 580 or newer",
             version / 1000,
             version % 1000 / 10
         ));
     }
-    for library in TOOLKIT {
-        if !loads(library) {
-            return Err(format!(
-                "{} was not found: install CUDA toolkit 13, or list the folders of Python's nvidia packages in {FOLDERS}",
-                library.to_string_lossy()
-            ));
-        }
-    }
-    // SAFETY: as above.
-    if unsafe { cudarc::cublas::sys::is_culib_present() && cudarc::curand::sys::is_culib_present() }
-    {
-        Ok(())
-    } else {
-        Err("cuBLAS or cuRAND cannot be used: install CUDA toolkit 13".to_owned())
-    }
+    cublas_lt().ok_or_else(|| {
+        format!(
+            "{} was not found: install CUDA toolkit 13, or list the folders of Python's nvidia packages in {FOLDERS}",
+            CUBLAS_LT[0].to_string_lossy()
+        )
+    })
 }
 
-/// Loads libraries from the folders of `KINDLING_CUDA_LIBRARIES`, after which the loader resolves
-/// them by name.
-fn preload() {
+/// Opens cuBLASLt: from the folders of `KINDLING_CUDA_LIBRARIES`, or else by name.
+fn cublas_lt() -> Option<Library> {
     let folders = std::env::var_os(FOLDERS).unwrap_or_default();
-    for folder in std::env::split_paths(&folders) {
-        for library in TOOLKIT {
-            if let Ok(path) =
-                CString::new(format!("{}/{}", folder.display(), library.to_string_lossy()))
-            {
-                loads(&path);
-            }
-        }
-    }
+    let in_folders = std::env::split_paths(&folders)
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .flat_map(|folder| CUBLAS_LT.map(|name| folder.join(&*name.to_string_lossy())))
+        .find_map(|path| open(&CString::new(path.into_os_string().into_encoded_bytes()).ok()?));
+    in_folders.or_else(|| CUBLAS_LT.into_iter().find_map(open))
 }
 
-/// Loads a library for the life of the process. Returns whether the loader found it.
-fn loads(library: &CStr) -> bool {
+/// Opens a library for the life of the process.
+fn open(library: &CStr) -> Option<Library> {
     // SAFETY: the name is terminated; initialisers of CUDA's libraries may run at any time.
-    !unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) }.is_null()
+    let handle = unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+    (!handle.is_null()).then_some(Library(handle))
 }

@@ -1,32 +1,33 @@
-//! `Driver` for a real GPU. candle provides the context, the stream and the cuBLAS handle; memory,
-//! copies and launches use the stream directly. CUDA's libraries are loaded when a device is
-//! opened; this crate does not link to them.
+//! `Driver` for a real GPU, by cudarc's bindings of the driver. CUDA's libraries are loaded when a
+//! device is opened; this crate does not link to them.
 
+mod cublas_lt;
 mod error;
 mod kernels;
 mod libraries;
+mod product_key;
+mod products;
 mod staging;
 
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use candle_core::CudaDevice;
 use candle_core::cuda_backend::cudarc;
-use cudarc::cublas::{CudaBlas, sys as blas};
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 
 use super::driver::{Driver, Product, Properties, Rows};
 use crate::cuda::{Arg, Launch};
-use crate::dtype::Dtype;
 use crate::{Error, Result};
 use error::failed;
 use kernels::Kernels;
+use products::{Products, WORKSPACE_BYTES};
 use staging::Staging;
 
 pub(super) use libraries::{device_count, problem};
 
-/// cuBLAS workspace: the size it recommends on Hopper.
-const WORKSPACE_BYTES: usize = 32 << 20;
+/// Environment variable that makes every launch and product wait, so that an error names the work
+/// that failed rather than the call that noticed.
+const SYNCHRONOUS: &str = "KINDLING_CUDA_SYNC";
 
 /// A GPU and its stream.
 #[derive(Debug)]
@@ -34,36 +35,36 @@ pub(super) struct Native {
     properties: Properties,
     kernels: Kernels,
     staging: Mutex<Staging>,
-    blas: Arc<CudaBlas>,
+    products: Products,
+    /// Of products.
     workspace: u64,
+    /// Set by `KINDLING_CUDA_SYNC=1`.
+    synchronous: bool,
     stream: Arc<CudaStream>,
     context: Arc<CudaContext>,
 }
 
 impl Native {
     pub fn open(ordinal: usize) -> Result<Self> {
-        libraries::check()?;
+        let library = libraries::check()?;
         let count = device_count();
         if ordinal >= count {
             return Err(Error::DeviceUnavailable(format!(
                 "cuda:{ordinal} does not exist: the driver lists {count} devices; check CUDA_VISIBLE_DEVICES or use --device cpu"
             )));
         }
-        // cudarc panics if a library lacks a function.
-        let device = std::panic::catch_unwind(|| CudaDevice::new_with_stream(ordinal))
-            .map_err(|_| {
-                Error::DeviceUnavailable(
-                    "CUDA's libraries are older than this build needs (CUDA 13.0, driver 580)"
-                        .to_owned(),
-                )
-            })?
-            .map_err(|error| {
-                Error::DeviceUnavailable(format!("cuda:{ordinal} cannot be opened: {error}"))
-            })?;
+        let failed = |what: String| {
+            Error::DeviceUnavailable(format!("cuda:{ordinal} cannot be opened: {what}"))
+        };
+        // cudarc panics if the driver lacks a function.
+        let opened = std::panic::catch_unwind(|| {
+            CudaContext::new(ordinal).and_then(|context| Ok((context.new_stream()?, context)))
+        });
+        let (stream, context) = opened
+            .map_err(|_| failed("the driver is older than 580 (CUDA 13.0)".to_owned()))?
+            .map_err(|error| failed(format!("{:?}", error.0)))?;
         // SAFETY: only this stream uses the memory, so there are no events to track.
-        unsafe { device.disable_event_tracking() };
-        let stream = device.cuda_stream();
-        let context = Arc::clone(stream.context());
+        unsafe { context.disable_event_tracking() };
         let unavailable = |error: DriverError| {
             Error::DeviceUnavailable(format!("cuda:{ordinal} cannot be used: {:?}", error.0))
         };
@@ -77,42 +78,37 @@ impl Native {
         }
         keep_memory(&context).map_err(unavailable)?;
         let kernels = Kernels::load(&context)?;
-        let blas = device.cublas_handle();
-        let mut native = Self {
-            properties,
-            kernels,
-            staging: Mutex::default(),
-            blas,
-            workspace: 0,
-            stream,
-            context,
-        };
-        native.workspace = native.allocate(WORKSPACE_BYTES).map_err(|error| match error {
+        let allocate = || allocate(&context, &stream, WORKSPACE_BYTES);
+        let workspace = allocate().map_err(|error| match error {
             Error::OutOfMemory { bytes } => {
-                Error::OutOfDeviceMemory { bytes, in_use: 0, total: native.properties.memory }
+                Error::OutOfDeviceMemory { bytes, in_use: 0, total: properties.memory }
             }
             other => other,
         })?;
-        native.prepare_blas()?;
-        Ok(native)
-    }
-
-    /// Sets our workspace, and keeps split-k sums of bf16 products in f32.
-    fn prepare_blas(&self) -> Result<()> {
-        let mode = blas::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
-        // SAFETY: the handle is live; the workspace is `WORKSPACE_BYTES` of device memory that
-        // outlives it.
-        unsafe {
-            let workspace = self.workspace as *mut c_void;
-            blas::cublasSetWorkspace_v2(*self.blas.handle(), workspace, WORKSPACE_BYTES)
-                .result()
-                .and_then(|()| blas::cublasSetMathMode(*self.blas.handle(), mode).result())
-        }
-        .map_err(|error| Error::Device(format!("cuBLAS cannot be set up: {error}")))
+        let products = Products::new(library, &stream, workspace, &properties.name)?;
+        Ok(Self {
+            properties,
+            kernels,
+            staging: Mutex::default(),
+            products,
+            workspace,
+            synchronous: std::env::var_os(SYNCHRONOUS).is_some_and(|value| value == "1"),
+            stream,
+            context,
+        })
     }
 
     fn bind(&self) -> Result<()> {
         self.context.bind_to_thread().map_err(failed)
+    }
+
+    /// Waits for the work just queued if `KINDLING_CUDA_SYNC=1`; an error then names `work`.
+    fn check_now(&self, work: impl FnOnce() -> String) -> Result<()> {
+        if !self.synchronous {
+            return Ok(());
+        }
+        let done = self.stream.synchronize();
+        done.map_err(|error| Error::Device(format!("{} failed: {:?}", work(), error.0)))
     }
 
     fn staging(&self) -> MutexGuard<'_, Staging> {
@@ -134,6 +130,25 @@ fn keep_memory(context: &CudaContext) -> Result<(), DriverError> {
     }
 }
 
+/// Allocates memory in the current context.
+fn allocate(context: &CudaContext, stream: &CudaStream, bytes: usize) -> Result<u64> {
+    // SAFETY: the stream is live; `release` frees the memory.
+    let memory = unsafe {
+        if context.has_async_alloc() {
+            result::malloc_async(stream.cu_stream(), bytes)
+        } else {
+            result::malloc_sync(bytes)
+        }
+    };
+    memory.map_err(|error| {
+        if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+            Error::OutOfMemory { bytes: bytes as u64 }
+        } else {
+            failed(error)
+        }
+    })
+}
+
 impl Driver for Native {
     fn properties(&self) -> &Properties {
         &self.properties
@@ -141,21 +156,7 @@ impl Driver for Native {
 
     fn allocate(&self, bytes: usize) -> Result<u64> {
         self.bind()?;
-        // SAFETY: the stream is live; `release` frees the memory.
-        let memory = unsafe {
-            if self.context.has_async_alloc() {
-                result::malloc_async(self.stream.cu_stream(), bytes)
-            } else {
-                result::malloc_sync(bytes)
-            }
-        };
-        memory.map_err(|error| {
-            if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
-                Error::OutOfMemory { bytes: bytes as u64 }
-            } else {
-                failed(error)
-            }
-        })
+        allocate(&self.context, &self.stream, bytes)
     }
 
     fn release(&self, pointer: u64, _bytes: usize) {
@@ -252,59 +253,22 @@ impl Driver for Native {
         }
         .map_err(|error| {
             Error::Device(format!("{} cannot be launched: {:?}", launch.kernel, error.0))
-        })
+        })?;
+        self.check_now(|| launch.kernel.to_owned())
     }
 
     fn multiply(&self, product: &Product) -> Result<()> {
         self.bind()?;
-        let p = product;
-        let (alpha, beta) = (1.0f32, if p.accumulate { 1.0f32 } else { 0.0 });
-        let operation = |transposed| {
-            if transposed {
-                blas::cublasOperation_t::CUBLAS_OP_T
-            } else {
-                blas::cublasOperation_t::CUBLAS_OP_N
-            }
-        };
-        let kind = |dtype| match dtype {
-            Dtype::F32 => blas::cudaDataType_t::CUDA_R_32F,
-            Dtype::Bf16 => blas::cudaDataType_t::CUDA_R_16BF,
-        };
-        let compute = if p.tf32 && p.operands == Dtype::F32 {
-            blas::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32
-        } else {
-            blas::cublasComputeType_t::CUBLAS_COMPUTE_32F
-        };
-        let size = |size: usize| i32::try_from(size).unwrap_or(i32::MAX);
-        let [m, k, n] = [p.m, p.k, p.n].map(size);
-        let [of_a, of_b, of_out] = [p.a.leading, p.b.leading, p.out_leading].map(size);
-        // cuBLAS is column-major: our rows of n are its (n, m), and out^T = b^T a^T.
-        // SAFETY: the caller owns matrices of these sizes at these addresses; alpha and beta are
-        // read before the call returns.
-        unsafe {
-            cudarc::cublas::result::gemm_ex(
-                *self.blas.handle(),
-                operation(p.b.transposed),
-                operation(p.a.transposed),
-                n,
-                m,
-                k,
-                std::ptr::from_ref(&alpha).cast(),
-                p.b.pointer as *const c_void,
-                kind(p.operands),
-                of_b,
-                p.a.pointer as *const c_void,
-                kind(p.operands),
-                of_a,
-                std::ptr::from_ref(&beta).cast(),
-                p.out as *mut c_void,
-                kind(p.results),
-                of_out,
-                compute,
-                blas::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
-            )
-        }
-        .map_err(|error| Error::Device(format!("a product of {m} x {k} x {n} failed: {error}")))
+        self.products.multiply(product)?;
+        self.check_now(|| format!("a product of {} x {} x {}", product.m, product.k, product.n))
+    }
+
+    fn algorithms(&self) -> Option<String> {
+        self.products.algorithms()
+    }
+
+    fn use_algorithms(&self, stored: &str) -> bool {
+        self.products.use_algorithms(stored)
     }
 
     fn synchronize(&self) -> Result<()> {
@@ -314,10 +278,8 @@ impl Driver for Native {
 
 impl Drop for Native {
     fn drop(&mut self) {
-        // Queued work may still use the staging memory and cuBLAS's workspace.
+        // Queued work may still use the staging memory and the workspace.
         let _ = self.stream.synchronize();
-        if self.workspace != 0 {
-            self.release(self.workspace, WORKSPACE_BYTES);
-        }
+        self.release(self.workspace, WORKSPACE_BYTES);
     }
 }

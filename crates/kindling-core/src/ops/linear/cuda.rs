@@ -1,4 +1,4 @@
-//! CUDA half: products by cuBLAS, the bias by launches of `cuda.cu`. The bias is f32; out and dout
+//! CUDA half: products by cuBLASLt, the bias by launches of `cuda.cu`. The bias is f32; out and dout
 //! may be either dtype.
 
 use super::{BackwardInput, BackwardWeight, Forward, Shape};

@@ -1,4 +1,4 @@
-//! CUDA half: products by cuBLAS. Operands have the device's dtype; those of another are cast to it
+//! CUDA half: products by cuBLASLt. Operands have the device's dtype; those of another are cast to it
 //! in scratch memory first.
 
 use super::{Backward, Forward, Shape};
