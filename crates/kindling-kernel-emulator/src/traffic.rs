@@ -149,6 +149,10 @@ pub fn of_launch(launch: &Launch) -> Traffic {
             let n = rows * args.size(3);
             (2 * e * n, e * n + 4 * rows)
         }
+        "cross_entropy_forward_backward_kept" => {
+            let n = rows * args.size(3);
+            (e * n, e * n + 4 * rows)
+        }
         "cross_entropy_add_losses" => (4 * args.size(2), 8),
         "cast_bf16_to_f32" => (2 * args.size(2), 4 * args.size(2)),
         "cast_f32_to_bf16" => (4 * args.size(2), 2 * args.size(2)),

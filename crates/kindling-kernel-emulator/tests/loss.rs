@@ -108,7 +108,8 @@ fn unpadded(padded: &[f32], width: usize, pitch: usize) -> Vec<f32> {
 }
 
 fn cross_entropy_holds<T: Activation>() {
-    for (rows, vocab_size) in SHAPES {
+    // The last ones: rows that are kept in registers, and one that is not.
+    for (rows, vocab_size) in SHAPES.into_iter().chain([(2, 20_001), (2, 50_257), (1, 57_349)]) {
         for pitch in [vocab_size, vocab_size.next_multiple_of(64), vocab_size + 3] {
             cross_entropy_holds_at::<T>(cross_entropy::Shape { rows, vocab_size }, pitch);
         }
@@ -150,7 +151,7 @@ fn cross_entropy_holds_at<T: Activation>(s: cross_entropy::Shape, pitch: usize) 
             targets: targets.address(),
         };
         launch(&cuda::forward_backward(both, scale, layout), order);
-        assert_eq!(losses.values(), again.values());
+        assert_close("losses", again.values(), &wide(losses.values()), 1e-6);
         let loss = ((total.values()[0] - 3.0) / count as f64) as f32;
         let rows_of = |m: &Memory<T>| unpadded(&m.to_f32(), vocab_size, pitch);
         vec![vec![loss], rows_of(&dx), rows_of(&replaced)]

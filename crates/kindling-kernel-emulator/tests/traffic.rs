@@ -24,7 +24,7 @@ attention_delta: 3 294912 9216
 attention_forward: 3 442368 156672
 cast_f32_to_bf16: 6 589824 294912
 cross_entropy_add_losses: 1 1024 8
-cross_entropy_forward_backward: 1 1025024 513536
+cross_entropy_forward_backward_kept: 1 512512 513536
 embedding_backward: 1 196608 98304
 embedding_forward: 1 99328 98304
 grad_norm_clip_factor: 1 1032 24
@@ -36,7 +36,7 @@ rms_norm_recompute: 6 595968 294912
 rope_rotate: 3 294912 294912
 swiglu_backward: 3 1179648 1179648
 swiglu_forward: 3 786432 393216
-all kernels: 61 19852808 14873960
+all kernels: 61 19340296 14873960
 copies: 0 0 0
 products: 39 9264896 4632448
 4 uploads, 0 waits

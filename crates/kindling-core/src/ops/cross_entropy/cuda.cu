@@ -2,7 +2,7 @@
 // at the target) scale. Rows with target -100 have loss 0 and gradient 0. logits, dlogits: (rows,
 // vocab_size), the next row `pitch` elements after each; targets, lse, losses: (rows).
 // Grid: one block per row; block: up to 512 threads, 8 logits (16 bytes of bf16) at a time; shared:
-// 64 floats. The second pass over a row hits the L2 cache.
+// 64 floats. The second pass over a row reads it again, but for the kernels that keep it.
 // If the pitch is a multiple of 8, a row's last 8 logits are read and written at once, though some
 // of them may lie behind the vocabulary.
 #include "kernels/elements.cuh"
@@ -89,6 +89,90 @@ __device__ void forward_backward(T* logits, float* losses, const int* targets, i
     gradient(row, row, row_lse, target, vocab_size, pitch, scale);
 }
 
+/// The type of 16 bytes of logits in registers.
+template <class T> struct Sixteen;
+template <> struct Sixteen<bf16> { using Bytes = uint4; };
+template <> struct Sixteen<float> { using Bytes = float4; };
+
+/// Hides from the compiler what the words are, so that it unpacks them again instead of keeping them
+/// unpacked, in twice the registers.
+#ifndef KINDLING_EMULATED
+static __device__ __forceinline__ void forget(uint4& words) {
+    asm volatile("" : "+r"(words.x), "+r"(words.y), "+r"(words.z), "+r"(words.w));
+}
+#else
+static inline void forget(uint4&) {}
+#endif
+static __device__ __forceinline__ void forget(float4&) {}
+
+/// As `forward_backward`, with the row in registers between the two passes: V times 16 bytes in
+/// each thread. Rows must be aligned.
+/// Grid: one block per row; block: up to 1024 threads, V times 16 bytes each cover a row.
+template <int V, class T>
+__device__ void forward_backward_kept(T* logits, float* losses, const int* targets, int vocab_size, int pitch,
+                                      float scale) {
+    constexpr int N = 16 / sizeof(T);
+    using Bytes = typename Sixteen<T>::Bytes;
+    SHARED_ARRAY(float, largest, 32);
+    SHARED_ARRAY(float, sums, 32);
+    T* row = logits + (long long)blockIdx.x * pitch;
+    const int target = targets[blockIdx.x];
+    // Read before block_merge's barriers: afterwards the row may be overwritten.
+    const float score = target == IGNORED_TARGET ? 0.0f : to_float(row[target]);
+    Bytes kept[V];
+    Exponentials e = {-INFINITY, 0.0f};
+#pragma unroll
+    for (int k = 0; k < V; k++) {
+        const int at = (k * blockDim.x + threadIdx.x) * N;
+        if (at < vocab_size) kept[k] = *reinterpret_cast<const Bytes*>(row + at);
+    }
+    // What lies behind the vocabulary becomes -inf, whose exponential is 0.
+#pragma unroll
+    for (int k = 0; k < V; k++) {
+        const int at = (k * blockDim.x + threadIdx.x) * N;
+        float v[N];
+        load<N>(v, reinterpret_cast<const T*>(&kept[k]));
+        if (at + N > vocab_size) {
+#pragma unroll
+            for (int i = 0; i < N; i++) v[i] = at + i < vocab_size ? v[i] : -INFINITY;
+            store<N>(reinterpret_cast<T*>(&kept[k]), v);
+        }
+#pragma unroll
+        for (int i = 0; i < N; i++) e.largest = fmaxf(e.largest, v[i]);
+        forget(kept[k]);
+    }
+    if (e.largest != -INFINITY) {
+#pragma unroll
+        for (int k = 0; k < V; k++) {
+            float v[N];
+            load<N>(v, reinterpret_cast<const T*>(&kept[k]));
+#pragma unroll
+            for (int i = 0; i < N; i++) e.sum += __expf(v[i] - e.largest);
+            forget(kept[k]);
+        }
+    }
+    e = block_merge(e, largest, sums);
+    const float log_sum = logf(e.sum), lse = e.largest + log_sum;
+    if (threadIdx.x == 0) losses[blockIdx.x] = target == IGNORED_TARGET ? 0.0f : (e.largest - score) + log_sum;
+    if (target == IGNORED_TARGET) scale = 0.0f;
+#pragma unroll
+    for (int k = 0; k < V; k++) {
+        const int at = (k * blockDim.x + threadIdx.x) * N;
+        if (at >= vocab_size) continue;
+        float v[N];
+        load<N>(v, reinterpret_cast<const T*>(&kept[k]));
+#pragma unroll
+        for (int i = 0; i < N; i++) v[i] = __expf(v[i] - lse);
+        if (at <= target && target < at + N) {
+#pragma unroll
+            for (int i = 0; i < N; i++) v[i] -= at + i == target ? 1.0f : 0.0f;
+        }
+#pragma unroll
+        for (int i = 0; i < N; i++) v[i] *= scale;
+        store<N>(row + at, v);
+    }
+}
+
 template <class T>
 __device__ void backward(T* dlogits, const T* logits, const float* lse, const int* targets, int vocab_size, int pitch,
                          float scale) {
@@ -129,6 +213,19 @@ cross_entropy_forward_backward_bf16(bf16* logits, float* losses, const int* targ
                                     float scale) {
     forward_backward(logits, losses, targets, vocab_size, pitch, scale);
 }
+
+#define FORWARD_BACKWARD_KEPT(name, T, V)                                                                    \
+    extern "C" __global__ void __launch_bounds__(1024)                                                       \
+    cross_entropy_forward_backward_kept_##name##_##V(T* logits, float* losses, const int* targets,           \
+                                                     int vocab_size, int pitch, float scale) {               \
+        forward_backward_kept<V>(logits, losses, targets, vocab_size, pitch, scale);                         \
+    }
+FORWARD_BACKWARD_KEPT(f32, float, 2)
+FORWARD_BACKWARD_KEPT(f32, float, 4)
+FORWARD_BACKWARD_KEPT(f32, float, 7)
+FORWARD_BACKWARD_KEPT(bf16, bf16, 2)
+FORWARD_BACKWARD_KEPT(bf16, bf16, 4)
+FORWARD_BACKWARD_KEPT(bf16, bf16, 7)
 
 /// *total += the sum of the losses, in f64. Grid: one block; block: 1024 threads; shared: 32
 /// doubles.

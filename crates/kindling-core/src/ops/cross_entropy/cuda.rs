@@ -29,6 +29,31 @@ impl Logits {
     }
 }
 
+/// Most threads of a block that keeps a row in registers.
+const KEEPING_THREADS: usize = 1024;
+
+/// The kernels that keep a row in registers: how often 16 bytes each thread keeps, and their names
+/// in f32 and bf16.
+const KEEPING: [(usize, &str, &str); 3] = [
+    (2, "cross_entropy_forward_backward_kept_f32_2", "cross_entropy_forward_backward_kept_bf16_2"),
+    (4, "cross_entropy_forward_backward_kept_f32_4", "cross_entropy_forward_backward_kept_bf16_4"),
+    (7, "cross_entropy_forward_backward_kept_f32_7", "cross_entropy_forward_backward_kept_bf16_7"),
+];
+
+/// Returns the kernel that keeps rows of `s` in registers, and the threads of its block. None if
+/// rows are too long or not aligned.
+fn keeping(logits: u64, s: Logits) -> Option<(&'static str, u32)> {
+    let in_vector = 16 / s.dtype.size();
+    if !s.pitch.is_multiple_of(in_vector) || !logits.is_multiple_of(16) {
+        return None;
+    }
+    let vectors = s.vocab_size.div_ceil(in_vector);
+    let (kept, f32, bf16) =
+        KEEPING.into_iter().find(|(kept, ..)| vectors <= kept * KEEPING_THREADS)?;
+    let threads = vectors.div_ceil(kept).next_multiple_of(32).max(32);
+    Some((by_dtype(s.dtype, f32, bf16), threads as u32))
+}
+
 fn launch(kernel: &'static str, s: Logits, args: Vec<Arg>) -> Launch {
     let block = (s.vocab_size.div_ceil(8).div_ceil(32) * 32).clamp(32, 512) as u32;
     Launch { kernel, grid: [s.rows as u32, 1, 1], block, shared_bytes: 0, args }
@@ -98,22 +123,23 @@ pub struct ForwardBackward {
 /// Builds the launch that computes the loss of each row and replaces the logits by their gradient.
 pub fn forward_backward(addresses: ForwardBackward, scale: f32, s: Logits) -> Launch {
     let ForwardBackward { logits, losses, targets } = addresses;
-    launch(
-        by_dtype(
-            s.dtype,
-            "cross_entropy_forward_backward_f32",
-            "cross_entropy_forward_backward_bf16",
-        ),
-        s,
-        vec![
-            Arg::Pointer(logits),
-            Arg::Pointer(losses),
-            Arg::Pointer(targets),
-            s.vocab_size.into(),
-            s.pitch.into(),
-            scale.into(),
-        ],
-    )
+    let reading_twice = by_dtype(
+        s.dtype,
+        "cross_entropy_forward_backward_f32",
+        "cross_entropy_forward_backward_bf16",
+    );
+    let args = vec![
+        Arg::Pointer(logits),
+        Arg::Pointer(losses),
+        Arg::Pointer(targets),
+        s.vocab_size.into(),
+        s.pitch.into(),
+        scale.into(),
+    ];
+    match keeping(logits, s) {
+        Some((kernel, block)) => Launch { block, ..launch(kernel, s, args) },
+        None => launch(reading_twice, s, args),
+    }
 }
 
 /// Builds the launch that adds the losses of the rows to `total`.

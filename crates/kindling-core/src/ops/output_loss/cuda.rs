@@ -78,11 +78,15 @@ pub(super) fn run(
         let Some(Gradients { dx, dweight, row_scale }) = &mut gradients else {
             let addresses =
                 cross_entropy::cuda::Forward { lse, losses, logits: logits_at, targets };
+            let _span = dev.span("cross_entropy::forward");
             gpu.run(&[cross_entropy::cuda::forward(addresses, shape)])?;
             continue;
         };
         let addresses = cross_entropy::cuda::ForwardBackward { logits: logits_at, losses, targets };
-        gpu.run(&[cross_entropy::cuda::forward_backward(addresses, *row_scale, shape)])?;
+        {
+            let _span = dev.span("cross_entropy::forward_backward");
+            gpu.run(&[cross_entropy::cuda::forward_backward(addresses, *row_scale, shape)])?;
+        }
         block.backward_input(&dx.reborrow().slice(rows_of_x), logits)?;
         block.backward_weight(&dweight.reborrow(), logits, x)?;
     }
