@@ -44,6 +44,8 @@ constexpr size_t LANE_BYTES = 64;
 
 /// Waits for every thread of the block.
 void block_barrier(Site site);
+/// Waits until a counter that other blocks count has a value. They run meanwhile.
+void wait_for_value(const int* counter, int value, Site site);
 /// Passes `size` bytes to the warp, waits for all 32 lanes, and returns the lanes' data, LANE_BYTES
 /// apart.
 const unsigned char* warp_exchange(const char* what, unsigned mask, const void* bytes, size_t size, Site site);
@@ -125,6 +127,8 @@ inline float __logf(float x) { return std::log(x); }
 inline float __fdividef(float a, float b) { return a / b; }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 template <class T> T __ldg(const T* address) { return *address; }
+template <class T> T __ldcg(const T* address) { return *address; }
+template <class T> void __stcg(T* address, T value) { *address = value; }
 template <class T> T min(T a, T b) { return b < a ? b : a; }
 template <class T> T max(T a, T b) { return a < b ? b : a; }
 inline unsigned __float_as_uint(float x) { unsigned u; std::memcpy(&u, &x, 4); return u; }

@@ -2,6 +2,7 @@
 // compare the emulated matrix instructions with the fragment layouts of the PTX ISA, element by
 // element.
 #include "kernels/elements.cuh"
+#include "kernels/turns.cuh"
 #include "matrix.h"
 
 namespace {
@@ -90,6 +91,25 @@ extern "C" __global__ void planted_uninitialised(float* out, const float* x) {
 extern "C" __global__ void planted_order_of_blocks(float* out, const float* x) {
     if (threadIdx.x == 0) atomicAdd(out, x[blockIdx.x] * 1e-3f + float(blockIdx.x % 3) * 1e5f);
 }
+
+/// Blocks add to out[0] when out[1], a counter, has come to `turn`.
+static void add_in_turn(float* out, const float* x, int turn) {
+    int* counter = reinterpret_cast<int*>(out + 1);
+    if (threadIdx.x == 0) wait_for_turn(counter, turn);
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        out[0] += x[turn] * 1e-3f + float(turn % 3) * 1e5f;
+        pass_turn(counter, turn + 1);
+    }
+}
+
+extern "C" __global__ void planted_turns(float* out, const float* x) { add_in_turn(out, x, blockIdx.x); }
+/// Deadlocks where fewer blocks fit a GPU than the grid has.
+extern "C" __global__ void planted_turns_of_later_blocks(float* out, const float* x) {
+    add_in_turn(out, x, gridDim.x - 1 - blockIdx.x);
+}
+/// Every block waits for another.
+extern "C" __global__ void planted_no_first_turn(float* out, const float* x) { add_in_turn(out, x, blockIdx.x + 1); }
 
 /// Reads a copied row before the copy has completed.
 extern "C" __global__ void planted_no_wait(float* out, const float* x) {

@@ -110,6 +110,32 @@ fn sums_that_depend_on_the_order_of_blocks_differ() {
 
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn sums_in_turn_do_not_depend_on_the_order_of_blocks() {
+    let all = results("planted_turns", 60);
+    assert!(all.iter().all(|r| r[0] == all[0][0] && r[1].to_bits() == 60));
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn waiting_for_a_block_that_may_not_have_started_is_an_error() {
+    let (x, never) = (Memory::of(&x()), "a turn does not come before later blocks run");
+    let outcomes = |kernel, blocks| {
+        ORDERS.map(|order| {
+            let out = Memory::<f32>::of(&[0.0; THREADS]);
+            run(&launch(kernel, &out, &x, blocks, 0), order)
+        })
+    };
+    let later = outcomes("planted_turns_of_later_blocks", 5);
+    assert!(later[0].as_ref().unwrap_err().contains(never) && later[1].is_ok());
+    for outcome in outcomes("planted_no_first_turn", 5) {
+        assert!(outcome.unwrap_err().contains(never));
+    }
+    // What was set aside is not in the way of the next launch.
+    assert!(results("planted_sound", 1).iter().all(|r| *r == prefix_sums()));
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
 fn a_launch_with_the_wrong_arguments_is_rejected() {
     let (out, x) = (Memory::<f32>::poisoned(THREADS, 0), Memory::of(&x()));
     let sound = launch("planted_sound", &out, &x, 1, 0);

@@ -1,0 +1,34 @@
+// Turns of a grid's blocks at memory that they share: a counter per place says whose turn it is, so
+// that sums over blocks have one order of additions.
+// Blocks must wait only for blocks of lower linear index (x fastest). Hardware starts blocks in that
+// order and a block that runs is never set aside, so whoever is waited for has started.
+#pragma once
+
+#include "kernels/elements.cuh"
+
+#ifdef KINDLING_EMULATED
+
+static inline void wait_for_turn(const int* counter, int turn, EMULATOR_SITE) {
+    emulator::wait_for_value(counter, turn, {file, line});
+}
+static inline void pass_turn(int* counter, int next) { *counter = next; }
+
+#else
+
+/// Waits until the counter is `turn`. For one thread of the warp or block; after the barrier that
+/// follows, all of them may read what the earlier blocks wrote, by __ldcg, since L1 may hold older
+/// bytes.
+static __device__ __forceinline__ void wait_for_turn(const int* counter, int turn) {
+    int now;
+    do {
+        asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(now) : "l"(counter) : "memory");
+    } while (now != turn);
+}
+/// Sets the counter to the next turn. For one thread of the block, after the __syncthreads that
+/// follows the block's writes.
+static __device__ __forceinline__ void pass_turn(int* counter, int next) {
+    __threadfence();
+    asm volatile("st.release.gpu.global.s32 [%0], %1;" :: "l"(counter), "r"(next) : "memory");
+}
+
+#endif
