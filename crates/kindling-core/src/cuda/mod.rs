@@ -45,6 +45,7 @@ pub struct Cuda {
     pub(crate) host: Cpu,
     /// Declared before `driver`, because dropping it releases memory through the driver.
     scratch: Mutex<Option<DeviceMemory>>,
+    counters: Mutex<Option<DeviceMemory>>,
     usage: Arc<Usage>,
     driver: Arc<dyn Driver>,
 }
@@ -59,6 +60,7 @@ impl Cuda {
             profile: Profile::with_synchronize(move || drop(waiting.synchronize())),
             host: Cpu::new(threads, Isa::detect(), MatmulBackend::Gemm),
             scratch: Mutex::default(),
+            counters: Mutex::default(),
             usage: Arc::default(),
             driver,
         }
@@ -195,6 +197,21 @@ impl Cuda {
         let [pointer] = self.scratch([size_of_val(values)])?;
         self.upload(pointer, values)?;
         Ok(pointer)
+    }
+
+    /// Returns the address of at least `count` i32 that are zero. Whatever is queued over them has
+    /// to leave them so.
+    ///
+    /// # Errors
+    /// Returns `ERR_OUT_OF_MEMORY` or `ERR_DEVICE`.
+    pub fn zeroed_counters(&self, count: usize) -> Result<u64> {
+        let needed = count * size_of::<i32>();
+        let mut memory = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        if memory.as_ref().is_none_or(|memory| memory.bytes() < needed) {
+            *memory = None;
+            *memory = Some(self.zeros(needed)?);
+        }
+        Ok(memory.as_ref().map_or(0, DeviceMemory::pointer))
     }
 
     fn scratch_memory(&self) -> MutexGuard<'_, Option<DeviceMemory>> {

@@ -12,8 +12,9 @@ use super::params::Layout;
 use super::pass::{Pass, Shapes};
 use crate::config::ModelConfig;
 use crate::cpu::MatmulBackend;
+use crate::cuda::scratch_bytes;
 use crate::dtype::Dtype;
-use crate::ops::{adamw, embedding, grad_norm, linear, output_loss, rms_norm};
+use crate::ops::{adamw, attention, embedding, grad_norm, linear, output_loss, rms_norm};
 use crate::{Error, Result};
 
 /// A device to plan for; it need not exist on this machine.
@@ -159,29 +160,33 @@ impl MemoryPlan {
         let shapes = Shapes::new(&self.config, pass);
         let (cuda, scratch) = match self.device {
             PlannedDevice::Cpu { matmul, threads } => (None, cpu_scratch(&shapes, matmul, threads)),
-            PlannedDevice::Cuda { dtype } => (Some(dtype), self.cuda_scratch(&shapes)),
+            PlannedDevice::Cuda { dtype } => (Some(dtype), self.cuda_scratch(&shapes, dtype)),
         };
         let logits = output_loss::scratch_buffers(shapes.output_loss, cuda);
         let logits: u64 = logits.into_iter().map(|(len, dtype)| bytes(len, dtype)).sum();
         2 * table + logits + scratch
     }
 
-    /// Returns the bytes of the memory that one op after the other uses on a CUDA device, and of
-    /// the gradients' norm.
-    fn cuda_scratch(&self, shapes: &Shapes) -> u64 {
+    /// Returns the bytes of the memory that one op after the other uses on a CUDA device, of
+    /// attention's counters, and of the gradients' norm.
+    fn cuda_scratch(&self, shapes: &Shapes, dtype: Dtype) -> u64 {
         const F32: usize = size_of::<f32>();
         let rows = shapes.rows();
+        let attention = [shapes.lse_len(), attention::cuda::dq_len(dtype, shapes.attention)];
+        let attention = attention.map(|len| scratch_bytes(F32 * len)).into_iter().sum();
+        let counters = size_of::<i32>() * attention::cuda::turns_len(dtype, shapes.attention);
         let bias = if self.config.qkv_bias { linear::cuda::partial_len(shapes.qkv) } else { 0 };
         let largest = [
             F32 * embedding::cuda::Groups::len_of(rows),
-            F32 * shapes.lse_len(),
+            attention,
             F32 * rms_norm::cuda::partial_len(shapes.norm),
             F32 * bias,
             F32 * adamw::cuda::SETTINGS,
             size_of::<f64>() * grad_norm::cuda::partial_len(self.num_parameters),
         ];
         let largest = largest.into_iter().max().unwrap_or(0);
-        (crate::cuda::scratch_bytes(largest) + grad_norm::cuda::STATE * size_of::<f64>()) as u64
+        let state = grad_norm::cuda::STATE * size_of::<f64>();
+        (scratch_bytes(largest) + counters + state) as u64
     }
 }
 

@@ -4,6 +4,7 @@
 // sin: (positions, hs) f32 or null.
 #include "attention/plain.cuh"
 #include "attention/tensor_backward.cuh"
+#include "attention/tensor_backward_joint.cuh"
 #include "attention/tensor_forward.cuh"
 #include "kernels/reduce.cuh"
 
@@ -113,36 +114,102 @@ __device__ void decode(T* out, const T* q, const T* keys, const T* values, int l
         plain_backward_q<W>(dqkv, dout, qkv, lse, delta, ROTATION, LAYOUT);                                            \
     }
 
-// M: rows per warp in units of 16; N: rows staged in shared memory at a time, C of them in
-// registers; for the forward, key and query kernels. Chosen so that a matrix in registers serves
-// two products without register spills (ptxas -v). attention/cuda.rs repeats M and N.
-#define TENSOR_KERNELS(W, FORWARD_M, FORWARD_N, KV_M, KV_N, KV_C, Q_M, Q_N, Q_C)                                       \
+// Sizes of the kernels of each head size, which a -D may override to time others; attention/cuda.rs
+// repeats the first three. M: rows per warp in units of 16; N: rows staged in shared memory at a
+// time, C of them in registers. Chosen so that a matrix in registers serves two products without
+// register spills (ptxas -v).
+// FORWARD: M, N. KV and Q: M, N, C. BACKWARD: warps, M, N, C, and blocks that an SM has to hold.
+#ifndef KINDLING_ATTENTION_FORWARD_32
+#define KINDLING_ATTENTION_FORWARD_32 2, 64
+#endif
+#ifndef KINDLING_ATTENTION_FORWARD_64
+#define KINDLING_ATTENTION_FORWARD_64 2, 64
+#endif
+#ifndef KINDLING_ATTENTION_FORWARD_96
+#define KINDLING_ATTENTION_FORWARD_96 1, 64
+#endif
+#ifndef KINDLING_ATTENTION_FORWARD_128
+#define KINDLING_ATTENTION_FORWARD_128 1, 64
+#endif
+#ifndef KINDLING_ATTENTION_KV_32
+#define KINDLING_ATTENTION_KV_32 2, 64, 32
+#endif
+#ifndef KINDLING_ATTENTION_KV_64
+#define KINDLING_ATTENTION_KV_64 1, 64, 64
+#endif
+#ifndef KINDLING_ATTENTION_KV_96
+#define KINDLING_ATTENTION_KV_96 1, 64, 32
+#endif
+#ifndef KINDLING_ATTENTION_KV_128
+#define KINDLING_ATTENTION_KV_128 1, 32, 32
+#endif
+#ifndef KINDLING_ATTENTION_Q_32
+#define KINDLING_ATTENTION_Q_32 2, 64, 64
+#endif
+#ifndef KINDLING_ATTENTION_Q_64
+#define KINDLING_ATTENTION_Q_64 2, 64, 32
+#endif
+#ifndef KINDLING_ATTENTION_Q_96
+#define KINDLING_ATTENTION_Q_96 1, 64, 64
+#endif
+#ifndef KINDLING_ATTENTION_Q_128
+#define KINDLING_ATTENTION_Q_128 1, 64, 64
+#endif
+#ifndef KINDLING_ATTENTION_BACKWARD_32
+#define KINDLING_ATTENTION_BACKWARD_32 4, 2, 64, 32, 2
+#endif
+#ifndef KINDLING_ATTENTION_BACKWARD_64
+#define KINDLING_ATTENTION_BACKWARD_64 4, 2, 64, 32, 2
+#endif
+#ifndef KINDLING_ATTENTION_BACKWARD_96
+#define KINDLING_ATTENTION_BACKWARD_96 4, 1, 64, 32, 2
+#endif
+#ifndef KINDLING_ATTENTION_BACKWARD_128
+#define KINDLING_ATTENTION_BACKWARD_128 4, 1, 64, 32, 2
+#endif
+
+#define FORWARD_KERNEL(W, ...)                                                                                         \
     extern "C" __global__ void __launch_bounds__(128)                                                                  \
     attention_forward_bf16_##W(bf16* out, float* lse, const bf16* qkv, int positions, int num_heads,                   \
                                int num_kv_heads, int head_size, int aligned) {                                         \
-        tensor_forward<W, FORWARD_M, FORWARD_N>(out, lse, qkv, LAYOUT);                                                \
-    }                                                                                                                  \
+        tensor_forward<W, __VA_ARGS__>(out, lse, qkv, LAYOUT);                                                         \
+    }
+#define KV_KERNEL(W, ...)                                                                                              \
     extern "C" __global__ void __launch_bounds__(128)                                                                  \
     attention_backward_kv_bf16_##W(bf16* dqkv, const bf16* dout, const bf16* qkv, const float* lse,                    \
                                    const float* delta, const float* cos, const float* sin, int positions,              \
                                    int num_heads, int num_kv_heads, int head_size, int aligned) {                      \
-        tensor_backward_kv<W, KV_M, KV_N, KV_C>(dqkv, dout, qkv, lse, delta, ROTATION, LAYOUT);                        \
-    }                                                                                                                  \
+        tensor_backward_kv<W, __VA_ARGS__>(dqkv, dout, qkv, lse, delta, ROTATION, LAYOUT);                             \
+    }
+#define Q_KERNEL(W, ...)                                                                                               \
     extern "C" __global__ void __launch_bounds__(128)                                                                  \
     attention_backward_q_bf16_##W(bf16* dqkv, const bf16* dout, const bf16* qkv, const float* lse,                     \
                                   const float* delta, const float* cos, const float* sin, int positions,               \
                                   int num_heads, int num_kv_heads, int head_size, int aligned) {                       \
-        tensor_backward_q<W, Q_M, Q_N, Q_C>(dqkv, dout, qkv, lse, delta, ROTATION, LAYOUT);                            \
+        tensor_backward_q<W, __VA_ARGS__>(dqkv, dout, qkv, lse, delta, ROTATION, LAYOUT);                              \
     }
+#define JOINT_KERNEL(W, ...) JOINT_KERNEL_OF_SIZES(W, __VA_ARGS__)
+#define JOINT_KERNEL_OF_SIZES(W, BLOCK_WARPS, M, N, C, BLOCKS)                                                         \
+    extern "C" __global__ void __launch_bounds__(32 * BLOCK_WARPS, BLOCKS)                                             \
+    attention_backward_bf16_##W(bf16* dqkv, float* dq, int* turns, const bf16* dout, const bf16* qkv, const float* lse,\
+                                const float* delta, const float* cos, const float* sin, int positions, int num_heads,  \
+                                int num_kv_heads, int head_size, int aligned) {                                        \
+        tensor_backward_joint<W, BLOCK_WARPS, M, N, C>(dqkv, dq, turns, dout, qkv, lse, delta, ROTATION, LAYOUT);      \
+    }
+#define TENSOR_KERNELS(W)                                                                                              \
+    FORWARD_KERNEL(W, KINDLING_ATTENTION_FORWARD_##W)                                                                  \
+    KV_KERNEL(W, KINDLING_ATTENTION_KV_##W)                                                                            \
+    Q_KERNEL(W, KINDLING_ATTENTION_Q_##W)                                                                              \
+    JOINT_KERNEL(W, KINDLING_ATTENTION_BACKWARD_##W)
 
 PLAIN_KERNELS(32)
 PLAIN_KERNELS(64)
 PLAIN_KERNELS(96)
 PLAIN_KERNELS(128)
-TENSOR_KERNELS(32, 2, 64, 2, 64, 32, 2, 64, 64)
-TENSOR_KERNELS(64, 2, 64, 1, 64, 64, 2, 64, 32)
-TENSOR_KERNELS(96, 1, 64, 1, 64, 32, 1, 64, 64)
-TENSOR_KERNELS(128, 1, 64, 1, 32, 32, 1, 64, 64)
+TENSOR_KERNELS(32)
+TENSOR_KERNELS(64)
+TENSOR_KERNELS(96)
+TENSOR_KERNELS(128)
 
 /// Grid: b t nh `delta_lanes` / 256, rounded up; block: 256; no shared memory.
 extern "C" __global__ void __launch_bounds__(256)

@@ -31,6 +31,59 @@ struct Kernels {
     backward_q: Kernel,
 }
 
+/// The kernel of dq, dk and dv together, bf16 only.
+#[derive(Clone, Copy)]
+struct JointKernel {
+    name: &'static str,
+    width: usize,
+    warps: usize,
+    /// Keys of a block.
+    keys: usize,
+    /// Queries that stream past the block at a time.
+    queries: usize,
+}
+
+impl JointKernel {
+    fn shared_bytes(&self) -> u32 {
+        let row = self.width + 8;
+        let elements = (2 * self.keys + 4 * self.queries) * row + self.keys * (self.queries + 8);
+        (2 * elements + 4 * 4 * self.queries) as u32
+    }
+
+    /// Returns the tiles of dq that blocks add to in turn.
+    fn tiles(&self, s: Shape) -> usize {
+        s.batch * s.num_heads * s.positions.div_ceil(self.queries)
+    }
+}
+
+macro_rules! joint_kernels {
+    ($($width:literal: $warps:literal, $m:literal, $queries:literal;)*) => {
+        [$(JointKernel {
+            name: concat!("attention_backward_bf16_", $width),
+            width: $width,
+            warps: $warps,
+            keys: 16 * $m * $warps,
+            queries: $queries,
+        }),*]
+    };
+}
+
+const JOINT_KERNELS: [JointKernel; 4] = joint_kernels! {
+    32: 4, 2, 64;
+    64: 4, 2, 64;
+    96: 4, 1, 64;
+    128: 4, 1, 64;
+};
+
+/// Whether the backward pass in bf16 is one kernel of five products, or two of seven.
+const JOINT: bool = true;
+
+/// Returns the kernel of the whole backward pass, if there is one.
+fn joint_kernel(dtype: Dtype, head_size: usize) -> Option<&'static JointKernel> {
+    let serves = |k: &&JointKernel| dtype == Dtype::Bf16 && k.width >= head_size;
+    JOINT_KERNELS.iter().find(serves)
+}
+
 macro_rules! kernels {
     ($dtype:literal, $($width:literal: $forward:expr, $kv:expr, $q:expr;)*) => {
         [$(Kernels {
@@ -145,6 +198,10 @@ pub struct Backward {
     pub dqkv: u64,
     /// Scratch of f32, the size of lse.
     pub delta: u64,
+    /// Scratch of `dq_len` f32.
+    pub dq: u64,
+    /// `turns_len` i32 that are zero, and are zero again afterwards.
+    pub turns: u64,
     pub dout: u64,
     pub qkv: u64,
     pub out: u64,
@@ -154,19 +211,54 @@ pub struct Backward {
     pub sin: u64,
 }
 
-/// Builds the three launches that compute dqkv, in order: delta, dk and dv, dq.
-pub fn backward(dtype: Dtype, addresses: Backward, s: Shape) -> [Launch; 3] {
-    let Backward { dqkv, delta, dout, qkv, out, lse, cos, sin } = addresses;
+/// Returns the f32 elements of `Backward::dq`.
+pub fn dq_len(dtype: Dtype, s: Shape) -> usize {
+    joint_kernel(dtype, s.head_size).map_or(0, |k| k.tiles(s) * k.queries * k.width)
+}
+
+/// Returns the elements of `Backward::turns`.
+pub fn turns_len(dtype: Dtype, s: Shape) -> usize {
+    joint_kernel(dtype, s.head_size).map_or(0, |k| k.tiles(s))
+}
+
+/// Builds the launches that compute dqkv, in order.
+pub fn backward(dtype: Dtype, addresses: Backward, s: Shape) -> Vec<Launch> {
+    match joint_kernel(dtype, s.head_size) {
+        Some(kernel) if JOINT => vec![deltas(dtype, addresses, s), joint(kernel, addresses, s)],
+        _ => backward_in_two(dtype, addresses, s),
+    }
+}
+
+fn joint(kernel: &JointKernel, addresses: Backward, s: Shape) -> Launch {
+    let Backward { dqkv, delta, dq, turns, dout, qkv, lse, cos, sin, .. } = addresses;
+    let mut args = pointers(&[dqkv, dq, turns, dout, qkv, lse, delta, cos, sin]);
+    args.extend(size_args(s, is_aligned(Dtype::Bf16, &[dqkv, dout, qkv], s)));
+    let blocks = s.positions.div_ceil(kernel.keys);
+    Launch {
+        kernel: kernel.name,
+        grid: [blocks as u32, s.num_kv_heads as u32, s.batch as u32],
+        block: 32 * kernel.warps as u32,
+        shared_bytes: kernel.shared_bytes(),
+        args,
+    }
+}
+
+fn deltas(dtype: Dtype, addresses: Backward, s: Shape) -> Launch {
     let all_rows = s.batch * s.positions;
-    let mut args = pointers(&[delta, dout, out]);
+    let mut args = pointers(&[addresses.delta, addresses.dout, addresses.out]);
     args.extend([all_rows, s.positions, s.num_heads, s.head_size].map(Arg::from));
-    let deltas = Launch {
+    Launch {
         kernel: by_dtype(dtype, "attention_delta_f32", "attention_delta_bf16"),
         grid: [(all_rows * s.num_heads * delta_lanes(s.head_size)).div_ceil(256) as u32, 1, 1],
         block: 256,
         shared_bytes: 0,
         args,
-    };
+    }
+}
+
+/// Builds the launches that compute dqkv without `dq` and `turns`: delta, dk and dv, dq.
+pub fn backward_in_two(dtype: Dtype, addresses: Backward, s: Shape) -> Vec<Launch> {
+    let Backward { dqkv, delta, dout, qkv, lse, cos, sin, .. } = addresses;
     let kernels = kernels(dtype, s.head_size);
     let pass = |kernel: Kernel, heads: usize| {
         let (rows, shared_bytes) = block_size(dtype, kernels.width, kernel, 2, 4);
@@ -175,7 +267,11 @@ pub fn backward(dtype: Dtype, addresses: Backward, s: Shape) -> [Launch; 3] {
         let grid = [s.positions.div_ceil(rows) as u32, heads as u32, s.batch as u32];
         Launch { kernel: kernel.name, grid, block: 128, shared_bytes, args }
     };
-    [deltas, pass(kernels.backward_kv, s.num_kv_heads), pass(kernels.backward_q, s.num_heads)]
+    vec![
+        deltas(dtype, addresses, s),
+        pass(kernels.backward_kv, s.num_kv_heads),
+        pass(kernels.backward_q, s.num_heads),
+    ]
 }
 
 /// Device addresses of the buffers of `decode`.

@@ -44,18 +44,21 @@ __device__ __forceinline__ void rotate_back(float& low, float& high, const Rotat
 }
 
 /// Copies the first `count` of ROWS rows of head_size elements, `width` apart in memory, and zeroes
-/// the rest. Asynchronous if aligned, as part of the caller's next group of copies.
-template <int W, int ROWS>
+/// the rest. For blocks of COUNT threads, each UNROLL copies at a time. Asynchronous if aligned, as part of the caller's next group
+/// of copies.
+template <int W, int ROWS, int COUNT = THREADS, int UNROLL = 4>
 __device__ __forceinline__ void copy_tile(bf16* tile, const bf16* from, int width, int count, const Layout& l) {
     if (l.aligned) {
-        for (int i = threadIdx.x; i < ROWS * (W / 8); i += THREADS) {
+#pragma unroll UNROLL
+        for (int i = threadIdx.x; i < ROWS * (W / 8); i += COUNT) {
             const int row = i / (W / 8), column = i % (W / 8) * 8;
             const bool inside = row < count && column < l.head_size;
             copy_async(tile + row * STRIDE<W> + column, inside ? from + (long long)row * width + column : from,
                        inside ? 16 : 0);
         }
     } else {
-        for (int i = threadIdx.x; i < ROWS * W; i += THREADS) {
+#pragma unroll UNROLL
+        for (int i = threadIdx.x; i < ROWS * W; i += COUNT) {
             const int row = i / W, column = i % W;
             const bool inside = row < count && column < l.head_size;
             tile[row * STRIDE<W> + column] =
@@ -114,6 +117,33 @@ __device__ __forceinline__ void put_rotated_rows(bf16* tile, float (&sums)[M][W 
             for (int i = 0; i < 4; i += 2)
                 rotate_back(sums[m][n][i], sums[m][n][i + 1], rotation, position + 16 * m + 4 * i + g, 8 * n + 2 * t, l);
     put_rows<W, M>(tile, sums, [&](int, int) { return factor; });
+}
+
+/// Writes the accumulators of 16 M rows from `position` on and W columns from `column` on, times
+/// `factor` and rotated by the negative angles, to a head's rows of qkv's width. to: position 0,
+/// column 0.
+template <int W, int M>
+__device__ __forceinline__ void write_rotated_rows(bf16* to, float (&sums)[M][W / 8][4], float factor, int position,
+                                                   int column, const Rotation& rotation, const Layout& l) {
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int n = 0; n < W / 8; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i += 2) {
+                const int row = position + 16 * m + 4 * i + g, first = column + 8 * n + 2 * t;
+                if (row >= l.positions || first >= l.head_size) continue;
+                float low = sums[m][n][i] * factor, high = sums[m][n][i + 1] * factor;
+                rotate_back(low, high, rotation, row, first, l);
+                bf16* place = to + (long long)row * l.qkv_width() + first;
+                if (l.aligned) {
+                    *reinterpret_cast<unsigned*>(place) = pack(low, high);
+                } else {
+                    place[0] = from_float<bf16>(low);
+                    if (first + 1 < l.head_size) place[1] = from_float<bf16>(high);
+                }
+            }
 }
 
 /// Loads the 16 x 16 left operand at (row, column) of a tile.
