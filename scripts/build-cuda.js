@@ -12,9 +12,7 @@ const path = require('node:path')
 const { cudaEnvironment, ToolkitError } = require('./cuda-toolkit')
 const { install, markBuilt, root, setup } = require('./setup')
 
-const TARGET = 'x86_64-unknown-linux-gnu'
 const ADDON = 'kindling.linux-x64-gnu.node'
-const targetFolder = path.join(root, 'target', 'cuda')
 /** The only libraries that the addon may link: none of CUDA. */
 const LIBRARIES = /^(libgcc_s|libm|libc|libpthread|libdl|librt|ld-linux-x86-64)\.so\.\d$/
 
@@ -34,34 +32,15 @@ function clippy(env) {
     '--features',
     'kindling-napi/cuda',
   ]
-  run(
-    'cargo',
-    [
-      'clippy',
-      '--release',
-      ...features,
-      '--target',
-      TARGET,
-      '--target-dir',
-      targetFolder,
-      ...lints,
-    ],
-    env,
-  )
+  run('cargo', ['clippy', '--release', ...features, ...lints], env)
 }
 
 /** Builds the addon in `folder` and returns its path. */
 function build(env, folder) {
-  const places = [
-    '--manifest-path',
-    'crates/kindling-napi/Cargo.toml',
-    '--target-dir',
-    targetFolder,
-  ]
-  const options = ['--platform', '--release', '--features', 'cuda', '--target', TARGET]
+  const places = ['--manifest-path', 'crates/kindling-napi/Cargo.toml']
+  const options = ['--platform', '--release', '--features', 'cuda']
   run('npx', ['napi', 'build', ...options, ...places, '--output-dir', folder], env)
   const file = path.join(folder, ADDON)
-  // napi's --strip would pass a flag to rustc, but cudaEnvironment overrides all rustc flags.
   run('strip', [file], env)
   return file
 }

@@ -2,7 +2,7 @@
  * Finds the CUDA compiler: in $CUDA_HOME, or else fetched once with pip from PyPI into
  * target/cuda-toolkit, at the versions and hashes of scripts/cuda-toolkit.txt.
  */
-const { execFileSync, spawnSync } = require('node:child_process')
+const { spawnSync } = require('node:child_process')
 const crypto = require('node:crypto')
 const fs = require('node:fs')
 const path = require('node:path')
@@ -11,8 +11,6 @@ const root = path.join(__dirname, '..')
 const requirements = path.join(__dirname, 'cuda-toolkit.txt')
 /** Drivers for CUDA 13.0 reject PTX from newer compilers. */
 const RELEASE = '13.0'
-/** Libraries that the addon opens at run time. Empty stubs satisfy the linker, which drops them. */
-const STUB_LIBRARIES = ['cuda', 'nvrtc', 'curand', 'cublas', 'cublasLt']
 
 /** A build cannot start; the message says in one line what is missing and what to do. */
 class ToolkitError extends Error {}
@@ -81,57 +79,9 @@ function findPip() {
   )
 }
 
-/**
- * Creates a folder that looks like a toolkit to the build, with empty stubs for the libraries that
- * the addon opens at run time.
- */
-function makeBuildToolkit(home, folder) {
-  fs.rmSync(folder, { recursive: true, force: true })
-  const libraries = path.join(folder, 'lib64')
-  const stubs = path.join(libraries, 'stubs')
-  fs.mkdirSync(stubs, { recursive: true })
-  for (const name of ['bin', 'include', 'nvvm']) {
-    fs.symlinkSync(path.join(home, name), path.join(folder, name))
-  }
-  fs.symlinkSync('lib64', path.join(folder, 'lib'))
-  const staticFolder = ['lib64', 'lib']
-    .map((name) => path.join(home, name))
-    .find((candidate) => fs.existsSync(path.join(candidate, 'libcudart_static.a')))
-  if (!staticFolder)
-    throw new ToolkitError(
-      `${home} has no libcudart_static.a: install the CUDA ${RELEASE} runtime, or unset CUDA_HOME`,
-    )
-  for (const name of ['libcudart_static.a', 'libcudadevrt.a']) {
-    fs.symlinkSync(path.join(staticFolder, name), path.join(libraries, name))
-  }
-  for (const name of STUB_LIBRARIES) {
-    execFileSync('cc', ['-shared', '-x', 'c', '-o', path.join(stubs, `lib${name}.so`), '-'], {
-      input: '',
-    })
-  }
-  // candle-kernels links -lcudart; this linker script makes that the static library.
-  fs.writeFileSync(
-    path.join(stubs, 'libcudart.so'),
-    `INPUT(${path.join(libraries, 'libcudart_static.a')} -ldl -lrt -lpthread)\n`,
-  )
-  return folder
-}
-
 /** Returns the environment in which cargo builds the feature `cuda`. */
 function cudaEnvironment() {
-  const home = makeBuildToolkit(cudaHome(), path.join(root, 'target', 'cuda-home'))
-  return {
-    ...process.env,
-    CUDA_HOME: home,
-    CUDA_PATH: home,
-    PATH: `${path.join(home, 'bin')}${path.delimiter}${process.env.PATH}`,
-    NVCC: path.join(__dirname, 'nvcc-without-moe.sh'),
-    CUDA_COMPUTE_CAP: '80',
-    CUDARC_CUDA_VERSION: '13000',
-    // Opens CUDA's libraries at run time. Cargo applies this flag to build scripts as well unless
-    // --target is given; their copy of cudarc does not accept it.
-    CARGO_ENCODED_RUSTFLAGS: ['--cfg', 'feature="dynamic-loading"'].join('\x1f'),
-  }
+  return { ...process.env, CUDA_HOME: cudaHome() }
 }
 
 /** Prints the folder of the compiler, fetched if need be, or says what is missing. */

@@ -11,7 +11,6 @@ const path = require('node:path')
 const { cudaEnvironment } = require('../cuda-toolkit')
 
 const root = path.join(__dirname, '..', '..')
-const TARGET = 'x86_64-unknown-linux-gnu'
 const MOST_BYTES = 64 * 2 ** 20
 const TESTS = ['layers', 'attention', 'loss', 'parameters', 'model']
 const EMULATED = 'libkindling_fake_libcuda.so'
@@ -37,14 +36,10 @@ const COPIED = [
 
 /** Builds with the feature `cuda`; returns the paths of the libraries and tests by name. */
 function build() {
-  const target = process.env.CARGO_TARGET_DIR ?? path.join(root, 'target', 'cuda')
-  const environment = {
-    ...cudaEnvironment(),
-    CARGO_TARGET_DIR: target,
-  }
+  const target = process.env.CARGO_TARGET_DIR ?? path.join(root, 'target')
   const options = {
     cwd: root,
-    env: environment,
+    env: { ...cudaEnvironment(), CARGO_TARGET_DIR: target },
     encoding: 'utf8',
     maxBuffer: 2 ** 28,
     stdio: ['ignore', 'pipe', 'inherit'],
@@ -52,7 +47,7 @@ function build() {
   const cargo = (...args) =>
     execFileSync(
       'cargo',
-      [...args, '--release', '--target', TARGET, '--message-format=json-render-diagnostics'],
+      [...args, '--release', '--message-format=json-render-diagnostics'],
       options,
     )
   const messages = [
@@ -65,7 +60,7 @@ function build() {
       .split('\n')
       .map((line) => JSON.parse(line)),
   )
-  const addon = path.join(target, TARGET, 'release', 'libkindling_napi.so')
+  const addon = path.join(target, 'release', 'libkindling_napi.so')
   const tests = TESTS.map((name) => {
     const found = built.find(
       (m) => m.executable && m.target.name === name && m.target.kind.includes('test'),

@@ -3,7 +3,6 @@
 
 use std::ffi::{c_int, c_void};
 
-use candle_core::cuda_backend::cudarc;
 use cudarc::cublaslt::sys as lt;
 
 /// A `cublasStatus_t`. Not the enum, which could not hold a status of a newer library.

@@ -1,6 +1,6 @@
 //! Errors of the driver.
 
-use candle_core::cuda_backend::cudarc::driver::DriverError;
+use cudarc::driver::DriverError;
 
 use crate::Error;
 

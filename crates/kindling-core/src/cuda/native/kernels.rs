@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use candle_core::cuda_backend::cudarc;
 use cudarc::driver::{CudaContext, result, sys};
 
 use crate::cuda::Launch;

@@ -8,7 +8,6 @@
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::sync::OnceLock;
 
-use candle_core::cuda_backend::cudarc;
 use cudarc::driver::sys;
 
 use crate::{Error, Result};

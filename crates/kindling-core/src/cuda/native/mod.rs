@@ -12,7 +12,6 @@ mod staging;
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use candle_core::cuda_backend::cudarc;
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 
 use super::driver::{Driver, Product, Properties, Rows};

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::cuda_backend::cudarc;
 use cudarc::cublaslt::sys::cublasLtMatmulAlgo_t;
 use serde::{Deserialize, Serialize};
 

@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::{c_int, c_void};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use candle_core::cuda_backend::cudarc;
 use cudarc::cublaslt::sys as lt;
 use cudarc::driver::{CudaStream, DriverError, result, sys};
 

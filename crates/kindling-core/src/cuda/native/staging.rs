@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use candle_core::cuda_backend::cudarc;
 use cudarc::driver::{CudaEvent, CudaStream, DriverError, PinnedHostSlice, result};
 
 use super::error::failed;
