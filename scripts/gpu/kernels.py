@@ -51,7 +51,7 @@ def arguments():
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="leaves out torch.compile")
     parser.add_argument("--head-rows", type=int, default=0, help="rows of a block of logits (default: the engine's)")
     parser.add_argument("--nvcc", default=find_nvcc())
-    parser.add_argument("--arch", help="default: the device's, sm_90 for --dry-run")
+    parser.add_argument("--arch", help="default: the device's, sm_90a for --dry-run")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--emulated", metavar="LIB.so")
@@ -98,12 +98,14 @@ def builds_of(found):
 def dry_run(options):
     found, problems = layouts(options)
     builds = builds_of(found)
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
-        compiled = pool.map(lambda b: compile_build(b, Path(folder), options.nvcc, options.arch or "sm_90"), builds)
+    if options.nvcc:
+        arch = options.arch or "sm_90a"
+        with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
+            compiled = list(pool.map(lambda b: compile_build(b, Path(folder), options.nvcc, arch), builds))
         problems += [f"{build.file} {build.defines or ''}: {error}" for build, error in zip(builds, compiled) if error]
     launches = sum(len((v or case).launches) for _, case, v in found)
-    print("\n".join(problems))
-    print(f"{len(found)} cases, {launches} launches, {len(builds)} files compiled: {len(problems)} problems")
+    files = f"{len(builds)} files {'compiled' if options.nvcc else 'not compiled: no nvcc'}"
+    print("\n".join([*problems, f"{len(found)} cases, {launches} launches, {files}: {len(problems)} problems"]))
     sys.exit(1 if problems else 0)
 
 
@@ -203,11 +205,13 @@ def rows_of(section, bench, s, random, described):
 
 
 def run(options):
+    if not options.nvcc and not options.emulated:
+        sys.exit("nvcc was not found: set CUDA_HOME or --nvcc")
     started, report = time.time(), {"machine": {}, "rows": []}
     found, problems = layouts(options)
     for problem in problems:
         print(f"launch: {problem}", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         pool = ThreadPoolExecutor(options.jobs)
         if not options.emulated:
             arch = options.arch or device_arch()
@@ -229,9 +233,11 @@ def device_arch():
     command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
     try:
         capability = subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.split()[0]
-        return f"sm_{capability.replace('.', '')}"
-    except (OSError, IndexError, subprocess.TimeoutExpired):
-        return "sm_90"
+        number = int(capability.replace(".", ""))
+        # From Hopper on, some instructions belong to one architecture.
+        return f"sm_{number}{'a' if number >= 90 else ''}"
+    except (OSError, IndexError, ValueError, subprocess.TimeoutExpired):
+        return "sm_90a"
 
 
 def run_child(options, sections, folder, started, report):
@@ -247,7 +253,7 @@ def run_child(options, sections, folder, started, report):
         lines.put(None)
 
     threading.Thread(target=read, daemon=True).start()
-    current, since, problem = None, time.time(), "ended"
+    current, since, problem, finished, late = None, time.time(), "ended", False, False
     while True:
         try:
             line = lines.get(timeout=1)
@@ -265,23 +271,25 @@ def run_child(options, sections, folder, started, report):
         report["machine"] = event.get("machine", report["machine"])
         if "section" in event:
             current, since = event["section"], time.time()
-            if current is None or since - started > options.seconds:
+            finished, late = current is None, since - started > options.seconds
+            if finished or late:
                 break
         if "row" in event:
             report["rows"].append({"section": current, **event["row"]})
             print(summary(event["row"]), flush=True)
             save(options, report)
-    if current is None and problem == "ended" and process.poll() in (None, 0):
-        process.wait()
+    if not finished:
+        process.kill()
+    try:
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    if finished:
         return []
-    process.kill()
-    process.wait()
-    if time.time() - started > options.seconds:
-        missing = sections[sections.index(current) :] if current in sections else sections
-        report["rows"] += [{"section": name, "op": name, "failed": "no time left"} for name in missing]
-        return []
-    if current is None:
-        report["rows"] += [{"section": name, "op": name, "failed": "the process did not start"} for name in sections]
+    if late or current is None:
+        problem = "no time left" if late else "the process did not start"
+        missing = sections[sections.index(current) :] if current else sections
+        report["rows"] += [{"section": name, "op": name, "failed": problem} for name in missing]
         return []
     report["rows"].append({"section": current, "op": current, "failed": f"the process {problem}"})
     return sections[sections.index(current) + 1 :]

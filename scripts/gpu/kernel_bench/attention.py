@@ -1,6 +1,6 @@
 """Causal attention beside each back end of scaled_dot_product_attention."""
 from .measure import Case
-from .ops import gradient
+from .ops import gradient, rotation
 from .sizes import ceil
 from .source import Build, Launch, macro_values
 
@@ -39,7 +39,7 @@ def backward_launches(s, build):
         shared = 2 * (2 * rows + 4 * streamed) * (s.head_size + 8) + 4 * 4 * streamed
         grid = (ceil(s.positions, rows), s.heads, s.batch)
         name = f"attention_backward_{part}_bf16_{s.head_size}"
-        launches.append(Launch(name, grid, 128, "dqkv dout qkv lse delta", sizes_of(s), shared))
+        launches.append(Launch(name, grid, 128, "dqkv dout qkv lse delta cos sin", sizes_of(s), shared))
     return launches
 
 
@@ -80,14 +80,21 @@ def attention(torch, s, random):
             p = scores(q, k).softmax(2)
             delta = (dout * (p @ v)).sum(2, keepdim=True)
             ds = p * (dout @ v.transpose(1, 2) - delta) / s.head_size**0.5
-            grads = torch.stack((ds @ k, ds.transpose(1, 2) @ q, p.transpose(1, 2) @ dout))
+            dq, dk = (rotated_back(x, t) for x in (ds @ k, ds.transpose(1, 2) @ q))
+            grads = torch.stack((dq, dk, p.transpose(1, 2) @ dout))
             parts.append(rows(grads))
         return {"dqkv": torch.cat(parts)}
+
+    def rotated_back(x, t):
+        low, high = x[..., ::2], x[..., 1::2]
+        cos, sin = (t[name][:, ::2].double() for name in ("cos", "sin"))
+        return torch.stack((low * cos + high * sin, high * cos - low * sin), dim=-1).flatten(-2)
 
     def make():
         t = {"qkv": random((s.rows, 3 * s.d_model), bf16), "dout": random((s.rows, s.d_model), bf16)}
         found = forward_reference(t, f32)
         t |= {"out": found["out"].to(bf16), "lse": found["lse"].float().contiguous()}
+        t |= rotation(torch, s, random)
         return t | {"dqkv": torch.empty_like(t["qkv"]), "delta": torch.empty_like(t["lse"])}
 
     backends = torch.nn.attention.SDPBackend
@@ -133,6 +140,7 @@ def attention(torch, s, random):
         peers={name: forward_peer(kind) for name, kind in peers.items()},
     )
     yield Case(
+        # The kernels also rotate dq and dk back, which PyTorch's do not.
         "attention backward", shape, build, backward_launches(s, build), make, backward_reference,
         {"dqkv": 1.2e-2}, (), ("delta",), parts={"dqkv": ("dq", "dk", "dv")}, flops=5 * product,
         peers={name: backward_peer(kind) for name, kind in peers.items()},

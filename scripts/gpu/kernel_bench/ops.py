@@ -161,6 +161,13 @@ def swiglu(torch, s, random):
     )
 
 
+def rotation(torch, s, random):
+    """ops/rope/mod.rs: tables."""
+    frequencies = torch.pow(1e5, -torch.arange(0, s.head_size, 2) / s.head_size).repeat_interleave(2)
+    angles = torch.outer(torch.arange(s.positions).float(), frequencies).to(random.device)
+    return {"cos": angles.cos(), "sin": angles.sin()}
+
+
 def rope(torch, s, random):
     """ops/rope/cuda.rs: rotate, over q and k of a row q | k | v."""
     width, rotated, bf16 = 3 * s.d_model, 2 * s.d_model, torch.bfloat16
@@ -173,9 +180,7 @@ def rope(torch, s, random):
     )
 
     def make():
-        frequencies = torch.pow(1e5, -torch.arange(0, s.head_size, 2) / s.head_size).repeat_interleave(2)
-        angles = torch.outer(torch.arange(s.positions).float(), frequencies).to(random.device)
-        return {"x": random((s.rows, width), bf16), "cos": angles.cos(), "sin": angles.sin()}
+        return {"x": random((s.rows, width), bf16)} | rotation(torch, s, random)
 
     def rotate(x, cos, sin):
         """x: (batch, positions, heads, head_size)."""

@@ -82,8 +82,8 @@ def compile_build(build, folder, nvcc, arch):
             part.rename(target)
             return None
         problem = done.stderr.strip()
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        problem = str(error)
+    except Exception as error:  # Whoever waits for the file must learn of it.
+        problem = f"{type(error).__name__}: {error}"
     part = target.with_suffix(".error.part")
     part.write_text(problem)
     part.rename(target.with_suffix(".error"))
