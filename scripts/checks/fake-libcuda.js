@@ -405,8 +405,13 @@ function main() {
   process.exit(failed === 0 ? 0 : 1)
 }
 
+module.exports = { TESTS }
 const one = process.argv.indexOf('--one')
-if (one > 0) {
-  const test = TESTS[process.argv[one + 1]]
-  void test.run(require(path.join(root, 'dist')), require(path.join(root, 'index.js')))
-} else main()
+if (require.main === module) {
+  if (one > 0)
+    void TESTS[process.argv[one + 1]].run(
+      require(path.join(root, 'dist')),
+      require(path.join(root, 'index.js')),
+    )
+  else main()
+}

@@ -9,11 +9,11 @@ const { execFileSync } = require('node:child_process')
 const fs = require('node:fs')
 const path = require('node:path')
 const { cudaEnvironment } = require('../cuda-toolkit')
+const { EMULATED } = require('./shell')
 
 const root = path.join(__dirname, '..', '..')
 const MOST_BYTES = 64 * 2 ** 20
 const TESTS = ['layers', 'attention', 'loss', 'parameters', 'model']
-const EMULATED = 'libkindling_fake_libcuda.so'
 /** Copied unchanged to the same paths. */
 const COPIED = [
   'dist',
@@ -22,17 +22,13 @@ const COPIED = [
   'LICENSE',
   'node_modules/commander',
   'node_modules/zod',
-].concat(
-  [
-    'gpu-check',
-    'gpu/run.js',
-    'gpu/stages.js',
-    'gpu/compare.js',
-    'gpu/shell.js',
-    'gpu/report.js',
-  ].map((name) => `scripts/${name}`),
-  ['scripts/checks/fake-libcuda.js', 'scripts/peers/torch_train.py'],
-)
+  'scripts/gpu-check',
+  'scripts/gpu',
+  'scripts/checks/fake-libcuda.js',
+  'scripts/peers/torch_train.py',
+]
+/** Of this folder, the kernels are copied, for scripts/gpu/kernels.py to compile. */
+const OPS = 'crates/kindling-core/src/ops'
 
 /** Builds with the feature `cuda`; returns the paths of the libraries and tests by name. */
 function build() {
@@ -80,6 +76,13 @@ function emulated() {
   return { [EMULATED]: path.join(root, 'target', 'release', EMULATED) }
 }
 
+function kernels() {
+  return fs
+    .readdirSync(path.join(root, OPS), { recursive: true })
+    .filter((name) => /\.cuh?$/.test(name))
+    .map((name) => path.join(OPS, name))
+}
+
 /** Strips a file of debug information and compresses it with xz. */
 function compress(file, to, strip) {
   fs.copyFileSync(file, to)
@@ -107,8 +110,9 @@ function main() {
   const binaries = { ...build(), ...(process.argv.includes('--emulated') ? emulated() : {}) }
   fs.rmSync(out, { recursive: true, force: true })
   fs.mkdirSync(path.join(out, 'packed'), { recursive: true })
-  for (const entry of COPIED)
-    fs.cpSync(path.join(root, entry), path.join(out, entry), { recursive: true })
+  const isWanted = (entry) => !entry.includes('__pycache__')
+  for (const entry of [...COPIED, ...kernels()])
+    fs.cpSync(path.join(root, entry), path.join(out, entry), { recursive: true, filter: isWanted })
   for (const [name, file] of Object.entries(binaries))
     compress(file, path.join(out, 'packed', name), true)
   compress(process.execPath, path.join(out, 'packed', 'node'), false)

@@ -8,9 +8,11 @@ const fs = require('node:fs')
 const os = require('node:os')
 const path = require('node:path')
 const { write } = require('./report')
+const { EMULATED } = require('./shell')
 const { STAGES } = require('./stages')
 
-const EMULATED = 'libkindling_fake_libcuda.so'
+/** A call of ten minutes, less what starting and copying take. */
+const CALL_SECONDS = 585
 const LIBRARIES = ['libcuda.so.1', 'libcublasLt.so.13']
 
 function parse(args) {
@@ -19,7 +21,7 @@ function parse(args) {
     out: process.env.OUT || 'gpu-report',
     tiny: false,
     device: 'cuda',
-    seconds: 585,
+    seconds: CALL_SECONDS,
   }
   for (let i = 0; i < args.length; i++) {
     const arg = args[i]

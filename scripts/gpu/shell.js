@@ -1,6 +1,9 @@
 /** Runs the commands of `gpu-check run` with a time limit; keeps their output and never throws. */
 const { spawnSync } = require('node:child_process')
 
+/** The emulated CUDA libraries in one, if they are packed. */
+const EMULATED = 'libkindling_fake_libcuda.so'
+
 /**
  * Runs a command; returns { ok, skipped, output, seconds }. A missing command counts as skipped.
  */
@@ -55,4 +58,4 @@ function jsonLines(text) {
 
 const lastLines = (text, count) => text.trimEnd().split('\n').slice(-count).join('\n')
 
-module.exports = { kindling, lastLines, python, sh }
+module.exports = { EMULATED, kindling, lastLines, python, sh }

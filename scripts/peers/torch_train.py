@@ -9,7 +9,7 @@ computes w1 and w3, and attention is PyTorch's fused kernel.
     torch_train.py --preset seed --batch 48 --device cuda --dtype bf16 --compile --compile-mode reduce-overhead
 
 On a GPU, no step waits for its loss, and the timed steps are measured together. `reduce-overhead`
-uses CUDA graphs.
+uses CUDA graphs. `sdpa` names the back end of attention, found by profiling one more step.
 
 The last line is JSON with the fields of `kindling bench train --json` that apply.
 """
@@ -151,6 +151,22 @@ def batch(tokens, preset, rng, device):
     return rows[:, :-1], rows[:, 1:]
 
 
+# Parts of the names of kernels, of the back ends of scaled_dot_product_attention.
+BACKENDS = {"cudnn": "cudnn", "flash_fwd": "flash", "flash_bwd": "flash", "fmha": "efficient"}
+
+
+def attention_backend(step):
+    """Returns the back end of attention whose kernels ran in a step on a GPU, `math` if none of them did."""
+    try:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as recorded:
+            step()
+            torch.cuda.synchronize()
+        names = " ".join(event.key for event in recorded.key_averages()).lower()
+    except RuntimeError as error:
+        return f"unknown: {error}"
+    return next((backend for part, backend in BACKENDS.items() if part in names), "math")
+
+
 def main():
     args = arguments()
     preset = PRESETS[args.preset]
@@ -165,12 +181,8 @@ def main():
     tokens = random_tokens(preset, rng)
     kind = torch.device(args.device).type
     on_gpu = kind == "cuda"
-    seconds, losses = [], []
-    for step_index in range(args.warmup + args.steps):
-        if on_gpu and step_index == args.warmup:
-            torch.cuda.synchronize()
-            timed_from = time.perf_counter()
-        started = time.perf_counter()
+
+    def step():
         x, targets = batch(tokens, preset, rng, args.device)
         with torch.autocast(kind, torch.bfloat16, enabled=args.dtype == "bf16"):
             loss = forward(x, targets)
@@ -178,12 +190,20 @@ def main():
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        losses.append(loss.detach().clone() if on_gpu else loss.item())
+        return loss.detach().clone() if on_gpu else loss.item()
+
+    seconds, losses = [], []
+    for step_index in range(args.warmup + args.steps):
+        if on_gpu and step_index == args.warmup:
+            torch.cuda.synchronize()
+            timed_from = time.perf_counter()
+        started = time.perf_counter()
+        losses.append(step())
         seconds.append(time.perf_counter() - started)
-    step = statistics.median(seconds[args.warmup :])
+    each = statistics.median(seconds[args.warmup :])
     if on_gpu:
         torch.cuda.synchronize()
-        step = (time.perf_counter() - timed_from) / args.steps
+        each = (time.perf_counter() - timed_from) / args.steps
     result = {
         "peer": f"torch {torch.__version__}",
         "preset": args.preset,
@@ -192,12 +212,14 @@ def main():
         "device": args.device,
         "threads": args.threads,
         "params": sum(weight.numel() for weight in model.parameters()),
-        "tokens_per_second": round(preset.batch_size * preset.seq_length / step, 1),
-        "step_ms": round(1000 * step, 2),
+        "tokens_per_second": round(preset.batch_size * preset.seq_length / each, 1),
+        "step_ms": round(1000 * each, 2),
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "peak_device_mib": torch.cuda.max_memory_allocated() // 2**20 if on_gpu else None,
         "loss_first": float(losses[0]),
         "loss_last": float(losses[-1]),
+        # After the memory is read: the profiler's step is not part of the measurement.
+        "sdpa": attention_backend(step) if on_gpu else None,
     }
     print(json.dumps(result))
 
