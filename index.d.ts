@@ -467,6 +467,12 @@ export interface OpProfile {
   flops: number
 }
 
+/**
+ * Returns how many rows the output layer of a model works on at a time: `rows` rows of `d_model`
+ * features to `vocab_size` logits.
+ */
+export declare function outputBlockRows(rows: number, dModel: number, vocabSize: number, device: string, dtype: string): number
+
 /** Plans the memory of training, without allocating it. */
 export declare function planMemory(options: MemoryPlanOptions): MemoryPlan
 

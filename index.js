@@ -855,6 +855,7 @@ module.exports.expandFiles = nativeBinding.expandFiles
 module.exports.instructionSet = nativeBinding.instructionSet
 module.exports.loadCheckpoint = nativeBinding.loadCheckpoint
 module.exports.mergeStores = nativeBinding.mergeStores
+module.exports.outputBlockRows = nativeBinding.outputBlockRows
 module.exports.planMemory = nativeBinding.planMemory
 module.exports.sampleDocuments = nativeBinding.sampleDocuments
 module.exports.saveCheckpoint = nativeBinding.saveCheckpoint

@@ -240,6 +240,15 @@ test('train --config-schema prints the JSON Schema of the config file', async (t
   t.is(dtype['default'], 'f32')
 })
 
+test('bench gemm multiplies the rows of --batch, and the output layer a block of them', async (t) => {
+  const args = words('bench gemm --preset tinystories --batch 9 --steps 1 --warmup 0 --json')
+  const { json } = await succeed(t, [...args, '--device', 'cpu'])
+  const rows = new Map(json.map((line) => [line['name'], line['rows']]))
+  t.is(rows.get('qkv'), 9 * 256)
+  // Three blocks of 768 rows: at most 1024 fit one.
+  t.is(rows.get('output'), 768)
+})
+
 test('bench train --profile lists every op, and the shares add up to the step', async (t) => {
   const bench = words('bench train --preset char --batch 1 --steps 2 --warmup 1 --json --profile')
   const run = async (...more: string[]) =>

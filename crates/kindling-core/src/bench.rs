@@ -47,7 +47,11 @@ pub struct LinearBenchmark {
     pub repeats: usize,
 }
 
-/// Times a linear layer on `device` and returns the seconds of each run.
+/// Most runs that a GPU gets at once. Waiting after each would count the way to the GPU and back.
+const QUEUED: usize = 10;
+
+/// Times a linear layer on `device` and returns the seconds of each run. On a GPU, runs that are
+/// queued together share their time equally.
 ///
 /// # Errors
 /// Returns `ERR_OUT_OF_MEMORY` if the device has not enough memory, `ERR_DEVICE` if its work fails.
@@ -61,37 +65,50 @@ pub fn time_linear(device: &Device, benchmark: LinearBenchmark) -> Result<Vec<f6
         LinearPass::BackwardInput => Buffer::zeros_of(device, x.len(), device.activation_dtype())?,
         LinearPass::BackwardWeight => Buffer::zeros(device, weight.len())?,
     };
-    let mut seconds = Vec::with_capacity(repeats);
-    for run in 0..warmup + repeats {
-        device.synchronize()?;
-        let start = Instant::now();
+    let mut run = || {
         let (x, weight, dout, out) = (x.view(), weight.view(), dout.view(), out.view_mut());
         match pass {
             LinearPass::Forward => {
-                linear::forward(device, linear::Forward { out, x, weight, bias: None, shape })?;
+                linear::forward(device, linear::Forward { out, x, weight, bias: None, shape })
             }
             LinearPass::BackwardInput => {
                 let args =
                     linear::BackwardInput { dx: out, dout, weight, shape, accumulate: false };
-                linear::backward_input(device, args)?;
+                linear::backward_input(device, args)
             }
             LinearPass::BackwardWeight => {
                 let args = linear::BackwardWeight { dweight: out, dbias: None, dout, x, shape };
-                linear::backward_weight(device, args)?;
+                linear::backward_weight(device, args)
             }
         }
+    };
+    (0..warmup).try_for_each(|_| run())?;
+    let at_once = match device {
+        Device::Cpu(_) => 1,
+        Device::Cuda(_) => QUEUED,
+    };
+    let mut seconds = Vec::with_capacity(repeats);
+    while seconds.len() < repeats {
+        let count = at_once.min(repeats - seconds.len());
         device.synchronize()?;
-        if run >= warmup {
-            seconds.push(start.elapsed().as_secs_f64());
-        }
+        let start = Instant::now();
+        (0..count).try_for_each(|_| run())?;
+        device.synchronize()?;
+        seconds.extend(std::iter::repeat_n(start.elapsed().as_secs_f64() / count as f64, count));
     }
     Ok(seconds)
 }
 
-/// Allocates random numbers in [-0.5, 0.5), in the dtype in which the device keeps operands.
+/// Allocates random numbers in [-0.5, 0.5), in the dtype in which the device keeps operands. They
+/// repeat after a prime number of elements: drawing all of a large batch would take seconds.
 fn random_operand(device: &Device, dtype: Dtype, len: usize, major: u64) -> Result<Buffer> {
-    let random: Vec<f32> =
-        (0..len).map(|i| uniform(0, Purpose::Benchmark, major, i as u32) as f32 - 0.5).collect();
+    const PERIOD: usize = 1_000_003;
+    let mut random: Vec<f32> = (0..len.min(PERIOD))
+        .map(|i| uniform(0, Purpose::Benchmark, major, i as u32) as f32 - 0.5)
+        .collect();
+    while random.len() < len {
+        random.extend_from_within(..PERIOD.min(len - random.len()));
+    }
     let values = Buffer::of(device, &random)?;
     match device {
         Device::Cuda(gpu) if dtype == Dtype::Bf16 => {

@@ -4,12 +4,14 @@
 
 use std::sync::Arc;
 
+use kindling_core::bench::{LinearBenchmark, LinearPass, time_linear};
 use kindling_core::config::ModelConfig;
 use kindling_core::cuda::{Arithmetic, Cuda, Driver};
 use kindling_core::decode::{Generator, GeneratorOptions, SamplingOptions};
 use kindling_core::device::Device;
 use kindling_core::dtype::Dtype;
 use kindling_core::model::{NamedTensor, Transformer};
+use kindling_core::ops::linear;
 use kindling_core::optim::{AdamW, AdamWOptions, GroupOptions, Optimizer, Sgd, SgdOptions};
 use kindling_core::random::{Purpose, uniform};
 use kindling_kernel_emulator::{EmulatedDevice, Order};
@@ -197,6 +199,21 @@ fn training_follows_the_cpu_with_and_without_reading_losses() {
             assert_close("moment", &of_gpu, &of_cpu, 3.0 * tolerance);
         }
     }
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn a_benchmark_of_a_product_queues_ten_runs_between_two_waits() {
+    let driver = Arc::new(EmulatedDevice::new(PLENTY, Order::Forward));
+    let device = emulated(&driver, Dtype::Bf16);
+    let shape = linear::Shape { rows: 3, inputs: 5, outputs: 7 };
+    let pass = LinearPass::BackwardWeight;
+    let benchmark = LinearBenchmark { pass, shape, dtype: Dtype::Bf16, warmup: 1, repeats: 25 };
+    let seconds = time_linear(&device, benchmark).unwrap();
+    assert!(seconds.len() == 25 && seconds.iter().all(|seconds| *seconds > 0.0));
+    let work = driver.take_work();
+    // Ten, ten and five runs.
+    assert_eq!((work.products.len(), work.waits), (26, 6));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use kindling_core::bench::{self, LinearBenchmark, LinearPass};
 use kindling_core::cpu::MatmulKernel;
 use kindling_core::device::Device;
 use kindling_core::dtype::Dtype;
-use kindling_core::ops::linear;
+use kindling_core::ops::{linear, output_loss};
 use kindling_core::simd::Isa;
 use napi::bindgen_prelude::AsyncTask;
 
@@ -87,6 +87,28 @@ pub fn bench_gemm(options: GemmOptions) -> napi::Result<AsyncTask<Job<(), Vec<f6
         let device = Device::from_name(&options.device, threads, dtype, options.tf32)?;
         bench::time_linear(&device, benchmark)
     }))
+}
+
+/// Returns how many rows the output layer of a model works on at a time: `rows` rows of `d_model`
+/// features to `vocab_size` logits.
+#[napi]
+pub fn output_block_rows(
+    rows: f64,
+    d_model: f64,
+    vocab_size: f64,
+    device: String,
+    dtype: String,
+) -> napi::Result<u32> {
+    let rows_of_block = || {
+        let shape = output_loss::Shape {
+            rows: size("rows", rows)?,
+            d_model: size("d_model", d_model)?,
+            vocab_size: size("vocab_size", vocab_size)?,
+        };
+        let dtype = Dtype::from_name(&dtype)?;
+        Ok(output_loss::block(shape, (device != "cpu").then_some(dtype)).rows as u32)
+    };
+    rows_of_block().map_err(to_napi)
 }
 
 fn linear_benchmark(options: &GemmOptions) -> kindling_core::Result<LinearBenchmark> {

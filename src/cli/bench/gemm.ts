@@ -19,18 +19,24 @@ export interface GemmBenchmark {
   gflops: number
 }
 
-/** The output layer works on blocks of rows; this many show its speed. */
-const MAX_OUTPUT_ROWS = 512
+export interface GemmBenchmarkOptions extends EngineOptions {
+  /** Sequences per batch. Default: the preset's batch size. */
+  batch?: number | undefined
+  /** Timed runs of each multiplication. */
+  steps: number
+  /** Runs before the timed ones. */
+  warmup: number
+}
 
 /**
- * Times the matrix multiplications of each layer of a preset's model, on a batch of the preset's
- * size.
+ * Times the matrix multiplications of each layer of a preset's model on a batch. The output layer
+ * is timed on one of the blocks of rows that it works on.
  */
-export async function benchGemm(
-  options: EngineOptions & { steps: number; warmup: number },
-): Promise<GemmBenchmark[]> {
+export async function benchGemm(options: GemmBenchmarkOptions): Promise<GemmBenchmark[]> {
   const { d_model: d, d_ff: f, vocab_size: v, batch_size, context } = presetOf(options)
-  const allRows = batch_size * context
+  const device = resolveDevice(options.device)
+  const allRows = (options.batch ?? batch_size) * context
+  const blockRows = native.outputBlockRows(allRows, d, v, device, options.dtype)
   const layers: [name: string, inputs: number, outputs: number][] = [
     ['qkv', d, 3 * d],
     ['o', d, d],
@@ -40,7 +46,7 @@ export async function benchGemm(
   ]
   const results: GemmBenchmark[] = []
   for (const [name, inputs, outputs] of layers) {
-    const rows = name === 'output' ? Math.min(allRows, MAX_OUTPUT_ROWS) : allRows
+    const rows = name === 'output' ? blockRows : allRows
     for (const pass of ['forward', 'backward_input', 'backward_weight'] as const) {
       const seconds = await settle(() =>
         native.benchGemm({
@@ -49,7 +55,7 @@ export async function benchGemm(
           outputs,
           pass,
           dtype: options.dtype,
-          device: resolveDevice(options.device),
+          device,
           tf32: options.tf32 ?? false,
           threads: options.threads ?? availableThreads(),
           warmup: options.warmup,

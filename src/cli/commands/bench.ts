@@ -28,11 +28,12 @@ const engineFields = {
   threads,
 }
 const profile = z.boolean().default(false).describe('break the time of a step or token down by op')
+const batch = z.int().min(1).optional()
 const warmup = z.int().min(0).default(3).describe('steps before the timed ones')
 
 const trainFields = {
   ...engineFields,
-  batch: z.int().min(1).optional().describe("sequences per step (default: the preset's)"),
+  batch: batch.describe("sequences per step (default: the preset's)"),
   steps: z.int().min(1).optional().describe('timed steps (default: 300 for char, else 6)'),
   warmup,
   recompute: runFields.recompute,
@@ -41,6 +42,7 @@ const trainFields = {
 }
 const gemmFields = {
   ...engineFields,
+  batch: batch.describe("sequences per batch (default: the preset's)"),
   steps: z.int().min(1).default(10).describe('timed runs of each multiplication'),
   warmup,
 }

@@ -193,7 +193,7 @@ impl MemoryPlan {
 /// Returns the bytes of memory that the ops share on the CPU, and of the scratch memory of its
 /// threads.
 fn cpu_scratch(shapes: &Shapes, matmul: MatmulBackend, threads: usize) -> u64 {
-    let output = output_loss::cpu_block(shapes.output_loss);
+    let output = output_loss::block(shapes.output_loss, None);
     let layers = [shapes.qkv, shapes.o, shapes.w13, shapes.w2, output];
     let shared = layers.map(|shape| linear::device_scratch_len(matmul, shape));
     let shared = shared.into_iter().max().unwrap_or(0);

@@ -32,7 +32,7 @@ fn pitch(s: Shape) -> usize {
 }
 
 /// Returns the rows of a block; all blocks but the last have the same height.
-fn block_rows(dtype: Dtype, s: Shape) -> usize {
+pub(super) fn block_rows(dtype: Dtype, s: Shape) -> usize {
     let max = (BLOCK_BYTES / (pitch(s) * dtype.size()).max(1)).max(ROW_MULTIPLE);
     let blocks = s.rows.div_ceil(max).max(1);
     s.rows.div_ceil(blocks).next_multiple_of(ROW_MULTIPLE).min(s.rows).max(1)

@@ -80,9 +80,14 @@ pub(crate) fn scratch_buffers(s: Shape, cuda: Option<Dtype>) -> Vec<(usize, Dtyp
     }
 }
 
-/// Returns the linear layer of one block of rows on the CPU.
-pub(crate) fn cpu_block(s: Shape) -> linear::Shape {
-    linear::Shape { rows: cpu::block_rows(s), inputs: s.d_model, outputs: s.vocab_size }
+/// Returns the linear layer of one block of rows. `cuda` is the dtype of a CUDA device, `None` on
+/// the CPU.
+pub fn block(s: Shape, cuda: Option<Dtype>) -> linear::Shape {
+    let rows = match cuda {
+        None => cpu::block_rows(s),
+        Some(dtype) => cuda::block_rows(dtype, s),
+    };
+    linear::Shape { rows, inputs: s.d_model, outputs: s.vocab_size }
 }
 
 /// Returns the buffer, allocated again if it has fewer than `len` elements.
