@@ -2,7 +2,7 @@
 from .measure import Case
 from .ops import gradient, rotation
 from .sizes import ceil
-from .source import Build, Launch, macro_values
+from .source import Build, Launch, macro_numbers
 
 FILE = "attention/cuda.cu"
 
@@ -15,8 +15,8 @@ def sizes_of(s):
 
 def forward_launches(s, build):
     """ops/attention/cuda.rs: forward; block_size."""
-    tiles = macro_values(build, "TENSOR_KERNELS", s.head_size)
-    rows, streamed = 64 * tiles["FORWARD_M"], tiles["FORWARD_N"]
+    m, streamed = macro_numbers(build, f"KINDLING_ATTENTION_FORWARD_{s.head_size}")
+    rows = 64 * m
     return [
         Launch(
             f"attention_forward_bf16_{s.head_size}", (ceil(s.positions, rows), s.heads, s.batch), 128, "out lse qkv",
@@ -25,17 +25,34 @@ def forward_launches(s, build):
     ]
 
 
-def backward_launches(s, build):
-    """ops/attention/cuda.rs: backward; block_size."""
-    tiles = macro_values(build, "TENSOR_KERNELS", s.head_size)
+def deltas(s):
+    """ops/attention/cuda.rs: deltas; delta_lanes."""
     lanes = 4 if s.head_size <= 32 else 8 if s.head_size <= 64 else 16
-    delta = Launch(
+    return Launch(
         "attention_delta_bf16", (ceil(s.rows * s.heads * lanes, 256), 1, 1), 256, "delta dout out",
         {"rows": s.rows, "positions": s.positions, "num_heads": s.heads, "head_size": s.head_size},
     )
-    launches = [delta]
-    for part, m, n in [("kv", "KV_M", "KV_N"), ("q", "Q_M", "Q_N")]:
-        rows, streamed = 64 * tiles[m], tiles[n]
+
+
+def joint_launches(s, build):
+    """ops/attention/cuda.rs: backward; joint."""
+    warps, m, queries, _, _ = macro_numbers(build, f"KINDLING_ATTENTION_BACKWARD_{s.head_size}")
+    keys = 16 * m * warps
+    elements = (2 * keys + 4 * queries) * (s.head_size + 8) + keys * (queries + 8)
+    grid = (ceil(s.positions, keys), s.heads, s.batch)
+    pointers = "dqkv dq turns dout qkv lse delta cos sin"
+    shared = 2 * elements + 16 * queries
+    return [
+        deltas(s), Launch(f"attention_backward_bf16_{s.head_size}", grid, 32 * warps, pointers, sizes_of(s), shared)
+    ]
+
+
+def two_launches(s, build):
+    """ops/attention/cuda.rs: backward_in_two."""
+    launches = [deltas(s)]
+    for part in ("kv", "q"):
+        m, streamed, _ = macro_numbers(build, f"KINDLING_ATTENTION_{part.upper()}_{s.head_size}")
+        rows = 64 * m
         shared = 2 * (2 * rows + 4 * streamed) * (s.head_size + 8) + 4 * 4 * streamed
         grid = (ceil(s.positions, rows), s.heads, s.batch)
         name = f"attention_backward_{part}_bf16_{s.head_size}"
@@ -95,6 +112,10 @@ def attention(torch, s, random):
         found = forward_reference(t, f32)
         t |= {"out": found["out"].to(bf16), "lse": found["lse"].float().contiguous()}
         t |= rotation(torch, s, random)
+        # ops/attention/cuda.rs: dq_len, turns_len; tiles of at least 32 queries.
+        tiles = s.batch * s.heads * ceil(s.positions, 32)
+        t["dq"] = random((tiles * 64 * s.head_size,), f32)
+        t["turns"] = torch.zeros(tiles, dtype=torch.int32, device=random.device)
         return t | {"dqkv": torch.empty_like(t["qkv"]), "delta": torch.empty_like(t["lse"])}
 
     backends = torch.nn.attention.SDPBackend
@@ -139,11 +160,18 @@ def attention(torch, s, random):
         {"out": 6e-3, "lse": 1e-4}, flops=2 * product,
         peers={name: forward_peer(kind) for name, kind in peers.items()},
     )
+    # The kernels also rotate dq and dk back, which PyTorch's do not.
+    exact = {"dqkv": 1.2e-2}
+    parts = {"dqkv": ("dq", "dk", "dv")}
     yield Case(
-        # The kernels also rotate dq and dk back, which PyTorch's do not.
-        "attention backward", shape, build, backward_launches(s, build), make, backward_reference,
-        {"dqkv": 1.2e-2}, (), ("delta",), parts={"dqkv": ("dq", "dk", "dv")}, flops=5 * product,
+        "attention backward", shape, build, joint_launches(s, build), make,
+        lambda t: backward_reference(t) | {"turns": torch.zeros_like(t["turns"])}, exact | {"turns": 0.0}, ("turns",),
+        ("delta", "dq"), parts=parts, flops=5 * product,
         peers={name: backward_peer(kind) for name, kind in peers.items()},
+    )
+    yield Case(
+        "attention backward in two", shape, build, two_launches(s, build), make, backward_reference, exact, (),
+        ("delta",), parts=parts, flops=5 * product,
     )
 
 

@@ -1,11 +1,14 @@
 """The kernels' sources: their signatures, their variants, and nvcc. Needs Python alone."""
 import hashlib
+import math
 import os
 import re
 import shutil
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from .preprocess import preprocessed, split
 
 ROOT = Path(__file__).resolve().parents[3]
 OPS = ROOT / "crates/kindling-core/src/ops"
@@ -90,41 +93,23 @@ def compile_build(build, folder, nvcc, arch):
     return problem
 
 
-def expanded(text):
-    """The text with the macros that define kernels expanded."""
-    text = re.sub(r"//[^\n]*", "", text)
-    kernels = ""
-    for name, parameters, body in re.findall(r"#define (\w+)\(([^)]*)\)((?:[^\n]*\\\n)*[^\n]*\n)", text):
-        if "__global__" not in body:
-            continue
-        names = [p.strip() for p in parameters.split(",")]
-        for arguments in re.findall(rf"^{name}\(([^)]*)\)", text, flags=re.M):
-            values = dict(zip(names, (a.strip() for a in arguments.split(","))))
-            kernel = re.sub(r"\b(" + "|".join(names) + r")\b", lambda found: values[found[0]], body)
-            kernels += re.sub(r"\s*##\s*", "", kernel.replace("\\\n", "\n"))
-    # Without the definitions, whose names still hold ##.
-    return re.sub(r"#define (?:[^\n]*\\\n)*[^\n]*\n", "", text) + kernels
-
-
 def signatures(build):
     """The signatures of a file's kernels by name."""
     found = {}
-    pattern = r'extern "C" __global__ void\s+__launch_bounds__\(([^)]*)\)\s*(\w+)\(([^)]*)\)'
-    for bounds, name, parameters in re.findall(pattern, expanded(build.text())):
+    pattern = r'extern "C" __global__ void\s+__launch_bounds__\(([^),]*)[^)]*\)\s*(\w+)\(([^)]*)\)'
+    text, _ = preprocessed(build.text(), build.defines)
+    for threads, name, parameters in re.findall(pattern, text):
         parts = [" ".join(p.split()).rsplit(" ", 1) for p in parameters.split(",")]
         types = [kind.replace("const ", "").replace("__restrict__", "").replace(" *", "*").strip() for kind, _ in parts]
         plain = zip(types, (name for _, name in parts))
-        threads = re.match(r"\d+", bounds)
-        found[name] = Signature(tuple(Parameter(*p) for p in plain), int(threads[0]) if threads else 1024)
+        found[name] = Signature(tuple(Parameter(*p) for p in plain), math.prod(map(int, threads.split("*"))))
     return found
 
 
-def macro_values(build, macro, first):
-    """The arguments by name of the use of a macro whose first argument is `first`."""
-    text = build.text()
-    names = re.search(rf"#define {macro}\(([^)]*)\)", text)[1]
-    values = re.search(rf"^{macro}\(({first},[^)]*)\)", text, flags=re.M)[1]
-    return {n.strip(): int(v) for n, v in zip(names.split(","), values.split(","))}
+def macro_numbers(build, name):
+    """The numbers that a macro lists, with the build's own definitions."""
+    _, macros = preprocessed(build.text(), build.defines)
+    return [int(number) for number in split(macros.expand(name))]
 
 
 @dataclass

@@ -3,7 +3,7 @@
     name       shown in the table
     op         a name of the table's first column: "attention backward"
     tree       a folder with the files of crates/kindling-core/src/ops (default: that folder)
-    defines    macros for nvcc: ["KV_M=2"]
+    defines    macros for nvcc: ["KINDLING_ATTENTION_FORWARD_64=1,64"]
     replace    text to change, each found exactly once: [["attention/cuda.cu", "old", "new"]]
     launches   instead of the op's own, in order: {"kernel", "grid": [x, y, z], "block", "shared_bytes",
                "pointers": "a b", "scalars": {"n": 1}}, by the names of the kernel's parameters; {"zero": "a"} clears
@@ -17,11 +17,15 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .attention import backward_launches, forward_launches
+from .attention import forward_launches, joint_launches, two_launches
 from .sizes import ceil
 from .source import Launch, Zero
 
-OWN = {"attention forward": forward_launches, "attention backward": backward_launches}
+OWN = {
+    "attention forward": forward_launches,
+    "attention backward": joint_launches,
+    "attention backward in two": two_launches,
+}
 
 
 @dataclass
