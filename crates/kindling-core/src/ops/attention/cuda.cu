@@ -114,22 +114,23 @@ __device__ void decode(T* out, const T* q, const T* keys, const T* values, int l
         plain_backward_q<W>(dqkv, dout, qkv, lse, delta, ROTATION, LAYOUT);                                            \
     }
 
-// Sizes of the kernels of each head size, which a -D may override to time others; attention/cuda.rs
-// repeats the first three. M: rows per warp in units of 16; N: rows staged in shared memory at a
-// time, C of them in registers. Chosen so that a matrix in registers serves two products without
-// register spills (ptxas -v).
-// FORWARD: M, N. KV and Q: M, N, C. BACKWARD: warps, M, N, C, and blocks that an SM has to hold.
+// Sizes of the kernels of each head size; -D overrides them, to time others. attention/cuda.rs
+// repeats M and N. M: rows per warp in units of 16; N: rows staged in shared memory at a time, C of
+// them in registers. Chosen so that a matrix in registers serves two products without register
+// spills (ptxas -v).
+// FORWARD: M, N, whether queries stay in registers, blocks that fit an SM. KV, Q: M, N, C. BACKWARD:
+// warps, M, N, C, blocks that fit an SM.
 #ifndef KINDLING_ATTENTION_FORWARD_32
-#define KINDLING_ATTENTION_FORWARD_32 2, 64
+#define KINDLING_ATTENTION_FORWARD_32 2, 64, true, 2
 #endif
 #ifndef KINDLING_ATTENTION_FORWARD_64
-#define KINDLING_ATTENTION_FORWARD_64 2, 64
+#define KINDLING_ATTENTION_FORWARD_64 2, 64, true, 2
 #endif
 #ifndef KINDLING_ATTENTION_FORWARD_96
-#define KINDLING_ATTENTION_FORWARD_96 1, 64
+#define KINDLING_ATTENTION_FORWARD_96 1, 64, true, 2
 #endif
 #ifndef KINDLING_ATTENTION_FORWARD_128
-#define KINDLING_ATTENTION_FORWARD_128 1, 64
+#define KINDLING_ATTENTION_FORWARD_128 1, 64, true, 2
 #endif
 #ifndef KINDLING_ATTENTION_KV_32
 #define KINDLING_ATTENTION_KV_32 2, 64, 32
@@ -168,11 +169,12 @@ __device__ void decode(T* out, const T* q, const T* keys, const T* values, int l
 #define KINDLING_ATTENTION_BACKWARD_128 4, 1, 64, 32, 2
 #endif
 
-#define FORWARD_KERNEL(W, ...)                                                                                         \
-    extern "C" __global__ void __launch_bounds__(128)                                                                  \
+#define FORWARD_KERNEL(W, ...) FORWARD_KERNEL_OF_SIZES(W, __VA_ARGS__)
+#define FORWARD_KERNEL_OF_SIZES(W, M, N, KEPT, BLOCKS)                                                                 \
+    extern "C" __global__ void __launch_bounds__(128, BLOCKS)                                                          \
     attention_forward_bf16_##W(bf16* out, float* lse, const bf16* qkv, int positions, int num_heads,                   \
                                int num_kv_heads, int head_size, int aligned) {                                         \
-        tensor_forward<W, __VA_ARGS__>(out, lse, qkv, LAYOUT);                                                         \
+        tensor_forward<W, M, N, KEPT>(out, lse, qkv, LAYOUT);                                                          \
     }
 #define KV_KERNEL(W, ...)                                                                                              \
     extern "C" __global__ void __launch_bounds__(128)                                                                  \

@@ -37,8 +37,8 @@ __device__ __forceinline__ void tensor_backward_kv(bf16* dqkv, const bf16* dout,
     auto copy_queries = [&](int step) {
         const int head = kv_head * l.group() + step / tiles, query = (first_tile + step % tiles) * N;
         const int count = min(N, l.positions - query), stage = step % 2;
-        copy_tile<W, N>(queries + stage * TILE, sequence + (long long)query * width + l.q_column(head), width, count, l);
-        copy_tile<W, N>(douts + stage * TILE, dout + (first_row + query) * l.out_width() + head * l.head_size,
+        copy_tile<W, N, THREADS, 1>(queries + stage * TILE, sequence + (long long)query * width + l.q_column(head), width, count, l);
+        copy_tile<W, N, THREADS, 1>(douts + stage * TILE, dout + (first_row + query) * l.out_width() + head * l.head_size,
                         l.out_width(), count, l);
         const long long at = ((long long)blockIdx.z * l.num_heads + head) * l.positions + query;
         for (int i = threadIdx.x; i < 2 * N; i += THREADS) {
@@ -81,17 +81,25 @@ __device__ __forceinline__ void tensor_backward_kv(bf16* dqkv, const bf16* dout,
             });
             // Queries before a key are masked. Queries past the end are zero, and so are their lse
             // and delta.
-            const bool masked = first < warp_key + 16 * M - 1;
+            if (first < warp_key + 16 * M - 1) {
 #pragma unroll
-            for (int m = 0; m < M; m++)
+                for (int m = 0; m < M; m++)
 #pragma unroll
-                for (int n = 0; n < C / 8; n++)
+                    for (int n = 0; n < C / 8; n++)
 #pragma unroll
-                    for (int i = 0; i < 4; i++) {
-                        const int column = 8 * n + 2 * t + i % 2, key = warp_key + 16 * m + 8 * (i / 2) + g;
-                        const float probability = fast_exp2(scores[m][n][i] * scale - row_lse[chunk + column]);
-                        scores[m][n][i] = masked && first + column < key ? 0.0f : probability;
-                    }
+                        for (int i = 0; i < 4; i++)
+                            if (first + 8 * n + 2 * t + i % 2 < warp_key + 16 * m + 8 * (i / 2) + g)
+                                scores[m][n][i] = -INFINITY;
+            }
+#pragma unroll
+            for (int n = 0; n < C / 8; n++) {
+                const float2 lses = *reinterpret_cast<const float2*>(row_lse + chunk + 8 * n + 2 * t);
+#pragma unroll
+                for (int m = 0; m < M; m++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++)
+                        scores[m][n][i] = fast_exp2(scores[m][n][i] * scale - (i % 2 == 0 ? lses.x : lses.y));
+            }
             // bf16 from here on takes half the registers.
             unsigned p[M][C / 16][4];
             round_left<M, C>(p, scores);

@@ -1,6 +1,6 @@
 // Causal attention forward on tensor cores, after FlashAttention-2 (arXiv 2307.08691). A block
-// takes 64 M queries of one head, 16 M per warp, keeps them in registers and loops over the keys up
-// to its last query, N at a time. The next tile of keys and values is copied while the current one
+// takes 64 M queries of one head, 16 M per warp, and loops over the keys up to its last query, N at a
+// time. The next tile of keys and values is copied while the current one
 // is used. Scores exist in registers only.
 #pragma once
 
@@ -13,8 +13,9 @@ template <int W, int M, int N> constexpr int FORWARD_ELEMENTS = (16 * M * WARPS 
 
 /// W: head size rounded up to a multiple of 16. out: (b t, nh hs); lse: (b, nh, t); qkv: (b t, (nh
 /// + 2 nkv) hs).
+/// KEPT: whether a warp's queries stay in registers, or are read from shared memory for each tile.
 /// Grid: (t / (64 M) rounded up, nh, b); block: 128; shared: 2 FORWARD_ELEMENTS bytes.
-template <int W, int M, int N>
+template <int W, int M, int N, bool KEPT>
 __device__ __forceinline__ void tensor_forward(bf16* out, float* lse, const bf16* qkv, const Layout& l) {
     DYNAMIC_SHARED(shared);
     constexpr int ROWS = 16 * M * WARPS;
@@ -39,7 +40,7 @@ __device__ __forceinline__ void tensor_forward(bf16* out, float* lse, const bf16
     copy_tile<W, ROWS>(queries, sequence + (long long)first_query * width + l.q_column(head), width, query_count, l);
     copy_keys(0);
 
-    unsigned q[M][W / 16][4];
+    unsigned q[KEPT ? M : 1][W / 16][4];
     float sums[M][W / 8][4], largest[M][2], total[M][2];
     set_zero(sums);
 #pragma unroll
@@ -53,35 +54,40 @@ __device__ __forceinline__ void tensor_forward(bf16* out, float* lse, const bf16
     const int warp_query = first_query + 16 * M * warp;
 
     for (int tile = 0; tile < key_tiles; tile++) {
-        if (tile + 1 < key_tiles) {
-            copy_keys(tile + 1);
-            wait_copies<1>();
-        } else {
-            wait_copies<0>();
-        }
+        wait_copies<0>();
         __syncthreads();
-        if (tile == 0) load_left_rows<W, M>(q, queries, 16 * M * warp);
+        // Nobody uses the stage of the tile before any more.
+        if (tile + 1 < key_tiles) copy_keys(tile + 1);
+        if constexpr (KEPT)
+            if (tile == 0) load_left_rows<W, M>(q, queries, 16 * M * warp);
         if (tile * N < warp_query + 16 * M) {  // Else all of the tile is after the warp's queries.
             float scores[M][N / 8][4];
             set_zero(scores);
             add_product_transposed<W, M, N>(scores, keys + tile % 2 * N * STRIDE<W>, [&](unsigned(&a)[4], int m, int k) {
 #pragma unroll
-                for (int r = 0; r < 4; r++) a[r] = q[m][k][r];
+                for (int r = 0; r < 4; r++)
+                    if constexpr (KEPT) a[r] = q[m][k][r];
+                if constexpr (!KEPT) load_left<W>(a, queries, 16 * M * warp + 16 * m, 16 * k);
             });
-            const bool masked = tile * N + N - 1 > warp_query;
+            if (tile * N + N - 1 > warp_query) {
+#pragma unroll
+                for (int m = 0; m < M; m++)
+#pragma unroll
+                    for (int n = 0; n < N / 8; n++)
+#pragma unroll
+                        for (int i = 0; i < 4; i++)
+                            if (tile * N + 8 * n + 2 * t + i % 2 > warp_query + 16 * m + 8 * (i / 2) + g)
+                                scores[m][n][i] = -INFINITY;
+            }
 #pragma unroll
             for (int m = 0; m < M; m++)
 #pragma unroll
                 for (int half = 0; half < 2; half++) {
-                    const int query = warp_query + 16 * m + 8 * half + g;
                     float most = largest[m][half];
 #pragma unroll
                     for (int n = 0; n < N / 8; n++)
 #pragma unroll
-                        for (int i = 2 * half; i < 2 * half + 2; i++) {
-                            if (masked && tile * N + 8 * n + 2 * t + i % 2 > query) scores[m][n][i] = -INFINITY;
-                            most = fmaxf(most, scores[m][n][i]);
-                        }
+                        for (int i = 2 * half; i < 2 * half + 2; i++) most = fmaxf(most, scores[m][n][i]);
                     most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
                     most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
                     // Key 0 is in the first tile, so no row's maximum is -infinity.
@@ -104,7 +110,6 @@ __device__ __forceinline__ void tensor_forward(bf16* out, float* lse, const bf16
                 }
             add_product<W, M, N>(sums, scores, values + tile % 2 * N * STRIDE<W>);
         }
-        __syncthreads();
     }
 
 #pragma unroll
@@ -118,8 +123,7 @@ __device__ __forceinline__ void tensor_forward(bf16* out, float* lse, const bf16
                 lse[((long long)blockIdx.z * l.num_heads + head) * l.positions + query] =
                     (largest[m][half] * scale + log2f(total[m][half])) / LOG2_E;
         }
-    // Only this warp reads its queries, which are in registers by now, so its rows of the result
-    // can reuse their memory.
+    // Only this warp reads its queries, so its rows of the result can reuse their memory.
     bf16* own = queries + 16 * M * warp * STRIDE<W>;
     put_rows<W, M>(own, sums, [&](int m, int half) { return 1.0f / total[m][half]; });
     __syncwarp();
