@@ -28,7 +28,7 @@ const STAGES = [
     command: campaign('resume', '--steps', '60'),
   },
   {
-    name: 'the CUDA kernels compile for sm_80 and sm_90 without spills',
+    name: 'the CUDA kernels compile for sm_80 and sm_90a without spills',
     command: ['node', 'scripts/checks/ptxas.js'],
     needs: cudaCompiler,
   },

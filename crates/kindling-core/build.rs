@@ -1,4 +1,4 @@
-//! With the feature `cuda`, compiles every op's `cuda.cu` with nvcc for `sm_80` and `sm_90`, and to
+//! With the feature `cuda`, compiles every op's `cuda.cu` with nvcc for `sm_80` and `sm_90a`, and to
 //! PTX of `compute_80` that drivers compile for newer GPUs, and writes a table of the results.
 //! Without nvcc the table is empty: the build links, and reports at run time that it has no
 //! kernels.
@@ -14,7 +14,7 @@ const OPS: &str = "src/ops";
 const RELEASE: &str = "release 13.0";
 const TARGETS: [&str; 3] = [
     "-gencode=arch=compute_80,code=sm_80",
-    "-gencode=arch=compute_90,code=sm_90",
+    "-gencode=arch=compute_90a,code=sm_90a",
     "-gencode=arch=compute_80,code=compute_80",
 ];
 

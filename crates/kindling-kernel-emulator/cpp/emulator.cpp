@@ -19,6 +19,7 @@
 
 #include "fiber.h"
 #include "kernels.h"
+#include "warpgroup.h"
 
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
@@ -75,6 +76,8 @@ struct Thread {
     Site site{};
     std::vector<Copy> copies;
     int groups = 0;  // Groups of copies committed so far.
+    bool unpublished = false;  // Has waited for copies that products may not read yet.
+    Products products;
 };
 
 struct Warp {
@@ -206,6 +209,8 @@ void start_block(uint3 index) {
         t.counter = nullptr;
         t.copies.clear();
         t.groups = 0;
+        t.unpublished = false;
+        t.products = {};
         t.context.enter_at(t.stack, thread_entry);
         set_ready(thread);
     }
@@ -358,8 +363,18 @@ void wait_copies(int groups_left) {
         }
         std::memcpy(copy.to, copy.from, size_t(copy.bytes));
         std::memset(static_cast<unsigned char*>(copy.to) + copy.bytes, 0, size_t(16 - copy.bytes));
+        me.unpublished = true;
     }
     me.copies.swap(later);
+}
+
+Products& products() { return machine.block->threads[machine.current].products; }
+
+void publish_copies() { machine.block->threads[machine.current].unpublished = false; }
+
+void check_published(const char* file, int line) {
+    for (unsigned thread = 0; thread < machine.count; thread++)
+        if (machine.block->threads[thread].unpublished) fail("products follow copies that a thread has not published", {file, line});
 }
 
 std::map<std::string, Kernel>& kernels() {

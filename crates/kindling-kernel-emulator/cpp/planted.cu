@@ -1,9 +1,9 @@
-// Kernels with one bug each, next to the correct one: the emulator must find every one. Two more
-// compare the emulated matrix instructions with the fragment layouts of the PTX ISA, element by
-// element.
+// Kernels with one bug each, next to the correct one: the emulator must find every one. The last
+// ones compare the emulated matrix instructions with the fragment layouts of the PTX ISA, element
+// by element.
 #include "kernels/elements.cuh"
 #include "kernels/turns.cuh"
-#include "matrix.h"
+#include "kernels/warpgroup.cuh"
 
 namespace {
 
@@ -155,4 +155,48 @@ extern "C" __global__ void instructions_ldmatrix(bf16* out, const bf16* x) {
     std::memcpy(out + 8 * threadIdx.x, words, sizeof words);
     emulator::load_matrices<true>(words, &rows[threadIdx.x]);
     std::memcpy(out + 256 + 8 * threadIdx.x, words, sizeof words);
+}
+
+/// d (2, 64, 64): a (64, 16) times the transpose of the first 16 columns of b (64, 64), then times
+/// its first 16 rows. Block: one warpgroup; shared: a tile.
+template <bool published> __device__ void multiply_tile(float* d, const bf16* a, const bf16* b) {
+    SHARED_TILES(tile);
+    const int thread = int(threadIdx.x), lane = thread % 32, row = thread / 32 * 16 + lane / 4, t = lane % 4;
+    for (int i = thread; i < 64 * 8; i += 128) copy_async(tile + chunk_at(i / 8, i % 8), b + 8 * i, 16);
+    commit_copies();
+    wait_copies<0>();
+    if (published) publish_tiles();
+    __syncthreads();
+    bf16 elements[8];
+    for (int i = 0; i < 8; i++) elements[i] = a[(row + i / 2 % 2 * 8) * 16 + 2 * t + i % 2 + i / 4 * 8];
+    unsigned words[4];
+    std::memcpy(words, elements, sizeof words);
+    float sums[2][32];
+    fence_products();
+    wgmma<false, false>(sums[0], words, describe(tile));
+    wgmma<true, false>(sums[1], words, describe(tile));
+    commit_products();
+    wait_products<0>();
+    for (int form = 0; form < 2; form++)
+        for (int i = 0; i < 32; i++)
+            d[(form * 64 + row + i % 4 / 2 * 8) * 64 + i / 4 * 8 + 2 * t + i % 2] = sums[form][i];
+}
+
+extern "C" __global__ void instructions_wgmma(float* d, const bf16* a, const bf16* b) { multiply_tile<true>(d, a, b); }
+extern "C" __global__ void planted_unpublished(float* d, const bf16* a, const bf16* b) { multiply_tile<false>(d, a, b); }
+
+/// Overwrites the left operand of a product that it has not waited for.
+extern "C" __global__ void planted_product_in_flight(float* out, const float* x) {
+    SHARED_TILES(tile);
+    for (int i = int(threadIdx.x); i < 64 * 32; i += 64) reinterpret_cast<unsigned*>(tile)[i] = pack(1.0f, 1.0f);
+    __syncthreads();
+    unsigned words[4];
+    for (unsigned& word : words) word = pack(x[0] + 1.0f, x[0] + 1.0f);
+    float sums[32];
+    fence_products();
+    wgmma<false, false>(sums, words, describe(tile));
+    commit_products();
+    words[0] = pack(x[1] + 1.0f, x[1] + 1.0f);
+    wait_products<0>();
+    out[threadIdx.x] = sums[0];
 }

@@ -87,7 +87,7 @@ fn pass<T: Activation>(
     let turns = Memory::of(&vec![0i32; cuda::turns_len(T::DTYPE, s)]);
     let [lse, delta] = [(); 2].map(|()| Memory::<f32>::poisoned(rows * s.num_heads, 0));
     let forward = cuda::Forward { out: out.address(), lse: lse.address(), qkv: qkv.address() };
-    launch(&cuda::forward(T::DTYPE, forward, s), order);
+    launch(&cuda::forward(T::DTYPE, forward, s, false), order);
     let backward = cuda::Backward {
         dqkv: dqkv.address(),
         delta: delta.address(),
@@ -182,6 +182,55 @@ fn bf16_attention_matches_the_reference_finite_differences_and_the_cpu() {
     holds::<Bf16>(&shapes, BF16_GRADIENT_TOLERANCE);
 }
 
+/// Returns out and lse of the kernel for Hopper.
+fn hopper_forward(qkv: &[Bf16], s: Shape, order: Order) -> Vec<Vec<f32>> {
+    let rows = s.batch * s.positions;
+    let qkv = memory(qkv, 0);
+    let out = Memory::<Bf16>::poisoned(rows * s.out_width(), 0);
+    let lse = Memory::<f32>::poisoned(rows * s.num_heads, 0);
+    let forward = cuda::Forward { out: out.address(), lse: lse.address(), qkv: qkv.address() };
+    let one = cuda::forward(Dtype::Bf16, forward, s, true);
+    assert_eq!(one.kernel, "attention_forward_hopper_64");
+    launch(&one, order);
+    vec![out.to_f32(), lse.to_f32()]
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn hopper_attention_matches_the_reference_and_the_cpu() {
+    // One tile, half a tile, and more tiles than stages of values.
+    for (seed, s) in [
+        (1, shape(1, 1, 1, 1, 64)),
+        (2, shape(2, 64, 3, 1, 64)),
+        (3, shape(1, 65, 4, 2, 64)),
+        (4, shape(1, 130, 2, 1, 64)),
+        (5, shape(1, 650, 1, 1, 64)),
+    ] {
+        let rows = s.batch * s.positions;
+        let qkv = random::<Bf16>(seed, rows * s.qkv_width(), 3.0);
+        let results = in_every_order(|order| hopper_forward(&qkv, s, order));
+        let exact = reference::forward(&wide(&qkv), s);
+        assert_close(&format!("out, {s:?}"), &results[0], &exact, Bf16::TOLERANCE);
+        let as_f32: Vec<f32> = qkv.iter().map(|v| v.to_f32()).collect();
+        let (_, lse) = cpu_gradient(&as_f32, &vec![0.0; rows * s.out_width()], false, s);
+        assert_close(&format!("lse, {s:?}"), &results[1], &lse, TOLERANCE);
+    }
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn hopper_attention_is_for_aligned_heads_of_64_in_bf16() {
+    let kernel = |dtype, qkv, s, hopper| {
+        cuda::forward(dtype, cuda::Forward { out: 0, lse: 0, qkv }, s, hopper).kernel
+    };
+    let s = shape(1, 8, 1, 1, 64);
+    assert_eq!(kernel(Dtype::Bf16, 16, s, true), "attention_forward_hopper_64");
+    assert_eq!(kernel(Dtype::Bf16, 16, s, false), "attention_forward_bf16_64");
+    assert_eq!(kernel(Dtype::Bf16, 2, s, true), "attention_forward_bf16_64");
+    assert_eq!(kernel(Dtype::F32, 16, s, true), "attention_forward_f32_64");
+    assert_eq!(kernel(Dtype::Bf16, 16, shape(1, 8, 1, 1, 56), true), "attention_forward_bf16_64");
+}
+
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
 fn later_tokens_do_not_affect_earlier_ones() {
@@ -195,6 +244,23 @@ fn later_tokens_do_not_affect_earlier_ones() {
             *x = Bf16::from_f32(50.0 - x.to_f32());
         }
         let after = pass(&changed, &dout, (s, 0), false, Order::Forward);
+        let past = position * s.out_width();
+        assert!(after[0][..past] == before[0][..past] && after[0][past..] != before[0][past..]);
+    }
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn later_tokens_do_not_affect_earlier_ones_on_hopper() {
+    let s = shape(1, 260, 1, 1, 64);
+    let qkv = random::<Bf16>(1, 260 * s.qkv_width(), 2.0);
+    let before = hopper_forward(&qkv, s, Order::Forward);
+    for position in [1, 63, 64, 127, 128, 259] {
+        let mut changed = qkv.clone();
+        for x in &mut changed[position * s.qkv_width()..] {
+            *x = Bf16::from_f32(50.0 - x.to_f32());
+        }
+        let after = hopper_forward(&changed, s, Order::Forward);
         let past = position * s.out_width();
         assert!(after[0][..past] == before[0][..past] && after[0][past..] != before[0][past..]);
     }

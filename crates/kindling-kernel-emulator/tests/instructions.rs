@@ -61,3 +61,31 @@ fn ldmatrix_assigns_elements_to_lanes_as_documented() {
         }
     }
 }
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn wgmma_multiplies_a_swizzled_tile_and_its_transpose() {
+    let (a, b) = (random::<Bf16>(1, 64 * 16, 1.0), random::<Bf16>(2, 64 * 64, 1.0));
+    let results = in_every_order(|order| {
+        let (d, a, b) = (Memory::<f32>::poisoned(2 * 64 * 64, 0), memory(&a, 0), memory(&b, 0));
+        let args = vec![d.arg(), a.arg(), b.arg()];
+        let kernel = "instructions_wgmma";
+        launch(&Launch { kernel, grid: [1; 3], block: 128, shared_bytes: 64 * 128, args }, order);
+        vec![d.to_f32()]
+    });
+    let (a, b) = (wide(&a), wide(&b));
+    let product = |row: usize, column: usize, transposed: bool| -> f64 {
+        (0..16)
+            .map(|k| {
+                let at = if transposed { k * 64 + column } else { column * 64 + k };
+                a[row * 16 + k] * b[at]
+            })
+            .sum()
+    };
+    let expected: Vec<f64> = [false, true]
+        .iter()
+        .flat_map(|&form| (0..64 * 64).map(move |i| (i, form)))
+        .map(|(i, form)| product(i / 64, i % 64, form))
+        .collect();
+    assert_close("d", &results[0], &expected, TOLERANCE);
+}

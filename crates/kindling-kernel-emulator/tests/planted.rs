@@ -1,7 +1,7 @@
 //! The emulator finds what kernels do wrong: each `planted_*` kernel (cpp/planted.cu) has one bug.
 
 use kindling_core::cuda::Launch;
-use kindling_kernel_emulator::{Memory, ORDERS, Order, run};
+use kindling_kernel_emulator::{Bf16, Memory, ORDERS, Order, run};
 
 const THREADS: usize = 64;
 
@@ -99,6 +99,19 @@ fn a_write_in_front_of_memory_is_detected() {
 fn unwritten_memory_is_nan() {
     assert!(results("planted_uninitialised", 1).iter().flatten().all(|v| v.is_nan()));
     assert!(results("planted_no_wait", 1).iter().any(|r| r[..32].iter().all(|v| v.is_nan())));
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn a_product_reads_its_operands_when_it_is_waited_for() {
+    let (out, x) = (Memory::<f32>::poisoned(THREADS, 0), Memory::of(&x()));
+    run(&launch("planted_product_in_flight", &out, &x, 1, 64 * 128), Order::Forward).unwrap();
+    assert!(out.to_f32().iter().all(|&v| v == 24.0), "8 ones and 8 twos");
+    let (d, b) = (Memory::<f32>::poisoned(2 * 64 * 64, 0), Memory::<Bf16>::of(&[Bf16(0); 4096]));
+    let args = vec![d.arg(), b.arg(), b.arg()];
+    let kernel = "planted_unpublished";
+    let launch = Launch { kernel, grid: [1; 3], block: 128, shared_bytes: 64 * 128, args };
+    assert!(run(&launch, Order::Forward).unwrap_err().contains("has not published"));
 }
 
 #[test]

@@ -25,6 +25,13 @@ def forward_launches(s, build):
     ]
 
 
+def hopper_launches(s):
+    """ops/attention/cuda.rs: hopper_forward."""
+    sizes = {name: size for name, size in sizes_of(s).items() if name not in ("head_size", "aligned")}
+    grid = (ceil(s.positions, 128), s.heads, s.batch)
+    return [Launch("attention_forward_hopper_64", grid, 256, "out lse qkv", sizes, 6 * 128 * 128)]
+
+
 def deltas(s):
     """ops/attention/cuda.rs: deltas; delta_lanes."""
     lanes = 4 if s.head_size <= 32 else 8 if s.head_size <= 64 else 16
@@ -160,6 +167,11 @@ def attention(torch, s, random):
         {"out": 6e-3, "lse": 1e-4}, flops=2 * product,
         peers={name: forward_peer(kind) for name, kind in peers.items()},
     )
+    if s.head_size == 64 and is_hopper(torch):
+        yield Case(
+            "attention forward, Hopper", shape, build, hopper_launches(s), make, forward_reference,
+            {"out": 6e-3, "lse": 1e-4}, flops=2 * product,
+        )
     # The kernels also rotate dq and dk back, which PyTorch's do not.
     exact = {"dqkv": 1.2e-2}
     parts = {"dqkv": ("dq", "dk", "dv")}
@@ -173,6 +185,11 @@ def attention(torch, s, random):
         "attention backward in two", shape, build, two_launches(s, build), make, backward_reference, exact, (),
         ("delta",), parts=parts, flops=5 * product,
     )
+
+
+def is_hopper(torch):
+    """Whether the GPU is a Hopper. True where there is none: the kernel can be checked all the same."""
+    return torch.cuda.is_available() is not True or torch.cuda.get_device_capability() == (9, 0)
 
 
 def default_backend(torch, s):

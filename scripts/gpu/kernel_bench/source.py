@@ -77,7 +77,10 @@ def compile_build(build, folder, nvcc, arch):
         for file in {build.file, *(name for name, _, _ in build.replace)}:
             (own / file).parent.mkdir(parents=True, exist_ok=True)
             (own / file).write_text(build.text(file))
-        command = [nvcc, *FLAGS, f"-arch={arch}", f"-I{own}", f"-I{build.tree}"]
+        # Hopper's own instructions need the architecture with an a.
+        code = {"sm_90": "90a"}.get(arch, arch.removeprefix("sm_"))
+        target_code = f"-gencode=arch=compute_{code},code=sm_{code}"
+        command = [nvcc, *FLAGS, target_code, f"-I{own}", f"-I{build.tree}"]
         command += [f"-D{define}" for define in build.defines]
         part = target.with_suffix(".part")
         done = subprocess.run([*command, "-o", part, own / build.file], capture_output=True, text=True, timeout=300)

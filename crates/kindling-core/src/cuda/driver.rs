@@ -55,19 +55,28 @@ pub struct Rows {
     pub pitch: usize,
 }
 
-/// Name and memory of a device.
+/// What the driver says of a device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Properties {
     /// Name reported by the driver.
     pub name: String,
     /// Memory in bytes.
     pub memory: u64,
+    /// Compute capability, major and minor.
+    pub capability: (i32, i32),
+}
+
+impl Properties {
+    /// Returns whether the device runs code for `sm_90a`, which no other generation does.
+    pub fn is_hopper(&self) -> bool {
+        self.capability == (9, 0)
+    }
 }
 
 /// A CUDA device and one in-order queue on it. Calls return before the work is done unless they say
 /// otherwise.
 pub trait Driver: std::fmt::Debug + Send + Sync {
-    /// Returns the device's name and memory size.
+    /// Returns the device's properties.
     fn properties(&self) -> &Properties;
 
     /// Allocates `bytes` of uninitialised memory at a multiple of 256.

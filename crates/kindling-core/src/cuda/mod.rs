@@ -74,7 +74,7 @@ impl Cuda {
         Ok(Self::new(open_driver(ordinal)?, arithmetic, threads))
     }
 
-    /// Returns the device's name and memory size.
+    /// Returns the device's properties.
     pub fn properties(&self) -> &Properties {
         self.driver.properties()
     }

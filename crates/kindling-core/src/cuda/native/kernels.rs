@@ -10,7 +10,7 @@ use cudarc::driver::{CudaContext, result, sys};
 use crate::cuda::Launch;
 use crate::{Error, Result};
 
-// MODULES: one fatbin per op, with code for sm_80 and sm_90 and PTX for newer GPUs.
+// MODULES: one fatbin per op, with code for sm_80 and sm_90a and PTX for newer GPUs.
 include!(concat!(env!("OUT_DIR"), "/cuda_modules.rs"));
 
 /// Dynamic shared memory available to a kernel without setting an attribute.

@@ -67,11 +67,12 @@ impl Native {
         let unavailable = |error: DriverError| {
             Error::DeviceUnavailable(format!("cuda:{ordinal} cannot be used: {:?}", error.0))
         };
+        let architecture = context.compute_capability().map_err(unavailable)?;
         let properties = Properties {
             name: context.name().map_err(unavailable)?,
             memory: context.total_mem().map_err(unavailable)? as u64,
+            capability: architecture,
         };
-        let architecture = context.compute_capability().map_err(unavailable)?;
         if let Some(what) = libraries::too_old((properties.name.clone(), architecture)) {
             return Err(Error::DeviceUnavailable(what));
         }

@@ -2,6 +2,7 @@
 // one query against a cache.
 // qkv, dqkv: (b t, (nh + 2 nkv) hs); out, dout: (b t, nh hs); lse, delta: (b, nh, t) f32; cos,
 // sin: (positions, hs) f32 or null.
+#include "attention/hopper_forward.cuh"
 #include "attention/plain.cuh"
 #include "attention/tensor_backward.cuh"
 #include "attention/tensor_backward_joint.cuh"
@@ -212,6 +213,14 @@ TENSOR_KERNELS(32)
 TENSOR_KERNELS(64)
 TENSOR_KERNELS(96)
 TENSOR_KERNELS(128)
+
+/// Empty on other architectures, which are not asked to run it.
+extern "C" __global__ void __launch_bounds__(256, 2)
+attention_forward_hopper_64(bf16* out, float* lse, const bf16* qkv, int positions, int num_heads, int num_kv_heads) {
+#ifdef WARPGROUP_PRODUCTS
+    hopper_forward(out, lse, qkv, {positions, num_heads, num_kv_heads, 64, true});
+#endif
+}
 
 /// Grid: b t nh `delta_lanes` / 256, rounded up; block: 256; no shared memory.
 extern "C" __global__ void __launch_bounds__(256)

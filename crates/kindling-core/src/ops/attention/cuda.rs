@@ -181,15 +181,34 @@ pub struct Forward {
     pub qkv: u64,
 }
 
-/// Builds the launch that computes out and lse of every query.
-pub fn forward(dtype: Dtype, addresses: Forward, s: Shape) -> Launch {
+/// Builds the launch that computes out and lse of every query. `hopper`: the device has the matrix
+/// instructions of `kernels/warpgroup.cuh`.
+pub fn forward(dtype: Dtype, addresses: Forward, s: Shape, hopper: bool) -> Launch {
     let Forward { out, lse, qkv } = addresses;
+    let aligned = is_aligned(dtype, &[out, qkv], s);
+    if hopper && dtype == Dtype::Bf16 && s.head_size == 64 && aligned {
+        return hopper_forward(addresses, s);
+    }
     let kernels = kernels(dtype, s.head_size);
     let (rows, shared_bytes) = block_size(dtype, kernels.width, kernels.forward, 1, 0);
     let mut args = pointers(&[out, lse, qkv]);
-    args.extend(size_args(s, is_aligned(dtype, &[out, qkv], s)));
+    args.extend(size_args(s, aligned));
     let grid = [s.positions.div_ceil(rows) as u32, s.num_heads as u32, s.batch as u32];
     Launch { kernel: kernels.forward.name, grid, block: 128, shared_bytes, args }
+}
+
+/// Heads of 64 in bf16, aligned.
+fn hopper_forward(addresses: Forward, s: Shape) -> Launch {
+    let mut args = pointers(&[addresses.out, addresses.lse, addresses.qkv]);
+    args.extend([s.positions, s.num_heads, s.num_kv_heads].map(Arg::from));
+    Launch {
+        kernel: "attention_forward_hopper_64",
+        grid: [s.positions.div_ceil(128) as u32, s.num_heads as u32, s.batch as u32],
+        block: 256,
+        // Six tiles of 128 rows of 128 bytes.
+        shared_bytes: 6 * 128 * 128,
+        args,
+    }
 }
 
 /// Device addresses of the buffers of `backward`.

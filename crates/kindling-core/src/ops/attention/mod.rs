@@ -144,7 +144,8 @@ pub fn forward(dev: &Device, args: Forward) -> Result<()> {
                 lse: args.lse.pointer(),
                 qkv: args.qkv.pointer(),
             };
-            gpu.run(&[cuda::forward(args.qkv.dtype(), addresses, s)])?;
+            let hopper = gpu.properties().is_hopper();
+            gpu.run(&[cuda::forward(args.qkv.dtype(), addresses, s, hopper)])?;
         }
     }
     Ok(())

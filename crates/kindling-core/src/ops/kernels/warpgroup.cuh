@@ -1,0 +1,89 @@
+// Matrix instructions of a warpgroup, which is four consecutive warps (sm_90a alone), on tiles in
+// shared memory. A row of a tile is 64 bf16, and the 16-byte chunk c of row r lies at place c ^ (r %
+// 8) of its row. Tiles start at multiples of 1024 bytes: their address takes part in the exchange.
+// PTX ISA: "wgmma.mma_async", "Matrix Descriptor Format", "128-Byte swizzle".
+#pragma once
+
+#include "kernels/matrix.cuh"
+
+/// Bytes of a row of a tile.
+constexpr int TILE_ROW = 128;
+
+/// Returns the place in a tile of a row's chunk of eight elements, in bytes.
+static __device__ __forceinline__ int chunk_at(int row, int chunk) { return row * TILE_ROW + ((chunk ^ (row & 7)) << 4); }
+
+#ifdef KINDLING_EMULATED
+#include "warpgroup.h"
+
+/// Defined where this architecture has the instructions.
+#define WARPGROUP_PRODUCTS
+#define SHARED_TILES(name) unsigned char* name = emulator::dynamic_shared()
+
+static inline unsigned long long describe(const void* tile, EMULATOR_SITE) { return emulator::describe(tile, file, line); }
+static inline unsigned long long advance(unsigned long long tile, int bytes) { return tile + bytes; }
+template <bool transposed, bool accumulate>
+void wgmma(float (&d)[32], const unsigned (&a)[4], unsigned long long b, EMULATOR_SITE) {
+    emulator::start_product({d, a, b, transposed, accumulate, 0, {file, line}});
+}
+static inline void publish_tiles() { emulator::publish_copies(); }
+static inline void fence_products(EMULATOR_SITE) { emulator::check_published(file, line); }
+static inline void commit_products() { emulator::commit_products(); }
+template <int groups_left> void wait_products() { emulator::wait_products(groups_left); }
+template <class T> void hold(T&) {}
+
+#elif !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define WARPGROUP_PRODUCTS
+#define SHARED_TILES(name) extern __shared__ __align__(1024) unsigned char name[]
+
+/// Describes a tile to the matrix instructions: 1024 bytes from eight rows to the next eight, in
+/// the order above.
+static __device__ __forceinline__ unsigned long long describe(const void* tile) {
+    const unsigned address = (unsigned)__cvta_generic_to_shared(tile);
+    return (unsigned long long)((address & 0x3ffff) >> 4) | 1ull << 16 | (unsigned long long)(1024 >> 4) << 32 | 1ull << 62;
+}
+/// Moves a descriptor on by whole rows, or by 16 columns (32 bytes) within the first row.
+static __device__ __forceinline__ unsigned long long advance(unsigned long long tile, int bytes) { return tile + (bytes >> 4); }
+
+/// Starts d (64, 64) = a (64, 16) b (16, 64), plus d if `accumulate`; f32 sums. Each warp has 16
+/// rows of a and d, with the fragments of `mma`: d[4 n + i] is d[i] of columns 8 n to 8 n + 7. b is
+/// 16 rows of a tile if `transposed`, else 64 rows of 16 columns, its transpose. Until the product
+/// has been waited for, d and a may not be used and the tile may not be written.
+template <bool transposed, bool accumulate>
+__device__ __forceinline__ void wgmma(float (&d)[32], const unsigned (&a)[4], unsigned long long b) {
+    asm volatile(
+        "{ .reg .pred p; setp.ne.b32 p, %37, 0;"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+        "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31},"
+        "{%32,%33,%34,%35}, %36, p, 1, 1, %38; }"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
+          "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
+          "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
+          "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(int(accumulate)), "n"(int(transposed)));
+}
+
+/// Makes what the thread has written to shared memory visible to products, which read it past a
+/// barrier.
+static __device__ __forceinline__ void publish_tiles() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+/// Orders the use of registers before the products that follow.
+static __device__ __forceinline__ void fence_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+/// Ends a group of products.
+static __device__ __forceinline__ void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+/// Waits for all but the last `groups_left` groups of products.
+template <int groups_left> __device__ __forceinline__ void wait_products() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" :: "n"(groups_left) : "memory");
+}
+
+/// Keeps the compiler from moving the use of registers across this point.
+template <int N> __device__ __forceinline__ void hold(float (&registers)[N]) {
+#pragma unroll
+    for (int i = 0; i < N; i++) asm volatile("" : "+f"(registers[i]) :: "memory");
+}
+template <int M, int N> __device__ __forceinline__ void hold(unsigned (&registers)[M][N]) {
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int i = 0; i < N; i++) asm volatile("" : "+r"(registers[m][i]) :: "memory");
+}
+
+#endif
