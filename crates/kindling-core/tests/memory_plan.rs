@@ -48,7 +48,8 @@ struct PaperDriver {
 
 impl PaperDriver {
     fn new() -> Self {
-        let properties = Properties { name: "paper".to_owned(), memory: 1 << 40, capability: (8, 0) };
+        let properties =
+            Properties { name: "paper".to_owned(), memory: 1 << 40, capability: (8, 0) };
         Self { properties, next: AtomicU64::new(1 << 20) }
     }
 }
