@@ -123,6 +123,8 @@ fn layers(dev: &Device) -> Vec<f32> {
         dev,
         rms_norm::BackwardResidual {
             dx: view_mut(&mut dx),
+            rounded: None,
+            normed: None,
             dweight: view_mut(&mut dg),
             dout: view(&dout),
             x: view(&sum),

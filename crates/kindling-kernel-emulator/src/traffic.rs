@@ -103,15 +103,13 @@ pub fn of_launch(launch: &Launch) -> Traffic {
             let (rows, n) = (args.size(6), args.size(6) * args.size(7));
             (4 * n + args.if_given(4, e * n), e * n + args.if_given(1, 4 * n) + 4 * rows)
         }
-        "rms_norm_recompute" => {
-            let n = rows * args.size(4);
-            (4 * n + 4 * rows, e * n)
-        }
-        "rms_norm_backward" => {
-            let (blocks, n) = (rows, args.size(6) * args.size(7));
+        "rms_norm_backward" | "rms_norm_backward_unaligned" => {
+            let (blocks, width) = (rows, args.size(9));
+            let n = args.size(8) * width;
+            let copies = args.if_given(1, e * n) + args.if_given(2, e * n);
             (
-                (e + 4) * n + 4 * args.size(6) + args.if_given(8, 4 * n),
-                4 * n + 4 * blocks * args.size(7),
+                (e + 4) * n + 4 * args.size(8) + args.if_given(10, 4 * n),
+                4 * n + copies + 4 * blocks * width,
             )
         }
         "rms_norm_add_partial" | "linear_add_partial" => {
@@ -137,6 +135,15 @@ pub fn of_launch(launch: &Launch) -> Traffic {
             let rows = u64::from(launch.grid[2]) * positions;
             let of = if name == "attention_backward_kv" { 2 * kv_heads } else { heads };
             (e * rows * 2 * (heads + kv_heads) * size + 8 * rows * heads, e * rows * of * size)
+        }
+        "attention_backward" => {
+            let [positions, heads, kv_heads, size] = args.first_sizes();
+            let rows = u64::from(launch.grid[2]) * positions;
+            let (queries, keys) = (rows * heads * size, 2 * rows * kv_heads * size);
+            // Blocks of keys add to the f32 sums of later queries in turn, of half of all on
+            // average; the last one writes dq.
+            let sums = 4 * queries * (u64::from(launch.grid[0]) - 1) / 2;
+            (e * (2 * queries + keys) + 8 * rows * heads + sums, e * (queries + keys) + sums)
         }
         "swiglu_forward" => (2 * e * rows * args.size(2), e * rows * args.size(2)),
         "swiglu_backward" => {

@@ -18,25 +18,22 @@ use kindling_kernel_emulator::{Count, CountingDevice, Counts};
 /// Calls, bytes read, bytes written.
 const EXPECTED: &str = "
 adamw_step: 1 8394240 9443520
-attention_backward_kv: 3 608256 294912
-attention_backward_q: 3 608256 147456
+attention_backward: 3 608256 442368
 attention_delta: 3 294912 9216
 attention_forward: 3 442368 156672
-cast_f32_to_bf16: 6 589824 294912
 cross_entropy_add_losses: 1 1024 8
 cross_entropy_forward_backward_kept: 1 512512 513536
 embedding_backward: 1 196608 98304
 embedding_forward: 1 99328 98304
 grad_norm_clip_factor: 1 1032 24
 grad_norm_squares: 1 2098560 1032
-rms_norm_add_partial: 7 24192 2688
-rms_norm_backward: 7 1629184 709632
+rms_norm_add_partial: 7 45696 2688
+rms_norm_backward: 7 1629184 1320960
 rms_norm_forward: 7 983040 941056
-rms_norm_recompute: 6 595968 294912
 rope_rotate: 3 294912 294912
 swiglu_backward: 3 1179648 1179648
 swiglu_forward: 3 786432 393216
-all kernels: 61 19340296 14873960
+all kernels: 46 17567752 14895464
 copies: 0 0 0
 products: 39 9264896 4632448
 4 uploads, 0 waits

@@ -20,31 +20,29 @@ def leaf(tensor):
 
 
 def rms_norm_launches(s):
-    """ops/rms_norm/cuda.rs: launch_forward; recompute; backward."""
+    """ops/rms_norm/cuda.rs: launch_forward; backward, with and without the rounded dx and the norm."""
     n = {"rows": s.rows, "width": s.d_model}
-    warps = min(max(48 * 1024 // (4 * s.d_model), 1), 8)
-    blocks = min(max(ceil(s.rows, 4 * warps), 1), 264)
+    blocks = min(max(ceil(s.rows, 16), 1), 3 * 132)
+    groups = next(groups for groups in (1, 2, 4, 12) if ceil(ceil(s.d_model, 4 * groups), 32) <= 8)
+    threads = 32 * ceil(ceil(s.d_model, 4 * groups), 32)
     forward = Launch(
         "rms_norm_forward_bf16", (ceil(s.rows, 8), 1, 1), 256, "out sum rstd x residual weight", {**n, "eps": EPS}
     )
     backward = [
         Launch(
-            "rms_norm_backward_bf16", (blocks, 1, 1), 32 * warps, "dx partial dout x weight rstd",
-            {**n, "add": 1}, 4 * s.d_model * warps,
+            f"rms_norm_backward_bf16_{groups}", (blocks, 1, 1), threads,
+            "dx rounded normed partial dout x weight rstd", {**n, "add": 1},
         ),
         Launch(
             "rms_norm_add_partial", (ceil(s.d_model, 32), 1, 1), 256, "dweight partial",
             {"blocks": blocks, "width": s.d_model},
         ),
     ]
-    recompute = Launch(
-        "rms_norm_recompute_bf16", (s.rows, 1, 1), row_block(s.d_model, 4), "out x weight rstd", {"width": s.d_model}
-    )
-    return forward, recompute, backward, blocks
+    return forward, backward, blocks
 
 
 def rms_norm(torch, s, random):
-    forward, recompute, backward, blocks = rms_norm_launches(s)
+    forward, backward, blocks = rms_norm_launches(s)
     build, shape, elements = Build("rms_norm/cuda.cu"), f"{s.rows} x {s.d_model}", s.rows * s.d_model
     bf16, f32 = torch.bfloat16, torch.float32
     stream = lambda dtype=f32: random((s.rows, s.d_model), dtype)
@@ -71,15 +69,17 @@ def rms_norm(torch, s, random):
             t |= {"residual": stream(bf16), "sum": torch.empty_like(t["x"])}
         return t | {"out": stream(bf16), "rstd": random((s.rows,), f32)}
 
-    def make_backward():
+    def make_backward(copies):
         t = {"x": stream(), "weight": gain(), "dout": stream(bf16), "dx": stream(), "dweight": gain()}
+        t |= {name: stream(bf16) if copies else None for name in ("rounded", "normed")}
         return t | {"rstd": statistics(t["x"]).float(), "partial": random((blocks, s.d_model), f32)}
 
     def backward_reference(t):
         x, w, dout, rstd = (t[name].double() for name in ("x", "weight", "dout", "rstd"))
         xhat, weighted = x * rstd[:, None], w * dout
         dx = rstd[:, None] * (weighted - xhat * (weighted * xhat).mean(1, keepdim=True))
-        return {"dx": t["dx"].double() + dx, "dweight": t["dweight"].double() + (dout * xhat).sum(0)}
+        total = t["dx"].double() + dx
+        return {"dx": total, "rounded": total, "normed": xhat * w, "dweight": t["dweight"].double() + (dout * xhat).sum(0)}
 
     fast_norm, fast_sum = compiled(torch, norm), compiled(torch, norm_sum)
 
@@ -104,14 +104,14 @@ def rms_norm(torch, s, random):
         peers={"compiled": lambda t: lambda: fast_sum(t["x"], t["residual"], t["weight"])},
     )
     yield Case(
-        "rms_norm recompute", shape, build, [recompute],
-        lambda: (t := make_forward(False)) | {"rstd": statistics(t["x"]).float()}, forward_reference,
-        {"out": 4e-3}, bytes=elements * 6,
-    )
-    yield Case(
-        "rms_norm backward, adding", shape, build, backward, make_backward, backward_reference,
+        "rms_norm backward, adding", shape, build, backward, lambda: make_backward(False), backward_reference,
         {"dx": 1e-5, "dweight": 1e-5}, ("dx", "dweight"), ("partial",), bytes=elements * 14,
         peers={"eager": graph(norm), "compiled": graph(fast_norm)},
+    )
+    yield Case(
+        "rms_norm backward, adding, rounded and normed", shape, build, backward, lambda: make_backward(True),
+        backward_reference, {"dx": 1e-5, "dweight": 1e-5, "rounded": 4e-3, "normed": 4e-3}, ("dx", "dweight"),
+        ("partial",), bytes=elements * 18,
     )
 
 

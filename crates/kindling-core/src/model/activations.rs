@@ -6,7 +6,7 @@
 //! entry are saved, and each block's forward pass runs again before its backward pass.
 
 use crate::Result;
-use crate::buffer::{Buffer, In};
+use crate::buffer::{Buffer, In, Out};
 use crate::config::ModelConfig;
 use crate::device::Device;
 use crate::dtype::Dtype;
@@ -190,25 +190,23 @@ impl<M> GradientActivations<M> {
 }
 
 impl GradientActivations {
-    /// On a bf16 device, rounds the first `len` elements of the residual stream's gradient for the
-    /// products.
-    pub(super) fn round_residual(&mut self, device: &Device, len: usize) -> Result<()> {
-        if let (Some(rounded), Device::Cuda(gpu)) = (&mut self.residual_bf16, device) {
-            let dtype = gpu.arithmetic.dtype;
-            crate::ops::cast(
-                gpu,
-                dtype,
-                rounded.view_mut().pointer(),
-                self.residual.view().pointer(),
-                len,
-            )?;
-        }
-        Ok(())
-    }
-
-    /// The first `len` elements of the residual stream's gradient, as rounded by `round_residual`.
+    /// The first `len` elements of the residual stream's gradient, as products read them.
     pub(super) fn rounded_residual(&self, len: usize) -> In<'_> {
         self.residual_bf16.as_ref().unwrap_or(&self.residual).slice(0..len)
+    }
+}
+
+/// The gradient of the residual stream as an output, with the rounded copy that products read.
+pub(super) struct StreamGradient<'a> {
+    pub values: Out<'a>,
+    pub rounded: Option<Out<'a>>,
+}
+
+impl<'a> StreamGradient<'a> {
+    /// Takes the first `len` elements of `GradientActivations::residual` and `residual_bf16`.
+    pub fn of(values: &'a mut Buffer, rounded: &'a mut Option<Buffer>, len: usize) -> Self {
+        let rounded = rounded.as_mut().map(|rounded| rounded.slice_mut(0..len));
+        Self { values: values.slice_mut(0..len), rounded }
     }
 }
 

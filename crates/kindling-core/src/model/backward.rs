@@ -18,10 +18,10 @@
 
 use std::ops::Range;
 
-use super::activations::{Activations, GradientActivations, Saved, of_layer};
+use super::activations::{Activations, GradientActivations, Saved, StreamGradient, of_layer};
 use super::forward::{CacheUse, norm_residual, run_block};
 use super::pass::{Pass, PassContext, Shapes};
-use crate::buffer::{Buffer, In, Out};
+use crate::buffer::{Buffer, In};
 use crate::ops::cross_entropy::LossSum;
 use crate::ops::{attention, embedding, linear, output_loss, rms_norm, rope, swiglu};
 use crate::{Error, Result};
@@ -81,10 +81,13 @@ pub(super) fn run(
         None
     };
     let last = of_layer(&mut activations.residuals, config.num_layers);
+    let dresidual = StreamGradient::of(&mut grads.residual, &mut grads.residual_bf16, c);
     rms_norm::backward(
         dev,
         rms_norm::Backward {
-            dx: grads.residual.slice_mut(0..c),
+            dx: dresidual.values,
+            rounded: dresidual.rounded,
+            normed: None,
             dweight: gradients.slice_mut(layout.final_norm.clone()),
             dout: activations.sublayer_output.slice(0..c),
             x: last.values.slice(0..c),
@@ -128,7 +131,6 @@ fn feed_forward(
     let Activations { blocks, normed, sublayer_output, hidden, .. } = activations;
     let block = of_layer(blocks, layer);
     let (h, gate_up) = (0..s.hidden_len(), 0..2 * s.hidden_len());
-    grads.round_residual(dev, c)?;
     let dresidual = grads.rounded_residual(c);
     linear::backward_input(
         dev,
@@ -169,7 +171,7 @@ fn feed_forward(
         bias: None,
         shape: s.w13,
     };
-    let dresidual = grads.residual.slice_mut(0..c);
+    let dresidual = StreamGradient::of(&mut grads.residual, &mut grads.residual_bf16, c);
     normed_projection(context, projection, [normed, sublayer_output], dresidual, gradients, s.norm)
 }
 
@@ -186,7 +188,6 @@ fn attention(
     let Activations { residuals, blocks, normed, sublayer_output, .. } = activations;
     let (residual, block) = (of_layer(residuals, layer), of_layer(blocks, layer));
     let qkv = 0..s.qkv_len();
-    grads.round_residual(dev, c)?;
     let dresidual = grads.rounded_residual(c);
     linear::backward_input(
         dev,
@@ -259,7 +260,11 @@ fn attention(
         bias: ranges.qkv_bias.as_ref(),
         shape: s.qkv,
     };
-    let dresidual = grads.residual.slice_mut(0..c);
+    let mut dresidual = StreamGradient::of(&mut grads.residual, &mut grads.residual_bf16, c);
+    if layer == 0 {
+        // No product reads it: the embedding's gradient takes the f32 values.
+        dresidual.rounded = None;
+    }
     normed_projection(context, projection, [normed, sublayer_output], dresidual, gradients, s.norm)
 }
 
@@ -280,24 +285,38 @@ struct NormedProjection<'a> {
 
 /// dW += dout^T norm(x); dresidual += the gradient of the norm at dout W.
 ///
-/// The scratch buffers take the norm's output, which is recomputed, and its gradient.
+/// The scratch buffers take the norm's output and its gradient. The norm's backward pass computes
+/// the output again, since it reads x anyway.
 fn normed_projection(
     context: &PassContext,
     projection: NormedProjection,
     [normed, dnormed]: [&mut Buffer; 2],
-    dresidual: Out,
+    dresidual: StreamGradient,
     gradients: &mut Buffer,
     norm: rms_norm::Shape,
 ) -> Result<()> {
     let NormedProjection { dout, x, rstd, gain, weight, bias, shape } = projection;
     let (dev, c) = (context.device, norm.rows * norm.width);
-    let gain_values = context.weight(gain);
-    rms_norm::recompute(
+    linear::backward_input(
         dev,
-        rms_norm::Recompute {
-            out: normed.slice_mut(0..c),
+        linear::BackwardInput {
+            dx: dnormed.slice_mut(0..c),
+            dout,
+            weight: context.matmul_weight(weight),
+            shape,
+            accumulate: false,
+        },
+    )?;
+    rms_norm::backward_residual(
+        dev,
+        rms_norm::BackwardResidual {
+            dx: dresidual.values,
+            rounded: dresidual.rounded,
+            normed: Some(normed.slice_mut(0..c)),
+            dweight: gradients.slice_mut(gain.clone()),
+            dout: dnormed.slice(0..c),
             x,
-            weight: gain_values,
+            weight: context.weight(gain),
             rstd,
             shape: norm,
         },
@@ -312,27 +331,5 @@ fn normed_projection(
     linear::backward_weight(
         dev,
         linear::BackwardWeight { dweight, dbias, dout, x: normed.slice(0..c), shape },
-    )?;
-    linear::backward_input(
-        dev,
-        linear::BackwardInput {
-            dx: dnormed.slice_mut(0..c),
-            dout,
-            weight: context.matmul_weight(weight),
-            shape,
-            accumulate: false,
-        },
-    )?;
-    rms_norm::backward_residual(
-        dev,
-        rms_norm::BackwardResidual {
-            dx: dresidual,
-            dweight: gradients.slice_mut(gain.clone()),
-            dout: dnormed.slice(0..c),
-            x,
-            weight: gain_values,
-            rstd,
-            shape: norm,
-        },
     )
 }

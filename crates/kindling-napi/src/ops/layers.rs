@@ -58,6 +58,8 @@ pub fn rms_norm_backward(
             dev,
             rms_norm::Backward {
                 dx: dx.as_mut_slice().into(),
+                rounded: None,
+                normed: None,
                 dweight: dweight.as_mut_slice().into(),
                 dout: dout.into(),
                 x: x.into(),

@@ -1,9 +1,11 @@
 //! CPU half: two passes over each row, the second while it is in L1.
 
-use super::{Backward, Forward, ForwardResidual, Recompute, Shape};
+use super::{Backward, Forward, ForwardResidual, Shape};
+use crate::buffer::{In, Out};
 use crate::cpu::Cpu;
 use crate::ops::{PerTask, RowsMut, Tasks, split_rows, with_scratch};
 use crate::simd::{Vector, for_vectors};
+use crate::{Error, Result};
 
 /// Maximum number of tasks in the backward pass, each of which has its own partial dweight.
 const MAX_BACKWARD_TASKS: usize = 16;
@@ -35,29 +37,35 @@ pub(super) fn forward_residual(cpu: &Cpu, args: ForwardResidual) {
     });
 }
 
-pub(super) fn recompute(cpu: &Cpu, args: Recompute) {
-    let s = args.shape;
-    let (x, weight, rstd) = (args.x.cpu(), args.weight.cpu(), args.rstd.cpu());
+/// out = x rstd weight: the same bits as in the forward pass.
+fn recompute(cpu: &Cpu, out: Out, [x, weight, rstd]: [In; 3], s: Shape) {
+    let (x, weight, rstd) = (x.cpu(), weight.cpu(), rstd.cpu());
     let tasks = Tasks::of_rows(s.rows, s.width);
-    split_rows(&cpu.pool, tasks, RowsMut::new(args.out.cpu(), s.width), |rows, out| {
+    split_rows(&cpu.pool, tasks, RowsMut::new(out.cpu(), s.width), |rows, out| {
         let x = &x[rows.start * s.width..rows.end * s.width];
         scale_rows(cpu.isa, out, x, weight, &rstd[rows]);
     });
 }
 
-pub(super) fn backward(cpu: &Cpu, args: Backward) {
-    backward_by_rows(cpu, args, write_backward_rows);
+pub(super) fn backward(cpu: &Cpu, args: Backward) -> Result<()> {
+    backward_by_rows(cpu, args, write_backward_rows)
 }
 
-pub(super) fn backward_residual(cpu: &Cpu, args: Backward) {
-    backward_by_rows(cpu, args, add_backward_rows);
+pub(super) fn backward_residual(cpu: &Cpu, args: Backward) -> Result<()> {
+    backward_by_rows(cpu, args, add_backward_rows)
 }
 
 /// The backward pass over a task's rows: (isa, dx, dweight, dout, x, weight, rstd).
 type BackwardRows = fn(crate::simd::Isa, &mut [f32], &mut [f32], &[f32], &[f32], &[f32], &[f32]);
 
-fn backward_by_rows(cpu: &Cpu, args: Backward, backward_rows: BackwardRows) {
+fn backward_by_rows(cpu: &Cpu, args: Backward, backward_rows: BackwardRows) -> Result<()> {
     let s = args.shape;
+    if args.rounded.is_some() {
+        return Err(Error::Unsupported("the CPU does not round dx of rms_norm".to_owned()));
+    }
+    if let Some(normed) = args.normed {
+        recompute(cpu, normed, [args.x, args.weight, args.rstd], s);
+    }
     let (dout, x, weight, rstd) =
         (args.dout.cpu(), args.x.cpu(), args.weight.cpu(), args.rstd.cpu());
     let (dx, dweight) = (args.dx.cpu(), args.dweight.cpu());
@@ -73,6 +81,7 @@ fn backward_by_rows(cpu: &Cpu, args: Backward, backward_rows: BackwardRows) {
             dweight.iter_mut().zip(partial).for_each(|(w, p)| *w += p);
         }
     });
+    Ok(())
 }
 
 crate::dispatch! { fn add(out: &mut [f32], a: &[f32], b: &[f32]) = add_vectors; }

@@ -1,6 +1,6 @@
-// RMSNorm, one warp per row. The residual stream (x, sum, dx) has type S, the input and output of
-// the sublayers (out, dout, residual) type T; gain, rstd and sums are f32. Rows up to 1024 wide are
-// read once and stay in registers.
+// RMSNorm: forward one warp per row, backward one block for a few rows. The residual stream (x, sum,
+// dx) has type S, the input and output of the sublayers (out, dout, residual) type T; gain, rstd and
+// sums are f32. Rows are read once and stay in registers, in the forward pass up to 1024 columns.
 #include "kernels/elements.cuh"
 #include "kernels/columns.cuh"
 #include "kernels/reduce.cuh"
@@ -83,116 +83,96 @@ __device__ void forward(T* out, S* sum, float* rstd, const S* x, const T* residu
     else forward_row<1>(out + at, sum_row, rstd + row, x + at, residual_row, weight, width, eps);
 }
 
-/// out = x rstd weight of one row, with the rstd of a forward pass.
-template <int N, class S, class T>
-__device__ void row_recompute(T* out, const S* x, const float* weight, float rstd, int width) {
-    for (int at = threadIdx.x * N; at < width; at += blockDim.x * N) {
-        float v[N], w[N];
-        load<N>(v, x + at);
-        load<N>(w, weight + at);
-#pragma unroll
-        for (int i = 0; i < N; i++) v[i] *= rstd * w[i];
-        store<N>(out + at, v);
-    }
-}
+/// Rows of a block that are in flight at once, where a row fits its registers so often.
+#ifndef NORM_BACKWARD_ROWS
+#define NORM_BACKWARD_ROWS 4
+#endif
 
-/// Grid: one block per row; block: up to 256 threads, 4 elements each at a time; no shared memory.
-template <class S, class T> __device__ void recompute(T* out, const S* x, const float* weight, const float* rstd, int width) {
-    const long long at = (long long)blockIdx.x * width;
-    if (width % 4 == 0 && is_aligned<4>(out) && is_aligned<4>(x) && is_aligned<4>(weight))
-        row_recompute<4>(out + at, x + at, weight, rstd[blockIdx.x], width);
-    else
-        row_recompute<1>(out + at, x + at, weight, rstd[blockIdx.x], width);
-}
-
-/// dx = (dx +) rstd (weight dout - x rstd^2 mean(weight dout x)) of one row. dgain[column] += dout
-/// x rstd in the warp's own shared memory, where each lane owns its columns.
-template <int N, class S, class T>
-__device__ void backward_row(S* dx, float* dgain, const T* dout, const S* x, const float* weight, float rstd, int width,
-                             int add) {
-    const int lane = threadIdx.x % 32;
-    float kept_x[KEPT][N], kept_d[KEPT][N], dot = 0.0f;
-    auto read = [&](float(&v)[N], float(&d)[N], int at) {
-        load<N>(v, x + at);
-        load<N>(d, dout + at);
-    };
-    // Leaves dout weight in d.
-    auto take_in = [&](const float(&v)[N], float(&d)[N], int at) {
-        float w[N], g[N];
-        load<N>(w, weight + at);
-        load<N>(g, dgain + at);
+/// dx = (dx +) rstd (weight dout - x rstd^2 mean(weight dout x)); partial (blocks, width): each
+/// block's sum of dout x rstd over its run of rows. add: adds to dx instead of overwriting it.
+/// rounded: dx in T, normed: x rstd weight as the forward pass computed it; each may be null.
+///
+/// A thread has the same columns of all rows: V times N, so that its part of the sum stays in
+/// registers. All loads of a round of rows are issued before the barrier that their sums need.
+/// Grid: any number of blocks; block: up to 256 threads, V N columns each cover a row; shared: 64
+/// floats for each row of a round.
+template <int V, int N, class S, class T>
+__device__ void backward(S* dx, T* rounded, T* normed, float* partial, const T* dout, const S* x, const float* weight,
+                         const float* rstd, int rows, int width, int add) {
+    constexpr int R = NORM_BACKWARD_ROWS / V > 0 ? NORM_BACKWARD_ROWS / V : 1;
+    // Long rows leave no registers for the gain and the old dx.
+    constexpr bool LONG = V > 4;
+    SHARED_ARRAY(float, shared, 2 * 32 * R);
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+    auto column = [&](int k) { return (k * int(blockDim.x) + int(threadIdx.x)) * N; };
+    float gain[V][N], dgain[V][N] = {};
 #pragma unroll
-        for (int i = 0; i < N; i++) {
-            g[i] += d[i] * v[i] * rstd;
-            d[i] *= w[i];
-            dot += d[i] * v[i];
-        }
-        store<N>(dgain + at, g);
-    };
-#pragma unroll
-    for (int k = 0; k < KEPT; k++) {
-        const int at = (k * 32 + lane) * N;
-        if (at < width) read(kept_x[k], kept_d[k], at);
-    }
-#pragma unroll
-    for (int k = 0; k < KEPT; k++) {
-        const int at = (k * 32 + lane) * N;
-        if (at < width) take_in(kept_x[k], kept_d[k], at);
-    }
-    for (int at = (KEPT * 32 + lane) * N; at < width; at += 32 * N) {
-        float v[N], d[N];
-        read(v, d, at);
-        take_in(v, d, at);
-    }
-    const float correction = -rstd * rstd * rstd * warp_sum(dot) / width;
-    auto write = [&](const float(&v)[N], const float(&d)[N], int at) {
-        float r[N];
-        if (add) load<N>(r, dx + at);
-#pragma unroll
-        for (int i = 0; i < N; i++) r[i] = d[i] * rstd + v[i] * correction + (add ? r[i] : 0.0f);
-        store<N>(dx + at, r);
-    };
-#pragma unroll
-    for (int k = 0; k < KEPT; k++) {
-        const int at = (k * 32 + lane) * N;
-        if (at < width) write(kept_x[k], kept_d[k], at);
-    }
-    for (int at = (KEPT * 32 + lane) * N; at < width; at += 32 * N) {
-        float v[N], d[N], w[N];
-        read(v, d, at);
-        load<N>(w, weight + at);
-#pragma unroll
-        for (int i = 0; i < N; i++) d[i] *= w[i];
-        write(v, d, at);
-    }
-}
-
-/// partial (blocks, width): each block's sum of dout x rstd over its run of rows. add: adds to dx
-/// instead of overwriting it.
-/// Grid: any number of blocks; block: any number of warps; shared: 4 width bytes per warp.
-template <class S, class T>
-__device__ void backward(S* dx, float* partial, const T* dout, const S* x, const float* weight, const float* rstd, int rows,
-                         int width, int add) {
-    DYNAMIC_SHARED(shared);
-    float* dgain = reinterpret_cast<float*>(shared);
-    const int warps = blockDim.x / 32, warp = threadIdx.x / 32;
-    for (int at = threadIdx.x; at < warps * width; at += blockDim.x) dgain[at] = 0.0f;
-    __syncthreads();
-    const bool vectors = width % 4 == 0 && is_aligned<4>(dx) && is_aligned<4>(dout) && is_aligned<4>(x) &&
-                         is_aligned<4>(weight);
+    for (int k = 0; k < V; k++)
+        if (!LONG && column(k) < width) load<N>(gain[k], weight + column(k));
     const long long end = (long long)rows * (blockIdx.x + 1) / gridDim.x;
-    for (long long row = (long long)rows * blockIdx.x / gridDim.x + warp; row < end; row += warps) {
-        const long long at = row * width;
-        float* own = dgain + warp * width;
-        if (vectors) backward_row<4>(dx + at, own, dout + at, x + at, weight, rstd[row], width, add);
-        else backward_row<1>(dx + at, own, dout + at, x + at, weight, rstd[row], width, add);
+    int half = 0;
+    for (long long row = (long long)rows * blockIdx.x / gridDim.x; row < end; row += R, half ^= 1) {
+        float v[R][V][N], d[R][V][N], old[R][V][N], scale[R], dot[R] = {};
+#pragma unroll
+        for (int r = 0; r < R; r++) {
+            scale[r] = row + r < end ? rstd[row + r] : 0.0f;
+#pragma unroll
+            for (int k = 0; k < V; k++) {
+                const long long at = (row + r) * width + column(k);
+                if (column(k) >= width || row + r >= end) continue;
+                load<N>(v[r][k], x + at);
+                load<N>(d[r][k], dout + at);
+                if (!LONG && add) load<N>(old[r][k], dx + at);
+            }
+        }
+#pragma unroll
+        for (int r = 0; r < R; r++) {
+#pragma unroll
+            for (int k = 0; k < V; k++) {
+                if (column(k) >= width || row + r >= end) continue;
+                if (LONG) load<N>(gain[k], weight + column(k));
+#pragma unroll
+                for (int i = 0; i < N; i++) {
+                    dgain[k][i] += d[r][k][i] * v[r][k][i] * scale[r];
+                    d[r][k][i] *= gain[k][i];
+                    dot[r] += d[r][k][i] * v[r][k][i];
+                }
+            }
+            dot[r] = warp_sum(dot[r]);
+        }
+        // The other half may still be read.
+        float* sums = shared + half * 32 * R;
+        if (lane == 0) store<R>(sums + warp * R, dot);
+        __syncthreads();
+        float total[R] = {};
+        for (int w = 0; w < warps; w++) {
+            load<R>(dot, sums + w * R);
+#pragma unroll
+            for (int r = 0; r < R; r++) total[r] += dot[r];
+        }
+#pragma unroll
+        for (int r = 0; r < R; r++) {
+            const float correction = -scale[r] * scale[r] * scale[r] * total[r] / width;
+#pragma unroll
+            for (int k = 0; k < V; k++) {
+                const long long at = (row + r) * width + column(k);
+                if (column(k) >= width || row + r >= end) continue;
+                if (LONG) load<N>(gain[k], weight + column(k));
+                if (LONG && add) load<N>(old[r][k], dx + at);
+#pragma unroll
+                for (int i = 0; i < N; i++) {
+                    d[r][k][i] = d[r][k][i] * scale[r] + v[r][k][i] * correction + (add ? old[r][k][i] : 0.0f);
+                    v[r][k][i] *= scale[r] * gain[k][i];
+                }
+                store<N>(dx + at, d[r][k]);
+                if (rounded) store<N>(rounded + at, d[r][k]);
+                if (normed) store<N>(normed + at, v[r][k]);
+            }
+        }
     }
-    __syncthreads();
-    for (int column = threadIdx.x; column < width; column += blockDim.x) {
-        float sum = 0.0f;
-        for (int w = 0; w < warps; w++) sum += dgain[w * width + column];
-        partial[(long long)blockIdx.x * width + column] = sum;
-    }
+#pragma unroll
+    for (int k = 0; k < V; k++)
+        if (column(k) < width) store<N>(partial + (long long)blockIdx.x * width + column(k), dgain[k]);
 }
 
 }  // namespace
@@ -207,24 +187,25 @@ rms_norm_forward_bf16(bf16* out, float* sum, float* rstd, const float* x, const 
                       int rows, int width, float eps) {
     forward(out, sum, rstd, x, residual, weight, rows, width, eps);
 }
-extern "C" __global__ void __launch_bounds__(256)
-rms_norm_recompute_f32(float* out, const float* x, const float* weight, const float* rstd, int width) {
-    recompute(out, x, weight, rstd, width);
-}
-extern "C" __global__ void __launch_bounds__(256)
-rms_norm_recompute_bf16(bf16* out, const float* x, const float* weight, const float* rstd, int width) {
-    recompute(out, x, weight, rstd, width);
-}
-extern "C" __global__ void __launch_bounds__(256, 1)
-rms_norm_backward_f32(float* dx, float* partial, const float* dout, const float* x, const float* weight, const float* rstd,
-                      int rows, int width, int add) {
-    backward(dx, partial, dout, x, weight, rstd, rows, width, add);
-}
-extern "C" __global__ void __launch_bounds__(256, 1)
-rms_norm_backward_bf16(float* dx, float* partial, const bf16* dout, const float* x, const float* weight, const float* rstd,
-                       int rows, int width, int add) {
-    backward(dx, partial, dout, x, weight, rstd, rows, width, add);
-}
+
+#define BACKWARD(name, T, V, N)                                                                              \
+    extern "C" __global__ void __launch_bounds__(256)                                                        \
+    rms_norm_backward_##name##_##V(float* dx, T* rounded, T* normed, float* partial, const T* dout,          \
+                                   const float* x, const float* weight, const float* rstd, int rows,         \
+                                   int width, int add) {                                                     \
+        backward<V, N>(dx, rounded, normed, partial, dout, x, weight, rstd, rows, width, add);               \
+    }
+BACKWARD(f32, float, 1, 4)
+BACKWARD(f32, float, 2, 4)
+BACKWARD(f32, float, 4, 4)
+BACKWARD(f32, float, 12, 4)
+BACKWARD(bf16, bf16, 1, 4)
+BACKWARD(bf16, bf16, 2, 4)
+BACKWARD(bf16, bf16, 4, 4)
+BACKWARD(bf16, bf16, 12, 4)
+BACKWARD(f32_unaligned, float, 16, 1)
+BACKWARD(bf16_unaligned, bf16, 16, 1)
+
 /// dweight += the partial sums. Grid: width / 32, rounded up; block: 256 threads.
 extern "C" __global__ void __launch_bounds__(256)
 rms_norm_add_partial(float* dweight, const float* partial, int blocks, int width) {

@@ -1,16 +1,19 @@
 //! CUDA half: launches of `cuda.cu`. x, sum, dx, weight and rstd are f32; out, residual and dout,
 //! which lie between the norm and a product, are f32 or bf16.
 
-use super::{Backward, Forward, ForwardResidual, Recompute, Shape};
-use crate::buffer::{In, Out};
+use super::{Backward, Forward, ForwardResidual, Shape};
+use crate::buffer::Out;
 use crate::cuda::{Arg, Launch};
-use crate::ops::kernels::{by_dtype, row_block};
+use crate::dtype::Dtype;
+use crate::ops::kernels::by_dtype;
 
-/// Maximum number of blocks in the backward pass, each of which has its own partial dweight: a few
-/// per multiprocessor.
-const MAX_BLOCKS: usize = 264;
-/// Shared memory that a kernel gets without opting in to more.
-const SHARED_BYTES: usize = 48 * 1024;
+/// Maximum number of blocks in the backward pass, each of which has its own partial dweight: three
+/// for each of 132 multiprocessors, as many as are resident at once.
+const MAX_BLOCKS: usize = 3 * 132;
+/// Rows that a block of the backward pass has at least.
+const MIN_ROWS: usize = 16;
+/// Most threads of a block of the backward pass.
+const BACKWARD_THREADS: usize = 256;
 
 /// Launch of `forward`.
 pub fn forward(args: &Forward) -> Launch {
@@ -51,49 +54,87 @@ pub fn partial_len(s: Shape) -> usize {
     blocks(s) * s.width
 }
 
-fn warps(s: Shape) -> usize {
-    (SHARED_BYTES / (4 * s.width)).clamp(1, 8)
-}
-
 fn blocks(s: Shape) -> usize {
-    s.rows.div_ceil(4 * warps(s)).clamp(1, MAX_BLOCKS)
+    s.rows.div_ceil(MIN_ROWS).clamp(1, MAX_BLOCKS)
 }
 
-/// Launch of `recompute`.
-pub fn recompute(args: &Recompute) -> Launch {
-    let Recompute { out, x, weight, rstd, shape: s } = args;
-    Launch {
-        kernel: by_dtype(out.dtype(), "rms_norm_recompute_f32", "rms_norm_recompute_bf16"),
-        grid: [s.rows as u32, 1, 1],
-        block: row_block(s.width, 4),
-        shared_bytes: 0,
-        args: vec![
-            Arg::Pointer(out.pointer()),
-            Arg::Pointer(x.pointer()),
-            Arg::Pointer(weight.pointer()),
-            Arg::Pointer(rstd.pointer()),
-            s.width.into(),
-        ],
-    }
+/// A backward kernel, as compiled in `cuda.cu`.
+#[derive(Clone, Copy)]
+struct BackwardKernel {
+    /// Columns of a thread: groups of neighbours, and the size of a group.
+    columns: [usize; 2],
+    f32: &'static str,
+    bf16: &'static str,
+}
+
+macro_rules! backward_kernel {
+    ($groups:literal, $size:literal, $kind:literal) => {
+        BackwardKernel {
+            columns: [$groups, $size],
+            f32: concat!("rms_norm_backward_f32", $kind, "_", $groups),
+            bf16: concat!("rms_norm_backward_bf16", $kind, "_", $groups),
+        }
+    };
+}
+
+/// Kernels for rows that start at a multiple of 16 bytes, narrow ones first.
+const ALIGNED: [BackwardKernel; 4] = [
+    backward_kernel!(1, 4, ""),
+    backward_kernel!(2, 4, ""),
+    backward_kernel!(4, 4, ""),
+    backward_kernel!(12, 4, ""),
+];
+const UNALIGNED: [BackwardKernel; 1] = [backward_kernel!(16, 1, "_unaligned")];
+
+/// Returns the kernel for rows of `width`, and the threads of its block.
+fn backward_kernel(width: usize, aligned: bool) -> Option<(BackwardKernel, usize)> {
+    let kernels: &[BackwardKernel] = if aligned { &ALIGNED } else { &UNALIGNED };
+    let threads = |kernel: &BackwardKernel| {
+        let [groups, size] = kernel.columns;
+        width.div_ceil(groups * size).next_multiple_of(32)
+    };
+    let kernel = kernels.iter().find(|kernel| threads(kernel) <= BACKWARD_THREADS)?;
+    Some((*kernel, threads(kernel)))
+}
+
+/// Returns whether the backward pass has a kernel for rows of `width`.
+pub(super) fn has_backward(width: usize) -> bool {
+    backward_kernel(width, width.is_multiple_of(4)).is_some()
 }
 
 /// Launches of `backward`, in order, or of `backward_residual` if `accumulate` is set. `partial` is
 /// the address of `partial_len` f32 of scratch.
+///
+/// # Panics
+/// Panics if there is no kernel for the width, which the op has checked.
 pub fn backward(args: &Backward, partial: u64, accumulate: bool) -> [Launch; 2] {
-    let Backward { dx, dweight, dout, x, weight, rstd, shape: s } = args;
-    let pointer = |input: &In| Arg::Pointer(input.pointer());
+    let Backward { dx, rounded, normed, dweight, dout, x, weight, rstd, shape: s } = args;
+    let dtype = dout.dtype();
+    let optional = |out: &Option<Out>| out.as_ref().map_or(0, Out::pointer);
+    let [f32s, others] = [
+        [dx.pointer(), x.pointer(), weight.pointer()],
+        [dout.pointer(), optional(rounded), optional(normed)],
+    ];
+    let of_four = if dtype == Dtype::F32 { 16 } else { 8 };
+    let aligned = s.width.is_multiple_of(4)
+        && f32s.iter().all(|p| p % 16 == 0)
+        && others.iter().all(|p| p % of_four == 0);
+    let (kernel, threads) =
+        backward_kernel(s.width, aligned).expect("a width that has a backward kernel");
     let rows = Launch {
-        kernel: by_dtype(dout.dtype(), "rms_norm_backward_f32", "rms_norm_backward_bf16"),
+        kernel: by_dtype(dtype, kernel.f32, kernel.bf16),
         grid: [blocks(*s) as u32, 1, 1],
-        block: 32 * warps(*s) as u32,
-        shared_bytes: (4 * s.width * warps(*s)) as u32,
+        block: threads as u32,
+        shared_bytes: 0,
         args: vec![
             Arg::Pointer(dx.pointer()),
+            Arg::Pointer(optional(rounded)),
+            Arg::Pointer(optional(normed)),
             Arg::Pointer(partial),
-            pointer(dout),
-            pointer(x),
-            pointer(weight),
-            pointer(rstd),
+            Arg::Pointer(dout.pointer()),
+            Arg::Pointer(x.pointer()),
+            Arg::Pointer(weight.pointer()),
+            Arg::Pointer(rstd.pointer()),
             s.rows.into(),
             s.width.into(),
             Arg::I32(i32::from(accumulate)),

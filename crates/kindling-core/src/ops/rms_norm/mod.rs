@@ -10,11 +10,11 @@ mod cpu;
 pub mod cuda;
 pub mod reference;
 
-use crate::Result;
 use crate::buffer::{In, Out};
 use crate::cuda::Cuda;
 use crate::device::Device;
 use crate::ops::{check, check_positive};
+use crate::{Error, Result};
 
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
@@ -89,40 +89,14 @@ pub fn forward_residual(dev: &Device, args: ForwardResidual) -> Result<()> {
     Ok(())
 }
 
-/// Buffers of `recompute`.
-#[derive(Debug)]
-pub struct Recompute<'a> {
-    pub out: Out<'a>,
-    pub x: In<'a>,
-    pub weight: In<'a>,
-    pub rstd: In<'a>,
-    pub shape: Shape,
-}
-
-/// Computes out = x rstd weight from a saved rstd: the same bits as in the forward pass.
-///
-/// # Errors
-/// As for `forward`.
-pub fn recompute(dev: &Device, args: Recompute) -> Result<()> {
-    const OP: &str = "rms_norm::recompute";
-    let s = args.shape;
-    check_positive(OP, "width", s.width)?;
-    check(OP, "x", s.rows * s.width, args.x.len())?;
-    check(OP, "out", s.rows * s.width, args.out.len())?;
-    check(OP, "rstd", s.rows, args.rstd.len())?;
-    check(OP, "weight", s.width, args.weight.len())?;
-    let _span = dev.span(OP);
-    match dev {
-        Device::Cpu(cpu) => cpu::recompute(cpu, args),
-        Device::Cuda(gpu) => gpu.run(&[cuda::recompute(&args)])?,
-    }
-    Ok(())
-}
-
 /// Buffers of `backward`. rstd is that of the forward pass.
 #[derive(Debug)]
 pub struct Backward<'a> {
     pub dx: Out<'a>,
+    /// CUDA only: takes dx in the dtype of dout, for the products that read it.
+    pub rounded: Option<Out<'a>>,
+    /// Takes norm(x), with the bits of the forward pass.
+    pub normed: Option<Out<'a>>,
     pub dweight: Out<'a>,
     pub dout: In<'a>,
     pub x: In<'a>,
@@ -134,16 +108,15 @@ pub struct Backward<'a> {
 /// Computes dx, and adds to dweight.
 ///
 /// # Errors
-/// As for `forward`.
+/// As for `forward`, and `ERR_UNSUPPORTED` for `rounded` on the CPU or a width without a CUDA kernel.
 pub fn backward(dev: &Device, args: Backward) -> Result<()> {
     const OP: &str = "rms_norm::backward";
     args.check(OP)?;
     let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => cpu::backward(cpu, args),
-        Device::Cuda(gpu) => args.on_cuda(gpu, false)?,
+        Device::Cuda(gpu) => args.on_cuda(gpu, OP, false),
     }
-    Ok(())
 }
 
 /// Buffers of `backward_residual`: dx holds the gradient of the residual stream.
@@ -152,16 +125,15 @@ pub type BackwardResidual<'a> = Backward<'a>;
 /// Adds the gradient of the norm to dx, and to dweight.
 ///
 /// # Errors
-/// As for `forward`.
+/// As for `backward`.
 pub fn backward_residual(dev: &Device, args: BackwardResidual) -> Result<()> {
     const OP: &str = "rms_norm::backward_residual";
     args.check(OP)?;
     let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => cpu::backward_residual(cpu, args),
-        Device::Cuda(gpu) => args.on_cuda(gpu, true)?,
+        Device::Cuda(gpu) => args.on_cuda(gpu, OP, true),
     }
-    Ok(())
 }
 
 impl Backward<'_> {
@@ -169,6 +141,9 @@ impl Backward<'_> {
         let s = self.shape;
         check_positive(op, "width", s.width)?;
         check(op, "dx", s.rows * s.width, self.dx.len())?;
+        for out in [&self.rounded, &self.normed].into_iter().flatten() {
+            check(op, "dx or out", s.rows * s.width, out.len())?;
+        }
         check(op, "dout", s.rows * s.width, self.dout.len())?;
         check(op, "x", s.rows * s.width, self.x.len())?;
         check(op, "rstd", s.rows, self.rstd.len())?;
@@ -176,7 +151,13 @@ impl Backward<'_> {
         check(op, "dweight", s.width, self.dweight.len())
     }
 
-    fn on_cuda(&self, gpu: &Cuda, accumulate: bool) -> Result<()> {
+    fn on_cuda(&self, gpu: &Cuda, op: &'static str, accumulate: bool) -> Result<()> {
+        if !cuda::has_backward(self.shape.width) {
+            let width = self.shape.width;
+            return Err(Error::Unsupported(format!(
+                "{op} has no CUDA kernel for a width of {width}"
+            )));
+        }
         let [partial] = gpu.scratch([cuda::partial_len(self.shape) * size_of::<f32>()])?;
         gpu.run(&cuda::backward(self, partial, accumulate))
     }
