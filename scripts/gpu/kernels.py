@@ -12,6 +12,7 @@ fails or breaks the device does not stop the next. The last thing printed is a t
 """
 import argparse
 import json
+import math
 import os
 import queue
 import subprocess
@@ -124,7 +125,14 @@ class Random:
 
 
 def tell(**event):
-    print("@" + json.dumps(event), flush=True)
+    print("@" + json.dumps(finite(event), allow_nan=False), flush=True)
+
+
+def finite(value):
+    """The value with text for the numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: finite(one) for key, one in value.items()}
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def child(options):
@@ -320,7 +328,7 @@ def cells(row):
     us, number = row.get("us"), lambda x: f"{x:.1f}" if x else ""
     rate = f"{row['tflop_per_s']:.0f} TFLOP/s" if "tflop_per_s" in row else ""
     rate = f"{row['gb_per_s'] / 1000:.2f} TB/s" if "gb_per_s" in row else rate
-    error = f"{row['error']:.1e}" if row.get("error") is not None else ""
+    error = f"{float(row['error']):.1e}" if "error" in row else ""
     if row.get("correct") is False:
         error += f" WRONG {','.join(row['wrong'])}"
     if row.get("same_bits") is False:

@@ -70,7 +70,9 @@ const KERNELS_SECONDS = 150
 const SECTION_SECONDS = 90
 
 function kernels(context, check) {
-  const out = path.join(context.work, 'kernels.json')
+  const out = path.resolve(context.out, 'kernels.json')
+  fs.mkdirSync(context.out, { recursive: true })
+  fs.rmSync(out, { force: true })
   const args = [path.join(context.root, 'scripts/gpu/kernels.py'), '--out', out]
   args.push('--seconds', String(KERNELS_SECONDS))
   if (context.emulated) args.push('--emulated', path.join(context.work, EMULATED))
@@ -94,17 +96,20 @@ function kernels(context, check) {
   )
 }
 
-/** A row of kernels.py for the table of the report. */
-function figures({ op, variant, shape, us, torch_us, tflop_per_s, gb_per_s, error, failed }) {
+/** A row of kernels.py for the table of the report; kernels.json beside it has every figure. */
+function figures(row) {
+  const { op, variant, shape, us, tflop_per_s, gb_per_s, error, failed } = row
   const round = (value, digits) => (value === undefined ? '' : Number(value.toFixed(digits)))
-  const peers = Object.entries(torch_us ?? {}).map(
-    ([name, time]) => `${name} ${typeof time === 'number' ? time.toFixed(1) : time}`,
-  )
+  const times = (of) =>
+    Object.entries(of ?? {})
+      .map(([name, time]) => `${name} ${typeof time === 'number' ? time.toFixed(1) : time}`)
+      .join(', ')
   return {
     op: `${op} ${variant ?? ''}`.trim(),
     shape,
     us: round(us, 1),
-    torch_us: peers.join(', '),
+    launches_us: times(row.launches_us),
+    torch_us: times(row.torch_us),
     tflop_per_s: round(tflop_per_s, 0),
     gb_per_s: round(gb_per_s, 0),
     error: error === undefined ? '' : Number(error).toExponential(1),

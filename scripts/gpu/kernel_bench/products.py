@@ -3,7 +3,7 @@
 
 def ceilings(bench, s, random):
     torch = bench.torch
-    a, b = (torch.empty(2**30, dtype=torch.float32, device="cuda") for _ in range(2))
+    a, b = (torch.empty(2**30, dtype=torch.float32, device=random.device) for _ in range(2))
     us = bench.time([lambda: b.copy_(a)])
     yield {"op": "copy", "shape": "4 GiB", "torch_us": {"copy_": us}, "gb_per_s": 2 * a.nbytes / us / 1e3}
     del a, b
@@ -31,7 +31,7 @@ def products(bench, s, random):
     for name, rows, inputs, outputs in layers(s):
         sets = 1 if rows * (inputs + outputs) * 2 > 400e6 else 2
         x, dy = ([random((rows, width), bf16) for _ in range(sets)] for width in (inputs, outputs))
-        w, dw = random((outputs, inputs), bf16), torch.empty((outputs, inputs), dtype=bf16, device="cuda")
+        w, dw = random((outputs, inputs), bf16), torch.empty((outputs, inputs), dtype=bf16, device=random.device)
         y, dx = torch.empty_like(dy[0]), torch.empty_like(x[0])
         calls = {
             "forward": [lambda x=x: torch.mm(x, w.T, out=y) for x in x],

@@ -125,8 +125,6 @@ class Launch:
     pointers: str
     scalars: dict = field(default_factory=dict)
     shared_bytes: int = 0
-    # Parameters that some versions of the kernel lack.
-    optional: str = ""
 
     def problems(self, known):
         """What is wrong with it according to the signatures."""
@@ -137,9 +135,8 @@ class Launch:
             ("pointers", {p.name for p in signature.parameters if p.is_pointer}, set(self.pointers.split())),
             ("scalars", {p.name for p in signature.parameters if not p.is_pointer}, set(self.scalars)),
         ]:
-            unknown = given - wanted - set(self.optional.split())
-            if wanted - given or unknown:
-                text = f"{what} missing {sorted(wanted - given)}, unknown {sorted(unknown)}"
+            if wanted != given:
+                text = f"{what} missing {sorted(wanted - given)}, unknown {sorted(given - wanted)}"
                 problems.append(f"{self.kernel}: {text}")
         if self.block > signature.most_threads or self.block % 32:
             problems.append(f"{self.kernel}: {self.block} threads, at most {signature.most_threads}")
