@@ -15,7 +15,7 @@ def sizes_of(s):
 
 def forward_launches(s, build):
     """ops/attention/cuda.rs: forward; block_size."""
-    m, streamed = macro_numbers(build, f"KINDLING_ATTENTION_FORWARD_{s.head_size}")
+    m, streamed, _, _ = macro_numbers(build, f"KINDLING_ATTENTION_FORWARD_{s.head_size}")
     rows = 64 * m
     return [
         Launch(

@@ -81,7 +81,8 @@ def compile_build(build, folder, nvcc, arch):
         code = {"sm_90": "90a"}.get(arch, arch.removeprefix("sm_"))
         target_code = f"-gencode=arch=compute_{code},code=sm_{code}"
         command = [nvcc, *FLAGS, target_code, f"-I{own}", f"-I{build.tree}"]
-        command += [f"-D{define}" for define in build.defines]
+        # nvcc splits at commas that are not escaped.
+        command += ["-D" + define.replace(",", "\\,") for define in build.defines]
         part = target.with_suffix(".part")
         done = subprocess.run([*command, "-o", part, own / build.file], capture_output=True, text=True, timeout=300)
         if done.returncode == 0:

@@ -3,7 +3,7 @@
     name       shown in the table
     op         a name of the table's first column: "attention backward"
     tree       a folder with the files of crates/kindling-core/src/ops (default: that folder)
-    defines    macros for nvcc: ["KINDLING_ATTENTION_FORWARD_64=1,64"]
+    defines    macros for nvcc: ["KINDLING_ATTENTION_FORWARD_64=1,64,1,3"]
     replace    text to change, each found exactly once: [["attention/cuda.cu", "old", "new"]]
     launches   instead of the op's own, in order: {"kernel", "grid": [x, y, z], "block", "shared_bytes",
                "pointers": "a b", "scalars": {"n": 1}}, by the names of the kernel's parameters; {"zero": "a"} clears

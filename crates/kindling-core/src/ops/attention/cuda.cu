@@ -122,16 +122,16 @@ __device__ void decode(T* out, const T* q, const T* keys, const T* values, int l
 // FORWARD: M, N, whether queries stay in registers, blocks that fit an SM. KV, Q: M, N, C. BACKWARD:
 // warps, M, N, C, blocks that fit an SM.
 #ifndef KINDLING_ATTENTION_FORWARD_32
-#define KINDLING_ATTENTION_FORWARD_32 2, 64, true, 2
+#define KINDLING_ATTENTION_FORWARD_32 2, 64, 1, 2
 #endif
 #ifndef KINDLING_ATTENTION_FORWARD_64
-#define KINDLING_ATTENTION_FORWARD_64 2, 64, true, 2
+#define KINDLING_ATTENTION_FORWARD_64 2, 64, 1, 2
 #endif
 #ifndef KINDLING_ATTENTION_FORWARD_96
-#define KINDLING_ATTENTION_FORWARD_96 1, 64, true, 2
+#define KINDLING_ATTENTION_FORWARD_96 1, 64, 1, 2
 #endif
 #ifndef KINDLING_ATTENTION_FORWARD_128
-#define KINDLING_ATTENTION_FORWARD_128 1, 64, true, 2
+#define KINDLING_ATTENTION_FORWARD_128 1, 64, 1, 2
 #endif
 #ifndef KINDLING_ATTENTION_KV_32
 #define KINDLING_ATTENTION_KV_32 2, 64, 32
