@@ -61,7 +61,9 @@ def arguments():
 
 
 def sizes(options):
-    return TINY if options.emulated else Sizes(head_rows=options.head_rows)
+    if options.emulated:
+        return TINY
+    return Sizes(head_rows=options.head_rows, hopper=options.arch.startswith("sm_90"))
 
 
 def layouts(options):
@@ -100,9 +102,8 @@ def dry_run(options):
     found, problems = layouts(options)
     builds = builds_of(found)
     if options.nvcc:
-        arch = options.arch or "sm_90a"
         with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
-            compiled = list(pool.map(lambda b: compile_build(b, Path(folder), options.nvcc, arch), builds))
+            compiled = list(pool.map(lambda b: compile_build(b, Path(folder), options.nvcc, options.arch), builds))
         problems += [f"{build.file} {build.defines or ''}: {error}" for build, error in zip(builds, compiled) if error]
     launches = sum(len((v or case).launches) for _, case, v in found)
     files = f"{len(builds)} files {'compiled' if options.nvcc else 'not compiled: no nvcc'}"
@@ -222,9 +223,8 @@ def run(options):
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         pool = ThreadPoolExecutor(options.jobs)
         if not options.emulated:
-            arch = options.arch or device_arch()
             for build in builds_of(found):
-                pool.submit(compile_build, build, Path(folder), options.nvcc, arch)
+                pool.submit(compile_build, build, Path(folder), options.nvcc, options.arch)
         left = list(options.only)
         while left:
             left = run_child(options, left, folder, started, report)
@@ -250,8 +250,9 @@ def device_arch():
 
 def run_child(options, sections, folder, started, report):
     """Runs the sections in a process; returns those that are left because it ended or hung."""
-    own = {"--only", "--child", "--out"}
-    command = [sys.executable, __file__, *passed_on(own), "--child", folder, "--only", *sections]
+    own = {"--only", "--child", "--out", "--arch"}
+    ours = ["--child", folder, "--arch", options.arch, "--only", *sections]
+    command = [sys.executable, __file__, *passed_on(own), *ours]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     lines = queue.Queue()
 
@@ -319,7 +320,7 @@ def save(options, report):
         Path(options.out).write_text(json.dumps(report, indent=1) + "\n")
 
 
-COLUMNS = [("op", 40), ("shape", 22), ("us", 9), ("torch us", 9), ("x torch", 7), ("rate", 12), ("error", 8), ("", 0)]
+COLUMNS = [("op", 46), ("shape", 22), ("us", 9), ("torch us", 9), ("x torch", 7), ("rate", 12), ("error", 8), ("", 0)]
 
 
 def cells(row):
@@ -355,6 +356,7 @@ def print_table(report):
 
 def main():
     options = arguments()
+    options.arch = options.arch or ("sm_90a" if options.dry_run or options.emulated else device_arch())
     if options.child:
         child(options)
     elif options.dry_run:

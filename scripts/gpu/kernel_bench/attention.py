@@ -14,8 +14,17 @@ def sizes_of(s):
 
 
 def forward_launches(s, build):
+    """ops/attention/cuda.rs: forward; hopper_forward."""
+    if not s.hopper or s.head_size != 64:
+        return mma_launches(s, build)
+    scalars = {"positions": s.positions, "num_heads": s.heads, "num_kv_heads": s.heads}
+    grid = (ceil(s.positions, 128), s.heads, s.batch)
+    return [Launch("attention_forward_hopper_64", grid, 256, "out lse qkv", scalars, 6 * 128 * 128)]
+
+
+def mma_launches(s, build):
     """ops/attention/cuda.rs: forward; block_size."""
-    m, streamed, _, _ = macro_numbers(build, f"KINDLING_ATTENTION_FORWARD_{s.head_size}")
+    m, streamed, *_ = macro_numbers(build, f"KINDLING_ATTENTION_FORWARD_{s.head_size}")
     rows = 64 * m
     return [
         Launch(
@@ -23,13 +32,6 @@ def forward_launches(s, build):
             sizes_of(s), 2 * (rows + 4 * streamed) * (s.head_size + 8),
         )
     ]
-
-
-def hopper_launches(s):
-    """ops/attention/cuda.rs: hopper_forward."""
-    sizes = {name: size for name, size in sizes_of(s).items() if name not in ("head_size", "aligned")}
-    grid = (ceil(s.positions, 128), s.heads, s.batch)
-    return [Launch("attention_forward_hopper_64", grid, 256, "out lse qkv", sizes, 6 * 128 * 128)]
 
 
 def deltas(s):
@@ -43,7 +45,7 @@ def deltas(s):
 
 def joint_launches(s, build):
     """ops/attention/cuda.rs: backward; joint."""
-    warps, m, queries, _, _ = macro_numbers(build, f"KINDLING_ATTENTION_BACKWARD_{s.head_size}")
+    warps, m, queries, *_ = macro_numbers(build, f"KINDLING_ATTENTION_BACKWARD_{s.head_size}")
     keys = 16 * m * warps
     elements = (2 * keys + 4 * queries) * (s.head_size + 8) + keys * (queries + 8)
     grid = (ceil(s.positions, keys), s.heads, s.batch)
@@ -58,7 +60,7 @@ def two_launches(s, build):
     """ops/attention/cuda.rs: backward_in_two."""
     launches = [deltas(s)]
     for part in ("kv", "q"):
-        m, streamed, _ = macro_numbers(build, f"KINDLING_ATTENTION_{part.upper()}_{s.head_size}")
+        m, streamed, *_ = macro_numbers(build, f"KINDLING_ATTENTION_{part.upper()}_{s.head_size}")
         rows = 64 * m
         shared = 2 * (2 * rows + 4 * streamed) * (s.head_size + 8) + 4 * 4 * streamed
         grid = (ceil(s.positions, rows), s.heads, s.batch)
@@ -162,16 +164,16 @@ def attention(torch, s, random):
     peers = {default: None, **kinds}
     # Useful work: two products forward, five backward, half of each by the mask.
     product = 2 * s.batch * s.heads * s.positions**2 * s.head_size / 2
+    if forward_launches(s, build) != mma_launches(s, build):
+        yield Case(
+            "attention forward by mma", shape, build, mma_launches(s, build), make, forward_reference,
+            {"out": 6e-3, "lse": 1e-4}, flops=2 * product,
+        )
     yield Case(
         "attention forward", shape, build, forward_launches(s, build), make, forward_reference,
         {"out": 6e-3, "lse": 1e-4}, flops=2 * product,
         peers={name: forward_peer(kind) for name, kind in peers.items()},
     )
-    if s.head_size == 64 and is_hopper(torch):
-        yield Case(
-            "attention forward, Hopper", shape, build, hopper_launches(s), make, forward_reference,
-            {"out": 6e-3, "lse": 1e-4}, flops=2 * product,
-        )
     # The kernels also rotate dq and dk back, which PyTorch's do not.
     exact = {"dqkv": 1.2e-2}
     parts = {"dqkv": ("dq", "dk", "dv")}
@@ -185,11 +187,6 @@ def attention(torch, s, random):
         "attention backward in two", shape, build, two_launches(s, build), make, backward_reference, exact, (),
         ("delta",), parts=parts, flops=5 * product,
     )
-
-
-def is_hopper(torch):
-    """Whether the GPU is a Hopper. True where there is none: the kernel can be checked all the same."""
-    return torch.cuda.is_available() is not True or torch.cuda.get_device_capability() == (9, 0)
 
 
 def default_backend(torch, s):

@@ -18,6 +18,8 @@ class Sizes:
     vocab: int = 50304
     layers: int = 12
     head_rows: int = 0
+    # Whether the device has the matrix instructions of ops/kernels/warpgroup.cuh.
+    hopper: bool = False
 
     @property
     def rows(self):
@@ -43,7 +45,7 @@ class Sizes:
 
 
 # For the emulated device.
-TINY = Sizes(2, 72, 128, 2, 64, 104, 1)
+TINY = Sizes(2, 72, 128, 2, 64, 104, 1, hopper=True)
 
 
 def flat_grid(n):
