@@ -48,8 +48,12 @@ struct PaperDriver {
 
 impl PaperDriver {
     fn new() -> Self {
-        let properties =
-            Properties { name: "paper".to_owned(), memory: 1 << 40, capability: (8, 0) };
+        let properties = Properties {
+            name: "paper".to_owned(),
+            memory: 1 << 40,
+            multiprocessors: 132,
+            capability: (8, 0),
+        };
         Self { properties, next: AtomicU64::new(1 << 20) }
     }
 }
@@ -183,7 +187,7 @@ fn the_plan_is_what_the_engine_allocates() {
             let trained =
                 train(Device::Cuda(Arc::clone(&gpu)), &config, recompute, batch, positions);
             drop(trained);
-            let planned = PlannedDevice::Cuda { dtype };
+            let planned = PlannedDevice::Cuda { dtype, memory: 1 << 40, multiprocessors: 132 };
             let plan = MemoryPlan::new(config.clone(), planned, recompute).unwrap();
             let memory = plan.memory(batch, positions).unwrap();
             assert_eq!(
@@ -199,7 +203,7 @@ fn the_plan_is_what_the_engine_allocates() {
 fn the_largest_batch_fits_and_one_more_sequence_does_not() {
     for (_, positions, config) in shapes() {
         for device in [
-            PlannedDevice::Cuda { dtype: Dtype::Bf16 },
+            PlannedDevice::Cuda { dtype: Dtype::Bf16, memory: 3 << 30, multiprocessors: 108 },
             PlannedDevice::Cpu { matmul: MatmulBackend::Gemm, threads: 4 },
         ] {
             let plan = MemoryPlan::new(config.clone(), device, false).unwrap();

@@ -73,6 +73,8 @@ pub unsafe extern "C" fn cuDeviceGetAttribute(
     let answer = match attribute {
         75 => capability / 10,
         76 => capability % 10,
+        // Multiprocessors: those of an H100.
+        16 => 132,
         // Memory pools.
         115 => 1,
         _ => return INVALID_VALUE,

@@ -68,7 +68,12 @@ struct State {
 impl CountingDevice {
     /// Creates a device that says it has `memory` bytes, and never runs out of them.
     pub fn new(memory: u64) -> Self {
-        let properties = Properties { name: "counting".to_owned(), memory, capability: (8, 0) };
+        let properties = Properties {
+            name: "counting".to_owned(),
+            memory,
+            multiprocessors: 132,
+            capability: (8, 0),
+        };
         Self { properties, state: Mutex::default() }
     }
 

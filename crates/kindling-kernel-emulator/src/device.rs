@@ -53,7 +53,12 @@ static RUNNING: Mutex<()> = Mutex::new(());
 impl EmulatedDevice {
     /// Creates a device with `memory` bytes whose threads run in `order`.
     pub fn new(memory: u64, order: Order) -> Self {
-        let properties = Properties { name: "emulated".to_owned(), memory, capability: (8, 0) };
+        let properties = Properties {
+            name: "emulated".to_owned(),
+            memory,
+            multiprocessors: 132,
+            capability: (8, 0),
+        };
         Self { properties, order, state: Mutex::default() }
     }
 

@@ -2,12 +2,18 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{
     Activation, TOLERANCE, assert_close, assert_slopes, in_every_order, launch, memory, random,
     slopes, view, view_mut, wide,
 };
-use kindling_core::ops::{cross_entropy, log_softmax, softmax};
-use kindling_kernel_emulator::{Bf16, Element, Memory};
+use kindling_core::buffer::Buffer;
+use kindling_core::cuda::{Arithmetic, Cuda, Driver};
+use kindling_core::device::Device;
+use kindling_core::dtype::Dtype;
+use kindling_core::ops::{cross_entropy, log_softmax, output_loss, softmax};
+use kindling_kernel_emulator::{Bf16, Element, EmulatedDevice, Memory, Order};
 
 /// (rows, columns): one number, less than a warp, more than a block, a multiple of eight.
 const SHAPES: [(usize, usize); 5] = [(1, 1), (7, 31), (3, 1000), (2, 4104), (5, 8)];
@@ -190,6 +196,53 @@ fn logits_100_to_1000_with_target_1_have_loss_1001() {
     };
     let forward =
         cross_entropy::cuda::forward(forward, cross_entropy::cuda::Logits::dense(f32::DTYPE, s));
-    launch(&forward, kindling_kernel_emulator::Order::Forward);
+    launch(&forward, Order::Forward);
     assert_eq!(losses.values()[0], 1001.0);
+}
+
+/// Losses of the output layer, dx and dweight.
+fn output_loss_on(device: &Device, s: output_loss::Shape) -> (f64, Vec<f32>, Vec<f32>) {
+    let (c, v) = (s.d_model, s.vocab_size);
+    let x = Buffer::of(device, &random::<f32>(1, s.rows * c, 1.0)).unwrap();
+    let weight = Buffer::of(device, &random::<f32>(2, v * c, 1.0)).unwrap();
+    let mut dx = Buffer::zeros(device, s.rows * c).unwrap();
+    let mut dweight = Buffer::zeros(device, v * c).unwrap();
+    let mut scratch = output_loss::Scratch::default();
+    let (args, targets) = ((x.view(), weight.view()), targets(s.rows, v));
+    let losses = output_loss::forward_backward(
+        device,
+        output_loss::ForwardBackward {
+            dx: dx.view_mut(),
+            dweight: dweight.view_mut(),
+            x: args.0,
+            weight: args.1,
+            targets: &targets,
+            scale: 2.0,
+            shape: s,
+        },
+        &mut scratch,
+    )
+    .unwrap();
+    let alone = output_loss::Forward { x: args.0, weight: args.1, targets: &targets, shape: s };
+    let again = output_loss::forward(device, alone, &mut scratch).unwrap();
+    assert!((again.sum / losses.sum - 1.0).abs() < 1e-6 && again.count == losses.count);
+    (losses.sum, dx.read().unwrap().into_owned(), dweight.read().unwrap().into_owned())
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn an_output_layer_of_several_blocks_matches_the_cpu() {
+    // A sixteenth of the memory has room for 256 rows of 64 logits.
+    let driver = Arc::new(EmulatedDevice::new(17 << 16, Order::Forward));
+    let shared: Arc<dyn Driver> = Arc::<EmulatedDevice>::clone(&driver);
+    let arithmetic = Arithmetic { dtype: Dtype::F32, tf32: false };
+    let gpu = Device::Cuda(Arc::new(Cuda::new(shared, arithmetic, 1)));
+    let s = output_loss::Shape { rows: 600, d_model: 5, vocab_size: 61 };
+    let (loss, dx, dweight) = output_loss_on(&gpu, s);
+    // Two passes, one of them without gradients.
+    assert_eq!(driver.take_work().products.len(), 3 * (3 + 1));
+    let (expected, dx_expected, dweight_expected) = output_loss_on(&Device::cpu(1), s);
+    assert!((loss / expected - 1.0).abs() < 1e-6);
+    assert_close("dx", &dx, &wide(&dx_expected), TOLERANCE);
+    assert_close("dweight", &dweight, &wide(&dweight_expected), TOLERANCE);
 }

@@ -106,7 +106,8 @@ pub fn output_block_rows(
             vocab_size: size("vocab_size", vocab_size)?,
         };
         let dtype = Dtype::from_name(&dtype)?;
-        Ok(output_loss::block(shape, (device != "cpu").then_some(dtype)).rows as u32)
+        let device = Device::from_name(&device, 1, dtype, false)?;
+        Ok(output_loss::block_rows(&device, shape) as u32)
     };
     rows_of_block().map_err(to_napi)
 }

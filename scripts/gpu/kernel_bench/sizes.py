@@ -39,9 +39,13 @@ class Sizes:
         """Rows of a block of logits: ops/output_loss/cuda.rs, block_rows."""
         if self.head_rows:
             return self.head_rows
-        most = max((512 << 20) // (2 * ceil(self.vocab, 64) * 64), 128)
-        blocks = ceil(self.rows, most)
-        return min(ceil(ceil(self.rows, blocks), 128) * 128, self.rows)
+        most = min(max(1_200_000_000 // (128 * 2 * ceil(self.vocab, 64) * 64), 1), 256)
+        return min(128 * min(range(1, most + 1), key=lambda tiles: self.block_time(tiles) / tiles), self.rows)
+
+    def block_time(self, tiles, multiprocessors=132):
+        waves = lambda columns: ceil(tiles * ceil(columns, 256), multiprocessors)
+        dweight = 8 * self.vocab * self.d_model // (32 << 10)
+        return waves(self.vocab) * self.d_model + waves(self.d_model) * self.vocab + dweight
 
 
 # For the emulated device.

@@ -62,6 +62,8 @@ pub struct Properties {
     pub name: String,
     /// Memory in bytes.
     pub memory: u64,
+    /// Multiprocessors, which decide how many tiles of a product run at once.
+    pub multiprocessors: usize,
     /// Compute capability, major and minor.
     pub capability: (i32, i32),
 }

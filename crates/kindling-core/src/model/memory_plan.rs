@@ -21,7 +21,7 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Copy)]
 pub enum PlannedDevice {
     Cpu { matmul: MatmulBackend, threads: usize },
-    Cuda { dtype: Dtype },
+    Cuda { dtype: Dtype, memory: u64, multiprocessors: usize },
 }
 
 impl PlannedDevice {
@@ -32,7 +32,7 @@ impl PlannedDevice {
                 matmul: matmul.dtype(),
                 separate_dqkv: false,
             },
-            Self::Cuda { dtype } => {
+            Self::Cuda { dtype, .. } => {
                 ActivationDtypes { activation: dtype, matmul: dtype, separate_dqkv: true }
             }
         }
@@ -89,7 +89,7 @@ impl MemoryPlan {
         self.check(batch, positions)?;
         let weights = bytes(self.num_parameters, Dtype::F32);
         let copy = match self.device {
-            PlannedDevice::Cuda { dtype } if dtype != Dtype::F32 => {
+            PlannedDevice::Cuda { dtype, .. } if dtype != Dtype::F32 => {
                 bytes(self.num_parameters, dtype)
             }
             _ => 0,
@@ -160,7 +160,10 @@ impl MemoryPlan {
         let shapes = Shapes::new(&self.config, pass);
         let (cuda, scratch) = match self.device {
             PlannedDevice::Cpu { matmul, threads } => (None, cpu_scratch(&shapes, matmul, threads)),
-            PlannedDevice::Cuda { dtype } => (Some(dtype), self.cuda_scratch(&shapes, dtype)),
+            PlannedDevice::Cuda { dtype, memory, multiprocessors } => {
+                let gpu = output_loss::Gpu { dtype, memory, multiprocessors };
+                (Some(gpu), self.cuda_scratch(&shapes, dtype))
+            }
         };
         let logits = output_loss::scratch_buffers(shapes.output_loss, cuda);
         let logits: u64 = logits.into_iter().map(|(len, dtype)| bytes(len, dtype)).sum();
@@ -193,7 +196,7 @@ impl MemoryPlan {
 /// Returns the bytes of memory that the ops share on the CPU, and of the scratch memory of its
 /// threads.
 fn cpu_scratch(shapes: &Shapes, matmul: MatmulBackend, threads: usize) -> u64 {
-    let output = output_loss::block(shapes.output_loss, None);
+    let output = output_loss::cpu_block(shapes.output_loss);
     let layers = [shapes.qkv, shapes.o, shapes.w13, shapes.w2, output];
     let shared = layers.map(|shape| linear::device_scratch_len(matmul, shape));
     let shared = shared.into_iter().max().unwrap_or(0);

@@ -71,6 +71,7 @@ impl Native {
         let properties = Properties {
             name: context.name().map_err(unavailable)?,
             memory: context.total_mem().map_err(unavailable)? as u64,
+            multiprocessors: multiprocessors(&context).map_err(unavailable)?,
             capability: architecture,
         };
         if let Some(what) = libraries::too_old((properties.name.clone(), architecture)) {
@@ -114,6 +115,11 @@ impl Native {
     fn staging(&self) -> MutexGuard<'_, Staging> {
         self.staging.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn multiprocessors(context: &CudaContext) -> Result<usize, DriverError> {
+    let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+    context.attribute(attribute).map(|count| usize::try_from(count).unwrap_or(1).max(1))
 }
 
 /// Keeps released memory in the pool instead of returning it to the system at each wait.

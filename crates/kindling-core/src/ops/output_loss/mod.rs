@@ -17,6 +17,8 @@
 mod cpu;
 mod cuda;
 
+pub(crate) use cuda::Gpu;
+
 use crate::Result;
 use crate::buffer::{Buffer, In, Out};
 use crate::device::Device;
@@ -71,23 +73,26 @@ impl Scratch {
     }
 }
 
-/// Returns the lengths and dtypes of the buffers that `forward_backward` reserves. `cuda`
-/// is the dtype of a CUDA device, `None` on the CPU.
-pub(crate) fn scratch_buffers(s: Shape, cuda: Option<Dtype>) -> Vec<(usize, Dtype)> {
-    match cuda {
+/// Returns the lengths and dtypes of the buffers that `forward_backward` reserves on a CUDA device,
+/// or on the CPU.
+pub(crate) fn scratch_buffers(s: Shape, gpu: Option<Gpu>) -> Vec<(usize, Dtype)> {
+    match gpu {
         None => cpu::scratch_buffers(s).to_vec(),
-        Some(dtype) => cuda::scratch_buffers(dtype, s).to_vec(),
+        Some(gpu) => cuda::scratch_buffers(gpu, s).to_vec(),
     }
 }
 
-/// Returns the linear layer of one block of rows. `cuda` is the dtype of a CUDA device, `None` on
-/// the CPU.
-pub fn block(s: Shape, cuda: Option<Dtype>) -> linear::Shape {
-    let rows = match cuda {
-        None => cpu::block_rows(s),
-        Some(dtype) => cuda::block_rows(dtype, s),
-    };
-    linear::Shape { rows, inputs: s.d_model, outputs: s.vocab_size }
+/// Returns the rows of a block.
+pub fn block_rows(dev: &Device, s: Shape) -> usize {
+    match dev {
+        Device::Cpu(_) => cpu::block_rows(s),
+        Device::Cuda(gpu) => Gpu::of(gpu).block_rows(s),
+    }
+}
+
+/// Returns the linear layer of one block of rows on the CPU.
+pub(crate) fn cpu_block(s: Shape) -> linear::Shape {
+    linear::Shape { rows: cpu::block_rows(s), inputs: s.d_model, outputs: s.vocab_size }
 }
 
 /// Returns the buffer, allocated again if it has fewer than `len` elements.
