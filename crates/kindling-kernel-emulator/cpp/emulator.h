@@ -1,6 +1,6 @@
 // CUDA on the CPU, for tests: the language of kernels as plain C++. Threads are fibers that run one
 // at a time and switch at every barrier, shuffle and matrix instruction, in an order chosen to
-// expose races (emulator.cpp). Memory accesses are real: shared memory starts as NaN, and buffers
+// expose races (threads.cpp, launch.cpp). Memory accesses are real: shared memory starts as NaN, and buffers
 // end at guard pages.
 #pragma once
 
@@ -46,6 +46,8 @@ constexpr size_t LANE_BYTES = 64;
 void block_barrier(Site site);
 /// Waits until a counter that other blocks count has a value. They run meanwhile.
 void wait_for_value(const int* counter, int value, Site site);
+/// Sets such a counter, and lets those that wait for it run first.
+void set_value(int* counter, int value);
 /// Passes `size` bytes to the warp, waits for all 32 lanes, and returns the lanes' data, LANE_BYTES
 /// apart.
 const unsigned char* warp_exchange(const char* what, unsigned mask, const void* bytes, size_t size, Site site);

@@ -92,18 +92,21 @@ extern "C" __global__ void planted_order_of_blocks(float* out, const float* x) {
     if (threadIdx.x == 0) atomicAdd(out, x[blockIdx.x] * 1e-3f + float(blockIdx.x % 3) * 1e5f);
 }
 
-/// Blocks add to out[0] when out[1], a counter, has come to `turn`.
-static void add_in_turn(float* out, const float* x, int turn) {
+/// Blocks take in an element of x, weighing down the earlier ones, when out[1], a counter, has come to
+/// `turn`.
+static void add_in_turn(float* out, const float* x, int turn, bool early = false) {
     int* counter = reinterpret_cast<int*>(out + 1);
     if (threadIdx.x == 0) wait_for_turn(counter, turn);
     __syncthreads();
-    if (threadIdx.x == 0) {
-        out[0] += x[turn] * 1e-3f + float(turn % 3) * 1e5f;
-        pass_turn(counter, turn + 1);
-    }
+    if (threadIdx.x != 0) return;
+    if (early) pass_turn(counter, turn + 1);
+    out[0] = 0.9f * out[0] + x[turn];
+    if (!early) pass_turn(counter, turn + 1);
 }
 
 extern "C" __global__ void planted_turns(float* out, const float* x) { add_in_turn(out, x, blockIdx.x); }
+/// Passes the turn on before it has written.
+extern "C" __global__ void planted_early_turn(float* out, const float* x) { add_in_turn(out, x, blockIdx.x, true); }
 /// Deadlocks where fewer blocks fit a GPU than the grid has.
 extern "C" __global__ void planted_turns_of_later_blocks(float* out, const float* x) {
     add_in_turn(out, x, gridDim.x - 1 - blockIdx.x);

@@ -126,6 +126,8 @@ fn sums_that_depend_on_the_order_of_blocks_differ() {
 fn sums_in_turn_do_not_depend_on_the_order_of_blocks() {
     let all = results("planted_turns", 60);
     assert!(all.iter().all(|r| r[0] == all[0][0] && r[1].to_bits() == 60));
+    let early = results("planted_early_turn", 60);
+    assert!(early.iter().any(|r| r[0] != all[0][0]));
 }
 
 #[test]

@@ -11,7 +11,7 @@
 static inline void wait_for_turn(const int* counter, int turn, EMULATOR_SITE) {
     emulator::wait_for_value(counter, turn, {file, line});
 }
-static inline void pass_turn(int* counter, int next) { *counter = next; }
+static inline void pass_turn(int* counter, int next) { emulator::set_value(counter, next); }
 
 #else
 
