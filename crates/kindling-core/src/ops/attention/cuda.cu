@@ -120,7 +120,7 @@ __device__ void decode(T* out, const T* q, const T* keys, const T* values, int l
 // them in registers. Chosen so that a matrix in registers serves two products without register
 // spills (ptxas -v).
 // FORWARD: M, N, whether queries stay in registers, blocks that fit an SM. KV, Q: M, N, C. BACKWARD:
-// warps, M, N, C, blocks that fit an SM.
+// warps, M, N, C, blocks that fit an SM. N of 32 lets an A100 hold two blocks.
 #ifndef KINDLING_ATTENTION_FORWARD_32
 #define KINDLING_ATTENTION_FORWARD_32 2, 64, 1, 2
 #endif
@@ -161,13 +161,13 @@ __device__ void decode(T* out, const T* q, const T* keys, const T* values, int l
 #define KINDLING_ATTENTION_BACKWARD_32 4, 2, 64, 32, 2
 #endif
 #ifndef KINDLING_ATTENTION_BACKWARD_64
-#define KINDLING_ATTENTION_BACKWARD_64 4, 2, 64, 32, 2
+#define KINDLING_ATTENTION_BACKWARD_64 4, 2, 32, 32, 2
 #endif
 #ifndef KINDLING_ATTENTION_BACKWARD_96
-#define KINDLING_ATTENTION_BACKWARD_96 4, 1, 64, 32, 2
+#define KINDLING_ATTENTION_BACKWARD_96 4, 1, 32, 32, 2
 #endif
 #ifndef KINDLING_ATTENTION_BACKWARD_128
-#define KINDLING_ATTENTION_BACKWARD_128 4, 1, 64, 32, 2
+#define KINDLING_ATTENTION_BACKWARD_128 4, 1, 32, 32, 2
 #endif
 
 #define FORWARD_KERNEL(W, ...) FORWARD_KERNEL_OF_SIZES(W, __VA_ARGS__)

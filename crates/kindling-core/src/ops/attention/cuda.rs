@@ -70,9 +70,9 @@ macro_rules! joint_kernels {
 
 const JOINT_KERNELS: [JointKernel; 4] = joint_kernels! {
     32: 4, 2, 64;
-    64: 4, 2, 64;
-    96: 4, 1, 64;
-    128: 4, 1, 64;
+    64: 4, 2, 32;
+    96: 4, 1, 32;
+    128: 4, 1, 32;
 };
 
 /// Whether the backward pass in bf16 is one kernel of five products, or two of seven.
