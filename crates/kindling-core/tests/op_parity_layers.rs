@@ -267,6 +267,7 @@ fn swiglu_matches_the_reference_finite_differences_and_candle() {
                 swiglu::BackwardInPlace {
                     gate_up: view_mut(&mut in_place),
                     out: view_mut(&mut recomputed),
+                    recompute: true,
                     shape: s,
                 },
             )

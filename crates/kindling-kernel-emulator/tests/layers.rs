@@ -55,9 +55,15 @@ fn swiglu_holds<T: Activation>() {
                 shape: s,
             };
             launch(&swiglu::cuda::backward(&apart), order);
-            let in_place =
-                swiglu::BackwardInPlace { gate_up: view_mut(&x), out: view_mut(&dout), shape: s };
-            launch(&swiglu::cuda::backward_in_place(&in_place), order);
+            let in_place = |gate_up, dout, recompute| {
+                let (gate_up, out) = (view_mut(gate_up), view_mut(dout));
+                let args = swiglu::BackwardInPlace { gate_up, out, recompute, shape: s };
+                launch(&swiglu::cuda::backward_in_place(&args), order);
+            };
+            let (same_x, kept) = (memory(x.values(), offset), memory(dout.values(), 0));
+            in_place(&same_x, &kept, false);
+            assert_eq!((same_x.to_f32(), kept.to_f32()), (dx.to_f32(), dout.to_f32()));
+            in_place(&x, &dout, true);
             assert_eq!(
                 (x.to_f32(), dout.to_f32()),
                 (dx.to_f32(), out.to_f32()),

@@ -141,6 +141,25 @@ fn losses_and_gradients_match_the_cpu() {
     }
 }
 
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn a_device_without_room_computes_again_what_others_keep() {
+    let (x, targets) = batch(&config(), 3 * 9, 1);
+    let gradients_on = |memory| {
+        let driver = Arc::new(EmulatedDevice::new(memory, Order::Forward));
+        let mut model = Transformer::new(config(), emulated(&driver, Dtype::Bf16), 7).unwrap();
+        let losses = model.forward_backward(&x, &targets, 3, 9, 1.0).unwrap();
+        (losses, model.gradients().unwrap(), driver.bytes_in_use())
+    };
+    let (losses, gradients, with_room) = gradients_on(PLENTY);
+    // The optimizer's moments, which the prediction counts, leave room for the pass itself.
+    let (again, gradients_again, without) = gradients_on(with_room);
+    assert!(losses == again && gradients == gradients_again, "the same bits");
+    // bf16: one (n, f) for each block but one, and its gradient.
+    let row = 2 * config().d_ff as u64;
+    assert_eq!(with_room - without, 2 * 27 * row);
+}
+
 fn optimizer(model: &Transformer, sgd: bool) -> Box<dyn Optimizer> {
     let gains = GroupOptions {
         pattern: "*.g".to_owned(),

@@ -31,9 +31,9 @@ rms_norm_add_partial: 7 45696 2688
 rms_norm_backward: 7 1629184 1320960
 rms_norm_forward: 7 983040 941056
 rope_rotate: 3 294912 294912
-swiglu_backward: 3 1179648 1179648
+swiglu_backward: 3 1179648 786432
 swiglu_forward: 3 786432 393216
-all kernels: 46 17567752 14895464
+all kernels: 46 17567752 14502248
 copies: 0 0 0
 products: 39 9264896 4632448
 4 uploads, 0 waits

@@ -2,7 +2,7 @@
 //!
 //! The backward pass needs from each block: the residual stream on entry and between its two
 //! layers, q|k|v, the heads' outputs, and w1 x | w3 x. Norms and the gated product are recomputed
-//! from these, each by one pass over memory. With recomputation on, only the residual streams on
+//! from these, each by one pass over memory; a CUDA device with room keeps the gated product. With recomputation on, only the residual streams on
 //! entry are saved, and each block's forward pass runs again before its backward pass.
 
 use crate::Result;
@@ -59,6 +59,8 @@ pub struct Activations<M = Buffer> {
     /// Rows there is room for.
     pub rows: usize,
     pub saved: Saved,
+    /// The backward pass reads `hidden` instead of computing it again.
+    pub keep_hidden: bool,
     /// `num_layers` + 1 residual streams, or a single one if nothing is saved.
     pub residuals: Vec<Residual<M>>,
     /// One per layer with `Saved::Blocks`, otherwise a single one.
@@ -68,8 +70,9 @@ pub struct Activations<M = Buffer> {
     /// Output of attention or feed-forward before it joins the residual stream (n, c). In the
     /// backward pass: gradient of the heads' outputs, then of a norm's output.
     pub sublayer_output: M,
-    /// silu(w1 x) w3 x (n, f), in the `matmul_dtype`. In the backward pass: first its gradient.
-    pub hidden: M,
+    /// silu(w1 x) w3 x (n, f), in the `matmul_dtype`: one per block if each is kept for the backward
+    /// pass. Otherwise a single one, which takes its gradient and is computed again.
+    pub hidden: Vec<M>,
     /// Memory that only the backward pass needs.
     pub gradients: Option<GradientActivations<M>>,
 }
@@ -81,6 +84,8 @@ pub struct GradientActivations<M = Buffer> {
     pub residual: M,
     /// On a bf16 device: `residual` rounded, as products read it (n, c).
     pub residual_bf16: Option<M>,
+    /// Of `Activations::hidden` if that is kept (n, f).
+    pub hidden: Option<M>,
     /// On a CUDA device: of queries, keys and values (n, (nh + 2 nkv) hs). The CPU overwrites
     /// `BlockActivations::qkv`.
     pub qkv: Option<M>,
@@ -93,6 +98,14 @@ pub(super) struct ActivationDtypes {
     pub matmul: Dtype,
     /// Set if the gradient of q|k|v has its own buffer; otherwise it overwrites q|k|v.
     pub separate_dqkv: bool,
+}
+
+/// What decides which buffers there are, beside the sizes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Choices {
+    pub dtypes: ActivationDtypes,
+    /// See `Activations::keep_hidden`.
+    pub keep_hidden: bool,
 }
 
 impl ActivationDtypes {
@@ -110,9 +123,16 @@ impl Activations {
     ///
     /// # Errors
     /// Returns `ERR_OUT_OF_MEMORY` if the device has too little memory.
-    pub fn new(device: &Device, config: &ModelConfig, rows: usize, saved: Saved) -> Result<Self> {
+    pub fn new(
+        device: &Device,
+        config: &ModelConfig,
+        rows: usize,
+        saved: Saved,
+        keep_hidden: bool,
+    ) -> Result<Self> {
         let allocate = |len, dtype| Buffer::zeros_of(device, len, dtype);
-        Self::with(ActivationDtypes::of(device), config, rows, saved, allocate)
+        let choices = Choices { dtypes: ActivationDtypes::of(device), keep_hidden };
+        Self::with(choices, config, rows, saved, allocate)
     }
 
     /// Allocates the memory of the backward pass, once.
@@ -122,8 +142,9 @@ impl Activations {
     pub fn reserve_gradients(&mut self, device: &Device, config: &ModelConfig) -> Result<()> {
         if self.gradients.is_none() {
             let allocate = |len, dtype| Buffer::zeros_of(device, len, dtype);
-            let dtypes = ActivationDtypes::of(device);
-            self.gradients = Some(GradientActivations::with(dtypes, config, self.rows, allocate)?);
+            let choices =
+                Choices { dtypes: ActivationDtypes::of(device), keep_hidden: self.keep_hidden };
+            self.gradients = Some(GradientActivations::with(choices, config, self.rows, allocate)?);
         }
         Ok(())
     }
@@ -132,13 +153,13 @@ impl Activations {
 impl<M> Activations<M> {
     /// Makes each buffer by `allocate(length, dtype)`. A memory plan passes one that only counts.
     pub(super) fn with(
-        dtypes: ActivationDtypes,
+        choices: Choices,
         config: &ModelConfig,
         rows: usize,
         saved: Saved,
         allocate: impl Fn(usize, Dtype) -> Result<M>,
     ) -> Result<Self> {
-        let ActivationDtypes { activation, matmul, .. } = dtypes;
+        let Choices { dtypes: ActivationDtypes { activation, matmul, .. }, keep_hidden } = choices;
         let zeros = |width: usize, dtype| allocate(rows * width, dtype);
         let heads = if saved == Saved::Nothing { activation } else { matmul };
         let (c, f) = (config.d_model, config.d_ff);
@@ -156,14 +177,16 @@ impl<M> Activations<M> {
         };
         let residuals = if saved == Saved::Nothing { 1 } else { config.num_layers + 1 };
         let blocks = if saved == Saved::Blocks { config.num_layers } else { 1 };
+        let hiddens = if keep_hidden { blocks } else { 1 };
         Ok(Self {
             rows,
             saved,
+            keep_hidden,
             residuals: (0..residuals).map(residual).collect::<Result<_>>()?,
             blocks: (0..blocks).map(block).collect::<Result<_>>()?,
             normed: zeros(c, activation)?,
             sublayer_output: zeros(c, activation)?,
-            hidden: zeros(f, matmul)?,
+            hidden: (0..hiddens).map(|_| zeros(f, matmul)).collect::<Result<_>>()?,
             gradients: None,
         })
     }
@@ -172,11 +195,12 @@ impl<M> Activations<M> {
 impl<M> GradientActivations<M> {
     /// As `Activations::with`.
     pub(super) fn with(
-        dtypes: ActivationDtypes,
+        choices: Choices,
         config: &ModelConfig,
         rows: usize,
         allocate: impl Fn(usize, Dtype) -> Result<M>,
     ) -> Result<Self> {
+        let Choices { dtypes, keep_hidden } = choices;
         let dtype = dtypes.activation;
         let zeros = |width: usize, dtype| allocate(rows * width, dtype);
         Ok(Self {
@@ -184,6 +208,7 @@ impl<M> GradientActivations<M> {
             residual_bf16: (dtype != Dtype::F32)
                 .then(|| zeros(config.d_model, dtype))
                 .transpose()?,
+            hidden: keep_hidden.then(|| allocate(rows * config.d_ff, dtypes.matmul)).transpose()?,
             qkv: dtypes.separate_dqkv.then(|| zeros(config.qkv_width(), dtype)).transpose()?,
         })
     }

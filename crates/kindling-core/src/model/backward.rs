@@ -131,23 +131,27 @@ fn feed_forward(
     let Activations { blocks, normed, sublayer_output, hidden, .. } = activations;
     let block = of_layer(blocks, layer);
     let (h, gate_up) = (0..s.hidden_len(), 0..2 * s.hidden_len());
-    let dresidual = grads.rounded_residual(c);
+    let GradientActivations { residual, residual_bf16, hidden: dhidden, .. } = grads;
+    let dresidual = residual_bf16.as_ref().unwrap_or(residual).slice(0..c);
+    let (hidden, recompute) = (of_layer(hidden, layer), dhidden.is_none());
+    let dhidden = dhidden.as_mut().unwrap_or(&mut *hidden);
     linear::backward_input(
         dev,
         linear::BackwardInput {
-            dx: hidden.slice_mut(h.clone()),
+            dx: dhidden.slice_mut(h.clone()),
             dout: dresidual,
             weight: context.matmul_weight(&ranges.w2),
             shape: s.w2,
             accumulate: false,
         },
     )?;
-    // Leaves the recomputed gated product in `hidden`, for the gradient of w2.
+    // Leaves the gated product in `hidden`, for the gradient of w2.
     swiglu::backward_in_place(
         dev,
         swiglu::BackwardInPlace {
             gate_up: block.gate_up.slice_mut(gate_up.clone()),
-            out: hidden.slice_mut(h.clone()),
+            out: dhidden.slice_mut(h.clone()),
+            recompute,
             shape: s.swiglu,
         },
     )?;

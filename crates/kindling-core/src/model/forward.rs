@@ -62,7 +62,7 @@ pub(super) fn run(
             &mut *activations;
         context.linear(
             sublayer_output.slice_mut(0..c),
-            hidden.slice(0..s.hidden_len()),
+            of_layer(hidden, layer).slice(0..s.hidden_len()),
             &layout.blocks[layer].w2,
             None,
             s.w2,
@@ -173,7 +173,7 @@ pub(super) fn run_block(
     swiglu::forward(
         dev,
         swiglu::Forward {
-            out: hidden.slice_mut(0..hidden_len),
+            out: of_layer(hidden, layer).slice_mut(0..hidden_len),
             gate_up: block.gate_up.slice(gate_up),
             shape: s.swiglu,
         },

@@ -7,12 +7,12 @@
 
 use std::cell::Cell;
 
-use super::activations::{ActivationDtypes, Activations, GradientActivations, Saved};
+use super::activations::{ActivationDtypes, Activations, Choices, GradientActivations, Saved};
 use super::params::Layout;
 use super::pass::{Pass, Shapes};
 use crate::config::ModelConfig;
 use crate::cpu::MatmulBackend;
-use crate::cuda::scratch_bytes;
+use crate::cuda::{Cuda, scratch_bytes};
 use crate::dtype::Dtype;
 use crate::ops::{adamw, attention, embedding, grad_norm, linear, output_loss, rms_norm};
 use crate::{Error, Result};
@@ -25,6 +25,16 @@ pub enum PlannedDevice {
 }
 
 impl PlannedDevice {
+    /// Plans for a device that exists.
+    pub fn of(gpu: &Cuda) -> Self {
+        let properties = gpu.properties();
+        Self::Cuda {
+            dtype: gpu.arithmetic.dtype,
+            memory: properties.memory,
+            multiprocessors: properties.multiprocessors,
+        }
+    }
+
     fn activation_dtypes(self) -> ActivationDtypes {
         match self {
             Self::Cpu { matmul, .. } => ActivationDtypes {
@@ -86,6 +96,28 @@ impl MemoryPlan {
     /// # Errors
     /// Returns `ERR_INVALID_ARGUMENT` if the batch is too large for any memory.
     pub fn memory(&self, batch: usize, positions: usize) -> Result<PlannedMemory> {
+        let keep_hidden = self.keeps_hidden(batch, positions)?;
+        self.memory_of(batch, positions, keep_hidden)
+    }
+
+    /// Returns whether a device has room to keep `Activations::hidden` of every block.
+    ///
+    /// # Errors
+    /// As `memory`.
+    pub(super) fn keeps_hidden(&self, batch: usize, positions: usize) -> Result<bool> {
+        let total = || Ok(self.memory_of(batch, positions, true)?.total());
+        match self.device {
+            PlannedDevice::Cpu { .. } => Ok(false),
+            PlannedDevice::Cuda { memory, .. } => Ok(total()? <= memory / 10 * 9),
+        }
+    }
+
+    fn memory_of(
+        &self,
+        batch: usize,
+        positions: usize,
+        keep_hidden: bool,
+    ) -> Result<PlannedMemory> {
         self.check(batch, positions)?;
         let weights = bytes(self.num_parameters, Dtype::F32);
         let copy = match self.device {
@@ -98,7 +130,7 @@ impl MemoryPlan {
             parameters: weights + copy,
             gradients: weights,
             optimizer: 2 * weights,
-            activations: self.activations(batch * positions)?,
+            activations: self.activations(batch * positions, keep_hidden)?,
             workspace: self.workspace(Pass { batch, positions }),
         })
     }
@@ -111,7 +143,7 @@ impl MemoryPlan {
     pub fn largest_batch(&self, positions: usize, available: u64) -> Result<usize> {
         self.check(1, positions)?;
         // `low` fits. `high` does not: its activations alone take more.
-        let sequence = self.activations(positions)?;
+        let sequence = self.activations(positions, false)?;
         let (mut low, mut high) = (0, (available / sequence) as usize + 1);
         while high - low > 1 {
             let middle = low + (high - low) / 2;
@@ -142,16 +174,17 @@ impl MemoryPlan {
     }
 
     /// Returns the bytes of the activations of `rows` tokens, and of their gradients.
-    fn activations(&self, rows: usize) -> Result<u64> {
+    fn activations(&self, rows: usize, keep_hidden: bool) -> Result<u64> {
         let total = Cell::new(0);
         let count = |len, dtype| {
             total.set(total.get() + bytes(len, dtype));
             Ok(())
         };
-        let (dtypes, config) = (self.device.activation_dtypes(), &self.config);
+        let choices = Choices { dtypes: self.device.activation_dtypes(), keep_hidden };
+        let config = &self.config;
         let saved = if self.recompute { Saved::Residuals } else { Saved::Blocks };
-        Activations::with(dtypes, config, rows, saved, count)?;
-        GradientActivations::with(dtypes, config, rows, count)?;
+        Activations::with(choices, config, rows, saved, count)?;
+        GradientActivations::with(choices, config, rows, count)?;
         Ok(total.get())
     }
 

@@ -4,6 +4,7 @@ use super::activations::{Activations, Saved};
 use super::forward::CacheUse;
 use super::gradient_norm::GradientNorm;
 use super::kv_cache::{CacheStep, KvCache};
+use super::memory_plan::{MemoryPlan, PlannedDevice};
 use super::params::{Layout, Parameter};
 use super::pass::{Pass, PassContext, Shapes};
 use super::{backward, forward, init};
@@ -345,10 +346,20 @@ impl Transformer {
         if self.activations.as_ref().is_none_or(|a| a.rows < pass.rows() || a.saved < saved) {
             // The old memory goes first, so that both are never held at once.
             self.activations = None;
+            let keep_hidden = saved != Saved::Nothing && self.keeps_hidden(pass)?;
+            let (device, config) = (&self.device, &self.config);
             self.activations =
-                Some(Activations::new(&self.device, &self.config, pass.rows(), saved)?);
+                Some(Activations::new(device, config, pass.rows(), saved, keep_hidden)?);
         }
         Ok(())
+    }
+
+    /// Returns whether the device has room for the gated products of all blocks of a training pass.
+    fn keeps_hidden(&self, pass: Pass) -> Result<bool> {
+        let Device::Cuda(gpu) = &self.device else { return Ok(false) };
+        let planned = PlannedDevice::of(gpu);
+        let plan = MemoryPlan::new(self.config.clone(), planned, self.recompute)?;
+        plan.keeps_hidden(pass.batch, pass.positions)
     }
 
     fn check_targets(&self, targets: &[i32], pass: Pass) -> Result<()> {

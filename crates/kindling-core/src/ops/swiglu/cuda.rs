@@ -26,9 +26,10 @@ pub fn backward(args: &Backward) -> Launch {
 
 /// Launch of `backward_in_place`.
 pub fn backward_in_place(args: &BackwardInPlace) -> Launch {
-    let BackwardInPlace { gate_up, out, shape } = args;
-    let (gate_up, pointer) = (gate_up.pointer(), out.pointer());
-    launch_backward(out.dtype(), [gate_up, pointer, pointer, gate_up], *shape)
+    let BackwardInPlace { gate_up, out, recompute, shape } = args;
+    let (gate_up, dout) = (gate_up.pointer(), out.pointer());
+    let recomputed = if *recompute { dout } else { 0 };
+    launch_backward(out.dtype(), [gate_up, recomputed, dout, gate_up], *shape)
 }
 
 /// Launches the kernel of both backward passes. `out` is 0 where the output is not wanted;

@@ -9,10 +9,10 @@ mod cpu;
 pub mod cuda;
 pub mod reference;
 
-use crate::Result;
 use crate::buffer::{In, Out};
 use crate::device::Device;
 use crate::ops::{check, check_positive};
+use crate::{Error, Result};
 
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
@@ -81,14 +81,16 @@ pub fn backward(dev: &Device, args: Backward) -> Result<()> {
 pub struct BackwardInPlace<'a> {
     pub gate_up: Out<'a>,
     pub out: Out<'a>,
+    /// Whether `out` takes the output of the forward pass. Only CUDA can leave dout there.
+    pub recompute: bool,
     pub shape: Shape,
 }
 
-/// Replaces `gate_up` by its gradient, and dout by the output of the forward pass, which was not
+/// Replaces `gate_up` by its gradient, and dout by the output of the forward pass if that was not
 /// saved.
 ///
 /// # Errors
-/// As for `forward`.
+/// As for `forward`, and `ERR_UNSUPPORTED` if the CPU is to leave dout.
 pub fn backward_in_place(dev: &Device, args: BackwardInPlace) -> Result<()> {
     const OP: &str = "swiglu::backward_in_place";
     let s = args.shape;
@@ -97,6 +99,9 @@ pub fn backward_in_place(dev: &Device, args: BackwardInPlace) -> Result<()> {
     check(OP, "out", s.rows * s.width, args.out.len())?;
     let _span = dev.span(OP);
     match dev {
+        Device::Cpu(_) if !args.recompute => {
+            return Err(Error::Unsupported(format!("{OP} recomputes the output on the CPU")));
+        }
         Device::Cpu(cpu) => cpu::backward_in_place(cpu, args),
         Device::Cuda(gpu) => gpu.run(&[cuda::backward_in_place(&args)])?,
     }
