@@ -11,11 +11,11 @@
 namespace emulator {
 
 /// d (64, 64) = a (64, 16) b (16, 64), plus d if `accumulate`: a thread's part of d and a, and the
-/// address of b.
+/// address of b. If `a` is null, a is in a tile as well.
 struct Product {
     float* d;
     const unsigned* a;
-    uint64_t b;
+    uint64_t a_tile, b;
     bool transposed, accumulate;
     int group;
     Site site;
@@ -54,21 +54,22 @@ inline float tile_element(uint64_t tile, int row, int column) {
 }
 
 inline void perform(const Product& product) {
-    struct Operands { unsigned a[4]; uint64_t b; } mine, theirs;
-    std::memcpy(mine.a, product.a, sizeof mine.a);
-    mine.b = product.b;
+    struct Operands { unsigned a[4]; uint64_t a_tile, b; } mine = {{}, product.a_tile, product.b}, theirs;
+    if (product.a != nullptr) std::memcpy(mine.a, product.a, sizeof mine.a);
     const unsigned char* all = warp_exchange("wgmma", 0xffffffffu, &mine, sizeof mine, product.site);
     const int lane = int(threadIdx.x % 32), g = lane / 4, t = lane % 4;
     float rows[2][16];
     for (int other = 0; other < 4; other++) {
         std::memcpy(&theirs, all + (4 * g + other) * LANE_BYTES, sizeof theirs);
-        if (theirs.b != mine.b) fail("wgmma: the lanes of a warp name different tiles", product.site);
+        if (theirs.a_tile != mine.a_tile || theirs.b != mine.b) fail("wgmma: the lanes of a warp name different tiles", product.site);
         for (int r = 0; r < 4; r++) {
             const int k = 2 * other + 8 * (r / 2);
             rows[r % 2][k] = low_bf16(theirs.a[r]);
             rows[r % 2][k + 1] = high_bf16(theirs.a[r]);
         }
     }
+    if (product.a == nullptr)
+        for (int i = 0; i < 32; i++) rows[i / 16][i % 16] = tile_element(mine.a_tile, int(threadIdx.x) / 32 % 4 * 16 + g + i / 16 * 8, i % 16);
     for (int i = 0; i < 32; i++) {
         const int column = 8 * (i / 4) + 2 * t + i % 2;
         float sum = 0.0f;

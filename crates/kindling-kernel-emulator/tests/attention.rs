@@ -83,8 +83,8 @@ fn pass<T: Activation>(
     let (qkv, dout) = (memory(qkv, offset), memory(dout, 0));
     let (out, dqkv) =
         (Memory::<T>::poisoned(rows * s.out_width(), 0), Memory::<T>::poisoned(n, offset));
-    let dq = Memory::<f32>::poisoned(cuda::dq_len(T::DTYPE, s), 0);
-    let turns = Memory::of(&vec![0i32; cuda::turns_len(T::DTYPE, s)]);
+    let dq = Memory::<f32>::poisoned(cuda::dq_len(T::DTYPE, s, false), 0);
+    let turns = Memory::of(&vec![0i32; cuda::turns_len(T::DTYPE, s, false)]);
     let [lse, delta] = [(); 2].map(|()| Memory::<f32>::poisoned(rows * s.num_heads, 0));
     let forward = cuda::Forward { out: out.address(), lse: lse.address(), qkv: qkv.address() };
     launch(&cuda::forward(T::DTYPE, forward, s, false), order);
@@ -100,7 +100,7 @@ fn pass<T: Activation>(
         cos: table(&cos),
         sin: table(&sin),
     };
-    for one in &cuda::backward(T::DTYPE, backward, s) {
+    for one in &cuda::backward(T::DTYPE, backward, s, false) {
         launch(one, order);
     }
     assert!(turns.values().iter().all(|turn| *turn == 0), "all turns begin anew");
@@ -182,23 +182,48 @@ fn bf16_attention_matches_the_reference_finite_differences_and_the_cpu() {
     holds::<Bf16>(&shapes, BF16_GRADIENT_TOLERANCE);
 }
 
-/// Returns out and lse of the kernel for Hopper.
-fn hopper_forward(qkv: &[Bf16], s: Shape, order: Order) -> Vec<Vec<f32>> {
+/// Returns out, lse and dqkv of the kernels for Hopper.
+fn hopper_pass(
+    qkv: &[Bf16],
+    dout: &[Bf16],
+    s: Shape,
+    rotated: bool,
+    order: Order,
+) -> Vec<Vec<f32>> {
     let rows = s.batch * s.positions;
-    let qkv = memory(qkv, 0);
+    let (cos, sin) = tables(rotated, s);
+    let (cos, sin) = (memory(&cos, 0), memory(&sin, 1));
+    let table = |table: &Memory<f32>| if rotated { table.address() } else { 0 };
+    let dqkv = Memory::<Bf16>::poisoned(qkv.len(), 0);
+    let (qkv, dout) = (memory(qkv, 0), memory(dout, 0));
     let out = Memory::<Bf16>::poisoned(rows * s.out_width(), 0);
-    let lse = Memory::<f32>::poisoned(rows * s.num_heads, 0);
+    let [lse, delta] = [(); 2].map(|()| Memory::<f32>::poisoned(rows * s.num_heads, 0));
     let forward = cuda::Forward { out: out.address(), lse: lse.address(), qkv: qkv.address() };
-    let one = cuda::forward(Dtype::Bf16, forward, s, true);
-    assert_eq!(one.kernel, "attention_forward_hopper_64");
-    launch(&one, order);
-    vec![out.to_f32(), lse.to_f32()]
+    let backward = cuda::Backward {
+        dqkv: dqkv.address(),
+        delta: delta.address(),
+        dq: 0,
+        turns: 0,
+        dout: dout.address(),
+        qkv: qkv.address(),
+        out: out.address(),
+        lse: lse.address(),
+        cos: table(&cos),
+        sin: table(&sin),
+    };
+    let mut launches = vec![cuda::forward(Dtype::Bf16, forward, s, true)];
+    launches.extend(cuda::backward(Dtype::Bf16, backward, s, true));
+    for one in &launches {
+        assert!(one.kernel.contains("hopper"), "{}", one.kernel);
+        launch(one, order);
+    }
+    vec![out.to_f32(), lse.to_f32(), dqkv.to_f32()]
 }
 
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
 fn hopper_attention_matches_the_reference_and_the_cpu() {
-    // One tile, half a tile, and more tiles than stages of values.
+    // One tile, half a tile, and more tiles than stages.
     for (seed, s) in [
         (1, shape(1, 1, 1, 1, 64)),
         (2, shape(2, 64, 3, 1, 64)),
@@ -208,27 +233,52 @@ fn hopper_attention_matches_the_reference_and_the_cpu() {
     ] {
         let rows = s.batch * s.positions;
         let qkv = random::<Bf16>(seed, rows * s.qkv_width(), 3.0);
-        let results = in_every_order(|order| hopper_forward(&qkv, s, order));
-        let exact = reference::forward(&wide(&qkv), s);
-        assert_close(&format!("out, {s:?}"), &results[0], &exact, Bf16::TOLERANCE);
-        let as_f32: Vec<f32> = qkv.iter().map(|v| v.to_f32()).collect();
-        let (_, lse) = cpu_gradient(&as_f32, &vec![0.0; rows * s.out_width()], false, s);
-        assert_close(&format!("lse, {s:?}"), &results[1], &lse, TOLERANCE);
+        let dout = random::<Bf16>(seed + 10, rows * s.out_width(), 1.0);
+        let as_f32 = |x: &[Bf16]| x.iter().map(|v| v.to_f32()).collect::<Vec<_>>();
+        for rotated in [false, true] {
+            let results = in_every_order(|order| hopper_pass(&qkv, &dout, s, rotated, order));
+            let exact = reference::forward(&wide(&qkv), s);
+            assert_close(&format!("out, {s:?}"), &results[0], &exact, Bf16::TOLERANCE);
+            let (dqkv, lse) = cpu_gradient(&as_f32(&qkv), &as_f32(&dout), rotated, s);
+            assert_close(&format!("lse, {s:?}"), &results[1], &lse, TOLERANCE);
+            let what = format!("dqkv, rotated: {rotated}, {s:?}");
+            assert_close(&what, &results[2], &dqkv, BF16_GRADIENT_TOLERANCE);
+        }
     }
 }
 
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
 fn hopper_attention_is_for_aligned_heads_of_64_in_bf16() {
-    let kernel = |dtype, qkv, s, hopper| {
-        cuda::forward(dtype, cuda::Forward { out: 0, lse: 0, qkv }, s, hopper).kernel
+    let kernels = |dtype, qkv, s, hopper| {
+        let forward = cuda::forward(dtype, cuda::Forward { out: 0, lse: 0, qkv }, s, hopper);
+        let backward = cuda::Backward {
+            dqkv: qkv,
+            delta: 0,
+            dq: 0,
+            turns: 0,
+            dout: 0,
+            qkv,
+            out: 0,
+            lse: 0,
+            cos: 0,
+            sin: 0,
+        };
+        let backward = cuda::backward(dtype, backward, s, hopper);
+        assert_eq!(cuda::dq_len(dtype, s, hopper) == 0, cuda::turns_len(dtype, s, hopper) == 0);
+        let joint = backward.iter().any(|one| one.kernel == "attention_backward_bf16_64");
+        assert_eq!(joint, cuda::dq_len(dtype, s, hopper) > 0, "scratch for those that need it");
+        (forward.kernel, backward[backward.len() - 1].kernel)
     };
     let s = shape(1, 8, 1, 1, 64);
-    assert_eq!(kernel(Dtype::Bf16, 16, s, true), "attention_forward_hopper_64");
-    assert_eq!(kernel(Dtype::Bf16, 16, s, false), "attention_forward_bf16_64");
-    assert_eq!(kernel(Dtype::Bf16, 2, s, true), "attention_forward_bf16_64");
-    assert_eq!(kernel(Dtype::F32, 16, s, true), "attention_forward_f32_64");
-    assert_eq!(kernel(Dtype::Bf16, 16, shape(1, 8, 1, 1, 56), true), "attention_forward_bf16_64");
+    let on_hopper = ("attention_forward_hopper_64", "attention_backward_kv_hopper_64");
+    let plain = ("attention_forward_bf16_64", "attention_backward_bf16_64");
+    assert_eq!(kernels(Dtype::Bf16, 16, s, true), on_hopper);
+    assert_eq!(kernels(Dtype::Bf16, 16, s, false), plain);
+    assert_eq!(kernels(Dtype::Bf16, 16, shape(1, 8, 1, 1, 56), true), plain);
+    assert_eq!(kernels(Dtype::Bf16, 2, s, true), (plain.0, "attention_backward_q_bf16_64"));
+    let f32 = ("attention_forward_f32_64", "attention_backward_q_f32_64");
+    assert_eq!(kernels(Dtype::F32, 16, s, true), f32);
 }
 
 #[test]
@@ -254,13 +304,14 @@ fn later_tokens_do_not_affect_earlier_ones() {
 fn later_tokens_do_not_affect_earlier_ones_on_hopper() {
     let s = shape(1, 260, 1, 1, 64);
     let qkv = random::<Bf16>(1, 260 * s.qkv_width(), 2.0);
-    let before = hopper_forward(&qkv, s, Order::Forward);
+    let dout = random::<Bf16>(2, 260 * s.out_width(), 1.0);
+    let before = hopper_pass(&qkv, &dout, s, false, Order::Forward);
     for position in [1, 63, 64, 127, 128, 259] {
         let mut changed = qkv.clone();
         for x in &mut changed[position * s.qkv_width()..] {
             *x = Bf16::from_f32(50.0 - x.to_f32());
         }
-        let after = hopper_forward(&changed, s, Order::Forward);
+        let after = hopper_pass(&changed, &dout, s, false, Order::Forward);
         let past = position * s.out_width();
         assert!(after[0][..past] == before[0][..past] && after[0][past..] != before[0][past..]);
     }

@@ -43,6 +43,19 @@ def deltas(s):
     )
 
 
+def backward_launches(s, build):
+    """ops/attention/cuda.rs: backward; hopper_backward."""
+    if not s.hopper or s.head_size != 64:
+        return joint_launches(s, build)
+    scalars = {"positions": s.positions, "num_heads": s.heads, "num_kv_heads": s.heads}
+    grid, tiles = (ceil(s.positions, 64), s.heads, s.batch), 7 * 64 * 128
+    q, kv = "dqkv delta dout qkv out lse cos sin", "dqkv delta dout qkv lse cos sin"
+    return [
+        Launch("attention_backward_q_hopper_64", grid, 128, q, scalars, tiles),
+        Launch("attention_backward_kv_hopper_64", grid, 128, kv, scalars, tiles + 2 * 4 * 128),
+    ]
+
+
 def joint_launches(s, build):
     """ops/attention/cuda.rs: backward; joint."""
     warps, m, queries, *_ = macro_numbers(build, f"KINDLING_ATTENTION_BACKWARD_{s.head_size}")
@@ -174,19 +187,22 @@ def attention(torch, s, random):
         {"out": 6e-3, "lse": 1e-4}, flops=2 * product,
         peers={name: forward_peer(kind) for name, kind in peers.items()},
     )
+
     # The kernels also rotate dq and dk back, which PyTorch's do not.
-    exact = {"dqkv": 1.2e-2}
-    parts = {"dqkv": ("dq", "dk", "dv")}
-    yield Case(
-        "attention backward", shape, build, joint_launches(s, build), make,
-        lambda t: backward_reference(t) | {"turns": torch.zeros_like(t["turns"])}, exact | {"turns": 0.0}, ("turns",),
-        ("delta", "dq"), parts=parts, flops=5 * product,
-        peers={name: backward_peer(kind) for name, kind in peers.items()},
-    )
-    yield Case(
-        "attention backward in two", shape, build, two_launches(s, build), make, backward_reference, exact, (),
-        ("delta",), parts=parts, flops=5 * product,
-    )
+    def backward_case(name, launches, peers=()):
+        reference, exact, turns, scratch = backward_reference, {"dqkv": 1.2e-2}, (), ("delta",)
+        if "turns" in launches[-1].pointers.split():
+            reference = lambda t: backward_reference(t) | {"turns": torch.zeros_like(t["turns"])}
+            exact, turns, scratch = exact | {"turns": 0.0}, ("turns",), ("delta", "dq")
+        return Case(
+            name, shape, build, launches, make, reference, exact, turns, scratch, parts={"dqkv": ("dq", "dk", "dv")},
+            flops=5 * product, peers={kind: backward_peer(peers[kind]) for kind in peers},
+        )
+
+    yield backward_case("attention backward", backward_launches(s, build), peers)
+    if backward_launches(s, build) != joint_launches(s, build):
+        yield backward_case("attention backward by mma", joint_launches(s, build))
+    yield backward_case("attention backward in two", two_launches(s, build))
 
 
 def default_backend(torch, s):

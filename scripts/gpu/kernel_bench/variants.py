@@ -17,14 +17,15 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .attention import forward_launches, joint_launches, mma_launches, two_launches
+from .attention import backward_launches, forward_launches, joint_launches, mma_launches, two_launches
 from .sizes import ceil
 from .source import Launch, Zero
 
 OWN = {
     "attention forward": forward_launches,
     "attention forward by mma": mma_launches,
-    "attention backward": joint_launches,
+    "attention backward": backward_launches,
+    "attention backward by mma": joint_launches,
     "attention backward in two": two_launches,
 }
 

@@ -208,9 +208,12 @@ impl MemoryPlan {
     fn cuda_scratch(&self, shapes: &Shapes, dtype: Dtype) -> u64 {
         const F32: usize = size_of::<f32>();
         let rows = shapes.rows();
-        let attention = [shapes.lse_len(), attention::cuda::dq_len(dtype, shapes.attention)];
+        // Hopper's kernels for heads of 64 need less.
+        let dq = attention::cuda::dq_len(dtype, shapes.attention, false);
+        let attention = [shapes.lse_len(), dq];
         let attention = attention.map(|len| scratch_bytes(F32 * len)).into_iter().sum();
-        let counters = size_of::<i32>() * attention::cuda::turns_len(dtype, shapes.attention);
+        let counters =
+            size_of::<i32>() * attention::cuda::turns_len(dtype, shapes.attention, false);
         let bias = if self.config.qkv_bias { linear::cuda::partial_len(shapes.qkv) } else { 0 };
         let largest = [
             F32 * embedding::cuda::Groups::len_of(rows),

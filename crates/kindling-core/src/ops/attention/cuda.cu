@@ -2,6 +2,7 @@
 // one query against a cache.
 // qkv, dqkv: (b t, (nh + 2 nkv) hs); out, dout: (b t, nh hs); lse, delta: (b, nh, t) f32; cos,
 // sin: (positions, hs) f32 or null.
+#include "attention/hopper_backward.cuh"
 #include "attention/hopper_forward.cuh"
 #include "attention/plain.cuh"
 #include "attention/tensor_backward.cuh"
@@ -214,12 +215,27 @@ TENSOR_KERNELS(64)
 TENSOR_KERNELS(96)
 TENSOR_KERNELS(128)
 
-/// Empty on other architectures, which are not asked to run it.
+// Empty on other architectures, which are not asked to run them.
+#ifdef WARPGROUP_PRODUCTS
+#define ON_HOPPER(call) call
+#else
+#define ON_HOPPER(call)
+#endif
+#define HEADS_OF_64 {positions, num_heads, num_kv_heads, 64, true}
+
 extern "C" __global__ void __launch_bounds__(256, 2)
 attention_forward_hopper_64(bf16* out, float* lse, const bf16* qkv, int positions, int num_heads, int num_kv_heads) {
-#ifdef WARPGROUP_PRODUCTS
-    hopper_forward(out, lse, qkv, {positions, num_heads, num_kv_heads, 64, true});
-#endif
+    ON_HOPPER(hopper_forward(out, lse, qkv, HEADS_OF_64));
+}
+extern "C" __global__ void __launch_bounds__(128, 4)
+attention_backward_q_hopper_64(bf16* dqkv, float* delta, const bf16* dout, const bf16* qkv, const bf16* out, const float* lse,
+                               const float* cos, const float* sin, int positions, int num_heads, int num_kv_heads) {
+    ON_HOPPER(hopper_backward_q(dqkv, delta, dout, qkv, out, lse, ROTATION, HEADS_OF_64));
+}
+extern "C" __global__ void __launch_bounds__(128, 3)
+attention_backward_kv_hopper_64(bf16* dqkv, const float* delta, const bf16* dout, const bf16* qkv, const float* lse,
+                                const float* cos, const float* sin, int positions, int num_heads, int num_kv_heads) {
+    ON_HOPPER(hopper_backward_kv(dqkv, delta, dout, qkv, lse, ROTATION, HEADS_OF_64));
 }
 
 /// Grid: b t nh `delta_lanes` / 256, rounded up; block: 256; no shared memory.

@@ -181,13 +181,34 @@ pub struct Forward {
     pub qkv: u64,
 }
 
-/// Builds the launch that computes out and lse of every query. `hopper`: the device has the matrix
+/// Returns whether the kernels of `hopper_*.cuh` serve these sizes. `hopper`: the device has the
 /// instructions of `kernels/warpgroup.cuh`.
+fn on_hopper(dtype: Dtype, s: Shape, hopper: bool) -> bool {
+    hopper && dtype == Dtype::Bf16 && s.head_size == 64
+}
+
+/// Builds a launch with one block for so many rows of each of so many heads, 128 threads for 64
+/// rows.
+fn hopper_launch(
+    (kernel, rows, heads): (&'static str, usize, usize),
+    addresses: &[u64],
+    s: Shape,
+    shared_bytes: u32,
+) -> Launch {
+    let mut args = pointers(addresses);
+    args.extend([s.positions, s.num_heads, s.num_kv_heads].map(Arg::from));
+    let grid = [s.positions.div_ceil(rows) as u32, heads as u32, s.batch as u32];
+    Launch { kernel, grid, block: 2 * rows as u32, shared_bytes, args }
+}
+
+/// Builds the launch that computes out and lse of every query. `hopper`: as for `on_hopper`.
 pub fn forward(dtype: Dtype, addresses: Forward, s: Shape, hopper: bool) -> Launch {
     let Forward { out, lse, qkv } = addresses;
     let aligned = is_aligned(dtype, &[out, qkv], s);
-    if hopper && dtype == Dtype::Bf16 && s.head_size == 64 && aligned {
-        return hopper_forward(addresses, s);
+    if aligned && on_hopper(dtype, s, hopper) {
+        let kernel = "attention_forward_hopper_64";
+        // Six tiles of 128 rows of 128 bytes.
+        return hopper_launch((kernel, 128, s.num_heads), &[out, lse, qkv], s, 6 * 128 * 128);
     }
     let kernels = kernels(dtype, s.head_size);
     let (rows, shared_bytes) = block_size(dtype, kernels.width, kernels.forward, 1, 0);
@@ -195,20 +216,6 @@ pub fn forward(dtype: Dtype, addresses: Forward, s: Shape, hopper: bool) -> Laun
     args.extend(size_args(s, aligned));
     let grid = [s.positions.div_ceil(rows) as u32, s.num_heads as u32, s.batch as u32];
     Launch { kernel: kernels.forward.name, grid, block: 128, shared_bytes, args }
-}
-
-/// Heads of 64 in bf16, aligned.
-fn hopper_forward(addresses: Forward, s: Shape) -> Launch {
-    let mut args = pointers(&[addresses.out, addresses.lse, addresses.qkv]);
-    args.extend([s.positions, s.num_heads, s.num_kv_heads].map(Arg::from));
-    Launch {
-        kernel: "attention_forward_hopper_64",
-        grid: [s.positions.div_ceil(128) as u32, s.num_heads as u32, s.batch as u32],
-        block: 256,
-        // Six tiles of 128 rows of 128 bytes.
-        shared_bytes: 6 * 128 * 128,
-        args,
-    }
 }
 
 /// Device addresses of the buffers of `backward`.
@@ -230,22 +237,45 @@ pub struct Backward {
     pub sin: u64,
 }
 
-/// Returns the f32 elements of `Backward::dq`.
-pub fn dq_len(dtype: Dtype, s: Shape) -> usize {
-    joint_kernel(dtype, s.head_size).map_or(0, |k| k.tiles(s) * k.queries * k.width)
+/// Returns the f32 elements of `Backward::dq`. `hopper`: as for `on_hopper`.
+pub fn dq_len(dtype: Dtype, s: Shape, hopper: bool) -> usize {
+    let kernel = joint_kernel(dtype, s.head_size).filter(|_| !on_hopper(dtype, s, hopper));
+    kernel.map_or(0, |k| k.tiles(s) * k.queries * k.width)
 }
 
-/// Returns the elements of `Backward::turns`.
-pub fn turns_len(dtype: Dtype, s: Shape) -> usize {
-    joint_kernel(dtype, s.head_size).map_or(0, |k| k.tiles(s))
+/// Returns the elements of `Backward::turns`. `hopper`: as for `on_hopper`.
+pub fn turns_len(dtype: Dtype, s: Shape, hopper: bool) -> usize {
+    let kernel = joint_kernel(dtype, s.head_size).filter(|_| !on_hopper(dtype, s, hopper));
+    kernel.map_or(0, |k| k.tiles(s))
 }
 
-/// Builds the launches that compute dqkv, in order.
-pub fn backward(dtype: Dtype, addresses: Backward, s: Shape) -> Vec<Launch> {
+/// Builds the launches that compute dqkv, in order. `hopper`: as for `on_hopper`.
+pub fn backward(dtype: Dtype, addresses: Backward, s: Shape, hopper: bool) -> Vec<Launch> {
+    let Backward { dqkv, dout, qkv, out, .. } = addresses;
+    if on_hopper(dtype, s, hopper) {
+        return if is_aligned(dtype, &[dqkv, dout, qkv, out], s) {
+            hopper_backward(addresses, s)
+        } else {
+            backward_in_two(dtype, addresses, s)
+        };
+    }
     match joint_kernel(dtype, s.head_size) {
         Some(kernel) if JOINT => vec![deltas(dtype, addresses, s), joint(kernel, addresses, s)],
         _ => backward_in_two(dtype, addresses, s),
     }
+}
+
+/// Builds the launches for Hopper: dq and delta, then dk and dv.
+fn hopper_backward(addresses: Backward, s: Shape) -> Vec<Launch> {
+    let Backward { dqkv, delta, dout, qkv, out, lse, cos, sin, .. } = addresses;
+    // Seven tiles of 64 rows of 128 bytes; two stages of lse and delta.
+    let (tiles, statistics) = (7 * 64 * 128, 2 * 4 * 128);
+    let q = ("attention_backward_q_hopper_64", 64, s.num_heads);
+    let kv = ("attention_backward_kv_hopper_64", 64, s.num_kv_heads);
+    vec![
+        hopper_launch(q, &[dqkv, delta, dout, qkv, out, lse, cos, sin], s, tiles),
+        hopper_launch(kv, &[dqkv, delta, dout, qkv, lse, cos, sin], s, tiles + statistics),
+    ]
 }
 
 fn joint(kernel: &JointKernel, addresses: Backward, s: Shape) -> Launch {

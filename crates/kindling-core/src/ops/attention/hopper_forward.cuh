@@ -3,17 +3,17 @@
 // computed, the product of those before with their values runs.
 #pragma once
 
-#include "attention/tensor_tiles.cuh"
-#include "kernels/warpgroup.cuh"
+#include "attention/hopper_tiles.cuh"
 
 #ifdef WARPGROUP_PRODUCTS
 
 namespace {
 
-/// Queries of a block, 64 for each of its two warpgroups, and keys in shared memory at a time.
-constexpr int HOPPER_ROWS = 128;
-constexpr int HOPPER_THREADS = 256;
-constexpr int HOPPER_TILE = HOPPER_ROWS * TILE_ROW, HALF_TILE = HOPPER_TILE / 2;
+/// Bytes of 128 rows: the queries of a block, 64 for each of its two warpgroups, and the keys in
+/// shared memory at a time.
+constexpr int PAIR_BYTES = 2 * TILE_BYTES;
+/// Queries, two stages of keys and three of values.
+constexpr int HOPPER_FORWARD_BYTES = 6 * PAIR_BYTES;
 
 /// Maxima and sums of the exponentials of a thread's two rows. `largest` is scaled.
 struct RunningRows {
@@ -45,17 +45,16 @@ struct RunningRows {
 };
 
 /// out: (b t, nh 64); lse: (b, nh, t); qkv: (b t, (nh + 2 nkv) 64); rows at multiples of 16 bytes.
-/// Grid: (t / 128 rounded up, nh, b); block: 256; shared: 6 HOPPER_TILE bytes, queries, two stages
-/// of keys and three of values.
+/// Grid: (t / 128 rounded up, nh, b); block: 256; shared: HOPPER_FORWARD_BYTES.
 __device__ __forceinline__ void hopper_forward(bf16* out, float* lse, const bf16* qkv, const Layout& l) {
-    SHARED_TILES(shared);
+    SHARED_TILES(tile_memory);
     // The shuffle tells the compiler that the number is the same for the whole warp.
     const int group = __shfl_sync(0xffffffffu, int(threadIdx.x / 128), 0);
     const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const int head = blockIdx.y, kv_head = head / l.group(), width = l.qkv_width();
     // Tiles of keys are taken last to first, so that the one to mask comes first.
-    const int last_tile = int(gridDim.x - 1 - blockIdx.x), first_query = last_tile * HOPPER_ROWS;
-    unsigned char *keys = shared + HOPPER_TILE, *values = keys + 2 * HOPPER_TILE;
+    const int last_tile = int(gridDim.x - 1 - blockIdx.x), first_query = last_tile * 128;
+    unsigned char *keys = tile_memory + PAIR_BYTES, *values = keys + 2 * PAIR_BYTES;
 
     // Each thread copies one chunk of every 32nd row.
     const int copied_row = threadIdx.x / 8, copied_at = chunk_at(copied_row, threadIdx.x % 8);
@@ -67,7 +66,7 @@ __device__ __forceinline__ void hopper_forward(bf16* out, float* lse, const bf16
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         const int to = copied_at + 32 * TILE_ROW * i, bytes = first_query + copied_row + 32 * i < l.positions ? 16 : 0;
-        copy_async(shared + to, bytes > 0 ? queries_from + i * apart : qkv, bytes);
+        copy_async(tile_memory + to, bytes > 0 ? queries_from + i * apart : qkv, bytes);
         copy_async(keys + to, bytes > 0 ? from + i * apart : qkv, bytes);
         copy_async(values + to, bytes > 0 ? from + i * apart + to_values : qkv, bytes);
     }
@@ -82,7 +81,7 @@ __device__ __forceinline__ void hopper_forward(bf16* out, float* lse, const bf16
         commit_copies();
     };
     if (last_tile > 0) {
-        copy_next_tile(HOPPER_TILE, HOPPER_TILE);
+        copy_next_tile(PAIR_BYTES, PAIR_BYTES);
         wait_copies<1>();
     } else {
         wait_copies<0>();
@@ -91,7 +90,7 @@ __device__ __forceinline__ void hopper_forward(bf16* out, float* lse, const bf16
     __syncthreads();
 
     const int warp_row = threadIdx.x / 32 % 4 * 16, own_query = first_query + 64 * group;
-    unsigned char* own_rows = shared + group * HALF_TILE;
+    unsigned char* own_rows = tile_memory + group * TILE_BYTES;
     const unsigned long long key_tiles = describe(keys), value_tiles = describe(values);
     const float scale = LOG2_E / 8.0f;
     float sums[32], scores[32];
@@ -102,30 +101,13 @@ __device__ __forceinline__ void hopper_forward(bf16* out, float* lse, const bf16
 #pragma unroll
     for (int k = 0; k < 4; k++) load_matrices<false>(q[k], own_rows + chunk_at(warp_row + lane % 16, 2 * k + lane / 16));
 
-    auto multiply_keys = [&](unsigned long long tile) {
-        wgmma<false, false>(scores, q[0], tile);
-#pragma unroll
-        for (int k = 1; k < 4; k++) wgmma<false, true>(scores, q[k], advance(tile, 32 * k));
-        commit_products();
-    };
-    auto multiply_values = [&](unsigned long long tile) {
-#pragma unroll
-        for (int k = 0; k < 4; k++) wgmma<true, true>(sums, p[k], advance(tile, 16 * TILE_ROW * k));
-        commit_products();
-    };
-    auto round_scores = [&]() {
-#pragma unroll
-        for (int k = 0; k < 4; k++)
-#pragma unroll
-            for (int r = 0; r < 4; r++) p[k][r] = pack(scores[8 * k + 2 * r], scores[8 * k + 2 * r + 1]);
-    };
     // Takes in 64 keys, and the values of the 64 before.
     auto take_in = [&](unsigned long long key_tile, unsigned long long values_before) {
         hold(sums);
         hold(p);
         fence_products();
-        multiply_keys(key_tile);
-        multiply_values(values_before);
+        multiply_transposed(scores, q, key_tile);
+        add_product(sums, p, values_before);
         wait_products<1>();
         hold(scores);
         const float2 factor = rows.take_in(scores, scale);
@@ -135,43 +117,41 @@ __device__ __forceinline__ void hopper_forward(bf16* out, float* lse, const bf16
         hold(p);
 #pragma unroll
         for (int i = 0; i < 32; i++) sums[i] *= i % 4 < 2 ? factor.x : factor.y;
-        round_scores();
+        round_left(p, scores);
     };
 
     fence_products();
-    multiply_keys(advance(key_tiles, group * HALF_TILE));
+    multiply_transposed(scores, q, advance(key_tiles, group * TILE_BYTES));
     wait_products<0>();
     hold(scores);
     // A query's own key is among these, so no row's maximum is -infinity.
-#pragma unroll
-    for (int i = 0; i < 32; i++)
-        if (8 * (i / 4) + 2 * t + i % 2 > warp_row + g + 8 * (i % 4 / 2)) scores[i] = -INFINITY;
+    mask_diagonal<false>(scores);
     rows.take_in(scores, scale);
-    round_scores();
-    unsigned long long values_before = advance(value_tiles, group * HALF_TILE);
+    round_left(p, scores);
+    unsigned long long values_before = advance(value_tiles, group * TILE_BYTES);
     if (group == 1) {
         take_in(key_tiles, values_before);
         values_before = value_tiles;
     }
-    int key_stage = HOPPER_TILE, value_stage = HOPPER_TILE;
+    int key_stage = PAIR_BYTES, value_stage = PAIR_BYTES;
     for (int tile = 1; tile <= last_tile; tile++) {
         wait_copies<0>();
         publish_tiles();
         __syncthreads();
         // All warps have read the keys before these, and the values before those of the last 64.
-        const int next_value_stage = value_stage == 2 * HOPPER_TILE ? 0 : value_stage + HOPPER_TILE;
-        if (tile < last_tile) copy_next_tile(key_stage ^ HOPPER_TILE, next_value_stage);
-        take_in(advance(key_tiles, key_stage + HALF_TILE), values_before);
-        values_before = advance(value_tiles, value_stage + HALF_TILE);
+        const int next_value_stage = value_stage == 2 * PAIR_BYTES ? 0 : value_stage + PAIR_BYTES;
+        if (tile < last_tile) copy_next_tile(key_stage ^ PAIR_BYTES, next_value_stage);
+        take_in(advance(key_tiles, key_stage + TILE_BYTES), values_before);
+        values_before = advance(value_tiles, value_stage + TILE_BYTES);
         take_in(advance(key_tiles, key_stage), values_before);
         values_before = advance(value_tiles, value_stage);
-        key_stage ^= HOPPER_TILE;
+        key_stage ^= PAIR_BYTES;
         value_stage = next_value_stage;
     }
     hold(sums);
     hold(p);
     fence_products();
-    multiply_values(values_before);
+    add_product(sums, p, values_before);
     wait_products<0>();
     hold(sums);
 
@@ -189,19 +169,8 @@ __device__ __forceinline__ void hopper_forward(bf16* out, float* lse, const bf16
     }
     // Only this warp reads its queries, which are in registers by now, so its rows of the result
     // can reuse their memory.
-#pragma unroll
-    for (int i = 0; i < 32; i += 2)
-        *reinterpret_cast<unsigned*>(own_rows + chunk_at(warp_row + g + 8 * (i % 4 / 2), i / 4) + 4 * t) =
-            pack(sums[i] * inverse[i % 4 / 2], sums[i + 1] * inverse[i % 4 / 2]);
-    __syncwarp();
-    bf16* to = out + ((long long)blockIdx.z * l.positions + own_query) * l.out_width() + head * 64 + lane % 8 * 8;
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const int row = warp_row + 4 * i + lane / 8;
-        if (own_query + row < l.positions)
-            *reinterpret_cast<uint4*>(to + (long long)row * l.out_width()) =
-                *reinterpret_cast<const uint4*>(own_rows + chunk_at(row, lane % 8));
-    }
+    bf16* to = out + ((long long)blockIdx.z * l.positions + own_query) * l.out_width() + head * 64;
+    write_tile(to, l.out_width(), l.positions - own_query, own_rows, sums, {inverse[0], inverse[1]});
 }
 
 }  // namespace

@@ -212,13 +212,15 @@ pub fn backward(dev: &Device, args: Backward) -> Result<()> {
         Device::Cuda(gpu) => {
             s.check_cuda(OP)?;
             let dtype = qkv.dtype();
-            let [delta, dq] =
-                gpu.scratch([lse.len(), cuda::dq_len(dtype, s)].map(|len| size_of::<f32>() * len))?;
+            let hopper = gpu.properties().is_hopper();
+            let [delta, dq] = gpu.scratch(
+                [lse.len(), cuda::dq_len(dtype, s, hopper)].map(|len| size_of::<f32>() * len),
+            )?;
             let addresses = cuda::Backward {
                 dqkv: dqkv.pointer(),
                 delta,
                 dq,
-                turns: gpu.zeroed_counters(cuda::turns_len(dtype, s))?,
+                turns: gpu.zeroed_counters(cuda::turns_len(dtype, s, hopper))?,
                 dout: dout.pointer(),
                 qkv: qkv.pointer(),
                 out: out.pointer(),
@@ -226,7 +228,7 @@ pub fn backward(dev: &Device, args: Backward) -> Result<()> {
                 cos: rotation.map_or(0, |tables| tables.cos.pointer()),
                 sin: rotation.map_or(0, |tables| tables.sin.pointer()),
             };
-            gpu.run(&cuda::backward(dtype, addresses, s))?;
+            gpu.run(&cuda::backward(dtype, addresses, s, hopper))?;
         }
     }
     Ok(())

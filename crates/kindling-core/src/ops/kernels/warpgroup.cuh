@@ -23,7 +23,11 @@ static inline unsigned long long describe(const void* tile, EMULATOR_SITE) { ret
 static inline unsigned long long advance(unsigned long long tile, int bytes) { return tile + bytes; }
 template <bool transposed, bool accumulate>
 void wgmma(float (&d)[32], const unsigned (&a)[4], unsigned long long b, EMULATOR_SITE) {
-    emulator::start_product({d, a, b, transposed, accumulate, 0, {file, line}});
+    emulator::start_product({d, a, 0, b, transposed, accumulate, 0, {file, line}});
+}
+template <bool transposed, bool accumulate>
+void wgmma(float (&d)[32], unsigned long long a, unsigned long long b, EMULATOR_SITE) {
+    emulator::start_product({d, nullptr, a, b, transposed, accumulate, 0, {file, line}});
 }
 static inline void publish_tiles() { emulator::publish_copies(); }
 static inline void fence_products(EMULATOR_SITE) { emulator::check_published(file, line); }
@@ -44,22 +48,31 @@ static __device__ __forceinline__ unsigned long long describe(const void* tile) 
 /// Moves a descriptor on by whole rows, or by 16 columns (32 bytes) within the first row.
 static __device__ __forceinline__ unsigned long long advance(unsigned long long tile, int bytes) { return tile + (bytes >> 4); }
 
+#define ACCUMULATORS                                                                                           \
+    "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),            \
+        "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),  \
+        "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),\
+        "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
+#define WGMMA                                                                                          \
+    "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "                                            \
+    "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, "
+
 /// Starts d (64, 64) = a (64, 16) b (16, 64), plus d if `accumulate`; f32 sums. Each warp has 16
 /// rows of a and d, with the fragments of `mma`: d[4 n + i] is d[i] of columns 8 n to 8 n + 7. b is
 /// 16 rows of a tile if `transposed`, else 64 rows of 16 columns, its transpose. Until the product
 /// has been waited for, d and a may not be used and the tile may not be written.
 template <bool transposed, bool accumulate>
 __device__ __forceinline__ void wgmma(float (&d)[32], const unsigned (&a)[4], unsigned long long b) {
-    asm volatile(
-        "{ .reg .pred p; setp.ne.b32 p, %37, 0;"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-        "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31},"
-        "{%32,%33,%34,%35}, %36, p, 1, 1, %38; }"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
-          "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
-          "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
-          "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(int(accumulate)), "n"(int(transposed)));
+    asm volatile("{ .reg .pred p; setp.ne.b32 p, %37, 0;" WGMMA "{%32,%33,%34,%35}, %36, p, 1, 1, %38; }"
+                 : ACCUMULATORS
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(int(accumulate)), "n"(int(transposed)));
+}
+/// As above, with a as 16 columns of 64 rows of a tile.
+template <bool transposed, bool accumulate>
+__device__ __forceinline__ void wgmma(float (&d)[32], unsigned long long a, unsigned long long b) {
+    asm volatile("{ .reg .pred p; setp.ne.b32 p, %34, 0;" WGMMA "%32, %33, p, 1, 1, 0, %35; }"
+                 : ACCUMULATORS
+                 : "l"(a), "l"(b), "n"(int(accumulate)), "n"(int(transposed)));
 }
 
 /// Makes what the thread has written to shared memory visible to products, which read it past a

@@ -1,0 +1,117 @@
+// Pieces of attention's kernels for Hopper: tiles of 64 rows of a head of 64, and products of a
+// warpgroup over them. A thread's accumulators, elements 4 n to 4 n + 3 of an array, are those of
+// `mma` in columns 8 n to 8 n + 7, of the 16 rows of its warp.
+#pragma once
+
+#include "attention/tensor_tiles.cuh"
+#include "kernels/warpgroup.cuh"
+
+#ifdef WARPGROUP_PRODUCTS
+
+namespace {
+
+constexpr int TILE_BYTES = 64 * TILE_ROW;
+
+/// A thread's place in the accumulators: rows g and g + 8 of the warp's, columns 2 t and 2 t + 1.
+/// Read anew at each use, so that the compiler does not hold it in registers.
+struct Place {
+    int warp_row, lane, g, t;
+    __device__ __forceinline__ Place() {
+#ifdef KINDLING_EMULATED
+        const unsigned thread = threadIdx.x;
+#else
+        unsigned thread;
+        asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+#endif
+        warp_row = thread / 32 % 4 * 16;
+        lane = thread % 32;
+        g = lane / 4;
+        t = lane % 4;
+    }
+};
+
+/// Starts d = a b^T of two tiles.
+__device__ __forceinline__ void multiply_transposed(float (&d)[32], unsigned long long a, unsigned long long b) {
+    wgmma<false, false>(d, a, b);
+#pragma unroll
+    for (int k = 1; k < 4; k++) wgmma<false, true>(d, advance(a, 32 * k), advance(b, 32 * k));
+    commit_products();
+}
+/// As above, with a in registers.
+__device__ __forceinline__ void multiply_transposed(float (&d)[32], const unsigned (&a)[4][4], unsigned long long b) {
+    wgmma<false, false>(d, a[0], b);
+#pragma unroll
+    for (int k = 1; k < 4; k++) wgmma<false, true>(d, a[k], advance(b, 32 * k));
+    commit_products();
+}
+/// Starts d += a b of a tile b.
+__device__ __forceinline__ void add_product(float (&d)[32], const unsigned (&a)[4][4], unsigned long long b) {
+#pragma unroll
+    for (int k = 0; k < 4; k++) wgmma<true, true>(d, a[k], advance(b, 16 * TILE_ROW * k));
+    commit_products();
+}
+
+/// Rounds accumulators to the left operand of a product.
+__device__ __forceinline__ void round_left(unsigned (&a)[4][4], const float (&from)[32]) {
+#pragma unroll
+    for (int k = 0; k < 4; k++)
+#pragma unroll
+        for (int r = 0; r < 4; r++) a[k][r] = pack(from[8 * k + 2 * r], from[8 * k + 2 * r + 1]);
+}
+
+/// Masks the scores of keys after their query in a tile on the diagonal. Rows are queries, or keys if
+/// `transposed`.
+template <bool transposed> __device__ __forceinline__ void mask_diagonal(float (&scores)[32]) {
+    const Place at;
+    const int beyond = at.warp_row + at.g - 2 * at.t;
+#pragma unroll
+    for (int i = 0; i < 32; i++) {
+        const int column = 8 * (i / 4) + i % 2 - 8 * (i % 4 / 2);
+        if (transposed ? column < beyond : column > beyond) scores[i] = -INFINITY;
+    }
+}
+
+/// Rotates the gradients of the queries or keys of a tile by the negative angles of their positions,
+/// from `position` on.
+__device__ __forceinline__ void rotate_tile(float (&sums)[32], const Rotation& rotation, int position, const Layout& l) {
+    const Place at;
+#pragma unroll
+    for (int i = 0; i < 32; i += 2)
+        rotate_back(sums[i], sums[i + 1], rotation, position + at.warp_row + at.g + 8 * (i % 4 / 2), 8 * (i / 4) + 2 * at.t, l);
+}
+
+/// Writes the accumulators, row g + 8 half times `factor[half]`, to `count` rows of memory by way of
+/// the warp's own rows of a tile that nobody reads any more.
+__device__ __forceinline__ void write_tile(bf16* to, int width, int count, unsigned char* tile, const float (&sums)[32],
+                                                  float2 factor) {
+    const Place at;
+#pragma unroll
+    for (int i = 0; i < 32; i += 2) {
+        const float f = i % 4 < 2 ? factor.x : factor.y;
+        *reinterpret_cast<unsigned*>(tile + chunk_at(at.warp_row + at.g + 8 * (i % 4 / 2), i / 4) + 4 * at.t) =
+            pack(sums[i] * f, sums[i + 1] * f);
+    }
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const int row = at.warp_row + 4 * i + at.lane / 8;
+        if (row < count)
+            *reinterpret_cast<uint4*>(to + (long long)row * width + at.lane % 8 * 8) =
+                *reinterpret_cast<const uint4*>(tile + chunk_at(row, at.lane % 8));
+    }
+}
+
+/// Copies the first `count` rows of a tile, `width` apart in memory, by 128 threads, and zeroes the
+/// rest.
+__device__ __forceinline__ void copy_rows(unsigned char* tile, const bf16* from, int width, int count) {
+    const Place at;
+    const int row = at.warp_row / 4 + at.lane / 8, chunk = at.lane % 8;
+    from += (long long)row * width + 8 * chunk;
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        copy_async(tile + chunk_at(row, chunk) + 16 * TILE_ROW * i, from + (long long)(16 * i) * width, row + 16 * i < count ? 16 : 0);
+}
+
+}  // namespace
+
+#endif
