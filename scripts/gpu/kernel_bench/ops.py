@@ -23,7 +23,7 @@ def rms_norm_launches(s):
     """ops/rms_norm/cuda.rs: launch_forward; backward, with and without the rounded dx and the norm."""
     n = {"rows": s.rows, "width": s.d_model}
     blocks = min(max(ceil(s.rows, 16), 1), 3 * 132)
-    groups = next(groups for groups in (1, 2, 4, 12) if ceil(ceil(s.d_model, 4 * groups), 32) <= 8)
+    groups = next(groups for groups in (1, 2, 4, 8) if ceil(ceil(s.d_model, 4 * groups), 32) <= 8)
     threads = 32 * ceil(ceil(s.d_model, 4 * groups), 32)
     forward = Launch(
         "rms_norm_forward_bf16", (ceil(s.rows, 8), 1, 1), 256, "out sum rstd x residual weight", {**n, "eps": EPS}

@@ -94,7 +94,7 @@ __device__ void forward(T* out, S* sum, float* rstd, const S* x, const T* residu
 ///
 /// A thread has the same columns of all rows: V times N, so that its part of the sum stays in
 /// registers. All loads of a round of rows are issued before the barrier that their sums need.
-/// Grid: any number of blocks; block: up to 256 threads, V N columns each cover a row; shared: 64
+/// Grid: any number of blocks; block: up to 384 threads, V N columns each cover a row; shared: 64
 /// floats for each row of a round.
 template <int V, int N, class S, class T>
 __device__ void backward(S* dx, T* rounded, T* normed, float* partial, const T* dout, const S* x, const float* weight,
@@ -188,23 +188,23 @@ rms_norm_forward_bf16(bf16* out, float* sum, float* rstd, const float* x, const 
     forward(out, sum, rstd, x, residual, weight, rows, width, eps);
 }
 
-#define BACKWARD(name, T, V, N)                                                                              \
-    extern "C" __global__ void __launch_bounds__(256)                                                        \
+#define BACKWARD(name, T, V, N, threads)                                                                     \
+    extern "C" __global__ void __launch_bounds__(threads)                                                    \
     rms_norm_backward_##name##_##V(float* dx, T* rounded, T* normed, float* partial, const T* dout,          \
                                    const float* x, const float* weight, const float* rstd, int rows,         \
                                    int width, int add) {                                                     \
         backward<V, N>(dx, rounded, normed, partial, dout, x, weight, rstd, rows, width, add);               \
     }
-BACKWARD(f32, float, 1, 4)
-BACKWARD(f32, float, 2, 4)
-BACKWARD(f32, float, 4, 4)
-BACKWARD(f32, float, 12, 4)
-BACKWARD(bf16, bf16, 1, 4)
-BACKWARD(bf16, bf16, 2, 4)
-BACKWARD(bf16, bf16, 4, 4)
-BACKWARD(bf16, bf16, 12, 4)
-BACKWARD(f32_unaligned, float, 16, 1)
-BACKWARD(bf16_unaligned, bf16, 16, 1)
+BACKWARD(f32, float, 1, 4, 256)
+BACKWARD(f32, float, 2, 4, 256)
+BACKWARD(f32, float, 4, 4, 256)
+BACKWARD(f32, float, 8, 4, 384)
+BACKWARD(bf16, bf16, 1, 4, 256)
+BACKWARD(bf16, bf16, 2, 4, 256)
+BACKWARD(bf16, bf16, 4, 4, 256)
+BACKWARD(bf16, bf16, 8, 4, 384)
+BACKWARD(f32_unaligned, float, 16, 1, 256)
+BACKWARD(bf16_unaligned, bf16, 16, 1, 256)
 
 /// dweight += the partial sums. Grid: width / 32, rounded up; block: 256 threads.
 extern "C" __global__ void __launch_bounds__(256)

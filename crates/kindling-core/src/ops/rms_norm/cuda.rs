@@ -12,8 +12,6 @@ use crate::ops::kernels::by_dtype;
 const MAX_BLOCKS: usize = 3 * 132;
 /// Rows that a block of the backward pass has at least.
 const MIN_ROWS: usize = 16;
-/// Most threads of a block of the backward pass.
-const BACKWARD_THREADS: usize = 256;
 
 /// Launch of `forward`.
 pub fn forward(args: &Forward) -> Launch {
@@ -63,14 +61,16 @@ fn blocks(s: Shape) -> usize {
 struct BackwardKernel {
     /// Columns of a thread: groups of neighbours, and the size of a group.
     columns: [usize; 2],
+    most_threads: usize,
     f32: &'static str,
     bf16: &'static str,
 }
 
 macro_rules! backward_kernel {
-    ($groups:literal, $size:literal, $kind:literal) => {
+    ($groups:literal, $size:literal, $threads:literal, $kind:literal) => {
         BackwardKernel {
             columns: [$groups, $size],
+            most_threads: $threads,
             f32: concat!("rms_norm_backward_f32", $kind, "_", $groups),
             bf16: concat!("rms_norm_backward_bf16", $kind, "_", $groups),
         }
@@ -79,12 +79,12 @@ macro_rules! backward_kernel {
 
 /// Kernels for rows that start at a multiple of 16 bytes, narrow ones first.
 const ALIGNED: [BackwardKernel; 4] = [
-    backward_kernel!(1, 4, ""),
-    backward_kernel!(2, 4, ""),
-    backward_kernel!(4, 4, ""),
-    backward_kernel!(12, 4, ""),
+    backward_kernel!(1, 4, 256, ""),
+    backward_kernel!(2, 4, 256, ""),
+    backward_kernel!(4, 4, 256, ""),
+    backward_kernel!(8, 4, 384, ""),
 ];
-const UNALIGNED: [BackwardKernel; 1] = [backward_kernel!(16, 1, "_unaligned")];
+const UNALIGNED: [BackwardKernel; 1] = [backward_kernel!(16, 1, 256, "_unaligned")];
 
 /// Returns the kernel for rows of `width`, and the threads of its block.
 fn backward_kernel(width: usize, aligned: bool) -> Option<(BackwardKernel, usize)> {
@@ -93,7 +93,7 @@ fn backward_kernel(width: usize, aligned: bool) -> Option<(BackwardKernel, usize
         let [groups, size] = kernel.columns;
         width.div_ceil(groups * size).next_multiple_of(32)
     };
-    let kernel = kernels.iter().find(|kernel| threads(kernel) <= BACKWARD_THREADS)?;
+    let kernel = kernels.iter().find(|kernel| threads(kernel) <= kernel.most_threads)?;
     Some((*kernel, threads(kernel)))
 }
 
