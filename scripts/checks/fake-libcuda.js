@@ -105,6 +105,19 @@ const TESTS = {
     environment: { FASTEST: '0' },
     run: (kindling) => inFolder((folder) => keepsAlgorithms(kindling, folder)),
   },
+  'a pass that repeats is launched as a graph, and its failure is reported': {
+    environment: { GRAPH: '1' },
+    run: (kindling) =>
+      assert.rejects(train(kindling, 'cuda', 3, {}, false), { code: 'ERR_DEVICE' }),
+  },
+  'graphs do not change the weights': {
+    async run(kindling) {
+      const launched = await weights((await train(kindling, 'cuda', 20, {}, false)).model)
+      process.env.KINDLING_CUDA_GRAPHS = '0'
+      const queued = await weights((await train(kindling, 'cuda', 20, {}, false)).model)
+      assert.deepEqual(launched, queued)
+    },
+  },
   'leaving losses and norms unread does not change the weights': {
     async run(kindling) {
       const read = await train(kindling, 'cuda', 20)

@@ -18,6 +18,18 @@ pub enum Device {
 }
 
 impl Device {
+    /// Runs `work`, which queues nearly the same work in most calls, as `Cuda::recorded` does. On
+    /// the CPU, just runs it.
+    ///
+    /// # Errors
+    /// Returns the error of `work`, or `ERR_DEVICE`.
+    pub fn recorded<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        match self {
+            Self::Cpu(_) => work(),
+            Self::Cuda(gpu) => gpu.recorded(work),
+        }
+    }
+
     /// Returns the CPU in f32, with `threads` threads; 0 means one per core the process may use.
     pub fn cpu(threads: usize) -> Self {
         Self::cpu_of(threads, Dtype::F32)

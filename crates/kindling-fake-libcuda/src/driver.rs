@@ -6,7 +6,8 @@ use kindling_kernel_emulator::{kernel, run_raw};
 
 use crate::state::{
     Answer, CONTEXT, Function, INVALID_DEVICE, INVALID_HANDLE, INVALID_VALUE, NO_BINARY_FOR_GPU,
-    NOT_FOUND, STREAM, SUCCESS, current, queue, set_current, setting, state,
+    NOT_FOUND, STREAM, SUCCESS, begin_capture, current, end_capture, launch_graph, queue,
+    set_current, setting, state,
 };
 
 /// First word of a fatbin.
@@ -213,7 +214,7 @@ pub unsafe extern "C" fn cuLaunchKernel(
     drop(known);
     let Ok(signature) = kindling_kernel_emulator::signature(name) else { return NOT_FOUND };
     // SAFETY: one pointer per kernel argument, each readable in its size, as the driver reads them.
-    let mut values: Vec<u64> = unsafe {
+    let values: Vec<u64> = unsafe {
         signature.bytes().enumerate().map(|(place, kind)| {
             let at = *arguments.add(place);
             if matches!(kind, b'p' | b'l') {
@@ -224,7 +225,53 @@ pub unsafe extern "C" fn cuLaunchKernel(
         })
     }
     .collect();
-    queue(stream, move || run_raw(name, grid, block_x, shared_bytes, &mut values))
+    queue(stream, move || run_raw(name, grid, block_x, shared_bytes, &mut values.clone()))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuStreamBeginCapture_v2(stream: usize, _mode: u32) -> Answer {
+    begin_capture(stream)
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamEndCapture(_stream: usize, graph: *mut usize) -> Answer {
+    match end_capture() {
+        Ok(captured) => {
+            // SAFETY: as above.
+            unsafe { graph.write(captured) };
+            SUCCESS
+        }
+        Err(answer) => answer,
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphInstantiateWithFlags(
+    executable: *mut usize,
+    graph: usize,
+    _flags: u64,
+) -> Answer {
+    // SAFETY: as above.
+    unsafe { executable.write(graph) };
+    SUCCESS
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuGraphDestroy(_graph: usize) -> Answer {
+    SUCCESS
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuGraphExecDestroy(_executable: usize) -> Answer {
+    SUCCESS
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuGraphLaunch(executable: usize, stream: usize) -> Answer {
+    match setting("GRAPH", SUCCESS) {
+        SUCCESS => launch_graph(executable, stream),
+        answer => answer,
+    }
 }
 
 #[unsafe(no_mangle)]

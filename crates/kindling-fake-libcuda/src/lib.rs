@@ -4,7 +4,8 @@
 //! and work is deferred until something waits for it, as late as a GPU might run it.
 //!
 //! `EMULATED_CUDA_*` variables configure the machine: `VERSION` of the driver (13000), `INIT`, the
-//! result of `cuInit` (0), `DEVICES` (1), `CAPABILITY` (90), `MEMORY` in bytes (1 GiB), `FASTEST`, the
+//! result of `cuInit` (0), `DEVICES` (1), `CAPABILITY` (90), `MEMORY` in bytes (1 GiB), `GRAPH`,
+//! the result of `cuGraphLaunch` (0), `FASTEST`, the
 //! algorithm of products that takes half the time of the other (0 or 1).
 //!
 //! Signatures and constants follow cuda.h, `cublasLt.h` of CUDA 13.0.

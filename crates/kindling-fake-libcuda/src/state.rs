@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::str::FromStr;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use kindling_kernel_emulator::{EmulatedDevice, Order};
 
@@ -17,6 +17,8 @@ pub const INVALID_CONTEXT: Answer = 201;
 pub const NO_BINARY_FOR_GPU: Answer = 209;
 pub const INVALID_HANDLE: Answer = 400;
 pub const NOT_FOUND: Answer = 500;
+/// `CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED`.
+pub const CAPTURE_UNSUPPORTED: Answer = 900;
 pub const ILLEGAL_ADDRESS: Answer = 700;
 
 /// Distinctive non-null handles.
@@ -24,7 +26,7 @@ pub const CONTEXT: usize = 0xC0;
 pub const STREAM: usize = 0x57;
 pub const BLAS: usize = 0xB1A5;
 
-type Work = Box<dyn FnOnce() -> Result<(), String> + Send>;
+type Work = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// State of the device.
 #[derive(Default)]
@@ -38,6 +40,10 @@ pub struct State {
     /// Sum of the times that queued products take.
     time: u64,
     queue: VecDeque<Work>,
+    /// Operations queued since a capture began.
+    capturing: Option<Vec<Work>>,
+    /// Work of each captured graph; a handle is the index plus one.
+    graphs: Vec<Vec<Work>>,
     /// Number of operations ever queued.
     queued: u64,
     failed: bool,
@@ -115,13 +121,54 @@ pub fn ready(stream: usize) -> Result<(), Answer> {
 }
 
 /// Defers work until something waits for it.
-pub fn queue(stream: usize, work: impl FnOnce() -> Result<(), String> + Send + 'static) -> Answer {
+pub fn queue(
+    stream: usize,
+    work: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+) -> Answer {
     if let Err(answer) = ready(stream) {
         return answer;
     }
     let mut state = state();
-    state.queue.push_back(Box::new(work));
+    if let Some(captured) = &mut state.capturing {
+        captured.push(Arc::new(work));
+        return SUCCESS;
+    }
+    state.queue.push_back(Arc::new(work));
     state.queued += 1;
+    SUCCESS
+}
+
+/// Starts to capture what is queued.
+pub fn begin_capture(stream: usize) -> Answer {
+    if let Err(answer) = ready(stream) {
+        return answer;
+    }
+    let mut state = state();
+    if state.capturing.is_some() {
+        return CAPTURE_UNSUPPORTED;
+    }
+    state.capturing = Some(Vec::new());
+    SUCCESS
+}
+
+/// Ends a capture. Returns the handle of its graph.
+pub fn end_capture() -> Result<usize, Answer> {
+    let mut state = state();
+    let captured = state.capturing.take().ok_or(INVALID_VALUE)?;
+    state.graphs.push(captured);
+    Ok(state.graphs.len())
+}
+
+/// Queues the work of a graph.
+pub fn launch_graph(graph: usize, stream: usize) -> Answer {
+    if let Err(answer) = ready(stream) {
+        return answer;
+    }
+    let mut state = state();
+    let known = graph.checked_sub(1).and_then(|place| state.graphs.get(place).cloned());
+    let Some(work) = known else { return INVALID_HANDLE };
+    state.queued += work.len() as u64;
+    state.queue.extend(work);
     SUCCESS
 }
 
@@ -133,6 +180,9 @@ pub fn finish() -> Answer {
 /// Runs the first `count` operations ever queued. A failure is sticky, as on a GPU.
 pub fn finish_first(count: u64) -> Answer {
     let mut state = state();
+    if state.capturing.is_some() {
+        return CAPTURE_UNSUPPORTED;
+    }
     while state.queued - (state.queue.len() as u64) < count {
         let Some(work) = state.queue.pop_front() else { break };
         if let (false, Err(message)) = (state.failed, work()) {

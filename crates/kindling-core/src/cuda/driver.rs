@@ -126,6 +126,18 @@ pub trait Driver: std::fmt::Debug + Send + Sync {
     /// Returns `ERR_DEVICE`.
     fn multiply(&self, product: &Product) -> Result<()>;
 
+    /// Starts to record work that is likely to repeat. Until `finish_recording`, or until a call
+    /// that waits or frees memory, the device may hold back what is queued.
+    fn start_recording(&self) {}
+
+    /// Queues what was held back.
+    ///
+    /// # Errors
+    /// Returns `ERR_DEVICE`.
+    fn finish_recording(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Returns the algorithms of the products so far, by shape, for `use_algorithms` of a later
     /// run. `None` if the device does not choose.
     fn algorithms(&self) -> Option<String> {

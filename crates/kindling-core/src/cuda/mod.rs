@@ -149,6 +149,18 @@ impl Cuda {
         if values.is_empty() { Ok(()) } else { self.driver.download(bytes_of_mut(values), pointer) }
     }
 
+    /// Runs `work`, whose launches and products are the same in most calls, so that the device may
+    /// queue them all at once.
+    ///
+    /// # Errors
+    /// Returns the error of `work`, or `ERR_DEVICE`.
+    pub fn recorded<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.driver.start_recording();
+        let result = work();
+        let queued = self.driver.finish_recording();
+        result.and_then(|value| queued.map(|()| value))
+    }
+
     /// Returns the algorithms of the products so far, as `Driver::algorithms` does.
     pub fn algorithms(&self) -> Option<String> {
         self.driver.algorithms()

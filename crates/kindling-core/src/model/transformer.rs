@@ -184,6 +184,14 @@ impl Transformer {
         self.prepare(batch.x, pass, saved)?;
         self.check_targets(batch.targets, pass)?;
         self.norm.gradients_change(&self.device, &mut self.gradients)?;
+        if batch.read_losses {
+            return self.run_both_passes(batch, pass);
+        }
+        let device = self.device.clone();
+        device.recorded(|| self.run_both_passes(batch, pass))
+    }
+
+    fn run_both_passes(&mut self, batch: backward::Batch, pass: Pass) -> Result<Option<LossSum>> {
         self.run_forward(batch.x, pass, CacheUse::None)?;
         let context = PassContext {
             device: &self.device,

@@ -3,21 +3,23 @@
 
 mod cublas_lt;
 mod error;
+mod graph;
 mod kernels;
 mod libraries;
 mod product_key;
 mod products;
+mod queue;
 mod staging;
 
-use std::ffi::c_void;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 
 use super::driver::{Driver, Product, Properties, Rows};
-use crate::cuda::{Arg, Launch};
+use crate::cuda::Launch;
 use crate::{Error, Result};
 use error::failed;
+use graph::{Graph, Mirror, Plan, Recorder, Work};
 use kernels::Kernels;
 use products::{Products, WORKSPACE_BYTES};
 use staging::Staging;
@@ -28,12 +30,17 @@ pub(super) use libraries::{device_count, problem};
 /// that failed rather than the call that noticed.
 const SYNCHRONOUS: &str = "KINDLING_CUDA_SYNC";
 
+/// Environment variable that turns CUDA graphs off, if 0.
+const GRAPHS: &str = "KINDLING_CUDA_GRAPHS";
+
 /// A GPU and its stream.
 #[derive(Debug)]
 pub(super) struct Native {
     properties: Properties,
     kernels: Kernels,
     staging: Mutex<Staging>,
+    /// Absent without graphs.
+    recorder: Option<Mutex<Recorder>>,
     products: Products,
     /// Of products.
     workspace: u64,
@@ -87,13 +94,15 @@ impl Native {
             other => other,
         })?;
         let products = Products::new(library, &stream, workspace, &properties.name)?;
+        let synchronous = std::env::var_os(SYNCHRONOUS).is_some_and(|value| value == "1");
         Ok(Self {
             properties,
             kernels,
             staging: Mutex::default(),
+            recorder: has_graphs(synchronous).then(Mutex::default),
             products,
             workspace,
-            synchronous: std::env::var_os(SYNCHRONOUS).is_some_and(|value| value == "1"),
+            synchronous,
             stream,
             context,
         })
@@ -103,18 +112,65 @@ impl Native {
         self.context.bind_to_thread().map_err(failed)
     }
 
-    /// Waits for the work just queued if `KINDLING_CUDA_SYNC=1`; an error then names `work`.
-    fn check_now(&self, work: impl FnOnce() -> String) -> Result<()> {
-        if !self.synchronous {
-            return Ok(());
-        }
-        let done = self.stream.synchronize();
-        done.map_err(|error| Error::Device(format!("{} failed: {:?}", work(), error.0)))
-    }
-
     fn staging(&self) -> MutexGuard<'_, Staging> {
         self.staging.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn recorder(&self) -> Option<MutexGuard<'_, Recorder>> {
+        Some(self.recorder.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Holds work back if it is being recorded. Returns whether it was.
+    fn holds(&self, work: impl FnOnce() -> Work) -> bool {
+        self.recorder().is_some_and(|mut recorder| recorder.hold(work))
+    }
+
+    /// Queues what was held back, and stops recording.
+    fn flush(&self) -> Result<()> {
+        let held = self.recorder().map(|mut recorder| recorder.flush());
+        self.queue(&held.unwrap_or_default())
+    }
+
+    /// Uploads to memory of its own and records a copy from there to `pointer`.
+    fn upload_mirrored(&self, recorder: &mut Recorder, pointer: u64, from: &[u8]) -> Result<()> {
+        let index = recorder.next_mirror();
+        let known = recorder.mirrors.get(index).copied();
+        let mirror = match known {
+            Some(mirror) if mirror.bytes >= from.len() => mirror,
+            _ => {
+                let bytes = from.len().next_power_of_two();
+                let mirror = Mirror { pointer: self.allocate(bytes)?, bytes };
+                match recorder.mirrors.get_mut(index) {
+                    // In stream order, the last copy from the old memory comes before its release.
+                    Some(old) => self.free(std::mem::replace(old, mirror).pointer),
+                    None => recorder.mirrors.push(mirror),
+                }
+                mirror
+            }
+        };
+        self.staging().upload(&self.stream, mirror.pointer, from)?;
+        let row = |pointer| Rows { pointer, pitch: from.len() };
+        let (to, from, bytes) = (row(pointer), row(mirror.pointer), from.len());
+        recorder.hold(|| Work::CopyRows { to, from, bytes, count: 1 });
+        Ok(())
+    }
+
+    fn free(&self, pointer: u64) {
+        // An error cannot be reported here; the next call on the stream returns it.
+        // SAFETY: the memory came from `allocate`, and its last use is already queued.
+        let _ = unsafe {
+            if self.context.has_async_alloc() {
+                result::free_async(pointer, self.stream.cu_stream())
+            } else {
+                self.stream.synchronize().and_then(|()| result::free_sync(pointer))
+            }
+        };
+    }
+}
+
+/// Returns whether to use CUDA graphs: not if each launch waits, or if the environment says so.
+fn has_graphs(synchronous: bool) -> bool {
+    !synchronous && std::env::var_os(GRAPHS).is_none_or(|value| value != "0")
 }
 
 fn multiprocessors(context: &CudaContext) -> Result<usize, DriverError> {
@@ -166,34 +222,31 @@ impl Driver for Native {
     }
 
     fn release(&self, pointer: u64, _bytes: usize) {
-        if self.bind().is_err() {
-            return;
+        // Work held back may use the memory. An error of it surfaces in the next call.
+        if self.bind().is_ok() {
+            let _ = self.flush();
+            self.free(pointer);
         }
-        // An error cannot be reported here; the next call on the stream returns it.
-        // SAFETY: the memory came from `allocate`, and its last use is already queued.
-        let _ = unsafe {
-            if self.context.has_async_alloc() {
-                result::free_async(pointer, self.stream.cu_stream())
-            } else {
-                self.stream.synchronize().and_then(|()| result::free_sync(pointer))
-            }
-        };
     }
 
     fn clear(&self, pointer: u64, bytes: usize) -> Result<()> {
-        self.bind()?;
-        // SAFETY: the caller owns `bytes` at `pointer`.
-        unsafe { result::memset_d8_async(pointer, 0, bytes, self.stream.cu_stream()) }
-            .map_err(failed)
+        if self.holds(|| Work::Clear { pointer, bytes }) {
+            return Ok(());
+        }
+        self.queue_clear(pointer, bytes)
     }
 
     fn upload(&self, pointer: u64, from: &[u8]) -> Result<()> {
         self.bind()?;
+        if let Some(mut recorder) = self.recorder().filter(|recorder| recorder.is_recording()) {
+            return self.upload_mirrored(&mut recorder, pointer, from);
+        }
         self.staging().upload(&self.stream, pointer, from)
     }
 
     fn download(&self, to: &mut [u8], pointer: u64) -> Result<()> {
         self.bind()?;
+        self.flush()?;
         // SAFETY: the caller owns that many bytes at `pointer`, and `to` is not read before the
         // wait below.
         unsafe { result::memcpy_dtoh_async(to, pointer, self.stream.cu_stream()) }
@@ -202,71 +255,51 @@ impl Driver for Native {
     }
 
     fn copy_rows(&self, to: Rows, from: Rows, bytes: usize, count: usize) -> Result<()> {
-        self.bind()?;
-        let device = sys::CUmemorytype::CU_MEMORYTYPE_DEVICE;
-        let copy = sys::CUDA_MEMCPY2D {
-            srcXInBytes: 0,
-            srcY: 0,
-            srcMemoryType: device,
-            srcHost: std::ptr::null(),
-            srcDevice: from.pointer,
-            srcArray: std::ptr::null_mut(),
-            srcPitch: from.pitch,
-            dstXInBytes: 0,
-            dstY: 0,
-            dstMemoryType: device,
-            dstHost: std::ptr::null_mut(),
-            dstDevice: to.pointer,
-            dstArray: std::ptr::null_mut(),
-            dstPitch: to.pitch,
-            WidthInBytes: bytes,
-            Height: count,
-        };
-        // SAFETY: the caller owns the rows on both sides; the descriptor is read before the call
-        // returns.
-        unsafe { sys::cuMemcpy2DAsync_v2(&raw const copy, self.stream.cu_stream()) }
-            .result()
-            .map_err(failed)
+        if self.holds(|| Work::CopyRows { to, from, bytes, count }) {
+            return Ok(());
+        }
+        self.queue_copy(to, from, bytes, count)
     }
 
     fn launch(&self, launch: &Launch) -> Result<()> {
-        self.bind()?;
-        let function = self.kernels.function(launch)?;
-        let mut args: Vec<*mut c_void> = launch
-            .args
-            .iter()
-            .map(|arg| match arg {
-                Arg::Pointer(value) => std::ptr::from_ref(value).cast_mut().cast(),
-                Arg::I32(value) => std::ptr::from_ref(value).cast_mut().cast(),
-                Arg::I64(value) => std::ptr::from_ref(value).cast_mut().cast(),
-                Arg::F32(value) => std::ptr::from_ref(value).cast_mut().cast(),
-            })
-            .collect();
-        let [x, y, z] = launch.grid;
-        // SAFETY: the arguments have the kernel's types (the kernel emulator's tests compare every
-        // launch with its kernel) and are copied before the call returns. The buffers they point to
-        // live until the work queued here is done.
-        unsafe {
-            let (block, stream) = ((launch.block, 1, 1), self.stream.cu_stream());
-            result::launch_kernel(
-                function,
-                (x, y, z),
-                block,
-                launch.shared_bytes,
-                stream,
-                &mut args,
-            )
+        if self.holds(|| Work::Launch(launch.clone())) {
+            return Ok(());
         }
-        .map_err(|error| {
-            Error::Device(format!("{} cannot be launched: {:?}", launch.kernel, error.0))
-        })?;
-        self.check_now(|| launch.kernel.to_owned())
+        self.queue_launch(launch)
     }
 
     fn multiply(&self, product: &Product) -> Result<()> {
+        if self.holds(|| Work::Product(*product)) {
+            return Ok(());
+        }
+        self.queue_product(product)
+    }
+
+    fn start_recording(&self) {
+        if let Some(mut recorder) = self.recorder() {
+            recorder.start();
+        }
+    }
+
+    fn finish_recording(&self) -> Result<()> {
+        let Some(mut recorder) = self.recorder() else { return Ok(()) };
+        if !recorder.is_recording() {
+            return Ok(());
+        }
         self.bind()?;
-        self.products.multiply(product)?;
-        self.check_now(|| format!("a product of {} x {} x {}", product.m, product.k, product.n))
+        let stream = self.stream.cu_stream();
+        let (work, captures) = match recorder.finish() {
+            Plan::Launch(graph) => return graph.launch(stream).map_err(failed),
+            Plan::Queue(work) => (work, false),
+            Plan::Capture(work) => (work, true),
+        };
+        if captures {
+            let graph = Graph::capture(stream, &self.context, || self.queue(&work));
+            if let Some(graph) = recorder.captured(graph) {
+                return graph.launch(stream).map_err(failed);
+            }
+        }
+        self.queue(&work)
     }
 
     fn algorithms(&self) -> Option<String> {
@@ -278,6 +311,8 @@ impl Driver for Native {
     }
 
     fn synchronize(&self) -> Result<()> {
+        self.bind()?;
+        self.flush()?;
         self.stream.synchronize().map_err(failed)
     }
 }
@@ -286,6 +321,10 @@ impl Drop for Native {
     fn drop(&mut self) {
         // Queued work may still use the staging memory and the workspace.
         let _ = self.stream.synchronize();
+        let recorder = self.recorder().map(|mut recorder| std::mem::take(&mut *recorder));
+        for mirror in recorder.unwrap_or_default().mirrors {
+            self.release(mirror.pointer, mirror.bytes);
+        }
         self.release(self.workspace, WORKSPACE_BYTES);
     }
 }
