@@ -94,8 +94,9 @@ pub fn of_launch(launch: &Launch) -> Traffic {
             (4 * rows * (width + 1), 4 * rows * width)
         }
         "embedding_backward" => {
-            // The rows of the batch, from the distance of the arrays of groups. There may be fewer
-            // groups than blocks.
+            // The rows of the batch, from the distance of the arrays of groups. A block adds eight
+            // groups at most.
+            let rows = 8 * rows;
             let (batch, width) = ((args.pointer(3) - args.pointer(2)) / 4, args.size(6));
             (4 * width * (batch + rows), 4 * width * rows)
         }

@@ -16,6 +16,7 @@ fn embedding_gathers_rows_and_its_gradient_sums_them_by_id() {
         (7, 31, 5, 0),
         (9, 36, 1000, 0),
         (40, 132, 3, 0),
+        (200, 132, 2, 0),
         (300, 260, 7, 1),
         (33, 8, 65, 2),
     ] {

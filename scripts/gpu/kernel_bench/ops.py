@@ -229,7 +229,7 @@ def embedding(torch, s, random):
         "embedding_forward", (ceil(s.rows, 8), 1, 1), 256, "out ids weight", {"rows": s.rows, "d_model": s.d_model}
     )
     backward = Launch(
-        "embedding_backward", (min(s.rows, s.vocab), ceil(s.d_model, 128), 1), 256,
+        "embedding_backward", (ceil(min(s.rows, s.vocab), 8), ceil(s.d_model, 128), 1), 256,
         "dweight dout order starts group_ids groups", {"d_model": s.d_model},
     )
 

@@ -13,47 +13,65 @@ template <int N> __device__ void copy_row(float* out, const float* weight, int d
     }
 }
 
-/// sums (8, 32 N): warp w sums the w-th eighth of the rows order[first .. end), for the columns
-/// from `column` on.
+/// Groups of more rows are summed by all warps of a block.
+constexpr int ROWS_OF_ONE_WARP = 32;
+
+/// Adds to sum (N) the rows order[first .. end) of dout, N columns from `column` on.
 template <int N>
-__device__ void sum_rows(float* sums, const float* dout, const int* order, int first, int end, int column, int d_model) {
-    const int warp = threadIdx.x / 32, count = end - first;
-    const int stop = first + int((long long)count * (warp + 1) / 8);
-    float sum[N] = {};
-    if (column < d_model) {
-#pragma unroll 4
-        for (int i = first + int((long long)count * warp / 8); i < stop; i++) {
-            float v[N];
-            load<N>(v, dout + (long long)order[i] * d_model + column);
+__device__ void add_rows(float (&sum)[N], const float* dout, const int* order, int first, int end, int column, int d_model) {
+    if (column >= d_model) return;
+#pragma unroll 8
+    for (int i = first; i < end; i++) {
+        float v[N];
+        load<N>(v, dout + (long long)order[i] * d_model + column);
 #pragma unroll
-            for (int j = 0; j < N; j++) sum[j] += v[j];
-        }
+        for (int j = 0; j < N; j++) sum[j] += v[j];
     }
-    store<N>(sums + threadIdx.x * N, sum);
 }
 
+template <int N> __device__ void add_to(float* dweight, const float (&sum)[N], int column, int d_model) {
+    if (column >= d_model) return;
+    float old[N];
+    load<N>(old, dweight + column);
+#pragma unroll
+    for (int j = 0; j < N; j++) old[j] += sum[j];
+    store<N>(dweight + column, old);
+}
+
+/// Adds the groups of a block, for the columns from `start` on that are below `stop`.
 template <int N>
-__device__ void add_segment(float (&sums)[1024], float* dweight, const float* dout, const int* order, int first, int end,
-                            int d_model) {
-    const int lane = threadIdx.x % 32;
-    for (int start = blockIdx.y * 128; start < min(d_model, int(blockIdx.y) * 128 + 128); start += 32 * N) {
-        const int column = start + lane * N;
-        sum_rows<N>(sums, dout, order, first, end, column, d_model);
-        __syncthreads();
-        if (threadIdx.x < 32 && column < d_model) {
-            float total[N], part[N];
-            load<N>(total, sums + lane * N);
-            for (int warp = 1; warp < 8; warp++) {
-                load<N>(part, sums + (warp * 32 + lane) * N);
-#pragma unroll
-                for (int j = 0; j < N; j++) total[j] += part[j];
-            }
-            load<N>(part, dweight + column);
-#pragma unroll
-            for (int j = 0; j < N; j++) total[j] += part[j];
-            store<N>(dweight + column, total);
+__device__ void add_groups(float (&sums)[1024], float* dweight, const float* dout, const int* order, const int* starts,
+                           const int* group_ids, int groups, int start, int stop, int d_model) {
+    // The largest groups are often neighbours, so a block's are far apart.
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, own = blockIdx.x + warp * gridDim.x;
+    if (own < groups && starts[own + 1] - starts[own] <= ROWS_OF_ONE_WARP) {
+        float* to = dweight + (long long)group_ids[own] * d_model;
+        for (int column = start + lane * N; column - lane * N < stop; column += 32 * N) {
+            float sum[N] = {};
+            add_rows<N>(sum, dout, order, starts[own], starts[own + 1], column, d_model);
+            add_to<N>(to, sum, column, d_model);
         }
-        __syncthreads();
+    }
+    for (int group = blockIdx.x; group < groups; group += gridDim.x) {
+        const int first = starts[group], count = starts[group + 1] - first;
+        if (count <= ROWS_OF_ONE_WARP) continue;
+        for (int column = start + lane * N; column - lane * N < stop; column += 32 * N) {
+            float sum[N] = {};
+            const int from = first + int((long long)count * warp / 8), to = first + int((long long)count * (warp + 1) / 8);
+            add_rows<N>(sum, dout, order, from, to, column, d_model);
+            store<N>(sums + threadIdx.x * N, sum);
+            __syncthreads();
+            if (warp == 0) {
+                for (int part = 1; part < 8; part++) {
+                    float other[N];
+                    load<N>(other, sums + (part * 32 + lane) * N);
+#pragma unroll
+                    for (int j = 0; j < N; j++) sum[j] += other[j];
+                }
+                add_to<N>(dweight + (long long)group_ids[group] * d_model, sum, column, d_model);
+            }
+            __syncthreads();
+        }
     }
 }
 
@@ -73,19 +91,19 @@ embedding_forward(float* out, const int* ids, const float* weight, int rows, int
 
 /// dweight[id] += the sum of dout over the rows of that id, without atomics: rows are grouped by
 /// id. Group s holds the rows order[starts[s] .. starts[s + 1]) of id group_ids[s]; there are
-/// *groups of them. A group's rows are cut into eighths that depend on their number only.
-/// Grid: (largest possible number of groups, d_model / 128 rounded up); block: 256 threads; shared:
-/// 4 KiB.
+/// *groups of them. A warp sums a small group in the order of its rows; a large one is cut into
+/// eighths, which depend on its size only.
+/// Grid: (largest possible number of groups / 8, d_model / 128, both rounded up); block: 256
+/// threads; shared: 4 KiB.
 extern "C" __global__ void __launch_bounds__(256)
 embedding_backward(float* dweight, const float* dout, const int* order, const int* starts, const int* group_ids,
                    const int* groups, int d_model) {
     SHARED_ARRAY(float4, memory, 256);
-    if (int(blockIdx.x) >= *groups) return;
     float(&sums)[1024] = *reinterpret_cast<float(*)[1024]>(&memory[0]);
-    const int first = starts[blockIdx.x], end = starts[blockIdx.x + 1];
-    float* to = dweight + (long long)group_ids[blockIdx.x] * d_model;
+    const int count = *groups, start = blockIdx.y * 128, stop = min(d_model, start + 128);
+    if (int(blockIdx.x) >= count) return;
     if (d_model % 4 == 0 && is_aligned<4>(dweight) && is_aligned<4>(dout))
-        add_segment<4>(sums, to, dout, order, first, end, d_model);
+        add_groups<4>(sums, dweight, dout, order, starts, group_ids, count, start, stop, d_model);
     else
-        add_segment<1>(sums, to, dout, order, first, end, d_model);
+        add_groups<1>(sums, dweight, dout, order, starts, group_ids, count, start, stop, d_model);
 }
