@@ -98,11 +98,7 @@ pub fn backward(addresses: Backward, s: Shape) -> Launch {
     let section = |elements: usize| Arg::Pointer(groups + 4 * elements as u64);
     Launch {
         kernel: "embedding_backward",
-        grid: [
-            s.rows.min(s.vocab_size).div_ceil(8) as u32,
-            s.d_model.div_ceil(128) as u32,
-            1,
-        ],
+        grid: [s.rows.min(s.vocab_size).div_ceil(8) as u32, s.d_model.div_ceil(128) as u32, 1],
         block: 256,
         shared_bytes: 0,
         args: vec![
