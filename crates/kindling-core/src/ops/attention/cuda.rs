@@ -269,7 +269,7 @@ pub fn backward(dtype: Dtype, addresses: Backward, s: Shape, hopper: bool) -> Ve
 fn hopper_backward(addresses: Backward, s: Shape) -> Vec<Launch> {
     let Backward { dqkv, delta, dout, qkv, out, lse, cos, sin, .. } = addresses;
     // Seven tiles of 64 rows of 128 bytes; two stages of lse and delta.
-    let (tiles, statistics) = (7 * 64 * 128, 2 * 4 * 128);
+    let (tiles, statistics) = (7 * 64 * 128, 2 * 4 * 160);
     let q = ("attention_backward_q_hopper_64", 64, s.num_heads);
     let kv = ("attention_backward_kv_hopper_64", 64, s.num_kv_heads);
     vec![

@@ -18,7 +18,7 @@ namespace {
 /// Shared memory: two tiles of the block's own and five that stream past; in the second kernel also
 /// two stages of lse and delta.
 constexpr int HOPPER_BACKWARD_Q_BYTES = 7 * TILE_BYTES;
-constexpr int HOPPER_BACKWARD_KV_BYTES = 7 * TILE_BYTES + 2 * 4 * 128;
+constexpr int HOPPER_BACKWARD_KV_BYTES = 7 * TILE_BYTES + 2 * 4 * 160;
 
 /// delta of the warp's 16 rows of a tile of dout, for a thread's two rows, and written to memory.
 /// out, delta: those of the tile's first row.
@@ -59,16 +59,24 @@ __device__ __forceinline__ void hopper_backward_q(bf16* dqkv, float* delta, cons
     const int head = blockIdx.y, kv_head = head / l.group(), width = l.qkv_width();
     const long long row = (long long)blockIdx.z * l.positions + first_query, at_head = row * l.out_width() + head * 64;
     const long long statistics = ((long long)blockIdx.z * l.num_heads + head) * l.positions + first_query;
-    auto copy_keys = [&](int tile, int key_stage, int value_stage) {
-        const bf16* from = qkv + ((long long)blockIdx.z * l.positions + 64 * tile) * width;
-        copy_rows(keys + key_stage, from + l.k_column(kv_head), width, l.positions - 64 * tile);
-        copy_rows(values + value_stage, from + l.v_column(kv_head), width, l.positions - 64 * tile);
+    // Each thread copies one chunk of every 16th row.
+    const int copied_row = threadIdx.x / 8, copied_to = chunk_at(copied_row, threadIdx.x % 8);
+    const int to_values = l.v_column(kv_head) - l.k_column(kv_head);
+    const bf16* from = qkv + (row + copied_row) * width + l.k_column(kv_head) + threadIdx.x % 8 * 8;
+    auto copy_keys = [&](int rows, int key_stage, int value_stage) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int to = copied_to + 16 * TILE_ROW * i, bytes = copied_row + 16 * i < rows ? 16 : 0;
+            copy_async(keys + key_stage + to, from + (long long)(16 * i) * width, bytes);
+            copy_async(values + value_stage + to, from + (long long)(16 * i) * width + to_values, bytes);
+        }
         commit_copies();
+        from -= 64ll * width;
     };
     copy_rows(queries, qkv + row * width + l.q_column(head), width, count);
     copy_rows(douts, dout + at_head, l.out_width(), count);
-    copy_keys(last_tile, 0, 0);
-    if (last_tile > 0) copy_keys(last_tile - 1, TILE_BYTES, TILE_BYTES);
+    copy_keys(count, 0, 0);
+    if (last_tile > 0) copy_keys(64, TILE_BYTES, TILE_BYTES);
     const Place at;
     uint4 out_rows[4];
 #pragma unroll
@@ -97,7 +105,7 @@ __device__ __forceinline__ void hopper_backward_q(bf16* dqkv, float* delta, cons
     unsigned left[4][4];
 #pragma unroll
     for (int i = 0; i < 32; i++) dq[i] = 0.0f;
-    auto take_in = [&](unsigned long long key_tile, unsigned long long value_tile, bool masked) {
+    auto take_in = [&](unsigned long long key_tile, unsigned long long value_tile, bool masked, auto meanwhile) {
         hold(dq);
         fence_products();
         multiply_transposed(scores, query_tile, key_tile);
@@ -106,6 +114,7 @@ __device__ __forceinline__ void hopper_backward_q(bf16* dqkv, float* delta, cons
         hold(left);
         fence_products();
         multiply_transposed(ds, dout_tile, value_tile);
+        meanwhile();
         wait_products<1>();
         hold(scores);
         if (masked) mask_diagonal<false>(scores);
@@ -121,7 +130,7 @@ __device__ __forceinline__ void hopper_backward_q(bf16* dqkv, float* delta, cons
         fence_products();
         add_product(dq, left, key_tile);
     };
-    take_in(key_tiles, value_tiles, true);
+    take_in(key_tiles, value_tiles, true, [] {});
     int key_stage = TILE_BYTES, value_stage = TILE_BYTES;
     for (int tile = last_tile - 1; tile >= 0; tile--) {
         wait_copies<0>();
@@ -129,8 +138,9 @@ __device__ __forceinline__ void hopper_backward_q(bf16* dqkv, float* delta, cons
         __syncthreads();
         // All warps have read the keys of two tiles before, and the values of the one before.
         const int next_key_stage = key_stage == 2 * TILE_BYTES ? 0 : key_stage + TILE_BYTES;
-        if (tile > 0) copy_keys(tile - 1, next_key_stage, value_stage ^ TILE_BYTES);
-        take_in(advance(key_tiles, key_stage), advance(value_tiles, value_stage), false);
+        take_in(advance(key_tiles, key_stage), advance(value_tiles, value_stage), false, [&] {
+            if (tile > 0) copy_keys(64, next_key_stage, value_stage ^ TILE_BYTES);
+        });
         key_stage = next_key_stage;
         value_stage ^= TILE_BYTES;
     }
@@ -150,27 +160,51 @@ __device__ __forceinline__ void hopper_backward_kv(bf16* dqkv, const float* delt
     SHARED_TILES(tile_memory);
     unsigned char *keys = tile_memory, *values = keys + TILE_BYTES;
     unsigned char *queries = values + TILE_BYTES, *douts = queries + 3 * TILE_BYTES;  // Three stages, two stages.
-    float* statistics = reinterpret_cast<float*>(douts + 2 * TILE_BYTES);             // Two stages of lse (64), delta (64).
+    float* statistics = reinterpret_cast<float*>(douts + 2 * TILE_BYTES);             // Two stages of lse (80), delta (80).
     const int first_key = blockIdx.x * 64, kv_head = blockIdx.y, width = l.qkv_width();
     const int first_row = blockIdx.z * l.positions, end_head = (kv_head + 1) * l.group();
 
-    // Copies a tile of queries, and returns the thread's one of its lse and delta.
-    auto copy_queries = [&](int head, int query, int query_stage, int stage) {
-        const long long row = first_row + query;
+    // Each thread copies one chunk of every 16th row of queries and of dout, and one of lse and delta,
+    // which passes through a register.
+    const int copied_row = threadIdx.x / 8, copied_to = chunk_at(copied_row, threadIdx.x % 8);
+    const int copied_statistic = threadIdx.x % 64;
+    const bf16 *query_from, *dout_from;
+    const float* statistic_from;
+    auto begin_head = [&](int head) {
+        const long long row = first_row + first_key;
+        query_from = qkv + (row + copied_row) * width + head * 64 + threadIdx.x % 8 * 8;
+        dout_from = dout + (row + copied_row) * l.out_width() + head * 64 + threadIdx.x % 8 * 8;
+        statistic_from = (threadIdx.x < 64 ? lse : delta) + ((long long)blockIdx.z * l.num_heads + head) * l.positions + first_key +
+                         copied_statistic;
+    };
+    auto copy_queries = [&](int query, int query_stage, int stage) {
         const int count = l.positions - query;
-        copy_rows(queries + query_stage, qkv + row * width + head * 64, width, count);
-        copy_rows(douts + stage * TILE_BYTES, dout + row * l.out_width() + head * 64, l.out_width(), count);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int to = copied_to + 16 * TILE_ROW * i, bytes = copied_row + 16 * i < count ? 16 : 0;
+            copy_async(queries + query_stage + to, query_from + (long long)(16 * i) * width, bytes);
+            copy_async(douts + stage * TILE_BYTES + to, dout_from + (long long)(16 * i) * l.out_width(), bytes);
+        }
         commit_copies();
+        const float statistic = copied_statistic < count ? *statistic_from : 0.0f;
+        query_from += 64ll * width;
+        dout_from += 64ll * l.out_width();
+        statistic_from += 64;
+        return statistic;
+    };
+    auto put_statistic = [&](float statistic, int stage) {
         const Place at;
         const int own = at.warp_row % 32 * 2 + at.lane;
-        const float* from = (at.warp_row < 32 ? lse : delta) + ((long long)blockIdx.z * l.num_heads + head) * l.positions + query;
-        return own < count ? from[own] * (at.warp_row < 32 ? LOG2_E : 1.0f) : 0.0f;
+        // Those of a thread's columns lie together.
+        statistics[stage * 160 + at.warp_row / 32 * 80 + own % 8 / 2 * 20 + own / 8 * 2 + own % 2] =
+            statistic * (at.warp_row < 32 ? LOG2_E : 1.0f);
     };
     const bf16* own_rows = qkv + (long long)(first_row + first_key) * width;
     copy_rows(keys, own_rows + l.k_column(kv_head), width, l.positions - first_key);
     copy_rows(values, own_rows + l.v_column(kv_head), width, l.positions - first_key);
     int head = kv_head * l.group(), query = first_key, query_stage = 0, stage = 0;
-    statistics[threadIdx.x] = copy_queries(head, query, 0, 0);
+    begin_head(head);
+    put_statistic(copy_queries(query, 0, 0), 0);
 
     const float scale = LOG2_E / 8.0f;
     const unsigned long long key_tile = describe(keys);
@@ -185,20 +219,18 @@ __device__ __forceinline__ void hopper_backward_kv(bf16* dqkv, const float* delt
         __syncthreads();
         const unsigned long long query_tile = advance(key_tile, 2 * TILE_BYTES + query_stage);
         const unsigned long long dout_tile = advance(key_tile, (5 + stage) * TILE_BYTES);
-        const float2* row_lse = reinterpret_cast<const float2*>(statistics + stage * 128) + Place().t;
+        const float4* row_lse = reinterpret_cast<const float4*>(statistics + stage * 160 + Place().t * 20);
         const bool masked = query == first_key;
         // All warps have read the queries of two tiles before, and dout, lse and delta of the one
         // before.
         query += 64;
         if (query >= l.positions) {
             query = first_key;
-            head++;
+            begin_head(++head);
         }
         query_stage = query_stage == 2 * TILE_BYTES ? 0 : query_stage + TILE_BYTES;
         stage ^= 1;
         more = head < end_head;
-        float statistic = 0.0f;
-        if (more) statistic = copy_queries(head, query, query_stage, stage);
         hold(dk);
         hold(dv);
         fence_products();
@@ -208,15 +240,18 @@ __device__ __forceinline__ void hopper_backward_kv(bf16* dqkv, const float* delt
         hold(left);
         fence_products();
         multiply_transposed(ds, advance(key_tile, TILE_BYTES), dout_tile);
+        float statistic = 0.0f;
+        if (more) statistic = copy_queries(query, query_stage, stage);
         wait_products<1>();
         hold(scores);
         // Queries past the end are zero, and so are their lse and delta.
         if (masked) mask_diagonal<true>(scores);
 #pragma unroll
-        for (int n = 0; n < 8; n++) {
-            const float2 lses = row_lse[4 * n];
+        for (int n = 0; n < 4; n++) {
+            const float4 lses = row_lse[n];
 #pragma unroll
-            for (int i = 4 * n; i < 4 * n + 4; i++) scores[i] = fast_exp2(scores[i] * scale - (i % 2 == 0 ? lses.x : lses.y));
+            for (int i = 8 * n; i < 8 * n + 8; i++)
+                scores[i] = fast_exp2(scores[i] * scale - (i % 8 < 4 ? (i % 2 == 0 ? lses.x : lses.y) : (i % 2 == 0 ? lses.z : lses.w)));
         }
         round_left(p, scores);
         hold(p);
@@ -225,22 +260,21 @@ __device__ __forceinline__ void hopper_backward_kv(bf16* dqkv, const float* delt
         wait_products<1>();
         hold(ds);
 #pragma unroll
-        for (int n = 0; n < 8; n++) {
-            const float2 deltas = row_lse[32 + 4 * n];
+        for (int n = 0; n < 4; n++) {
+            const float4 deltas = row_lse[20 + n];
 #pragma unroll
-            for (int i = 4 * n; i < 4 * n + 4; i += 2) {
+            for (int i = 8 * n; i < 8 * n + 8; i += 2) {
                 // Rounded probabilities, which take half the registers.
                 const float2 probability = unpack(p[i / 8][i % 8 / 2]);
-                ds[i] = probability.x * (ds[i] - deltas.x);
-                ds[i + 1] = probability.y * (ds[i + 1] - deltas.y);
+                ds[i] = probability.x * (ds[i] - (i % 8 < 4 ? deltas.x : deltas.z));
+                ds[i + 1] = probability.y * (ds[i + 1] - (i % 8 < 4 ? deltas.y : deltas.w));
             }
         }
         round_left(left, ds);
         hold(left);
         fence_products();
         add_product(dk, left, query_tile);
-        const Place at;
-        statistics[stage * 128 + at.warp_row * 2 + at.lane] = statistic;
+        put_statistic(statistic, stage);
         wait_products<1>();
         hold(dv);
         hold(p);
