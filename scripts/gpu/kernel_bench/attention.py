@@ -52,7 +52,7 @@ def backward_launches(s, build):
     q, kv = "dqkv delta dout qkv out lse cos sin", "dqkv delta dout qkv lse cos sin"
     return [
         Launch("attention_backward_q_hopper_64", grid, 128, q, scalars, tiles),
-        Launch("attention_backward_kv_hopper_64", grid, 128, kv, scalars, tiles + 2 * 4 * 160),
+        Launch("attention_backward_kv_hopper_64", grid, 128, kv, scalars, tiles + 2048),
     ]
 
 

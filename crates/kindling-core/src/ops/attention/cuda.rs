@@ -268,8 +268,9 @@ pub fn backward(dtype: Dtype, addresses: Backward, s: Shape, hopper: bool) -> Ve
 /// Builds the launches for Hopper: dq and delta, then dk and dv.
 fn hopper_backward(addresses: Backward, s: Shape) -> Vec<Launch> {
     let Backward { dqkv, delta, dout, qkv, out, lse, cos, sin, .. } = addresses;
-    // Seven tiles of 64 rows of 128 bytes; two stages of lse and delta.
-    let (tiles, statistics) = (7 * 64 * 128, 2 * 4 * 160);
+    // Seven tiles of 64 rows of 128 bytes; two stages of lse and delta. A multiple of 1024, as the
+    // emulator puts the end of the memory at the end of a page, and tiles are aligned.
+    let (tiles, statistics) = (7 * 64 * 128, 2048);
     let q = ("attention_backward_q_hopper_64", 64, s.num_heads);
     let kv = ("attention_backward_kv_hopper_64", 64, s.num_kv_heads);
     vec![

@@ -18,7 +18,7 @@ namespace {
 /// Shared memory: two tiles of the block's own and five that stream past; in the second kernel also
 /// two stages of lse and delta.
 constexpr int HOPPER_BACKWARD_Q_BYTES = 7 * TILE_BYTES;
-constexpr int HOPPER_BACKWARD_KV_BYTES = 7 * TILE_BYTES + 2 * 4 * 160;
+constexpr int HOPPER_BACKWARD_KV_BYTES = 7 * TILE_BYTES + 2048;
 
 /// delta of the warp's 16 rows of a tile of dout, for a thread's two rows, and written to memory.
 /// out, delta: those of the tile's first row.
