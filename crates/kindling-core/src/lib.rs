@@ -5,6 +5,7 @@
 pub mod bench;
 pub mod buffer;
 pub mod checkpoint;
+pub(crate) mod checksum;
 pub mod config;
 pub mod corpus;
 pub mod cpu;
@@ -27,6 +28,7 @@ pub mod staging;
 #[cfg(test)]
 pub(crate) mod test_support;
 pub mod tokenizer;
+pub(crate) mod whole_file;
 
 pub use error::{Error, Result};
 pub(crate) use simd::dispatch;

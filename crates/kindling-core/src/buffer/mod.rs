@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use crate::cuda::DeviceMemory;
 use crate::device::Device;
@@ -96,12 +97,12 @@ impl Buffer {
     }
 
     /// Returns a view to read the elements `range`.
-    pub fn slice(&self, range: std::ops::Range<usize>) -> In<'_> {
+    pub fn slice(&self, range: Range<usize>) -> In<'_> {
         self.view().slice(range)
     }
 
     /// Returns a view to write the elements `range`.
-    pub fn slice_mut(&mut self, range: std::ops::Range<usize>) -> Out<'_> {
+    pub fn slice_mut(&mut self, range: Range<usize>) -> Out<'_> {
         self.view_mut().slice(range)
     }
 
@@ -157,6 +158,33 @@ impl Buffer {
         }
     }
 
+    /// Returns the elements `range` of an f32 buffer, as `read`.
+    ///
+    /// # Errors
+    /// As `read`, and `ERR_OUT_OF_MEMORY` if the host has not enough memory for a copy.
+    pub fn read_range(&self, range: Range<usize>) -> Result<Cow<'_, [f32]>> {
+        match &self.memory {
+            Memory::Host(_) => Ok(Cow::Borrowed(&self.host()[range])),
+            Memory::Cuda(memory) => {
+                let mut values = zeroed_vec(range.len())?;
+                memory.download_floats(&mut values, range.start)?;
+                Ok(Cow::Owned(values))
+            }
+        }
+    }
+
+    /// Replaces the elements `range` of an f32 buffer.
+    ///
+    /// # Errors
+    /// Returns `ERR_DEVICE` if the copy fails.
+    pub fn write_range(&mut self, range: Range<usize>, values: &[f32]) -> Result<()> {
+        match &mut self.memory {
+            Memory::Host(memory) => memory.floats_mut()[range].copy_from_slice(values),
+            Memory::Cuda(memory) => memory.upload_floats(range.start, values)?,
+        }
+        Ok(())
+    }
+
     /// Replaces the elements of an f32 buffer. `fill` gets host memory of undefined content, and
     /// has to write all of it.
     ///
@@ -177,6 +205,18 @@ impl Buffer {
         }
         Ok(())
     }
+}
+
+/// Allocates zeros on the host.
+///
+/// # Errors
+/// Returns `ERR_OUT_OF_MEMORY` instead of aborting the process.
+pub(crate) fn zeroed_vec<T: Default + Clone>(len: usize) -> Result<Vec<T>> {
+    let mut values = Vec::new();
+    let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
+    values.try_reserve_exact(len).map_err(|_| Error::OutOfMemory { bytes })?;
+    values.resize(len, T::default());
+    Ok(values)
 }
 
 #[cfg(test)]

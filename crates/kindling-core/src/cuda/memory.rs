@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::driver::Driver;
+use super::{bytes_of, bytes_of_mut};
 use crate::{Error, Result};
 
 /// Bytes in use now, and their peak.
@@ -47,6 +48,18 @@ impl DeviceMemory {
     /// Copies `from` to the start of this memory.
     pub(crate) fn upload(&self, from: &[u8]) -> Result<()> {
         if from.is_empty() { Ok(()) } else { self.driver.upload(self.pointer, from) }
+    }
+
+    /// Copies `from` to the floats of this memory from number `start` on.
+    pub(crate) fn upload_floats(&self, start: usize, from: &[f32]) -> Result<()> {
+        let pointer = self.pointer + (start * size_of::<f32>()) as u64;
+        if from.is_empty() { Ok(()) } else { self.driver.upload(pointer, bytes_of(from)) }
+    }
+
+    /// Copies the floats of this memory from number `start` on to the host. Waits for queued work.
+    pub(crate) fn download_floats(&self, to: &mut [f32], start: usize) -> Result<()> {
+        let pointer = self.pointer + (start * size_of::<f32>()) as u64;
+        if to.is_empty() { Ok(()) } else { self.driver.download(bytes_of_mut(to), pointer) }
     }
 
     /// Copies the start of this memory to the host. Waits for queued work.

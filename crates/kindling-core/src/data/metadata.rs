@@ -4,15 +4,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::checksum::checksum;
 use super::element::Element;
-use crate::error::IoAction;
+use crate::checksum::{NO_CHECKSUM, is_sealed, seal};
+use crate::whole_file::read_whole;
 use crate::{Error, Result};
 
 pub const FILE_NAME: &str = "store.json";
 const FORMAT_VERSION: u32 = 1;
-/// Replaces the checksum of the file in its own text while it is computed.
-const NO_CHECKSUM: &str = "xxh3:0000000000000000";
 
 /// The metadata of a token store. A store without `store.json` has the sizes only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,8 +70,7 @@ impl Metadata {
         let mut text = serde_json::to_string_pretty(self)
             .map_err(|error| Error::Internal(format!("{FILE_NAME}: {error}")))?;
         text.push('\n');
-        let found = checksum(text.as_bytes());
-        let text = replace_last(&text, NO_CHECKSUM, &found);
+        let (text, found) = seal(&text);
         self.checksum = Some(found);
         Ok(text)
     }
@@ -84,13 +81,8 @@ impl Metadata {
     /// Returns `ERR_INVALID_STORE` if they differ or there is no checksum, and I/O errors.
     pub fn verify_file(&self, folder: &Path) -> Result<()> {
         let path = folder.join(FILE_NAME);
-        let text = std::fs::read(&path).map_err(|error| Error::io(IoAction::Read, &path, error))?;
-        let matches = self.checksum.as_ref().is_some_and(|expected| {
-            std::str::from_utf8(&text).is_ok_and(|text| {
-                checksum(replace_last(text, expected, NO_CHECKSUM).as_bytes()) == *expected
-            })
-        });
-        if matches {
+        let text = read_whole(&path, Error::InvalidStore)?;
+        if self.checksum.as_ref().is_some_and(|expected| is_sealed(&text, expected)) {
             return Ok(());
         }
         Err(Error::InvalidStore(format!(
@@ -106,10 +98,10 @@ impl Metadata {
     /// errors.
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(FILE_NAME);
-        let text = match std::fs::read(&path) {
+        let text = match read_whole(&path, Error::InvalidStore) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::io(IoAction::Read, path, error)),
+            Err(Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error),
         };
         let invalid = |what: String| Error::InvalidStore(format!("{}: {what}", path.display()));
         let metadata: Self = serde_json::from_slice(&text)
@@ -126,12 +118,5 @@ impl Metadata {
             ));
         }
         Ok(Some(metadata))
-    }
-}
-
-fn replace_last(text: &str, from: &str, to: &str) -> String {
-    match text.rfind(from) {
-        Some(at) => [&text[..at], to, &text[at + from.len()..]].concat(),
-        None => text.to_owned(),
     }
 }

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `token_store.rs` | an open store: ranges, batches, checks |
 //! | `files.rs`, `npy.rs`, `metadata.rs` | the files of a store; the header of .npy; `store.json` |
-//! | `element.rs`, `checksum.rs` | the integer types of ids; checksums of chunks |
+//! | `element.rs` | the integer types of ids |
 //! | `store_writer.rs` | writes a store |
 //! | `encode/` | text files to stores |
 //! | `reshape.rs` | merges and splits stores |
@@ -17,7 +17,6 @@
 //! | `entropy.rs` | the entropy of token counts |
 
 pub mod batch;
-mod checksum;
 mod destination;
 pub mod element;
 pub mod encode;

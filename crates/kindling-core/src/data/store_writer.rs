@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::checksum::Checksum;
 use super::element::{Element, largest};
 use super::files::{self, chunk_name, chunk_number};
 use super::metadata::{self, Metadata};
 use super::token_store::TokenStore;
+use crate::checksum::Checksum;
 use crate::error::IoAction;
 use crate::simd::Isa;
 use crate::staging::sync_files;

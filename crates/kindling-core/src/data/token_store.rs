@@ -11,11 +11,11 @@ use std::sync::OnceLock;
 use memmap2::Mmap;
 
 use super::batch::Batch;
-use super::checksum::Checksum;
 use super::element::not_an_id;
 use super::files::{self, StoreFiles};
 use super::metadata::Metadata;
 use super::window_order::{BatchSpec, count_starts, starts};
+use crate::checksum::Checksum;
 use crate::error::IoAction;
 use crate::progress::Progress;
 use crate::{Error, Result};

@@ -20,6 +20,6 @@ pub use memory_plan::{MemoryPlan, PlannedDevice, PlannedMemory};
 pub use params::{BlockRanges, Layout, Parameter};
 pub use pass::NORM_EPS;
 pub use state_dict::NamedTensor;
-pub(crate) use state_dict::match_tensors;
+pub(crate) use state_dict::{Described, match_tensors};
 pub use transformer::Transformer;
 pub(crate) use update::CudaUpdate;

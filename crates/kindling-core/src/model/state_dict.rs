@@ -1,9 +1,11 @@
 //! The parameters as named tensors in the layout of files: reading, and strict loading.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::params::Parameter;
 use super::transformer::Transformer;
+use crate::buffer::Buffer;
 use crate::{Error, Result};
 
 /// A named tensor in the layout of files.
@@ -16,25 +18,47 @@ pub struct NamedTensor {
     pub data: Vec<f32>,
 }
 
+/// A tensor that loading matches with a parameter.
+pub(crate) trait Described {
+    fn name(&self) -> &str;
+    fn shape(&self) -> &[usize];
+    fn elements(&self) -> usize;
+}
+
+impl Described for NamedTensor {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn elements(&self) -> usize {
+        self.data.len()
+    }
+}
+
 impl Parameter {
     /// Copies this parameter out of a flat buffer, into the layout of files.
     pub fn to_file(&self, flat: &[f32]) -> NamedTensor {
-        let memory = &flat[self.range.clone()];
-        let data = match self.file_shape[..] {
-            [rows, columns] if self.transposed => transpose(memory, columns, rows),
-            _ => memory.to_vec(),
-        };
+        let data = self.in_file(&flat[self.range.clone()]).into_owned();
         NamedTensor { name: self.name.clone(), shape: self.file_shape.clone(), data }
     }
 
-    /// Copies a tensor in the layout of files into a flat buffer.
-    pub fn copy_from_file(&self, flat: &mut [f32], data: &[f32]) {
-        let memory = &mut flat[self.range.clone()];
+    /// Returns the elements of this parameter in the layout of files.
+    pub(crate) fn in_file<'a>(&self, memory: &'a [f32]) -> Cow<'a, [f32]> {
         match self.file_shape[..] {
-            [rows, columns] if self.transposed => {
-                memory.copy_from_slice(&transpose(data, rows, columns));
-            }
-            _ => memory.copy_from_slice(data),
+            [rows, columns] if self.transposed => transpose(memory, columns, rows).into(),
+            _ => memory.into(),
+        }
+    }
+
+    /// Returns the elements of a tensor in the layout of files as memory holds them.
+    pub(crate) fn in_memory<'a>(&self, data: &'a [f32]) -> Cow<'a, [f32]> {
+        match self.file_shape[..] {
+            [rows, columns] if self.transposed => transpose(data, rows, columns).into(),
+            _ => data.into(),
         }
     }
 }
@@ -61,9 +85,17 @@ impl Transformer {
     /// # Errors
     /// Returns `ERR_NON_FINITE` if a queued update was skipped, `ERR_DEVICE` if the device failed.
     pub fn state_dict(&self) -> Result<Vec<NamedTensor>> {
-        self.norm.check_updates(&self.device)?;
-        let weights = self.weights.read()?;
+        let weights = self.current_weights()?.read()?;
         Ok(self.layout.parameters.iter().map(|p| p.to_file(&weights)).collect())
+    }
+
+    /// Returns the weights after all queued updates.
+    ///
+    /// # Errors
+    /// As `state_dict`.
+    pub(crate) fn current_weights(&self) -> Result<&Buffer> {
+        self.norm.check_updates(&self.device)?;
+        Ok(&self.weights)
     }
 
     /// Returns every gradient, named as its parameter.
@@ -84,53 +116,75 @@ impl Transformer {
     /// Returns `ERR_CHECKPOINT_MISMATCH`, with the names of all missing, unexpected and misshapen
     /// tensors, and changes nothing; `ERR_DEVICE` if the device failed.
     pub fn load_state_dict(&mut self, tensors: &[NamedTensor]) -> Result<()> {
-        let by_name = match_tensors(&self.layout.parameters, tensors, "")?;
+        let by_name = match_tensors(&self.layout.parameters, &[""], tensors)
+            .map_err(Error::CheckpointMismatch)?;
         self.decode_weights_bf16 = None;
         let parameters = &self.layout.parameters;
         self.weights.write(|weights| {
             for parameter in parameters {
-                parameter.copy_from_file(weights, &by_name[&parameter.name].data);
+                let data = parameter.in_memory(&by_name[&parameter.name].data);
+                weights[parameter.range.clone()].copy_from_slice(&data);
             }
         })?;
         self.refresh_bf16_weights()
     }
+
+    /// Replaces every weight by what `read` returns, in the layout of files.
+    ///
+    /// # Errors
+    /// Returns the errors of `read`, and `ERR_DEVICE`; the weights are partly replaced then.
+    pub(crate) fn set_weights(
+        &mut self,
+        mut read: impl FnMut(&Parameter) -> Result<Vec<f32>>,
+    ) -> Result<()> {
+        self.decode_weights_bf16 = None;
+        for parameter in &self.layout.parameters {
+            let data = read(parameter)?;
+            self.weights.write_range(parameter.range.clone(), &parameter.in_memory(&data))?;
+        }
+        self.refresh_bf16_weights()
+    }
 }
 
-/// Finds the tensor named `prefix` + name of each parameter, by name. Strict, as `load_state_dict`.
-pub(crate) fn match_tensors<'a>(
+/// Finds the tensors named prefix + name of each parameter, for each of `prefixes`, by these names.
+/// Strict, as `load_state_dict`: the error lists all differences.
+pub(crate) fn match_tensors<'a, T: Described>(
     parameters: &[Parameter],
-    tensors: &'a [NamedTensor],
-    prefix: &str,
-) -> Result<BTreeMap<String, &'a NamedTensor>> {
-    let mut given: BTreeMap<String, &NamedTensor> = tensors
+    prefixes: &[&str],
+    tensors: &'a [T],
+) -> std::result::Result<BTreeMap<String, &'a T>, String> {
+    let is_table =
+        |name: &str| name.ends_with("rope.cos_values") || name.ends_with("rope.sin_values");
+    let mut given: BTreeMap<String, &T> = tensors
         .iter()
-        .filter(|t| !t.name.ends_with("rope.cos_values") && !t.name.ends_with("rope.sin_values"))
-        .filter_map(|t| {
-            t.name.strip_prefix(prefix).map(|name| (name.replace("Feed_Foward", "Feed_Forward"), t))
-        })
+        .filter(|t| !is_table(t.name()))
+        .map(|t| (t.name().replace("Feed_Foward", "Feed_Forward"), t))
         .collect();
     let mut found = BTreeMap::new();
     let (mut missing, mut misshapen) = (Vec::new(), Vec::new());
-    for parameter in parameters {
-        match given.remove(&parameter.name) {
-            None => missing.push(format!("{prefix}{}", parameter.name)),
-            Some(t) if t.shape != parameter.file_shape || t.data.len() != parameter.range.len() => {
-                misshapen.push(format!(
-                    "{} has shape {:?}, the model {:?}",
-                    t.name, t.shape, parameter.file_shape
-                ));
+    let names = prefixes.iter().flat_map(|prefix| {
+        parameters.iter().map(move |parameter| (format!("{prefix}{}", parameter.name), parameter))
+    });
+    for (name, parameter) in names {
+        match given.remove(&name) {
+            None => missing.push(name),
+            Some(t)
+                if *t.shape() != *parameter.file_shape || t.elements() != parameter.range.len() =>
+            {
+                let (name, shape, wanted) = (t.name(), t.shape(), &parameter.file_shape);
+                misshapen.push(format!("{name} has shape {shape:?}, the model {wanted:?}"));
             }
             Some(t) => {
-                found.insert(parameter.name.clone(), t);
+                found.insert(name, t);
             }
         }
     }
-    let unexpected: Vec<String> = given.values().map(|t| t.name.clone()).collect();
+    let unexpected: Vec<String> = given.values().map(|t| t.name().to_owned()).collect();
     let parts: Vec<String> =
         [("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)]
             .into_iter()
             .filter(|(_, names)| !names.is_empty())
             .map(|(what, names)| format!("{what}: {}", names.join(", ")))
             .collect();
-    if parts.is_empty() { Ok(found) } else { Err(Error::CheckpointMismatch(parts.join("; "))) }
+    if parts.is_empty() { Ok(found) } else { Err(parts.join("; ")) }
 }

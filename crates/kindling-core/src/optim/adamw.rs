@@ -5,7 +5,7 @@ use super::Optimizer;
 use super::groups::{GroupOptions, Run, Settings, check_setting, queue_runs, runs};
 use crate::Result;
 use crate::buffer::Buffer;
-use crate::model::{NamedTensor, Transformer, match_tensors};
+use crate::model::Transformer;
 use crate::ops::adamw;
 
 #[derive(Debug, Clone)]
@@ -107,33 +107,15 @@ impl Optimizer for AdamW {
         "adamw"
     }
 
-    fn state(&self, model: &Transformer) -> Result<Vec<NamedTensor>> {
-        let (m, v) = (self.m.read()?, self.v.read()?);
-        let tensors = [("m.", &m), ("v.", &v)].into_iter().flat_map(|(prefix, flat)| {
-            model.parameters().iter().map(move |p| {
-                let tensor = p.to_file(flat);
-                NamedTensor { name: format!("{prefix}{}", tensor.name), ..tensor }
-            })
-        });
-        Ok(tensors.collect())
+    fn buffers(&self) -> Vec<(&'static str, &Buffer)> {
+        vec![("m.", &self.m), ("v.", &self.v)]
     }
 
-    fn load_state(
-        &mut self,
-        model: &Transformer,
-        tensors: &[NamedTensor],
-        steps: u64,
-    ) -> Result<()> {
-        let first = match_tensors(model.parameters(), tensors, "m.")?;
-        let second = match_tensors(model.parameters(), tensors, "v.")?;
-        for (moments, tensors) in [(&mut self.m, first), (&mut self.v, second)] {
-            moments.write(|flat| {
-                for parameter in model.parameters() {
-                    parameter.copy_from_file(flat, &tensors[&parameter.name].data);
-                }
-            })?;
-        }
+    fn buffers_mut(&mut self) -> Vec<(&'static str, &mut Buffer)> {
+        vec![("m.", &mut self.m), ("v.", &mut self.v)]
+    }
+
+    fn set_steps(&mut self, steps: u64) {
         self.steps = steps;
-        Ok(())
     }
 }

@@ -8,7 +8,8 @@ pub use adamw::{AdamW, AdamWOptions};
 pub use groups::GroupOptions;
 pub use sgd::{Sgd, SgdOptions};
 
-use crate::model::{NamedTensor, Transformer};
+use crate::buffer::Buffer;
+use crate::model::{NamedTensor, Transformer, match_tensors};
 use crate::{Error, Result};
 
 /// An optimizer of one model.
@@ -49,11 +50,31 @@ pub trait Optimizer {
     /// Returns the optimizer's name in checkpoint files.
     fn kind(&self) -> &'static str;
 
+    /// Returns the flat buffers of the state, laid out as the weights, each with the prefix that the
+    /// names of its tensors have in files; none if there is no state.
+    fn buffers(&self) -> Vec<(&'static str, &Buffer)>;
+
+    /// Like `buffers`, to write.
+    fn buffers_mut(&mut self) -> Vec<(&'static str, &mut Buffer)>;
+
+    /// Sets the number of updates made.
+    fn set_steps(&mut self, steps: u64);
+
     /// Returns the optimizer's tensors in the layout of checkpoint files; none if it has no state.
     ///
     /// # Errors
     /// Returns `ERR_DEVICE` if they cannot be read from the device.
-    fn state(&self, model: &Transformer) -> Result<Vec<NamedTensor>>;
+    fn state(&self, model: &Transformer) -> Result<Vec<NamedTensor>> {
+        let mut tensors = Vec::new();
+        for (prefix, buffer) in self.buffers() {
+            let flat = buffer.read()?;
+            tensors.extend(model.parameters().iter().map(|parameter| {
+                let tensor = parameter.to_file(&flat);
+                NamedTensor { name: format!("{prefix}{}", tensor.name), ..tensor }
+            }));
+        }
+        Ok(tensors)
+    }
 
     /// Restores the tensors of a checkpoint and the number of updates made.
     ///
@@ -64,7 +85,21 @@ pub trait Optimizer {
         model: &Transformer,
         tensors: &[NamedTensor],
         steps: u64,
-    ) -> Result<()>;
+    ) -> Result<()> {
+        let prefixes: Vec<_> = self.buffers().iter().map(|(prefix, _)| *prefix).collect();
+        let found = match_tensors(model.parameters(), &prefixes, tensors)
+            .map_err(Error::CheckpointMismatch)?;
+        for (prefix, buffer) in self.buffers_mut() {
+            buffer.write(|flat| {
+                for parameter in model.parameters() {
+                    let data = &found[&format!("{prefix}{}", parameter.name)].data;
+                    flat[parameter.range.clone()].copy_from_slice(&parameter.in_memory(data));
+                }
+            })?;
+        }
+        self.set_steps(steps);
+        Ok(())
+    }
 }
 
 fn check_max_norm(max_norm: f64) -> Result<()> {

@@ -2,9 +2,10 @@
 
 use super::Optimizer;
 use super::groups::{GroupOptions, Run, Settings, check_setting, queue_runs, runs};
-use crate::model::{NamedTensor, Transformer};
+use crate::Result;
+use crate::buffer::Buffer;
+use crate::model::Transformer;
 use crate::ops::sgd;
-use crate::{Error, Result};
 
 #[derive(Debug, Clone)]
 pub struct SgdOptions {
@@ -85,23 +86,15 @@ impl Optimizer for Sgd {
         "sgd"
     }
 
-    fn state(&self, _model: &Transformer) -> Result<Vec<NamedTensor>> {
-        Ok(Vec::new())
+    fn buffers(&self) -> Vec<(&'static str, &Buffer)> {
+        Vec::new()
     }
 
-    fn load_state(
-        &mut self,
-        _model: &Transformer,
-        tensors: &[NamedTensor],
-        steps: u64,
-    ) -> Result<()> {
-        if let Some(tensor) = tensors.first() {
-            return Err(Error::CheckpointMismatch(format!(
-                "unexpected: {} (SGD has no tensors)",
-                tensor.name
-            )));
-        }
+    fn buffers_mut(&mut self) -> Vec<(&'static str, &mut Buffer)> {
+        Vec::new()
+    }
+
+    fn set_steps(&mut self, steps: u64) {
         self.steps = steps;
-        Ok(())
     }
 }

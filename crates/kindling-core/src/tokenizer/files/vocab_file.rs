@@ -10,9 +10,9 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::token_texts::{TokenTexts, parts_from_texts};
-use crate::error::IoAction;
 use crate::tokenizer::parts::{Merge, Parts};
 use crate::tokenizer::special;
+use crate::whole_file::read_whole;
 use crate::{Error, Result};
 
 pub const VOCAB_FILE: &str = "vocab.json";
@@ -21,13 +21,12 @@ pub const MERGES_FILE: &str = "merges.txt";
 /// Reads a file as text.
 ///
 /// # Errors
-/// Returns `ERR_NOT_FOUND`, I/O errors, or `ERR_INVALID_TOKENIZER` if it is not UTF-8.
+/// Returns `ERR_NOT_FOUND`, I/O errors, or `ERR_INVALID_TOKENIZER` if it is not UTF-8, not a regular
+/// file, or larger than any tokenizer.
 pub fn read_text(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            Error::NotFound { what: "tokenizer file", path: path.to_path_buf() }
-        }
-        _ => Error::io(IoAction::Read, path, error),
+    let bytes = read_whole(path, Error::InvalidTokenizer).map_err(|error| match error {
+        Error::NotFound { path, .. } => Error::NotFound { what: "tokenizer file", path },
+        error => error,
     })?;
     String::from_utf8(bytes).map_err(|error| {
         let line =

@@ -1,0 +1,209 @@
+//! Checkpoints: a folder with `model.safetensors`, `optimizer.safetensors` and `state.json`; of a
+//! CUDA device, `cuda_products.json` too.
+//!
+//! The folder is written under a temporary name next to its final place, synced, and renamed. So it
+//! is either complete or absent. The same state always gives the same bytes. `state.json` has a
+//! checksum of every tensor and of itself, which loading verifies.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::buffer::Buffer;
+use crate::checksum::WideChecksum;
+use crate::device::Device;
+use crate::model::{Parameter, Transformer, match_tensors};
+use crate::optim::Optimizer;
+use crate::staging::{StagedFolder, write_synced};
+use crate::whole_file::read_whole;
+use crate::{Error, Result};
+
+mod state;
+mod tensor_file;
+
+pub use state::{OptimizerState, State, read_state};
+pub use tensor_file::FileRecord;
+use tensor_file::{Entry, Source, TensorFile, damaged};
+
+const MODEL: &str = "model.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+/// Algorithms of the matrix products, with which a resumed run has the same bits.
+const PRODUCTS: &str = "cuda_products.json";
+
+/// Saves the model, the optimizer and the number of updates made to the folder `path`, replacing an
+/// existing one.
+///
+/// # Errors
+/// Returns `ERR_IO`, `ERR_DISK_FULL` or `ERR_NOT_WRITABLE` if the folder cannot be written.
+/// Whatever was at `path` is then untouched.
+pub fn save(
+    path: &Path,
+    model: &Transformer,
+    optimizer: Option<&dyn Optimizer>,
+    iteration: u64,
+    run: serde_json::Value,
+) -> Result<()> {
+    let name = path.file_name().ok_or_else(|| {
+        Error::argument(format!("cannot save to {}; give the path of a folder", path.display()))
+    })?;
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut state = State {
+        format_version: state::FORMAT_VERSION,
+        iteration,
+        model: model.config().clone(),
+        optimizer: optimizer
+            .map(|o| OptimizerState { kind: o.kind().to_owned(), steps: o.steps() }),
+        run,
+        files: BTreeMap::new(),
+        checksum: None,
+    };
+    let staged = StagedFolder::new(parent, &name.to_string_lossy())?;
+    write_folder(staged.path(), model, optimizer, &mut state)?;
+    staged.commit(path)
+}
+
+/// Loads the weights and, if an optimizer is given, its state. Returns the contents of
+/// `state.json`.
+///
+/// All files are compared with their checksums first, then read one tensor at a time.
+///
+/// # Errors
+/// Returns `ERR_NOT_FOUND` if there is no checkpoint at `path`, `ERR_INVALID_CHECKPOINT` naming the
+/// file and tensor if it is damaged, and `ERR_CHECKPOINT_MISMATCH` with all differences if it
+/// belongs to another model or optimizer. The model and the optimizer are then unchanged. A disk
+/// that fails after the comparison leaves them partly loaded.
+pub fn load(
+    path: &Path,
+    model: &mut Transformer,
+    optimizer: Option<&mut dyn Optimizer>,
+) -> Result<State> {
+    let state = read_state(path)?;
+    if let Some(optimizer) = &optimizer {
+        check_kind(&state, *optimizer)?;
+    }
+    let mut differences = state.differences(model.config())?;
+    let mut open = |name: &str, prefixes: &[&str]| {
+        let file = TensorFile::open(&path.join(name), state.files.get(name))?;
+        Ok::<_, Error>(Opened::new(file, model.parameters(), prefixes, &mut differences))
+    };
+    let mut weights = open(MODEL, &[""])?;
+    let mut moments = None;
+    if let Some(optimizer) = optimizer {
+        let prefixes: Vec<_> = optimizer.buffers().iter().map(|(prefix, _)| *prefix).collect();
+        let opened = open(OPTIMIZER, &prefixes)?;
+        moments = Some((optimizer, opened));
+    }
+    if !differences.is_empty() {
+        return Err(Error::CheckpointMismatch(differences.join("; ")));
+    }
+    let products = read_products(path, &state)?;
+    weights.file.verify()?;
+    if let Some((_, opened)) = &mut moments {
+        opened.file.verify()?;
+    }
+    model.set_weights(|parameter| weights.read("", parameter))?;
+    if let Some((optimizer, mut opened)) = moments {
+        for (prefix, flat) in optimizer.buffers_mut() {
+            for parameter in model.parameters() {
+                let data = opened.read(prefix, parameter)?;
+                flat.write_range(parameter.range.clone(), &parameter.in_memory(&data))?;
+            }
+        }
+        optimizer.set_steps(state.optimizer.as_ref().map_or(0, |saved| saved.steps));
+    }
+    if let (Device::Cuda(gpu), Some(products)) = (model.device(), products) {
+        // Those of another device or library do not apply, and the device chooses anew.
+        gpu.use_algorithms(&products);
+    }
+    Ok(state)
+}
+
+/// Checks that the checkpoint has the state of an optimizer like this one.
+fn check_kind(state: &State, optimizer: &dyn Optimizer) -> Result<()> {
+    let mismatch = match &state.optimizer {
+        None => "the checkpoint has no optimizer state".to_owned(),
+        Some(saved) if saved.kind != optimizer.kind() => format!(
+            "the checkpoint was saved with {}, but the optimizer to load is {}",
+            saved.kind,
+            optimizer.kind()
+        ),
+        Some(_) => return Ok(()),
+    };
+    Err(Error::CheckpointMismatch(mismatch))
+}
+
+/// A file and its tensors by the names that the model gives them.
+struct Opened {
+    file: TensorFile,
+    found: BTreeMap<String, Entry>,
+}
+
+impl Opened {
+    /// Matches the file with all parameters under each of `prefixes`. Adds what is wrong with its
+    /// tensors to `differences`.
+    fn new(
+        file: TensorFile,
+        parameters: &[Parameter],
+        prefixes: &[&str],
+        differences: &mut Vec<String>,
+    ) -> Self {
+        let found = match match_tensors(parameters, prefixes, &file.entries) {
+            Ok(found) => found.into_iter().map(|(name, entry)| (name, entry.clone())).collect(),
+            Err(difference) => {
+                differences.push(difference);
+                BTreeMap::new()
+            }
+        };
+        Self { file, found }
+    }
+
+    fn read(&mut self, prefix: &str, parameter: &Parameter) -> Result<Vec<f32>> {
+        self.file.read(&self.found[&format!("{prefix}{}", parameter.name)])
+    }
+}
+
+/// Reads the algorithms of a CUDA device, if the checkpoint has them.
+fn read_products(path: &Path, state: &State) -> Result<Option<String>> {
+    let file = path.join(PRODUCTS);
+    let record = state.files.get(PRODUCTS);
+    if record.is_none() && !file.exists() {
+        return Ok(None);
+    }
+    let bytes = read_whole(&file, Error::InvalidCheckpoint)?;
+    if record.is_some_and(|record| record.head != WideChecksum::of(&bytes)) {
+        return Err(damaged(&file, "its checksum differs from state.json"));
+    }
+    String::from_utf8(bytes).map(Some).map_err(|_| damaged(&file, "it is not UTF-8"))
+}
+
+fn write_folder(
+    folder: &Path,
+    model: &Transformer,
+    optimizer: Option<&dyn Optimizer>,
+    state: &mut State,
+) -> Result<()> {
+    let mut write = |name: &str, buffers: Vec<(&'static str, &Buffer)>| {
+        let sources: Vec<_> = buffers
+            .into_iter()
+            .flat_map(|(prefix, flat)| {
+                let parameters = model.parameters().iter();
+                parameters.map(move |parameter| Source { prefix, parameter, flat })
+            })
+            .collect();
+        let record = tensor_file::write(&folder.join(name), &sources)?;
+        state.files.insert(name.to_owned(), record);
+        Ok::<_, Error>(())
+    };
+    write(MODEL, vec![("", model.current_weights()?)])?;
+    if let Some(optimizer) = optimizer {
+        write(OPTIMIZER, optimizer.buffers())?;
+    }
+    if let Device::Cuda(gpu) = model.device()
+        && let Some(algorithms) = gpu.algorithms()
+    {
+        let bytes = algorithms.as_bytes();
+        write_synced(&folder.join(PRODUCTS), bytes)?;
+        let (head, bytes) = (WideChecksum::of(bytes), bytes.len() as u64);
+        state.files.insert(PRODUCTS.to_owned(), FileRecord { bytes, head, ..Default::default() });
+    }
+    write_synced(&folder.join(state::FILE_NAME), state.text()?.as_bytes())
+}
