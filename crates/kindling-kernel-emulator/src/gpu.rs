@@ -16,13 +16,20 @@ pub fn is_asked_for() -> bool {
     std::env::var("KINDLING_TEST_DEVICE").is_ok_and(|device| device == "cuda")
 }
 
-/// Runs a launch on the GPU.
-pub(crate) fn run(launch: &Launch) -> Result<(), String> {
+/// Returns whether the tests can run Hopper's kernels, as the emulator does.
+pub fn runs_hopper_kernels() -> bool {
+    !is_asked_for() || gpu().is_ok_and(|gpu| gpu.properties().is_hopper())
+}
+
+fn gpu() -> Result<&'static Cuda, &'static String> {
     static GPU: OnceLock<Result<Cuda, String>> = OnceLock::new();
     let arithmetic = Arithmetic { dtype: Dtype::F32, tf32: false };
-    let gpu =
-        GPU.get_or_init(|| Cuda::open(0, arithmetic, 1).map_err(|e| e.to_string())).as_ref()?;
-    run_on(gpu, launch)
+    GPU.get_or_init(|| Cuda::open(0, arithmetic, 1).map_err(|e| e.to_string())).as_ref()
+}
+
+/// Runs a launch on the GPU.
+pub(crate) fn run(launch: &Launch) -> Result<(), String> {
+    run_on(gpu()?, launch)
 }
 
 fn run_on(gpu: &Cuda, launch: &Launch) -> Result<(), String> {

@@ -10,7 +10,7 @@ mod traffic;
 
 pub use counting::{Count, CountingDevice, Counts};
 pub use device::{EmulatedDevice, Work};
-pub use gpu::is_asked_for as gpu_is_asked_for;
+pub use gpu::{is_asked_for as gpu_is_asked_for, runs_hopper_kernels};
 pub use memory::{Bf16, Element, Memory};
 pub use traffic::Traffic;
 
