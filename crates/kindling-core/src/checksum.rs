@@ -34,9 +34,14 @@ impl Checksum {
         self.0.write(bytes);
     }
 
+    /// Returns the checksum of everything so far.
+    pub fn value(&self) -> u64 {
+        self.0.finish()
+    }
+
     /// Returns `xxh3:` and 16 hexadecimal digits.
     pub fn finish(self) -> String {
-        format!("{PREFIX}{:016x}", self.0.finish())
+        format!("{PREFIX}{:016x}", self.value())
     }
 }
 

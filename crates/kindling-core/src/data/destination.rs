@@ -13,6 +13,8 @@ use crate::{Error, Result};
 const TOKENIZER: &str = "tokenizer";
 const TRAIN: &str = "train_chunks";
 const VALID: &str = "valid_chunks";
+/// The folder within the temporary folder for the files that are replaced.
+const OLD: &str = "old";
 const TOKENIZER_FILES: [&str; 3] = ["vocab.json", "merges.txt", "tokenizer.json"];
 
 pub(super) struct Destination<'a> {
@@ -109,12 +111,40 @@ impl<'a> Destination<'a> {
     /// Creates a temporary folder on the same file system, or adopts one of a dead process that is
     /// `wanted`; returns whether it was adopted.
     pub fn stage(&self, wanted: impl Fn(&Path) -> bool) -> Result<(StagedFolder, bool)> {
+        // What a killed process moved away must not be removed with its folder.
+        let wanted = |folder: &Path| {
+            let is_wanted = wanted(folder);
+            if !is_wanted {
+                self.restore(folder);
+            }
+            is_wanted
+        };
         if !self.is_store && self.out.is_dir() {
             // A process that was killed just after it created `out` left its folder beside it.
             remove_dead(self.parent(), &self.name);
             return StagedFolder::adopt_or_new(self.out, &self.name, wanted);
         }
         StagedFolder::adopt_or_new(self.parent(), &self.name, wanted)
+    }
+
+    /// Undoes an `install` that was killed before the training store was in its place: moves the old
+    /// files in `staged` back.
+    pub fn restore(&self, staged: &Path) {
+        let old = staged.join(OLD);
+        let entries = self.entries(staged);
+        let moved = old.join(TRAIN).exists();
+        if moved && entries.iter().any(|entry| entry.name == TRAIN && entry.to.exists()) {
+            return;
+        }
+        for Entry { name, to, .. } in entries {
+            let from = old.join(name);
+            if to.exists() && moved && (from.exists() || name == VALID) {
+                let _ = std::fs::rename(&to, staged.join(format!("undone-{name}")));
+            }
+            if from.exists() && !to.exists() {
+                let _ = std::fs::rename(from, to);
+            }
+        }
     }
 
     fn parent(&self) -> &Path {
@@ -146,7 +176,7 @@ impl<'a> Destination<'a> {
         moving: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
         let entries = self.entries(root);
-        let old = staged.path().join("old");
+        let old = staged.path().join(OLD);
         let mut renames = Renames::default();
         if !resumed {
             std::fs::create_dir_all(&old)
@@ -160,8 +190,15 @@ impl<'a> Destination<'a> {
             moving()?;
         }
         for Entry { from, to, .. } in &entries {
-            if from.exists() {
-                renames.rename(from, to)?;
+            if from.exists()
+                && let Err(error) = renames.rename(from, to)
+            {
+                if resumed {
+                    // The old files are in there, and the new ones, which can still be installed.
+                    renames.keep();
+                    staged.keep();
+                }
+                return Err(error);
             }
         }
         renames.keep();

@@ -75,7 +75,7 @@ impl StoreWriter {
     }
 
     /// Continues the store in `folder` after `length` tokens, and drops all tokens after them.
-    /// `chunks` are those that the tokens fill.
+    /// `chunks` are those that the tokens fill, `partial` the checksum of the others, if known.
     ///
     /// # Errors
     /// Returns `ERR_INVALID_STORE` if the files hold fewer tokens or `chunks` do not match, and I/O
@@ -86,6 +86,7 @@ impl StoreWriter {
         element: Element,
         chunks: Vec<ClosedChunk>,
         length: u64,
+        partial: Option<u64>,
     ) -> Result<Self> {
         let mut writer = Self::create(folder, chunk_size, element)?;
         let (full, rest) = ((length / chunk_size) as usize, length % chunk_size);
@@ -110,6 +111,9 @@ impl StoreWriter {
         if rest > 0 {
             let path = folder.join(chunk_name(full));
             (writer.hash, writer.max_id) = truncate_chunk(&path, rest, element)?;
+            if partial.is_some_and(|expected| writer.hash.value() != expected) {
+                return Err(not_as_written(&path));
+            }
             writer.filled = rest;
             let open = File::options().append(true).open(&path);
             let file = open.map_err(|error| Error::io(IoAction::Write, &path, error))?;
@@ -129,6 +133,11 @@ impl StoreWriter {
 
     pub fn is_empty(&self) -> bool {
         self.length == 0
+    }
+
+    /// Returns the checksum of the tokens in the current chunk.
+    pub(super) fn partial_checksum(&self) -> u64 {
+        self.hash.value()
     }
 
     /// Returns the chunks from number `first` on that the first `tokens` tokens fill.
@@ -264,7 +273,12 @@ fn remove_from(folder: &Path, first: usize) -> Result<()> {
 fn truncate_chunk(path: &Path, tokens: u64, element: Element) -> Result<(Checksum, u32)> {
     let bytes = tokens * element.size() as u64;
     let cannot_write = |error| Error::io(IoAction::Write, path, error);
-    let file = File::options().write(true).open(path).map_err(cannot_write)?;
+    let file = match File::options().write(true).open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(not_as_written(path));
+        }
+        file => file.map_err(cannot_write)?,
+    };
     if file.metadata().map_err(cannot_write)?.len() < bytes {
         return Err(not_as_written(path));
     }

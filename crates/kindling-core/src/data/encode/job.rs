@@ -118,13 +118,19 @@ impl Job<'_> {
         };
         let (mut staged, adopted) = self.destination.stage(is_same_work)?;
         if adopted {
-            let (journal, done) = Journal::resume(staged.path())?;
-            match self.open_train(staged.path(), &done) {
-                Ok(train) => return Ok(Started { staged, journal, done, train }),
-                // A power cut can leave files with the right size and the wrong content.
-                Err(Error::InvalidStore(_)) => drop(staged),
-                Err(error) => return Err(error),
+            // A power cut can leave files with the right size and the wrong content.
+            for synced in [false, true] {
+                let Some((journal, done)) = Journal::resume(staged.path(), synced)? else { break };
+                if !done.moving {
+                    self.destination.restore(staged.path());
+                }
+                match self.open_train(staged.path(), &done) {
+                    Ok(train) => return Ok(Started { staged, journal, done, train }),
+                    Err(Error::InvalidStore(_)) => {}
+                    Err(error) => return Err(error),
+                }
             }
+            drop(staged);
             staged = self.destination.stage(|_| false)?.0;
         }
         let (journal, done) = (Journal::begin(staged.path(), &work)?, Done::default());
@@ -142,7 +148,9 @@ impl Job<'_> {
         let full = (tokens / chunk_size) as usize;
         let chunks = done.chunks.iter().take(full).cloned().collect();
         let folder = self.destination.train(&folder.join(ROOT));
-        StoreWriter::resume(&folder, chunk_size, element, chunks, tokens).map(Some)
+        // `split` comes after a sync, so what it keeps needs no checksum.
+        let partial = done.split.is_none().then_some(done.text.partial);
+        StoreWriter::resume(&folder, chunk_size, element, chunks, tokens, partial).map(Some)
     }
 
     /// Returns everything that decides the content of the stores.
@@ -253,7 +261,7 @@ impl Job<'_> {
         let mut all = *text;
         let result = pipeline::run(&shared, blocks, |encoded| {
             train.push(&encoded.ids)?;
-            all.tokens = train.len();
+            (all.tokens, all.partial) = (train.len(), train.partial_checksum());
             all.bytes += encoded.text_bytes;
             all.replaced_bytes += encoded.replaced_bytes;
             if let Some(position) = encoded.block.resume_at {
@@ -284,7 +292,7 @@ impl Job<'_> {
         }
         let store = train.read_back()?;
         let folder = Destination::valid(root);
-        let mut valid = StoreWriter::resume(&folder, chunk_size, element, Vec::new(), 0)?;
+        let mut valid = StoreWriter::resume(&folder, chunk_size, element, Vec::new(), 0, None)?;
         let (mut valid_bytes, mut start) = (0, kept);
         while start < store.len() {
             let end = store.len().min(start + COPY);

@@ -16,8 +16,9 @@
 //! 1. A line is written after the data it describes. A kill between the two leaves data that no
 //!    line covers, and resuming drops it.
 //! 2. A line that was cut short has no line break, and counts as not written.
-//! 3. Nothing is synced on the way: a kill loses no written pages. A power cut may, so resuming
-//!    compares each full chunk with its checksum in the journal, and starts over if one differs.
+//! 3. A kill loses no written pages, but a power cut may. So resuming compares each chunk, the one
+//!    in progress too, with its checksum in the journal. Every 30 s everything is synced before a
+//!    line that says so; resuming falls back to the last such line, or else starts over.
 //! 4. A line about text is written at most every 100 ms: little work is lost, and little is
 //!    written.
 //! 5. `begun` includes the size and modification time of each input, so a run with other files or
@@ -34,12 +35,17 @@ use serde_json::Value;
 use crate::corpus::blocks::Position;
 use crate::data::store_writer::{ClosedChunk, StoreWriter};
 use crate::error::IoAction;
+use crate::staging::sync_files;
+use crate::whole_file::read_whole;
 use crate::{Error, Result};
 
 const FILE_NAME: &str = "journal.jsonl";
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 /// The least time between two lines about text.
 const INTERVAL: Duration = Duration::from_millis(100);
+/// The least time between two syncs. They stop the writing, for about as long as it takes to write
+/// what the system has not written by itself.
+const SYNC_INTERVAL: Duration = Duration::from_secs(30);
 
 /// One line.
 #[derive(Debug, Serialize, Deserialize)]
@@ -54,6 +60,9 @@ enum Entry {
         text: EncodedText,
         /// Chunks that were filled since the last such line.
         chunks: Vec<ClosedChunk>,
+        /// Whether all files were synced before.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        synced: bool,
     },
     Split {
         kept: u64,
@@ -68,6 +77,8 @@ pub(super) struct EncodedText {
     pub position: Position,
     /// Tokens written.
     pub tokens: u64,
+    /// The checksum of those in the last chunk, if it is not full.
+    pub partial: u64,
     /// Bytes of the text they encode.
     pub bytes: u64,
     /// Bytes of the inputs that were invalid UTF-8.
@@ -84,7 +95,7 @@ pub(super) struct Split {
 }
 
 /// The content of all lines.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Done {
     pub text: EncodedText,
     pub chunks: Vec<ClosedChunk>,
@@ -100,6 +111,7 @@ pub(super) struct Journal {
     /// The number of chunks in the lines so far.
     chunks: usize,
     written: Instant,
+    synced: Instant,
 }
 
 impl Journal {
@@ -108,9 +120,13 @@ impl Journal {
         let path = folder.join(FILE_NAME);
         let file = File::create(&path);
         let file = file.map_err(|error| Error::io(IoAction::Create, &path, error))?;
-        let mut journal = Self { path, file, chunks: 0, written: Instant::now() };
+        let mut journal = Self::open(path, file, 0);
         journal.add(&Entry::Begun { format_version: FORMAT_VERSION, work: work.clone() })?;
         Ok(journal)
+    }
+
+    fn open(path: PathBuf, file: File, chunks: usize) -> Self {
+        Self { path, file, chunks, written: Instant::now(), synced: Instant::now() }
     }
 
     /// Returns whether `folder` holds a journal of the same work.
@@ -118,16 +134,18 @@ impl Journal {
         read(&folder.join(FILE_NAME)).is_some_and(|found| found.work == *work)
     }
 
-    /// Opens the journal in `folder` to continue it.
-    pub fn resume(folder: &Path) -> Result<(Self, Done)> {
+    /// Opens the journal in `folder` to continue it after its last line, or after the last `synced`
+    /// one, if there is one.
+    pub fn resume(folder: &Path, synced: bool) -> Result<Option<(Self, Done)>> {
         let path = folder.join(FILE_NAME);
-        let Some(Contents { done, length, .. }) = read(&path) else {
-            return Err(Error::Internal(format!("{} cannot be read", path.display())));
-        };
+        let contents = read(&path)
+            .ok_or_else(|| Error::Internal(format!("{} cannot be read", path.display())))?;
+        let end = if synced { contents.synced } else { Some((contents.done, contents.length)) };
+        let Some((done, length)) = end else { return Ok(None) };
         let cannot_write = |error| Error::io(IoAction::Write, &path, error);
         let file = File::options().append(true).open(&path).map_err(cannot_write)?;
         file.set_len(length).map_err(cannot_write)?;
-        Ok((Self { path, file, chunks: done.chunks.len(), written: Instant::now() }, done))
+        Ok(Some((Self::open(path, file, done.chunks.len()), done)))
     }
 
     /// Records how much text is encoded, if the last record is old enough or `force` is set.
@@ -137,18 +155,32 @@ impl Journal {
         }
         let chunks = store.closed(self.chunks, text.tokens).to_vec();
         self.chunks += chunks.len();
-        self.add(&Entry::Text { text, chunks })?;
+        let synced = self.synced.elapsed() >= SYNC_INTERVAL;
+        if synced {
+            sync_files(store.folder())?;
+        }
+        self.add(&Entry::Text { text, chunks, synced })?;
+        if synced {
+            self.sync()?;
+            self.synced = Instant::now();
+        }
         self.written = Instant::now();
         Ok(())
     }
 
     pub fn split(&mut self, split: Split) -> Result<()> {
         let Split { kept, valid_bytes } = split;
-        self.add(&Entry::Split { kept, valid_bytes })
+        self.add(&Entry::Split { kept, valid_bytes })?;
+        self.sync()
     }
 
     pub fn moving(&mut self) -> Result<()> {
-        self.add(&Entry::Moving)
+        self.add(&Entry::Moving)?;
+        self.sync()
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(|error| Error::io(IoAction::Write, &self.path, error))
     }
 
     fn add(&mut self, entry: &Entry) -> Result<()> {
@@ -166,24 +198,29 @@ struct Contents {
     done: Done,
     /// Their length in bytes.
     length: u64,
+    /// The same up to the last line that was synced.
+    synced: Option<(Done, u64)>,
 }
 
 fn read(path: &Path) -> Option<Contents> {
-    let text = std::fs::read(path).ok()?;
-    let (mut work, mut done, mut length) = (None, Done::default(), 0);
+    let text = read_whole(path, Error::InvalidStore).ok()?;
+    let (mut work, mut done, mut length, mut last_synced) = (None, Done::default(), 0, None);
     for line in text.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n")) {
         let Ok(entry) = serde_json::from_slice(line) else { break };
+        length += line.len() as u64;
         match entry {
             Entry::Begun { format_version: FORMAT_VERSION, work: found } => work = Some(found),
             Entry::Begun { .. } => return None,
-            Entry::Text { text, chunks } => {
+            Entry::Text { text, chunks, synced } => {
                 done.text = text;
                 done.chunks.extend(chunks);
+                if synced {
+                    last_synced = Some((done.clone(), length));
+                }
             }
             Entry::Split { kept, valid_bytes } => done.split = Some(Split { kept, valid_bytes }),
             Entry::Moving => done.moving = true,
         }
-        length += line.len() as u64;
     }
-    Some(Contents { work: work?, done, length })
+    Some(Contents { work: work?, done, length, synced: last_synced })
 }

@@ -33,6 +33,11 @@ fn hidden(folder: &Path) -> Vec<String> {
     names(folder).into_iter().filter(|name| name.starts_with('.')).collect()
 }
 
+/// Returns the path of the chunk in progress.
+fn last_chunk(made: &Path) -> PathBuf {
+    made.join(names(made).into_iter().max_by_key(|name| (name.len(), name.clone())).unwrap())
+}
+
 /// Cancels the encoding again and again, as kills would, until it completes. Returns how often it
 /// was cancelled, and what the last call reports as resumed.
 fn encode_in_pieces(
@@ -160,7 +165,7 @@ fn damaged_leftovers_are_found_and_encoding_starts_over() {
     let (whole, out) = (folder.path().join("whole_chunks"), folder.path().join("x_chunks"));
     let o = EncodeOptions { chunk_size: 50_000, ..options() };
     encode(&[&file], &tokenizer, &whole, &o).unwrap();
-    let damages: [fn(&Path); 4] = [
+    let damages: [fn(&Path); 6] = [
         // A power cut can leave files with the right size and the wrong content.
         |made| {
             let path = made.join("encoded_tokens_chunk_0.dat");
@@ -169,8 +174,16 @@ fn damaged_leftovers_are_found_and_encoding_starts_over() {
         },
         |made| std::fs::remove_file(made.join("encoded_tokens_chunk_0.dat")).unwrap(),
         |made| {
-            let last = names(made).pop().unwrap();
-            std::fs::write(made.join(last), []).unwrap();
+            std::fs::write(last_chunk(made), []).unwrap();
+        },
+        |made| std::fs::remove_file(last_chunk(made)).unwrap(),
+        // Zeros at the end of the chunk in progress.
+        |made| {
+            let last = last_chunk(made);
+            let mut bytes = std::fs::read(&last).unwrap();
+            let length = bytes.len();
+            bytes[length / 2..].fill(0);
+            std::fs::write(last, bytes).unwrap();
         },
         |made| std::fs::write(made.parent().unwrap().join("journal.jsonl"), "{}\n").unwrap(),
     ];
@@ -200,5 +213,66 @@ fn incomplete_journal_lines_count_as_not_written() {
         encode(&[&file], &tokenizer, &out, &options()).unwrap();
         assert_eq!(files(&out), files(&whole), "cut at {length} of {}", journal.len());
         assert!(hidden(folder.path()).is_empty());
+    }
+}
+
+#[test]
+fn text_after_the_last_synced_line_is_encoded_again_if_a_power_cut_has_lost_it() {
+    let (folder, file, tokenizer) = corpus(900_000);
+    let (whole, out) = (folder.path().join("whole_chunks"), folder.path().join("x_chunks"));
+    encode(&[&file], &tokenizer, &whole, &options()).unwrap();
+    let o = EncodeOptions { keep_when_cancelled: true, ..options() };
+    for _ in 0..2 {
+        let inputs = std::slice::from_ref(&file);
+        encode_files(inputs, &tokenizer, &out, &o, &mut ends_after(5)).unwrap_err();
+    }
+    let left = folder.path().join(&hidden(folder.path())[0]);
+    let path = left.join("journal.jsonl");
+    let journal = std::fs::read_to_string(&path).unwrap();
+    let mut lines: Vec<_> = journal.lines().map(str::to_owned).collect();
+    assert!(lines.len() > 2, "two lines about text");
+    // The first line about text was synced, and the chunk in progress has lost its end since.
+    lines[1] = lines[1].replacen('{', "{\"synced\":true,", 1);
+    std::fs::write(&path, lines.join("\n") + "\n").unwrap();
+    std::fs::write(last_chunk(&left.join("made")), [0; 8]).unwrap();
+    let summary = encode(&[&file], &tokenizer, &out, &options()).unwrap();
+    assert!(summary.resumed_bytes > 0, "it started over");
+    assert_eq!(files(&out), files(&whole));
+}
+
+#[test]
+fn a_store_that_a_killed_process_moved_away_is_never_lost() {
+    let (folder, file, tokenizer) = corpus(2_000);
+    let other = folder.file("other.txt", text(3_000));
+    let o = EncodeOptions { valid_fraction: 0.5, ..options() };
+    for (name, moved) in [
+        ("data", &["valid_chunks"][..]),
+        ("data", &["tokenizer", "valid_chunks", "train_chunks"]),
+        ("x_chunks", &["train_chunks"]),
+    ] {
+        let out = folder.path().join(name);
+        let o = if name == "data" { &o } else { &options() };
+        encode(&[&file], &tokenizer, &out, o).unwrap();
+        let before = files(&out);
+        // As a process leaves it that was killed in `install`.
+        let parent = if name == "data" { &out } else { folder.path() };
+        let left = parent.join(format!(".{name}.99999999-0.partial"));
+        std::fs::create_dir_all(left.join("old")).unwrap();
+        std::fs::write(left.join(".lock"), "").unwrap();
+        for entry in moved {
+            let from = if name == "data" { out.join(entry) } else { out.clone() };
+            std::fs::rename(from, left.join("old").join(entry)).unwrap();
+        }
+        if moved.len() == 3 {
+            std::fs::create_dir(out.join("valid_chunks")).unwrap();
+            std::fs::write(out.join("valid_chunks/store.json"), "new").unwrap();
+        }
+        // Another encoding to the same place, which fails.
+        let empty = folder.file("empty.txt", "");
+        let error = encode(&[&empty], &tokenizer, &out, o).unwrap_err();
+        assert_eq!(error.code(), "ERR_EMPTY_CORPUS");
+        assert!(files(&out) == before, "{name} {moved:?}");
+        encode(&[&other], &tokenizer, &out, o).unwrap();
+        assert!(files(&out) != before && hidden(parent).is_empty());
     }
 }

@@ -3,13 +3,25 @@
 //! An error leaves nothing behind, neither the temporary folder nor parents created for it. A
 //! killed process leaves a hidden temporary folder, which the next attempt at the same place
 //! removes or adopts.
+//!
+//! ```text
+//! .<name>.<pid>-<n>.new       being created, until its lock is held
+//! .<name>.<pid>-<n>.partial   being written; its lock is held while the process lives
+//! ```
 
-use std::fs::File;
-use std::io::Write;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use crate::error::IoAction;
 use crate::{Error, Result};
+
+mod dead;
+mod files;
+mod replace;
+
+pub(crate) use dead::{dead_folders, remove_dead};
+pub use files::{sync_files, sync_folder, write_file_atomic, write_synced};
+use replace::{remove, replace};
 
 /// The file that the writing process keeps locked. Without a lock, the process is dead.
 const LOCK: &str = ".lock";
@@ -45,10 +57,10 @@ impl StagedFolder {
         let made = make_parents(parent)?;
         let mut staged = Self { folder: PathBuf::new(), lock: None, made };
         for (folder, lock) in dead_folders(parent, name) {
-            if staged.lock.is_none() && lock.is_some() && wanted(&folder) {
+            if lock.is_some() && wanted(&folder) && staged.lock.is_none() {
                 (staged.folder, staged.lock) = (folder, lock);
             } else {
-                let _ = std::fs::remove_dir_all(folder);
+                dead::dispose(&folder, &parent.join(name));
             }
         }
         if staged.lock.is_some() {
@@ -56,20 +68,10 @@ impl StagedFolder {
         }
         let pid = std::process::id();
         for attempt in 0..1_000 {
-            let folder = parent.join(format!(".{name}.{pid}-{attempt}.partial"));
-            match std::fs::create_dir(&folder) {
-                Ok(()) => {
-                    staged.folder = folder;
-                    let path = staged.folder.join(LOCK);
-                    let lock = File::create(&path)
-                        .map_err(|error| Error::io(IoAction::Create, &path, error))?;
-                    // Where locks are not supported, folders of dead processes are not removed.
-                    let _ = lock.try_lock();
-                    staged.lock = Some(lock);
-                    return Ok((staged, false));
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(Error::io(IoAction::Create, folder, error)),
+            let id = parent.join(format!(".{name}.{pid}-{attempt}"));
+            if let Some((folder, lock)) = create_locked(&id)? {
+                (staged.folder, staged.lock) = (folder, Some(lock));
+                return Ok((staged, false));
             }
         }
         Err(Error::Internal(format!("no free name for a temporary folder in {}", parent.display())))
@@ -79,17 +81,25 @@ impl StagedFolder {
         &self.folder
     }
 
-    /// Renames the folder to `target`, replacing what is there.
+    /// Moves the folder to `target`, replacing what is there in one step, and makes it durable.
     ///
     /// # Errors
     /// Returns I/O errors; `target` is unchanged then.
     pub fn commit(mut self, target: &Path) -> Result<()> {
-        let lock = self.folder.join(LOCK);
-        std::fs::remove_file(&lock).map_err(|error| Error::io(IoAction::Write, &lock, error))?;
         sync_folder(&self.folder)?;
         let parent = self.folder.parent().unwrap_or(Path::new("."));
-        replace(&self.folder, target, &parent.join(trash_name(&self.folder)))?;
-        sync_folder(parent)?;
+        let trash = with_suffix(&self.folder.with_extension(""), "-old.partial");
+        let replacement = replace(&self.folder, target, &trash)
+            .map_err(|error| Error::io(IoAction::Write, target, error))?;
+        let above = self.made.iter().filter_map(|made| made.parent());
+        let above = above.filter(|folder| !folder.as_os_str().is_empty());
+        if let Err(error) = [parent].into_iter().chain(above).try_for_each(sync_folder) {
+            replacement.undo();
+            return Err(error);
+        }
+        // Only now, so that no other process takes the folder for that of a dead one.
+        let _ = std::fs::remove_file(target.join(LOCK));
+        replacement.keep();
         self.folder.clear();
         self.made.clear();
         Ok(())
@@ -104,12 +114,14 @@ impl StagedFolder {
         for name in names {
             let (from, to) = (self.folder.join(name), target.join(name));
             let trash = self.folder.join(format!(".old-{name}"));
-            if from.exists() {
-                replace(&from, &to, &trash)?;
+            let written = if from.exists() {
+                replace(&from, &to, &trash).map(drop)
             } else if to.exists() {
                 std::fs::rename(&to, &trash)
-                    .map_err(|error| Error::io(IoAction::Write, &to, error))?;
-            }
+            } else {
+                Ok(())
+            };
+            written.map_err(|error| Error::io(IoAction::Write, &to, error))?;
         }
         sync_folder(target)?;
         // The replaced entries are removed with the temporary folder.
@@ -132,7 +144,7 @@ impl StagedFolder {
 impl Drop for StagedFolder {
     fn drop(&mut self) {
         if !self.folder.as_os_str().is_empty() {
-            let _ = std::fs::remove_dir_all(&self.folder);
+            remove(&self.folder);
         }
         for parent in self.made.iter().rev() {
             // Fails if another process has put something there.
@@ -162,158 +174,40 @@ fn make_parents(parent: &Path) -> Result<Vec<PathBuf>> {
     Ok(made)
 }
 
-/// Removes the temporary folders for `name` of dead processes.
-pub(crate) fn remove_dead(parent: &Path, name: &str) {
-    for (folder, _) in dead_folders(parent, name) {
-        let _ = std::fs::remove_dir_all(folder);
+/// Creates the folder `<id>.partial` with a lock that this process holds. It has another name until
+/// then, so that no process sees it without its lock. Returns `None` if the name is taken.
+fn create_locked(id: &Path) -> Result<Option<(PathBuf, File)>> {
+    let (new, folder) = (with_suffix(id, ".new"), with_suffix(id, ".partial"));
+    match std::fs::create_dir(&new) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(None),
+        Err(error) => return Err(Error::io(IoAction::Create, new, error)),
     }
-}
-
-/// Returns the temporary folders for `name` of dead processes, sorted by name. Those that can be
-/// adopted come with their lock, which this process now holds.
-fn dead_folders(parent: &Path, name: &str) -> Vec<(PathBuf, Option<File>)> {
-    let prefix = format!(".{name}.");
-    let Ok(entries) = std::fs::read_dir(parent) else { return Vec::new() };
-    let mut dead = Vec::new();
-    for entry in entries.flatten() {
-        let file_name = entry.file_name();
-        let Some(id) = file_name
-            .to_str()
-            .and_then(|found| found.strip_prefix(&prefix)?.strip_suffix(".partial"))
-        else {
-            continue;
-        };
-        let path = entry.path();
-        match File::open(path.join(LOCK)) {
-            Ok(lock) if lock.try_lock().is_ok() => dead.push((path, Some(lock))),
-            // Killed before it created the lock, or after it removed it.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_running(id) => {
-                dead.push((path, None));
-            }
-            _ => {}
+    let path = new.join(LOCK);
+    let lock = match File::create(&path) {
+        Ok(lock) => lock,
+        // Another process took it for a dead one's.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            remove(&new);
+            return Err(Error::io(IoAction::Create, &path, error));
         }
-    }
-    dead.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-    dead
-}
-
-/// Returns whether the process of a folder may be running; its `id` begins with the process id and
-/// a dash.
-fn is_running(id: &str) -> bool {
-    let process = id.split('-').next().unwrap_or_default();
-    process == std::process::id().to_string()
-        || !Path::new("/proc/self").exists()
-        || Path::new("/proc").join(process).exists()
-}
-
-fn trash_name(folder: &Path) -> String {
-    let name = folder.file_name().unwrap_or_default().to_string_lossy();
-    format!("{}-old.partial", name.trim_end_matches(".partial"))
-}
-
-/// Renames `from` to `to`. An existing `to` is first moved to `trash`, and moved back if that
-/// fails.
-fn replace(from: &Path, to: &Path, trash: &Path) -> Result<()> {
-    let cannot_write = |error| Error::io(IoAction::Write, to, error);
-    let replaced = to.exists();
-    if replaced {
-        std::fs::rename(to, trash).map_err(cannot_write)?;
-    }
-    if let Err(error) = std::fs::rename(from, to) {
-        if replaced {
-            let _ = std::fs::rename(trash, to);
-        }
-        return Err(cannot_write(error));
-    }
-    if replaced {
-        let _ = std::fs::remove_dir_all(trash);
-    }
-    Ok(())
-}
-
-/// Writes a file and syncs it.
-///
-/// # Errors
-/// Returns `ERR_DISK_FULL`, `ERR_NOT_WRITABLE` and other I/O errors.
-pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
-    let write = || {
-        let mut file = File::create(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
     };
-    write().map_err(|error| Error::io(IoAction::Write, path, error))
+    // Where locks are not supported, folders of dead processes are not removed.
+    if matches!(lock.try_lock(), Err(TryLockError::WouldBlock)) || !dead::is_at(&lock, &path) {
+        return Ok(None);
+    }
+    if folder.exists() || std::fs::rename(&new, &folder).is_err() {
+        remove(&new);
+        return Ok(None);
+    }
+    Ok(Some((folder, lock)))
 }
 
-/// Replaces the file `path` completely or not at all, and makes it durable.
-///
-/// The bytes go to `<path>.tmp`, which is synced, renamed to `path`, and its folder synced.
-///
-/// # Errors
-/// Returns `ERR_DISK_FULL`, `ERR_NOT_WRITABLE` or `ERR_IO` if the file cannot be written; `path` is
-/// then unchanged and nothing else is left behind.
-pub fn write_file_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let temporary = Path::new(&temporary);
-    let write = || {
-        let mut file = File::create(temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(temporary, path)
-    };
-    if let Err(error) = write() {
-        let _ = std::fs::remove_file(temporary);
-        return Err(Error::io(IoAction::Write, path, error));
-    }
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
-        _ => sync_folder(Path::new(".")),
-    }
-}
-
-/// Syncs the names in `folder`.
-///
-/// # Errors
-/// Returns `ERR_DISK_FULL`.
-pub fn sync_folder(folder: &Path) -> Result<()> {
-    // Some file systems cannot sync a folder; there is nothing more to do then.
-    match File::open(folder).and_then(|folder| folder.sync_all()) {
-        Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
-            Err(Error::io(IoAction::Write, folder, error))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Syncs the files in `folder` with one call: a store has thousands, and syncing each would cost
-/// one commit of the file system per file.
-///
-/// # Errors
-/// Returns `ERR_DISK_FULL` and other I/O errors.
-#[cfg(target_os = "linux")]
-pub fn sync_files(folder: &Path) -> Result<()> {
-    use std::os::fd::AsRawFd;
-    let file = File::open(folder).map_err(|error| Error::io(IoAction::Read, folder, error))?;
-    // SAFETY: syncfs takes nothing but a descriptor, which is open for the whole call.
-    match unsafe { libc::syncfs(file.as_raw_fd()) } {
-        0 => Ok(()),
-        _ => Err(Error::io(IoAction::Write, folder, std::io::Error::last_os_error())),
-    }
-}
-
-/// Syncs the files in `folder` one by one.
-///
-/// # Errors
-/// Returns `ERR_DISK_FULL` and other I/O errors.
-#[cfg(not(target_os = "linux"))]
-pub fn sync_files(folder: &Path) -> Result<()> {
-    let cannot_write = |error| Error::io(IoAction::Write, folder, error);
-    for entry in std::fs::read_dir(folder).map_err(cannot_write)? {
-        let path = entry.map_err(cannot_write)?.path();
-        let file = File::options().write(true).open(&path).map_err(cannot_write)?;
-        file.sync_all().map_err(cannot_write)?;
-    }
-    sync_folder(folder)
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 #[cfg(test)]
@@ -375,6 +269,43 @@ mod tests {
         assert!(adopted && staged.path() == dead);
         drop(staged);
         assert!(names(root.path()).is_empty());
+    }
+
+    #[test]
+    fn writers_of_one_place_at_once_all_succeed_and_leave_one_whole_folder() {
+        let root = Folder::new();
+        let target = root.path().join("store");
+        let written = |writer: usize| format!("{writer}").repeat(1_000);
+        std::thread::scope(|scope| {
+            for writer in 0..4 {
+                let (target, written) = (&target, &written);
+                scope.spawn(move || {
+                    for _ in 0..100 {
+                        let parent = target.parent().unwrap();
+                        let staged = StagedFolder::new(parent, "store").unwrap();
+                        for file in ["a", "b"] {
+                            std::fs::write(staged.path().join(file), written(writer)).unwrap();
+                        }
+                        staged.commit(target).unwrap();
+                        write_file_atomic(&parent.join("latest"), b"store").unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(names(root.path()), ["latest", "store"]);
+        let read = |file| std::fs::read_to_string(target.join(file)).unwrap();
+        assert!(read("a") == read("b") && (0..4).any(|writer| read("a") == written(writer)));
+    }
+
+    #[test]
+    fn an_entry_that_a_dead_process_moved_aside_is_moved_back() {
+        let root = Folder::new();
+        let aside = root.path().join(".store.99999999-0-old.partial");
+        std::fs::create_dir(&aside).unwrap();
+        std::fs::write(aside.join("file"), "old").unwrap();
+        drop(StagedFolder::new(root.path(), "store").unwrap());
+        assert_eq!(std::fs::read_to_string(root.path().join("store/file")).unwrap(), "old");
+        assert_eq!(names(root.path()), ["store"]);
     }
 
     #[test]
