@@ -31,6 +31,8 @@ export declare class BatchLoader {
   ready(step: number, microBatch: number): Batch | null
   /** Returns a batch, waiting for it if necessary. */
   next(step: number, microBatch: number): Promise<Batch>
+  /** Returns the windows of a batch. */
+  windows(step: number, microBatch: number): Array<Window>
   /** Ends the thread that prefetches batches. */
   stop(): void
 }
@@ -181,6 +183,10 @@ export declare class Transformer {
   gradients(): Promise<Array<Tensor>>
   /** Sets every gradient to zero. */
   zeroGradients(): Promise<void>
+  /** Returns the name of the first tensor of weights with a NaN or an infinity. */
+  nonFiniteWeight(): Promise<string | null>
+  /** Returns the name of the first tensor of gradients with a NaN or an infinity. */
+  nonFiniteGradient(): Promise<string | null>
   /** Starts recording the time of each op. */
   startProfile(): Promise<void>
   /** Stops recording. Returns the ops, longest first. */
@@ -343,6 +349,9 @@ export interface EncodeSummary {
   /** The store of the validation tokens. */
   valid?: string
 }
+
+/** Ends the process with an exit code, at once: without waiting for calls that run on other threads. */
+export declare function exitNow(code: number): never
 
 /** Returns the names of the files that match names and patterns. */
 export declare function expandFiles(names: Array<string>): Promise<Array<string>>
@@ -623,6 +632,14 @@ export interface TransformerOptions {
   tf32: boolean
   threads: number
   recompute: boolean
+}
+
+/** A window of a batch. */
+export interface Window {
+  /** Position of its store in the list of stores. */
+  store: number
+  /** Its first token. */
+  start: number
 }
 
 /** Writes the file `path` completely or not at all, and makes it durable. */

@@ -851,6 +851,7 @@ module.exports.bf16Instructions = nativeBinding.bf16Instructions
 module.exports.cudaDeviceCount = nativeBinding.cudaDeviceCount
 module.exports.cudaProblem = nativeBinding.cudaProblem
 module.exports.encodeFiles = nativeBinding.encodeFiles
+module.exports.exitNow = nativeBinding.exitNow
 module.exports.expandFiles = nativeBinding.expandFiles
 module.exports.instructionSet = nativeBinding.instructionSet
 module.exports.loadCheckpoint = nativeBinding.loadCheckpoint

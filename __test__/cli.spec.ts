@@ -119,7 +119,7 @@ test('a run without a checkpoint starts over and says so', async (t) => {
   const { folder, flags } = await encodeCorpus(t)
   const run = join(folder, 'run')
   await succeed(t, ['train', ...flags, '--run', run, ...words('--max-steps 2 --sample-interval 0')])
-  rmSync(join(run, 'latest'))
+  rmSync(join(run, 'checkpoints'), { recursive: true })
   const again = await succeed(t, ['train', '--run', run, '--resume'])
   t.regex(again.stderr, /has no checkpoint; starting over/)
 })

@@ -3,7 +3,7 @@ import { spawn, type ChildProcess } from 'node:child_process'
 import { join } from 'node:path'
 import type { ExecutionContext } from 'ava'
 
-const CLI = join(__dirname, '..', 'dist', 'cli', 'index.js')
+export const CLI = join(__dirname, '..', 'dist', 'cli', 'index.js')
 
 /** The outcome of a command. */
 export interface Finished {

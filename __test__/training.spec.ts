@@ -91,6 +91,7 @@ test('config.json holds each option once, and is enough to rebuild the model', a
     'format_version',
     'options',
     'data',
+    'identity',
     'tokenizer_hash',
     'total_steps',
   ])
@@ -153,7 +154,7 @@ test('losses left on a GPU are read together, weighted by their updates', async 
     options: { device: 'cuda' },
     takeLoss: () => Promise.resolve(taken.shift()),
   } as unknown as Transformer
-  const losses = new TrainingLosses(model, 'runs/book', { lossSum: 3, lossCount: 1, elapsedS: 0 })
+  const losses = new TrainingLosses(model, 'runs/book', { lossSum: 3, lossCount: 1 })
   t.false(losses.readsEveryBatch)
   t.true(losses.shouldRead(false), 'the first update is read')
   losses.add(null, 1)

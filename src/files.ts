@@ -14,15 +14,32 @@ export async function writeFileAtomic(path: string, text: string): Promise<void>
   await settle(() => native.writeFileAtomic(path, Buffer.from(text)))
 }
 
-/** Creates a folder and its missing parents. */
-export async function makeFolder(path: string): Promise<void> {
+/**
+ * Creates a folder and its missing parents.
+ *
+ * @returns the folders that did not exist, outermost first.
+ */
+export async function makeFolder(path: string): Promise<string[]> {
   const parent = dirname(path)
   // One level at a time: with `recursive`, Node reports a read-only file system as ENOENT.
-  if (!existsSync(parent)) await makeFolder(parent)
-  await fileOperation('write', path, () =>
-    mkdir(path).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EEXIST') throw error
-    }),
+  const made = existsSync(parent) ? [] : await makeFolder(parent)
+  return (await makeOneFolder(path)) ? [...made, path] : made
+}
+
+/**
+ * Creates a folder whose parent exists.
+ *
+ * @returns false if something has this name already.
+ */
+export async function makeOneFolder(path: string): Promise<boolean> {
+  return fileOperation('write', path, () =>
+    mkdir(path).then(
+      () => true,
+      (error: NodeJS.ErrnoException) => {
+        if (error.code === 'EEXIST') return false
+        throw error
+      },
+    ),
   )
 }
 
@@ -40,6 +57,19 @@ export async function fileOperation<T>(
 ): Promise<T> {
   try {
     return await work()
+  } catch (error) {
+    throw systemError(action, path, error)
+  }
+}
+
+/**
+ * Runs a synchronous file operation of Node.
+ *
+ * @throws KindlingError as `fileOperation`.
+ */
+export function fileOperationSync<T>(action: 'read' | 'write', path: string, work: () => T): T {
+  try {
+    return work()
   } catch (error) {
     throw systemError(action, path, error)
   }

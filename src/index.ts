@@ -46,5 +46,6 @@ export {
 } from './transformer'
 export { type ResolvedOptions, type TrainOptions, type TrainerOptions } from './training/config'
 export { evaluate, type EvaluateOptions, type Evaluation } from './training/evaluate'
-export { type MetricsLine, type RunConfig } from './training/run-folder'
+export { type RunConfig, type StoreIdentity } from './training/run-config'
+export { type MetricsLine } from './training/metrics'
 export { Trainer, type StepEvent, type TrainSummary, type TrainerEvents } from './training/trainer'

@@ -26,3 +26,11 @@ function readStatus(): string {
     return ''
   }
 }
+
+/**
+ * Ends the process at once. `process.exit` waits for long calls of the addon, which run on libuv's
+ * threads.
+ */
+export function exitNow(code: number): never {
+  return native.exitNow(code)
+}

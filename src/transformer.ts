@@ -260,6 +260,16 @@ export class Transformer {
     await settle(() => this.#native.zeroGradients())
   }
 
+  /** Returns the name of the first tensor of weights with a NaN or an infinity; null if none has. */
+  async nonFiniteWeight(): Promise<string | null> {
+    return settle(() => this.#native.nonFiniteWeight())
+  }
+
+  /** Returns the name of the first tensor of gradients with a NaN or an infinity, or null. */
+  async nonFiniteGradient(): Promise<string | null> {
+    return settle(() => this.#native.nonFiniteGradient())
+  }
+
   /** Starts recording the time of each op, until `stopProfile`. */
   async startProfile(): Promise<void> {
     return settle(() => this.#native.startProfile())

@@ -6,7 +6,9 @@ import { Command, CommanderError } from 'commander'
 import { commands } from './commands'
 import { addExamples } from './examples'
 import { withHyphens } from './flags'
-import { EXIT, Output, reportError, usage } from './output'
+import { EXIT } from './exit'
+import { Output, reportError, usage } from './output'
+import { watchStreams, write } from './streams'
 
 function version(): string {
   const text = readFileSync(join(__dirname, '..', '..', 'package.json'), 'utf8')
@@ -32,17 +34,14 @@ function throwUsageErrors(command: Command): void {
 }
 
 async function main(argv: readonly string[]): Promise<void> {
-  // A reader that stops early, such as head, is no error.
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code === 'EPIPE') process.exit(EXIT.done)
-  })
+  watchStreams()
   try {
     await program().parseAsync(withHyphens(argv), { from: 'user' })
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error
     if (error.exitCode === 0) return
     if (error.code === 'commander.help') {
-      process.stderr.write(`${program().helpInformation()}`)
+      write(process.stderr, program().helpInformation())
       process.exitCode = EXIT.usage
       return
     }

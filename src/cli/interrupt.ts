@@ -1,20 +1,35 @@
-/** Turns Ctrl-C into an AbortSignal. */
-import { EXIT } from './output'
+/** Turns Ctrl-C, a request to terminate and a closed terminal into an AbortSignal. */
+import { constants } from 'node:os'
+import { exitNow } from '../system'
+import { write } from './streams'
+
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+
+/** A process that a signal ended has this plus the signal's number as its exit code. */
+const SIGNAL_EXIT = 128
 
 /**
- * Runs `work` with a signal that SIGINT and SIGTERM abort, so that it can end in good order. A
- * second one ends the process at once.
+ * Runs `work` with a signal that SIGINT, SIGTERM and SIGHUP abort, so that it can end in good order.
+ * A second one ends the process at once, whatever its threads do.
+ *
+ * @param announcement - printed at the first one: what happens now.
  */
-export async function withInterrupt<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+export async function withInterrupt<T>(
+  work: (signal: AbortSignal) => Promise<T>,
+  announcement: string | (() => string) = 'stopping',
+): Promise<T> {
   const controller = new AbortController()
-  const onSignal = (): void => {
-    if (controller.signal.aborted) process.exit(EXIT.interrupted)
+  const onSignal = (name: NodeJS.Signals): void => {
+    if (controller.signal.aborted) exitNow(SIGNAL_EXIT + constants.signals[name])
+    const what = typeof announcement === 'string' ? announcement : announcement()
+    const clear = process.stderr.isTTY ? '\r\x1b[K' : ''
+    write(process.stderr, `${clear}${name}: ${what}; a second one ends at once\n`)
     controller.abort()
   }
-  process.on('SIGINT', onSignal).on('SIGTERM', onSignal)
+  for (const name of SIGNALS) process.on(name, onSignal)
   try {
     return await work(controller.signal)
   } finally {
-    process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
+    for (const name of SIGNALS) process.off(name, onSignal)
   }
 }

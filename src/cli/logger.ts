@@ -4,7 +4,7 @@
 import { bar, count, duration, percent } from './format'
 import type { Output } from './output'
 import { ByteProgress } from './progress'
-import type { MetricsLine } from '../training/run-folder'
+import type { MetricsLine } from '../training/metrics'
 import { tokensPerStep } from '../training/run-plan'
 import type { StepEvent, Trainer, TrainSummary } from '../training/trainer'
 

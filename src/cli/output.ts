@@ -5,9 +5,8 @@
 import { Command } from 'commander'
 import { toSnakeCase } from '../case'
 import { KindlingError, fromNative } from '../errors'
-
-/** Exit codes. */
-export const EXIT = { done: 0, failed: 1, usage: 2, interrupted: 130 } as const
+import { EXIT } from './exit'
+import { write } from './streams'
 
 /** Codes of errors in the user's request; they exit with `EXIT.usage`. */
 const USAGE_CODES: ReadonlySet<string> = new Set([
@@ -25,22 +24,22 @@ export class Output {
 
   /** Prints an object as a line of JSON with snake_case keys, with `--json` only. */
   line(value: object): void {
-    if (this.json) process.stdout.write(`${JSON.stringify(toSnakeCase(value))}\n`)
+    if (this.json) write(process.stdout, `${JSON.stringify(toSnakeCase(value))}\n`)
   }
 
   /** Prints a line of text, without `--json` only. */
   text(text: string): void {
-    if (!this.json) process.stdout.write(`${text}\n`)
+    if (!this.json) write(process.stdout, `${text}\n`)
   }
 
   /** Prints text without a line break, without `--json` only. */
   write(text: string): void {
-    if (!this.json) process.stdout.write(text)
+    if (!this.json) write(process.stdout, text)
   }
 
   /** Prints a line on stderr. */
   note(text: string): void {
-    process.stderr.write(`${text}\n`)
+    write(process.stderr, `${text}\n`)
   }
 
   /** Replaces the live line. Does nothing if stderr is not a terminal. */
@@ -48,12 +47,12 @@ export class Output {
     if (!process.stderr.isTTY) return
     // A terminal of unknown width reports 0 columns.
     const columns = process.stderr.columns || DEFAULT_COLUMNS
-    process.stderr.write(`\r${text.slice(0, columns - 1)}\x1b[K`)
+    write(process.stderr, `\r${text.slice(0, columns - 1)}\x1b[K`)
   }
 
   /** Clears the live line. */
   clear(): void {
-    if (process.stderr.isTTY) process.stderr.write('\r\x1b[K')
+    if (process.stderr.isTTY) write(process.stderr, '\r\x1b[K')
   }
 }
 

@@ -15,6 +15,14 @@ export interface MixturePart {
   weight: number
 }
 
+/** A window of a batch. */
+export interface BatchWindow {
+  /** Position of its store in the mixture. */
+  store: number
+  /** Its first token. */
+  start: number
+}
+
 /** Shape and order of the batches. */
 export interface BatchLoaderOptions {
   /** Windows per batch. */
@@ -70,6 +78,16 @@ export class BatchLoader {
   async next({ step, microBatch = 0 }: { step: number; microBatch?: number }): Promise<Batch> {
     const ready = call(() => this.#native.ready(step, microBatch))
     return new Batch(ready ?? (await settle(() => this.#native.next(step, microBatch))))
+  }
+
+  /**
+   * Returns where the windows of a batch come from: the position of the store in the mixture, and
+   * the first token.
+   *
+   * @throws KindlingError `ERR_INVALID_ARGUMENT`.
+   */
+  windows({ step, microBatch = 0 }: { step: number; microBatch?: number }): BatchWindow[] {
+    return call(() => this.#native.windows(step, microBatch))
   }
 
   /** Stops preparing batches ahead. The loader can still be used. */

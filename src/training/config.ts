@@ -133,6 +133,13 @@ const runFields = {
     .boolean()
     .default(false)
     .describe('resume the run in --run, with the options saved in its config.json'),
+  checkpoint: z
+    .string()
+    .optional()
+    .describe(
+      'resume the run from this checkpoint, RUN/checkpoints/step-...; later ones are moved aside',
+    )
+    .meta(dir),
   stop_at_step: count
     .optional()
     .describe('save a checkpoint and stop at this update; the schedule stays the same'),
@@ -148,6 +155,9 @@ const runFields = {
     .optional()
     .describe('prompt of the samples (default: the start of a document)'),
   keep: count.default(3).describe('number of checkpoints to keep'),
+  keep_every: countOrZero
+    .default(0)
+    .describe('keep the checkpoints at multiples of this as well (0: none)'),
   seed: countOrZero.default(0).describe('seed of the weights, the batches and the samples'),
   threads: count
     .optional()
@@ -211,9 +221,11 @@ export const CHANGEABLE_ON_RESUME: ReadonlySet<string> = new Set<keyof TrainOpti
   'evalInterval',
   'sampleInterval',
   'keep',
+  'keepEvery',
   'stopAtStep',
   'run',
   'resume',
+  'checkpoint',
 ])
 
 /**

@@ -2,6 +2,7 @@
  * Finding the stores and the tokenizer of a run: a corpus that is encoded once, an encoded folder,
  * or a named store.
  */
+import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { readFile, stat } from 'node:fs/promises'
 import { basename, dirname, extname, join, resolve } from 'node:path'
@@ -34,6 +35,12 @@ export function trainingTokens(data: DataSource): number {
 /** Reports how much of a corpus has been read, in bytes. */
 export type CorpusProgress = (what: string, done: number, total: number) => void
 
+/** Progress and cancellation of preparing a corpus. */
+export interface Preparation {
+  progress: CorpusProgress
+  signal?: AbortSignal | undefined
+}
+
 /**
  * Opens the data that the options name; a corpus is encoded first unless an earlier run did so.
  *
@@ -41,17 +48,17 @@ export type CorpusProgress = (what: string, done: number, total: number) => void
  */
 export async function openData(
   resolved: ResolvedOptions,
-  progress: CorpusProgress = () => {},
+  preparation: Preparation,
 ): Promise<DataSource> {
   const { options } = resolved
-  const source = await openSource(resolved, progress)
+  const source = await openSource(resolved, preparation)
   if (options.valid === undefined) return source
   return { ...source, valid: await TokenStore.open(validationStore(options.valid)) }
 }
 
 async function openSource(
   resolved: ResolvedOptions,
-  progress: CorpusProgress,
+  preparation: Preparation,
 ): Promise<DataSource> {
   const { options } = resolved
   const { corpus, data, mixture, corpusSize, dataDir } = options
@@ -61,7 +68,7 @@ async function openSource(
   if (names.length > 1) {
     throw new KindlingError('ERR_USAGE', `${names.join(' and ')} exclude each other; give one`)
   }
-  if (corpus !== undefined) return openCorpus(corpus, resolved, progress)
+  if (corpus !== undefined) return openCorpus(corpus, resolved, preparation)
   if (mixture !== undefined) return openMixture(mixture, options)
   if (data !== undefined) return openFolder(data, options)
   if (corpusSize !== undefined) return openFolder(join(dataDir, `${corpusSize}_chunks`), options)
@@ -147,13 +154,13 @@ interface CorpusRecord {
 async function openCorpus(
   file: string,
   resolved: ResolvedOptions,
-  progress: CorpusProgress,
+  { progress, signal }: Preparation,
 ): Promise<DataSource> {
   const { options } = resolved
   if (!existsSync(file)) {
     throw new KindlingError('ERR_NOT_FOUND', `corpus ${file} does not exist; check the path`)
   }
-  const folder = join(options.dataDir, basename(file, extname(file)))
+  const folder = await corpusFolder(options.dataDir, file)
   const given = await givenTokenizer(resolved)
   const vocabSize = trainedVocabSize(resolved)
   const { size, mtimeMs } = await fileOperation('read', file, () => stat(file))
@@ -172,16 +179,44 @@ async function openCorpus(
       (await Tokenizer.train([file], {
         vocabSize,
         specialTokens: options.specialTokens,
+        ...(signal && { signal }),
         onProgress: (done, total) => progress('training the tokenizer', done, total),
       }))
     await TokenStore.encodeFiles([file], tokenizer, folder, {
       chunkSize: options.chunkSize,
       validFraction: VALID_FRACTION,
+      ...(signal && { signal }),
+      // The next run continues where an interrupted one stopped.
+      keepWhenAborted: true,
       onProgress: (done, total) => progress('encoding the corpus', done, total),
     })
     await writeFileAtomic(recordPath, `${recordText}\n`)
   }
   return openFolder(folder, options)
+}
+
+/**
+ * The folder of a corpus's stores: named after the file, and with a hash of its whole path if that
+ * name belongs to another corpus or to stores that were made otherwise.
+ */
+async function corpusFolder(dataDir: string, file: string): Promise<string> {
+  const folder = join(dataDir, basename(file, extname(file)))
+  const owner = await ownerOf(folder)
+  if (owner === null || owner === resolve(file)) return folder
+  const hash = createHash('sha256').update(resolve(file)).digest('hex')
+  return `${folder}-${hash.slice(0, 8)}`
+}
+
+/** The corpus that the stores in a folder were made from; null if there are none, '' if unknown. */
+async function ownerOf(folder: string): Promise<string | null> {
+  if (!existsSync(join(folder, 'train_chunks'))) return null
+  try {
+    const text = await readFile(join(folder, 'corpus.json'), 'utf8')
+    const { file } = JSON.parse(text) as { file?: unknown }
+    return typeof file === 'string' ? file : ''
+  } catch {
+    return ''
+  }
 }
 
 async function givenTokenizer({ options, given }: ResolvedOptions): Promise<Tokenizer | null> {

@@ -4,7 +4,8 @@ import { Checkpoint } from '../checkpoint'
 import { KindlingError } from '../errors'
 import type { Tokenizer } from '../tokenizer'
 import { Transformer } from '../transformer'
-import { RunFolder, type RunConfig } from './run-folder'
+import type { RunConfig } from './run-config'
+import { RunFolder } from './run-folder'
 import { modelOptions } from './run-plan'
 
 /** A run, or one checkpoint of it, and the device to load it on. */
@@ -19,6 +20,8 @@ export interface RunLocation {
   threads?: number | undefined
   /** Precision of the matrix multiplications. Default: the run's. */
   dtype?: 'f32' | 'bf16' | undefined
+  /** Receives a sentence if a checkpoint cannot be read and an earlier one is used. */
+  onMessage?: ((text: string) => void) | undefined
 }
 
 /** A trained model with its tokenizer and configuration. */
@@ -37,16 +40,13 @@ export interface LoadedRun {
  * `ERR_INVALID_CHECKPOINT`.
  */
 export async function loadRun(location: RunLocation): Promise<LoadedRun> {
-  const { run, checkpoint, device = 'cpu', threads, dtype } = location
+  const { run, checkpoint, device = 'cpu', threads, dtype, onMessage } = location
   if ((run === undefined) === (checkpoint === undefined)) {
     throw new KindlingError('ERR_USAGE', 'give --run RUN or --checkpoint RUN/checkpoints/step-...')
   }
   const folder = new RunFolder(run ?? resolve(checkpoint!, '..', '..'))
   const config = await folder.readConfig()
-  const path = checkpoint ?? (await folder.latest())?.path
-  if (path === undefined) {
-    throw new KindlingError('ERR_NOT_FOUND', `${folder.path} has no checkpoint yet; train first`)
-  }
+  const tokenizer = await folder.openTokenizer(config)
   const model = new Transformer({
     ...modelOptions(config.options),
     device,
@@ -54,6 +54,18 @@ export async function loadRun(location: RunLocation): Promise<LoadedRun> {
     tf32: config.options.tf32,
     ...(threads !== undefined && { threads }),
   })
-  const step = await Checkpoint.load(path, model)
-  return { model, tokenizer: await folder.openTokenizer(), config, step }
+  try {
+    if (checkpoint !== undefined) {
+      return { model, tokenizer, config, step: await Checkpoint.load(checkpoint, model) }
+    }
+    const found = await folder.checkpoints.loadNewest(
+      ({ path }) => Checkpoint.load(path, model),
+      onMessage,
+    )
+    if (found) return { model, tokenizer, config, step: found.step }
+    throw new KindlingError('ERR_NOT_FOUND', `${folder.path} has no checkpoint yet; train first`)
+  } catch (error) {
+    await model.close()
+    throw error
+  }
 }

@@ -5,7 +5,7 @@
  */
 import { KindlingError } from '../errors'
 import type { Transformer } from '../transformer'
-import type { LoopState } from './run-folder'
+import type { SavedLoop } from './run-checkpoints'
 
 export class TrainingLosses {
   /** True if each batch's loss is read as it is computed. */
@@ -17,14 +17,25 @@ export class TrainingLosses {
   /** Updates whose losses are still on the device. */
   #unread = 0
   #latest = NaN
+  /** The step of the last update whose loss was read. */
+  #readStep: number
 
-  /** @param run - the run's folder, for error messages. */
-  constructor(model: Transformer, run: string, { lossSum, lossCount }: LoopState) {
+  /**
+   * @param run - the run's folder, for error messages.
+   * @param step - updates done so far.
+   */
+  constructor(
+    model: Transformer,
+    run: string,
+    { lossSum, lossCount }: Pick<SavedLoop, 'lossSum' | 'lossCount'>,
+    step = 0,
+  ) {
     this.#model = model
     this.#run = run
     this.readsEveryBatch = model.options.device === 'cpu'
     this.#sum = lossSum
     this.#count = lossCount
+    this.#readStep = step
   }
 
   /**
@@ -34,8 +45,13 @@ export class TrainingLosses {
     return this.#latest
   }
 
+  /** The first step whose loss was not read. */
+  get firstUnread(): number {
+    return this.#readStep + 1
+  }
+
   /** The sum and the number of the losses since the last mean, as a checkpoint keeps them. */
-  get state(): Pick<LoopState, 'lossSum' | 'lossCount'> {
+  get state(): Pick<SavedLoop, 'lossSum' | 'lossCount'> {
     return { lossSum: this.#sum, lossCount: this.#count }
   }
 
@@ -87,6 +103,7 @@ export class TrainingLosses {
       )
     }
     this.#latest = loss
+    this.#readStep = step
     this.#sum += updates * loss
     this.#count += updates
   }

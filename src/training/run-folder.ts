@@ -1,84 +1,97 @@
 /**
- * The folder of a run: config.json, metrics.jsonl, `latest` (the name of the newest checkpoint),
- * checkpoints/step-<8 digits>/ and tokenizer/. The files are in snake_case, the library's objects
- * in camelCase.
+ * The folder of a run: config.json, metrics.jsonl, `lock` while a process trains in it, `latest` and
+ * checkpoints/ (see run-checkpoints.ts), and tokenizer/. The files are in snake_case, the library's
+ * objects in camelCase.
  */
 import { existsSync } from 'node:fs'
-import { appendFile, readFile, readdir, rm } from 'node:fs/promises'
-import { join } from 'node:path'
+import { appendFile, readFile, rm, rmdir } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import { toCamelCase, toSnakeCase } from '../case'
 import { KindlingError } from '../errors'
-import { fileOperation, makeFolder, writeFileAtomic } from '../files'
+import { fileOperation, makeFolder, makeOneFolder, writeFileAtomic } from '../files'
 import { Tokenizer } from '../tokenizer'
-import { problemsIn, trainSchema, type TrainOptions } from './config'
-
-/** The options of a run, with the vocabulary size of its model. */
-export type RunOptions = TrainOptions & { vocabSize: number }
-
-/** Contents of config.json: the options and what they were resolved to. */
-export interface RunConfig {
-  formatVersion: 1
-  options: RunOptions
-  /**
-   * Absolute paths of the stores: the training stores with their weights, and the validation store.
-   */
-  data: { train: { path: string; weight: number }[]; valid: string | null }
-  /** `Tokenizer.hash`, or null without a tokenizer. */
-  tokenizerHash: string | null
-  /** Updates from start to end. */
-  totalSteps: number
-}
-
-/** One line of metrics.jsonl. */
-export interface MetricsLine {
-  /** Updates so far. */
-  step: number
-  /** Tokens trained on so far. */
-  tokens: number
-  /** Mean training loss since the line before, in nats per token. */
-  loss: number
-  /** Learning rate of the last update. */
-  lr: number
-  /** Gradient norm of the last update, before clipping. */
-  gradNorm: number
-  /** Training speed since the line before, without evaluations and samples. */
-  tokensPerSecond: number
-  /** Fraction of the device's peak; absent if the peak is unknown. */
-  mfu?: number
-  /** Seconds since the start of the run, including those before a resume. */
-  elapsedS: number
-  /** Validation loss, if this step was evaluated. */
-  valLoss?: number
-  perplexity?: number
-  bitsPerByte?: number | null
-  /** Generated text, if a sample was due. */
-  sample?: string
-}
-
-/** State of the loop in a checkpoint, under `run` in state.json. */
-export interface LoopState {
-  /** Sum and number of the losses since the last metrics line. */
-  lossSum: number
-  lossCount: number
-  /** Seconds since the start of the run. */
-  elapsedS: number
-}
+import type { MetricsLine } from './metrics'
+import { RunCheckpoints, unusedFolder } from './run-checkpoints'
+import { parseRunConfig, type RunConfig } from './run-config'
+import { RunLock, hasStaleLock } from './run-lock'
 
 /** Reads and writes a run's folder. All files but metrics.jsonl are written atomically. */
 export class RunFolder {
-  constructor(readonly path: string) {}
+  readonly checkpoints: RunCheckpoints
+  /** Folders that were created for this run, outermost first. */
+  #made: string[] = []
+  #lock: RunLock | null = null
+
+  constructor(readonly path: string) {
+    this.checkpoints = new RunCheckpoints(path)
+  }
 
   get exists(): boolean {
     return existsSync(this.path)
   }
 
-  /** Creates the folder of a new run. */
+  /**
+   * Creates the folder of a new run and locks it. Of several processes, one gets it.
+   *
+   * @param path - without one, the first free name of `fallback`, `fallback-2`, ...
+   * @throws KindlingError `ERR_RUN_EXISTS`, `ERR_NOT_WRITABLE`.
+   */
+  static async claim(
+    path: string | undefined,
+    fallback: string,
+    say: (text: string) => void,
+  ): Promise<RunFolder> {
+    const parents = await makeFolder(dirname(path ?? fallback))
+    const folder = new RunFolder(path ?? (await unusedFolder(fallback)))
+    folder.#made = [...parents, folder.path]
+    if (path !== undefined && !(await makeOneFolder(path))) {
+      // A process that was killed while it prepared a run leaves its lock and no config.json.
+      if (existsSync(folder.#configPath) || !hasStaleLock(path)) throw exists(path)
+      folder.#made = parents
+    }
+    folder.#lock = RunLock.take(folder.path, say)
+    if (existsSync(folder.#configPath)) {
+      folder.release()
+      throw exists(folder.path)
+    }
+    return folder
+  }
+
+  /** Locks the folder of a run, to resume it. */
+  lock(say: (text: string) => void): void {
+    this.#lock = RunLock.take(this.path, say)
+  }
+
+  /** Checks that no other process has taken the run. */
+  verifyLock(): void {
+    this.#lock?.verify(this.path)
+  }
+
+  /** Unlocks the folder. */
+  release(): void {
+    this.#lock?.release()
+    this.#lock = null
+  }
+
+  /** Unlocks and removes the folder of a new run that could not start. */
+  async abandon(): Promise<void> {
+    const isOurs = this.#made.includes(this.path)
+    if (isOurs) {
+      await rm(this.#tokenizerPath, { recursive: true, force: true }).catch(() => {})
+      await rm(this.#metricsPath, { force: true }).catch(() => {})
+      await rm(this.#configPath, { force: true }).catch(() => {})
+    }
+    this.release()
+    // Folders that hold something else stay.
+    for (const folder of this.#made.toReversed()) await rmdir(folder).catch(() => {})
+  }
+
+  /** Writes the files of a new run. Only a complete one has a config.json. */
   async create(config: RunConfig, tokenizer: Tokenizer | null): Promise<void> {
-    await makeFolder(this.path)
+    await writeFileAtomic(this.#metricsPath, '')
     if (tokenizer) await tokenizer.save(this.#tokenizerPath)
     const text = JSON.stringify(toSnakeCase(config), null, 2)
     await writeFileAtomic(this.#configPath, `${text}\n`)
-    await writeFileAtomic(this.#metricsPath, '')
   }
 
   /**
@@ -95,54 +108,8 @@ export class RunFolder {
         `${this.path} is not a run folder: it has no config.json; check --run`,
       )
     }
-    const damaged = (reason: string): KindlingError =>
-      new KindlingError('ERR_INVALID_CHECKPOINT', `${path} is damaged: ${reason}`)
-    let saved: RunConfig
-    try {
-      saved = toCamelCase(JSON.parse(await readFile(path, 'utf8')) as object) as RunConfig
-    } catch (error) {
-      throw damaged(error instanceof Error ? error.message : String(error))
-    }
-    if (saved?.formatVersion !== 1) {
-      throw damaged(`format_version is ${String(saved?.formatVersion)}, not 1`)
-    }
-    const parsed = trainSchema.safeParse(toSnakeCase(saved.options))
-    if (!parsed.success) throw damaged(problemsIn(parsed.error))
-    const { vocabSize, ...options } = toCamelCase(parsed.data)
-    if (vocabSize === undefined) throw damaged('vocab_size is missing')
-    return { ...saved, options: { ...options, vocabSize } }
-  }
-
-  /** The newest checkpoint, or null before the first. */
-  async latest(): Promise<{ path: string; step: number } | null> {
-    const file = join(this.path, 'latest')
-    if (!existsSync(file)) return null
-    const name = (await readFile(file, 'utf8')).trim()
-    const step = Number(/^step-(\d{8,})$/.exec(name)?.[1])
-    if (!Number.isInteger(step)) {
-      throw new KindlingError('ERR_INVALID_CHECKPOINT', `${file} must name a checkpoint: "${name}"`)
-    }
-    return { path: this.checkpointPath(step), step }
-  }
-
-  checkpointPath(step: number): string {
-    return join(this.path, 'checkpoints', checkpointName(step))
-  }
-
-  /** Makes the checkpoint of `step` the latest and removes all but the `keep` newest ones. */
-  async setLatest(step: number, keep: number): Promise<void> {
-    await writeFileAtomic(join(this.path, 'latest'), `${checkpointName(step)}\n`)
-    const folder = join(this.path, 'checkpoints')
-    const steps = (await readdir(folder)).filter((name) => /^step-\d{8,}$/.test(name)).sort()
-    const old = steps.slice(0, Math.max(0, steps.length - keep))
-    await Promise.all(old.map((name) => rm(join(folder, name), { recursive: true, force: true })))
-  }
-
-  /** Reads the loop's state from the checkpoint of `step`. */
-  async readLoopState(step: number): Promise<LoopState> {
-    const text = await readFile(join(this.checkpointPath(step), 'state.json'), 'utf8')
-    const { run = {} } = toCamelCase(JSON.parse(text) as { run?: Partial<LoopState> })
-    return { lossSum: 0, lossCount: 0, elapsedS: 0, ...run }
+    const text = await fileOperation('read', path, () => readFile(path, 'utf8'))
+    return parseRunConfig(path, text)
   }
 
   async appendMetrics(line: MetricsLine): Promise<void> {
@@ -160,11 +127,25 @@ export class RunFolder {
 
   async readMetrics(): Promise<MetricsLine[]> {
     const lines = await this.#metricsLines()
-    return lines.map((line) => toCamelCase(JSON.parse(line) as object) as MetricsLine)
+    const whole = lines.filter((line) => stepOf(line) !== Infinity)
+    return whole.map((line) => toCamelCase(JSON.parse(line) as object) as MetricsLine)
   }
 
-  async openTokenizer(): Promise<Tokenizer | null> {
-    return existsSync(this.#tokenizerPath) ? Tokenizer.open(this.#tokenizerPath) : null
+  /**
+   * Opens the run's tokenizer; null if it has none.
+   *
+   * @throws KindlingError `ERR_INVALID_TOKENIZER` if it is not the one that the run started with.
+   */
+  async openTokenizer({ tokenizerHash }: RunConfig): Promise<Tokenizer | null> {
+    const path = this.#tokenizerPath
+    const tokenizer = existsSync(path) ? await Tokenizer.open(path) : null
+    if ((tokenizer?.hash ?? null) === tokenizerHash) return tokenizer
+    throw new KindlingError(
+      'ERR_INVALID_TOKENIZER',
+      tokenizer === null
+        ? `${path} is missing; restore the folder from the training data's tokenizer`
+        : `${path} is not the tokenizer that the run started with; restore the original`,
+    )
   }
 
   get #configPath(): string {
@@ -180,19 +161,25 @@ export class RunFolder {
   }
 
   async #metricsLines(): Promise<string[]> {
-    if (!existsSync(this.#metricsPath)) return []
-    return (await readFile(this.#metricsPath, 'utf8')).split('\n').slice(0, -1)
+    const path = this.#metricsPath
+    if (!existsSync(path)) return []
+    const text = await fileOperation('read', path, () => readFile(path, 'utf8'))
+    return text.split('\n').slice(0, -1)
   }
 }
 
-function checkpointName(step: number): string {
-  return `step-${String(step).padStart(8, '0')}`
+function exists(path: string): KindlingError {
+  return new KindlingError(
+    'ERR_RUN_EXISTS',
+    `${path} exists; add --resume to continue it, or choose another --run`,
+  )
 }
 
 /** The step of a metrics line; Infinity if the line is damaged. */
 function stepOf(line: string): number {
   try {
-    return (JSON.parse(line) as { step: number }).step
+    const { step } = JSON.parse(line) as { step?: unknown }
+    return typeof step === 'number' ? step : Infinity
   } catch {
     return Infinity
   }

@@ -10,8 +10,9 @@ import { Transformer, type TransformerOptions } from '../transformer'
 import { BatchLoader } from './batch-loader'
 import { CHANGEABLE_ON_RESUME, type ResolvedOptions, type TrainOptions } from './config'
 import { DEFAULT_VOCAB_SIZE, trainingTokens, type DataSource } from './data-source'
-import type { RunConfig, RunOptions } from './run-folder'
+import type { RunConfig, RunOptions } from './run-config'
 import { cosineSchedule } from './schedule'
+import { identitiesOf } from './store-identity'
 
 /**
  * Computes the contents of config.json, and checks that the stores fit the model.
@@ -19,13 +20,17 @@ import { cosineSchedule } from './schedule'
  * @throws KindlingError `ERR_INVALID_CONFIG` (vocabulary smaller than the tokenizer's),
  * `ERR_STORE_TOO_SHORT`, `ERR_TOKEN_OUT_OF_RANGE`.
  */
-export async function planRun(resolved: ResolvedOptions, data: DataSource): Promise<RunConfig> {
+export async function planRun(
+  resolved: ResolvedOptions,
+  data: DataSource,
+  signal?: AbortSignal,
+): Promise<RunConfig> {
   const { options } = resolved
   const vocabSize = modelVocabSize(resolved, data)
   const stores = data.train.map(({ store }) => store)
   for (const store of data.valid ? [...stores, data.valid] : stores) {
     store.numWindows(options.seqLength)
-    await store.checkVocab(vocabSize)
+    await store.checkVocab(vocabSize, { ...(signal && { signal }) })
   }
   return {
     formatVersion: 1,
@@ -34,6 +39,7 @@ export async function planRun(resolved: ResolvedOptions, data: DataSource): Prom
       train: data.train.map(({ store, weight }) => ({ path: resolve(store.path), weight })),
       valid: data.valid ? resolve(data.valid.path) : null,
     },
+    identity: await identitiesOf(data),
     tokenizerHash: data.tokenizer?.hash ?? null,
     totalSteps: totalSteps(options, trainingTokens(data)),
   }

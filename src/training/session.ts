@@ -1,15 +1,19 @@
-/** Opening a run: a new one from its options, or one that is resumed from its newest checkpoint. */
+/** Opening a run: a new one from its options, or one that is resumed from a checkpoint. */
+import { resolve } from 'node:path'
 import { Checkpoint } from '../checkpoint'
 import { unusedGpu } from '../device'
-import { KindlingError } from '../errors'
+import { KindlingError, cancelled } from '../errors'
 import type { Optimizer } from '../optimizer'
 import { TokenStore } from '../token-store'
 import type { Transformer } from '../transformer'
 import type { BatchLoader } from './batch-loader'
-import type { ResolvedOptions } from './config'
+import type { ResolvedOptions, TrainOptions } from './config'
 import { openData, type CorpusProgress, type DataSource } from './data-source'
-import { RunFolder, type LoopState, type RunConfig, type RunOptions } from './run-folder'
+import { locateCheckpoint, timestamp, type SavedLoop } from './run-checkpoints'
+import type { RunConfig, RunOptions } from './run-config'
+import { RunFolder } from './run-folder'
 import { batchesOf, buildModel, buildOptimizer, planRun, resumedOptions } from './run-plan'
+import { checkIdentities } from './store-identity'
 
 /** Everything the training loop works with. */
 export interface TrainingSession {
@@ -21,73 +25,141 @@ export interface TrainingSession {
   model: Transformer
   optimizer: Optimizer
   /** Losses and time so far. */
-  state: LoopState
+  state: SavedLoop
   /** Updates done so far. */
   step: number
 }
 
-/** Callbacks for the progress of opening a run. */
+/** Callbacks for the progress of opening a run, and its cancellation. */
 export interface SessionReport {
   /** A sentence for people. */
   message: (text: string) => void
   /** A corpus is being read. */
   progress: CorpusProgress
+  /** Cancels the opening. */
+  signal?: AbortSignal | undefined
 }
 
 /**
- * Opens a run: a new one, or with `resume` the one in `run`.
+ * Opens a run and locks its folder: a new one, or with `resume` or `checkpoint` an existing one.
  *
- * @throws KindlingError see docs/errors.md; a new run that cannot start leaves no folder.
+ * @throws KindlingError `ERR_CANCELLED`, `ERR_RUN_LOCKED`; see docs/errors.md. A new run that cannot
+ * start leaves no folder.
  */
 export async function openSession(
   resolved: ResolvedOptions,
   report: SessionReport,
 ): Promise<TrainingSession> {
-  return resolved.options.resume ? resumeRun(resolved, report) : startRun(resolved, report)
+  const { resume, checkpoint } = resolved.options
+  if (report.signal?.aborted) throw cancelled(report.signal)
+  return resume || checkpoint !== undefined
+    ? resumeRun(resolved, report)
+    : startRun(resolved, report)
 }
 
 async function startRun(
   resolved: ResolvedOptions,
   report: SessionReport,
 ): Promise<TrainingSession> {
-  const folder = new RunFolder(resolved.options.run ?? defaultRun())
-  if (folder.exists) {
-    throw new KindlingError(
-      'ERR_RUN_EXISTS',
-      `${folder.path} exists; add --resume to continue it, or choose another --run`,
-    )
+  const { signal, message } = report
+  const folder = await RunFolder.claim(resolved.options.run, `runs/${timestamp()}`, message)
+  let session: TrainingSession | undefined
+  try {
+    const data = await openData(resolved, report)
+    const config = await planRun(resolved, data, signal)
+    session = assemble(config.options, config, folder, data)
+    reportArithmetic(session, report)
+    // Allocates the model's memory on its device, so that a run that cannot start leaves no folder.
+    await session.model.zeroGradients()
+    if (signal?.aborted) throw cancelled(signal)
+    await folder.create(config, data.tokenizer)
+    return session
+  } catch (error) {
+    if (session) await closeSession(session)
+    await folder.abandon()
+    throw error
   }
-  const data = await openData(resolved, report.progress)
-  const config = await planRun(resolved, data)
-  const session = assemble(config.options, config, folder, data)
-  reportArithmetic(session, report)
-  // Allocates the model's memory on its device, so that a run that cannot start leaves no folder.
-  await session.model.zeroGradients()
-  await folder.create(config, data.tokenizer)
-  return session
 }
 
 async function resumeRun(
   resolved: ResolvedOptions,
   report: SessionReport,
 ): Promise<TrainingSession> {
-  const { run } = resolved.options
-  if (run === undefined) throw new KindlingError('ERR_USAGE', '--resume needs --run RUN')
+  const { run, step } = runToResume(resolved.options)
   const folder = new RunFolder(run)
   const config = await folder.readConfig()
-  const options = resumedOptions(config.options, resolved)
-  const session = assemble(options, config, folder, await reopenData(config, folder))
-  reportArithmetic(session, report)
-  const latest = await folder.latest()
-  if (latest) {
-    session.step = await Checkpoint.load(latest.path, session.model, session.optimizer)
-    session.state = await folder.readLoopState(session.step)
-    report.message(progressText(folder.path, session.step, config.totalSteps))
-  } else {
-    report.message(`${folder.path} has no checkpoint; starting over`)
+  folder.lock(report.message)
+  let session: TrainingSession | undefined
+  try {
+    const options = resumedOptions(config.options, resolved)
+    const data = await reopenData(config, folder)
+    session = assemble(options, config, folder, data)
+    reportArithmetic(session, report)
+    await loadCheckpoint(session, step, report)
+    if (report.signal?.aborted) throw cancelled(report.signal)
+    return session
+  } catch (error) {
+    if (session) await closeSession(session)
+    folder.release()
+    throw error
   }
-  await folder.truncateMetrics(session.step)
-  return session
+}
+
+/** Frees a session's memory and stops its threads; the run's folder stays locked. */
+export async function closeSession({ batches, model, optimizer }: TrainingSession): Promise<void> {
+  batches.close()
+  await model.close()
+  await optimizer.close()
+}
+
+/** Returns the run's folder, and the step to continue from if a checkpoint was named. */
+function runToResume({ run, checkpoint }: TrainOptions): { run: string; step: number | null } {
+  if (checkpoint === undefined) {
+    if (run === undefined) throw new KindlingError('ERR_USAGE', '--resume needs --run RUN')
+    return { run, step: null }
+  }
+  const located = locateCheckpoint(checkpoint)
+  if (run !== undefined && resolve(run) !== located.run) {
+    throw new KindlingError('ERR_USAGE', `${checkpoint} is not a checkpoint of the run ${run}`)
+  }
+  return { ...located, run: run ?? located.run }
+}
+
+/**
+ * Loads the checkpoint of `step`, or else the newest one, and cuts the metrics to it. Without any
+ * the run starts over.
+ */
+async function loadCheckpoint(
+  session: TrainingSession,
+  step: number | null,
+  { message }: SessionReport,
+): Promise<void> {
+  const { folder, config } = session
+  const { checkpoints } = folder
+  await checkpoints.removeTrash()
+  const load = async (found: { path: string; step: number }): Promise<SavedLoop> => {
+    const saved = await checkpoints.readLoop(found.step)
+    await Checkpoint.load(found.path, session.model, session.optimizer)
+    return saved
+  }
+  if (step !== null) {
+    session.state = await load({ path: checkpoints.path(step), step })
+    const aside = await checkpoints.branchFrom(step)
+    if (aside !== null) message(`moved the later checkpoints to ${aside}`)
+    session.step = step
+  } else {
+    const found = await checkpoints.loadNewest(load, message)
+    if (found) {
+      session.state = found.loaded
+      session.step = found.step
+    } else {
+      message(`${folder.path} has no checkpoint; starting over`)
+    }
+  }
+  if (session.step > 0) message(progressText(folder.path, session.step, config.totalSteps))
+  // An unfinished line is written again.
+  const cut = session.state.unfinishedLine === undefined ? session.step : session.step - 1
+  await folder.truncateMetrics(cut)
 }
 
 function progressText(run: string, step: number, total: number): string {
@@ -110,15 +182,18 @@ function assemble(
   return { options, config, folder, data, batches, model, optimizer, state, step: 0 }
 }
 
-/** Opens the stores that config.json names. */
-async function reopenData({ data }: RunConfig, folder: RunFolder): Promise<DataSource> {
-  return {
+/** Opens the stores that config.json names, and checks that they are the same as at the start. */
+async function reopenData(config: RunConfig, folder: RunFolder): Promise<DataSource> {
+  const { train, valid } = config.data
+  const data = {
     train: await Promise.all(
-      data.train.map(async ({ path, weight }) => ({ store: await TokenStore.open(path), weight })),
+      train.map(async ({ path, weight }) => ({ store: await TokenStore.open(path), weight })),
     ),
-    valid: data.valid === null ? null : await TokenStore.open(data.valid),
-    tokenizer: await folder.openTokenizer(),
+    valid: valid === null ? null : await TokenStore.open(valid),
+    tokenizer: await folder.openTokenizer(config),
   }
+  await checkIdentities(config, data)
+  return data
 }
 
 /** `auto` and `bf16` are best-effort: says so if a GPU goes unused or a CPU computes in f32. */
@@ -130,9 +205,4 @@ function reportArithmetic({ options, model }: TrainingSession, { message }: Sess
       'this CPU has no bf16 instructions (AVX512-BF16 or AMX): matrix multiplications run in f32',
     )
   }
-}
-
-function defaultRun(): string {
-  const stamp = new Date().toISOString().slice(0, 19).replace('T', '-').replaceAll(':', '')
-  return `runs/${stamp}`
 }

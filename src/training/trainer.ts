@@ -8,14 +8,18 @@ import { flopsPerToken } from '../account'
 import { toSnakeCase } from '../case'
 import { Checkpoint } from '../checkpoint'
 import { knownPeak } from '../device'
+import { KindlingError, fromNative } from '../errors'
 import { generateBatch } from '../generate'
 import { TrainingClock } from './clock'
 import { fromCamelCase, resolveOptions, type ResolvedOptions, type TrainerOptions } from './config'
 import { evaluate } from './evaluate'
 import { TrainingLosses } from './losses'
-import type { MetricsLine, RunConfig } from './run-folder'
+import { explainNonFinite } from './non-finite'
+import type { SavedLoop } from './run-checkpoints'
+import type { RunConfig } from './run-config'
+import type { MetricsLine } from './metrics'
 import { scheduleOf, tokensPerStep } from './run-plan'
-import { openSession, type TrainingSession } from './session'
+import { closeSession, openSession, type TrainingSession } from './session'
 
 /** Outcome of a run. */
 export interface TrainSummary {
@@ -92,24 +96,24 @@ export class Trainer extends EventEmitter<TrainerEvents> {
 
   /**
    * Trains to the end. If `signal` is aborted, finishes the current update, saves a checkpoint and
-   * returns.
+   * returns; before the first update it throws `ERR_CANCELLED`.
    *
-   * @throws KindlingError see docs/errors.md; checkpoints saved so far stay intact.
+   * @throws KindlingError `ERR_CANCELLED`, `ERR_RUN_LOCKED`; see docs/errors.md; checkpoints saved so far stay intact.
    */
   async run({ signal }: { signal?: AbortSignal } = {}): Promise<TrainSummary> {
     const session = await openSession(this.#resolved, {
       message: (text) => this.emit('message', text),
       progress: (...progress) => this.emit('progress', ...progress),
+      signal,
     })
-    this.emit('start', session.config, session.model.numParameters)
     try {
+      this.emit('start', session.config, session.model.numParameters)
       const summary = await this.#train(session, signal)
       this.emit('done', summary)
       return summary
     } finally {
-      session.batches.close()
-      await session.model.close()
-      await session.optimizer.close()
+      await closeSession(session)
+      session.folder.release()
     }
   }
 
@@ -118,41 +122,46 @@ export class Trainer extends EventEmitter<TrainerEvents> {
     const { totalSteps } = config
     const end = Math.min(options.stopAtStep ?? totalSteps, totalSteps)
     const learningRate = scheduleOf(options, totalSteps)
-    const losses = new TrainingLosses(model, folder.path, state)
+    const losses = new TrainingLosses(model, folder.path, state, session.step)
     const clock = new TrainingClock(state.elapsedS, await workOf(session))
-    let gradNorm = NaN
-    let lastLine: MetricsLine | null = null
-    let valLoss: number | null = null
-    let savedStep = session.step
+    const progress: Progress = { session, losses, clock, signal, batchLosses: [], gradNorm: NaN }
+    let lastLine = await this.#finishLine(progress)
+    let valLoss = lastLine?.valLoss ?? null
+    let savedStep = lastLine === null ? session.step : null
 
     for (let step = session.step + 1; step <= end; step++) {
       if (signal?.aborted) break
       const due = dueAt(step, session)
       const saves = due.checkpoint || step === end
       const reads = losses.shouldRead(due.metrics || saves)
-
-      losses.add(await this.#accumulateGradients(session, step, losses.readsEveryBatch), step)
-      gradNorm = (await optimizer.clipGradNorm(options.maxNorm, { read: reads })) ?? gradNorm
-      const lr = learningRate(step)
-      await optimizer.step({ lr })
-      session.step = step
-      if (reads) await losses.read(step)
-      clock.count(tokensPerStep(options))
-      this.#emitStep(session, clock, { loss: losses.latest, lr, gradNorm })
-
-      if (due.metrics) {
-        const update = { loss: losses.takeMean(), lr, gradNorm }
-        lastLine = await this.#writeMetrics(session, clock, update, due)
-        valLoss = lastLine.valLoss ?? valLoss
-      }
-      if (saves) {
-        await this.#save(session, losses, clock)
-        savedStep = step
-      }
+      await this.#watched(progress, step, async () => {
+        losses.add(await this.#accumulateGradients(progress, step), step)
+        const norm = await optimizer.clipGradNorm(options.maxNorm, { read: reads })
+        progress.gradNorm = norm ?? progress.gradNorm
+        const lr = learningRate(step)
+        await optimizer.step({ lr })
+        session.step = step
+        if (reads) await losses.read(step)
+        clock.count(tokensPerStep(options))
+        const { gradNorm } = progress
+        this.#emitStep(session, clock, { loss: losses.latest, lr, gradNorm })
+        if (due.metrics) {
+          const update = { loss: losses.takeMean(), lr, gradNorm }
+          lastLine = await this.#writeMetrics(progress, update, due)
+          valLoss = lastLine?.valLoss ?? valLoss
+        }
+        if (saves && state.unfinishedLine === undefined) {
+          await this.#save(progress)
+          savedStep = step
+        }
+      })
+      if (state.unfinishedLine !== undefined) break
     }
     if (savedStep !== session.step) {
-      await losses.read(session.step)
-      await this.#save(session, losses, clock)
+      await this.#watched(progress, session.step, async () => {
+        await losses.read(session.step)
+        await this.#save(progress)
+      })
     }
     return {
       steps: session.step,
@@ -160,26 +169,40 @@ export class Trainer extends EventEmitter<TrainerEvents> {
       valLoss,
       run: folder.path,
       alreadyFinished: false,
-      interrupted: session.step < end,
+      interrupted: session.step < end || state.unfinishedLine !== undefined,
       ...(lastLine === null && session.step >= totalSteps && (await finishedBefore(session))),
     }
   }
 
+  /** Runs a part of a step; writes what it saw to the run if a number in it is not finite. */
+  async #watched(progress: Progress, step: number, work: () => Promise<void>): Promise<void> {
+    const { session, losses, batchLosses, gradNorm } = progress
+    const firstStep = Math.min(losses.firstUnread, step)
+    try {
+      await work()
+    } catch (error) {
+      if (!(error instanceof KindlingError) || error.code !== 'ERR_NON_FINITE') throw error
+      const sighting = { step, firstStep, losses: batchLosses, gradNorm }
+      throw await explainNonFinite(session, error, sighting)
+    }
+  }
+
   /**
-   * Adds up the gradients of a step's batches; returns the mean loss, or null without `readLoss`.
+   * Adds up the gradients of a step's batches; returns the mean loss, or null if the losses stay on
+   * the device.
    */
-  async #accumulateGradients(
-    { options: { accumulate }, batches, model }: TrainingSession,
-    step: number,
-    readLoss: boolean,
-  ): Promise<number | null> {
-    let mean = 0
+  async #accumulateGradients(progress: Progress, step: number): Promise<number | null> {
+    const { options, batches, model } = progress.session
+    const { accumulate } = options
+    const readLoss = progress.losses.readsEveryBatch
+    progress.batchLosses.length = 0
     for (let microBatch = 0; microBatch < accumulate; microBatch++) {
       const batch = await batches.next({ step, microBatch })
       const { loss } = await model.forwardBackward(batch, { scale: 1 / accumulate, readLoss })
-      mean += (loss ?? 0) / accumulate
+      if (loss !== null) progress.batchLosses.push(loss)
     }
-    return readLoss ? mean : null
+    if (!readLoss) return null
+    return progress.batchLosses.reduce((mean, loss) => mean + loss / accumulate, 0)
   }
 
   #emitStep(
@@ -192,35 +215,68 @@ export class Trainer extends EventEmitter<TrainerEvents> {
     this.emit('step', { step, totalSteps: config.totalSteps, ...update, ...speed, msPerStep })
   }
 
-  /** Writes a metrics line, with an evaluation and a sample if they are due. */
+  /**
+   * Writes a metrics line, with an evaluation and a sample if they are due. If the signal cuts these
+   * off, the line waits in the checkpoint for the run to be resumed, and the result is null.
+   */
   async #writeMetrics(
-    session: TrainingSession,
-    clock: TrainingClock,
+    progress: Progress,
     update: { loss: number; lr: number; gradNorm: number },
     due: { evaluation: boolean; sample: boolean },
-  ): Promise<MetricsLine> {
-    const { step, options, folder } = session
-    const tokens = step * tokensPerStep(options)
-    const line: MetricsLine = { step, tokens, ...update, ...clock.line() }
-    if (due.evaluation) Object.assign(line, await this.#evaluate(session))
-    if (due.sample) line.sample = await this.#sample(session)
-    await folder.appendMetrics(line)
-    this.emit('metrics', line)
-    clock.restart()
-    return line
+  ): Promise<MetricsLine | null> {
+    const { session, clock } = progress
+    const tokens = session.step * tokensPerStep(session.options)
+    const line = { step: session.step, tokens, ...update, ...clock.line() }
+    return this.#completeLine(progress, line, due)
   }
 
-  async #evaluate({ options, model, data, step }: TrainingSession): Promise<Partial<MetricsLine>> {
+  /** Completes the line of a run that was interrupted in an evaluation; null if there is none. */
+  async #finishLine(progress: Progress): Promise<MetricsLine | null> {
+    const { session } = progress
+    const line = session.state.unfinishedLine
+    if (line === undefined) return null
+    delete session.state.unfinishedLine
+    return this.#completeLine(progress, line, dueAt(session.step, session))
+  }
+
+  async #completeLine(
+    { session, clock, signal }: Progress,
+    line: MetricsLine,
+    due: { evaluation: boolean; sample: boolean },
+  ): Promise<MetricsLine | null> {
+    const whole = { ...line }
+    try {
+      if (due.evaluation) Object.assign(whole, await this.#evaluate(session, signal))
+      if (due.sample) whole.sample = await this.#sample(session, signal)
+    } catch (error) {
+      if (!signal?.aborted || fromNative(error).code !== 'ERR_CANCELLED') throw error
+      session.state.unfinishedLine = line
+      return null
+    }
+    await session.folder.appendMetrics(whole)
+    this.emit('metrics', whole)
+    clock.restart()
+    return whole
+  }
+
+  async #evaluate(
+    { options, model, data, step }: TrainingSession,
+    signal: AbortSignal | undefined,
+  ): Promise<Partial<MetricsLine>> {
     const { loss, perplexity, bitsPerByte } = await evaluate(model, data.valid!, {
       seqLength: options.seqLength,
       batchSize: options.batchSize,
       maxTokens: options.evalTokens,
+      signal,
     })
     this.emit('evaluation', step, loss)
     return { valLoss: loss, perplexity, bitsPerByte }
   }
 
-  async #sample({ options, model, data, step }: TrainingSession): Promise<string> {
+  async #sample(
+    { options, model, data, step }: TrainingSession,
+    signal: AbortSignal | undefined,
+  ): Promise<string> {
     const tokenizer = data.tokenizer!
     const [firstSpecial] = Object.keys(tokenizer.specialTokens)
     // A tokenizer without special tokens cannot start a document, so the sample starts a line.
@@ -229,22 +285,46 @@ export class Trainer extends EventEmitter<TrainerEvents> {
       maxTokens: SAMPLE_TOKENS,
       temperature: 0.8,
       seed: options.seed + step,
+      ...(signal && { signal }),
     })
     this.emit('sample', step, result!.text)
     return result!.text
   }
 
-  async #save(
-    { folder, model, optimizer, step, options }: TrainingSession,
-    losses: TrainingLosses,
-    clock: TrainingClock,
-  ): Promise<void> {
-    const path = folder.checkpointPath(step)
-    const state = toSnakeCase({ ...losses.state, elapsedS: clock.elapsed() })
-    await Checkpoint.save(path, model, optimizer, step, state)
-    await folder.setLatest(step, options.keep)
+  /** @throws KindlingError `ERR_NON_FINITE` if the update made a weight overflow. */
+  async #save({ session, losses, clock }: Progress): Promise<void> {
+    const { folder, model, optimizer, step, options } = session
+    if ((await model.nonFiniteWeight()) !== null) {
+      throw new KindlingError(
+        'ERR_NON_FINITE',
+        `the weights are not finite after step ${step} and were not saved; lower the learning ` +
+          `rate; the checkpoints in ${folder.path} are intact`,
+      )
+    }
+    folder.verifyLock()
+    const path = folder.checkpoints.path(step)
+    const { unfinishedLine } = session.state
+    const state: SavedLoop = {
+      ...losses.state,
+      elapsedS: clock.elapsed(),
+      ...(unfinishedLine && { unfinishedLine }),
+    }
+    await Checkpoint.save(path, model, optimizer, step, toSnakeCase({ ...state }))
+    await folder.checkpoints.setLatest(step, options)
     this.emit('checkpoint', step, path)
   }
+}
+
+/** What the methods of the loop share. */
+interface Progress {
+  session: TrainingSession
+  losses: TrainingLosses
+  clock: TrainingClock
+  signal: AbortSignal | undefined
+  /** Losses of the current step's batches, as far as they are read. */
+  batchLosses: number[]
+  /** Gradient norm before clipping; on a GPU, the one read last. */
+  gradNorm: number
 }
 
 /** Returns what is due after an update. Evaluations and samples go into a metrics line. */

@@ -20,6 +20,7 @@ pub mod model;
 pub mod ops;
 pub mod optim;
 pub mod pool;
+pub mod process;
 pub mod profile;
 pub mod progress;
 pub mod random;

@@ -22,6 +22,7 @@ mod monitor;
 mod ops;
 mod optimizer;
 mod options;
+mod process;
 mod store;
 mod task;
 mod tokenizer;

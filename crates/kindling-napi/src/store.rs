@@ -232,6 +232,15 @@ impl BatchIndex {
     }
 }
 
+/// A window of a batch.
+#[napi(object)]
+pub struct Window {
+    /// Position of its store in the list of stores.
+    pub store: u32,
+    /// Its first token.
+    pub start: f64,
+}
+
 #[napi]
 impl BatchLoader {
     /// Creates a loader for a mixture of `stores` with these weights.
@@ -264,6 +273,19 @@ impl BatchLoader {
         Ok(spawn((), move |()| {
             Ok(Batch { inner: Arc::new(loader.next(index.step, index.micro_batch)?) })
         }))
+    }
+
+    /// Returns the windows of a batch.
+    #[napi(catch_unwind)]
+    pub fn windows(&self, step: f64, micro_batch: f64) -> napi::Result<Vec<Window>> {
+        let windows = || {
+            let index = BatchIndex::new(step, micro_batch)?;
+            self.inner.windows(index.step, index.micro_batch)
+        };
+        let windows = windows().map_err(to_napi)?.into_iter();
+        Ok(windows
+            .map(|(store, start)| Window { store: store as u32, start: start as f64 })
+            .collect())
     }
 
     /// Ends the thread that prefetches batches.

@@ -11,6 +11,7 @@ import { count } from '../format'
 import { withInterrupt } from '../interrupt'
 import { run, usage, type Output } from '../output'
 import { ByteProgress, CountProgress } from '../progress'
+import { outliveOutput } from '../streams'
 
 /**
  * Opens the store at `path`, or the training and validation stores in an output folder of `kindling
@@ -106,6 +107,7 @@ async function reshape<T>(
   flags: { chunk_size?: number | undefined; token_dtype?: 'int32' | 'uint16' | undefined },
   work: (options: ReshapeOptions) => Promise<T>,
 ): Promise<T> {
+  outliveOutput()
   const progress = new CountProgress('copying tokens', output)
   const { chunk_size: chunkSize, token_dtype: tokenDtype } = flags
   const result = await withInterrupt((signal) =>

@@ -19,6 +19,7 @@ import {
   openTokenizer,
   tokenizerFields,
 } from '../shared-flags'
+import { outliveOutput } from '../streams'
 
 const fields = {
   ...tokenizerFields,
@@ -67,6 +68,7 @@ export function encodeCommand(): Command {
   return command.action(
     run(async (flags, output, files) => {
       const options = parse(z.strictObject(fields), flags)
+      outliveOutput()
       const tokenizer = await openTokenizer(options)
       const started = performance.now()
       const progress = new ByteProgress('encoding', output, files.includes('-'))

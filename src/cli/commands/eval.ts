@@ -36,7 +36,10 @@ export function evalCommand(): Command {
   return command.action(
     run(async (flags, output) => {
       const options = parse(z.strictObject(fields), flags)
-      const { model, config } = await loadRun(options)
+      const { model, config } = await loadRun({
+        ...options,
+        onMessage: (text) => output.note(text),
+      })
       const path = options.data ?? config.data.valid
       if (path === null) {
         throw new KindlingError('ERR_NOT_FOUND', 'the run has no validation data; add --data STORE')

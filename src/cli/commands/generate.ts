@@ -57,7 +57,10 @@ export function generateCommand(): Command {
   return command.action(
     run(async (flags, output) => {
       const options = parse(z.strictObject(fields), flags)
-      const { model, tokenizer } = await loadRun(options)
+      const { model, tokenizer } = await loadRun({
+        ...options,
+        onMessage: (text) => output.note(text),
+      })
       if (!tokenizer) {
         throw new KindlingError(
           'ERR_NOT_FOUND',

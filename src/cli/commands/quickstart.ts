@@ -6,7 +6,9 @@ import { addExamples } from '../examples'
 import { addFields } from '../flags'
 import { withInterrupt } from '../interrupt'
 import { logRun } from '../logger'
-import { EXIT, run } from '../output'
+import { EXIT } from '../exit'
+import { run } from '../output'
+import { outliveOutput } from '../streams'
 import { quickstart } from '../quickstart'
 
 const fields = {
@@ -30,6 +32,7 @@ export function quickstartCommand(): Command {
   return command.action(
     run(async (flags, output) => {
       const options = parse(z.strictObject(fields), flags)
+      outliveOutput()
       const summary = await withInterrupt((signal) =>
         quickstart({
           ...options,

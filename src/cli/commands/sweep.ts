@@ -14,6 +14,7 @@ const {
   max_steps: _steps,
   run: _run,
   resume: _resume,
+  checkpoint: _checkpoint,
   stop_at_step: _stop,
   ...sharedFields
 } = trainFields

@@ -10,6 +10,7 @@ import { duration } from '../format'
 import { withInterrupt } from '../interrupt'
 import { run, usage } from '../output'
 import { ByteProgress, CountProgress } from '../progress'
+import { outliveOutput } from '../streams'
 import { tokenizerStatsCommand } from './tokenizer-stats'
 
 const fields = {
@@ -64,6 +65,7 @@ function tokenizerTrainCommand(): Command {
       if (options.type === 'bpe' && options.vocab_size === undefined) {
         throw usage('bpe needs a vocabulary size; add --vocab-size, such as --vocab-size 10000')
       }
+      outliveOutput()
       const started = performance.now()
       const reading = new ByteProgress('reading', output, files.includes('-'))
       const merging = new CountProgress('merging', output)

@@ -6,12 +6,15 @@ import { addExamples } from '../examples'
 import { addFields, jsonSchemaOf } from '../flags'
 import { withInterrupt } from '../interrupt'
 import { logRun, summaryText } from '../logger'
-import { EXIT, run } from '../output'
+import { EXIT } from '../exit'
+import { run } from '../output'
+import { outliveOutput, write } from '../streams'
 
 const EXAMPLES = [
   'kindling train --corpus book.txt --preset char --max-steps 1000 --run runs/book',
   'kindling train --data data/stories --d-model 256 --num-layers 4 --batch-size 16',
   'kindling train --run runs/book --resume',
+  'kindling train --checkpoint runs/book/checkpoints/step-00000500',
   'kindling train --config run.json --lr 3e-4',
   'kindling train --config-schema',
 ]
@@ -26,12 +29,18 @@ export function trainCommand(): Command {
   return command.action(
     run(async ({ config, config_schema, ...flags }, output) => {
       if (config_schema === true) {
-        process.stdout.write(`${JSON.stringify(jsonSchemaOf(trainFields), null, 2)}\n`)
+        write(process.stdout, `${JSON.stringify(jsonSchemaOf(trainFields), null, 2)}\n`)
         return
       }
+      outliveOutput()
       const trainer = new Trainer(resolveOptions(flags, config as string | undefined))
       logRun(trainer, output)
-      const summary = await withInterrupt((signal) => trainer.run({ signal }))
+      let started = false
+      trainer.once('start', () => (started = true))
+      const summary = await withInterrupt(
+        (signal) => trainer.run({ signal }),
+        () => (started ? 'saving a checkpoint after this step' : 'stopping before the first step'),
+      )
       const { steps, loss, valLoss, run: folder } = summary
       output.line({ steps, loss, valLoss, run: folder })
       output.text(summaryText(summary))

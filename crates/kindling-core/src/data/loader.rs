@@ -72,6 +72,15 @@ impl BatchLoader {
         }
     }
 
+    /// Returns the store of each window of a batch, by its position in the list of stores, and the
+    /// token at which the window starts.
+    ///
+    /// # Errors
+    /// Returns `ERR_INVALID_ARGUMENT` as `next`.
+    pub fn windows(&self, step: u64, micro_batch: u32) -> Result<Vec<(usize, u64)>> {
+        self.mixture.windows((step, micro_batch))
+    }
+
     /// Ends the thread; a later call starts another.
     pub fn stop(&self) {
         *self.prefetcher.lock().unwrap_or_else(PoisonError::into_inner) = None;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::batch::Batch;
 use super::token_store::TokenStore;
-use super::window_order::{BatchSpec, WindowOrder, WindowStarts, check_shape};
+use super::window_order::{BatchSpec, WindowOrder, WindowStarts, check_shape, starts};
 use crate::random::{Purpose, uniform};
 use crate::{Error, Result};
 
@@ -87,25 +87,41 @@ impl Mixture {
     }
 
     /// Loads a batch.
-    pub fn batch(&self, (step, micro_batch): BatchIndex) -> Result<Batch> {
-        let LoaderOptions { batch_size, seq_length, seed, accumulate, order, .. } = self.options;
-        let spec = BatchSpec { batch_size, seq_length, seed, step, micro_batch, accumulate, order };
+    pub fn batch(&self, index: BatchIndex) -> Result<Batch> {
+        let spec = self.spec(index);
         if let [part] = &self.parts[..] {
             return part.store.batch(&spec);
         }
-        let first = spec.first_row()?;
-        let mut counts = self.counts(first);
-        let mut batch = Batch::zeros(batch_size, seq_length)?;
-        for row in 0..batch_size {
-            let number = self.part_of(first + row as u64);
-            let part = &self.parts[number];
-            let start = part.starts.start(order, counts[number], 0);
-            part.store.read_window(start, batch.row_mut(row))?;
-            counts[number] += 1;
+        let mut batch = Batch::zeros(spec.batch_size, spec.seq_length)?;
+        for (row, (number, start)) in self.windows(index)?.into_iter().enumerate() {
+            self.parts[number].store.read_window(start, batch.row_mut(row))?;
         }
-        *self.counted.lock().unwrap_or_else(PoisonError::into_inner) =
-            (first + batch_size as u64, counts);
         Ok(batch)
+    }
+
+    /// Returns the store of each window of a batch, by its position, and where the window starts.
+    pub fn windows(&self, index: BatchIndex) -> Result<Vec<(usize, u64)>> {
+        let spec = self.spec(index);
+        if let [part] = &self.parts[..] {
+            let starts = starts(part.store.len(), &spec)?;
+            return Ok(starts.into_iter().map(|start| (0, start)).collect());
+        }
+        let (first, rows) = (spec.first_row()?, spec.batch_size as u64);
+        let mut counts = self.counts(first);
+        let windows = (first..first + rows).map(|row| {
+            let number = self.part_of(row);
+            let start = self.parts[number].starts.start(spec.order, counts[number], 0);
+            counts[number] += 1;
+            (number, start)
+        });
+        let windows = windows.collect();
+        *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = (first + rows, counts);
+        Ok(windows)
+    }
+
+    fn spec(&self, (step, micro_batch): BatchIndex) -> BatchSpec {
+        let LoaderOptions { batch_size, seq_length, seed, accumulate, order, .. } = self.options;
+        BatchSpec { batch_size, seq_length, seed, step, micro_batch, accumulate, order }
     }
 
     /// Returns the index of the part that `row` of the run belongs to.

@@ -3,6 +3,7 @@
 
 mod activations;
 mod backward;
+mod finiteness;
 mod forward;
 mod gradient_norm;
 mod init;

@@ -1,0 +1,46 @@
+/**
+ * Standard output and standard error that fail: a closed pipe, a terminal that is gone, a full disk.
+ * A command whose product is its output ends. One that makes files goes on without them.
+ */
+import { EXIT } from './exit'
+
+let makesFiles = false
+const failed = new Set<NodeJS.WriteStream>()
+
+/** Keeps this process running, whatever becomes of its output: the product is a file. */
+export function outliveOutput(): void {
+  makesFiles = true
+}
+
+/** Writes to a stream unless it has failed. */
+export function write(stream: NodeJS.WriteStream, text: string): void {
+  if (failed.has(stream)) return
+  try {
+    stream.write(text)
+  } catch (error) {
+    onFailure(stream, error)
+  }
+}
+
+/** Listens for failures of both streams; without a listener, one would end the process. */
+export function watchStreams(): void {
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on('error', (error) => onFailure(stream, error))
+  }
+}
+
+function onFailure(stream: NodeJS.WriteStream, error: unknown): void {
+  if (failed.has(stream)) return
+  failed.add(stream)
+  const { code, message } = error as NodeJS.ErrnoException
+  if (stream === process.stderr) return
+  // A reader that stops early, such as head, is no error.
+  const isReaderGone = code === 'EPIPE'
+  if (!isReaderGone) {
+    const disk = code === 'ENOSPC' || code === 'EDQUOT'
+    const rest = makesFiles ? 'going on without it' : 'write it elsewhere'
+    const name = disk ? 'ERR_DISK_FULL' : 'ERR_IO'
+    write(process.stderr, `${name}: cannot write standard output: ${message}; ${rest}\n`)
+  }
+  if (!makesFiles) process.exit(isReaderGone ? EXIT.done : EXIT.failed)
+}

@@ -1,0 +1,27 @@
+/** The lines of a run's metrics.jsonl. */
+
+/** One line of metrics.jsonl. */
+export interface MetricsLine {
+  /** Updates so far. */
+  step: number
+  /** Tokens trained on so far. */
+  tokens: number
+  /** Mean training loss since the line before, in nats per token. */
+  loss: number
+  /** Learning rate of the last update. */
+  lr: number
+  /** Gradient norm of the last update, before clipping. */
+  gradNorm: number
+  /** Training speed since the line before, without evaluations and samples. */
+  tokensPerSecond: number
+  /** Fraction of the device's peak; absent if the peak is unknown. */
+  mfu?: number
+  /** Seconds since the start of the run, including those before a resume. */
+  elapsedS: number
+  /** Validation loss, if this step was evaluated. */
+  valLoss?: number
+  perplexity?: number
+  bitsPerByte?: number | null
+  /** Generated text, if a sample was due. */
+  sample?: string
+}

@@ -1,0 +1,264 @@
+/**
+ * The checkpoints of a run: checkpoints/step-<8 digits>/, and `latest`, which names the newest. It
+ * is a hint: without it, or if its checkpoint cannot be read, the newest one that can be read is
+ * loaded.
+ */
+import { existsSync } from 'node:fs'
+import { copyFile, readFile, readdir, rename, rm } from 'node:fs/promises'
+import { basename, dirname, join, resolve } from 'node:path'
+import { z } from 'zod'
+import { toCamelCase } from '../case'
+import { KindlingError } from '../errors'
+import { fileOperation, makeFolder, makeOneFolder, writeFileAtomic } from '../files'
+import { problemsIn } from './config'
+import type { MetricsLine } from './metrics'
+
+/** The part of a metrics line that precedes an evaluation. */
+const metricsSchema = z.strictObject({
+  step: z.int().min(1),
+  tokens: z.int().min(1),
+  loss: z.number(),
+  lr: z.number(),
+  grad_norm: z.number(),
+  tokens_per_second: z.number(),
+  mfu: z.number().optional(),
+  elapsed_s: z.number(),
+})
+
+const stateSchema = z.looseObject({
+  format_version: z.int().min(1),
+  iteration: z.int().min(0),
+  run: z
+    .looseObject({
+      loss_sum: z.number().default(0),
+      loss_count: z.int().min(0).default(0),
+      elapsed_s: z.number().min(0).default(0),
+      unfinished_line: metricsSchema.optional(),
+    })
+    .default({ loss_sum: 0, loss_count: 0, elapsed_s: 0 }),
+})
+
+/** What the training loop keeps in a checkpoint, under `run` in state.json. */
+export interface SavedLoop {
+  lossSum: number
+  lossCount: number
+  elapsedS: number
+  /** The metrics line of this step, if the run was interrupted before its evaluation was done. */
+  unfinishedLine?: MetricsLine
+}
+
+/** A checkpoint of a run. */
+export interface FoundCheckpoint {
+  path: string
+  step: number
+}
+
+/** How many checkpoints a run keeps. */
+export interface Retention {
+  /** The newest ones. */
+  keep: number
+  /** Also those whose step is a multiple of this; 0: none. */
+  keepEvery: number
+}
+
+/** Finds, keeps and removes the checkpoints of a run's folder. */
+export class RunCheckpoints {
+  readonly #run: string
+  readonly #folder: string
+  readonly #latest: string
+
+  constructor(run: string) {
+    this.#run = run
+    this.#folder = join(run, 'checkpoints')
+    this.#latest = join(run, 'latest')
+  }
+
+  path(step: number): string {
+    return join(this.#folder, checkpointName(step))
+  }
+
+  /** Returns the steps that have a checkpoint, in ascending order. */
+  async steps(): Promise<number[]> {
+    if (!existsSync(this.#folder)) return []
+    const names = await fileOperation('read', this.#folder, () => readdir(this.#folder))
+    return names
+      .map(stepOfName)
+      .filter((step) => step !== null)
+      .sort((a, b) => a - b)
+  }
+
+  /** Returns the step that `latest` names, null if it names none. */
+  async latestStep(): Promise<number | null> {
+    if (!existsSync(this.#latest)) return null
+    const text = await fileOperation('read', this.#latest, () => readFile(this.#latest, 'utf8'))
+    return stepOfName(text.trim())
+  }
+
+  /**
+   * Loads the checkpoint that `latest` names, or else the newest one that can be read.
+   *
+   * @param load - loads a checkpoint; returns its step.
+   * @param say - receives a sentence about each checkpoint that could not be read.
+   * @returns null if the run has no checkpoint yet.
+   * @throws KindlingError `ERR_INVALID_CHECKPOINT` if none can be read.
+   */
+  async loadNewest<T>(
+    load: (found: FoundCheckpoint) => Promise<T>,
+    say: (text: string) => void = () => {},
+  ): Promise<(FoundCheckpoint & { loaded: T }) | null> {
+    let firstError: unknown
+    for (const step of await this.#inOrder(say)) {
+      const found = { path: this.path(step), step }
+      try {
+        return { ...found, loaded: await load(found) }
+      } catch (error) {
+        if (!isUnreadable(error)) throw error
+        firstError ??= error
+        say(`${error.message}; trying an earlier checkpoint`)
+      }
+    }
+    if (firstError === undefined) return null
+    throw new KindlingError(
+      'ERR_INVALID_CHECKPOINT',
+      `no checkpoint in ${this.#folder} can be read; restore one from a copy, or start a new run`,
+      { cause: firstError },
+    )
+  }
+
+  /** The checkpoint that `latest` names first, then the others from the newest to the oldest. */
+  async #inOrder(say: (text: string) => void): Promise<number[]> {
+    const steps = (await this.steps()).toReversed()
+    const latest = await this.latestStep()
+    const first = steps.filter((step) => step === latest)
+    if (first.length === 0 && steps.length > 0) {
+      const reason =
+        latest === null ? 'names no checkpoint' : `names a missing one (step ${latest})`
+      say(`${this.#latest} ${reason}; using the newest checkpoint, of step ${steps[0]}`)
+    }
+    return [...first, ...steps.filter((step) => step !== latest)]
+  }
+
+  /**
+   * Reads what the training loop keeps in the checkpoint of `step`.
+   *
+   * @throws KindlingError `ERR_INVALID_CHECKPOINT`.
+   */
+  async readLoop(step: number): Promise<SavedLoop> {
+    const path = join(this.path(step), 'state.json')
+    const damaged = (reason: string): KindlingError =>
+      new KindlingError('ERR_INVALID_CHECKPOINT', `${path} is damaged: ${reason}`)
+    const text = await fileOperation('read', path, () => readFile(path, 'utf8'))
+    let json: unknown
+    try {
+      json = JSON.parse(text)
+    } catch (error) {
+      throw damaged(error instanceof Error ? error.message : String(error))
+    }
+    const parsed = stateSchema.safeParse(json)
+    if (!parsed.success) throw damaged(problemsIn(parsed.error))
+    const { iteration, run } = parsed.data
+    if (iteration !== step) throw damaged(`it is of step ${iteration}`)
+    return toCamelCase(run) as SavedLoop
+  }
+
+  /**
+   * Makes the checkpoint of `step` the latest, and removes old ones. Those that stay: the newest
+   * ones up to this step, the one that `latest` names, those of `keepEvery`, and any later than it.
+   */
+  async setLatest(step: number, { keep, keepEvery }: Retention): Promise<void> {
+    await writeFileAtomic(this.#latest, `${checkpointName(step)}\n`)
+    const steps = (await this.steps()).filter((saved) => saved <= step)
+    const old = steps
+      .slice(0, Math.max(0, steps.length - keep))
+      .filter((saved) => saved !== step && !(keepEvery > 0 && saved % keepEvery === 0))
+    for (const saved of old) await this.#remove(saved)
+  }
+
+  /** Renames a checkpoint before it removes its files, so that a kill leaves none half-removed. */
+  async #remove(step: number): Promise<void> {
+    const path = this.path(step)
+    const trash = join(this.#folder, `.${checkpointName(step)}.removed`)
+    await fileOperation('write', path, async () => {
+      await rm(trash, { recursive: true, force: true })
+      await rename(path, trash)
+      await rm(trash, { recursive: true, force: true })
+    })
+  }
+
+  /** Removes what a process that was killed while it removed a checkpoint left. */
+  async removeTrash(): Promise<void> {
+    if (!existsSync(this.#folder)) return
+    const names = await fileOperation('read', this.#folder, () => readdir(this.#folder))
+    for (const name of names.filter((name) => /^\.step-\d+\.removed$/.test(name))) {
+      const path = join(this.#folder, name)
+      await fileOperation('write', path, () => rm(path, { recursive: true, force: true }))
+    }
+  }
+
+  /**
+   * Makes an earlier checkpoint the latest, and moves those after it, with a copy of the metrics,
+   * to checkpoints/aside-<time>/.
+   *
+   * @returns that folder, null if there are no later ones.
+   */
+  async branchFrom(step: number): Promise<string | null> {
+    const later = (await this.steps()).filter((saved) => saved > step)
+    await writeFileAtomic(this.#latest, `${checkpointName(step)}\n`)
+    if (later.length === 0) return null
+    const aside = await unusedFolder(join(this.#folder, `aside-${timestamp()}`))
+    const metrics = join(this.#run, 'metrics.jsonl')
+    await fileOperation('write', aside, async () => {
+      if (existsSync(metrics)) await copyFile(metrics, join(aside, 'metrics.jsonl'))
+      for (const saved of later) await rename(this.path(saved), join(aside, checkpointName(saved)))
+    })
+    return aside
+  }
+}
+
+/**
+ * Returns the run and the step of a checkpoint's folder, as RUN/checkpoints/step-00000100.
+ *
+ * @throws KindlingError `ERR_USAGE` if it is not such a folder.
+ */
+export function locateCheckpoint(path: string): { run: string; step: number } {
+  const step = stepOfName(basename(resolve(path)))
+  const checkpoints = dirname(resolve(path))
+  if (step === null || basename(checkpoints) !== 'checkpoints') {
+    throw new KindlingError(
+      'ERR_USAGE',
+      `${path} is not a checkpoint of a run; name one as RUN/checkpoints/step-00000100`,
+    )
+  }
+  return { run: dirname(checkpoints), step }
+}
+
+/** Returns the time for the name of a folder, as 2026-01-31-235959. */
+export function timestamp(): string {
+  return new Date().toISOString().slice(0, 19).replace('T', '-').replaceAll(':', '')
+}
+
+/** Creates a folder of this name, or with the first number behind it that is free. */
+export async function unusedFolder(path: string): Promise<string> {
+  await makeFolder(dirname(path))
+  for (let n = 1; ; n++) {
+    const name = n === 1 ? path : `${path}-${n}`
+    if (await makeOneFolder(name)) return name
+  }
+}
+
+function checkpointName(step: number): string {
+  return `step-${String(step).padStart(8, '0')}`
+}
+
+function stepOfName(name: string): number | null {
+  const step = Number(/^step-(\d{8,15})$/.exec(name)?.[1])
+  return Number.isSafeInteger(step) && checkpointName(step) === name ? step : null
+}
+
+/** A checkpoint that is damaged or incomplete: an earlier one may do. */
+function isUnreadable(error: unknown): error is KindlingError {
+  return (
+    error instanceof KindlingError &&
+    (error.code === 'ERR_INVALID_CHECKPOINT' || error.code === 'ERR_NOT_FOUND')
+  )
+}

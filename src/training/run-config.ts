@@ -1,0 +1,89 @@
+/** The config.json of a run: its options, and what they were resolved to. */
+import { z } from 'zod'
+import { toCamelCase } from '../case'
+import { KindlingError } from '../errors'
+import { problemsIn, trainFields, type TrainOptions } from './config'
+
+/** The options of a run, with the vocabulary size of its model. */
+export type RunOptions = TrainOptions & { vocabSize: number }
+
+/** What tells a token store from another one, whatever its path. */
+export interface StoreIdentity {
+  /** Number of tokens. */
+  length: number
+  /** Integer type of the ids. */
+  dtype: string
+  /** Tokens per chunk file. */
+  chunkSize: number
+  /** `Tokenizer.hash` of the tokenizer that encoded it, null if unknown. */
+  tokenizerHash: string | null
+  /** Hash of tokens from all over the store. */
+  sample: string
+  /** Hash of the chunks' checksums in store.json, null without one. */
+  chunks: string | null
+}
+
+/** Contents of config.json: the options and what they were resolved to. */
+export interface RunConfig {
+  formatVersion: 1
+  options: RunOptions
+  /**
+   * Absolute paths of the stores: the training stores with their weights, and the validation store.
+   */
+  data: { train: { path: string; weight: number }[]; valid: string | null }
+  /** What those stores hold, in the same order; absent in runs of earlier versions. */
+  identity?: { train: StoreIdentity[]; valid: StoreIdentity | null } | undefined
+  /** `Tokenizer.hash`, or null without a tokenizer. */
+  tokenizerHash: string | null
+  /** Updates from start to end. */
+  totalSteps: number
+}
+
+const identitySchema = z.strictObject({
+  length: z.int().min(0),
+  dtype: z.string(),
+  chunk_size: z.int().min(1),
+  tokenizer_hash: z.string().nullable(),
+  sample: z.string(),
+  chunks: z.string().nullable(),
+})
+
+const schema = z.strictObject({
+  format_version: z.literal(1),
+  options: z.strictObject({ ...trainFields, vocab_size: z.int().min(1) }),
+  data: z.strictObject({
+    train: z.array(z.strictObject({ path: z.string(), weight: z.number().positive() })).min(1),
+    valid: z.string().nullable(),
+  }),
+  identity: z
+    .strictObject({ train: z.array(identitySchema), valid: identitySchema.nullable() })
+    .optional(),
+  tokenizer_hash: z.string().nullable(),
+  total_steps: z.int().min(1),
+})
+
+/**
+ * Checks the text of a config.json; options it lacks take their defaults.
+ *
+ * @throws KindlingError `ERR_INVALID_CHECKPOINT` naming the file and every problem.
+ */
+export function parseRunConfig(path: string, text: string): RunConfig {
+  const fail = (reason: string): KindlingError =>
+    new KindlingError('ERR_INVALID_CHECKPOINT', `${path} is damaged: ${reason}`)
+  let json: unknown
+  try {
+    json = JSON.parse(text)
+  } catch (error) {
+    throw fail(error instanceof Error ? error.message : String(error))
+  }
+  const version = (json as { format_version?: unknown } | null)?.format_version
+  if (typeof version === 'number' && version > 1) {
+    throw new KindlingError(
+      'ERR_INVALID_CHECKPOINT',
+      `${path} has format_version ${version}; this Kindling reads up to 1, so update it`,
+    )
+  }
+  const parsed = schema.safeParse(json)
+  if (!parsed.success) throw fail(problemsIn(parsed.error))
+  return toCamelCase(parsed.data) as RunConfig
+}

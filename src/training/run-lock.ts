@@ -1,0 +1,242 @@
+/**
+ * The lock of a run folder: a file `lock` that names the process that trains in it. It appears with
+ * its contents in one step (a hard link), so of several processes one gets it. The lock of a process
+ * that died on this machine is taken over; whether one on another machine lives cannot be seen from
+ * here.
+ */
+import {
+  linkSync,
+  lstatSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { hostname } from 'node:os'
+import { join } from 'node:path'
+import { z } from 'zod'
+import { toCamelCase, toSnakeCase } from '../case'
+import { KindlingError } from '../errors'
+import { fileOperationSync } from '../files'
+
+const ownerSchema = z.object({
+  format_version: z.literal(1),
+  /** Distinguishes the locks of one process. */
+  id: z.string(),
+  pid: z.int().min(1),
+  host: z.string(),
+  /** When the lock was made, as an ISO date. */
+  started_at: z.string(),
+  /** The boot of the machine and the start of the process in it: a pid may be used again. */
+  process_start: z.string().nullable(),
+})
+
+/** Owner of a lock. */
+interface Owner {
+  formatVersion: 1
+  id: string
+  pid: number
+  host: string
+  startedAt: string
+  processStart: string | null
+}
+
+const LOCK = 'lock'
+/** Attempts to get a lock that other processes take and release meanwhile. */
+const ATTEMPTS = 100
+/** The locks of this process, released if it exits while training. */
+const HELD = new Set<RunLock>()
+let locks = 0
+
+/** A lock held by this process. */
+export class RunLock {
+  readonly #path: string
+  readonly #text: string
+
+  private constructor(path: string, text: string) {
+    this.#path = path
+    this.#text = text
+  }
+
+  /**
+   * Takes the lock of a run folder, which must exist.
+   *
+   * @param onStale - receives a sentence if the lock of a dead process is taken over.
+   * @throws KindlingError `ERR_RUN_LOCKED` naming the process that has it, `ERR_NOT_WRITABLE`,
+   * `ERR_DISK_FULL`.
+   */
+  static take(folder: string, onStale: (text: string) => void = () => {}): RunLock {
+    const path = join(folder, LOCK)
+    const owner = thisProcess()
+    const text = `${JSON.stringify(toSnakeCase(owner), null, 2)}\n`
+    const draft = `${path}.${owner.id}`
+    fileOperationSync('write', draft, () => writeFileSync(draft, text))
+    try {
+      for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+        if (linkOnce(draft, path)) return RunLock.#held(path, text)
+        const found = readLock(path)
+        if (found === null) continue
+        if (found.owner === null || isAlive(found.owner)) throw locked(folder, path, found.owner)
+        if (removeStale(path, found.text, `${draft}.stale`)) onStale(staleText(folder, found.owner))
+      }
+      throw locked(folder, path, readLock(path)?.owner ?? null)
+    } finally {
+      rmSync(draft, { force: true })
+    }
+  }
+
+  static #held(path: string, text: string): RunLock {
+    const lock = new RunLock(path, text)
+    if (HELD.size === 0) process.on('exit', releaseAll)
+    HELD.add(lock)
+    return lock
+  }
+
+  /**
+   * Checks that the lock is still this one. It is not if someone removed it and another process
+   * took the run.
+   *
+   * @throws KindlingError `ERR_RUN_LOCKED`.
+   */
+  verify(folder: string): void {
+    const found = readLock(this.#path)
+    if (found !== null && found.text !== this.#text) throw locked(folder, this.#path, found.owner)
+  }
+
+  /** Removes the lock, unless another process took it meanwhile. */
+  release(): void {
+    if (!HELD.delete(this)) return
+    if (HELD.size === 0) process.off('exit', releaseAll)
+    try {
+      if (readLock(this.#path)?.text === this.#text) unlinkSync(this.#path)
+    } catch {
+      // The folder is gone or read-only by now; a lock of a dead process hinders nobody.
+    }
+  }
+}
+
+/** Returns true if `folder` holds a lock whose process is dead. */
+export function hasStaleLock(folder: string): boolean {
+  const found = readLock(join(folder, LOCK))
+  const owner = found?.owner ?? null
+  return owner !== null && !isAlive(owner)
+}
+
+function releaseAll(): void {
+  for (const lock of [...HELD]) lock.release()
+}
+
+/** Makes the lock unless there is one. File systems without hard links create it in two steps. */
+function linkOnce(draft: string, path: string): boolean {
+  try {
+    linkSync(draft, path)
+    return true
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'EEXIST') return false
+    return fileOperationSync('write', path, () => {
+      if (code !== 'EPERM' && code !== 'ENOTSUP' && code !== 'ENOSYS') throw error
+      return createOnce(draft, path)
+    })
+  }
+}
+
+function createOnce(draft: string, path: string): boolean {
+  try {
+    writeFileSync(path, readFileSync(draft), { flag: 'wx' })
+    return true
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false
+    throw error
+  }
+}
+
+/** Reads a lock; null if there is none, without an owner if it cannot be understood. */
+function readLock(path: string): { text: string; owner: Owner | null } | null {
+  let text: string
+  try {
+    if (!lstatSync(path).isFile()) return { text: '', owner: null }
+    text = readFileSync(path, 'utf8')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null
+    return { text: '', owner: null }
+  }
+  try {
+    return { text, owner: toCamelCase(ownerSchema.parse(JSON.parse(text))) }
+  } catch {
+    return { text, owner: null }
+  }
+}
+
+/**
+ * Removes the lock of a dead process. Another process may have replaced it since it was read; then
+ * its lock is put back.
+ */
+function removeStale(path: string, text: string, aside: string): boolean {
+  try {
+    renameSync(path, aside)
+  } catch {
+    return false
+  }
+  const isStale = readLock(aside)?.text === text
+  if (!isStale) linkOnce(aside, path)
+  rmSync(aside, { force: true })
+  return isStale
+}
+
+function thisProcess(): Owner {
+  return {
+    formatVersion: 1,
+    id: `${process.pid}-${(locks += 1)}-${Date.now()}`,
+    pid: process.pid,
+    host: hostname(),
+    startedAt: new Date().toISOString(),
+    processStart: processStart(process.pid),
+  }
+}
+
+/** Returns false only if the process is certainly dead. */
+function isAlive(owner: Owner): boolean {
+  if (owner.host !== hostname()) return true
+  try {
+    process.kill(owner.pid, 0)
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== 'ESRCH'
+  }
+  return owner.processStart === null || owner.processStart === processStart(owner.pid)
+}
+
+/** Returns what distinguishes a process from a later one of the same pid; null if unknown. */
+function processStart(pid: number): string | null {
+  try {
+    const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    // The name in parentheses may contain spaces; the start time is the 22nd field.
+    const ticks = stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]
+    return ticks === undefined ? null : `${boot}/${ticks}`
+  } catch {
+    return null
+  }
+}
+
+function staleText(folder: string, owner: Owner | null): string {
+  const by = owner === null ? 'a process' : `process ${owner.pid}, started ${owner.startedAt},`
+  return `${by} was killed while it trained in ${folder}; taking its lock over`
+}
+
+function locked(folder: string, path: string, owner: Owner | null): KindlingError {
+  const fail = (message: string): KindlingError => new KindlingError('ERR_RUN_LOCKED', message)
+  if (owner === null) {
+    return fail(
+      `${path} is not a lock that kindling wrote; remove it if nothing trains in ${folder}`,
+    )
+  }
+  const { pid, host, startedAt } = owner
+  const who = `process ${pid} on ${host} has been training in ${folder} since ${startedAt}`
+  if (host === hostname()) return fail(`${who}; wait for it, or stop it with: kill ${pid}`)
+  return fail(
+    `${who}; stop it there. If it has died (this machine, ${hostname()}, cannot tell), ` +
+      `remove ${path} and try again`,
+  )
+}
