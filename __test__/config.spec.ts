@@ -141,3 +141,22 @@ test('total steps follow from the epochs, the schedule from the ratios', (t) => 
   t.is(schedule(95), 0.1)
   t.is(schedule(105), 0.1)
 })
+
+test('sizes that no machine has are refused at once', (t) => {
+  for (const [name, value] of Object.entries({
+    threads: 200_000,
+    num_layers: 10_000_000,
+    batch_size: 1_000_000_000,
+    accumulate: 2 ** 31,
+    seq_length: 2 ** 25,
+    max_seq_length: 2 ** 32,
+    d_model: 2 ** 40,
+    prefetch: 1e6,
+  })) {
+    const error = t.throws(() => resolveOptions({ [name]: value }), { instanceOf: KindlingError })
+    t.is(error?.code, 'ERR_INVALID_ARGUMENT', name)
+    t.true(error?.message.startsWith(`${name}: `), error?.message)
+  }
+  const batch = { batch_size: 2 ** 20, seq_length: 2 ** 12, max_seq_length: 2 ** 12 }
+  t.throws(() => resolveOptions(batch), { message: /lower batch_size/ })
+})

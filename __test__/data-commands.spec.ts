@@ -1,5 +1,5 @@
 /** `kindling encode` and `kindling data` on the command line. */
-import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import test, { type ExecutionContext } from 'ava'
@@ -171,4 +171,41 @@ test('wrong use of encode and data is a coded error', async (t) => {
     t.regex(finished.stderr, message)
   }
   t.false(existsSync(out))
+})
+
+test('a merge or a split whose output would replace an input is refused', async (t) => {
+  const { folder, corpus, tokenizer } = await writeFixture(t)
+  const out = join(folder, 'data')
+  const encode = ['encode', corpus, '--tokenizer', tokenizer, '--out', out]
+  await succeed(t, [...encode, '--valid-fraction', '0.1'])
+  const link = join(folder, 'link')
+  symlinkSync(out, link)
+  const valid = join(out, 'valid_chunks')
+  const before = readFileSync(join(valid, 'store.json'))
+  for (const args of [
+    ['merge', out, '--out', out],
+    ['merge', valid, '--out', out],
+    ['merge', valid, '--out', valid],
+    ['merge', out, '--out', link],
+    ['split', out, '--at', '100', '--out', out],
+    ['split', valid, '--at', '10', '--out', `${out}/../data`],
+  ]) {
+    const { code, stderr } = await kindling(['data', ...args])
+    t.is(code, 2, args.join(' '))
+    t.regex(stderr, /ERR_INVALID_ARGUMENT: the output .* would replace the input/)
+  }
+  t.deepEqual(readFileSync(join(valid, 'store.json')), before)
+})
+
+test('encode and tokenizer train say what they replace', async (t) => {
+  const { folder, corpus, tokenizer } = await writeFixture(t)
+  const out = join(folder, 'data')
+  const commands = [
+    ['encode', corpus, '--tokenizer', tokenizer, '--out', out],
+    ['tokenizer', 'train', corpus, '--vocab-size', '300', '--out', join(folder, 'new')],
+  ]
+  for (const args of commands) {
+    t.notRegex((await succeed(t, args)).stderr, /will be replaced/)
+    t.regex((await succeed(t, args)).stderr, /will be replaced/)
+  }
 })

@@ -7,6 +7,7 @@ import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { Batch } from './batch'
 import { KindlingError, call, settle } from './errors'
+import { refuseInputAsOutput } from './store-paths'
 import { longCall, type LongCallOptions } from './long-call'
 import { native } from './native'
 import { Tokenizer } from './tokenizer'
@@ -236,6 +237,10 @@ export class TokenStore {
     options: ReshapeOptions = {},
   ): Promise<TokenStore> {
     const handles = stores.map((store) => TokenStore.toNative(store))
+    await refuseInputAsOutput(
+      stores.map(({ path }) => path),
+      out,
+    )
     const settings = await reshapeSettings(stores[0], options)
     const { train } = await longCall(options, async (monitor) =>
       native.mergeStores(handles, out, settings, monitor),
@@ -256,6 +261,7 @@ export class TokenStore {
     options: ReshapeOptions = {},
   ): Promise<{ train: TokenStore; valid: TokenStore }> {
     const handle = TokenStore.toNative(store)
+    await refuseInputAsOutput([store.path], out)
     const settings = await reshapeSettings(store, options)
     const { train, valid } = await longCall(options, async (monitor) =>
       native.splitStore(handle, at, out, settings, monitor),

@@ -1,12 +1,11 @@
 /** Flags that several commands share: input files, a tokenizer, a trained model, threads. */
 import { z } from 'zod'
 import { Tokenizer } from '../tokenizer'
+import { limits } from '../limits'
 import { trainFields } from '../training/config'
 import { usage } from './output'
 
-export const threads = z
-  .int()
-  .min(1)
+export const threads = limits.threads
   .optional()
   .describe('number of threads (default: the cores available to this process)')
 

@@ -10,6 +10,7 @@ import { readFileSync } from 'node:fs'
 import { z } from 'zod'
 import { toCamelCase, toSnakeCase, type CamelCased } from '../case'
 import { KindlingError } from '../errors'
+import { MAX_BATCH_TOKENS, limits } from '../limits'
 import { PRESETS } from './presets'
 
 const count = z.int().min(1)
@@ -21,17 +22,17 @@ const dir = { value: 'dir' }
 const path = { value: 'path' }
 
 const modelFields = {
-  d_model: count.default(512).describe('width of the residual stream'),
-  num_heads: count.default(8).describe('attention heads; must divide d_model'),
-  num_kv_heads: count
+  d_model: limits.width.default(512).describe('width of the residual stream'),
+  num_heads: limits.width.default(8).describe('attention heads; must divide d_model'),
+  num_kv_heads: limits.width
     .optional()
     .describe('key/value heads; must divide num_heads (default: num_heads)'),
-  d_ff: count.default(1344).describe('width of the feed-forward layer'),
-  num_layers: count.default(6).describe('number of blocks'),
-  vocab_size: count
+  d_ff: limits.width.default(1344).describe('width of the feed-forward layer'),
+  num_layers: limits.layers.default(6).describe('number of blocks'),
+  vocab_size: limits.vocab
     .optional()
     .describe("vocabulary size, at least the tokenizer's (default: the tokenizer's, else 32000)"),
-  max_seq_length: count.default(512).describe('longest context, in tokens'),
+  max_seq_length: limits.positions.default(512).describe('longest context, in tokens'),
   theta: z.number().positive().default(100_000).describe('base of the rotary angles'),
   tie_embeddings: z
     .boolean()
@@ -97,10 +98,12 @@ const dataFields = {
       'order of the windows; random: random start positions; epoch: consecutive ones, shuffled; ' +
         'sequential: consecutive ones in order; dense: one window per start position, shuffled',
     ),
-  prefetch: countOrZero.default(2).describe('batches prepared ahead on another thread (0: none)'),
-  seq_length: count.default(256).describe('tokens per training window'),
-  batch_size: count.default(32).describe('windows per batch'),
-  accumulate: count.default(1).describe('batches whose gradients are summed for one update'),
+  prefetch: limits.prefetch
+    .default(2)
+    .describe('batches prepared ahead on another thread (0: none)'),
+  seq_length: limits.positions.default(256).describe('tokens per training window'),
+  batch_size: limits.batch.default(32).describe('windows per batch'),
+  accumulate: limits.batch.default(1).describe('batches whose gradients are summed for one update'),
 }
 
 const optimizerFields = {
@@ -159,7 +162,7 @@ const runFields = {
     .default(0)
     .describe('keep the checkpoints at multiples of this as well (0: none)'),
   seed: countOrZero.default(0).describe('seed of the weights, the batches and the samples'),
-  threads: count
+  threads: limits.threads
     .optional()
     .describe('threads of the CPU engine (default: the cores available to this process)'),
   recompute: z
@@ -254,12 +257,20 @@ export function fromCamelCase(options: TrainerOptions): GivenOptions {
 /**
  * Checks values against a schema.
  *
- * @throws KindlingError `ERR_USAGE` naming every problem.
+ * @throws KindlingError `ERR_USAGE` naming every problem; `ERR_INVALID_ARGUMENT` if values are only
+ * too large.
  */
 export function parse<T extends z.ZodType>(schema: T, values: unknown): z.output<T> {
   const result = schema.safeParse(values)
   if (result.success) return result.data
-  throw new KindlingError('ERR_USAGE', `${problemsIn(result.error)}; see --help for every option`)
+  // A size above its limit, not a fraction above 1.
+  const isTooLarge = result.error.issues.every(
+    (issue) => issue.code === 'too_big' && Number(issue.maximum) > 1,
+  )
+  throw new KindlingError(
+    isTooLarge ? 'ERR_INVALID_ARGUMENT' : 'ERR_USAGE',
+    `${problemsIn(result.error)}; see --help for every option`,
+  )
 }
 
 /** Lists the problems that a schema found, in one line. */
@@ -327,6 +338,10 @@ function checkSizes(options: TrainOptions): void {
   }
   if (seqLength > maxSeqLength) {
     fail(`seq_length ${seqLength} is above max_seq_length ${maxSeqLength}; raise max_seq_length`)
+  }
+  if (options.batchSize * seqLength > MAX_BATCH_TOKENS) {
+    const tokens = `${options.batchSize} x ${seqLength}`
+    fail(`batch_size x seq_length ${tokens} is above ${MAX_BATCH_TOKENS} tokens; lower batch_size`)
   }
   if (options.warmupRatio > options.warmfixRatio) {
     fail(`warmup_ratio ${options.warmupRatio} is above warmfix_ratio ${options.warmfixRatio}`)

@@ -3,6 +3,7 @@ import { Command } from 'commander'
 import { z } from 'zod'
 import { account, type Account } from '../../account'
 import { toSnakeCase } from '../../case'
+import { limits } from '../../limits'
 import { parse } from '../../training/config'
 import { COURSE_SHAPES, PRESETS } from '../../training/presets'
 import { addExamples } from '../examples'
@@ -11,26 +12,31 @@ import { count, duration } from '../format'
 import { run, usage } from '../output'
 
 const SHAPES = { ...PRESETS, ...COURSE_SHAPES }
-const size = z.int().min(1).optional()
+const width = limits.width.optional()
+const batch = z
+  .int()
+  .min(1)
+  .max(2 ** 40)
+  .optional()
 
 const fields = {
   preset: z
     .enum(Object.keys(SHAPES) as [string, ...string[]])
     .optional()
     .describe(`sizes by name: ${Object.keys(SHAPES).join(', ')}`),
-  d_model: size.describe('width of the residual stream'),
-  num_heads: size.describe('attention heads'),
-  num_kv_heads: size.describe('key/value heads (default: num_heads)'),
-  d_ff: size.describe('width of the feed-forward layer'),
-  num_layers: size.describe('number of blocks'),
-  vocab_size: size.describe('tokens in the vocabulary'),
-  context: size.describe('tokens per sequence'),
+  d_model: width.describe('width of the residual stream'),
+  num_heads: width.describe('attention heads'),
+  num_kv_heads: width.describe('key/value heads (default: num_heads)'),
+  d_ff: width.describe('width of the feed-forward layer'),
+  num_layers: limits.layers.optional().describe('number of blocks'),
+  vocab_size: limits.vocab.optional().describe('tokens in the vocabulary'),
+  context: limits.positions.optional().describe('tokens per sequence'),
   tie_embeddings: z
     .boolean()
     .default(false)
     .describe('use the embedding matrix as the output layer'),
   qkv_bias: z.boolean().default(false).describe('give the query, key and value projections a bias'),
-  batch_size: size.describe("sequences per step (default: the preset's, else 1)"),
+  batch_size: batch.describe("sequences per step (default: the preset's, else 1)"),
   device: z.enum(['cpu', 'cuda']).default('cpu').describe('device whose memory is planned'),
   dtype: z.enum(['f32', 'bf16']).default('f32').describe('dtype of matrix products'),
   recompute: z

@@ -2,6 +2,7 @@
 import { Command } from 'commander'
 import { z } from 'zod'
 import { toSnakeCase } from '../../case'
+import { limits } from '../../limits'
 import { parse, trainFields as runFields } from '../../training/config'
 import { PRESETS } from '../../training/presets'
 import { benchGemm, type GemmBenchmark } from '../bench/gemm'
@@ -28,7 +29,7 @@ const engineFields = {
   threads,
 }
 const profile = z.boolean().default(false).describe('break the time of a step or token down by op')
-const batch = z.int().min(1).optional()
+const batch = limits.batch.optional()
 const warmup = z.int().min(0).default(3).describe('steps before the timed ones')
 
 const trainFields = {
@@ -55,7 +56,7 @@ const file = z.string().meta({ value: 'file' }).describe('text file')
 const encodeFields = { file, ...tokenizerFields, threads }
 const bpeFields = {
   file,
-  vocab_size: z.int().min(1).default(10_000).describe('vocabulary size'),
+  vocab_size: limits.vocab.default(10_000).describe('vocabulary size'),
   threads,
 }
 

@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { Command } from 'commander'
 import { z } from 'zod'
+import { existingStores } from '../../store-paths'
 import { TokenStore, type ReshapeOptions } from '../../token-store'
 import { parse } from '../../training/config'
 import { addExamples } from '../examples'
@@ -104,10 +105,15 @@ const reshapeFields = {
 /** Runs a merge or a split with a progress line, and cancels it on Ctrl-C. */
 async function reshape<T>(
   output: Output,
-  flags: { chunk_size?: number | undefined; token_dtype?: 'int32' | 'uint16' | undefined },
+  flags: {
+    out: string
+    chunk_size?: number | undefined
+    token_dtype?: 'int32' | 'uint16' | undefined
+  },
   work: (options: ReshapeOptions) => Promise<T>,
 ): Promise<T> {
   outliveOutput()
+  for (const store of existingStores(flags.out)) output.note(`${store} will be replaced`)
   const progress = new CountProgress('copying tokens', output)
   const { chunk_size: chunkSize, token_dtype: tokenDtype } = flags
   const result = await withInterrupt((signal) =>

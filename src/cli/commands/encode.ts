@@ -2,6 +2,7 @@
 import { Command } from 'commander'
 import { z } from 'zod'
 import { fromNative } from '../../errors'
+import { existingStores } from '../../store-paths'
 import { TokenStore } from '../../token-store'
 import { parse } from '../../training/config'
 import { addExamples } from '../examples'
@@ -70,6 +71,7 @@ export function encodeCommand(): Command {
       const options = parse(z.strictObject(fields), flags)
       outliveOutput()
       const tokenizer = await openTokenizer(options)
+      for (const store of existingStores(options.out)) output.note(`${store} will be replaced`)
       const started = performance.now()
       const progress = new ByteProgress('encoding', output, files.includes('-'))
       const summary = await withInterrupt((signal) =>

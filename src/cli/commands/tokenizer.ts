@@ -1,7 +1,10 @@
 /** `kindling tokenizer`: trains and measures tokenizers. */
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import { Command } from 'commander'
 import { z } from 'zod'
 import { Tokenizer } from '../../tokenizer'
+import { limits } from '../../limits'
 import { parse } from '../../training/config'
 import { FILE_ARGUMENT, INPUT_FILES, corpusFields, corpusOptions, threads } from '../shared-flags'
 import { addExamples } from '../examples'
@@ -18,9 +21,7 @@ const fields = {
     .enum(['bpe', 'chars'])
     .default('bpe')
     .describe('bpe: byte-level BPE; chars: one token per character'),
-  vocab_size: z
-    .int()
-    .min(1)
+  vocab_size: limits.vocab
     .optional()
     .describe('vocabulary size, including the special tokens and the 256 bytes'),
   special_tokens: z
@@ -66,6 +67,8 @@ function tokenizerTrainCommand(): Command {
         throw usage('bpe needs a vocabulary size; add --vocab-size, such as --vocab-size 10000')
       }
       outliveOutput()
+      if (existsSync(join(options.out, 'vocab.json')))
+        output.note(`the tokenizer in ${options.out} will be replaced`)
       const started = performance.now()
       const reading = new ByteProgress('reading', output, files.includes('-'))
       const merging = new CountProgress('merging', output)
