@@ -46,6 +46,7 @@ PRESETS = {
     "tinystories": Preset(512, 16, 1344, 4, 10000, 256, 32),
     "seed": Preset(512, 8, 1344, 6, 32000, 256, 32),
     "gpt2-small-bench": Preset(768, 12, 2048, 12, 50304, 1024, 4),
+    "gpt2-large-bench": Preset(1280, 10, 3456, 36, 50304, 1024, 1),
 }
 
 

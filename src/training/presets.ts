@@ -33,6 +33,7 @@ export const PRESETS: Readonly<Record<string, Preset>> = {
   tinystories: preset([512, 16, 1344, 4, 10_000, 256, 32]),
   seed: preset([512, 8, 1344, 6, 32_000, 256, 32]),
   'gpt2-small-bench': preset([768, 12, 2048, 12, 50_304, 1024, 4]),
+  'gpt2-large-bench': preset([1280, 10, 3456, 36, 50_304, 1024, 1]),
 }
 
 /** Shapes for `kindling account` alone: GPT-2's sizes with SwiGLU and d_ff = 4 d_model. */
