@@ -118,6 +118,10 @@ const TESTS = {
       assert.deepEqual(launched, queued)
     },
   },
+  'two models of one process have the same bits': {
+    environment: { FASTEST: '0' },
+    run: sharesAlgorithms,
+  },
   'leaving losses and norms unread does not change the weights': {
     async run(kindling) {
       const read = await train(kindling, 'cuda', 20)
@@ -330,32 +334,45 @@ async function follows(kindling, options, tolerance) {
   logits.forEach((value, i) => assert(Math.abs(value - expected[i]) < 5 * tolerance * largest))
 }
 
+/** Makes three updates and returns the weights. */
+async function threeSteps({ model, optimizer }) {
+  for (let step = 0; step < 3; step++) {
+    await model.forwardBackward(batch(step))
+    await optimizer.step()
+  }
+  return weights(model)
+}
+
+async function loaded(kindling, saved) {
+  const model = new kindling.Transformer({ ...SHAPE, device: 'cuda' })
+  const optimizer = new kindling.AdamW(model, { lr: 3e-3 })
+  await kindling.Checkpoint.load(saved, model, optimizer)
+  return { model, optimizer }
+}
+
 /**
- * Asserts that a run resumed where another algorithm is faster has the bits of one that was never
- * interrupted, thanks to the file beside its weights.
+ * Asserts that a run resumed by another process, where another algorithm is faster, has the bits of
+ * one that was never interrupted, thanks to the file beside its weights.
  */
 async function keepsAlgorithms(kindling, folder) {
-  const steps = async ({ model, optimizer }) => {
-    for (let step = 0; step < 3; step++) {
-      await model.forwardBackward(batch(step))
-      await optimizer.step()
-    }
-    return weights(model)
-  }
   const whole = await train(kindling, 'cuda', 2)
   const saved = path.join(folder, 'saved')
   await kindling.Checkpoint.save(saved, whole.model, whole.optimizer, 2)
-  const expected = await steps(whole)
+  const expected = JSON.stringify(await threeSteps(whole))
+  const elsewhere = (...args) =>
+    execFileSync(process.execPath, [__filename, '--steps', ...args], {
+      encoding: 'utf8',
+      env: { ...process.env, EMULATED_CUDA_FASTEST: '1' },
+    }).trim()
+  assert.equal(elsewhere(saved), expected)
+  assert.notEqual(elsewhere(), expected)
+}
+
+/** Asserts that models of one process share their algorithms, whatever is faster by then. */
+async function sharesAlgorithms(kindling) {
+  const first = await weights((await train(kindling, 'cuda', 2)).model)
   process.env.EMULATED_CUDA_FASTEST = '1'
-  const resumed = async () => {
-    const model = new kindling.Transformer({ ...SHAPE, device: 'cuda' })
-    const optimizer = new kindling.AdamW(model, { lr: 3e-3 })
-    await kindling.Checkpoint.load(saved, model, optimizer)
-    return steps({ model, optimizer })
-  }
-  assert.deepEqual(await resumed(), expected)
-  fs.rmSync(path.join(saved, 'cuda_products.json'))
-  assert.notDeepEqual(await resumed(), expected)
+  assert.deepEqual(await weights((await train(kindling, 'cuda', 2)).model), first)
 }
 
 /** Creates a folder with the fake libraries of these names. */
@@ -420,11 +437,14 @@ function main() {
 
 module.exports = { TESTS }
 const one = process.argv.indexOf('--one')
-if (require.main === module) {
-  if (one > 0)
-    void TESTS[process.argv[one + 1]].run(
-      require(path.join(root, 'dist')),
-      require(path.join(root, 'index.js')),
-    )
-  else main()
-}
+const steps = process.argv.indexOf('--steps')
+if (one > 0) {
+  const test = TESTS[process.argv[one + 1]]
+  void test.run(require(path.join(root, 'dist')), require(path.join(root, 'index.js')))
+} else if (steps > 0) {
+  const kindling = require(path.join(root, 'dist'))
+  const saved = process.argv[steps + 1]
+  void (saved === undefined ? train(kindling, 'cuda', 2) : loaded(kindling, saved))
+    .then(threeSteps)
+    .then((result) => console.log(JSON.stringify(result)))
+} else main()

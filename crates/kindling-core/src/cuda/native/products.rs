@@ -2,8 +2,8 @@
 //! all of it comes from one installation.
 //!
 //! Each shape gets a plan on first use: descriptors and an algorithm. The algorithm is the fastest of
-//! those that the library's heuristic proposes, timed once; or, if the device was given the choices
-//! of an earlier run, that run's, so that a resumed run has the same bits. Sums of split products
+//! those that the library's heuristic proposes, timed once a process; or, if the device was given the
+//! choices of an earlier run, that run's, so that a resumed run has the same bits. Sums of split products
 //! stay in f32.
 //! Source: cuBLAS manual, "cublasLt API".
 
@@ -51,6 +51,11 @@ pub(super) struct Products {
     stream: Arc<CudaStream>,
     device: String,
 }
+
+/// The algorithms that this process has timed, by device and shape. All of its models use the same,
+/// so that two of them have the same bits.
+static TIMED: Mutex<BTreeMap<(String, String), lt::cublasLtMatmulAlgo_t>> =
+    Mutex::new(BTreeMap::new());
 
 /// Plans made so far, and the algorithms that an earlier run chose.
 #[derive(Debug, Default)]
@@ -236,10 +241,17 @@ impl Products {
         let out = layout(key.results, (m, n), key.leading[2])?;
         let mut plan = Plan { description, a, b, out, algorithm: Algorithm::NONE.words };
         let can_run = |algorithm: &lt::cublasLtMatmulAlgo_t| self.can_run(&plan, algorithm);
-        plan.algorithm = match given.filter(can_run) {
-            Some(given) => given,
+        if let Some(given) = given.filter(can_run) {
+            plan.algorithm = given;
+            return Ok(plan);
+        }
+        let name = (self.device.clone(), key.to_string());
+        let mut timed = TIMED.lock().unwrap_or_else(PoisonError::into_inner);
+        plan.algorithm = match timed.get(&name) {
+            Some(algorithm) => *algorithm,
             None => self.fastest(p, &plan, &self.proposed(key, &plan, &what)?),
         };
+        timed.insert(name, plan.algorithm);
         Ok(plan)
     }
 
