@@ -21,6 +21,7 @@ const STAGES = [
   check('docs/errors.md lists all error codes', node('errors-table.js')),
   check('docs/cli.md matches the help of the commands', node('cli-docs.js')),
   check('the generated files are committed', node('generated.js')),
+  check('every function of the addon catches panics', node('catch-unwind.js')),
   check('the recipes of CONTRIBUTING.md work', node('recipes.js'), RUSTFMT),
   check('prettier', npx('prettier', '--check', '.')),
   check('oxlint', npx('oxlint', '--deny-warnings')),

@@ -7,6 +7,8 @@ use crate::{Error, Result};
 /// Limits that keep every product of sizes inside 64 bits. 2^44 parameters take 64 TiB.
 const MAX_PARAMETERS: u128 = 1 << 44;
 const MAX_POSITIONS: usize = 1 << 24;
+/// Every block has some memory of its own, whatever its sizes.
+const MAX_LAYERS: usize = 1 << 14;
 
 /// Sizes of the model. The defaults are in the TypeScript schema of options.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,6 +88,12 @@ impl ModelConfig {
             return fail(format!(
                 "num_heads {} is not divisible by num_kv_heads {}; choose a divisor",
                 self.num_heads, self.num_kv_heads
+            ));
+        }
+        if self.num_layers > MAX_LAYERS {
+            return fail(format!(
+                "num_layers is {}; it must be at most {MAX_LAYERS}",
+                self.num_layers
             ));
         }
         if self.matrix_elements() > MAX_PARAMETERS || self.max_seq_length > MAX_POSITIONS {

@@ -4,6 +4,8 @@ use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::{Error, available_memory};
+
 const CACHE_LINE: usize = 64;
 /// A huge page of x86-64 and arm64.
 const HUGE_PAGE: usize = 2 << 20;
@@ -25,6 +27,7 @@ impl AlignedMemory {
     /// Allocates `len` words, or returns `None` if there is not enough memory.
     pub(crate) fn zeroed(len: usize) -> Option<Self> {
         let layout = Self::layout(len)?;
+        available_memory::require(layout.size() as u64).ok()?;
         // SAFETY: the layout is not empty: it has at least one word.
         let memory = unsafe { std::alloc::alloc(layout) };
         if memory.is_null() {
@@ -51,10 +54,12 @@ impl AlignedMemory {
         Some(Self { pointer, len })
     }
 
-    /// Like `zeroed`, but aborts the process if there is not enough memory, as `Vec` does.
-    pub(crate) fn zeroed_or_abort(len: usize) -> Self {
+    /// Like `zeroed`, but panics with an `Error::OutOfMemory` if there is not enough memory. Whoever
+    /// catches the panic returns the error.
+    fn zeroed_or_panic(len: usize) -> Self {
         Self::zeroed(len).unwrap_or_else(|| {
-            std::alloc::handle_alloc_error(Self::layout(len).unwrap_or(Layout::new::<u32>()))
+            let bytes = (len as u64).saturating_mul(size_of::<f32>() as u64);
+            std::panic::panic_any(Error::OutOfMemory { bytes })
         })
     }
 
@@ -141,7 +146,7 @@ impl HostScratchGuard<'_> {
     pub(crate) fn floats(&mut self, len: usize) -> &mut [f32] {
         // Memory that is too small is freed before its successor is allocated.
         let kept = self.0.take().filter(|memory| memory.len() >= len);
-        let memory = self.0.insert(kept.unwrap_or_else(|| AlignedMemory::zeroed_or_abort(len)));
+        let memory = self.0.insert(kept.unwrap_or_else(|| AlignedMemory::zeroed_or_panic(len)));
         &mut memory.floats_mut()[..len]
     }
 

@@ -2,6 +2,7 @@
 //!
 //! It does not depend on Node. `ARCHITECTURE.md` at the root of the repository is the map.
 
+mod available_memory;
 pub mod bench;
 pub mod buffer;
 pub mod checkpoint;

@@ -9,17 +9,17 @@ use kindling_core::simd::Isa;
 use napi::bindgen_prelude::AsyncTask;
 
 use crate::error::to_napi;
-use crate::options::size;
+use crate::options::{size, thread_count};
 use crate::task::{Job, spawn};
 
 /// Returns the number of cores this process may use.
-#[napi]
+#[napi(catch_unwind)]
 pub fn available_threads() -> u32 {
     kindling_core::pool::available_threads() as u32
 }
 
 /// Returns the instruction set of the CPU engine: `scalar`, `avx2` or `avx512`.
-#[napi]
+#[napi(catch_unwind)]
 pub fn instruction_set() -> &'static str {
     Isa::detect().name()
 }
@@ -42,15 +42,15 @@ pub fn cuda_problem() -> Option<String> {
 
 /// Returns the instructions that multiply bf16 on this CPU, `avx512bf16` or `amx`, or null if bf16
 /// products are computed in f32.
-#[napi]
+#[napi(catch_unwind)]
 pub fn bf16_instructions() -> Option<&'static str> {
     MatmulKernel::detect_bf16().map(MatmulKernel::name)
 }
 
 /// Measures the bytes per second that `threads` threads read from memory.
-#[napi(ts_return_type = "Promise<number>")]
+#[napi(catch_unwind, ts_return_type = "Promise<number>")]
 pub fn bench_memory(threads: f64) -> napi::Result<AsyncTask<Job<(), f64>>> {
-    let threads = size("threads", threads).map_err(to_napi)?;
+    let threads = thread_count(threads).map_err(to_napi)?;
     Ok(spawn((), move |()| bench::memory_bandwidth(threads)))
 }
 
@@ -78,9 +78,9 @@ pub struct GemmOptions {
 }
 
 /// Times a linear layer and returns the seconds of each run.
-#[napi(ts_return_type = "Promise<Array<number>>")]
+#[napi(catch_unwind, ts_return_type = "Promise<Array<number>>")]
 pub fn bench_gemm(options: GemmOptions) -> napi::Result<AsyncTask<Job<(), Vec<f64>>>> {
-    let threads = size("threads", options.threads).map_err(to_napi)?;
+    let threads = thread_count(options.threads).map_err(to_napi)?;
     let benchmark = linear_benchmark(&options).map_err(to_napi)?;
     Ok(spawn((), move |()| {
         let dtype = benchmark.dtype;
@@ -91,7 +91,7 @@ pub fn bench_gemm(options: GemmOptions) -> napi::Result<AsyncTask<Job<(), Vec<f6
 
 /// Returns how many rows the output layer of a model works on at a time: `rows` rows of `d_model`
 /// features to `vocab_size` logits.
-#[napi]
+#[napi(catch_unwind)]
 pub fn output_block_rows(
     rows: f64,
     d_model: f64,

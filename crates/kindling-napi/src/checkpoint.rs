@@ -13,7 +13,7 @@ use crate::options::integer;
 use crate::task::{Job, spawn};
 
 /// Writes the checkpoint folder `path`. `extra` is JSON that is stored in state.json.
-#[napi(ts_return_type = "Promise<void>")]
+#[napi(catch_unwind, ts_return_type = "Promise<void>")]
 pub fn save_checkpoint(
     path: String,
     model: &Transformer,
@@ -42,7 +42,7 @@ pub enum LoadGuards {
 
 /// Reads the checkpoint folder `path` into the model and, if given, its optimizer. Returns the
 /// iteration.
-#[napi(ts_return_type = "Promise<number>")]
+#[napi(catch_unwind, ts_return_type = "Promise<number>")]
 pub fn load_checkpoint(
     path: String,
     model: &Transformer,

@@ -9,7 +9,7 @@ use napi::bindgen_prelude::{AsyncTask, ClassInstance};
 
 use crate::error::to_napi;
 use crate::monitor::Monitor;
-use crate::options::{element, format, integer, paths, size};
+use crate::options::{element, format, integer, paths, thread_count};
 use crate::store::TokenStore;
 use crate::task::{Job, spawn};
 use crate::tokenizer::Tokenizer;
@@ -47,7 +47,7 @@ impl EncodeOptions {
             chunk_size: integer("chunkSize", self.chunk_size)?,
             valid_fraction: self.valid_fraction,
             element: element(&self.token_dtype)?,
-            threads: size("threads", self.threads)?.max(1),
+            threads: thread_count(self.threads)?.max(1),
             tokenizer_path: self.tokenizer_path.map(PathBuf::from),
             format: self.format.as_deref().map(format).transpose()?,
             text_field: self.text_field,

@@ -8,8 +8,12 @@ pub fn to_napi(error: Error) -> napi::Error {
     napi::Error::from_reason(format!("{}: {error}", error.code()))
 }
 
-/// Returns an internal error with the message of a caught panic.
+/// Returns the error of a caught panic: `ERR_OUT_OF_MEMORY` of an op that found no scratch memory,
+/// else an internal error with its message.
 pub fn from_panic(panic: &(dyn std::any::Any + Send)) -> Error {
+    if let Some(Error::OutOfMemory { bytes }) = panic.downcast_ref::<Error>() {
+        return Error::OutOfMemory { bytes: *bytes };
+    }
     let message = panic
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())

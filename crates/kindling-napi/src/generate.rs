@@ -129,7 +129,7 @@ pub struct Held {
 #[napi]
 impl Generator {
     /// Builds a generator of `model` that continues `prompts`.
-    #[napi(constructor)]
+    #[napi(constructor, catch_unwind)]
     pub fn new(
         model: &Transformer,
         prompts: Vec<Uint32Array>,
@@ -145,7 +145,7 @@ impl Generator {
     }
 
     /// Draws tokens for about `budget_ms` milliseconds, at least one per row that has not ended.
-    #[napi(ts_return_type = "Promise<Array<DrawnTokens>>")]
+    #[napi(catch_unwind, ts_return_type = "Promise<Array<DrawnTokens>>")]
     pub fn next(&self, budget_ms: f64) -> napi::Result<AsyncTask<Job<Held, Vec<DrawnTokens>>>> {
         let (held, budget) = self.start(budget_ms).map_err(to_napi)?;
         Ok(spawn(held, move |held| {
@@ -154,7 +154,7 @@ impl Generator {
     }
 
     /// Ends `row`, so that no more tokens are drawn for it.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn end_row(&self, row: u32) -> napi::Result<()> {
         let end = |state: &mut State| {
             if let Some(engine) =
@@ -168,7 +168,7 @@ impl Generator {
     }
 
     /// Frees the cache, at once or when the running call ends.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn close(&self) {
         self.inner.close();
     }

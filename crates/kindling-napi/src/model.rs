@@ -12,7 +12,7 @@ use napi::bindgen_prelude::{AsyncTask, Float32Array, ToNapiValue, TypeName, Uint
 use crate::batch::Batch;
 use crate::error::to_napi;
 use crate::exclusive::{Exclusive, Guard};
-use crate::options::{finite, integer, size};
+use crate::options::{finite, integer, size, thread_count};
 use crate::task::{Job, spawn};
 
 /// `TransformerOptions` of `src/transformer.ts`, which documents them, with the defaults filled in.
@@ -175,7 +175,7 @@ impl Transformer {
 impl Transformer {
     /// Checks the options. Memory is allocated, and weights are drawn, by the first call that needs
     /// them.
-    #[napi(constructor)]
+    #[napi(constructor, catch_unwind)]
     pub fn new(options: TransformerOptions) -> napi::Result<Self> {
         let recipe = (|| {
             Ok(ModelRecipe {
@@ -184,7 +184,7 @@ impl Transformer {
                 dtype: Dtype::from_name(&options.dtype)?,
                 tf32: options.tf32,
                 seed: integer("seed", options.seed)?,
-                threads: size("threads", options.threads)?,
+                threads: thread_count(options.threads)?,
                 recompute: options.recompute,
             })
         })()
@@ -197,14 +197,14 @@ impl Transformer {
     }
 
     /// Number of trainable parameters.
-    #[napi(getter)]
+    #[napi(getter, catch_unwind)]
     pub fn num_parameters(&self) -> f64 {
         self.num_parameters as f64
     }
 
     /// Adds `scale` times the gradient of the batch's mean loss to the gradients. Returns the loss,
     /// or null unless `read_loss`.
-    #[napi(ts_return_type = "Promise<number | null>")]
+    #[napi(catch_unwind, ts_return_type = "Promise<number | null>")]
     pub fn forward_backward(
         &self,
         batch: &Batch,
@@ -227,13 +227,13 @@ impl Transformer {
     }
 
     /// Returns the mean of the losses that were not read, and resets it; 0 if there are none.
-    #[napi(ts_return_type = "Promise<number>")]
+    #[napi(catch_unwind, ts_return_type = "Promise<number>")]
     pub fn take_loss(&self) -> napi::Result<Call<f64>> {
         self.call(|model| Ok(model.take_losses()?.mean()))
     }
 
     /// Returns the device of the model.
-    #[napi(ts_return_type = "Promise<DeviceState>")]
+    #[napi(catch_unwind, ts_return_type = "Promise<DeviceState>")]
     pub fn device_state(&self) -> napi::Result<Call<DeviceState>> {
         self.call(|model| {
             let device = model.device();
@@ -246,13 +246,13 @@ impl Transformer {
     }
 
     /// Waits until the device has finished all queued work.
-    #[napi(ts_return_type = "Promise<void>")]
+    #[napi(catch_unwind, ts_return_type = "Promise<void>")]
     pub fn synchronize(&self) -> napi::Result<Call<()>> {
         self.call(|model| model.device().synchronize())
     }
 
     /// Returns the mean loss of a batch.
-    #[napi(ts_return_type = "Promise<number>")]
+    #[napi(catch_unwind, ts_return_type = "Promise<number>")]
     pub fn loss(&self, batch: &Batch) -> napi::Result<Call<f64>> {
         let batch = Arc::clone(&batch.inner);
         self.call(move |model| {
@@ -262,33 +262,33 @@ impl Transformer {
     }
 
     /// Returns the logits after each of `ids`: (ids, vocabulary), row-major.
-    #[napi(ts_return_type = "Promise<Float32Array>")]
+    #[napi(catch_unwind, ts_return_type = "Promise<Float32Array>")]
     pub fn logits(&self, ids: Uint32Array) -> napi::Result<Call<Float32Array>> {
         let ids = ids.to_vec();
         self.call(move |model| Ok(model.logits(&ids)?.into()))
     }
 
     /// Copies every parameter.
-    #[napi(ts_return_type = "Promise<Array<Tensor>>")]
+    #[napi(catch_unwind, ts_return_type = "Promise<Array<Tensor>>")]
     pub fn state_dict(&self) -> napi::Result<Call<Vec<Tensor>>> {
         self.call(|model| Ok(model.state_dict()?.into_iter().map(Tensor::from).collect()))
     }
 
     /// Replaces every parameter.
-    #[napi(ts_return_type = "Promise<void>")]
+    #[napi(catch_unwind, ts_return_type = "Promise<void>")]
     pub fn load_state_dict(&self, tensors: Vec<Tensor>) -> napi::Result<Call<()>> {
         let tensors: Vec<NamedTensor> = tensors.into_iter().map(NamedTensor::from).collect();
         self.call(move |model| model.load_state_dict(&tensors))
     }
 
     /// Copies every gradient.
-    #[napi(ts_return_type = "Promise<Array<Tensor>>")]
+    #[napi(catch_unwind, ts_return_type = "Promise<Array<Tensor>>")]
     pub fn gradients(&self) -> napi::Result<Call<Vec<Tensor>>> {
         self.call(|model| Ok(model.gradients()?.into_iter().map(Tensor::from).collect()))
     }
 
     /// Sets every gradient to zero.
-    #[napi(ts_return_type = "Promise<void>")]
+    #[napi(catch_unwind, ts_return_type = "Promise<void>")]
     pub fn zero_gradients(&self) -> napi::Result<Call<()>> {
         self.call(Engine::zero_gradients)
     }
@@ -306,7 +306,7 @@ impl Transformer {
     }
 
     /// Starts recording the time of each op.
-    #[napi(ts_return_type = "Promise<void>")]
+    #[napi(catch_unwind, ts_return_type = "Promise<void>")]
     pub fn start_profile(&self) -> napi::Result<Call<()>> {
         self.call(|model| {
             model.device().profile().start();
@@ -315,7 +315,7 @@ impl Transformer {
     }
 
     /// Stops recording. Returns the ops, longest first.
-    #[napi(ts_return_type = "Promise<Array<OpProfile>>")]
+    #[napi(catch_unwind, ts_return_type = "Promise<Array<OpProfile>>")]
     pub fn stop_profile(&self) -> napi::Result<Call<Vec<OpProfile>>> {
         self.call(|model| {
             Ok(model.device().profile().stop().into_iter().map(OpProfile::from).collect())
@@ -323,7 +323,7 @@ impl Transformer {
     }
 
     /// Frees the model, now or when the current call ends. Never waits.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn close(&self) {
         self.inner.close();
     }

@@ -37,25 +37,25 @@ impl Monitor {
 #[napi]
 impl Monitor {
     /// Creates the monitor of a call that has not begun.
-    #[napi(constructor)]
+    #[napi(constructor, catch_unwind)]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Returns the bytes done so far.
-    #[napi(getter)]
+    #[napi(getter, catch_unwind)]
     pub fn done(&self) -> f64 {
         self.state.done.load(Ordering::Relaxed) as f64
     }
 
     /// Returns the total bytes; 0 until the work has begun.
-    #[napi(getter)]
+    #[napi(getter, catch_unwind)]
     pub fn total(&self) -> f64 {
         self.state.total.load(Ordering::Relaxed) as f64
     }
 
     /// Makes the call end with `ERR_CANCELLED`.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn cancel(&self) {
         self.state.cancelled.store(true, Ordering::Relaxed);
     }

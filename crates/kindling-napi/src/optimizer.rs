@@ -142,7 +142,7 @@ impl Optimizer {
 #[napi]
 impl Optimizer {
     /// Creates an AdamW optimizer of `model`.
-    #[napi(factory)]
+    #[napi(catch_unwind, factory)]
     pub fn adamw(model: &Transformer, options: AdamWOptions) -> napi::Result<Self> {
         adamw_recipe(&options)
             .and_then(|recipe| Self::new(model, options.lr, recipe))
@@ -150,7 +150,7 @@ impl Optimizer {
     }
 
     /// Creates an SGD optimizer of `model`.
-    #[napi(factory)]
+    #[napi(catch_unwind, factory)]
     pub fn sgd(model: &Transformer, options: SgdOptions) -> napi::Result<Self> {
         sgd_recipe(&options)
             .and_then(|recipe| Self::new(model, options.lr, recipe))
@@ -159,7 +159,7 @@ impl Optimizer {
 
     /// Scales the gradients to a global norm of at most `max_norm` (0: no clipping). Returns the
     /// norm before, or null unless `read`.
-    #[napi(ts_return_type = "Promise<number | null>")]
+    #[napi(catch_unwind, ts_return_type = "Promise<number | null>")]
     pub fn clip_grad_norm(&self, max_norm: f64, read: bool) -> napi::Result<Call<Option<f64>>> {
         let max_norm = rate("maxNorm", max_norm).map_err(to_napi)?;
         self.call(move |model, optimizer| {
@@ -172,14 +172,14 @@ impl Optimizer {
     }
 
     /// Updates the weights and sets the gradients to zero.
-    #[napi(ts_return_type = "Promise<void>")]
+    #[napi(catch_unwind, ts_return_type = "Promise<void>")]
     pub fn step(&self, lr: Option<f64>) -> napi::Result<Call<()>> {
         let lr = rate("lr", lr.unwrap_or(self.lr)).map_err(to_napi)?;
         self.call(move |model, optimizer| optimizer.step(model, lr))
     }
 
     /// Frees the optimizer, now or when the current call ends. Never waits.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn close(&self) {
         self.inner.close();
     }

@@ -25,6 +25,16 @@ pub fn size(name: &str, value: f64) -> Result<usize> {
         .map_err(|_| Error::argument(format!("{name} is {value}; it must be below 2^32")))
 }
 
+/// Converts a number of threads; 0 leaves it to the engine.
+pub fn thread_count(value: f64) -> Result<usize> {
+    const MOST: usize = 1024;
+    let threads = size("threads", value)?;
+    if threads <= MOST {
+        return Ok(threads);
+    }
+    Err(Error::argument(format!("threads is {threads}; it must be at most {MOST}")))
+}
+
 /// Checks that `value` is finite and not negative.
 pub fn rate(name: &str, value: f64) -> Result<f64> {
     if value.is_finite() && value >= 0.0 {

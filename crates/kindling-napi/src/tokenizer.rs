@@ -13,7 +13,7 @@ use napi::bindgen_prelude::{AsyncTask, Uint8Array, Uint32Array};
 use crate::error::to_napi;
 use crate::exclusive::{Exclusive, Guard};
 use crate::monitor::Monitor;
-use crate::options::{format, integer, paths, size};
+use crate::options::{format, integer, paths, size, thread_count};
 use crate::task::{Job, spawn};
 
 /// Options for training a tokenizer.
@@ -55,7 +55,7 @@ impl TokenizerOptions {
                 return Err(Error::argument("a bpe tokenizer needs vocabSize; pass it"));
             }
         };
-        let threads = size("threads", self.threads)?.max(1);
+        let threads = thread_count(self.threads)?.max(1);
         let format = self.format.as_deref().map(format).transpose()?;
         let options = TrainOptions {
             vocab_size,
@@ -195,7 +195,7 @@ impl Tokenizer {
         threads: f64,
         monitor: &Monitor,
     ) -> napi::Result<Call<TokenCount>> {
-        let threads = size("threads", threads).map_err(to_napi)?.max(1);
+        let threads = thread_count(threads).map_err(to_napi)?.max(1);
         let (tokenizer, files, mut progress) =
             (Arc::clone(&self.inner), paths(files), monitor.progress());
         Ok(spawn((), move |()| {

@@ -11,7 +11,7 @@ use crate::cuda::DeviceMemory;
 use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::host_memory::AlignedMemory;
-use crate::{Error, Result};
+use crate::{Error, Result, available_memory};
 
 mod views;
 
@@ -210,10 +210,11 @@ impl Buffer {
 /// Allocates zeros on the host.
 ///
 /// # Errors
-/// Returns `ERR_OUT_OF_MEMORY` instead of aborting the process.
-pub(crate) fn zeroed_vec<T: Default + Clone>(len: usize) -> Result<Vec<T>> {
+/// Returns `ERR_OUT_OF_MEMORY` where `vec!` would abort the process, or the system would kill it.
+pub fn zeroed_vec<T: Default + Clone>(len: usize) -> Result<Vec<T>> {
     let mut values = Vec::new();
     let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
+    available_memory::require(bytes)?;
     values.try_reserve_exact(len).map_err(|_| Error::OutOfMemory { bytes })?;
     values.resize(len, T::default());
     Ok(values)
@@ -226,9 +227,18 @@ mod tests {
     #[test]
     fn running_out_of_memory_is_an_error_rather_than_an_abort() {
         let dev = Device::cpu(1);
-        for len in [1 << 60, usize::MAX] {
+        // The last is more than any machine has, but less than addresses allow.
+        for len in [1 << 60, usize::MAX, 1 << 44] {
             assert_eq!(Buffer::zeros(&dev, len).unwrap_err().code(), "ERR_OUT_OF_MEMORY");
         }
         assert_eq!(Buffer::zeros(&dev, 0).unwrap().len(), 0);
+        for len in [1 << 60, usize::MAX, 1 << 44] {
+            assert_eq!(zeroed_vec::<f32>(len).unwrap_err().code(), "ERR_OUT_OF_MEMORY");
+        }
+        let panic = std::panic::catch_unwind(|| {
+            crate::host_memory::HostScratch::default().lock().floats(1 << 44).len()
+        });
+        let error = panic.unwrap_err().downcast::<Error>().unwrap();
+        assert_eq!(error.code(), "ERR_OUT_OF_MEMORY");
     }
 }

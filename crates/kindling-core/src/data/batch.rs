@@ -1,6 +1,10 @@
 //! A batch: token ids `x` and targets, both (`batch_size`, `seq_length`), row-major.
 
+use crate::buffer::zeroed_vec;
 use crate::{Error, Result};
+
+/// The most tokens in a batch that is drawn from a store.
+const LARGEST: usize = i32::MAX as usize;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
@@ -34,15 +38,14 @@ impl Batch {
 
     /// Creates a batch to be filled row by row.
     pub(super) fn zeros(batch_size: usize, seq_length: usize) -> Result<Self> {
-        let Some(tokens) =
-            batch_size.checked_mul(seq_length).filter(|&tokens| tokens <= isize::MAX as usize / 4)
+        let Some(tokens) = batch_size.checked_mul(seq_length).filter(|&tokens| tokens <= LARGEST)
         else {
             return Err(Error::argument(format!(
                 "a batch of {batch_size} x {seq_length} tokens is too large; \
                  lower batch_size or seq_length"
             )));
         };
-        Self::new(vec![0; tokens], vec![0; tokens], batch_size)
+        Self::new(zeroed_vec(tokens)?, zeroed_vec(tokens)?, batch_size)
     }
 
     /// Returns row `row` of `x` and of `targets`.
@@ -55,6 +58,14 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn batches_too_large_for_any_memory_are_errors_at_once() {
+        for (rows, length) in [(1 << 31, 1), (1_000_000_000, 256), (usize::MAX, 2), (3, 1 << 30)] {
+            let error = Batch::zeros(rows, length).unwrap_err();
+            assert_eq!(error.code(), "ERR_INVALID_ARGUMENT", "{rows} {length}");
+        }
+    }
 
     #[test]
     fn rows_of_unequal_length_are_errors() {

@@ -13,9 +13,10 @@ use super::pass::{Pass, Shapes};
 use crate::config::ModelConfig;
 use crate::cpu::MatmulBackend;
 use crate::cuda::{Cuda, scratch_bytes};
+use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::ops::{adamw, attention, embedding, grad_norm, linear, output_loss, rms_norm};
-use crate::{Error, Result};
+use crate::{Error, Result, available_memory};
 
 /// A device to plan for; it need not exist on this machine.
 #[derive(Debug, Clone, Copy)]
@@ -130,7 +131,7 @@ impl MemoryPlan {
             parameters: weights + copy,
             gradients: weights,
             optimizer: 2 * weights,
-            activations: self.activations(batch * positions, keep_hidden)?,
+            activations: self.activations(batch * positions, self.saved(), keep_hidden)?,
             workspace: self.workspace(Pass { batch, positions }),
         })
     }
@@ -143,7 +144,7 @@ impl MemoryPlan {
     pub fn largest_batch(&self, positions: usize, available: u64) -> Result<usize> {
         self.check(1, positions)?;
         // `low` fits. `high` does not: its activations alone take more.
-        let sequence = self.activations(positions, false)?;
+        let sequence = self.activations(positions, self.saved(), false)?;
         let (mut low, mut high) = (0, (available / sequence) as usize + 1);
         while high - low > 1 {
             let middle = low + (high - low) / 2;
@@ -155,6 +156,28 @@ impl MemoryPlan {
             }
         }
         Ok(low)
+    }
+
+    /// Checks that the host has room for a pass on the CPU, before any of it is touched. A GPU says
+    /// so itself.
+    ///
+    /// # Errors
+    /// Returns `ERR_OUT_OF_MEMORY`, and as `memory`.
+    pub(super) fn require(
+        device: &Device,
+        config: &ModelConfig,
+        pass: Pass,
+        saved: Saved,
+    ) -> Result<()> {
+        let Device::Cpu(cpu) = device else { return Ok(()) };
+        let planned = PlannedDevice::Cpu { matmul: cpu.matmul, threads: cpu.pool.threads() };
+        let plan = Self::new(config.clone(), planned, saved == Saved::Residuals)?;
+        plan.check(pass.batch, pass.positions)?;
+        available_memory::require(plan.activations(pass.rows(), saved, false)?)
+    }
+
+    fn saved(&self) -> Saved {
+        if self.recompute { Saved::Residuals } else { Saved::Blocks }
     }
 
     /// Checks that no size of a pass overflows 64 bits.
@@ -174,7 +197,7 @@ impl MemoryPlan {
     }
 
     /// Returns the bytes of the activations of `rows` tokens, and of their gradients.
-    fn activations(&self, rows: usize, keep_hidden: bool) -> Result<u64> {
+    fn activations(&self, rows: usize, saved: Saved, keep_hidden: bool) -> Result<u64> {
         let total = Cell::new(0);
         let count = |len, dtype| {
             total.set(total.get() + bytes(len, dtype));
@@ -182,9 +205,10 @@ impl MemoryPlan {
         };
         let choices = Choices { dtypes: self.device.activation_dtypes(), keep_hidden };
         let config = &self.config;
-        let saved = if self.recompute { Saved::Residuals } else { Saved::Blocks };
         Activations::with(choices, config, rows, saved, count)?;
-        GradientActivations::with(choices, config, rows, count)?;
+        if saved != Saved::Nothing {
+            GradientActivations::with(choices, config, rows, count)?;
+        }
         Ok(total.get())
     }
 

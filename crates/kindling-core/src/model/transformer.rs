@@ -8,14 +8,14 @@ use super::memory_plan::{MemoryPlan, PlannedDevice};
 use super::params::{Layout, Parameter};
 use super::pass::{Pass, PassContext, Shapes};
 use super::{backward, forward, init};
-use crate::buffer::{Buffer, In};
+use crate::buffer::{Buffer, In, zeroed_vec};
 use crate::config::ModelConfig;
 use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::ops::cross_entropy::LossSum;
 use crate::ops::matmul::packed;
 use crate::ops::{check_ids, check_targets, linear, output_loss, rope};
-use crate::{Error, Result};
+use crate::{Error, Result, available_memory};
 
 /// A decoder-only Transformer on one device.
 ///
@@ -57,6 +57,11 @@ impl Transformer {
     pub fn new(config: ModelConfig, device: Device, seed: u64) -> Result<Self> {
         config.validate()?;
         let layout = Layout::new(&config);
+        if let Device::Cpu(_) = &device {
+            // All at once, before any is touched: weights, gradients and rotation tables.
+            let elements = layout.len as u64 + (config.max_seq_length * config.head_size()) as u64;
+            available_memory::require(2 * size_of::<f32>() as u64 * elements)?;
+        }
         let mut weights = Buffer::zeros(&device, layout.len)?;
         weights.write(|weights| init::fill(&device.host().pool, weights, &layout, seed))?;
         let weights_bf16 = match &device {
@@ -66,8 +71,14 @@ impl Transformer {
             _ => None,
         };
         let gradients = Buffer::zeros(&device, layout.len)?;
-        let (cos, sin) = rope::tables(config.max_seq_length, config.head_size(), config.theta);
-        let (cos, sin) = (Buffer::of(&device, &cos)?, Buffer::of(&device, &sin)?);
+        let table = |of| {
+            let mut table = Buffer::zeros(&device, config.max_seq_length * config.head_size())?;
+            table.write(|table| {
+                rope::fill_table(table, config.head_size(), config.theta, of);
+            })?;
+            Ok::<_, Error>(table)
+        };
+        let (cos, sin) = (table(f64::cos)?, table(f64::sin)?);
         let norm = GradientNorm::new(&device)?;
         let mut model = Self {
             config,
@@ -248,7 +259,7 @@ impl Transformer {
         let pass = Pass { batch: 1, positions: ids.len() };
         self.prepare(ids, pass, Saved::Nothing)?;
         self.run_forward(ids, pass, CacheUse::None)?;
-        let mut logits = vec![0.0; ids.len() * self.config.vocab_size];
+        let mut logits = zeroed_vec(ids.len() * self.config.vocab_size)?;
         let activations = self.activations.as_ref().ok_or_else(no_activations)?;
         let hidden = activations.normed.slice(0..ids.len() * self.config.d_model);
         self.output_layer(&self.context(false), &mut logits, hidden)?;
@@ -356,6 +367,7 @@ impl Transformer {
             self.activations = None;
             let keep_hidden = saved != Saved::Nothing && self.keeps_hidden(pass)?;
             let (device, config) = (&self.device, &self.config);
+            MemoryPlan::require(device, config, pass, saved)?;
             self.activations =
                 Some(Activations::new(device, config, pass.rows(), saved, keep_hidden)?);
         }

@@ -31,7 +31,7 @@ pub(crate) const LANES: usize = 16;
 pub enum Isa {
     #[non_exhaustive]
     Scalar,
-    /// AVX2 with FMA.
+    /// AVX2 with FMA, BMI and POPCNT.
     #[non_exhaustive]
     Avx2,
     /// AVX-512 (F, BW, DQ, VL).
@@ -82,13 +82,22 @@ impl Isa {
     #[cfg(target_arch = "x86_64")]
     fn widest() -> Self {
         use std::arch::is_x86_feature_detected as has;
-        if !(has!("avx2") && has!("fma")) {
-            return Self::Scalar;
-        }
-        if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
-            Self::Avx512
-        } else {
-            Self::Avx2
+        let features = [
+            has!("avx2") && has!("fma"),
+            // Processors with AVX2 have them, but a hypervisor may hide any feature.
+            has!("bmi1") && has!("bmi2") && has!("popcnt"),
+            has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl"),
+        ];
+        Self::of_features(features)
+    }
+
+    /// Returns the widest of a machine that has AVX2 and FMA, BMI and POPCNT, AVX-512.
+    #[cfg(target_arch = "x86_64")]
+    fn of_features(features: [bool; 3]) -> Self {
+        match features {
+            [true, true, true] => Self::Avx512,
+            [true, true, false] => Self::Avx2,
+            _ => Self::Scalar,
         }
     }
 
@@ -273,5 +282,13 @@ mod tests {
         assert_eq!(Isa::capped(Some("avx512"), Isa::Avx2), Isa::Avx2);
         assert_eq!(Isa::capped(None, Isa::Avx512), Isa::Avx512);
         assert_eq!(Isa::available().first(), Some(&Isa::Scalar));
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn a_machine_that_hides_bmi_runs_the_scalar_code() {
+        assert_eq!(Isa::of_features([true, true, false]), Isa::Avx2);
+        assert_eq!(Isa::of_features([true, false, true]), Isa::Scalar);
+        assert_eq!(Isa::of_features([false, true, true]), Isa::Scalar);
     }
 }

@@ -1,5 +1,6 @@
 //! Attention. Shapes as in `src/ops/layers.ts`; the engine stores q, k and v side by side in a row.
 
+use kindling_core::buffer::zeroed_vec;
 use kindling_core::ops::attention;
 use kindling_core::{Error, Result};
 use napi::bindgen_prelude::Float32Array;
@@ -70,7 +71,7 @@ fn attention_shape(
 }
 
 /// q (b, t, nh, hs), k, v (b, t, nkv, hs) -> out, lse (b, nh, t).
-#[napi(namespace = "ops")]
+#[napi(catch_unwind, namespace = "ops")]
 pub fn attention_forward(
     q: &[f32],
     k: &[f32],
@@ -81,7 +82,7 @@ pub fn attention_forward(
         let (s, [wq, wk, wv]) = attention_shape("attention.forward", q, k, v, &sizes)?;
         let rows = s.batch * s.positions;
         let qkv = joined(&[(q, wq), (k, wk), (v, wv)], rows);
-        let (mut out, mut lse) = (vec![0.0; q.len()], vec![0.0; rows * s.num_heads]);
+        let (mut out, mut lse) = (zeroed_vec(q.len())?, zeroed_vec(rows * s.num_heads)?);
         attention::forward(
             dev,
             attention::Forward {
@@ -96,7 +97,7 @@ pub fn attention_forward(
 }
 
 /// dout, q, k, v, out, lse -> dq, dk, dv.
-#[napi(namespace = "ops")]
+#[napi(catch_unwind, namespace = "ops")]
 pub fn attention_backward(
     dout: &[f32],
     q: &[f32],
@@ -114,7 +115,7 @@ pub fn attention_backward(
         need(op, "out", out.len(), &[q.len()])?;
         need(op, "lse", lse.len(), &[rows, s.num_heads])?;
         let qkv = joined(&[(q, widths[0]), (k, widths[1]), (v, widths[2])], rows);
-        let mut dqkv = vec![0.0; qkv.len()];
+        let mut dqkv = zeroed_vec(qkv.len())?;
         attention::backward(
             dev,
             attention::Backward {

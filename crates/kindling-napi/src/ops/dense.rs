@@ -1,18 +1,19 @@
 //! Matrix products and the embedding. Shapes as in `src/ops/dense.ts`.
 
+use kindling_core::buffer::zeroed_vec;
 use kindling_core::ops::{embedding, linear, matmul};
 use napi::bindgen_prelude::Float32Array;
 
 use super::{need, run, transposed};
 
 /// a (m, k), b (k, n) -> (m, n).
-#[napi(namespace = "ops")]
+#[napi(catch_unwind, namespace = "ops")]
 pub fn matmul_forward(a: &[f32], b: &[f32], m: u32, k: u32, n: u32) -> napi::Result<Float32Array> {
     let (m, k, n) = (m as usize, k as usize, n as usize);
     run(|dev| {
         need("matmul.forward", "a", a.len(), &[m, k])?;
         need("matmul.forward", "b", b.len(), &[k, n])?;
-        let mut out = vec![0.0; m * n];
+        let mut out = zeroed_vec(m * n)?;
         matmul::forward(
             dev,
             matmul::Forward {
@@ -27,7 +28,7 @@ pub fn matmul_forward(a: &[f32], b: &[f32], m: u32, k: u32, n: u32) -> napi::Res
 }
 
 /// dout (m, n), a (m, k), b (k, n) -> da, db.
-#[napi(namespace = "ops")]
+#[napi(catch_unwind, namespace = "ops")]
 pub fn matmul_backward(
     dout: &[f32],
     a: &[f32],
@@ -41,7 +42,7 @@ pub fn matmul_backward(
         need("matmul.backward", "dout", dout.len(), &[m, n])?;
         need("matmul.backward", "a", a.len(), &[m, k])?;
         need("matmul.backward", "b", b.len(), &[k, n])?;
-        let (mut da, mut db) = (vec![0.0; m * k], vec![0.0; k * n]);
+        let (mut da, mut db) = (zeroed_vec(m * k)?, zeroed_vec(k * n)?);
         matmul::backward(
             dev,
             matmul::Backward {
@@ -58,7 +59,7 @@ pub fn matmul_backward(
 }
 
 /// x (rows, inputs), weight (inputs, outputs), bias (outputs) -> (rows, outputs).
-#[napi(namespace = "ops")]
+#[napi(catch_unwind, namespace = "ops")]
 pub fn linear_forward(
     x: &[f32],
     weight: &[f32],
@@ -76,7 +77,7 @@ pub fn linear_forward(
             need("linear.forward", "bias", bias.len(), &[s.outputs])?;
         }
         let weight = transposed(weight, s.inputs, s.outputs);
-        let mut out = vec![0.0; s.rows * s.outputs];
+        let mut out = zeroed_vec(s.rows * s.outputs)?;
         let bias = bias.as_ref().map(|bias| (&bias[..]).into());
         linear::forward(
             dev,
@@ -93,7 +94,7 @@ pub fn linear_forward(
 }
 
 /// dout (rows, outputs), x, weight (inputs, outputs) -> dx, dweight, dbias.
-#[napi(namespace = "ops")]
+#[napi(catch_unwind, namespace = "ops")]
 pub fn linear_backward(
     dout: &[f32],
     x: &[f32],
@@ -109,8 +110,8 @@ pub fn linear_backward(
         need("linear.backward", "x", x.len(), &[s.rows, s.inputs])?;
         need("linear.backward", "weight", weight.len(), &[s.inputs, s.outputs])?;
         let weight = transposed(weight, s.inputs, s.outputs);
-        let (mut dx, mut dweight) = (vec![0.0; x.len()], vec![0.0; weight.len()]);
-        let mut dbias = vec![0.0; s.outputs];
+        let (mut dx, mut dweight) = (zeroed_vec(x.len())?, zeroed_vec(weight.len())?);
+        let mut dbias = zeroed_vec(s.outputs)?;
         linear::backward_input(
             dev,
             linear::BackwardInput {
@@ -136,7 +137,7 @@ pub fn linear_backward(
 }
 
 /// ids (n), weight (vocab, c) -> (n, c).
-#[napi(namespace = "ops")]
+#[napi(catch_unwind, namespace = "ops")]
 pub fn embedding_forward(
     ids: &[u32],
     weight: &[f32],
@@ -150,7 +151,7 @@ pub fn embedding_forward(
     };
     run(|dev| {
         need("embedding.forward", "weight", weight.len(), &[s.vocab_size, s.d_model])?;
-        let mut out = vec![0.0; s.rows * s.d_model];
+        let mut out = zeroed_vec(s.rows * s.d_model)?;
         let args = embedding::Forward {
             out: out.as_mut_slice().into(),
             ids,
@@ -163,7 +164,7 @@ pub fn embedding_forward(
 }
 
 /// dout (n, c), ids (n) -> dweight (vocab, c).
-#[napi(namespace = "ops")]
+#[napi(catch_unwind, namespace = "ops")]
 pub fn embedding_backward(
     dout: &[f32],
     ids: &[u32],
@@ -177,7 +178,7 @@ pub fn embedding_backward(
     };
     run(|dev| {
         need("embedding.backward", "dout", dout.len(), &[s.rows, s.d_model])?;
-        let mut dweight = vec![0.0; s.vocab_size * s.d_model];
+        let mut dweight = zeroed_vec(s.vocab_size * s.d_model)?;
         let args = embedding::Backward {
             dweight: dweight.as_mut_slice().into(),
             dout: dout.into(),

@@ -1,6 +1,7 @@
 //! RMSNorm, rotary positions, SiLU, SwiGLU. Shapes are those of `src/ops/layers.ts`.
 
 use kindling_core::Error;
+use kindling_core::buffer::zeroed_vec;
 use kindling_core::buffer::{In, Out};
 use kindling_core::device::Device;
 use kindling_core::ops::{rms_norm, rope, silu, swiglu};
@@ -9,7 +10,7 @@ use napi::bindgen_prelude::Float32Array;
 use super::{need, rows, run};
 
 /// x (n, width), weight (width) -> out, rstd (n).
-#[napi(namespace = "ops")]
+#[napi(catch_unwind, namespace = "ops")]
 pub fn rms_norm_forward(
     x: &[f32],
     weight: &[f32],
@@ -20,7 +21,7 @@ pub fn rms_norm_forward(
     run(|dev| {
         let rows = rows("rmsNorm.forward", "x", x.len(), width)?;
         need("rmsNorm.forward", "weight", weight.len(), &[width])?;
-        let (mut out, mut rstd) = (vec![0.0; x.len()], vec![0.0; rows]);
+        let (mut out, mut rstd) = (zeroed_vec(x.len())?, zeroed_vec(rows)?);
         let s = rms_norm::Shape { rows, width, eps: eps as f32 };
         rms_norm::forward(
             dev,
@@ -37,7 +38,7 @@ pub fn rms_norm_forward(
 }
 
 /// dout, x (n, width), weight (width), rstd (n) -> dx, dweight.
-#[napi(namespace = "ops")]
+#[napi(catch_unwind, namespace = "ops")]
 pub fn rms_norm_backward(
     dout: &[f32],
     x: &[f32],
@@ -52,7 +53,7 @@ pub fn rms_norm_backward(
         need(op, "dout", dout.len(), &[rows, width])?;
         need(op, "weight", weight.len(), &[width])?;
         need(op, "rstd", rstd.len(), &[rows])?;
-        let (mut dx, mut dweight) = (vec![0.0; x.len()], vec![0.0; width]);
+        let (mut dx, mut dweight) = (zeroed_vec(x.len())?, zeroed_vec(width)?);
         let s = rms_norm::Shape { rows, width, eps: 0.0 };
         rms_norm::backward(
             dev,
@@ -118,7 +119,7 @@ fn rotated(
 }
 
 /// x (b, t, heads, hs) -> out.
-#[napi(namespace = "ops")]
+#[napi(catch_unwind, namespace = "ops")]
 pub fn rope_forward(
     x: &[f32],
     positions: u32,
@@ -134,7 +135,7 @@ pub fn rope_forward(
 }
 
 /// dout (b, t, heads, hs) -> dx.
-#[napi(namespace = "ops")]
+#[napi(catch_unwind, namespace = "ops")]
 pub fn rope_backward(
     dout: &[f32],
     positions: u32,
@@ -150,21 +151,21 @@ pub fn rope_backward(
 }
 
 /// x -> x sigmoid(x).
-#[napi(namespace = "ops")]
+#[napi(catch_unwind, namespace = "ops")]
 pub fn silu_forward(x: &[f32]) -> napi::Result<Float32Array> {
     run(|dev| {
-        let mut out = vec![0.0; x.len()];
+        let mut out = zeroed_vec(x.len())?;
         silu::forward(dev, silu::Forward { out: out.as_mut_slice().into(), x: x.into() })?;
         Ok(out.into())
     })
 }
 
 /// dout, x -> dx.
-#[napi(namespace = "ops")]
+#[napi(catch_unwind, namespace = "ops")]
 pub fn silu_backward(dout: &[f32], x: &[f32]) -> napi::Result<Float32Array> {
     run(|dev| {
         need("silu.backward", "dout", dout.len(), &[x.len()])?;
-        let mut dx = vec![0.0; x.len()];
+        let mut dx = zeroed_vec(x.len())?;
         silu::backward(
             dev,
             silu::Backward { dx: dx.as_mut_slice().into(), dout: dout.into(), x: x.into() },
@@ -174,13 +175,13 @@ pub fn silu_backward(dout: &[f32], x: &[f32]) -> napi::Result<Float32Array> {
 }
 
 /// gate, up -> silu(gate) up.
-#[napi(namespace = "ops")]
+#[napi(catch_unwind, namespace = "ops")]
 pub fn swiglu_forward(gate: &[f32], up: &[f32]) -> napi::Result<Float32Array> {
     run(|dev| {
         need("swiglu.forward", "up", up.len(), &[gate.len()])?;
         // One row: the gate is computed element by element.
         let s = swiglu::Shape { rows: 1, width: gate.len() };
-        let mut out = vec![0.0; gate.len()];
+        let mut out = zeroed_vec(gate.len())?;
         swiglu::forward(
             dev,
             swiglu::Forward {
@@ -194,7 +195,7 @@ pub fn swiglu_forward(gate: &[f32], up: &[f32]) -> napi::Result<Float32Array> {
 }
 
 /// dout, gate, up -> dgate, dup.
-#[napi(namespace = "ops")]
+#[napi(catch_unwind, namespace = "ops")]
 pub fn swiglu_backward(
     dout: &[f32],
     gate: &[f32],
@@ -205,7 +206,7 @@ pub fn swiglu_backward(
         need("swiglu.backward", "dout", dout.len(), &[gate.len()])?;
         let s = swiglu::Shape { rows: 1, width: gate.len() };
         let gate_up = [gate, up].concat();
-        let mut dgate_up = vec![0.0; gate_up.len()];
+        let mut dgate_up = zeroed_vec(gate_up.len())?;
         swiglu::backward(
             dev,
             swiglu::Backward {

@@ -1,17 +1,18 @@
 //! Softmax, log-softmax and cross-entropy. Shapes as in `src/ops/loss.ts`.
 
+use kindling_core::buffer::zeroed_vec;
 use kindling_core::ops::{IGNORED_TARGET, cross_entropy, log_softmax, softmax};
 use napi::bindgen_prelude::Float32Array;
 
 use super::{need, rows, run};
 
 /// x (n, columns) -> (n, columns).
-#[napi(namespace = "ops")]
+#[napi(catch_unwind, namespace = "ops")]
 pub fn softmax_forward(x: &[f32], columns: u32) -> napi::Result<Float32Array> {
     let columns = columns as usize;
     run(|dev| {
         let s = softmax::Shape { rows: rows("softmax.forward", "x", x.len(), columns)?, columns };
-        let mut out = vec![0.0; x.len()];
+        let mut out = zeroed_vec(x.len())?;
         softmax::forward(
             dev,
             softmax::Forward { out: out.as_mut_slice().into(), x: x.into(), shape: s },
@@ -21,14 +22,14 @@ pub fn softmax_forward(x: &[f32], columns: u32) -> napi::Result<Float32Array> {
 }
 
 /// dout, out (n, columns) -> dx.
-#[napi(namespace = "ops")]
+#[napi(catch_unwind, namespace = "ops")]
 pub fn softmax_backward(dout: &[f32], out: &[f32], columns: u32) -> napi::Result<Float32Array> {
     let columns = columns as usize;
     run(|dev| {
         let s =
             softmax::Shape { rows: rows("softmax.backward", "out", out.len(), columns)?, columns };
         need("softmax.backward", "dout", dout.len(), &[out.len()])?;
-        let mut dx = vec![0.0; out.len()];
+        let mut dx = zeroed_vec(out.len())?;
         softmax::backward(
             dev,
             softmax::Backward {
@@ -43,7 +44,7 @@ pub fn softmax_backward(dout: &[f32], out: &[f32], columns: u32) -> napi::Result
 }
 
 /// x (n, columns) -> (n, columns).
-#[napi(namespace = "ops")]
+#[napi(catch_unwind, namespace = "ops")]
 pub fn log_softmax_forward(x: &[f32], columns: u32) -> napi::Result<Float32Array> {
     let columns = columns as usize;
     run(|dev| {
@@ -51,7 +52,7 @@ pub fn log_softmax_forward(x: &[f32], columns: u32) -> napi::Result<Float32Array
             rows: rows("logSoftmax.forward", "x", x.len(), columns)?,
             columns,
         };
-        let mut out = vec![0.0; x.len()];
+        let mut out = zeroed_vec(x.len())?;
         log_softmax::forward(
             dev,
             log_softmax::Forward { out: out.as_mut_slice().into(), x: x.into(), shape: s },
@@ -61,7 +62,7 @@ pub fn log_softmax_forward(x: &[f32], columns: u32) -> napi::Result<Float32Array
 }
 
 /// dout, out (n, columns) -> dx.
-#[napi(namespace = "ops")]
+#[napi(catch_unwind, namespace = "ops")]
 pub fn log_softmax_backward(dout: &[f32], out: &[f32], columns: u32) -> napi::Result<Float32Array> {
     let columns = columns as usize;
     run(|dev| {
@@ -70,7 +71,7 @@ pub fn log_softmax_backward(dout: &[f32], out: &[f32], columns: u32) -> napi::Re
             columns,
         };
         need("logSoftmax.backward", "dout", dout.len(), &[out.len()])?;
-        let mut dx = vec![0.0; out.len()];
+        let mut dx = zeroed_vec(out.len())?;
         log_softmax::backward(
             dev,
             log_softmax::Backward {
@@ -94,7 +95,7 @@ pub struct CrossEntropy {
 }
 
 /// logits (n, vocab), targets (n) -> loss, lse (n).
-#[napi(namespace = "ops")]
+#[napi(catch_unwind, namespace = "ops")]
 pub fn cross_entropy_forward(
     logits: &[f32],
     targets: &[i32],
@@ -103,7 +104,7 @@ pub fn cross_entropy_forward(
     let s = cross_entropy::Shape { rows: targets.len(), vocab_size: vocab_size as usize };
     run(|dev| {
         need("crossEntropy.forward", "logits", logits.len(), &[s.rows, s.vocab_size])?;
-        let mut lse = vec![0.0; s.rows];
+        let mut lse = zeroed_vec(s.rows)?;
         let loss = cross_entropy::forward(
             dev,
             cross_entropy::Forward {
@@ -118,7 +119,7 @@ pub fn cross_entropy_forward(
 }
 
 /// logits (n, vocab), targets (n), lse (n) -> dlogits.
-#[napi(namespace = "ops")]
+#[napi(catch_unwind, namespace = "ops")]
 pub fn cross_entropy_backward(
     logits: &[f32],
     targets: &[i32],
@@ -132,7 +133,7 @@ pub fn cross_entropy_backward(
         need("crossEntropy.backward", "lse", lse.len(), &[s.rows])?;
         // The caller scales the mean of the losses, the engine scales their sum.
         let count = targets.iter().filter(|&&target| target != IGNORED_TARGET).count();
-        let mut dlogits = vec![0.0; logits.len()];
+        let mut dlogits = zeroed_vec(logits.len())?;
         cross_entropy::backward(
             dev,
             cross_entropy::Backward {

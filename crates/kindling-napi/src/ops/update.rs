@@ -13,7 +13,7 @@ pub struct ClippedGradients {
 }
 
 /// Clips `gradients` by their global norm; a `max_norm` of 0 disables clipping.
-#[napi(namespace = "ops")]
+#[napi(catch_unwind, namespace = "ops")]
 pub fn clip_grad_norm(
     gradients: Vec<Float32Array>,
     max_norm: f64,
@@ -50,7 +50,7 @@ pub struct AdamwHyper {
 }
 
 /// param, grad, m, v (n) -> the new param, m, v.
-#[napi(namespace = "ops")]
+#[napi(catch_unwind, namespace = "ops")]
 pub fn adamw(
     param: &[f32],
     grad: &[f32],
@@ -99,7 +99,7 @@ pub struct SgdHyper {
 }
 
 /// param, grad (n) -> the new param.
-#[napi(namespace = "ops")]
+#[napi(catch_unwind, namespace = "ops")]
 pub fn sgd(param: &[f32], grad: &[f32], hyper: SgdHyper) -> napi::Result<Float32Array> {
     run(|dev| {
         need("sgd", "grad", grad.len(), &[param.len()])?;

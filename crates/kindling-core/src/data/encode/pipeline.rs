@@ -58,7 +58,10 @@ pub(super) fn run(
     };
     std::thread::scope(|scope| {
         for _ in 1..shared.threads {
-            scope.spawn(|| pipeline.work());
+            // Where the system allows no more threads, fewer do the work.
+            if std::thread::Builder::new().spawn_scoped(scope, || pipeline.work()).is_err() {
+                break;
+            }
         }
         pipeline.work();
     });

@@ -33,25 +33,36 @@ pub struct Shape {
 /// Returns the tables (cos, sin), each (`max_positions`, `head_size`). The angles are computed in
 /// f64.
 pub fn tables(max_positions: usize, head_size: usize, theta: f64) -> (Vec<f32>, Vec<f32>) {
-    let mut cos = Vec::with_capacity(max_positions * head_size);
-    let mut sin = Vec::with_capacity(max_positions * head_size);
-    for position in 0..max_positions {
-        let row = angles(position, head_size, theta);
-        cos.extend(row.0);
-        sin.extend(row.1);
+    let table = |of| {
+        let mut table = vec![0.0; max_positions * head_size];
+        fill_table(&mut table, head_size, theta, of);
+        table
+    };
+    (table(f64::cos), table(f64::sin))
+}
+
+/// Fills one of the tables with the cosine or sine of the angles.
+pub fn fill_table(table: &mut [f32], head_size: usize, theta: f64, of: fn(f64) -> f64) {
+    let frequencies = frequencies(head_size, theta);
+    for (position, row) in table.chunks_exact_mut(head_size).enumerate() {
+        // Both elements of a pair turn by the same angle.
+        for (pair, frequency) in row.chunks_exact_mut(2).zip(frequencies.iter().step_by(2)) {
+            pair.fill(of(position as f64 * frequency) as f32);
+        }
     }
-    (cos, sin)
+}
+
+/// Returns the angle per position of each element of a head.
+fn frequencies(head_size: usize, theta: f64) -> Vec<f64> {
+    let frequency = |element| theta.powf(-2.0 * (element / 2) as f64 / head_size as f64);
+    (0..head_size).map(frequency).collect()
 }
 
 /// Returns the row (cos, sin) of the tables for any position.
 pub fn angles(position: usize, head_size: usize, theta: f64) -> (Vec<f32>, Vec<f32>) {
-    (0..head_size)
-        .map(|element| {
-            let pair = (element / 2) as f64;
-            let angle = position as f64 * theta.powf(-2.0 * pair / head_size as f64);
-            (angle.cos() as f32, angle.sin() as f32)
-        })
-        .unzip()
+    let angles = frequencies(head_size, theta);
+    let angles = angles.into_iter().map(|frequency| position as f64 * frequency);
+    angles.map(|angle| (angle.cos() as f32, angle.sin() as f32)).unzip()
 }
 
 /// Buffers of `forward`.

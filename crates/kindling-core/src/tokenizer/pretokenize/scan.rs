@@ -231,8 +231,7 @@ fn scan(isa: Isa, scanner: &mut Scanner, end: usize, starts: &mut Vec<usize>) {
             scanner.scan_masks::<masks::Avx2>(end, starts);
         }
         match isa {
-            // SAFETY: detection returns an Isa above Scalar only where these features exist (every
-            // processor with AVX2 has BMI and POPCNT).
+            // SAFETY: detection returns an Isa above Scalar only where it finds these features.
             Isa::Avx512 => return unsafe { avx512(scanner, end, starts) },
             // SAFETY: as above.
             Isa::Avx2 => return unsafe { avx2(scanner, end, starts) },
