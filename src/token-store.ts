@@ -1,5 +1,5 @@
 /**
- * Token ids on disk, memory-mapped: a folder of chunk files as numpy.memmap writes them, one .npy
+ * Token ids on disk: a folder of chunk files as numpy.memmap writes them, one .npy
  * file (int32, int64, uint16), or one raw .bin file of uint16. Batches are made in native memory
  * and never pass through JavaScript.
  */

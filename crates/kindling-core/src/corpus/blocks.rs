@@ -109,9 +109,18 @@ pub(crate) struct BlockOptions<'a> {
     pub block_size: usize,
     /// Ends the corpus after this many decompressed bytes.
     pub max_bytes: u64,
-    /// The folder for text without a cut that is too long for memory; `None` keeps it in memory.
-    pub spill: Option<&'a Path>,
+    /// What to do with text without a cut that is long.
+    pub long: LongTexts<'a>,
     pub report: Report<'a>,
+}
+
+/// What happens to text in which no cut is found.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum LongTexts<'a> {
+    /// It goes to a file in this folder.
+    Spill(&'a Path),
+    /// It is held in memory, and is an error above so many bytes.
+    Hold(usize),
 }
 
 /// The result of filling a block.
@@ -221,7 +230,7 @@ impl<'a> BlockReader<'a> {
 
     /// Reads on from the last cut until there is another or the input ends.
     fn fill(&mut self, input: &Input, bytes: &mut Vec<u8>) -> Result<Filled> {
-        let BlockOptions { block_size, max_bytes, spill, report, .. } = self.options;
+        let BlockOptions { block_size, max_bytes, long, report, .. } = self.options;
         let mut wanted = block_size.max(1);
         let mut filled = self.held.len();
         if bytes.len() < filled {
@@ -256,10 +265,12 @@ impl<'a> BlockReader<'a> {
             if let Some(cut) = self.cut(bytes, input.format, is_long) {
                 return Ok(Filled::Cut(cut));
             }
-            if spill.is_some() && wanted >= 16 * block_size {
-                return Ok(Filled::TooLong);
+            match long {
+                LongTexts::Spill(_) if wanted >= 16 * block_size => return Ok(Filled::TooLong),
+                LongTexts::Hold(most) if filled >= most => return Err(too_long(input, filled)),
+                LongTexts::Spill(_) => wanted *= 2,
+                LongTexts::Hold(most) => wanted = (wanted * 2).min(most),
             }
-            wanted *= 2;
         }
     }
 
@@ -284,12 +295,12 @@ impl<'a> BlockReader<'a> {
     /// input to a file. Returns whether the input ended; bytes after the cut are held back.
     fn read_long(&mut self, input: &Input, bytes: &mut Vec<u8>) -> Result<(LongBlock, bool)> {
         let BlockOptions { block_size, report, .. } = self.options;
-        let (Some(reader), Some(folder)) = (&self.reader, self.options.spill) else {
+        let (Some(reader), LongTexts::Spill(folder)) = (&self.reader, self.options.long) else {
             return Err(Error::Internal("a long text has no reader or no folder".to_owned()));
         };
         let done_before = self.done + reader.disk_bytes().saturating_sub(bytes.len() as u64);
         let total = self.total.max(done_before);
-        let mut writer = LongTextWriter::new(input, reader, self.position.offset, folder)?;
+        let mut writer = LongTextWriter::new(folder)?;
         let ended = loop {
             let kept = bytes.len().min(WINDOW);
             let known = bytes.len() - kept;
@@ -354,6 +365,16 @@ impl<'a> BlockReader<'a> {
         let next = if at_limit { self.options.inputs.len() } else { self.position.input + 1 };
         self.position = Position { input: next, offset: 0, line: 0 };
     }
+}
+
+/// Returns the error of a text without a cut that is too long for memory.
+pub(super) fn too_long(input: &Input, bytes: usize) -> Error {
+    let what = if input.format == Format::Jsonl { "a line" } else { "a word" };
+    Error::InvalidCorpus(format!(
+        "{} has {what} of more than {} MiB; check that it is text, or split it",
+        input.path.display(),
+        bytes >> 20
+    ))
 }
 
 /// Returns the end of the last blank line.

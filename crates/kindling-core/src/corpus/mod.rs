@@ -7,7 +7,7 @@
 //! | `utf8.rs` | bytes to text; invalid UTF-8 becomes U+FFFD |
 //! | `json_lines.rs`, `json_field.rs` | the text field of JSON Lines |
 //! | `blocks.rs` | the corpus cut into blocks that can be processed independently |
-//! | `long_text.rs` | text without a place to cut, mapped from a file |
+//! | `long_text.rs` | text without a place to cut, mapped from a temporary file |
 //! | `parallel.rs` | all texts of a corpus, read on several threads |
 //! | `sample.rs` | documents drawn at random |
 

@@ -1,12 +1,13 @@
 //! Reads all texts of a corpus on several threads: each thread reads the next block, and processes
 //! it while another reads.
 //!
-//! Memory holds one block per thread, and any run of text without a cut (an endless word or line).
+//! Memory holds one block per thread, and any run of text without a cut (a long word or line), of
+//! bounded length.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::blocks::{Block, BlockOptions, BlockReader, Document, Position, TextCut};
+use super::blocks::{Block, BlockOptions, BlockReader, Document, LongTexts, Position, TextCut};
 use super::inputs::{Corpus, Format};
 use super::json_lines::JsonLines;
 use super::utf8::decode_lossy;
@@ -29,6 +30,8 @@ pub(crate) struct ParallelReader<'a> {
     pub threads: usize,
     /// The usual size of a block in bytes.
     pub block_size: usize,
+    /// The most bytes of text without a cut; of JSON Lines, of a line.
+    pub longest: usize,
     /// Ends the corpus after this many decompressed bytes.
     pub max_bytes: u64,
 }
@@ -53,7 +56,7 @@ impl ParallelReader<'_> {
             text_cut: self.text_cut,
             block_size: self.block_size,
             max_bytes: self.max_bytes,
-            spill: None,
+            long: LongTexts::Hold(self.longest),
             report: &report,
         };
         let blocks = Mutex::new(BlockReader::new(options, Position::default()));
@@ -83,7 +86,9 @@ impl ParallelReader<'_> {
             }
         };
         let results = std::thread::scope(|scope| {
-            let workers: Vec<_> = (1..self.threads).map(|_| scope.spawn(run)).collect();
+            // Where the system allows no more threads, fewer do the work.
+            let start = |_| std::thread::Builder::new().spawn_scoped(scope, run).ok();
+            let workers: Vec<_> = (1..self.threads).map_while(start).collect();
             let own = run();
             let panicked = |_| Err(Error::Internal("a thread that reads text panicked".to_owned()));
             let others = workers.into_iter().map(|worker| worker.join().unwrap_or_else(panicked));

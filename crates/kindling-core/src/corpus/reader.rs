@@ -24,8 +24,6 @@ const ZSTD: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
 pub(crate) struct Reader<'a> {
     stream: Box<dyn Read + Send + 'a>,
     compressed: Option<&'static str>,
-    /// A regular file: neither a pipe nor a device.
-    regular: bool,
     /// Bytes read from the disk so far.
     disk_bytes: Arc<AtomicU64>,
 }
@@ -36,12 +34,10 @@ impl<'a> Reader<'a> {
     pub fn open(input: &Input, offset: u64, waiting: Waiting<'a>) -> Result<Self> {
         let disk_bytes = Arc::new(AtomicU64::new(0));
         let cannot_read = |error| cannot_read(&input.path, error);
-        let mut regular = false;
         let mut raw: Box<dyn Read + Send + 'a> = if input.is_stdin() {
             Box::new(Counted { inner: Stdin { waiting }, count: Arc::clone(&disk_bytes) })
         } else {
             let file = File::open(&input.path).map_err(cannot_read)?;
-            regular = file.metadata().is_ok_and(|status| status.is_file());
             Box::new(Counted { inner: file, count: Arc::clone(&disk_bytes) })
         };
         let mut magic = Vec::with_capacity(MAGIC);
@@ -53,7 +49,7 @@ impl<'a> Reader<'a> {
             io::Seek::seek(&mut file, io::SeekFrom::Start(offset)).map_err(cannot_read)?;
             disk_bytes.store(offset, Ordering::Relaxed);
             let stream = Box::new(Counted { inner: file, count: Arc::clone(&disk_bytes) });
-            return Ok(Self { stream, compressed, regular, disk_bytes });
+            return Ok(Self { stream, compressed, disk_bytes });
         }
         let raw = io::Cursor::new(magic).chain(raw);
         let stream: Box<dyn Read + Send + 'a> = match compressed {
@@ -64,15 +60,9 @@ impl<'a> Reader<'a> {
             Some(_) => Box::new(ZstdReader::new(Box::new(raw))),
             None => Box::new(raw),
         };
-        let mut reader = Self { stream, compressed, regular, disk_bytes };
+        let mut reader = Self { stream, compressed, disk_bytes };
         reader.skip(offset, input)?;
         Ok(reader)
-    }
-
-    /// Returns whether the bytes are those of a regular file, uncompressed, so that the file can
-    /// be mapped instead of read.
-    pub fn is_plain_file(&self) -> bool {
-        self.regular && self.compressed.is_none()
     }
 
     /// Returns the number of bytes read from the disk so far.

@@ -5,6 +5,7 @@
 //! and replaces a random member. The draws are functions of (seed, n).
 //! Source: Vitter, "Random sampling with a reservoir", 1985, algorithm R.
 
+use super::blocks::too_long;
 use super::inputs::{Corpus, Format, Input};
 use super::json_lines::JsonLines;
 use super::reader::{Reader, Waiting};
@@ -14,7 +15,7 @@ use crate::random::{Purpose, below};
 
 /// Bytes read at a time.
 const PIECE: usize = 1 << 20;
-/// Bytes kept of a document; longer ones are truncated.
+/// Bytes kept of a document; longer ones are truncated, longer lines of JSON are errors.
 const LONGEST: usize = 64 << 20;
 
 /// Draws up to `sample` documents, and returns them in the order of the corpus: the texts of JSON
@@ -101,7 +102,16 @@ impl DocumentSplitter<'_> {
     /// Adds all documents that are complete to `drawn`.
     fn take_complete(&mut self, drawn: &mut Reservoir) -> Result<()> {
         if self.input.format == Format::Jsonl {
-            let Some(end) = memchr::memrchr(b'\n', &self.held) else { return Ok(()) };
+            let Some(end) = memchr::memrchr(b'\n', &self.held[self.searched..]) else {
+                self.searched = self.held.len();
+                return if self.searched > LONGEST {
+                    Err(too_long(self.input, LONGEST))
+                } else {
+                    Ok(())
+                };
+            };
+            let end = self.searched + end;
+            self.searched = 0;
             self.take_lines(end, drawn)?;
             self.line += memchr::memchr_iter(b'\n', &self.held[..=end]).count() as u64;
             self.held.drain(..=end);
@@ -175,6 +185,15 @@ mod tests {
             let text = documents.join(SEPARATOR) + SEPARATOR + " \n" + SEPARATOR;
             assert!(sampled(&folder.file("a.txt", text), 9, 0).unwrap() == documents, "{shift}");
         }
+    }
+
+    #[test]
+    fn a_line_of_json_without_end_is_an_error() {
+        let folder = Folder::new();
+        let file = folder.file("a.jsonl", vec![b' '; LONGEST + 2 * PIECE]);
+        let error = sampled(&file, 2, 0).unwrap_err();
+        assert_eq!(error.code(), "ERR_INVALID_CORPUS");
+        assert!(error.to_string().contains("a line of more than 64 MiB"), "{error}");
     }
 
     #[test]

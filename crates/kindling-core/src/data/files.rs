@@ -1,12 +1,14 @@
 //! The files of a token store: a folder of chunks, one .npy, or one raw .bin of uint16.
 
-use std::fs::File;
+use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 
+use super::chunk_reader::Identity;
 use super::element::Element;
-use super::metadata::Metadata;
+use super::metadata::Metadata as StoreMetadata;
 use super::npy;
 use crate::error::IoAction;
+use crate::whole_file::open_regular;
 use crate::{Error, Result};
 
 /// A file with a part of the tokens.
@@ -16,6 +18,7 @@ pub struct ChunkFile {
     /// The size of the whole file in bytes.
     pub file_bytes: u64,
     pub tokens: u64,
+    pub identity: Identity,
 }
 
 /// The files of a store; every chunk but the last holds `metadata.chunk_size` tokens.
@@ -26,7 +29,7 @@ pub struct StoreFiles {
     /// The byte of each file at which its tokens begin.
     pub offset: u64,
     /// From `store.json`, or from the sizes of the files.
-    pub metadata: Metadata,
+    pub metadata: StoreMetadata,
 }
 
 /// Returns the name of chunk file `number`.
@@ -54,11 +57,11 @@ pub fn find(path: &Path) -> Result<StoreFiles> {
         _ => Error::io(IoAction::Read, path, error),
     })?;
     if status.is_dir() {
-        return folder(path, Metadata::read(path)?);
+        return folder(path, StoreMetadata::read(path)?);
     }
     match path.extension().and_then(|extension| extension.to_str()) {
-        Some("npy") => npy_file(path, status.len()),
-        Some("bin") => single(path, status.len(), Element::Uint16, 0, None),
+        Some("npy") => npy_file(path),
+        Some("bin") => single(path, &status, Element::Uint16, 0, None),
         _ => Err(invalid(path, "is not a folder of chunks, a .npy or a .bin file; choose one")),
     }
 }
@@ -67,21 +70,25 @@ fn invalid(path: &Path, what: impl std::fmt::Display) -> Error {
     Error::InvalidStore(format!("{} {what}", path.display()))
 }
 
-fn npy_file(path: &Path, file_bytes: u64) -> Result<StoreFiles> {
-    let mut file = File::open(path).map_err(|error| Error::io(IoAction::Read, path, error))?;
+fn npy_file(path: &Path) -> Result<StoreFiles> {
+    let (mut file, _) = open_regular(path, Error::InvalidStore)?;
     let header = npy::read_header(&mut file, path)?;
-    single(path, file_bytes, header.element, header.offset, Some(header.length))
+    let status = file.metadata().map_err(|error| Error::io(IoAction::Read, path, error))?;
+    single(path, &status, header.element, header.offset, Some(header.length))
 }
 
 /// Returns the store in a single file, of `length` tokens or of as many as the file holds.
 fn single(
     path: &Path,
-    file_bytes: u64,
+    status: &Metadata,
     element: Element,
     offset: u64,
     length: Option<u64>,
 ) -> Result<StoreFiles> {
-    let size = element.size() as u64;
+    if !status.is_file() {
+        return Err(invalid(path, "is not a regular file"));
+    }
+    let (size, file_bytes) = (element.size() as u64, status.len());
     let room = file_bytes.saturating_sub(offset);
     if length.is_none() && !room.is_multiple_of(size) {
         return Err(invalid(
@@ -96,8 +103,9 @@ fn single(
         );
         return Err(invalid(path, what));
     }
-    let metadata = Metadata::of_sizes(length, length, element.name());
-    let chunks = vec![ChunkFile { path: path.to_path_buf(), file_bytes, tokens: length }];
+    let metadata = StoreMetadata::of_sizes(length, length, element.name());
+    let (path, identity) = (path.to_path_buf(), Identity::of(status));
+    let chunks = vec![ChunkFile { path, file_bytes, tokens: length, identity }];
     Ok(StoreFiles {
         chunks: if length == 0 { Vec::new() } else { chunks },
         element,
@@ -107,8 +115,8 @@ fn single(
 }
 
 /// Finds the chunk files in `path`, and checks them against `metadata`, if given, or each other.
-pub(super) fn folder(path: &Path, metadata: Option<Metadata>) -> Result<StoreFiles> {
-    let element = metadata.as_ref().and_then(Metadata::element).unwrap_or(Element::Int32);
+pub(super) fn folder(path: &Path, metadata: Option<StoreMetadata>) -> Result<StoreFiles> {
+    let element = metadata.as_ref().and_then(StoreMetadata::element).unwrap_or(Element::Int32);
     let chunks = chunk_files(path, element.size() as u64)?;
     let Some(first) = chunks.first() else {
         let hint = if path.join("train_chunks").is_dir() {
@@ -127,7 +135,7 @@ pub(super) fn folder(path: &Path, metadata: Option<Metadata>) -> Result<StoreFil
         }
     }
     let length = chunks.iter().map(|chunk| chunk.tokens).sum();
-    let metadata = metadata.unwrap_or_else(|| Metadata::of_sizes(length, chunk_size, "int32"));
+    let metadata = metadata.unwrap_or_else(|| StoreMetadata::of_sizes(length, chunk_size, "int32"));
     if metadata.length != length {
         let expected = metadata.length;
         return Err(invalid(
@@ -155,6 +163,9 @@ fn chunk_files(folder: &Path, size: u64) -> Result<Vec<ChunkFile>> {
         let path = entry.path();
         let status =
             std::fs::metadata(&path).map_err(|error| Error::io(IoAction::Read, &path, error))?;
+        if !status.is_file() {
+            return Err(invalid(&path, "is not a regular file"));
+        }
         let file_bytes = status.len();
         if !file_bytes.is_multiple_of(size) {
             return Err(invalid(
@@ -162,7 +173,8 @@ fn chunk_files(folder: &Path, size: u64) -> Result<Vec<ChunkFile>> {
                 format_args!("has {file_bytes} bytes, not a multiple of {size}"),
             ));
         }
-        found.push((number, ChunkFile { path, file_bytes, tokens: file_bytes / size }));
+        let (tokens, identity) = (file_bytes / size, Identity::of(&status));
+        found.push((number, ChunkFile { path, file_bytes, tokens, identity }));
     }
     found.sort_unstable_by_key(|(number, _)| *number);
     for (expected, (number, _)) in found.iter().enumerate() {

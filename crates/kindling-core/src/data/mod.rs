@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `token_store.rs` | an open store: ranges, batches, checks |
 //! | `files.rs`, `npy.rs`, `metadata.rs` | the files of a store; the header of .npy; `store.json` |
-//! | `element.rs` | the integer types of ids |
+//! | `chunk_reader.rs`, `element.rs` | reading chunk files; the integer types of ids |
 //! | `store_writer.rs` | writes a store |
 //! | `encode/` | text files to stores |
 //! | `reshape.rs` | merges and splits stores |
@@ -17,8 +17,9 @@
 //! | `entropy.rs` | the entropy of token counts |
 
 pub mod batch;
+pub mod chunk_reader;
 mod destination;
-pub mod element;
+mod element;
 pub mod encode;
 mod entropy;
 pub mod files;

@@ -1,20 +1,19 @@
-//! A store of token ids on disk. Chunks are mapped into memory when they are first used.
+//! A store of token ids on disk.
 //!
-//! Opening reads names and sizes only, and a batch touches only the pages of its windows. The files
-//! must not be truncated while a store is open.
+//! Opening reads names and sizes only, and a batch reads only its windows. Files that change while
+//! the store is open are an error (`chunk_reader.rs`).
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use memmap2::Mmap;
-
 use super::batch::Batch;
+use super::chunk_reader::{self, ChunkReader};
 use super::element::not_an_id;
 use super::files::{self, StoreFiles};
 use super::metadata::Metadata;
-use super::window_order::{BatchSpec, count_starts, starts};
+use super::window_order::{BatchSpec, check_shape, count_starts, starts};
+use crate::buffer::zeroed_vec;
 use crate::checksum::Checksum;
 use crate::error::IoAction;
 use crate::progress::Progress;
@@ -29,7 +28,7 @@ const DAMAGE_NAMED: usize = 5;
 pub struct TokenStore {
     path: PathBuf,
     files: StoreFiles,
-    maps: Vec<OnceLock<Mmap>>,
+    reader: ChunkReader,
     /// The largest id, once known.
     max_id: OnceLock<u32>,
 }
@@ -46,9 +45,8 @@ impl TokenStore {
     }
 
     pub(super) fn of_files(path: &Path, files: StoreFiles) -> Self {
-        let maps = files.chunks.iter().map(|_| OnceLock::new()).collect();
         let max_id = files.metadata.max_id.map_or_else(OnceLock::new, OnceLock::from);
-        Self { path: path.to_path_buf(), files, maps, max_id }
+        Self { path: path.to_path_buf(), files, reader: ChunkReader::default(), max_id }
     }
 
     pub fn path(&self) -> &Path {
@@ -75,7 +73,7 @@ impl TokenStore {
     /// Returns `ERR_RANGE_OUT_OF_BOUNDS`, and I/O errors.
     pub fn load_by_range(&self, start: u64, end: u64) -> Result<Vec<i32>> {
         self.check_range(start, end)?;
-        let mut out = vec![0; (end - start) as usize];
+        let mut out = zeroed_vec((end - start) as usize)?;
         self.copy_range(start, &mut out)?;
         Ok(out)
     }
@@ -86,26 +84,23 @@ impl TokenStore {
     /// As `load_by_range`, and `ERR_INVALID_STORE` if a 64-bit value is not a token id.
     pub fn copy_range(&self, start: u64, out: &mut [i32]) -> Result<()> {
         self.check_range(start, start.saturating_add(out.len() as u64))?;
-        let mut rest = out;
-        let mut position = start;
+        let size = self.files.element.size();
+        let mut bytes = vec![0; (out.len() * size).min(BLOCK)];
+        let (mut rest, mut position) = (out, start);
         while !rest.is_empty() {
-            let bytes = self.mapped(position, rest.len() as u64)?;
-            let (part, others) = rest.split_at_mut(bytes.len() / self.files.element.size());
+            let number = (position / self.metadata().chunk_size) as usize;
+            let first = position % self.metadata().chunk_size;
+            let chunk = &self.files.chunks[number];
+            let tokens = (chunk.tokens - first).min((BLOCK / size).min(rest.len()) as u64) as usize;
+            let bytes = &mut bytes[..tokens * size];
+            let offset = self.files.offset + first * size as u64;
+            self.reader.read(number, chunk, bytes, offset)?;
+            let (part, others) = rest.split_at_mut(tokens);
             self.files.element.read(bytes, part, position)?;
-            position += part.len() as u64;
+            position += tokens as u64;
             rest = others;
         }
         Ok(())
-    }
-
-    /// Returns the bytes of up to `tokens` tokens from `position` on that lie in one chunk.
-    fn mapped(&self, position: u64, tokens: u64) -> Result<&[u8]> {
-        let size = self.files.element.size();
-        let number = (position / self.metadata().chunk_size) as usize;
-        let first = position % self.metadata().chunk_size;
-        let tokens = (self.files.chunks[number].tokens - first).min(tokens) as usize;
-        let offset = self.files.offset as usize + first as usize * size;
-        Ok(&self.map(number)?[offset..offset + tokens * size])
     }
 
     /// Returns a batch of a run.
@@ -114,8 +109,10 @@ impl TokenStore {
     /// Returns `ERR_STORE_TOO_SHORT`, `ERR_INVALID_ARGUMENT`, and `ERR_INVALID_STORE` for a
     /// negative id.
     pub fn batch(&self, spec: &BatchSpec) -> Result<Batch> {
-        let starts = starts(self.len(), spec)?;
-        self.batch_at(&starts, spec.seq_length)
+        check_shape(spec.batch_size, spec.seq_length)?;
+        // Before the starts, which take as much memory as windows of two tokens.
+        let batch = Batch::zeros(spec.batch_size, spec.seq_length)?;
+        self.fill(batch, &starts(self.len(), spec)?)
     }
 
     /// Returns the number of consecutive windows of `seq_length` tokens; the rest is dropped.
@@ -142,36 +139,32 @@ impl TokenStore {
                 first.saturating_add(count as u64)
             )));
         }
+        let batch = Batch::zeros(count, seq_length)?;
         let starts: Vec<_> =
             (first..first + count as u64).map(|window| window * seq_length as u64).collect();
-        self.batch_at(&starts, seq_length)
+        self.fill(batch, &starts)
     }
 
-    fn batch_at(&self, starts: &[u64], seq_length: usize) -> Result<Batch> {
-        let mut batch = Batch::zeros(starts.len(), seq_length)?;
+    fn fill(&self, mut batch: Batch, starts: &[u64]) -> Result<Batch> {
         for (row, &start) in starts.iter().enumerate() {
             self.read_window(start, batch.row_mut(row))?;
         }
         Ok(batch)
     }
 
-    /// Copies a window and its shifted targets out of the mapped chunks.
+    /// Reads a window and its shifted targets.
     pub(super) fn read_window(
         &self,
         start: u64,
         (x, targets): (&mut [u32], &mut [i32]),
     ) -> Result<()> {
-        self.copy_range(start + 1, targets)?;
-        let mut first = [0];
-        self.copy_range(start, &mut first)?;
-        let negative = first.iter().chain(&*targets).position(|&id| id < 0);
-        if let Some(i) = negative {
-            let id = if i == 0 { first[0] } else { targets[i - 1] };
-            return Err(not_an_id(i64::from(id), start + i as u64));
+        let mut ids = vec![0; targets.len() + 1];
+        self.copy_range(start, &mut ids)?;
+        if let Some(i) = ids.iter().position(|&id| id < 0) {
+            return Err(not_an_id(i64::from(ids[i]), start + i as u64));
         }
-        // All tokens of x but the first are targets too, and in the cache by now.
-        x[0] = first[0] as u32;
-        for (x, &id) in x[1..].iter_mut().zip(&*targets) {
+        targets.copy_from_slice(&ids[1..]);
+        for (x, id) in x.iter_mut().zip(ids) {
             *x = id as u32;
         }
         Ok(())
@@ -206,7 +199,7 @@ impl TokenStore {
     /// # Errors
     /// As `check_vocab`.
     pub fn token_counts(&self, vocab_size: usize, progress: &mut Progress<'_>) -> Result<Vec<u64>> {
-        let mut counts = vec![0; vocab_size];
+        let mut counts = zeroed_vec(vocab_size)?;
         self.for_each_block(progress, |ids, position| {
             for (i, &id) in ids.iter().enumerate() {
                 let Some(count) = usize::try_from(id).ok().and_then(|id| counts.get_mut(id)) else {
@@ -244,7 +237,7 @@ impl TokenStore {
             }
             let mut hash = Checksum::new();
             let cannot_read = |error| Error::io(IoAction::Read, &chunk.path, error);
-            let mut file = File::open(&chunk.path).map_err(cannot_read)?;
+            let mut file = chunk_reader::open(chunk)?;
             loop {
                 let length = file.read(&mut block).map_err(cannot_read)?;
                 if length == 0 {
@@ -283,15 +276,17 @@ impl TokenStore {
         progress(0, total)?;
         for chunk in &self.files.chunks {
             let cannot_read = |error| Error::io(IoAction::Read, &chunk.path, error);
-            // Read, not mapped, so that the pages do not count as memory of this process.
-            let mut file = File::open(&chunk.path).map_err(cannot_read)?;
+            let mut file = chunk_reader::open(chunk)?;
             std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(self.files.offset))
                 .map_err(cannot_read)?;
             let mut left = chunk.tokens as usize;
             while left > 0 {
                 let tokens = left.min(BLOCK / size);
                 let (bytes, ids) = (&mut bytes[..tokens * size], &mut ids[..tokens]);
-                file.read_exact(bytes).map_err(cannot_read)?;
+                file.read_exact(bytes).map_err(|error| match error.kind() {
+                    std::io::ErrorKind::UnexpectedEof => chunk_reader::changed(&chunk.path),
+                    _ => cannot_read(error),
+                })?;
                 self.files.element.read(bytes, ids, position)?;
                 visit(ids, position)?;
                 position += tokens as u64;
@@ -307,32 +302,5 @@ impl TokenStore {
             return Ok(());
         }
         Err(Error::RangeOutOfBounds { start, end, length: self.len() })
-    }
-
-    /// Returns the mapping of chunk file `number`. The file is closed again; the mapping stays.
-    fn map(&self, number: usize) -> Result<&Mmap> {
-        let slot = &self.maps[number];
-        if let Some(map) = slot.get() {
-            return Ok(map);
-        }
-        let chunk = &self.files.chunks[number];
-        let file = File::open(&chunk.path)
-            .map_err(|error| Error::io(IoAction::Read, &chunk.path, error))?;
-        // SAFETY: the map is read as plain bytes, and any byte is valid. The file must not be
-        // truncated meanwhile; the head of this file says so, and stores are replaced as a whole,
-        // not in place.
-        let map = unsafe { Mmap::map(&file) }
-            .map_err(|error| Error::io(IoAction::Map, &chunk.path, error))?;
-        if map.len() as u64 != chunk.file_bytes {
-            let message = format!(
-                "{} has changed since the store was opened; open it again",
-                chunk.path.display()
-            );
-            return Err(Error::InvalidStore(message));
-        }
-        // Windows are drawn at random, so reading ahead would fetch pages that are not needed.
-        #[cfg(unix)]
-        let _ = map.advise(memmap2::Advice::Random);
-        Ok(slot.get_or_init(|| map))
     }
 }

@@ -26,7 +26,8 @@ impl Tokenizer {
         let corpus = &Corpus::find(files, None, TEXT_FIELD)?;
         let text_cut = &|bytes: &[u8]| self.cuts().last_in_bytes(bytes, true);
         let (block_size, max_bytes) = (BLOCK_SIZE, u64::MAX);
-        let reader = ParallelReader { corpus, text_cut, threads, block_size, max_bytes };
+        let longest = self.cuts().longest();
+        let reader = ParallelReader { corpus, text_cut, threads, block_size, longest, max_bytes };
         let count = |(ids, tokens): &mut (Vec<u32>, u64), text: &str| {
             ids.clear();
             self.encode_into(text, ids)?;

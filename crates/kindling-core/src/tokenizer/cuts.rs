@@ -8,6 +8,10 @@ use super::special::SpecialTokens;
 const LOOK_BEHIND: usize = 64;
 /// Bytes at the end of a block that are searched first.
 const WINDOW: usize = 1 << 12;
+/// The most bytes without a cut that are processed in memory: more is no text, except where a
+/// pattern is a regular expression, which has no cuts but at special tokens.
+const LONGEST: usize = 64 << 20;
+const LONGEST_OF_REGEX: usize = 1 << 30;
 
 /// The parts of a tokenizer that decide where text may be cut.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +33,14 @@ impl Cuts<'_> {
                 && (self.kind == Kind::Chars || self.pattern.is_boundary(text, at))
                 && !self.special.spans(text, at)
         })
+    }
+
+    /// Returns the most bytes without a cut that may be processed in memory.
+    pub fn longest(&self) -> usize {
+        match self.pattern {
+            Pattern::Regex(_) if self.kind == Kind::Bpe => LONGEST_OF_REGEX,
+            _ => LONGEST,
+        }
     }
 
     /// Returns the last place where `bytes` may be cut. They may be invalid UTF-8, and more text

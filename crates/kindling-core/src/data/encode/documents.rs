@@ -86,7 +86,7 @@ impl<'a> DocumentEncoder<'a> {
         let text = match long {
             Some(long) => {
                 out.replaced_bytes = long.replaced;
-                Cow::Borrowed(long.text(input)?)
+                Cow::Borrowed(long.text()?)
             }
             None => decode_lossy(&out.block.bytes, &mut out.replaced_bytes),
         };
@@ -208,10 +208,10 @@ impl IdWriter<'_> {
                 self.json_lines(line, number, input, replaced)?;
                 continue;
             }
-            let mut writer = LongTextWriter::into_file(input, folder)?;
+            let mut writer = LongTextWriter::new(folder)?;
             lines.each_piece(line, number, replaced, |piece| writer.push(piece.as_bytes()))?;
             let long = writer.finish()?;
-            self.text(long.text(input)?)?;
+            self.text(long.text()?)?;
             self.end_document();
         }
         Ok(())

@@ -9,7 +9,7 @@ use super::documents::DocumentEncoder;
 use super::journal::{Done, EncodedText, Journal, Split};
 use super::options::{EncodeOptions, EncodeSummary};
 use super::pipeline;
-use crate::corpus::blocks::{BLOCK_SIZE, BlockOptions, BlockReader};
+use crate::corpus::blocks::{BLOCK_SIZE, BlockOptions, BlockReader, LongTexts};
 use crate::corpus::inputs::{self, Input};
 use crate::data::destination::Destination;
 use crate::data::metadata::Metadata;
@@ -246,7 +246,7 @@ impl Job<'_> {
             block_size: BLOCK_SIZE,
             max_bytes: u64::MAX,
             // Not in `root`, whose content is moved to its place in the end.
-            spill: Some(root.parent().unwrap_or(root)),
+            long: LongTexts::Spill(root.parent().unwrap_or(root)),
             report: self.report,
         };
         let blocks = BlockReader::new(options, text.position);

@@ -78,7 +78,8 @@ fn train_in_blocks(
     let (kind, threads) = (options.kind, options.threads);
     let cuts = Cuts { kind, pattern: &options.pattern, special: &matcher };
     let text_cut = &|bytes: &[u8]| cuts.last_in_bytes(bytes, true);
-    let reader = ParallelReader { corpus, text_cut, threads, block_size, max_bytes };
+    let longest = cuts.longest();
+    let reader = ParallelReader { corpus, text_cut, threads, block_size, longest, max_bytes };
     match kind {
         Kind::Chars => {
             let new = || vec![false; CODE_POINTS];

@@ -127,6 +127,23 @@ fn errors_name_the_line_without_text_and_a_corpus_without_text() {
 }
 
 #[test]
+fn a_word_or_line_that_never_ends_is_an_error_in_bounded_memory() {
+    let folder = Folder::new();
+    let pieces = vec![vec![b'a'; 80 << 20], [vec![b'0'; 10 << 20], vec![b' '; 70 << 20]].concat()];
+    for (number, bytes) in pieces.into_iter().enumerate() {
+        let word = folder.file("word.txt.gz", gzip(&bytes));
+        let line = folder.file("line.jsonl.gz", gzip(&bytes));
+        for (path, what) in [(word, "a word"), (line, "a line")] {
+            let corpus = Corpus::find(std::slice::from_ref(&path), None, TEXT_FIELD).unwrap();
+            let trained = train(&corpus, &options(Kind::Bpe, 2), &mut silent, &mut silent);
+            let error = trained.unwrap_err();
+            assert_eq!(error.code(), "ERR_INVALID_CORPUS", "{number} {what}");
+            assert!(error.to_string().contains(what), "{error}");
+        }
+    }
+}
+
+#[test]
 fn max_bytes_trains_the_same_tokenizer_as_a_file_truncated_there() {
     let folder = Folder::new();
     let text = std::fs::read_to_string(fixture("tokenizer/tinystories_sample.txt")).unwrap();

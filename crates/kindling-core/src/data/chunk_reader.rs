@@ -1,0 +1,146 @@
+//! Reads the chunk files of a store at any place, and notices when one is not what it was.
+//!
+//! Files are read, not mapped: a mapped file that another process shortens kills this one with
+//! SIGBUS. Here it is a short read, and an error. A chunk is identified by device, inode, size and
+//! modification time, which are taken when the store is opened and compared before every read, so
+//! a run never mixes two stores that were made at the same place one after the other.
+
+use std::collections::VecDeque;
+use std::fs::{File, Metadata};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::files::ChunkFile;
+use crate::error::IoAction;
+use crate::{Error, Result};
+
+/// The most files that a store keeps open.
+const MOST_OPEN: usize = 64;
+
+/// What identifies the content of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+}
+
+impl Identity {
+    #[cfg(unix)]
+    pub fn of(status: &Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        Self {
+            device: status.dev(),
+            inode: status.ino(),
+            bytes: status.len(),
+            modified: (status.mtime(), status.mtime_nsec()),
+        }
+    }
+
+    #[cfg(not(unix))]
+    pub fn of(status: &Metadata) -> Self {
+        Self { device: 0, inode: 0, bytes: status.len(), modified: (0, 0) }
+    }
+}
+
+/// The open files of a store.
+#[derive(Debug, Default)]
+pub(super) struct ChunkReader(Mutex<Open>);
+
+#[derive(Debug, Default)]
+struct Open {
+    /// By number of chunk.
+    files: Vec<Option<Arc<File>>>,
+    /// The numbers of open files, the oldest first.
+    order: VecDeque<usize>,
+}
+
+impl ChunkReader {
+    /// Fills `out` with the bytes of chunk `number` from `offset` on.
+    ///
+    /// # Errors
+    /// Returns `ERR_INVALID_STORE` if the file is not the one that was opened, and I/O errors.
+    pub fn read(
+        &self,
+        number: usize,
+        chunk: &ChunkFile,
+        out: &mut [u8],
+        offset: u64,
+    ) -> Result<()> {
+        let file = self.file(number, chunk)?;
+        check(&file, chunk)?;
+        match read_at(&file, out, offset) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(changed(&chunk.path)),
+            read => read.map_err(|error| Error::io(IoAction::Read, &chunk.path, error)),
+        }
+    }
+
+    fn file(&self, number: usize, chunk: &ChunkFile) -> Result<Arc<File>> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Some(file)) = open.files.get(number) {
+            return Ok(Arc::clone(file));
+        }
+        if open.order.len() == MOST_OPEN
+            && let Some(oldest) = open.order.pop_front()
+        {
+            open.files[oldest] = None;
+        }
+        let file = Arc::new(self::open(chunk)?);
+        // Windows are drawn at random, so reading ahead would fetch pages that are not needed.
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::fd::AsRawFd;
+            // SAFETY: advice about an open descriptor; a refusal costs nothing.
+            unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
+        }
+        if open.files.len() <= number {
+            open.files.resize(number + 1, None);
+        }
+        open.files[number] = Some(Arc::clone(&file));
+        open.order.push_back(number);
+        Ok(file)
+    }
+}
+
+/// Opens a chunk file.
+///
+/// # Errors
+/// Returns `ERR_INVALID_STORE` if it is not the one that was opened, and I/O errors.
+pub(super) fn open(chunk: &ChunkFile) -> Result<File> {
+    let file = File::open(&chunk.path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => changed(&chunk.path),
+        _ => Error::io(IoAction::Read, &chunk.path, error),
+    })?;
+    check(&file, chunk)?;
+    Ok(file)
+}
+
+fn check(file: &File, chunk: &ChunkFile) -> Result<()> {
+    let status = file.metadata().map_err(|error| Error::io(IoAction::Read, &chunk.path, error))?;
+    if Identity::of(&status) == chunk.identity { Ok(()) } else { Err(changed(&chunk.path)) }
+}
+
+pub(super) fn changed(path: &Path) -> Error {
+    Error::InvalidStore(format!(
+        "{} has changed since the store was opened; open it again",
+        path.display()
+    ))
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, out, offset)
+}
+
+#[cfg(not(unix))]
+fn read_at(mut file: &File, out: &mut [u8], offset: u64) -> io::Result<()> {
+    use std::io::{Read, Seek, SeekFrom};
+    // One reader at a time: the position belongs to the file.
+    static READING: Mutex<()> = Mutex::new(());
+    let _guard = READING.lock().unwrap_or_else(PoisonError::into_inner);
+    file.seek(SeekFrom::Start(offset))?;
+    file.read_exact(out)
+}
