@@ -220,7 +220,8 @@ extern "C" int kindling_kernel_emulator_launch(const char* name, const unsigned*
     else if (block == 0 || block % 32 != 0 || block > MOST_THREADS) machine.error = "a block has to be 1 to 32 whole warps";
     else if (grid[0] == 0 || grid[1] == 0 || grid[2] == 0) machine.error = "an empty grid";
     else if (grid[1] > 65535 || grid[2] > 65535) machine.error = "a grid of more than 65535 in y or z";
-    else if (shared_bytes > SHARED_BYTES) machine.error = "more shared memory than sm_80 has";
+    else if (shared_bytes > (std::strstr(name, "_hopper_") != nullptr ? HOPPER_SHARED_BYTES : SHARED_BYTES))
+        machine.error = "more shared memory than the device has";
     if (machine.error.empty()) {
         machine.count = block;
         machine.order = order == 0 ? Order::Forward : order == 1 ? Order::Reverse : Order::Random;

@@ -18,8 +18,8 @@ extern "C" void kindling_kernel_emulator_release(unsigned char* base, size_t byt
 namespace emulator {
 
 constexpr unsigned MOST_THREADS = 1024;
-/// Maximum shared memory of a block on sm_80.
-constexpr size_t SHARED_BYTES = 163 * 1024;
+/// Maximum shared memory of a block on sm_80, and of the kernels named after Hopper.
+constexpr size_t SHARED_BYTES = 163 * 1024, HOPPER_SHARED_BYTES = 227 * 1024;
 constexpr size_t STATIC_SHARED_BYTES = 48 * 1024;
 constexpr unsigned char POISON = 0xff;
 

@@ -233,6 +233,12 @@ fn hopper_attention_matches_the_reference_and_the_cpu() {
         (3, shape(1, 65, 4, 2, 64)),
         (4, shape(1, 130, 2, 1, 64)),
         (5, shape(1, 650, 1, 1, 64)),
+        (1, shape(1, 1, 1, 1, 128)),
+        (2, shape(2, 64, 3, 1, 128)),
+        (3, shape(1, 65, 4, 2, 128)),
+        (4, shape(1, 130, 2, 1, 128)),
+        (5, shape(1, 193, 1, 1, 128)),
+        (6, shape(1, 650, 1, 1, 128)),
     ] {
         let rows = s.batch * s.positions;
         let qkv = random::<Bf16>(seed, rows * s.qkv_width(), 3.0);
@@ -252,7 +258,7 @@ fn hopper_attention_matches_the_reference_and_the_cpu() {
 
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
-fn hopper_attention_is_for_aligned_heads_of_64_in_bf16() {
+fn hopper_attention_is_for_aligned_heads_of_64_and_128_in_bf16() {
     let kernels = |dtype, qkv, s, hopper| {
         let forward = cuda::forward(dtype, cuda::Forward { out: 0, lse: 0, qkv }, s, hopper);
         let backward = cuda::Backward {
@@ -269,13 +275,18 @@ fn hopper_attention_is_for_aligned_heads_of_64_in_bf16() {
         };
         let backward = cuda::backward(dtype, backward, s, hopper);
         assert_eq!(cuda::dq_len(dtype, s, hopper) == 0, cuda::turns_len(dtype, s, hopper) == 0);
-        let joint = backward.iter().any(|one| one.kernel == "attention_backward_bf16_64");
+        let joint = backward.iter().any(|one| one.kernel.starts_with("attention_backward_bf16_"));
         assert_eq!(joint, cuda::dq_len(dtype, s, hopper) > 0, "scratch for those that need it");
         (forward.kernel, backward[backward.len() - 1].kernel)
     };
     let s = shape(1, 8, 1, 1, 64);
     let on_hopper = ("attention_forward_hopper_64", "attention_backward_kv_hopper_64");
     let plain = ("attention_forward_bf16_64", "attention_backward_bf16_64");
+    let wide = ("attention_forward_hopper_128", "attention_backward_kv_hopper_128");
+    assert_eq!(kernels(Dtype::Bf16, 16, shape(1, 8, 1, 1, 128), true), wide);
+    let wide = ("attention_forward_bf16_128", "attention_backward_bf16_128");
+    assert_eq!(kernels(Dtype::Bf16, 16, shape(1, 8, 1, 1, 128), false), wide);
+    assert_eq!(kernels(Dtype::Bf16, 16, shape(1, 8, 1, 1, 120), true), wide);
     assert_eq!(kernels(Dtype::Bf16, 16, s, true), on_hopper);
     assert_eq!(kernels(Dtype::Bf16, 16, s, false), plain);
     assert_eq!(kernels(Dtype::Bf16, 16, shape(1, 8, 1, 1, 56), true), plain);
@@ -308,18 +319,20 @@ fn later_tokens_do_not_affect_earlier_ones_on_hopper() {
     if !runs_hopper_kernels() {
         return;
     }
-    let s = shape(1, 260, 1, 1, 64);
-    let qkv = random::<Bf16>(1, 260 * s.qkv_width(), 2.0);
-    let dout = random::<Bf16>(2, 260 * s.out_width(), 1.0);
-    let before = hopper_pass(&qkv, &dout, s, false, Order::Forward);
-    for position in [1, 63, 64, 127, 128, 259] {
-        let mut changed = qkv.clone();
-        for x in &mut changed[position * s.qkv_width()..] {
-            *x = Bf16::from_f32(50.0 - x.to_f32());
+    for head_size in [64, 128] {
+        let s = shape(1, 260, 1, 1, head_size);
+        let qkv = random::<Bf16>(1, 260 * s.qkv_width(), 2.0);
+        let dout = random::<Bf16>(2, 260 * s.out_width(), 1.0);
+        let before = hopper_pass(&qkv, &dout, s, false, Order::Forward);
+        for position in [1, 63, 64, 127, 128, 259] {
+            let mut changed = qkv.clone();
+            for x in &mut changed[position * s.qkv_width()..] {
+                *x = Bf16::from_f32(50.0 - x.to_f32());
+            }
+            let after = hopper_pass(&changed, &dout, s, false, Order::Forward);
+            let past = position * s.out_width();
+            assert!(after[0][..past] == before[0][..past] && after[0][past..] != before[0][past..]);
         }
-        let after = hopper_pass(&changed, &dout, s, false, Order::Forward);
-        let past = position * s.out_width();
-        assert!(after[0][..past] == before[0][..past] && after[0][past..] != before[0][past..]);
     }
 }
 

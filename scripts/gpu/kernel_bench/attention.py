@@ -1,4 +1,6 @@
 """Causal attention beside each back end of scaled_dot_product_attention."""
+from dataclasses import replace
+
 from .measure import Case
 from .ops import gradient, rotation
 from .sizes import ceil
@@ -13,13 +15,23 @@ def sizes_of(s):
     }
 
 
-def forward_launches(s, build):
-    """ops/attention/cuda.rs: forward; hopper_forward."""
-    if not s.hopper or s.head_size != 64:
-        return mma_launches(s, build)
+# ops/attention/cuda.rs: HOPPER_KERNELS; rows of a block and tiles of 8 KiB: forward, dq, dk and dv.
+HOPPER_KERNELS = {64: ((128, 12), (64, 7), (64, 7)), 128: ((192, 26), (192, 22), (128, 18))}
+
+
+def hopper_launch(s, name, kernel, pointers, extra_bytes=0):
+    """ops/attention/cuda.rs: hopper_launch."""
+    rows, tiles = kernel
     scalars = {"positions": s.positions, "num_heads": s.heads, "num_kv_heads": s.heads}
-    grid = (ceil(s.positions, 128), s.heads, s.batch)
-    return [Launch("attention_forward_hopper_64", grid, 256, "out lse qkv", scalars, 6 * 128 * 128)]
+    grid = (ceil(s.positions, rows), s.heads, s.batch)
+    return Launch(f"attention_{name}_hopper_{s.head_size}", grid, 2 * rows, pointers, scalars, tiles * 8192 + extra_bytes)
+
+
+def forward_launches(s, build):
+    """ops/attention/cuda.rs: forward."""
+    if not s.hopper or s.head_size not in HOPPER_KERNELS:
+        return mma_launches(s, build)
+    return [hopper_launch(s, "forward", HOPPER_KERNELS[s.head_size][0], "out lse qkv")]
 
 
 def mma_launches(s, build):
@@ -45,14 +57,12 @@ def deltas(s):
 
 def backward_launches(s, build):
     """ops/attention/cuda.rs: backward; hopper_backward."""
-    if not s.hopper or s.head_size != 64:
+    if not s.hopper or s.head_size not in HOPPER_KERNELS:
         return joint_launches(s, build)
-    scalars = {"positions": s.positions, "num_heads": s.heads, "num_kv_heads": s.heads}
-    grid, tiles = (ceil(s.positions, 64), s.heads, s.batch), 7 * 64 * 128
-    q, kv = "dqkv delta dout qkv out lse cos sin", "dqkv delta dout qkv lse cos sin"
+    _, q, kv = HOPPER_KERNELS[s.head_size]
     return [
-        Launch("attention_backward_q_hopper_64", grid, 128, q, scalars, tiles),
-        Launch("attention_backward_kv_hopper_64", grid, 128, kv, scalars, tiles + 2048),
+        hopper_launch(s, "backward_q", q, "dqkv delta dout qkv out lse cos sin"),
+        hopper_launch(s, "backward_kv", kv, "dqkv delta dout qkv lse cos sin", 2048),
     ]
 
 
@@ -83,6 +93,13 @@ def two_launches(s, build):
 
 
 def attention(torch, s, random):
+    """Cases of heads of the given size and of 128, whose sizes are those of the cases."""
+    heads = s.heads * 5 // 6
+    for sizes in (s, replace(s, batch=s.batch // 2, heads=heads, d_model=128 * heads)):
+        yield from cases(torch, sizes, random)
+
+
+def cases(torch, s, random):
     bf16, f32 = torch.bfloat16, torch.float32
     build = Build(FILE, head_size=s.head_size)
     shape = f"{s.batch} x {s.heads} x {s.positions} x {s.head_size}"

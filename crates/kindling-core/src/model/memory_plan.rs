@@ -232,7 +232,7 @@ impl MemoryPlan {
     fn cuda_scratch(&self, shapes: &Shapes, dtype: Dtype) -> u64 {
         const F32: usize = size_of::<f32>();
         let rows = shapes.rows();
-        // Hopper's kernels for heads of 64 need less.
+        // Hopper's kernels need less.
         let dq = attention::cuda::dq_len(dtype, shapes.attention, false);
         let attention = [shapes.lse_len(), dq];
         let attention = attention.map(|len| scratch_bytes(F32 * len)).into_iter().sum();

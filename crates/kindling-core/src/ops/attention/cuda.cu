@@ -2,8 +2,8 @@
 // one query against a cache.
 // qkv, dqkv: (b t, (nh + 2 nkv) hs); out, dout: (b t, nh hs); lse, delta: (b, nh, t) f32; cos,
 // sin: (positions, hs) f32 or null.
-#include "attention/hopper_backward.cuh"
-#include "attention/hopper_forward.cuh"
+#include "attention/hopper_backward_128.cuh"
+#include "attention/hopper_forward_128.cuh"
 #include "attention/plain.cuh"
 #include "attention/tensor_backward.cuh"
 #include "attention/tensor_backward_joint.cuh"
@@ -221,22 +221,30 @@ TENSOR_KERNELS(128)
 #else
 #define ON_HOPPER(call)
 #endif
-#define HEADS_OF_64 {positions, num_heads, num_kv_heads, 64, true}
+#define HEADS(W) {positions, num_heads, num_kv_heads, W, true}
 
-extern "C" __global__ void __launch_bounds__(256, 2)
-attention_forward_hopper_64(bf16* out, float* lse, const bf16* qkv, int positions, int num_heads, int num_kv_heads) {
-    ON_HOPPER(hopper_forward(out, lse, qkv, HEADS_OF_64));
-}
-extern "C" __global__ void __launch_bounds__(128, 4)
-attention_backward_q_hopper_64(bf16* dqkv, float* delta, const bf16* dout, const bf16* qkv, const bf16* out, const float* lse,
-                               const float* cos, const float* sin, int positions, int num_heads, int num_kv_heads) {
-    ON_HOPPER(hopper_backward_q(dqkv, delta, dout, qkv, out, lse, ROTATION, HEADS_OF_64));
-}
-extern "C" __global__ void __launch_bounds__(128, 3)
-attention_backward_kv_hopper_64(bf16* dqkv, const float* delta, const bf16* dout, const bf16* qkv, const float* lse,
-                                const float* cos, const float* sin, int positions, int num_heads, int num_kv_heads) {
-    ON_HOPPER(hopper_backward_kv(dqkv, delta, dout, qkv, lse, ROTATION, HEADS_OF_64));
-}
+// Of each kernel, threads of a block and blocks that fit an SM.
+#define HOPPER_KERNELS(W, FORWARD_THREADS, FORWARD_BLOCKS, Q_THREADS, Q_BLOCKS, KV_THREADS, KV_BLOCKS)                 \
+    extern "C" __global__ void __launch_bounds__(FORWARD_THREADS, FORWARD_BLOCKS)                                      \
+    attention_forward_hopper_##W(bf16* out, float* lse, const bf16* qkv, int positions, int num_heads,                 \
+                                 int num_kv_heads) {                                                                   \
+        ON_HOPPER(hopper_forward_##W(out, lse, qkv, HEADS(W)));                                                        \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(Q_THREADS, Q_BLOCKS)                                                  \
+    attention_backward_q_hopper_##W(bf16* dqkv, float* delta, const bf16* dout, const bf16* qkv, const bf16* out,      \
+                                    const float* lse, const float* cos, const float* sin, int positions,               \
+                                    int num_heads, int num_kv_heads) {                                                 \
+        ON_HOPPER(hopper_backward_q_##W(dqkv, delta, dout, qkv, out, lse, ROTATION, HEADS(W)));                        \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(KV_THREADS, KV_BLOCKS)                                                \
+    attention_backward_kv_hopper_##W(bf16* dqkv, const float* delta, const bf16* dout, const bf16* qkv,                \
+                                     const float* lse, const float* cos, const float* sin, int positions,              \
+                                     int num_heads, int num_kv_heads) {                                                \
+        ON_HOPPER(hopper_backward_kv_##W(dqkv, delta, dout, qkv, lse, ROTATION, HEADS(W)));                            \
+    }
+
+HOPPER_KERNELS(64, 256, 2, 128, 4, 128, 3)
+HOPPER_KERNELS(128, 384, 1, 384, 1, 256, 1)
 
 /// Grid: b t nh `delta_lanes` / 256, rounded up; block: 256; no shared memory.
 extern "C" __global__ void __launch_bounds__(256)

@@ -181,34 +181,70 @@ pub struct Forward {
     pub qkv: u64,
 }
 
-/// Returns whether the kernels of `hopper_*.cuh` serve these sizes. `hopper`: the device has the
-/// instructions of `kernels/warpgroup.cuh`.
-fn on_hopper(dtype: Dtype, s: Shape, hopper: bool) -> bool {
-    hopper && dtype == Dtype::Bf16 && s.head_size == 64
+/// A kernel of `hopper_*.cuh`: the rows of a block, 64 for each of its warpgroups, and its shared
+/// memory, a multiple of 1024 bytes: the emulator puts the end of the memory at the end of a page,
+/// and tiles are aligned.
+#[derive(Clone, Copy)]
+struct HopperKernel {
+    name: &'static str,
+    rows: usize,
+    shared_bytes: u32,
 }
 
-/// Builds a launch with one block for so many rows of each of so many heads, 128 threads for 64
+/// The kernels for Hopper of one head size.
+struct HopperKernels {
+    head_size: usize,
+    forward: HopperKernel,
+    backward_q: HopperKernel,
+    backward_kv: HopperKernel,
+}
+
+const fn hopper(name: &'static str, rows: usize, shared_bytes: u32) -> HopperKernel {
+    HopperKernel { name, rows, shared_bytes }
+}
+
+/// Bytes of 64 rows of a head of 64, of which a head of 128 has two.
+const TILE: u32 = 64 * 128;
+
+/// Shared memory: tiles; for dk and dv also two stages of lse and delta.
+const HOPPER_KERNELS: [HopperKernels; 2] = [
+    HopperKernels {
+        head_size: 64,
+        forward: hopper("attention_forward_hopper_64", 128, 12 * TILE),
+        backward_q: hopper("attention_backward_q_hopper_64", 64, 7 * TILE),
+        backward_kv: hopper("attention_backward_kv_hopper_64", 64, 7 * TILE + 2048),
+    },
+    HopperKernels {
+        head_size: 128,
+        forward: hopper("attention_forward_hopper_128", 192, 26 * TILE),
+        backward_q: hopper("attention_backward_q_hopper_128", 192, 22 * TILE),
+        backward_kv: hopper("attention_backward_kv_hopper_128", 128, 18 * TILE + 2048),
+    },
+];
+
+/// Returns the kernels for Hopper that serve these sizes. `hopper`: the device has the instructions
+/// of `kernels/warpgroup.cuh`.
+fn hopper_kernels(dtype: Dtype, s: Shape, hopper: bool) -> Option<&'static HopperKernels> {
+    let all: &'static [HopperKernels] = &HOPPER_KERNELS;
+    all.iter().find(|k| hopper && dtype == Dtype::Bf16 && k.head_size == s.head_size)
+}
+
+/// Builds a launch with one block for a kernel's rows of each of so many heads, 128 threads for 64
 /// rows.
-fn hopper_launch(
-    (kernel, rows, heads): (&'static str, usize, usize),
-    addresses: &[u64],
-    s: Shape,
-    shared_bytes: u32,
-) -> Launch {
+fn hopper_launch(kernel: HopperKernel, heads: usize, addresses: &[u64], s: Shape) -> Launch {
+    let HopperKernel { name, rows, shared_bytes } = kernel;
     let mut args = pointers(addresses);
     args.extend([s.positions, s.num_heads, s.num_kv_heads].map(Arg::from));
     let grid = [s.positions.div_ceil(rows) as u32, heads as u32, s.batch as u32];
-    Launch { kernel, grid, block: 2 * rows as u32, shared_bytes, args }
+    Launch { kernel: name, grid, block: 2 * rows as u32, shared_bytes, args }
 }
 
-/// Builds the launch that computes out and lse of every query. `hopper`: as for `on_hopper`.
+/// Builds the launch that computes out and lse of every query. `hopper`: as for `hopper_kernels`.
 pub fn forward(dtype: Dtype, addresses: Forward, s: Shape, hopper: bool) -> Launch {
     let Forward { out, lse, qkv } = addresses;
     let aligned = is_aligned(dtype, &[out, qkv], s);
-    if aligned && on_hopper(dtype, s, hopper) {
-        let kernel = "attention_forward_hopper_64";
-        // Six tiles of 128 rows of 128 bytes.
-        return hopper_launch((kernel, 128, s.num_heads), &[out, lse, qkv], s, 6 * 128 * 128);
+    if let Some(kernels) = hopper_kernels(dtype, s, hopper).filter(|_| aligned) {
+        return hopper_launch(kernels.forward, s.num_heads, &[out, lse, qkv], s);
     }
     let kernels = kernels(dtype, s.head_size);
     let (rows, shared_bytes) = block_size(dtype, kernels.width, kernels.forward, 1, 0);
@@ -237,24 +273,26 @@ pub struct Backward {
     pub sin: u64,
 }
 
-/// Returns the f32 elements of `Backward::dq`. `hopper`: as for `on_hopper`.
+/// Returns the f32 elements of `Backward::dq`. `hopper`: as for `hopper_kernels`.
 pub fn dq_len(dtype: Dtype, s: Shape, hopper: bool) -> usize {
-    let kernel = joint_kernel(dtype, s.head_size).filter(|_| !on_hopper(dtype, s, hopper));
+    let kernel =
+        joint_kernel(dtype, s.head_size).filter(|_| hopper_kernels(dtype, s, hopper).is_none());
     kernel.map_or(0, |k| k.tiles(s) * k.queries * k.width)
 }
 
-/// Returns the elements of `Backward::turns`. `hopper`: as for `on_hopper`.
+/// Returns the elements of `Backward::turns`. `hopper`: as for `hopper_kernels`.
 pub fn turns_len(dtype: Dtype, s: Shape, hopper: bool) -> usize {
-    let kernel = joint_kernel(dtype, s.head_size).filter(|_| !on_hopper(dtype, s, hopper));
+    let kernel =
+        joint_kernel(dtype, s.head_size).filter(|_| hopper_kernels(dtype, s, hopper).is_none());
     kernel.map_or(0, |k| k.tiles(s))
 }
 
-/// Builds the launches that compute dqkv, in order. `hopper`: as for `on_hopper`.
+/// Builds the launches that compute dqkv, in order. `hopper`: as for `hopper_kernels`.
 pub fn backward(dtype: Dtype, addresses: Backward, s: Shape, hopper: bool) -> Vec<Launch> {
     let Backward { dqkv, dout, qkv, out, .. } = addresses;
-    if on_hopper(dtype, s, hopper) {
+    if let Some(kernels) = hopper_kernels(dtype, s, hopper) {
         return if is_aligned(dtype, &[dqkv, dout, qkv, out], s) {
-            hopper_backward(addresses, s)
+            hopper_backward(kernels, addresses, s)
         } else {
             backward_in_two(dtype, addresses, s)
         };
@@ -266,16 +304,13 @@ pub fn backward(dtype: Dtype, addresses: Backward, s: Shape, hopper: bool) -> Ve
 }
 
 /// Builds the launches for Hopper: dq and delta, then dk and dv.
-fn hopper_backward(addresses: Backward, s: Shape) -> Vec<Launch> {
+fn hopper_backward(kernels: &HopperKernels, addresses: Backward, s: Shape) -> Vec<Launch> {
     let Backward { dqkv, delta, dout, qkv, out, lse, cos, sin, .. } = addresses;
-    // Seven tiles of 64 rows of 128 bytes; two stages of lse and delta. A multiple of 1024, as the
-    // emulator puts the end of the memory at the end of a page, and tiles are aligned.
-    let (tiles, statistics) = (7 * 64 * 128, 2048);
-    let q = ("attention_backward_q_hopper_64", 64, s.num_heads);
-    let kv = ("attention_backward_kv_hopper_64", 64, s.num_kv_heads);
+    let q = [dqkv, delta, dout, qkv, out, lse, cos, sin];
+    let kv = [dqkv, delta, dout, qkv, lse, cos, sin];
     vec![
-        hopper_launch(q, &[dqkv, delta, dout, qkv, out, lse, cos, sin], s, tiles),
-        hopper_launch(kv, &[dqkv, delta, dout, qkv, lse, cos, sin], s, tiles + statistics),
+        hopper_launch(kernels.backward_q, s.num_heads, &q, s),
+        hopper_launch(kernels.backward_kv, s.num_kv_heads, &kv, s),
     ]
 }
 

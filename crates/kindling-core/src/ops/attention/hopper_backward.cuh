@@ -17,24 +17,45 @@ namespace {
 
 /// Shared memory: two tiles of the block's own and five that stream past; in the second kernel also
 /// two stages of lse and delta.
-constexpr int HOPPER_BACKWARD_Q_BYTES = 7 * TILE_BYTES;
-constexpr int HOPPER_BACKWARD_KV_BYTES = 7 * TILE_BYTES + 2048;
+constexpr int HOPPER_BACKWARD_Q_64_BYTES = 7 * TILE_BYTES;
+constexpr int HOPPER_BACKWARD_KV_64_BYTES = 7 * TILE_BYTES + 2048;
 
-/// delta of the warp's 16 rows of a tile of dout, for a thread's two rows, and written to memory.
-/// out, delta: those of the tile's first row.
-__device__ __forceinline__ float2 row_deltas(float* delta, const uint4 (&out)[4], const unsigned char* douts, int count) {
+/// Loads the warp's 16 of `count` rows, `width` apart, and zeroes the rest.
+template <int HALVES>
+__device__ __forceinline__ void load_rows(uint4 (&rows)[HALVES][4], const bf16* from, int width, int count) {
+    const Place at;
+#pragma unroll
+    for (int h = 0; h < HALVES; h++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int row = at.warp_row + 4 * i + at.lane / 8;
+            rows[h][i] = {0, 0, 0, 0};
+            if (row < count)
+                rows[h][i] = *reinterpret_cast<const uint4*>(from + (long long)row * width + 64 * h + at.lane % 8 * 8);
+        }
+}
+
+/// delta of the warp's 16 rows of dout, for a thread's two rows, and written to memory. out, delta:
+/// those of the first row. douts: tiles of 64 columns, `half` bytes apart.
+template <int HALVES>
+__device__ __forceinline__ float2 row_deltas(float* delta, const uint4 (&out)[HALVES][4], const unsigned char* douts, int half,
+                                             int count) {
     const Place at;
     float sums[4];
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         const int row = at.warp_row + 4 * i + at.lane / 8;
-        const uint4 dout = *reinterpret_cast<const uint4*>(douts + chunk_at(row, at.lane % 8));
-        const unsigned left[4] = {out[i].x, out[i].y, out[i].z, out[i].w}, right[4] = {dout.x, dout.y, dout.z, dout.w};
         sums[i] = 0.0f;
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            const float2 a = unpack(left[j]), b = unpack(right[j]);
-            sums[i] += a.x * b.x + a.y * b.y;
+        for (int h = 0; h < HALVES; h++) {
+            const uint4 dout = *reinterpret_cast<const uint4*>(douts + h * half + chunk_at(row, at.lane % 8));
+            const unsigned left[4] = {out[h][i].x, out[h][i].y, out[h][i].z, out[h][i].w};
+            const unsigned right[4] = {dout.x, dout.y, dout.z, dout.w};
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                const float2 a = unpack(left[j]), b = unpack(right[j]);
+                sums[i] += a.x * b.x + a.y * b.y;
+            }
         }
 #pragma unroll
         for (int bits = 4; bits > 0; bits /= 2) sums[i] += __shfl_xor_sync(0xffffffffu, sums[i], bits);
@@ -48,8 +69,8 @@ __device__ __forceinline__ float2 row_deltas(float* delta, const uint4 (&out)[4]
 
 /// dq of 64 queries of one head, over the keys up to the last of them, and delta. dqkv like qkv; dout,
 /// out: (b t, nh 64); lse, delta: (b, nh, t); rows at multiples of 16 bytes.
-/// Grid: (t / 64 rounded up, nh, b); block: 128; shared: HOPPER_BACKWARD_Q_BYTES.
-__device__ __forceinline__ void hopper_backward_q(bf16* dqkv, float* delta, const bf16* dout, const bf16* qkv, const bf16* out,
+/// Grid: (t / 64 rounded up, nh, b); block: 128; shared: HOPPER_BACKWARD_Q_64_BYTES.
+__device__ __forceinline__ void hopper_backward_q_64(bf16* dqkv, float* delta, const bf16* dout, const bf16* qkv, const bf16* out,
                                                   const float* lse, const Rotation& rotation, const Layout& l) {
     SHARED_TILES(tile_memory);
     unsigned char *queries = tile_memory, *douts = queries + TILE_BYTES;
@@ -78,14 +99,8 @@ __device__ __forceinline__ void hopper_backward_q(bf16* dqkv, float* delta, cons
     copy_keys(count, 0, 0);
     if (last_tile > 0) copy_keys(64, TILE_BYTES, TILE_BYTES);
     const Place at;
-    uint4 out_rows[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const int own = at.warp_row + 4 * i + at.lane / 8;
-        out_rows[i] = {0, 0, 0, 0};
-        if (own < count)
-            out_rows[i] = *reinterpret_cast<const uint4*>(out + at_head + (long long)own * l.out_width() + at.lane % 8 * 8);
-    }
+    uint4 out_rows[1][4];
+    load_rows(out_rows, out + at_head, l.out_width(), count);
     float row_lse[2];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -96,7 +111,7 @@ __device__ __forceinline__ void hopper_backward_q(bf16* dqkv, float* delta, cons
     else wait_copies<0>();
     publish_tiles();
     __syncthreads();
-    const float2 row_delta = row_deltas(delta + statistics, out_rows, douts, count);
+    const float2 row_delta = row_deltas(delta + statistics, out_rows, douts, 0, count);
 
     const float scale = LOG2_E / 8.0f;
     const unsigned long long query_tile = describe(queries), dout_tile = describe(douts);
@@ -154,8 +169,8 @@ __device__ __forceinline__ void hopper_backward_q(bf16* dqkv, float* delta, cons
 
 /// dk and dv of 64 keys, over all queries from the first key on, for all heads of the group. Scores
 /// are held transposed, (keys, queries). Arguments as above; delta is complete.
-/// Grid: (t / 64 rounded up, nkv, b); block: 128; shared: HOPPER_BACKWARD_KV_BYTES.
-__device__ __forceinline__ void hopper_backward_kv(bf16* dqkv, const float* delta, const bf16* dout, const bf16* qkv,
+/// Grid: (t / 64 rounded up, nkv, b); block: 128; shared: HOPPER_BACKWARD_KV_64_BYTES.
+__device__ __forceinline__ void hopper_backward_kv_64(bf16* dqkv, const float* delta, const bf16* dout, const bf16* qkv,
                                                    const float* lse, const Rotation& rotation, const Layout& l) {
     SHARED_TILES(tile_memory);
     unsigned char *keys = tile_memory, *values = keys + TILE_BYTES;

@@ -13,7 +13,7 @@ namespace {
 /// shared memory at a time.
 constexpr int PAIR_BYTES = 2 * TILE_BYTES;
 /// Queries, two stages of keys and three of values.
-constexpr int HOPPER_FORWARD_BYTES = 6 * PAIR_BYTES;
+constexpr int HOPPER_FORWARD_64_BYTES = 6 * PAIR_BYTES;
 
 /// Maxima and sums of the exponentials of a thread's two rows. `largest` is scaled.
 struct RunningRows {
@@ -45,8 +45,8 @@ struct RunningRows {
 };
 
 /// out: (b t, nh 64); lse: (b, nh, t); qkv: (b t, (nh + 2 nkv) 64); rows at multiples of 16 bytes.
-/// Grid: (t / 128 rounded up, nh, b); block: 256; shared: HOPPER_FORWARD_BYTES.
-__device__ __forceinline__ void hopper_forward(bf16* out, float* lse, const bf16* qkv, const Layout& l) {
+/// Grid: (t / 128 rounded up, nh, b); block: 256; shared: HOPPER_FORWARD_64_BYTES.
+__device__ __forceinline__ void hopper_forward_64(bf16* out, float* lse, const bf16* qkv, const Layout& l) {
     SHARED_TILES(tile_memory);
     // The shuffle tells the compiler that the number is the same for the whole warp.
     const int group = __shfl_sync(0xffffffffu, int(threadIdx.x / 128), 0);

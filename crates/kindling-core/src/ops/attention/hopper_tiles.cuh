@@ -1,4 +1,4 @@
-// Pieces of attention's kernels for Hopper: tiles of 64 rows of a head of 64, and products of a
+// Pieces of attention's kernels for Hopper: tiles of 64 rows and 64 columns, and products of a
 // warpgroup over them. A thread's accumulators, elements 4 n to 4 n + 3 of an array, are those of
 // `mma` in columns 8 n to 8 n + 7, of the 16 rows of its warp.
 #pragma once
@@ -11,6 +11,8 @@
 namespace {
 
 constexpr int TILE_BYTES = 64 * TILE_ROW;
+/// Factor of the scores of heads of 128.
+constexpr float HEAD_128_SCALE = 0.08838834764831845f;
 
 /// A thread's place in the accumulators: rows g and g + 8 of the warp's, columns 2 t and 2 t + 1.
 /// Read anew at each use, so that the compiler does not hold it in registers.
@@ -37,6 +39,15 @@ __device__ __forceinline__ void multiply_transposed(float (&d)[32], unsigned lon
     for (int k = 1; k < 4; k++) wgmma<false, true>(d, advance(a, 32 * k), advance(b, 32 * k));
     commit_products();
 }
+/// As above for heads of 128; the right halves of the operands lie so many bytes past the left ones.
+__device__ __forceinline__ void multiply_transposed(float (&d)[32], unsigned long long a, unsigned long long b, int a_half,
+                                                    int b_half) {
+    wgmma<false, false>(d, a, b);
+#pragma unroll
+    for (int k = 1; k < 8; k++)
+        wgmma<false, true>(d, advance(a, k / 4 * a_half + 32 * (k % 4)), advance(b, k / 4 * b_half + 32 * (k % 4)));
+    commit_products();
+}
 /// As above, with a in registers.
 __device__ __forceinline__ void multiply_transposed(float (&d)[32], const unsigned (&a)[4][4], unsigned long long b) {
     wgmma<false, false>(d, a[0], b);
@@ -48,6 +59,14 @@ __device__ __forceinline__ void multiply_transposed(float (&d)[32], const unsign
 __device__ __forceinline__ void add_product(float (&d)[32], const unsigned (&a)[4][4], unsigned long long b) {
 #pragma unroll
     for (int k = 0; k < 4; k++) wgmma<true, true>(d, a[k], advance(b, 16 * TILE_ROW * k));
+    commit_products();
+}
+
+/// As above for a tile of a head of 128, whose right half lies so many bytes past the left one.
+__device__ __forceinline__ void add_product(float (&left)[32], float (&right)[32], const unsigned (&a)[4][4],
+                                            unsigned long long b, int half) {
+#pragma unroll
+    for (int k = 0; k < 4; k++) wgmma_wide(left, right, a[k], advance(b, 16 * TILE_ROW * k), half);
     commit_products();
 }
 
@@ -72,20 +91,20 @@ template <bool transposed> __device__ __forceinline__ void mask_diagonal(float (
 }
 
 /// Rotates the gradients of the queries or keys of a tile by the negative angles of their positions,
-/// from `position` on.
-__device__ __forceinline__ void rotate_tile(float (&sums)[32], const Rotation& rotation, int position, const Layout& l) {
+/// from `position` on. `column`: that of the tile in the head.
+__device__ __forceinline__ void rotate_tile(float (&sums)[32], const Rotation& rotation, int position, const Layout& l,
+                                            int column = 0) {
     const Place at;
 #pragma unroll
     for (int i = 0; i < 32; i += 2)
-        rotate_back(sums[i], sums[i + 1], rotation, position + at.warp_row + at.g + 8 * (i % 4 / 2), 8 * (i / 4) + 2 * at.t, l);
+        rotate_back(sums[i], sums[i + 1], rotation, position + at.warp_row + at.g + 8 * (i % 4 / 2),
+                    column + 8 * (i / 4) + 2 * at.t, l);
 }
 
 /// Writes the accumulators, row g + 8 half times `factor[half]`, to `count` rows of memory by way of
 /// the warp's own rows of a tile that nobody reads any more.
 __device__ __forceinline__ void write_tile(bf16* to, int width, int count, unsigned char* tile, const float (&sums)[32],
                                                   float2 factor) {
-    // The warp has read its rows of the tile.
-    __syncwarp();
     const Place at;
 #pragma unroll
     for (int i = 0; i < 32; i += 2) {

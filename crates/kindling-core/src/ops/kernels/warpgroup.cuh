@@ -29,6 +29,10 @@ template <bool transposed, bool accumulate>
 void wgmma(float (&d)[32], unsigned long long a, unsigned long long b, EMULATOR_SITE) {
     emulator::start_product({d, nullptr, a, b, transposed, accumulate, 0, {file, line}});
 }
+inline void wgmma_wide(float (&left)[32], float (&right)[32], const unsigned (&a)[4], unsigned long long b, int half, EMULATOR_SITE) {
+    emulator::start_product({left, a, 0, b, true, true, 0, {file, line}});
+    emulator::start_product({right, a, 0, b + half, true, true, 0, {file, line}});
+}
 static inline void publish_tiles() { emulator::publish_copies(); }
 static inline void fence_products(EMULATOR_SITE) { emulator::check_published(file, line); }
 static inline void commit_products() { emulator::commit_products(); }
@@ -73,6 +77,31 @@ __device__ __forceinline__ void wgmma(float (&d)[32], unsigned long long a, unsi
     asm volatile("{ .reg .pred p; setp.ne.b32 p, %34, 0;" WGMMA "%32, %33, p, 1, 1, 0, %35; }"
                  : ACCUMULATORS
                  : "l"(a), "l"(b), "n"(int(accumulate)), "n"(int(transposed)));
+}
+
+/// Starts d (64, 128) += a (64, 16) b (16, 128), whose right halves are `right` and the 16 rows `half`
+/// bytes past b.
+static __device__ __forceinline__ void wgmma_wide(float (&left)[32], float (&right)[32], const unsigned (&a)[4],
+                                                  unsigned long long b, int half) {
+    // The distance takes the place of one that matters only here.
+    b += (unsigned long long)((half >> 4) - 1) << 16;
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+                 "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"
+                 "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63}, "
+                 "{%64,%65,%66,%67}, %68, 1, 1, 1, 1;"
+                 : "+f"(left[0]), "+f"(left[1]), "+f"(left[2]), "+f"(left[3]), "+f"(left[4]), "+f"(left[5]),
+                   "+f"(left[6]), "+f"(left[7]), "+f"(left[8]), "+f"(left[9]), "+f"(left[10]), "+f"(left[11]),
+                   "+f"(left[12]), "+f"(left[13]), "+f"(left[14]), "+f"(left[15]), "+f"(left[16]), "+f"(left[17]),
+                   "+f"(left[18]), "+f"(left[19]), "+f"(left[20]), "+f"(left[21]), "+f"(left[22]), "+f"(left[23]),
+                   "+f"(left[24]), "+f"(left[25]), "+f"(left[26]), "+f"(left[27]), "+f"(left[28]), "+f"(left[29]),
+                   "+f"(left[30]), "+f"(left[31]),
+                   "+f"(right[0]), "+f"(right[1]), "+f"(right[2]), "+f"(right[3]), "+f"(right[4]), "+f"(right[5]),
+                   "+f"(right[6]), "+f"(right[7]), "+f"(right[8]), "+f"(right[9]), "+f"(right[10]), "+f"(right[11]),
+                   "+f"(right[12]), "+f"(right[13]), "+f"(right[14]), "+f"(right[15]), "+f"(right[16]), "+f"(right[17]),
+                   "+f"(right[18]), "+f"(right[19]), "+f"(right[20]), "+f"(right[21]), "+f"(right[22]), "+f"(right[23]),
+                   "+f"(right[24]), "+f"(right[25]), "+f"(right[26]), "+f"(right[27]), "+f"(right[28]), "+f"(right[29]),
+                   "+f"(right[30]), "+f"(right[31])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
 /// Makes what the thread has written to shared memory visible to products, which read it past a
