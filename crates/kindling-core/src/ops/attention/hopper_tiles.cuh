@@ -105,6 +105,8 @@ __device__ __forceinline__ void rotate_tile(float (&sums)[32], const Rotation& r
 /// the warp's own rows of a tile that nobody reads any more.
 __device__ __forceinline__ void write_tile(bf16* to, int width, int count, unsigned char* tile, const float (&sums)[32],
                                                   float2 factor) {
+    // The warp has read its rows of the tile.
+    __syncwarp();
     const Place at;
 #pragma unroll
     for (int i = 0; i < 32; i += 2) {
