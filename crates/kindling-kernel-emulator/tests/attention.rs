@@ -256,6 +256,23 @@ fn hopper_attention_matches_the_reference_and_the_cpu() {
     }
 }
 
+/// So many heads that blocks take them in groups.
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn hopper_attention_over_many_heads_matches_the_cpu() {
+    if !runs_hopper_kernels() {
+        return;
+    }
+    let s = shape(1, 193, 97, 97, 128);
+    let qkv = random::<Bf16>(1, 193 * s.qkv_width(), 3.0);
+    let dout = random::<Bf16>(2, 193 * s.out_width(), 1.0);
+    let as_f32 = |x: &[Bf16]| x.iter().map(|v| v.to_f32()).collect::<Vec<_>>();
+    let results = hopper_pass(&qkv, &dout, s, false, Order::Forward);
+    let (dqkv, lse) = cpu_gradient(&as_f32(&qkv), &as_f32(&dout), false, s);
+    assert_close("lse", &results[1], &lse, TOLERANCE);
+    assert_close("dqkv", &results[2], &dqkv, BF16_GRADIENT_TOLERANCE);
+}
+
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
 fn hopper_attention_is_for_aligned_heads_of_64_and_128_in_bf16() {

@@ -22,17 +22,18 @@ __device__ __forceinline__ void hopper_backward_q_128(bf16* dqkv, float* delta, 
                                                       const float* lse, const Rotation& rotation, const Layout& l) {
     constexpr int HALF = 3 * TILE_BYTES;
     SHARED_TILES(tile_memory);
+    const Share share;
     unsigned char *queries = tile_memory, *douts = queries + 2 * HALF;
     unsigned char* keys = douts + 2 * HALF;  // Three stages, then two of values.
     // The shuffle tells the compiler that the number is the same for the whole warp.
     const int group = __shfl_sync(0xffffffffu, int(threadIdx.x / 128), 0);
     // Tiles of 64 queries are dealt out from the last one on, so that only a block with few keys lacks
     // queries. Tiles of keys are taken last to first, so that the one to mask comes first.
-    const int last_tile = (l.positions + 63) / 64 - 1 - 3 * int(blockIdx.x), own_tile = last_tile - 2 + group;
+    const int last_tile = (l.positions + 63) / 64 - 1 - 3 * share.tile, own_tile = last_tile - 2 + group;
     const int own_query = 64 * own_tile, count = own_tile < 0 ? 0 : l.positions - own_query;
-    const int head = blockIdx.y, kv_head = head / l.group(), width = l.qkv_width();
-    const long long row = (long long)blockIdx.z * l.positions + own_query, at_head = row * l.out_width() + head * 128;
-    const long long statistics = ((long long)blockIdx.z * l.num_heads + head) * l.positions + own_query;
+    const int head = share.head, kv_head = head / l.group(), width = l.qkv_width();
+    const long long row = (long long)share.sequence * l.positions + own_query, at_head = row * l.out_width() + head * 128;
+    const long long statistics = ((long long)share.sequence * l.num_heads + head) * l.positions + own_query;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         const int to = h * HALF + group * TILE_BYTES;
@@ -43,7 +44,7 @@ __device__ __forceinline__ void hopper_backward_q_128(bf16* dqkv, float* delta, 
     const int copied_row = threadIdx.x / 16;
     unsigned char* copied_to = keys + threadIdx.x % 16 / 8 * TILE_BYTES + chunk_at(copied_row, threadIdx.x % 8);
     const int to_values = l.v_column(kv_head) - l.k_column(kv_head);
-    const bf16* from = qkv + ((long long)blockIdx.z * l.positions + 64 * last_tile + copied_row) * width + l.k_column(kv_head) +
+    const bf16* from = qkv + ((long long)share.sequence * l.positions + 64 * last_tile + copied_row) * width + l.k_column(kv_head) +
                        threadIdx.x % 16 * 8;
     auto copy_keys = [&](int rows, int key_stage, int value_stage) {
 #pragma unroll
@@ -142,13 +143,14 @@ __device__ __forceinline__ void hopper_backward_q_128(bf16* dqkv, float* delta, 
 __device__ __forceinline__ void hopper_backward_kv_128(bf16* dqkv, const float* delta, const bf16* dout, const bf16* qkv,
                                                        const float* lse, const Rotation& rotation, const Layout& l) {
     SHARED_TILES(tile_memory);
+    const Share share;
     // Keys and values: halves of 64 columns, each of 128 rows. Three stages of queries, two of dout.
     unsigned char *keys = tile_memory, *values = keys + 2 * HEAD_TILE;
     unsigned char *queries = values + 2 * HEAD_TILE, *douts = queries + 3 * HEAD_TILE;
     float* statistics = reinterpret_cast<float*>(douts + 2 * HEAD_TILE);  // Two stages of lse (80), delta (80).
     const int group = __shfl_sync(0xffffffffu, int(threadIdx.x / 128), 0);
-    const int first_key = blockIdx.x * 128, own_key = first_key + 64 * group, kv_head = blockIdx.y, width = l.qkv_width();
-    const int first_row = blockIdx.z * l.positions, end_head = (kv_head + 1) * l.group();
+    const int first_key = share.tile * 128, own_key = first_key + 64 * group, kv_head = share.head, width = l.qkv_width();
+    const int first_row = share.sequence * l.positions, end_head = (kv_head + 1) * l.group();
 
     // Each thread copies one chunk of every 16th row of queries and of dout; the first 128 threads copy
     // one of lse and delta each, which passes through a register.
@@ -160,7 +162,7 @@ __device__ __forceinline__ void hopper_backward_kv_128(bf16* dqkv, const float* 
         const long long row = first_row + first_key;
         query_from = qkv + (row + copied_row) * width + head * 128 + threadIdx.x % 16 * 8;
         dout_from = dout + (row + copied_row) * l.out_width() + head * 128 + threadIdx.x % 16 * 8;
-        statistic_from = (threadIdx.x < 64 ? lse : delta) + ((long long)blockIdx.z * l.num_heads + head) * l.positions + first_key +
+        statistic_from = (threadIdx.x < 64 ? lse : delta) + ((long long)share.sequence * l.num_heads + head) * l.positions + first_key +
                          copied_statistic;
     };
     auto copy_queries = [&](int query, int query_stage, int stage) {

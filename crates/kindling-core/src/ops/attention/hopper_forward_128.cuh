@@ -18,13 +18,14 @@ constexpr int HOPPER_FORWARD_128_BYTES = 2 * QUERIES_HALF + 5 * 2 * KEYS_HALF;
 /// Grid: (t / 192 rounded up, nh, b); block: 384; shared: HOPPER_FORWARD_128_BYTES.
 __device__ __forceinline__ void hopper_forward_128(bf16* out, float* lse, const bf16* qkv, const Layout& l) {
     SHARED_TILES(tile_memory);
+    const Share share;
     // The shuffle tells the compiler that the number is the same for the whole warp.
     const int group = __shfl_sync(0xffffffffu, int(threadIdx.x / 128), 0);
-    const int head = blockIdx.y, kv_head = head / l.group(), width = l.qkv_width();
+    const int head = share.head, kv_head = head / l.group(), width = l.qkv_width();
     unsigned char *keys = tile_memory + 2 * QUERIES_HALF, *values = keys + 4 * KEYS_HALF;
     // Tiles of 64 queries are dealt out from the last one on, so that only a block with few keys lacks
     // queries. Tiles of keys are taken last to first, so that the one to mask comes first.
-    const int last_tile = (l.positions + 63) / 64 - 1 - 3 * int(blockIdx.x), own_tile = last_tile - 2 + group;
+    const int last_tile = (l.positions + 63) / 64 - 1 - 3 * share.tile, own_tile = last_tile - 2 + group;
     const int first_query = 64 * (last_tile - 2), last_pair = last_tile / 2;
 
     // Each thread copies one chunk of every 24th row.
@@ -32,7 +33,7 @@ __device__ __forceinline__ void hopper_forward_128(bf16* out, float* lse, const 
     const int half_row = threadIdx.x % 16 / 8, copied_at = chunk_at(copied_row, threadIdx.x % 8);
     const long long apart = 24ll * width;
     const int to_values = l.v_column(kv_head) - l.k_column(kv_head);
-    const bf16* from = qkv + (long long)blockIdx.z * l.positions * width + threadIdx.x % 16 * 8;
+    const bf16* from = qkv + (long long)share.sequence * l.positions * width + threadIdx.x % 16 * 8;
     {
         const long long row = first_query + copied_row;
         const bf16* queries_from = from + row * width + l.q_column(head);
@@ -149,10 +150,10 @@ __device__ __forceinline__ void hopper_forward_128(bf16* out, float* lse, const 
         inverse[half] = 1.0f / total;
         const int row = at.warp_row + at.g + 8 * half;
         if (at.t == 0 && row < count)
-            lse[((long long)blockIdx.z * l.num_heads + head) * l.positions + own_query + row] =
+            lse[((long long)share.sequence * l.num_heads + head) * l.positions + own_query + row] =
                 (rows.largest[half] + log2f(total)) / LOG2_E;
     }
-    bf16* to = out + ((long long)blockIdx.z * l.positions + own_query) * l.out_width() + head * 128;
+    bf16* to = out + ((long long)share.sequence * l.positions + own_query) * l.out_width() + head * 128;
     unsigned char* own_rows = tile_memory + group * TILE_BYTES;
     write_tile(to, l.out_width(), count, own_rows, left, {inverse[0], inverse[1]});
     write_tile(to + 64, l.out_width(), count, own_rows + QUERIES_HALF, right, {inverse[0], inverse[1]});

@@ -14,6 +14,25 @@ constexpr int TILE_BYTES = 64 * TILE_ROW;
 /// Factor of the scores of heads of 128.
 constexpr float HEAD_128_SCALE = 0.08838834764831845f;
 
+/// Which tile of which head a block of a grid (tiles, heads, batch) takes; tile 0 takes longest. Blocks
+/// start in the order of their numbers: dealt out head by head, the long tiles of the last heads would
+/// end long after all others. So groups of heads, few enough that the L2 cache holds their keys and
+/// values, take all their tiles 0 first, then all their tiles 1.
+struct Share {
+    static constexpr int GROUPED_HEADS = 48;
+    int tile, head, sequence;
+    __device__ __forceinline__ Share() {
+        const int tiles = gridDim.x, heads = gridDim.y * gridDim.z;
+        const int number = blockIdx.x + tiles * (blockIdx.y + gridDim.y * blockIdx.z);
+        const int groups = heads < 2 * GROUPED_HEADS ? 1 : heads / GROUPED_HEADS, most = (heads + groups - 1) / groups;
+        const int first = number / (tiles * most) * most, count = heads - first < most ? heads - first : most;
+        const int own = number - first * tiles;
+        tile = own / count;
+        head = (first + own % count) % gridDim.y;
+        sequence = (first + own % count) / gridDim.y;
+    }
+};
+
 /// A thread's place in the accumulators: rows g and g + 8 of the warp's, columns 2 t and 2 t + 1.
 /// Read anew at each use, so that the compiler does not hold it in registers.
 struct Place {
