@@ -6,7 +6,15 @@
  * without what it is to write.
  */
 import { spawn } from 'node:child_process'
-import { chmodSync, cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { gzipSync } from 'node:zlib'
@@ -87,8 +95,8 @@ function commandOf(example: string): string {
 }
 
 function reduced(example: string): string {
-  // A resumed run keeps its options; the other two do not run at all.
-  if (/--resume|--help|--config-schema|--toy/.test(example)) return example
+  // A resumed run keeps its options; the others do not run at all.
+  if (/--resume|train --checkpoint|--help|--config-schema|--toy/.test(example)) return example
   return `${example} ${REDUCED[commandOf(example)] ?? ''}`.trim()
 }
 
@@ -171,9 +179,10 @@ async function writeFixtures(t: ExecutionContext, folder: string): Promise<void>
   writeFileSync(at('run.json'), JSON.stringify(options))
   const run = at('runs/book')
   await succeed(t, ['train', '--config', at('run.json'), '--run', run, '--stop-at-step', '2'])
-  cpSync(join(run, 'checkpoints', 'step-00000002'), join(run, 'checkpoints', 'step-00000500'), {
-    recursive: true,
-  })
+  const later = join(run, 'checkpoints', 'step-00000500')
+  cpSync(join(run, 'checkpoints', 'step-00000002'), later, { recursive: true })
+  const state = readFileSync(join(later, 'state.json'), 'utf8')
+  writeFileSync(join(later, 'state.json'), state.replace(/"iteration": ?2\b/, '"iteration": 500'))
 }
 
 /** Returns `bytes` (at most 64 KiB) as a Zstandard frame of one uncompressed block (RFC 8878). */

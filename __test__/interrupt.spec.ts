@@ -1,6 +1,7 @@
 /** Signals, closed pipes and full disks: what a command saves, prints and exits with. */
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { existsSync, openSync, readFileSync, writeFileSync } from 'node:fs'
+import { constants } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
 import { Trainer } from '../src'
@@ -29,6 +30,18 @@ function onceItSays(child: ChildProcess, text: RegExp, signal: NodeJS.Signals): 
   child.stderr!.on('data', listen)
 }
 
+/** Kills a process with a signal once it handles SIGHUP, which Node by itself does not. */
+function onceItListens(child: ChildProcess, signal: NodeJS.Signals): void {
+  const timer = setInterval(() => {
+    const status = readFileSync(`/proc/${child.pid}/status`, 'utf8')
+    const caught = BigInt(`0x${/^SigCgt:\s*([0-9a-f]+)/m.exec(status)![1]}`)
+    if (((caught >> BigInt(constants.signals.SIGHUP - 1)) & 1n) === 0n) return
+    clearInterval(timer)
+    child.kill(signal)
+  }, 20)
+  child.on('exit', () => clearInterval(timer))
+}
+
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   test(`${signal} says that it saves, saves, and exits with 130`, async (t) => {
     const { folder, flags } = await encodeCorpus(t)
@@ -53,7 +66,7 @@ for (const [signal, code] of [
     const args = ['tokenizer', 'train', fifo, '--vocab-size', '300', '--out', `${fifo}.out`]
     const stopped = await kindling(args, (child) => {
       // Nothing is written to the FIFO: the thread that opens it waits for ever.
-      setTimeout(() => child.kill(signal), 1_500)
+      onceItListens(child, signal)
       onceItSays(child, /a second one ends at once/, signal)
     })
     t.is(stopped.code, code, stopped.stderr)

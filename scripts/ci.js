@@ -24,6 +24,10 @@ const STAGES = [
     command: campaign('encode-kill', '--rounds', '24', '--megabytes', '6'),
   },
   {
+    name: 'a killed training can be resumed',
+    command: campaign('train-kill', '--rounds', '12'),
+  },
+  {
     name: 'a resumed run is identical, byte for byte',
     command: campaign('resume', '--steps', '60'),
   },

@@ -6,8 +6,11 @@
  * and AdamW 17 FLOPs per parameter. The engine itself plans the memory, with the code that
  * allocates it.
  */
-import { KindlingError, call } from './errors'
+import { z } from 'zod'
+import { call } from './errors'
+import { limits } from './limits'
 import { native } from './native'
+import { checked } from './options'
 
 /** A model, how it is trained, and on what device. */
 export interface AccountOptions {
@@ -79,6 +82,31 @@ export interface Account {
   trainingSeconds: number
 }
 
+const positive = z.number().positive()
+const schema = z.strictObject({
+  vocabSize: limits.vocab,
+  dModel: limits.width,
+  numHeads: limits.width,
+  numKvHeads: limits.width.optional(),
+  dFf: limits.width,
+  numLayers: limits.layers,
+  context: limits.positions,
+  tieEmbeddings: z.boolean().default(false),
+  qkvBias: z.boolean().default(false),
+  device: z.enum(['cpu', 'cuda']).default('cpu'),
+  dtype: z.enum(['f32', 'bf16']).default('f32'),
+  recompute: z.boolean().default(false),
+  batchSize: z
+    .int()
+    .min(1)
+    .max(2 ** 40)
+    .default(1),
+  steps: positive.default(400_000),
+  memoryGib: positive.default(80),
+  peakTflops: positive.default(19.5),
+  mfu: positive.default(0.5),
+})
+
 /** Multiplications, additions, divisions and square roots of AdamW per parameter. */
 const ADAMW_FLOPS = 17
 
@@ -104,28 +132,8 @@ export function flopsPerToken(
  * `ERR_INVALID_CONFIG` if no model can have these sizes.
  */
 export function account(options: AccountOptions): Account {
-  const o = {
-    ...options,
-    numKvHeads: options.numKvHeads ?? options.numHeads,
-    tieEmbeddings: options.tieEmbeddings ?? false,
-    qkvBias: options.qkvBias ?? false,
-    device: options.device ?? 'cpu',
-    dtype: options.dtype ?? 'f32',
-    recompute: options.recompute ?? false,
-    batchSize: options.batchSize ?? 1,
-    steps: options.steps ?? 400_000,
-    memoryGib: options.memoryGib ?? 80,
-    peakTflops: options.peakTflops ?? 19.5,
-    mfu: options.mfu ?? 0.5,
-  }
-  for (const [name, value] of Object.entries(o)) {
-    if (typeof value === 'number' && !(value > 0 && Number.isFinite(value))) {
-      throw new KindlingError(
-        'ERR_INVALID_ARGUMENT',
-        `${name} is ${value}; it must be a positive number`,
-      )
-    }
-  }
+  const given = checked('account', schema, options)
+  const o = { ...given, numKvHeads: given.numKvHeads ?? given.numHeads }
   const params = parameters(o)
   const flops = flopsOf(o, params.total)
   const { largestBatch, ...memory } = call(() =>

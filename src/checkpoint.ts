@@ -2,8 +2,10 @@
  * Checkpoints: a folder with model.safetensors, optimizer.safetensors and state.json. It is written
  * under a temporary name, synced and renamed, so it is either complete or absent.
  */
-import { settle } from './errors'
+import { z } from 'zod'
+import { KindlingError, settle } from './errors'
 import { native } from './native'
+import { checked, checkedValue } from './options'
 import { Optimizer } from './optimizer'
 import { Transformer } from './transformer'
 
@@ -24,13 +26,15 @@ export const Checkpoint = {
     iteration: number,
     extra: Record<string, unknown> = {},
   ): Promise<void> {
-    await settle(() =>
+    checkedValue('Checkpoint.save: iteration', z.int().min(0), iteration)
+    const state = jsonOf(checked('Checkpoint.save: extra', z.looseObject({}), extra))
+    await settle(async () =>
       native.saveCheckpoint(
         path,
         Transformer.toNative(model),
         Optimizer.toNative(optimizer),
         iteration,
-        JSON.stringify(extra),
+        state,
       ),
     )
   },
@@ -43,7 +47,7 @@ export const Checkpoint = {
    * `ERR_CHECKPOINT_MISMATCH` naming every tensor that differs. The model is then unchanged.
    */
   async load(path: string, model: Transformer, optimizer?: Optimizer): Promise<number> {
-    return settle(() =>
+    return settle(async () =>
       native.loadCheckpoint(
         path,
         Transformer.toNative(model),
@@ -52,3 +56,13 @@ export const Checkpoint = {
     )
   },
 } as const
+
+/** @throws KindlingError `ERR_INVALID_ARGUMENT` for what JSON cannot hold. */
+function jsonOf(extra: object): string {
+  try {
+    return JSON.stringify(extra)
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error)
+    throw new KindlingError('ERR_INVALID_ARGUMENT', `extra cannot be written as JSON: ${reason}`)
+  }
+}

@@ -5,8 +5,10 @@
  */
 import { randomInt } from 'node:crypto'
 import { TextDecoder } from 'node:util'
+import { z } from 'zod'
 import { KindlingError, call, cancelled, settle } from './errors'
 import { native } from './native'
+import { abortSignal, checked, checkedValue, type Exact } from './options'
 import { StopSequenceMatcher } from './stop-sequences'
 import { Tokenizer } from './tokenizer'
 import { Transformer } from './transformer'
@@ -59,6 +61,23 @@ export interface GenerateResult {
   seed: number
 }
 
+const schema = z.strictObject({
+  maxTokens: z
+    .int()
+    .min(1)
+    .max(2 ** 31 - 1)
+    .default(200),
+  temperature: z.number().min(0).default(1),
+  topK: z.int().min(1).optional(),
+  topP: z.number().positive().max(1).default(0.9),
+  repetitionPenalty: z.number().positive().default(1),
+  seed: z.int().min(0).optional(),
+  stop: z.union([z.string(), z.array(z.string())]).default([]),
+  rollingCache: z.boolean().default(false),
+  echo: z.boolean().default(true),
+  signal: abortSignal.optional(),
+})
+
 /**
  * Milliseconds of decoding per call of the addon, so that a small model returns many tokens per
  * call.
@@ -79,9 +98,10 @@ export async function* generate(
   prompt: string,
   options: GenerateOptions = {},
 ): AsyncGenerator<string, GenerateResult, void> {
-  const decoding = new Decoding(model, tokenizer, [prompt], options)
+  const settings = checked('generate', schema, options)
+  const decoding = new Decoding(model, tokenizer, [prompt], settings)
   try {
-    if ((options.echo ?? true) && prompt !== '') yield prompt
+    if (settings.echo && prompt !== '') yield prompt
     for (let pieces = await decoding.next(); pieces; pieces = await decoding.next()) {
       if (pieces[0]) yield pieces[0]
     }
@@ -105,7 +125,9 @@ export async function generateBatch(
   if (!Array.isArray(prompts) || prompts.length === 0) {
     throw new KindlingError('ERR_INVALID_ARGUMENT', 'generateBatch needs at least one prompt')
   }
-  const decoding = new Decoding(model, tokenizer, prompts, options)
+  checkedValue('generateBatch: prompts', z.array(z.string()), prompts)
+  const settings = checked('generateBatch', schema, options)
+  const decoding = new Decoding(model, tokenizer, prompts, settings)
   try {
     while (await decoding.next());
     return decoding.results()
@@ -136,10 +158,10 @@ class Decoding {
     model: Transformer,
     tokenizer: Tokenizer,
     prompts: readonly string[],
-    options: GenerateOptions,
+    options: Exact<z.output<typeof schema>>,
   ) {
-    const { maxTokens = 200, temperature = 1, topK, topP = 0.9, repetitionPenalty = 1 } = options
-    const { seed = randomInt(2 ** 32), stop = [], rollingCache = false, echo = true } = options
+    const { maxTokens, temperature, topK, topP, repetitionPenalty } = options
+    const { seed = randomInt(2 ** 32), stop, rollingCache, echo } = options
     Tokenizer.toNative(tokenizer)
     this.#tokenizer = tokenizer
     this.#signal = options.signal

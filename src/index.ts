@@ -25,8 +25,8 @@ export {
 export { cosineSchedule, type CosineScheduleOptions } from './training/schedule'
 export { availableThreads, instructionSet, peakRssMib } from './system'
 export { BatchLoader, type BatchLoaderOptions, type MixturePart } from './training/batch-loader'
+export { TokenStore } from './token-store'
 export {
-  TokenStore,
   type BatchOptions,
   type EncodeOptions,
   type EncodeSummary,
@@ -34,7 +34,7 @@ export {
   type ReshapeOptions,
   type Sampling,
   type StoreMetadata,
-} from './token-store'
+} from './token-store-options'
 export { Tokenizer, type TextPieces, type TrainTokenizerOptions } from './tokenizer'
 export {
   Transformer,

@@ -14,9 +14,9 @@ import { embedding, linear, matmul } from './ops/dense'
 import { attention, rmsNorm, rope, silu, swiglu } from './ops/layers'
 import { crossEntropy, logSoftmax, softmax } from './ops/loss'
 import { adamw, clipGradNorm, sgd } from './ops/update'
+import { withArguments } from './ops/check'
 
-/** The tensor ops. */
-export const ops = {
+const all = {
   matmul,
   linear,
   embedding,
@@ -32,3 +32,6 @@ export const ops = {
   adamw,
   sgd,
 } as const
+
+/** The tensor ops. */
+export const ops = withArguments('ops', all)

@@ -2,8 +2,10 @@
  * Optimizers clip a model's gradients and update its weights in place, in native memory. The caller
  * passes the learning rate of each update (`step({ lr })`), so a schedule is a plain function.
  */
+import { z } from 'zod'
 import { KindlingError, call, settle } from './errors'
 import { native } from './native'
+import { checked, withoutUndefined } from './options'
 import { Transformer } from './transformer'
 
 /** Settings of one parameter group; whatever it leaves out is inherited from the optimizer. */
@@ -61,6 +63,31 @@ export interface SgdOptions {
   groups?: readonly SgdGroup[]
 }
 
+const rate = z.number().min(0)
+const betas = z.tuple([z.number().min(0).lt(1), z.number().min(0).lt(1)])
+const groupFields = {
+  pattern: z.string().min(1),
+  lr: rate.optional(),
+  weightDecay: rate.optional(),
+}
+const adamwSchema = z.strictObject({
+  lr: rate.default(1e-4),
+  betas: betas.default([0.9, 0.95]),
+  eps: rate.default(1e-8),
+  weightDecay: rate.default(0.01),
+  groups: z
+    .array(z.strictObject({ ...groupFields, betas: betas.optional(), eps: rate.optional() }))
+    .default([]),
+})
+const sgdSchema = z.strictObject({
+  lr: rate.default(1e-4),
+  weightDecay: rate.default(0),
+  decay: z.enum(['sqrt', 'none']).default('sqrt'),
+  groups: z.array(z.strictObject(groupFields)).default([]),
+})
+const clipSchema = z.strictObject({ read: z.boolean().default(true) })
+const stepSchema = z.strictObject({ lr: rate.optional() })
+
 /**
  * Base class of AdamW and SGD. A model and its optimizer serve one call at a time; a second one
  * fails with `ERR_BUSY`.
@@ -86,7 +113,8 @@ export abstract class Optimizer {
   async clipGradNorm(maxNorm: number, options?: { read?: true }): Promise<number>
   async clipGradNorm(maxNorm: number, options?: { read?: boolean }): Promise<number | null>
   async clipGradNorm(maxNorm: number, options: { read?: boolean } = {}): Promise<number | null> {
-    return settle(() => this.#native.clipGradNorm(maxNorm, options.read ?? true))
+    const { read } = checked('clipGradNorm', clipSchema, options)
+    return settle(() => this.#native.clipGradNorm(maxNorm, read))
   }
 
   /**
@@ -97,7 +125,8 @@ export abstract class Optimizer {
    * unchanged.
    */
   async step(options: { lr?: number } = {}): Promise<void> {
-    await settle(() => this.#native.step(options.lr))
+    const { lr } = checked('step', stepSchema, options)
+    await settle(() => this.#native.step(lr))
   }
 
   /** Frees the optimizer's state, at once or when the pending call settles. Never waits for it. */
@@ -126,26 +155,9 @@ export class AdamW extends Optimizer {
   /** @throws KindlingError `ERR_INVALID_ARGUMENT` if an option is out of range. */
   constructor(model: Transformer, options: AdamWOptions = {}) {
     const handle = Transformer.toNative(model)
-    const {
-      lr = 1e-4,
-      betas = [0.9, 0.95],
-      eps = 1e-8,
-      weightDecay = 0.01,
-      groups = [],
-    } = options ?? {}
-    super(
-      call(() =>
-        native.Optimizer.adamw(handle, {
-          lr,
-          betas: [...betas],
-          eps,
-          weightDecay,
-          groups: groups.map(({ betas: groupBetas, ...rest }) =>
-            groupBetas ? { ...rest, betas: [...groupBetas] } : rest,
-          ),
-        }),
-      ),
-    )
+    const { groups, ...values } = checked('AdamW', adamwSchema, options)
+    const settings = { ...values, groups: groups.map(withoutUndefined) }
+    super(call(() => native.Optimizer.adamw(handle, settings)))
   }
 }
 
@@ -157,19 +169,9 @@ export class Sgd extends Optimizer {
   /** @throws KindlingError `ERR_INVALID_ARGUMENT` if an option is out of range. */
   constructor(model: Transformer, options: SgdOptions = {}) {
     const handle = Transformer.toNative(model)
-    const { lr = 1e-4, weightDecay = 0, decay = 'sqrt', groups = [] } = options ?? {}
-    if (decay !== 'sqrt' && decay !== 'none') {
-      throw new KindlingError('ERR_INVALID_ARGUMENT', "decay must be 'sqrt' or 'none'")
-    }
-    super(
-      call(() =>
-        native.Optimizer.sgd(handle, {
-          lr,
-          weightDecay,
-          constant: decay === 'none',
-          groups: [...groups],
-        }),
-      ),
-    )
+    const { groups, decay, ...values } = checked('Sgd', sgdSchema, options)
+    const constant = decay === 'none'
+    const settings = { ...values, constant, groups: groups.map(withoutUndefined) }
+    super(call(() => native.Optimizer.sgd(handle, settings)))
   }
 }

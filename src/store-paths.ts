@@ -2,7 +2,9 @@
 import { existsSync } from 'node:fs'
 import { realpath } from 'node:fs/promises'
 import { basename, dirname, join, resolve, sep } from 'node:path'
+import { z } from 'zod'
 import { KindlingError } from './errors'
+import { checkedValue } from './options'
 
 /** Returns the stores that output to `out` replaces, whether or not they exist. */
 export function storesIn(out: string): string[] {
@@ -22,6 +24,7 @@ export function existingStores(out: string): string[] {
  * @throws KindlingError `ERR_INVALID_ARGUMENT`.
  */
 export async function refuseInputAsOutput(inputs: readonly string[], out: string): Promise<void> {
+  checkedValue('out', z.string(), out)
   const targets = await Promise.all(storesIn(out).map(realPath))
   for (const input of inputs) {
     const source = await realPath(input)

@@ -5,141 +5,27 @@
  */
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
+import { z } from 'zod'
 import { Batch } from './batch'
 import { KindlingError, call, settle } from './errors'
 import { refuseInputAsOutput } from './store-paths'
 import { longCall, type LongCallOptions } from './long-call'
 import { native } from './native'
+import { checked, checkedValue, fileNames } from './options'
+import {
+  batchSchema,
+  encodeSchema,
+  evaluationSchema,
+  longCallSchema,
+  reshapeSchema,
+  type BatchOptions,
+  type EncodeOptions,
+  type EncodeSummary,
+  type EvaluationBatchOptions,
+  type ReshapeOptions,
+  type StoreMetadata,
+} from './token-store-options'
 import { Tokenizer } from './tokenizer'
-
-/** Options for encoding text into a store. */
-export interface EncodeOptions extends LongCallOptions {
-  /** Tokens per chunk file. Default 500000. */
-  chunkSize?: number
-  /**
-   * Fraction of the tokens, taken from the end, that goes to `valid_chunks`; in [0, 1). Default 0.
-   */
-  validFraction?: number
-  /**
-   * Integer type of the chunk files; `uint16` holds vocabularies of at most 65536. Default `int32`.
-   */
-  tokenDtype?: 'int32' | 'uint16'
-  /**
-   * Encoding threads; the store does not depend on them. Default: the cores available to this
-   * process.
-   */
-  threads?: number
-  /**
-   * Format of the files. Default: JSON Lines if the name ends in .jsonl or .ndjson (before .gz or
-   * .zst), else text.
-   */
-  format?: 'text' | 'jsonl'
-  /** The JSON Lines field that holds the text. Default `text`. */
-  textField?: string
-  /**
-   * Unit that counts as a document: a file, a line, or a block of lines between blank lines. Line
-   * breaks between documents are dropped, and no token spans two documents. Default: `line` for
-   * JSON Lines, `file` for text.
-   */
-  document?: 'file' | 'line' | 'block'
-  /** Append `<|endoftext|>` to every non-empty document. Default false. */
-  appendEot?: boolean
-  /** Continue the work of a killed call with the same files and options. Default true. */
-  resume?: boolean
-  /** Keep the work of an aborted call for the next one, as if it had been killed. Default false. */
-  keepWhenAborted?: boolean
-}
-
-/** The result of encoding. */
-export interface EncodeSummary {
-  /** Number of tokens. */
-  tokens: number
-  /** Bytes of the encoded text, including each appended `<|endoftext|>`. */
-  bytes: number
-  /** Bytes of invalid UTF-8 that became U+FFFD. */
-  replacedBytes: number
-  /** Bytes of text encoded by an earlier, killed call. */
-  resumedBytes: number
-  /** Folder of the training store. */
-  train: string
-  /** Folder of the validation store, null if there is none. */
-  valid: string | null
-}
-
-/** Options for merging or splitting stores. */
-export interface ReshapeOptions extends LongCallOptions {
-  /** Tokens per chunk file. Default: as in the first store. */
-  chunkSize?: number
-  /** Integer type of the chunk files. Default: `uint16` if every store has it, else `int32`. */
-  tokenDtype?: 'int32' | 'uint16'
-  /**
-   * Tokenizer of the stores, copied into the output folder. Default: that of the first store, if it
-   * can be opened.
-   */
-  tokenizer?: Tokenizer
-}
-
-/** Metadata of a store, from `store.json` or, without one, from the sizes of the files. */
-export interface StoreMetadata {
-  /** Number of tokens. */
-  length: number
-  /** Bytes of the encoded text, null if unknown. */
-  bytes: number | null
-  /** Tokens per chunk file. */
-  chunkSize: number
-  /** Integer type: `int32`, `int64` or `uint16`. */
-  dtype: string
-  /** Path of the tokenizer, relative to the store's folder; null if unknown. */
-  tokenizerPath: string | null
-  /** `Tokenizer.hash` of the tokenizer that encoded the store, null if unknown. */
-  tokenizerHash: string | null
-  /** The largest token id, null if unknown. */
-  maxId: number | null
-  /** Bytes of invalid UTF-8 in the input that became U+FFFD. */
-  replacedBytes: number
-}
-
-/**
- * Order of the windows in batches.
- *
- * - `random`: uniformly random start positions.
- * - `epoch`: each consecutive, non-overlapping window once per epoch, reshuffled for each epoch.
- * - `sequential`: consecutive windows in order, over and over.
- * - `dense`: as `epoch`, with one window per start position.
- */
-export type Sampling = 'random' | 'epoch' | 'sequential' | 'dense'
-
-/**
- * Identifies a batch, which is a pure function of these values; a resumed run needs only its step.
- */
-export interface BatchOptions {
-  /** Windows per batch. */
-  batchSize: number
-  /** Tokens per window. */
-  seqLength: number
-  /** Seed of the run, a non-negative integer. Default 0. */
-  seed?: number
-  /** Step of the run, from 1. */
-  step: number
-  /** Index among the batches of the step, from 0. Default 0. */
-  microBatch?: number
-  /** Batches per step. Default: microBatch + 1. */
-  accumulate?: number
-  /** Order of the windows. Default `random`. */
-  sampling?: Sampling
-}
-
-/** A range of consecutive windows. */
-export interface EvaluationBatchOptions {
-  /** Tokens per window. */
-  seqLength: number
-  /** Index of the first window, from 0. */
-  firstWindow: number
-  /** Number of windows. */
-  count: number
-}
-
-const CHUNK_SIZE = 500_000
 
 /**
  * A store of token ids. Opening it reads no tokens. The files must not be truncated while it is in
@@ -196,28 +82,22 @@ export class TokenStore {
     out: string,
     options: EncodeOptions = {},
   ): Promise<EncodeSummary> {
-    if (!Array.isArray(files) || typeof out !== 'string') {
-      throw new KindlingError(
-        'ERR_INVALID_ARGUMENT',
-        'encodeFiles takes a list of files, a tokenizer and an output folder',
-      )
-    }
+    const names = checkedValue('encodeFiles: files', fileNames, files)
     const handle = Tokenizer.toNative(tokenizer)
+    const { signal, onProgress, keepWhenAborted, ...values } = checked(
+      'encodeFiles',
+      encodeSchema,
+      options,
+    )
     const settings = {
-      chunkSize: options.chunkSize ?? CHUNK_SIZE,
-      validFraction: options.validFraction ?? 0,
-      tokenDtype: options.tokenDtype ?? 'int32',
-      threads: options.threads ?? native.availableThreads(),
-      textField: options.textField ?? 'text',
-      appendEot: options.appendEot ?? false,
-      resume: options.resume ?? true,
-      keepWhenCancelled: options.keepWhenAborted ?? false,
+      threads: native.availableThreads(),
+      keepWhenCancelled: keepWhenAborted,
+      ...values,
       ...(tokenizer.path && { tokenizerPath: tokenizer.path }),
-      ...(options.format && { format: options.format }),
-      ...(options.document && { document: options.document }),
     }
-    const { valid, ...summary } = await longCall(options, async (monitor) =>
-      native.encodeFiles([...files], handle, out, settings, monitor),
+    const monitored = { ...(signal && { signal }), ...(onProgress && { onProgress }) }
+    const { valid, ...summary } = await longCall(monitored, async (monitor) =>
+      native.encodeFiles(names, handle, out, settings, monitor),
     )
     return { ...summary, valid: valid ?? null }
   }
@@ -236,13 +116,15 @@ export class TokenStore {
     out: string,
     options: ReshapeOptions = {},
   ): Promise<TokenStore> {
+    checkedValue('TokenStore.merge: stores', z.array(z.unknown()), stores)
+    const given = checked('TokenStore.merge', reshapeSchema, options)
     const handles = stores.map((store) => TokenStore.toNative(store))
     await refuseInputAsOutput(
       stores.map(({ path }) => path),
       out,
     )
-    const settings = await reshapeSettings(stores[0], options)
-    const { train } = await longCall(options, async (monitor) =>
+    const settings = await reshapeSettings(stores[0], given)
+    const { train } = await longCall(given, async (monitor) =>
       native.mergeStores(handles, out, settings, monitor),
     )
     return TokenStore.open(train)
@@ -261,9 +143,10 @@ export class TokenStore {
     options: ReshapeOptions = {},
   ): Promise<{ train: TokenStore; valid: TokenStore }> {
     const handle = TokenStore.toNative(store)
+    const given = checked('TokenStore.split', reshapeSchema, options)
     await refuseInputAsOutput([store.path], out)
-    const settings = await reshapeSettings(store, options)
-    const { train, valid } = await longCall(options, async (monitor) =>
+    const settings = await reshapeSettings(store, given)
+    const { train, valid } = await longCall(given, async (monitor) =>
       native.splitStore(handle, at, out, settings, monitor),
     )
     return { train: await TokenStore.open(train), valid: await TokenStore.open(valid!) }
@@ -312,13 +195,9 @@ export class TokenStore {
    * @throws KindlingError `ERR_STORE_TOO_SHORT`, `ERR_INVALID_ARGUMENT`.
    */
   batch(options: BatchOptions): Batch {
-    const defaults = {
-      seed: 0,
-      microBatch: 0,
-      accumulate: (options.microBatch ?? 0) + 1,
-      sampling: 'random',
-    }
-    return new Batch(call(() => this.#native.batch({ ...defaults, ...options })))
+    const given = checked('batch', batchSchema, options)
+    const settings = { accumulate: given.microBatch + 1, ...given }
+    return new Batch(call(() => this.#native.batch(settings)))
   }
 
   /** @internal */
@@ -345,7 +224,8 @@ export class TokenStore {
    *
    * @throws KindlingError `ERR_STORE_TOO_SHORT`, `ERR_INVALID_ARGUMENT` (windows past the end).
    */
-  evaluationBatch({ seqLength, firstWindow, count }: EvaluationBatchOptions): Batch {
+  evaluationBatch(options: EvaluationBatchOptions): Batch {
+    const { seqLength, firstWindow, count } = checked('evaluationBatch', evaluationSchema, options)
     return new Batch(call(() => this.#native.evaluationBatch(seqLength, firstWindow, count)))
   }
 
@@ -356,7 +236,8 @@ export class TokenStore {
    * @throws KindlingError `ERR_TOKEN_OUT_OF_RANGE` naming the first such id and its position.
    */
   async checkVocab(vocabSize: number, options: LongCallOptions = {}): Promise<void> {
-    await longCall(options, async (monitor) => this.#native.checkVocab(vocabSize, monitor))
+    const given = checked('checkVocab', longCallSchema, options)
+    await longCall(given, async (monitor) => this.#native.checkVocab(vocabSize, monitor))
   }
 
   /**
@@ -366,7 +247,8 @@ export class TokenStore {
    * @throws KindlingError `ERR_INVALID_STORE` naming the chunks that differ.
    */
   async verify(options: LongCallOptions = {}): Promise<number> {
-    return longCall(options, async (monitor) => this.#native.verify(monitor))
+    const given = checked('verify', longCallSchema, options)
+    return longCall(given, async (monitor) => this.#native.verify(monitor))
   }
 
   /**
@@ -374,7 +256,8 @@ export class TokenStore {
    * token.
    */
   async tokenEntropy(vocabSize: number, options: LongCallOptions = {}): Promise<number> {
-    return longCall(options, async (monitor) => this.#native.tokenEntropy(vocabSize, monitor))
+    const given = checked('tokenEntropy', longCallSchema, options)
+    return longCall(given, async (monitor) => this.#native.tokenEntropy(vocabSize, monitor))
   }
 }
 

@@ -2,9 +2,12 @@
  * Conversion between text and token ids: byte-level BPE, or one token per character.
  * Reads and writes GPT-2's vocab.json and merges.txt, and Hugging Face's tokenizer.json.
  */
+import { z } from 'zod'
 import { KindlingError, call, settle } from './errors'
+import { limits } from './limits'
 import { longCall, type LongCallOptions } from './long-call'
 import { native } from './native'
+import { callback, checked, checkedValue, fileNames, longCallFields } from './options'
 
 /** Options for training a tokenizer. */
 export interface TrainTokenizerOptions extends LongCallOptions {
@@ -60,6 +63,21 @@ export interface TokenCount {
  */
 export type TextPieces = Iterable<string> | AsyncIterable<string>
 
+const trainSchema = z.strictObject({
+  ...longCallFields,
+  vocabSize: limits.vocab.optional(),
+  specialTokens: z.array(z.string()).default([]),
+  type: z.enum(['bpe', 'chars']).default('bpe'),
+  threads: limits.threads.optional(),
+  pattern: z.string().default('gpt2'),
+  minFrequency: z.int().min(1).default(1),
+  maxBytes: z.int().min(1).optional(),
+  format: z.enum(['text', 'jsonl']).optional(),
+  textField: z.string().default('text'),
+  onMerge: callback<(merges: number, wanted: number) => void>().optional(),
+})
+const countSchema = z.strictObject({ ...longCallFields, threads: limits.threads.optional() })
+
 /** UTF-16 code units per call of the addon. */
 const PIECE_UNITS = 1 << 17
 /** Bytes of text per block of ids. */
@@ -99,34 +117,10 @@ export class Tokenizer {
    * bytes and special tokens), `ERR_CANCELLED`.
    */
   static async train(files: readonly string[], options: TrainTokenizerOptions): Promise<Tokenizer> {
-    const {
-      vocabSize,
-      specialTokens = [],
-      type = 'bpe',
-      threads = native.availableThreads(),
-    } = options
-    const {
-      pattern = 'gpt2',
-      minFrequency = 1,
-      maxBytes,
-      format,
-      textField = 'text',
-      onMerge,
-      signal,
-    } = options
-    if (!Array.isArray(files))
-      throw new KindlingError('ERR_INVALID_ARGUMENT', 'Tokenizer.train takes a list of files')
-    const settings = {
-      ...(vocabSize !== undefined && { vocabSize }),
-      specialTokens: [...specialTokens],
-      type,
-      threads,
-      pattern,
-      minFrequency,
-      ...(maxBytes !== undefined && { maxBytes }),
-      ...(format && { format }),
-      textField,
-    }
+    const names = checkedValue('Tokenizer.train: files', fileNames, files)
+    const given = checked('Tokenizer.train', trainSchema, options)
+    const { signal, onProgress, onMerge, ...values } = given
+    const settings = { threads: native.availableThreads(), ...values }
     let thrown: { error: unknown } | undefined
     const report = (done: number, wanted: number): void => {
       try {
@@ -136,11 +130,13 @@ export class Tokenizer {
         throw error
       }
     }
-    const handle = await longCall(options, async (monitor) =>
-      longCall(
-        { ...(signal && { signal }), ...(onMerge && { onProgress: report }) },
-        async (merging) => native.Tokenizer.train([...files], settings, monitor, merging),
-      ),
+    const handle = await longCall(
+      { ...(signal && { signal }), ...(onProgress && { onProgress }) },
+      async (monitor) =>
+        longCall(
+          { ...(signal && { signal }), ...(onMerge && { onProgress: report }) },
+          async (merging) => native.Tokenizer.train(names, settings, monitor, merging),
+        ),
     ).catch((error: unknown) => {
       throw thrown ? thrown.error : error
     })
@@ -159,8 +155,13 @@ export class Tokenizer {
     merges: string,
     specialTokens: readonly string[] = [],
   ): Promise<Tokenizer> {
+    const special = checkedValue(
+      'Tokenizer.fromFiles: specialTokens',
+      z.array(z.string()),
+      specialTokens,
+    )
     return new Tokenizer(
-      await settle(() => native.Tokenizer.fromFiles(vocab, merges, [...specialTokens])),
+      await settle(async () => native.Tokenizer.fromFiles(vocab, merges, special)),
     )
   }
 
@@ -232,10 +233,13 @@ export class Tokenizer {
     files: readonly string[],
     options: LongCallOptions & { threads?: number } = {},
   ): Promise<TokenCount> {
-    const { threads = native.availableThreads() } = options
-    return longCall(options, async (monitor) =>
-      this.#native.countTokens([...files], threads, monitor),
+    const names = checkedValue('countTokens: files', fileNames, files)
+    const { threads = native.availableThreads(), ...rest } = checked(
+      'countTokens',
+      countSchema,
+      options,
     )
+    return longCall(rest, async (monitor) => this.#native.countTokens(names, threads, monitor))
   }
 
   /**
@@ -278,6 +282,9 @@ export class Tokenizer {
     const encoder = call(() => this.#native.streamEncoder())
     // The first half of a surrogate pair that is split between two pieces.
     let held = ''
+    if (!isIterable(pieces)) {
+      throw new KindlingError('ERR_INVALID_ARGUMENT', 'encodeIterable takes an iterable of strings')
+    }
     for await (const piece of pieces) {
       if (typeof piece !== 'string') {
         throw new KindlingError(
@@ -306,8 +313,17 @@ function isHighSurrogate(unit: number): boolean {
   return unit >= 0xd800 && unit <= 0xdbff
 }
 
+function isIterable(pieces: unknown): boolean {
+  if (typeof pieces === 'string') return true
+  if (typeof pieces !== 'object' || pieces === null) return false
+  return Symbol.iterator in pieces || Symbol.asyncIterator in pieces
+}
+
 function uint32(ids: Uint32Array | Int32Array | readonly number[]): Uint32Array {
   if (ids instanceof Uint32Array) return ids
+  if (!(ids instanceof Int32Array) && !Array.isArray(ids)) {
+    throw new KindlingError('ERR_INVALID_ARGUMENT', 'token ids must be an Uint32Array or a list')
+  }
   const array = Uint32Array.from(ids)
   const wrong = array.findIndex((id, i) => id !== ids[i])
   if (wrong < 0) return array

@@ -3,10 +3,13 @@
  * embeddings, SwiGLU). Weights, activations and gradients stay in native memory. Every long call
  * runs off the event loop and returns a promise.
  */
+import { z } from 'zod'
 import { Batch, type BatchArrays } from './batch'
 import { resolveDevice } from './device'
 import { KindlingError, call, settle } from './errors'
+import { limits } from './limits'
 import { native } from './native'
+import { checked } from './options'
 
 /** Sizes and options of a model. */
 export interface TransformerOptions {
@@ -93,6 +96,31 @@ export interface ForwardBackwardOptions {
   scale?: number
 }
 
+/** A size; the engine checks its range and how the sizes fit together. */
+const size = z.int().min(0)
+const schema = z.strictObject({
+  vocabSize: size,
+  dModel: size,
+  numHeads: size,
+  dFf: size,
+  numLayers: size,
+  maxSeqLength: size,
+  theta: z.union([z.number(), z.nan()]).default(100_000),
+  numKvHeads: size.optional(),
+  tieEmbeddings: z.boolean().default(false),
+  qkvBias: z.boolean().default(false),
+  device: z.string().default('cpu'),
+  seed: z.int().min(0).default(0),
+  dtype: z.enum(['f32', 'bf16']).default('f32'),
+  tf32: z.boolean().default(false),
+  threads: limits.threads.optional(),
+  recompute: z.boolean().default(false),
+})
+const passSchema = z.strictObject({
+  readLoss: z.boolean().default(true),
+  scale: z.number().default(1),
+})
+
 /**
  * A Transformer language model.
  *
@@ -109,29 +137,12 @@ export class Transformer {
    * `ERR_INVALID_ARGUMENT` if an option has the wrong type or an unknown value.
    */
   constructor(options: TransformerOptions) {
-    if (typeof options !== 'object' || options === null) {
-      throw new KindlingError(
-        'ERR_INVALID_ARGUMENT',
-        'Transformer takes an object: { vocabSize, dModel, ... }',
-      )
-    }
+    const given = checked('Transformer', schema, options)
     this.#options = Object.freeze({
-      vocabSize: options.vocabSize,
-      dModel: options.dModel,
-      numHeads: options.numHeads,
-      dFf: options.dFf,
-      numLayers: options.numLayers,
-      maxSeqLength: options.maxSeqLength,
-      theta: options.theta ?? 100_000,
-      numKvHeads: options.numKvHeads ?? options.numHeads,
-      tieEmbeddings: options.tieEmbeddings ?? false,
-      qkvBias: options.qkvBias ?? false,
-      device: resolveDevice(options.device ?? 'cpu'),
-      seed: options.seed ?? 0,
-      dtype: options.dtype ?? 'f32',
-      tf32: options.tf32 ?? false,
-      threads: options.threads ?? native.availableThreads(),
-      recompute: options.recompute ?? false,
+      ...given,
+      numKvHeads: given.numKvHeads ?? given.numHeads,
+      device: resolveDevice(given.device),
+      threads: given.threads ?? native.availableThreads(),
     })
     this.#native = call(() => new native.Transformer(this.#options))
   }
@@ -181,7 +192,7 @@ export class Transformer {
     options: ForwardBackwardOptions = {},
   ): Promise<{ loss: number | null }> {
     const handle = Batch.toNative(batch)
-    const { readLoss = true, scale = 1 } = options
+    const { readLoss, scale } = checked('forwardBackward', passSchema, options)
     const loss = await settle(() => this.#native.forwardBackward(handle, scale, readLoss))
     return { loss }
   }
@@ -238,6 +249,9 @@ export class Transformer {
    * every wrong shape; the weights are then unchanged.
    */
   async loadStateDict(tensors: TensorRecord): Promise<void> {
+    if (typeof tensors !== 'object' || tensors === null) {
+      throw new KindlingError('ERR_INVALID_ARGUMENT', 'loadStateDict takes tensors by name')
+    }
     const list = Object.entries(tensors).map(([name, tensor]) => {
       if (!(tensor?.data instanceof Float32Array) || !Array.isArray(tensor.shape)) {
         throw new KindlingError(

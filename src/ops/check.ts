@@ -83,3 +83,24 @@ export function finite(op: string, name: string, value: unknown, least = -Infini
     `${op}: ${name} is ${String(value)}; it must be ${range}`,
   )
 }
+
+/** Returns ops that check that their argument is an object before they read it. */
+export function withArguments<T extends object>(name: string, ops: T): T {
+  if (typeof ops === 'function') return checkingArgument(name, ops) as T
+  const entries = Object.entries(ops as Record<string, object>)
+  return Object.fromEntries(
+    entries.map(([key, op]) => [key, withArguments(`${name}.${key}`, op)]),
+  ) as T
+}
+
+function checkingArgument(name: string, op: (...args: never[]) => unknown): unknown {
+  return (argument: unknown, ...rest: unknown[]) => {
+    if (typeof argument === 'object' && argument !== null) {
+      return (op as (...args: unknown[]) => unknown)(argument, ...rest)
+    }
+    throw new KindlingError(
+      'ERR_INVALID_ARGUMENT',
+      `${name} takes an object of arrays and sizes, not ${String(argument)}`,
+    )
+  }
+}

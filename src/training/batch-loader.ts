@@ -3,10 +3,14 @@
  * thread. A batch is a function of the seed and the step alone, so a resumed run needs no saved
  * state.
  */
+import { z } from 'zod'
 import { Batch } from '../batch'
-import { KindlingError, call, settle } from '../errors'
+import { call, settle } from '../errors'
+import { limits } from '../limits'
 import { native } from '../native'
-import { TokenStore, type Sampling } from '../token-store'
+import { checked, checkedValue } from '../options'
+import { TokenStore } from '../token-store'
+import type { Sampling } from '../token-store-options'
 
 /** One store of a mixture. */
 export interface MixturePart {
@@ -41,6 +45,25 @@ export interface BatchLoaderOptions {
   prefetch?: number
 }
 
+const partsSchema = z.array(
+  z.strictObject({
+    store: z.custom<TokenStore>((value) => value instanceof TokenStore, 'must be a TokenStore'),
+    weight: z.number().positive(),
+  }),
+)
+const schema = z.strictObject({
+  batchSize: limits.batch,
+  seqLength: limits.positions,
+  seed: z.int().min(0).default(0),
+  accumulate: limits.batch.default(1),
+  sampling: z.enum(['random', 'epoch', 'sequential', 'dense']).default('random'),
+  prefetch: limits.prefetch.default(2),
+})
+const indexSchema = z.strictObject({
+  step: z.int().min(1),
+  microBatch: z.int().min(0).default(0),
+})
+
 /**
  * Loads the batches of a training run.
  *
@@ -56,16 +79,11 @@ export class BatchLoader {
 
   /** @throws KindlingError `ERR_INVALID_ARGUMENT`, `ERR_STORE_TOO_SHORT`. */
   constructor(data: TokenStore | readonly MixturePart[], options: BatchLoaderOptions) {
-    const parts = data instanceof TokenStore ? [{ store: data, weight: 1 }] : data
-    if (!Array.isArray(parts) || typeof options !== 'object' || options === null) {
-      throw new KindlingError(
-        'ERR_INVALID_ARGUMENT',
-        'BatchLoader takes a store or a list of { store, weight }, and options',
-      )
-    }
-    const stores = parts.map(({ store }: MixturePart) => TokenStore.toNative(store))
-    const weights = parts.map(({ weight }: MixturePart) => weight)
-    const settings = { seed: 0, accumulate: 1, sampling: 'random', prefetch: 2, ...options }
+    const given = data instanceof TokenStore ? [{ store: data, weight: 1 }] : data
+    const parts = checkedValue('BatchLoader', partsSchema, given)
+    const settings = checked('BatchLoader', schema, options)
+    const stores = parts.map(({ store }) => TokenStore.toNative(store))
+    const weights = parts.map(({ weight }) => weight)
     this.#native = call(() => new native.BatchLoader(stores, weights, settings))
   }
 
@@ -75,7 +93,8 @@ export class BatchLoader {
    *
    * @throws KindlingError `ERR_INVALID_ARGUMENT`, `ERR_INVALID_STORE`, `ERR_IO`.
    */
-  async next({ step, microBatch = 0 }: { step: number; microBatch?: number }): Promise<Batch> {
+  async next(index: { step: number; microBatch?: number }): Promise<Batch> {
+    const { step, microBatch } = checked('next', indexSchema, index)
     const ready = call(() => this.#native.ready(step, microBatch))
     return new Batch(ready ?? (await settle(() => this.#native.next(step, microBatch))))
   }
@@ -86,7 +105,8 @@ export class BatchLoader {
    *
    * @throws KindlingError `ERR_INVALID_ARGUMENT`.
    */
-  windows({ step, microBatch = 0 }: { step: number; microBatch?: number }): BatchWindow[] {
+  windows(index: { step: number; microBatch?: number }): BatchWindow[] {
+    const { step, microBatch } = checked('windows', indexSchema, index)
     return call(() => this.#native.windows(step, microBatch))
   }
 

@@ -11,6 +11,7 @@ import { z } from 'zod'
 import { toCamelCase, toSnakeCase, type CamelCased } from '../case'
 import { KindlingError } from '../errors'
 import { MAX_BATCH_TOKENS, limits } from '../limits'
+import { problemsIn } from '../options'
 import { PRESETS } from './presets'
 
 const count = z.int().min(1)
@@ -271,17 +272,6 @@ export function parse<T extends z.ZodType>(schema: T, values: unknown): z.output
     isTooLarge ? 'ERR_INVALID_ARGUMENT' : 'ERR_USAGE',
     `${problemsIn(result.error)}; see --help for every option`,
   )
-}
-
-/** Lists the problems that a schema found, in one line. */
-export function problemsIn(error: z.ZodError): string {
-  return error.issues
-    .map((issue) =>
-      issue.code === 'unrecognized_keys'
-        ? `unknown option ${issue.keys.join(', ')}`
-        : `${issue.path.join('.')}: ${issue.message}`,
-    )
-    .join('; ')
 }
 
 function readConfigFile(file: string): Record<string, unknown> {

@@ -1,5 +1,8 @@
 /** Evaluation: the mean loss over consecutive windows of a store. */
+import { z } from 'zod'
 import { KindlingError, cancelled } from '../errors'
+import { limits } from '../limits'
+import { abortSignal, checked } from '../options'
 import type { TokenStore } from '../token-store'
 import type { Transformer } from '../transformer'
 
@@ -14,6 +17,13 @@ export interface EvaluateOptions {
   /** Ends the call with `ERR_CANCELLED`. */
   signal?: AbortSignal | undefined
 }
+
+const schema = z.strictObject({
+  seqLength: limits.positions,
+  batchSize: limits.batch,
+  maxTokens: z.int().min(1).optional(),
+  signal: abortSignal.optional(),
+})
 
 /** The result of an evaluation. */
 export interface Evaluation {
@@ -38,7 +48,12 @@ export async function evaluate(
   store: TokenStore,
   options: EvaluateOptions,
 ): Promise<Evaluation> {
-  const { seqLength, batchSize, maxTokens = Infinity, signal } = options
+  const {
+    seqLength,
+    batchSize,
+    maxTokens = Infinity,
+    signal,
+  } = checked('evaluate', schema, options)
   const windows = Math.min(
     store.numWindows(seqLength),
     Math.max(1, Math.floor(maxTokens / seqLength)),

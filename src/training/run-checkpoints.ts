@@ -10,7 +10,7 @@ import { z } from 'zod'
 import { toCamelCase } from '../case'
 import { KindlingError } from '../errors'
 import { fileOperation, makeFolder, makeOneFolder, writeFileAtomic } from '../files'
-import { problemsIn } from './config'
+import { problemsIn } from '../options'
 import type { MetricsLine } from './metrics'
 
 /** The part of a metrics line that precedes an evaluation. */

@@ -2,7 +2,8 @@
 import { z } from 'zod'
 import { toCamelCase } from '../case'
 import { KindlingError } from '../errors'
-import { problemsIn, trainFields, type TrainOptions } from './config'
+import { problemsIn } from '../options'
+import { trainFields, type TrainOptions } from './config'
 
 /** The options of a run, with the vocabulary size of its model. */
 export type RunOptions = TrainOptions & { vocabSize: number }

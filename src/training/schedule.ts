@@ -1,5 +1,7 @@
 /** The learning-rate schedule: linear warm-up, cosine decay, constant floor. */
+import { z } from 'zod'
 import { KindlingError } from '../errors'
+import { checked } from '../options'
 
 /** The schedule's rates and steps. */
 export interface CosineScheduleOptions {
@@ -16,6 +18,14 @@ export interface CosineScheduleOptions {
   cosineSteps: number
 }
 
+const least = z.number().min(0)
+const schema = z.strictObject({
+  lrMax: least,
+  lrMin: least,
+  warmupSteps: least,
+  cosineSteps: least,
+})
+
 /**
  * Returns the learning rate as a function of the step t: lrMax t / Tw for t < Tw, lrMin for t > Tc,
  * and between them lrMin + (1 + cos(pi (t - Tw) / (Tc - Tw))) / 2 (lrMax - lrMin).
@@ -24,15 +34,7 @@ export interface CosineScheduleOptions {
  * finite, or Tw > Tc.
  */
 export function cosineSchedule(options: CosineScheduleOptions): (t: number) => number {
-  const { lrMax, lrMin, warmupSteps, cosineSteps } = options
-  for (const [name, value] of Object.entries({ lrMax, lrMin, warmupSteps, cosineSteps })) {
-    if (!Number.isFinite(value) || value < 0) {
-      throw new KindlingError(
-        'ERR_INVALID_ARGUMENT',
-        `${name} is ${value}; it must be a finite number of at least 0`,
-      )
-    }
-  }
+  const { lrMax, lrMin, warmupSteps, cosineSteps } = checked('cosineSchedule', schema, options)
   if (warmupSteps > cosineSteps) {
     throw new KindlingError(
       'ERR_INVALID_ARGUMENT',

@@ -4,12 +4,14 @@
  * bit.
  */
 import { EventEmitter } from 'node:events'
+import { z } from 'zod'
 import { flopsPerToken } from '../account'
 import { toSnakeCase } from '../case'
 import { Checkpoint } from '../checkpoint'
 import { knownPeak } from '../device'
 import { KindlingError, fromNative } from '../errors'
 import { generateBatch } from '../generate'
+import { abortSignal, checked } from '../options'
 import { TrainingClock } from './clock'
 import { fromCamelCase, resolveOptions, type ResolvedOptions, type TrainerOptions } from './config'
 import { evaluate } from './evaluate'
@@ -71,6 +73,8 @@ export interface TrainerEvents {
   done: [summary: TrainSummary]
 }
 
+const runSchema = z.strictObject({ signal: abortSignal.optional() })
+
 /** Tokens of a sample during training. */
 const SAMPLE_TOKENS = 60
 
@@ -91,7 +95,8 @@ export class Trainer extends EventEmitter<TrainerEvents> {
    */
   constructor(options: TrainerOptions | ResolvedOptions) {
     super()
-    this.#resolved = isResolved(options) ? options : resolveOptions(fromCamelCase(options))
+    const given = checked('Trainer', z.looseObject({}), options) as typeof options
+    this.#resolved = isResolved(given) ? given : resolveOptions(fromCamelCase(given))
   }
 
   /**
@@ -100,7 +105,8 @@ export class Trainer extends EventEmitter<TrainerEvents> {
    *
    * @throws KindlingError `ERR_CANCELLED`, `ERR_RUN_LOCKED`; see docs/errors.md; checkpoints saved so far stay intact.
    */
-  async run({ signal }: { signal?: AbortSignal } = {}): Promise<TrainSummary> {
+  async run(options: { signal?: AbortSignal } = {}): Promise<TrainSummary> {
+    const { signal } = checked('run', runSchema, options)
     const session = await openSession(this.#resolved, {
       message: (text) => this.emit('message', text),
       progress: (...progress) => this.emit('progress', ...progress),
@@ -376,5 +382,5 @@ async function workOf({
 }
 
 function isResolved(options: TrainerOptions | ResolvedOptions): options is ResolvedOptions {
-  return 'given' in options
+  return 'given' in options && options.given instanceof Set
 }

@@ -1,0 +1,138 @@
+/**
+ * Kills trainings (SIGKILL) at random moments: while a corpus is prepared, in steps, evaluations and
+ * checkpoints. Resumes each to its end, and checks that no checkpoint that `latest` named is lost,
+ * that weights, moments and metrics equal those of a run without kills, and that nothing else is
+ * left. After some kills `latest` is removed, since it is only a hint.
+ * Usage: node scripts/campaigns/train-kill.js [--rounds 100] [--seed 1]
+ */
+const { root, text, claim, campaign, option } = require('./claims')
+const { spawn } = require('node:child_process')
+const fs = require('node:fs')
+const path = require('node:path')
+
+const CLI = path.join(root, 'dist', 'cli', 'index.js')
+const STEPS = 60
+/** The most kills per run; then it may finish. */
+const MAX_KILLS = 6
+const FLAGS = [
+  '--d-model 64 --num-heads 4 --d-ff 176 --num-layers 2 --vocab-size 300 --threads 1',
+  '--max-seq-length 32 --seq-length 32 --batch-size 8 --lr 1e-3 --lr-min 1e-4',
+  `--max-steps ${STEPS} --log-interval 3 --save-interval 2 --keep 2 --keep-every 20`,
+  '--eval-interval 10 --eval-tokens 2048 --sample-interval 30 --device cpu',
+].flatMap((line) => line.split(' '))
+
+let state = Number(option('seed', '1'))
+/** Returns a number from 0 to below 1 (a linear congruential generator). */
+function draw() {
+  state = (Math.imul(state, 1664525) + 1013904223) >>> 0
+  return state / 2 ** 32
+}
+
+/** Runs `kindling train`, killed after `milliseconds` if given. Returns { code, stderr, ms }. */
+async function train(args, milliseconds) {
+  const started = performance.now()
+  const child = spawn(process.execPath, [CLI, 'train', ...args], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+  })
+  let stderr = ''
+  child.stderr.setEncoding('utf8').on('data', (chunk) => (stderr += chunk))
+  const timer =
+    milliseconds === undefined ? null : setTimeout(() => child.kill('SIGKILL'), milliseconds)
+  const code = await new Promise((resolve) => child.on('close', resolve))
+  clearTimeout(timer)
+  return { code, stderr, ms: performance.now() - started }
+}
+
+/** Returns the step that `latest` names; 0 if there is none. */
+function latest(run) {
+  const file = path.join(run, 'latest')
+  if (!fs.existsSync(file)) return 0
+  return Number(fs.readFileSync(file, 'utf8').trim().slice('step-'.length))
+}
+
+/** Returns what a finished run holds: weights and moments, and its metrics without timings. */
+function result(run) {
+  const last = path.join(run, 'checkpoints', `step-${String(STEPS).padStart(8, '0')}`)
+  const files = ['model.safetensors', 'optimizer.safetensors'].map((name) =>
+    fs.readFileSync(path.join(last, name)).toString('base64'),
+  )
+  const lines = fs.readFileSync(path.join(run, 'metrics.jsonl'), 'utf8').trimEnd().split('\n')
+  const metrics = lines.map((line) =>
+    JSON.stringify({ ...JSON.parse(line), tokens_per_second: 0, elapsed_s: 0 }),
+  )
+  return { weights: files.join(), metrics: metrics.join('\n') }
+}
+
+/** Returns the files that a finished run should not have. */
+function leftovers(run) {
+  const steps = [20, 40, STEPS - 2, STEPS].map((step) => `step-${String(step).padStart(8, '0')}`)
+  const top = ['checkpoints', 'config.json', 'latest', 'metrics.jsonl', 'tokenizer']
+  return [
+    ...fs.readdirSync(run).filter((name) => !top.includes(name)),
+    ...fs.readdirSync(path.join(run, 'checkpoints')).filter((name) => !steps.includes(name)),
+  ]
+}
+
+/** Kills and resumes one run until it is done; returns what went wrong. */
+async function round(run, args, whole, count) {
+  const wrong = []
+  let committed = 0
+  for (let kills = 0; ; kills++) {
+    const isNew = !fs.existsSync(path.join(run, 'config.json'))
+    const removed = !isNew && committed > 0 && draw() < 0.2
+    if (removed) fs.rmSync(path.join(run, 'latest'), { force: true })
+    const last = kills >= MAX_KILLS
+    const after = last ? undefined : 50 + draw() * whole.ms
+    const { code, stderr } = await train(isNew ? args : ['--run', run, '--resume'], after)
+    const resumed = Number(/at step (\d+) of/.exec(stderr)?.[1] ?? 0)
+    if (/resuming/.test(stderr) && resumed < committed)
+      wrong.push(`resumed at step ${resumed} after a checkpoint of step ${committed}`)
+    if (/starting over/.test(stderr) && committed > 0) wrong.push(`started over: ${stderr}`)
+    if (code === 0) break
+    if (code !== null || last) {
+      wrong.push(`exit ${code}: ${stderr}`)
+      return wrong
+    }
+    count.kills++
+    if (isNew && !fs.existsSync(path.join(run, 'config.json'))) count.preparation++
+    committed = Math.max(committed, latest(run))
+  }
+  const { weights, metrics } = result(run)
+  if (weights !== whole.weights) wrong.push('other weights or moments than without kills')
+  if (metrics !== whole.metrics) wrong.push('other metrics than without kills')
+  const left = leftovers(run)
+  if (left.length > 0) wrong.push(`left behind: ${left.join(' ')}`)
+  return wrong
+}
+
+campaign(async (folder) => {
+  const rounds = Number(option('rounds', '100'))
+  const corpus = path.join(folder, 'corpus.txt')
+  fs.writeFileSync(corpus, fs.readFileSync(text, 'utf8').slice(0, 300_000))
+  const argsOf = (name, data) => {
+    const run = path.join(folder, name)
+    return { run, args: ['--corpus', corpus, '--data-dir', data, ...FLAGS, '--run', run] }
+  }
+  const shared = path.join(folder, 'data')
+  const first = argsOf('whole', shared)
+  const { code, stderr, ms } = await train(first.args)
+  if (code !== 0) throw new Error(stderr)
+  const whole = { ...result(first.run), ms }
+  const count = { kills: 0, preparation: 0 }
+  const wrong = []
+  for (let number = 0; number < rounds; number++) {
+    // Every third run prepares a corpus of its own, which can be killed too.
+    const own = number % 3 === 0
+    const { run, args } = argsOf(`run-${number}`, own ? `${shared}-${number}` : shared)
+    const found = await round(run, args, whole, count)
+    wrong.push(...found.map((what) => `round ${number}: ${what}`))
+    fs.rmSync(run, { recursive: true, force: true })
+    if (own) fs.rmSync(`${shared}-${number}`, { recursive: true, force: true })
+  }
+  const { kills, preparation } = count
+  claim(
+    'a killed training resumes to the weights and metrics of one that was not killed',
+    wrong.length === 0 && kills > 0,
+    wrong.join('; ') || `${rounds} runs, ${kills} kills, ${preparation} of them in preparation`,
+  )
+})
