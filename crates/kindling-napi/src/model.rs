@@ -294,13 +294,13 @@ impl Transformer {
     }
 
     /// Returns the name of the first tensor of weights with a NaN or an infinity.
-    #[napi(ts_return_type = "Promise<string | null>")]
+    #[napi(catch_unwind, ts_return_type = "Promise<string | null>")]
     pub fn non_finite_weight(&self) -> napi::Result<Call<Option<String>>> {
         self.call(|model| Ok(model.non_finite_weight()?.map(str::to_owned)))
     }
 
     /// Returns the name of the first tensor of gradients with a NaN or an infinity.
-    #[napi(ts_return_type = "Promise<string | null>")]
+    #[napi(catch_unwind, ts_return_type = "Promise<string | null>")]
     pub fn non_finite_gradient(&self) -> napi::Result<Call<Option<String>>> {
         self.call(|model| Ok(model.non_finite_gradient()?.map(str::to_owned)))
     }
