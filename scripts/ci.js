@@ -20,6 +20,10 @@ const STAGES = [
   { name: 'token stores larger than memory', command: campaign('big-store', '--gigabytes', '1') },
   { name: 'full disks and read-only folders', command: campaign('refused-writes') },
   {
+    name: 'every failing file operation leaves what was there',
+    command: campaign('fault-injection/index', '--stride', '7'),
+  },
+  {
     name: 'a killed encoder can be resumed',
     command: campaign('encode-kill', '--rounds', '24', '--megabytes', '6'),
   },

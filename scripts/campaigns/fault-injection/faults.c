@@ -1,0 +1,155 @@
+/*
+ * Preloaded into a process (LD_PRELOAD), fails one file operation below a folder.
+ *
+ *   KINDLING_FAULT_ROOT    the folder
+ *   KINDLING_FAULT_AT      the number of the call that fails, from 1; 0: none does
+ *   KINDLING_FAULT_ERRNO   its error number
+ *   KINDLING_FAULT_COUNT   a file that gets a byte for every call
+ *
+ * Counted are open for writing, write, fsync, fdatasync, syncfs, rename, mkdir and the mapping of a
+ * file.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+static atomic_long calls;
+
+static long raw_open(const char *path) {
+  long fd, flags = O_WRONLY | O_CREAT | O_APPEND;
+  __asm__ volatile("syscall" : "=a"(fd) : "a"(SYS_open), "D"(path), "S"(flags), "d"(0600)
+                   : "rcx", "r11", "memory");
+  return fd;
+}
+
+static void raw_note(long fd) {
+  long result;
+  __asm__ volatile("syscall" : "=a"(result) : "a"(SYS_write), "D"(fd), "S"("."), "d"(1L)
+                   : "rcx", "r11", "memory");
+}
+
+static int below_root(const char *path) {
+  const char *root = getenv("KINDLING_FAULT_ROOT");
+  char whole[8192], cwd[4096];
+  if (!root || !path) return 0;
+  if (path[0] != '/') {
+    if (!getcwd(cwd, sizeof cwd)) return 0;
+    snprintf(whole, sizeof whole, "%s/%s", cwd, path);
+    path = whole;
+  }
+  return strncmp(path, root, strlen(root)) == 0;
+}
+
+/* Returns whether the call on `path` is to fail, with errno set. */
+static int fails(const char *path) {
+  const char *at = getenv("KINDLING_FAULT_AT"), *count = getenv("KINDLING_FAULT_COUNT");
+  const char *number = getenv("KINDLING_FAULT_ERRNO");
+  static atomic_long counter = -2;
+  if (!at || !below_root(path)) return 0;
+  if (count && counter == -2) counter = raw_open(count);
+  if (counter >= 0) raw_note(counter);
+  if (atomic_fetch_add(&calls, 1) + 1 != atol(at)) return 0;
+  errno = number ? atoi(number) : EIO;
+  return 1;
+}
+
+static int fails_fd(int fd) {
+  char link[64], path[4096];
+  snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+  ssize_t length = readlink(link, path, sizeof path - 1);
+  if (length <= 0) return 0;
+  path[length] = 0;
+  return fails(path);
+}
+
+#define REAL(name) __typeof__(&name) real = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
+#define OPEN(name)                                         \
+  int name(const char *path, int flags, ...) {             \
+    REAL(name);                                            \
+    va_list rest;                                          \
+    va_start(rest, flags);                                 \
+    mode_t mode = va_arg(rest, mode_t);                    \
+    va_end(rest);                                          \
+    if ((flags & O_ACCMODE) != O_RDONLY && fails(path)) return -1; \
+    return real(path, flags, mode);                        \
+  }
+OPEN(open)
+OPEN(open64)
+
+#define OPENAT(name)                                       \
+  int name(int at, const char *path, int flags, ...) {     \
+    REAL(name);                                            \
+    va_list rest;                                          \
+    va_start(rest, flags);                                 \
+    mode_t mode = va_arg(rest, mode_t);                    \
+    va_end(rest);                                          \
+    if ((flags & O_ACCMODE) != O_RDONLY && fails(path)) return -1; \
+    return real(at, path, flags, mode);                    \
+  }
+OPENAT(openat)
+OPENAT(openat64)
+
+ssize_t write(int fd, const void *bytes, size_t length) {
+  REAL(write);
+  return fails_fd(fd) ? -1 : real(fd, bytes, length);
+}
+ssize_t writev(int fd, const struct iovec *parts, int count) {
+  REAL(writev);
+  return fails_fd(fd) ? -1 : real(fd, parts, count);
+}
+ssize_t pwrite(int fd, const void *bytes, size_t length, off_t offset) {
+  REAL(pwrite);
+  return fails_fd(fd) ? -1 : real(fd, bytes, length, offset);
+}
+ssize_t pwrite64(int fd, const void *bytes, size_t length, off64_t offset) {
+  REAL(pwrite64);
+  return fails_fd(fd) ? -1 : real(fd, bytes, length, offset);
+}
+int fsync(int fd) {
+  REAL(fsync);
+  return fails_fd(fd) ? -1 : real(fd);
+}
+int fdatasync(int fd) {
+  REAL(fdatasync);
+  return fails_fd(fd) ? -1 : real(fd);
+}
+int syncfs(int fd) {
+  REAL(syncfs);
+  return fails_fd(fd) ? -1 : real(fd);
+}
+int rename(const char *from, const char *to) {
+  REAL(rename);
+  return fails(to) ? -1 : real(from, to);
+}
+int mkdir(const char *path, mode_t mode) {
+  REAL(mkdir);
+  return fails(path) ? -1 : real(path, mode);
+}
+void *mmap64(void *address, size_t length, int protection, int flags, int fd, off64_t offset) {
+  REAL(mmap64);
+  if (fd >= 0 && !(protection & PROT_EXEC) && fails_fd(fd)) return MAP_FAILED;
+  return real(address, length, protection, flags, fd, offset);
+}
+
+/* The engine calls renameat2 this way, which exchanges two folders. */
+long syscall(long number, ...) {
+  long (*real)(long, ...) = (long (*)(long, ...))dlsym(RTLD_NEXT, "syscall");
+  va_list rest;
+  va_start(rest, number);
+  long a[6];
+  for (int i = 0; i < 6; i++) a[i] = va_arg(rest, long);
+  va_end(rest);
+  if (number == SYS_renameat2 && fails((const char *)a[3])) return -1;
+  return real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}

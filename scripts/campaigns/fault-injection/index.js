@@ -1,0 +1,185 @@
+/**
+ * Fails the n-th file operation of a tokenizer training, an encode and a training of 4 steps with 2
+ * checkpoints, for every n until a run succeeds, as SQLite's tests do. After each: the command ended
+ * by itself with an error code or with success, what was there before is whole, the same command
+ * then succeeds with the result of an unbroken one, and no temporary file is left.
+ * Usage: node scripts/campaigns/fault-injection [--stride 1] [--only train]
+ */
+const { root, text, claim, skip, campaign, option } = require('../claims')
+const { spawnSync } = require('node:child_process')
+const fs = require('node:fs')
+const os = require('node:os')
+const path = require('node:path')
+
+const CLI = path.join(root, 'dist', 'cli', 'index.js')
+const MODEL =
+  '--d-model 16 --num-heads 2 --d-ff 32 --num-layers 1 --max-seq-length 16 --seq-length 16 --batch-size 2'
+const TRAIN = [
+  ...MODEL.split(' '),
+  ...'--max-steps 4 --save-interval 2 --log-interval 1 --eval-interval 0'.split(' '),
+  ...'--sample-interval 0 --threads 1 --device cpu'.split(' '),
+]
+
+/** Runs the command line, with call number `at` below `folder` failing. */
+function run(args, fault) {
+  const env = { ...process.env }
+  if (fault) {
+    Object.assign(env, {
+      LD_PRELOAD: fault.library,
+      KINDLING_FAULT_ROOT: fault.folder,
+      KINDLING_FAULT_AT: `${fault.at}`,
+      KINDLING_FAULT_ERRNO: `${os.constants.errno[fault.at % 3 === 2 ? 'ENOSPC' : 'EIO']}`,
+      KINDLING_FAULT_COUNT: fault.count,
+    })
+  }
+  const options = { encoding: 'utf8', env, timeout: 120_000 }
+  return spawnSync(process.execPath, [CLI, ...args], options)
+}
+
+/** Returns every file below `folder` with its content, but for lines with times. */
+function contents(folder, ignored) {
+  const names = fs.readdirSync(folder, { recursive: true, withFileTypes: true })
+  const files = names.filter((entry) => entry.isFile())
+  const found = files.map((entry) => path.join(entry.parentPath ?? entry.path, entry.name))
+  return found
+    .filter((file) => !ignored.test(path.relative(folder, file)))
+    .sort()
+    .map((file) => `${path.relative(folder, file)} ${fs.readFileSync(file, 'base64')}`)
+    .join('\n')
+}
+
+/** Returns the names of temporary files below `folder`. */
+function leftovers(folder) {
+  const names = fs.readdirSync(folder, { recursive: true })
+  return names.filter((name) => /\.(partial|new|tmp)(\/|$)/.test(name))
+}
+
+/** The commands: what is there before, the command itself, and how it goes on after a failure. */
+function jobs(shared) {
+  const tokenizer = path.join(shared, 'tokenizer')
+  const data = path.join(shared, 'data')
+  const train = (folder) => ['train', '--data', data, '--run', path.join(folder, 'run')]
+  const started = (folder) => fs.existsSync(path.join(folder, 'run', 'config.json'))
+  return {
+    tokenizer: {
+      before: () => [],
+      args: (folder) => {
+        const out = path.join(folder, 'tokenizer')
+        return ['tokenizer', 'train', text, '--vocab-size', '270', '--out', out]
+      },
+      ignored: /^$/,
+    },
+    encode: {
+      // An earlier store is replaced.
+      before: (folder) => [
+        [
+          'encode',
+          path.join(shared, 'small.txt'),
+          '--tokenizer',
+          tokenizer,
+          '--out',
+          `${folder}/data`,
+        ],
+      ],
+      args: (folder) => [
+        ...['encode', path.join(shared, 'text.txt'), '--tokenizer', tokenizer],
+        ...['--out', path.join(folder, 'data'), '--valid-fraction', '0.1', '--chunk-size', '20000'],
+      ],
+      check: (folder) => [['data', 'verify', path.join(folder, 'data', 'train_chunks')]],
+      ignored: /^$/,
+    },
+    train: {
+      before: (folder) => [[...train(folder), ...TRAIN, '--stop-at-step', '2']],
+      args: (folder) => [...train(folder), '--resume', '--stop-at-step', '4'],
+      again: (folder) =>
+        started(folder)
+          ? [...train(folder), '--resume', '--stop-at-step', '4']
+          : [...train(folder), ...TRAIN],
+      ignored: /metrics|config|lock|state\.json|tokenizer/,
+    },
+    start: {
+      before: () => [],
+      args: (folder) => [...train(folder), ...TRAIN],
+      again: (folder) =>
+        started(folder)
+          ? [...train(folder), '--resume', '--stop-at-step', '4']
+          : [...train(folder), ...TRAIN],
+      ignored: /metrics|config|lock|state\.json|tokenizer/,
+    },
+  }
+}
+
+function succeed(args) {
+  const { status, stdout, stderr } = run(args)
+  if (status !== 0) throw new Error(`kindling ${args.join(' ')}: ${status}\n${stdout}${stderr}`)
+}
+
+/** Fails every call of a job in turn; returns what went wrong. */
+function inject(name, job, folder, library, stride) {
+  const wrong = []
+  const count = path.join(folder, 'count')
+  const place = path.join(folder, 'place')
+  const prepare = () => {
+    fs.rmSync(place, { recursive: true, force: true })
+    fs.mkdirSync(place)
+    for (const args of job.before(place)) succeed(args)
+  }
+  prepare()
+  succeed(job.args(place))
+  const whole = contents(place, job.ignored)
+  let [at, calls, failed] = [1, 0, 0]
+  for (; ; at += stride) {
+    prepare()
+    fs.rmSync(count, { force: true })
+    const fault = { library, folder: place, at, count }
+    const broken = run(job.args(place), fault)
+    calls = fs.existsSync(count) ? fs.statSync(count).size : 0
+    const report = (what) => wrong.push(`${name}, call ${at}: ${what}`)
+    if (broken.signal !== null || ![0, 1].includes(broken.status))
+      report(`ended with ${broken.signal ?? broken.status}: ${broken.stderr.slice(-300)}`)
+    else if (broken.status === 1) {
+      failed += 1
+      const last = broken.stderr.trimEnd().split('\n').at(-1)
+      if (!/ERR_(IO|DISK_FULL|NOT_WRITABLE)/.test(last)) report(`no code: ${last}`)
+    }
+    for (const args of broken.status === 0 ? [] : (job.check?.(place) ?? [])) {
+      const checked = run(args)
+      if (checked.status !== 0) report(`what was there is damaged: ${checked.stderr.slice(-300)}`)
+    }
+    const again = run((job.again ?? job.args)(place))
+    if (again.status !== 0) report(`does not go on: ${again.stderr.slice(-300)}`)
+    else if (contents(place, job.ignored) !== whole) report('goes on to another result')
+    const left = leftovers(place)
+    if (left.length > 0) report(`leaves ${left.join(', ')}`)
+    if (at > calls) break
+  }
+  return { wrong, calls, failed }
+}
+
+campaign(async (folder) => {
+  const library = path.join(folder, 'faults.so')
+  const source = path.join(__dirname, 'faults.c')
+  const built = spawnSync('cc', ['-O1', '-shared', '-fPIC', '-o', library, source, '-ldl'])
+  if (process.platform !== 'linux' || process.arch !== 'x64' || built.status !== 0) {
+    skip('failing file operations', 'it takes Linux on x86-64 and a C compiler')
+    return
+  }
+  const words = fs.readFileSync(text, 'utf8')
+  fs.writeFileSync(path.join(folder, 'small.txt'), words.slice(0, 20_000))
+  fs.writeFileSync(path.join(folder, 'text.txt'), words.slice(0, 200_000))
+  const tokenizer = path.join(folder, 'tokenizer')
+  succeed(['tokenizer', 'train', text, '--vocab-size', '270', '--out', tokenizer])
+  const data = ['--tokenizer', tokenizer, '--out', path.join(folder, 'data')]
+  succeed(['encode', path.join(folder, 'small.txt'), ...data])
+  const stride = Number(option('stride', '1'))
+  for (const [name, job] of Object.entries(jobs(folder))) {
+    if (![undefined, name].includes(option('only'))) continue
+    const { wrong, calls, failed } = inject(name, job, folder, library, stride)
+    for (const what of wrong) process.stdout.write(`${what}\n`)
+    claim(
+      `${name}: whatever call fails, nothing is lost and the next run completes`,
+      wrong.length === 0,
+      `${calls} calls, ${failed} failures reported, ${wrong.length} wrong`,
+    )
+  }
+})
