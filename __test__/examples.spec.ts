@@ -6,23 +6,17 @@
  * without what it is to write.
  */
 import { spawn } from 'node:child_process'
-import {
-  chmodSync,
-  cpSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs'
+import { chmodSync, cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import test, { type ExecutionContext } from 'ava'
 import type { Command } from 'commander'
-import { TokenStore, Tokenizer } from '../src'
+import { Checkpoint, TokenStore, Tokenizer } from '../src'
 import { program } from '../src/cli'
 import { allExamples } from '../src/cli/examples'
+import { loadRun } from '../src/training/load-run'
+import { buildOptimizer } from '../src/training/run-plan'
 import { succeed } from './command-line'
 
 const CLI = join(__dirname, '..', 'dist', 'cli', 'index.js')
@@ -179,10 +173,9 @@ async function writeFixtures(t: ExecutionContext, folder: string): Promise<void>
   writeFileSync(at('run.json'), JSON.stringify(options))
   const run = at('runs/book')
   await succeed(t, ['train', '--config', at('run.json'), '--run', run, '--stop-at-step', '2'])
+  const { model, config } = await loadRun({ run })
   const later = join(run, 'checkpoints', 'step-00000500')
-  cpSync(join(run, 'checkpoints', 'step-00000002'), later, { recursive: true })
-  const state = readFileSync(join(later, 'state.json'), 'utf8')
-  writeFileSync(join(later, 'state.json'), state.replace(/"iteration": ?2\b/, '"iteration": 500'))
+  await Checkpoint.save(later, model, buildOptimizer(model, config.options), 500)
 }
 
 /** Returns `bytes` (at most 64 KiB) as a Zstandard frame of one uncompressed block (RFC 8878). */

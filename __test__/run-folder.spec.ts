@@ -1,6 +1,7 @@
 /** The folder of a run: who trains in it, and which checkpoints it keeps and loads. */
 import { spawnSync } from 'node:child_process'
 import {
+  cpSync,
   existsSync,
   mkdirSync,
   readFileSync,
@@ -215,6 +216,18 @@ test('without latest, or if it names nothing, the newest checkpoint is resumed',
     t.deepEqual(metricsSteps(run), [1, 2, 3, 4, 5, 6])
   }
   await resume(run)
+  t.is(readFileSync(join(run, 'latest'), 'utf8'), 'step-00000012\n')
+})
+
+test('a resume finishes what a process that was killed after its save left undone', async (t) => {
+  const run = await smallRun(t, { keep: 2 })
+  const kept = checkpointsOf(run)
+  const names = stepNames(3, 8).map((name) => join(run, 'checkpoints', name))
+  for (const name of names) cpSync(join(run, 'checkpoints', kept[0]!), name, { recursive: true })
+  mkdirSync(join(run, 'checkpoints', '.step-00000009.removed'))
+  rmSync(join(run, 'latest'))
+  await resume(run)
+  t.deepEqual(checkpointsOf(run), kept)
   t.is(readFileSync(join(run, 'latest'), 'utf8'), 'step-00000012\n')
 })
 

@@ -3,7 +3,7 @@
  * checkpoints. Resumes each to its end, and checks that no checkpoint that `latest` named is lost,
  * that weights, moments and metrics equal those of a run without kills, and that nothing else is
  * left. After some kills `latest` is removed, since it is only a hint.
- * Usage: node scripts/campaigns/train-kill.js [--rounds 100] [--seed 1]
+ * Usage: node scripts/campaigns/train-kill.js [--rounds 100] [--races 20] [--seed 1]
  */
 const { root, text, claim, campaign, option } = require('./claims')
 const { spawn } = require('node:child_process')
@@ -105,8 +105,28 @@ async function round(run, args, whole, count) {
   return wrong
 }
 
+/**
+ * Resumes a killed run in two processes at once; returns what went wrong. One takes the dead
+ * process's lock over; the other is refused by name, or comes after it.
+ */
+async function race(run, args, whole, count) {
+  await train(args, 0.4 * whole.ms + 0.4 * draw() * whole.ms)
+  if (!fs.existsSync(path.join(run, 'config.json'))) return []
+  const both = await Promise.all([1, 2].map(() => train(['--run', run, '--resume'])))
+  const wrong = both
+    .filter(({ code, stderr }) => code !== 0 && !/^ERR_RUN_LOCKED: process \d+ on /m.test(stderr))
+    .map(({ code, stderr }) => `exit ${code} in a race: ${stderr}`)
+  const refused = both.filter(({ code }) => code === 1).length
+  count.races++
+  count.refused += refused
+  if (refused > 1) wrong.push('both were refused')
+  if (result(run).weights !== whole.weights) wrong.push('other weights after a race')
+  return [...wrong, ...leftovers(run).map((name) => `a race left ${name}`)]
+}
+
 campaign(async (folder) => {
   const rounds = Number(option('rounds', '100'))
+  const races = Number(option('races', '20'))
   const corpus = path.join(folder, 'corpus.txt')
   fs.writeFileSync(corpus, fs.readFileSync(text, 'utf8').slice(0, 300_000))
   const argsOf = (name, data) => {
@@ -118,7 +138,7 @@ campaign(async (folder) => {
   const { code, stderr, ms } = await train(first.args)
   if (code !== 0) throw new Error(stderr)
   const whole = { ...result(first.run), ms }
-  const count = { kills: 0, preparation: 0 }
+  const count = { kills: 0, preparation: 0, races: 0, refused: 0 }
   const wrong = []
   for (let number = 0; number < rounds; number++) {
     // Every third run prepares a corpus of its own, which can be killed too.
@@ -129,7 +149,17 @@ campaign(async (folder) => {
     fs.rmSync(run, { recursive: true, force: true })
     if (own) fs.rmSync(`${shared}-${number}`, { recursive: true, force: true })
   }
+  for (let number = 0; number < races; number++) {
+    const { run, args } = argsOf(`race-${number}`, shared)
+    wrong.push(...(await race(run, args, whole, count)))
+    fs.rmSync(run, { recursive: true, force: true })
+  }
   const { kills, preparation } = count
+  claim(
+    'of two processes that resume one run, one trains and the other is refused by name',
+    races === 0 || count.refused > 0,
+    `${count.races} races, ${count.refused} refused`,
+  )
   claim(
     'a killed training resumes to the weights and metrics of one that was not killed',
     wrong.length === 0 && kills > 0,

@@ -48,7 +48,8 @@ export class ByteProgress extends Progress {
     // The bytes of the first report may come from an earlier, interrupted run: they say nothing
     // about the speed.
     const { done: before, at } = (this.#first ??= { done, at: now })
-    const rate = (done - before) / 1e6 / Math.max(1e-3, (now - at) / 1000)
+    // A file that is read again, or a total that is an estimate, may count backwards.
+    const rate = Math.max(0, done - before) / 1e6 / Math.max(1e-3, (now - at) / 1000)
     const speed = `${rate.toFixed(1)} MB/s`
     if (this.isEndless) return `${this.label}: ${megabytes(done)} MB  ${speed}`
     const left = rate > 0 ? `  ${duration((total - done) / 1e6 / rate)} left` : ''

@@ -152,6 +152,8 @@ async function loadCheckpoint(
     if (found) {
       session.state = found.loaded
       session.step = found.step
+      // A process that was killed after a save may not have come to this.
+      await checkpoints.setLatest(found.step, session.options)
     } else {
       message(`${folder.path} has no checkpoint; starting over`)
     }
