@@ -13,7 +13,7 @@ import { Tokenizer } from '../tokenizer'
 import type { MetricsLine } from './metrics'
 import { RunCheckpoints, unusedFolder } from './run-checkpoints'
 import { parseRunConfig, type RunConfig } from './run-config'
-import { RunLock, hasStaleLock } from './run-lock'
+import { RunLock, isAbandonedClaim } from './run-lock'
 
 /** Reads and writes a run's folder. All files but metrics.jsonl are written atomically. */
 export class RunFolder {
@@ -45,8 +45,7 @@ export class RunFolder {
     const folder = new RunFolder(path ?? (await unusedFolder(fallback)))
     folder.#made = [...parents, folder.path]
     if (path !== undefined && !(await makeOneFolder(path))) {
-      // A process that was killed while it prepared a run leaves its lock and no config.json.
-      if (existsSync(folder.#configPath) || !hasStaleLock(path)) throw exists(path)
+      if (existsSync(folder.#configPath) || !isAbandonedClaim(path)) throw exists(path)
       folder.#made = parents
     }
     folder.#lock = RunLock.take(folder.path, say)

@@ -8,6 +8,7 @@ import {
   linkSync,
   lstatSync,
   readFileSync,
+  readdirSync,
   renameSync,
   rmSync,
   unlinkSync,
@@ -43,6 +44,8 @@ interface Owner {
 }
 
 const LOCK = 'lock'
+/** A lock that was not linked to its place yet, with the pid of its process. */
+const DRAFT = /^lock\.(\d+)-\d+-\d+(\.stale)?$/
 /** Attempts to get a lock that other processes take and release meanwhile. */
 const ATTEMPTS = 100
 /** The locks of this process, released if it exits while training. */
@@ -74,7 +77,10 @@ export class RunLock {
     fileOperationSync('write', draft, () => writeFileSync(draft, text))
     try {
       for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-        if (linkOnce(draft, path)) return RunLock.#held(path, text)
+        if (linkOnce(draft, path)) {
+          removeDrafts(folder)
+          return RunLock.#held(path, text)
+        }
         const found = readLock(path)
         if (found === null) continue
         if (found.owner === null || isAlive(found.owner)) throw locked(folder, path, found.owner)
@@ -116,11 +122,34 @@ export class RunLock {
   }
 }
 
-/** Returns true if `folder` holds a lock whose process is dead. */
-export function hasStaleLock(folder: string): boolean {
+/**
+ * Returns true if a process that was killed while it prepared a run may have left `folder`: it holds
+ * a lock whose process is dead, or nothing yet.
+ */
+export function isAbandonedClaim(folder: string): boolean {
+  if (!lstatSync(folder).isDirectory()) return false
+  const names = fileOperationSync('read', folder, () => readdirSync(folder))
+  if (names.every((name) => DRAFT.test(name))) return true
   const found = readLock(join(folder, LOCK))
   const owner = found?.owner ?? null
   return owner !== null && !isAlive(owner)
+}
+
+/** Removes the drafts of dead processes of this machine. */
+function removeDrafts(folder: string): void {
+  for (const name of fileOperationSync('read', folder, () => readdirSync(folder))) {
+    const pid = DRAFT.exec(name)?.[1]
+    if (pid !== undefined && !isRunning(Number(pid))) rmSync(join(folder, name), { force: true })
+  }
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== 'ESRCH'
+  }
 }
 
 function releaseAll(): void {
@@ -199,11 +228,7 @@ function thisProcess(): Owner {
 /** Returns false only if the process is certainly dead. */
 function isAlive(owner: Owner): boolean {
   if (owner.host !== hostname()) return true
-  try {
-    process.kill(owner.pid, 0)
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code !== 'ESRCH'
-  }
+  if (!isRunning(owner.pid)) return false
   return owner.processStart === null || owner.processStart === processStart(owner.pid)
 }
 
