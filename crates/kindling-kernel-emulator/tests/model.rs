@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use kindling_core::bench::{LinearBenchmark, LinearPass, time_linear};
+use kindling_core::checkpoint;
 use kindling_core::config::ModelConfig;
 use kindling_core::cuda::{Arithmetic, Cuda, Driver};
 use kindling_core::decode::{Generator, GeneratorOptions, SamplingOptions};
@@ -369,12 +370,14 @@ fn weights_and_moments_move_between_devices_bit_for_bit() {
         gpu.forward_backward(&x, &targets, 2, 8, 1.0).unwrap();
         for_gpu.step(&mut gpu, 1e-2).unwrap();
         let (weights, moments) = (gpu.state_dict().unwrap(), for_gpu.state(&gpu).unwrap());
-        cpu.load_state_dict(&weights).unwrap();
+        let path = std::env::temp_dir().join(format!("kindling-cuda-{}", std::process::id()));
+        checkpoint::save(&path, &gpu, Some(&*for_gpu), 1, Default::default()).unwrap();
         let mut for_cpu = optimizer(&cpu, false);
-        for_cpu.load_state(&cpu, &moments, 1).unwrap();
+        checkpoint::load(&path, &mut cpu, Some(&mut *for_cpu)).unwrap();
         assert!(cpu.state_dict().unwrap() == weights && for_cpu.state(&cpu).unwrap() == moments);
         let mut back = Transformer::new(config(), device(dtype), 0).unwrap();
-        back.load_state_dict(&cpu.state_dict().unwrap()).unwrap();
+        checkpoint::load(&path, &mut back, None).unwrap();
+        std::fs::remove_dir_all(&path).unwrap();
         assert!(back.state_dict().unwrap() == weights);
         // Products read the new weights.
         let (same, other) =
