@@ -74,8 +74,8 @@ export class RunLock {
     const owner = thisProcess()
     const text = `${JSON.stringify(toSnakeCase(owner), null, 2)}\n`
     const draft = `${path}.${owner.id}`
-    fileOperationSync('write', draft, () => writeFileSync(draft, text))
     try {
+      fileOperationSync('write', draft, () => writeFileSync(draft, text))
       for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
         if (linkOnce(draft, path)) {
           removeDrafts(folder)

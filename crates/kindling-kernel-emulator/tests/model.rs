@@ -371,6 +371,8 @@ fn weights_and_moments_move_between_devices_bit_for_bit() {
         for_gpu.step(&mut gpu, 1e-2).unwrap();
         let (weights, moments) = (gpu.state_dict().unwrap(), for_gpu.state(&gpu).unwrap());
         let path = std::env::temp_dir().join(format!("kindling-cuda-{}", std::process::id()));
+        // Naming the type would take a dependency on serde_json.
+        #[allow(clippy::default_trait_access)]
         checkpoint::save(&path, &gpu, Some(&*for_gpu), 1, Default::default()).unwrap();
         let mut for_cpu = optimizer(&cpu, false);
         checkpoint::load(&path, &mut cpu, Some(&mut *for_cpu)).unwrap();

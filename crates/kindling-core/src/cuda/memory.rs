@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::driver::Driver;
-use super::{bytes_of, bytes_of_mut};
+use super::plain::{bytes_of, bytes_of_mut};
 use crate::{Error, Result};
 
 /// Bytes in use now, and their peak.

@@ -8,6 +8,7 @@ mod launch;
 mod memory;
 #[cfg(feature = "cuda")]
 mod native;
+mod plain;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,8 @@ pub use driver::{Driver, Factor, Product, Properties, Rows};
 pub use launch::{Arg, Launch};
 pub use memory::DeviceMemory;
 use memory::Usage;
+pub use plain::Plain;
+use plain::{bytes_of, bytes_of_mut};
 
 use crate::cpu::{Cpu, MatmulBackend};
 use crate::dtype::Dtype;
@@ -261,31 +264,6 @@ fn open_driver(ordinal: usize) -> Result<Arc<dyn Driver>> {
 #[cfg(not(feature = "cuda"))]
 fn open_driver(_ordinal: usize) -> Result<Arc<dyn Driver>> {
     Err(Error::DeviceUnavailable("this build has no CUDA support; use --device cpu".to_owned()))
-}
-
-/// Numbers that may be viewed as bytes.
-pub trait Plain: Copy + sealed::Sealed {}
-
-mod sealed {
-    /// Types without padding for which every bit pattern is valid.
-    pub trait Sealed {}
-    impl Sealed for u8 {}
-    impl Sealed for u16 {}
-    impl Sealed for u32 {}
-    impl Sealed for i32 {}
-    impl Sealed for f32 {}
-    impl Sealed for f64 {}
-}
-impl<T: Copy + sealed::Sealed> Plain for T {}
-
-fn bytes_of<T: Plain>(values: &[T]) -> &[u8] {
-    // SAFETY: the types have no padding, and the byte slice covers exactly the same memory.
-    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
-}
-
-fn bytes_of_mut<T: Plain>(values: &mut [T]) -> &mut [u8] {
-    // SAFETY: as above, and every bit pattern is a valid value.
-    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
 }
 
 /// Returns `ERR_DEVICE` for a failure other than running out of memory.

@@ -6,45 +6,18 @@
 //! a run never mixes two stores that were made at the same place one after the other.
 
 use std::collections::VecDeque;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::files::ChunkFile;
+use super::identity::Identity;
 use crate::error::IoAction;
 use crate::{Error, Result};
 
 /// The most files that a store keeps open.
 const MOST_OPEN: usize = 64;
-
-/// What identifies the content of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Identity {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    /// Seconds and nanoseconds.
-    modified: (i64, i64),
-}
-
-impl Identity {
-    #[cfg(unix)]
-    pub fn of(status: &Metadata) -> Self {
-        use std::os::unix::fs::MetadataExt;
-        Self {
-            device: status.dev(),
-            inode: status.ino(),
-            bytes: status.len(),
-            modified: (status.mtime(), status.mtime_nsec()),
-        }
-    }
-
-    #[cfg(not(unix))]
-    pub fn of(status: &Metadata) -> Self {
-        Self { device: 0, inode: 0, bytes: status.len(), modified: (0, 0) }
-    }
-}
 
 /// The open files of a store.
 #[derive(Debug, Default)]

@@ -3,8 +3,8 @@
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 
-use super::chunk_reader::Identity;
 use super::element::Element;
+use super::identity::Identity;
 use super::metadata::Metadata as StoreMetadata;
 use super::npy;
 use crate::error::IoAction;

@@ -23,6 +23,7 @@ mod element;
 pub mod encode;
 mod entropy;
 pub mod files;
+mod identity;
 pub mod loader;
 pub mod metadata;
 mod mixture;
