@@ -436,15 +436,19 @@ function main() {
 }
 
 module.exports = { TESTS }
-const one = process.argv.indexOf('--one')
-const steps = process.argv.indexOf('--steps')
-if (one > 0) {
-  const test = TESTS[process.argv[one + 1]]
-  void test.run(require(path.join(root, 'dist')), require(path.join(root, 'index.js')))
-} else if (steps > 0) {
+/** Runs one test in this process, or the steps of one, or all tests. */
+function start() {
+  const one = process.argv.indexOf('--one')
+  const steps = process.argv.indexOf('--steps')
+  if (one < 0 && steps < 0) return main()
   const kindling = require(path.join(root, 'dist'))
+  if (one > 0)
+    return TESTS[process.argv[one + 1]].run(kindling, require(path.join(root, 'index.js')))
   const saved = process.argv[steps + 1]
-  void (saved === undefined ? train(kindling, 'cuda', 2) : loaded(kindling, saved))
+  return (saved === undefined ? train(kindling, 'cuda', 2) : loaded(kindling, saved))
     .then(threeSteps)
     .then((result) => console.log(JSON.stringify(result)))
-} else main()
+}
+
+module.exports = { TESTS }
+if (require.main === module) void start()
