@@ -53,8 +53,13 @@ onCuda('cuda: the planned memory is within 2% of the peak of training', async (t
         await optimizer.clipGradNorm(1)
         await optimizer.step()
         const { peakBytes } = await model.deviceState()
+        const { vocabSize, dModel, numHeads, dFf, numLayers } = sizes
         const asked = {
-          ...sizes,
+          vocabSize,
+          dModel,
+          numHeads,
+          dFf,
+          numLayers,
           context: 64,
           batchSize,
           device: 'cuda',

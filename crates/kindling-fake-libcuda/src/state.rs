@@ -1,6 +1,6 @@
 //! The device, its queue, and its settings from the environment.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -40,8 +40,6 @@ pub struct State {
     /// Sum of the times that queued products take.
     time: u64,
     queue: VecDeque<Work>,
-    /// Operations queued since a capture began.
-    capturing: Option<Vec<Work>>,
     /// Work of each captured graph; a handle is the index plus one.
     graphs: Vec<Vec<Work>>,
     /// Number of operations ever queued.
@@ -65,6 +63,9 @@ pub struct Event {
 
 thread_local! {
     static CURRENT: Cell<usize> = const { Cell::new(0) };
+    /// Operations queued by this thread since its capture began. A GPU captures a stream; here all
+    /// models have the same, but each captures on a thread of its own.
+    static CAPTURING: RefCell<Option<Vec<Work>>> = const { RefCell::new(None) };
 }
 
 /// Reads `EMULATED_CUDA_<name>` from the environment.
@@ -128,12 +129,19 @@ pub fn queue(
     if let Err(answer) = ready(stream) {
         return answer;
     }
-    let mut state = state();
-    if let Some(captured) = &mut state.capturing {
-        captured.push(Arc::new(work));
+    let work: Work = Arc::new(work);
+    let captured = CAPTURING.with_borrow_mut(|capturing| {
+        let list = capturing.as_mut();
+        list.is_some_and(|list| {
+            list.push(Arc::clone(&work));
+            true
+        })
+    });
+    if captured {
         return SUCCESS;
     }
-    state.queue.push_back(Arc::new(work));
+    let mut state = state();
+    state.queue.push_back(work);
     state.queued += 1;
     SUCCESS
 }
@@ -143,18 +151,19 @@ pub fn begin_capture(stream: usize) -> Answer {
     if let Err(answer) = ready(stream) {
         return answer;
     }
-    let mut state = state();
-    if state.capturing.is_some() {
-        return CAPTURE_UNSUPPORTED;
-    }
-    state.capturing = Some(Vec::new());
-    SUCCESS
+    CAPTURING.with_borrow_mut(|capturing| {
+        if capturing.is_some() {
+            return CAPTURE_UNSUPPORTED;
+        }
+        *capturing = Some(Vec::new());
+        SUCCESS
+    })
 }
 
 /// Ends a capture. Returns the handle of its graph.
 pub fn end_capture() -> Result<usize, Answer> {
+    let captured = CAPTURING.take().ok_or(INVALID_VALUE)?;
     let mut state = state();
-    let captured = state.capturing.take().ok_or(INVALID_VALUE)?;
     state.graphs.push(captured);
     Ok(state.graphs.len())
 }
@@ -179,10 +188,10 @@ pub fn finish() -> Answer {
 
 /// Runs the first `count` operations ever queued. A failure is sticky, as on a GPU.
 pub fn finish_first(count: u64) -> Answer {
-    let mut state = state();
-    if state.capturing.is_some() {
+    if CAPTURING.with_borrow(Option::is_some) {
         return CAPTURE_UNSUPPORTED;
     }
+    let mut state = state();
     while state.queued - (state.queue.len() as u64) < count {
         let Some(work) = state.queue.pop_front() else { break };
         if let (false, Err(message)) = (state.failed, work()) {
