@@ -51,6 +51,12 @@ pub struct Found {
     reserved: [i32; 4],
 }
 
+impl Found {
+    fn of(algorithm: [u64; 8], state: Status) -> Self {
+        Self { algorithm, workspace_bytes: 0, state, waves: 1.0, reserved: [0; 4] }
+    }
+}
+
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cublasLtCreate(handle: *mut usize) -> Status {
     if current() == 0 {
@@ -200,13 +206,7 @@ pub unsafe extern "C" fn cublasLtMatmulAlgoGetHeuristic(
         let relied = alignments.iter().rev().fold(0, |all, bytes| (all << 16) | u64::from(*bytes));
         let words = [(0, NOT_SUPPORTED), (ALGORITHMS[0], SUCCESS), (ALGORITHMS[1], SUCCESS)];
         for (place, (word, state)) in words.into_iter().enumerate() {
-            found.add(place).write(Found {
-                algorithm: [word, relied, 0, 0, 0, 0, 0, 0],
-                workspace_bytes: 0,
-                state,
-                waves: 1.0,
-                reserved: [0; 4],
-            });
+            found.add(place).write(Found::of([word, relied, 0, 0, 0, 0, 0, 0], state));
         }
         count.write(3);
     }
@@ -230,13 +230,7 @@ pub unsafe extern "C" fn cublasLtMatmulAlgoCheck(
         if handle != BLAS || !fits || !ALGORITHMS.contains(&(*algorithm)[0]) {
             return INVALID_VALUE;
         }
-        result.write(Found {
-            algorithm: *algorithm,
-            workspace_bytes: 0,
-            state: SUCCESS,
-            waves: 1.0,
-            reserved: [0; 4],
-        });
+        result.write(Found::of(*algorithm, SUCCESS));
     }
     SUCCESS
 }

@@ -20,11 +20,11 @@ use memory::Usage;
 pub use plain::Plain;
 use plain::{bytes_of, bytes_of_mut};
 
+use crate::Result;
 use crate::cpu::{Cpu, MatmulBackend};
 use crate::dtype::Dtype;
 use crate::profile::Profile;
 use crate::simd::Isa;
-use crate::{Error, Result};
 
 /// Alignment of each part of an op's scratch memory, in bytes.
 const SCRATCH_ALIGNMENT: usize = 256;
@@ -263,10 +263,7 @@ fn open_driver(ordinal: usize) -> Result<Arc<dyn Driver>> {
 
 #[cfg(not(feature = "cuda"))]
 fn open_driver(_ordinal: usize) -> Result<Arc<dyn Driver>> {
-    Err(Error::DeviceUnavailable("this build has no CUDA support; use --device cpu".to_owned()))
-}
-
-/// Returns `ERR_DEVICE` for a failure other than running out of memory.
-pub fn device_error(what: &str, cause: impl std::fmt::Display) -> Error {
-    Error::Device(format!("{what}: {cause}"))
+    Err(crate::Error::DeviceUnavailable(
+        "this build has no CUDA support; use --device cpu".to_owned(),
+    ))
 }

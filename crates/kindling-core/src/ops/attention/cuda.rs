@@ -75,13 +75,13 @@ const JOINT_KERNELS: [JointKernel; 4] = joint_kernels! {
     128: 4, 1, 32;
 };
 
-/// Whether the backward pass in bf16 is one kernel of five products, or two of seven.
-const JOINT: bool = true;
-
-/// Returns the kernel of the whole backward pass, if there is one.
-fn joint_kernel(dtype: Dtype, head_size: usize) -> Option<&'static JointKernel> {
-    let serves = |k: &&JointKernel| dtype == Dtype::Bf16 && k.width >= head_size;
-    JOINT_KERNELS.iter().find(serves)
+/// Returns the kernel of the whole backward pass, if there is one and none for Hopper. `hopper`: as
+/// for `hopper_kernels`.
+fn joint_kernel(dtype: Dtype, s: Shape, hopper: bool) -> Option<&'static JointKernel> {
+    if dtype != Dtype::Bf16 || hopper_kernels(dtype, s, hopper).is_some() {
+        return None;
+    }
+    JOINT_KERNELS.iter().find(|k| k.width >= s.head_size)
 }
 
 macro_rules! kernels {
@@ -275,31 +275,24 @@ pub struct Backward {
 
 /// Returns the f32 elements of `Backward::dq`. `hopper`: as for `hopper_kernels`.
 pub fn dq_len(dtype: Dtype, s: Shape, hopper: bool) -> usize {
-    let kernel =
-        joint_kernel(dtype, s.head_size).filter(|_| hopper_kernels(dtype, s, hopper).is_none());
-    kernel.map_or(0, |k| k.tiles(s) * k.queries * k.width)
+    joint_kernel(dtype, s, hopper).map_or(0, |k| k.tiles(s) * k.queries * k.width)
 }
 
 /// Returns the elements of `Backward::turns`. `hopper`: as for `hopper_kernels`.
 pub fn turns_len(dtype: Dtype, s: Shape, hopper: bool) -> usize {
-    let kernel =
-        joint_kernel(dtype, s.head_size).filter(|_| hopper_kernels(dtype, s, hopper).is_none());
-    kernel.map_or(0, |k| k.tiles(s))
+    joint_kernel(dtype, s, hopper).map_or(0, |k| k.tiles(s))
 }
 
 /// Builds the launches that compute dqkv, in order. `hopper`: as for `hopper_kernels`.
 pub fn backward(dtype: Dtype, addresses: Backward, s: Shape, hopper: bool) -> Vec<Launch> {
     let Backward { dqkv, dout, qkv, out, .. } = addresses;
-    if let Some(kernels) = hopper_kernels(dtype, s, hopper) {
-        return if is_aligned(dtype, &[dqkv, dout, qkv, out], s) {
-            hopper_backward(kernels, addresses, s)
-        } else {
-            backward_in_two(dtype, addresses, s)
-        };
+    let aligned = is_aligned(dtype, &[dqkv, dout, qkv, out], s);
+    if let Some(kernels) = hopper_kernels(dtype, s, hopper).filter(|_| aligned) {
+        return hopper_backward(kernels, addresses, s);
     }
-    match joint_kernel(dtype, s.head_size) {
-        Some(kernel) if JOINT => vec![deltas(dtype, addresses, s), joint(kernel, addresses, s)],
-        _ => backward_in_two(dtype, addresses, s),
+    match joint_kernel(dtype, s, hopper) {
+        Some(kernel) => vec![deltas(dtype, addresses, s), joint(kernel, addresses, s)],
+        None => backward_in_two(dtype, addresses, s),
     }
 }
 

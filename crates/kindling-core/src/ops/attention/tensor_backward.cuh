@@ -13,6 +13,65 @@ namespace {
 template <int W, int M, int N>
 constexpr int BACKWARD_ELEMENTS = (2 * 16 * M * WARPS + 4 * N) * STRIDE<W> + 2 * 4 * N;
 
+/// p: the probabilities of 16 M keys, the first of which is `first_key`, for C queries from
+/// `first_query` on, as left operands; transposed, (keys, queries). keys, queries: tiles; lse: of
+/// the queries, in units of log 2.
+template <int W, int M, int C>
+__device__ __forceinline__ void transposed_probabilities(unsigned (&p)[M][C / 16][4], const bf16* keys, const bf16* queries,
+                                                         const float* lse, float scale, int first_key, int first_query) {
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    float scores[M][C / 8][4];
+    set_zero(scores);
+    add_product_transposed<W, M, C>(scores, queries, [&](unsigned(&a)[4], int m, int k) {
+        load_left<W>(a, keys, 16 * m, 16 * k);
+    });
+    // Queries before a key are masked. Queries past the end are zero, and so are their lse and delta.
+    if (first_query < first_key + 16 * M - 1) {
+#pragma unroll
+        for (int m = 0; m < M; m++)
+#pragma unroll
+            for (int n = 0; n < C / 8; n++)
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    if (first_query + 8 * n + 2 * t + i % 2 < first_key + 16 * m + 8 * (i / 2) + g)
+                        scores[m][n][i] = -INFINITY;
+    }
+#pragma unroll
+    for (int n = 0; n < C / 8; n++) {
+        const float2 lses = *reinterpret_cast<const float2*>(lse + 8 * n + 2 * t);
+#pragma unroll
+        for (int m = 0; m < M; m++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                scores[m][n][i] = fast_exp2(scores[m][n][i] * scale - (i % 2 == 0 ? lses.x : lses.y));
+    }
+    // bf16 from here on takes half the registers.
+    round_left<M, C>(p, scores);
+}
+
+/// ds = p (dout v^T - delta), transposed like p. values, douts: tiles; delta: of the queries.
+template <int W, int M, int C>
+__device__ __forceinline__ void transposed_score_gradients(float (&ds)[M][C / 8][4], const unsigned (&p)[M][C / 16][4],
+                                                           const bf16* values, const bf16* douts, const float* delta) {
+    const int t = threadIdx.x % 4;
+    set_zero(ds);
+    add_product_transposed<W, M, C>(ds, douts, [&](unsigned(&a)[4], int m, int k) {
+        load_left<W>(a, values, 16 * m, 16 * k);
+    });
+#pragma unroll
+    for (int n = 0; n < C / 8; n++) {
+        const float2 deltas = *reinterpret_cast<const float2*>(delta + 8 * n + 2 * t);
+#pragma unroll
+        for (int m = 0; m < M; m++)
+#pragma unroll
+            for (int i = 0; i < 4; i += 2) {
+                const float2 probability = unpack(p[m][n / 2][n % 2 * 2 + i / 2]);
+                ds[m][n][i] = probability.x * (ds[m][n][i] - deltas.x);
+                ds[m][n][i + 1] = probability.y * (ds[m][n][i + 1] - deltas.y);
+            }
+    }
+}
+
 /// dk and dv of 64 M keys, 16 M per warp, over all queries from the first key on, for all heads of
 /// the group. N queries at a time are in shared memory, C of them in registers. Scores are held
 /// transposed, (keys, queries), so that one product's result is the next one's left operand. dqkv
@@ -28,7 +87,7 @@ __device__ __forceinline__ void tensor_backward_kv(bf16* dqkv, const bf16* dout,
     bf16* queries = values + ROWS * STRIDE<W>;                           // Two stages.
     bf16* douts = queries + 2 * TILE;                                    // Likewise.
     float* statistics = reinterpret_cast<float*>(douts + 2 * TILE);  // Two stages of lse (N) and delta (N).
-    const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const int warp = threadIdx.x / 32;
     const int first_key = blockIdx.x * ROWS, kv_head = blockIdx.y, width = l.qkv_width();
     const long long first_row = (long long)blockIdx.z * l.positions;
     const bf16* sequence = qkv + first_row * width;
@@ -58,6 +117,8 @@ __device__ __forceinline__ void tensor_backward_kv(bf16* dqkv, const bf16* dout,
     const float scale = LOG2_E / sqrtf((float)l.head_size);
     const int warp_key = first_key + 16 * M * warp;
 
+    // Only this warp reads these rows, so those of the results can take their memory.
+    bf16 *own_keys = keys + 16 * M * warp * STRIDE<W>, *own_values = values + 16 * M * warp * STRIDE<W>;
     for (int step = 0; step < steps; step++) {
         if (step + 1 < steps) {
             copy_queries(step + 1);
@@ -74,59 +135,16 @@ __device__ __forceinline__ void tensor_backward_kv(bf16* dqkv, const bf16* dout,
             const int first = query + chunk;
             if (first + C <= warp_key) continue;  // All of the chunk is before the warp's keys.
             const bf16 *query_rows = query_tile + chunk * STRIDE<W>, *dout_rows = dout_tile + chunk * STRIDE<W>;
-            float scores[M][C / 8][4];
-            set_zero(scores);
-            add_product_transposed<W, M, C>(scores, query_rows, [&](unsigned(&a)[4], int m, int k) {
-                load_left<W>(a, keys, 16 * M * warp + 16 * m, 16 * k);
-            });
-            // Queries before a key are masked. Queries past the end are zero, and so are their lse
-            // and delta.
-            if (first < warp_key + 16 * M - 1) {
-#pragma unroll
-                for (int m = 0; m < M; m++)
-#pragma unroll
-                    for (int n = 0; n < C / 8; n++)
-#pragma unroll
-                        for (int i = 0; i < 4; i++)
-                            if (first + 8 * n + 2 * t + i % 2 < warp_key + 16 * m + 8 * (i / 2) + g)
-                                scores[m][n][i] = -INFINITY;
-            }
-#pragma unroll
-            for (int n = 0; n < C / 8; n++) {
-                const float2 lses = *reinterpret_cast<const float2*>(row_lse + chunk + 8 * n + 2 * t);
-#pragma unroll
-                for (int m = 0; m < M; m++)
-#pragma unroll
-                    for (int i = 0; i < 4; i++)
-                        scores[m][n][i] = fast_exp2(scores[m][n][i] * scale - (i % 2 == 0 ? lses.x : lses.y));
-            }
-            // bf16 from here on takes half the registers.
             unsigned p[M][C / 16][4];
-            round_left<M, C>(p, scores);
+            transposed_probabilities<W, M, C>(p, own_keys, query_rows, row_lse + chunk, scale, warp_key, first);
             add_product<W, M, C>(dv, p, dout_rows);
             float ds[M][C / 8][4];
-            set_zero(ds);
-            add_product_transposed<W, M, C>(ds, dout_rows, [&](unsigned(&a)[4], int m, int k) {
-                load_left<W>(a, values, 16 * M * warp + 16 * m, 16 * k);
-            });
-#pragma unroll
-            for (int m = 0; m < M; m++)
-#pragma unroll
-                for (int n = 0; n < C / 8; n++)
-#pragma unroll
-                    for (int i = 0; i < 4; i += 2) {
-                        const float2 probability = unpack(p[m][n / 2][n % 2 * 2 + i / 2]);
-                        const float* row_delta = row_lse + N + chunk + 8 * n + 2 * t;
-                        ds[m][n][i] = probability.x * (ds[m][n][i] - row_delta[0]);
-                        ds[m][n][i + 1] = probability.y * (ds[m][n][i + 1] - row_delta[1]);
-                    }
+            transposed_score_gradients<W, M, C>(ds, p, own_values, dout_rows, row_lse + N + chunk);
             add_product<W, M, C>(dk, ds, query_rows);
         }
         __syncthreads();
     }
 
-    // Only this warp reads its keys and values, so its rows of the results can reuse their memory.
-    bf16 *own_keys = keys + 16 * M * warp * STRIDE<W>, *own_values = values + 16 * M * warp * STRIDE<W>;
     put_rotated_rows<W, M>(own_keys, dk, scale / LOG2_E, warp_key, rotation, l);
     put_rows<W, M>(own_values, dv, [&](int, int) { return 1.0f; });
     __syncwarp();

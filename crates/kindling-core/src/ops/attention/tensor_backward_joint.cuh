@@ -5,7 +5,7 @@
 // additions.
 #pragma once
 
-#include "attention/tensor_tiles.cuh"
+#include "attention/tensor_backward.cuh"
 #include "kernels/turns.cuh"
 
 namespace {
@@ -124,6 +124,7 @@ __device__ __forceinline__ void tensor_backward_joint(bf16* dqkv, float* dq, int
     const int end_head = first_head + l.group();
     int head = first_head, tile = 0, stage = 0;
 
+    bf16 *own_keys = keys + 16 * M * warp * STRIDE<W>, *own_values = values + 16 * M * warp * STRIDE<W>;
     while (true) {
         wait_copies<0>();
         __syncthreads();
@@ -144,53 +145,11 @@ __device__ __forceinline__ void tensor_backward_joint(bf16* dqkv, float* dq, int
             const int first = query + chunk;
             if (first + C <= warp_key) continue;  // All of the chunk is before the warp's keys.
             const bf16 *query_rows = query_tile + chunk * STRIDE<W>, *dout_rows = dout_tile + chunk * STRIDE<W>;
-            float scores[M][C / 8][4];
-            set_zero(scores);
-            add_product_transposed<W, M, C>(scores, query_rows, [&](unsigned(&a)[4], int m, int k) {
-                load_left<W>(a, keys, 16 * M * warp + 16 * m, 16 * k);
-            });
-            // Queries before a key are masked. Queries past the end are zero, and so are their lse
-            // and delta.
-            if (first < warp_key + 16 * M - 1) {
-#pragma unroll
-                for (int m = 0; m < M; m++)
-#pragma unroll
-                    for (int n = 0; n < C / 8; n++)
-#pragma unroll
-                        for (int i = 0; i < 4; i++)
-                            if (first + 8 * n + 2 * t + i % 2 < warp_key + 16 * m + 8 * (i / 2) + g)
-                                scores[m][n][i] = -INFINITY;
-            }
-#pragma unroll
-            for (int n = 0; n < C / 8; n++) {
-                const float2 lses = *reinterpret_cast<const float2*>(row_lse + chunk + 8 * n + 2 * t);
-#pragma unroll
-                for (int m = 0; m < M; m++)
-#pragma unroll
-                    for (int i = 0; i < 4; i++)
-                        scores[m][n][i] = fast_exp2(scores[m][n][i] * scale - (i % 2 == 0 ? lses.x : lses.y));
-            }
-            // bf16 from here on takes half the registers.
             unsigned p[M][C / 16][4];
-            round_left<M, C>(p, scores);
+            transposed_probabilities<W, M, C>(p, own_keys, query_rows, row_lse + chunk, scale, warp_key, first);
             add_product<W, M, C>(dv, p, dout_rows);
             float ds[M][C / 8][4];
-            set_zero(ds);
-            add_product_transposed<W, M, C>(ds, dout_rows, [&](unsigned(&a)[4], int m, int k) {
-                load_left<W>(a, values, 16 * M * warp + 16 * m, 16 * k);
-            });
-#pragma unroll
-            for (int n = 0; n < C / 8; n++) {
-                const float2 deltas = *reinterpret_cast<const float2*>(row_lse + N + chunk + 8 * n + 2 * t);
-#pragma unroll
-                for (int m = 0; m < M; m++)
-#pragma unroll
-                    for (int i = 0; i < 4; i += 2) {
-                        const float2 probability = unpack(p[m][n / 2][n % 2 * 2 + i / 2]);
-                        ds[m][n][i] = probability.x * (ds[m][n][i] - deltas.x);
-                        ds[m][n][i + 1] = probability.y * (ds[m][n][i + 1] - deltas.y);
-                    }
-            }
+            transposed_score_gradients<W, M, C>(ds, p, own_values, dout_rows, row_lse + N + chunk);
             round_left<M, C>(p, ds);
             bf16* own_scores = score_tile + (16 * M * warp + g) * SCORE_STRIDE + chunk + 2 * t;
 #pragma unroll
@@ -264,7 +223,6 @@ __device__ __forceinline__ void tensor_backward_joint(bf16* dqkv, float* dq, int
     pass_on(end_head - 1, tiles - 1);
 
     // Nobody reads the keys and values any more, so each warp's results can reuse its rows.
-    bf16 *own_keys = keys + 16 * M * warp * STRIDE<W>, *own_values = values + 16 * M * warp * STRIDE<W>;
     put_rotated_rows<W, M>(own_keys, dk, scale / LOG2_E, warp_key, rotation, l);
     put_rows<W, M>(own_values, dv, [&](int, int) { return 1.0f; });
     __syncwarp();
