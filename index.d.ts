@@ -451,6 +451,8 @@ export interface MemoryPlanOptions {
   context: number
   tieEmbeddings: boolean
   qkvBias: boolean
+  headSize?: number
+  qkNorm: boolean
   /** `cpu` or `cuda`. */
   device: string
   /** `f32` or `bf16`, as in `TransformerOptions`. */
@@ -505,6 +507,14 @@ export interface ReshapeOptions {
   tokenizer?: Tokenizer
   /** The path of the tokenizer. */
   tokenizerPath?: string
+}
+
+/** `RopeScaling` of `src/transformer.ts`. */
+export interface RopeScaling {
+  factor: number
+  lowFreqFactor: number
+  highFreqFactor: number
+  originalMaxPositionEmbeddings: number
 }
 
 /** Returns a random sample of the documents of a file. */
@@ -626,6 +636,10 @@ export interface TransformerOptions {
   numKvHeads: number
   tieEmbeddings: boolean
   qkvBias: boolean
+  headSize?: number
+  normEps: number
+  qkNorm: boolean
+  ropeScaling?: RopeScaling
   device: string
   seed: number
   dtype: string

@@ -27,6 +27,7 @@ test('parameters match a real model, with grouped heads, tied embeddings and bia
     { numKvHeads: 2 },
     { tieEmbeddings: true },
     { qkvBias: true, numKvHeads: 1 },
+    { headSize: 10, numKvHeads: 2, qkvBias: true, qkNorm: true },
   ]) {
     const sizes = { vocabSize: 50, dModel: 24, numHeads: 4, dFf: 30, numLayers: 3, ...more }
     const model = new Transformer({ ...sizes, maxSeqLength: 8, threads: 1 })
@@ -38,6 +39,12 @@ test('FLOPs per token match the formula used for PyTorch, and components add up'
   t.is(
     flopsPerToken({ vocabSize: 65, dModel: 128, dFf: 344, numLayers: 4, context: 64 }),
     4_989_696,
+  )
+  // 16 heads of 20, 4 of them for keys: 2 d (q + kv) in place of 4 d^2, q in place of d.
+  const grouped = { numHeads: 16, numKvHeads: 4, headSize: 20 }
+  t.is(
+    flopsPerToken({ vocabSize: 65, dModel: 128, dFf: 344, numLayers: 4, context: 64, ...grouped }),
+    6 * (4 * (2 * 128 * (320 + 80) + 3 * 128 * 344) + 128 * 65) + 6 * 4 * 64 * 320,
   )
   const { flops, params } = of('gpt2-xl', { batchSize: 1024 })
   // By hand: 48 (8 T d^2 + 4 T^2 d + 6 T d f) + 2 T d V, T = 1024, d = 1600, f = 6400, V = 50257.

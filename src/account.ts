@@ -27,6 +27,10 @@ export interface AccountOptions {
   tieEmbeddings?: boolean
   /** Default false. */
   qkvBias?: boolean
+  /** Width of a head. Default dModel / numHeads. */
+  headSize?: number
+  /** Norms of queries and keys over a head. Default false. */
+  qkNorm?: boolean
   /** Device whose memory is planned; it need not exist on this machine. Default `cpu`. */
   device?: 'cpu' | 'cuda'
   /**
@@ -93,6 +97,8 @@ const schema = z.strictObject({
   context: limits.positions,
   tieEmbeddings: z.boolean().default(false),
   qkvBias: z.boolean().default(false),
+  headSize: limits.width.optional(),
+  qkNorm: z.boolean().default(false),
   device: z.enum(['cpu', 'cuda']).default('cpu'),
   dtype: z.enum(['f32', 'bf16']).default('f32'),
   recompute: z.boolean().default(false),
@@ -110,19 +116,37 @@ const schema = z.strictObject({
 /** Multiplications, additions, divisions and square roots of AdamW per parameter. */
 const ADAMW_FLOPS = 17
 
+/** Sizes that `flopsPerToken` reads. */
+type SizesOfFlops = Pick<AccountOptions, 'vocabSize' | 'dModel' | 'dFf' | 'numLayers' | 'context'> &
+  Partial<Pick<AccountOptions, 'numHeads' | 'numKvHeads' | 'headSize'>>
+
 /**
  * Returns the FLOPs of training on one token: 6 (numLayers (4 d^2 + 3 d dFf) + d vocabSize) + 6
  * numLayers context d. Causal attention counts half of the pairs. MFU is this times tokens/s over
  * the peak.
+ *
+ * With numHeads given, 2 d (q + kv) takes the place of 4 d^2, and q that of d in the last term: q
+ * and kv are the widths of all query heads and of all key heads.
  */
-export function flopsPerToken(
-  o: Pick<AccountOptions, 'vocabSize' | 'dModel' | 'dFf' | 'numLayers' | 'context'>,
-): number {
+export function flopsPerToken(o: SizesOfFlops): number {
   const d = o.dModel
+  const { q, kv } =
+    o.numHeads === undefined ? { q: d, kv: d } : widths({ ...o, numHeads: o.numHeads })
   return (
-    6 * (o.numLayers * (4 * d * d + 3 * d * o.dFf) + d * o.vocabSize) +
-    6 * o.numLayers * o.context * d
+    6 * (o.numLayers * (2 * d * (q + kv) + 3 * d * o.dFf) + d * o.vocabSize) +
+    6 * o.numLayers * o.context * q
   )
+}
+
+/** Widths of all query heads, and of all key heads. */
+function widths(o: {
+  dModel: number
+  numHeads: number
+  numKvHeads?: number | undefined
+  headSize?: number | undefined
+}): { headSize: number; q: number; kv: number } {
+  const headSize = o.headSize ?? o.dModel / o.numHeads
+  return { headSize, q: o.numHeads * headSize, kv: (o.numKvHeads ?? o.numHeads) * headSize }
 }
 
 /**
@@ -149,14 +173,14 @@ export function account(options: AccountOptions): Account {
 }
 
 /** Options with the defaults filled in. */
-type Sizes = Required<AccountOptions>
+type Sizes = Omit<Required<AccountOptions>, 'headSize'> & { headSize?: number }
 
 function parameters(o: Sizes): Account['params'] {
   const d = o.dModel
-  const kv = (o.numKvHeads * d) / o.numHeads
-  const bias = o.qkvBias ? d + 2 * kv : 0
+  const { headSize, q, kv } = widths(o)
+  const vectors = (o.qkvBias ? q + 2 * kv : 0) + (o.qkNorm ? 2 * headSize : 0)
   const embedding = o.vocabSize * d
-  const attention = o.numLayers * (2 * d * d + 2 * d * kv + bias)
+  const attention = o.numLayers * (2 * d * q + 2 * d * kv + vectors)
   const feedForward = o.numLayers * 3 * d * o.dFf
   const norms = (2 * o.numLayers + 1) * d
   const output = o.tieEmbeddings ? 0 : d * o.vocabSize
@@ -172,9 +196,9 @@ function parameters(o: Sizes): Account['params'] {
 
 function flopsOf(o: Sizes, total: number): Account['flops'] {
   const { dModel: d, context: t, numLayers } = o
-  const kv = (o.numKvHeads * d) / o.numHeads
-  const attentionProjections = numLayers * 2 * t * (2 * d * d + 2 * d * kv)
-  const attentionScores = numLayers * 4 * t * t * d
+  const { q, kv } = widths(o)
+  const attentionProjections = numLayers * 2 * t * (2 * d * q + 2 * d * kv)
+  const attentionScores = numLayers * 4 * t * t * q
   const feedForward = numLayers * 6 * t * d * o.dFf
   const output = 2 * t * d * o.vocabSize
   const forward = attentionProjections + attentionScores + feedForward + output

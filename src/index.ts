@@ -40,6 +40,7 @@ export {
   Transformer,
   type DeviceState,
   type ForwardBackwardOptions,
+  type RopeScaling,
   type Tensor,
   type TensorRecord,
   type TransformerOptions,

@@ -11,13 +11,25 @@ import { limits } from './limits'
 import { native } from './native'
 import { checked } from './options'
 
+/** Scaling of the rotary angles, named as `rope_scaling` in Hugging Face's config.json. */
+export interface RopeScaling {
+  /** Divisor of the low frequencies. */
+  factor: number
+  /** Frequencies with fewer turns than this in the original context are low. */
+  lowFreqFactor: number
+  /** Frequencies with more turns than this in the original context stay as they are. */
+  highFreqFactor: number
+  /** The original context, in tokens. */
+  originalMaxPositionEmbeddings: number
+}
+
 /** Sizes and options of a model. */
 export interface TransformerOptions {
   /** Tokens in the vocabulary: the tokenizer's vocabSize, or more as padding. */
   vocabSize: number
-  /** Width of the residual stream; a multiple of numHeads. */
+  /** Width of the residual stream; a multiple of numHeads, unless headSize is given. */
   dModel: number
-  /** Query heads; the head size dModel / numHeads must be even. */
+  /** Query heads. */
   numHeads: number
   /** Width of the feed-forward layer. */
   dFf: number
@@ -33,6 +45,14 @@ export interface TransformerOptions {
   tieEmbeddings?: boolean
   /** Give the query, key and value projections a bias. Default false. */
   qkvBias?: boolean
+  /** Width of a head, even. Default dModel / numHeads. */
+  headSize?: number
+  /** Added to the mean square in every RMSNorm. Default 1e-5. */
+  normEps?: number
+  /** Norm each query and key over its head, before the rotation. Default false. */
+  qkNorm?: boolean
+  /** Scale the rotary angles as Llama 3.1 does, for longer contexts. Default none. */
+  ropeScaling?: RopeScaling | null
   /** `cpu`, `cuda`, `cuda:N`, or `auto`: cuda if available, else cpu. Default `cpu`. */
   device?: string
   /** Seed of the initial weights, a non-negative integer. Default 0. */
@@ -109,6 +129,18 @@ const schema = z.strictObject({
   numKvHeads: size.optional(),
   tieEmbeddings: z.boolean().default(false),
   qkvBias: z.boolean().default(false),
+  headSize: size.optional(),
+  normEps: z.number().default(1e-5),
+  qkNorm: z.boolean().default(false),
+  ropeScaling: z
+    .strictObject({
+      factor: z.number(),
+      lowFreqFactor: z.number(),
+      highFreqFactor: z.number(),
+      originalMaxPositionEmbeddings: z.number(),
+    })
+    .nullable()
+    .default(null),
   device: z.string().default('cpu'),
   seed: z.int().min(0).default(0),
   dtype: z.enum(['f32', 'bf16']).default('f32'),
@@ -137,14 +169,26 @@ export class Transformer {
    * `ERR_INVALID_ARGUMENT` if an option has the wrong type or an unknown value.
    */
   constructor(options: TransformerOptions) {
-    const given = checked('Transformer', schema, options)
-    this.#options = Object.freeze({
+    const { headSize, ropeScaling, ...given } = checked('Transformer', schema, options)
+    const filled = {
       ...given,
       numKvHeads: given.numKvHeads ?? given.numHeads,
       device: resolveDevice(given.device),
       threads: given.threads ?? native.availableThreads(),
+    }
+    this.#native = call(
+      () =>
+        new native.Transformer({
+          ...filled,
+          ...(headSize !== undefined && { headSize }),
+          ...(ropeScaling && { ropeScaling }),
+        }),
+    )
+    this.#options = Object.freeze({
+      ...filled,
+      headSize: headSize ?? given.dModel / given.numHeads,
+      ropeScaling,
     })
-    this.#native = call(() => new native.Transformer(this.#options))
   }
 
   /** Returns the options with the defaults filled in. */

@@ -24,7 +24,9 @@ const path = { value: 'path' }
 
 const modelFields = {
   d_model: limits.width.default(512).describe('width of the residual stream'),
-  num_heads: limits.width.default(8).describe('attention heads; must divide d_model'),
+  num_heads: limits.width
+    .default(8)
+    .describe('attention heads; must divide d_model, unless head_size is given'),
   num_kv_heads: limits.width
     .optional()
     .describe('key/value heads; must divide num_heads (default: num_heads)'),
@@ -43,6 +45,20 @@ const modelFields = {
     .boolean()
     .default(false)
     .describe('add a bias to the query, key and value projections'),
+  head_size: limits.width.optional().describe('width of a head (default: d_model / num_heads)'),
+  norm_eps: z.number().positive().default(1e-5).describe('added to the mean square in every norm'),
+  qk_norm: z
+    .boolean()
+    .default(false)
+    .describe('norm each query and key over its head, before the rotation'),
+  rope_scaling: z
+    .array(z.number().positive())
+    .length(4)
+    .optional()
+    .describe(
+      'scale the rotary angles as Llama 3.1: factor, low_freq_factor, high_freq_factor, ' +
+        'original_max_position_embeddings',
+    ),
 }
 
 const dataFields = {
@@ -311,17 +327,20 @@ function withoutUndefined(values: GivenOptions): Record<string, unknown> {
  * limits again.
  */
 function checkSizes(options: TrainOptions): void {
-  const { dModel, numHeads, numKvHeads = numHeads, seqLength, maxSeqLength } = options
+  const { dModel, numHeads, headSize, numKvHeads = numHeads, seqLength, maxSeqLength } = options
   const fail = (message: string): never => {
     throw new KindlingError('ERR_INVALID_CONFIG', message)
   }
-  if (dModel % numHeads !== 0) {
+  if (headSize === undefined && dModel % numHeads !== 0) {
     fail(`d_model ${dModel} is not divisible by num_heads ${numHeads}; choose a multiple`)
   }
-  if ((dModel / numHeads) % 2 !== 0) {
+  if (headSize === undefined && (dModel / numHeads) % 2 !== 0) {
     fail(
       `head size ${dModel / numHeads} (d_model / num_heads) is odd; rotary angles need an even one`,
     )
+  }
+  if (headSize !== undefined && headSize % 2 !== 0) {
+    fail(`head_size ${headSize} is odd; rotary angles need an even one`)
   }
   if (numHeads % numKvHeads !== 0) {
     fail(`num_heads ${numHeads} is not divisible by num_kv_heads ${numKvHeads}`)

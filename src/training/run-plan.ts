@@ -6,7 +6,7 @@ import { resolve } from 'node:path'
 import { snakeCaseName } from '../case'
 import { KindlingError } from '../errors'
 import { AdamW, Sgd, type Optimizer } from '../optimizer'
-import { Transformer, type TransformerOptions } from '../transformer'
+import { Transformer, type RopeScaling, type TransformerOptions } from '../transformer'
 import { BatchLoader } from './batch-loader'
 import { CHANGEABLE_ON_RESUME, type ResolvedOptions, type TrainOptions } from './config'
 import { DEFAULT_VOCAB_SIZE, trainingTokens, type DataSource } from './data-source'
@@ -115,8 +115,24 @@ export function modelOptions(options: RunOptions): TransformerOptions {
     theta: options.theta,
     tieEmbeddings: options.tieEmbeddings,
     qkvBias: options.qkvBias,
+    ...(options.headSize !== undefined && { headSize: options.headSize }),
+    normEps: options.normEps,
+    qkNorm: options.qkNorm,
+    ropeScaling: ropeScalingOf(options),
     seed: options.seed,
   }
+}
+
+/** The option's list of four numbers, by their names. */
+function ropeScalingOf({ ropeScaling }: RunOptions): RopeScaling | null {
+  if (ropeScaling === undefined) return null
+  const [factor, lowFreqFactor, highFreqFactor, originalMaxPositionEmbeddings] = ropeScaling as [
+    number,
+    number,
+    number,
+    number,
+  ]
+  return { factor, lowFreqFactor, highFreqFactor, originalMaxPositionEmbeddings }
 }
 
 /** Builds the model of a run, with its initial weights. */

@@ -366,17 +366,11 @@ async function workOf({
   options,
   model,
 }: TrainingSession): Promise<{ flopsPerToken: number; peakTflops: number | null }> {
-  const { vocabSize, dModel, dFf, numLayers, dtype, tf32 } = model.options
+  const { dtype, tf32 } = model.options
   const { name } = await model.deviceState()
   const known = name === undefined ? null : knownPeak(name, { dtype, tf32 })
   return {
-    flopsPerToken: flopsPerToken({
-      vocabSize,
-      dModel,
-      dFf,
-      numLayers,
-      context: options.seqLength,
-    }),
+    flopsPerToken: flopsPerToken({ ...model.options, context: options.seqLength }),
     peakTflops: options.peakTflops ?? known,
   }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ops::rope::{Angles, Scaling};
 use crate::{Error, Result};
 
 /// Limits that keep every product of sizes inside 64 bits. 2^44 parameters take 64 TiB.
@@ -17,7 +18,7 @@ pub struct ModelConfig {
     pub vocab_size: usize,
     /// Width of the residual stream.
     pub d_model: usize,
-    /// Query heads; the head size is `d_model / num_heads`.
+    /// Query heads.
     pub num_heads: usize,
     /// Key/value heads; divides `num_heads`.
     pub num_kv_heads: usize,
@@ -33,11 +34,56 @@ pub struct ModelConfig {
     pub tie_embeddings: bool,
     /// Gives the query, key and value projections a bias.
     pub qkv_bias: bool,
+    /// Width of a head; `d_model / num_heads` if absent.
+    #[serde(default)]
+    pub head_size: Option<usize>,
+    /// Added to the mean square in every `RMSNorm`.
+    #[serde(default = "default_norm_eps")]
+    pub norm_eps: f64,
+    /// Norms each query and key over its head, before the rotation.
+    #[serde(default)]
+    pub qk_norm: bool,
+    /// Stretches the rotary angles to contexts longer than those of pretraining.
+    #[serde(default)]
+    pub rope_scaling: Option<Scaling>,
+}
+
+fn default_norm_eps() -> f64 {
+    ModelConfig::PLAIN.norm_eps
 }
 
 impl ModelConfig {
+    /// A model without options, whose sizes are still to be set.
+    pub const PLAIN: Self = Self {
+        vocab_size: 0,
+        d_model: 0,
+        num_heads: 0,
+        num_kv_heads: 0,
+        d_ff: 0,
+        num_layers: 0,
+        max_seq_length: 0,
+        theta: 100_000.0,
+        tie_embeddings: false,
+        qkv_bias: false,
+        head_size: None,
+        norm_eps: 1e-5,
+        qk_norm: false,
+        rope_scaling: None,
+    };
+
     pub fn head_size(&self) -> usize {
-        self.d_model / self.num_heads
+        let even_share = || self.d_model.checked_div(self.num_heads).unwrap_or(0);
+        self.head_size.unwrap_or_else(even_share)
+    }
+
+    /// Returns the angles of the rotary position embeddings.
+    pub fn angles(&self) -> Angles {
+        Angles { head_size: self.head_size(), theta: self.theta, scaling: self.rope_scaling }
+    }
+
+    /// Returns the width of the heads' outputs, `num_heads` `head_size`.
+    pub fn heads_width(&self) -> usize {
+        self.num_heads * self.head_size()
     }
 
     /// Returns the rows of the fused query, key and value matrix: (`num_heads` + 2 `num_kv_heads`)
@@ -50,7 +96,8 @@ impl ModelConfig {
     fn matrix_elements(&self) -> u128 {
         let [v, c, f, l] =
             [self.vocab_size, self.d_model, self.d_ff, self.num_layers].map(|size| size as u128);
-        2 * v * c + l * (4 * c * c + 3 * c * f)
+        let [heads, head_size] = [self.num_heads, self.head_size()].map(|size| size as u128);
+        2 * v * c + l * (4 * c * heads.saturating_mul(head_size) + 3 * c * f)
     }
 
     /// Checks that a model of these sizes can be built.
@@ -72,18 +119,7 @@ impl ModelConfig {
                 return fail(format!("{name} must be at least 1"));
             }
         }
-        if !self.d_model.is_multiple_of(self.num_heads) {
-            return fail(format!(
-                "d_model {} is not divisible by num_heads {}; choose a multiple",
-                self.d_model, self.num_heads
-            ));
-        }
-        if !self.head_size().is_multiple_of(2) {
-            return fail(format!(
-                "head size {} (d_model / num_heads) is odd; rotary embeddings need an even one",
-                self.head_size()
-            ));
-        }
+        self.check_head_size()?;
         if !self.num_heads.is_multiple_of(self.num_kv_heads) {
             return fail(format!(
                 "num_heads {} is not divisible by num_kv_heads {}; choose a divisor",
@@ -105,6 +141,30 @@ impl ModelConfig {
         }
         if !(self.theta.is_finite() && self.theta > 0.0) {
             return fail(format!("theta is {}; it must be a positive number", self.theta));
+        }
+        if !(self.norm_eps.is_finite() && self.norm_eps > 0.0) {
+            return fail(format!("norm_eps is {}; it must be a positive number", self.norm_eps));
+        }
+        match &self.rope_scaling {
+            Some(scaling) => scaling.check().map_err(Error::InvalidConfig),
+            None => Ok(()),
+        }
+    }
+
+    fn check_head_size(&self) -> Result<()> {
+        let fail = |message: String| Err(Error::InvalidConfig(message));
+        if self.head_size.is_none() && !self.d_model.is_multiple_of(self.num_heads) {
+            return fail(format!(
+                "d_model {} is not divisible by num_heads {}; choose a multiple, or give head_size",
+                self.d_model, self.num_heads
+            ));
+        }
+        let size = self.head_size();
+        if size == 0 || !size.is_multiple_of(2) {
+            let from = if self.head_size.is_none() { " (d_model / num_heads)" } else { "" };
+            return fail(format!(
+                "head size {size}{from} is 0 or odd; rotary embeddings need an even one"
+            ));
         }
         Ok(())
     }

@@ -53,8 +53,7 @@ fn saving_and_loading_hold_a_few_copies_of_the_largest_tensor() {
         num_layers: 16,
         max_seq_length: 16,
         theta: 10_000.0,
-        tie_embeddings: false,
-        qkv_bias: false,
+        ..ModelConfig::PLAIN
     };
     let mut model = Transformer::new(config, Device::cpu(1), 1).unwrap();
     let options =

@@ -38,8 +38,8 @@ fn config() -> ModelConfig {
         num_layers: 3,
         max_seq_length: WINDOW,
         theta: 10_000.0,
-        tie_embeddings: false,
         qkv_bias: true,
+        ..ModelConfig::PLAIN
     }
 }
 

@@ -110,8 +110,7 @@ fn shapes() -> [(usize, usize, ModelConfig); 3] {
         num_layers: 8,
         max_seq_length: 256,
         theta: 10_000.0,
-        tie_embeddings: false,
-        qkv_bias: false,
+        ..ModelConfig::PLAIN
     };
     let wide_vocabulary = ModelConfig {
         vocab_size: 32_000,

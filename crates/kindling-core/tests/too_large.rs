@@ -13,8 +13,7 @@ const CONFIG: ModelConfig = ModelConfig {
     num_layers: 1,
     max_seq_length: 16,
     theta: 10_000.0,
-    tie_embeddings: false,
-    qkv_bias: false,
+    ..ModelConfig::PLAIN
 };
 
 #[test]

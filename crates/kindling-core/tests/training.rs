@@ -26,8 +26,8 @@ fn config() -> ModelConfig {
         num_layers: 2,
         max_seq_length: 16,
         theta: 10_000.0,
-        tie_embeddings: false,
         qkv_bias: true,
+        ..ModelConfig::PLAIN
     }
 }
 

@@ -33,8 +33,7 @@ fn config() -> ModelConfig {
         num_layers: 2,
         max_seq_length: 11,
         theta: 10_000.0,
-        tie_embeddings: false,
-        qkv_bias: false,
+        ..ModelConfig::PLAIN
     }
 }
 

@@ -92,8 +92,7 @@ fn config() -> ModelConfig {
         num_layers: 3,
         max_seq_length: 64,
         theta: 10_000.0,
-        tie_embeddings: false,
-        qkv_bias: false,
+        ..ModelConfig::PLAIN
     }
 }
 

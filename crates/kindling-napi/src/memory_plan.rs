@@ -22,6 +22,8 @@ pub struct MemoryPlanOptions {
     pub context: f64,
     pub tie_embeddings: bool,
     pub qkv_bias: bool,
+    pub head_size: Option<f64>,
+    pub qk_norm: bool,
     /// `cpu` or `cuda`.
     pub device: String,
     /// `f32` or `bf16`, as in `TransformerOptions`.
@@ -84,9 +86,11 @@ fn plan(options: &MemoryPlanOptions) -> Result<MemoryPlan> {
         d_ff: size("dFf", options.d_ff)?,
         num_layers: size("numLayers", options.num_layers)?,
         max_seq_length: context,
-        theta: 10_000.0,
         tie_embeddings: options.tie_embeddings,
         qkv_bias: options.qkv_bias,
+        head_size: options.head_size.map(|value| size("headSize", value)).transpose()?,
+        qk_norm: options.qk_norm,
+        ..ModelConfig::PLAIN
     };
     let plan = Plan::new(config, device, options.recompute)?;
     let memory = plan.memory(size("batchSize", options.batch_size)?, context)?;

@@ -6,6 +6,7 @@ use kindling_core::config::ModelConfig;
 use kindling_core::device::Device;
 use kindling_core::dtype::Dtype;
 use kindling_core::model::{Layout, NamedTensor, Transformer as Engine};
+use kindling_core::ops::rope::Scaling;
 use kindling_core::{Error, Result};
 use napi::bindgen_prelude::{AsyncTask, Float32Array, ToNapiValue, TypeName, Uint32Array};
 
@@ -14,6 +15,26 @@ use crate::error::to_napi;
 use crate::exclusive::{Exclusive, Guard};
 use crate::options::{finite, integer, size, thread_count};
 use crate::task::{Job, spawn};
+
+/// `RopeScaling` of `src/transformer.ts`.
+#[napi(object)]
+pub struct RopeScaling {
+    pub factor: f64,
+    pub low_freq_factor: f64,
+    pub high_freq_factor: f64,
+    pub original_max_position_embeddings: f64,
+}
+
+impl From<&RopeScaling> for Scaling {
+    fn from(scaling: &RopeScaling) -> Self {
+        Self {
+            factor: scaling.factor,
+            low_freq_factor: scaling.low_freq_factor,
+            high_freq_factor: scaling.high_freq_factor,
+            original_max_position_embeddings: scaling.original_max_position_embeddings,
+        }
+    }
+}
 
 /// `TransformerOptions` of `src/transformer.ts`, which documents them, with the defaults filled in.
 #[allow(clippy::struct_excessive_bools, reason = "independent options of the JavaScript API")]
@@ -29,6 +50,10 @@ pub struct TransformerOptions {
     pub num_kv_heads: f64,
     pub tie_embeddings: bool,
     pub qkv_bias: bool,
+    pub head_size: Option<f64>,
+    pub norm_eps: f64,
+    pub qk_norm: bool,
+    pub rope_scaling: Option<RopeScaling>,
     pub device: String,
     pub seed: f64,
     pub dtype: String,
@@ -50,6 +75,10 @@ impl TransformerOptions {
             theta: self.theta,
             tie_embeddings: self.tie_embeddings,
             qkv_bias: self.qkv_bias,
+            head_size: self.head_size.map(|value| size("headSize", value)).transpose()?,
+            norm_eps: self.norm_eps,
+            qk_norm: self.qk_norm,
+            rope_scaling: self.rope_scaling.as_ref().map(Scaling::from),
         };
         config.validate()?;
         Ok(config)

@@ -36,6 +36,8 @@ const fields = {
     .default(false)
     .describe('use the embedding matrix as the output layer'),
   qkv_bias: z.boolean().default(false).describe('give the query, key and value projections a bias'),
+  head_size: width.describe('width of a head (default: d_model / num_heads)'),
+  qk_norm: z.boolean().default(false).describe('norm each query and key over its head'),
   batch_size: batch.describe("sequences per step (default: the preset's, else 1)"),
   device: z.enum(['cpu', 'cuda']).default('cpu').describe('device whose memory is planned'),
   dtype: z.enum(['f32', 'bf16']).default('f32').describe('dtype of matrix products'),
@@ -90,6 +92,8 @@ export function accountCommand(): Command {
         context: values.context!,
         tieEmbeddings: given.tie_embeddings,
         qkvBias: given.qkv_bias,
+        qkNorm: given.qk_norm,
+        ...(given.head_size !== undefined && { headSize: given.head_size }),
         batchSize: values.batch_size ?? 1,
         device: given.device,
         dtype: given.dtype,

@@ -55,8 +55,11 @@ impl State {
     /// Lists the settings in which the checkpoint's model differs from another; weights of one then
     /// mean nothing to the other. The longest context may differ: it is no part of the function.
     pub(super) fn differences(&self, model: &ModelConfig) -> Result<Vec<String>> {
-        let value =
-            |c: &ModelConfig| serde_json::to_value(c).map_err(|e| Error::Internal(e.to_string()));
+        let value = |config: &ModelConfig| {
+            // An explicit head size may be the default one.
+            let config = ModelConfig { head_size: Some(config.head_size()), ..config.clone() };
+            serde_json::to_value(config).map_err(|e| Error::Internal(e.to_string()))
+        };
         let (saved, model) = (value(&self.model)?, value(model)?);
         let fields = model.as_object().into_iter().flatten();
         Ok(fields

@@ -68,7 +68,7 @@ pub struct Activations<M = Buffer> {
     /// Output of a norm, input of the products that follow it (n, c).
     pub normed: M,
     /// Output of attention or feed-forward before it joins the residual stream (n, c). In the
-    /// backward pass: gradient of the heads' outputs, then of a norm's output.
+    /// backward pass: gradient of the heads' outputs (n, nh hs), then of a norm's output.
     pub sublayer_output: M,
     /// silu(w1 x) w3 x (n, f), in the `matmul_dtype`: one per block if each is kept for the backward
     /// pass. Otherwise a single one, which takes its gradient and is computed again.
@@ -163,13 +163,14 @@ impl<M> Activations<M> {
         let zeros = |width: usize, dtype| allocate(rows * width, dtype);
         let heads = if saved == Saved::Nothing { activation } else { matmul };
         let (c, f) = (config.d_model, config.d_ff);
+        let sublayer = if saved == Saved::Nothing { c } else { c.max(config.heads_width()) };
         let residual =
             |_| Ok(Residual { values: zeros(c, Dtype::F32)?, rstd: zeros(1, Dtype::F32)? });
         let block = |_| {
             Ok(BlockActivations {
                 qkv: zeros(config.qkv_width(), activation)?,
                 lse: zeros(config.num_heads, Dtype::F32)?,
-                attention: zeros(c, heads)?,
+                attention: zeros(config.heads_width(), heads)?,
                 residual_mid: zeros(c, Dtype::F32)?,
                 rstd_mid: zeros(1, Dtype::F32)?,
                 gate_up: zeros(2 * f, matmul)?,
@@ -185,7 +186,7 @@ impl<M> Activations<M> {
             residuals: (0..residuals).map(residual).collect::<Result<_>>()?,
             blocks: (0..blocks).map(block).collect::<Result<_>>()?,
             normed: zeros(c, activation)?,
-            sublayer_output: zeros(c, activation)?,
+            sublayer_output: zeros(sublayer, activation)?,
             hidden: (0..hiddens).map(|_| zeros(f, matmul)).collect::<Result<_>>()?,
             gradients: None,
         })

@@ -191,12 +191,12 @@ fn attention(
     let (dev, c, ranges) = (context.device, s.residual_len(), &context.layout.blocks[layer]);
     let Activations { residuals, blocks, normed, sublayer_output, .. } = activations;
     let (residual, block) = (of_layer(residuals, layer), of_layer(blocks, layer));
-    let qkv = 0..s.qkv_len();
+    let (qkv, heads) = (0..s.qkv_len(), 0..s.heads_len());
     let dresidual = grads.rounded_residual(c);
     linear::backward_input(
         dev,
         linear::BackwardInput {
-            dx: sublayer_output.slice_mut(0..c),
+            dx: sublayer_output.slice_mut(heads.clone()),
             dout: dresidual,
             weight: context.matmul_weight(&ranges.o),
             shape: s.o,
@@ -209,11 +209,11 @@ fn attention(
             dweight: gradients.slice_mut(ranges.o.clone()),
             dbias: None,
             dout: dresidual,
-            x: block.attention.slice(0..c),
+            x: block.attention.slice(heads.clone()),
             shape: s.o,
         },
     )?;
-    let (dout, out) = (sublayer_output.slice(0..c), block.attention.slice(0..c));
+    let (dout, out) = (sublayer_output.slice(heads.clone()), block.attention.slice(heads));
     let lse = block.lse.slice(0..s.lse_len());
     let dqkv = if let Some(dqkv) = &mut grads.qkv {
         attention::backward(

@@ -140,12 +140,13 @@ pub(super) fn run_block(
             cache.fill(dev, layer, *row, s.attention.positions, block.qkv.slice(qkv))?;
         }
         CacheUse::Step(step) => {
-            step.attend(context, layer, block.qkv.slice_mut(qkv), block.attention.slice_mut(0..c))?;
+            let heads = block.attention.slice_mut(0..s.heads_len());
+            step.attend(context, layer, block.qkv.slice_mut(qkv), heads)?;
         }
     }
     context.linear(
         sublayer_output.slice_mut(0..c),
-        block.attention.slice(0..c),
+        block.attention.slice(0..s.heads_len()),
         &ranges.o,
         None,
         s.o,
@@ -196,7 +197,7 @@ fn attend(context: &PassContext, block: &mut BlockActivations, s: &Shapes) -> Re
     attention::forward(
         dev,
         attention::Forward {
-            out: block.attention.slice_mut(0..s.residual_len()),
+            out: block.attention.slice_mut(0..s.heads_len()),
             lse: block.lse.slice_mut(0..s.lse_len()),
             qkv: block.qkv.slice(qkv),
             shape: s.attention,

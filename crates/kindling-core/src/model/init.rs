@@ -112,8 +112,8 @@ mod tests {
             num_layers: 1,
             max_seq_length: 8,
             theta: 10_000.0,
-            tie_embeddings: false,
             qkv_bias: true,
+            ..ModelConfig::PLAIN
         };
         let layout = Layout::new(&config);
         let draw = |threads, seed| {

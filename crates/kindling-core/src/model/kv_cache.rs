@@ -206,7 +206,7 @@ fn rotate(context: &PassContext, qkv: Out, position: usize) -> Result<()> {
             rope::Forward { x: qkv, cos: context.cos.view(), sin: context.sin.view(), shape },
         );
     }
-    let (cos, sin) = rope::angles(position, config.head_size(), config.theta);
+    let (cos, sin) = config.angles().at(position);
     let (cos, sin) = (Buffer::of(context.device, &cos)?, Buffer::of(context.device, &sin)?);
     let shape = rope::Shape { first_position: 0, ..shape };
     rope::forward(context.device, rope::Forward { x: qkv, cos: cos.view(), sin: sin.view(), shape })

@@ -19,7 +19,6 @@ pub use activations::Activations;
 pub(crate) use kv_cache::{CacheStep, KvCache};
 pub use memory_plan::{MemoryPlan, PlannedDevice, PlannedMemory};
 pub use params::{BlockRanges, Layout, Parameter};
-pub use pass::NORM_EPS;
 pub use state_dict::NamedTensor;
 pub(crate) use state_dict::{Described, match_tensors};
 pub use transformer::Transformer;

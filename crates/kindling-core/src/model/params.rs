@@ -42,6 +42,8 @@ pub struct BlockRanges {
     pub qkv: Range<usize>,
     /// Biases of q, k, v, which follow the matrices in memory ((nh + 2 nkv) hs).
     pub qkv_bias: Option<Range<usize>>,
+    /// Gains of the norms of queries and keys over a head (2 hs).
+    pub qk_norm: Option<Range<usize>>,
     /// Attention output (c, nh hs).
     pub o: Range<usize>,
     /// Gain of the norm before feed-forward (c).
@@ -123,11 +125,19 @@ impl Layout {
                     }
                     start..builder.len
                 });
+                let qk_norm = config.qk_norm.then(|| {
+                    let start = builder.len;
+                    for name in ["q_norm", "k_norm"] {
+                        let size = config.head_size();
+                        builder.add(format!("{attention}.{name}.g"), &[size], false);
+                    }
+                    start..builder.len
+                });
                 let o = builder.matrices(&attention, q, &[("o_proj", c)]);
                 let norm_ff = builder.add(format!("{block}.RMSNorm_FF.g"), &[c], false);
                 let w13 = builder.matrices(&feed_forward, c, &[("linear_w1", f), ("linear_w3", f)]);
                 let w2 = builder.matrices(&feed_forward, f, &[("linear_w2", c)]);
-                BlockRanges { norm_attn, qkv, qkv_bias, o, norm_ff, w13, w2 }
+                BlockRanges { norm_attn, qkv, qkv_bias, qk_norm, o, norm_ff, w13, w2 }
             })
             .collect();
         let final_norm = builder.add("final_norm.g".to_owned(), &[c], false);

@@ -9,9 +9,6 @@ use crate::config::ModelConfig;
 use crate::device::Device;
 use crate::ops::{attention, embedding, linear, output_loss, rms_norm, rope, swiglu};
 
-/// Added to the mean square in every `RMSNorm`.
-pub const NORM_EPS: f32 = 1e-5;
-
 /// Sizes of one pass: `batch` sequences of `positions` tokens each.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pass {
@@ -101,7 +98,7 @@ impl Shapes {
         };
         Self {
             embedding: embedding::Shape { rows, d_model, vocab_size },
-            norm: rms_norm::Shape { rows, width: c, eps: NORM_EPS },
+            norm: rms_norm::Shape { rows, width: c, eps: config.norm_eps as f32 },
             qkv: linear::Shape { rows, inputs: c, outputs: config.qkv_width() },
             rope: rope::Shape {
                 rows,
@@ -132,6 +129,11 @@ impl Shapes {
     /// Elements of q|k|v (n, (nh + 2 nkv) hs).
     pub(super) fn qkv_len(&self) -> usize {
         self.qkv.rows * self.qkv.outputs
+    }
+
+    /// Elements of the heads' outputs (n, nh hs).
+    pub(super) fn heads_len(&self) -> usize {
+        self.o.rows * self.o.inputs
     }
 
     /// Elements of lse (b, nh, t).

@@ -56,6 +56,9 @@ impl Transformer {
     /// too little memory.
     pub fn new(config: ModelConfig, device: Device, seed: u64) -> Result<Self> {
         config.validate()?;
+        if config.qk_norm {
+            return Err(Error::Unsupported("qk_norm is not supported yet".to_owned()));
+        }
         let layout = Layout::new(&config);
         if let Device::Cpu(_) = &device {
             // All at once, before any is touched: weights, gradients and rotation tables.
@@ -74,7 +77,7 @@ impl Transformer {
         let table = |of| {
             let mut table = Buffer::zeros(&device, config.max_seq_length * config.head_size())?;
             table.write(|table| {
-                rope::fill_table(table, config.head_size(), config.theta, of);
+                rope::fill_table(table, &config.angles(), of);
             })?;
             Ok::<_, Error>(table)
         };

@@ -3,13 +3,17 @@
 //!
 //! x: (rows, `row_width`), of which the first `heads` heads of each row are rotated (q and k of a
 //! fused q | k | v row); cos, sin: (positions, `head_size`). Pair k of position p is rotated by the
-//! angle p theta^(-2k / `head_size`), which the tables hold once for each element of the pair. The
+//! angle p theta^(-2k / `head_size`), which may be scaled (`Scaling`) and which the tables hold once
+//! for each element of the pair. The
 //! position of a row is `first_position` + row % `positions`. The backward pass rotates by the
 //! negative angle.
 
+mod angles;
 mod cpu;
 pub mod cuda;
 pub mod reference;
+
+pub use angles::{Angles, Scaling, fill_table, tables};
 
 use crate::Result;
 use crate::buffer::{In, Out};
@@ -28,41 +32,6 @@ pub struct Shape {
     pub positions: usize,
     /// Position of the first row of each sequence.
     pub first_position: usize,
-}
-
-/// Returns the tables (cos, sin), each (`max_positions`, `head_size`). The angles are computed in
-/// f64.
-pub fn tables(max_positions: usize, head_size: usize, theta: f64) -> (Vec<f32>, Vec<f32>) {
-    let table = |of| {
-        let mut table = vec![0.0; max_positions * head_size];
-        fill_table(&mut table, head_size, theta, of);
-        table
-    };
-    (table(f64::cos), table(f64::sin))
-}
-
-/// Fills one of the tables with the cosine or sine of the angles.
-pub fn fill_table(table: &mut [f32], head_size: usize, theta: f64, of: fn(f64) -> f64) {
-    let frequencies = frequencies(head_size, theta);
-    for (position, row) in table.chunks_exact_mut(head_size).enumerate() {
-        // Both elements of a pair turn by the same angle.
-        for (pair, frequency) in row.chunks_exact_mut(2).zip(frequencies.iter().step_by(2)) {
-            pair.fill(of(position as f64 * frequency) as f32);
-        }
-    }
-}
-
-/// Returns the angle per position of each element of a head.
-fn frequencies(head_size: usize, theta: f64) -> Vec<f64> {
-    let frequency = |element| theta.powf(-2.0 * (element / 2) as f64 / head_size as f64);
-    (0..head_size).map(frequency).collect()
-}
-
-/// Returns the row (cos, sin) of the tables for any position.
-pub fn angles(position: usize, head_size: usize, theta: f64) -> (Vec<f32>, Vec<f32>) {
-    let angles = frequencies(head_size, theta);
-    let angles = angles.into_iter().map(|frequency| position as f64 * frequency);
-    angles.map(|angle| (angle.cos() as f32, angle.sin() as f32)).unzip()
 }
 
 /// Buffers of `forward`.
