@@ -122,6 +122,24 @@ export class RunLock {
   }
 }
 
+/** The process that a run folder's lock names. */
+export interface LockOwner {
+  pid: number
+  host: string
+  /** ISO date. */
+  startedAt: string
+  /** Unless it is certainly dead; a process on another machine counts as alive. */
+  isAlive: boolean
+}
+
+/** Returns the process that trains in a run folder, or that died there; null without a lock. */
+export function lockOwner(folder: string): LockOwner | null {
+  const owner = readLock(join(folder, LOCK))?.owner ?? null
+  if (owner === null) return null
+  const { pid, host, startedAt } = owner
+  return { pid, host, startedAt, isAlive: isAlive(owner) }
+}
+
 /**
  * Returns true if a process that was killed while it prepared a run may have left `folder`: it holds
  * a lock whose process is dead, or nothing yet.

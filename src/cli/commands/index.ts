@@ -7,6 +7,7 @@ import { encodeCommand } from './encode'
 import { evalCommand } from './eval'
 import { generateCommand } from './generate'
 import { quickstartCommand } from './quickstart'
+import { runsCommand } from './runs'
 import { sweepCommand } from './sweep'
 import { tokenizerCommand } from './tokenizer'
 import { trainCommand } from './train'
@@ -20,6 +21,7 @@ export function commands(): Command[] {
     trainCommand(),
     generateCommand(),
     evalCommand(),
+    runsCommand(),
     accountCommand(),
     sweepCommand(),
     benchCommand(),

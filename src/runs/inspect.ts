@@ -1,0 +1,156 @@
+/** The state of a run, from its folder: lock, config.json, metrics.jsonl, `latest`, checkpoints/. */
+import { readFileSync, statSync } from 'node:fs'
+import { hostname } from 'node:os'
+import { basename, join, resolve } from 'node:path'
+import { KindlingError } from '../errors'
+import { RunCheckpoints } from '../training/run-checkpoints'
+import { parseRunConfig, type RunConfig } from '../training/run-config'
+import { lockOwner, type LockOwner } from '../training/run-lock'
+import { readLastMetrics } from './metrics-tail'
+
+/** running: a process trains in it; broken: it cannot be resumed as it is. */
+export type RunState = 'running' | 'finished' | 'interrupted' | 'broken'
+
+/** What is known of a run. */
+export interface RunInfo {
+  name: string
+  /** Absolute path of its folder. */
+  path: string
+  state: RunState
+  /** A sentence on why it is broken, or what else a reader should know. */
+  note: string | null
+  /** Updates done. */
+  steps: number
+  /** Updates from start to end; null if config.json cannot be read. */
+  totalSteps: number | null
+  /** The last training loss. */
+  loss: number | null
+  /** The last validation loss. */
+  valLoss: number | null
+  tokens: number | null
+  tokensPerSecond: number | null
+  /** Seconds of training so far. */
+  elapsedS: number | null
+  /** When config.json and metrics.jsonl were last written, as ISO dates. */
+  startedAt: string | null
+  updatedAt: string | null
+}
+
+/** A run's folder as it is read: `info` always, the configuration if it can be read. */
+export interface InspectedRun {
+  info: RunInfo
+  config: RunConfig | null
+}
+
+/** Inspects a run. Never fails: what cannot be read makes the run broken. */
+export async function inspectRun(path: string): Promise<InspectedRun> {
+  const metricsPath = join(path, 'metrics.jsonl')
+  const { config, problem } = readConfig(path)
+  const owner = lockOwner(path)
+  const last = await readLastMetrics(metricsPath)
+  const saved = await savedSteps(path)
+  const totalSteps = config?.totalSteps ?? null
+  const steps = Math.max(last.step ?? 0, saved.newest ?? 0)
+  const verdict = judge({ owner, config, problem, saved, path })
+  return {
+    config,
+    info: {
+      name: basename(resolve(path)),
+      path: resolve(path),
+      ...verdict,
+      steps,
+      totalSteps,
+      loss: last.loss,
+      valLoss: last.valLoss,
+      tokens: last.tokens,
+      tokensPerSecond: last.tokensPerSecond,
+      elapsedS: last.elapsedS,
+      startedAt: changedAt(join(path, 'config.json')),
+      updatedAt: changedAt(metricsPath),
+    },
+  }
+}
+
+interface Evidence {
+  path: string
+  owner: LockOwner | null
+  config: RunConfig | null
+  problem: string | null
+  saved: SavedSteps
+}
+
+function judge({ path, owner, config, problem, saved }: Evidence): {
+  state: RunState
+  note: string | null
+} {
+  if (owner?.isAlive) {
+    const elsewhere = owner.host === hostname() ? '' : ` on ${owner.host}`
+    return { state: 'running', note: `process ${owner.pid}${elsewhere}` }
+  }
+  if (config === null) return { state: 'broken', note: problem }
+  if (saved.problem !== null) return { state: 'broken', note: saved.problem }
+  if (saved.newest !== null && saved.newest >= config.totalSteps) {
+    return { state: 'finished', note: null }
+  }
+  const diverged = nonFiniteStep(path)
+  if (diverged !== null && diverged > (saved.newest ?? 0)) {
+    return { state: 'interrupted', note: `a number was not finite at step ${diverged}` }
+  }
+  const killed = owner !== null ? 'its process was killed' : null
+  return { state: 'interrupted', note: saved.newest === null ? 'no checkpoint yet' : killed }
+}
+
+interface SavedSteps {
+  newest: number | null
+  problem: string | null
+}
+
+async function savedSteps(path: string): Promise<SavedSteps> {
+  const checkpoints = new RunCheckpoints(path)
+  try {
+    const steps = await checkpoints.steps()
+    const latest = await checkpoints.latestStep()
+    if (latest !== null && steps.length === 0) {
+      return { newest: null, problem: `latest names step ${latest}, whose checkpoint is missing` }
+    }
+    const newest = latest !== null && steps.includes(latest) ? latest : (steps.at(-1) ?? null)
+    return { newest, problem: null }
+  } catch (error) {
+    return { newest: null, problem: messageOf(error) }
+  }
+}
+
+function readConfig(path: string): { config: RunConfig | null; problem: string | null } {
+  const file = join(path, 'config.json')
+  try {
+    return { config: parseRunConfig(file, readFileSync(file, 'utf8')), problem: null }
+  } catch (error) {
+    if (error instanceof KindlingError) return { config: null, problem: error.message }
+    const { code } = error as NodeJS.ErrnoException
+    const reason = code === 'ENOENT' ? 'it has no config.json' : `config.json: ${messageOf(error)}`
+    return { config: null, problem: reason }
+  }
+}
+
+/** The step at which a run saw a NaN or an infinity; null if it did not. */
+function nonFiniteStep(path: string): number | null {
+  try {
+    const text = readFileSync(join(path, 'non-finite.json'), 'utf8')
+    const { step } = JSON.parse(text) as { step?: unknown }
+    return typeof step === 'number' ? step : null
+  } catch {
+    return null
+  }
+}
+
+function changedAt(file: string): string | null {
+  try {
+    return statSync(file).mtime.toISOString()
+  } catch {
+    return null
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}

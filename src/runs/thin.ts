@@ -1,0 +1,61 @@
+/**
+ * Thinning of a series for a chart: per bucket of the x axis the least and the greatest value, so
+ * that no peak is lost, whatever the number of lines.
+ */
+import { lowerBound, type Axis, type Series } from './series'
+
+/** A part of an axis. */
+export interface Window {
+  from: number
+  to: number
+}
+
+/** Points of a chart, x ascending. */
+export interface Points {
+  x: number[]
+  y: number[]
+}
+
+/** Returns the range of a series on an axis; null if it has no values. */
+export function rangeOf(series: Series, axis: Axis): Window | null {
+  if (series.length === 0) return null
+  return { from: series.x(axis, 0), to: series.x(axis, series.length - 1) }
+}
+
+/**
+ * Returns at most two points per bucket of `window`, and one on each side of it, so that a line
+ * runs to the edges.
+ */
+export function thin(series: Series, axis: Axis, window: Window, buckets: number): Points {
+  const x = (i: number): number => series.x(axis, i)
+  const first = Math.max(0, lowerBound(series.length, x, window.from) - 1)
+  const after = lowerBound(series.length, x, window.to)
+  const last = Math.min(series.length, after + (after < series.length ? 1 : 0))
+  const points: Points = { x: [], y: [] }
+  const add = (i: number): void => {
+    const y = series.y(i)
+    if (Number.isNaN(y)) return
+    points.x.push(x(i))
+    points.y.push(rounded(y))
+  }
+  if (last - first <= 2 * buckets) {
+    for (let i = first; i < last; i++) add(i)
+    return points
+  }
+  const width = (window.to - window.from) / buckets
+  let start = first
+  for (let bucket = 1; bucket <= buckets && start < last; bucket++) {
+    const edge = bucket === buckets ? Infinity : window.from + bucket * width
+    const end = edge === Infinity ? last : Math.min(last, lowerBound(last, x, edge))
+    const { least, greatest } = series.extremes(start, end)
+    if (least >= 0) add(Math.min(least, greatest))
+    if (least !== greatest) add(Math.max(least, greatest))
+    start = Math.max(start, end)
+  }
+  return points
+}
+
+/** Rounds to the digits that a float32 holds. */
+function rounded(value: number): number {
+  return Number(value.toPrecision(7))
+}
