@@ -4,7 +4,7 @@
  * from arrays.
  */
 import { KindlingError, call } from './errors'
-import { native } from './native'
+import { native, type Native } from './native'
 
 /** One row of token ids. */
 export type TokenRow = Int32Array | Uint32Array | readonly number[]
@@ -22,10 +22,10 @@ export interface BatchArrays {
 
 /** A batch in native memory. */
 export class Batch {
-  readonly #native: native.Batch
+  readonly #native: Native.Batch
 
   /** @internal Use `TokenStore.batch`. */
-  constructor(handle: native.Batch) {
+  constructor(handle: Native.Batch) {
     this.#native = handle
   }
 
@@ -49,7 +49,7 @@ export class Batch {
   }
 
   /** @internal Returns the native handle, building a batch from arrays if needed. */
-  static toNative(batch: Batch | BatchArrays): native.Batch {
+  static toNative(batch: Batch | BatchArrays): Native.Batch {
     if (batch instanceof Batch) return batch.#native
     if (typeof batch !== 'object' || batch === null) {
       throw new KindlingError(

@@ -7,7 +7,7 @@ import { randomInt } from 'node:crypto'
 import { TextDecoder } from 'node:util'
 import { z } from 'zod'
 import { KindlingError, call, cancelled, settle } from './errors'
-import { native } from './native'
+import { native, type Native } from './native'
 import { abortSignal, checked, checkedValue, type Exact } from './options'
 import { StopSequenceMatcher } from './stop-sequences'
 import { Tokenizer } from './tokenizer'
@@ -148,7 +148,7 @@ interface Row {
 
 /** Turns the generated ids of one call into text, for each row of the batch. */
 class Decoding {
-  readonly #generator: native.Generator
+  readonly #generator: Native.Generator
   readonly #rows: Row[]
   readonly #seed: number
   readonly #tokenizer: Tokenizer
@@ -201,7 +201,7 @@ class Decoding {
     return this.#rows.map((row, i) => this.#extend(row, drawn[i]!))
   }
 
-  #extend(row: Row, drawn: native.DrawnTokens): string {
+  #extend(row: Row, drawn: Native.DrawnTokens): string {
     if (row.stopReason) return ''
     let piece = ''
     for (const id of drawn.ids) {

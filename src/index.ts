@@ -1,3 +1,4 @@
+/// <reference types="node" preserve="true" />
 /** Kindling's public API. */
 export { account, flopsPerToken, type Account, type AccountOptions } from './account'
 export { Batch, type BatchArrays, type TokenRow } from './batch'

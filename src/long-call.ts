@@ -2,7 +2,7 @@
  * Long calls of the addon, with an AbortSignal and progress reports. They run off the event loop.
  */
 import { cancelled, settle } from './errors'
-import { native } from './native'
+import { native, type Native } from './native'
 
 /** Cancellation and progress of a long call. */
 export interface LongCallOptions {
@@ -20,7 +20,7 @@ const REPORT_MS = 50
 /** Runs a call that reports to, and is cancelled through, the monitor passed to `work`. */
 export async function longCall<T>(
   { signal, onProgress }: LongCallOptions,
-  work: (monitor: native.Monitor) => Promise<T>,
+  work: (monitor: Native.Monitor) => Promise<T>,
 ): Promise<T> {
   if (signal?.aborted) throw cancelled(signal)
   const monitor = new native.Monitor()

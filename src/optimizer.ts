@@ -4,7 +4,7 @@
  */
 import { z } from 'zod'
 import { KindlingError, call, settle } from './errors'
-import { native } from './native'
+import { native, type Native } from './native'
 import { checked, withoutUndefined } from './options'
 import { Transformer } from './transformer'
 
@@ -93,10 +93,10 @@ const stepSchema = z.strictObject({ lr: rate.optional() })
  * fails with `ERR_BUSY`.
  */
 export abstract class Optimizer {
-  readonly #native: native.Optimizer
+  readonly #native: Native.Optimizer
 
   /** @internal */
-  protected constructor(handle: native.Optimizer) {
+  protected constructor(handle: Native.Optimizer) {
     this.#native = handle
   }
 
@@ -140,7 +140,7 @@ export abstract class Optimizer {
   }
 
   /** @internal */
-  static toNative(optimizer: Optimizer): native.Optimizer {
+  static toNative(optimizer: Optimizer): Native.Optimizer {
     if (optimizer instanceof Optimizer) return optimizer.#native
     throw new KindlingError('ERR_INVALID_ARGUMENT', 'expected an optimizer: AdamW or Sgd')
   }

@@ -10,7 +10,7 @@ import { Batch } from './batch'
 import { KindlingError, call, settle } from './errors'
 import { refuseInputAsOutput } from './store-paths'
 import { longCall, type LongCallOptions } from './long-call'
-import { native } from './native'
+import { native, type Native } from './native'
 import { checked, checkedValue, fileNames } from './options'
 import {
   batchSchema,
@@ -32,12 +32,12 @@ import { Tokenizer } from './tokenizer'
  * use.
  */
 export class TokenStore {
-  readonly #native: native.TokenStore
+  readonly #native: Native.TokenStore
 
   /** The path it was opened from. */
   readonly path: string
 
-  private constructor(handle: native.TokenStore, path: string) {
+  private constructor(handle: Native.TokenStore, path: string) {
     this.#native = handle
     this.path = path
   }
@@ -201,7 +201,7 @@ export class TokenStore {
   }
 
   /** @internal */
-  static toNative(store: TokenStore): native.TokenStore {
+  static toNative(store: TokenStore): Native.TokenStore {
     if (store instanceof TokenStore) return store.#native
     throw new KindlingError(
       'ERR_INVALID_ARGUMENT',
@@ -264,7 +264,7 @@ export class TokenStore {
 async function reshapeSettings(
   first: TokenStore | undefined,
   options: ReshapeOptions,
-): Promise<native.ReshapeOptions> {
+): Promise<Native.ReshapeOptions> {
   const tokenizer = options.tokenizer ?? (await first?.tokenizer())
   return {
     ...(options.chunkSize !== undefined && { chunkSize: options.chunkSize }),

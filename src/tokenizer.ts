@@ -6,7 +6,7 @@ import { z } from 'zod'
 import { KindlingError, call, settle } from './errors'
 import { limits } from './limits'
 import { longCall, type LongCallOptions } from './long-call'
-import { native } from './native'
+import { native, type Native } from './native'
 import { callback, checked, checkedValue, fileNames, longCallFields } from './options'
 
 /** Options for training a tokenizer. */
@@ -85,10 +85,10 @@ const BLOCK_BYTES = 1 << 17
 
 /** An immutable tokenizer. */
 export class Tokenizer {
-  readonly #native: native.Tokenizer
+  readonly #native: Native.Tokenizer
   #path: string | undefined
 
-  private constructor(handle: native.Tokenizer, path?: string) {
+  private constructor(handle: Native.Tokenizer, path?: string) {
     this.#native = handle
     this.#path = path
   }
@@ -99,7 +99,7 @@ export class Tokenizer {
   }
 
   /** @internal The native handle. */
-  static toNative(tokenizer: Tokenizer): native.Tokenizer {
+  static toNative(tokenizer: Tokenizer): Native.Tokenizer {
     if (tokenizer instanceof Tokenizer) return tokenizer.#native
     throw new KindlingError(
       'ERR_INVALID_ARGUMENT',

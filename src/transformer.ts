@@ -8,7 +8,7 @@ import { Batch, type BatchArrays } from './batch'
 import { resolveDevice } from './device'
 import { KindlingError, call, settle } from './errors'
 import { limits } from './limits'
-import { native } from './native'
+import { native, type Native } from './native'
 import { checked } from './options'
 
 /** Scaling of the rotary angles, named as `rope_scaling` in Hugging Face's config.json. */
@@ -161,7 +161,7 @@ const passSchema = z.strictObject({
  * `ERR_BUSY`.
  */
 export class Transformer {
-  readonly #native: native.Transformer
+  readonly #native: Native.Transformer
   readonly #options: Readonly<Required<TransformerOptions>>
 
   /**
@@ -352,12 +352,12 @@ export class Transformer {
   }
 
   /** @internal */
-  static toNative(model: Transformer): native.Transformer {
+  static toNative(model: Transformer): Native.Transformer {
     if (model instanceof Transformer) return model.#native
     throw new KindlingError('ERR_INVALID_ARGUMENT', 'expected a Transformer')
   }
 }
 
-function toRecord(tensors: native.Tensor[]): TensorRecord {
+function toRecord(tensors: Native.Tensor[]): TensorRecord {
   return Object.fromEntries(tensors.map(({ name, shape, data }) => [name, { shape, data }]))
 }

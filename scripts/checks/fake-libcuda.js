@@ -443,7 +443,10 @@ function start() {
   if (one < 0 && steps < 0) return main()
   const kindling = require(path.join(root, 'dist'))
   if (one > 0)
-    return TESTS[process.argv[one + 1]].run(kindling, require(path.join(root, 'index.js')))
+    return TESTS[process.argv[one + 1]].run(
+      kindling,
+      require(path.join(root, 'dist', 'native')).native,
+    )
   const saved = process.argv[steps + 1]
   return (saved === undefined ? train(kindling, 'cuda', 2) : loaded(kindling, saved))
     .then(threeSteps)

@@ -23,7 +23,6 @@ const COPIED = [
   'package.json',
   'rustfmt.toml',
   'tsconfig.json',
-  'index.js',
   'index.d.ts',
 ]
 

@@ -17,7 +17,6 @@ const TESTS = ['layers', 'attention', 'loss', 'parameters', 'model']
 /** Copied unchanged to the same paths. */
 const COPIED = [
   'dist',
-  'index.js',
   'package.json',
   'LICENSE',
   'node_modules/commander',

@@ -6,7 +6,7 @@
  * hs head size.
  */
 import { call } from '../errors'
-import { native } from '../native'
+import { native, type Native } from '../native'
 import { finite, floats, integer, size } from './check'
 
 /**
@@ -108,7 +108,7 @@ export interface AttentionSizes {
   headSize: number
 }
 
-const attentionSizes = (op: string, s: AttentionSizes): native.AttentionSizes => ({
+const attentionSizes = (op: string, s: AttentionSizes): Native.AttentionSizes => ({
   batch: size(op, 'batch', s.batch),
   positions: size(op, 'positions', s.positions),
   numHeads: size(op, 'numHeads', s.numHeads),

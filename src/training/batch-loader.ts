@@ -7,7 +7,7 @@ import { z } from 'zod'
 import { Batch } from '../batch'
 import { call, settle } from '../errors'
 import { limits } from '../limits'
-import { native } from '../native'
+import { native, type Native } from '../native'
 import { checked, checkedValue } from '../options'
 import { TokenStore } from '../token-store'
 import type { Sampling } from '../token-store-options'
@@ -75,7 +75,7 @@ const indexSchema = z.strictObject({
  * }
  */
 export class BatchLoader {
-  readonly #native: native.BatchLoader
+  readonly #native: Native.BatchLoader
 
   /** @throws KindlingError `ERR_INVALID_ARGUMENT`, `ERR_STORE_TOO_SHORT`. */
   constructor(data: TokenStore | readonly MixturePart[], options: BatchLoaderOptions) {

@@ -1,0 +1,29 @@
+/** The `kindling` program: all its commands. */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { Command } from 'commander'
+import { commands } from './commands'
+import { addExamples } from './examples'
+
+function version(): string {
+  const text = readFileSync(join(__dirname, '..', '..', 'package.json'), 'utf8')
+  return (JSON.parse(text) as { version: string }).version
+}
+
+/** Returns the program with all its commands. */
+export function program(): Command {
+  const kindling = new Command('kindling')
+    .description('Train Transformer language models inside Node.js.')
+    .version(version())
+    .showSuggestionAfterError()
+  addExamples(kindling, ['kindling quickstart', 'kindling train --help'], { title: 'First steps' })
+  for (const command of commands()) kindling.addCommand(command)
+  throwUsageErrors(kindling)
+  return kindling
+}
+
+/** Makes commander throw usage errors instead of printing them and exiting. */
+function throwUsageErrors(command: Command): void {
+  command.exitOverride().configureOutput({ outputError: () => {} })
+  for (const child of command.commands) throwUsageErrors(child)
+}
