@@ -9,8 +9,9 @@ require('./toolchain').checkToolchain()
 const { spawnSync } = require('node:child_process')
 const fs = require('node:fs')
 const path = require('node:path')
-const { cudaEnvironment, ToolkitError } = require('./cuda-toolkit')
+const { cudaEnvironment } = require('./cuda-toolkit')
 const { install, markBuilt, root, setup } = require('./setup')
+const { FetchError } = require('./wheels')
 
 const ADDON = 'kindling.linux-x64-gnu.node'
 /** The only libraries that the addon may link: none of CUDA. */
@@ -19,7 +20,7 @@ const LIBRARIES = /^(libgcc_s|libm|libc|libpthread|libdl|librt|ld-linux-x86-64)\
 function run(command, args, env) {
   const { status, error } = spawnSync(command, args, { cwd: root, stdio: 'inherit', env })
   if (error) throw error
-  if (status !== 0) throw new ToolkitError(`failed: ${command} ${args.join(' ')}`)
+  if (status !== 0) throw new FetchError(`failed: ${command} ${args.join(' ')}`)
 }
 
 function clippy(env) {
@@ -38,7 +39,7 @@ function clippy(env) {
 /** Builds the addon in `folder` and returns its path. */
 function build(env, folder) {
   const places = ['--manifest-path', 'crates/kindling-napi/Cargo.toml']
-  const options = ['--platform', '--release', '--features', 'cuda']
+  const options = ['--platform', '--release', '--no-js', '--features', 'cuda']
   run('npx', ['napi', 'build', ...options, ...places, '--output-dir', folder], env)
   const file = path.join(folder, ADDON)
   run('strip', [file], env)
@@ -60,7 +61,7 @@ function report(file) {
   )
   const foreign = needed?.filter((name) => !LIBRARIES.test(name)) ?? []
   if (foreign.length > 0) {
-    throw new ToolkitError(`the addon links ${foreign.join(', ')}, and would not load without`)
+    throw new FetchError(`the addon links ${foreign.join(', ')}, and would not load without`)
   }
 }
 
@@ -78,7 +79,7 @@ function main() {
     markBuilt('build:native')
     setup()
   } catch (error) {
-    if (!(error instanceof ToolkitError)) throw error
+    if (!(error instanceof FetchError)) throw error
     process.stderr.write(`${error.message}\n`)
     process.exitCode = 1
   }

@@ -1,6 +1,7 @@
 /** `.ci/run`: runs `npm test`, then the stages that take longer. */
 const { runStages } = require('./stages')
 
+const addon = (platform) => ['node', 'scripts/packages/build-addon.js', platform]
 const campaign = (name, ...args) => ['node', `scripts/campaigns/${name}.js`, ...args]
 
 /** Fetches the CUDA compiler. If it cannot, the stages that need the compiler are skipped. */
@@ -58,7 +59,28 @@ const STAGES = [
     command: ['node', 'scripts/build-cuda.js', '--clippy'],
     needs: cudaCompiler,
   },
-  { name: 'the npm packages install and run', command: ['npm', 'run', '--silent', 'package-test'] },
+  ...['scalar', 'avx2'].map((isa) => ({
+    name: `the engine is right with KINDLING_ISA=${isa}`,
+    command: ['env', `KINDLING_ISA=${isa}`, 'cargo', 'test', '--release', '-p', 'kindling-core'],
+  })),
+  ...['scalar', 'avx2'].map((isa) => ({
+    name: `the library is right with KINDLING_ISA=${isa}`,
+    command: ['env', `KINDLING_ISA=${isa}`, 'npx', '--no-install', 'ava'],
+  })),
+  {
+    name: 'the addon for linux-x64-gnu needs no more than glibc 2.28',
+    command: addon('linux-x64-gnu'),
+    needs: cudaCompiler,
+  },
+  { name: 'the addon for linux-arm64-gnu builds', command: addon('linux-arm64-gnu') },
+  {
+    name: 'the packages install and run without a compiler',
+    command: ['node', 'scripts/packages/install-test.js'],
+  },
+  {
+    name: 'the addon runs on older systems and other processors',
+    command: ['node', 'scripts/packages/foreign-systems.js'],
+  },
 ]
 
 runStages(STAGES)
