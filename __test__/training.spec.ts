@@ -94,6 +94,7 @@ test('config.json holds each option once, and is enough to rebuild the model', a
     'identity',
     'tokenizer_hash',
     'total_steps',
+    'checksum',
   ])
   t.like(config['options'], { d_model: 16, vocab_size: 280, seq_length: 8 })
   t.deepEqual(config['data'], {

@@ -109,23 +109,39 @@ async function openFolder(path: string, options: TrainOptions): Promise<DataSour
   if (existsSync(inside)) {
     const valid = join(path, 'valid_chunks')
     const tokenizer = join(path, 'tokenizer')
+    const train = await TokenStore.open(inside)
     return {
-      train: [{ store: await TokenStore.open(inside), weight: 1 }],
+      train: [{ store: train, weight: 1 }],
       valid: existsSync(valid) ? await TokenStore.open(valid) : null,
       tokenizer: existsSync(tokenizer)
-        ? await Tokenizer.open(tokenizer)
+        ? await tokenizerOf(train, tokenizer)
         : await tokenizerFromOptions(options),
     }
   }
   const train = await TokenStore.open(path)
   const { tokenizerPath } = train.metadata
   const named = tokenizerPath === null ? null : resolve(path, tokenizerPath)
-  const tokenizer = named !== null && existsSync(named) ? await Tokenizer.open(named) : null
+  const tokenizer = named !== null && existsSync(named) ? await tokenizerOf(train, named) : null
   return {
     train: [{ store: train, weight: 1 }],
     valid: null,
     tokenizer: tokenizer ?? (await tokenizerFromOptions(options)),
   }
+}
+
+/**
+ * Opens the tokenizer that a store names.
+ *
+ * @throws KindlingError `ERR_INVALID_TOKENIZER` if it is not the one that encoded the store.
+ */
+async function tokenizerOf(store: TokenStore, path: string): Promise<Tokenizer> {
+  const tokenizer = await Tokenizer.open(path)
+  const { tokenizerHash } = store.metadata
+  if (tokenizerHash === null || tokenizerHash === tokenizer.hash) return tokenizer
+  throw new KindlingError(
+    'ERR_INVALID_TOKENIZER',
+    `${path} is not the tokenizer that encoded ${store.path}; restore it, or encode the text again`,
+  )
 }
 
 function validationStore(path: string): string {

@@ -4,6 +4,7 @@ import { toCamelCase } from '../case'
 import { KindlingError } from '../errors'
 import { problemsIn } from '../options'
 import { trainFields, type TrainOptions } from './config'
+import { isSealed } from './sealed-json'
 
 /** The options of a run, with the vocabulary size of its model. */
 export type RunOptions = TrainOptions & { vocabSize: number }
@@ -61,6 +62,7 @@ const schema = z.strictObject({
     .optional(),
   tokenizer_hash: z.string().nullable(),
   total_steps: z.int().min(1),
+  checksum: z.string().optional(),
 })
 
 /**
@@ -86,5 +88,9 @@ export function parseRunConfig(path: string, text: string): RunConfig {
   }
   const parsed = schema.safeParse(json)
   if (!parsed.success) throw fail(problemsIn(parsed.error))
-  return toCamelCase(parsed.data) as RunConfig
+  const { checksum, ...config } = parsed.data
+  if (checksum !== undefined && !isSealed(text, checksum)) {
+    throw fail('its checksum differs; if you edited it, remove the line with the checksum')
+  }
+  return toCamelCase(config) as RunConfig
 }

@@ -14,6 +14,7 @@ import type { MetricsLine } from './metrics'
 import { RunCheckpoints, unusedFolder } from './run-checkpoints'
 import { parseRunConfig, type RunConfig } from './run-config'
 import { RunLock, isAbandonedClaim } from './run-lock'
+import { sealedJson } from './sealed-json'
 
 /** Reads and writes a run's folder. All files but metrics.jsonl are written atomically. */
 export class RunFolder {
@@ -89,8 +90,7 @@ export class RunFolder {
   async create(config: RunConfig, tokenizer: Tokenizer | null): Promise<void> {
     await writeFileAtomic(this.#metricsPath, '')
     if (tokenizer) await tokenizer.save(this.#tokenizerPath)
-    const text = JSON.stringify(toSnakeCase(config), null, 2)
-    await writeFileAtomic(this.#configPath, `${text}\n`)
+    await writeFileAtomic(this.#configPath, sealedJson(toSnakeCase(config)))
   }
 
   /**

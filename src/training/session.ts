@@ -14,6 +14,7 @@ import type { RunConfig, RunOptions } from './run-config'
 import { RunFolder } from './run-folder'
 import { batchesOf, buildModel, buildOptimizer, planRun, resumedOptions } from './run-plan'
 import { checkIdentities } from './store-identity'
+import { verifyData } from './verify-data'
 
 /** Everything the training loop works with. */
 export interface TrainingSession {
@@ -66,6 +67,7 @@ async function startRun(
   let session: TrainingSession | undefined
   try {
     const data = await openData(resolved, report)
+    await verifyData(data, report)
     const config = await planRun(resolved, data, signal)
     session = assemble(config.options, config, folder, data)
     reportArithmetic(session, report)
@@ -93,6 +95,7 @@ async function resumeRun(
   try {
     const options = resumedOptions(config.options, resolved)
     const data = await reopenData(config, folder)
+    await verifyData(data, report)
     session = assemble(options, config, folder, data)
     reportArithmetic(session, report)
     await loadCheckpoint(session, step, report)

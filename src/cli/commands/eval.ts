@@ -6,6 +6,7 @@ import { TokenStore } from '../../token-store'
 import { parse } from '../../training/config'
 import { evaluate } from '../../training/evaluate'
 import { loadRun } from '../../training/load-run'
+import { verifyStores } from '../../training/verify-data'
 import { addExamples } from '../examples'
 import { addFields } from '../flags'
 import { withInterrupt } from '../interrupt'
@@ -46,6 +47,9 @@ export function evalCommand(): Command {
       }
       const store = await TokenStore.open(path)
       await store.checkVocab(config.options.vocabSize)
+      await withInterrupt((signal) =>
+        verifyStores([store], { signal, message: (text) => output.note(text) }),
+      )
       const { loss, perplexity, bitsPerByte, tokens } = await withInterrupt((signal) =>
         evaluate(model, store, {
           seqLength: config.options.seqLength,

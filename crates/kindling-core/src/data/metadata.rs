@@ -14,6 +14,7 @@ const FORMAT_VERSION: u32 = 1;
 
 /// The metadata of a token store. A store without `store.json` has the sizes only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Metadata {
     pub format_version: u32,
     /// The number of tokens.
@@ -85,17 +86,14 @@ impl Metadata {
         if self.checksum.as_ref().is_some_and(|expected| is_sealed(&text, expected)) {
             return Ok(());
         }
-        Err(Error::InvalidStore(format!(
-            "{} is damaged or was edited: its checksum differs; encode the text again",
-            path.display()
-        )))
+        Err(damaged(&path))
     }
 
     /// Reads the file in `folder`, if there is one.
     ///
     /// # Errors
-    /// Returns `ERR_INVALID_STORE` if the file is malformed or of an unknown version, and I/O
-    /// errors.
+    /// Returns `ERR_INVALID_STORE` if the file is malformed, of an unknown version or differs from
+    /// its own checksum, and I/O errors.
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(FILE_NAME);
         let text = match read_whole(&path, Error::InvalidStore) {
@@ -117,6 +115,17 @@ impl Metadata {
                 "dtype must be int32 or uint16, and chunk_size at least 1".to_owned(),
             ));
         }
+        // Without a checksum it was written by others, or edited on purpose.
+        if metadata.checksum.as_ref().is_some_and(|expected| !is_sealed(&text, expected)) {
+            return Err(damaged(&path));
+        }
         Ok(Some(metadata))
     }
+}
+
+fn damaged(path: &Path) -> Error {
+    Error::InvalidStore(format!(
+        "{} is damaged or was edited: its checksum differs; encode the text again",
+        path.display()
+    ))
 }

@@ -224,7 +224,7 @@ fn token_counts_count_every_id() {
 }
 
 #[test]
-fn verify_finds_a_flipped_bit_in_any_byte() {
+fn open_finds_a_flipped_bit_in_store_json_and_verify_one_in_a_chunk() {
     let root = Folder::new();
     for element in [Element::Int32, Element::Uint16] {
         let folder = root.path().join(element.name());
@@ -239,8 +239,11 @@ fn verify_finds_a_flipped_bit_in_any_byte() {
                 let mut bytes = whole.clone();
                 bytes[at] ^= 1 << draw(1, at as u32, 8);
                 std::fs::write(&path, bytes).unwrap();
-                let verified =
-                    TokenStore::open(&folder).and_then(|store| store.verify(&mut silent));
+                let verified = match TokenStore::open(&folder) {
+                    // store.json is compared at once, chunks on demand.
+                    Ok(_) if name == "store.json" => Ok(0),
+                    opened => opened.and_then(|store| store.verify(&mut silent)),
+                };
                 let error = verified.expect_err(&format!("{name} byte {at}"));
                 assert_eq!(error.code(), "ERR_INVALID_STORE");
                 assert!(name == "store.json" || error.to_string().contains(&name), "{error}");
