@@ -33,6 +33,10 @@ const STAGES = [
     command: campaign('train-kill', '--rounds', '12', '--races', '4'),
   },
   {
+    name: 'damage of any file of a run or its data is found',
+    command: campaign('damage', '--flips', '16', '--cuts', '4'),
+  },
+  {
     name: 'a resumed run is identical, byte for byte',
     command: campaign('resume', '--steps', '60'),
   },
