@@ -1,0 +1,94 @@
+/**
+ * Fuzzes every reader of outside bytes (fuzz/targets/, libFuzzer with AddressSanitizer): none may
+ * crash, panic, take more than 512 MiB or more than 10 seconds for one input. Inputs that found new
+ * code stay in target/fuzzing/corpus; what fails is written to target/fuzzing/artifacts.
+ * Usage: node scripts/campaigns/fuzz.js [--seconds 1200] [--runs 10000000] [--only store]
+ *        node scripts/campaigns/fuzz.js --can-run   (exits with 1 if it cannot)
+ */
+const { root, claim, campaign, option } = require('./claims')
+const { spawnSync } = require('node:child_process')
+const fs = require('node:fs')
+const path = require('node:path')
+
+const work = path.join(root, 'target', 'fuzzing')
+const tools = path.join(work, 'tools')
+const TRIPLE = 'x86_64-unknown-linux-gnu'
+const VERSION = '0.13.2'
+const LIMITS = ['-rss_limit_mb=512', '-malloc_limit_mb=256', '-timeout=10', '-max_len=8192']
+
+const environment = {
+  ...process.env,
+  CARGO_TARGET_DIR: process.env.KINDLING_FUZZ_TARGET ?? path.join(work, 'build'),
+  PATH: `${path.join(tools, 'bin')}${path.delimiter}${process.env.PATH}`,
+  // Memory that was freed is not kept for long, so that the limit is that of the program.
+  ASAN_OPTIONS: 'quarantine_size_mb=16:allocator_release_to_os_interval_ms=100:detect_leaks=1',
+}
+
+function cargo(args, options = {}) {
+  return spawnSync('cargo', args, { cwd: root, env: environment, encoding: 'utf8', ...options })
+}
+
+/** Returns whether there is a nightly toolchain, a C++ compiler, and cargo-fuzz, installed if needed. */
+function canRun() {
+  if (process.platform !== 'linux' || process.arch !== 'x64') return false
+  if (cargo(['+nightly', '--version']).status !== 0) return false
+  if (spawnSync('c++', ['--version']).status !== 0) return false
+  if (cargo(['fuzz', '--version']).status === 0) return true
+  const install = ['install', 'cargo-fuzz', '--locked', '--version', VERSION, '--root', tools]
+  return cargo(install).status === 0
+}
+
+function targets() {
+  const { status, stdout, stderr } = cargo(['+nightly', 'fuzz', 'list'])
+  if (status !== 0) throw new Error(`cargo fuzz list: ${stderr}`)
+  const only = option('only')
+  return stdout
+    .trim()
+    .split('\n')
+    .filter((name) => only === undefined || name === only)
+}
+
+/** Runs one target; returns the number of inputs, and what went wrong. */
+function fuzz(name, seconds, runs) {
+  const corpus = path.join(work, 'corpus', name)
+  const artifacts = path.join(work, 'artifacts', name)
+  for (const folder of [corpus, artifacts]) fs.mkdirSync(folder, { recursive: true })
+  const program = path.join(environment.CARGO_TARGET_DIR, TRIPLE, 'release', name)
+  const seeds = path.join(root, 'fuzz', 'seeds', name)
+  const dictionary = path.join(root, 'fuzz', 'words.dict')
+  const { status, signal, stderr } = spawnSync(
+    program,
+    [
+      ...LIMITS,
+      `-max_total_time=${seconds}`,
+      `-runs=${runs}`,
+      `-dict=${dictionary}`,
+      `-artifact_prefix=${artifacts}/`,
+      '-print_final_stats=1',
+      '-verbosity=1',
+      corpus,
+      seeds,
+    ],
+    { env: environment, encoding: 'utf8', maxBuffer: 2 ** 30 },
+  )
+  const inputs = Number(/stat::number_of_executed_units:\s*(\d+)/.exec(stderr)?.[1] ?? 0)
+  const coverage = [...stderr.matchAll(/cov: (\d+)/g)].at(-1)?.[1]
+  const problem = status === 0 ? '' : `${signal ?? status}: ${stderr.slice(-3000)}`
+  return { inputs, coverage, problem }
+}
+
+if (process.argv.includes('--can-run')) {
+  process.exitCode = canRun() ? 0 : 1
+} else {
+  campaign(() => {
+    if (!canRun()) throw new Error('there is no nightly Rust, C++ compiler or cargo-fuzz')
+    const built = cargo(['+nightly', 'fuzz', 'build'], { stdio: ['ignore', 'inherit', 'inherit'] })
+    if (built.status !== 0) throw new Error('the fuzz targets cannot be built')
+    for (const name of targets()) {
+      const seconds = Number(option('seconds', '1200'))
+      const { inputs, coverage, problem } = fuzz(name, seconds, option('runs', '10000000'))
+      const measured = problem || `${inputs} inputs, ${coverage} edges`
+      claim(`fuzzing ${name} finds nothing`, problem === '' && inputs > 0, measured)
+    }
+  })
+}
