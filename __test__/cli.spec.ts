@@ -17,6 +17,9 @@ import { failed, kindling, succeed, words } from './command-line'
 import { temporaryFolder, writeCorpus } from './helpers'
 import { SMALL, encodeCorpus } from './small-runs'
 
+/** What differs between two equal runs. */
+const UNTIMED = { tokens_per_second: 0, elapsed_s: 0, memory_mib: 0 }
+
 test('train, eval and generate work, and --json prints nothing but JSON to stdout', async (t) => {
   const { folder, flags } = await encodeCorpus(t)
   const run = join(folder, 'run')
@@ -82,7 +85,7 @@ test('a run that is resumed with other threads is identical, byte for byte', asy
     readFileSync(join(run, 'metrics.jsonl'), 'utf8')
       .trim()
       .split('\n')
-      .map((line) => ({ ...(JSON.parse(line) as object), tokens_per_second: 0, elapsed_s: 0 }))
+      .map((line) => ({ ...(JSON.parse(line) as object), ...UNTIMED }))
   t.deepEqual(untimed(parts), untimed(whole))
 
   const again = await succeed(t, [...resume, '--json'])

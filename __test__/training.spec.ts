@@ -125,6 +125,7 @@ test('events and the summary are in camelCase, files in snake_case', async (t) =
     'grad_norm',
     'tokens_per_second',
     'elapsed_s',
+    'memory_mib',
     'val_loss',
     'perplexity',
     'bits_per_byte',

@@ -91,7 +91,7 @@ const BUILDS = [
   {
     name: 'TypeScript',
     note: 'a few seconds',
-    sources: ['src', 'index.d.ts', 'tsconfig.json', 'package-lock.json'],
+    sources: ['src', 'index.d.ts', 'tsconfig.json', 'scripts/build-page.js', 'package-lock.json'],
     describe: () => (fs.existsSync(path.join(root, 'dist', 'index.js')) ? ['dist'] : []),
     script: 'build:ts',
     before: () => fs.rmSync(path.join(root, 'dist'), { recursive: true, force: true }),

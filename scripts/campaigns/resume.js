@@ -60,12 +60,13 @@ campaign(async (folder) => {
   )
 })
 
-/** Returns the lines of metrics.jsonl without their timings. */
+/** Returns the lines of metrics.jsonl without timings and memory. */
 function metrics(run) {
   const lines = fs.readFileSync(path.join(run, 'metrics.jsonl'), 'utf8').trimEnd().split('\n')
   return lines.map((line) => ({
     ...JSON.parse(line),
     tokens_per_second: undefined,
     elapsed_s: undefined,
+    memory_mib: undefined,
   }))
 }

@@ -58,7 +58,7 @@ function result(run) {
   )
   const lines = fs.readFileSync(path.join(run, 'metrics.jsonl'), 'utf8').trimEnd().split('\n')
   const metrics = lines.map((line) =>
-    JSON.stringify({ ...JSON.parse(line), tokens_per_second: 0, elapsed_s: 0 }),
+    JSON.stringify({ ...JSON.parse(line), tokens_per_second: 0, elapsed_s: 0, memory_mib: 0 }),
   )
   return { weights: files.join(), metrics: metrics.join('\n') }
 }
@@ -66,7 +66,7 @@ function result(run) {
 /** Returns the files that a finished run should not have. */
 function leftovers(run) {
   const steps = [20, 40, STEPS - 2, STEPS].map((step) => `step-${String(step).padStart(8, '0')}`)
-  const top = ['checkpoints', 'config.json', 'latest', 'metrics.jsonl', 'tokenizer']
+  const top = ['checkpoints', 'config.json', 'latest', 'metrics.jsonl', 'system.json', 'tokenizer']
   return [
     ...fs.readdirSync(run).filter((name) => !top.includes(name)),
     ...fs.readdirSync(path.join(run, 'checkpoints')).filter((name) => !steps.includes(name)),

@@ -98,6 +98,11 @@ export class MetricsColumns {
     return this.length === 0 ? 0 : this.#axes[axis].at(this.length - 1)
   }
 
+  /** The first value of an axis; 0 without lines. */
+  first(axis: Axis): number {
+    return this.length === 0 ? 0 : this.#axes[axis].at(0)
+  }
+
   /** The first line whose value of `axis` is at least `value`; the number of lines if none is. */
   lowerBound(axis: Axis, value: number): number {
     return lowerBound(this.length, (i) => this.#axes[axis].at(i), value)

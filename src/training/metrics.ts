@@ -18,6 +18,10 @@ export interface MetricsLine {
   mfu?: number
   /** Seconds since the start of the run, including those before a resume. */
   elapsedS: number
+  /** Resident memory of the process in MiB. */
+  memoryMib?: number
+  /** Peak memory of the GPU in MiB; absent on the CPU. */
+  deviceMemoryMib?: number
   /** Validation loss, if this step was evaluated. */
   valLoss?: number
   perplexity?: number

@@ -17,6 +17,7 @@ import { fromCamelCase, resolveOptions, type ResolvedOptions, type TrainerOption
 import { evaluate } from './evaluate'
 import { TrainingLosses } from './losses'
 import { explainNonFinite } from './non-finite'
+import { memoryOf, recordSession } from './run-machine'
 import type { SavedLoop } from './run-checkpoints'
 import type { RunConfig } from './run-config'
 import type { MetricsLine } from './metrics'
@@ -64,7 +65,7 @@ export interface TrainerEvents {
   /** A corpus is being read. */
   progress: [what: string, done: number, total: number]
   /** The first update is about to begin. */
-  start: [config: RunConfig, numParameters: number]
+  start: [config: RunConfig, numParameters: number, run: string]
   step: [event: StepEvent]
   metrics: [line: MetricsLine]
   evaluation: [step: number, loss: number]
@@ -113,7 +114,8 @@ export class Trainer extends EventEmitter<TrainerEvents> {
       signal,
     })
     try {
-      this.emit('start', session.config, session.model.numParameters)
+      await recordSession(session)
+      this.emit('start', session.config, session.model.numParameters, session.folder.path)
       const summary = await this.#train(session, signal)
       this.emit('done', summary)
       return summary
@@ -250,7 +252,7 @@ export class Trainer extends EventEmitter<TrainerEvents> {
     line: MetricsLine,
     due: { evaluation: boolean; sample: boolean },
   ): Promise<MetricsLine | null> {
-    const whole = { ...line }
+    const whole = { ...line, ...(await memoryOf(session)) }
     try {
       if (due.evaluation) Object.assign(whole, await this.#evaluate(session, signal))
       if (due.sample) whole.sample = await this.#sample(session, signal)

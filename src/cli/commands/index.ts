@@ -2,6 +2,7 @@
 import type { Command } from 'commander'
 import { accountCommand } from './account'
 import { benchCommand } from './bench'
+import { dashboardCommand } from './dashboard'
 import { dataCommand } from './data'
 import { encodeCommand } from './encode'
 import { evalCommand } from './eval'
@@ -22,6 +23,7 @@ export function commands(): Command[] {
     generateCommand(),
     evalCommand(),
     runsCommand(),
+    dashboardCommand(),
     accountCommand(),
     sweepCommand(),
     benchCommand(),

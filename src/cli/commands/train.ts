@@ -9,6 +9,7 @@ import { logRun, summaryText } from '../logger'
 import { EXIT } from '../exit'
 import { run } from '../output'
 import { outliveOutput, write } from '../streams'
+import { dashboardFlag, withDashboard } from '../train-dashboard'
 
 const EXAMPLES = [
   'kindling train --corpus book.txt --preset char --max-steps 1000 --run runs/book',
@@ -16,6 +17,7 @@ const EXAMPLES = [
   'kindling train --run runs/book --resume',
   'kindling train --checkpoint runs/book/checkpoints/step-00000500',
   'kindling train --config run.json --lr 3e-4',
+  'kindling train --corpus book.txt --preset char --run runs/seen --dashboard',
   'kindling train --config-schema',
 ]
 
@@ -24,10 +26,10 @@ export function trainCommand(): Command {
   command
     .option('--config <file>', 'JSON file of options, by the names of the flags in snake_case')
     .option('--config-schema', 'print the JSON Schema of the config file and exit')
-  addFields(command, trainFields)
+  addFields(command, { ...trainFields, ...dashboardFlag })
   addExamples(command, EXAMPLES)
   return command.action(
-    run(async ({ config, config_schema, ...flags }, output) => {
+    run(async ({ config, config_schema, dashboard, ...flags }, output) => {
       if (config_schema === true) {
         write(process.stdout, `${JSON.stringify(jsonSchemaOf(trainFields), null, 2)}\n`)
         return
@@ -38,7 +40,8 @@ export function trainCommand(): Command {
       let started = false
       trainer.once('start', () => (started = true))
       const summary = await withInterrupt(
-        (signal) => trainer.run({ signal }),
+        (signal) =>
+          withDashboard(trainer, output, dashboard === true, () => trainer.run({ signal })),
         () => (started ? 'saving a checkpoint after this step' : 'stopping before the first step'),
       )
       const { steps, loss, valLoss, run: folder } = summary

@@ -1,0 +1,44 @@
+/** `kindling train --dashboard`: the page of the run while it trains. */
+import { z } from 'zod'
+import { openBrowser } from '../dashboard/open-browser'
+import { startDashboard, type Dashboard } from '../dashboard/server'
+import { fromNative } from '../errors'
+import type { Trainer } from '../training/trainer'
+import type { Output } from './output'
+
+export const dashboardFlag = {
+  dashboard: z.boolean().default(false).describe('show the run in a local page while it trains'),
+}
+
+/** Runs `work` with the page of the run, if wanted; a page that fails does not end the run. */
+export async function withDashboard<T>(
+  trainer: Trainer,
+  output: Output,
+  isWanted: boolean,
+  work: () => Promise<T>,
+): Promise<T> {
+  if (!isWanted) return work()
+  let opening: Promise<Dashboard | null> | undefined
+  trainer.once('start', (_config, _numParameters, run) => {
+    opening = open(run, output)
+  })
+  try {
+    return await work()
+  } finally {
+    await (await opening)?.close()
+  }
+}
+
+async function open(run: string, output: Output): Promise<Dashboard | null> {
+  try {
+    const dashboard = await startDashboard([run])
+    output.clear()
+    output.note(`dashboard: ${dashboard.url}`)
+    openBrowser(dashboard.url)
+    return dashboard
+  } catch (error) {
+    const { code, message } = fromNative(error)
+    output.note(`no dashboard: ${code}: ${message}`)
+    return null
+  }
+}
