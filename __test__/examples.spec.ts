@@ -91,6 +91,8 @@ function commandOf(example: string): string {
 function reduced(example: string): string {
   // A resumed run keeps its options; the others do not run at all.
   if (/--resume|train --checkpoint|--help|--config-schema|--toy/.test(example)) return example
+  // A dashboard goes on until it is interrupted.
+  if (commandOf(example) === 'dashboard') return `timeout --preserve-status -s INT 5 ${example}`
   return `${example} ${REDUCED[commandOf(example)] ?? ''}`.trim()
 }
 

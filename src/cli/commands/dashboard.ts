@@ -17,7 +17,7 @@ export const dashboardFields = {
   open: z.boolean().default(true).describe('print the URL without opening a browser'),
 }
 
-const EXAMPLES = ['kindling dashboard', 'kindling dashboard runs/book runs/stories --no-open']
+const EXAMPLES = ['kindling dashboard', 'kindling dashboard runs/book --no-open']
 
 export function dashboardCommand(): Command {
   const command = new Command('dashboard')
