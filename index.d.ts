@@ -41,6 +41,24 @@ export declare class Generator {
   close(): void
 }
 
+/** Files of a model of another program, checked, but not read. */
+export declare class ModelFiles {
+  /** `hugging-face`, `gguf`, `pytorch` or `safetensors`. */
+  readonly format: string
+  /** `llama`, `mistral`, `qwen2`, `qwen3` or `course`. */
+  readonly architecture: string
+  /** The sizes as JSON, in `snake_case`. */
+  readonly config: string
+  /** Opens a folder of Hugging Face, a GGUF file, a checkpoint of PyTorch or a safetensors file. */
+  static open(path: string, sizes: CourseSizes): Promise<ModelFiles>
+  /** Returns tokenizer_config.json and the like, by their names. */
+  companions(): Record<string, string>
+  /** Opens the tokenizer; null if the model has none. */
+  tokenizer(): Promise<Tokenizer | null>
+  /** Reads the weights into a model of the same sizes. */
+  readInto(model: Transformer): Promise<void>
+}
+
 /** The progress and the cancellation of one long call. */
 export declare class Monitor {
   /** Creates the monitor of a call that has not begun. */
@@ -263,6 +281,13 @@ export interface ClippedGradients {
   gradients: Array<Float32Array>
 }
 
+/** What the tensors of a course's checkpoint do not tell. */
+export interface CourseSizes {
+  numHeads?: number
+  maxSeqLength?: number
+  theta?: number
+}
+
 /** The mean loss and each row's log-sum-exp. */
 export interface CrossEntropy {
   /** Mean over the targets that are not ignored, in nats. */
@@ -347,6 +372,21 @@ export declare function exitNow(code: number): never
 
 /** Returns the names of the files that match names and patterns. */
 export declare function expandFiles(names: Array<string>): Promise<Array<string>>
+
+/** Writes a model for other programs. */
+export declare function exportModel(out: string, model: Transformer, tokenizer: Tokenizer | undefined | null, options: ExportOptions): Promise<void>
+
+/** What to write. */
+export interface ExportOptions {
+  /** `hf`, `gguf` or `safetensors`. */
+  format: string
+  /** `f32`, `bf16`, `f16` or `q8_0`. */
+  dtype: string
+  /** Name of the model in GGUF. */
+  name: string
+  /** Texts by the names of their files. */
+  companions: Record<string, string>
+}
 
 /** A linear layer to time: `rows` rows, from `inputs` to `outputs` features. */
 export interface GemmOptions {
@@ -525,6 +565,9 @@ export interface SampleOptions {
 
 /** Writes the checkpoint folder `path`. `extra` is JSON that is stored in state.json. */
 export declare function saveCheckpoint(path: string, model: Transformer, optimizer: Optimizer, iteration: number, extra: string): Promise<void>
+
+/** Writes the checkpoint folder `path` of a model that has no optimizer yet. */
+export declare function saveWeights(path: string, model: Transformer, iteration: number): Promise<void>
 
 export interface SgdGroup {
   pattern: string

@@ -173,6 +173,11 @@ async function writeFixtures(t: ExecutionContext, folder: string): Promise<void>
     sample_interval: 0,
   }
   writeFileSync(at('run.json'), JSON.stringify(options))
+  const models = join(__dirname, '../crates/kindling-core/tests/fixtures/exchange/models')
+  cpSync(join(models, 'llama'), at('models/SmolLM2-135M'), { recursive: true })
+  cpSync(join(models, 'all-types.gguf'), at('smollm2.gguf'))
+  cpSync(join(models, 'course.pt'), at('checkpoint.pt'))
+
   const run = at('runs/book')
   await succeed(t, ['train', '--config', at('run.json'), '--run', run, '--stop-at-step', '2'])
   const { model, config } = await loadRun({ run })

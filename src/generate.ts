@@ -35,6 +35,8 @@ export interface GenerateOptions {
   seed?: number
   /** Stop sequences; the text ends before the first one found. */
   stop?: string | readonly string[]
+  /** Ids that end the text, beside `<|endoftext|>`: `stopIds` of a model from `load`. */
+  stopIds?: readonly number[]
   /**
    * Keep the key/value cache once the context is full. Faster, but the tokens differ from those of
    * a fresh pass. Default false.
@@ -73,6 +75,7 @@ const schema = z.strictObject({
   repetitionPenalty: z.number().positive().default(1),
   seed: z.int().min(0).optional(),
   stop: z.union([z.string(), z.array(z.string())]).default([]),
+  stopIds: z.array(z.int().min(0)).default([]),
   rollingCache: z.boolean().default(false),
   echo: z.boolean().default(true),
   signal: abortSignal.optional(),
@@ -161,7 +164,7 @@ class Decoding {
     options: Exact<z.output<typeof schema>>,
   ) {
     const { maxTokens, temperature, topK, topP, repetitionPenalty } = options
-    const { seed = randomInt(2 ** 32), stop, rollingCache, echo } = options
+    const { seed = randomInt(2 ** 32), stop, stopIds, rollingCache, echo } = options
     Tokenizer.toNative(tokenizer)
     this.#tokenizer = tokenizer
     this.#signal = options.signal
@@ -185,7 +188,7 @@ class Decoding {
           topP,
           repetitionPenalty,
           seed,
-          stopIds: endOfText === undefined ? [] : [endOfText],
+          stopIds: endOfText === undefined ? stopIds : [endOfText, ...stopIds],
           rollingCache,
           // The model's vocabulary may be padded beyond the tokenizer's.
           limitVocab: tokenizer.vocabSize,

@@ -4,6 +4,8 @@ export { account, flopsPerToken, type Account, type AccountOptions } from './acc
 export { Batch, type BatchArrays, type TokenRow } from './batch'
 export { Checkpoint } from './checkpoint'
 export { KindlingError } from './errors'
+export type { Companions } from './exchange/companions'
+export { exportModel, type ExportOptions, type ExportedModel } from './exchange/export-model'
 export {
   END_OF_TEXT,
   generate,
@@ -48,6 +50,8 @@ export {
 } from './transformer'
 export { type ResolvedOptions, type TrainOptions, type TrainerOptions } from './training/config'
 export { evaluate, type EvaluateOptions, type Evaluation } from './training/evaluate'
+export { load, type LoadOptions, type LoadedModel } from './training/model-source'
+export { save, type SavedModel } from './training/save-model'
 export { type RunConfig, type StoreIdentity } from './training/run-config'
 export { type MetricsLine } from './training/metrics'
 export { Trainer, type StepEvent, type TrainSummary, type TrainerEvents } from './training/trainer'

@@ -98,6 +98,11 @@ export class Tokenizer {
     return this.#path
   }
 
+  /** @internal */
+  static fromNative(handle: Native.Tokenizer): Tokenizer {
+    return new Tokenizer(handle)
+  }
+
   /** @internal The native handle. */
   static toNative(tokenizer: Tokenizer): Native.Tokenizer {
     if (tokenizer instanceof Tokenizer) return tokenizer.#native

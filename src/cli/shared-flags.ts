@@ -1,8 +1,12 @@
 /** Flags that several commands share: input files, a tokenizer, a trained model, threads. */
+import { join, resolve } from 'node:path'
 import { z } from 'zod'
+import { readCompanions, stopIdsOf } from '../exchange/companions'
 import { Tokenizer } from '../tokenizer'
 import { limits } from '../limits'
 import { trainFields } from '../training/config'
+import { loadRun } from '../training/load-run'
+import { load, type LoadedModel } from '../training/model-source'
 import { usage } from './output'
 
 export const threads = limits.threads
@@ -95,4 +99,37 @@ export const checkpointFields = {
     .optional()
     .describe("precision of the matrix multiplications (default: the run's)"),
   threads,
+}
+
+/** Describes a model at the end of a command's arguments. */
+export const SOURCE_ARGUMENT = [
+  '[source]',
+  'run, RUN/checkpoints/step-..., Hugging Face folder, .gguf file or hf:org/name',
+] as const
+
+/**
+ * Loads the model that the argument names, or the flags.
+ *
+ * @throws KindlingError `ERR_USAGE` if several are named, or none.
+ */
+export async function loadModel(
+  source: string | undefined,
+  options: z.output<z.ZodObject<typeof checkpointFields>>,
+  onMessage: (text: string) => void,
+): Promise<Pick<LoadedModel, 'model' | 'tokenizer' | 'config' | 'stopIds'>> {
+  const { run, checkpoint, device, dtype, threads: given } = options
+  if (source === undefined) {
+    const loaded = await loadRun({ ...options, onMessage })
+    const folder = join(run ?? resolve(checkpoint!, '..', '..'), 'tokenizer')
+    return { ...loaded, stopIds: stopIdsOf(await readCompanions(folder), loaded.tokenizer) }
+  }
+  if (run !== undefined || checkpoint !== undefined) {
+    throw usage('give one of SOURCE, --run and --checkpoint')
+  }
+  return load(source, {
+    device,
+    ...(dtype !== undefined && { dtype }),
+    ...(given !== undefined && { threads: given }),
+    onMessage,
+  })
 }

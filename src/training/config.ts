@@ -61,6 +61,17 @@ const modelFields = {
     ),
 }
 
+const sourceFields = {
+  from: z
+    .string()
+    .optional()
+    .describe(
+      'start from the weights, sizes and tokenizer of a run, a checkpoint, a Hugging Face folder, ' +
+        'a .gguf file or hf:org/name',
+    )
+    .meta({ value: 'source' }),
+}
+
 const dataFields = {
   corpus: z
     .string()
@@ -209,7 +220,13 @@ const runFields = {
 }
 
 /** Every option of `kindling train`, by its name in the config file. */
-export const trainFields = { ...modelFields, ...dataFields, ...optimizerFields, ...runFields }
+export const trainFields = {
+  ...sourceFields,
+  ...modelFields,
+  ...dataFields,
+  ...optimizerFields,
+  ...runFields,
+}
 
 export const trainSchema = z.strictObject(trainFields)
 
@@ -261,7 +278,8 @@ export function resolveOptions(flags: GivenOptions, configFile?: string): Resolv
   const explicit: Record<string, unknown> = { ...fromFile, ...withoutUndefined(flags) }
   const preset = typeof explicit['preset'] === 'string' ? presetOptions(explicit['preset']) : {}
   const options = toCamelCase(parse(trainSchema, { ...preset, ...explicit }))
-  checkSizes(options)
+  // Those of another model are not known yet.
+  if (options.from === undefined) checkSizes(options)
   const { vocab_size: _, ...presetGiven } = preset
   return { options, given: new Set(Object.keys(toCamelCase({ ...presetGiven, ...explicit }))) }
 }
@@ -326,7 +344,7 @@ function withoutUndefined(values: GivenOptions): Record<string, unknown> {
  * Checks what depends on several fields, with their names in files; the engine checks its own
  * limits again.
  */
-function checkSizes(options: TrainOptions): void {
+export function checkSizes(options: TrainOptions): void {
   const { dModel, numHeads, headSize, numKvHeads = numHeads, seqLength, maxSeqLength } = options
   const fail = (message: string): never => {
     throw new KindlingError('ERR_INVALID_CONFIG', message)

@@ -38,6 +38,8 @@ export type CorpusProgress = (what: string, done: number, total: number) => void
 /** Progress and cancellation of preparing a corpus. */
 export interface Preparation {
   progress: CorpusProgress
+  /** The tokenizer of the model to start from, if it has one. */
+  tokenizer?: Tokenizer | null | undefined
   signal?: AbortSignal | undefined
 }
 
@@ -51,9 +53,24 @@ export async function openData(
   preparation: Preparation,
 ): Promise<DataSource> {
   const { options } = resolved
-  const source = await openSource(resolved, preparation)
+  const source = withTokenizer(await openSource(resolved, preparation), preparation.tokenizer)
   if (options.valid === undefined) return source
   return { ...source, valid: await TokenStore.open(validationStore(options.valid)) }
+}
+
+/**
+ * The data with the tokenizer of the model to start from.
+ *
+ * @throws KindlingError `ERR_INVALID_ARGUMENT` if the data were encoded with another one.
+ */
+function withTokenizer(source: DataSource, tokenizer: Tokenizer | null = null): DataSource {
+  if (!tokenizer || source.tokenizer?.hash === tokenizer.hash) return source
+  if (!source.tokenizer) return { ...source, tokenizer }
+  throw new KindlingError(
+    'ERR_INVALID_ARGUMENT',
+    'the data were encoded with another tokenizer than that of the model to start from (--from); ' +
+      "encode them with the model's",
+  )
 }
 
 async function openSource(
@@ -170,14 +187,14 @@ interface CorpusRecord {
 async function openCorpus(
   file: string,
   resolved: ResolvedOptions,
-  { progress, signal }: Preparation,
+  { progress, signal, tokenizer: ofModel }: Preparation,
 ): Promise<DataSource> {
   const { options } = resolved
   if (!existsSync(file)) {
     throw new KindlingError('ERR_NOT_FOUND', `corpus ${file} does not exist; check the path`)
   }
   const folder = await corpusFolder(options.dataDir, file)
-  const given = await givenTokenizer(resolved)
+  const given = ofModel ?? (await givenTokenizer(resolved))
   const vocabSize = trainedVocabSize(resolved)
   const { size, mtimeMs } = await fileOperation('read', file, () => stat(file))
   const record: CorpusRecord = {

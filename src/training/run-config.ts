@@ -54,14 +54,15 @@ const schema = z.strictObject({
   format_version: z.literal(1),
   options: z.strictObject({ ...trainFields, vocab_size: z.int().min(1) }),
   data: z.strictObject({
-    train: z.array(z.strictObject({ path: z.string(), weight: z.number().positive() })).min(1),
+    // None in a run that holds an imported model.
+    train: z.array(z.strictObject({ path: z.string(), weight: z.number().positive() })),
     valid: z.string().nullable(),
   }),
   identity: z
     .strictObject({ train: z.array(identitySchema), valid: identitySchema.nullable() })
     .optional(),
   tokenizer_hash: z.string().nullable(),
-  total_steps: z.int().min(1),
+  total_steps: z.int().min(0),
   checksum: z.string().optional(),
 })
 

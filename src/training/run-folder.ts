@@ -8,6 +8,7 @@ import { appendFile, readFile, rm, rmdir } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { toCamelCase, toSnakeCase } from '../case'
 import { KindlingError } from '../errors'
+import { writeCompanions, type Companions } from '../exchange/companions'
 import { fileOperation, makeFolder, makeOneFolder, writeFileAtomic } from '../files'
 import { Tokenizer } from '../tokenizer'
 import type { MetricsLine } from './metrics'
@@ -25,6 +26,11 @@ export class RunFolder {
 
   constructor(readonly path: string) {
     this.checkpoints = new RunCheckpoints(path)
+  }
+
+  /** The folder of the run's tokenizer, and of the texts that came with an imported model. */
+  get tokenizerPath(): string {
+    return join(this.path, 'tokenizer')
   }
 
   get exists(): boolean {
@@ -77,7 +83,10 @@ export class RunFolder {
   async abandon(): Promise<void> {
     const isOurs = this.#made.includes(this.path)
     if (isOurs) {
-      await rm(this.#tokenizerPath, { recursive: true, force: true }).catch(() => {})
+      for (const path of [this.tokenizerPath, join(this.path, 'checkpoints')]) {
+        await rm(path, { recursive: true, force: true }).catch(() => {})
+      }
+      await rm(join(this.path, 'latest'), { force: true }).catch(() => {})
       await rm(this.#metricsPath, { force: true }).catch(() => {})
       await rm(this.#configPath, { force: true }).catch(() => {})
     }
@@ -87,9 +96,15 @@ export class RunFolder {
   }
 
   /** Writes the files of a new run. Only a complete one has a config.json. */
-  async create(config: RunConfig, tokenizer: Tokenizer | null): Promise<void> {
+  async create(
+    config: RunConfig,
+    tokenizer: Tokenizer | null,
+    companions: Companions = {},
+  ): Promise<void> {
     await writeFileAtomic(this.#metricsPath, '')
-    if (tokenizer) await tokenizer.save(this.#tokenizerPath)
+    if (tokenizer) await tokenizer.save(this.tokenizerPath)
+    if (Object.keys(companions).length > 0) await makeFolder(this.tokenizerPath)
+    await writeCompanions(this.tokenizerPath, companions)
     await writeFileAtomic(this.#configPath, sealedJson(toSnakeCase(config)))
   }
 
@@ -136,8 +151,9 @@ export class RunFolder {
    * @throws KindlingError `ERR_INVALID_TOKENIZER` if it is not the one that the run started with.
    */
   async openTokenizer({ tokenizerHash }: RunConfig): Promise<Tokenizer | null> {
-    const path = this.#tokenizerPath
-    const tokenizer = existsSync(path) ? await Tokenizer.open(path) : null
+    const path = this.tokenizerPath
+    const isThere = ['tokenizer.json', 'vocab.json'].some((name) => existsSync(join(path, name)))
+    const tokenizer = isThere ? await Tokenizer.open(path) : null
     if ((tokenizer?.hash ?? null) === tokenizerHash) return tokenizer
     throw new KindlingError(
       'ERR_INVALID_TOKENIZER',
@@ -153,10 +169,6 @@ export class RunFolder {
 
   get #metricsPath(): string {
     return join(this.path, 'metrics.jsonl')
-  }
-
-  get #tokenizerPath(): string {
-    return join(this.path, 'tokenizer')
   }
 
   async #metricsLines(): Promise<string[]> {

@@ -9,10 +9,13 @@ import type { Transformer } from '../transformer'
 import type { BatchLoader } from './batch-loader'
 import type { ResolvedOptions, TrainOptions } from './config'
 import { openData, type CorpusProgress, type DataSource } from './data-source'
+import { openModelSource } from './model-source'
 import { locateCheckpoint, timestamp, type SavedLoop } from './run-checkpoints'
 import type { RunConfig, RunOptions } from './run-config'
 import { RunFolder } from './run-folder'
 import { batchesOf, buildModel, buildOptimizer, planRun, resumedOptions } from './run-plan'
+import { saveWeights } from './save-model'
+import { startingFrom } from './start-from'
 import { checkIdentities } from './store-identity'
 import { verifyData } from './verify-data'
 
@@ -66,15 +69,22 @@ async function startRun(
   const folder = await RunFolder.claim(resolved.options.run, `runs/${timestamp()}`, message)
   let session: TrainingSession | undefined
   try {
-    const data = await openData(resolved, report)
+    const { from } = resolved.options
+    const base = from === undefined ? null : await openModelSource(from, {}, message)
+    const merged = base ? startingFrom(resolved, base) : resolved
+    const data = await openData(merged, { ...report, tokenizer: base?.tokenizer })
     await verifyData(data, report)
-    const config = await planRun(resolved, data, signal)
+    const config = await planRun(merged, data, signal)
     session = assemble(config.options, config, folder, data)
     reportArithmetic(session, report)
     // Allocates the model's memory on its device, so that a run that cannot start leaves no folder.
     await session.model.zeroGradients()
+    if (base) {
+      await base.read(session.model)
+      await saveWeights(folder, session.model, 0)
+    }
     if (signal?.aborted) throw cancelled(signal)
-    await folder.create(config, data.tokenizer)
+    await folder.create(config, data.tokenizer, base?.companions)
     return session
   } catch (error) {
     if (session) await closeSession(session)
@@ -90,6 +100,12 @@ async function resumeRun(
   const { run, step } = runToResume(resolved.options)
   const folder = new RunFolder(run)
   const config = await folder.readConfig()
+  if (config.data.train.length === 0) {
+    throw new KindlingError(
+      'ERR_INVALID_ARGUMENT',
+      `${run} holds a model that was not trained here; start a new run with --from ${run}`,
+    )
+  }
   folder.lock(report.message)
   let session: TrainingSession | undefined
   try {
@@ -142,7 +158,9 @@ async function loadCheckpoint(
   await checkpoints.removeTrash()
   const load = async (found: { path: string; step: number }): Promise<SavedLoop> => {
     const saved = await checkpoints.readLoop(found.step)
-    await Checkpoint.load(found.path, session.model, session.optimizer)
+    // Before the first update the optimizer has no state; a run that starts from another model
+    // saves its weights alone.
+    await Checkpoint.load(found.path, session.model, found.step > 0 ? session.optimizer : undefined)
     return saved
   }
   if (step !== null) {

@@ -83,6 +83,9 @@ pub enum Error {
     /// A checkpoint cannot be read.
     #[error("{0}")]
     InvalidCheckpoint(String),
+    /// A model file of another program cannot be read.
+    #[error("{0}")]
+    InvalidModel(String),
     /// The loss or a gradient is NaN or infinite. The weights were not changed.
     #[error(
         "{what} is not finite at step {step}; lower the learning rate or clip gradients (max_norm)"
@@ -175,6 +178,7 @@ impl Error {
             Self::RangeOutOfBounds { .. } => "ERR_RANGE_OUT_OF_BOUNDS",
             Self::CheckpointMismatch(_) => "ERR_CHECKPOINT_MISMATCH",
             Self::InvalidCheckpoint(_) => "ERR_INVALID_CHECKPOINT",
+            Self::InvalidModel(_) => "ERR_INVALID_MODEL",
             Self::NonFinite { .. } => "ERR_NON_FINITE",
             Self::DeviceUnavailable(_) => "ERR_DEVICE_UNAVAILABLE",
             Self::Unsupported(_) => "ERR_UNSUPPORTED",

@@ -16,6 +16,7 @@ pub mod decode;
 pub mod device;
 pub mod dtype;
 pub mod error;
+pub mod exchange;
 mod host_memory;
 pub mod model;
 pub mod ops;

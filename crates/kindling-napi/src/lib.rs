@@ -13,6 +13,7 @@ mod bench;
 mod checkpoint;
 mod encode;
 mod error;
+mod exchange;
 mod exclusive;
 mod files;
 mod generate;

@@ -94,7 +94,7 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    fn new(inner: tokenizer::Tokenizer) -> Self {
+    pub(crate) fn new(inner: tokenizer::Tokenizer) -> Self {
         Self { inner: Arc::new(inner), replaced_bytes: 0 }
     }
 }

@@ -5,12 +5,11 @@ import { KindlingError } from '../../errors'
 import { TokenStore } from '../../token-store'
 import { parse } from '../../training/config'
 import { evaluate } from '../../training/evaluate'
-import { loadRun } from '../../training/load-run'
 import { verifyStores } from '../../training/verify-data'
 import { addExamples } from '../examples'
 import { addFields } from '../flags'
 import { withInterrupt } from '../interrupt'
-import { checkpointFields } from '../shared-flags'
+import { SOURCE_ARGUMENT, checkpointFields, loadModel } from '../shared-flags'
 import { run } from '../output'
 
 const fields = {
@@ -32,15 +31,13 @@ export function evalCommand(): Command {
   const command = new Command('eval').description(
     'compute the loss, perplexity and bits per byte of a trained model',
   )
+  command.argument(...SOURCE_ARGUMENT)
   addFields(command, fields)
   addExamples(command, EXAMPLES)
   return command.action(
-    run(async (flags, output) => {
+    run(async (flags, output, [source]) => {
       const options = parse(z.strictObject(fields), flags)
-      const { model, config } = await loadRun({
-        ...options,
-        onMessage: (text) => output.note(text),
-      })
+      const { model, config } = await loadModel(source, options, (text) => output.note(text))
       const path = options.data ?? config.data.valid
       if (path === null) {
         throw new KindlingError('ERR_NOT_FOUND', 'the run has no validation data; add --data STORE')

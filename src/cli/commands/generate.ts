@@ -4,11 +4,10 @@ import { z } from 'zod'
 import { KindlingError } from '../../errors'
 import { generate, generateBatch, type GenerateOptions, type GenerateResult } from '../../generate'
 import { parse } from '../../training/config'
-import { loadRun } from '../../training/load-run'
 import { addExamples } from '../examples'
 import { addFields } from '../flags'
 import { withInterrupt } from '../interrupt'
-import { checkpointFields } from '../shared-flags'
+import { SOURCE_ARGUMENT, checkpointFields, loadModel } from '../shared-flags'
 import { run, type Output } from '../output'
 
 const fields = {
@@ -52,23 +51,23 @@ const EXAMPLES = [
 
 export function generateCommand(): Command {
   const command = new Command('generate').description('generate text with a trained model')
+  command.argument(...SOURCE_ARGUMENT)
   addFields(command, fields)
   addExamples(command, EXAMPLES)
   return command.action(
-    run(async (flags, output) => {
+    run(async (flags, output, [source]) => {
       const options = parse(z.strictObject(fields), flags)
-      const { model, tokenizer } = await loadRun({
-        ...options,
-        onMessage: (text) => output.note(text),
-      })
+      const { model, tokenizer, stopIds } = await loadModel(source, options, (text) =>
+        output.note(text),
+      )
       if (!tokenizer) {
         throw new KindlingError(
           'ERR_NOT_FOUND',
-          'the run has no tokenizer, which generating text needs; train with a tokenizer',
+          'the model has no tokenizer, which generating text needs; train with a tokenizer',
         )
       }
       await withInterrupt(async (signal) => {
-        const settings = { ...generateOptions(options), signal }
+        const settings = { ...generateOptions(options), stopIds, signal }
         const started = performance.now()
         const results =
           options.prompt.length === 1 && !output.json

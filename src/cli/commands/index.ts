@@ -6,7 +6,9 @@ import { dashboardCommand } from './dashboard'
 import { dataCommand } from './data'
 import { encodeCommand } from './encode'
 import { evalCommand } from './eval'
+import { exportCommand } from './export'
 import { generateCommand } from './generate'
+import { importCommand } from './import'
 import { quickstartCommand } from './quickstart'
 import { runsCommand } from './runs'
 import { sweepCommand } from './sweep'
@@ -22,6 +24,8 @@ export function commands(): Command[] {
     trainCommand(),
     generateCommand(),
     evalCommand(),
+    importCommand(),
+    exportCommand(),
     runsCommand(),
     dashboardCommand(),
     accountCommand(),

@@ -144,6 +144,21 @@ impl Transformer {
         }
         self.refresh_bf16_weights()
     }
+
+    /// Replaces every weight by what `read` returns, in the layout of memory.
+    ///
+    /// # Errors
+    /// As `set_weights`.
+    pub(crate) fn set_weights_in_memory(
+        &mut self,
+        mut read: impl FnMut(&Parameter) -> Result<Vec<f32>>,
+    ) -> Result<()> {
+        self.decode_weights_bf16 = None;
+        for parameter in &self.layout.parameters {
+            self.weights.write_range(parameter.range.clone(), &read(parameter)?)?;
+        }
+        self.refresh_bf16_weights()
+    }
 }
 
 /// Finds the tensors named prefix + name of each parameter, for each of `prefixes`, by these names.

@@ -65,7 +65,7 @@ impl Scaling {
 
 impl Angles {
     /// Returns the angle per position of each element of a head.
-    fn frequencies(&self) -> Vec<f64> {
+    pub(crate) fn frequencies(&self) -> Vec<f64> {
         let frequency = |element: usize| {
             let pair = (element / 2) as f64;
             let frequency = self.theta.powf(-2.0 * pair / self.head_size as f64);

@@ -1,0 +1,171 @@
+//! Writing a model for other programs: a Hugging Face folder, GGUF, or safetensors.
+//!
+//! Everything is written beside its place and renamed; tensors are held one at a time.
+
+use std::path::{Path, PathBuf};
+
+use super::companions::{self, Companions, SpecialIds};
+use super::gguf::{self, Value};
+use super::names::Naming;
+use super::tensor_type::TensorType;
+use super::tensor_writer::NewTensor;
+use super::{hugging_face, safetensors};
+use crate::error::IoAction;
+use crate::model::{Parameter, Transformer};
+use crate::staging::{StagedFolder, sync_folder, write_synced};
+use crate::tokenizer::Tokenizer;
+use crate::{Error, Result};
+
+/// A model to export.
+#[derive(Debug, Clone, Copy)]
+pub struct Export<'a> {
+    pub model: &'a Transformer,
+    pub tokenizer: Option<&'a Tokenizer>,
+    /// Texts by the names of their files: those of an imported model, README.md.
+    pub companions: &'a Companions,
+    /// Element type of the tensors.
+    pub kind: TensorType,
+    /// Name of the model, for GGUF.
+    pub name: &'a str,
+}
+
+impl Export<'_> {
+    /// Writes the file `out` with the course's names and shapes.
+    ///
+    /// # Errors
+    /// Returns `ERR_INVALID_ARGUMENT` for q8_0, `ERR_NOT_WRITABLE`, `ERR_DISK_FULL` and other I/O
+    /// errors. Whatever was at `out` is then untouched.
+    pub fn safetensors(&self, out: &Path) -> Result<()> {
+        write_beside(out, |path| self.write_safetensors(path, Naming::Course))
+    }
+
+    /// Writes the folder `out`, which must not exist yet, or be empty.
+    ///
+    /// # Errors
+    /// As `safetensors`; also `ERR_INVALID_ARGUMENT` if `out` is not empty, and `ERR_UNSUPPORTED`
+    /// for options that no architecture of transformers has.
+    pub fn hugging_face(&self, out: &Path) -> Result<()> {
+        let is_free = !out.exists()
+            || std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
+        if !is_free {
+            return Err(Error::argument(format!(
+                "{} exists; choose another folder, or remove it",
+                out.display()
+            )));
+        }
+        let (parent, name) = parts_of(out)?;
+        let ids = SpecialIds::of(self.companions, self.tokenizer);
+        let config = hugging_face::config_json(self.model.config(), self.kind, &ids)?;
+        let staged = StagedFolder::new(&parent, &name)?;
+        let folder = staged.path();
+        write_synced(&folder.join("config.json"), config.as_bytes())?;
+        let mut companions = self.companions.clone();
+        if let Some(tokenizer) = self.tokenizer {
+            tokenizer.save(folder)?;
+            let context = self.model.config().max_seq_length;
+            companions = companions::completed(&companions, tokenizer, &ids, context);
+        }
+        for (name, text) in &companions {
+            write_synced(&folder.join(name), text.as_bytes())?;
+        }
+        self.write_safetensors(&folder.join("model.safetensors"), Naming::HuggingFace)?;
+        staged.commit(out)
+    }
+
+    /// Writes the GGUF file `out`.
+    ///
+    /// # Errors
+    /// As `safetensors`; also `ERR_INVALID_TOKENIZER` for a tokenizer that llama.cpp does not
+    /// know, and `ERR_UNSUPPORTED` for options that no architecture has.
+    pub fn gguf(&self, out: &Path) -> Result<()> {
+        let config = self.model.config();
+        let (architecture, naming, sizes) = gguf::metadata_of(config)?;
+        let text = |text: &str| Value::Text(text.to_owned());
+        let mut metadata = vec![
+            ("general.architecture".to_owned(), text(architecture)),
+            ("general.type".to_owned(), text("model")),
+            ("general.name".to_owned(), text(self.name)),
+            ("general.file_type".to_owned(), Value::Integer(self.file_type())),
+            ("general.quantization_version".to_owned(), Value::Integer(2)),
+        ];
+        metadata.extend(sizes);
+        let mut tensors = self.tensors(naming);
+        let factors = config.rope_scaling.is_some().then(|| gguf::rope_factors(config));
+        if let Some(factors) = &factors {
+            let (name, shape) = (gguf::ROPE_FACTORS.to_owned(), vec![factors.len()]);
+            tensors.push(NewTensor { name, shape, kind: TensorType::F32 });
+        }
+        let parameters = self.model.parameters();
+        write_beside(out, |path| {
+            gguf::write(path, &metadata, &tensors, &mut |index| match parameters.get(index) {
+                Some(parameter) => self.values(naming, parameter),
+                None => Ok(factors.clone().unwrap_or_default().into()),
+            })
+        })
+    }
+
+    /// The number of llama.cpp's `LLAMA_FTYPE` for most of the tensors.
+    fn file_type(&self) -> i128 {
+        match self.kind {
+            TensorType::F16 => 1,
+            TensorType::Q8_0 => 7,
+            TensorType::Bf16 => 32,
+            _ => 0,
+        }
+    }
+
+    fn write_safetensors(&self, path: &Path, naming: Naming) -> Result<()> {
+        let mut tensors: Vec<_> =
+            self.tensors(naming).into_iter().zip(self.model.parameters()).collect();
+        // The order of the safetensors crate, for equal bytes.
+        tensors.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+        let (tensors, parameters): (Vec<_>, Vec<_>) = tensors.into_iter().unzip();
+        safetensors::write(path, &tensors, &mut |index| self.values(naming, parameters[index]))
+    }
+
+    /// Returns the tensors in the order of the parameters.
+    fn tensors(&self, naming: Naming) -> Vec<NewTensor> {
+        let is_gguf = matches!(naming, Naming::GgufPairs | Naming::GgufHalves);
+        let tensor = |parameter: &Parameter| {
+            let name = naming.name_of(parameter).unwrap_or_else(|| parameter.name.clone());
+            let shape = naming.shape_of(parameter);
+            let row = shape.last().copied().unwrap_or(1);
+            // As llama.cpp's converter: vectors stay f32, and rows that are not whole blocks f16.
+            let kind = if is_gguf && shape.len() == 1 {
+                TensorType::F32
+            } else if !row.is_multiple_of(self.kind.block_elements()) {
+                TensorType::F16
+            } else {
+                self.kind
+            };
+            NewTensor { name, shape, kind }
+        };
+        self.model.parameters().iter().map(tensor).collect()
+    }
+
+    fn values(&self, naming: Naming, parameter: &Parameter) -> Result<std::borrow::Cow<'_, [f32]>> {
+        let memory = self.model.current_weights()?.read_range(parameter.range.clone())?;
+        Ok(naming.to_file(self.model.config(), parameter, memory))
+    }
+}
+
+/// Writes a file under a temporary name and moves it to `out`.
+fn write_beside(out: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let (parent, name) = parts_of(out)?;
+    let staged = StagedFolder::new(&parent, &name)?;
+    let file = staged.path().join(&name);
+    write(&file)?;
+    std::fs::rename(&file, out).map_err(|error| Error::io(IoAction::Write, out, error))?;
+    sync_folder(&parent)?;
+    staged.done();
+    Ok(())
+}
+
+/// Returns the folder that `out` is in, and its name there.
+fn parts_of(out: &Path) -> Result<(PathBuf, String)> {
+    let name = out.file_name().ok_or_else(|| {
+        Error::argument(format!("cannot write {}; give the path of a new entry", out.display()))
+    })?;
+    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty());
+    Ok((parent.unwrap_or(Path::new(".")).to_path_buf(), name.to_string_lossy().into_owned()))
+}

@@ -1,0 +1,52 @@
+//! The typed values of a GGUF header.
+
+/// A value of the metadata.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// Any integer or boolean.
+    Integer(i128),
+    Float(f64),
+    Text(String),
+    Bool(bool),
+    Integers(Vec<i64>),
+    Floats(Vec<f32>),
+    Texts(Vec<String>),
+}
+
+/// The numbers of the types in files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ValueType {
+    U8 = 0,
+    I8,
+    U16,
+    I16,
+    U32,
+    I32,
+    F32,
+    Bool,
+    Text,
+    Array,
+    U64,
+    I64,
+    F64,
+}
+
+impl ValueType {
+    pub(super) fn from_number(number: u32) -> Option<Self> {
+        use ValueType::*;
+        [U8, I8, U16, I16, U32, I32, F32, Bool, Text, Array, U64, I64, F64]
+            .get(number as usize)
+            .copied()
+    }
+
+    /// Returns the fewest bytes that a value takes.
+    pub(super) fn least_bytes(self) -> u64 {
+        match self {
+            Self::U8 | Self::I8 | Self::Bool => 1,
+            Self::U16 | Self::I16 => 2,
+            Self::U32 | Self::I32 | Self::F32 => 4,
+            Self::Text | Self::U64 | Self::I64 | Self::F64 => 8,
+            Self::Array => 12,
+        }
+    }
+}

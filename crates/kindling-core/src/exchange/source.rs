@@ -1,0 +1,222 @@
+//! A model in files of another program: its sizes, its weights, its tokenizer.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::companions::{self, Companions};
+use super::course::{self, CourseSizes};
+use super::gguf::{self, GgufFile};
+use super::names::Naming;
+use super::tensor_files::TensorFiles;
+use super::{hugging_face, safetensors, torch};
+use crate::config::ModelConfig;
+use crate::error::IoAction;
+use crate::model::{Layout, Transformer};
+use crate::tokenizer::Tokenizer;
+use crate::whole_file::open_regular;
+use crate::{Error, Result};
+
+/// A kind of model files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    HuggingFace,
+    Gguf,
+    Torch,
+    Safetensors,
+}
+
+impl Format {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HuggingFace => "hugging-face",
+            Self::Gguf => "gguf",
+            Self::Torch => "pytorch",
+            Self::Safetensors => "safetensors",
+        }
+    }
+}
+
+/// An open model whose tensors have been checked, but not read.
+#[derive(Debug)]
+pub struct ModelSource {
+    pub format: Format,
+    /// `llama`, `mistral`, `qwen2`, `qwen3` or `course`.
+    pub architecture: String,
+    pub config: ModelConfig,
+    /// tokenizer_config.json and the like.
+    pub companions: Companions,
+    naming: Naming,
+    tensors: TensorFiles,
+    /// The folder of the tokenizer, if there is one.
+    tokenizer: Option<PathBuf>,
+}
+
+impl ModelSource {
+    /// Opens a Hugging Face folder, a .gguf file, a checkpoint of PyTorch, or a safetensors file
+    /// with the course's names; files are told apart by their first bytes.
+    ///
+    /// # Errors
+    /// Returns `ERR_NOT_FOUND`, `ERR_INVALID_MODEL` if a file is damaged or tensors are missing,
+    /// unexpected or misshapen, `ERR_UNSUPPORTED` for what the engine cannot compute, by name.
+    pub fn open(path: &Path, sizes: &CourseSizes) -> Result<Self> {
+        if !path.exists() {
+            return Err(Error::NotFound { what: "model", path: path.to_path_buf() });
+        }
+        let mut source = if path.is_dir() {
+            Self::of_folder(path)?
+        } else {
+            match first_bytes(path)? {
+                [b'G', b'G', b'U', b'F', ..] => Self::of_gguf(path)?,
+                [b'P', b'K', 3, 4, ..] => Self::of_course(path, Format::Torch, sizes)?,
+                [_, _, _, _, _, _, _, 0] => Self::of_course(path, Format::Safetensors, sizes)?,
+                _ => {
+                    return Err(Error::InvalidModel(format!(
+                        "{} is neither GGUF, a checkpoint of PyTorch nor safetensors; check the path",
+                        path.display()
+                    )));
+                }
+            }
+        };
+        source.match_tensors(path)?;
+        Ok(source)
+    }
+
+    fn of_folder(path: &Path) -> Result<Self> {
+        let config_path = path.join("config.json");
+        if !config_path.exists() {
+            return Err(Error::InvalidModel(format!(
+                "{} is no model: it has no config.json; name a run, or a folder of Hugging Face",
+                path.display()
+            )));
+        }
+        let (mut config, architecture) = hugging_face::config_of(&config_path)?;
+        let mut tensors = safetensors::open_folder(path)?;
+        // Some files keep a copy of a tied layer; others say nothing and leave the layer out.
+        if tensors.get("lm_head.weight").is_none() {
+            config.tie_embeddings = true;
+        }
+        let is_tied = config.tie_embeddings;
+        tensors.retain(|name| {
+            !name.ends_with("rotary_emb.inv_freq") && !(is_tied && name == "lm_head.weight")
+        });
+        let has_tokenizer =
+            ["tokenizer.json", "vocab.json"].iter().any(|name| path.join(name).exists());
+        Ok(Self {
+            format: Format::HuggingFace,
+            architecture,
+            config,
+            companions: companions::read_companions(path)?,
+            naming: Naming::HuggingFace,
+            tensors,
+            tokenizer: has_tokenizer.then(|| path.to_path_buf()),
+        })
+    }
+
+    fn of_gguf(path: &Path) -> Result<Self> {
+        let mut gguf = GgufFile::open(path)?;
+        let (config, architecture, naming) = gguf::config_of(&mut gguf)?;
+        let companions = companions::companions_of_gguf(&gguf, config.max_seq_length);
+        let mut tensors = gguf.tensors;
+        tensors.retain(|name| name != gguf::ROPE_FACTORS);
+        Ok(Self {
+            format: Format::Gguf,
+            architecture,
+            config,
+            companions,
+            naming,
+            tensors,
+            tokenizer: None,
+        })
+    }
+
+    fn of_course(path: &Path, format: Format, sizes: &CourseSizes) -> Result<Self> {
+        let mut tensors = if format == Format::Torch {
+            torch::open(path)?
+        } else {
+            let mut files = TensorFiles::default();
+            safetensors::open_file(&mut files, path)?;
+            files
+        };
+        let config = course::config_of(path, &mut tensors, sizes)?;
+        Ok(Self {
+            format,
+            architecture: "course".to_owned(),
+            config,
+            companions: Companions::new(),
+            naming: Naming::Course,
+            tensors,
+            tokenizer: None,
+        })
+    }
+
+    /// Checks that the files have exactly the tensors of the model; the error lists all others.
+    fn match_tensors(&mut self, path: &Path) -> Result<()> {
+        let layout = Layout::new(&self.config);
+        let mut wrong = Vec::new();
+        let mut unknown: std::collections::BTreeSet<&String> =
+            self.tensors.entries().keys().collect();
+        for parameter in &layout.parameters {
+            let Some(name) = self.naming.name_of(parameter) else { continue };
+            let shape = self.naming.shape_of(parameter);
+            match self.tensors.get(&name) {
+                None => wrong.push(format!("{name} is missing")),
+                Some(entry) if entry.shape != shape => {
+                    wrong.push(format!("{name} has shape {:?}, not {shape:?}", entry.shape));
+                }
+                Some(_) => {}
+            }
+            unknown.remove(&name);
+        }
+        wrong.extend(unknown.into_iter().map(|name| format!("{name} is unexpected")));
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        let more = wrong.len().saturating_sub(MOST_LISTED);
+        wrong.truncate(MOST_LISTED);
+        if more > 0 {
+            wrong.push(format!("and {more} more"));
+        }
+        Err(Error::InvalidModel(format!(
+            "{} does not have the tensors of its configuration: {}",
+            path.display(),
+            wrong.join("; ")
+        )))
+    }
+
+    /// Reads the weights into a model of this configuration, one tensor at a time.
+    ///
+    /// # Errors
+    /// Returns `ERR_CHECKPOINT_MISMATCH` if the model has other sizes, `ERR_DEVICE` and I/O errors;
+    /// the weights are partly replaced then.
+    pub fn read_into(&mut self, model: &mut Transformer) -> Result<()> {
+        let config = model.config().clone();
+        if (ModelConfig { max_seq_length: self.config.max_seq_length, ..config.clone() })
+            != self.config
+        {
+            return Err(Error::CheckpointMismatch("the model has other sizes".to_owned()));
+        }
+        let (naming, tensors) = (self.naming, &mut self.tensors);
+        model.set_weights_in_memory(|parameter| {
+            let name = naming.name_of(parameter).unwrap_or_default();
+            Ok(naming.to_memory(&config, parameter, tensors.read(&name)?))
+        })
+    }
+
+    /// Opens the tokenizer, if the model has one.
+    ///
+    /// # Errors
+    /// Returns `ERR_INVALID_TOKENIZER` for one that cannot be had exactly.
+    pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
+        self.tokenizer.as_ref().map(Tokenizer::open).transpose()
+    }
+}
+
+/// The most tensors that an error lists.
+const MOST_LISTED: usize = 8;
+
+fn first_bytes(path: &Path) -> Result<[u8; 8]> {
+    let (file, _) = open_regular(path, Error::InvalidModel)?;
+    let mut bytes = Vec::new();
+    file.take(8).read_to_end(&mut bytes).map_err(|error| Error::io(IoAction::Read, path, error))?;
+    Ok(bytes.try_into().unwrap_or([0xFF; 8]))
+}

@@ -1,0 +1,163 @@
+//! Models in and out; `src/exchange/` has the public functions.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kindling_core::exchange::{
+    CourseSizes as EngineSizes, Export, ModelSource as Engine, TensorType,
+};
+use kindling_core::{Error, Result, checkpoint};
+use napi::bindgen_prelude::AsyncTask;
+
+use crate::error::to_napi;
+use crate::exclusive::Guard;
+use crate::model::{Model, Transformer};
+use crate::options::{integer, size};
+use crate::task::{Job, spawn};
+use crate::tokenizer::Tokenizer;
+
+/// What the tensors of a course's checkpoint do not tell.
+#[napi(object)]
+pub struct CourseSizes {
+    pub num_heads: Option<f64>,
+    pub max_seq_length: Option<f64>,
+    pub theta: Option<f64>,
+}
+
+impl CourseSizes {
+    fn lower(&self) -> Result<EngineSizes> {
+        let whole = |name: &str, value: Option<f64>| value.map(|v| size(name, v)).transpose();
+        Ok(EngineSizes {
+            num_heads: whole("numHeads", self.num_heads)?,
+            max_seq_length: whole("maxSeqLength", self.max_seq_length)?,
+            theta: self.theta,
+        })
+    }
+}
+
+/// Files of a model of another program, checked, but not read.
+#[napi]
+pub struct ModelFiles {
+    inner: Arc<Mutex<Engine>>,
+    /// `hugging-face`, `gguf`, `pytorch` or `safetensors`.
+    #[napi(readonly)]
+    pub format: String,
+    /// `llama`, `mistral`, `qwen2`, `qwen3` or `course`.
+    #[napi(readonly)]
+    pub architecture: String,
+    /// The sizes as JSON, in `snake_case`.
+    #[napi(readonly)]
+    pub config: String,
+    companions: HashMap<String, String>,
+}
+
+#[napi]
+impl ModelFiles {
+    /// Opens a folder of Hugging Face, a GGUF file, a checkpoint of PyTorch or a safetensors file.
+    #[napi(catch_unwind, ts_return_type = "Promise<ModelFiles>")]
+    pub fn open(path: String, sizes: CourseSizes) -> napi::Result<AsyncTask<Job<(), ModelFiles>>> {
+        let sizes = sizes.lower().map_err(to_napi)?;
+        Ok(spawn((), move |()| {
+            let source = Engine::open(&PathBuf::from(path), &sizes)?;
+            Ok(Self {
+                format: source.format.name().to_owned(),
+                architecture: source.architecture.clone(),
+                config: serde_json::to_string(&source.config)
+                    .map_err(|error| Error::Internal(error.to_string()))?,
+                companions: source.companions.clone().into_iter().collect(),
+                inner: Arc::new(Mutex::new(source)),
+            })
+        }))
+    }
+
+    /// Returns tokenizer_config.json and the like, by their names.
+    #[napi(catch_unwind)]
+    pub fn companions(&self) -> HashMap<String, String> {
+        self.companions.clone()
+    }
+
+    /// Opens the tokenizer; null if the model has none.
+    #[napi(catch_unwind, ts_return_type = "Promise<Tokenizer | null>")]
+    pub fn tokenizer(&self) -> AsyncTask<Job<(), Option<Tokenizer>>> {
+        let inner = Arc::clone(&self.inner);
+        spawn((), move |()| Ok(locked(&inner).tokenizer()?.map(Tokenizer::new)))
+    }
+
+    /// Reads the weights into a model of the same sizes.
+    #[napi(catch_unwind, ts_return_type = "Promise<void>")]
+    pub fn read_into(&self, model: &Transformer) -> napi::Result<AsyncTask<Job<Guard<Model>, ()>>> {
+        let inner = Arc::clone(&self.inner);
+        Ok(spawn(model.acquire()?, move |guard| {
+            guard.with(|model| locked(&inner).read_into(model.engine()?))
+        }))
+    }
+}
+
+fn locked(source: &Mutex<Engine>) -> std::sync::MutexGuard<'_, Engine> {
+    // A panic in an earlier call leaves only the position in a file behind.
+    source.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What to write.
+#[napi(object)]
+pub struct ExportOptions {
+    /// `hf`, `gguf` or `safetensors`.
+    pub format: String,
+    /// `f32`, `bf16`, `f16` or `q8_0`.
+    pub dtype: String,
+    /// Name of the model in GGUF.
+    pub name: String,
+    /// Texts by the names of their files.
+    pub companions: HashMap<String, String>,
+}
+
+/// Writes a model for other programs.
+#[napi(catch_unwind, ts_return_type = "Promise<void>")]
+pub fn export_model(
+    out: String,
+    model: &Transformer,
+    tokenizer: Option<&Tokenizer>,
+    options: ExportOptions,
+) -> napi::Result<AsyncTask<Job<Guard<Model>, ()>>> {
+    let kind = TensorType::from_name(&options.dtype).map_err(to_napi)?;
+    let tokenizer = tokenizer.map(|tokenizer| Arc::clone(&tokenizer.inner));
+    Ok(spawn(model.acquire()?, move |guard| {
+        guard.with(|model| {
+            let ExportOptions { format, name, companions, .. } = options;
+            let companions = companions.into_iter().collect();
+            let export = Export {
+                model: model.engine()?,
+                tokenizer: tokenizer.as_deref(),
+                companions: &companions,
+                kind,
+                name: &name,
+            };
+            let out = PathBuf::from(out);
+            match format.as_str() {
+                "hf" => export.hugging_face(&out),
+                "gguf" => export.gguf(&out),
+                "safetensors" => export.safetensors(&out),
+                other => Err(Error::argument(format!(
+                    "unknown format \"{other}\"; use hf, gguf or safetensors"
+                ))),
+            }
+        })
+    }))
+}
+
+/// Writes the checkpoint folder `path` of a model that has no optimizer yet.
+#[napi(catch_unwind, ts_return_type = "Promise<void>")]
+pub fn save_weights(
+    path: String,
+    model: &Transformer,
+    iteration: f64,
+) -> napi::Result<AsyncTask<Job<Guard<Model>, ()>>> {
+    let iteration = integer("iteration", iteration).map_err(to_napi)?;
+    Ok(spawn(model.acquire()?, move |guard| {
+        let run = serde_json::json!({});
+        guard.with(|model| {
+            checkpoint::save(&PathBuf::from(path), model.engine()?, None, iteration, run)
+        })
+    }))
+}

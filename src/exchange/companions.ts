@@ -1,0 +1,56 @@
+/**
+ * The texts that accompany a model: tokenizer_config.json with its chat template, and
+ * generation_config.json. A run keeps those of an imported model beside its tokenizer.
+ */
+import { existsSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { fileOperation, writeFileAtomic } from '../files'
+import type { Tokenizer } from '../tokenizer'
+
+/** Texts by the names of their files. */
+export type Companions = Record<string, string>
+
+const FILES = [
+  'tokenizer_config.json',
+  'generation_config.json',
+  'chat_template.jinja',
+  'special_tokens_map.json',
+]
+
+/** Reads the files of a folder that are there. */
+export async function readCompanions(folder: string): Promise<Companions> {
+  const companions: Companions = {}
+  for (const name of FILES) {
+    const path = join(folder, name)
+    if (!existsSync(path)) continue
+    companions[name] = await fileOperation('read', path, () => readFile(path, 'utf8'))
+  }
+  return companions
+}
+
+/** Writes the files to a folder that exists. */
+export async function writeCompanions(folder: string, companions: Companions): Promise<void> {
+  for (const [name, text] of Object.entries(companions)) {
+    await writeFileAtomic(join(folder, name), text)
+  }
+}
+
+/** Returns the ids that end a text or a turn, as generation_config.json and the tokenizer say. */
+export function stopIdsOf(companions: Companions, tokenizer: Tokenizer | null): number[] {
+  const ids = [jsonOf(companions, 'generation_config.json')['eos_token_id']].flat()
+  const token = jsonOf(companions, 'tokenizer_config.json')['eos_token']
+  const text = typeof token === 'string' ? token : (token as { content?: unknown })?.content
+  if (typeof text === 'string') ids.push(tokenizer?.tokenId(text))
+  return [...new Set(ids.filter((id): id is number => Number.isSafeInteger(id)))]
+}
+
+function jsonOf(companions: Companions, name: string): Record<string, unknown> {
+  try {
+    const json: unknown = JSON.parse(companions[name] ?? '{}')
+    return typeof json === 'object' && json !== null ? (json as Record<string, unknown>) : {}
+  } catch {
+    // The file is kept as it came; what it does not say stays unknown.
+    return {}
+  }
+}

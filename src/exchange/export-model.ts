@@ -1,0 +1,74 @@
+/** Writing a model for other programs. */
+import { basename } from 'node:path'
+import { z } from 'zod'
+import { KindlingError, settle } from '../errors'
+import { native } from '../native'
+import { checked } from '../options'
+import { Tokenizer } from '../tokenizer'
+import { Transformer } from '../transformer'
+import type { Companions } from './companions'
+
+/** Formats of exported models. */
+export const EXPORT_FORMATS = ['hf', 'gguf', 'safetensors'] as const
+/** Element types of exported tensors. */
+export const EXPORT_DTYPES = ['f32', 'bf16', 'f16', 'q8_0'] as const
+
+/** A model to export, as `load` returns it. */
+export interface ExportedModel {
+  model: Transformer
+  tokenizer: Tokenizer | null
+  /** Texts to write beside a Hugging Face model, by the names of their files. */
+  companions?: Companions | undefined
+}
+
+/** Options of `exportModel`. */
+export interface ExportOptions {
+  /**
+   * `hf`: a folder for transformers and vLLM; `gguf`: a file for llama.cpp; `safetensors`: a file
+   * with the names and shapes of checkpoints. Default `hf`.
+   */
+  format?: (typeof EXPORT_FORMATS)[number]
+  /** Element type of the tensors; `q8_0` is GGUF's alone. Default `f32`. */
+  dtype?: (typeof EXPORT_DTYPES)[number]
+  /** Name of the model in GGUF. Default: the name of `out`. */
+  name?: string
+}
+
+const schema = z.strictObject({
+  format: z.enum(EXPORT_FORMATS).default('hf'),
+  dtype: z.enum(EXPORT_DTYPES).default('f32'),
+  name: z.string().min(1).optional(),
+})
+
+/**
+ * Writes a model to `out`, which appears complete or not at all. A folder must not exist yet; a
+ * file is replaced.
+ *
+ * @throws KindlingError `ERR_INVALID_ARGUMENT` if `out` exists, `ERR_UNSUPPORTED` for options that
+ * no architecture of other programs has, `ERR_INVALID_TOKENIZER` for a tokenizer that llama.cpp
+ * does not know, `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`.
+ */
+export async function exportModel(
+  out: string,
+  { model, tokenizer, companions = {} }: ExportedModel,
+  options: ExportOptions = {},
+): Promise<void> {
+  const { format, dtype, name = basename(out) } = checked('exportModel', schema, options)
+  if (format !== 'gguf' && dtype === 'q8_0') {
+    throw new KindlingError('ERR_INVALID_ARGUMENT', 'only GGUF files hold q8_0; use another dtype')
+  }
+  if (format === 'gguf' && !tokenizer) {
+    throw new KindlingError(
+      'ERR_NOT_FOUND',
+      'the model has no tokenizer, which GGUF files need; train with one, or export safetensors',
+    )
+  }
+  await settle(() =>
+    native.exportModel(
+      out,
+      Transformer.toNative(model),
+      tokenizer && Tokenizer.toNative(tokenizer),
+      { format, dtype, name, companions },
+    ),
+  )
+}

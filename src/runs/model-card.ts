@@ -1,0 +1,49 @@
+/** The README.md of an exported model: what it is, what it was trained on, and how. */
+import { basename, resolve } from 'node:path'
+import type { LoadedModel } from '../training/model-source'
+import { locateCheckpoint } from '../training/run-checkpoints'
+import type { RunConfig } from '../training/run-config'
+import { RunFolder } from '../training/run-folder'
+import { repeatCommand } from './command'
+
+/** Returns the text for the model of a run, or of another source. */
+export async function modelCard(source: string, loaded: LoadedModel): Promise<string> {
+  const { model, config, step } = loaded
+  const { dModel, numLayers, numHeads, maxSeqLength, vocabSize } = config.options
+  const facts = [
+    `- ${model.numParameters} parameters: ${numLayers} blocks of width ${dModel}, ` +
+      `${numHeads} heads, vocabulary ${vocabSize}, context ${maxSeqLength}`,
+  ]
+  if (config.options.from !== undefined) facts.push(`- started from \`${config.options.from}\``)
+  if (config.totalSteps > 0) facts.push(...(await trainingFacts(source, config, step)))
+  return [
+    '---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- kindling\n---\n',
+    `# ${basename(resolve(source))}\n`,
+    'Made with [Kindling](https://www.npmjs.com/package/kindling).\n',
+    `${facts.join('\n')}\n`,
+  ].join('\n')
+}
+
+/** Data, steps, losses and the command. */
+async function trainingFacts(source: string, config: RunConfig, step: number): Promise<string[]> {
+  const { batchSize, seqLength, accumulate } = config.options
+  const tokens = step * batchSize * seqLength * accumulate
+  const data = config.data.train.map(({ path }, i) => {
+    const length = config.identity?.train[i]?.length
+    return length === undefined ? `\`${path}\`` : `\`${path}\` (${length} tokens)`
+  })
+  const metrics = (await new RunFolder(runOf(source)).readMetrics()).filter((m) => m.step <= step)
+  const loss = metrics.at(-1)?.loss
+  const valLoss = metrics.findLast((line) => line.valLoss !== undefined)?.valLoss
+  return [
+    `- data: ${data.join(', ')}`,
+    `- step ${step} of ${config.totalSteps}, ${tokens} tokens`,
+    ...(loss === undefined ? [] : [`- training loss ${loss.toFixed(4)}`]),
+    ...(valLoss === undefined ? [] : [`- validation loss ${valLoss.toFixed(4)}`]),
+    `\n\`\`\`sh\n${repeatCommand(config)}\n\`\`\``,
+  ]
+}
+
+function runOf(source: string): string {
+  return basename(resolve(source)).startsWith('step-') ? locateCheckpoint(source).run : source
+}

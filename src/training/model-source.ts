@@ -1,0 +1,198 @@
+/**
+ * Opening a model wherever it is: a run, one of its checkpoints, a folder of Hugging Face, a GGUF
+ * file, a checkpoint of PyTorch, or `hf:org/name`.
+ */
+import { existsSync, readFileSync, statSync } from 'node:fs'
+import { basename, dirname, join, resolve } from 'node:path'
+import { z } from 'zod'
+import { toSnakeCase } from '../case'
+import { Checkpoint } from '../checkpoint'
+import { KindlingError } from '../errors'
+import { readCompanions, stopIdsOf, type Companions } from '../exchange/companions'
+import { localPath } from '../exchange/hub'
+import { ModelFiles, type CourseSizes, type ModelSizes } from '../exchange/model-files'
+import { limits } from '../limits'
+import { callback, checked } from '../options'
+import type { Tokenizer } from '../tokenizer'
+import { Transformer } from '../transformer'
+import { resolveOptions } from './config'
+import type { RunConfig } from './run-config'
+import { RunFolder } from './run-folder'
+import { modelOptions } from './run-plan'
+
+/** A model that was found, but not read. */
+export interface ModelSource {
+  /** The configuration of the run; of other models, what that of an imported run would be. */
+  config: RunConfig
+  tokenizer: Tokenizer | null
+  companions: Companions
+  /** The folder of the run, null for files of other programs. */
+  run: RunFolder | null
+  /** Reads the weights into a model of these sizes; returns the updates they were trained for. */
+  read: (model: Transformer) => Promise<number>
+}
+
+/** Options of `load`. */
+export interface LoadOptions extends CourseSizes {
+  /** Default `cpu`. */
+  device?: string
+  /** Default: the cores available to this process. */
+  threads?: number
+  /** Precision of the matrix multiplications. Default: the run's, else `f32`. */
+  dtype?: 'f32' | 'bf16'
+  /** Receives a sentence if a checkpoint cannot be read and an earlier one is used. */
+  onMessage?: (text: string) => void
+}
+
+/** A model with its tokenizer and configuration. */
+export interface LoadedModel {
+  model: Transformer
+  tokenizer: Tokenizer | null
+  config: RunConfig
+  /** Updates that the model was trained for here; 0 for models of other programs. */
+  step: number
+  /** tokenizer_config.json with the chat template, generation_config.json; by their names. */
+  companions: Companions
+  /** Ids that end a text or a turn, as the model's own files say; for `generate`. */
+  stopIds: number[]
+}
+
+const loadSchema = z.strictObject({
+  device: z.string().default('cpu'),
+  threads: limits.threads.optional(),
+  dtype: z.enum(['f32', 'bf16']).optional(),
+  onMessage: callback<(text: string) => void>().optional(),
+  numHeads: limits.width.optional(),
+  maxSeqLength: limits.positions.optional(),
+  theta: z.number().positive().optional(),
+})
+
+/**
+ * Loads a model with its tokenizer.
+ *
+ * @param source - a run, RUN/checkpoints/step-..., a folder of Hugging Face, a .gguf file, a
+ * checkpoint of PyTorch with the course's names (which needs `numHeads`), or `hf:org/name`.
+ * @throws KindlingError `ERR_NOT_FOUND`, `ERR_INVALID_CHECKPOINT`, `ERR_INVALID_MODEL` if a file is
+ * damaged, `ERR_UNSUPPORTED` for an architecture or option that cannot be had exactly.
+ */
+export async function load(source: string, options: LoadOptions = {}): Promise<LoadedModel> {
+  const { device, threads, dtype, onMessage, ...sizes } = checked('load', loadSchema, options)
+  const found = await openModelSource(source, sizes, onMessage)
+  const { config, tokenizer, companions } = found
+  const model = new Transformer({
+    ...modelOptions(config.options),
+    device,
+    dtype: dtype ?? config.options.dtype,
+    tf32: config.options.tf32,
+    ...(threads !== undefined && { threads }),
+  })
+  try {
+    const step = await found.read(model)
+    return { model, tokenizer, config, step, companions, stopIds: stopIdsOf(companions, tokenizer) }
+  } catch (error) {
+    await model.close()
+    throw error
+  }
+}
+
+/**
+ * Finds a model, without reading its weights.
+ *
+ * @throws KindlingError as `load`.
+ */
+export async function openModelSource(
+  source: string,
+  sizes: CourseSizes = {},
+  onMessage?: (text: string) => void,
+): Promise<ModelSource> {
+  const path = await localPath(source)
+  if (isCheckpoint(path)) return openRun(dirname(dirname(resolve(path))), path, onMessage)
+  if (isRun(path)) return openRun(path, null, onMessage)
+  const files = await ModelFiles.open(path, sizes)
+  const tokenizer = await files.tokenizer()
+  return {
+    config: configOf(files.sizes, tokenizer),
+    tokenizer,
+    companions: files.companions,
+    run: null,
+    read: async (model) => {
+      await files.readInto(model)
+      return 0
+    },
+  }
+}
+
+async function openRun(
+  path: string,
+  checkpoint: string | null,
+  onMessage: ((text: string) => void) | undefined,
+): Promise<ModelSource> {
+  const run = new RunFolder(path)
+  const config = await run.readConfig()
+  return {
+    config,
+    tokenizer: await run.openTokenizer(config),
+    companions: await readCompanions(run.tokenizerPath),
+    run,
+    read: async (model) => {
+      if (checkpoint !== null) return Checkpoint.load(checkpoint, model)
+      const found = await run.checkpoints.loadNewest(
+        (newest) => Checkpoint.load(newest.path, model),
+        onMessage,
+      )
+      if (found) return found.step
+      throw new KindlingError('ERR_NOT_FOUND', `${path} has no checkpoint yet; train first`)
+    },
+  }
+}
+
+function isCheckpoint(path: string): boolean {
+  const inCheckpoints = basename(dirname(resolve(path))) === 'checkpoints'
+  return inCheckpoints && existsSync(join(path, 'state.json'))
+}
+
+/** A run's config.json has a format_version, that of transformers a model_type. */
+function isRun(path: string): boolean {
+  const config = join(path, 'config.json')
+  if (!existsSync(config) || !statSync(config).isFile()) return false
+  try {
+    const json = JSON.parse(readFileSync(config, 'utf8')) as { model_type?: unknown } | null
+    return json?.model_type === undefined
+  } catch {
+    // Whoever reads it says what is wrong with it.
+    return existsSync(join(path, 'checkpoints'))
+  }
+}
+
+/** The sizes of a model as options of a run, by their names in files. */
+export function sizeOptions(sizes: ModelSizes): Record<string, unknown> {
+  const { headSize, ropeScaling, ...rest } = sizes
+  return {
+    ...toSnakeCase(rest),
+    ...(headSize !== null && { head_size: headSize }),
+    ...(ropeScaling !== null && {
+      rope_scaling: [
+        ropeScaling.factor,
+        ropeScaling.lowFreqFactor,
+        ropeScaling.highFreqFactor,
+        ropeScaling.originalMaxPositionEmbeddings,
+      ],
+    }),
+  }
+}
+
+/** The config.json of a run that holds an imported model: nothing has been trained. */
+function configOf(sizes: ModelSizes, tokenizer: Tokenizer | null): RunConfig {
+  const seqLength = Math.min(sizes.maxSeqLength, DEFAULT_SEQ_LENGTH)
+  const { options } = resolveOptions({ ...sizeOptions(sizes), seq_length: seqLength })
+  return {
+    formatVersion: 1,
+    options: { ...options, vocabSize: sizes.vocabSize },
+    data: { train: [], valid: null },
+    tokenizerHash: tokenizer?.hash ?? null,
+    totalSteps: 0,
+  }
+}
+
+/** Tokens per window of a run that does not say otherwise. */
+export const DEFAULT_SEQ_LENGTH = 256

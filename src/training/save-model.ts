@@ -1,0 +1,52 @@
+/** Saving a model as a run that has not been trained. */
+import { KindlingError, settle } from '../errors'
+import type { Companions } from '../exchange/companions'
+import { native } from '../native'
+import type { Tokenizer } from '../tokenizer'
+import { Transformer } from '../transformer'
+import type { RunConfig } from './run-config'
+import { RunFolder } from './run-folder'
+
+/** A model to save, as `load` returns it. */
+export interface SavedModel {
+  model: Transformer
+  tokenizer: Tokenizer | null
+  config: RunConfig
+  /** Default: none. */
+  companions?: Companions | undefined
+  /** Updates that the model was trained for. Default 0. */
+  step?: number | undefined
+}
+
+/**
+ * Writes a run folder with one checkpoint, without an optimizer: `generate`, `eval`, `export` and
+ * `train --from` take it like any other.
+ *
+ * @throws KindlingError `ERR_RUN_EXISTS`, `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`; nothing is left then.
+ */
+export async function save(run: string, saved: SavedModel): Promise<void> {
+  const { model, tokenizer, config, companions = {}, step = 0 } = saved
+  if ((tokenizer?.hash ?? null) !== config.tokenizerHash) {
+    throw new KindlingError('ERR_INVALID_ARGUMENT', 'the tokenizer is not that of the config')
+  }
+  const folder = await RunFolder.claim(run, run, () => {})
+  try {
+    await saveWeights(folder, model, step)
+    await folder.create(config, tokenizer, companions)
+    folder.release()
+  } catch (error) {
+    await folder.abandon()
+    throw error
+  }
+}
+
+/** Writes a checkpoint of a model that has no optimizer yet, and makes it the latest. */
+export async function saveWeights(
+  folder: RunFolder,
+  model: Transformer,
+  step: number,
+): Promise<void> {
+  const path = folder.checkpoints.path(step)
+  await settle(() => native.saveWeights(path, Transformer.toNative(model), step))
+  await folder.checkpoints.setLatest(step, { keep: 1, keepEvery: 0 })
+}
