@@ -183,6 +183,7 @@ async function writeFixtures(t: ExecutionContext, folder: string): Promise<void>
   const { model, config } = await loadRun({ run })
   const later = join(run, 'checkpoints', 'step-00000500')
   await Checkpoint.save(later, model, buildOptimizer(model, config.options), 500)
+  cpSync(run, at('runs/second'), { recursive: true })
 }
 
 /** Returns `bytes` (at most 64 KiB) as a Zstandard frame of one uncompressed block (RFC 8878). */

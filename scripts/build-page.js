@@ -1,7 +1,7 @@
 /**
  * Builds the page of the dashboard into dist/dashboard/page: compiles its TypeScript for browsers,
  * copies its static files, and uPlot with its licence from the npm package. Runs as a part of
- * `npm run build:ts`.
+ * `npm run build:ts`. Copies the style of reports as well.
  */
 const { spawnSync } = require('node:child_process')
 const fs = require('node:fs')
@@ -16,9 +16,13 @@ const tsc = path.join(root, 'node_modules', 'typescript', 'bin', 'tsc')
 const { status } = spawnSync(process.execPath, [tsc, '-p', source], { stdio: 'inherit' })
 if (status !== 0) process.exit(1)
 
-for (const name of ['index.html', 'page.css', 'icon.svg']) {
+for (const name of ['index.html', 'page.css', 'palette.css', 'icon.svg']) {
   fs.copyFileSync(path.join(source, name), path.join(out, name))
 }
+fs.copyFileSync(
+  path.join(root, 'src', 'report', 'report.css'),
+  path.join(root, 'dist', 'report', 'report.css'),
+)
 const vendor = path.join(out, 'vendor')
 fs.mkdirSync(vendor, { recursive: true })
 for (const name of ['dist/uPlot.esm.js', 'dist/uPlot.min.css', 'LICENSE']) {

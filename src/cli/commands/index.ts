@@ -10,6 +10,7 @@ import { exportCommand } from './export'
 import { generateCommand } from './generate'
 import { importCommand } from './import'
 import { quickstartCommand } from './quickstart'
+import { reportCommand } from './report'
 import { runsCommand } from './runs'
 import { sweepCommand } from './sweep'
 import { tokenizerCommand } from './tokenizer'
@@ -28,6 +29,7 @@ export function commands(): Command[] {
     exportCommand(),
     runsCommand(),
     dashboardCommand(),
+    reportCommand(),
     accountCommand(),
     sweepCommand(),
     benchCommand(),
