@@ -121,8 +121,10 @@ export declare class Tokenizer {
   get specialTokens(): Array<SpecialToken>
   /** SHA-256 of its contents, in hexadecimal. */
   get hash(): string
-  /** Returns the ids of a text. */
-  encode(text: string): Uint32Array
+  /** Returns the ids of a text, with those of the template around them if `add_special_tokens`. */
+  encode(text: string, addSpecialTokens: boolean): Uint32Array
+  /** Ids that encoding with special tokens puts before and after a text. */
+  get template(): Array<Array<number>>
   /** Encodes files on several threads and counts their tokens. */
   countTokens(files: Array<string>, threads: number, monitor: Monitor): Promise<TokenCount>
   /** Returns the text of ids. */
@@ -647,7 +649,7 @@ export interface TokenizerOptions {
   /** `bpe` or `chars`. */
   type: string
   threads: number
-  /** `gpt2`, `cl100k`, `llama3` or a regular expression. */
+  /** `gpt2`, `smollm`, `cl100k`, `llama3`, `qwen2` or a regular expression. */
   pattern: string
   /** Pairs that occur less often are not merged. */
   minFrequency: number

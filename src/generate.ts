@@ -249,7 +249,7 @@ function promptIds(
 ): Uint32Array {
   if (typeof prompt !== 'string')
     throw new KindlingError('ERR_INVALID_ARGUMENT', 'a prompt must be a string')
-  if (prompt !== '') return tokenizer.encode(prompt)
+  if (prompt !== '') return tokenizer.encode(prompt, { addSpecialTokens: true })
   if (endOfText !== undefined) return Uint32Array.of(endOfText)
   throw new KindlingError(
     'ERR_INVALID_ARGUMENT',

@@ -26,8 +26,8 @@ export interface TrainTokenizerOptions extends LongCallOptions {
    */
   threads?: number
   /**
-   * Splits text into pre-tokens, which merges do not cross: `gpt2`, `cl100k`, `llama3`, or a
-   * regular expression. A regular expression is slower and loads each file into memory. Default
+   * Splits text into pre-tokens, which merges do not cross: `gpt2`, `smollm`, `cl100k`, `llama3`,
+   * `qwen2`, or a regular expression. A regular expression is slower and loads each file into memory. Default
    * `gpt2`.
    */
   pattern?: string
@@ -76,6 +76,7 @@ const trainSchema = z.strictObject({
   textField: z.string().default('text'),
   onMerge: callback<(merges: number, wanted: number) => void>().optional(),
 })
+const encodeSchema = z.strictObject({ addSpecialTokens: z.boolean().default(false) })
 const countSchema = z.strictObject({ ...longCallFields, threads: limits.threads.optional() })
 
 /** UTF-16 code units per call of the addon. */
@@ -220,10 +221,22 @@ export class Tokenizer {
   /**
    * Encodes a text. Special tokens in it become their ids; a lone surrogate is read as U+FFFD.
    *
+   * @param options - `addSpecialTokens`: add what the model expects around a text, such as Llama 3's
+   * `<|begin_of_text|>` (see `template`). Default false.
    * @throws KindlingError `ERR_UNKNOWN_CHARACTER` if the vocabulary lacks a character.
    */
-  encode(text: string): Uint32Array {
-    return call(() => this.#native.encode(text))
+  encode(text: string, options: { addSpecialTokens?: boolean } = {}): Uint32Array {
+    const { addSpecialTokens } = checked('Tokenizer.encode', encodeSchema, options)
+    return call(() => this.#native.encode(text, addSpecialTokens))
+  }
+
+  /**
+   * The ids that encoding with `addSpecialTokens` puts before and after a text. A tokenizer that was
+   * trained here has none.
+   */
+  get template(): { before: number[]; after: number[] } {
+    const [before = [], after = []] = this.#native.template
+    return { before, after }
   }
 
   /**

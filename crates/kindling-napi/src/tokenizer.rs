@@ -26,7 +26,7 @@ pub struct TokenizerOptions {
     /// `bpe` or `chars`.
     pub r#type: String,
     pub threads: f64,
-    /// `gpt2`, `cl100k`, `llama3` or a regular expression.
+    /// `gpt2`, `smollm`, `cl100k`, `llama3`, `qwen2` or a regular expression.
     pub pattern: String,
     /// Pairs that occur less often are not merged.
     pub min_frequency: f64,
@@ -181,10 +181,22 @@ impl Tokenizer {
         self.inner.hash()
     }
 
-    /// Returns the ids of a text.
+    /// Returns the ids of a text, with those of the template around them if `add_special_tokens`.
     #[napi(catch_unwind)]
-    pub fn encode(&self, text: String) -> napi::Result<Uint32Array> {
-        Ok(self.inner.encode(&text).map_err(to_napi)?.into())
+    pub fn encode(&self, text: String, add_special_tokens: bool) -> napi::Result<Uint32Array> {
+        let ids = if add_special_tokens {
+            self.inner.encode_with_template(&text)
+        } else {
+            self.inner.encode(&text)
+        };
+        Ok(ids.map_err(to_napi)?.into())
+    }
+
+    /// Ids that encoding with special tokens puts before and after a text.
+    #[napi(getter, catch_unwind)]
+    pub fn template(&self) -> Vec<Vec<u32>> {
+        let template = self.inner.template();
+        vec![template.before.clone(), template.after.clone()]
     }
 
     /// Encodes files on several threads and counts their tokens.

@@ -32,7 +32,9 @@ const fields = {
     .string()
     .meta({ value: 'regex' })
     .default('gpt2')
-    .describe('splits text into pre-tokens: gpt2, cl100k, llama3 or a regular expression'),
+    .describe(
+      'splits text into pre-tokens: gpt2, smollm, cl100k, llama3, qwen2 or a regular expression',
+    ),
   min_frequency: z
     .int()
     .min(1)

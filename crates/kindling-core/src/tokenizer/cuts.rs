@@ -1,5 +1,6 @@
 //! Safe places to cut text: both sides encode as the whole does.
 
+use super::normalize;
 use super::parts::Kind;
 use super::pretokenize::Pattern;
 use super::special::SpecialTokens;
@@ -19,6 +20,8 @@ pub struct Cuts<'a> {
     pub kind: Kind,
     pub pattern: &'a Pattern,
     pub special: &'a SpecialTokens,
+    /// Text is normalized before it is split.
+    pub nfc: bool,
 }
 
 impl Cuts<'_> {
@@ -31,6 +34,7 @@ impl Cuts<'_> {
         (after.max(1)..=last).rev().find(|&at| {
             text.is_char_boundary(at)
                 && (self.kind == Kind::Chars || self.pattern.is_boundary(text, at))
+                && (!self.nfc || normalize::is_boundary(text, at))
                 && !self.special.spans(text, at)
         })
     }

@@ -6,6 +6,7 @@
 //!
 //! | place | holds |
 //! |---|---|
+//! | `normalize.rs` | Unicode's normalization form C |
 //! | `parts.rs` | the data that defines a tokenizer |
 //! | `pretokenize/` | patterns that split text into pre-tokens |
 //! | `encode/` | ids of pre-tokens: merging by rank, and the caches in front of it |
@@ -20,6 +21,7 @@ mod cuts;
 mod decode;
 mod encode;
 mod files;
+mod normalize;
 mod parts;
 mod pretokenize;
 mod special;
@@ -31,15 +33,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use self::cuts::Cuts;
-use self::encode::Encoder;
-use self::parts::Parts;
+use self::encode::{Encoder, TokenIds};
+use self::parts::{Parts, Rules};
 use self::special::SpecialTokens;
 use crate::Result;
 use crate::corpus::{Corpus, ReadSummary, TEXT_FIELD};
 use crate::progress::{Progress, SendProgress, silent};
 
-pub use self::files::byte_chars;
-pub use self::parts::Kind;
+pub use self::files::{GgufVocab, byte_chars};
+pub use self::parts::{AddedFlags, Kind, Template};
 pub use self::pretokenize::{Pattern, pretokens};
 pub use self::stream::StreamEncoder;
 pub use self::train::TrainOptions;
@@ -51,8 +53,7 @@ pub const END_OF_TEXT: &str = "<|endoftext|>";
 pub struct Tokenizer {
     parts: Arc<Parts>,
     encoder: Encoder,
-    /// Ids of the ordinary tokens by their bytes.
-    ids: HashMap<Box<[u8]>, u32>,
+    ids: Arc<TokenIds>,
     hash: OnceLock<String>,
 }
 
@@ -94,6 +95,23 @@ impl Tokenizer {
     /// Returns `ERR_NOT_FOUND` or `ERR_INVALID_TOKENIZER`.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::from_parts(files::open(path.as_ref(), END_OF_TEXT)?)
+    }
+
+    /// Builds the tokenizer of a GGUF file.
+    ///
+    /// # Errors
+    /// Returns `ERR_UNSUPPORTED` if its pre-tokenizer is not one of Kindling's, and
+    /// `ERR_INVALID_TOKENIZER` if its values are damaged.
+    pub fn from_gguf(vocab: &GgufVocab) -> Result<Self> {
+        Self::from_parts(files::from_gguf(vocab)?)
+    }
+
+    /// Returns the values that make llama.cpp produce the same ids from a GGUF file.
+    ///
+    /// # Errors
+    /// Returns `ERR_UNSUPPORTED`, with the part that llama.cpp has no counterpart of.
+    pub fn to_gguf(&self) -> Result<GgufVocab> {
+        files::to_gguf(&self.parts, &self.encoder)
     }
 
     /// Writes vocab.json, merges.txt and tokenizer.json to the folder `dir`, which is created if
@@ -148,20 +166,25 @@ impl Tokenizer {
     }
 
     fn from_parts(parts: Parts) -> Result<Self> {
-        let special = SpecialTokens::new(parts.special.clone())?;
+        let special = SpecialTokens::with_rules(parts.special.clone(), &parts.rules)?;
         Ok(Self::with_special(parts, special))
     }
 
     fn with_special(parts: Parts, special: SpecialTokens) -> Self {
         let parts = Arc::new(parts);
         let is_special: HashSet<u32> = parts.special.iter().map(|&(_, id)| id).collect();
+        let is_raw: HashSet<u32> = parts.raw_texts.iter().map(|&(id, _)| id).collect();
         let mut ids = HashMap::with_capacity(parts.tokens.len());
-        for (id, token) in (0..).zip(&parts.tokens) {
-            if !is_special.contains(&id) {
-                ids.entry(token.clone()).or_insert(id);
+        // Of tokens with equal bytes, the first counts, and one in GPT-2's characters before others.
+        for raw in [false, true] {
+            for (id, token) in (0..).zip(&parts.tokens) {
+                if !is_special.contains(&id) && is_raw.contains(&id) == raw {
+                    ids.entry(token.clone()).or_insert(id);
+                }
             }
         }
-        let encoder = Encoder::new(Arc::clone(&parts), special);
+        let ids = Arc::new(ids);
+        let encoder = Encoder::new(Arc::clone(&parts), special, Arc::clone(&ids));
         Self { parts, encoder, ids, hash: OnceLock::new() }
     }
 
@@ -170,6 +193,19 @@ impl Tokenizer {
     pub fn with_pattern(self, pattern: Pattern) -> Self {
         let special = self.encoder.special().clone();
         Self::with_special(Parts { pattern, ..Parts::clone(&self.parts) }, special)
+    }
+
+    /// Returns the same tokenizer with another template.
+    ///
+    /// # Errors
+    /// Returns `ERR_TOKEN_OUT_OF_RANGE` if an id of the template is not in the vocabulary.
+    pub fn with_template(self, template: Template) -> Result<Self> {
+        for &id in template.before.iter().chain(&template.after) {
+            self.token_bytes(id)?;
+        }
+        let special = self.encoder.special().clone();
+        let rules = Rules { template, ..self.parts.rules.clone() };
+        Ok(Self::with_special(Parts { rules, ..Parts::clone(&self.parts) }, special))
     }
 }
 
@@ -183,6 +219,19 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = Vec::with_capacity(text.len() / 4 + 1);
         self.encode_into(text, &mut ids)?;
+        Ok(ids)
+    }
+
+    /// Returns the ids of `text` between those of the template, as Hugging Face's
+    /// `add_special_tokens` does.
+    ///
+    /// # Errors
+    /// As `encode`.
+    pub fn encode_with_template(&self, text: &str) -> Result<Vec<u32>> {
+        let Template { before, after } = self.template();
+        let mut ids = before.clone();
+        self.encode_into(text, &mut ids)?;
+        ids.extend(after);
         Ok(ids)
     }
 
@@ -215,7 +264,7 @@ impl Tokenizer {
 
     fn cuts(&self) -> Cuts<'_> {
         let (kind, pattern) = (self.parts.kind, &self.parts.pattern);
-        Cuts { kind, pattern, special: self.encoder.special() }
+        Cuts { kind, pattern, special: self.encoder.special(), nfc: self.parts.rules.nfc }
     }
 
     /// Returns the last place to cut `bytes` at, whatever text precedes and follows them, such that
@@ -254,6 +303,16 @@ impl Tokenizer {
     /// Returns the special tokens in the order given, with their ids.
     pub fn special_tokens(&self) -> &[(String, u32)] {
         &self.parts.special
+    }
+
+    /// Returns the ids that `encode_with_template` puts around a text.
+    pub fn template(&self) -> &Template {
+        &self.parts.rules.template
+    }
+
+    /// Returns the token that the template begins with, if any.
+    pub fn bos_of_template(&self) -> Option<u32> {
+        self.template().before.first().copied()
     }
 
     /// Returns the id of the special token `token`, or of the ordinary token with these bytes.

@@ -1,5 +1,7 @@
 //! The data that defines a tokenizer, whether it was read from files or trained.
 
+use std::collections::BTreeMap;
+
 use super::pretokenize::Pattern;
 
 /// Kind of tokenizer.
@@ -27,6 +29,55 @@ pub struct Parts {
     /// Special tokens in the order given, with their ids.
     pub special: Vec<(String, u32)>,
     /// Ids and texts of the vocabulary's entries that are neither special tokens nor bytes in
-    /// GPT-2's characters. Saved as they were read.
+    /// GPT-2's characters, by ascending id. Saved as they were read.
     pub raw_texts: Vec<(u32, String)>,
+    pub rules: Rules,
+}
+
+/// Rules of tokenizers made elsewhere. Those trained here have the default: none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Flags of special tokens that differ from the default, by id.
+    pub flags: BTreeMap<u32, AddedFlags>,
+    /// Text is brought to Unicode's normalization form C before it is split.
+    pub nfc: bool,
+    /// A pre-token that is a token becomes that token, whatever merging would result in.
+    pub ignore_merges: bool,
+    pub template: Template,
+}
+
+impl Rules {
+    /// Returns the flags of a special token.
+    pub fn flags_of(&self, id: u32) -> AddedFlags {
+        self.flags.get(&id).copied().unwrap_or_default()
+    }
+}
+
+/// Ids around a text: what Hugging Face's `add_special_tokens` adds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Template {
+    pub before: Vec<u32>,
+    pub after: Vec<u32>,
+}
+
+/// How a special token is found in text, as in the `added_tokens` of a tokenizer.json.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "the format's five independent flags")]
+pub struct AddedFlags {
+    /// Not found beside a letter, digit, mark or underscore.
+    pub single_word: bool,
+    /// Takes the white space before it.
+    pub lstrip: bool,
+    /// Takes the white space after it.
+    pub rstrip: bool,
+    /// Found after normalization, in what the other tokens leave.
+    pub normalized: bool,
+    /// Left out by Hugging Face's decoding; of no effect here.
+    pub special: bool,
+}
+
+impl Default for AddedFlags {
+    fn default() -> Self {
+        Self { single_word: false, lstrip: false, rstrip: false, normalized: false, special: true }
+    }
 }

@@ -4,6 +4,7 @@
 mod encoding;
 mod files;
 mod hugging_face_patterns;
+mod hugging_face_rules;
 mod reference;
 mod stream;
 mod training;

@@ -177,8 +177,13 @@ impl Encoder {
             ids.extend_from_slice(found);
             return Ok(());
         }
-        self.check_bytes(pretoken)?;
-        self.merge_bytes(pretoken.as_bytes(), &mut scratch.symbols, &mut scratch.merge);
+        if let Some(id) = self.whole_word(pretoken.as_bytes()) {
+            scratch.symbols.clear();
+            scratch.symbols.push(id);
+        } else {
+            self.check_bytes(pretoken)?;
+            self.merge_bytes(pretoken.as_bytes(), &mut scratch.symbols, &mut scratch.merge);
+        }
         let found = &scratch.symbols;
         ids.extend_from_slice(found);
         if let Some((key, hash)) = key

@@ -1,7 +1,7 @@
 //! Text to ids.
 //!
 //! ```text
-//! for each segment between special tokens:
+//! for each segment between special tokens, normalized if the tokenizer does so:
 //!     for each window of pre-tokens (pretokenize/scan.rs):
 //!         pre-tokens over 1 MiB: streaming_bpe.rs
 //!         others, 32 at a time: lookup.rs
@@ -22,12 +22,14 @@ mod merge;
 mod scratch;
 mod streaming_bpe;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use self::cache::{CACHED_VOCAB, SharedCaches};
 use self::merge::{MergeScratch, MergeTable};
 use self::scratch::{Scratch, ScratchPool};
+use super::normalize::nfc;
 use super::parts::{Kind, Parts};
 use super::pretokenize::Scanner;
 use super::special::{Segment, SpecialTokens};
@@ -36,6 +38,9 @@ use crate::{Error, Result};
 
 /// Stands for a byte that the vocabulary lacks.
 const NO_ID: u32 = u32::MAX;
+
+/// Ids of the ordinary tokens by their bytes.
+pub type TokenIds = HashMap<Box<[u8]>, u32>;
 
 /// Everything that encoding needs. Threads use it at once, each with its own `Scratch`.
 #[derive(Debug)]
@@ -46,6 +51,7 @@ pub struct Encoder {
     /// Id of each byte, or `NO_ID`.
     byte_ids: [u32; 256],
     lacks_bytes: bool,
+    token_ids: Arc<TokenIds>,
     char_ids: HashMap<char, u32>,
     scratch_pool: ScratchPool,
     /// Empty until much text is expected; `None` if there is not enough memory.
@@ -55,7 +61,7 @@ pub struct Encoder {
 
 impl Encoder {
     /// Creates the encoder of `parts`, whose special tokens are `special`.
-    pub fn new(parts: Arc<Parts>, special: SpecialTokens) -> Self {
+    pub fn new(parts: Arc<Parts>, special: SpecialTokens, token_ids: Arc<TokenIds>) -> Self {
         let is_special: HashSet<u32> = special.tokens().iter().map(|&(_, id)| id).collect();
         let (mut byte_ids, mut char_ids) = ([NO_ID; 256], HashMap::new());
         for (id, token) in (0..).zip(&parts.tokens).filter(|(id, _)| !is_special.contains(id)) {
@@ -78,6 +84,7 @@ impl Encoder {
             merge_table,
             byte_ids,
             lacks_bytes: byte_ids.contains(&NO_ID),
+            token_ids,
             char_ids,
             scratch_pool: ScratchPool::default(),
             shared_caches: OnceLock::new(),
@@ -117,11 +124,11 @@ impl Encoder {
                     at += length;
                 }
                 Segment::Text(part) => {
-                    let flush = &mut |ids: &mut Vec<u32>, within| flush(ids, at + within);
-                    result = match self.parts.kind {
-                        Kind::Chars => self.encode_chars(part, ids),
-                        Kind::Bpe => self.encode_segment(part, &mut scratch, ids, flush),
+                    // Normalizing changes the length: positions are then approximate.
+                    let flush = &mut |ids: &mut Vec<u32>, within: usize| {
+                        flush(ids, at + within.min(part.len()))
                     };
+                    result = self.encode_text(part, &mut scratch, ids, flush);
                     at += part.len();
                 }
             }
@@ -131,6 +138,35 @@ impl Encoder {
         }
         self.scratch_pool.put_back(scratch);
         result
+    }
+
+    /// Appends the ids of text without special tokens, except those found in normalized text.
+    fn encode_text(
+        &self,
+        text: &str,
+        scratch: &mut Scratch,
+        ids: &mut Vec<u32>,
+        flush: &mut impl FnMut(&mut Vec<u32>, usize) -> Result<()>,
+    ) -> Result<()> {
+        let text = if self.parts.rules.nfc { nfc(text) } else { Cow::Borrowed(text) };
+        let mut at = 0;
+        for segment in self.special.normalized_segments(&text) {
+            match segment {
+                Segment::Special { id, length } => {
+                    ids.push(id);
+                    at += length;
+                }
+                Segment::Text(part) => {
+                    let flush = &mut |ids: &mut Vec<u32>, within| flush(ids, at + within);
+                    match self.parts.kind {
+                        Kind::Chars => self.encode_chars(part, ids)?,
+                        Kind::Bpe => self.encode_segment(part, scratch, ids, flush)?,
+                    }
+                    at += part.len();
+                }
+            }
+        }
+        Ok(())
     }
 
     fn encode_chars(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
@@ -187,6 +223,25 @@ impl Encoder {
         symbols.clear();
         symbols.extend(bytes.iter().map(|&byte| self.byte_ids[usize::from(byte)]));
         self.merge_table.merge(bytes, symbols, scratch);
+    }
+
+    /// Returns the first of `ids` whose bytes do not merge to that token.
+    pub fn first_unmerged(&self, mut ids: impl Iterator<Item = u32>) -> Option<u32> {
+        let (mut symbols, mut scratch) = (Vec::new(), MergeScratch::default());
+        ids.find(|&id| {
+            self.merge_bytes(&self.parts.tokens[id as usize], &mut symbols, &mut scratch);
+            symbols != [id]
+        })
+    }
+
+    /// Returns the token that a whole pre-token is, if the rules say that it is not merged.
+    fn whole_word(&self, pretoken: &[u8]) -> Option<u32> {
+        if !self.parts.rules.ignore_merges {
+            return None;
+        }
+        let id = *self.token_ids.get(pretoken)?;
+        let is_raw = self.parts.raw_texts.binary_search_by_key(&id, |&(id, _)| id).is_ok();
+        (!is_raw).then_some(id)
     }
 
     /// Returns an error if the vocabulary lacks a byte of `text`.

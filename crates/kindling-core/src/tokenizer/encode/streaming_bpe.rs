@@ -171,6 +171,10 @@ impl Encoder {
         ids: &mut Vec<u32>,
         flush: &mut impl FnMut(&mut Vec<u32>, usize) -> Result<()>,
     ) -> Result<()> {
+        if let Some(id) = self.whole_word(pretoken.as_bytes()) {
+            ids.push(id);
+            return flush(ids, pretoken.len());
+        }
         self.check_bytes(pretoken)?;
         let text = pretoken.as_bytes();
         let mut compatibility = Compatibility {
@@ -244,7 +248,7 @@ mod tests {
 
     use super::*;
     use crate::random::{Purpose, below};
-    use crate::tokenizer::parts::{Kind, Parts};
+    use crate::tokenizer::parts::{Kind, Parts, Rules};
     use crate::tokenizer::pretokenize::Pattern;
     use crate::tokenizer::special::SpecialTokens;
 
@@ -271,10 +275,10 @@ mod tests {
                 merges.push((left, right, id));
             }
         }
+        let (kind, pattern, rules) = (Kind::Bpe, Pattern::Gpt2, Rules::default());
         let (special, raw_texts) = (Vec::new(), Vec::new());
-        let parts =
-            Parts { kind: Kind::Bpe, pattern: Pattern::Gpt2, tokens, merges, special, raw_texts };
-        Encoder::new(Arc::new(parts), SpecialTokens::default())
+        let parts = Parts { kind, pattern, tokens, merges, special, raw_texts, rules };
+        Encoder::new(Arc::new(parts), SpecialTokens::default(), Arc::default())
     }
 
     #[test]

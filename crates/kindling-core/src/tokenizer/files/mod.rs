@@ -1,15 +1,17 @@
 //! The files of a tokenizer: vocab.json and merges.txt of GPT-2, and tokenizer.json of Hugging
-//! Face.
+//! Face; the values of a GGUF file.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `byte_chars.rs` | the characters that stand for bytes in all three files |
 //! | `token_texts.rs` | tokens to the texts of a vocabulary, and back |
 //! | `vocab_file.rs` | vocab.json and merges.txt |
-//! | `hugging_face.rs` | tokenizer.json |
+//! | `hugging_face/` | tokenizer.json |
+//! | `gguf.rs` | the tokenizer of a GGUF file, to and from plain values |
 //! | `save.rs` | writing them, and their hash |
 
 pub mod byte_chars;
+mod gguf;
 mod hugging_face;
 mod save;
 mod token_texts;
@@ -22,6 +24,7 @@ use self::vocab_file::{MERGES_FILE, VOCAB_FILE};
 use super::parts::Parts;
 use crate::{Error, Result};
 
+pub use self::gguf::{GgufVocab, from_gguf, to_gguf};
 pub use self::save::{hash, is_saved, save};
 pub use self::vocab_file::read_vocab_and_merges;
 

@@ -9,7 +9,7 @@ use super::token_texts::TokenTexts;
 use super::vocab_file::{MERGES_FILE, VOCAB_FILE, merges_text, vocab_json};
 use crate::Result;
 use crate::staging::{StagedFolder, write_synced};
-use crate::tokenizer::parts::Parts;
+use crate::tokenizer::parts::{AddedFlags, Parts, Rules};
 use crate::tokenizer::pretokenize::Pattern;
 
 /// Writes vocab.json, merges.txt and tokenizer.json to the folder `dir`, which is created if
@@ -44,8 +44,8 @@ fn contents(parts: &Parts) -> Result<[(&'static str, String); 3]> {
     ])
 }
 
-/// Returns the SHA-256, in hexadecimal, of the vocabulary, the merges, the special tokens and any
-/// pattern other than GPT-2's.
+/// Returns the SHA-256, in hexadecimal, of the vocabulary, the merges, the special tokens, any
+/// pattern other than GPT-2's, and any rules that change the ids of a text.
 pub fn hash(parts: &Parts) -> String {
     let texts = TokenTexts::new(parts);
     let mut hasher = Sha256::new();
@@ -61,5 +61,30 @@ pub fn hash(parts: &Parts) -> String {
         hasher.update([1]);
         hasher.update(parts.pattern.source());
     }
+    hash_rules(parts, &mut hasher);
     hasher.finalize().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+fn hash_rules(parts: &Parts, hasher: &mut Sha256) {
+    let Rules { flags, nfc, ignore_merges, template: _ } = &parts.rules;
+    let count = |normalized: bool| {
+        let is = |id: &u32| parts.rules.flags_of(*id).normalized == normalized;
+        parts.special.iter().filter(|(_, id)| is(id)).count()
+    };
+    // It matters only beside tokens without it.
+    let normalized_matters = count(true) > 0 && count(false) > 0;
+    for (id, flags) in flags {
+        let AddedFlags { single_word, lstrip, rstrip, normalized, special: _ } = *flags;
+        let changes = [single_word, lstrip, rstrip, normalized && normalized_matters];
+        if changes != [false; 4] {
+            hasher.update([2]);
+            hasher.update(id.to_le_bytes());
+            hasher.update(changes.map(u8::from));
+        }
+    }
+    for (tag, is_set) in [(3, *nfc), (4, *ignore_merges)] {
+        if is_set {
+            hasher.update([tag]);
+        }
+    }
 }

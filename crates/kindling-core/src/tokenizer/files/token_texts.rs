@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use rustc_hash::FxHashMap;
 
 use super::byte_chars;
-use crate::tokenizer::parts::{Kind, Merge, Parts};
+use crate::tokenizer::parts::{Kind, Merge, Parts, Rules};
 use crate::tokenizer::pretokenize::Pattern;
 
 /// The texts of all tokens in one buffer.
@@ -101,7 +101,8 @@ pub fn parts_from_texts(
         }
         tokens.push(bytes.unwrap_or_else(|| text.as_bytes().to_vec()).into());
     }
-    Ok(Parts { kind, pattern: Pattern::Gpt2, tokens, merges, special, raw_texts })
+    let (pattern, rules) = (Pattern::Gpt2, Rules::default());
+    Ok(Parts { kind, pattern, tokens, merges, special, raw_texts, rules })
 }
 
 /// Returns the texts in the order of their ids, which must be 0..n.

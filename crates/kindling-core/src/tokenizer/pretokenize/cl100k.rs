@@ -1,16 +1,26 @@
-//! The pre-tokenization of tiktoken's cl100k and of Llama 3 by hand:
+//! The pre-tokenization of tiktoken's cl100k, of Llama 3 and of Qwen 2 by hand:
 //! `'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+`
 //! `|\s++$|\s*[\r\n]|\s+(?!\S)|\s`
 //!
-//! Llama 3 lacks `\s++$`: white space at the end of a text is split after its last line break.
-//! The functions take `keep_final_space` for this alternative: true for cl100k.
+//! Llama 3 lacks `\s++$`: white space at the end of a text is split after its last line break. So
+//! does Qwen 2, whose digits are single.
 //!
 //! Source: <https://github.com/openai/tiktoken/blob/main/tiktoken_ext/openai_public.py>
 
 use super::unicode::{Class, char_start, class_at, run_end};
 
-/// Most digits in one pre-token.
-const MAX_DIGITS: usize = 3;
+/// One of the patterns of this form.
+#[derive(Debug, Clone, Copy)]
+pub struct Variant {
+    /// Most digits in one pre-token.
+    max_digits: usize,
+    /// Has the alternative `\s++$`.
+    keep_final_space: bool,
+}
+
+pub const CL100K: Variant = Variant { max_digits: 3, keep_final_space: true };
+pub const LLAMA3: Variant = Variant { max_digits: 3, keep_final_space: false };
+pub const QWEN2: Variant = Variant { max_digits: 1, keep_final_space: false };
 
 fn is_line_break(byte: u8) -> bool {
     matches!(byte, b'\r' | b'\n')
@@ -44,10 +54,10 @@ fn white_space_end(text: &[u8], at: usize, keep_final_space: bool) -> usize {
     if last > at { last } else { end }
 }
 
-/// Returns the end of the run of at most `MAX_DIGITS` digits that starts at `at`.
-fn digits_end(text: &[u8], at: usize) -> usize {
+/// Returns the end of the run of at most `most` digits that starts at `at`.
+fn digits_end(text: &[u8], at: usize, most: usize) -> usize {
     let mut end = at;
-    for _ in 0..MAX_DIGITS {
+    for _ in 0..most {
         if end == text.len() {
             break;
         }
@@ -61,7 +71,7 @@ fn digits_end(text: &[u8], at: usize) -> usize {
 }
 
 /// Returns the end of the pre-token that starts at `at` < `text.len()`.
-pub fn pretoken_end(text: &[u8], at: usize, keep_final_space: bool) -> usize {
+pub fn pretoken_end(text: &[u8], at: usize, variant: Variant) -> usize {
     if text[at] == b'\''
         && let Some(end) = contraction_end(text, at)
     {
@@ -71,7 +81,7 @@ pub fn pretoken_end(text: &[u8], at: usize, keep_final_space: bool) -> usize {
     let after = at + length;
     match class {
         Class::Letter => return run_end(text, after, Class::Letter),
-        Class::Number => return digits_end(text, at),
+        Class::Number => return digits_end(text, at, variant.max_digits),
         Class::Space | Class::Other => {}
     }
     let next = (after < text.len()).then(|| class_at(text, after).0);
@@ -79,7 +89,7 @@ pub fn pretoken_end(text: &[u8], at: usize, keep_final_space: bool) -> usize {
         return run_end(text, after, Class::Letter);
     }
     if class == Class::Space && !(text[at] == b' ' && next == Some(Class::Other)) {
-        return white_space_end(text, at, keep_final_space);
+        return white_space_end(text, at, variant.keep_final_space);
     }
     let mut end = run_end(text, after, Class::Other);
     while text.get(end).is_some_and(|&byte| is_line_break(byte)) {
@@ -107,10 +117,10 @@ pub fn is_boundary(text: &[u8], at: usize) -> bool {
 mod tests {
     use super::*;
 
-    fn split(text: &str, keep_final_space: bool) -> Vec<&str> {
+    fn split(text: &str, variant: Variant) -> Vec<&str> {
         let (mut at, mut parts) = (0, Vec::new());
         while at < text.len() {
-            let end = pretoken_end(text.as_bytes(), at, keep_final_space);
+            let end = pretoken_end(text.as_bytes(), at, variant);
             parts.push(&text[at..end]);
             at = end;
         }
@@ -123,32 +133,33 @@ mod tests {
             "Hello", "'LL", " say", ":", " ", "123", "45", "!\n\n", "(ok", ")", "\t\t", "\tx",
             " \n", "y",
         ];
-        assert_eq!(split("Hello'LL say: 12345!\n\n(ok)\t\t\tx \ny", true), expected);
-        assert_eq!(split("'\u{17f}a", true), ["'\u{17f}", "a"]);
+        assert_eq!(split("Hello'LL say: 12345!\n\n(ok)\t\t\tx \ny", CL100K), expected);
+        assert_eq!(split("'\u{17f}a", CL100K), ["'\u{17f}", "a"]);
     }
 
     #[test]
-    fn only_llama3_splits_white_space_at_the_end_of_a_text() {
-        assert_eq!(split("a\n  ", true), ["a", "\n  "]);
-        assert_eq!(split("a\n  ", false), ["a", "\n", "  "]);
-        assert_eq!(split("a  ", false), ["a", "  "]);
+    fn digits_of_qwen2_are_single() {
+        assert_eq!(split("a12 3\u{b2}", QWEN2), ["a", "1", "2", " ", "3", "\u{b2}"]);
+    }
+
+    #[test]
+    fn only_cl100k_keeps_white_space_at_the_end_of_a_text() {
+        assert_eq!(split("a\n  ", CL100K), ["a", "\n  "]);
+        assert_eq!(split("a\n  ", LLAMA3), ["a", "\n", "  "]);
+        assert_eq!(split("a  ", LLAMA3), ["a", "  "]);
     }
 
     #[test]
     fn a_cut_at_a_boundary_does_not_change_the_split() {
         let text = "I'll SAY'S: 'tis  12345x3 日本 -- it's\n\n  ok!!\n's a'b \u{3000}x... \n ";
-        for keep_final_space in [true, false] {
-            let whole = split(text, keep_final_space);
+        for variant in [CL100K, LLAMA3, QWEN2] {
+            let whole = split(text, variant);
             let mut cuts = 0;
             for at in (1..text.len())
                 .filter(|&at| text.is_char_boundary(at) && is_boundary(text.as_bytes(), at))
             {
                 let (left, right) = text.split_at(at);
-                assert_eq!(
-                    [split(left, keep_final_space), split(right, keep_final_space)].concat(),
-                    whole,
-                    "{at}"
-                );
+                assert_eq!([split(left, variant), split(right, variant)].concat(), whole, "{at}");
                 cuts += 1;
             }
             assert!(cuts > 12, "{cuts}");

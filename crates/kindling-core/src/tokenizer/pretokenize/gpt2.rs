@@ -1,6 +1,9 @@
 //! GPT-2's pre-tokenization by hand, one pre-token at a time:
 //! `'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
 //!
+//! SmolLM's pre-tokenization splits off each digit (any `\p{N}`) first, and then the text between
+//! digits by this pattern: the functions named `around_digits`.
+//!
 //! Encoding uses the faster `scan.rs`, for which this code is the oracle in tests.
 //!
 //! Source of the pattern: <https://github.com/openai/gpt-2/blob/master/src/encoder.py>
@@ -56,6 +59,23 @@ pub fn pretoken_end(text: &[u8], at: usize) -> usize {
     run_end(text, at + length, class)
 }
 
+/// Returns the end of the pre-token of SmolLM that starts at `at` < `text.len()`.
+pub fn pretoken_end_around_digits(text: &[u8], at: usize) -> usize {
+    let (class, length) = class_at(text, at);
+    let after = at + length;
+    if class == Class::Number {
+        return after;
+    }
+    if class == Class::Space {
+        // White space before a digit is the end of its piece of text: it stays whole.
+        let end = run_end(text, at, Class::Space);
+        if end < text.len() && class_at(text, end).0 == Class::Number {
+            return end;
+        }
+    }
+    pretoken_end(text, at)
+}
+
 /// Iterates over the pre-tokens of `text` by GPT-2's pattern; concatenated they are the text.
 pub fn pretokens(text: &str) -> impl Iterator<Item = &str> {
     let mut start = 0;
@@ -84,6 +104,12 @@ pub fn is_boundary(text: &[u8], at: usize) -> bool {
         (Class::Other, Class::Letter) => text[at - 1] != b'\'',
         _ => before != after,
     }
+}
+
+/// Like `is_boundary`, for SmolLM: digits end the text on both sides.
+pub fn is_boundary_around_digits(text: &[u8], at: usize) -> bool {
+    let is_number = |at: usize| class_at(text, at).0 == Class::Number;
+    is_number(at) || is_number(char_start(text, at)) || is_boundary(text, at)
 }
 
 #[cfg(test)]

@@ -29,6 +29,19 @@ const LLAMA3: [&str; 1] = [concat!(
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 )];
 
+/// Qwen 2's and Qwen 3's pattern.
+const QWEN2: [&str; 1] = [concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+)];
+/// SmolLM's: single digits first, then GPT-2's pattern on the text between them.
+const SMOLLM: [&str; 1] = [concat!(
+    r"\p{N}|'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?[^\s\p{L}\p{N}]+",
+    r"|\s+(?![^\s\p{N}])|\s+",
+)];
+/// The names of patterns, for messages.
+const NAMES: &str = "gpt2, smollm, cl100k, llama3 or qwen2";
+
 /// A pattern that splits text into pre-tokens. Text that it does not match is a pre-token too.
 #[derive(Debug, Clone)]
 pub enum Pattern {
@@ -38,6 +51,10 @@ pub enum Pattern {
     Cl100k,
     /// Llama 3's pattern.
     Llama3,
+    /// The pattern of Qwen 2 and Qwen 3.
+    Qwen2,
+    /// The pattern of SmolLM.
+    Smollm,
     /// Any other regular expression.
     Regex(Box<Regex>),
 }
@@ -49,7 +66,8 @@ impl PartialEq for Pattern {
 }
 
 impl Pattern {
-    /// Returns the pattern with a name (gpt2, cl100k, llama3), or of a regular expression.
+    /// Returns the pattern with a name (gpt2, smollm, cl100k, llama3, qwen2), or of a regular
+    /// expression.
     ///
     /// # Errors
     /// Returns `ERR_INVALID_ARGUMENT` if `text` is neither.
@@ -64,10 +82,15 @@ impl Pattern {
         if is("llama3", &LLAMA3) {
             return Ok(Self::Llama3);
         }
+        if is("qwen2", &QWEN2) {
+            return Ok(Self::Qwen2);
+        }
+        if is("smollm", &SMOLLM) {
+            return Ok(Self::Smollm);
+        }
         let regex = Regex::new(&oniguruma::to_portable(text)).map_err(|error| {
             Error::argument(format!(
-                "the pattern {text:?} is not a regular expression ({error}); pass one, or gpt2, \
-                 cl100k or llama3"
+                "the pattern {text:?} is not a regular expression ({error}); pass one, or {NAMES}"
             ))
         })?;
         Ok(Self::Regex(Box::new(regex)))
@@ -88,6 +111,8 @@ impl Pattern {
             Self::Gpt2 => GPT2[0],
             Self::Cl100k => CL100K[0],
             Self::Llama3 => LLAMA3[0],
+            Self::Qwen2 => QWEN2[0],
+            Self::Smollm => SMOLLM[0],
             Self::Regex(regex) => regex.as_str(),
         }
     }
@@ -97,8 +122,13 @@ impl Pattern {
     pub fn portable_source(&self) -> &str {
         match self {
             Self::Cl100k => CL100K[1],
-            Self::Gpt2 | Self::Llama3 | Self::Regex(_) => self.source(),
+            _ => self.source(),
         }
+    }
+
+    /// Returns whether the matches are known to cover any text.
+    pub fn matches_everything(&self) -> bool {
+        !matches!(self, Self::Regex(_))
     }
 
     /// Returns the end of the pre-token that starts at `at` < `text.len()`.
@@ -108,8 +138,10 @@ impl Pattern {
     pub fn pretoken_end(&self, text: &str, at: usize) -> Result<usize> {
         match self {
             Self::Gpt2 => Ok(gpt2::pretoken_end(text.as_bytes(), at)),
-            Self::Cl100k => Ok(cl100k::pretoken_end(text.as_bytes(), at, true)),
-            Self::Llama3 => Ok(cl100k::pretoken_end(text.as_bytes(), at, false)),
+            Self::Smollm => Ok(gpt2::pretoken_end_around_digits(text.as_bytes(), at)),
+            Self::Cl100k => Ok(cl100k::pretoken_end(text.as_bytes(), at, cl100k::CL100K)),
+            Self::Llama3 => Ok(cl100k::pretoken_end(text.as_bytes(), at, cl100k::LLAMA3)),
+            Self::Qwen2 => Ok(cl100k::pretoken_end(text.as_bytes(), at, cl100k::QWEN2)),
             Self::Regex(regex) => match_end(regex, text, at),
         }
     }
@@ -119,7 +151,8 @@ impl Pattern {
     pub fn is_boundary(&self, text: &str, at: usize) -> bool {
         match self {
             Self::Gpt2 => gpt2::is_boundary(text.as_bytes(), at),
-            Self::Cl100k | Self::Llama3 => cl100k::is_boundary(text.as_bytes(), at),
+            Self::Smollm => gpt2::is_boundary_around_digits(text.as_bytes(), at),
+            Self::Cl100k | Self::Llama3 | Self::Qwen2 => cl100k::is_boundary(text.as_bytes(), at),
             Self::Regex(_) => false,
         }
     }
@@ -166,7 +199,8 @@ mod tests {
             "\n", "\t", "\r", "!", "-", "\0", "é", "日", "、", "²", "٣", "\u{a0}", "\u{3000}",
             "\u{85}", "\u{301}", "😀", "\u{17f}", "'\u{17f}",
         ];
-        for pattern in [Pattern::Gpt2, Pattern::Cl100k, Pattern::Llama3] {
+        for name in ["gpt2", "smollm", "cl100k", "llama3", "qwen2"] {
+            let pattern = Pattern::new(name).unwrap();
             let regex = Pattern::Regex(Box::new(Regex::new(pattern.source()).unwrap()));
             for seed in 0..4000u64 {
                 let draw = |i: u64, bound: usize| {
@@ -190,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_named_pattern_is_recognized_by_its_source() {
-        for name in ["gpt2", "cl100k", "llama3"] {
+        for name in ["gpt2", "smollm", "cl100k", "llama3", "qwen2"] {
             let named = Pattern::new(name).unwrap();
             assert_eq!(Pattern::new(named.source()).unwrap(), named);
             let read = Pattern::from_tokenizer_json(named.portable_source()).unwrap();

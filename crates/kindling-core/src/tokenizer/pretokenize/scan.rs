@@ -1,5 +1,5 @@
-//! The starts of pre-tokens: for GPT-2's pattern by arithmetic on bitmasks, for any other pattern
-//! one pre-token at a time.
+//! The starts of pre-tokens: for GPT-2's pattern and SmolLM's by arithmetic on bitmasks, for any
+//! other pattern one pre-token at a time.
 //!
 //! The bitmask scan, for each 64 bytes of text (bit i for byte i, so `mask << 1` asks about the
 //! byte before):
@@ -24,9 +24,11 @@
 //!    rule 2 joins it to the text after it. The end of the text counts as white space.
 //! 4. A contraction (`'s`, `'ll`, ...) counts only where its apostrophe starts a pre-token. These
 //!    are rare, so they are handled one by one.
-//! 5. `Carry` takes the class of the last byte, the rest of a character and the effects of a
+//! 5. SmolLM's pattern (`DIGITS`): every digit, the first byte of a character in `number`, is a
+//!    start, also after a blank; and white space before a digit ends its piece of text, as in 3.
+//! 6. `Carry` takes the class of the last byte, the rest of a character and the effects of a
 //!    contraction from one 64 bytes to the next.
-//! 6. Set bits become positions eight at a time without a branch per bit (`push_bits`): their
+//! 7. Set bits become positions eight at a time without a branch per bit (`push_bits`): their
 //!    number is unpredictable, and a branch predictor would miss it for most words.
 
 use super::gpt2::contraction_end;
@@ -82,14 +84,21 @@ impl<'a> Scanner<'a> {
             return Ok(false);
         }
         let end = self.text.len().min(self.at + WINDOW);
-        if matches!(self.pattern, Pattern::Gpt2) {
-            starts.reserve(end - self.at + SPARE);
-            scan(self.isa, self, end, starts);
-            self.at = end;
-        } else {
-            while self.at < end {
-                starts.push(self.at);
-                self.at = self.pattern.pretoken_end(self.text, self.at)?;
+        match self.pattern {
+            Pattern::Gpt2 | Pattern::Smollm => {
+                starts.reserve(end - self.at + SPARE);
+                if matches!(self.pattern, Pattern::Gpt2) {
+                    scan::<false>(self.isa, self, end, starts);
+                } else {
+                    scan::<true>(self.isa, self, end, starts);
+                }
+                self.at = end;
+            }
+            _ => {
+                while self.at < end {
+                    starts.push(self.at);
+                    self.at = self.pattern.pretoken_end(self.text, self.at)?;
+                }
             }
         }
         Ok(true)
@@ -97,18 +106,19 @@ impl<'a> Scanner<'a> {
 
     /// Scans up to `end` in steps of `MASK_BYTES`.
     #[inline(always)]
-    fn scan_masks<C: Classify>(&mut self, end: usize, starts: &mut Vec<usize>) {
+    fn scan_masks<C: Classify, const DIGITS: bool>(&mut self, end: usize, starts: &mut Vec<usize>) {
         let text = self.text.as_bytes();
         let mut carry = self.carry;
         let mut at = self.at;
         while at < end {
             let bits = if let Some(bytes) = text[at..].first_chunk::<MASK_BYTES>() {
-                starts_among(text, at, MASK_BYTES, C::masks(bytes), &mut carry)
+                starts_among::<DIGITS>(text, at, MASK_BYTES, C::masks(bytes), &mut carry)
             } else {
                 let mut bytes = [0; MASK_BYTES];
                 let length = text.len() - at;
                 bytes[..length].copy_from_slice(&text[at..]);
-                starts_among(text, at, length, C::masks(&bytes), &mut carry) & ((1 << length) - 1)
+                starts_among::<DIGITS>(text, at, length, C::masks(&bytes), &mut carry)
+                    & ((1 << length) - 1)
             };
             push_bits(starts, at, bits);
             at += MASK_BYTES;
@@ -119,23 +129,33 @@ impl<'a> Scanner<'a> {
 
 /// Returns the starts among the `length` bytes at `at`, given the masks of their ASCII.
 #[inline(always)]
-fn starts_among(text: &[u8], at: usize, length: usize, mut masks: Masks, carry: &mut Carry) -> u64 {
-    let mut high_space_starts = 0;
+fn starts_among<const DIGITS: bool>(
+    text: &[u8],
+    at: usize,
+    length: usize,
+    mut masks: Masks,
+    carry: &mut Carry,
+) -> u64 {
+    let mut high = High::default();
     if masks.high != 0 {
-        high_space_starts = add_high_classes(text, at, &mut masks, carry);
+        high = add_high_classes::<DIGITS>(text, at, &mut masks, carry);
     }
+    let High { space_starts: high_space_starts, continued } = high;
     let Masks { letter, number, space, blank, apostrophe, high } = masks;
     let other = !(letter | number | space);
     let after = |mask: u64, carried: u64| mask << 1 | carried;
     let after_blank = after(blank, carry.blank);
     let changes = |mask: u64, carried: u64| mask & !after(mask, carried);
     let other_starts = changes(other, carry.other) & !after_blank;
-    let word_starts =
-        (changes(letter, carry.letter) | changes(number, carry.number)) & !after_blank;
+    let letter_starts = changes(letter, carry.letter) & !after_blank;
+    let number_starts =
+        if DIGITS { number & !continued } else { changes(number, carry.number) & !after_blank };
+    let word_starts = letter_starts | number_starts;
     // A run of white space that the text ends in stays whole, as if more white space followed.
-    let next_is_space =
-        at + length >= text.len() || ((space & !high) >> 63 != 0 && is_space_at(text, at + length));
-    let before_space = space >> 1 | u64::from(next_is_space) << (length - 1);
+    let next_is_space = at + length >= text.len()
+        || ((space & !high) >> 63 != 0 && keeps_space::<DIGITS>(text, at + length));
+    let keeping = if DIGITS { space | number } else { space };
+    let before_space = keeping >> 1 | u64::from(next_is_space) << (length - 1);
     let space_starts =
         changes(space, carry.space) | space & !high & !before_space | high_space_starts;
     let mut starts = other_starts | word_starts | space_starts;
@@ -161,10 +181,29 @@ fn starts_among(text: &[u8], at: usize, length: usize, mut masks: Masks, carry: 
     starts
 }
 
-/// Adds the classes of characters outside ASCII to the masks. Returns the starts of those that are
-/// white space and precede another class (rule 3).
+/// Returns whether white space before the character at `at` stays whole.
+#[inline]
+fn keeps_space<const DIGITS: bool>(text: &[u8], at: usize) -> bool {
+    is_space_at(text, at) || DIGITS && class_at(text, at).0 == Class::Number
+}
+
+/// Bytes of characters outside ASCII.
+#[derive(Default)]
+struct High {
+    /// Starts of those that are white space and precede another class (rule 3).
+    space_starts: u64,
+    /// All bytes but the first of each.
+    continued: u64,
+}
+
+/// Adds the classes of characters outside ASCII to the masks.
 #[inline(never)]
-fn add_high_classes(text: &[u8], at: usize, masks: &mut Masks, carry: &mut Carry) -> u64 {
+fn add_high_classes<const DIGITS: bool>(
+    text: &[u8],
+    at: usize,
+    masks: &mut Masks,
+    carry: &mut Carry,
+) -> High {
     let mut add = |class: Option<Class>, bits: u64| match class {
         Some(Class::Letter) => masks.letter |= bits,
         Some(Class::Number) => masks.number |= bits,
@@ -175,22 +214,23 @@ fn add_high_classes(text: &[u8], at: usize, masks: &mut Masks, carry: &mut Carry
     add(carry.tail_class.take(), tail);
     carry.tail = 0;
     let mut rest = masks.high & !tail;
-    let mut space_starts = 0;
+    let mut high = High { space_starts: 0, continued: tail };
     while rest != 0 {
         let i = rest.trailing_zeros() as usize;
         let (class, length) = class_at(text, at + i);
         let bits = ((1 << length) - 1) << i;
         add(Some(class), bits);
         rest &= !bits;
+        high.continued |= bits & !(1 << i);
         if i + length > MASK_BYTES {
             (carry.tail, carry.tail_class) = (i + length - MASK_BYTES, Some(class));
         }
         let end = at + i + length;
-        if class == Class::Space && end < text.len() && !is_space_at(text, end) {
-            space_starts |= 1 << i;
+        if class == Class::Space && end < text.len() && !keeps_space::<DIGITS>(text, end) {
+            high.space_starts |= 1 << i;
         }
     }
-    space_starts
+    high
 }
 
 /// Spare capacity for `push_bits`, which writes in groups of eight.
@@ -219,50 +259,48 @@ fn push_bits(starts: &mut Vec<usize>, base: usize, mut bits: u64) {
 }
 
 /// Runs `Scanner::scan_masks` with an instruction set.
-fn scan(isa: Isa, scanner: &mut Scanner, end: usize, starts: &mut Vec<usize>) {
+fn scan<const DIGITS: bool>(isa: Isa, scanner: &mut Scanner, end: usize, starts: &mut Vec<usize>) {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,popcnt")]
-        fn avx512(scanner: &mut Scanner, end: usize, starts: &mut Vec<usize>) {
-            scanner.scan_masks::<masks::Avx512>(end, starts);
+        fn avx512<const DIGITS: bool>(scanner: &mut Scanner, end: usize, starts: &mut Vec<usize>) {
+            scanner.scan_masks::<masks::Avx512, DIGITS>(end, starts);
         }
         #[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt")]
-        fn avx2(scanner: &mut Scanner, end: usize, starts: &mut Vec<usize>) {
-            scanner.scan_masks::<masks::Avx2>(end, starts);
+        fn avx2<const DIGITS: bool>(scanner: &mut Scanner, end: usize, starts: &mut Vec<usize>) {
+            scanner.scan_masks::<masks::Avx2, DIGITS>(end, starts);
         }
         match isa {
             // SAFETY: detection returns an Isa above Scalar only where it finds these features.
-            Isa::Avx512 => return unsafe { avx512(scanner, end, starts) },
+            Isa::Avx512 => return unsafe { avx512::<DIGITS>(scanner, end, starts) },
             // SAFETY: as above.
-            Isa::Avx2 => return unsafe { avx2(scanner, end, starts) },
+            Isa::Avx2 => return unsafe { avx2::<DIGITS>(scanner, end, starts) },
             Isa::Scalar => {}
         }
     }
     let _ = isa;
-    scanner.scan_masks::<Portable>(end, starts);
+    scanner.scan_masks::<Portable, DIGITS>(end, starts);
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::gpt2::pretokens;
     use super::*;
     use crate::random::{Purpose, below};
 
-    fn starts(text: &str, isa: Isa) -> Vec<usize> {
-        let (mut scanner, mut starts) = (Scanner::new(text, &Pattern::Gpt2, isa), Vec::new());
-        while scanner.next_window(&mut starts).unwrap() {}
-        starts
-    }
-
-    fn expected(text: &str) -> Vec<usize> {
-        let mut at = 0;
-        pretokens(text)
-            .map(|pretoken| {
-                let start = at;
-                at += pretoken.len();
-                start
-            })
-            .collect()
+    /// Checks the scan against one pre-token at a time, on every instruction set.
+    fn check(text: &str, says: &str) {
+        for pattern in [Pattern::Gpt2, Pattern::Smollm] {
+            let (mut at, mut expected) = (0, Vec::new());
+            while at < text.len() {
+                expected.push(at);
+                at = pattern.pretoken_end(text, at).unwrap();
+            }
+            for isa in Isa::available() {
+                let (mut scanner, mut starts) = (Scanner::new(text, &pattern, isa), Vec::new());
+                while scanner.next_window(&mut starts).unwrap() {}
+                assert_eq!(starts, expected, "{pattern:?} on {isa:?}: {says} {text:?}");
+            }
+        }
     }
 
     #[test]
@@ -280,9 +318,7 @@ mod tests {
             let text: String = (0..length as u64)
                 .map(|i| pieces[(first + draw(3 + i, kinds)) % pieces.len()])
                 .collect();
-            for isa in Isa::available() {
-                assert_eq!(starts(&text, isa), expected(&text), "{text:?} on {isa:?}, seed {seed}");
-            }
+            check(&text, &format!("seed {seed}"));
         }
     }
 
@@ -300,19 +336,16 @@ mod tests {
             "'t",
             " '",
             "''d",
+            "  5",
+            "\u{3000}\u{3000}\u{1d7d8}",
+            "\u{663}\u{664} \u{b2}x",
         ];
         for core in cores {
             for before in (0..140).chain(WINDOW - 70..WINDOW + 2) {
                 for fill in ["a", " ", "!", "1", "\n"] {
                     for after in ["", "a", " b", "\n"] {
                         let text = fill.repeat(before) + core + after;
-                        for isa in Isa::available() {
-                            assert_eq!(
-                                starts(&text, isa),
-                                expected(&text),
-                                "{before} x {fill:?} {core:?} {after:?}"
-                            );
-                        }
+                        check(&text, &format!("{before} x {fill:?} {core:?} {after:?}"));
                     }
                 }
             }

@@ -20,7 +20,7 @@ use self::counts::Counts;
 use self::merge_learner::MergeLearner;
 use super::cuts::Cuts;
 use super::files::byte_chars::{BYTE_ORDER, to_text};
-use super::parts::{Kind, Parts};
+use super::parts::{Kind, Parts, Rules};
 use super::pretokenize::Pattern;
 use super::special::{Segment, SpecialTokens};
 use crate::corpus::blocks::BLOCK_SIZE;
@@ -76,7 +76,7 @@ fn train_in_blocks(
     let matcher = SpecialTokens::new(special.clone())?;
     let max_bytes = options.max_bytes.unwrap_or(u64::MAX);
     let (kind, threads) = (options.kind, options.threads);
-    let cuts = Cuts { kind, pattern: &options.pattern, special: &matcher };
+    let cuts = Cuts { kind, pattern: &options.pattern, special: &matcher, nfc: false };
     let text_cut = &|bytes: &[u8]| cuts.last_in_bytes(bytes, true);
     let longest = cuts.longest();
     let reader = ParallelReader { corpus, text_cut, threads, block_size, longest, max_bytes };
@@ -156,7 +156,8 @@ fn char_parts(seen: &[Vec<bool>], special: Vec<(String, u32)>) -> Parts {
     let tokens = special.iter().map(|(token, _)| token.clone()).chain(characters);
     let tokens = tokens.map(|token| token.into_bytes().into()).collect();
     let pattern = Pattern::Gpt2;
-    Parts { kind: Kind::Chars, pattern, tokens, merges: Vec::new(), special, raw_texts: Vec::new() }
+    let (merges, raw_texts, rules) = (Vec::new(), Vec::new(), Rules::default());
+    Parts { kind: Kind::Chars, pattern, tokens, merges, special, raw_texts, rules }
 }
 
 /// Builds a BPE tokenizer from the counts of each thread.
@@ -188,5 +189,6 @@ fn bpe_parts(
     }
     let (tokens, merges) = learner.into_parts();
     let pattern = options.pattern.clone();
-    Ok(Parts { kind: Kind::Bpe, pattern, tokens, merges, special, raw_texts: Vec::new() })
+    let (raw_texts, rules) = (Vec::new(), Rules::default());
+    Ok(Parts { kind: Kind::Bpe, pattern, tokens, merges, special, raw_texts, rules })
 }
