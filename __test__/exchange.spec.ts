@@ -173,15 +173,23 @@ test('a trained run is exported with its tokenizer and a card, and saved again',
   t.deepEqual(await theirs.model.logits(ids), await ours.model.logits(ids))
   t.deepEqual(theirs.stopIds, [ours.tokenizer!.tokenId('<|endoftext|>')!])
 
+  const gguf = join(folder, 'model.gguf')
+  await succeed(t, ['export', run, '--format', 'gguf', '--out', gguf])
+  const again = await load(gguf)
+  t.deepEqual(again.tokenizer!.encode('the old whale'), ids)
+  t.deepEqual(await again.model.logits(ids), await ours.model.logits(ids))
+  t.deepEqual(again.stopIds, theirs.stopIds)
+
   const copy = join(folder, 'copy')
   await save(copy, theirs)
   const args = ['--prompt', 'the', '--max-tokens', '5', '--temperature', '0', '--json']
   const texts = await Promise.all(
-    [[run], [out], ['--run', copy]].map((source) => succeed(t, ['generate', ...source, ...args])),
+    [[run], [out], [gguf], ['--run', copy]].map((source) =>
+      succeed(t, ['generate', ...source, ...args]),
+    ),
   )
   const found = texts.map(({ json }) => json[0]!['ids'])
-  t.deepEqual(found[1], found[0])
-  t.deepEqual(found[2], found[0])
+  for (const ids of found) t.deepEqual(ids, found[0])
 })
 
 async function checkCard(t: ExecutionContext, out: string, run: string): Promise<void> {

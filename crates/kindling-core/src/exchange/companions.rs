@@ -16,8 +16,9 @@ pub type Companions = BTreeMap<String, String>;
 
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
+const CHAT_TEMPLATE: &str = "chat_template.jinja";
 const FILES: [&str; 4] =
-    [TOKENIZER_CONFIG, GENERATION_CONFIG, "chat_template.jinja", "special_tokens_map.json"];
+    [TOKENIZER_CONFIG, GENERATION_CONFIG, CHAT_TEMPLATE, "special_tokens_map.json"];
 
 /// Reads the files of a folder that are there.
 ///
@@ -76,6 +77,25 @@ impl SpecialIds {
 /// Returns a file as JSON, null without one.
 fn json_of(companions: &Companions, name: &str) -> Value {
     companions.get(name).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
+
+/// Returns the chat template: the default one if there are several.
+pub fn chat_template(companions: &Companions) -> Option<String> {
+    if let Some(text) = companions.get(CHAT_TEMPLATE) {
+        return Some(text.clone());
+    }
+    let template = &json_of(companions, TOKENIZER_CONFIG)["chat_template"];
+    let default = || {
+        let named = template.as_array()?.iter().find(|t| t["name"] == "default")?;
+        named["template"].as_str()
+    };
+    template.as_str().or_else(default).map(str::to_owned)
+}
+
+/// Returns whether the tokenizer of an imported model puts a token before each text; `None` if
+/// nothing says so.
+pub fn adds_bos(companions: &Companions) -> Option<bool> {
+    json_of(companions, TOKENIZER_CONFIG)["add_bos_token"].as_bool()
 }
 
 /// Makes the files of a model whose GGUF file has their contents.

@@ -89,6 +89,9 @@ impl Export<'_> {
             ("general.quantization_version".to_owned(), Value::Integer(2)),
         ];
         metadata.extend(sizes);
+        if let Some(tokenizer) = self.tokenizer {
+            metadata.extend(self.gguf_tokenizer(tokenizer)?);
+        }
         let mut tensors = self.tensors(naming);
         let factors = config.rope_scaling.is_some().then(|| gguf::rope_factors(config));
         if let Some(factors) = &factors {
@@ -112,6 +115,40 @@ impl Export<'_> {
             TensorType::Bf16 => 32,
             _ => 0,
         }
+    }
+
+    fn gguf_tokenizer(&self, tokenizer: &Tokenizer) -> Result<Vec<(String, Value)>> {
+        let mut vocab = tokenizer.to_gguf()?;
+        // Tokens that only pad the embedding: type 5, unused.
+        for id in vocab.tokens.len()..self.model.config().vocab_size {
+            vocab.tokens.push(format!("[PAD{id}]"));
+            vocab.token_types.push(5);
+        }
+        let ids = SpecialIds::of(self.companions, Some(tokenizer));
+        let adds_bos = tokenizer.bos_of_template().is_some()
+            || companions::adds_bos(self.companions) == Some(true);
+        let types = vocab.token_types.iter().map(|kind| i64::from(*kind)).collect();
+        let mut values = vec![
+            ("ggml.model", Value::Text("gpt2".to_owned())),
+            ("ggml.pre", Value::Text(vocab.pre)),
+            ("ggml.tokens", Value::Texts(vocab.tokens)),
+            ("ggml.token_type", Value::Integers(types)),
+            ("ggml.merges", Value::Texts(vocab.merges)),
+            ("ggml.add_bos_token", Value::Bool(adds_bos)),
+            ("ggml.add_space_prefix", Value::Bool(false)),
+        ];
+        for (name, id) in [
+            ("ggml.bos_token_id", ids.bos),
+            ("ggml.eos_token_id", ids.eos),
+            ("ggml.padding_token_id", ids.padding),
+        ] {
+            values.extend(id.map(|id| (name, Value::Integer(id.into()))));
+        }
+        if let Some(template) = companions::chat_template(self.companions) {
+            values.push(("chat_template", Value::Text(template)));
+        }
+        let named = values.into_iter().map(|(name, value)| (format!("tokenizer.{name}"), value));
+        Ok(named.collect())
     }
 
     fn write_safetensors(&self, path: &Path, naming: Naming) -> Result<()> {

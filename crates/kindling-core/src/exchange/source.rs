@@ -1,9 +1,9 @@
 //! A model in files of another program: its sizes, its weights, its tokenizer.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::companions::{self, Companions};
+use super::companions::{self, Companions, SpecialIds};
 use super::course::{self, CourseSizes};
 use super::gguf::{self, GgufFile};
 use super::names::Naming;
@@ -12,7 +12,7 @@ use super::{hugging_face, safetensors, torch};
 use crate::config::ModelConfig;
 use crate::error::IoAction;
 use crate::model::{Layout, Transformer};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{GgufVocab, Template, Tokenizer};
 use crate::whole_file::open_regular;
 use crate::{Error, Result};
 
@@ -47,8 +47,14 @@ pub struct ModelSource {
     pub companions: Companions,
     naming: Naming,
     tensors: TensorFiles,
-    /// The folder of the tokenizer, if there is one.
-    tokenizer: Option<PathBuf>,
+    tokenizer: Option<TokenizerSource>,
+}
+
+/// Where the tokenizer is.
+#[derive(Debug)]
+enum TokenizerSource {
+    Folder(std::path::PathBuf),
+    Vocab(Box<GgufVocab>),
 }
 
 impl ModelSource {
@@ -108,7 +114,7 @@ impl ModelSource {
             companions: companions::read_companions(path)?,
             naming: Naming::HuggingFace,
             tensors,
-            tokenizer: has_tokenizer.then(|| path.to_path_buf()),
+            tokenizer: has_tokenizer.then(|| TokenizerSource::Folder(path.to_path_buf())),
         })
     }
 
@@ -116,6 +122,7 @@ impl ModelSource {
         let mut gguf = GgufFile::open(path)?;
         let (config, architecture, naming) = gguf::config_of(&mut gguf)?;
         let companions = companions::companions_of_gguf(&gguf, config.max_seq_length);
+        let tokenizer = vocab_of(&gguf)?.map(Box::new).map(TokenizerSource::Vocab);
         let mut tensors = gguf.tensors;
         tensors.retain(|name| name != gguf::ROPE_FACTORS);
         Ok(Self {
@@ -125,7 +132,7 @@ impl ModelSource {
             companions,
             naming,
             tensors,
-            tokenizer: None,
+            tokenizer,
         })
     }
 
@@ -207,7 +214,13 @@ impl ModelSource {
     /// # Errors
     /// Returns `ERR_INVALID_TOKENIZER` for one that cannot be had exactly.
     pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
-        self.tokenizer.as_ref().map(Tokenizer::open).transpose()
+        match &self.tokenizer {
+            None => Ok(None),
+            Some(TokenizerSource::Folder(folder)) => {
+                with_bos(Tokenizer::open(folder)?, &self.companions).map(Some)
+            }
+            Some(TokenizerSource::Vocab(vocab)) => Tokenizer::from_gguf(vocab).map(Some),
+        }
     }
 }
 
@@ -219,4 +232,46 @@ fn first_bytes(path: &Path) -> Result<[u8; 8]> {
     let mut bytes = Vec::new();
     file.take(8).read_to_end(&mut bytes).map_err(|error| Error::io(IoAction::Read, path, error))?;
     Ok(bytes.try_into().unwrap_or([0xFF; 8]))
+}
+
+/// Puts the BOS before texts where tokenizer_config.json says so and tokenizer.json does not.
+fn with_bos(tokenizer: Tokenizer, companions: &Companions) -> Result<Tokenizer> {
+    let bos = SpecialIds::of(companions, Some(&tokenizer)).bos;
+    match (companions::adds_bos(companions), tokenizer.bos_of_template(), bos) {
+        (Some(true), None, Some(bos)) => {
+            let after = tokenizer.template().after.clone();
+            tokenizer.with_template(Template { before: vec![bos], after })
+        }
+        _ => Ok(tokenizer),
+    }
+}
+
+/// Returns the tokenizer's arrays, `None` if the file has no tokenizer.
+fn vocab_of(gguf: &GgufFile) -> Result<Option<GgufVocab>> {
+    let Some(model) = gguf.text("tokenizer.ggml.model") else { return Ok(None) };
+    if model != "gpt2" {
+        return Err(Error::Unsupported(format!(
+            "{}: tokenizers of model {model:?} are not supported; use a file whose tokenizer is \
+             byte-level BPE (gpt2)",
+            gguf.tensors.file(0).0.display()
+        )));
+    }
+    let texts = |name: &str| gguf.texts(&format!("tokenizer.ggml.{name}")).unwrap_or_default();
+    let id = |name: &str| {
+        let id = gguf.integer(&format!("tokenizer.ggml.{name}_token_id"))?;
+        u32::try_from(id).ok()
+    };
+    let flag = |name: &str| gguf.boolean(&format!("tokenizer.ggml.{name}"));
+    let types = gguf.integers("tokenizer.ggml.token_type").unwrap_or_default();
+    Ok(Some(GgufVocab {
+        pre: gguf.text("tokenizer.ggml.pre").unwrap_or("default").to_owned(),
+        tokens: texts("tokens").to_vec(),
+        token_types: types.iter().map(|kind| *kind as i32).collect(),
+        merges: texts("merges").to_vec(),
+        bos: id("bos"),
+        eos: id("eos"),
+        padding: id("padding"),
+        add_bos: flag("add_bos_token"),
+        add_eos: flag("add_eos_token"),
+    }))
 }
