@@ -273,6 +273,24 @@ test('bench train --profile lists every op, and the shares add up to the step', 
   t.is(attention.calls_per_step, 7)
 })
 
+test('bench generate --batch runs one product for the rows of all prompts', async (t) => {
+  const bench = words('bench generate --preset char --max-tokens 4 --profile --json --device cpu')
+  const run = async (batch: string) =>
+    (await succeed(t, [...bench, '--batch', batch])).json.at(-1)! as {
+      profile: SnakeCased<ProfileLine>[]
+      tokens_per_second: number
+      prompt_tokens_per_second: number
+    }
+  for (const batch of [1, 3]) {
+    const { profile, tokens_per_second, prompt_tokens_per_second } = await run(String(batch))
+    t.true(tokens_per_second > 0 && prompt_tokens_per_second > 0)
+    const calls = Object.fromEntries(profile.map((line) => [line.op, line.calls_per_step]))
+    // The first of 4 tokens comes of a pass over each prompt, the others of 3 steps, in 4 blocks.
+    t.is(calls['linear::forward 128 -> 384'], (4 * batch + 4 * 3) / 4)
+    t.is(calls['attention::decode'], (4 * 3) / 4)
+  }
+})
+
 test('a bf16 run learns, resumes, evaluates in both dtypes and generates', async (t) => {
   const { folder, flags } = await encodeCorpus(t)
   const run = join(folder, 'run')

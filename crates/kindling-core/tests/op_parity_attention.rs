@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::ops::Range;
+
 use candle_core::{D, DType, Tensor};
 use common::*;
 use kindling_core::buffer::{In, Out};
@@ -155,35 +157,49 @@ fn later_tokens_do_not_change_the_output_of_earlier_ones() {
 }
 
 #[test]
-fn decoding_one_query_equals_the_last_row_of_a_whole_pass() {
-    for (positions, num_heads, num_kv_heads, head_size) in
-        [(1, 1, 1, 2), (7, 4, 2, 6), (65, 6, 1, 32), (300, 2, 2, 64)]
-    {
-        let s = Shape { batch: 1, positions, num_heads, num_kv_heads, head_size };
-        let qkv = random(1, positions * s.qkv_width());
-        let expected = attention::reference::forward(&wide(&qkv), s);
-        let kv = num_kv_heads * head_size;
-        let columns = |start: usize| {
-            let rows = qkv.chunks(s.qkv_width());
-            rows.flat_map(|row| row[start..start + kv].to_vec()).collect::<Vec<_>>()
-        };
-        let (keys, values) = (columns(s.out_width()), columns(s.out_width() + kv));
-        let q = &qkv[(positions - 1) * s.qkv_width()..][..s.out_width()];
+fn decoding_rows_of_different_lengths_equals_the_last_row_of_a_whole_pass_of_each() {
+    for (lengths, num_heads, num_kv_heads, head_size) in [
+        (vec![1], 1, 1, 2),
+        (vec![7, 1, 3], 4, 2, 6),
+        (vec![65], 6, 1, 32),
+        (vec![300, 2, 299, 17, 1], 2, 2, 64),
+    ] {
+        let shape = |positions| Shape { batch: 1, positions, num_heads, num_kv_heads, head_size };
+        let (s, kv) = (shape(1), num_kv_heads * head_size);
+        let (mut keys, mut values) = (vec![f32::NAN; 3 * kv], vec![f32::NAN; 3 * kv]);
+        let (mut last_rows, mut cached, mut expected) = (vec![], vec![], vec![]);
+        for (row, &positions) in lengths.iter().enumerate() {
+            let qkv = random(row as u64, positions * s.qkv_width());
+            let out = attention::reference::forward(&wide(&qkv), shape(positions));
+            expected.extend_from_slice(&out[(positions - 1) * s.out_width()..]);
+            last_rows.extend_from_slice(&qkv[(positions - 1) * s.qkv_width()..]);
+            cached.push(keys.len() / kv..keys.len() / kv + positions);
+            for row in qkv.chunks(s.qkv_width()) {
+                keys.extend_from_slice(&row[s.out_width()..s.out_width() + kv]);
+                values.extend_from_slice(&row[s.out_width() + kv..]);
+            }
+            // Tokens between the rows belong to none.
+            keys.extend(vec![f32::NAN; row * kv]);
+            values.extend(vec![f32::NAN; row * kv]);
+        }
         for dev in devices() {
-            let mut out = vec![9.0; s.out_width()];
-            attention::decode(
-                &dev,
-                attention::Decode {
+            let decode = |qkv: &[f32], cached: &[Range<usize>]| {
+                let mut out = vec![9.0; cached.len() * s.out_width()];
+                let args = attention::Decode {
                     out: Out::from(&mut out[..]),
-                    q: In::from(q),
+                    qkv: In::from(qkv),
                     keys: In::from(&keys[..]),
                     values: In::from(&values[..]),
-                    length: positions,
+                    cached,
                     shape: s,
-                },
-            )
-            .unwrap();
-            assert_close("out", &out, &expected[(positions - 1) * s.out_width()..]);
+                };
+                attention::decode(&dev, args).unwrap();
+                out
+            };
+            let out = decode(&last_rows, &cached);
+            assert_close("out", &out, &expected);
+            let alone = last_rows.chunks(s.qkv_width()).zip(cached.chunks(1));
+            assert!(out == alone.flat_map(|(qkv, row)| decode(qkv, row)).collect::<Vec<_>>());
         }
     }
 }

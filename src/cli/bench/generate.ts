@@ -8,32 +8,43 @@ import { profileLines, type ProfileLine } from './profile'
 
 /** Result of a decoding benchmark. */
 export interface GenerateBenchmark {
+  /** Decoded tokens of all prompts. */
   tokensPerSecond: number
+  /** Tokens of a prompt as long as the context. */
   promptTokensPerSecond: number
   /** Speed of reading a large array with the same threads. */
   memoryGbPerSecond: number
   /**
-   * Upper bound set by memory: tokens per second if reading every weight once were all the work.
+   * Upper bound set by memory: tokens per second if all the work of a step, one token per prompt,
+   * were to read every weight once.
    */
   tokensPerSecondBound: number
-  /** Time of a token by op, with the option `profile`. */
+  /** Time of a step by op, with the option `profile`. */
   profile?: ProfileLine[]
 }
 
+/** Length of the prompts that are continued. */
 const PROMPT_TOKENS = 16
 
-/** Times the prompt, which is one forward pass, and greedy decoding of one token at a time. */
+/**
+ * Times a prompt that fills the context, which is one forward pass, and greedy decoding of `batch`
+ * short prompts.
+ */
 export async function benchGenerate(
-  options: EngineOptions & { max_tokens: number; profile?: boolean },
+  options: EngineOptions & { batch: number; max_tokens: number; profile?: boolean },
 ): Promise<GenerateBenchmark> {
-  const { max_tokens: maxTokens } = options
+  const { batch, max_tokens: maxTokens } = options
+  const { vocab_size: vocabSize, context } = presetOf(options)
   const model = buildModel(options)
-  const { vocab_size: vocabSize } = presetOf(options)
-  const prompt = Uint32Array.from({ length: PROMPT_TOKENS }, (_, i) => (i * 7919) % vocabSize)
-  const decode = (tokens: number): Promise<number> => secondsOfDecoding(model, prompt, tokens)
+  const promptOf = (row: number, length: number): Uint32Array =>
+    Uint32Array.from({ length }, (_, i) => ((i + 1) * 7919 + row * 104_729) % vocabSize)
+  const prompts = Array.from({ length: batch }, (_, row) => promptOf(row, PROMPT_TOKENS))
+  const decode = (tokens: number): Promise<number> => secondsOfDecoding(model, prompts, tokens)
+  const prefill = (): Promise<number> => secondsOfDecoding(model, [promptOf(0, context)], 1)
 
+  await prefill()
+  const prompt = median([await prefill(), await prefill(), await prefill()])
   await decode(2)
-  const first = median([await decode(1), await decode(1), await decode(1)])
   const whole = Math.min(await decode(maxTokens), await decode(maxTokens))
   let profile: ProfileLine[] | undefined
   if (options.profile) {
@@ -44,22 +55,22 @@ export async function benchGenerate(
   }
   const bandwidth = await settle(() => native.benchMemory(options.threads ?? availableThreads()))
   return {
-    tokensPerSecond: round(maxTokens / whole, 1),
-    promptTokensPerSecond: round(PROMPT_TOKENS / first, 1),
+    tokensPerSecond: round((batch * maxTokens) / whole, 1),
+    promptTokensPerSecond: round(context / prompt, 1),
     memoryGbPerSecond: round(bandwidth / 1e9, 1),
-    tokensPerSecondBound: round(bandwidth / weightBytes(options), 1),
+    tokensPerSecondBound: round((batch * bandwidth) / weightBytes(options), 1),
     ...(profile && { profile }),
   }
 }
 
 async function secondsOfDecoding(
   model: Transformer,
-  prompt: Uint32Array,
+  prompts: Uint32Array[],
   maxTokens: number,
 ): Promise<number> {
   const generator = call(
     () =>
-      new native.Generator(Transformer.toNative(model), [prompt], {
+      new native.Generator(Transformer.toNative(model), prompts, {
         maxTokens,
         temperature: 0,
         topP: 1,
@@ -71,15 +82,16 @@ async function secondsOfDecoding(
   )
   const started = performance.now()
   for (;;) {
-    const [row] = await settle(() => generator.next(1000))
-    if (row!.ended) break
+    const rows = await settle(() => generator.next(1000))
+    if (rows.every((row) => row.ended)) break
   }
   generator.close()
   return (performance.now() - started) / 1000
 }
 
 /**
- * Returns the bytes of the weights read per token: all of them, but only one row of the embedding.
+ * Returns the bytes of the weights read per step: all of them, but of the embedding only the rows of
+ * the tokens.
  */
 function weightBytes(options: EngineOptions): number {
   const { d_model: d, d_ff: f, num_layers: layers, vocab_size: vocabulary } = presetOf(options)

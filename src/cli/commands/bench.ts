@@ -49,7 +49,8 @@ const gemmFields = {
 }
 const generateFields = {
   ...engineFields,
-  max_tokens: z.int().min(1).default(240).describe('tokens to decode'),
+  batch: limits.batch.default(1).describe('prompts to decode at once'),
+  max_tokens: z.int().min(1).default(240).describe('tokens to decode per prompt'),
   profile,
 }
 const file = z.string().meta({ value: 'file' }).describe('text file')
@@ -165,7 +166,7 @@ export function benchCommand(): Command {
         name: 'generate',
         description: 'time decoding with random weights',
         fields: generateFields,
-        examples: ['kindling bench generate --preset seed'],
+        examples: ['kindling bench generate --preset seed --batch 8'],
         run: async (options, output) => show(output, await benchGenerate(options)),
       }),
     )

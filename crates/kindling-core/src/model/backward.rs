@@ -19,7 +19,7 @@
 use std::ops::Range;
 
 use super::activations::{Activations, GradientActivations, Saved, StreamGradient, of_layer};
-use super::forward::{CacheUse, norm_residual, run_block};
+use super::forward::{norm_residual, run_block};
 use super::pass::{Pass, PassContext, Shapes};
 use crate::buffer::{Buffer, In};
 use crate::ops::cross_entropy::LossSum;
@@ -100,7 +100,7 @@ pub(super) fn run(
         // The last block's activations are still in memory.
         if activations.saved == Saved::Residuals && layer + 1 < config.num_layers {
             norm_residual(context, activations, layer, &s)?;
-            run_block(context, layer, activations, &s, &mut CacheUse::None)?;
+            run_block(context, layer, activations, &s)?;
         }
         feed_forward(context, layer, activations, &mut grads, gradients, &s)?;
         attention(context, layer, activations, &mut grads, gradients, &s)?;

@@ -28,15 +28,16 @@ use crate::ops::{attention, embedding, rms_norm, rope, swiglu};
 pub(super) enum CacheUse<'a> {
     /// Rows are whole sequences; nothing is cached.
     None,
-    /// Rows are one whole sequence; its keys and values go to this row of the cache.
-    Fill(&'a mut KvCache, usize),
+    /// Rows are one whole sequence; its keys and values go to this row of the cache, if any. Only
+    /// the last row is computed to the end.
+    Prefill(Option<(&'a mut KvCache, usize)>),
     /// Each row is the next token of a different sequence and attends to that sequence's cached
     /// tokens.
     Step(CacheStep<'a>),
 }
 
 /// Runs all blocks on the tokens `x`; leaves the norm of the last residual stream in
-/// `activations.normed`.
+/// `activations.normed`. If only the last row is needed, it is the first there.
 pub(super) fn run(
     context: &PassContext,
     activations: &mut Activations,
@@ -45,48 +46,65 @@ pub(super) fn run(
     mut cache: CacheUse,
 ) -> Result<()> {
     let s = Shapes::new(context.config, pass);
-    let (dev, layout, c) = (context.device, context.layout, s.residual_len());
     embedding::forward(
-        dev,
+        context.device,
         embedding::Forward {
-            out: activations.residuals[0].values.slice_mut(0..c),
+            out: activations.residuals[0].values.slice_mut(0..s.residual_len()),
             ids: x,
-            weight: context.weight(&layout.embedding),
+            weight: context.weight(&context.layout.embedding),
             shape: s.embedding,
         },
     )?;
     norm_residual(context, activations, 0, &s)?;
-    for layer in 0..context.config.num_layers {
-        run_block(context, layer, activations, &s, &mut cache)?;
-        let Activations { residuals, blocks, normed, sublayer_output, hidden, .. } =
-            &mut *activations;
-        context.linear(
-            sublayer_output.slice_mut(0..c),
-            of_layer(hidden, layer).slice(0..s.hidden_len()),
-            &layout.blocks[layer].w2,
-            None,
-            s.w2,
-        )?;
-        let next = of_layer(residuals, layer + 1);
-        rms_norm::forward_residual(
-            dev,
-            rms_norm::ForwardResidual {
-                out: normed.slice_mut(0..c),
-                sum: next.values.slice_mut(0..c),
-                rstd: next.rstd.slice_mut(0..s.rows()),
-                x: of_layer(blocks, layer).residual_mid.slice(0..c),
-                residual: sublayer_output.slice(0..c),
-                weight: context.weight(layout.norm_after(layer)),
-                shape: s.norm,
-            },
-        )?;
+    let layers = context.config.num_layers;
+    for layer in 0..layers {
+        run_attention(context, layer, activations, &s, &mut cache)?;
+        if layer + 1 == layers && matches!(cache, CacheUse::Prefill(_)) {
+            let last = Shapes::new(context.config, Pass { batch: 1, positions: 1 });
+            run_feed_forward(context, layer, activations, &last, s.rows() - 1)?;
+            end_block(context, layer, activations, &last)?;
+        } else {
+            run_feed_forward(context, layer, activations, &s, 0)?;
+            end_block(context, layer, activations, &s)?;
+        }
     }
     match cache {
-        CacheUse::None => {}
-        CacheUse::Fill(cache, row) => cache.set_position(row, pass.positions),
+        CacheUse::None | CacheUse::Prefill(None) => {}
+        CacheUse::Prefill(Some((cache, row))) => cache.set_position(row, pass.positions),
         CacheUse::Step(step) => step.finish(),
     }
     Ok(())
+}
+
+/// Adds hidden W2^T to the residual stream, and normalises it for what follows `layer`.
+fn end_block(
+    context: &PassContext,
+    layer: usize,
+    activations: &mut Activations,
+    s: &Shapes,
+) -> Result<()> {
+    let (layout, c) = (context.layout, s.residual_len());
+    let Activations { residuals, blocks, normed, sublayer_output, hidden, .. } = activations;
+    context.linear(
+        sublayer_output.slice_mut(0..c),
+        of_layer(hidden, layer).slice(0..s.hidden_len()),
+        &layout.blocks[layer].w2,
+        None,
+        s.w2,
+    )?;
+    let next = of_layer(residuals, layer + 1);
+    rms_norm::forward_residual(
+        context.device,
+        rms_norm::ForwardResidual {
+            out: normed.slice_mut(0..c),
+            sum: next.values.slice_mut(0..c),
+            rstd: next.rstd.slice_mut(0..s.rows()),
+            x: of_layer(blocks, layer).residual_mid.slice(0..c),
+            residual: sublayer_output.slice(0..c),
+            weight: context.weight(layout.norm_after(layer)),
+            shape: s.norm,
+        },
+    )
 }
 
 /// normed = `rms_norm` of the residual stream on entry of `layer`.
@@ -119,11 +137,22 @@ pub(super) fn run_block(
     layer: usize,
     activations: &mut Activations,
     s: &Shapes,
+) -> Result<()> {
+    run_attention(context, layer, activations, s, &mut CacheUse::None)?;
+    run_feed_forward(context, layer, activations, s, 0)
+}
+
+/// attention = the heads' outputs, from the block's normed input in `normed`.
+fn run_attention(
+    context: &PassContext,
+    layer: usize,
+    activations: &mut Activations,
+    s: &Shapes,
     cache: &mut CacheUse,
 ) -> Result<()> {
     let ranges = &context.layout.blocks[layer];
-    let Activations { residuals, blocks, normed, sublayer_output, hidden, .. } = activations;
-    let (residual, block) = (of_layer(residuals, layer), of_layer(blocks, layer));
+    let Activations { blocks, normed, .. } = activations;
+    let block = of_layer(blocks, layer);
     let (dev, c, qkv) = (context.device, s.residual_len(), 0..s.qkv_len());
     let bias = ranges.qkv_bias.as_ref().map(|range| context.weight(range));
     context.linear(
@@ -134,19 +163,34 @@ pub(super) fn run_block(
         s.qkv,
     )?;
     match cache {
-        CacheUse::None => attend(context, block, s)?,
-        CacheUse::Fill(cache, row) => {
+        CacheUse::None | CacheUse::Prefill(None) => attend(context, block, s),
+        CacheUse::Prefill(Some((cache, row))) => {
             attend(context, block, s)?;
-            cache.fill(dev, layer, *row, s.attention.positions, block.qkv.slice(qkv))?;
+            cache.fill(dev, layer, *row, s.attention.positions, block.qkv.slice(qkv))
         }
         CacheUse::Step(step) => {
             let heads = block.attention.slice_mut(0..s.heads_len());
-            step.attend(context, layer, block.qkv.slice_mut(qkv), heads)?;
+            step.attend(context, layer, block.qkv.slice_mut(qkv), heads)
         }
     }
+}
+
+/// `residual_mid`, gate | up and hidden, of `s.rows()` rows from `first` on.
+fn run_feed_forward(
+    context: &PassContext,
+    layer: usize,
+    activations: &mut Activations,
+    s: &Shapes,
+    first: usize,
+) -> Result<()> {
+    let ranges = &context.layout.blocks[layer];
+    let Activations { residuals, blocks, normed, sublayer_output, hidden, .. } = activations;
+    let (residual, block) = (of_layer(residuals, layer), of_layer(blocks, layer));
+    let (dev, c) = (context.device, s.residual_len());
+    let (start, heads) = (first * s.norm.width, s.attention.out_width());
     context.linear(
         sublayer_output.slice_mut(0..c),
-        block.attention.slice(0..s.heads_len()),
+        block.attention.slice(first * heads..(first + s.rows()) * heads),
         &ranges.o,
         None,
         s.o,
@@ -157,7 +201,7 @@ pub(super) fn run_block(
             out: normed.slice_mut(0..c),
             sum: block.residual_mid.slice_mut(0..c),
             rstd: block.rstd_mid.slice_mut(0..s.rows()),
-            x: residual.values.slice(0..c),
+            x: residual.values.slice(start..start + c),
             residual: sublayer_output.slice(0..c),
             weight: context.weight(&ranges.norm_ff),
             shape: s.norm,

@@ -26,7 +26,7 @@ use crate::buffer::{Buffer, In, Out};
 use crate::config::ModelConfig;
 use crate::cuda::Rows;
 use crate::device::Device;
-use crate::ops::{self, attention, rope};
+use crate::ops::{self, RowsMut, Tasks, attention, rope, split_rows};
 
 #[derive(Debug)]
 struct LayerCache {
@@ -92,15 +92,21 @@ impl KvCache {
         let slots = start..start + count * width;
         let LayerCache { keys, values } = &mut self.layers[layer];
         match device {
-            Device::Cpu(_) => {
-                let slots = keys.host_mut()[slots.clone()]
-                    .chunks_exact_mut(width)
-                    .zip(values.host_mut()[slots].chunks_exact_mut(width));
-                for (qkv, (keys, values)) in qkv.cpu().chunks_exact(w).zip(slots) {
-                    let (new_keys, new_values) = qkv[w - 2 * width..].split_at(width);
-                    keys.copy_from_slice(new_keys);
-                    values.copy_from_slice(new_values);
-                }
+            Device::Cpu(cpu) => {
+                let qkv = qkv.cpu();
+                let slots = (
+                    RowsMut::new(&mut keys.host_mut()[slots.clone()], width),
+                    RowsMut::new(&mut values.host_mut()[slots], width),
+                );
+                let tasks = Tasks::of_rows(count, 2 * width);
+                split_rows(&cpu.pool, tasks, slots, |tokens, (keys, values)| {
+                    let slots = keys.chunks_exact_mut(width).zip(values.chunks_exact_mut(width));
+                    for (token, (keys, values)) in tokens.zip(slots) {
+                        let kv = &qkv[(token + 1) * w - 2 * width..(token + 1) * w];
+                        keys.copy_from_slice(&kv[..width]);
+                        values.copy_from_slice(&kv[width..]);
+                    }
+                });
                 Ok(())
             }
             Device::Cuda(gpu) => {
@@ -144,7 +150,7 @@ impl CacheStep<'_> {
         context: &PassContext,
         layer: usize,
         mut qkv: Out,
-        mut out: Out,
+        out: Out,
     ) -> Result<()> {
         let config = context.config;
         let (w, head_size) = (config.qkv_width(), config.head_size());
@@ -155,30 +161,29 @@ impl CacheStep<'_> {
             num_kv_heads: config.num_kv_heads,
             head_size,
         };
-        let q_width = shape.out_width();
+        let capacity = self.cache.capacity;
+        let mut cached = Vec::with_capacity(self.rows.len());
         for (index, &row) in self.rows.iter().enumerate() {
             let position = self.cache.positions[row];
             let mut qkv = qkv.reborrow().slice(index * w..(index + 1) * w);
             rotate(context, qkv.reborrow(), position)?;
             let span = Span { row, position, count: 1 };
             self.cache.store(context.device, layer, span, qkv.read())?;
-            let length = (position + 1).min(self.cache.capacity);
-            let start = row * self.cache.capacity * self.cache.width;
-            let cached = start..start + length * self.cache.width;
-            let LayerCache { keys, values } = &self.cache.layers[layer];
-            attention::decode(
-                context.device,
-                attention::Decode {
-                    out: out.reborrow().slice(index * q_width..(index + 1) * q_width),
-                    q: qkv.read().slice(0..q_width),
-                    keys: keys.slice(cached.clone()),
-                    values: values.slice(cached),
-                    length,
-                    shape,
-                },
-            )?;
+            let length = (position + 1).min(capacity);
+            cached.push(row * capacity..row * capacity + length);
         }
-        Ok(())
+        let LayerCache { keys, values } = &self.cache.layers[layer];
+        attention::decode(
+            context.device,
+            attention::Decode {
+                out,
+                qkv: qkv.read(),
+                keys: keys.view(),
+                values: values.view(),
+                cached: &cached,
+                shape,
+            },
+        )
     }
 
     /// Advances the position of every row; called after the last layer.

@@ -3,6 +3,8 @@
 
 mod activations;
 mod backward;
+#[cfg(test)]
+mod cached_logits_tests;
 mod finiteness;
 mod forward;
 mod gradient_norm;

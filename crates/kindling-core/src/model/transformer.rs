@@ -280,11 +280,10 @@ impl Transformer {
     ) -> Result<()> {
         let pass = Pass { batch: 1, positions: ids.len() };
         self.prepare(ids, pass, Saved::Nothing)?;
-        let cache = cache.map_or(CacheUse::None, |(cache, row)| CacheUse::Fill(cache, row));
-        self.run_forward(ids, pass, cache)?;
+        self.reserve_decode_weights();
+        self.run_forward(ids, pass, CacheUse::Prefill(cache))?;
         let activations = self.activations.as_ref().ok_or_else(no_activations)?;
-        let c = self.config.d_model;
-        let last = activations.normed.slice((ids.len() - 1) * c..ids.len() * c);
+        let last = activations.normed.slice(0..self.config.d_model);
         self.output_layer(&self.context(true), logits, last)
     }
 
@@ -338,7 +337,7 @@ impl Transformer {
     /// Runs the blocks; leaves the norm of the last residual stream in the activations.
     fn run_forward(&mut self, x: &[u32], pass: Pass, cache: CacheUse) -> Result<()> {
         let mut activations = self.activations.take().ok_or_else(no_activations)?;
-        let decoding = matches!(cache, CacheUse::Step(_));
+        let decoding = !matches!(cache, CacheUse::None);
         let result = forward::run(&self.context(decoding), &mut activations, x, pass, cache);
         self.activations = Some(activations);
         result

@@ -184,6 +184,19 @@ pub(crate) fn prefetch<T>(address: *const T) {
     let _ = address;
 }
 
+/// Prefetches the cache line at `address` to L2. Any address will do.
+#[inline(always)]
+pub(crate) fn prefetch_to_l2<T>(address: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a hint, which accepts any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// Prefetches `len` elements from `start` to L2. Any address will do.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn prefetch_run<T>(start: *const T, len: usize) {

@@ -19,6 +19,8 @@ mod cpu;
 pub mod cuda;
 pub mod reference;
 
+use std::ops::Range;
+
 use crate::buffer::{In, Out};
 use crate::device::Device;
 use crate::ops::{check, check_positive, rope, with_dirty_scratch};
@@ -265,44 +267,43 @@ pub fn backward_in_place(dev: &Device, args: BackwardInPlace) -> Result<()> {
     Ok(())
 }
 
-/// Buffers of `decode`: one query per head against `length` cached keys and values.
+/// Buffers of `decode`: one query per head of each row, against the row's cached keys and values.
 #[derive(Debug)]
 pub struct Decode<'a> {
-    /// (nh hs).
+    /// (rows, nh hs).
     pub out: Out<'a>,
-    /// (nh hs).
-    pub q: In<'a>,
-    /// (length, nkv hs).
+    /// (rows, (nh + 2 nkv) hs), of which only the queries are read.
+    pub qkv: In<'a>,
+    /// (tokens, nkv hs).
     pub keys: In<'a>,
-    /// (length, nkv hs).
+    /// (tokens, nkv hs).
     pub values: In<'a>,
-    pub length: usize,
+    /// For each row, the tokens of the cache that it attends to.
+    pub cached: &'a [Range<usize>],
     /// Its `batch` and `positions` are not used.
     pub shape: Shape,
 }
 
-/// Computes the attention of one token to the cached tokens, all of which it may see.
+/// Computes the attention of one token of each row to the row's cached tokens, all of which it may
+/// see.
 ///
 /// # Errors
 /// As `forward`.
 pub fn decode(dev: &Device, args: Decode) -> Result<()> {
     const OP: &str = "attention::decode";
-    let Decode { out, q, keys, values, length, shape: s } = args;
+    let Decode { out, qkv, keys, values, cached, shape: s } = args;
     s.check(OP)?;
-    check(OP, "q", s.out_width(), q.len())?;
-    check(OP, "out", s.out_width(), out.len())?;
-    check(OP, "keys", length * s.num_kv_heads * s.head_size, keys.len())?;
-    check(OP, "values", length * s.num_kv_heads * s.head_size, values.len())?;
+    let (rows, width) = (cached.len(), s.num_kv_heads * s.head_size);
+    let end = width * cached.iter().map(|tokens| tokens.end).max().unwrap_or(0);
+    check(OP, "qkv", rows * s.qkv_width(), qkv.len())?;
+    check(OP, "out", rows * s.out_width(), out.len())?;
+    check(OP, "keys", end, keys.len().min(end))?;
+    check(OP, "values", end, values.len().min(end))?;
     let _span = dev.span(OP);
     match dev {
         Device::Cpu(cpu) => {
-            let inputs = cpu::DecodeInputs {
-                q: q.cpu(),
-                keys: keys.cpu(),
-                values: values.cpu(),
-                length,
-                shape: s,
-            };
+            let (qkv, keys, values) = (qkv.cpu(), keys.cpu(), values.cpu());
+            let inputs = cpu::DecodeInputs { qkv, keys, values, cached, shape: s };
             match out {
                 Out::CpuBf16(out) => with_dirty_scratch(out.len(), |out_f32| {
                     cpu::decode(cpu, out_f32, inputs);
@@ -313,13 +314,18 @@ pub fn decode(dev: &Device, args: Decode) -> Result<()> {
         }
         Device::Cuda(gpu) => {
             s.check_cuda(OP)?;
-            let addresses = cuda::Decode {
-                out: out.pointer(),
-                q: q.pointer(),
-                keys: keys.pointer(),
-                values: values.pointer(),
-            };
-            gpu.run(&[cuda::decode(q.dtype(), addresses, length, s)])?;
+            let (mut out, out_width) = (out, s.out_width());
+            for (row, tokens) in cached.iter().enumerate() {
+                let of_row = width * tokens.start..width * tokens.end;
+                let out = out.reborrow().slice(row * out_width..(row + 1) * out_width);
+                let addresses = cuda::Decode {
+                    out: out.pointer(),
+                    q: qkv.slice(row * s.qkv_width()..(row + 1) * s.qkv_width()).pointer(),
+                    keys: keys.slice(of_row.clone()).pointer(),
+                    values: values.slice(of_row).pointer(),
+                };
+                gpu.run(&[cuda::decode(qkv.dtype(), addresses, tokens.len(), s)])?;
+            }
         }
     }
     Ok(())

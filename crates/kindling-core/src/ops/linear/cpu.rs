@@ -10,6 +10,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use super::dot::{Operands, multiply_bf16, multiply_f32};
 use super::{BackwardInput, BackwardWeight, Forward, ForwardBf16Weight, Shape};
 use crate::buffer::{In, Out};
 use crate::cpu::{Cpu, MatmulBackend, MatmulKernel};
@@ -17,9 +18,8 @@ use crate::dtype::Dtype;
 use crate::ops::matmul::gemm;
 use crate::ops::matmul::matrix::Matrix;
 use crate::ops::matmul::packed::{self, Operand};
-use crate::ops::{BlocksMut, RowsMut, Tasks, split_grid, split_rows, with_dirty_scratch};
+use crate::ops::{BlockMut, BlocksMut, RowsMut, Tasks, split_grid, split_rows, with_dirty_scratch};
 use crate::simd::bf16::round_all;
-use crate::simd::{LANES, Vector};
 
 /// Rows below which a forward product is cut into tasks by outputs only, so that each weight is
 /// read from memory once.
@@ -36,20 +36,15 @@ const TRANSPOSE_BLOCK: usize = 1 << 20;
 
 pub(super) fn forward(cpu: &Cpu, args: Forward) {
     let Forward { mut out, x, weight, bias, shape: s } = args;
-    let bias = bias.map(In::cpu);
     if s.rows < FEW_ROWS && cpu.matmul.dtype() == Dtype::F32 {
         let (x, weight) = (x.cpu(), weight.cpu());
-        for_few_rows(cpu, out.cpu(), bias, s, |out, row, outputs| {
-            let weight = &weight[outputs.start * s.inputs..outputs.end * s.inputs];
-            matrix_vector(cpu.isa, out, &x[row * s.inputs..(row + 1) * s.inputs], weight);
+        for_few_rows(cpu, out.cpu(), bias.map(In::cpu), s, |out, weights| {
+            multiply_f32(cpu.isa, out, Operands { x, weight: &weight[weights], inputs: s.inputs });
         });
         return;
     }
-    if let Some(bias) = bias {
-        let out = out.reborrow().cpu();
-        out.chunks_exact_mut(s.outputs).for_each(|row| row.copy_from_slice(bias));
-    }
-    let (accumulate, many_rows) = (bias.is_some(), s.rows >= MANY_ROWS);
+    let accumulate = write_bias(&mut out, bias, s);
+    let many_rows = s.rows >= MANY_ROWS;
     if let Some(kernel) = packed_kernel(cpu.matmul, s, many_rows) {
         let a = Operand::new(x, s.rows, s.inputs);
         let b = Operand::new(weight, s.outputs, s.inputs).transposed();
@@ -129,15 +124,23 @@ fn transpose(cpu: &Cpu, transposed: &mut [f32], weight: &[f32], outputs: usize) 
 }
 
 pub(super) fn forward_bf16_weight(cpu: &Cpu, args: ForwardBf16Weight) {
-    let ForwardBf16Weight { out, x, weight, bias, shape: s } = args;
+    let ForwardBf16Weight { mut out, x, weight, bias, shape: s } = args;
+    if let MatmulBackend::Packed(kernel) = cpu.matmul
+        && s.rows >= FEW_ROWS
+    {
+        let accumulate = write_bias(&mut out, bias, s);
+        let a = Operand::new(x, s.rows, s.inputs);
+        let b = Operand::new(In::CpuBf16(weight), s.outputs, s.inputs).transposed();
+        packed::product(cpu, kernel, packed::Product { out, a, b, accumulate });
+        return;
+    }
     let bias = bias.map(In::cpu);
     let x = match x {
         In::CpuBf16(x) => Cow::Borrowed(x),
         x => Cow::Owned(packed::round_to_bf16(&cpu.pool, x.cpu())),
     };
-    let work = |out: &mut [f32], row: usize, outputs: Range<usize>| {
-        let weight = &weight[outputs.start * s.inputs..outputs.end * s.inputs];
-        packed::dot_rows(out, &x[row * s.inputs..(row + 1) * s.inputs], weight);
+    let work = |out: &mut BlockMut<f32>, weights: Range<usize>| {
+        multiply_bf16(out, Operands { x: &x, weight: &weight[weights], inputs: s.inputs });
     };
     match out {
         Out::CpuBf16(out) => with_dirty_scratch(out.len(), |sums| {
@@ -148,14 +151,23 @@ pub(super) fn forward_bf16_weight(cpu: &Cpu, args: ForwardBf16Weight) {
     }
 }
 
-/// Cuts a product of few rows into tasks by outputs. `work(out, row, outputs)` computes some
-/// outputs of a row, to which the bias is added.
+/// Writes the bias, if any, to each row of out. Returns whether there was one, to be added to.
+fn write_bias(out: &mut Out, bias: Option<In>, s: Shape) -> bool {
+    if let Some(bias) = bias.map(In::cpu) {
+        let out = out.reborrow().cpu();
+        out.chunks_exact_mut(s.outputs).for_each(|row| row.copy_from_slice(bias));
+    }
+    bias.is_some()
+}
+
+/// Cuts a product of few rows into tasks by outputs. `work(out, weights)` computes some outputs of
+/// all rows, from that range of the weight, and the bias is added.
 fn for_few_rows(
     cpu: &Cpu,
     out: &mut [f32],
     bias: Option<&[f32]>,
     s: Shape,
-    work: impl Fn(&mut [f32], usize, Range<usize>) + Sync,
+    work: impl Fn(&mut BlockMut<f32>, Range<usize>) + Sync,
 ) {
     if s.rows == 0 {
         return;
@@ -163,12 +175,10 @@ fn for_few_rows(
     let tasks = Tasks::at_most(s.outputs, (1 << 16) / s.inputs.max(1) + 1, MAX_TASKS);
     let out = BlocksMut::new(out, s.outputs).in_units(s.rows, 1);
     split_grid(&cpu.pool, Tasks::exactly(1, 1), tasks, out, |_, outputs, mut block| {
+        work(&mut block, outputs.start * s.inputs..outputs.end * s.inputs);
+        let Some(bias) = bias.map(|bias| &bias[outputs]) else { return };
         for row in 0..s.rows {
-            let out = block.row_mut(row);
-            work(out, row, outputs.clone());
-            if let Some(bias) = bias {
-                out.iter_mut().zip(&bias[outputs.clone()]).for_each(|(o, b)| *o += b);
-            }
+            block.row_mut(row).iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
         }
     });
 }
@@ -217,32 +227,4 @@ fn packed_kernel(matmul: MatmulBackend, s: Shape, always: bool) -> Option<Matmul
     let MatmulBackend::Packed(kernel) = matmul else { return None };
     let is_large = s.rows * s.inputs * s.outputs >= MIN_PACKED_WORK;
     (kernel.dtype() == Dtype::Bf16 || always || is_large).then_some(kernel)
-}
-
-crate::dispatch! {
-    /// Computes out[o] = x . weight[o]. Reads each weight once.
-    fn matrix_vector(out: &mut [f32], x: &[f32], weight: &[f32]) = matrix_vector_kernel;
-}
-
-#[inline(always)]
-fn matrix_vector_kernel<V: Vector>(out: &mut [f32], x: &[f32], weight: &[f32]) {
-    let inputs = x.len();
-    for (out, row) in out.iter_mut().zip(weight.chunks_exact(inputs)) {
-        let mut sums = [V::splat(0.0); 4];
-        let mut start = 0;
-        while start + 4 * LANES <= inputs {
-            for (index, sum) in sums.iter_mut().enumerate() {
-                let at = start + index * LANES;
-                *sum = V::load(&x[at..]).mul_add(V::load(&row[at..]), *sum);
-            }
-            start += 4 * LANES;
-        }
-        while start < inputs {
-            let end = (start + LANES).min(inputs);
-            sums[0] =
-                V::load_partial(&x[start..end]).mul_add(V::load_partial(&row[start..end]), sums[0]);
-            start = end;
-        }
-        *out = sums[0].add(sums[1]).add(sums[2].add(sums[3])).sum();
-    }
 }

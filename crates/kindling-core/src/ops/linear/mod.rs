@@ -12,6 +12,8 @@
 
 mod cpu;
 pub mod cuda;
+mod dot;
+mod dot_bf16;
 pub mod reference;
 
 pub(crate) use cpu::device_scratch_len;

@@ -44,7 +44,7 @@ mod out_tile;
 mod pack;
 mod plan;
 
-pub(crate) use bf16_rows::{dot_rows, round_to_bf16};
+pub(crate) use bf16_rows::round_to_bf16;
 pub(crate) use operand::Operand;
 
 use std::ops::Range;

@@ -1,0 +1,196 @@
+//! Dot products of rows of x and rows of a weight, a block of them at a time in registers.
+//!
+//! Each product has one vector of sums, to which the elements are added in order. Its bits are
+//! therefore the same in a block of any size: a row of x gets the same result alone and among
+//! others.
+
+use crate::ops::BlockMut;
+use crate::simd::{LANES, Vector, prefetch_to_l2};
+
+/// Neighbouring elements of a row, whose products are added to vectors of f32.
+pub(super) trait DotVector: Copy {
+    type Element: Copy;
+    type Sums: Copy;
+    /// Elements in a vector.
+    const LEN: usize;
+    /// Whether the registers hold a block of 4 x 4 sums; otherwise of 2 x 2.
+    const MANY_REGISTERS: bool;
+    fn zero() -> Self::Sums;
+    /// Loads the first `LEN` elements of `source`. Panics if there are fewer.
+    fn load(source: &[Self::Element]) -> Self;
+    /// Loads up to `LEN` elements of `source`, and zeros past its end.
+    fn load_partial(source: &[Self::Element]) -> Self;
+    /// Adds the products of the elements to `sums`.
+    fn multiply_add(self, other: Self, sums: Self::Sums) -> Self::Sums;
+    fn total(sums: Self::Sums) -> f32;
+}
+
+impl<V: Vector> DotVector for V {
+    type Element = f32;
+    type Sums = V;
+    const LEN: usize = LANES;
+    const MANY_REGISTERS: bool = V::REGISTERS >= 32;
+    #[inline(always)]
+    fn zero() -> V {
+        V::splat(0.0)
+    }
+    #[inline(always)]
+    fn load(source: &[f32]) -> V {
+        <V as Vector>::load(source)
+    }
+    #[inline(always)]
+    fn load_partial(source: &[f32]) -> V {
+        <V as Vector>::load_partial(source)
+    }
+    #[inline(always)]
+    fn multiply_add(self, other: V, sums: V) -> V {
+        self.mul_add(other, sums)
+    }
+    #[inline(always)]
+    fn total(sums: V) -> f32 {
+        sums.sum()
+    }
+}
+
+/// The operands: x (rows, inputs) and weight (outputs, inputs).
+#[derive(Clone, Copy)]
+pub(super) struct Operands<'a, T> {
+    pub(super) x: &'a [T],
+    pub(super) weight: &'a [T],
+    pub(super) inputs: usize,
+}
+
+/// Runs a body over the elements of a row, a vector at a time; `load` reads the last ones in part.
+macro_rules! for_whole_vectors {
+    ($vector:ident, $len:expr, $range:ident, $load:ident => $body:block) => {{
+        let whole = $len / $vector::LEN * $vector::LEN;
+        let mut at = 0;
+        while at < whole {
+            let $range = at..at + $vector::LEN;
+            let $load = $vector::load;
+            $body
+            at += $vector::LEN;
+        }
+        if whole < $len {
+            let $range = whole..$len;
+            let $load = $vector::load_partial;
+            $body
+        }
+    }};
+}
+
+crate::dispatch! {
+    /// Computes out = x weight^T, (rows, outputs), in f32.
+    pub(super) fn multiply_f32(out: &mut BlockMut<'_, f32>, operands: Operands<'_, f32>) = multiply;
+}
+
+/// Computes out = x weight^T, (rows, outputs), from bf16.
+pub(super) fn multiply_bf16(out: &mut BlockMut<'_, f32>, operands: Operands<'_, u16>) {
+    #[cfg(target_arch = "x86_64")]
+    if crate::simd::bf16::is_available() {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+        fn avx512(out: &mut BlockMut<'_, f32>, operands: Operands<'_, u16>) {
+            multiply::<super::dot_bf16::Avx512Bf16>(out, operands);
+        }
+        // SAFETY: the machine has AVX512-BF16.
+        unsafe { avx512(out, operands) };
+        return;
+    }
+    multiply::<super::dot_bf16::Plain>(out, operands);
+}
+
+/// Reads each weight from memory once: a block of its rows stays in L1 while the rows of x pass by.
+/// The next block is prefetched: several rows at a time are more than the hardware follows.
+#[inline(always)]
+fn multiply<D: DotVector>(out: &mut BlockMut<'_, f32>, operands: Operands<'_, D::Element>) {
+    let (rows, outputs) = (out.rows(), out.columns());
+    assert!(operands.x.len() >= rows * operands.inputs);
+    assert!(operands.weight.len() >= outputs * operands.inputs);
+    let side = if D::MANY_REGISTERS { 4 } else { 2 };
+    let whole = outputs / side * side;
+    for output in (0..whole).step_by(side) {
+        // SAFETY: rows and outputs are inside the operands (asserted).
+        unsafe {
+            if D::MANY_REGISTERS {
+                multiply_outputs::<D, 4>(out, operands, output);
+            } else {
+                multiply_outputs::<D, 2>(out, operands, output);
+            }
+        }
+    }
+    for output in whole..outputs {
+        // SAFETY: as above.
+        unsafe { multiply_outputs::<D, 1>(out, operands, output) };
+    }
+}
+
+/// Computes OUTPUTS columns of out, from `output` on.
+///
+/// # Safety
+/// `operands` has the rows of out, and of the weight.
+#[inline(always)]
+unsafe fn multiply_outputs<D: DotVector, const OUTPUTS: usize>(
+    out: &mut BlockMut<'_, f32>,
+    operands: Operands<'_, D::Element>,
+    output: usize,
+) {
+    let mut row = 0;
+    while row < out.rows() {
+        let left = out.rows() - row;
+        // SAFETY: by the caller's promise, and the rows that are left.
+        unsafe {
+            if D::MANY_REGISTERS && left >= 4 {
+                block::<D, 4, OUTPUTS>(out, operands, [row, output]);
+                row += 4;
+            } else if left >= 2 {
+                block::<D, 2, OUTPUTS>(out, operands, [row, output]);
+                row += 2;
+            } else {
+                block::<D, 1, OUTPUTS>(out, operands, [row, output]);
+                row += 1;
+            }
+        }
+    }
+}
+
+/// Computes a block of out in registers.
+///
+/// # Safety
+/// ROWS rows of x from the first index of `at`, and OUTPUTS rows of the weight from the second, are
+/// inside the operands.
+#[inline(always)]
+unsafe fn block<D: DotVector, const ROWS: usize, const OUTPUTS: usize>(
+    out: &mut BlockMut<'_, f32>,
+    operands: Operands<'_, D::Element>,
+    [top, left]: [usize; 2],
+) {
+    let Operands { x, weight, inputs } = operands;
+    let (x, weight) = (&x[top * inputs..], &weight[left * inputs..]);
+    let mut sums = [[D::zero(); OUTPUTS]; ROWS];
+    for_whole_vectors!(D, inputs, range, load => {
+        // SAFETY: by the caller's promise, since the range is inside a row.
+        unsafe {
+            let mut weights = [load(weight.get_unchecked(range.clone())); OUTPUTS];
+            for (output, weights) in weights.iter_mut().enumerate() {
+                let at = output * inputs + range.start..output * inputs + range.end;
+                if top == 0 {
+                    prefetch_to_l2(weight.as_ptr().wrapping_add(at.start + OUTPUTS * inputs));
+                }
+                *weights = load(weight.get_unchecked(at));
+            }
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let at = row * inputs + range.start..row * inputs + range.end;
+                let x: D = load(x.get_unchecked(at));
+                for (sums, weight) in sums.iter_mut().zip(weights) {
+                    *sums = x.multiply_add(weight, *sums);
+                }
+            }
+        }
+    });
+    for (row, sums) in sums.into_iter().enumerate() {
+        let out = &mut out.row_mut(top + row)[left..left + OUTPUTS];
+        for (out, sums) in out.iter_mut().zip(sums) {
+            *out = D::total(sums);
+        }
+    }
+}
