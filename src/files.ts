@@ -1,6 +1,6 @@
 /** Atomic file writes, and errors of the file system as coded errors. */
 import { existsSync } from 'node:fs'
-import { mkdir } from 'node:fs/promises'
+import { mkdir, open } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { KindlingError, settle } from './errors'
 import { native } from './native'
@@ -41,6 +41,19 @@ export async function makeOneFolder(path: string): Promise<boolean> {
       },
     ),
   )
+}
+
+/** Makes the names in a folder durable, where the file system can do that. */
+export async function syncFolder(path: string): Promise<void> {
+  await fileOperation('write', path, async () => {
+    try {
+      const folder = await open(path, 'r')
+      await folder.sync().finally(() => folder.close())
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException
+      if (!['EACCES', 'EINVAL', 'EISDIR', 'ENOTSUP', 'EPERM'].includes(code ?? '')) throw error
+    }
+  })
 }
 
 /**

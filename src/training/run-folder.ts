@@ -9,7 +9,7 @@ import { dirname, join } from 'node:path'
 import { toCamelCase, toSnakeCase } from '../case'
 import { KindlingError } from '../errors'
 import { writeCompanions, type Companions } from '../exchange/companions'
-import { fileOperation, makeFolder, makeOneFolder, writeFileAtomic } from '../files'
+import { fileOperation, makeFolder, makeOneFolder, syncFolder, writeFileAtomic } from '../files'
 import { Tokenizer } from '../tokenizer'
 import type { MetricsLine } from './metrics'
 import { RunCheckpoints, unusedFolder } from './run-checkpoints'
@@ -106,6 +106,8 @@ export class RunFolder {
     if (Object.keys(companions).length > 0) await makeFolder(this.tokenizerPath)
     await writeCompanions(this.tokenizerPath, companions)
     await writeFileAtomic(this.#configPath, sealedJson(toSnakeCase(config)))
+    // A power cut must not take the folder itself.
+    for (const parent of new Set([this.path, ...this.#made].map(dirname))) await syncFolder(parent)
   }
 
   /**
@@ -129,7 +131,7 @@ export class RunFolder {
   async appendMetrics(line: MetricsLine): Promise<void> {
     const text = JSON.stringify(toSnakeCase(line))
     await fileOperation('write', this.#metricsPath, () =>
-      appendFile(this.#metricsPath, `${text}\n`),
+      appendFile(this.#metricsPath, `${text}\n`, { flush: true }),
     )
   }
 

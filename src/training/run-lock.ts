@@ -75,7 +75,8 @@ export class RunLock {
     const text = `${JSON.stringify(toSnakeCase(owner), null, 2)}\n`
     const draft = `${path}.${owner.id}`
     try {
-      fileOperationSync('write', draft, () => writeFileSync(draft, text))
+      // Synced, so that a power cut does not leave a lock without its contents.
+      fileOperationSync('write', draft, () => writeFileSync(draft, text, { flush: true }))
       for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
         if (linkOnce(draft, path)) {
           removeDrafts(folder)
@@ -191,7 +192,7 @@ function linkOnce(draft: string, path: string): boolean {
 
 function createOnce(draft: string, path: string): boolean {
   try {
-    writeFileSync(path, readFileSync(draft), { flag: 'wx' })
+    writeFileSync(path, readFileSync(draft), { flag: 'wx', flush: true })
     return true
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false

@@ -9,20 +9,9 @@
  * Counted are open for writing, write, fsync, fdatasync, syncfs, rename, mkdir and the mapping of a
  * file.
  */
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <stdarg.h>
+#include "preload.h"
 #include <stdatomic.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/uio.h>
-#include <unistd.h>
 
 static atomic_long calls;
 
@@ -39,24 +28,13 @@ static void raw_note(long fd) {
                    : "rcx", "r11", "memory");
 }
 
-static int below_root(const char *path) {
-  const char *root = getenv("KINDLING_FAULT_ROOT");
-  char whole[8192], cwd[4096];
-  if (!root || !path) return 0;
-  if (path[0] != '/') {
-    if (!getcwd(cwd, sizeof cwd)) return 0;
-    snprintf(whole, sizeof whole, "%s/%s", cwd, path);
-    path = whole;
-  }
-  return strncmp(path, root, strlen(root)) == 0;
-}
-
 /* Returns whether the call on `path` is to fail, with errno set. */
 static int fails(const char *path) {
   const char *at = getenv("KINDLING_FAULT_AT"), *count = getenv("KINDLING_FAULT_COUNT");
   const char *number = getenv("KINDLING_FAULT_ERRNO");
   static atomic_long counter = -2;
-  if (!at || !below_root(path)) return 0;
+  char whole[8192];
+  if (!at || !below_root(path, whole)) return 0;
   if (count && counter == -2) counter = raw_open(count);
   if (counter >= 0) raw_note(counter);
   if (atomic_fetch_add(&calls, 1) + 1 != atol(at)) return 0;
@@ -65,15 +43,10 @@ static int fails(const char *path) {
 }
 
 static int fails_fd(int fd) {
-  char link[64], path[4096];
-  snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-  ssize_t length = readlink(link, path, sizeof path - 1);
-  if (length <= 0) return 0;
-  path[length] = 0;
-  return fails(path);
+  char path[4096];
+  return path_of(fd, path) && fails(path);
 }
 
-#define REAL(name) __typeof__(&name) real = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
 #define OPEN(name)                                         \
   int name(const char *path, int flags, ...) {             \
     REAL(name);                                            \

@@ -187,6 +187,9 @@ impl<'a> Destination<'a> {
                     renames.rename(to, &old.join(name))?;
                 }
             }
+            // The journal must not say so before it is so.
+            sync_folder(&old)?;
+            sync_folder(if self.is_whole() { self.parent() } else { self.out })?;
             moving()?;
         }
         for Entry { from, to, .. } in &entries {
@@ -204,13 +207,18 @@ impl<'a> Destination<'a> {
         renames.keep();
         sync_folder(self.out)?;
         sync_folder(self.parent())?;
+        staged.sync_parents()?;
         staged.done();
         Ok(())
     }
 
+    /// Returns whether one folder moves to the place itself, not several into it.
+    fn is_whole(&self) -> bool {
+        self.is_store || !self.out.is_dir()
+    }
+
     fn entries(&self, root: &Path) -> Vec<Entry> {
-        let whole = self.is_store || !self.out.is_dir();
-        if whole {
+        if self.is_whole() {
             let (from, to) = (root.to_path_buf(), self.out.to_path_buf());
             return vec![Entry { name: TRAIN, from, to }];
         }

@@ -91,9 +91,7 @@ impl StagedFolder {
         let trash = with_suffix(&self.folder.with_extension(""), "-old.partial");
         let replacement = replace(&self.folder, target, &trash)
             .map_err(|error| Error::io(IoAction::Write, target, error))?;
-        let above = self.made.iter().filter_map(|made| made.parent());
-        let above = above.filter(|folder| !folder.as_os_str().is_empty());
-        if let Err(error) = [parent].into_iter().chain(above).try_for_each(sync_folder) {
+        if let Err(error) = sync_folder(parent).and_then(|()| self.sync_parents()) {
             replacement.undo();
             return Err(error);
         }
@@ -124,9 +122,17 @@ impl StagedFolder {
             written.map_err(|error| Error::io(IoAction::Write, &to, error))?;
         }
         sync_folder(target)?;
-        // The replaced entries are removed with the temporary folder.
+        self.sync_parents()?;
         self.made.clear();
-        Ok(())
+        // With the replaced entries. A power cut must not bring the temporary folder back.
+        drop(self);
+        sync_folder(target)
+    }
+
+    /// Makes the parents durable that were created for the folder.
+    pub(crate) fn sync_parents(&self) -> Result<()> {
+        let above = self.made.iter().filter_map(|made| made.parent());
+        above.filter(|folder| !folder.as_os_str().is_empty()).try_for_each(sync_folder)
     }
 
     /// Leaves the folder as a dead process would, for `adopt_or_new`.

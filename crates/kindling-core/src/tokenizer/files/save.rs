@@ -52,7 +52,10 @@ pub fn hash(parts: &Parts) -> String {
     hasher.update(vocab_json(&texts));
     hasher.update([0]);
     hasher.update(merges_text(&parts.merges, &texts));
-    for (token, id) in &parts.special {
+    // By id: a tokenizer that was saved lists them so, whatever order they were given in.
+    let mut special: Vec<_> = parts.special.iter().collect();
+    special.sort_unstable_by_key(|(_, id)| id);
+    for (token, id) in special {
         hasher.update([0]);
         hasher.update(token);
         hasher.update(id.to_le_bytes());
@@ -85,6 +88,26 @@ fn hash_rules(parts: &Parts, hasher: &mut Sha256) {
     for (tag, is_set) in [(3, *nfc), (4, *ignore_merges)] {
         if is_set {
             hasher.update([tag]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::test_support::Folder;
+    use crate::tokenizer::Tokenizer;
+
+    #[test]
+    fn a_saved_tokenizer_has_the_same_hash_whatever_the_order_of_its_special_tokens() {
+        let root = Folder::new();
+        let vocab = root.file("vocab.json", r#"{"a":0,"<x>":1,"b":2,"ab":3}"#);
+        let merges = root.file("merges.txt", "#version: 0.2\na b\n");
+        for special in [["<x>", "<y>"], ["<y>", "<x>"]] {
+            let special = special.map(str::to_owned);
+            let tokenizer = Tokenizer::from_files(&vocab, &merges, &special).unwrap();
+            let folder = root.path().join(&special[0]);
+            tokenizer.save(&folder).unwrap();
+            assert_eq!(Tokenizer::open(&folder).unwrap().hash(), tokenizer.hash(), "{special:?}");
         }
     }
 }
