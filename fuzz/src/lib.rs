@@ -78,9 +78,7 @@ pub fn small_config() -> ModelConfig {
         d_ff: 6,
         num_layers: 1,
         max_seq_length: 8,
-        theta: 10_000.0,
-        tie_embeddings: false,
-        qkv_bias: false,
+        ..ModelConfig::PLAIN
     }
 }
 
