@@ -33,7 +33,7 @@ function clippy(env) {
     '--features',
     'kindling-napi/cuda',
   ]
-  run('cargo', ['clippy', '--release', ...features, ...lints], env)
+  run('cargo', ['clippy', '--locked', '--release', ...features, ...lints], env)
 }
 
 /** Builds the addon in `folder` and returns its path. */

@@ -33,6 +33,24 @@ const STAGES = [
     command: campaign('train-kill', '--rounds', '12', '--races', '4'),
   },
   {
+    name: 'a power cut at any moment loses nothing that was named',
+    command: campaign('fault-injection/dropped-writes', '--stride', '9', '--random', '1'),
+  },
+  {
+    name: 'fuzzing every reader of outside bytes',
+    command: campaign('fuzz', '--seconds', '8'),
+    needs: [campaign('fuzz', '--can-run'), 'there is no nightly Rust, C++ compiler or cargo-fuzz'],
+  },
+  {
+    name: 'sanitizers over the parts that share memory',
+    command: campaign('sanitizers'),
+    needs: [campaign('sanitizers', '--can-run'), 'there is no nightly Rust'],
+  },
+  {
+    name: 'dependencies: vulnerabilities, licences, sources',
+    command: ['node', 'scripts/checks/dependencies.js'],
+  },
+  {
     name: 'damage of any file of a run or its data is found',
     command: campaign('damage', '--flips', '16', '--cuts', '4'),
   },
@@ -65,7 +83,16 @@ const STAGES = [
   },
   ...['scalar', 'avx2'].map((isa) => ({
     name: `the engine is right with KINDLING_ISA=${isa}`,
-    command: ['env', `KINDLING_ISA=${isa}`, 'cargo', 'test', '--release', '-p', 'kindling-core'],
+    command: [
+      'env',
+      `KINDLING_ISA=${isa}`,
+      'cargo',
+      'test',
+      '--locked',
+      '--release',
+      '-p',
+      'kindling-core',
+    ],
   })),
   ...['scalar', 'avx2'].map((isa) => ({
     name: `the library is right with KINDLING_ISA=${isa}`,

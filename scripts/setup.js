@@ -128,6 +128,7 @@ function build(step) {
 function install() {
   if (isInstalled()) return 'packages up to date'
   process.stdout.write('installing: npm packages\n')
+  // Without a request to the registry: scripts/checks/dependencies.js audits.
   run('npm', ['ci', '--include=dev', '--no-audit', '--no-fund'])
   return 'packages installed'
 }

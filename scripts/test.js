@@ -13,7 +13,15 @@ const cargo = (...args) => ['cargo', ...args]
 
 const RUSTFMT = [cargo('fmt', '--version'), 'rustfmt is missing: run rustup component add rustfmt']
 const CLIPPY = [cargo('clippy', '--version'), 'clippy is missing: run rustup component add clippy']
-const ALL_TARGETS = ['--release', '--workspace', '--all-targets', '--', '-D', 'warnings']
+const ALL_TARGETS = [
+  '--locked',
+  '--release',
+  '--workspace',
+  '--all-targets',
+  '--',
+  '-D',
+  'warnings',
+]
 
 const STAGES = [
   check('all paths named in the docs exist', node('docs-paths.js')),
@@ -28,7 +36,10 @@ const STAGES = [
   check('cargo fmt', cargo('fmt', '--all', '--check'), RUSTFMT),
   check('types of the tests', npx('tsc', '-p', 'tsconfig.test.json')),
   { name: 'TypeScript tests', command: npx('ava') },
-  { name: 'Rust tests', command: cargo('test', '--release', '--workspace', '--no-fail-fast') },
+  {
+    name: 'Rust tests',
+    command: cargo('test', '--locked', '--release', '--workspace', '--no-fail-fast'),
+  },
   check('clippy', cargo('clippy', ...ALL_TARGETS), CLIPPY),
 ]
 
