@@ -29,6 +29,14 @@ export declare class BatchLoader {
   stop(): void
 }
 
+/** A copy of a model and its optimizer. The public class is in `src/checkpoint.ts`. */
+export declare class CheckpointSnapshot {
+  /** Writes the checkpoint folder `path`, and frees the copy. */
+  write(path: string): Promise<void>
+  /** Frees the copy, unless it is being written. */
+  close(): void
+}
+
 /** Draws the tokens of one or more rows; `src/generate.ts` decodes them to text. */
 export declare class Generator {
   /** Builds a generator of `model` that continues `prompts`. */
@@ -595,6 +603,9 @@ export interface SgdOptions {
   constant: boolean
   groups: Array<SgdGroup>
 }
+
+/** Copies the model and the optimizer. Returns null if memory has no room for a copy. */
+export declare function snapshotCheckpoint(model: Transformer, optimizer: Optimizer, iteration: number, extra: string): Promise<CheckpointSnapshot | null>
 
 /** A special token and its id. */
 export interface SpecialToken {

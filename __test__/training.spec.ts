@@ -131,7 +131,7 @@ test('events and the summary are in camelCase, files in snake_case', async (t) =
     'bits_per_byte',
   ])
   const state = readJson(run, 'checkpoints', 'step-00000002', 'state.json')
-  t.deepEqual(Object.keys(state['run'] as object), ['loss_sum', 'loss_count', 'elapsed_s'])
+  t.deepEqual(Object.keys(state['run'] as object), ['loss_sum', 'loss_count', 'elapsed_s', 'best'])
 })
 
 test('a damaged config.json is ERR_INVALID_CHECKPOINT', async (t) => {

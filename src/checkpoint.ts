@@ -3,11 +3,38 @@
  * under a temporary name, synced and renamed, so it is either complete or absent.
  */
 import { z } from 'zod'
-import { KindlingError, settle } from './errors'
-import { native } from './native'
+import { KindlingError, call, settle } from './errors'
+import { native, type Native } from './native'
 import { checked, checkedValue } from './options'
 import { Optimizer } from './optimizer'
 import { Transformer } from './transformer'
+
+/**
+ * A copy of a model and its optimizer, from which a checkpoint is written while training goes on.
+ */
+export class Snapshot {
+  readonly #native: Native.CheckpointSnapshot
+
+  /** @internal */
+  constructor(handle: Native.CheckpointSnapshot) {
+    this.#native = handle
+  }
+
+  /**
+   * Writes the checkpoint folder `path`, replacing an existing one, as `Checkpoint.save` would have
+   * done when the snapshot was taken. Frees the copy; a second call fails with `ERR_CLOSED`.
+   *
+   * @throws KindlingError as `Checkpoint.save`.
+   */
+  async write(path: string): Promise<void> {
+    await settle(() => this.#native.write(path))
+  }
+
+  /** Frees the copy, unless it is being written. */
+  close(): void {
+    call(() => this.#native.close())
+  }
+}
 
 /** Saves and loads a model with its optimizer. */
 export const Checkpoint = {
@@ -40,6 +67,27 @@ export const Checkpoint = {
   },
 
   /**
+   * Copies the model and the optimizer in memory, so that a checkpoint of them can be written while
+   * they are trained further.
+   *
+   * @param iteration - as in `save`.
+   * @param extra - as in `save`.
+   * @returns null if memory has no room for a copy.
+   */
+  async snapshot(
+    model: Transformer,
+    optimizer: Optimizer,
+    iteration: number,
+    extra: Record<string, unknown> = {},
+  ): Promise<Snapshot | null> {
+    checkedValue('Checkpoint.snapshot: iteration', z.int().min(0), iteration)
+    const state = jsonOf(checked('Checkpoint.snapshot: extra', z.looseObject({}), extra))
+    const [engine, moments] = [Transformer.toNative(model), Optimizer.toNative(optimizer)]
+    const handle = await settle(() => native.snapshotCheckpoint(engine, moments, iteration, state))
+    return handle && new Snapshot(handle)
+  },
+
+  /**
    * Reads the checkpoint folder `path` into a model of the same shape and, if given, its optimizer.
    *
    * @returns the iteration passed to `save`.
@@ -57,10 +105,14 @@ export const Checkpoint = {
   },
 } as const
 
-/** @throws KindlingError `ERR_INVALID_ARGUMENT` for what JSON cannot hold. */
+/**
+ * Returns the text for `run` in state.json, indented as it is there.
+ *
+ * @throws KindlingError `ERR_INVALID_ARGUMENT` for what JSON cannot hold.
+ */
 function jsonOf(extra: object): string {
   try {
-    return JSON.stringify(extra)
+    return JSON.stringify(extra, null, 2).replaceAll('\n', '\n  ')
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error)
     throw new KindlingError('ERR_INVALID_ARGUMENT', `extra cannot be written as JSON: ${reason}`)

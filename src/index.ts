@@ -2,7 +2,7 @@
 /** Kindling's public API. */
 export { account, flopsPerToken, type Account, type AccountOptions } from './account'
 export { Batch, type BatchArrays, type TokenRow } from './batch'
-export { Checkpoint } from './checkpoint'
+export { Checkpoint, Snapshot } from './checkpoint'
 export { KindlingError } from './errors'
 export type { Companions } from './exchange/companions'
 export { exportModel, type ExportOptions, type ExportedModel } from './exchange/export-model'

@@ -50,7 +50,7 @@ function latest(run) {
   return Number(fs.readFileSync(file, 'utf8').trim().slice('step-'.length))
 }
 
-/** Returns what a finished run holds: weights and moments, and its metrics without timings. */
+/** Returns what a finished run holds: weights and moments, metrics without timings, and its best. */
 function result(run) {
   const last = path.join(run, 'checkpoints', `step-${String(STEPS).padStart(8, '0')}`)
   const files = ['model.safetensors', 'optimizer.safetensors'].map((name) =>
@@ -60,13 +60,18 @@ function result(run) {
   const metrics = lines.map((line) =>
     JSON.stringify({ ...JSON.parse(line), tokens_per_second: 0, elapsed_s: 0, memory_mib: 0 }),
   )
-  return { weights: files.join(), metrics: metrics.join('\n') }
+  const best = fs.readFileSync(path.join(run, 'best'), 'utf8')
+  return { weights: files.join(), metrics: metrics.join('\n'), best }
 }
 
 /** Returns the files that a finished run should not have. */
 function leftovers(run) {
   const steps = [20, 40, STEPS - 2, STEPS].map((step) => `step-${String(step).padStart(8, '0')}`)
-  const top = ['checkpoints', 'config.json', 'latest', 'metrics.jsonl', 'system.json', 'tokenizer']
+  steps.push(result(run).best.trim())
+  const top = [
+    ...['best', 'checkpoints', 'config.json', 'latest', 'metrics.jsonl', 'system.json'],
+    'tokenizer',
+  ]
   return [
     ...fs.readdirSync(run).filter((name) => !top.includes(name)),
     ...fs.readdirSync(path.join(run, 'checkpoints')).filter((name) => !steps.includes(name)),
@@ -97,9 +102,10 @@ async function round(run, args, whole, count) {
     if (isNew && !fs.existsSync(path.join(run, 'config.json'))) count.preparation++
     committed = Math.max(committed, latest(run))
   }
-  const { weights, metrics } = result(run)
+  const { weights, metrics, best } = result(run)
   if (weights !== whole.weights) wrong.push('other weights or moments than without kills')
   if (metrics !== whole.metrics) wrong.push('other metrics than without kills')
+  if (best !== whole.best) wrong.push(`other best checkpoint: ${best} instead of ${whole.best}`)
   const left = leftovers(run)
   if (left.length > 0) wrong.push(`left behind: ${left.join(' ')}`)
   return wrong

@@ -92,7 +92,7 @@ export const checkpointFields = {
     .string()
     .meta({ value: 'dir' })
     .optional()
-    .describe('a specific checkpoint, such as RUN/checkpoints/step-00000500'),
+    .describe('a specific checkpoint, such as RUN/checkpoints/step-00000500, or RUN/best'),
   device: trainFields.device,
   dtype: z
     .enum(['f32', 'bf16'])

@@ -168,7 +168,7 @@ const runFields = {
     .string()
     .optional()
     .describe(
-      'resume the run from this checkpoint, RUN/checkpoints/step-...; later ones are moved aside',
+      'resume the run from this checkpoint, RUN/checkpoints/step-... or RUN/best; later ones are moved aside',
     )
     .meta(dir),
   stop_at_step: count
@@ -185,7 +185,11 @@ const runFields = {
     .string()
     .optional()
     .describe('prompt of the samples (default: the start of a document)'),
-  keep: count.default(3).describe('number of checkpoints to keep'),
+  keep: count
+    .default(3)
+    .describe(
+      'number of newest checkpoints to keep, besides the one with the lowest validation loss',
+    ),
   keep_every: countOrZero
     .default(0)
     .describe('keep the checkpoints at multiples of this as well (0: none)'),

@@ -1,10 +1,10 @@
 /** Loading a trained model: the newest checkpoint of a run, or one of its checkpoints. */
-import { resolve } from 'node:path'
 import { Checkpoint } from '../checkpoint'
 import { KindlingError } from '../errors'
 import type { Tokenizer } from '../tokenizer'
 import { Transformer } from '../transformer'
 import type { RunConfig } from './run-config'
+import { locateCheckpoint } from './run-checkpoints'
 import { RunFolder } from './run-folder'
 import { modelOptions } from './run-plan'
 
@@ -12,7 +12,7 @@ import { modelOptions } from './run-plan'
 export interface RunLocation {
   /** Run folder. */
   run?: string | undefined
-  /** Checkpoint folder inside a run, instead of `run`. */
+  /** Checkpoint folder inside a run, RUN/best or RUN/latest, instead of `run`. */
   checkpoint?: string | undefined
   /** Default `cpu`. */
   device?: string | undefined
@@ -42,9 +42,13 @@ export interface LoadedRun {
 export async function loadRun(location: RunLocation): Promise<LoadedRun> {
   const { run, checkpoint, device = 'cpu', threads, dtype, onMessage } = location
   if ((run === undefined) === (checkpoint === undefined)) {
-    throw new KindlingError('ERR_USAGE', 'give --run RUN or --checkpoint RUN/checkpoints/step-...')
+    throw new KindlingError(
+      'ERR_USAGE',
+      'give --run RUN or --checkpoint RUN/checkpoints/step-... (or RUN/best)',
+    )
   }
-  const folder = new RunFolder(run ?? resolve(checkpoint!, '..', '..'))
+  const located = checkpoint === undefined ? null : locateCheckpoint(checkpoint)
+  const folder = new RunFolder(run ?? located!.run)
   const config = await folder.readConfig()
   const tokenizer = await folder.openTokenizer(config)
   const model = new Transformer({
@@ -55,8 +59,9 @@ export async function loadRun(location: RunLocation): Promise<LoadedRun> {
     ...(threads !== undefined && { threads }),
   })
   try {
-    if (checkpoint !== undefined) {
-      return { model, tokenizer, config, step: await Checkpoint.load(checkpoint, model) }
+    if (located !== null) {
+      const path = folder.checkpoints.path(located.step)
+      return { model, tokenizer, config, step: await Checkpoint.load(path, model) }
     }
     const found = await folder.checkpoints.loadNewest(
       ({ path }) => Checkpoint.load(path, model),

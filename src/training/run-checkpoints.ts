@@ -1,15 +1,21 @@
 /**
- * The checkpoints of a run: checkpoints/step-<8 digits>/, and `latest`, which names the newest. It
- * is a hint: without it, or if its checkpoint cannot be read, the newest one that can be read is
- * loaded.
+ * The checkpoints of a run: checkpoints/step-<8 digits>/; `latest`, which names the newest; and
+ * `best`, which names the one with the lowest validation loss. `latest` is a hint: without it, or if
+ * its checkpoint cannot be read, the newest one that can be read is loaded.
  */
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { copyFile, readFile, readdir, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { z } from 'zod'
 import { toCamelCase } from '../case'
 import { KindlingError } from '../errors'
-import { fileOperation, makeFolder, makeOneFolder, writeFileAtomic } from '../files'
+import {
+  fileOperation,
+  fileOperationSync,
+  makeFolder,
+  makeOneFolder,
+  writeFileAtomic,
+} from '../files'
 import { problemsIn } from '../options'
 import type { MetricsLine } from './metrics'
 
@@ -33,6 +39,7 @@ const stateSchema = z.looseObject({
       loss_sum: z.number().default(0),
       loss_count: z.int().min(0).default(0),
       elapsed_s: z.number().min(0).default(0),
+      best: z.strictObject({ step: z.int().min(1), val_loss: z.number() }).optional(),
       unfinished_line: metricsSchema.optional(),
     })
     .default({ loss_sum: 0, loss_count: 0, elapsed_s: 0 }),
@@ -43,6 +50,8 @@ export interface SavedLoop {
   lossSum: number
   lossCount: number
   elapsedS: number
+  /** The checkpoint with the lowest validation loss so far. */
+  best?: BestCheckpoint
   /** The metrics line of this step, if the run was interrupted before its evaluation was done. */
   unfinishedLine?: MetricsLine
 }
@@ -53,12 +62,20 @@ export interface FoundCheckpoint {
   step: number
 }
 
-/** How many checkpoints a run keeps. */
+/** The checkpoint of an evaluated step, and its validation loss. */
+export interface BestCheckpoint {
+  step: number
+  valLoss: number
+}
+
+/** Which checkpoints a run keeps. */
 export interface Retention {
   /** The newest ones. */
   keep: number
   /** Also those whose step is a multiple of this; 0: none. */
   keepEvery: number
+  /** Also the one of this step, which `best` then names. */
+  best?: number | null
 }
 
 /** Finds, keeps and removes the checkpoints of a run's folder. */
@@ -66,11 +83,13 @@ export class RunCheckpoints {
   readonly #run: string
   readonly #folder: string
   readonly #latest: string
+  readonly #best: string
 
   constructor(run: string) {
     this.#run = run
     this.#folder = join(run, 'checkpoints')
     this.#latest = join(run, 'latest')
+    this.#best = join(run, 'best')
   }
 
   path(step: number): string {
@@ -89,8 +108,12 @@ export class RunCheckpoints {
 
   /** Returns the step that `latest` names, null if it names none. */
   async latestStep(): Promise<number | null> {
-    if (!existsSync(this.#latest)) return null
-    const text = await fileOperation('read', this.#latest, () => readFile(this.#latest, 'utf8'))
+    return this.#named(this.#latest)
+  }
+
+  async #named(file: string): Promise<number | null> {
+    if (!existsSync(file)) return null
+    const text = await fileOperation('read', file, () => readFile(file, 'utf8'))
     return stepOfName(text.trim())
   }
 
@@ -163,15 +186,27 @@ export class RunCheckpoints {
 
   /**
    * Makes the checkpoint of `step` the latest, and removes old ones. Those that stay: the newest
-   * ones up to this step, the one that `latest` names, those of `keepEvery`, and any later than it.
+   * ones up to this step, the one that `latest` names, the best, those of `keepEvery`, and any later
+   * than it.
    */
-  async setLatest(step: number, { keep, keepEvery }: Retention): Promise<void> {
+  async setLatest(step: number, { keep, keepEvery, best = null }: Retention): Promise<void> {
     await writeFileAtomic(this.#latest, `${checkpointName(step)}\n`)
+    await this.setBest(best)
     const steps = (await this.steps()).filter((saved) => saved <= step)
     const old = steps
       .slice(0, Math.max(0, steps.length - keep))
-      .filter((saved) => saved !== step && !(keepEvery > 0 && saved % keepEvery === 0))
+      .filter((saved) => saved !== step && saved !== best)
+      .filter((saved) => !(keepEvery > 0 && saved % keepEvery === 0))
     for (const saved of old) await this.#remove(saved)
+  }
+
+  /** Makes `best` name the checkpoint of `step`; null: removes it. */
+  async setBest(step: number | null): Promise<void> {
+    if (step === null) {
+      await fileOperation('write', this.#best, () => rm(this.#best, { force: true }))
+    } else if ((await this.#named(this.#best)) !== step) {
+      await writeFileAtomic(this.#best, `${checkpointName(step)}\n`)
+    }
   }
 
   /** Renames a checkpoint before it removes its files, so that a kill leaves none half-removed. */
@@ -216,20 +251,35 @@ export class RunCheckpoints {
 }
 
 /**
- * Returns the run and the step of a checkpoint's folder, as RUN/checkpoints/step-00000100.
+ * Returns the run and the step of a checkpoint: RUN/checkpoints/step-00000100, or RUN/best or
+ * RUN/latest, which name one.
  *
- * @throws KindlingError `ERR_USAGE` if it is not such a folder.
+ * @throws KindlingError `ERR_USAGE` if it is no such path, `ERR_NOT_FOUND` if the run has no best or
+ * latest checkpoint.
  */
 export function locateCheckpoint(path: string): { run: string; step: number } {
-  const step = stepOfName(basename(resolve(path)))
-  const checkpoints = dirname(resolve(path))
-  if (step === null || basename(checkpoints) !== 'checkpoints') {
+  const [name, folder] = [basename(resolve(path)), dirname(resolve(path))]
+  if (name === 'best' || name === 'latest') return { run: folder, step: namedStep(path) }
+  const step = stepOfName(name)
+  if (step === null || basename(folder) !== 'checkpoints') {
     throw new KindlingError(
       'ERR_USAGE',
-      `${path} is not a checkpoint of a run; name one as RUN/checkpoints/step-00000100`,
+      `${path} is not a checkpoint of a run; name one as RUN/checkpoints/step-00000100 or RUN/best`,
     )
   }
-  return { run: dirname(checkpoints), step }
+  return { run: dirname(folder), step }
+}
+
+function namedStep(file: string): number {
+  if (!existsSync(file)) {
+    const reason =
+      basename(file) === 'best' ? 'no checkpoint was saved at an evaluated step' : 'train first'
+    throw new KindlingError('ERR_NOT_FOUND', `${file} does not exist: ${reason}`)
+  }
+  const text = fileOperationSync('read', file, () => readFileSync(file, 'utf8'))
+  const step = stepOfName(text.trim())
+  if (step !== null) return step
+  throw new KindlingError('ERR_INVALID_CHECKPOINT', `${file} is damaged: it names no checkpoint`)
 }
 
 /** Returns the time for the name of a folder, as 2026-01-31-235959. */

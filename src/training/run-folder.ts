@@ -4,7 +4,7 @@
  * objects in camelCase.
  */
 import { existsSync } from 'node:fs'
-import { appendFile, readFile, rm, rmdir } from 'node:fs/promises'
+import { appendFile, open, readFile, rm, rmdir } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { toCamelCase, toSnakeCase } from '../case'
 import { KindlingError } from '../errors'
@@ -133,6 +133,14 @@ export class RunFolder {
     await fileOperation('write', this.#metricsPath, () =>
       appendFile(this.#metricsPath, `${text}\n`, { flush: true }),
     )
+  }
+
+  /** Makes the metrics written so far durable, so that no checkpoint outlives its metrics. */
+  async syncMetrics(): Promise<void> {
+    await fileOperation('write', this.#metricsPath, async () => {
+      const file = await open(this.#metricsPath, 'r+')
+      await file.datasync().finally(() => file.close())
+    })
   }
 
   /** Removes the metrics after `step`, and a last line that was not written to its end. */

@@ -1,4 +1,5 @@
 /** Opening a run: a new one from its options, or one that is resumed from a checkpoint. */
+import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { Checkpoint } from '../checkpoint'
 import { unusedGpu } from '../device'
@@ -174,11 +175,15 @@ async function loadCheckpoint(
       session.state = found.loaded
       session.step = found.step
       // A process that was killed after a save may not have come to this.
-      await checkpoints.setLatest(found.step, session.options)
+      const best = found.loaded.best?.step ?? null
+      await checkpoints.setLatest(found.step, { ...session.options, best })
     } else {
       message(`${folder.path} has no checkpoint; starting over`)
     }
   }
+  const { best } = session.state
+  if (best && !existsSync(checkpoints.path(best.step))) delete session.state.best
+  await checkpoints.setBest(session.state.best?.step ?? null)
   if (session.step > 0) message(progressText(folder.path, session.step, config.totalSteps))
   // An unfinished line is written again.
   const cut = session.state.unfinishedLine === undefined ? session.step : session.step - 1

@@ -5,74 +5,24 @@
  */
 import { EventEmitter } from 'node:events'
 import { z } from 'zod'
-import { flopsPerToken } from '../account'
-import { toSnakeCase } from '../case'
-import { Checkpoint } from '../checkpoint'
-import { knownPeak } from '../device'
 import { KindlingError, fromNative } from '../errors'
 import { generateBatch } from '../generate'
 import { abortSignal, checked } from '../options'
+import { CheckpointWriter } from './checkpoint-writer'
 import { TrainingClock } from './clock'
 import { fromCamelCase, resolveOptions, type ResolvedOptions, type TrainerOptions } from './config'
+import { dueAt, workOf, type Due } from './due'
 import { evaluate } from './evaluate'
+import type { TrainSummary, TrainerEvents } from './events'
 import { TrainingLosses } from './losses'
 import { explainNonFinite } from './non-finite'
 import { memoryOf, recordSession } from './run-machine'
 import type { SavedLoop } from './run-checkpoints'
-import type { RunConfig } from './run-config'
 import type { MetricsLine } from './metrics'
 import { scheduleOf, tokensPerStep } from './run-plan'
 import { closeSession, openSession, type TrainingSession } from './session'
 
-/** Outcome of a run. */
-export interface TrainSummary {
-  /** Updates done, including those before a resume. */
-  steps: number
-  /** Training loss of the last metrics line, null if there is none. */
-  loss: number | null
-  /** Last validation loss, null if there is none. */
-  valLoss: number | null
-  /** The run's folder. */
-  run: string
-  /** The run was complete already; nothing was done. */
-  alreadyFinished: boolean
-  /** The signal ended the run early; a checkpoint was saved. */
-  interrupted: boolean
-}
-
-/** Emitted after each update. */
-export interface StepEvent {
-  step: number
-  totalSteps: number
-  /**
-   * Loss of the update. On a GPU, the mean of the losses read last, since not every update is read.
-   */
-  loss: number
-  lr: number
-  /** Gradient norm before clipping; on a GPU, the one read last. */
-  gradNorm: number
-  tokensPerSecond: number
-  /** Fraction of the device's peak, null if the peak is unknown. */
-  mfu: number | null
-  /** Mean milliseconds per step since the last metrics line. */
-  msPerStep: number
-}
-
-/** Events of a Trainer, with their arguments. */
-export interface TrainerEvents {
-  /** A sentence for people: resuming, starting over, finished. */
-  message: [text: string]
-  /** A corpus is being read. */
-  progress: [what: string, done: number, total: number]
-  /** The first update is about to begin. */
-  start: [config: RunConfig, numParameters: number, run: string]
-  step: [event: StepEvent]
-  metrics: [line: MetricsLine]
-  evaluation: [step: number, loss: number]
-  sample: [step: number, text: string]
-  checkpoint: [step: number, path: string]
-  done: [summary: TrainSummary]
-}
+export type { StepEvent, TrainSummary, TrainerEvents } from './events'
 
 const runSchema = z.strictObject({ signal: abortSignal.optional() })
 
@@ -126,55 +76,35 @@ export class Trainer extends EventEmitter<TrainerEvents> {
   }
 
   async #train(session: TrainingSession, signal: AbortSignal | undefined): Promise<TrainSummary> {
-    const { options, config, folder, model, optimizer, state } = session
+    const { options, config, folder, state } = session
     const { totalSteps } = config
     const end = Math.min(options.stopAtStep ?? totalSteps, totalSteps)
-    const learningRate = scheduleOf(options, totalSteps)
-    const losses = new TrainingLosses(model, folder.path, state, session.step)
-    const clock = new TrainingClock(state.elapsedS, await workOf(session))
-    const progress: Progress = { session, losses, clock, signal, batchLosses: [], gradNorm: NaN }
-    let lastLine = await this.#finishLine(progress)
-    let valLoss = lastLine?.valLoss ?? null
-    let savedStep = lastLine === null ? session.step : null
-
-    for (let step = session.step + 1; step <= end; step++) {
-      if (signal?.aborted) break
-      const due = dueAt(step, session)
-      const saves = due.checkpoint || step === end
-      const reads = losses.shouldRead(due.metrics || saves)
-      await this.#watched(progress, step, async () => {
-        losses.add(await this.#accumulateGradients(progress, step), step)
-        const norm = await optimizer.clipGradNorm(options.maxNorm, { read: reads })
-        progress.gradNorm = norm ?? progress.gradNorm
-        const lr = learningRate(step)
-        await optimizer.step({ lr })
-        session.step = step
-        if (reads) await losses.read(step)
-        clock.count(tokensPerStep(options))
-        const { gradNorm } = progress
-        this.#emitStep(session, clock, { loss: losses.latest, lr, gradNorm })
-        if (due.metrics) {
-          const update = { loss: losses.takeMean(), lr, gradNorm }
-          lastLine = await this.#writeMetrics(progress, update, due)
-          valLoss = lastLine?.valLoss ?? valLoss
-        }
-        if (saves && state.unfinishedLine === undefined) {
-          await this.#save(progress)
-          savedStep = step
-        }
-      })
-      if (state.unfinishedLine !== undefined) break
+    const progress = await this.#begin(session, signal)
+    const { losses, writer } = progress
+    try {
+      const finishedLine = await this.#finishLine(progress)
+      progress.savedStep = finishedLine === null ? session.step : null
+      for (let step = session.step + 1; step <= end && !signal?.aborted; step++) {
+        writer.check()
+        const work = (): Promise<boolean> => this.#step(progress, step, step === end)
+        if (!(await this.#watched(progress, step, work))) break
+      }
+      if (progress.savedStep !== session.step) {
+        await this.#watched(progress, session.step, async () => {
+          await losses.read(session.step)
+          await this.#save(progress, { wait: true })
+        })
+      }
+      await writer.finish()
+    } finally {
+      await writer.settle()
     }
-    if (savedStep !== session.step) {
-      await this.#watched(progress, session.step, async () => {
-        await losses.read(session.step)
-        await this.#save(progress)
-      })
-    }
+    const { lastLine, valLoss } = progress
     return {
       steps: session.step,
       loss: lastLine?.loss ?? null,
       valLoss,
+      best: state.best ?? null,
       run: folder.path,
       alreadyFinished: false,
       interrupted: session.step < end || state.unfinishedLine !== undefined,
@@ -182,35 +112,94 @@ export class Trainer extends EventEmitter<TrainerEvents> {
     }
   }
 
+  async #begin(session: TrainingSession, signal: AbortSignal | undefined): Promise<Progress> {
+    const { options, config, folder, model, optimizer, state } = session
+    return {
+      session,
+      signal,
+      learningRate: scheduleOf(options, config.totalSteps),
+      losses: new TrainingLosses(model, folder.path, state, session.step),
+      clock: new TrainingClock(state.elapsedS, await workOf(session)),
+      writer: new CheckpointWriter({
+        ...{ folder, model, optimizer, retention: options },
+        onSaved: (step, path) => this.emit('checkpoint', step, path),
+      }),
+      batchLosses: [],
+      gradNorm: NaN,
+      lastLine: null,
+      valLoss: null,
+      savedStep: null,
+    }
+  }
+
+  /** Does an update and what is due after it. Returns false if the signal ended the run in it. */
+  async #step(progress: Progress, step: number, isLast: boolean): Promise<boolean> {
+    const { session, losses, clock } = progress
+    const { options, optimizer, state } = session
+    const due = dueAt(step, session)
+    const saves = due.checkpoint || isLast
+    const reads = losses.shouldRead(due.metrics || saves)
+    const loss = await this.#accumulateGradients(progress, step)
+    if (loss === undefined) return false
+    losses.add(loss, step)
+    const norm = await optimizer.clipGradNorm(options.maxNorm, { read: reads })
+    progress.gradNorm = norm ?? progress.gradNorm
+    const lr = progress.learningRate(step)
+    await optimizer.step({ lr })
+    session.step = step
+    if (reads) await losses.read(step)
+    clock.count(tokensPerStep(options))
+    const { gradNorm } = progress
+    this.#emitStep(session, clock, { loss: losses.latest, lr, gradNorm })
+    if (due.metrics) {
+      await this.#writeMetrics(progress, { loss: losses.takeMean(), lr, gradNorm }, due)
+    }
+    if (state.unfinishedLine !== undefined) return false
+    if (saves) await this.#save(progress, { wait: isLast })
+    return true
+  }
+
   /** Runs a part of a step; writes what it saw to the run if a number in it is not finite. */
-  async #watched(progress: Progress, step: number, work: () => Promise<void>): Promise<void> {
-    const { session, losses, batchLosses, gradNorm } = progress
+  async #watched<T>(progress: Progress, step: number, work: () => Promise<T>): Promise<T> {
+    const { session, losses } = progress
     const firstStep = Math.min(losses.firstUnread, step)
     try {
-      await work()
+      return await work()
     } catch (error) {
       if (!(error instanceof KindlingError) || error.code !== 'ERR_NON_FINITE') throw error
+      const { batchLosses, gradNorm } = progress
       const sighting = { step, firstStep, losses: batchLosses, gradNorm }
       throw await explainNonFinite(session, error, sighting)
     }
   }
 
   /**
-   * Adds up the gradients of a step's batches; returns the mean loss, or null if the losses stay on
-   * the device.
+   * Adds up the gradients of a step's batches; returns the mean loss, null if the losses stay on the
+   * device, or undefined if the signal ended the step before its last batch. The state is then that
+   * before the step.
    */
-  async #accumulateGradients(progress: Progress, step: number): Promise<number | null> {
-    const { options, batches, model } = progress.session
+  async #accumulateGradients(
+    { session, losses, signal, batchLosses }: Progress,
+    step: number,
+  ): Promise<number | null | undefined> {
+    const { options, batches, model } = session
     const { accumulate } = options
-    const readLoss = progress.losses.readsEveryBatch
-    progress.batchLosses.length = 0
+    // Losses that stay on the device cannot be taken back.
+    const readLoss = losses.readsEveryBatch
+    batchLosses.length = 0
     for (let microBatch = 0; microBatch < accumulate; microBatch++) {
+      if (microBatch > 0 && readLoss && signal?.aborted) {
+        await model.zeroGradients()
+        const done = `${microBatch} of its ${accumulate} batches`
+        this.emit('message', `leaving step ${step} after ${done}; step ${step - 1} is saved`)
+        return undefined
+      }
       const batch = await batches.next({ step, microBatch })
       const { loss } = await model.forwardBackward(batch, { scale: 1 / accumulate, readLoss })
-      if (loss !== null) progress.batchLosses.push(loss)
+      if (loss !== null) batchLosses.push(loss)
     }
     if (!readLoss) return null
-    return progress.batchLosses.reduce((mean, loss) => mean + loss / accumulate, 0)
+    return batchLosses.reduce((mean, loss) => mean + loss / accumulate, 0)
   }
 
   #emitStep(
@@ -225,33 +214,39 @@ export class Trainer extends EventEmitter<TrainerEvents> {
 
   /**
    * Writes a metrics line, with an evaluation and a sample if they are due. If the signal cuts these
-   * off, the line waits in the checkpoint for the run to be resumed, and the result is null.
+   * off, the line waits in the checkpoint for the run to be resumed.
    */
   async #writeMetrics(
     progress: Progress,
     update: { loss: number; lr: number; gradNorm: number },
-    due: { evaluation: boolean; sample: boolean },
-  ): Promise<MetricsLine | null> {
+    due: Due,
+  ): Promise<void> {
     const { session, clock } = progress
     const tokens = session.step * tokensPerStep(session.options)
     const line = { step: session.step, tokens, ...update, ...clock.line() }
-    return this.#completeLine(progress, line, due)
+    await this.#completeLine(progress, line, due)
   }
 
   /** Completes the line of a run that was interrupted in an evaluation; null if there is none. */
   async #finishLine(progress: Progress): Promise<MetricsLine | null> {
     const { session } = progress
-    const line = session.state.unfinishedLine
+    const { state, folder } = session
+    const line = state.unfinishedLine
     if (line === undefined) return null
-    delete session.state.unfinishedLine
-    return this.#completeLine(progress, line, dueAt(session.step, session))
+    delete state.unfinishedLine
+    const due = dueAt(session.step, session)
+    const whole = await this.#completeLine(progress, line, due)
+    // The checkpoint was saved before its evaluation.
+    if (due.checkpoint && noteBest(state, whole)) await folder.checkpoints.setBest(session.step)
+    return whole
   }
 
   async #completeLine(
-    { session, clock, signal }: Progress,
+    progress: Progress,
     line: MetricsLine,
-    due: { evaluation: boolean; sample: boolean },
+    due: Due,
   ): Promise<MetricsLine | null> {
+    const { session, clock, signal } = progress
     const whole = { ...line, ...(await memoryOf(session)) }
     try {
       if (due.evaluation) Object.assign(whole, await this.#evaluate(session, signal))
@@ -264,6 +259,8 @@ export class Trainer extends EventEmitter<TrainerEvents> {
     await session.folder.appendMetrics(whole)
     this.emit('metrics', whole)
     clock.restart()
+    progress.lastLine = whole
+    progress.valLoss = whole.valLoss ?? progress.valLoss
     return whole
   }
 
@@ -299,9 +296,14 @@ export class Trainer extends EventEmitter<TrainerEvents> {
     return result!.text
   }
 
-  /** @throws KindlingError `ERR_NON_FINITE` if the update made a weight overflow. */
-  async #save({ session, losses, clock }: Progress): Promise<void> {
-    const { folder, model, optimizer, step, options } = session
+  /**
+   * Saves a checkpoint; unless `wait`, it is written while training goes on.
+   *
+   * @throws KindlingError `ERR_NON_FINITE` if the update made a weight overflow.
+   */
+  async #save(progress: Progress, { wait }: { wait: boolean }): Promise<void> {
+    const { session, losses, clock, writer, lastLine } = progress
+    const { folder, model, step, state } = session
     if ((await model.nonFiniteWeight()) !== null) {
       throw new KindlingError(
         'ERR_NON_FINITE',
@@ -309,44 +311,39 @@ export class Trainer extends EventEmitter<TrainerEvents> {
           `rate; the checkpoints in ${folder.path} are intact`,
       )
     }
-    folder.verifyLock()
-    const path = folder.checkpoints.path(step)
-    const { unfinishedLine } = session.state
-    const state: SavedLoop = {
-      ...losses.state,
-      elapsedS: clock.elapsed(),
-      ...(unfinishedLine && { unfinishedLine }),
-    }
-    await Checkpoint.save(path, model, optimizer, step, toSnakeCase({ ...state }))
-    await folder.checkpoints.setLatest(step, options)
-    this.emit('checkpoint', step, path)
+    if (lastLine?.step === step) noteBest(state, lastLine)
+    const saved: SavedLoop = { ...state, ...losses.state, elapsedS: clock.elapsed() }
+    await (wait ? writer.saveAndWait(step, saved) : writer.save(step, saved))
+    progress.savedStep = step
   }
+}
+
+/** Notes the checkpoint of a metrics line as the best if it has the lowest validation loss. */
+function noteBest(state: SavedLoop, line: MetricsLine | null): boolean {
+  if (line?.valLoss === undefined) return false
+  const isBest = state.best === undefined || line.valLoss < state.best.valLoss
+  if (isBest) state.best = { step: line.step, valLoss: line.valLoss }
+  return isBest
 }
 
 /** What the methods of the loop share. */
 interface Progress {
   session: TrainingSession
+  signal: AbortSignal | undefined
+  learningRate: (step: number) => number
   losses: TrainingLosses
   clock: TrainingClock
-  signal: AbortSignal | undefined
+  writer: CheckpointWriter
   /** Losses of the current step's batches, as far as they are read. */
   batchLosses: number[]
   /** Gradient norm before clipping; on a GPU, the one read last. */
   gradNorm: number
-}
-
-/** Returns what is due after an update. Evaluations and samples go into a metrics line. */
-function dueAt(
-  step: number,
-  { options, config, data }: TrainingSession,
-): Record<'evaluation' | 'sample' | 'metrics' | 'checkpoint', boolean> {
-  // An interval of 0 means never; otherwise the last step counts too.
-  const every = (interval: number): boolean =>
-    interval > 0 && (step % interval === 0 || step === config.totalSteps)
-  const evaluation = data.valid !== null && every(options.evalInterval)
-  const sample = data.tokenizer !== null && every(options.sampleInterval)
-  const metrics = evaluation || sample || every(options.logInterval)
-  return { evaluation, sample, metrics, checkpoint: every(options.saveInterval) }
+  /** The last line written to metrics.jsonl. */
+  lastLine: MetricsLine | null
+  /** The last validation loss. */
+  valLoss: number | null
+  /** The step of the last checkpoint; null if that lacks the end of its metrics line. */
+  savedStep: number | null
 }
 
 /** The summary of a run that was complete when it was opened: its last losses, from its metrics. */
@@ -357,23 +354,6 @@ async function finishedBefore({ folder }: TrainingSession): Promise<Partial<Trai
     alreadyFinished: true,
     loss: lines.at(-1)?.loss ?? null,
     valLoss: evaluated?.valLoss ?? null,
-  }
-}
-
-/**
- * FLOPs per token, and the device's peak in TFLOP/s: the one given, else that of a known GPU, else
- * null.
- */
-async function workOf({
-  options,
-  model,
-}: TrainingSession): Promise<{ flopsPerToken: number; peakTflops: number | null }> {
-  const { dtype, tf32 } = model.options
-  const { name } = await model.deviceState()
-  const known = name === undefined ? null : knownPeak(name, { dtype, tf32 })
-  return {
-    flopsPerToken: flopsPerToken({ ...model.options, context: options.seqLength }),
-    peakTflops: options.peakTflops ?? known,
   }
 }
 

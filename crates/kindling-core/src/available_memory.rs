@@ -23,7 +23,7 @@ pub(crate) fn require(bytes: u64) -> Result<()> {
 }
 
 /// Returns the bytes that this process can still take, if the system says.
-fn available() -> Option<u64> {
+pub(crate) fn available() -> Option<u64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
     let kilobytes = |name: &str| field(&info, name).map(|value| value << 10);
     let swap = kilobytes("SwapFree:").unwrap_or(0);

@@ -4,11 +4,14 @@ use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::pool::Pool;
 use crate::{Error, available_memory};
 
 const CACHE_LINE: usize = 64;
 /// A huge page of x86-64 and arm64.
 const HUGE_PAGE: usize = 2 << 20;
+/// Words that one task copies.
+const COPIED: usize = HUGE_PAGE / size_of::<f32>();
 
 /// Zeroed 32-bit words. Those of at least two huge pages start on one and ask the system for them,
 /// which saves TLB misses in passes over weights and activations.
@@ -26,6 +29,38 @@ unsafe impl Sync for AlignedMemory {}
 impl AlignedMemory {
     /// Allocates `len` words, or returns `None` if there is not enough memory.
     pub(crate) fn zeroed(len: usize) -> Option<Self> {
+        let memory = Self::allocate(len)?;
+        // Not alloc_zeroed: the first touch, which faults the pages in, happens here, not in a
+        // step.
+        // SAFETY: `allocate` returned room for at least `len` words, and at least one.
+        unsafe { memory.pointer.as_ptr().write_bytes(0, len.max(1)) };
+        Some(memory)
+    }
+
+    /// Allocates a copy of `source`, or returns `None` if there is not enough memory. All threads of
+    /// `pool` copy: one would fault the pages in too slowly.
+    pub(crate) fn copied(pool: &Pool, source: &[f32]) -> Option<Self> {
+        if source.is_empty() {
+            return Self::zeroed(0);
+        }
+        let memory = Self::allocate(source.len())?;
+        let tasks = source.len().div_ceil(COPIED);
+        let target = memory.pointer.as_ptr() as usize;
+        pool.run(tasks, |task| {
+            let start = task * COPIED;
+            let part = &source[start..source.len().min(start + COPIED)];
+            // SAFETY: the allocation has room for all of `source`; tasks write disjoint parts of it.
+            unsafe {
+                let target = (target as *mut f32).add(start);
+                target.copy_from_nonoverlapping(part.as_ptr(), part.len());
+            }
+        });
+        Some(memory)
+    }
+
+    /// Allocates `len` words, at least one, of undefined content: the caller writes all of them
+    /// before anything else.
+    fn allocate(len: usize) -> Option<Self> {
         let layout = Self::layout(len)?;
         available_memory::require(layout.size() as u64).ok()?;
         // SAFETY: the layout is not empty: it has at least one word.
@@ -45,10 +80,6 @@ impl AlignedMemory {
                 )
             };
         }
-        // Not alloc_zeroed: the first touch, which faults the pages in, happens here, not in a
-        // step.
-        // SAFETY: `layout.size()` bytes were allocated.
-        unsafe { memory.write_bytes(0, layout.size()) };
         #[expect(clippy::cast_ptr_alignment, reason = "the layout is aligned to 64 bytes")]
         let pointer = NonNull::new(memory.cast::<f32>())?;
         Some(Self { pointer, len })
@@ -153,5 +184,20 @@ impl HostScratchGuard<'_> {
     /// Returns `len` words that hold whatever was there before.
     pub(crate) fn words(&mut self, len: usize) -> &mut [u32] {
         as_words_mut(self.floats(len))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_has_every_word_of_its_source() {
+        let pool = Pool::new(3);
+        for len in [0, 1, 1_000, COPIED, 3 * COPIED + 5] {
+            let source: Vec<_> = (0..len).map(|i| i as f32).collect();
+            let copy = AlignedMemory::copied(&pool, &source).unwrap();
+            assert!(copy.floats() == source, "{len}");
+        }
     }
 }

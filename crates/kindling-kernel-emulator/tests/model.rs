@@ -372,7 +372,7 @@ fn weights_and_moments_move_between_devices_bit_for_bit() {
         let path = std::env::temp_dir().join(format!("kindling-cuda-{}", std::process::id()));
         // Naming the type would take a dependency on serde_json.
         #[allow(clippy::default_trait_access)]
-        checkpoint::save(&path, &gpu, Some(&*for_gpu), 1, Default::default()).unwrap();
+        checkpoint::save(&path, &gpu, Some(&*for_gpu), 1, ()).unwrap();
         let mut for_cpu = optimizer(&cpu, false);
         checkpoint::load(&path, &mut cpu, Some(&mut *for_cpu)).unwrap();
         assert!(cpu.state_dict().unwrap() == weights && for_cpu.state(&cpu).unwrap() == moments);

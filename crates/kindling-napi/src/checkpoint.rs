@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use kindling_core::{Error, checkpoint};
 use napi::bindgen_prelude::AsyncTask;
+use serde_json::value::RawValue;
 
 use crate::error::to_napi;
 use crate::exclusive::Guard;
@@ -21,17 +22,67 @@ pub fn save_checkpoint(
     iteration: f64,
     extra: String,
 ) -> napi::Result<AsyncTask<Job<OptimizerGuards, ()>>> {
-    let (guards, iteration, extra) = (|| {
-        let extra: serde_json::Value = serde_json::from_str(&extra)
-            .map_err(|error| Error::argument(format!("extra is not JSON: {error}")))?;
-        Ok((guards_of(model, optimizer)?, integer("iteration", iteration)?, extra))
-    })()
-    .map_err(to_napi)?;
+    let (guards, iteration, extra) =
+        arguments(model, optimizer, iteration, extra).map_err(to_napi)?;
     Ok(spawn(guards, move |guards| {
         guards.with(|model, optimizer| {
             checkpoint::save(&PathBuf::from(path), model, Some(optimizer), iteration, extra)
         })
     }))
+}
+
+/// A copy of a model and its optimizer. The public class is in `src/checkpoint.ts`.
+#[napi]
+pub struct CheckpointSnapshot {
+    /// `None` once it is being written, or closed.
+    inner: Option<checkpoint::Snapshot>,
+}
+
+/// Copies the model and the optimizer. Returns null if memory has no room for a copy.
+#[napi(catch_unwind, ts_return_type = "Promise<CheckpointSnapshot | null>")]
+pub fn snapshot_checkpoint(
+    model: &Transformer,
+    optimizer: &Optimizer,
+    iteration: f64,
+    extra: String,
+) -> napi::Result<AsyncTask<Job<OptimizerGuards, Option<CheckpointSnapshot>>>> {
+    let (guards, iteration, extra) =
+        arguments(model, optimizer, iteration, extra).map_err(to_napi)?;
+    Ok(spawn(guards, move |guards| {
+        guards.with(|model, optimizer| {
+            let taken = checkpoint::Snapshot::take(model, Some(optimizer), iteration, extra)?;
+            Ok(taken.map(|snapshot| CheckpointSnapshot { inner: Some(snapshot) }))
+        })
+    }))
+}
+
+#[napi]
+impl CheckpointSnapshot {
+    /// Writes the checkpoint folder `path`, and frees the copy.
+    #[napi(catch_unwind, ts_return_type = "Promise<void>")]
+    pub fn write(&mut self, path: String) -> napi::Result<AsyncTask<Job<(), ()>>> {
+        let snapshot = self.inner.take().ok_or_else(|| to_napi(Error::Closed("the snapshot")))?;
+        Ok(spawn((), move |()| snapshot.write(&PathBuf::from(path))))
+    }
+
+    /// Frees the copy, unless it is being written.
+    #[napi(catch_unwind)]
+    pub fn close(&mut self) {
+        self.inner = None;
+    }
+}
+
+/// Checks the arguments of a save. The text of `extra` is kept as it is.
+fn arguments(
+    model: &Transformer,
+    optimizer: &Optimizer,
+    iteration: f64,
+    extra: String,
+) -> kindling_core::Result<(OptimizerGuards, u64, Box<RawValue>)> {
+    let extra = RawValue::from_string(extra)
+        .map_err(|error| Error::argument(format!("extra is not JSON: {error}")))?;
+    let iteration = integer("iteration", iteration)?;
+    Ok((guards_of(model, optimizer)?, iteration, extra))
 }
 
 /// The guards of a call with or without an optimizer.

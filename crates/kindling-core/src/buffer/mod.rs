@@ -11,6 +11,7 @@ use crate::cuda::DeviceMemory;
 use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::host_memory::AlignedMemory;
+use crate::pool::Pool;
 use crate::{Error, Result, available_memory};
 
 mod views;
@@ -171,6 +172,24 @@ impl Buffer {
                 Ok(Cow::Owned(values))
             }
         }
+    }
+
+    /// Copies an f32 buffer to the host, with the threads of `pool`. Waits for queued work.
+    ///
+    /// # Errors
+    /// Returns `ERR_OUT_OF_MEMORY` if the host has not enough memory, `ERR_DEVICE` if the copy or
+    /// queued work fails.
+    pub(crate) fn to_host(&self, pool: &Pool) -> Result<Self> {
+        let bytes = (self.len * size_of::<f32>()) as u64;
+        let copy = match &self.memory {
+            Memory::Host(memory) => AlignedMemory::copied(pool, memory.floats()),
+            Memory::Cuda(_) => AlignedMemory::zeroed(self.len),
+        };
+        let mut copy = copy.ok_or(Error::OutOfMemory { bytes })?;
+        if let Memory::Cuda(memory) = &self.memory {
+            memory.download_floats(copy.floats_mut(), 0)?;
+        }
+        Ok(Self { memory: Memory::Host(copy), len: self.len, dtype: Dtype::F32 })
     }
 
     /// Replaces the elements `range` of an f32 buffer.

@@ -8,29 +8,33 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::buffer::Buffer;
+use serde::Serialize;
+
 use crate::checksum::WideChecksum;
 use crate::device::Device;
 use crate::model::{Parameter, Transformer, match_tensors};
 use crate::optim::Optimizer;
-use crate::staging::{StagedFolder, write_synced};
 use crate::whole_file::read_whole;
 use crate::{Error, Result};
 
+mod snapshot;
 mod state;
 mod tensor_file;
+mod write;
 
+pub use snapshot::Snapshot;
 pub use state::{OptimizerState, State, read_state};
 pub use tensor_file::FileRecord;
-use tensor_file::{Entry, Source, TensorFile, damaged};
+use tensor_file::{Entry, TensorFile, damaged};
+use write::Contents;
 
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 /// Algorithms of the matrix products, with which a resumed run has the same bits.
 const PRODUCTS: &str = "cuda_products.json";
 
-/// Saves the model, the optimizer and the number of updates made to the folder `path`, replacing an
-/// existing one.
+/// Saves the model, the optimizer, the number of updates made, and `run` as JSON to the folder
+/// `path`, replacing an existing one.
 ///
 /// # Errors
 /// Returns `ERR_IO`, `ERR_DISK_FULL` or `ERR_NOT_WRITABLE` if the folder cannot be written.
@@ -40,25 +44,45 @@ pub fn save(
     model: &Transformer,
     optimizer: Option<&dyn Optimizer>,
     iteration: u64,
-    run: serde_json::Value,
+    run: impl Serialize,
 ) -> Result<()> {
-    let name = path.file_name().ok_or_else(|| {
-        Error::argument(format!("cannot save to {}; give the path of a folder", path.display()))
-    })?;
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut state = State {
+    let products = algorithms_of(model);
+    let contents = Contents {
+        parameters: model.parameters(),
+        weights: model.current_weights()?,
+        moments: optimizer.map(Optimizer::buffers),
+        products: products.as_deref(),
+        state: new_state(model, optimizer, iteration, run)?,
+    };
+    contents.write(path)
+}
+
+/// Returns the state of a checkpoint whose files are not written yet.
+fn new_state(
+    model: &Transformer,
+    optimizer: Option<&dyn Optimizer>,
+    iteration: u64,
+    run: impl Serialize,
+) -> Result<State> {
+    let run = serde_json::value::to_raw_value(&run);
+    Ok(State {
         format_version: state::FORMAT_VERSION,
         iteration,
         model: model.config().clone(),
         optimizer: optimizer
             .map(|o| OptimizerState { kind: o.kind().to_owned(), steps: o.steps() }),
-        run,
+        run: run.map_err(|error| Error::argument(format!("cannot be saved as JSON: {error}")))?,
         files: BTreeMap::new(),
         checksum: None,
-    };
-    let staged = StagedFolder::new(parent, &name.to_string_lossy())?;
-    write_folder(staged.path(), model, optimizer, &mut state)?;
-    staged.commit(path)
+    })
+}
+
+/// Returns the algorithms of a CUDA device, if it has chosen some.
+fn algorithms_of(model: &Transformer) -> Option<String> {
+    match model.device() {
+        Device::Cpu(_) => None,
+        Device::Cuda(gpu) => gpu.algorithms(),
+    }
 }
 
 /// Loads the weights and, if an optimizer is given, its state. Returns the contents of
@@ -173,37 +197,4 @@ fn read_products(path: &Path, state: &State) -> Result<Option<String>> {
         return Err(damaged(&file, "its checksum differs from state.json"));
     }
     String::from_utf8(bytes).map(Some).map_err(|_| damaged(&file, "it is not UTF-8"))
-}
-
-fn write_folder(
-    folder: &Path,
-    model: &Transformer,
-    optimizer: Option<&dyn Optimizer>,
-    state: &mut State,
-) -> Result<()> {
-    let mut write = |name: &str, buffers: Vec<(&'static str, &Buffer)>| {
-        let sources: Vec<_> = buffers
-            .into_iter()
-            .flat_map(|(prefix, flat)| {
-                let parameters = model.parameters().iter();
-                parameters.map(move |parameter| Source { prefix, parameter, flat })
-            })
-            .collect();
-        let record = tensor_file::write(&folder.join(name), &sources)?;
-        state.files.insert(name.to_owned(), record);
-        Ok::<_, Error>(())
-    };
-    write(MODEL, vec![("", model.current_weights()?)])?;
-    if let Some(optimizer) = optimizer {
-        write(OPTIMIZER, optimizer.buffers())?;
-    }
-    if let Device::Cuda(gpu) = model.device()
-        && let Some(algorithms) = gpu.algorithms()
-    {
-        let bytes = algorithms.as_bytes();
-        write_synced(&folder.join(PRODUCTS), bytes)?;
-        let (head, bytes) = (WideChecksum::of(bytes), bytes.len() as u64);
-        state.files.insert(PRODUCTS.to_owned(), FileRecord { bytes, head, ..Default::default() });
-    }
-    write_synced(&folder.join(state::FILE_NAME), state.text()?.as_bytes())
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::tensor_file::{FileRecord, damaged};
 use crate::checksum::{NO_CHECKSUM, is_sealed, seal};
@@ -23,9 +24,9 @@ pub struct State {
     pub iteration: u64,
     pub model: ModelConfig,
     pub optimizer: Option<OptimizerState>,
-    /// JSON stored for the caller.
+    /// JSON stored for the caller, as it was given: reading its numbers could round them.
     #[serde(default)]
-    pub run: serde_json::Value,
+    pub run: Box<RawValue>,
     /// Sizes and checksums of the other files; none in checkpoints of old versions.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub files: BTreeMap<String, FileRecord>,

@@ -1,0 +1,38 @@
+/** What is due after an update, and what the summary of a finished run says. */
+import { flopsPerToken } from '../account'
+import { knownPeak } from '../device'
+import type { TrainingSession } from './session'
+
+/** Returns what is due after an update. Evaluations and samples go into a metrics line. */
+export function dueAt(
+  step: number,
+  { options, config, data }: TrainingSession,
+): Record<'evaluation' | 'sample' | 'metrics' | 'checkpoint', boolean> {
+  // An interval of 0 means never; otherwise the last step counts too.
+  const every = (interval: number): boolean =>
+    interval > 0 && (step % interval === 0 || step === config.totalSteps)
+  const evaluation = data.valid !== null && every(options.evalInterval)
+  const sample = data.tokenizer !== null && every(options.sampleInterval)
+  const metrics = evaluation || sample || every(options.logInterval)
+  return { evaluation, sample, metrics, checkpoint: every(options.saveInterval) }
+}
+
+/** What is due after an update. */
+export type Due = ReturnType<typeof dueAt>
+
+/**
+ * FLOPs per token, and the device's peak in TFLOP/s: the one given, else that of a known GPU, else
+ * null.
+ */
+export async function workOf({
+  options,
+  model,
+}: TrainingSession): Promise<{ flopsPerToken: number; peakTflops: number | null }> {
+  const { dtype, tf32 } = model.options
+  const { name } = await model.deviceState()
+  const known = name === undefined ? null : knownPeak(name, { dtype, tf32 })
+  return {
+    flopsPerToken: flopsPerToken({ ...model.options, context: options.seqLength }),
+    peakTflops: options.peakTflops ?? known,
+  }
+}

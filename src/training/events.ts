@@ -1,0 +1,56 @@
+/** What a training run reports while it runs, and at its end. */
+import type { MetricsLine } from './metrics'
+import type { BestCheckpoint } from './run-checkpoints'
+import type { RunConfig } from './run-config'
+
+/** Outcome of a run. */
+export interface TrainSummary {
+  /** Updates done, including those before a resume. */
+  steps: number
+  /** Training loss of the last metrics line, null if there is none. */
+  loss: number | null
+  /** Last validation loss, null if there is none. */
+  valLoss: number | null
+  /** The checkpoint with the lowest validation loss, null if no evaluated step was saved. */
+  best: BestCheckpoint | null
+  /** The run's folder. */
+  run: string
+  /** The run was complete already; nothing was done. */
+  alreadyFinished: boolean
+  /** The signal ended the run early; a checkpoint was saved. */
+  interrupted: boolean
+}
+
+/** Emitted after each update. */
+export interface StepEvent {
+  step: number
+  totalSteps: number
+  /**
+   * Loss of the update. On a GPU, the mean of the losses read last, since not every update is read.
+   */
+  loss: number
+  lr: number
+  /** Gradient norm before clipping; on a GPU, the one read last. */
+  gradNorm: number
+  tokensPerSecond: number
+  /** Fraction of the device's peak, null if the peak is unknown. */
+  mfu: number | null
+  /** Mean milliseconds per step since the last metrics line. */
+  msPerStep: number
+}
+
+/** Events of a Trainer, with their arguments. */
+export interface TrainerEvents {
+  /** A sentence for people: resuming, starting over, finished. */
+  message: [text: string]
+  /** A corpus is being read. */
+  progress: [what: string, done: number, total: number]
+  /** The first update is about to begin. */
+  start: [config: RunConfig, numParameters: number, run: string]
+  step: [event: StepEvent]
+  metrics: [line: MetricsLine]
+  evaluation: [step: number, loss: number]
+  sample: [step: number, text: string]
+  checkpoint: [step: number, path: string]
+  done: [summary: TrainSummary]
+}
