@@ -64,6 +64,7 @@ function metricsText(line: MetricsLine): string {
     ...(line.valLoss === undefined ? [] : [`val_loss ${line.valLoss.toFixed(4)}`]),
     `lr ${line.lr.toExponential(2)}`,
     `grad_norm ${line.gradNorm.toFixed(2)}`,
+    ...(line.skippedUpdates === undefined ? [] : [`skipped ${line.skippedUpdates}`]),
     `${count(line.tokensPerSecond)} tokens/s`,
     ...(line.mfu === undefined ? [] : [`mfu ${percent(line.mfu)}`]),
     duration(line.elapsedS),

@@ -156,6 +156,15 @@ const optimizerFields = {
     .describe("decay rates of AdamW's two moments"),
   eps: rate.default(1e-8).describe("added to the root of AdamW's second moment"),
   max_norm: rate.default(1).describe('clip the global gradient norm to this (0: no clipping)'),
+  skip_spikes: z
+    .number()
+    .positive()
+    .optional()
+    .describe(
+      'skip updates whose loss or gradient norm is more than this many standard deviations above ' +
+        'those of the last 128 steps, as 6 (default: none are skipped)',
+    )
+    .meta({ value: 'z' }),
 }
 
 const runFields = {

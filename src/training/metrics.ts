@@ -12,6 +12,8 @@ export interface MetricsLine {
   lr: number
   /** Gradient norm of the last update, before clipping. */
   gradNorm: number
+  /** Updates skipped since the line before, because the loss or the gradient norm spiked. */
+  skippedUpdates?: number
   /** Training speed since the line before, without evaluations and samples. */
   tokensPerSecond: number
   /** Fraction of the device's peak; absent if the peak is unknown. */

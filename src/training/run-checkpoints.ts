@@ -18,6 +18,7 @@ import {
 } from '../files'
 import { problemsIn } from '../options'
 import type { MetricsLine } from './metrics'
+import type { SpikeState } from './spikes'
 
 /** The part of a metrics line that precedes an evaluation. */
 const metricsSchema = z.strictObject({
@@ -26,6 +27,7 @@ const metricsSchema = z.strictObject({
   loss: z.number(),
   lr: z.number(),
   grad_norm: z.number(),
+  skipped_updates: z.int().min(1).optional(),
   tokens_per_second: z.number(),
   mfu: z.number().optional(),
   elapsed_s: z.number(),
@@ -41,6 +43,10 @@ const stateSchema = z.looseObject({
       elapsed_s: z.number().min(0).default(0),
       best: z.strictObject({ step: z.int().min(1), val_loss: z.number() }).optional(),
       unfinished_line: metricsSchema.optional(),
+      spikes: z
+        .strictObject({ losses: z.array(z.number()), grad_norms: z.array(z.number()) })
+        .optional(),
+      skipped_updates: z.int().min(0).optional(),
     })
     .default({ loss_sum: 0, loss_count: 0, elapsed_s: 0 }),
 })
@@ -54,6 +60,10 @@ export interface SavedLoop {
   best?: BestCheckpoint
   /** The metrics line of this step, if the run was interrupted before its evaluation was done. */
   unfinishedLine?: MetricsLine
+  /** What the next steps are compared with, if spikes are skipped. */
+  spikes?: SpikeState
+  /** Updates skipped since the last metrics line. */
+  skippedUpdates?: number
 }
 
 /** A checkpoint of a run. */

@@ -20,6 +20,7 @@ import { memoryOf, recordSession } from './run-machine'
 import type { SavedLoop } from './run-checkpoints'
 import type { MetricsLine } from './metrics'
 import { scheduleOf, tokensPerStep } from './run-plan'
+import { SpikeDetector } from './spikes'
 import { closeSession, openSession, type TrainingSession } from './session'
 
 export type { StepEvent, TrainSummary, TrainerEvents } from './events'
@@ -124,6 +125,11 @@ export class Trainer extends EventEmitter<TrainerEvents> {
         ...{ folder, model, optimizer, retention: options },
         onSaved: (step, path) => this.emit('checkpoint', step, path),
       }),
+      spikes:
+        options.skipSpikes === undefined
+          ? null
+          : new SpikeDetector(options.skipSpikes, state.spikes),
+      skippedUpdates: state.skippedUpdates ?? 0,
       batchLosses: [],
       gradNorm: NaN,
       lastLine: null,
@@ -135,17 +141,18 @@ export class Trainer extends EventEmitter<TrainerEvents> {
   /** Does an update and what is due after it. Returns false if the signal ended the run in it. */
   async #step(progress: Progress, step: number, isLast: boolean): Promise<boolean> {
     const { session, losses, clock } = progress
-    const { options, optimizer, state } = session
+    const { options, model, optimizer, state } = session
     const due = dueAt(step, session)
     const saves = due.checkpoint || isLast
-    const reads = losses.shouldRead(due.metrics || saves)
+    const reads = losses.shouldRead(due.metrics || saves || progress.spikes !== null)
     const loss = await this.#accumulateGradients(progress, step)
     if (loss === undefined) return false
     losses.add(loss, step)
     const norm = await optimizer.clipGradNorm(options.maxNorm, { read: reads })
     progress.gradNorm = norm ?? progress.gradNorm
     const lr = progress.learningRate(step)
-    await optimizer.step({ lr })
+    if (await this.#isSpike(progress, step)) await model.zeroGradients()
+    else await optimizer.step({ lr })
     session.step = step
     if (reads) await losses.read(step)
     clock.count(tokensPerStep(options))
@@ -156,6 +163,18 @@ export class Trainer extends EventEmitter<TrainerEvents> {
     }
     if (state.unfinishedLine !== undefined) return false
     if (saves) await this.#save(progress, { wait: isLast })
+    return true
+  }
+
+  /** Returns true if the update of a step is to be skipped, and says so. */
+  async #isSpike(progress: Progress, step: number): Promise<boolean> {
+    const { losses, spikes, gradNorm } = progress
+    if (spikes === null) return false
+    await losses.read(step)
+    const spike = spikes.observe(losses.latest, gradNorm)
+    if (spike === null) return false
+    progress.skippedUpdates += 1
+    this.emit('message', `step ${step}: skipped the update: ${spike}`)
     return true
   }
 
@@ -223,7 +242,13 @@ export class Trainer extends EventEmitter<TrainerEvents> {
   ): Promise<void> {
     const { session, clock } = progress
     const tokens = session.step * tokensPerStep(session.options)
-    const line = { step: session.step, tokens, ...update, ...clock.line() }
+    const { skippedUpdates } = progress
+    const line = {
+      ...{ step: session.step, tokens, ...update },
+      ...(skippedUpdates > 0 && { skippedUpdates }),
+      ...clock.line(),
+    }
+    progress.skippedUpdates = 0
     await this.#completeLine(progress, line, due)
   }
 
@@ -302,7 +327,7 @@ export class Trainer extends EventEmitter<TrainerEvents> {
    * @throws KindlingError `ERR_NON_FINITE` if the update made a weight overflow.
    */
   async #save(progress: Progress, { wait }: { wait: boolean }): Promise<void> {
-    const { session, losses, clock, writer, lastLine } = progress
+    const { session, losses, clock, writer, lastLine, spikes, skippedUpdates } = progress
     const { folder, model, step, state } = session
     if ((await model.nonFiniteWeight()) !== null) {
       throw new KindlingError(
@@ -312,7 +337,12 @@ export class Trainer extends EventEmitter<TrainerEvents> {
       )
     }
     if (lastLine?.step === step) noteBest(state, lastLine)
-    const saved: SavedLoop = { ...state, ...losses.state, elapsedS: clock.elapsed() }
+    const saved: SavedLoop = {
+      ...{ ...losses.state, elapsedS: clock.elapsed() },
+      ...(state.best && { best: state.best }),
+      ...(state.unfinishedLine && { unfinishedLine: state.unfinishedLine }),
+      ...(spikes && { spikes: spikes.state, skippedUpdates }),
+    }
     await (wait ? writer.saveAndWait(step, saved) : writer.save(step, saved))
     progress.savedStep = step
   }
@@ -334,6 +364,10 @@ interface Progress {
   losses: TrainingLosses
   clock: TrainingClock
   writer: CheckpointWriter
+  /** Null if no updates are skipped. */
+  spikes: SpikeDetector | null
+  /** Updates skipped since the last metrics line. */
+  skippedUpdates: number
   /** Losses of the current step's batches, as far as they are read. */
   batchLosses: number[]
   /** Gradient norm before clipping; on a GPU, the one read last. */
