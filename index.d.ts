@@ -195,6 +195,17 @@ export declare class Transformer {
   loss(batch: Batch): Promise<number>
   /** Returns the logits after each of `ids`: (ids, vocabulary), row-major. */
   logits(ids: Uint32Array): Promise<Float32Array>
+  /**
+   * Returns the logits after each of `ids`, `batch_size` sequences of equal length, and keeps the
+   * activations for `backward`.
+   */
+  forward(ids: Uint32Array, batchSize: number): Promise<Float32Array>
+  /** Adds the gradients of the parameters, given that of the logits of `forward`. */
+  backward(dlogits: Float32Array): Promise<void>
+  /** Freezes the parameters that `pattern` matches. Returns their names. */
+  freeze(pattern: string): Array<string>
+  /** Thaws the parameters that `pattern` matches. Returns their names. */
+  unfreeze(pattern: string): Array<string>
   /** Copies every parameter. */
   stateDict(): Promise<Array<Tensor>>
   /** Replaces every parameter. */

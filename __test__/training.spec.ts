@@ -174,3 +174,42 @@ test('losses left on a GPU are read together, weighted by their updates', async 
   const error = t.throws(() => losses.add(NaN, 4), { message: /step 4.*runs\/book/ })
   t.is((error as KindlingError).code, 'ERR_NON_FINITE')
 })
+
+test('a run with every model option and frozen parameters resumes bit for bit', async (t) => {
+  const { folder, corpus, run } = places(t)
+  const options: TrainerOptions = {
+    ...{ ...SHORT, corpus, dataDir: folder, vocabSize: 280, maxSteps: 4, saveInterval: 1, keep: 9 },
+    ...{ headSize: 6, numKvHeads: 2, normEps: 1e-6, qkNorm: true, qkvBias: true },
+    ...{ ropeScaling: [8, 1, 4, 16], tieEmbeddings: true, freeze: ['token_embedding*', '*.g'] },
+  }
+  await new Trainer({ ...options, run }).run()
+  const halves = `${run}-halves`
+  await new Trainer({ ...options, run: halves, stopAtStep: 2 }).run()
+  await new Trainer({ run: halves, resume: true }).run()
+  const [whole, resumed] = await Promise.all([run, halves].map((path) => loadRun({ run: path })))
+  const weights = await whole!.model.stateDict()
+  t.deepEqual(await resumed!.model.stateDict(), weights)
+  const first = await loadRun({ checkpoint: join(run, 'checkpoints', 'step-00000001') })
+  const early = await first.model.stateDict()
+  for (const [name, { data }] of Object.entries(weights)) {
+    const isSame = data.every((w, i) => w === early[name]!.data[i])
+    t.is(isSame, name.startsWith('token_embedding') || name.endsWith('.g'), name)
+  }
+  t.like(whole!.model.options, {
+    headSize: 6,
+    normEps: 1e-6,
+    qkNorm: true,
+    ropeScaling: {
+      factor: 8,
+      lowFreqFactor: 1,
+      highFreqFactor: 4,
+      originalMaxPositionEmbeddings: 16,
+    },
+  })
+  await rejectsWith(t, 'ERR_RESUME_MISMATCH', () =>
+    new Trainer({ run: halves, resume: true, freeze: ['*.g'] }).run(),
+  )
+  await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () =>
+    new Trainer({ ...options, run: `${run}-wrong`, freeze: ['nothing'] }).run(),
+  )
+})

@@ -43,15 +43,16 @@ export {
   Transformer,
   type DeviceState,
   type ForwardBackwardOptions,
-  type RopeScaling,
+  type ForwardOptions,
   type Tensor,
   type TensorRecord,
-  type TransformerOptions,
 } from './transformer'
+export { type RopeScaling, type TransformerOptions } from './transformer-options'
 export { type ResolvedOptions, type TrainOptions, type TrainerOptions } from './training/config'
 export { evaluate, type EvaluateOptions, type Evaluation } from './training/evaluate'
 export { load, type LoadOptions, type LoadedModel } from './training/model-source'
 export { save, type SavedModel } from './training/save-model'
 export { type RunConfig, type StoreIdentity } from './training/run-config'
 export { type MetricsLine } from './training/metrics'
+export { train, type TrainLoopOptions, type TrainStep } from './training/train'
 export { Trainer, type StepEvent, type TrainSummary, type TrainerEvents } from './training/trainer'

@@ -9,72 +9,8 @@ import { resolveDevice } from './device'
 import { KindlingError, call, settle } from './errors'
 import { limits } from './limits'
 import { native, type Native } from './native'
-import { checked } from './options'
-
-/** Scaling of the rotary angles, named as `rope_scaling` in Hugging Face's config.json. */
-export interface RopeScaling {
-  /** Divisor of the low frequencies. */
-  factor: number
-  /** Frequencies with fewer turns than this in the original context are low. */
-  lowFreqFactor: number
-  /** Frequencies with more turns than this in the original context stay as they are. */
-  highFreqFactor: number
-  /** The original context, in tokens. */
-  originalMaxPositionEmbeddings: number
-}
-
-/** Sizes and options of a model. */
-export interface TransformerOptions {
-  /** Tokens in the vocabulary: the tokenizer's vocabSize, or more as padding. */
-  vocabSize: number
-  /** Width of the residual stream; a multiple of numHeads, unless headSize is given. */
-  dModel: number
-  /** Query heads. */
-  numHeads: number
-  /** Width of the feed-forward layer. */
-  dFf: number
-  /** Transformer blocks. */
-  numLayers: number
-  /** Longest context, in tokens. */
-  maxSeqLength: number
-  /** Base of the angles of rotary position embeddings. Default 100000. */
-  theta?: number
-  /** Key/value heads; a divisor of numHeads. Default numHeads. */
-  numKvHeads?: number
-  /** Use the embedding matrix as the output layer. Default false. */
-  tieEmbeddings?: boolean
-  /** Give the query, key and value projections a bias. Default false. */
-  qkvBias?: boolean
-  /** Width of a head, even. Default dModel / numHeads. */
-  headSize?: number
-  /** Added to the mean square in every RMSNorm. Default 1e-5. */
-  normEps?: number
-  /** Norm each query and key over its head, before the rotation. Default false. */
-  qkNorm?: boolean
-  /** Scale the rotary angles as Llama 3.1 does, for longer contexts. Default none. */
-  ropeScaling?: RopeScaling | null
-  /** `cpu`, `cuda`, `cuda:N`, or `auto`: cuda if available, else cpu. Default `cpu`. */
-  device?: string
-  /** Seed of the initial weights, a non-negative integer. Default 0. */
-  seed?: number
-  /**
-   * Dtype of the operands of matrix products. With `bf16`, sums, weights, norms and losses stay
-   * f32. A CPU without AVX512-BF16 or AMX uses f32 instead. Default `f32`.
-   */
-  dtype?: 'f32' | 'bf16'
-  /** Allow TensorFloat-32 for f32 matrix products on cuda. Default false. */
-  tf32?: boolean
-  /**
-   * Threads of the CPU engine. Does not affect results. Default: the cores available to this
-   * process.
-   */
-  threads?: number
-  /**
-   * Save only the residual stream on entry of each block, and recompute the block's activations in
-   * the backward pass: less memory, more time, and the same gradients bit for bit. Default false.
-   */
-  recompute?: boolean
-}
+import { checked, checkedValue } from './options'
+import { transformerSchema, type TransformerOptions } from './transformer-options'
 
 /** A named tensor, row-major. */
 export interface Tensor {
@@ -116,38 +52,13 @@ export interface ForwardBackwardOptions {
   scale?: number
 }
 
-/** A size; the engine checks its range and how the sizes fit together. */
-const size = z.int().min(0)
-const schema = z.strictObject({
-  vocabSize: size,
-  dModel: size,
-  numHeads: size,
-  dFf: size,
-  numLayers: size,
-  maxSeqLength: size,
-  theta: z.union([z.number(), z.nan()]).default(100_000),
-  numKvHeads: size.optional(),
-  tieEmbeddings: z.boolean().default(false),
-  qkvBias: z.boolean().default(false),
-  headSize: size.optional(),
-  normEps: z.number().default(1e-5),
-  qkNorm: z.boolean().default(false),
-  ropeScaling: z
-    .strictObject({
-      factor: z.number(),
-      lowFreqFactor: z.number(),
-      highFreqFactor: z.number(),
-      originalMaxPositionEmbeddings: z.number(),
-    })
-    .nullable()
-    .default(null),
-  device: z.string().default('cpu'),
-  seed: z.int().min(0).default(0),
-  dtype: z.enum(['f32', 'bf16']).default('f32'),
-  tf32: z.boolean().default(false),
-  threads: limits.threads.optional(),
-  recompute: z.boolean().default(false),
-})
+/** Options of `forward`. */
+export interface ForwardOptions {
+  /** Number of sequences. Default 1. */
+  batchSize?: number
+}
+
+const forwardSchema = z.strictObject({ batchSize: limits.batch.default(1) })
 const passSchema = z.strictObject({
   readLoss: z.boolean().default(true),
   scale: z.number().default(1),
@@ -169,7 +80,7 @@ export class Transformer {
    * `ERR_INVALID_ARGUMENT` if an option has the wrong type or an unknown value.
    */
   constructor(options: TransformerOptions) {
-    const { headSize, ropeScaling, ...given } = checked('Transformer', schema, options)
+    const { headSize, ropeScaling, ...given } = checked('Transformer', transformerSchema, options)
     const filled = {
       ...given,
       numKvHeads: given.numKvHeads ?? given.numHeads,
@@ -279,6 +190,67 @@ export class Transformer {
       throw new KindlingError('ERR_INVALID_ARGUMENT', 'logits takes a Uint32Array of token ids')
     }
     return settle(() => this.#native.logits(ids))
+  }
+
+  /**
+   * Returns the logits of the next token after each position, as `logits` does, and keeps the
+   * activations for `backward`: a loss of your own needs only its gradient by the logits.
+   *
+   * @param ids - token ids of `batchSize` sequences of equal length, one after the other.
+   * @returns ids.length x vocabSize, row-major.
+   * @throws KindlingError `ERR_TOKEN_OUT_OF_RANGE`, `ERR_INVALID_ARGUMENT` if a sequence is longer
+   * than maxSeqLength, `ERR_BUSY`, `ERR_CLOSED`.
+   */
+  async forward(ids: Uint32Array, options: ForwardOptions = {}): Promise<Float32Array> {
+    const { batchSize } = checked('forward', forwardSchema, options)
+    if (!(ids instanceof Uint32Array) || ids.length % batchSize !== 0) {
+      throw new KindlingError(
+        'ERR_INVALID_ARGUMENT',
+        `forward takes a Uint32Array of token ids, ${batchSize} sequences of equal length`,
+      )
+    }
+    return settle(() => this.#native.forward(ids, batchSize))
+  }
+
+  /**
+   * Adds the gradients of the parameters to the model's, given the gradient of your loss by the
+   * logits of the last `forward`. An optimizer's `step` uses them, as after `forwardBackward`.
+   *
+   * @example
+   * const logits = await model.forward(ids)
+   * await model.backward(gradientOfMyLoss(logits))
+   * await optimizer.step()
+   *
+   * @param dLogits - as long as those logits.
+   * @throws KindlingError `ERR_INVALID_ARGUMENT` without a `forward` before it, or if another pass
+   * or an update came in between; `ERR_SHAPE_MISMATCH` if dLogits has another length.
+   */
+  async backward(dLogits: Float32Array): Promise<void> {
+    if (!(dLogits instanceof Float32Array)) {
+      throw new KindlingError('ERR_INVALID_ARGUMENT', 'backward takes a Float32Array')
+    }
+    return settle(() => this.#native.backward(dLogits))
+  }
+
+  /**
+   * Freezes the parameters that a pattern matches: they get no gradient and no update, nor weight
+   * decay.
+   *
+   * @param pattern - parameter names, as in `AdamWGroup`: `transformer_blocks.0.*`, `*.g`,
+   * `matrices`.
+   * @returns the names of the parameters that match.
+   * @throws KindlingError `ERR_INVALID_ARGUMENT` if none does, `ERR_BUSY`, `ERR_CLOSED`.
+   */
+  freeze(pattern: string): string[] {
+    return call(() => this.#native.freeze(checkedValue('freeze', z.string(), pattern)))
+  }
+
+  /**
+   * Lets the parameters that a pattern matches be trained again; all of them by default. See
+   * `freeze`.
+   */
+  unfreeze(pattern = '*'): string[] {
+    return call(() => this.#native.unfreeze(checkedValue('unfreeze', z.string(), pattern)))
   }
 
   /** Copies every parameter, in the shapes of checkpoint files. */

@@ -165,6 +165,10 @@ const optimizerFields = {
         'those of the last 128 steps, as 6 (default: none are skipped)',
     )
     .meta({ value: 'z' }),
+  freeze: z
+    .array(z.string().min(1).meta({ value: 'pattern' }))
+    .optional()
+    .describe("parameters to leave as they are, by name: 'transformer_blocks.0.*' '*.g'"),
 }
 
 const runFields = {

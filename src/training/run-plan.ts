@@ -6,7 +6,8 @@ import { resolve } from 'node:path'
 import { snakeCaseName } from '../case'
 import { KindlingError } from '../errors'
 import { AdamW, Sgd, type Optimizer } from '../optimizer'
-import { Transformer, type RopeScaling, type TransformerOptions } from '../transformer'
+import { Transformer } from '../transformer'
+import type { RopeScaling, TransformerOptions } from '../transformer-options'
 import { BatchLoader } from './batch-loader'
 import { CHANGEABLE_ON_RESUME, type ResolvedOptions, type TrainOptions } from './config'
 import { DEFAULT_VOCAB_SIZE, trainingTokens, type DataSource } from './data-source'
@@ -135,9 +136,9 @@ function ropeScalingOf({ ropeScaling }: RunOptions): RopeScaling | null {
   return { factor, lowFreqFactor, highFreqFactor, originalMaxPositionEmbeddings }
 }
 
-/** Builds the model of a run, with its initial weights. */
+/** Builds the model of a run, with its initial weights, and freezes what the run leaves as it is. */
 export function buildModel(options: RunOptions): Transformer {
-  return new Transformer({
+  const model = new Transformer({
     ...modelOptions(options),
     device: options.device,
     ...(options.threads !== undefined && { threads: options.threads }),
@@ -145,6 +146,8 @@ export function buildModel(options: RunOptions): Transformer {
     tf32: options.tf32,
     recompute: options.recompute,
   })
+  for (const pattern of options.freeze ?? []) model.freeze(pattern)
+  return model
 }
 
 /**

@@ -86,6 +86,11 @@ impl ModelConfig {
         self.num_heads * self.head_size()
     }
 
+    /// Returns the width of queries and keys, (`num_heads` + `num_kv_heads`) `head_size`.
+    pub fn qk_width(&self) -> usize {
+        (self.num_heads + self.num_kv_heads) * self.head_size()
+    }
+
     /// Returns the rows of the fused query, key and value matrix: (`num_heads` + 2 `num_kv_heads`)
     /// `head_size`.
     pub fn qkv_width(&self) -> usize {

@@ -21,6 +21,7 @@ mod host_memory;
 pub mod model;
 pub mod ops;
 pub mod optim;
+mod pattern;
 pub mod pool;
 pub mod process;
 pub mod profile;

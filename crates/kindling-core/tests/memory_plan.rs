@@ -99,7 +99,8 @@ impl Driver for PaperDriver {
     }
 }
 
-/// (batch, positions, shape): deep, of a large vocabulary, and of grouped heads with biases.
+/// (batch, positions, shape): deep, of a large vocabulary, and of grouped wide heads with biases and
+/// norms.
 fn shapes() -> [(usize, usize, ModelConfig); 3] {
     let deep = ModelConfig {
         vocab_size: 512,
@@ -131,6 +132,8 @@ fn shapes() -> [(usize, usize, ModelConfig); 3] {
         num_layers: 3,
         max_seq_length: 128,
         qkv_bias: true,
+        head_size: Some(40),
+        qk_norm: true,
         ..deep.clone()
     };
     [(2, 256, deep), (3, 200, wide_vocabulary), (5, 111, grouped)]

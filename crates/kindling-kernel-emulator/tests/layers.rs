@@ -1,4 +1,4 @@
-//! The kernels of RMSNorm, RoPE, SwiGLU and SiLU against references and finite differences.
+//! The kernels of RMSNorm (of rows and of heads), RoPE, SwiGLU and SiLU against references and finite differences.
 
 mod common;
 
@@ -6,7 +6,7 @@ use common::{
     Activation, TOLERANCE, assert_close, assert_slopes, in_every_order, launch, memory, random,
     slopes, view, view_mut, wide,
 };
-use kindling_core::ops::{rms_norm, rope, silu, swiglu};
+use kindling_core::ops::{head_norm, rms_norm, rope, silu, swiglu};
 use kindling_kernel_emulator::{Bf16, Memory};
 
 fn silu_holds<T: Activation>() {
@@ -239,4 +239,66 @@ fn rms_norm_holds<T: Activation>() {
 fn rms_norm_matches_the_reference_and_finite_differences_with_and_without_residual() {
     rms_norm_holds::<f32>();
     rms_norm_holds::<Bf16>();
+}
+
+fn head_norm_holds<T: Activation>() {
+    use head_norm::{cuda, reference};
+    for (rows, q_heads, k_heads, rest, head_size, offset) in [
+        (1, 1, 1, 0, 2, 0),
+        (3, 2, 1, 7, 10, 1),
+        (5, 4, 2, 64, 32, 0),
+        (2, 3, 3, 33, 33, 0),
+        (40, 2, 1, 128, 128, 0),
+        (77, 2, 2, 6, 6, 0),
+    ] {
+        let row_width = (q_heads + k_heads) * head_size + rest;
+        let s = head_norm::Shape { rows, row_width, q_heads, k_heads, head_size, eps: 1e-3 };
+        let (n, normed) = (rows * row_width, rows * s.normed_width());
+        let (x, dout) = (random::<T>(1, n, 2.0), random::<T>(2, n, 1.0));
+        let (weight, dweight) =
+            (random::<f32>(3, 2 * head_size, 1.5), random::<f32>(4, 2 * head_size, 1.0));
+        let results = in_every_order(|order| {
+            let (out, dx, weight) = (memory(&x, offset), memory(&dout, offset), memory(&weight, 0));
+            let (saved, dweight) = (Memory::<T>::poisoned(normed, 0), memory(&dweight, 0));
+            let forward = head_norm::Forward {
+                x: view_mut(&out),
+                saved: Some(view_mut(&saved)),
+                weight: view(&weight),
+                shape: s,
+            };
+            launch(&cuda::forward(&forward), order);
+            let partial = Memory::<f32>::poisoned(cuda::partial_len(s), 0);
+            let backward = head_norm::Backward {
+                dx: view_mut(&dx),
+                dweight: view_mut(&dweight),
+                saved: view(&saved),
+                weight: view(&weight),
+                shape: s,
+            };
+            for one in &cuda::backward(&backward, partial.address()) {
+                launch(one, order);
+            }
+            let alone = memory(&x, offset);
+            let (x, weight) = (view_mut(&alone), view(&weight));
+            launch(&cuda::forward(&head_norm::Forward { x, saved: None, weight, shape: s }), order);
+            assert_eq!(alone.to_f32(), out.to_f32(), "without saving");
+            vec![out.to_f32(), dx.to_f32(), dweight.to_f32()]
+        });
+        let expected = reference::forward(&wide(&x), &wide(&weight), s);
+        assert_close("out", &results[0], &expected, T::TOLERANCE);
+        let slopes_x =
+            slopes(&wide(&x), &wide(&dout), |x| reference::forward(x, &wide(&weight), s));
+        assert_slopes("dx", &results[1], &slopes_x, T::TOLERANCE);
+        let added: Vec<f32> = results[2].iter().zip(&dweight).map(|(a, b)| a - b).collect();
+        let slopes_w =
+            slopes(&wide(&weight), &wide(&dout), |w| reference::forward(&wide(&x), w, s));
+        assert_slopes("dweight", &added, &slopes_w, TOLERANCE);
+    }
+}
+
+#[test]
+#[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
+fn head_norm_matches_the_reference_and_finite_differences() {
+    head_norm_holds::<f32>();
+    head_norm_holds::<Bf16>();
 }

@@ -13,6 +13,7 @@ use kindling_core::device::Device;
 use kindling_core::dtype::Dtype;
 use kindling_core::model::{NamedTensor, Transformer};
 use kindling_core::ops::linear;
+use kindling_core::ops::rope::Scaling;
 use kindling_core::optim::{AdamW, AdamWOptions, GroupOptions, Optimizer, Sgd, SgdOptions};
 use kindling_core::random::{Purpose, uniform};
 use kindling_kernel_emulator::{EmulatedDevice, Order};
@@ -48,7 +49,21 @@ fn shapes() -> Vec<ModelConfig> {
         d_ff: 9,
         ..config()
     };
-    vec![config(), grouped, odd]
+    let normed_heads = ModelConfig {
+        num_kv_heads: 2,
+        head_size: Some(10),
+        qk_norm: true,
+        qkv_bias: true,
+        norm_eps: 1e-3,
+        rope_scaling: Some(Scaling {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 64.0,
+        }),
+        ..config()
+    };
+    vec![config(), grouped, odd, normed_heads]
 }
 
 fn emulated(driver: &Arc<EmulatedDevice>, dtype: Dtype) -> Device {

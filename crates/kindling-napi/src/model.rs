@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kindling_core::config::ModelConfig;
 use kindling_core::device::Device;
 use kindling_core::dtype::Dtype;
-use kindling_core::model::{Layout, NamedTensor, Transformer as Engine};
+use kindling_core::model::{Layout, NamedTensor, Transformer as Engine, matching};
 use kindling_core::ops::rope::Scaling;
 use kindling_core::{Error, Result};
 use napi::bindgen_prelude::{AsyncTask, Float32Array, ToNapiValue, TypeName, Uint32Array};
@@ -89,6 +89,8 @@ impl TransformerOptions {
 pub struct Model {
     recipe: ModelRecipe,
     engine: Option<Engine>,
+    /// Names of the parameters that training leaves as they are.
+    frozen: Vec<String>,
 }
 
 /// Checked options, from which the engine is built.
@@ -111,9 +113,23 @@ impl Model {
             let device = Device::from_name(device, *threads, *dtype, *tf32)?;
             let mut engine = Engine::new(config.clone(), device, *seed)?;
             engine.set_recompute(*recompute);
+            engine.set_frozen(&self.frozen)?;
             self.engine = Some(engine);
         }
         self.engine.as_mut().ok_or_else(|| Error::Internal("the model was not built".to_owned()))
+    }
+
+    /// Freezes, or thaws, the parameters that `pattern` matches. Returns their names.
+    fn set_frozen(&mut self, pattern: &str, freeze: bool) -> Result<Vec<String>> {
+        let names = matching(&Layout::new(&self.recipe.config).parameters, pattern)?;
+        self.frozen.retain(|name| !names.contains(name));
+        if freeze {
+            self.frozen.extend_from_slice(&names);
+        }
+        if let Some(engine) = &mut self.engine {
+            engine.set_frozen(&self.frozen)?;
+        }
+        Ok(names)
     }
 }
 
@@ -220,7 +236,7 @@ impl Transformer {
         .map_err(to_napi)?;
         let num_parameters = Layout::new(&recipe.config).len;
         Ok(Self {
-            inner: Exclusive::new("the model", Model { recipe, engine: None }),
+            inner: Exclusive::new("the model", Model { recipe, engine: None, frozen: Vec::new() }),
             num_parameters,
         })
     }
@@ -295,6 +311,34 @@ impl Transformer {
     pub fn logits(&self, ids: Uint32Array) -> napi::Result<Call<Float32Array>> {
         let ids = ids.to_vec();
         self.call(move |model| Ok(model.logits(&ids)?.into()))
+    }
+
+    /// Returns the logits after each of `ids`, `batch_size` sequences of equal length, and keeps the
+    /// activations for `backward`.
+    #[napi(catch_unwind, ts_return_type = "Promise<Float32Array>")]
+    pub fn forward(&self, ids: Uint32Array, batch_size: f64) -> napi::Result<Call<Float32Array>> {
+        let batch = size("batchSize", batch_size).map_err(to_napi)?.max(1);
+        let ids = ids.to_vec();
+        self.call(move |model| Ok(model.forward(&ids, batch, ids.len() / batch)?.into()))
+    }
+
+    /// Adds the gradients of the parameters, given that of the logits of `forward`.
+    #[napi(catch_unwind, ts_return_type = "Promise<void>")]
+    pub fn backward(&self, dlogits: Float32Array) -> napi::Result<Call<()>> {
+        let dlogits = dlogits.to_vec();
+        self.call(move |model| model.backward(&dlogits))
+    }
+
+    /// Freezes the parameters that `pattern` matches. Returns their names.
+    #[napi(catch_unwind)]
+    pub fn freeze(&self, pattern: String) -> napi::Result<Vec<String>> {
+        self.acquire()?.with(|model| model.set_frozen(&pattern, true)).map_err(to_napi)
+    }
+
+    /// Thaws the parameters that `pattern` matches. Returns their names.
+    #[napi(catch_unwind)]
+    pub fn unfreeze(&self, pattern: String) -> napi::Result<Vec<String>> {
+        self.acquire()?.with(|model| model.set_frozen(&pattern, false)).map_err(to_napi)
     }
 
     /// Copies every parameter.

@@ -1,6 +1,7 @@
 /** Shared by the benchmarks of the engine: their options, the model of a preset, medians. */
 import { PRESETS, type Preset } from '../../training/presets'
-import { Transformer, type TransformerOptions } from '../../transformer'
+import { Transformer } from '../../transformer'
+import type { TransformerOptions } from '../../transformer-options'
 
 /** Options that every benchmark of the engine takes. */
 export interface EngineOptions {

@@ -40,6 +40,9 @@ pub struct BlockActivations<M = Buffer> {
     /// Queries, keys (both rotated), values (n, (nh + 2 nkv) hs). On the CPU the backward pass
     /// replaces them with their gradients.
     pub qkv: M,
+    /// Queries and keys before their norms (n, (nh + nkv) hs), if the model has these and a backward
+    /// pass follows.
+    pub unnormed_qk: Option<M>,
     /// Log-sum-exp of each query's scores (b, nh, t).
     pub lse: M,
     /// Outputs of the heads (n, nh hs), in the `matmul_dtype` if a backward pass follows.
@@ -169,6 +172,9 @@ impl<M> Activations<M> {
         let block = |_| {
             Ok(BlockActivations {
                 qkv: zeros(config.qkv_width(), activation)?,
+                unnormed_qk: (config.qk_norm && saved != Saved::Nothing)
+                    .then(|| zeros(config.qk_width(), activation))
+                    .transpose()?,
                 lse: zeros(config.num_heads, Dtype::F32)?,
                 attention: zeros(config.heads_width(), heads)?,
                 residual_mid: zeros(c, Dtype::F32)?,

@@ -11,19 +11,19 @@
 //!     dresidual      += rms_norm'(dnormed)
 //!     dattention      = dresidual Wo             dWo   += dresidual^T attention
 //!     dqkv            = rope'(attention'(dattention)), on CUDA in one op
+//!     dqkv            = head_norm'(dqkv), if the model has it
 //!     dnormed         = dqkv Wqkv                dWqkv += dqkv^T normed
 //!     dresidual      += rms_norm'(dnormed)
 //! dW_embedding[x]    += dresidual
 //! ```
 
-use std::ops::Range;
-
 use super::activations::{Activations, GradientActivations, Saved, StreamGradient, of_layer};
 use super::forward::{norm_residual, run_block};
+use super::normed_projection::{NormedProjection, normed_projection};
 use super::pass::{Pass, PassContext, Shapes};
 use crate::buffer::{Buffer, In};
 use crate::ops::cross_entropy::LossSum;
-use crate::ops::{attention, embedding, linear, output_loss, rms_norm, rope, swiglu};
+use crate::ops::{attention, embedding, head_norm, linear, output_loss, rms_norm, rope, swiglu};
 use crate::{Error, Result};
 
 /// Tokens and targets of a training pass.
@@ -56,13 +56,9 @@ pub(super) fn run(
     pass: Pass,
 ) -> Result<Option<LossSum>> {
     let Buffers { activations, gradients, scratch } = buffers;
-    let (dev, config, layout) = (context.device, context.config, context.layout);
-    activations.reserve_gradients(dev, config)?;
-    let mut grads = activations
-        .gradients
-        .take()
-        .ok_or_else(|| Error::Internal("the backward pass has no memory".to_owned()))?;
-    let s = Shapes::new(config, pass);
+    let (dev, layout) = (context.device, context.layout);
+    activations.reserve_gradients(dev, context.config)?;
+    let s = Shapes::new(context.config, pass);
     let c = s.residual_len();
 
     let output = output_loss::ForwardBackward {
@@ -80,6 +76,60 @@ pub(super) fn run(
         output_loss::accumulate(dev, output, scratch)?;
         None
     };
+    run_blocks(context, activations, gradients, batch.x, &s)?;
+    Ok(losses)
+}
+
+/// Runs the backward pass after `forward::run` on the tokens `x`, from the gradient of the logits (n,
+/// v) in the dtype of the device's activations.
+pub(super) fn run_from_logits(
+    context: &PassContext,
+    buffers: Buffers,
+    dlogits: In,
+    x: &[u32],
+    pass: Pass,
+) -> Result<()> {
+    let Buffers { activations, gradients, .. } = buffers;
+    let (dev, output) = (context.device, &context.layout.output);
+    activations.reserve_gradients(dev, context.config)?;
+    let s = Shapes::new(context.config, pass);
+    let c = s.residual_len();
+    linear::backward_input(
+        dev,
+        linear::BackwardInput {
+            dx: activations.sublayer_output.slice_mut(0..c),
+            dout: dlogits,
+            weight: context.matmul_weight(output),
+            shape: s.output,
+            accumulate: false,
+        },
+    )?;
+    let args = linear::BackwardWeight {
+        dweight: gradients.slice_mut(output.clone()),
+        dbias: None,
+        dout: dlogits,
+        x: activations.normed.slice(0..c),
+        shape: s.output,
+    };
+    context.backward_weight(output, args)?;
+    run_blocks(context, activations, gradients, x, &s)
+}
+
+/// Runs the backward pass from the gradient of the last norm's output, in
+/// `activations.sublayer_output`, to the embedding.
+fn run_blocks(
+    context: &PassContext,
+    activations: &mut Activations,
+    gradients: &mut Buffer,
+    x: &[u32],
+    s: &Shapes,
+) -> Result<()> {
+    let (dev, config, layout) = (context.device, context.config, context.layout);
+    let c = s.residual_len();
+    let mut grads = activations
+        .gradients
+        .take()
+        .ok_or_else(|| Error::Internal("the backward pass has no memory".to_owned()))?;
     let last = of_layer(&mut activations.residuals, config.num_layers);
     let dresidual = StreamGradient::of(&mut grads.residual, &mut grads.residual_bf16, c);
     rms_norm::backward(
@@ -99,23 +149,23 @@ pub(super) fn run(
     for layer in (0..config.num_layers).rev() {
         // The last block's activations are still in memory.
         if activations.saved == Saved::Residuals && layer + 1 < config.num_layers {
-            norm_residual(context, activations, layer, &s)?;
-            run_block(context, layer, activations, &s)?;
+            norm_residual(context, activations, layer, s)?;
+            run_block(context, layer, activations, s)?;
         }
-        feed_forward(context, layer, activations, &mut grads, gradients, &s)?;
-        attention(context, layer, activations, &mut grads, gradients, &s)?;
+        feed_forward(context, layer, activations, &mut grads, gradients, s)?;
+        attention(context, layer, activations, &mut grads, gradients, s)?;
     }
     embedding::backward(
         dev,
         embedding::Backward {
             dweight: gradients.slice_mut(layout.embedding.clone()),
             dout: grads.residual.slice(0..c),
-            ids: batch.x,
+            ids: x,
             shape: s.embedding,
         },
     )?;
     activations.gradients = Some(grads);
-    Ok(losses)
+    Ok(())
 }
 
 /// Takes `grads.residual` from a block's output back to `residual_mid`.
@@ -155,8 +205,8 @@ fn feed_forward(
             shape: s.swiglu,
         },
     )?;
-    linear::backward_weight(
-        dev,
+    context.backward_weight(
+        &ranges.w2,
         linear::BackwardWeight {
             dweight: gradients.slice_mut(ranges.w2.clone()),
             dbias: None,
@@ -203,8 +253,8 @@ fn attention(
             accumulate: false,
         },
     )?;
-    linear::backward_weight(
-        dev,
+    context.backward_weight(
+        &ranges.o,
         linear::BackwardWeight {
             dweight: gradients.slice_mut(ranges.o.clone()),
             dbias: None,
@@ -254,6 +304,18 @@ fn attention(
         )?;
         &mut block.qkv
     };
+    if let (Some(gains), Some(unnormed_qk)) = (&ranges.qk_norm, &block.unnormed_qk) {
+        head_norm::backward(
+            dev,
+            head_norm::Backward {
+                dx: dqkv.slice_mut(qkv.clone()),
+                dweight: gradients.slice_mut(gains.clone()),
+                saved: unnormed_qk.slice(0..s.qk_len()),
+                weight: context.weight(gains),
+                shape: s.head_norm,
+            },
+        )?;
+    }
 
     let projection = NormedProjection {
         dout: dqkv.slice(qkv),
@@ -270,70 +332,4 @@ fn attention(
         dresidual.rounded = None;
     }
     normed_projection(context, projection, [normed, sublayer_output], dresidual, gradients, s.norm)
-}
-
-/// A norm and the projection that follows it, on entry of attention or of feed-forward.
-#[derive(Clone, Copy)]
-struct NormedProjection<'a> {
-    /// Gradient of the projection's output.
-    dout: In<'a>,
-    /// Input of the norm.
-    x: In<'a>,
-    rstd: In<'a>,
-    gain: &'a Range<usize>,
-    weight: &'a Range<usize>,
-    /// Follows `weight` in memory.
-    bias: Option<&'a Range<usize>>,
-    shape: linear::Shape,
-}
-
-/// dW += dout^T norm(x); dresidual += the gradient of the norm at dout W.
-///
-/// The scratch buffers take the norm's output and its gradient. The norm's backward pass computes
-/// the output again, since it reads x anyway.
-fn normed_projection(
-    context: &PassContext,
-    projection: NormedProjection,
-    [normed, dnormed]: [&mut Buffer; 2],
-    dresidual: StreamGradient,
-    gradients: &mut Buffer,
-    norm: rms_norm::Shape,
-) -> Result<()> {
-    let NormedProjection { dout, x, rstd, gain, weight, bias, shape } = projection;
-    let (dev, c) = (context.device, norm.rows * norm.width);
-    linear::backward_input(
-        dev,
-        linear::BackwardInput {
-            dx: dnormed.slice_mut(0..c),
-            dout,
-            weight: context.matmul_weight(weight),
-            shape,
-            accumulate: false,
-        },
-    )?;
-    rms_norm::backward_residual(
-        dev,
-        rms_norm::BackwardResidual {
-            dx: dresidual.values,
-            rounded: dresidual.rounded,
-            normed: Some(normed.slice_mut(0..c)),
-            dweight: gradients.slice_mut(gain.clone()),
-            dout: dnormed.slice(0..c),
-            x,
-            weight: context.weight(gain),
-            rstd,
-            shape: norm,
-        },
-    )?;
-    let (dweight, dbias) = match bias {
-        Some(bias) => {
-            let both = gradients.slice_mut(weight.start..bias.end).split_at(weight.len());
-            (both.0, Some(both.1))
-        }
-        None => (gradients.slice_mut(weight.clone()), None),
-    };
-    linear::backward_weight(
-        dev,
-        linear::BackwardWeight { dweight, dbias, dout, x: normed.slice(0..c), shape },
-    )
 }

@@ -4,7 +4,7 @@
 //! residual[0] = embedding[x]
 //! for each block l:
 //!     normed        = rms_norm(residual[l])
-//!     qkv           = rope(normed Wqkv^T + bias)
+//!     qkv           = rope(head_norm(normed Wqkv^T + bias)), head_norm if the model has it
 //!     attention     = softmax(q k^T / sqrt(hs), causal) v
 //!     residual_mid  = residual[l] + attention Wo^T
 //!     normed        = rms_norm(residual_mid)
@@ -21,7 +21,7 @@ use super::activations::{Activations, BlockActivations, of_layer};
 use super::kv_cache::{CacheStep, KvCache};
 use super::pass::{Pass, PassContext, Shapes};
 use crate::Result;
-use crate::ops::{attention, embedding, rms_norm, rope, swiglu};
+use crate::ops::{attention, embedding, head_norm, rms_norm, rope, swiglu};
 
 /// Use of the cache of keys and values by a pass.
 #[derive(Debug)]
@@ -162,6 +162,17 @@ fn run_attention(
         bias,
         s.qkv,
     )?;
+    if let Some(gains) = &ranges.qk_norm {
+        head_norm::forward(
+            dev,
+            head_norm::Forward {
+                x: block.qkv.slice_mut(qkv.clone()),
+                saved: block.unnormed_qk.as_mut().map(|qk| qk.slice_mut(0..s.qk_len())),
+                weight: context.weight(gains),
+                shape: s.head_norm,
+            },
+        )?;
+    }
     match cache {
         CacheUse::None | CacheUse::Prefill(None) => attend(context, block, s),
         CacheUse::Prefill(Some((cache, row))) => {

@@ -15,7 +15,9 @@ use crate::cpu::MatmulBackend;
 use crate::cuda::{Cuda, scratch_bytes};
 use crate::device::Device;
 use crate::dtype::Dtype;
-use crate::ops::{adamw, attention, embedding, grad_norm, linear, output_loss, rms_norm};
+use crate::ops::{
+    adamw, attention, embedding, grad_norm, head_norm, linear, output_loss, rms_norm,
+};
 use crate::{Error, Result, available_memory};
 
 /// A device to plan for; it need not exist on this machine.
@@ -239,11 +241,14 @@ impl MemoryPlan {
         let counters =
             size_of::<i32>() * attention::cuda::turns_len(dtype, shapes.attention, false);
         let bias = if self.config.qkv_bias { linear::cuda::partial_len(shapes.qkv) } else { 0 };
+        let heads =
+            if self.config.qk_norm { head_norm::cuda::partial_len(shapes.head_norm) } else { 0 };
         let largest = [
             F32 * embedding::cuda::Groups::len_of(rows),
             attention,
             F32 * rms_norm::cuda::partial_len(shapes.norm),
             F32 * bias,
+            F32 * heads,
             F32 * adamw::cuda::SETTINGS,
             size_of::<f64>() * grad_norm::cuda::partial_len(self.num_parameters),
         ];

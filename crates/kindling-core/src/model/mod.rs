@@ -5,12 +5,16 @@ mod activations;
 mod backward;
 #[cfg(test)]
 mod cached_logits_tests;
+mod custom_loss;
 mod finiteness;
 mod forward;
+mod frozen;
 mod gradient_norm;
 mod init;
 mod kv_cache;
+mod logits;
 mod memory_plan;
+mod normed_projection;
 mod params;
 mod pass;
 mod state_dict;
@@ -18,6 +22,7 @@ mod transformer;
 mod update;
 
 pub use activations::Activations;
+pub use frozen::{Frozen, matching};
 pub(crate) use kv_cache::{CacheStep, KvCache};
 pub use memory_plan::{MemoryPlan, PlannedDevice, PlannedMemory};
 pub use params::{BlockRanges, Layout, Parameter};

@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
+use super::frozen::Frozen;
 use super::params::Layout;
 use crate::Result;
 use crate::buffer::{Buffer, In, Out};
 use crate::config::ModelConfig;
 use crate::device::Device;
-use crate::ops::{attention, embedding, linear, output_loss, rms_norm, rope, swiglu};
+use crate::ops::{attention, embedding, head_norm, linear, output_loss, rms_norm, rope, swiglu};
 
 /// Sizes of one pass: `batch` sequences of `positions` tokens each.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +35,8 @@ pub(super) struct PassContext<'a> {
     pub weights_bf16: Option<&'a Buffer>,
     /// On the CPU: the weights rounded to bf16, for decode steps (`linear::forward_bf16_weight`).
     pub decode_weights_bf16: Option<&'a [u16]>,
+    /// Parameters that get no gradient.
+    pub frozen: &'a Frozen,
     /// (`max_seq_length`, hs).
     pub cos: &'a Buffer,
     /// (`max_seq_length`, hs).
@@ -69,6 +72,18 @@ impl PassContext<'_> {
             linear::forward(self.device, linear::Forward { out, x, weight, bias, shape })
         }
     }
+
+    /// Adds to the gradients of the weight, and bias, at `range`, unless all of it is frozen.
+    pub(super) fn backward_weight(
+        &self,
+        range: &Range<usize>,
+        args: linear::BackwardWeight,
+    ) -> Result<()> {
+        if self.frozen.covers(range) {
+            return Ok(());
+        }
+        linear::backward_weight(self.device, args)
+    }
 }
 
 /// Shapes of the ops of one pass.
@@ -76,12 +91,14 @@ pub(super) struct Shapes {
     pub embedding: embedding::Shape,
     pub norm: rms_norm::Shape,
     pub qkv: linear::Shape,
+    pub head_norm: head_norm::Shape,
     pub rope: rope::Shape,
     pub attention: attention::Shape,
     pub o: linear::Shape,
     pub w13: linear::Shape,
     pub swiglu: swiglu::Shape,
     pub w2: linear::Shape,
+    pub output: linear::Shape,
     pub output_loss: output_loss::Shape,
 }
 
@@ -100,6 +117,14 @@ impl Shapes {
             embedding: embedding::Shape { rows, d_model, vocab_size },
             norm: rms_norm::Shape { rows, width: c, eps: config.norm_eps as f32 },
             qkv: linear::Shape { rows, inputs: c, outputs: config.qkv_width() },
+            head_norm: head_norm::Shape {
+                rows,
+                row_width: config.qkv_width(),
+                q_heads: config.num_heads,
+                k_heads: config.num_kv_heads,
+                head_size: config.head_size(),
+                eps: config.norm_eps as f32,
+            },
             rope: rope::Shape {
                 rows,
                 row_width: config.qkv_width(),
@@ -113,6 +138,7 @@ impl Shapes {
             w13: linear::Shape { rows, inputs: c, outputs: 2 * f },
             swiglu: swiglu::Shape { rows, width: f },
             w2: linear::Shape { rows, inputs: f, outputs: c },
+            output: linear::Shape { rows, inputs: c, outputs: vocab_size },
             output_loss: output_loss::Shape { rows, d_model, vocab_size },
         }
     }
@@ -129,6 +155,11 @@ impl Shapes {
     /// Elements of q|k|v (n, (nh + 2 nkv) hs).
     pub(super) fn qkv_len(&self) -> usize {
         self.qkv.rows * self.qkv.outputs
+    }
+
+    /// Elements of the queries and keys (n, (nh + nkv) hs).
+    pub(super) fn qk_len(&self) -> usize {
+        self.head_norm.rows * self.head_norm.normed_width()
     }
 
     /// Elements of the heads' outputs (n, nh hs).

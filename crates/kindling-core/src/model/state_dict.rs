@@ -118,7 +118,7 @@ impl Transformer {
     pub fn load_state_dict(&mut self, tensors: &[NamedTensor]) -> Result<()> {
         let by_name = match_tensors(&self.layout.parameters, &[""], tensors)
             .map_err(Error::CheckpointMismatch)?;
-        self.decode_weights_bf16 = None;
+        self.weights_change();
         let parameters = &self.layout.parameters;
         self.weights.write(|weights| {
             for parameter in parameters {
@@ -137,7 +137,7 @@ impl Transformer {
         &mut self,
         mut read: impl FnMut(&Parameter) -> Result<Vec<f32>>,
     ) -> Result<()> {
-        self.decode_weights_bf16 = None;
+        self.weights_change();
         for parameter in &self.layout.parameters {
             let data = read(parameter)?;
             self.weights.write_range(parameter.range.clone(), &parameter.in_memory(&data))?;

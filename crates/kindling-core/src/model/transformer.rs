@@ -1,20 +1,20 @@
 //! The model object: configuration, weights, gradients, and the passes over them.
 
 use super::activations::{Activations, Saved};
+use super::custom_loss::PendingBatch;
 use super::forward::CacheUse;
+use super::frozen::Frozen;
 use super::gradient_norm::GradientNorm;
-use super::kv_cache::{CacheStep, KvCache};
 use super::memory_plan::{MemoryPlan, PlannedDevice};
 use super::params::{Layout, Parameter};
 use super::pass::{Pass, PassContext, Shapes};
 use super::{backward, forward, init};
-use crate::buffer::{Buffer, In, zeroed_vec};
+use crate::buffer::Buffer;
 use crate::config::ModelConfig;
 use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::ops::cross_entropy::LossSum;
-use crate::ops::matmul::packed;
-use crate::ops::{check_ids, check_targets, linear, output_loss, rope};
+use crate::ops::{check_ids, check_targets, output_loss, rope};
 use crate::{Error, Result, available_memory};
 
 /// A decoder-only Transformer on one device.
@@ -42,10 +42,13 @@ pub struct Transformer {
     /// Rotation tables (`max_seq_length`, hs).
     sin: Buffer,
     /// Memory of the passes; absent until the first one.
-    activations: Option<Activations>,
+    pub(super) activations: Option<Activations>,
     /// A block of logits, and losses that were not read yet.
-    scratch: output_loss::Scratch,
+    pub(super) scratch: output_loss::Scratch,
     recompute: bool,
+    pub(super) frozen: Frozen,
+    /// The batch of `forward` whose activations wait for `backward`.
+    pub(super) pending: Option<PendingBatch>,
 }
 
 impl Transformer {
@@ -56,9 +59,6 @@ impl Transformer {
     /// too little memory.
     pub fn new(config: ModelConfig, device: Device, seed: u64) -> Result<Self> {
         config.validate()?;
-        if config.qk_norm {
-            return Err(Error::Unsupported("qk_norm is not supported yet".to_owned()));
-        }
         let layout = Layout::new(&config);
         if let Device::Cpu(_) = &device {
             // All at once, before any is touched: weights, gradients and rotation tables.
@@ -97,6 +97,8 @@ impl Transformer {
             activations: None,
             scratch: output_loss::Scratch::default(),
             recompute: false,
+            frozen: Frozen::default(),
+            pending: None,
         };
         model.refresh_bf16_weights()?;
         Ok(model)
@@ -117,6 +119,7 @@ impl Transformer {
     pub fn set_recompute(&mut self, recompute: bool) {
         self.recompute = recompute;
         self.activations = None;
+        self.pending = None;
     }
 
     /// Every named parameter, in memory order.
@@ -189,13 +192,12 @@ impl Transformer {
         self.scratch.take_accumulated(&self.device)
     }
 
-    fn run_forward_backward(
+    pub(super) fn run_forward_backward(
         &mut self,
         batch: backward::Batch,
         pass: Pass,
     ) -> Result<Option<LossSum>> {
-        let saved = if self.recompute { Saved::Residuals } else { Saved::Blocks };
-        self.prepare(batch.x, pass, saved)?;
+        self.prepare(batch.x, pass, self.saved())?;
         self.check_targets(batch.targets, pass)?;
         self.norm.gradients_change(&self.device, &mut self.gradients)?;
         if batch.read_losses {
@@ -207,6 +209,15 @@ impl Transformer {
 
     fn run_both_passes(&mut self, batch: backward::Batch, pass: Pass) -> Result<Option<LossSum>> {
         self.run_forward(batch.x, pass, CacheUse::None)?;
+        self.run_backward(|context, buffers| backward::run(context, buffers, batch, pass))
+    }
+
+    /// Runs `pass` over the buffers of a backward pass, then drops the gradients of frozen
+    /// parameters.
+    pub(super) fn run_backward<T>(
+        &mut self,
+        pass: impl FnOnce(&PassContext, backward::Buffers) -> Result<T>,
+    ) -> Result<T> {
         let context = PassContext {
             device: &self.device,
             config: &self.config,
@@ -214,6 +225,7 @@ impl Transformer {
             weights: &self.weights,
             weights_bf16: self.weights_bf16.as_ref(),
             decode_weights_bf16: None,
+            frozen: &self.frozen,
             cos: &self.cos,
             sin: &self.sin,
         };
@@ -222,7 +234,20 @@ impl Transformer {
             gradients: &mut self.gradients,
             scratch: &mut self.scratch,
         };
-        backward::run(&context, buffers, batch, pass)
+        let result = pass(&context, buffers)?;
+        self.frozen.clear(&self.device, &mut self.gradients)?;
+        Ok(result)
+    }
+
+    /// Returns what a training pass saves for its backward pass.
+    pub(super) fn saved(&self) -> Saved {
+        if self.recompute { Saved::Residuals } else { Saved::Blocks }
+    }
+
+    /// Drops what was derived from the weights, which are about to change.
+    pub(super) fn weights_change(&mut self) {
+        self.decode_weights_bf16 = None;
+        self.pending = None;
     }
 
     /// Returns the losses of a batch, without gradients.
@@ -253,75 +278,8 @@ impl Transformer {
         output_loss::forward(&self.device, args, &mut self.scratch)
     }
 
-    /// Returns the logits of every position of one sequence: (positions, `vocab_size`).
-    ///
-    /// # Errors
-    /// Returns `ERR_TOKEN_OUT_OF_RANGE`, or `ERR_INVALID_ARGUMENT` (no token, or more than
-    /// `max_seq_length`).
-    pub fn logits(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
-        let pass = Pass { batch: 1, positions: ids.len() };
-        self.prepare(ids, pass, Saved::Nothing)?;
-        self.run_forward(ids, pass, CacheUse::None)?;
-        let mut logits = zeroed_vec(ids.len() * self.config.vocab_size)?;
-        let activations = self.activations.as_ref().ok_or_else(no_activations)?;
-        let hidden = activations.normed.slice(0..ids.len() * self.config.d_model);
-        self.output_layer(&self.context(false), &mut logits, hidden)?;
-        Ok(logits)
-    }
-
-    /// Runs a whole pass over `ids`, one sequence, and writes the logits after its last token (v).
-    ///
-    /// The keys and values go to the given row of the cache, if any.
-    pub(crate) fn prefill(
-        &mut self,
-        ids: &[u32],
-        logits: &mut [f32],
-        cache: Option<(&mut KvCache, usize)>,
-    ) -> Result<()> {
-        let pass = Pass { batch: 1, positions: ids.len() };
-        self.prepare(ids, pass, Saved::Nothing)?;
-        self.reserve_decode_weights();
-        self.run_forward(ids, pass, CacheUse::Prefill(cache))?;
-        let activations = self.activations.as_ref().ok_or_else(no_activations)?;
-        let last = activations.normed.slice(0..self.config.d_model);
-        self.output_layer(&self.context(true), logits, last)
-    }
-
-    /// Runs one decode step: `ids` are the next tokens of the rows of `step`. Writes the logits
-    /// after each (ids, v).
-    pub(crate) fn decode_step(
-        &mut self,
-        ids: &[u32],
-        logits: &mut [f32],
-        step: CacheStep,
-    ) -> Result<()> {
-        let pass = Pass { batch: ids.len(), positions: 1 };
-        self.prepare(ids, pass, Saved::Nothing)?;
-        self.reserve_decode_weights();
-        self.run_forward(ids, pass, CacheUse::Step(step))?;
-        let activations = self.activations.as_ref().ok_or_else(no_activations)?;
-        let hidden = activations.normed.slice(0..ids.len() * self.config.d_model);
-        self.output_layer(&self.context(true), logits, hidden)
-    }
-
-    /// logits (rows, v) = hidden (rows, c) times the output layer's weight.
-    fn output_layer(&self, context: &PassContext, logits: &mut [f32], hidden: In) -> Result<()> {
-        let (inputs, outputs) = (self.config.d_model, self.config.vocab_size);
-        let shape = linear::Shape { rows: hidden.len() / inputs, inputs, outputs };
-        let range = &self.layout.output;
-        match &self.device {
-            Device::Cpu(_) => context.linear(logits.into(), hidden, range, None, shape),
-            Device::Cuda(gpu) => {
-                // f32 whatever the dtype of the products.
-                let mut scores = Buffer::zeros(&self.device, logits.len())?;
-                context.linear(scores.view_mut(), hidden, range, None, shape)?;
-                gpu.download(logits, scores.view().pointer())
-            }
-        }
-    }
-
     /// Borrows what a pass reads; for `decoding`, with the bf16 weights of decode steps, if any.
-    fn context(&self, decoding: bool) -> PassContext<'_> {
+    pub(super) fn context(&self, decoding: bool) -> PassContext<'_> {
         PassContext {
             device: &self.device,
             config: &self.config,
@@ -329,13 +287,14 @@ impl Transformer {
             weights: &self.weights,
             weights_bf16: self.weights_bf16.as_ref(),
             decode_weights_bf16: self.decode_weights_bf16.as_deref().filter(|_| decoding),
+            frozen: &self.frozen,
             cos: &self.cos,
             sin: &self.sin,
         }
     }
 
     /// Runs the blocks; leaves the norm of the last residual stream in the activations.
-    fn run_forward(&mut self, x: &[u32], pass: Pass, cache: CacheUse) -> Result<()> {
+    pub(super) fn run_forward(&mut self, x: &[u32], pass: Pass, cache: CacheUse) -> Result<()> {
         let mut activations = self.activations.take().ok_or_else(no_activations)?;
         let decoding = !matches!(cache, CacheUse::None);
         let result = forward::run(&self.context(decoding), &mut activations, x, pass, cache);
@@ -343,16 +302,9 @@ impl Transformer {
         result
     }
 
-    /// Rounds the weights to bf16 for decode steps, if the CPU's products are in bf16.
-    fn reserve_decode_weights(&mut self) {
-        let Device::Cpu(cpu) = &self.device else { return };
-        if self.decode_weights_bf16.is_none() && cpu.matmul.dtype() != Dtype::F32 {
-            self.decode_weights_bf16 = Some(packed::round_to_bf16(&cpu.pool, self.weights.host()));
-        }
-    }
-
     /// Checks the token ids and makes room for the pass.
-    fn prepare(&mut self, x: &[u32], pass: Pass, saved: Saved) -> Result<()> {
+    pub(super) fn prepare(&mut self, x: &[u32], pass: Pass, saved: Saved) -> Result<()> {
+        self.pending = None;
         if pass.rows() == 0 {
             return Err(Error::argument("the batch is empty; a pass needs at least one token"));
         }
@@ -390,6 +342,6 @@ impl Transformer {
     }
 }
 
-fn no_activations() -> Error {
+pub(super) fn no_activations() -> Error {
     Error::Internal("the activations are missing after an earlier error".to_owned())
 }

@@ -21,7 +21,7 @@ pub(crate) struct CudaUpdate<'a> {
 impl Transformer {
     /// Returns the device, the flat weights and the flat gradients, for an optimizer on the CPU.
     pub fn weights_and_gradients(&mut self) -> (&Device, &mut Buffer, &mut Buffer) {
-        self.decode_weights_bf16 = None;
+        self.weights_change();
         (&self.device, &mut self.weights, &mut self.gradients)
     }
 
@@ -57,6 +57,7 @@ impl Transformer {
     /// Returns `ERR_NON_FINITE` on the CPU if the norm is NaN or infinite; `ERR_DEVICE`.
     pub(crate) fn begin_update(&mut self, step: u64) -> Result<Option<CudaUpdate<'_>>> {
         self.norm.begin_update(&self.device, &mut self.gradients, step)?;
+        self.weights_change();
         Ok(match &self.device {
             Device::Cpu(_) => None,
             Device::Cuda(gpu) => Some(CudaUpdate {

@@ -8,6 +8,7 @@
 //! | `rms_norm` | x (n, c), weight (c) -> (n, c), also of x + residual | x, rstd (n) | layers |
 //! | `linear` | x (n, i), weight (o, i), bias (o) -> (n, o) | x | dense |
 //! | `rope` | in place on the heads of (n, width) | nothing | layers |
+//! | `head_norm` | in place on the q and k heads of (n, width) | those heads | layers |
 //! | `attention` | qkv (n, (nh + 2 nkv) hs) -> (n, nh hs) | qkv, out, lse (b, nh, t) | attention |
 //! | `swiglu` | (n, 2 f) -> (n, f) | its input | layers |
 //! | `cross_entropy` | logits (n, v), targets (n) -> mean loss | logits, lse (n) | loss |
@@ -33,6 +34,7 @@ mod cast;
 pub mod cross_entropy;
 pub mod embedding;
 pub mod grad_norm;
+pub mod head_norm;
 pub mod kernels;
 pub mod linear;
 pub mod log_softmax;

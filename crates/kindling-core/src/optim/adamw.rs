@@ -2,7 +2,7 @@
 //! its source.
 
 use super::Optimizer;
-use super::groups::{GroupOptions, Run, Settings, check_setting, queue_runs, runs};
+use super::groups::{GroupOptions, Run, Settings, check_setting, queue_runs, runs, trained};
 use crate::Result;
 use crate::buffer::Buffer;
 use crate::model::Transformer;
@@ -52,6 +52,7 @@ impl Optimizer for AdamW {
     fn step(&mut self, model: &mut Transformer, lr: f64) -> Result<()> {
         check_setting("lr", lr, 0.0..f64::INFINITY)?;
         crate::ops::check("AdamW::step", "model", self.m.len(), model.num_parameters())?;
+        let runs = trained(&self.runs, model.frozen());
         let update = model.begin_update(self.steps + 1)?;
         self.steps += 1;
         let step = self.steps;
@@ -68,7 +69,7 @@ impl Optimizer for AdamW {
             let _span = update.gpu.profile.span("adamw::step");
             let (m, v) = (self.m.view_mut().pointer(), self.v.view_mut().pointer());
             let settings = |s: &Settings| adamw::cuda::settings(hyper(s));
-            return queue_runs(&update, &self.runs, settings, |run| {
+            return queue_runs(&update, &runs, settings, |run| {
                 adamw::cuda::step(adamw::cuda::Step {
                     p: run.weights,
                     p_bf16: run.weights_bf16,
@@ -83,7 +84,7 @@ impl Optimizer for AdamW {
             });
         }
         let (device, weights, gradients) = model.weights_and_gradients();
-        for Run { range, settings } in &self.runs {
+        for Run { range, settings } in &runs {
             let range = || range.clone();
             adamw::step(
                 device,

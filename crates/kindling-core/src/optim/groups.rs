@@ -7,7 +7,8 @@
 use std::ops::Range;
 
 use crate::cuda::Launch;
-use crate::model::{CudaUpdate, Parameter};
+use crate::model::{CudaUpdate, Frozen, Parameter};
+use crate::pattern::matches_pattern;
 use crate::{Error, Result};
 
 /// Settings of one parameter group; `None` inherits the optimizer's.
@@ -96,34 +97,21 @@ pub(super) fn runs(
     Ok(runs)
 }
 
+/// Returns the runs without the parameters that are frozen.
+pub(super) fn trained(runs: &[Run], frozen: &Frozen) -> Vec<Run> {
+    let parts = runs.iter().flat_map(|run| {
+        let parts = frozen.trained_parts(&run.range).into_iter();
+        parts.map(|range| Run { range, settings: run.settings })
+    });
+    parts.collect()
+}
+
 fn covers(group: &GroupOptions, parameter: &Parameter) -> bool {
     if group.pattern == "matrices" {
         parameter.is_matrix()
     } else {
         matches_pattern(&group.pattern, &parameter.name)
     }
-}
-
-/// Returns whether `name` matches `pattern`, in which `*` matches any characters.
-fn matches_pattern(pattern: &str, name: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else {
-        return false;
-    };
-    let mut parts = parts.peekable();
-    if parts.peek().is_none() {
-        return rest.is_empty();
-    }
-    while let Some(part) = parts.next() {
-        if parts.peek().is_none() {
-            return rest.ends_with(part);
-        }
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    true
 }
 
 /// Device addresses of one run, for an update on a CUDA device.
@@ -178,29 +166,4 @@ pub(super) fn check_setting(name: &str, value: f64, range: Range<f64>) -> Result
     let bound =
         if range.end.is_finite() { format!(" and below {}", range.end) } else { String::new() };
     Err(Error::argument(format!("{name} is {value}; it must be at least {}{bound}", range.start)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_star_matches_any_characters() {
-        for (pattern, name, expected) in [
-            ("final_norm.g", "final_norm.g", true),
-            ("final_norm.g", "final_norm.gg", false),
-            ("*.g", "transformer_blocks.0.RMSNorm_FF.g", true),
-            ("*.g", "token_embedding.embedding_matrix", false),
-            (
-                "transformer_blocks.*.Multihead_Attn.*",
-                "transformer_blocks.3.Multihead_Attn.q_proj.linear_matrix",
-                true,
-            ),
-            ("*", "", true),
-            ("a*b*c", "a1b2b3c", true),
-            ("a*b*c", "a1c", false),
-        ] {
-            assert_eq!(matches_pattern(pattern, name), expected, "{pattern} {name}");
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! SGD. Its only state is the number of updates made; `ops::sgd` has the formula.
 
 use super::Optimizer;
-use super::groups::{GroupOptions, Run, Settings, check_setting, queue_runs, runs};
+use super::groups::{GroupOptions, Run, Settings, check_setting, queue_runs, runs, trained};
 use crate::Result;
 use crate::buffer::Buffer;
 use crate::model::Transformer;
@@ -45,6 +45,7 @@ impl Optimizer for Sgd {
         check_setting("lr", lr, 0.0..f64::INFINITY)?;
         let covered = self.runs.last().map_or(0, |run| run.range.end);
         crate::ops::check("Sgd::step", "model", covered, model.num_parameters())?;
+        let runs = trained(&self.runs, model.frozen());
         let update = model.begin_update(self.steps + 1)?;
         let (step, constant) = (self.steps, self.constant);
         self.steps += 1;
@@ -58,7 +59,7 @@ impl Optimizer for Sgd {
         if let Some(update) = update {
             let _span = update.gpu.profile.span("sgd::step");
             let settings = |s: &Settings| sgd::cuda::settings(hyper(s));
-            return queue_runs(&update, &self.runs, settings, |run| {
+            return queue_runs(&update, &runs, settings, |run| {
                 sgd::cuda::step(sgd::cuda::Step {
                     p: run.weights,
                     p_bf16: run.weights_bf16,
@@ -71,7 +72,7 @@ impl Optimizer for Sgd {
             });
         }
         let (device, weights, gradients) = model.weights_and_gradients();
-        for Run { range, settings } in &self.runs {
+        for Run { range, settings } in &runs {
             let (p, g) = (weights.slice_mut(range.clone()), gradients.slice(range.clone()));
             sgd::step(device, sgd::Step { p, g, hyper: hyper(settings) })?;
         }

@@ -2,6 +2,8 @@
 //! differences, candle tensors.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod hugging_face;
+
 use std::sync::Arc;
 
 use candle_core::{Tensor, Var};

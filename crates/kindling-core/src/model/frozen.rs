@@ -1,0 +1,121 @@
+//! Frozen parameters: they get no gradient and no update.
+
+use std::ops::Range;
+
+use super::params::Parameter;
+use super::transformer::Transformer;
+use crate::buffer::Buffer;
+use crate::device::Device;
+use crate::pattern::matches_pattern;
+use crate::{Error, Result};
+
+/// The parameters that training leaves as they are.
+#[derive(Debug, Default)]
+pub struct Frozen {
+    /// Their ranges in the flat buffers, in order; neighbours are one range.
+    ranges: Vec<Range<usize>>,
+}
+
+impl Frozen {
+    fn new(parameters: &[Parameter], is_frozen: impl Fn(&Parameter) -> bool) -> Self {
+        let mut ranges: Vec<Range<usize>> = Vec::new();
+        for parameter in parameters.iter().filter(|parameter| is_frozen(parameter)) {
+            match ranges.last_mut() {
+                Some(last) if last.end == parameter.range.start => last.end = parameter.range.end,
+                _ => ranges.push(parameter.range.clone()),
+            }
+        }
+        Self { ranges }
+    }
+
+    /// Returns whether all of `range` is frozen.
+    pub fn covers(&self, range: &Range<usize>) -> bool {
+        self.ranges.iter().any(|frozen| frozen.start <= range.start && range.end <= frozen.end)
+    }
+
+    /// Returns the parts of `range` that are not frozen.
+    pub fn trained_parts(&self, range: &Range<usize>) -> Vec<Range<usize>> {
+        let (mut parts, mut start) = (Vec::new(), range.start);
+        for frozen in &self.ranges {
+            if frozen.start < range.end && frozen.end > start {
+                if frozen.start > start {
+                    parts.push(start..frozen.start);
+                }
+                start = frozen.end;
+            }
+        }
+        if start < range.end {
+            parts.push(start..range.end);
+        }
+        parts
+    }
+
+    /// Sets the gradients of frozen parameters to zero.
+    pub(super) fn clear(&self, device: &Device, gradients: &mut Buffer) -> Result<()> {
+        self.ranges.iter().try_for_each(|range| match device {
+            Device::Cpu(_) => {
+                gradients.host_mut()[range.clone()].fill(0.0);
+                Ok(())
+            }
+            Device::Cuda(gpu) => {
+                let bytes = range.len() * size_of::<f32>();
+                gpu.clear(gradients.slice_mut(range.clone()).pointer(), bytes)
+            }
+        })
+    }
+}
+
+/// Returns the names of the parameters that `pattern` matches: `*` stands for any characters,
+/// `matrices` for every matrix.
+///
+/// # Errors
+/// Returns `ERR_INVALID_ARGUMENT` if it matches none.
+pub fn matching(parameters: &[Parameter], pattern: &str) -> Result<Vec<String>> {
+    let matches = |parameter: &&Parameter| match pattern {
+        "matrices" => parameter.is_matrix(),
+        _ => matches_pattern(pattern, &parameter.name),
+    };
+    let names: Vec<_> =
+        parameters.iter().filter(matches).map(|parameter| parameter.name.clone()).collect();
+    if names.is_empty() {
+        return Err(Error::argument(format!(
+            "the pattern \"{pattern}\" matches no parameter; names look like {}",
+            parameters[0].name
+        )));
+    }
+    Ok(names)
+}
+
+impl Transformer {
+    /// Freezes the parameters with these names, and no others. Gradients they have are dropped.
+    ///
+    /// # Errors
+    /// Returns `ERR_DEVICE` if the device failed.
+    pub fn set_frozen(&mut self, names: &[String]) -> Result<()> {
+        self.frozen =
+            Frozen::new(&self.layout.parameters, |parameter| names.contains(&parameter.name));
+        self.norm.gradients_change(&self.device, &mut self.gradients)?;
+        self.frozen.clear(&self.device, &mut self.gradients)
+    }
+
+    /// Returns the parameters that training leaves as they are.
+    pub fn frozen(&self) -> &Frozen {
+        &self.frozen
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trained_parts_and_frozen_ranges_cover_a_range_once() {
+        let frozen = Frozen { ranges: vec![2..4, 6..9, 12..20] };
+        assert_eq!(frozen.trained_parts(&(0..14)), [0..2, 4..6, 9..12]);
+        assert_eq!(frozen.trained_parts(&(3..7)), [4..6]);
+        assert_eq!(frozen.trained_parts(&(9..12)), [9..12]);
+        assert!(frozen.trained_parts(&(6..9)).is_empty());
+        assert!(frozen.covers(&(7..9)) && !frozen.covers(&(7..10)));
+        assert_eq!(Frozen::default().trained_parts(&(0..5)), [0..5]);
+    }
+}

@@ -1,0 +1,76 @@
+//! The backward pass of a norm and the projection that follows it, on entry of attention and of
+//! feed-forward.
+
+use std::ops::Range;
+
+use super::activations::StreamGradient;
+use super::pass::PassContext;
+use crate::Result;
+use crate::buffer::{Buffer, In};
+use crate::ops::{linear, rms_norm};
+
+/// A norm and the projection that follows it, on entry of attention or of feed-forward.
+#[derive(Clone, Copy)]
+pub(super) struct NormedProjection<'a> {
+    /// Gradient of the projection's output.
+    pub dout: In<'a>,
+    /// Input of the norm.
+    pub x: In<'a>,
+    pub rstd: In<'a>,
+    pub gain: &'a Range<usize>,
+    pub weight: &'a Range<usize>,
+    /// Follows `weight` in memory.
+    pub bias: Option<&'a Range<usize>>,
+    pub shape: linear::Shape,
+}
+
+/// dW += dout^T norm(x); dresidual += the gradient of the norm at dout W.
+///
+/// The scratch buffers take the norm's output and its gradient. The norm's backward pass computes
+/// the output again, since it reads x anyway.
+pub(super) fn normed_projection(
+    context: &PassContext,
+    projection: NormedProjection,
+    [normed, dnormed]: [&mut Buffer; 2],
+    dresidual: StreamGradient,
+    gradients: &mut Buffer,
+    norm: rms_norm::Shape,
+) -> Result<()> {
+    let NormedProjection { dout, x, rstd, gain, weight, bias, shape } = projection;
+    let (dev, c) = (context.device, norm.rows * norm.width);
+    linear::backward_input(
+        dev,
+        linear::BackwardInput {
+            dx: dnormed.slice_mut(0..c),
+            dout,
+            weight: context.matmul_weight(weight),
+            shape,
+            accumulate: false,
+        },
+    )?;
+    rms_norm::backward_residual(
+        dev,
+        rms_norm::BackwardResidual {
+            dx: dresidual.values,
+            rounded: dresidual.rounded,
+            normed: Some(normed.slice_mut(0..c)),
+            dweight: gradients.slice_mut(gain.clone()),
+            dout: dnormed.slice(0..c),
+            x,
+            weight: context.weight(gain),
+            rstd,
+            shape: norm,
+        },
+    )?;
+    let (dweight, dbias) = match bias {
+        Some(bias) => {
+            let both = gradients.slice_mut(weight.start..bias.end).split_at(weight.len());
+            (both.0, Some(both.1))
+        }
+        None => (gradients.slice_mut(weight.clone()), None),
+    };
+    context.backward_weight(
+        &(weight.start..bias.map_or(weight.end, |bias| bias.end)),
+        linear::BackwardWeight { dweight, dbias, dout, x: normed.slice(0..c), shape },
+    )
+}
