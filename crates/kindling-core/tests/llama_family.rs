@@ -105,8 +105,7 @@ fn decoding_with_a_cache_picks_the_tokens_of_whole_passes() {
             rolling_cache: false,
             limit_vocab: None,
         };
-        let mut generator =
-            Generator::new(&mut model, std::slice::from_ref(&prompt), options).unwrap();
+        let mut generator = Generator::new(&model, std::slice::from_ref(&prompt), options).unwrap();
         while generator.next(&mut model).unwrap().is_some() {}
         let drawn = generator.tokens(0).to_vec();
         for length in prompt.len()..drawn.len() {

@@ -53,7 +53,6 @@ fn shapes() -> Vec<ModelConfig> {
         num_kv_heads: 2,
         head_size: Some(10),
         qk_norm: true,
-        qkv_bias: true,
         norm_eps: 1e-3,
         rope_scaling: Some(Scaling {
             factor: 8.0,

@@ -10,6 +10,7 @@ use crate::error::to_napi;
 use crate::options::size;
 
 /// A model and how it is trained. The device need not exist on this machine.
+#[allow(clippy::struct_excessive_bools, reason = "independent options of the JavaScript API")]
 #[napi(object)]
 pub struct MemoryPlanOptions {
     pub vocab_size: f64,

@@ -2,19 +2,12 @@
 //! gradient.
 
 use super::backward;
-use super::pass::Pass;
+use super::pass::{Pass, PendingBatch};
 use super::transformer::Transformer;
 use crate::buffer::Buffer;
 use crate::device::Device;
 use crate::dtype::Dtype;
 use crate::{Error, Result};
-
-/// The batch of a forward pass whose activations are kept.
-#[derive(Debug)]
-pub(super) struct PendingBatch {
-    x: Vec<u32>,
-    pass: Pass,
-}
 
 impl Transformer {
     /// Returns the logits of every token of a batch (batch x positions, v), and keeps the

@@ -24,6 +24,14 @@ impl Pass {
     }
 }
 
+/// The batch of a forward pass whose activations wait for the backward pass of a loss computed
+/// outside the engine.
+#[derive(Debug)]
+pub(super) struct PendingBatch {
+    pub x: Vec<u32>,
+    pub pass: Pass,
+}
+
 /// The read-only side of a pass: device, configuration, weights and rotation tables.
 pub(super) struct PassContext<'a> {
     pub device: &'a Device,

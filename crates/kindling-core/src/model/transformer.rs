@@ -1,13 +1,12 @@
 //! The model object: configuration, weights, gradients, and the passes over them.
 
 use super::activations::{Activations, Saved};
-use super::custom_loss::PendingBatch;
 use super::forward::CacheUse;
 use super::frozen::Frozen;
 use super::gradient_norm::GradientNorm;
 use super::memory_plan::{MemoryPlan, PlannedDevice};
 use super::params::{Layout, Parameter};
-use super::pass::{Pass, PassContext, Shapes};
+use super::pass::{Pass, PassContext, PendingBatch, Shapes};
 use super::{backward, forward, init};
 use crate::buffer::Buffer;
 use crate::config::ModelConfig;

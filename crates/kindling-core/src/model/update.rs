@@ -1,6 +1,7 @@
-//! The optimizer's side of the model: the flat weights and gradients, clipping, and the operands of
-//! an update.
+//! The optimizer's side of the model: the flat weights and gradients, which of them are frozen,
+//! clipping, and the operands of an update.
 
+use super::frozen::Frozen;
 use super::transformer::Transformer;
 use crate::Result;
 use crate::buffer::Buffer;
@@ -19,6 +20,22 @@ pub(crate) struct CudaUpdate<'a> {
 }
 
 impl Transformer {
+    /// Freezes the parameters with these names, and no others. Gradients they have are dropped.
+    ///
+    /// # Errors
+    /// Returns `ERR_DEVICE` if the device failed.
+    pub fn set_frozen(&mut self, names: &[String]) -> Result<()> {
+        self.frozen =
+            Frozen::new(&self.layout.parameters, |parameter| names.contains(&parameter.name));
+        self.norm.gradients_change(&self.device, &mut self.gradients)?;
+        self.frozen.clear(&self.device, &mut self.gradients)
+    }
+
+    /// Returns the parameters that training leaves as they are.
+    pub fn frozen(&self) -> &Frozen {
+        &self.frozen
+    }
+
     /// Returns the device, the flat weights and the flat gradients, for an optimizer on the CPU.
     pub fn weights_and_gradients(&mut self) -> (&Device, &mut Buffer, &mut Buffer) {
         self.weights_change();
