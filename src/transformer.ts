@@ -12,6 +12,8 @@ import { native, type Native } from './native'
 import { checked, checkedValue } from './options'
 import { transformerSchema, type TransformerOptions } from './transformer-options'
 
+export type { RopeScaling, TransformerOptions } from './transformer-options'
+
 /** A named tensor, row-major. */
 export interface Tensor {
   shape: number[]

@@ -95,7 +95,7 @@ mod tests {
         for (range, parts) in [
             (0..14, vec![0..2, 4..6, 9..12]),
             (3..10, vec![4..6, 9..10]),
-            (9..12, vec![9..12]),
+            (5..12, vec![5..6, 9..12]),
             (6..9, Vec::new()),
         ] {
             assert_eq!(frozen.trained_parts(&range), parts, "{range:?}");
