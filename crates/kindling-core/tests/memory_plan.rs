@@ -223,3 +223,37 @@ fn the_largest_batch_fits_and_one_more_sequence_does_not() {
         }
     }
 }
+
+#[test]
+fn a_batch_whose_padded_sizes_overflow_is_an_error() {
+    let config = ModelConfig {
+        vocab_size: 13,
+        d_model: 4,
+        num_heads: 2,
+        num_kv_heads: 2,
+        d_ff: 6,
+        num_layers: 2,
+        max_seq_length: 2,
+        ..ModelConfig::PLAIN
+    };
+    let device = PlannedDevice::Cuda { dtype: Dtype::Bf16, memory: 80 << 30, multiprocessors: 132 };
+    let plan = MemoryPlan::new(config, device, true).unwrap();
+    let mut last = 0;
+    for exponent in 0..64 {
+        match plan.memory(1 << exponent, 2) {
+            Ok(planned) => {
+                assert!(
+                    planned.total() >= last,
+                    "2^{exponent} sequences take less than half of it"
+                );
+                last = planned.total();
+            }
+            Err(error) => {
+                assert_eq!(error.code(), "ERR_INVALID_ARGUMENT");
+                assert!(exponent > 32, "2^{exponent} sequences are refused");
+                return;
+            }
+        }
+    }
+    panic!("no batch is too large");
+}

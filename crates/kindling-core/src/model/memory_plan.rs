@@ -20,6 +20,9 @@ use crate::ops::{
 };
 use crate::{Error, Result, available_memory};
 
+/// Kernels of attention round positions and the size of a head up to at most this.
+const KERNEL_TILE: usize = 128;
+
 /// A device to plan for; it need not exist on this machine.
 #[derive(Debug, Clone, Copy)]
 pub enum PlannedDevice {
@@ -185,9 +188,11 @@ impl MemoryPlan {
     /// Checks that no size of a pass overflows 64 bits.
     fn check(&self, batch: usize, positions: usize) -> Result<()> {
         let config = &self.config;
-        let widest = config.qkv_width().max(2 * config.d_ff).max(config.vocab_size);
-        // At most 16 buffers per block, and 4 bytes per element.
-        let bytes = [batch, positions, widest, config.num_layers + 4, 64]
+        let heads = KERNEL_TILE * config.num_heads;
+        let widest = config.qkv_width().max(2 * config.d_ff).max(config.vocab_size).max(heads);
+        let rows = positions.max(KERNEL_TILE);
+        // At most 16 buffers per block, 4 bytes per element, and as much again of padding.
+        let bytes = [batch, rows, widest, config.num_layers + 4, 128]
             .into_iter()
             .fold(1, |product: u128, factor| product.saturating_mul(factor as u128));
         if bytes <= u128::from(u64::MAX) {
