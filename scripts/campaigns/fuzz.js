@@ -14,7 +14,13 @@ const work = path.join(root, 'target', 'fuzzing')
 const tools = path.join(work, 'tools')
 const TRIPLE = 'x86_64-unknown-linux-gnu'
 const VERSION = '0.13.2'
-const LIMITS = ['-rss_limit_mb=512', '-malloc_limit_mb=256', '-timeout=10', '-max_len=8192']
+const LIMITS = ['-rss_limit_mb=512', '-malloc_limit_mb=256', '-timeout=10']
+
+/** Fixtures of other tests that are seeds too. */
+const models = path.join(root, 'crates', 'kindling-core', 'tests', 'fixtures', 'exchange', 'models')
+const FIXTURES = {
+  model_file: ['all-types.gguf', 'course.pt'].map((name) => path.join(models, name)),
+}
 
 const environment = {
   ...process.env,
@@ -53,6 +59,8 @@ function fuzz(name, seconds, runs) {
   const corpus = path.join(work, 'corpus', name)
   const artifacts = path.join(work, 'artifacts', name)
   for (const folder of [corpus, artifacts]) fs.mkdirSync(folder, { recursive: true })
+  for (const file of FIXTURES[name] ?? [])
+    fs.copyFileSync(file, path.join(corpus, path.basename(file)))
   const program = path.join(environment.CARGO_TARGET_DIR, TRIPLE, 'release', name)
   const seeds = path.join(root, 'fuzz', 'seeds', name)
   const dictionary = path.join(root, 'fuzz', 'words.dict')

@@ -38,7 +38,7 @@ function hasSources() {
 function sanitize(name, flags) {
   return cargo(
     [
-      ...['+nightly', 'test', '--locked', '--manifest-path', 'fuzz/Cargo.toml', '--test', 'engine'],
+      ...['+nightly', 'test', '--manifest-path', 'fuzz/Cargo.toml', '--test', 'engine'],
       // The first level of optimization compiles fast, and keeps every access to memory.
       ...['--release', '--config', 'profile.release.opt-level=1', '--target', TRIPLE, ...flags],
     ],
