@@ -71,7 +71,7 @@ impl ModelFiles {
         }))
     }
 
-    /// Returns tokenizer_config.json and the like, by their names.
+    /// Returns `tokenizer_config.json` and the like, by their names.
     #[napi(catch_unwind)]
     pub fn companions(&self) -> HashMap<String, String> {
         self.companions.clone()

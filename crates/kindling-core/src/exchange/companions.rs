@@ -1,5 +1,5 @@
-//! The texts that accompany a model: tokenizer_config.json with the chat template, and
-//! generation_config.json. They are kept as they came, beside the tokenizer.
+//! The texts that accompany a model: `tokenizer_config.json` with the chat template, and
+//! `generation_config.json`. They are kept as they came, beside the tokenizer.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -49,7 +49,7 @@ pub struct SpecialIds {
 }
 
 impl SpecialIds {
-    /// Finds the ids: in tokenizer_config.json, else in generation_config.json, else that of
+    /// Finds the ids: in `tokenizer_config.json`, else in `generation_config.json`, else that of
     /// `<|endoftext|>`, which both starts and ends the texts of a model trained here.
     pub fn of(companions: &Companions, tokenizer: Option<&Tokenizer>) -> Self {
         let [tokens, ids] =

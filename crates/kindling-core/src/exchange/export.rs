@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use super::companions::{self, Companions, SpecialIds};
-use super::gguf::{self, Value};
+use super::gguf::{self, ModelMetadata, Value};
 use super::names::Naming;
 use super::tensor_type::TensorType;
 use super::tensor_writer::NewTensor;
@@ -33,7 +33,7 @@ impl Export<'_> {
     /// Writes the file `out` with the course's names and shapes.
     ///
     /// # Errors
-    /// Returns `ERR_INVALID_ARGUMENT` for q8_0, `ERR_NOT_WRITABLE`, `ERR_DISK_FULL` and other I/O
+    /// Returns `ERR_INVALID_ARGUMENT` for `q8_0`, `ERR_NOT_WRITABLE`, `ERR_DISK_FULL` and other I/O
     /// errors. Whatever was at `out` is then untouched.
     pub fn safetensors(&self, out: &Path) -> Result<()> {
         write_beside(out, |path| self.write_safetensors(path, Naming::Course))
@@ -79,7 +79,7 @@ impl Export<'_> {
     /// know, and `ERR_UNSUPPORTED` for options that no architecture has.
     pub fn gguf(&self, out: &Path) -> Result<()> {
         let config = self.model.config();
-        let (architecture, naming, sizes) = gguf::metadata_of(config)?;
+        let ModelMetadata { architecture, naming, sizes } = gguf::metadata_of(config)?;
         let text = |text: &str| Value::Text(text.to_owned());
         let mut metadata = vec![
             ("general.architecture".to_owned(), text(architecture)),

@@ -10,7 +10,7 @@
 //! | `export.rs` | writing a model |
 //! | `names.rs`, `rotation.rs` | names of the parameters elsewhere, and how their rows lie |
 //! | `hugging_face/`, `gguf/`, `torch/`, `safetensors.rs`, `course.rs` | one format each |
-//! | `companions.rs` | tokenizer_config.json with the chat template, generation_config.json |
+//! | `companions.rs` | `tokenizer_config.json` with the chat template, `generation_config.json` |
 //! | `tensor_files.rs`, `tensor_writer.rs` | tensors in files, read and written one at a time |
 //! | `tensor_type.rs`, `blocks.rs` | element types, the quantized ones of GGUF too |
 //! | `architecture.rs` | which architecture of other programs computes what a model does |

@@ -43,7 +43,7 @@ pub struct ModelSource {
     /// `llama`, `mistral`, `qwen2`, `qwen3` or `course`.
     pub architecture: String,
     pub config: ModelConfig,
-    /// tokenizer_config.json and the like.
+    /// `tokenizer_config.json` and the like.
     pub companions: Companions,
     naming: Naming,
     tensors: TensorFiles,
@@ -103,7 +103,8 @@ impl ModelSource {
         }
         let is_tied = config.tie_embeddings;
         tensors.retain(|name| {
-            !name.ends_with("rotary_emb.inv_freq") && !(is_tied && name == "lm_head.weight")
+            let is_copy = is_tied && name == "lm_head.weight";
+            !is_copy && !name.ends_with("rotary_emb.inv_freq")
         });
         let has_tokenizer =
             ["tokenizer.json", "vocab.json"].iter().any(|name| path.join(name).exists());
@@ -234,7 +235,7 @@ fn first_bytes(path: &Path) -> Result<[u8; 8]> {
     Ok(bytes.try_into().unwrap_or([0xFF; 8]))
 }
 
-/// Puts the BOS before texts where tokenizer_config.json says so and tokenizer.json does not.
+/// Puts the BOS before texts where `tokenizer_config.json` says so and tokenizer.json does not.
 fn with_bos(tokenizer: Tokenizer, companions: &Companions) -> Result<Tokenizer> {
     let bos = SpecialIds::of(companions, Some(&tokenizer)).bos;
     match (companions::adds_bos(companions), tokenizer.bos_of_template(), bos) {

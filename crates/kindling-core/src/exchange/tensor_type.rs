@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     /// Blocks of random bytes, with the scales set to small finite halves, and what the Python
-    /// package `gguf` makes of them; from scripts/fixtures/gguf_blocks.py.
+    /// package `gguf` makes of them; from `scripts/fixtures/gguf_blocks.py`.
     const BLOCKS: &str = include_str!("../../tests/fixtures/exchange/blocks.json");
 
     #[test]

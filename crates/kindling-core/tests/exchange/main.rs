@@ -1,6 +1,6 @@
 //! Models in and out, against what other programs make of the same files.
 //!
-//! The fixtures are made by scripts/fixtures/transformers_models.py with Hugging Face's transformers,
+//! The fixtures are made by `scripts/fixtures/transformers_models.py` with Hugging Face's transformers,
 //! llama.cpp's Python package and PyTorch.
 
 mod allocations;

@@ -15,7 +15,7 @@ use super::{Folder, fixture, import};
 const TOLERANCE: f32 = 1e-4;
 
 /// The models, and the element type of their files.
-const MODELS: [(&str, TensorType); 10] = [
+const MODELS: [(&str, TensorType); 12] = [
     ("llama", TensorType::F32),
     ("llama-gqa", TensorType::F16),
     ("llama-tied", TensorType::Bf16),
@@ -26,6 +26,8 @@ const MODELS: [(&str, TensorType); 10] = [
     ("mistral-sliding", TensorType::Bf16),
     ("qwen2", TensorType::F32),
     ("qwen2-tied", TensorType::F16),
+    ("qwen3", TensorType::F32),
+    ("qwen3-tied", TensorType::Bf16),
 ];
 
 fn json(path: &Path) -> Value {

@@ -1,7 +1,7 @@
 //! The sizes of a model in the metadata of a GGUF file, and back.
 //!
 //! Llama 3's rotary scaling has no values there: the file has the tensor `rope_freqs.weight`, the
-//! factors by which the frequencies are divided. Source: convert_hf_to_gguf.py of llama.cpp.
+//! factors by which the frequencies are divided. Source: `convert_hf_to_gguf.py` of llama.cpp.
 
 use super::read::GgufFile;
 use super::value::Value;
@@ -139,11 +139,18 @@ pub fn rope_factors(config: &ModelConfig) -> Vec<f32> {
     factors.step_by(2).collect()
 }
 
+/// The values of a model in the metadata.
+pub struct ModelMetadata {
+    pub architecture: &'static str,
+    pub naming: Naming,
+    pub sizes: Vec<(String, Value)>,
+}
+
 /// Returns the architecture, its naming, and the values that describe a model.
 ///
 /// # Errors
 /// Returns `ERR_UNSUPPORTED` for a combination of options that no architecture has.
-pub fn metadata_of(config: &ModelConfig) -> Result<(&'static str, Naming, Vec<(String, Value)>)> {
+pub fn metadata_of(config: &ModelConfig) -> Result<ModelMetadata> {
     let (architecture, _) = architecture_of(config)?;
     let naming = if architecture == "llama" { Naming::GgufPairs } else { Naming::GgufHalves };
     let size = |value: usize| Value::Integer(value as i128);
@@ -162,5 +169,5 @@ pub fn metadata_of(config: &ModelConfig) -> Result<(&'static str, Naming, Vec<(S
         ("rope.freq_base", Value::Float(config.theta)),
     ];
     let named = values.into_iter().map(|(name, value)| (format!("{architecture}.{name}"), value));
-    Ok((architecture, naming, named.collect()))
+    Ok(ModelMetadata { architecture, naming, sizes: named.collect() })
 }

@@ -12,7 +12,7 @@ mod read;
 mod value;
 mod write;
 
-pub use config::{ROPE_FACTORS, config_of, metadata_of, rope_factors};
+pub use config::{ModelMetadata, ROPE_FACTORS, config_of, metadata_of, rope_factors};
 pub use read::GgufFile;
 pub use value::Value;
 pub use write::write;

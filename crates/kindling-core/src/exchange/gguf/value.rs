@@ -33,10 +33,22 @@ pub(super) enum ValueType {
 
 impl ValueType {
     pub(super) fn from_number(number: u32) -> Option<Self> {
-        use ValueType::*;
-        [U8, I8, U16, I16, U32, I32, F32, Bool, Text, Array, U64, I64, F64]
-            .get(number as usize)
-            .copied()
+        const ALL: [ValueType; 13] = [
+            ValueType::U8,
+            ValueType::I8,
+            ValueType::U16,
+            ValueType::I16,
+            ValueType::U32,
+            ValueType::I32,
+            ValueType::F32,
+            ValueType::Bool,
+            ValueType::Text,
+            ValueType::Array,
+            ValueType::U64,
+            ValueType::I64,
+            ValueType::F64,
+        ];
+        ALL.get(number as usize).copied()
     }
 
     /// Returns the fewest bytes that a value takes.

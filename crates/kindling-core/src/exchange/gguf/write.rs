@@ -100,7 +100,9 @@ fn push_value(out: &mut Vec<u8>, value: &Value) {
         }
         Value::Texts(texts) => {
             start_array(out, ValueType::Text, texts.len());
-            texts.iter().for_each(|text| push_text(out, text));
+            for text in texts {
+                push_text(out, text);
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
 //! be of `OrderedDict`, `_rebuild_tensor_v2` or `_rebuild_parameter`, which build a node here; any
 //! other name is an error, and nothing is ever imported or run. Nodes refer to each other by index,
 //! so that no nesting can overflow a stack; their number is at most that of the opcodes.
-//! Source: Lib/pickletools.py of CPython.
+//! Source: Lib/pickletools.py of `CPython`.
 
 use std::collections::HashMap;
 
