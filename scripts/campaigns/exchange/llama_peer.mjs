@@ -18,9 +18,14 @@ const llama = await getLlama({
   logger: () => {},
 })
 const model = await llama.loadModel({ modelPath: file })
+// Threads that wait for each other are slow on a busy machine.
+const LIMITS = { threads: 1, batchSize: 128 }
 const answers = []
 for (const { text, ids } of JSON.parse(readFileSync(0, 'utf8'))) {
-  const context = await model.createContext({ contextSize: Math.min(512, model.trainContextSize) })
+  const context = await model.createContext({
+    ...LIMITS,
+    contextSize: Math.min(512, model.trainContextSize),
+  })
   const sequence = context.getSequence()
   const next = []
   for await (const token of sequence.evaluate(ids, { temperature: 0 })) {
