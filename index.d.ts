@@ -358,9 +358,9 @@ export interface EncodeOptions {
   threads: number
   /** The path of the tokenizer. */
   tokenizerPath?: string
-  /** `text` or `jsonl`; by default the names of the files decide. */
+  /** `text`, `jsonl` or `parquet`; by default the names of the files decide. */
   format?: string
-  /** The field of JSON Lines that holds the text. */
+  /** The field of JSON Lines, or column of Parquet, that holds the text. */
   textField: string
   /** `file`, `line` or `block`; by default the format decides. */
   document?: string
@@ -578,9 +578,9 @@ export interface SampleOptions {
   /** Most documents to return. */
   sample: number
   seed: number
-  /** `text` or `jsonl`; by default recognized by the name of the file. */
+  /** `text`, `jsonl` or `parquet`; by default recognized by the name of the file. */
   format?: string
-  /** Field of JSON Lines that holds the text. */
+  /** Field of JSON Lines, or column of Parquet, that holds the text. */
   textField: string
 }
 
@@ -677,9 +677,9 @@ export interface TokenizerOptions {
   minFrequency: number
   /** Most bytes to read. */
   maxBytes?: number
-  /** `text` or `jsonl`; by default recognized by the names of the files. */
+  /** `text`, `jsonl` or `parquet`; by default recognized by the names of the files. */
   format?: string
-  /** Field of JSON Lines that holds the text. */
+  /** Field of JSON Lines, or column of Parquet, that holds the text. */
   textField: string
 }
 

@@ -24,10 +24,10 @@ export interface EncodeOptions extends LongCallOptions {
   threads?: number
   /**
    * Format of the files. Default: JSON Lines if the name ends in .jsonl or .ndjson (before .gz or
-   * .zst), else text.
+   * .zst), Parquet if it ends in .parquet, else text.
    */
-  format?: 'text' | 'jsonl'
-  /** The JSON Lines field that holds the text. Default `text`. */
+  format?: 'text' | 'jsonl' | 'parquet'
+  /** The JSON Lines field or Parquet column that holds the text. Default `text`. */
   textField?: string
   /**
    * Unit that counts as a document: a file, a line, or a block of lines between blank lines. Line
@@ -141,7 +141,7 @@ export const encodeSchema = z.strictObject({
   validFraction: z.number().min(0).lt(1).default(0),
   tokenDtype: tokenDtype.default('int32'),
   threads: limits.threads.optional(),
-  format: z.enum(['text', 'jsonl']).optional(),
+  format: z.enum(['text', 'jsonl', 'parquet']).optional(),
   textField: z.string().default('text'),
   document: z.enum(['file', 'line', 'block']).optional(),
   appendEot: z.boolean().default(false),

@@ -37,10 +37,10 @@ export interface TrainTokenizerOptions extends LongCallOptions {
   maxBytes?: number
   /**
    * Format of the files. Default: JSON Lines if the name ends in .jsonl or .ndjson (before .gz or
-   * .zst), else text.
+   * .zst), Parquet if it ends in .parquet, else text.
    */
-  format?: 'text' | 'jsonl'
-  /** The JSON Lines field that holds the text. Default `text`. */
+  format?: 'text' | 'jsonl' | 'parquet'
+  /** The JSON Lines field or Parquet column that holds the text. Default `text`. */
   textField?: string
   /**
    * Called from time to time with the merges learned so far and in total. An error it throws ends
@@ -72,7 +72,7 @@ const trainSchema = z.strictObject({
   pattern: z.string().default('gpt2'),
   minFrequency: z.int().min(1).default(1),
   maxBytes: z.int().min(1).optional(),
-  format: z.enum(['text', 'jsonl']).optional(),
+  format: z.enum(['text', 'jsonl', 'parquet']).optional(),
   textField: z.string().default('text'),
   onMerge: callback<(merges: number, wanted: number) => void>().optional(),
 })

@@ -17,24 +17,30 @@ export const threads = limits.threads
 export const INPUT_FILES = `Input files may be plain, gzip or zstd; - reads standard input. Quote a
 pattern, such as 'web/**/*.jsonl.zst', to let kindling expand it.`
 
-export const FILE_ARGUMENT = ['<file...>', 'text or JSON Lines files, in UTF-8'] as const
+export const FILE_ARGUMENT = ['<file...>', 'text, JSON Lines or Parquet files, in UTF-8'] as const
 
 /** What the input files contain. */
 export const corpusFields = {
   format: z
-    .enum(['auto', 'text', 'jsonl'])
+    .enum(['auto', 'text', 'jsonl', 'parquet'])
     .default('auto')
-    .describe('format of the files; auto: jsonl if the name ends in .jsonl or .ndjson, else text'),
+    .describe(
+      'format of the files; auto: jsonl if the name ends in .jsonl or .ndjson, parquet if in ' +
+        '.parquet, else text',
+    ),
   text_field: z
     .string()
     .meta({ value: 'name' })
     .default('text')
-    .describe('field of a JSON Lines object that holds the text'),
+    .describe('field of a JSON Lines object, or column of Parquet, that holds the text'),
 }
 
 /** Returns the library's options for these flags. */
-export function corpusOptions(flags: { format: 'auto' | 'text' | 'jsonl'; text_field: string }): {
-  format?: 'text' | 'jsonl'
+export function corpusOptions(flags: {
+  format: 'auto' | 'text' | 'jsonl' | 'parquet'
+  text_field: string
+}): {
+  format?: 'text' | 'jsonl' | 'parquet'
   textField: string
 } {
   return {

@@ -27,9 +27,9 @@ pub struct EncodeOptions {
     pub threads: f64,
     /// The path of the tokenizer.
     pub tokenizer_path: Option<String>,
-    /// `text` or `jsonl`; by default the names of the files decide.
+    /// `text`, `jsonl` or `parquet`; by default the names of the files decide.
     pub format: Option<String>,
-    /// The field of JSON Lines that holds the text.
+    /// The field of JSON Lines, or column of Parquet, that holds the text.
     pub text_field: String,
     /// `file`, `line` or `block`; by default the format decides.
     pub document: Option<String>,

@@ -56,7 +56,11 @@ pub fn format(name: &str) -> Result<Format> {
     match name {
         "text" => Ok(Format::Text),
         "jsonl" => Ok(Format::Jsonl),
-        other => Err(Error::argument(format!("format is {other}; it must be text or jsonl"))),
+        "parquet" => Ok(Format::Parquet),
+        other => {
+            let message = format!("format is {other}; it must be text, jsonl or parquet");
+            Err(Error::argument(message))
+        }
     }
 }
 

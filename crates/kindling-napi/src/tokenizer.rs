@@ -32,9 +32,9 @@ pub struct TokenizerOptions {
     pub min_frequency: f64,
     /// Most bytes to read.
     pub max_bytes: Option<f64>,
-    /// `text` or `jsonl`; by default recognized by the names of the files.
+    /// `text`, `jsonl` or `parquet`; by default recognized by the names of the files.
     pub format: Option<String>,
-    /// Field of JSON Lines that holds the text.
+    /// Field of JSON Lines, or column of Parquet, that holds the text.
     pub text_field: String,
 }
 
@@ -266,9 +266,9 @@ pub struct SampleOptions {
     /// Most documents to return.
     pub sample: f64,
     pub seed: f64,
-    /// `text` or `jsonl`; by default recognized by the name of the file.
+    /// `text`, `jsonl` or `parquet`; by default recognized by the name of the file.
     pub format: Option<String>,
-    /// Field of JSON Lines that holds the text.
+    /// Field of JSON Lines, or column of Parquet, that holds the text.
     pub text_field: String,
 }
 

@@ -48,9 +48,10 @@ pub enum Document {
 }
 
 impl Document {
-    /// Returns the documents of files of `format`: lines in JSON Lines, `self` in text.
+    /// Returns the documents of files of `format`: lines in JSON Lines and Parquet, `self` in
+    /// text.
     pub(crate) fn in_format(self, format: Format) -> Self {
-        if format == Format::Jsonl { Self::Line } else { self }
+        if format.has_lines() { Self::Line } else { self }
     }
 }
 
@@ -287,7 +288,7 @@ impl<'a> BlockReader<'a> {
             return Ok(length);
         }
         // Half a word is text all the same; half a line of JSON is not JSON.
-        let otherwise = if input.format == Format::Jsonl { 0 } else { length };
+        let otherwise = if input.format.has_lines() { 0 } else { length };
         Ok(self.cut(bytes, input.format, true).unwrap_or(otherwise))
     }
 
@@ -348,7 +349,7 @@ impl<'a> BlockReader<'a> {
     /// Moves the position past `bytes`.
     fn advance(&mut self, input: &Input, bytes: &[u8]) {
         self.position.offset += bytes.len() as u64;
-        if input.format == Format::Jsonl {
+        if input.format.has_lines() {
             self.position.line += memchr::memchr_iter(b'\n', bytes).count() as u64;
         }
     }
@@ -369,7 +370,7 @@ impl<'a> BlockReader<'a> {
 
 /// Returns the error of a text without a cut that is too long for memory.
 pub(super) fn too_long(input: &Input, bytes: usize) -> Error {
-    let what = if input.format == Format::Jsonl { "a line" } else { "a word" };
+    let what = if input.format.has_lines() { "a line" } else { "a word" };
     Error::InvalidCorpus(format!(
         "{} has {what} of more than {} MiB; check that it is text, or split it",
         input.path.display(),

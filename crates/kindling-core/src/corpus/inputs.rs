@@ -22,6 +22,15 @@ pub enum Format {
     Text,
     /// One JSON object per line, with the text in one of its fields.
     Jsonl,
+    /// Parquet, with the texts in one of its columns. It is read as JSON Lines (`parquet/`).
+    Parquet,
+}
+
+impl Format {
+    /// Returns whether the content is read as JSON Lines.
+    pub(crate) fn has_lines(self) -> bool {
+        self != Self::Text
+    }
 }
 
 /// One file. Its size and modification time tell a resumed run whether it has changed.
@@ -29,6 +38,9 @@ pub enum Format {
 pub(crate) struct Input {
     pub path: PathBuf,
     pub format: Format,
+    /// The field or column that holds the text.
+    #[serde(skip)]
+    pub text_field: String,
     /// Bytes on disk; 0 for standard input.
     pub size: u64,
     modified_ns: u64,
@@ -57,7 +69,7 @@ impl Corpus {
     /// `ERR_INVALID_ARGUMENT` if there is no name, a name is a folder, or standard input is given
     /// twice.
     pub fn find(names: &[PathBuf], format: Option<Format>, text_field: &str) -> Result<Self> {
-        Ok(Self { inputs: find(names, format)?, text_field: text_field.to_owned() })
+        Ok(Self { inputs: find(names, format, text_field)?, text_field: text_field.to_owned() })
     }
 
     /// Returns the error for a corpus without text.
@@ -74,13 +86,17 @@ impl Corpus {
 }
 
 /// Finds the files that `names` refer to, in that order; the matches of a pattern are sorted.
-pub(crate) fn find(names: &[PathBuf], format: Option<Format>) -> Result<Vec<Input>> {
+pub(crate) fn find(
+    names: &[PathBuf],
+    format: Option<Format>,
+    text_field: &str,
+) -> Result<Vec<Input>> {
     if names.is_empty() {
         return Err(Error::argument("no input files; name at least one, or - for standard input"));
     }
     let mut inputs = Vec::new();
     for path in expand_all(names)? {
-        inputs.push(input(path, format)?);
+        inputs.push(input(path, format, text_field.to_owned())?);
     }
     if inputs.iter().filter(|input| input.is_stdin()).count() > 1 {
         return Err(Error::argument("standard input (-) is named twice; name it once"));
@@ -121,10 +137,15 @@ fn expand(name: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn input(path: PathBuf, format: Option<Format>) -> Result<Input> {
+fn input(path: PathBuf, format: Option<Format>, text_field: String) -> Result<Input> {
     let format = format.unwrap_or_else(|| format_of_name(&path));
     if path.as_os_str() == STDIN {
-        return Ok(Input { path, format, size: 0, modified_ns: 0 });
+        if format == Format::Parquet {
+            return Err(Error::argument(
+                "Parquet cannot be read from standard input (-); name the file",
+            ));
+        }
+        return Ok(Input { path, format, text_field, size: 0, modified_ns: 0 });
     }
     let status = std::fs::metadata(&path).map_err(|error| cannot_read(&path, error))?;
     if status.is_dir() {
@@ -135,17 +156,24 @@ fn input(path: PathBuf, format: Option<Format>) -> Result<Input> {
     let modified = status.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     let modified_ns = modified.map_or(0, |time| time.as_nanos() as u64);
     let path = std::path::absolute(&path).unwrap_or(path);
-    Ok(Input { path, format, size: status.len(), modified_ns })
+    Ok(Input { path, format, text_field, size: status.len(), modified_ns })
 }
 
-/// Returns `Jsonl` for names in `.jsonl` or `.ndjson`, optionally followed by `.gz` or `.zst`.
+/// Returns `Jsonl` for names in `.jsonl` or `.ndjson`, optionally followed by `.gz` or `.zst`, and
+/// `Parquet` for names in `.parquet`.
 fn format_of_name(path: &Path) -> Format {
-    let is = |path: &Path, extensions: [&str; 2]| {
+    let is = |path: &Path, extensions: &[&str]| {
         path.extension()
             .is_some_and(|found| extensions.iter().any(|wanted| found.eq_ignore_ascii_case(wanted)))
     };
-    let plain = if is(path, ["gz", "zst"]) { &path.with_extension("") } else { path };
-    if is(plain, ["jsonl", "ndjson"]) { Format::Jsonl } else { Format::Text }
+    let plain = if is(path, &["gz", "zst"]) { &path.with_extension("") } else { path };
+    if is(path, &["parquet"]) {
+        Format::Parquet
+    } else if is(plain, &["jsonl", "ndjson"]) {
+        Format::Jsonl
+    } else {
+        Format::Text
+    }
 }
 
 pub(super) fn cannot_read(path: &Path, error: io::Error) -> Error {
@@ -161,7 +189,7 @@ mod tests {
     use crate::test_support::Folder;
 
     fn found(names: &[PathBuf]) -> Vec<String> {
-        let inputs = find(names, None).unwrap();
+        let inputs = find(names, None, TEXT_FIELD).unwrap();
         inputs
             .iter()
             .map(|input| input.path.file_name().unwrap().to_string_lossy().into_owned())
@@ -185,15 +213,18 @@ mod tests {
         for (name, code) in
             [("*.rs", "ERR_NOT_FOUND"), ("none", "ERR_NOT_FOUND"), ("deep", "ERR_INVALID_ARGUMENT")]
         {
-            assert_eq!(find(&[at(name)], None).unwrap_err().code(), code, "{name}");
+            assert_eq!(find(&[at(name)], None, TEXT_FIELD).unwrap_err().code(), code, "{name}");
         }
-        assert_eq!(find(&[at("a***")], None).unwrap_err().code(), "ERR_INVALID_ARGUMENT");
+        assert_eq!(
+            find(&[at("a***")], None, TEXT_FIELD).unwrap_err().code(),
+            "ERR_INVALID_ARGUMENT"
+        );
         let twice = [PathBuf::from("-"), PathBuf::from("-")];
-        assert_eq!(find(&twice, None).unwrap_err().code(), "ERR_INVALID_ARGUMENT");
+        assert_eq!(find(&twice, None, TEXT_FIELD).unwrap_err().code(), "ERR_INVALID_ARGUMENT");
     }
 
     #[test]
-    fn json_lines_are_recognized_by_file_name() {
+    fn formats_are_recognized_by_file_name() {
         for (name, format) in [
             ("a.txt", Format::Text),
             ("a.jsonl", Format::Jsonl),
@@ -201,6 +232,8 @@ mod tests {
             ("a.ndjson.zst", Format::Jsonl),
             ("a.txt.gz", Format::Text),
             ("jsonl", Format::Text),
+            ("a.Parquet", Format::Parquet),
+            ("a.parquet.gz", Format::Text),
         ] {
             assert_eq!(format_of_name(Path::new(name)), format, "{name}");
         }

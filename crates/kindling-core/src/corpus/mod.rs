@@ -1,4 +1,4 @@
-//! Text files as commands name them: plain or compressed, text or JSON Lines.
+//! Text files as commands name them: plain or compressed, text, JSON Lines or Parquet.
 //!
 //! | file | what |
 //! |---|---|
@@ -6,6 +6,7 @@
 //! | `reader.rs` | the bytes of one file, decompressed |
 //! | `utf8.rs` | bytes to text; invalid UTF-8 becomes U+FFFD |
 //! | `json_lines.rs`, `json_field.rs` | the text field of JSON Lines |
+//! | `parquet/` | a text column of Parquet, as JSON Lines |
 //! | `blocks.rs` | the corpus cut into blocks that can be processed independently |
 //! | `long_text.rs` | text without a place to cut, mapped from a temporary file |
 //! | `parallel.rs` | all texts of a corpus, read on several threads |
@@ -17,6 +18,7 @@ mod json_field;
 pub(crate) mod json_lines;
 pub(crate) mod long_text;
 pub(crate) mod parallel;
+mod parquet;
 mod reader;
 mod sample;
 pub(crate) mod utf8;

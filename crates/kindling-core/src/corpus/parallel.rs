@@ -119,7 +119,7 @@ impl ParallelReader<'_> {
                 found.text |= !text.is_empty();
                 work(&text)
             }
-            Format::Jsonl => {
+            Format::Jsonl | Format::Parquet => {
                 let lines = JsonLines { path: &input.path, text_field: &self.corpus.text_field };
                 lines.each_text(&text, block.line, &mut found.replaced, |text| {
                     found.text |= !text.is_empty();

@@ -10,7 +10,8 @@ use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-use super::inputs::{Input, cannot_read};
+use super::inputs::{Format, Input, cannot_read};
+use super::parquet::ParquetReader;
 use crate::{Error, Result};
 
 /// Compressed bytes read at a time.
@@ -34,6 +35,14 @@ impl<'a> Reader<'a> {
     pub fn open(input: &Input, offset: u64, waiting: Waiting<'a>) -> Result<Self> {
         let disk_bytes = Arc::new(AtomicU64::new(0));
         let cannot_read = |error| cannot_read(&input.path, error);
+        if input.format == Format::Parquet {
+            let count = Arc::clone(&disk_bytes);
+            let lines = ParquetReader::open(input.path.clone(), &input.text_field, count);
+            let lines = lines.map_err(|error| error.downcast().unwrap_or_else(cannot_read))?;
+            let mut reader = Self { stream: Box::new(lines), compressed: None, disk_bytes };
+            reader.skip(offset, input)?;
+            return Ok(reader);
+        }
         let mut raw: Box<dyn Read + Send + 'a> = if input.is_stdin() {
             Box::new(Counted { inner: Stdin { waiting }, count: Arc::clone(&disk_bytes) })
         } else {

@@ -6,7 +6,7 @@
 //! Source: Vitter, "Random sampling with a reservoir", 1985, algorithm R.
 
 use super::blocks::too_long;
-use super::inputs::{Corpus, Format, Input};
+use super::inputs::{Corpus, Input};
 use super::json_lines::JsonLines;
 use super::reader::{Reader, Waiting};
 use crate::Result;
@@ -101,7 +101,7 @@ struct DocumentSplitter<'a> {
 impl DocumentSplitter<'_> {
     /// Adds all documents that are complete to `drawn`.
     fn take_complete(&mut self, drawn: &mut Reservoir) -> Result<()> {
-        if self.input.format == Format::Jsonl {
+        if self.input.format.has_lines() {
             let Some(end) = memchr::memrchr(b'\n', &self.held[self.searched..]) else {
                 self.searched = self.held.len();
                 return if self.searched > LONGEST {
@@ -135,7 +135,7 @@ impl DocumentSplitter<'_> {
 
     /// Adds the document that ends with the input to `drawn`.
     fn take_last(&mut self, drawn: &mut Reservoir) -> Result<()> {
-        if self.input.format == Format::Jsonl {
+        if self.input.format.has_lines() {
             return self.take_lines(self.held.len(), drawn);
         }
         drawn.add(truncated(&self.held));

@@ -47,10 +47,10 @@ impl<'a> DocumentEncoder<'a> {
         tokenizer: &'a Tokenizer,
         inputs: &[Input],
     ) -> Result<Self> {
-        let json = inputs.iter().find(|input| input.format == Format::Jsonl);
+        let json = inputs.iter().find(|input| input.format.has_lines());
         if let (Some(input), Some(Document::File | Document::Block)) = (json, options.document) {
             return Err(Error::argument(format!(
-                "{} is JSON Lines, whose documents are lines; omit document or set it to line",
+                "{} has a document in each line or row; omit document or set it to line",
                 input.path.display()
             )));
         }
@@ -91,7 +91,7 @@ impl<'a> DocumentEncoder<'a> {
             None => decode_lossy(&out.block.bytes, &mut out.replaced_bytes),
         };
         match (input.format, self.document) {
-            (Format::Jsonl, _) => {
+            (Format::Jsonl | Format::Parquet, _) => {
                 let (line, replaced) = (out.block.line, &mut out.replaced_bytes);
                 match long {
                     Some(long) => writer.long_lines(&text, line, input, &long.folder, replaced)?,

@@ -24,7 +24,7 @@ const COPY: u64 = 1 << 18;
 /// The folder within the temporary folder in which the stores are written.
 const ROOT: &str = "made";
 
-/// Encodes `files` one after the other: text or JSON Lines, plain, gzip or zstd; patterns of file
+/// Encodes `files` one after the other: text, JSON Lines or Parquet, plain, gzip or zstd; patterns of file
 /// names, and `-` for standard input. The files must not change in the meantime.
 ///
 /// The folder `out` gets `tokenizer`, `train_chunks` and, with a valid fraction, `valid_chunks`. If
@@ -46,7 +46,7 @@ pub fn encode_files(
 ) -> Result<EncodeSummary> {
     let destination = Destination::new(out)?;
     options.check(tokenizer, &destination)?;
-    let inputs = inputs::find(files, options.format)?;
+    let inputs = inputs::find(files, options.format, &options.text_field)?;
     let encoder = DocumentEncoder::new(options, tokenizer, &inputs)?;
     destination.check_replaceable(Some(tokenizer.as_ref()))?;
     let job = Job {
