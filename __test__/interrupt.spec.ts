@@ -138,6 +138,38 @@ function metrics(run: string): Record<string, unknown>[] {
   }))
 }
 
+test('an interrupt between the batches of a step saves the state before it, and loses nothing', async (t) => {
+  const folder = temporaryFolder(t)
+  const options = {
+    ...{ corpus: writeCorpus(folder), dataDir: folder, vocabSize: 280, device: 'cpu', threads: 1 },
+    ...{ dModel: 16, numHeads: 4, dFf: 24, numLayers: 1, seqLength: 8, batchSize: 2 },
+    ...{ maxSteps: 3, logInterval: 1, evalInterval: 0, sampleInterval: 0, accumulate: 400 },
+  }
+  const [whole, run] = [join(folder, 'whole'), join(folder, 'run')]
+  await new Trainer({ ...options, run: whole }).run()
+  const trainer = new Trainer({ ...options, run })
+  const controller = new AbortController()
+  const said: string[] = []
+  trainer.on('message', (text) => said.push(text))
+  trainer.on('step', ({ step }) => {
+    // In the second step, some batches later.
+    if (step === 1) setTimeout(() => controller.abort(), 20)
+  })
+  const { interrupted, steps } = await trainer.run({ signal: controller.signal })
+  t.true(interrupted)
+  t.is(steps, 1)
+  t.regex(said.join('\n'), /leaving step 2 after \d+ of its 400 batches; step 1 is saved/)
+  t.is(latestOf(run), 1)
+  await new Trainer({ run, resume: true }).run()
+  const weights = ['model', 'optimizer'].map((name) =>
+    join('checkpoints', 'step-00000003', `${name}.safetensors`),
+  )
+  for (const file of weights) {
+    t.true(readFileSync(join(run, file)).equals(readFileSync(join(whole, file))), file)
+  }
+  t.deepEqual(metrics(run), metrics(whole))
+})
+
 test('a run outlives the readers of its output and its errors', async (t) => {
   const { folder, flags } = await encodeCorpus(t)
   const run = join(folder, 'run')

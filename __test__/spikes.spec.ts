@@ -32,6 +32,7 @@ function metrics(run: string): Record<string, unknown>[] {
     ...(JSON.parse(line) as object),
     tokens_per_second: 0,
     elapsed_s: 0,
+    memory_mib: 0,
   }))
 }
 

@@ -37,12 +37,15 @@ export function trainCommand(): Command {
       outliveOutput()
       const trainer = new Trainer(resolveOptions(flags, config as string | undefined))
       logRun(trainer, output)
-      let started = false
-      trainer.once('start', () => (started = true))
+      let stopping = 'stopping before the first step'
+      trainer.once('start', ({ options }) => {
+        const state = options.accumulate > 1 ? 'of the last whole step' : 'after this step'
+        stopping = `saving a checkpoint ${state}`
+      })
       const summary = await withInterrupt(
         (signal) =>
           withDashboard(trainer, output, dashboard === true, () => trainer.run({ signal })),
-        () => (started ? 'saving a checkpoint after this step' : 'stopping before the first step'),
+        () => stopping,
       )
       const { steps, loss, valLoss, run: folder } = summary
       output.line({ steps, loss, valLoss, run: folder })
