@@ -6,7 +6,9 @@ import {
   mkdirSync,
   readFileSync,
   readdirSync,
+  renameSync,
   rmSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs'
@@ -332,4 +334,19 @@ test('the tokenizer of a run must be the one it started with', async (t) => {
   rmSync(join(run, 'tokenizer'), { recursive: true })
   await rejectsWith(t, 'ERR_INVALID_TOKENIZER', () => loadRun({ run }))
   await rejectsWith(t, 'ERR_INVALID_TOKENIZER', () => resume(run))
+})
+
+test('a tokenizer that a store names may not be a link to another place', async (t) => {
+  const { folder, data } = await encodeCorpus(t)
+  const store = join(data, 'train_chunks')
+  const options = { ...SMALL, data: store, maxSteps: 1 }
+  symlinkSync(data, join(folder, 'linked'))
+  const linked = join(folder, 'linked', 'train_chunks')
+  await new Trainer({ ...options, data: linked, run: join(folder, 'first') }).run()
+  t.true(existsSync(join(folder, 'first', 'tokenizer')))
+  renameSync(join(data, 'tokenizer'), join(folder, 'elsewhere'))
+  symlinkSync(join(folder, 'elsewhere'), join(data, 'tokenizer'))
+  const trainer = new Trainer({ ...options, run: join(folder, 'second') })
+  const message = await rejectsWith(t, 'ERR_INVALID_TOKENIZER', () => trainer.run())
+  t.regex(message, /links to .*elsewhere/)
 })

@@ -4,8 +4,8 @@
  */
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { readFile, stat } from 'node:fs/promises'
-import { basename, dirname, extname, join, resolve } from 'node:path'
+import { readFile, realpath, stat } from 'node:fs/promises'
+import { basename, dirname, extname, isAbsolute, join, relative, resolve } from 'node:path'
 import { toSnakeCase } from '../case'
 import { KindlingError } from '../errors'
 import { fileOperation, writeFileAtomic } from '../files'
@@ -138,12 +138,35 @@ async function openFolder(path: string, options: TrainOptions): Promise<DataSour
   const train = await TokenStore.open(path)
   const { tokenizerPath } = train.metadata
   const named = tokenizerPath === null ? null : resolve(path, tokenizerPath)
-  const tokenizer = named !== null && existsSync(named) ? await tokenizerOf(train, named) : null
+  const tokenizer =
+    named !== null && existsSync(named)
+      ? await tokenizerOf(train, await withoutLinks(path, named))
+      : null
   return {
     train: [{ store: train, weight: 1 }],
     valid: null,
     tokenizer: tokenizer ?? (await tokenizerFromOptions(options)),
   }
+}
+
+/**
+ * Returns the path that a store's own file names, unless links lead elsewhere from there. Links on
+ * the way to the store are the user's.
+ *
+ * @throws KindlingError `ERR_INVALID_TOKENIZER`.
+ */
+async function withoutLinks(store: string, named: string): Promise<string> {
+  const parent = dirname(resolve(store))
+  const below = relative(parent, named)
+  const isBelow = !isAbsolute(below) && !below.startsWith('..')
+  const expected = isBelow ? join(await realpath(parent), below) : named
+  const found = await fileOperation('read', named, () => realpath(named))
+  if (found === expected) return named
+  throw new KindlingError(
+    'ERR_INVALID_TOKENIZER',
+    `${store} names the tokenizer ${named}, which links to ${found}; ` +
+      'put the tokenizer itself there, or give --vocab-path and --merges-path',
+  )
 }
 
 /**
