@@ -55,6 +55,14 @@ const STAGES = [
     command: campaign('damage', '--flips', '16', '--cuts', '4'),
   },
   {
+    name: 'objects that are opened and closed, and steps, leave no memory',
+    command: campaign('leaks', '--steps', '2000'),
+  },
+  {
+    name: 'trainings at once in one process, aborted at random moments',
+    command: campaign('many-trainings'),
+  },
+  {
     name: 'a resumed run is identical, byte for byte',
     command: campaign('resume', '--steps', '60'),
   },

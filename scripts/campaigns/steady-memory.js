@@ -1,0 +1,40 @@
+/**
+ * Measuring leaks by the resident memory of this process: it runs in a child whose allocator returns
+ * freed memory at once and whose garbage can be collected on request.
+ */
+const { spawnSync } = require('node:child_process')
+const { memoryMib } = require('./claims')
+
+const MARK = 'KINDLING_STEADY_MEMORY'
+/** One arena, and a threshold above which freed memory goes back: fewer leftovers that look lost. */
+const MALLOC = {
+  MALLOC_ARENA_MAX: '1',
+  MALLOC_MMAP_THRESHOLD_: '65536',
+  MALLOC_TRIM_THRESHOLD_: '65536',
+}
+
+/** Runs `work` in a child of this script. */
+function underSteadyMemory(work) {
+  if (process.env[MARK] !== undefined) return work()
+  const env = { ...process.env, ...MALLOC, [MARK]: '1' }
+  // A small young generation: its growth would hide a leak.
+  const flags = ['--expose-gc', '--max-semi-space-size=1']
+  const child = spawnSync(process.execPath, [...flags, ...process.argv.slice(1)], {
+    env,
+    stdio: 'inherit',
+  })
+  process.exitCode = child.status ?? 1
+}
+
+/** Returns the resident memory in MiB once garbage is collected and finalizers have run. */
+async function settledMib() {
+  let lowest = Infinity
+  for (let round = 0; round < 4; round++) {
+    globalThis.gc()
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    lowest = Math.min(lowest, memoryMib('VmRSS'))
+  }
+  return lowest
+}
+
+module.exports = { underSteadyMemory, settledMib }
