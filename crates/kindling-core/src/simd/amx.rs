@@ -10,9 +10,14 @@
 //! description in Intel's Architecture Instruction Set Extensions Reference, chapter 3, so that
 //! code generic over `Tiles` is tested on machines without them.
 
+mod block_product;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod self_test;
+
 use std::cell::RefCell;
 
 use super::bf16;
+pub(crate) use block_product::{BLOCK_SIDE, BLOCK_SUMS, PanelRun, multiply_run};
 
 /// Rows of a tile, and 32-bit words in a row.
 pub(crate) const TILE_SIDE: usize = 16;
@@ -30,6 +35,11 @@ pub(crate) trait Tiles {
     /// # Safety
     /// The rows can be read.
     unsafe fn load<const TILE: usize>(from: *const u32, stride: usize);
+    /// Like `load`, for rows that are used once: they need not stay in L1.
+    ///
+    /// # Safety
+    /// As for `load`.
+    unsafe fn load_stream<const TILE: usize>(from: *const u32, stride: usize);
     /// Stores 16 rows of 16 words whose starts are `stride` words apart.
     ///
     /// # Safety
@@ -65,6 +75,11 @@ impl Tiles for EmulatedAmx {
                 });
             }
         });
+    }
+
+    unsafe fn load_stream<const TILE: usize>(from: *const u32, stride: usize) {
+        // SAFETY: by the caller's promise.
+        unsafe { Self::load::<TILE>(from, stride) };
     }
 
     unsafe fn store<const TILE: usize>(to: *mut u32, stride: usize) {
@@ -105,7 +120,9 @@ impl Tiles for EmulatedAmx {
 }
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub(crate) use linux::{Amx, is_available, matches_emulation, release};
+pub(crate) use linux::{Amx, is_available, release};
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) use self_test::matches_emulation;
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod linux {
@@ -113,7 +130,7 @@ mod linux {
     use std::cell::Cell;
     use std::sync::OnceLock;
 
-    use super::{EmulatedAmx, TILE_SIDE, TILE_WORDS, Tiles, bf16};
+    use super::{Tiles, bf16, matches_emulation};
 
     /// The instructions of the processor.
     pub(crate) struct Amx;
@@ -147,48 +164,6 @@ mod linux {
         unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
     }
 
-    /// Returns whether all instructions compute what the emulation does, for small whole numbers,
-    /// whose products and sums are exact.
-    ///
-    /// The processor must have the instructions.
-    pub(crate) fn matches_emulation() -> bool {
-        let matches = self_test::<Amx>() == self_test::<EmulatedAmx>();
-        release();
-        matches
-    }
-
-    /// Adds two products of pairs of tiles to sums that start at 1 or 0, by all instructions.
-    fn self_test<T: Tiles>() -> [[u32; TILE_WORDS]; 4] {
-        let word = |i: usize| bf16::pair((i % 7) as f32 - 3.0, (i % 5) as f32 - 2.0);
-        let a: Vec<u32> = (0..4 * TILE_WORDS).map(word).collect();
-        let b: Vec<u32> = (0..4 * TILE_WORDS).map(|i| word(i + i / 11)).collect();
-        let mut sums = [[1f32.to_bits(); TILE_WORDS]; 4];
-        T::configure();
-        // SAFETY: all loads and stores are of whole tiles of `a`, `b` and `sums`.
-        unsafe {
-            T::load::<0>(sums[0].as_ptr(), TILE_SIDE);
-            T::load::<1>(sums[1].as_ptr(), TILE_SIDE);
-            T::load::<2>(sums[2].as_ptr(), TILE_SIDE);
-            T::zero::<3>();
-            for (a, b) in a.chunks_exact(2 * TILE_WORDS).zip(b.chunks_exact(2 * TILE_WORDS)) {
-                T::load::<4>(a.as_ptr(), TILE_SIDE);
-                T::load::<5>(a[TILE_WORDS..].as_ptr(), TILE_SIDE);
-                // Rows of b are interleaved, so that strides are tested.
-                T::load::<6>(b.as_ptr(), 2 * TILE_SIDE);
-                T::load::<7>(b[TILE_SIDE..].as_ptr(), 2 * TILE_SIDE);
-                T::dot::<0, 4, 6>();
-                T::dot::<1, 4, 7>();
-                T::dot::<2, 5, 6>();
-                T::dot::<3, 5, 7>();
-            }
-            T::store::<0>(sums[0].as_mut_ptr(), TILE_SIDE);
-            T::store::<1>(sums[1].as_mut_ptr(), TILE_SIDE);
-            T::store::<2>(sums[2].as_mut_ptr(), TILE_SIDE);
-            T::store::<3>(sums[3].as_mut_ptr(), TILE_SIDE);
-        }
-        sums
-    }
-
     thread_local! {
         static CONFIGURED: Cell<bool> = const { Cell::new(false) };
     }
@@ -211,6 +186,21 @@ mod linux {
         }
     }
 
+    /// Issues a load of tile `$tile`, which is one of `$number`.
+    macro_rules! load {
+        ($instruction:literal, $tile:ident, $from:ident, $stride:ident, $($number:literal)*) => {
+            match $tile {
+                // SAFETY: the tiles are configured; the caller promises the memory.
+                $($number => unsafe {
+                    asm!(concat!($instruction, " tmm", $number, ", [{from} + {stride}]"),
+                        from = in(reg) $from, stride = in(reg) 4 * $stride,
+                        options(nostack, readonly))
+                },)*
+                _ => unreachable!("no kernel loads such a tile"),
+            }
+        };
+    }
+
     impl Tiles for Amx {
         fn configure() {
             if CONFIGURED.replace(true) {
@@ -231,6 +221,7 @@ mod linux {
             }
         }
 
+        #[inline(always)]
         fn zero<const TILE: usize>() {
             // SAFETY: the tiles are configured, and the compiler uses none itself.
             unsafe {
@@ -243,29 +234,17 @@ mod linux {
             }
         }
 
+        #[inline(always)]
         unsafe fn load<const TILE: usize>(from: *const u32, stride: usize) {
-            macro_rules! load {
-                ($tile:literal) => {
-                    asm!(concat!("tileloadd tmm", $tile, ", [{from} + {stride}]"),
-                        from = in(reg) from, stride = in(reg) 4 * stride,
-                        options(nostack, readonly))
-                };
-            }
-            // SAFETY: as in `zero`; the caller promises the memory.
-            unsafe {
-                match TILE {
-                    0 => load!("0"),
-                    1 => load!("1"),
-                    2 => load!("2"),
-                    3 => load!("3"),
-                    4 => load!("4"),
-                    5 => load!("5"),
-                    6 => load!("6"),
-                    _ => load!("7"),
-                }
-            }
+            load!("tileloadd", TILE, from, stride, 0 1 2 3 4 5 6 7);
         }
 
+        #[inline(always)]
+        unsafe fn load_stream<const TILE: usize>(from: *const u32, stride: usize) {
+            load!("tileloaddt1", TILE, from, stride, 4 5);
+        }
+
+        #[inline(always)]
         unsafe fn store<const TILE: usize>(to: *mut u32, stride: usize) {
             macro_rules! store {
                 ($tile:literal) => {
@@ -284,6 +263,7 @@ mod linux {
             }
         }
 
+        #[inline(always)]
         fn dot<const SUM: usize, const A: usize, const B: usize>() {
             // SAFETY: as in `zero`.
             unsafe {

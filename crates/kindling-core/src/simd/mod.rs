@@ -10,7 +10,9 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub(crate) mod bf16;
+pub(crate) mod cache;
 mod exp;
+pub(crate) mod out_tile;
 mod scalar;
 
 #[cfg(target_arch = "x86_64")]
@@ -197,17 +199,29 @@ pub(crate) fn prefetch_to_l2<T>(address: *const T) {
     let _ = address;
 }
 
+/// Prefetches the cache line at `address` to be written. Any address will do.
+#[inline(always)]
+pub(crate) fn prefetch_write<T>(address: *const T) {
+    // Not `_MM_HINT_ET0`, from which the compiler makes a plain prefetch unless the target is known
+    // to have this instruction.
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, which accepts any address. Processors without it ignore it.
+    unsafe {
+        std::arch::asm!("prefetchw [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// Prefetches `len` elements from `start` to L2. Any address will do.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn prefetch_run<T>(start: *const T, len: usize) {
-    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
     const CACHE_LINE: usize = 64;
     let bytes = start.cast::<i8>();
     // From the start of a cache line, so that the last line is not skipped.
     let skew = bytes.addr() % CACHE_LINE;
     for at in (0..skew + len * size_of::<T>()).step_by(CACHE_LINE) {
-        // SAFETY: a hint, which accepts any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(bytes.wrapping_sub(skew).wrapping_add(at)) };
+        prefetch_to_l2(bytes.wrapping_sub(skew).wrapping_add(at));
     }
 }
 

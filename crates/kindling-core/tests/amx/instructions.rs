@@ -16,6 +16,12 @@ pub enum Instruction {
         address: u64,
         stride: u64,
     },
+    /// `Load` by a hint that the rows are used once.
+    LoadStream {
+        tile: usize,
+        address: u64,
+        stride: u64,
+    },
     Store {
         tile: usize,
         address: u64,
@@ -102,7 +108,8 @@ pub fn decode(code: &[u8; 16], registers: &[u64; 16]) -> Option<(Instruction, us
         (0x49, 0) if reg == 0 => {
             Instruction::LoadConfiguration(address.wrapping_add(index.unwrap_or(0)))
         }
-        // Both instructions require a SIB byte.
+        // These require a SIB byte.
+        (0x4B, 1) => Instruction::LoadStream { tile: tile(reg)?, address, stride: index? },
         (0x4B, 3) => Instruction::Load { tile: tile(reg)?, address, stride: index? },
         (0x4B, 2) => Instruction::Store { tile: tile(reg)?, address, stride: index? },
         _ => return None,
@@ -143,7 +150,7 @@ fn instructions_are_decoded_with_every_addressing_mode() {
     let registers = std::array::from_fn(|i| 0x1000 * (i as u64 + 1));
     let load = |tile, address, stride| Instruction::Load { tile, address, stride };
     let store = |tile, address, stride| Instruction::Store { tile, address, stride };
-    let cases: [(&[u8], Instruction); 12] = [
+    let cases: [(&[u8], Instruction); 13] = [
         // ldtilecfg [rcx], [r12], [rbp + 8]
         (&[0xC4, 0xE2, 0x78, 0x49, 0x01], Instruction::LoadConfiguration(0x2000)),
         (&[0xC4, 0xC2, 0x78, 0x49, 0x04, 0x24], Instruction::LoadConfiguration(0xD000)),
@@ -157,6 +164,11 @@ fn instructions_are_decoded_with_every_addressing_mode() {
         (&[0xC4, 0x82, 0x7B, 0x4B, 0x74, 0x8D, 0x00], load(6, 0xE000, 0x28000)),
         // tileloadd tmm7, [rax - 64], without an index: all rows at one address
         (&[0xC4, 0xE2, 0x7B, 0x4B, 0x7C, 0x20, 0xC0], load(7, 0xFC0, 0)),
+        // tileloaddt1 tmm4, [rdi + r8]
+        (
+            &[0xC4, 0xA2, 0x79, 0x4B, 0x24, 0x07],
+            Instruction::LoadStream { tile: 4, address: 0x8000, stride: 0x9000 },
+        ),
         // tilestored [rdi + r8 + 0x100], tmm2
         (&[0xC4, 0xA2, 0x7A, 0x4B, 0x94, 0x07, 0x00, 0x01, 0x00, 0x00], store(2, 0x8100, 0x9000)),
         // tdpbf16ps tmm0, tmm4, tmm6

@@ -9,12 +9,12 @@ use super::instructions::{Instruction, decode};
 use super::tiles::Machine;
 
 thread_local! {
-    static COUNTS: Cell<[usize; 6]> = const { Cell::new([0; 6]) };
+    static COUNTS: Cell<[usize; 7]> = const { Cell::new([0; 7]) };
     static MACHINE: RefCell<Machine> = const { RefCell::new(Machine::new()) };
 }
 
-/// Returns how often each instruction ran on this thread, in the order of `Instruction`.
-pub fn counts() -> [usize; 6] {
+/// Returns how often each instruction ran on this thread, in the order of `index`.
+pub fn counts() -> [usize; 7] {
     COUNTS.get()
 }
 
@@ -88,6 +88,7 @@ fn index(instruction: Instruction) -> usize {
         Instruction::Load { .. } => 3,
         Instruction::Store { .. } => 4,
         Instruction::Dot { .. } => 5,
+        Instruction::LoadStream { .. } => 6,
     }
 }
 

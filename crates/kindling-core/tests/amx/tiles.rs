@@ -49,7 +49,10 @@ impl Machine {
                     self.used(tile)?.words = [[0; WORDS]; MAX_ROWS];
                     Ok(())
                 }
-                Instruction::Load { tile, address, stride } => self.load(tile, address, stride),
+                Instruction::Load { tile, address, stride }
+                | Instruction::LoadStream { tile, address, stride } => {
+                    self.load(tile, address, stride)
+                }
                 Instruction::Store { tile, address, stride } => self.store(tile, address, stride),
                 Instruction::Dot { sum, a, b } => self.dot(sum, a, b),
             }

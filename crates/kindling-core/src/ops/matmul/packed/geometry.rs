@@ -1,15 +1,17 @@
 //! Sizes and layouts of packed panels, which differ by kernel.
 
 use crate::cpu::MatmulKernel;
-use crate::simd::amx::TILE_SIDE;
+use crate::simd::amx::{BLOCK_SIDE, TILE_SIDE};
+use crate::simd::cache::l2_bytes;
+use crate::simd::out_tile::TILE_COLUMNS;
 
 /// Columns in a panel of b: two vectors of AVX-512, or two tiles of AMX.
-pub(super) const PANEL_COLUMNS: usize = 32;
+pub(super) const PANEL_COLUMNS: usize = TILE_COLUMNS;
 /// Rows in a panel of a for AVX-512: 14 x 2 vectors of sums, 2 of b and 1 of a take 31 of 32
 /// registers.
 pub(super) const AVX512_ROWS: usize = 14;
-/// Rows in a panel of a for AMX: 2 x 2 tiles of sums, 2 of a and 2 of b take all 8 tiles.
-pub(super) const AMX_ROWS: usize = 2 * TILE_SIDE;
+/// The part of L2 that a run of the rows of a may take.
+const L2_PART: usize = 4;
 
 /// The order of words in a panel of some rows. A word is one f32, or two bf16 that are neighbours
 /// along k.
@@ -47,10 +49,11 @@ pub(super) struct Geometry {
     pub elements_per_word: usize,
     /// Divides the number of words along k, to which operands are padded with zeros.
     pub k_word_multiple: usize,
-    /// Most words along k in a run, and most rows of a in a task: 224 KiB of a, which stay in L2. A
-    /// run has 512 elements, so that a product of that depth writes its sums once.
+    /// Most words along k in a run. A run has 512 elements, so that a product of that depth writes
+    /// its sums once.
     pub run_k_words: usize,
-    pub task_rows: usize,
+    /// Tasks per thread, if the product is large enough. Tiles gain more from large tasks.
+    pub tasks_per_thread: usize,
     pub a_layout: PanelLayout,
     pub b_layout: PanelLayout,
 }
@@ -62,7 +65,7 @@ impl Geometry {
             elements_per_word: 2,
             k_word_multiple: 1,
             run_k_words: 256,
-            task_rows: 224,
+            tasks_per_thread: 8,
             a_layout: PanelLayout::Bf16,
             b_layout: PanelLayout::Bf16,
         };
@@ -70,18 +73,29 @@ impl Geometry {
             MatmulKernel::Avx512 => Self {
                 elements_per_word: 1,
                 run_k_words: 512,
-                task_rows: 112,
                 a_layout: PanelLayout::F32,
                 b_layout: PanelLayout::F32,
                 ..bf16
             },
             MatmulKernel::Avx512Bf16 => bf16,
             MatmulKernel::Amx | MatmulKernel::EmulatedAmx => Self {
-                rows: AMX_ROWS,
+                rows: BLOCK_SIDE,
+                tasks_per_thread: 2,
                 k_word_multiple: TILE_SIDE,
                 a_layout: PanelLayout::Bf16Tiles,
                 ..bf16
             },
         }
+    }
+    /// Returns the most panels of a in a task: a run of them stays in L2, with as much for sums and
+    /// b.
+    pub(super) fn task_panels(&self) -> usize {
+        let panel_bytes = self.rows * self.run_k_words * size_of::<u32>();
+        (l2_bytes() / L2_PART / panel_bytes).max(1)
+    }
+
+    /// Returns the sums in a block, the product of a panel of a and a panel of b.
+    pub(super) fn block_sums(&self) -> usize {
+        self.rows * PANEL_COLUMNS
     }
 }

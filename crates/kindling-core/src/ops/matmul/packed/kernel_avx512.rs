@@ -19,20 +19,34 @@
 //!    time.
 //! 4. Rows of the output are prefetched one by one while sums are made, to be ready when they are
 //!    added to or written.
+//! 5. Between runs along k, sums are kept in blocks of their own (`RunSums`).
 
+#[cfg(not(target_arch = "x86_64"))]
+use crate::simd::out_tile::OutTile;
 #[cfg(target_arch = "x86_64")]
 pub(super) use x86_64::{multiply_bf16, multiply_f32};
+
+/// The sums of a block between the runs along k.
+#[derive(Clone, Copy)]
+pub(super) struct RunSums {
+    /// 14 rows of 32 sums, read unless the run is the first, and written unless it is the last. May
+    /// be dangling if there is one run.
+    pub block: *mut f32,
+    pub is_first: bool,
+    pub is_last: bool,
+}
 
 #[cfg(target_arch = "x86_64")]
 mod x86_64 {
     use std::arch::x86_64::{
-        __m512, __m512bh, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_castsi512_ps,
-        _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps,
-        _mm512_maskz_loadu_ps, _mm512_set1_epi32, _mm512_setzero_ps,
+        __m512, __m512bh, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_castsi512_ps,
+        _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32,
+        _mm512_setzero_ps, _mm512_storeu_ps,
     };
 
     use super::super::geometry::{AVX512_ROWS, PANEL_COLUMNS};
-    use super::super::out_tile::OutTile;
+    use super::RunSums;
+    use crate::simd::out_tile::{OutElement, OutTile, WriteMode};
 
     const LANES: usize = 16;
     /// Words along k by which panels are prefetched.
@@ -77,20 +91,30 @@ mod x86_64 {
     ///
     /// # Safety
     /// The machine has AVX512-BF16, and the tile may be written.
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    pub(in super::super) unsafe fn multiply_bf16(a: &[u32], b: &[u32], out: OutTile) {
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(in super::super) unsafe fn multiply_bf16<E: OutElement>(
+        a: &[u32],
+        b: &[u32],
+        sums: RunSums,
+        out: OutTile<E>,
+    ) {
         // SAFETY: by the caller's promise.
-        unsafe { by_size::<Bf16Pairs>(a, b, out) }
+        unsafe { by_size::<Bf16Pairs, E>(a, b, sums, out) }
     }
 
     /// Like `multiply_bf16`, of f32.
     ///
     /// # Safety
-    /// The machine has AVX-512, and the tile may be written.
+    /// The machine has AVX-512, the tile may be written, and it is f32.
     #[target_feature(enable = "avx512f")]
-    pub(in super::super) unsafe fn multiply_f32(a: &[u32], b: &[u32], out: OutTile) {
+    pub(in super::super) unsafe fn multiply_f32<E: OutElement>(
+        a: &[u32],
+        b: &[u32],
+        sums: RunSums,
+        out: OutTile<E>,
+    ) {
         // SAFETY: by the caller's promise.
-        unsafe { by_size::<F32>(a, b, out) }
+        unsafe { by_size::<F32, E>(a, b, sums, out) }
     }
 
     /// Selects the loop for the rows, rounded up to a multiple of two, and the vectors of columns.
@@ -98,18 +122,23 @@ mod x86_64 {
     /// # Safety
     /// As for `multiply_bf16`.
     #[inline(always)]
-    unsafe fn by_size<M: MultiplyAdd>(a: &[u32], b: &[u32], out: OutTile) {
+    unsafe fn by_size<M: MultiplyAdd, E: OutElement>(
+        a: &[u32],
+        b: &[u32],
+        run: RunSums,
+        out: OutTile<E>,
+    ) {
         macro_rules! by_rows {
             ($vectors:literal) => {
                 match out.rows.div_ceil(2) {
                     0 => {}
-                    1 => multiply_tile::<M, 2, $vectors>(a, b, out),
-                    2 => multiply_tile::<M, 4, $vectors>(a, b, out),
-                    3 => multiply_tile::<M, 6, $vectors>(a, b, out),
-                    4 => multiply_tile::<M, 8, $vectors>(a, b, out),
-                    5 => multiply_tile::<M, 10, $vectors>(a, b, out),
-                    6 => multiply_tile::<M, 12, $vectors>(a, b, out),
-                    _ => multiply_tile::<M, AVX512_ROWS, $vectors>(a, b, out),
+                    1 => multiply_tile::<M, E, 2, $vectors>(a, b, run, out),
+                    2 => multiply_tile::<M, E, 4, $vectors>(a, b, run, out),
+                    3 => multiply_tile::<M, E, 6, $vectors>(a, b, run, out),
+                    4 => multiply_tile::<M, E, 8, $vectors>(a, b, run, out),
+                    5 => multiply_tile::<M, E, 10, $vectors>(a, b, run, out),
+                    6 => multiply_tile::<M, E, 12, $vectors>(a, b, run, out),
+                    _ => multiply_tile::<M, E, AVX512_ROWS, $vectors>(a, b, run, out),
                 }
             };
         }
@@ -128,10 +157,11 @@ mod x86_64 {
     /// # Safety
     /// As for `multiply_bf16`.
     #[inline(always)]
-    unsafe fn multiply_tile<M: MultiplyAdd, const R: usize, const V: usize>(
+    unsafe fn multiply_tile<M: MultiplyAdd, E: OutElement, const R: usize, const V: usize>(
         a: &[u32],
         b: &[u32],
-        out: OutTile,
+        run: RunSums,
+        out: OutTile<E>,
     ) {
         let k_words = b.len() / PANEL_COLUMNS;
         assert!(
@@ -140,24 +170,31 @@ mod x86_64 {
                 && out.rows + 1 >= R
                 && out.cols <= V * LANES
         );
-        let mask = |columns: usize| ((1u32 << columns.min(LANES)) - 1) as u16;
-        let masks: [u16; V] = std::array::from_fn(|vector| mask(out.cols - vector * LANES));
-        let out_row = |row: usize, vector: usize| {
-            // SAFETY: a row of the tile.
-            unsafe { out.ptr.add(row * out.stride).wrapping_add(vector * LANES) }
-        };
+        // Elements of the output in a line.
+        let line = 64 / size_of::<E>();
+        let prefetched_rows =
+            if run.is_last && out.mode != WriteMode::Stream { out.rows } else { 0 };
         // SAFETY: by the caller's promise; words of the panels (asserted); elements of the tile, by
         // the masks.
         unsafe {
             let mut sums = [[_mm512_setzero_ps(); V]; R];
+            if !run.is_first {
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    for (vector, sums) in sums.iter_mut().enumerate() {
+                        let from = run.block.add(row * PANEL_COLUMNS + vector * LANES);
+                        *sums = _mm512_loadu_ps(from);
+                    }
+                }
+            }
             let (mut a_word, mut b_word) = (a.as_ptr(), b.as_ptr());
             let mut done = 0;
             // The loop over k, in R + 1 parts: a row of the output is prefetched before each of the
             // first R, which together are half of k.
             for part in 0..=R {
-                if part < out.rows {
-                    for vector in 0..V {
-                        _mm_prefetch::<_MM_HINT_T0>(out_row(part, vector).cast());
+                if part < prefetched_rows {
+                    let start = out.ptr.wrapping_add(part * out.stride);
+                    for at in (0..V * LANES).step_by(line) {
+                        _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(at).cast());
                     }
                 }
                 let end = if part < R { k_words * (part + 1) / (2 * R) } else { k_words };
@@ -190,15 +227,16 @@ mod x86_64 {
             macro_rules! store {
                 ($($row:literal)*) => {
                     $(
-                        if $row + 1 < R || $row + 1 == R && out.rows == R {
+                        if !run.is_last && $row < R {
                             for vector in 0..V {
-                                let (to, mask) = (out_row($row, vector), masks[vector]);
-                                let mut sum = sums[$row % R][vector];
-                                if out.accumulate {
-                                    sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, to), sum);
-                                }
-                                _mm512_mask_storeu_ps(to, mask, sum);
+                                let to = run.block.add($row * PANEL_COLUMNS + vector * LANES);
+                                _mm512_storeu_ps(to, sums[$row % R][vector]);
                             }
+                        } else if $row + 1 < R || $row + 1 == R && out.rows == R {
+                            let row = sums[$row % R];
+                            let high = if V == 2 { row[V - 1] } else { _mm512_setzero_ps() };
+                            let to = out.ptr.add($row * out.stride);
+                            E::write_vectors(to, [row[0], high], out.cols, out.mode);
                         }
                     )*
                 };
@@ -209,11 +247,11 @@ mod x86_64 {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) unsafe fn multiply_bf16(_a: &[u32], _b: &[u32], _out: super::out_tile::OutTile) {
+pub(super) unsafe fn multiply_bf16<E>(_a: &[u32], _b: &[u32], _sums: RunSums, _out: OutTile<E>) {
     unreachable!("MatmulKernel::Avx512Bf16 exists on x86-64 only");
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) unsafe fn multiply_f32(_a: &[u32], _b: &[u32], _out: super::out_tile::OutTile) {
+pub(super) unsafe fn multiply_f32<E>(_a: &[u32], _b: &[u32], _sums: RunSums, _out: OutTile<E>) {
     unreachable!("MatmulKernel::Avx512 exists on x86-64 only");
 }

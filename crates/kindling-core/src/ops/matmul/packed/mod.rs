@@ -17,45 +17,40 @@
 //!             pack the task's panels of a
 //!             for each panel of b in the task
 //!                 for each panel of a in the task
-//!                     sum over k, in registers                         kernel_avx512, kernel_amx
+//!                     sum over k, in registers             kernel_avx512, simd::amx::block_product
 //! ```
 //!
 //! 1. b is packed once, for all threads, in blocks of at most 2 MiB, which stay in a shared cache
 //!    until all tasks have read them.
-//! 2. Each task packs its own rows of a, without synchronization. One run of them takes at most 224
-//!    KiB and stays in the thread's L2 while the panels of b pass by.
-//! 3. A run is 512 elements, so that a product of that depth, as most in a model are, writes its
-//!    sums once.
-//! 4. There are about eight tasks per thread, so that threads finish together, but tasks are not
-//!    cut below about 4 x 4 panels, since each task packs its rows of a again.
+//! 2. Each task packs its own rows of a, without synchronization. One run of them takes at most a
+//!    quarter of the thread's L2 and stays there while the panels of b pass by.
+//! 3. A run is 512 elements, so that a product of that depth, as most in a model are, needs one.
+//!    Sums between runs lie in blocks of scratch memory; the last run alone writes the output.
+//! 4. There are several tasks per thread (`Geometry`), so that threads finish together, but tasks
+//!    are not cut below about 4 x 4 panels, since each task packs its rows of a again.
 //! 5. Runs and blocks begin at fixed k, whatever the tasks. A sum is therefore added in the same
 //!    order, and a result has the same bits, for any number of threads.
 //! 6. A bf16 output is cut by columns only: the sums of a block over part of k could not be added
-//!    to it without rounding twice. A task sums in scratch memory and rounds at its end.
+//!    to it without rounding twice.
 //!
 //! Source: Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008; BLIS.
 
 mod bf16_rows;
 mod geometry;
-mod kernel_amx;
 mod kernel_avx512;
 mod operand;
-mod out_tile;
 mod pack;
 mod plan;
 
 pub(crate) use bf16_rows::round_to_bf16;
 pub(crate) use operand::Operand;
 
-use std::ops::Range;
-
 use crate::buffer::Out;
 use crate::cpu::{Cpu, MatmulKernel};
-use crate::host_memory::as_words_mut;
+use crate::dtype::Dtype;
 use crate::ops::{split_grid, with_dirty_scratch};
-use crate::simd::bf16;
+use crate::simd::out_tile::{OutElement, OutTile, WriteMode};
 use geometry::{Geometry, PANEL_COLUMNS};
-use out_tile::OutTile;
 use plan::BlockPlan;
 
 /// Most words in a block of b: 2 MiB.
@@ -78,6 +73,7 @@ pub(crate) fn product(cpu: &Cpu, kernel: MatmulKernel, args: Product) {
     let ((m, k), (depth, n)) = (a.size(), b.size());
     assert!(out.len() == m * n && k == depth);
     assert!(!(accumulate && is_bf16(&out)), "a bf16 output cannot be accumulated");
+    assert!(kernel.dtype() == Dtype::Bf16 || !is_bf16(&out), "a bf16 output of an f32 product");
     if m == 0 || n == 0 {
         return;
     }
@@ -92,36 +88,46 @@ pub(crate) fn product(cpu: &Cpu, kernel: MatmulKernel, args: Product) {
             let plan = BlockPlan::new(kernel, cpu.pool.threads(), sizes);
             let b_panels = scratch.words(plan.b_len());
             plan.pack_b(&cpu.pool, b_panels, b);
-            let (b_panels, accumulate) = (&*b_panels, accumulate || top > 0);
-            let multiply = |a_panels: &mut [f32], panels: [Range<usize>; 2], out: OutTile| {
-                // SAFETY: `out` belongs to the task, and has the rows and columns of its panels.
-                unsafe { plan.multiply_panels(as_words_mut(a_panels), a, b_panels, panels, out) };
-            };
+            let block = Block { cpu, plan, a, b_panels, left, accumulate: accumulate || top > 0 };
             match out.reborrow() {
-                Out::CpuBf16(out) => {
-                    let out = plan.blocks(out, n, left);
-                    split_grid(&cpu.pool, plan.down, plan.across, out, |down, across, mut out| {
-                        let (a_len, columns) = (plan.a_len(down.len()), out.columns());
-                        with_dirty_scratch(a_len + out.rows() * columns, |scratch| {
-                            let (a_panels, sums) = scratch.split_at_mut(a_len);
-                            multiply(a_panels, [down, across], OutTile::of_rows(sums, columns));
-                            for (row, sums) in sums.chunks_exact(columns).enumerate() {
-                                bf16::round_all(out.row_mut(row), sums);
-                            }
-                        });
-                    });
-                }
-                out => {
-                    let out = plan.blocks(out.cpu(), n, left);
-                    split_grid(&cpu.pool, plan.down, plan.across, out, |down, across, mut out| {
-                        let tile = OutTile::of_block(&mut out, accumulate);
-                        with_dirty_scratch(plan.a_len(down.len()), |a_panels| {
-                            multiply(a_panels, [down, across], tile);
-                        });
-                    });
-                }
+                Out::CpuBf16(out) => block.multiply(out, n),
+                out => block.multiply(out.cpu(), n),
             }
         }
+    }
+}
+
+/// The product of a and one block of b.
+struct Block<'a> {
+    cpu: &'a Cpu,
+    plan: BlockPlan,
+    a: Operand<'a>,
+    b_panels: &'a [u32],
+    /// First column of the output.
+    left: usize,
+    accumulate: bool,
+}
+
+impl Block<'_> {
+    /// Runs the tasks of the block, whose output is some columns of rows of `stride` elements.
+    fn multiply<E: OutElement>(&self, out: &mut [E], stride: usize) {
+        let &Self { ref plan, a, b_panels, left, accumulate, .. } = self;
+        let mode = if accumulate {
+            WriteMode::Accumulate
+        } else if plan.streams_output() {
+            OutTile::overwrite_mode(out.as_ptr(), stride, out.len())
+        } else {
+            WriteMode::Overwrite
+        };
+        let out = plan.blocks(out, stride, left);
+        split_grid(&self.cpu.pool, plan.down, plan.across, out, |down, across, mut out| {
+            let (rows, cols) = (out.rows(), out.columns());
+            let tile = OutTile { ptr: out.as_mut_ptr(), stride: out.stride(), rows, cols, mode };
+            with_dirty_scratch(plan.task_scratch_len(down.len(), across.len()), |scratch| {
+                // SAFETY: `out` belongs to the task, and has the rows and columns of its panels.
+                unsafe { plan.multiply_panels(scratch, a, b_panels, [down, across], tile) };
+            });
+        });
     }
 }
 

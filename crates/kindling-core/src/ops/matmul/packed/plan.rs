@@ -3,14 +3,15 @@
 use std::ops::Range;
 
 use super::geometry::{Geometry, PANEL_COLUMNS};
+use super::kernel_avx512::{self, RunSums};
 use super::operand::Operand;
-use super::out_tile::OutTile;
 use super::pack::{PanelPart, pack_panel};
-use super::{kernel_amx, kernel_avx512};
 use crate::cpu::MatmulKernel;
+use crate::host_memory::as_words_mut;
 use crate::ops::{BlocksMut, RowsMut, Tasks, split_grid, split_rows};
 use crate::pool::Pool;
-use crate::simd::amx::{self, Amx, EmulatedAmx};
+use crate::simd::amx::{self, Amx, EmulatedAmx, PanelRun};
+use crate::simd::out_tile::{OutElement, OutTile};
 
 /// Most panels of b in a task if each run along k goes through its sums again, and if there is one
 /// run.
@@ -18,8 +19,6 @@ const MAX_PANELS: usize = 16;
 const MAX_PANELS_SINGLE_RUN: usize = 32;
 /// Fewest panels of a and of b in a task.
 const MIN_PANELS: usize = 4;
-/// Tasks per thread, if the product is large enough.
-const TASKS_PER_THREAD: usize = 8;
 /// Words along k that are packed at a time if k is not contiguous.
 const PACK_K_WORDS: usize = 32;
 
@@ -27,7 +26,6 @@ const PACK_K_WORDS: usize = 32;
 pub(super) struct BlockPlan {
     kernel: MatmulKernel,
     geometry: Geometry,
-    m: usize,
     n: usize,
     /// Words along k, padded.
     k_words: usize,
@@ -48,9 +46,9 @@ impl BlockPlan {
         let k_runs = k_words.div_ceil(geometry.run_k_words).max(1);
         let (a_panels, b_panels) = (m.div_ceil(geometry.rows), n.div_ceil(PANEL_COLUMNS));
         let max_panels = if k_runs == 1 { MAX_PANELS_SINGLE_RUN } else { MAX_PANELS };
-        let mut down = a_panels.div_ceil(geometry.task_rows / geometry.rows);
+        let mut down = a_panels.div_ceil(geometry.task_panels());
         let mut across = b_panels.div_ceil(max_panels);
-        while down * across < TASKS_PER_THREAD * threads {
+        while down * across < geometry.tasks_per_thread * threads {
             match (a_panels / down > MIN_PANELS, b_panels / across > MIN_PANELS) {
                 (true, _) => down *= 2,
                 (false, true) => across *= 2,
@@ -58,7 +56,7 @@ impl BlockPlan {
             }
         }
         let (down, across) = (Tasks::exactly(a_panels, down), Tasks::exactly(b_panels, across));
-        Self { kernel, geometry, m, n, k_words, k_runs, down, across, b_panels }
+        Self { kernel, geometry, n, k_words, k_runs, down, across, b_panels }
     }
 
     /// Returns the output of the product, to be cut into tasks: the columns from `left` of a matrix
@@ -73,6 +71,12 @@ impl BlockPlan {
         from_left.split_columns(self.n).0.in_units(self.geometry.rows, PANEL_COLUMNS)
     }
 
+    /// Returns whether a large output is written past the caches. Only tiles are fast enough to wait
+    /// for its stores.
+    pub(super) fn streams_output(&self) -> bool {
+        matches!(self.kernel, MatmulKernel::Amx | MatmulKernel::EmulatedAmx)
+    }
+
     /// Returns the words in packed b.
     pub(super) fn b_len(&self) -> usize {
         self.b_panels * self.b_panel_len()
@@ -83,8 +87,14 @@ impl BlockPlan {
     }
 
     /// Returns the words in the panels of a of one task, for one run.
-    pub(super) fn a_len(&self, panels: usize) -> usize {
-        panels * self.geometry.rows * self.geometry.run_k_words
+    fn a_len(&self, panels: usize) -> usize {
+        panels * self.geometry.rows * self.geometry.run_k_words.min(self.k_words)
+    }
+
+    /// Returns the words of scratch memory that a task with so many panels of a and of b takes.
+    pub(super) fn task_scratch_len(&self, down: usize, across: usize) -> usize {
+        let blocks = if self.k_runs > 1 { down * across } else { 0 };
+        self.a_len(down) + blocks * self.geometry.block_sums()
     }
 
     /// Returns the elements along k in some words.
@@ -157,58 +167,78 @@ impl BlockPlan {
         }
     }
 
-    /// Runs a task: multiplies the panels `down` of a by the panels `across` of packed b.
-    /// `a_panels` is scratch memory of `a_len` words.
+    /// Runs a task: multiplies the panels `down` of a by the panels `across` of packed b. `scratch`
+    /// has `task_scratch_len` words.
     ///
     /// # Safety
     /// `out` can be written, and has the rows and columns of the panels.
-    pub(super) unsafe fn multiply_panels(
+    pub(super) unsafe fn multiply_panels<E: OutElement>(
         &self,
-        a_panels: &mut [u32],
+        scratch: &mut [f32],
         a: Operand,
         b_panels: &[u32],
         [down, across]: [Range<usize>; 2],
-        out: OutTile,
+        out: OutTile<E>,
     ) {
-        let height = self.geometry.rows;
-        debug_assert!(out.rows == self.m.min(down.end * height) - down.start * height);
+        debug_assert!(out.rows.div_ceil(self.geometry.rows) == down.len());
+        let (a_panels, sums) = scratch.split_at_mut(self.a_len(down.len()));
+        let a_panels = as_words_mut(a_panels);
         for run in 0..self.k_runs {
             let most = self.geometry.run_k_words;
             let k_words = run * most..self.k_words.min((run + 1) * most);
             self.pack_a(a_panels, a, down.clone(), k_words.clone());
-            let out = OutTile { accumulate: out.accumulate || run > 0, ..out };
-            for (right, panel) in across.clone().enumerate() {
-                let start = panel * self.b_panel_len();
-                let b_run =
-                    start + k_words.start * PANEL_COLUMNS..start + k_words.end * PANEL_COLUMNS;
-                let b_panel = &b_panels[b_run];
-                let a_len = k_words.len() * height;
-                for index in 0..down.len() {
-                    let a_panel = &a_panels[index * a_len..(index + 1) * a_len];
-                    let at = [index * height, right * PANEL_COLUMNS];
-                    let tile = out.tile(at, [height, PANEL_COLUMNS]);
-                    // SAFETY: a tile of `out`, and a kernel that the machine can run.
-                    unsafe {
-                        match self.kernel {
-                            MatmulKernel::Avx512 => {
-                                kernel_avx512::multiply_f32(a_panel, b_panel, tile);
-                            }
-                            MatmulKernel::Avx512Bf16 => {
-                                kernel_avx512::multiply_bf16(a_panel, b_panel, tile);
-                            }
-                            MatmulKernel::Amx => {
-                                kernel_amx::multiply::<Amx>(a_panel, b_panel, tile);
-                            }
-                            MatmulKernel::EmulatedAmx => {
-                                kernel_amx::multiply::<EmulatedAmx>(a_panel, b_panel, tile);
-                            }
-                        }
+            let run = PanelRun {
+                a: a_panels,
+                b: &b_panels[across.start * self.b_panel_len() + k_words.start * PANEL_COLUMNS..],
+                b_stride: self.b_panel_len(),
+                k_words: k_words.len(),
+                panels: [down.len(), across.len()],
+                is_first: run == 0,
+                is_last: run + 1 == self.k_runs,
+            };
+            // SAFETY: by the caller's promise; a kernel that the machine can run.
+            unsafe {
+                match self.kernel {
+                    MatmulKernel::Amx => amx::multiply_run::<Amx, E>(run, sums, out),
+                    MatmulKernel::EmulatedAmx => {
+                        amx::multiply_run::<EmulatedAmx, E>(run, sums, out);
+                    }
+                    MatmulKernel::Avx512 | MatmulKernel::Avx512Bf16 => {
+                        self.multiply_run(run, sums, out);
                     }
                 }
             }
         }
         if self.kernel == MatmulKernel::Amx {
             amx::release();
+        }
+    }
+
+    /// Multiplies the panels of a run, block by block, by a kernel of AVX-512.
+    ///
+    /// # Safety
+    /// As for `multiply_panels`.
+    unsafe fn multiply_run<E: OutElement>(&self, run: PanelRun, sums: &mut [f32], out: OutTile<E>) {
+        let PanelRun { k_words, panels: [down, across], is_first, is_last, .. } = run;
+        let (height, block_sums) = (self.geometry.rows, self.geometry.block_sums());
+        assert!(is_first && is_last || sums.len() >= down * across * block_sums);
+        for right in 0..across {
+            let b = &run.b[right * run.b_stride..][..k_words * PANEL_COLUMNS];
+            for left in 0..down {
+                let a = &run.a[left * k_words * height..][..k_words * height];
+                let at = (right * down + left) * block_sums;
+                let sums = RunSums { block: sums.as_mut_ptr().wrapping_add(at), is_first, is_last };
+                let tile =
+                    out.tile([left * height, right * PANEL_COLUMNS], [height, PANEL_COLUMNS]);
+                // SAFETY: by the caller's promise; a block of `sums` (asserted).
+                unsafe {
+                    if self.kernel == MatmulKernel::Avx512 {
+                        kernel_avx512::multiply_f32(a, b, sums, tile);
+                    } else {
+                        kernel_avx512::multiply_bf16(a, b, sums, tile);
+                    }
+                }
+            }
         }
     }
 }

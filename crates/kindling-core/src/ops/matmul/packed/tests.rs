@@ -3,9 +3,8 @@
 use super::*;
 use crate::buffer::In;
 use crate::cpu::MatmulBackend;
-use crate::dtype::Dtype;
 use crate::random::{Purpose, uniform};
-use crate::simd::Isa;
+use crate::simd::{Isa, bf16};
 
 fn random(len: usize, major: u64) -> Vec<f32> {
     (0..len).map(|i| (2.0 * uniform(3, Purpose::Benchmark, major, i as u32) - 1.0) as f32).collect()
@@ -111,7 +110,11 @@ fn bf16_operands_and_outputs_equal_those_rounded_from_f32() {
             );
             let out = Out::CpuBf16(&mut rounded);
             product(&cpu, kernel, Product { out, a: left, b: right, accumulate: false });
-            assert!(rounded == to_bf16(&wide), "{kernel:?} {m} {k} {n}");
+            // Sums of several blocks of k are added in another order if they need not be rounded.
+            let ulps = if k * n > MAX_BLOCK_WORDS { 1 } else { 0 };
+            let is_close = |(a, b): (&u16, &u16)| a.abs_diff(*b) <= ulps;
+            let all_close = rounded.iter().zip(&to_bf16(&wide)).all(is_close);
+            assert!(all_close, "{kernel:?} {m} {k} {n}");
         }
     }
 }
