@@ -66,12 +66,53 @@ export function checkedValue<T extends z.ZodType>(
 export function problemsIn(error: z.ZodError): string {
   return error.issues
     .map((issue) => {
-      const at = issue.path.length > 0 ? `${issue.path.join('.')}: ` : ''
-      return issue.code === 'unrecognized_keys'
-        ? `${at}unknown option ${issue.keys.join(', ')}`
-        : `${at}${issue.message}`
+      const at = issue.path.join('.')
+      if (issue.code === 'unrecognized_keys') {
+        return `${at === '' ? '' : `${at}: `}unknown option ${issue.keys.join(', ')}`
+      }
+      const problem = describeIssue(issue)
+      if (at === '') return problem
+      return problem.startsWith('must') ? `${at} ${problem}` : `${at}: ${problem}`
     })
     .join('; ')
+}
+
+/** Says what a value must be, in the words of the person who wrote it. */
+function describeIssue(issue: z.core.$ZodIssue): string {
+  switch (issue.code) {
+    case 'invalid_type':
+      return describeType(issue)
+    case 'invalid_value':
+      return `must be ${issue.values.length > 1 ? 'one of ' : ''}${issue.values.join(', ')}`
+    case 'too_small':
+      return describeBound(issue.inclusive === false ? 'above' : 'at least', issue.minimum, issue)
+    case 'too_big':
+      return describeBound(issue.inclusive === false ? 'below' : 'at most', issue.maximum, issue)
+    default:
+      return issue.message
+  }
+}
+
+const TYPES: Readonly<Record<string, string>> = {
+  number: 'a number',
+  int: 'a whole number',
+  string: 'text',
+  boolean: 'true or false',
+  array: 'a list',
+  object: 'an object',
+}
+
+function describeType(issue: z.core.$ZodIssueInvalidType): string {
+  const { expected, input, message } = issue
+  if (input === undefined && / received undefined$/.test(message)) return 'must be given'
+  return `must be ${TYPES[expected] ?? expected}`
+}
+
+/** Bounds of a number, or of the length of a list or text. */
+function describeBound(words: string, bound: number | bigint, { origin }: { origin: string }) {
+  if (origin === 'array') return `must have ${words} ${bound} values`
+  if (origin === 'string') return `must not be empty`
+  return `must be ${words} ${bound}`
 }
 
 /** Returns a copy of an object without its undefined values. */

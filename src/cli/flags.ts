@@ -33,12 +33,15 @@ export function addFields(command: Command, fields: Fields): Command {
   for (const [name, schema] of Object.entries(properties)) {
     command.addOption(optionOf(name, schema as FieldSchema))
   }
-  return addJson(command)
+  return addVerbosity(command)
 }
 
-/** Adds `--json`. */
-export function addJson(command: Command): Command {
-  return command.option('--json', 'print JSON lines to stdout and everything else to stderr')
+/** Adds `--json`, `--quiet` and `--verbose`. */
+export function addVerbosity(command: Command): Command {
+  return command
+    .option('--json', 'print JSON lines to stdout and everything else to stderr')
+    .option('-q, --quiet', 'print results and errors only')
+    .option('-v, --verbose', 'print where an error is explained')
 }
 
 /** Returns the JSON Schema of an object with these fields, as a config file holds it. */

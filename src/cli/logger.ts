@@ -1,19 +1,22 @@
 /**
  * Output of a training run: a live line on a terminal, lines of metrics, JSON lines on request.
+ * Without a terminal a plain line comes after the first step and then by time.
  */
-import { bar, count, duration, percent } from './format'
 import type { Output } from './output'
 import { ByteProgress } from './progress'
-import type { MetricsLine } from '../training/metrics'
-import { tokensPerStep } from '../training/run-plan'
-import type { StepEvent, Trainer, TrainSummary } from '../training/trainer'
+import { liveLine, metricsText, plainLine, startText, startWarnings } from './run-text'
+import { columnsOf, dim } from './terminal'
+import type { StepEvent, Trainer } from '../training/trainer'
 
 /** Milliseconds between two updates of the live line. */
 const REDRAW_MS = 100
+/** Milliseconds between two plain lines, where there is no terminal. */
+const PLAIN_LINE_MS = 30_000
+/** Losses that the sparkline shows. */
+const MOST_LOSSES = 2000
 
 /** Prints every event of a trainer. */
 export function logRun(trainer: Trainer, output: Output): void {
-  let lastRedraw = 0
   let reading: { what: string; progress: ByteProgress } | null = null
   trainer.on('message', (text) => output.note(text))
   trainer.on('progress', (what, done, total) => {
@@ -22,60 +25,42 @@ export function logRun(trainer: Trainer, output: Output): void {
     if (done === total) output.clear()
   })
   trainer.on('start', (config, numParameters) => {
-    const { options, totalSteps } = config
-    output.note(
-      `${count(numParameters)} parameters, vocabulary ${options.vocabSize}, ` +
-        `${totalSteps} steps of ${count(tokensPerStep(options))} tokens`,
-    )
+    for (const line of startText(config, numParameters)) output.note(dim(line, process.stderr))
+    for (const warning of startWarnings(config, numParameters)) output.note(`warning: ${warning}`)
   })
-  trainer.on('step', (event) => {
-    const now = performance.now()
-    if (now - lastRedraw < REDRAW_MS) return
-    lastRedraw = now
-    output.progress(liveLine(event))
-  })
+  const steps = new StepLines(output)
+  trainer.on('step', (event) => steps.show(event))
   trainer.on('metrics', (line) => {
     output.clear()
+    steps.metricsPrinted()
     output.line(line)
-    output.text(metricsText(line))
+    output.text(metricsText(line, columnsOf(process.stdout)))
     if (line.sample !== undefined) output.text(`  sample: ${JSON.stringify(line.sample)}`)
   })
   trainer.on('done', () => output.clear())
 }
 
-/** Returns the live line: step, loss, learning rate, tokens/s, time left. */
-export function liveLine(event: StepEvent): string {
-  const { step, totalSteps, loss, lr, tokensPerSecond, mfu, msPerStep } = event
-  const parts = [
-    `${bar(step, totalSteps)} ${step}/${totalSteps}`,
-    `loss ${loss.toFixed(3)}`,
-    `lr ${lr.toExponential(1)}`,
-    `${count(tokensPerSecond)} tokens/s`,
-    ...(mfu === null ? [] : [`mfu ${percent(mfu)}`]),
-    `${duration(((totalSteps - step) * msPerStep) / 1000)} left`,
-  ]
-  return parts.join('  ')
-}
+/** Shows the steps between two metrics lines. */
+class StepLines {
+  readonly #losses: number[] = []
+  #shown: number | null = null
 
-function metricsText(line: MetricsLine): string {
-  const parts = [
-    `step ${line.step}`,
-    `loss ${line.loss.toFixed(4)}`,
-    ...(line.valLoss === undefined ? [] : [`val_loss ${line.valLoss.toFixed(4)}`]),
-    `lr ${line.lr.toExponential(2)}`,
-    `grad_norm ${line.gradNorm.toFixed(2)}`,
-    ...(line.skippedUpdates === undefined ? [] : [`skipped ${line.skippedUpdates}`]),
-    `${count(line.tokensPerSecond)} tokens/s`,
-    ...(line.mfu === undefined ? [] : [`mfu ${percent(line.mfu)}`]),
-    duration(line.elapsedS),
-  ]
-  return parts.join('  ')
-}
+  constructor(private readonly output: Output) {}
 
-/** Returns the last line of a run. */
-export function summaryText(summary: TrainSummary): string {
-  const loss = summary.loss === null ? '' : `  loss ${summary.loss.toFixed(4)}`
-  const valLoss = summary.valLoss === null ? '' : `  val_loss ${summary.valLoss.toFixed(4)}`
-  const verb = summary.interrupted ? 'stopped' : 'done'
-  return `${verb} at step ${summary.steps}${loss}${valLoss}  ${summary.run}`
+  show(event: StepEvent): void {
+    this.#losses.push(event.loss)
+    if (this.#losses.length > MOST_LOSSES) this.#losses.shift()
+    const now = performance.now()
+    const interval = this.output.isLive ? REDRAW_MS : PLAIN_LINE_MS
+    if (this.#shown !== null && now - this.#shown < interval) return
+    this.#shown = now
+    const columns = columnsOf(process.stderr)
+    if (columns === null) this.output.note(plainLine(event))
+    else this.output.progress(liveLine(event, this.#losses, columns))
+  }
+
+  /** A metrics line makes a plain line needless for a while. */
+  metricsPrinted(): void {
+    if (!this.output.isLive) this.#shown = performance.now()
+  }
 }

@@ -7,6 +7,10 @@ import { toSnakeCase } from '../case'
 import { KindlingError, fromNative } from '../errors'
 import { EXIT } from './exit'
 import { write } from './streams'
+import { columnsOf } from './terminal'
+
+/** Where the error codes are explained. */
+const ERROR_PAGES = 'docs/errors.md'
 
 /** Codes of errors in the user's request; they exit with `EXIT.usage`. */
 const USAGE_CODES: ReadonlySet<string> = new Set([
@@ -15,12 +19,28 @@ const USAGE_CODES: ReadonlySet<string> = new Set([
   'ERR_INVALID_ARGUMENT',
 ])
 
-/** Columns of a live line on a terminal that does not report its width. */
-const DEFAULT_COLUMNS = 100
+/** How much a command prints. */
+export interface Verbosity {
+  /** Only JSON on stdout, one object per line. */
+  json?: boolean
+  /** Results and errors only. */
+  quiet?: boolean
+  /** More about errors. */
+  verbose?: boolean
+}
 
 export class Output {
-  /** @param json - print only JSON to stdout, one object per line. */
-  constructor(readonly json: boolean) {}
+  readonly json: boolean
+  readonly quiet: boolean
+  readonly verbose: boolean
+  /** Length of the live line on the terminal, 0 without one. */
+  #drawn = 0
+
+  constructor({ json = false, quiet = false, verbose = false }: Verbosity = {}) {
+    this.json = json
+    this.quiet = quiet
+    this.verbose = verbose
+  }
 
   /** Prints an object as a line of JSON with snake_case keys, with `--json` only. */
   line(value: object): void {
@@ -37,29 +57,50 @@ export class Output {
     if (!this.json) write(process.stdout, text)
   }
 
-  /** Prints a line on stderr. */
+  /** Prints a line on stderr, unless `--quiet` is given. */
   note(text: string): void {
+    if (!this.quiet) this.problem(text)
+  }
+
+  /** Prints a line on stderr. */
+  problem(text: string): void {
+    this.clear()
     write(process.stderr, `${text}\n`)
+  }
+
+  /** Returns whether stderr shows a live line. */
+  get isLive(): boolean {
+    return process.stderr.isTTY && !this.quiet
   }
 
   /** Replaces the live line. Does nothing if stderr is not a terminal. */
   progress(text: string): void {
-    if (!process.stderr.isTTY) return
-    // A terminal of unknown width reports 0 columns.
-    const columns = process.stderr.columns || DEFAULT_COLUMNS
-    write(process.stderr, `\r${text.slice(0, columns - 1)}\x1b[K`)
+    const columns = columnsOf(process.stderr)
+    if (columns === null || this.quiet) return
+    const line = text.slice(0, columns - 1)
+    write(process.stderr, `${this.#erase(columns)}${line}`)
+    this.#drawn = line.length
   }
 
   /** Clears the live line. */
   clear(): void {
-    if (process.stderr.isTTY) write(process.stderr, '\r\x1b[K')
+    const columns = columnsOf(process.stderr)
+    if (columns === null || this.#drawn === 0) return
+    write(process.stderr, this.#erase(columns))
+    this.#drawn = 0
+  }
+
+  /** Erases the live line, which takes several rows if the terminal has become narrower. */
+  #erase(columns: number): string {
+    const rows = Math.ceil(this.#drawn / columns) - 1
+    return `\r${rows > 0 ? `\x1b[${rows}A` : ''}\x1b[J`
   }
 }
 
 /** Flag values by their snake_case names. */
 export type Flags = Record<string, unknown>
 
-/** Runs a command, given its flags (`--json` excepted), its output and its arguments. */
+/** Runs a command, given its flags (those of `Verbosity` excepted), its output and its arguments. */
 export type Handler = (flags: Flags, output: Output, args: string[]) => Promise<void>
 
 /** Returns a commander action that runs `handler` and reports its error, if any. */
@@ -67,24 +108,53 @@ export function run(handler: Handler): (...values: unknown[]) => Promise<void> {
   return async (...values) => {
     const command = values.at(-1)
     if (!(command instanceof Command)) throw new TypeError('an action must be called by commander')
-    const { json, ...flags } = toSnakeCase(command.opts())
-    const output = new Output(json === true)
+    const { json, quiet, verbose, ...flags } = toSnakeCase(command.opts())
+    const output = new Output({
+      json: json === true,
+      quiet: quiet === true,
+      verbose: verbose === true,
+    })
     try {
       await handler(flags, output, command.args)
     } catch (error) {
-      reportError(error, output)
+      reportError(error, output, (message) => withFlagNames(message, command))
     }
   }
 }
 
+/**
+ * Writes the options that a message names as the flags of `command`: `vocab_size` and `vocabSize`
+ * become `--vocab-size`, and `lr must be` becomes `--lr must be`.
+ */
+export function withFlagNames(message: string, command: Command): string {
+  return command.options.reduce((text, option) => {
+    const flag = option.long
+    if (flag == null) return text
+    const snake = option.name().replaceAll('-', '_')
+    const camel = option.attributeName()
+    const isWord = !snake.includes('_')
+    const name = isWord ? snake : `(?:${snake}|${camel})`
+    const [before, after] = isWord
+      ? ['(?<=^|; |: )', '(?= must )']
+      : ['(?<![\\w/.-])', '(?![\\w/.-])']
+    return text.replace(new RegExp(`${before}${name}${after}`, 'g'), flag)
+  }, message)
+}
+
 /** Prints an error on one line and sets the exit code. */
-export function reportError(error: unknown, output: Output): void {
-  const { code, message } = fromNative(error)
+export function reportError(
+  error: unknown,
+  output: Output,
+  reword: (message: string) => string = (message) => message,
+): void {
+  const { code, message: original } = fromNative(error)
+  const message = reword(original)
   output.clear()
   if (output.json) output.line({ error: { code, message } })
-  else output.note(`${code}: ${message.replaceAll('\n', ' ')}`)
+  else output.problem(`${code}: ${message.replaceAll('\n', ' ')}`)
+  if (output.verbose) output.problem(`see ${ERROR_PAGES}#${code.toLowerCase()}`)
   if (code === 'ERR_INTERNAL' && error instanceof Error && process.env['KINDLING_DEBUG']) {
-    output.note(error.stack ?? '')
+    output.problem(error.stack ?? '')
   }
   // Only a signal cancels a command.
   const failed = code === 'ERR_CANCELLED' ? EXIT.interrupted : EXIT.failed

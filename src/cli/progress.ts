@@ -4,9 +4,12 @@
  */
 import { bar, count, duration, megabytes } from './format'
 import type { Output } from './output'
+import { columnsOf, fit } from './terminal'
 
 /** Milliseconds between two plain lines. */
 const PLAIN_LINE_MS = 5_000
+/** Narrower terminals show no bar. */
+const MIN_BAR_COLUMNS = 60
 
 abstract class Progress {
   #lastPlainLine = performance.now()
@@ -20,7 +23,7 @@ abstract class Progress {
   report(done: number, total: number): void {
     const now = performance.now()
     const text = this.text(done, total, now)
-    if (process.stderr.isTTY) {
+    if (this.output.isLive) {
       this.output.progress(text)
     } else if (now - this.#lastPlainLine >= PLAIN_LINE_MS) {
       this.#lastPlainLine = now
@@ -50,11 +53,13 @@ export class ByteProgress extends Progress {
     const { done: before, at } = (this.#first ??= { done, at: now })
     // A file that is read again, or a total that is an estimate, may count backwards.
     const rate = Math.max(0, done - before) / 1e6 / Math.max(1e-3, (now - at) / 1000)
-    const speed = `${rate.toFixed(1)} MB/s`
-    if (this.isEndless) return `${this.label}: ${megabytes(done)} MB  ${speed}`
-    const left = rate > 0 ? `  ${duration((total - done) / 1e6 / rate)} left` : ''
-    const parts = `${bar(done, total)} ${megabytes(done)} of ${megabytes(total)} MB`
-    return `${this.label}: ${parts}  ${speed}${left}`
+    const speed = rate > 0 ? [`${rate.toFixed(1)} MB/s`] : []
+    const columns = columnsOf(process.stderr) ?? Infinity
+    if (this.isEndless) return fit([`${this.label}: ${megabytes(done)} MB`, ...speed], columns)
+    const left = rate > 0 ? [`${duration((total - done) / 1e6 / rate)} left`] : []
+    const amount = `${megabytes(done)} of ${megabytes(total)} MB`
+    const drawn = columns >= MIN_BAR_COLUMNS ? `${bar(done, total)} ${amount}` : amount
+    return fit([`${this.label}: ${drawn}`, ...left, ...speed], columns - 1)
   }
 }
 

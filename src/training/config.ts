@@ -81,7 +81,7 @@ const dataFields = {
   data: z
     .string()
     .optional()
-    .describe('output folder of `kindling encode`, a _chunks folder, a .npy or a .bin file')
+    .describe('output folder of `kindling encode`, a _chunks folder, a .npy, or a .bin of uint16 ids')
     .meta(path),
   mixture: z
     .array(
@@ -294,7 +294,10 @@ export function resolveOptions(flags: GivenOptions, configFile?: string): Resolv
   const fromFile = configFile === undefined ? {} : readConfigFile(configFile)
   const explicit: Record<string, unknown> = { ...fromFile, ...withoutUndefined(flags) }
   const preset = typeof explicit['preset'] === 'string' ? presetOptions(explicit['preset']) : {}
-  const options = toCamelCase(parse(trainSchema, { ...preset, ...explicit }))
+  const merged: Record<string, unknown> = { ...preset, ...explicit }
+  const options = toCamelCase(parse(trainSchema, merged))
+  // A small lr alone is no mistake; the default lr_min follows it.
+  if (merged['lr_min'] === undefined) options.lrMin = Math.min(options.lrMin, options.lr)
   // Those of another model are not known yet.
   if (options.from === undefined) checkSizes(options)
   const { vocab_size: _, ...presetGiven } = preset
@@ -386,6 +389,9 @@ export function checkSizes(options: TrainOptions): void {
   if (options.batchSize * seqLength > MAX_BATCH_TOKENS) {
     const tokens = `${options.batchSize} x ${seqLength}`
     fail(`batch_size x seq_length ${tokens} is above ${MAX_BATCH_TOKENS} tokens; lower batch_size`)
+  }
+  if (options.lrMin > options.lr) {
+    fail(`lr_min ${options.lrMin} is above the learning rate ${options.lr}; lower it`)
   }
   if (options.warmupRatio > options.warmfixRatio) {
     fail(`warmup_ratio ${options.warmupRatio} is above warmfix_ratio ${options.warmfixRatio}`)

@@ -8,7 +8,7 @@ import { TokenStore } from '../../token-store'
 import type { ReshapeOptions } from '../../token-store-options'
 import { parse } from '../../training/config'
 import { addExamples } from '../examples'
-import { addFields, addJson } from '../flags'
+import { addFields, addVerbosity } from '../flags'
 import { count } from '../format'
 import { withInterrupt } from '../interrupt'
 import { run, usage, type Output } from '../output'
@@ -34,7 +34,7 @@ function infoCommand(): Command {
     '<store...>',
     'output folders of `kindling encode`, _chunks folders, .npy or .bin files',
   )
-  addJson(command)
+  addVerbosity(command)
   addExamples(command, ['kindling data info data/book'])
   return command.action(
     run(async (_, output, paths) => {
@@ -72,7 +72,7 @@ async function describeStore(store: TokenStore, output: Output): Promise<void> {
 function verifyCommand(): Command {
   const command = new Command('verify').description('check token stores against their checksums')
   command.argument('<store...>', 'output folders of `kindling encode`, or _chunks folders')
-  addJson(command)
+  addVerbosity(command)
   addExamples(command, ['kindling data verify data/book'])
   return command.action(
     run(async (_, output, paths) => {

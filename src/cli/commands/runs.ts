@@ -4,7 +4,7 @@ import { Command } from 'commander'
 import { findRuns } from '../../runs/find'
 import { inspectRun, type RunInfo } from '../../runs/inspect'
 import { addExamples } from '../examples'
-import { addJson } from '../flags'
+import { addVerbosity } from '../flags'
 import { count, duration } from '../format'
 import { run } from '../output'
 import { table } from '../table'
@@ -17,7 +17,7 @@ export function runsCommand(): Command {
   const command = new Command('runs')
     .description('list the runs in a folder: state, steps, losses, time')
     .argument('[dir]', 'folder of runs', DEFAULT_FOLDER)
-  addJson(command)
+  addVerbosity(command)
   addExamples(command, EXAMPLES)
   return command.action(
     run(async (_flags, output, [dir = DEFAULT_FOLDER]) => {

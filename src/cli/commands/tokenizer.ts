@@ -68,6 +68,9 @@ function tokenizerTrainCommand(): Command {
       if (options.type === 'bpe' && options.vocab_size === undefined) {
         throw usage('bpe needs a vocabulary size; add --vocab-size, such as --vocab-size 10000')
       }
+      if (options.type === 'chars' && options.vocab_size !== undefined) {
+        throw usage('vocab_size is for bpe; with --type chars the characters of the text decide')
+      }
       outliveOutput()
       if (existsSync(join(options.out, 'vocab.json')))
         output.note(`the tokenizer in ${options.out} will be replaced`)

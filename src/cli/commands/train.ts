@@ -5,8 +5,9 @@ import { Trainer } from '../../training/trainer'
 import { addExamples } from '../examples'
 import { addFields, jsonSchemaOf } from '../flags'
 import { withInterrupt } from '../interrupt'
-import { logRun, summaryText } from '../logger'
+import { logRun } from '../logger'
 import { EXIT } from '../exit'
+import { nextCommand, summaryText } from '../run-text'
 import { run } from '../output'
 import { outliveOutput, write } from '../streams'
 import { dashboardFlag, withDashboard } from '../train-dashboard'
@@ -49,7 +50,8 @@ export function trainCommand(): Command {
       )
       const { steps, loss, valLoss, run: folder } = summary
       output.line({ steps, loss, valLoss, run: folder })
-      output.text(summaryText(summary))
+      for (const line of summaryText(summary)) output.text(line)
+      output.note(nextCommand(summary))
       if (summary.interrupted) process.exitCode = EXIT.interrupted
     }),
   )

@@ -1,0 +1,156 @@
+/** What is said of a run on a terminal: the summary at its start, its lines, the one at its end. */
+import { account } from '../account'
+import { availableThreads, instructionSet } from '../system'
+import { modelOptions, tokensPerStep } from '../training/run-plan'
+import type { MetricsLine } from '../training/metrics'
+import type { RunConfig } from '../training/run-config'
+import type { StepEvent, TrainSummary } from '../training/trainer'
+import { bar, count, duration, percent } from './format'
+import { fit, sparkline } from './terminal'
+
+/** Lines that say what is about to be trained, on what, and what it takes. */
+export function startText(config: RunConfig, numParameters: number): string[] {
+  const { options, totalSteps, identity } = config
+  const { dModel, numHeads, numLayers, vocabSize, seqLength } = options
+  const perStep = tokensPerStep(options)
+  const tokens = identity?.train.reduce((sum, { length }) => sum + length, 0)
+  const passes = tokens === undefined ? null : (totalSteps * perStep) / tokens
+  const row = (label: string, ...parts: string[]) => `${label.padEnd(9)}${parts.join(', ')}`
+  return [
+    row(
+      'model',
+      `${count(numParameters)} parameters`,
+      `${numLayers} layers`,
+      `width ${dModel}`,
+      `${numHeads} heads`,
+      `vocabulary ${vocabSize}`,
+    ),
+    ...(tokens === undefined
+      ? []
+      : [row('data', `${count(tokens)} tokens`, `${ratio(tokens / numParameters)} a parameter`)]),
+    row(
+      'steps',
+      `${totalSteps} of ${count(perStep)} tokens`,
+      ...(passes === null ? [] : [`${ratio(passes)} passes over the data`]),
+    ),
+    row('memory', `about ${gibibytes(peakBytes(config))}`),
+    row(
+      'machine',
+      options.device === 'auto' || options.device === 'cpu'
+        ? `${options.threads ?? availableThreads()} threads of ${instructionSet()}`
+        : options.device,
+      options.dtype,
+      `windows of ${seqLength}`,
+    ),
+  ]
+}
+
+/** What a person may not have meant, each with what to do. */
+export function startWarnings(config: RunConfig, numParameters: number): string[] {
+  const { options, identity, totalSteps } = config
+  const tokens = identity?.train.reduce((sum, { length }) => sum + length, 0)
+  const seen = totalSteps * tokensPerStep(options)
+  const warnings: string[] = []
+  if (tokens !== undefined && numParameters > tokens && seen > tokens) {
+    warnings.push(
+      `the model has more parameters (${count(numParameters)}) than the data has tokens ` +
+        `(${count(tokens)}): it will learn the text by heart; choose a smaller model or more text`,
+    )
+  }
+  if (options.maxSeqLength > options.seqLength) {
+    warnings.push(
+      `positions from ${options.seqLength} to ${options.maxSeqLength} are never trained ` +
+        `(max_seq_length is above seq_length): text longer than ${options.seqLength} tokens will be poor`,
+    )
+  }
+  return warnings
+}
+
+/** Peak memory of training in bytes, as the engine plans it. */
+function peakBytes({ options }: RunConfig): number {
+  const { vocabSize, dModel, numHeads, numKvHeads, dFf, numLayers } = modelOptions(options)
+  return account({
+    ...{ vocabSize, dModel, numHeads, dFf, numLayers },
+    ...(numKvHeads !== undefined && { numKvHeads }),
+    ...(options.headSize !== undefined && { headSize: options.headSize }),
+    tieEmbeddings: options.tieEmbeddings,
+    qkvBias: options.qkvBias,
+    qkNorm: options.qkNorm,
+    dtype: options.dtype,
+    recompute: options.recompute,
+    context: options.seqLength,
+    batchSize: options.batchSize,
+    device: options.device.startsWith('cuda') ? 'cuda' : 'cpu',
+  }).memory.total
+}
+
+function ratio(value: number): string {
+  return value >= 10 ? String(Math.round(value)) : value.toPrecision(2)
+}
+
+function gibibytes(bytes: number): string {
+  return bytes < 2 ** 30
+    ? `${Math.ceil(bytes / 2 ** 20)} MiB`
+    : `${(bytes / 2 ** 30).toFixed(1)} GiB`
+}
+
+/** Returns the live line: step, loss, time left, then what else fits. */
+export function liveLine(event: StepEvent, losses: readonly number[], columns: number): string {
+  const { step, totalSteps, loss, lr, tokensPerSecond, mfu, msPerStep } = event
+  const left = `${duration(((totalSteps - step) * msPerStep) / 1000)} left`
+  const parts = [
+    `${step}/${totalSteps}`,
+    `loss ${loss.toFixed(3)}`,
+    left,
+    `${count(tokensPerSecond)} tokens/s`,
+    `lr ${lr.toExponential(1)}`,
+    ...(mfu === null ? [] : [`mfu ${percent(mfu)}`]),
+  ]
+  const drawn = [bar(step, totalSteps), ...parts]
+  const line = fit(columns >= 70 ? drawn : parts, columns - 1)
+  const room = columns - 1 - line.length - 2
+  return room >= 8 && losses.length > 1 ? `${line}  ${sparkline(losses, Math.min(20, room))}` : line
+}
+
+/** Returns the text of a metrics line, as much of it as fits. */
+export function metricsText(line: MetricsLine, columns: number | null): string {
+  const parts = [
+    `step ${line.step}`,
+    `loss ${line.loss.toFixed(4)}`,
+    ...(line.valLoss === undefined ? [] : [`val_loss ${line.valLoss.toFixed(4)}`]),
+    `lr ${line.lr.toExponential(2)}`,
+    `grad_norm ${line.gradNorm.toFixed(2)}`,
+    ...(line.skippedUpdates === undefined ? [] : [`skipped ${line.skippedUpdates}`]),
+    `${count(line.tokensPerSecond)} tokens/s`,
+    ...(line.mfu === undefined ? [] : [`mfu ${percent(line.mfu)}`]),
+    duration(line.elapsedS),
+  ]
+  return fit(parts, columns ?? Infinity)
+}
+
+/** Returns the plain line that stands in for the live line where there is no terminal. */
+export function plainLine({
+  step,
+  totalSteps,
+  loss,
+  tokensPerSecond,
+  msPerStep,
+}: StepEvent): string {
+  const left = duration(((totalSteps - step) * msPerStep) / 1000)
+  return `step ${step} of ${totalSteps}  loss ${loss.toFixed(3)}  ${count(tokensPerSecond)} tokens/s  ${left} left`
+}
+
+/** Returns the last lines of a run: losses, the folder, and what to do next. */
+export function summaryText(summary: TrainSummary): string[] {
+  const loss = summary.loss === null ? '' : `  loss ${summary.loss.toFixed(4)}`
+  const valLoss = summary.valLoss === null ? '' : `  val_loss ${summary.valLoss.toFixed(4)}`
+  const verb = summary.interrupted ? 'stopped' : 'done'
+  return [`${verb} at step ${summary.steps}${loss}${valLoss}  ${summary.run}`]
+}
+
+/** Returns the command that a person is likely to want next. */
+export function nextCommand(summary: TrainSummary): string {
+  return summary.interrupted
+    ? `go on: kindling train --run ${summary.run} --resume`
+    : `next: kindling generate --run ${summary.run}`
+}
