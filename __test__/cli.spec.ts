@@ -170,7 +170,7 @@ test('bad input prints one coded line, sets the exit code and writes nothing', a
       [...train, ...words('--seq-length 9000 --max-seq-length 9000')],
       1,
       'ERR_STORE_TOO_SHORT',
-      /seq_length/,
+      /--seq-length/,
     ],
     [[...train, ...words('--device cuda')], 1, 'ERR_DEVICE_UNAVAILABLE', /cpu/],
     [[...train, ...words('--dtype f16')], 2, 'ERR_USAGE', /dtype/],

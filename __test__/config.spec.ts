@@ -155,7 +155,7 @@ test('sizes that no machine has are refused at once', (t) => {
   })) {
     const error = t.throws(() => resolveOptions({ [name]: value }), { instanceOf: KindlingError })
     t.is(error?.code, 'ERR_INVALID_ARGUMENT', name)
-    t.true(error?.message.startsWith(`${name}: `), error?.message)
+    t.true(error?.message.startsWith(`${name} must be at most `), error?.message)
   }
   const batch = { batch_size: 2 ** 20, seq_length: 2 ** 12, max_seq_length: 2 ** 12 }
   t.throws(() => resolveOptions(batch), { message: /lower batch_size/ })

@@ -2,6 +2,7 @@
 import test from 'ava'
 import { Command } from 'commander'
 import { z } from 'zod'
+import { withFlagNames } from '../src/cli/output'
 import { addFields, jsonSchemaOf, withHyphens, type Fields } from '../src/cli/flags'
 
 function command(fields: Fields): Command {
@@ -81,4 +82,19 @@ test('flags may be written with underscores, their values are left alone', (t) =
     '--',
     '--c_d',
   ])
+})
+
+test('messages name options as the flags of the command', (t) => {
+  const command = new Command('train')
+    .option('--vocab-size <n>', '')
+    .option('--lr <n>', '')
+    .option('--no-echo', '')
+  const reword = (message: string) => withFlagNames(message, command)
+  t.is(reword('vocabSize is 3'), '--vocab-size is 3')
+  t.is(reword('lower vocab_size, or see vocab_sizes'), 'lower --vocab-size, or see vocab_sizes')
+  t.is(
+    reword('lr must be a number; vocab_size must be'),
+    '--lr must be a number; --vocab-size must be',
+  )
+  t.is(reword('cannot read data/vocab_size.txt or lr'), 'cannot read data/vocab_size.txt or lr')
 })

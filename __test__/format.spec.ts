@@ -2,6 +2,7 @@
 import test from 'ava'
 import { bar, count, duration, megabytes, percent } from '../src/cli/format'
 import type { Output } from '../src/cli/output'
+import { fit, sparkline } from '../src/cli/terminal'
 import { ByteProgress, CountProgress } from '../src/cli/progress'
 
 test('numbers are short', (t) => {
@@ -20,15 +21,25 @@ test('a bar is empty at the start, full at the end, and survives an unknown tota
 
 test.serial('a progress line says how much is done', (t) => {
   const lines: string[] = []
-  const output = { progress: (text: string) => lines.push(text) } as unknown as Output
-  const isTTY = process.stderr.isTTY
-  process.stderr.isTTY = true
-  t.teardown(() => (process.stderr.isTTY = isTTY))
+  const output = { isLive: true, progress: (text: string) => lines.push(text) } as unknown as Output
   new ByteProgress('encoding', output).report(5e6, 10e6)
   new ByteProgress('encoding', output, true).report(5e6, 0)
   new CountProgress('merging', output).report(1_500, 3_000)
   const half = `${'█'.repeat(10)}${'░'.repeat(10)}`
-  t.is(lines[0], `encoding: ${half} 5.0 of 10.0 MB  0.0 MB/s`)
-  t.is(lines[1], 'encoding: 5.0 MB  0.0 MB/s')
+  t.is(lines[0], `encoding: ${half} 5.0 of 10.0 MB`)
+  t.is(lines[1], 'encoding: 5.0 MB')
   t.is(lines[2], `merging: ${half} 1.5k of 3.0k`)
+})
+
+test('the last parts of a line give way to a narrow terminal', (t) => {
+  t.is(fit(['step 1', 'loss 2', 'lr 3'], 80), 'step 1  loss 2  lr 3')
+  t.is(fit(['step 1', 'loss 2', 'lr 3'], 19), 'step 1  loss 2')
+  t.is(fit(['step 1', 'loss 2'], 3), 'step 1')
+})
+
+test('a sparkline falls as the loss does, and skips what is not finite', (t) => {
+  t.is(sparkline([8, 7, 6, NaN, 5, 4, 3, 2, 1], 8), '█▇▆▅▄▃▂▁')
+  t.is(sparkline([1, 1, 1], 8), '▁▁▁')
+  t.is(sparkline([], 8), '')
+  t.is(sparkline([4, 4, 0, 0], 2), '█▁')
 })
