@@ -129,7 +129,7 @@ export function run(handler: Handler): (...values: unknown[]) => Promise<void> {
 export function withFlagNames(message: string, command: Command): string {
   return command.options.reduce((text, option) => {
     const flag = option.long
-    if (flag == null) return text
+    if (flag === undefined || flag === null) return text
     const snake = option.name().replaceAll('-', '_')
     const camel = option.attributeName()
     const isWord = !snake.includes('_')

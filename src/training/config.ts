@@ -81,7 +81,9 @@ const dataFields = {
   data: z
     .string()
     .optional()
-    .describe('output folder of `kindling encode`, a _chunks folder, a .npy, or a .bin of uint16 ids')
+    .describe(
+      'output folder of `kindling encode`, a _chunks folder, a .npy, or a .bin of uint16 ids',
+    )
     .meta(path),
   mixture: z
     .array(
