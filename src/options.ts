@@ -104,7 +104,7 @@ const TYPES: Readonly<Record<string, string>> = {
 
 function describeType(issue: z.core.$ZodIssueInvalidType): string {
   const { expected, input, message } = issue
-  if (input === undefined && / received undefined$/.test(message)) return 'must be given'
+  if (input === undefined && message.endsWith(' received undefined')) return 'must be given'
   return `must be ${TYPES[expected] ?? expected}`
 }
 

@@ -85,7 +85,8 @@ export class Trainer extends EventEmitter<TrainerEvents> {
     try {
       const finishedLine = await this.#finishLine(progress)
       progress.savedStep = finishedLine === null ? session.step : null
-      for (let step = session.step + 1; step <= end && !signal?.aborted; step++) {
+      for (let step = session.step + 1; step <= end; step++) {
+        if (signal?.aborted) break
         writer.check()
         const work = (): Promise<boolean> => this.#step(progress, step, step === end)
         if (!(await this.#watched(progress, step, work))) break
