@@ -67,6 +67,22 @@ const STAGES = [
     command: campaign('resume', '--steps', '60'),
   },
   {
+    name: 'the dashboard and reports work in a browser',
+    command: ['node', 'scripts/checks/dashboard.js'],
+    needs: [
+      ['node', 'scripts/checks/chromium.js'],
+      'there is no Chromium, and apt cannot install it (set KINDLING_CHROMIUM)',
+    ],
+  },
+  {
+    name: 'TensorBoard reads the events of a run',
+    command: ['node', 'scripts/checks/tensorboard.js'],
+    needs: [
+      ['node', 'scripts/checks/tensorboard.js', '--has-tensorboard'],
+      'there is no TensorBoard (pip install tensorboard; set KINDLING_PYTHON)',
+    ],
+  },
+  {
     name: 'the CUDA kernels compile for sm_80 and sm_90a without spills',
     command: ['node', 'scripts/checks/ptxas.js'],
     needs: cudaCompiler,

@@ -208,6 +208,10 @@ const runFields = {
   keep_every: countOrZero
     .default(0)
     .describe('keep the checkpoints at multiples of this as well (0: none)'),
+  log: z
+    .enum(['tensorboard'])
+    .optional()
+    .describe('write event files for TensorBoard to RUN/tensorboard as well'),
   seed: countOrZero.default(0).describe('seed of the weights, the batches and the samples'),
   threads: limits.threads
     .optional()
@@ -279,6 +283,7 @@ export const CHANGEABLE_ON_RESUME: ReadonlySet<string> = new Set<keyof TrainOpti
   'keep',
   'keepEvery',
   'stopAtStep',
+  'log',
   'run',
   'resume',
   'checkpoint',

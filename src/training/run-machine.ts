@@ -1,5 +1,7 @@
-/** The machine that a run trains on, for those who look at the run: its system and its memory. */
+/** What a run records for those who look at it: its machine, its memory, TensorBoard's events. */
+import { toSnakeCase } from '../case'
 import { recordSystem } from '../runs/system'
+import { TensorboardLog } from '../tensorboard/log'
 import type { MetricsLine } from './metrics'
 import type { TrainingSession } from './session'
 
@@ -24,4 +26,20 @@ export async function memoryOf({
     memoryMib: Math.round(process.memoryUsage.rss() / MIB),
     ...(peakBytes !== undefined && { deviceMemoryMib: Math.round(peakBytes / MIB) }),
   }
+}
+
+/** Opens the event files of a run, null if it writes none. */
+export function openEventLog(
+  { folder, options, step, state }: TrainingSession,
+  say: (text: string) => void,
+): TensorboardLog | null {
+  if (options.log !== 'tensorboard') return null
+  // The line of this step is yet to be finished if the run was interrupted in its evaluation.
+  const firstStep = state.unfinishedLine === undefined ? step + 1 : step
+  return new TensorboardLog(
+    folder.path,
+    firstStep,
+    JSON.stringify(toSnakeCase(options), null, 2),
+    say,
+  )
 }

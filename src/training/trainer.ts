@@ -8,6 +8,7 @@ import { z } from 'zod'
 import { KindlingError, fromNative } from '../errors'
 import { generateBatch } from '../generate'
 import { abortSignal, checked } from '../options'
+import type { TensorboardLog } from '../tensorboard/log'
 import { CheckpointWriter } from './checkpoint-writer'
 import { TrainingClock } from './clock'
 import { fromCamelCase, resolveOptions, type ResolvedOptions, type TrainerOptions } from './config'
@@ -16,7 +17,7 @@ import { evaluate } from './evaluate'
 import type { TrainSummary, TrainerEvents } from './events'
 import { TrainingLosses } from './losses'
 import { explainNonFinite } from './non-finite'
-import { memoryOf, recordSession } from './run-machine'
+import { memoryOf, openEventLog, recordSession } from './run-machine'
 import type { SavedLoop } from './run-checkpoints'
 import type { MetricsLine } from './metrics'
 import { scheduleOf, tokensPerStep } from './run-plan'
@@ -131,6 +132,7 @@ export class Trainer extends EventEmitter<TrainerEvents> {
           ? null
           : new SpikeDetector(options.skipSpikes, state.spikes),
       skippedUpdates: state.skippedUpdates ?? 0,
+      log: openEventLog(session, (text) => this.emit('message', text)),
       batchLosses: [],
       gradNorm: NaN,
       lastLine: null,
@@ -283,6 +285,7 @@ export class Trainer extends EventEmitter<TrainerEvents> {
       return null
     }
     await session.folder.appendMetrics(whole)
+    progress.log?.write(whole)
     this.emit('metrics', whole)
     clock.restart()
     progress.lastLine = whole
@@ -365,6 +368,7 @@ interface Progress {
   losses: TrainingLosses
   clock: TrainingClock
   writer: CheckpointWriter
+  log: TensorboardLog | null
   /** Null if no updates are skipped. */
   spikes: SpikeDetector | null
   /** Updates skipped since the last metrics line. */

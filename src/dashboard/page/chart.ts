@@ -86,6 +86,7 @@ export class Chart {
     this.#plotBox.setAttribute('role', 'group')
     this.#plotBox.setAttribute('aria-roledescription', 'chart')
     this.#plotBox.setAttribute('aria-describedby', 'hint')
+    this.#plotBox.setAttribute('aria-label', kind.title)
     this.#plotBox.addEventListener('keydown', (event) => this.#onKey(event))
     this.#table.addEventListener('toggle', () => this.#fillTable())
     const frame = h('div', { class: 'frame' }, this.#plotBox, this.#readout)
@@ -169,7 +170,15 @@ export class Chart {
       padding: [10, 24, 0, 0],
       cursor: {
         y: false,
-        sync: { key: 'kindling', setSeries: false },
+        sync: {
+          key: 'kindling',
+          setSeries: false,
+          // The others follow the cursor; a drag is told to all of them by the page.
+          filters: {
+            pub: (type) => type === 'mousemove' || type === 'mouseleave',
+            sub: () => true,
+          },
+        },
         drag: { x: true, y: false, setScale: false },
         points: { size: 7 },
         bind: { dblclick: () => () => (this.events.reset(), null) },

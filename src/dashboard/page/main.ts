@@ -47,6 +47,8 @@ const KINDS: ChartKind[] = [
 const METRICS = KINDS.map(({ metric }) => metric).join()
 /** Milliseconds between two requests while a long file is being read. */
 const READING_MS = 300
+/** More runs are drawn with fewer points each, and only once their points have come. */
+const FEW_RUNS = 3
 
 let snapshot: Snapshot = { runs: [], places: [] }
 let zoom: Window | null = null
@@ -79,13 +81,13 @@ function shown(): Run[] {
   return list.selected(snapshot.runs)
 }
 
-/** Zooms all charts; they move at once, and their points follow. */
+/** Zooms all charts; few runs move at once, and their points follow. */
 function zoomTo(window: Window | null): void {
   performance.mark('zoom-start')
   zoom = window
   isZooming = true
   input('reset').disabled = window === null
-  if (last) draw({ ...last, window: window ?? last.range })
+  if (last && shown().length <= FEW_RUNS) draw({ ...last, window: window ?? last.range })
   request()
 }
 
@@ -115,7 +117,7 @@ async function load(): Promise<void> {
     axis: axis(),
     metrics: METRICS,
     buckets: String(
-      Math.round(Math.min(700, Math.max(150, width / (runs.length > 3 ? 2.5 : 1.5)))),
+      Math.round(Math.min(700, Math.max(150, width / (runs.length > FEW_RUNS ? 2.5 : 1.5)))),
     ),
     smoothing: input('smoothing').value,
     ...(zoom && { from: String(zoom.from), to: String(zoom.to) }),
