@@ -19,7 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, pre_tokenizers
 
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "crates/kindling-core/tests/fixtures/tokenizer"
@@ -90,6 +90,9 @@ def cases(models, folder):
     if (models / "smollm2.gguf").exists():
         from transformers import AutoTokenizer
         theirs = AutoTokenizer.from_pretrained(models, gguf_file="smollm2.gguf").backend_tokenizer
+        # transformers ignores the file's pre-tokenizer; SmolLM2's own tokenizer.json has this one.
+        theirs.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
         values, plain = folder / "smollm2-values.json", folder / "smollm2.json"
         values.write_text(json.dumps(gguf_values(models / "smollm2.gguf")))
         theirs.save(str(plain))
