@@ -59,7 +59,7 @@ export declare class ModelFiles {
   readonly config: string
   /** Opens a folder of Hugging Face, a GGUF file, a checkpoint of PyTorch or a safetensors file. */
   static open(path: string, sizes: CourseSizes): Promise<ModelFiles>
-  /** Returns tokenizer_config.json and the like, by their names. */
+  /** Returns `tokenizer_config.json` and the like, by their names. */
   companions(): Record<string, string>
   /** Opens the tokenizer; null if the model has none. */
   tokenizer(): Promise<Tokenizer | null>

@@ -17,21 +17,18 @@ use crate::optim::Optimizer;
 use crate::whole_file::read_whole;
 use crate::{Error, Result};
 
+mod names;
 mod snapshot;
 mod state;
 mod tensor_file;
 mod write;
 
+use names::{MODEL, OPTIMIZER, PRODUCTS};
 pub use snapshot::Snapshot;
 pub use state::{OptimizerState, State, read_state};
 pub use tensor_file::FileRecord;
 use tensor_file::{Entry, TensorFile, damaged};
 use write::Contents;
-
-const MODEL: &str = "model.safetensors";
-const OPTIMIZER: &str = "optimizer.safetensors";
-/// Algorithms of the matrix products, with which a resumed run has the same bits.
-const PRODUCTS: &str = "cuda_products.json";
 
 /// Saves the model, the optimizer, the number of updates made, and `run` as JSON to the folder
 /// `path`, replacing an existing one.

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use super::names::{MODEL, OPTIMIZER, PRODUCTS};
 use super::state::{self, State};
 use super::tensor_file::{self, FileRecord, Source};
-use super::{MODEL, OPTIMIZER, PRODUCTS};
 use crate::buffer::Buffer;
 use crate::checksum::WideChecksum;
 use crate::model::Parameter;

@@ -4,53 +4,9 @@
 //! therefore the same in a block of any size: a row of x gets the same result alone and among
 //! others.
 
+use super::dot_vector::DotVector;
 use crate::ops::BlockMut;
-use crate::simd::{LANES, Vector, prefetch_to_l2};
-
-/// Neighbouring elements of a row, whose products are added to vectors of f32.
-pub(super) trait DotVector: Copy {
-    type Element: Copy;
-    type Sums: Copy;
-    /// Elements in a vector.
-    const LEN: usize;
-    /// Whether the registers hold a block of 4 x 4 sums; otherwise of 2 x 2.
-    const MANY_REGISTERS: bool;
-    fn zero() -> Self::Sums;
-    /// Loads the first `LEN` elements of `source`. Panics if there are fewer.
-    fn load(source: &[Self::Element]) -> Self;
-    /// Loads up to `LEN` elements of `source`, and zeros past its end.
-    fn load_partial(source: &[Self::Element]) -> Self;
-    /// Adds the products of the elements to `sums`.
-    fn multiply_add(self, other: Self, sums: Self::Sums) -> Self::Sums;
-    fn total(sums: Self::Sums) -> f32;
-}
-
-impl<V: Vector> DotVector for V {
-    type Element = f32;
-    type Sums = V;
-    const LEN: usize = LANES;
-    const MANY_REGISTERS: bool = V::REGISTERS >= 32;
-    #[inline(always)]
-    fn zero() -> V {
-        V::splat(0.0)
-    }
-    #[inline(always)]
-    fn load(source: &[f32]) -> V {
-        <V as Vector>::load(source)
-    }
-    #[inline(always)]
-    fn load_partial(source: &[f32]) -> V {
-        <V as Vector>::load_partial(source)
-    }
-    #[inline(always)]
-    fn multiply_add(self, other: V, sums: V) -> V {
-        self.mul_add(other, sums)
-    }
-    #[inline(always)]
-    fn total(sums: V) -> f32 {
-        sums.sum()
-    }
-}
+use crate::simd::prefetch_to_l2;
 
 /// The operands: x (rows, inputs) and weight (outputs, inputs).
 #[derive(Clone, Copy)]
@@ -107,7 +63,9 @@ fn multiply<D: DotVector>(out: &mut BlockMut<'_, f32>, operands: Operands<'_, D:
     assert!(operands.x.len() >= rows * operands.inputs);
     assert!(operands.weight.len() >= outputs * operands.inputs);
     let side = if D::MANY_REGISTERS { 4 } else { 2 };
-    let whole = outputs / side * side;
+    // A single row of f32 is bound by memory, which is fastest where the weight is read in order.
+    let reads_in_order = rows == 1 && size_of::<D::Element>() == 4;
+    let whole = if reads_in_order { 0 } else { outputs / side * side };
     for output in (0..whole).step_by(side) {
         // SAFETY: rows and outputs are inside the operands (asserted).
         unsafe {

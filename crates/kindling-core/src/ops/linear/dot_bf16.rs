@@ -3,7 +3,7 @@
 #[cfg(target_arch = "x86_64")]
 pub(super) use avx512::Avx512Bf16;
 
-use super::dot::DotVector;
+use super::dot_vector::DotVector;
 use crate::simd::bf16::widen;
 
 /// A vector of one element.
@@ -45,7 +45,7 @@ mod avx512 {
     };
     use std::mem::transmute;
 
-    use crate::ops::linear::dot::DotVector;
+    use crate::ops::linear::dot_vector::DotVector;
 
     #[derive(Clone, Copy)]
     pub(in super::super) struct Avx512Bf16(__m512bh);

@@ -14,6 +14,7 @@ mod cpu;
 pub mod cuda;
 mod dot;
 mod dot_bf16;
+mod dot_vector;
 pub mod reference;
 
 pub(crate) use cpu::device_scratch_len;

@@ -25,7 +25,7 @@
 //! 4. a is loaded by a hint that it is used once (`load_stream`), so that b stays in L1. The next
 //!    panel of b is prefetched to L2. Prefetching a slows the kernel down.
 
-use super::{TILE_SIDE, TILE_WORDS, Tiles};
+use super::tiles::{TILE_SIDE, TILE_WORDS, Tiles};
 use crate::simd::out_tile::{OutElement, OutTile, TILE_COLUMNS, WriteMode, finish_streaming};
 use crate::simd::{bf16, prefetch_to_l2, prefetch_write};
 

@@ -1,7 +1,8 @@
 //! Compares the instructions of the processor with their emulation, by the loop that products run.
 
-use super::{Amx, BLOCK_SIDE, BLOCK_SUMS, EmulatedAmx, PanelRun, TILE_SIDE, Tiles, multiply_run};
-use super::{bf16, release};
+use super::block_product::{BLOCK_SIDE, BLOCK_SUMS, PanelRun, multiply_run};
+use super::tiles::{Amx, EmulatedAmx, TILE_SIDE, Tiles, release};
+use crate::simd::bf16;
 use crate::simd::out_tile::{OutElement, OutTile, WriteMode};
 
 /// Panels of a and of b, and rows and columns of the output, whose last blocks are partial.
