@@ -93,6 +93,8 @@ function reduced(example: string): string {
   if (/--resume|train --checkpoint|--help|--config-schema|--toy/.test(example)) return example
   // A dashboard goes on until it is interrupted.
   if (commandOf(example) === 'dashboard') return `timeout --preserve-status -s INT 5 ${example}`
+  // Characters have no vocabulary size to reduce.
+  if (example.includes('--type chars')) return example
   return `${example} ${REDUCED[commandOf(example)] ?? ''}`.trim()
 }
 

@@ -92,10 +92,10 @@ test('sizes given beside --from must be those of the model', async (t) => {
   const run = join(folder, 'run')
   const flags = ['train', '--data', writeIds(folder), '--run', run, '--from', LLAMA, ...QUIET]
   const other = await kindling([...flags, ...TRAINING, ...words('--d-model 32 --num-layers 2')])
-  failed(t, other, { exit: 2, code: 'ERR_INVALID_CONFIG', message: /d_model is 32 .* has 24/ })
+  failed(t, other, { exit: 2, code: 'ERR_INVALID_CONFIG', message: /--d-model is 32 .* has 24/ })
   t.notRegex(other.stderr, /num_layers/)
   const long = await kindling([...flags, ...TRAINING, '--max-seq-length', '64'])
-  failed(t, long, { exit: 2, code: 'ERR_INVALID_CONFIG', message: /max_seq_length is 64/ })
+  failed(t, long, { exit: 2, code: 'ERR_INVALID_CONFIG', message: /--max-seq-length is 64/ })
   t.false(existsSync(run))
 })
 

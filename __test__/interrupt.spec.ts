@@ -143,7 +143,7 @@ test('an interrupt between the batches of a step saves the state before it, and 
   const options = {
     ...{ corpus: writeCorpus(folder), dataDir: folder, vocabSize: 280, device: 'cpu', threads: 1 },
     ...{ dModel: 16, numHeads: 4, dFf: 24, numLayers: 1, seqLength: 8, batchSize: 2 },
-    ...{ maxSteps: 3, logInterval: 1, evalInterval: 0, sampleInterval: 0, accumulate: 400 },
+    ...{ maxSteps: 3, logInterval: 1, evalInterval: 0, sampleInterval: 0, accumulate: 3000 },
   }
   const [whole, run] = [join(folder, 'whole'), join(folder, 'run')]
   await new Trainer({ ...options, run: whole }).run()
@@ -153,12 +153,12 @@ test('an interrupt between the batches of a step saves the state before it, and 
   trainer.on('message', (text) => said.push(text))
   trainer.on('step', ({ step }) => {
     // In the second step, some batches later.
-    if (step === 1) setTimeout(() => controller.abort(), 20)
+    if (step === 1) setTimeout(() => controller.abort(), 100)
   })
   const { interrupted, steps } = await trainer.run({ signal: controller.signal })
   t.true(interrupted)
   t.is(steps, 1)
-  t.regex(said.join('\n'), /leaving step 2 after \d+ of its 400 batches; step 1 is saved/)
+  t.regex(said.join('\n'), /leaving step 2 after \d+ of its 3000 batches; step 1 is saved/)
   t.is(latestOf(run), 1)
   await new Trainer({ run, resume: true }).run()
   const weights = ['model', 'optimizer'].map((name) =>

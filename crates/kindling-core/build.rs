@@ -24,6 +24,8 @@ fn main() {
         return;
     }
     println!("cargo:rerun-if-env-changed=CUDA_HOME");
+    // Declares the folders of ops: a new one may bring new kernels.
+    println!("cargo:rerun-if-changed={OPS}/mod.rs");
     for file in files(Path::new(OPS), &["cu", "cuh"]) {
         println!("cargo:rerun-if-changed={}", file.display());
     }

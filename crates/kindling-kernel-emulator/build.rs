@@ -11,6 +11,8 @@ fn main() {
     println!("cargo:rustc-check-cfg=cfg(no_cpp_compiler)");
     println!("cargo:rerun-if-env-changed=CXX");
     println!("cargo:rerun-if-changed=cpp");
+    // Declares the folders of ops: a new one may bring new kernels.
+    println!("cargo:rerun-if-changed={OPS}/mod.rs");
     for file in files(Path::new(OPS), &["cu", "cuh"]) {
         println!("cargo:rerun-if-changed={}", file.display());
     }

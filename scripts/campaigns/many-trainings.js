@@ -87,8 +87,9 @@ async function main(folder) {
   const usual = await round(0, 0, 0)
   const perRound = Math.ceil(wanted / 6)
   const memory = []
-  for (let number = 1; aborts < wanted; number++) {
-    await round(number, Math.min(perRound, wanted - aborts), usual)
+  for (let number = 1, left = wanted; left > 0; number++) {
+    await round(number, Math.min(perRound, left), usual)
+    left = wanted - aborts
     memory.push(await settledMib())
   }
   claim(

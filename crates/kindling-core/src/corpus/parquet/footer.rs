@@ -134,15 +134,13 @@ pub fn chunks(footer: &[u8], column: Column) -> std::result::Result<Vec<Chunk>, 
     let mut lacking = None;
     let read = Thrift::new(footer).fields(|thrift, id, _| {
         if id == 4 {
-            thrift.structs(|group| match chunk_of(group, column.index)? {
-                Some(chunk) => {
-                    found.push(chunk);
-                    Ok(())
-                }
-                None => {
+            thrift.structs(|group| {
+                let Some(chunk) = chunk_of(group, column.index)? else {
                     lacking = Some(found.len());
-                    Err(ThriftError::Invalid)
-                }
+                    return Err(ThriftError::Invalid);
+                };
+                found.push(chunk);
+                Ok(())
             })?;
         }
         Ok(id == 4)

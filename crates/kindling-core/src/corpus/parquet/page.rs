@@ -194,12 +194,12 @@ mod tests {
     fn data_longer_than_its_header_says_is_an_error() {
         use std::io::Write;
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        gzip.write_all(&[7; 100_000]).unwrap();
+        gzip.write_all(&vec![7; 100_000]).unwrap();
         let gzip = gzip.finish().unwrap();
         let mut out = Vec::new();
         assert_eq!(decompress(2, &gzip, 5, &mut out).unwrap_err(), "a page has 6 bytes, not 5");
         out.clear();
         decompress(2, &gzip, 100_000, &mut out).unwrap();
-        assert!(out == [7; 100_000]);
+        assert!(out == vec![7; 100_000]);
     }
 }

@@ -85,7 +85,7 @@ fn damaged_files_are_errors_or_other_texts_and_never_panic() {
                 below(seed + 1000 * number as u64, Purpose::Benchmark, i, 0, bound as u64) as usize
             };
             let mut damaged = bytes.clone();
-            for i in 0..1 + draw(0, 4) as u64 {
+            for i in 0..=draw(0, 4) as u64 {
                 let at = draw(1 + 2 * i, damaged.len() - 12) + 4;
                 damaged[at] = [0, 0xFF, 0x7F, 0x80, draw(2 + 2 * i, 256) as u8][draw(20 + i, 5)];
             }

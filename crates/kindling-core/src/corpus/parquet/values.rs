@@ -2,10 +2,10 @@
 //!
 //! | encoding | values |
 //! |---|---|
-//! | PLAIN | length in 4 bytes, bytes |
-//! | RLE_DICTIONARY | numbers of entries of the dictionary page, whose entries are PLAIN |
-//! | DELTA_LENGTH_BYTE_ARRAY | all lengths, then all bytes |
-//! | DELTA_BYTE_ARRAY | lengths shared with the value before, then the rest as above |
+//! | `PLAIN` | length in 4 bytes, bytes |
+//! | `RLE_DICTIONARY` | numbers of entries of the dictionary page, whose entries are `PLAIN` |
+//! | `DELTA_LENGTH_BYTE_ARRAY` | all lengths, then all bytes |
+//! | `DELTA_BYTE_ARRAY` | lengths shared with the value before, then the rest as above |
 //!
 //! Source: <https://parquet.apache.org/docs/file-format/data-pages/encodings/>
 

@@ -111,7 +111,7 @@ fn bf16_operands_and_outputs_equal_those_rounded_from_f32() {
             let out = Out::CpuBf16(&mut rounded);
             product(&cpu, kernel, Product { out, a: left, b: right, accumulate: false });
             // Sums of several blocks of k are added in another order if they need not be rounded.
-            let ulps = if k * n > MAX_BLOCK_WORDS { 1 } else { 0 };
+            let ulps = u16::from(k * n > MAX_BLOCK_WORDS);
             let is_close = |(a, b): (&u16, &u16)| a.abs_diff(*b) <= ulps;
             let all_close = rounded.iter().zip(&to_bf16(&wide)).all(is_close);
             assert!(all_close, "{kernel:?} {m} {k} {n}");
