@@ -25,6 +25,7 @@ const CHECKPOINT = `run/checkpoints/step-0000000${REACHED}`
 const HARMLESS = {
   'run/latest': 'a hint: what it cannot name, the newest whole checkpoint is',
   'run/metrics.jsonl': 'a log: lines that are no JSON are dropped, and nothing is computed from it',
+  'run/system.json': 'the machine that the run began on, for people; nothing is computed from it',
   'tokenizer/vocab.json': 'for other programs; Kindling reads tokenizer.json',
   'tokenizer/merges.txt': 'for other programs; Kindling reads tokenizer.json',
   'tokenizer/tokenizer.json':
@@ -61,7 +62,7 @@ function outcome(run, step, withMetrics) {
   const parts = files.map((name) => fs.readFileSync(path.join(folder, name), 'latin1'))
   if (withMetrics) {
     const metrics = fs.readFileSync(path.join(run, 'metrics.jsonl'), 'utf8')
-    parts.push(metrics.replaceAll(/"(tokens_per_second|elapsed_s)":[^,}]+/g, '"$1":0'))
+    parts.push(metrics.replaceAll(/"(tokens_per_second|elapsed_s|memory_mib)":[^,}]+/g, '"$1":0'))
   }
   return parts.join('\0')
 }

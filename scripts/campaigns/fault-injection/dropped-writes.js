@@ -78,7 +78,7 @@ function differences(a, b, onlyMissing = false) {
 function contentOf(file) {
   const content = fs.readFileSync(file, 'latin1')
   if (!file.endsWith('metrics.jsonl')) return content
-  return content.replaceAll(/"(tokens_per_second|elapsed_s)":[^,}]+/g, '"$1":0')
+  return content.replaceAll(/"(tokens_per_second|elapsed_s|memory_mib)":[^,}]+/g, '"$1":0')
 }
 
 function leftovers(folder) {
