@@ -91,7 +91,7 @@ function commandOf(example: string): string {
 function reduced(example: string): string {
   // A resumed run keeps its options; the others do not run at all.
   if (/--resume|train --checkpoint|--help|--config-schema|--toy/.test(example)) return example
-  // A dashboard goes on until it is interrupted, once: in the foreground only the command is sent a signal.
+  // A dashboard goes on until it is interrupted; in the foreground, timeout does so only once.
   if (commandOf(example) === 'dashboard')
     return `timeout --foreground --preserve-status -s INT 5 ${example}`
   // Characters have no vocabulary size to reduce.
