@@ -24,13 +24,14 @@ const HOST = { bun: ['@oven/bun-linux-x64', 'bin/bun'], deno: ['@deno/linux-x64-
 function emptyPath(folder, node) {
   const bin = path.join(folder, 'bin')
   fs.mkdirSync(bin, { recursive: true })
-  fs.symlinkSync(node, path.join(bin, 'node'))
+  // A copy: a check hides the folder that this clone may lie in.
+  fs.copyFileSync(node, path.join(bin, 'node'))
   fs.symlinkSync('/bin/sh', path.join(bin, 'sh'))
   const npm = spawnSync('npm', ['root', '--global'], { encoding: 'utf8' }).stdout.trim()
   for (const name of ['npm', 'npx']) {
     const script = path.join(npm, 'npm', 'bin', `${name}-cli.js`)
     const file = path.join(bin, name)
-    fs.writeFileSync(file, `#!/bin/sh\nexec "${node}" "${script}" "$@"\n`, { mode: 0o755 })
+    fs.writeFileSync(file, `#!/bin/sh\nexec node "${script}" "$@"\n`, { mode: 0o755 })
   }
   return bin
 }
