@@ -10,10 +10,10 @@ import { fit, sparkline } from './terminal'
 
 /** Lines that say what is about to be trained, on what, and what it takes. */
 export function startText(config: RunConfig, numParameters: number): string[] {
-  const { options, totalSteps, identity } = config
+  const { options, totalSteps } = config
   const { dModel, numHeads, numLayers, vocabSize, seqLength } = options
   const perStep = tokensPerStep(options)
-  const tokens = identity?.train.reduce((sum, { length }) => sum + length, 0)
+  const tokens = trainingTokens(config)
   const passes = tokens === undefined ? null : (totalSteps * perStep) / tokens
   const row = (label: string, ...parts: string[]) => `${label.padEnd(9)}${parts.join(', ')}`
   return [
@@ -47,8 +47,8 @@ export function startText(config: RunConfig, numParameters: number): string[] {
 
 /** What a person may not have meant, each with what to do. */
 export function startWarnings(config: RunConfig, numParameters: number): string[] {
-  const { options, identity, totalSteps } = config
-  const tokens = identity?.train.reduce((sum, { length }) => sum + length, 0)
+  const { options, totalSteps } = config
+  const tokens = trainingTokens(config)
   const seen = totalSteps * tokensPerStep(options)
   const warnings: string[] = []
   if (tokens !== undefined && numParameters > tokens && seen > tokens) {
@@ -64,6 +64,11 @@ export function startWarnings(config: RunConfig, numParameters: number): string[
     )
   }
   return warnings
+}
+
+/** Tokens of all training stores; undefined in runs of earlier versions. */
+function trainingTokens({ identity }: RunConfig): number | undefined {
+  return identity?.train.reduce((sum, { length }) => sum + length, 0)
 }
 
 /** Peak memory of training in bytes, as the engine plans it. */
@@ -140,12 +145,12 @@ export function plainLine({
   return `step ${step} of ${totalSteps}  loss ${loss.toFixed(3)}  ${count(tokensPerSecond)} tokens/s  ${left} left`
 }
 
-/** Returns the last lines of a run: losses, the folder, and what to do next. */
-export function summaryText(summary: TrainSummary): string[] {
+/** Returns the last line of a run: losses and the folder. */
+export function summaryText(summary: TrainSummary): string {
   const loss = summary.loss === null ? '' : `  loss ${summary.loss.toFixed(4)}`
   const valLoss = summary.valLoss === null ? '' : `  val_loss ${summary.valLoss.toFixed(4)}`
   const verb = summary.interrupted ? 'stopped' : 'done'
-  return [`${verb} at step ${summary.steps}${loss}${valLoss}  ${summary.run}`]
+  return `${verb} at step ${summary.steps}${loss}${valLoss}  ${summary.run}`
 }
 
 /** Returns the command that a person is likely to want next. */

@@ -50,7 +50,7 @@ export function trainCommand(): Command {
       )
       const { steps, loss, valLoss, run: folder } = summary
       output.line({ steps, loss, valLoss, run: folder })
-      for (const line of summaryText(summary)) output.text(line)
+      output.text(summaryText(summary))
       output.note(nextCommand(summary))
       if (summary.interrupted) process.exitCode = EXIT.interrupted
     }),
