@@ -2,11 +2,11 @@
 import { Checkpoint } from '../checkpoint'
 import { KindlingError } from '../errors'
 import type { Tokenizer } from '../tokenizer'
-import { Transformer } from '../transformer'
+import type { Transformer } from '../transformer'
 import type { RunConfig } from './run-config'
 import { locateCheckpoint } from './run-checkpoints'
 import { RunFolder } from './run-folder'
-import { modelOptions } from './run-plan'
+import { buildLoadedModel } from './run-plan'
 
 /** A run, or one checkpoint of it, and the device to load it on. */
 export interface RunLocation {
@@ -51,13 +51,7 @@ export async function loadRun(location: RunLocation): Promise<LoadedRun> {
   const folder = new RunFolder(run ?? located!.run)
   const config = await folder.readConfig()
   const tokenizer = await folder.openTokenizer(config)
-  const model = new Transformer({
-    ...modelOptions(config.options),
-    device,
-    dtype: dtype ?? config.options.dtype,
-    tf32: config.options.tf32,
-    ...(threads !== undefined && { threads }),
-  })
+  const model = buildLoadedModel(config.options, { device, threads, dtype })
   try {
     if (located !== null) {
       const path = folder.checkpoints.path(located.step)

@@ -14,11 +14,11 @@ import { ModelFiles, type CourseSizes, type ModelSizes } from '../exchange/model
 import { limits } from '../limits'
 import { callback, checked } from '../options'
 import type { Tokenizer } from '../tokenizer'
-import { Transformer } from '../transformer'
+import type { Transformer } from '../transformer'
 import { resolveOptions } from './config'
 import type { RunConfig } from './run-config'
 import { RunFolder } from './run-folder'
-import { modelOptions } from './run-plan'
+import { buildLoadedModel } from './run-plan'
 
 /** A model that was found, but not read. */
 export interface ModelSource {
@@ -79,13 +79,7 @@ export async function load(source: string, options: LoadOptions = {}): Promise<L
   const { device, threads, dtype, onMessage, ...sizes } = checked('load', loadSchema, options)
   const found = await openModelSource(source, sizes, onMessage)
   const { config, tokenizer, companions } = found
-  const model = new Transformer({
-    ...modelOptions(config.options),
-    device,
-    dtype: dtype ?? config.options.dtype,
-    tf32: config.options.tf32,
-    ...(threads !== undefined && { threads }),
-  })
+  const model = buildLoadedModel(config.options, { device, threads, dtype })
   try {
     const step = await found.read(model)
     return { model, tokenizer, config, step, companions, stopIds: stopIdsOf(companions, tokenizer) }

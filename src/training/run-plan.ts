@@ -150,6 +150,25 @@ export function buildModel(options: RunOptions): Transformer {
   return model
 }
 
+/** Where a loaded model runs, and in what precision; that of its run by default. */
+export interface LoadedPlace {
+  device: string
+  threads?: number | undefined
+  dtype?: 'f32' | 'bf16' | undefined
+}
+
+/** Builds the model of a run that is loaded to be used, for weights that are read next. */
+export function buildLoadedModel(options: RunOptions, place: LoadedPlace): Transformer {
+  const { device, threads, dtype = options.dtype } = place
+  return new Transformer({
+    ...modelOptions(options),
+    device,
+    dtype,
+    tf32: options.tf32,
+    ...(threads !== undefined && { threads }),
+  })
+}
+
 /**
  * Builds the optimizer of a run. With `decay: 'matrices'`, gains and biases have no weight decay.
  */
