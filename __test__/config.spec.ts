@@ -4,12 +4,8 @@ import { join } from 'node:path'
 import test from 'ava'
 import { KindlingError } from '../src'
 import { toSnakeCase } from '../src/case'
-import {
-  fromCamelCase,
-  type GivenOptions,
-  resolveOptions,
-  trainFields,
-} from '../src/training/config'
+import { type GivenOptions, trainFields } from '../src/training/config'
+import { fromCamelCase, resolveOptions } from '../src/training/resolve-options'
 import { PRESETS } from '../src/training/presets'
 import { scheduleOf, totalSteps } from '../src/training/run-plan'
 import { temporaryFolder } from './helpers'

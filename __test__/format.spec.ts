@@ -1,6 +1,7 @@
 /** Numbers and progress lines as the command line prints them. */
 import test from 'ava'
-import { bar, count, duration, megabytes, percent } from '../src/cli/format'
+import { bar } from '../src/cli/terminal'
+import { count, duration, megabytes, percent } from '../src/format'
 import type { Output } from '../src/cli/output'
 import { fit, sparkline } from '../src/cli/terminal'
 import { ByteProgress, CountProgress } from '../src/cli/progress'

@@ -2,9 +2,9 @@
  * Progress of long commands: a live line with a bar on a terminal, elsewhere a plain line every few
  * seconds. Short runs without a terminal print nothing.
  */
-import { bar, count, duration, megabytes } from './format'
+import { count, duration, megabytes } from '../format'
 import type { Output } from './output'
-import { columnsOf, fit } from './terminal'
+import { bar, columnsOf, fit } from './terminal'
 
 /** Milliseconds between two plain lines. */
 const PLAIN_LINE_MS = 5_000

@@ -5,8 +5,8 @@ import { modelOptions, tokensPerStep } from '../training/run-plan'
 import type { MetricsLine } from '../training/metrics'
 import type { RunConfig } from '../training/run-config'
 import type { StepEvent, TrainSummary } from '../training/trainer'
-import { bar, count, duration, percent } from './format'
-import { fit, sparkline } from './terminal'
+import { count, duration, percent } from '../format'
+import { bar, fit, sparkline } from './terminal'
 
 /** Lines that say what is about to be trained, on what, and what it takes. */
 export function startText(config: RunConfig, numParameters: number): string[] {

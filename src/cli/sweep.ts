@@ -6,7 +6,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { KindlingError } from '../errors'
 import { ops } from '../ops'
-import { type GivenOptions, resolveOptions } from '../training/config'
+import type { GivenOptions } from '../training/config'
+import { resolveOptions } from '../training/resolve-options'
 import { Trainer } from '../training/trainer'
 
 /** Result of the run at one rate. */

@@ -35,6 +35,14 @@ export function fit(parts: readonly string[], columns: number): string {
   return line
 }
 
+const BAR_WIDTH = 20
+
+/** Draws the bar of a progress line. */
+export function bar(done: number, total: number): string {
+  const filled = Math.min(BAR_WIDTH, Math.round((done / Math.max(1, total)) * BAR_WIDTH))
+  return `${'█'.repeat(filled)}${'░'.repeat(BAR_WIDTH - filled)}`
+}
+
 const BLOCKS = '▁▂▃▄▅▆▇█'
 
 /** Draws values as blocks of eight heights, at most `width` of them: means of equal stretches. */

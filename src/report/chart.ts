@@ -1,6 +1,6 @@
 /** Line charts as inline SVG. */
 import type { Points } from '../runs/thin'
-import { short } from './format'
+import { short } from '../format'
 import { html, type Html } from './html'
 
 /** A line of a chart. */

@@ -5,7 +5,7 @@ import { METRICS, type Metric } from '../runs/series'
 import { thin } from '../runs/thin'
 import { chart, type Line } from './chart'
 import type { ReportedRun } from './collect'
-import { short, whole } from './format'
+import { short, whole } from '../format'
 import { Html, html } from './html'
 import { accountingRows, optionRows, resultRows, systemRows, type Row } from './rows'
 

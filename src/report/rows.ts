@@ -1,7 +1,6 @@
 /** The rows of a report's tables; each has a cell per run. */
-import { duration, percent } from '../cli/format'
+import { duration, percent, short, whole } from '../format'
 import type { ReportedRun } from './collect'
-import { short, whole } from './format'
 
 /** A row of a table. */
 export interface Row {

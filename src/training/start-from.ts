@@ -1,7 +1,8 @@
 /** The options of a run that starts from another model. */
 import { snakeCaseName } from '../case'
 import { KindlingError } from '../errors'
-import { checkSizes, type ResolvedOptions, type TrainOptions } from './config'
+import type { ResolvedOptions, TrainOptions } from './config'
+import { checkSizes } from './resolve-options'
 import { DEFAULT_SEQ_LENGTH, type ModelSource } from './model-source'
 
 /** Options that belong to the weights. */

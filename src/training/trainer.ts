@@ -6,30 +6,28 @@
 import { EventEmitter } from 'node:events'
 import { z } from 'zod'
 import { KindlingError, fromNative } from '../errors'
-import { generateBatch } from '../generate'
 import { abortSignal, checked } from '../options'
-import type { TensorboardLog } from '../tensorboard/log'
 import { CheckpointWriter } from './checkpoint-writer'
 import { TrainingClock } from './clock'
-import { fromCamelCase, resolveOptions, type ResolvedOptions, type TrainerOptions } from './config'
+import type { ResolvedOptions, TrainerOptions } from './config'
 import { dueAt, workOf, type Due } from './due'
 import { evaluate } from './evaluate'
 import type { TrainSummary, TrainerEvents } from './events'
 import { TrainingLosses } from './losses'
+import { finishedBefore, noteBest, type Progress } from './loop-state'
 import { explainNonFinite } from './non-finite'
 import { memoryOf, openEventLog, recordSession } from './run-machine'
 import type { SavedLoop } from './run-checkpoints'
 import type { MetricsLine } from './metrics'
+import { fromCamelCase, resolveOptions } from './resolve-options'
 import { scheduleOf, tokensPerStep } from './run-plan'
+import { sampleText } from './sample-text'
 import { SpikeDetector } from './spikes'
 import { closeSession, openSession, type TrainingSession } from './session'
 
 export type { StepEvent, TrainSummary, TrainerEvents } from './events'
 
 const runSchema = z.strictObject({ signal: abortSignal.optional() })
-
-/** Tokens of a sample during training. */
-const SAMPLE_TOKENS = 60
 
 /**
  * `kindling train` as an object.
@@ -307,22 +305,10 @@ export class Trainer extends EventEmitter<TrainerEvents> {
     return { valLoss: loss, perplexity, bitsPerByte }
   }
 
-  async #sample(
-    { options, model, data, step }: TrainingSession,
-    signal: AbortSignal | undefined,
-  ): Promise<string> {
-    const tokenizer = data.tokenizer!
-    const [firstSpecial] = Object.keys(tokenizer.specialTokens)
-    // A tokenizer without special tokens cannot start a document, so the sample starts a line.
-    const prompt = options.samplePrompt ?? (firstSpecial === undefined ? '\n' : '')
-    const [result] = await generateBatch(model, tokenizer, [prompt], {
-      maxTokens: SAMPLE_TOKENS,
-      temperature: 0.8,
-      seed: options.seed + step,
-      ...(signal && { signal }),
-    })
-    this.emit('sample', step, result!.text)
-    return result!.text
+  async #sample(session: TrainingSession, signal: AbortSignal | undefined): Promise<string> {
+    const text = await sampleText(session, signal)
+    this.emit('sample', session.step, text)
+    return text
   }
 
   /**
@@ -349,50 +335,6 @@ export class Trainer extends EventEmitter<TrainerEvents> {
     }
     await (wait ? writer.saveAndWait(step, saved) : writer.save(step, saved))
     progress.savedStep = step
-  }
-}
-
-/** Notes the checkpoint of a metrics line as the best if it has the lowest validation loss. */
-function noteBest(state: SavedLoop, line: MetricsLine | null): boolean {
-  if (line?.valLoss === undefined) return false
-  const isBest = state.best === undefined || line.valLoss < state.best.valLoss
-  if (isBest) state.best = { step: line.step, valLoss: line.valLoss }
-  return isBest
-}
-
-/** What the methods of the loop share. */
-interface Progress {
-  session: TrainingSession
-  signal: AbortSignal | undefined
-  learningRate: (step: number) => number
-  losses: TrainingLosses
-  clock: TrainingClock
-  writer: CheckpointWriter
-  log: TensorboardLog | null
-  /** Null if no updates are skipped. */
-  spikes: SpikeDetector | null
-  /** Updates skipped since the last metrics line. */
-  skippedUpdates: number
-  /** Losses of the current step's batches, as far as they are read. */
-  batchLosses: number[]
-  /** Gradient norm before clipping; on a GPU, the one read last. */
-  gradNorm: number
-  /** The last line written to metrics.jsonl. */
-  lastLine: MetricsLine | null
-  /** The last validation loss. */
-  valLoss: number | null
-  /** The step of the last checkpoint; null if that lacks the end of its metrics line. */
-  savedStep: number | null
-}
-
-/** The summary of a run that was complete when it was opened: its last losses, from its metrics. */
-async function finishedBefore({ folder }: TrainingSession): Promise<Partial<TrainSummary>> {
-  const lines = await folder.readMetrics()
-  const evaluated = lines.filter((line) => line.valLoss !== undefined).pop()
-  return {
-    alreadyFinished: true,
-    loss: lines.at(-1)?.loss ?? null,
-    valLoss: evaluated?.valLoss ?? null,
   }
 }
 

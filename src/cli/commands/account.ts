@@ -8,7 +8,7 @@ import { parse } from '../../training/config'
 import { COURSE_SHAPES, PRESETS } from '../../training/presets'
 import { addExamples } from '../examples'
 import { addFields } from '../flags'
-import { count, duration } from '../format'
+import { count, duration } from '../../format'
 import { run, usage } from '../output'
 
 const SHAPES = { ...PRESETS, ...COURSE_SHAPES }

@@ -12,7 +12,7 @@ import { benchBpe, benchEncode } from '../bench/text'
 import { benchTrain } from '../bench/train'
 import { addExamples } from '../examples'
 import { addFields, type Fields } from '../flags'
-import { count } from '../format'
+import { count } from '../../format'
 import { run, type Output } from '../output'
 import { threads, openTokenizer, tokenizerFields } from '../shared-flags'
 

@@ -7,7 +7,7 @@ import { load } from '../../training/model-source'
 import { save } from '../../training/save-model'
 import { addExamples } from '../examples'
 import { addFields } from '../flags'
-import { count } from '../format'
+import { count } from '../../format'
 import { run } from '../output'
 
 const fields = {

@@ -5,7 +5,7 @@ import { findRuns } from '../../runs/find'
 import { inspectRun, type RunInfo } from '../../runs/inspect'
 import { addExamples } from '../examples'
 import { addVerbosity } from '../flags'
-import { count, duration } from '../format'
+import { count, duration } from '../../format'
 import { run } from '../output'
 import { table } from '../table'
 

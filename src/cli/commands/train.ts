@@ -1,6 +1,7 @@
 /** `kindling train`: trains a model, or resumes a run. */
 import { Command } from 'commander'
-import { resolveOptions, trainFields } from '../../training/config'
+import { trainFields } from '../../training/config'
+import { resolveOptions } from '../../training/resolve-options'
 import { Trainer } from '../../training/trainer'
 import { addExamples } from '../examples'
 import { addFields, jsonSchemaOf } from '../flags'

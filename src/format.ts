@@ -26,10 +26,23 @@ export function percent(fraction: number): string {
   return `${(100 * fraction).toFixed(1)}%`
 }
 
-const BAR_WIDTH = 20
+/** 950, 12.3k, 4.5M, 2.1B; two numbers of one axis differ if `digits` allows. */
+export function short(n: number, digits = 3): string {
+  const size = Math.abs(n)
+  for (const [unit, letter] of [
+    [1e12, 'T'],
+    [1e9, 'B'],
+    [1e6, 'M'],
+    [1e3, 'k'],
+  ] as const) {
+    if (size >= unit) return `${Number((n / unit).toPrecision(digits))}${letter}`
+  }
+  return size > 0 && size < 1e-3
+    ? Number(n.toPrecision(digits)).toExponential()
+    : String(Number(n.toPrecision(digits)))
+}
 
-/** Draws the bar of a progress line. */
-export function bar(done: number, total: number): string {
-  const filled = Math.min(BAR_WIDTH, Math.round((done / Math.max(1, total)) * BAR_WIDTH))
-  return `${'█'.repeat(filled)}${'░'.repeat(BAR_WIDTH - filled)}`
+/** A whole number with spaces between its thousands. */
+export function whole(n: number): string {
+  return String(Math.round(n)).replace(/\B(?=(\d{3})+$)/g, '\u2009')
 }

@@ -1,0 +1,54 @@
+/** The state of the training loop between two steps, and what its end says. */
+import type { TensorboardLog } from '../tensorboard/log'
+import type { CheckpointWriter } from './checkpoint-writer'
+import type { TrainingClock } from './clock'
+import type { TrainSummary } from './events'
+import type { TrainingLosses } from './losses'
+import type { MetricsLine } from './metrics'
+import type { SavedLoop } from './run-checkpoints'
+import type { TrainingSession } from './session'
+import type { SpikeDetector } from './spikes'
+
+/** Notes the checkpoint of a metrics line as the best if it has the lowest validation loss. */
+export function noteBest(state: SavedLoop, line: MetricsLine | null): boolean {
+  if (line?.valLoss === undefined) return false
+  const isBest = state.best === undefined || line.valLoss < state.best.valLoss
+  if (isBest) state.best = { step: line.step, valLoss: line.valLoss }
+  return isBest
+}
+
+/** What the methods of the loop share. */
+export interface Progress {
+  session: TrainingSession
+  signal: AbortSignal | undefined
+  learningRate: (step: number) => number
+  losses: TrainingLosses
+  clock: TrainingClock
+  writer: CheckpointWriter
+  log: TensorboardLog | null
+  /** Null if no updates are skipped. */
+  spikes: SpikeDetector | null
+  /** Updates skipped since the last metrics line. */
+  skippedUpdates: number
+  /** Losses of the current step's batches, as far as they are read. */
+  batchLosses: number[]
+  /** Gradient norm before clipping; on a GPU, the one read last. */
+  gradNorm: number
+  /** The last line written to metrics.jsonl. */
+  lastLine: MetricsLine | null
+  /** The last validation loss. */
+  valLoss: number | null
+  /** The step of the last checkpoint; null if that lacks the end of its metrics line. */
+  savedStep: number | null
+}
+
+/** The summary of a run that was complete when it was opened: its last losses, from its metrics. */
+export async function finishedBefore({ folder }: TrainingSession): Promise<Partial<TrainSummary>> {
+  const lines = await folder.readMetrics()
+  const evaluated = lines.filter((line) => line.valLoss !== undefined).pop()
+  return {
+    alreadyFinished: true,
+    loss: lines.at(-1)?.loss ?? null,
+    valLoss: evaluated?.valLoss ?? null,
+  }
+}
