@@ -30,7 +30,7 @@ pub fn fixtures() -> Vec<Fixture> {
         std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|e| e == "safetensors"));
     paths.sort();
-    assert_eq!(paths.len(), 8);
+    assert_eq!(paths.len(), 12);
     paths.iter().map(|path| Fixture::read(path)).collect()
 }
 
