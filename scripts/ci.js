@@ -66,6 +66,18 @@ const STAGES = [
     ],
   },
   {
+    name: 'the documentation site builds, and its links lead somewhere',
+    command: ['npm', 'run', '--silent', 'docs:build'],
+  },
+  {
+    name: 'the documentation site works in a browser, offline',
+    command: ['node', 'scripts/checks/site.js'],
+    needs: [
+      ['node', 'scripts/checks/chromium.js'],
+      'there is no Chromium, and apt cannot install it (set KINDLING_CHROMIUM)',
+    ],
+  },
+  {
     name: 'TensorBoard reads the events of a run',
     command: ['node', 'scripts/checks/tensorboard.js'],
     needs: [

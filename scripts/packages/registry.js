@@ -6,33 +6,15 @@ const { execFileSync, spawn } = require('node:child_process')
 const fs = require('node:fs')
 const net = require('node:net')
 const path = require('node:path')
+const { installTools } = require('../tools')
 const { root } = require('./platforms')
 
 const TOOLS = path.join(root, 'target', 'package-tools')
 
 /** Installs the programs of scripts/packages/tools, once; returns the folder of a package. */
 function tool(name) {
-  const source = path.join(__dirname, 'tools')
-  const lock = path.join(TOOLS, 'package-lock.json')
-  const wanted = fs.readFileSync(path.join(source, 'package-lock.json'))
-  const stamp = path.join(TOOLS, 'installed')
-  const isCurrent = fs.existsSync(stamp) && fs.readFileSync(stamp).equals(wanted)
-  if (!isCurrent) {
-    fs.rmSync(TOOLS, { recursive: true, force: true })
-    fs.cpSync(source, TOOLS, { recursive: true })
-    fs.writeFileSync(lock, wanted)
-    // No install script runs: the binaries come inside the packages. One is of another processor,
-    // which npm takes by --force.
-    execFileSync(
-      'npm',
-      ['ci', '--force', '--ignore-scripts', '--no-audit', '--no-fund', '--silent'],
-      {
-        cwd: TOOLS,
-        stdio: 'inherit',
-      },
-    )
-    fs.writeFileSync(stamp, wanted)
-  }
+  // One binary is of another processor, which npm takes by --force.
+  installTools(path.join(__dirname, 'tools'), TOOLS, '--force')
   return path.join(TOOLS, 'node_modules', name)
 }
 
