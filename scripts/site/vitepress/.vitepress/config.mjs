@@ -12,11 +12,17 @@ function slugify(heading) {
     .replace(/\s/g, '-')
 }
 
+const FLAME =
+  '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="#c2570f" ' +
+  'd="M8 1c1 3 4 4 4 8.500a4 4.500 0 0 1-8 0C4 7 6 6 6 4c1 .5 1.500 1.500 1.500 3C8.500 5 8.500 3 8 1z"/></svg>'
+
 // oxlint-disable-next-line import/no-default-export -- VitePress reads the default export.
 export default {
   title: 'Kindling',
   description: 'Train Transformer language models inside Node.js.',
   lang: 'en',
+  // A flame, without a request.
+  head: [['link', { rel: 'icon', href: `data:image/svg+xml,${encodeURIComponent(FLAME)}` }]],
   srcDir: 'pages',
   outDir: 'html',
   // Pages contain no HTML of their own; <n> in prose is text.
