@@ -229,7 +229,7 @@ test('help shows the choices, the kind of value and the default of a flag', asyn
   t.regex(stdout, /--dtype <f32\|bf16> /)
   t.regex(stdout, /--run <dir> /)
   const bench = (await succeed(t, ['bench', 'encode', '--help'])).stdout
-  t.regex(bench, /--file <file> /)
+  t.regex(bench, /--file <file\.\.\.> /)
   t.regex(bench, /--threads <n> /)
   t.regex(bench, /--special-tokens <text\.\.\.>[^-]*\(default:\s+<\|endoftext\|>\)/)
 })

@@ -7,6 +7,7 @@ import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { z } from 'zod'
 import { Batch } from './batch'
+import { findFiles } from './corpus-files'
 import { KindlingError, call, settle } from './errors'
 import { refuseInputAsOutput } from './store-paths'
 import { longCall, type LongCallOptions } from './long-call'
@@ -66,8 +67,9 @@ export class TokenStore {
   /**
    * Encodes UTF-8 text files in one streaming pass; memory does not depend on their size.
    *
-   * @param files - text or JSON Lines files, in order; gzip and zstd are recognized by content.
-   * `data/*.txt` matches files by pattern, `-` reads standard input.
+   * @param files - text, JSON Lines or Parquet files, in order; gzip and zstd are recognized by
+   * content. `data/*.txt` matches files by pattern, a folder stands for the text files in it, `-`
+   * reads standard input.
    * @param out - output folder, for `tokenizer`, `train_chunks` and, with a `validFraction`,
    * `valid_chunks`; if its name ends in `_chunks`, it is the store itself. An existing store is
    * replaced once the new one is complete. A killed process leaves a hidden folder next to it, from
@@ -89,15 +91,17 @@ export class TokenStore {
       encodeSchema,
       options,
     )
+    const { files: found, format } = await findFiles(names, values.format)
     const settings = {
       threads: native.availableThreads(),
       keepWhenCancelled: keepWhenAborted,
       ...values,
+      ...(format && { format }),
       ...(tokenizer.path && { tokenizerPath: tokenizer.path }),
     }
     const monitored = { ...(signal && { signal }), ...(onProgress && { onProgress }) }
     const { valid, ...summary } = await longCall(monitored, async (monitor) =>
-      native.encodeFiles(names, handle, out, settings, monitor),
+      native.encodeFiles(found, handle, out, settings, monitor),
     )
     return { ...summary, valid: valid ?? null }
   }

@@ -3,6 +3,7 @@
  * Reads and writes GPT-2's vocab.json and merges.txt, and Hugging Face's tokenizer.json.
  */
 import { z } from 'zod'
+import { expandFiles, findFiles } from './corpus-files'
 import { KindlingError, call, settle } from './errors'
 import { limits } from './limits'
 import { longCall, type LongCallOptions } from './long-call'
@@ -116,8 +117,9 @@ export class Tokenizer {
   /**
    * Trains a tokenizer on text files. Invalid UTF-8 becomes U+FFFD (see `replacedBytes`).
    *
-   * @param files - text or JSON Lines files; gzip and zstd are recognized by content. `data/*.txt`
-   * matches files by pattern, `-` reads standard input.
+   * @param files - text, JSON Lines or Parquet files; gzip and zstd are recognized by content.
+   * `data/*.txt` matches files by pattern, a folder stands for the text files in it, `-` reads
+   * standard input.
    * @throws KindlingError `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS`, `ERR_INVALID_CORPUS` (a damaged
    * file, a line without the text field), `ERR_INVALID_ARGUMENT` (a vocabulary smaller than the
    * bytes and special tokens), `ERR_CANCELLED`.
@@ -126,7 +128,8 @@ export class Tokenizer {
     const names = checkedValue('Tokenizer.train: files', fileNames, files)
     const given = checked('Tokenizer.train', trainSchema, options)
     const { signal, onProgress, onMerge, ...values } = given
-    const settings = { threads: native.availableThreads(), ...values }
+    const { files: found, format } = await findFiles(names, values.format)
+    const settings = { threads: native.availableThreads(), ...values, ...(format && { format }) }
     let thrown: { error: unknown } | undefined
     const report = (done: number, wanted: number): void => {
       try {
@@ -141,7 +144,7 @@ export class Tokenizer {
       async (monitor) =>
         longCall(
           { ...(signal && { signal }), ...(onMerge && { onProgress: report }) },
-          async (merging) => native.Tokenizer.train(names, settings, monitor, merging),
+          async (merging) => native.Tokenizer.train(found, settings, monitor, merging),
         ),
     ).catch((error: unknown) => {
       throw thrown ? thrown.error : error
@@ -257,7 +260,8 @@ export class Tokenizer {
       countSchema,
       options,
     )
-    return longCall(rest, async (monitor) => this.#native.countTokens(names, threads, monitor))
+    const found = await expandFiles(names)
+    return longCall(rest, async (monitor) => this.#native.countTokens(found, threads, monitor))
   }
 
   /**

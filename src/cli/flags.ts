@@ -15,6 +15,8 @@ interface FieldSchema {
   default?: unknown
   enum?: string[]
   items?: FieldSchema
+  /** A value or a list of values. */
+  anyOf?: FieldSchema[]
   value?: string
   repeat?: boolean
 }
@@ -52,12 +54,13 @@ export function jsonSchemaOf(fields: Fields): z.core.JSONSchema.BaseSchema {
 function optionOf(name: string, schema: FieldSchema): Option {
   const flag = `--${name.replaceAll('_', '-')}`
   const description = describe(schema)
-  const { type, items, repeat } = schema
+  const list = schema.anyOf?.find(({ type }) => type === 'array')
+  const { type, items, repeat } = list ? { ...schema, ...list } : schema
   if (type === 'boolean') {
     return new Option(schema.default === true ? flag.replace('--', '--no-') : flag, description)
   }
   if (type === 'array') {
-    const kind = placeholder(items ?? {})
+    const kind = placeholder({ ...(list && schema), ...items })
     if (repeat) return new Option(`${flag} <${kind}>`, description).argParser(append)
     const option = new Option(`${flag} <${kind}...>`, description)
     return isNumeric(items?.type) ? option.argParser(appendNumber) : option

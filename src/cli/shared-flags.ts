@@ -1,13 +1,14 @@
 /** Flags that several commands share: input files, a tokenizer, a trained model, threads. */
 import { join, resolve } from 'node:path'
 import { z } from 'zod'
+import { findFiles, type CorpusFormat } from '../corpus-files'
 import { readCompanions, stopIdsOf } from '../exchange/companions'
 import { Tokenizer } from '../tokenizer'
 import { limits } from '../limits'
 import { trainFields } from '../training/config'
 import { loadRun } from '../training/load-run'
 import { load, type LoadedModel } from '../training/model-source'
-import { usage } from './output'
+import { usage, type Output } from './output'
 
 export const threads = limits.threads
   .optional()
@@ -15,9 +16,13 @@ export const threads = limits.threads
 
 /** Describes input files at the end of a help text. */
 export const INPUT_FILES = `Input files may be plain, gzip or zstd; - reads standard input. Quote a
-pattern, such as 'web/**/*.jsonl.zst', to let kindling expand it.`
+pattern, such as 'web/**/*.jsonl.zst', to let kindling expand it. A folder stands for the text
+files in it and below (.txt, .md, .jsonl, .parquet and the like).`
 
-export const FILE_ARGUMENT = ['<file...>', 'text, JSON Lines or Parquet files, in UTF-8'] as const
+export const FILE_ARGUMENT = [
+  '<file...>',
+  'text, JSON Lines or Parquet files in UTF-8, or folders of them',
+] as const
 
 /** What the input files contain. */
 export const corpusFields = {
@@ -25,8 +30,8 @@ export const corpusFields = {
     .enum(['auto', 'text', 'jsonl', 'parquet'])
     .default('auto')
     .describe(
-      'format of the files; auto: jsonl if the name ends in .jsonl or .ndjson, parquet if in ' +
-        '.parquet, else text',
+      'format of the files; auto: jsonl if the name ends in .jsonl, .ndjson or .json.gz, parquet ' +
+        'if in .parquet, else text',
     ),
   text_field: z
     .string()
@@ -35,18 +40,22 @@ export const corpusFields = {
     .describe('field of a JSON Lines object, or column of Parquet, that holds the text'),
 }
 
-/** Returns the library's options for these flags. */
-export function corpusOptions(flags: {
-  format: 'auto' | 'text' | 'jsonl' | 'parquet'
-  text_field: string
-}): {
-  format?: 'text' | 'jsonl' | 'parquet'
-  textField: string
-} {
-  return {
-    textField: flags.text_field,
-    ...(flags.format === 'auto' ? {} : { format: flags.format }),
-  }
+/** Input files, and the library's options for reading them. */
+export interface InputFiles {
+  files: string[]
+  reading: { format?: CorpusFormat; textField: string }
+}
+
+/** Finds the files that a command names, and says what was found in folders. */
+export async function inputFiles(
+  names: readonly string[],
+  flags: z.output<z.ZodObject<typeof corpusFields>>,
+  output: Output,
+): Promise<InputFiles> {
+  const asked = flags.format === 'auto' ? undefined : flags.format
+  const { files, format, notes } = await findFiles(names, asked)
+  for (const note of notes) output.note(note)
+  return { files, reading: { textField: flags.text_field, ...(format && { format }) } }
 }
 
 /** A tokenizer: a folder, or a vocabulary with its merges. */

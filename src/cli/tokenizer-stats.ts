@@ -2,7 +2,6 @@
  * Measures tokenizers on documents drawn at random from files: compression, speed, and the time
  * that 825 GiB of text (the Pile) would take.
  */
-import { settle } from '../errors'
 import { longCall, type LongCallOptions } from '../long-call'
 import { native } from '../native'
 import type { Tokenizer } from '../tokenizer'
@@ -30,11 +29,6 @@ export interface SampleOptions extends LongCallOptions {
   format?: 'text' | 'jsonl' | 'parquet'
   /** Field of a JSON Lines object that holds the text. Default `text`. */
   textField?: string
-}
-
-/** Expands patterns such as `data/*.txt` to the files they match. `-`, standard input, stays. */
-export async function expandFiles(names: readonly string[]): Promise<string[]> {
-  return settle(async () => native.expandFiles([...names]))
 }
 
 /**

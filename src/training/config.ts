@@ -72,10 +72,18 @@ const sourceFields = {
 
 const dataFields = {
   corpus: z
-    .string()
+    .union([z.string(), z.array(z.string()).min(1)])
+    .transform((names) => [names].flat())
     .optional()
-    .describe('text file to train on; encoded once into <data_dir>/<name of the file>/')
+    .describe(
+      'text to train on: files, patterns or folders; encoded once into <data_dir>/<name of the first>/',
+    )
     .meta(file),
+  text_field: z
+    .string()
+    .default('text')
+    .describe('field of JSON Lines, or column of Parquet, that holds the text of corpus')
+    .meta({ value: 'name' }),
   data: z
     .string()
     .optional()

@@ -2,20 +2,17 @@
  * Finding the stores and the tokenizer of a run: a corpus that is encoded once, an encoded folder,
  * or a named store.
  */
-import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { readFile, realpath, stat } from 'node:fs/promises'
-import { basename, dirname, extname, isAbsolute, join, relative, resolve } from 'node:path'
-import { toSnakeCase } from '../case'
+import { realpath } from 'node:fs/promises'
+import { dirname, isAbsolute, join, relative, resolve } from 'node:path'
 import { KindlingError } from '../errors'
-import { fileOperation, writeFileAtomic } from '../files'
+import { fileOperation } from '../files'
 import { TokenStore } from '../token-store'
 import { Tokenizer } from '../tokenizer'
 import type { MixturePart } from './batch-loader'
 import type { ResolvedOptions, TrainOptions } from './config'
+import { encodeCorpus, type CorpusEncoding, type CorpusProgress } from './corpus-store'
 
-/** Fraction of a corpus that is held out for validation. */
-const VALID_FRACTION = 0.05
 /** Vocabulary size without a tokenizer, and of a tokenizer trained on a corpus. */
 export const DEFAULT_VOCAB_SIZE = 32_000
 
@@ -32,11 +29,10 @@ export function trainingTokens(data: DataSource): number {
   return data.train.reduce((sum, { store }) => sum + store.length, 0)
 }
 
-/** Reports how much of a corpus has been read, in bytes. */
-export type CorpusProgress = (what: string, done: number, total: number) => void
-
 /** Progress and cancellation of preparing a corpus. */
 export interface Preparation {
+  /** Receives sentences for people. */
+  message: (text: string) => void
   progress: CorpusProgress
   /** The tokenizer of the model to start from, if it has one. */
   tokenizer?: Tokenizer | null | undefined
@@ -85,13 +81,16 @@ async function openSource(
   if (names.length > 1) {
     throw new KindlingError('ERR_USAGE', `${names.join(' and ')} exclude each other; give one`)
   }
-  if (corpus !== undefined) return openCorpus(corpus, resolved, preparation)
+  if (corpus !== undefined) {
+    const encoding = await corpusEncoding(corpus, resolved, preparation)
+    return openFolder(await encodeCorpus(encoding, preparation), options)
+  }
   if (mixture !== undefined) return openMixture(mixture, options)
   if (data !== undefined) return openFolder(data, options)
   if (corpusSize !== undefined) return openFolder(join(dataDir, `${corpusSize}_chunks`), options)
   throw new KindlingError(
     'ERR_USAGE',
-    'no training data: give --corpus FILE, --data PATH, --mixture DIR=WEIGHT or --corpus-size NAME',
+    'no training data: give --corpus FILE..., --data PATH, --mixture DIR=WEIGHT or --corpus-size NAME',
   )
 }
 
@@ -195,83 +194,17 @@ async function tokenizerFromOptions(options: TrainOptions): Promise<Tokenizer | 
   return Tokenizer.fromFiles(vocabPath, mergesPath, specialTokens)
 }
 
-/**
- * Contents of corpus.json: the file and the tokenizer that the stores next to it were made from.
- */
-interface CorpusRecord {
-  formatVersion: 1
-  file: string
-  size: number
-  modifiedMs: number
-  /** Hash of the tokenizer given, or vocabulary size and special tokens of the one trained here. */
-  tokenizer: string
-}
-
-async function openCorpus(
-  file: string,
+/** How the options say that a corpus is encoded. */
+async function corpusEncoding(
+  names: readonly string[],
   resolved: ResolvedOptions,
-  { progress, signal, tokenizer: ofModel }: Preparation,
-): Promise<DataSource> {
-  const { options } = resolved
-  if (!existsSync(file)) {
-    throw new KindlingError('ERR_NOT_FOUND', `corpus ${file} does not exist; check the path`)
-  }
-  const folder = await corpusFolder(options.dataDir, file)
-  const given = ofModel ?? (await givenTokenizer(resolved))
-  const vocabSize = trainedVocabSize(resolved)
-  const { size, mtimeMs } = await fileOperation('read', file, () => stat(file))
-  const record: CorpusRecord = {
-    formatVersion: 1,
-    file: resolve(file),
-    size,
-    modifiedMs: mtimeMs,
-    tokenizer: given ? given.hash : JSON.stringify([vocabSize, options.specialTokens]),
-  }
-  const recordText = JSON.stringify(toSnakeCase(record), null, 2)
-  const recordPath = join(folder, 'corpus.json')
-  if (!(await isCurrent(recordPath, recordText))) {
-    const tokenizer =
-      given ??
-      (await Tokenizer.train([file], {
-        vocabSize,
-        specialTokens: options.specialTokens,
-        ...(signal && { signal }),
-        onProgress: (done, total) => progress('training the tokenizer', done, total),
-      }))
-    await TokenStore.encodeFiles([file], tokenizer, folder, {
-      chunkSize: options.chunkSize,
-      validFraction: VALID_FRACTION,
-      ...(signal && { signal }),
-      // The next run continues where an interrupted one stopped.
-      keepWhenAborted: true,
-      onProgress: (done, total) => progress('encoding the corpus', done, total),
-    })
-    await writeFileAtomic(recordPath, `${recordText}\n`)
-  }
-  return openFolder(folder, options)
-}
-
-/**
- * The folder of a corpus's stores: named after the file, and with a hash of its whole path if that
- * name belongs to another corpus or to stores that were made otherwise.
- */
-async function corpusFolder(dataDir: string, file: string): Promise<string> {
-  const folder = join(dataDir, basename(file, extname(file)))
-  const owner = await ownerOf(folder)
-  if (owner === null || owner === resolve(file)) return folder
-  const hash = createHash('sha256').update(resolve(file)).digest('hex')
-  return `${folder}-${hash.slice(0, 8)}`
-}
-
-/** The corpus that the stores in a folder were made from; null if there are none, '' if unknown. */
-async function ownerOf(folder: string): Promise<string | null> {
-  if (!existsSync(join(folder, 'train_chunks'))) return null
-  try {
-    const text = await readFile(join(folder, 'corpus.json'), 'utf8')
-    const { file } = JSON.parse(text) as { file?: unknown }
-    return typeof file === 'string' ? file : ''
-  } catch {
-    return ''
+  { tokenizer: ofModel }: Preparation,
+): Promise<CorpusEncoding> {
+  const { dataDir, chunkSize, specialTokens, textField } = resolved.options
+  return {
+    ...{ names, dataDir, chunkSize, textField },
+    tokenizer: ofModel ??
+      (await givenTokenizer(resolved)) ?? { vocabSize: trainedVocabSize(resolved), specialTokens },
   }
 }
 
@@ -288,15 +221,4 @@ function trainedVocabSize({ options, given }: ResolvedOptions): number {
   const { vocabSize = DEFAULT_VOCAB_SIZE, specialTokens } = options
   if (given.has('vocabSize')) return vocabSize
   return Math.max(vocabSize, 256 + new Set(specialTokens).size)
-}
-
-/** Returns true if the stores next to `recordPath` were made from what `recordText` says. */
-async function isCurrent(recordPath: string, recordText: string): Promise<boolean> {
-  if (!existsSync(recordPath) || !existsSync(join(dirname(recordPath), 'train_chunks')))
-    return false
-  try {
-    return (await readFile(recordPath, 'utf8')).trim() === recordText
-  } catch {
-    return false
-  }
 }

@@ -1,5 +1,6 @@
 /** `kindling bench encode` and `kindling bench bpe`: times the tokenizer. */
 import { stat } from 'node:fs/promises'
+import { expandFiles } from '../../corpus-files'
 import { peakRssMib } from '../../system'
 import { Tokenizer } from '../../tokenizer'
 import { fileOperation } from '../../files'
@@ -18,33 +19,36 @@ export interface TextBenchmark {
   peakRssMib: number
 }
 
-/** Times the encoding of a file: once with cold caches, then twice more. */
+/** Times the encoding of files: once with cold caches, then twice more. */
 export async function benchEncode(
-  path: string,
+  names: readonly string[],
   tokenizer: Tokenizer,
   threads: number | undefined,
 ): Promise<TextBenchmark> {
   const options = threads === undefined ? {} : { threads }
-  return benchText(path, 3, async () => (await tokenizer.countTokens([path], options)).tokens)
+  const files = await expandFiles(names)
+  return benchText(files, 3, async () => (await tokenizer.countTokens(files, options)).tokens)
 }
 
-/** Times the training of a tokenizer on a file, once: nothing is cached between trainings. */
+/** Times the training of a tokenizer on files, once: nothing is cached between trainings. */
 export async function benchBpe(
-  path: string,
+  names: readonly string[],
   vocabSize: number,
   threads: number | undefined,
 ): Promise<TextBenchmark> {
   const specialTokens = ['<|endoftext|>']
   const options = { vocabSize, specialTokens, ...(threads === undefined ? {} : { threads }) }
-  return benchText(path, 1, async () => (await Tokenizer.train([path], options)).vocabSize)
+  const files = await expandFiles(names)
+  return benchText(files, 1, async () => (await Tokenizer.train(files, options)).vocabSize)
 }
 
 async function benchText(
-  path: string,
+  files: readonly string[],
   repeats: number,
   work: () => Promise<number>,
 ): Promise<TextBenchmark> {
-  const { size: bytes } = await fileOperation('read', path, () => stat(path))
+  let bytes = 0
+  for (const file of files) bytes += (await fileOperation('read', file, () => stat(file))).size
   const times: number[] = []
   let tokens = 0
   for (let i = 0; i < repeats; i++) {

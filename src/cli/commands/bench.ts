@@ -53,7 +53,10 @@ const generateFields = {
   max_tokens: z.int().min(1).default(240).describe('tokens to decode per prompt'),
   profile,
 }
-const file = z.string().meta({ value: 'file' }).describe('text file')
+const file = z
+  .array(z.string().meta({ value: 'file' }))
+  .min(1)
+  .describe('text files, patterns or folders')
 const encodeFields = { file, ...tokenizerFields, threads }
 const bpeFields = {
   file,

@@ -15,7 +15,7 @@ import {
   FILE_ARGUMENT,
   INPUT_FILES,
   corpusFields,
-  corpusOptions,
+  inputFiles,
   threads,
   openTokenizer,
   tokenizerFields,
@@ -67,10 +67,11 @@ export function encodeCommand(): Command {
   addFields(command, fields)
   addExamples(command, EXAMPLES, { notes: NOTES })
   return command.action(
-    run(async (flags, output, files) => {
+    run(async (flags, output, names) => {
       const options = parse(z.strictObject(fields), flags)
       outliveOutput()
       const tokenizer = await openTokenizer(options)
+      const { files, reading } = await inputFiles(names, options, output)
       for (const store of existingStores(options.out)) output.note(`${store} will be replaced`)
       const started = performance.now()
       const progress = new ByteProgress('encoding', output, files.includes('-'))
@@ -80,7 +81,7 @@ export function encodeCommand(): Command {
           validFraction: options.valid_fraction,
           tokenDtype: options.token_dtype,
           appendEot: options.append_eot,
-          ...corpusOptions(options),
+          ...reading,
           resume: !options.restart,
           keepWhenAborted: true,
           ...(options.document === undefined ? {} : { document: options.document }),

@@ -3,18 +3,13 @@ import { Command } from 'commander'
 import { z } from 'zod'
 import { Tokenizer } from '../../tokenizer'
 import { parse } from '../../training/config'
-import { FILE_ARGUMENT, INPUT_FILES, corpusFields, corpusOptions } from '../shared-flags'
+import { FILE_ARGUMENT, INPUT_FILES, corpusFields, inputFiles } from '../shared-flags'
 import { addExamples } from '../examples'
 import { addFields } from '../flags'
 import { withInterrupt } from '../interrupt'
 import { run } from '../output'
 import { ByteProgress } from '../progress'
-import {
-  expandFiles,
-  measureTokenizer,
-  sampleDocuments,
-  type TokenizerStats,
-} from '../tokenizer-stats'
+import { measureTokenizer, sampleDocuments, type TokenizerStats } from '../tokenizer-stats'
 
 const fields = {
   tokenizer: z
@@ -43,7 +38,7 @@ export function tokenizerStatsCommand(): Command {
   return command.action(
     run(async (flags, output, names) => {
       const { tokenizer: folders, sample, seed, ...corpus } = parse(z.strictObject(fields), flags)
-      const files = await expandFiles(names)
+      const { files, reading } = await inputFiles(names, corpus, output)
       const tokenizers = await Promise.all(folders.map((folder) => Tokenizer.open(folder)))
       const table = new Table(folders, files)
       output.text(table.header())
@@ -53,7 +48,7 @@ export function tokenizerStatsCommand(): Command {
           sampleDocuments(file, {
             sample,
             seed,
-            ...corpusOptions(corpus),
+            ...reading,
             signal,
             onProgress: (done, total) => progress.report(done, total),
           }),

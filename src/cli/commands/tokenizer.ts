@@ -6,7 +6,7 @@ import { z } from 'zod'
 import { Tokenizer } from '../../tokenizer'
 import { limits } from '../../limits'
 import { parse } from '../../training/config'
-import { FILE_ARGUMENT, INPUT_FILES, corpusFields, corpusOptions, threads } from '../shared-flags'
+import { FILE_ARGUMENT, INPUT_FILES, corpusFields, inputFiles, threads } from '../shared-flags'
 import { addExamples } from '../examples'
 import { addFields } from '../flags'
 import { duration } from '../../format'
@@ -63,7 +63,7 @@ function tokenizerTrainCommand(): Command {
   addFields(command, fields)
   addExamples(command, EXAMPLES, { notes: INPUT_FILES })
   return command.action(
-    run(async (flags, output, files) => {
+    run(async (flags, output, names) => {
       const options = parse(z.strictObject(fields), flags)
       if (options.type === 'bpe' && options.vocab_size === undefined) {
         throw usage('bpe needs a vocabulary size; add --vocab-size, such as --vocab-size 10000')
@@ -72,6 +72,7 @@ function tokenizerTrainCommand(): Command {
         throw usage('vocab_size is for bpe; with --type chars the characters of the text decide')
       }
       outliveOutput()
+      const { files, reading: format } = await inputFiles(names, options, output)
       if (existsSync(join(options.out, 'vocab.json')))
         output.note(`the tokenizer in ${options.out} will be replaced`)
       const started = performance.now()
@@ -87,7 +88,7 @@ function tokenizerTrainCommand(): Command {
           pattern: options.pattern,
           minFrequency: options.min_frequency,
           ...(options.max_bytes === undefined ? {} : { maxBytes: options.max_bytes }),
-          ...corpusOptions(options),
+          ...format,
           signal,
           onProgress: (done, total) => reading.report(done, total),
           onMerge: (merges, wanted) => merging.report(merges, wanted),

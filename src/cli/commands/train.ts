@@ -15,6 +15,7 @@ import { dashboardFlag, withDashboard } from '../train-dashboard'
 
 const EXAMPLES = [
   'kindling train --corpus book.txt --preset char --max-steps 1000 --run runs/book',
+  'kindling train --corpus a.txt b.txt web --preset char --max-steps 500',
   'kindling train --data data/stories --d-model 256 --num-layers 4 --batch-size 16',
   'kindling train --run runs/book --resume',
   'kindling train --checkpoint runs/book/checkpoints/step-00000500',
