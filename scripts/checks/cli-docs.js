@@ -8,36 +8,31 @@ const path = require('node:path')
 
 const root = path.join(__dirname, '..', '..')
 const cli = path.join(root, 'dist', 'cli', 'index.js')
+const { program } = require(path.join(root, 'dist', 'cli', 'program.js'))
 const page = path.join(root, 'docs', 'cli.md')
 
+/** Returns the whole help of a command, with the options that --help leaves out. */
 function help(command) {
-  const env = { ...process.env, NO_COLOR: '1' }
-  return execFileSync(process.execPath, [cli, ...command, '--help'], {
-    encoding: 'utf8',
-    env,
-  }).trimEnd()
+  const print = (flag) =>
+    execFileSync(process.execPath, [cli, ...command, flag], {
+      encoding: 'utf8',
+      env: { ...process.env, NO_COLOR: '1', FORCE_COLOR: '0' },
+    }).trimEnd()
+  const short = print('--help')
+  return short.includes('--help-all') ? print('--help-all') : short
 }
 
-/** Returns the commands that a help text lists, except `help`. */
-function subcommands(text) {
-  const listed = /^Commands:\n((?: .*\n?|\n)*)/m.exec(`${text}\n`)
-  if (!listed) return []
-  const names = [...listed[1].matchAll(/^ {2}([a-z]\S*)/gm)].map((found) => found[1].split('|')[0])
-  return names.filter((name) => name !== 'help')
-}
-
-function sections(command) {
-  const text = help(command)
-  const title = `## kindling ${command.join(' ')}`.trimEnd()
+function sections(command, names) {
+  const title = `## kindling ${names.join(' ')}`.trimEnd()
   return [
-    `${title}\n\n\`\`\`text\n${text}\n\`\`\``,
-    ...subcommands(text).flatMap((name) => sections([...command, name])),
+    `${title}\n\n\`\`\`text\n${help(names)}\n\`\`\``,
+    ...command.commands.flatMap((child) => sections(child, [...names, child.name()])),
   ]
 }
 
 const head =
   '# The command line\n\nGenerated from the help of every command by `npm run docs`; do not edit.'
-const wanted = `${[head, ...sections([])].join('\n\n')}\n`
+const wanted = `${[head, ...sections(program(), [])].join('\n\n')}\n`
 if (process.argv.includes('--write')) {
   fs.writeFileSync(page, wanted)
 } else if (!fs.existsSync(page) || fs.readFileSync(page, 'utf8') !== wanted) {

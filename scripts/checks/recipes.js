@@ -77,8 +77,8 @@ function addOption() {
   const title = 'Add an option of `kindling train`'
   edit(
     title,
-    'src/training/config.ts',
-    'export const trainFields = {',
+    'src/training/fields.ts',
+    'const dataFields = {',
     "\n  recipe_option: z.int().min(1).default(7).describe('an option'),",
   )
   assert(recipe(title).includes('`CHANGEABLE_ON_RESUME`'), `"${title}" does not name the set`)
@@ -92,7 +92,7 @@ function addOption() {
 
 function checkOption() {
   assert.match(
-    kindling('train', '--help'),
+    kindling('train', '--help-all'),
     /--recipe-option <n> +an option \(default: 7\)/,
     'the help of train does not show the new option',
   )

@@ -2,6 +2,7 @@
  * The examples at the end of a command's help. Every one of them runs in __test__/examples.spec.ts.
  */
 import type { Command } from 'commander'
+import { addClosing } from './help'
 
 const EXAMPLES = new WeakMap<Command, readonly string[]>()
 
@@ -12,8 +13,7 @@ export function addExamples(
   { notes = '', title = 'Examples' }: { notes?: string; title?: string } = {},
 ): Command {
   EXAMPLES.set(command, examples)
-  const lines = examples.map((example) => `  ${example}`).join('\n')
-  return command.addHelpText('after', `${notes === '' ? '' : `\n${notes}\n`}\n${title}:\n${lines}`)
+  return addClosing(command, { notes, title, examples })
 }
 
 /** Returns the examples of a command and of all its subcommands, in the order of the help. */

@@ -1,13 +1,15 @@
 /** Makes command-line flags from zod schemas: names, placeholders, descriptions and defaults. */
 import { type Command, Option } from 'commander'
 import { z } from 'zod'
+import { addVerbosity, showCommonFirst } from './help'
 
 /** The options of a command, by their snake_case names. */
 export type Fields = Readonly<Record<string, z.ZodType>>
 
 /**
- * The keywords of JSON Schema that make up a flag. Two come from a field's `.meta()`: `value` is
- * the placeholder, as in `--config <file>`; `repeat` makes a list take one value per flag.
+ * The keywords of JSON Schema that make up a flag. Some come from a field's `.meta()`: `value` is
+ * the placeholder, as in `--config <file>`; `repeat` makes a list take one value per flag; `group`
+ * is its heading in the help; `common` shows it in the short help of a command that has one.
  */
 interface FieldSchema {
   type?: string
@@ -19,6 +21,8 @@ interface FieldSchema {
   anyOf?: FieldSchema[]
   value?: string
   repeat?: boolean
+  group?: string
+  common?: boolean
 }
 
 /** Longest list of choices that is shown as a flag's placeholder. */
@@ -29,21 +33,25 @@ const MAX_CHOICES_WIDTH = 20
  *
  * Flags take no default from the schema: one that the user leaves out stays undefined, so that a
  * config file or a preset can set it.
+ *
+ * @param hideRest - show only the fields marked `common` in `--help`, the rest in `--help-all`.
  */
-export function addFields(command: Command, fields: Fields): Command {
+export function addFields(
+  command: Command,
+  fields: Fields,
+  { hideRest = false }: { hideRest?: boolean } = {},
+): Command {
   const { properties = {} } = jsonSchemaOf(fields)
-  for (const [name, schema] of Object.entries(properties)) {
-    command.addOption(optionOf(name, schema as FieldSchema))
+  const common = new Set<string>()
+  for (const [name, property] of Object.entries(properties)) {
+    const schema = property as FieldSchema
+    const option = optionOf(name, schema)
+    if (schema.group !== undefined) option.helpGroup(`${schema.group}:`)
+    if (schema.common) common.add(option.attributeName())
+    command.addOption(option)
   }
+  if (hideRest) showCommonFirst(command, common)
   return addVerbosity(command)
-}
-
-/** Adds `--json`, `--quiet` and `--verbose`. */
-export function addVerbosity(command: Command): Command {
-  return command
-    .option('--json', 'print JSON lines to stdout and everything else to stderr')
-    .option('-q, --quiet', 'print results and errors only')
-    .option('-v, --verbose', 'print where an error is explained')
 }
 
 /** Returns the JSON Schema of an object with these fields, as a config file holds it. */

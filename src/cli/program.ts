@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { Command } from 'commander'
 import { commands } from './commands'
 import { addExamples } from './examples'
+import { layOutHelp } from './help'
 
 function version(): string {
   const text = readFileSync(join(__dirname, '..', '..', 'package.json'), 'utf8')
@@ -14,10 +15,10 @@ function version(): string {
 export function program(): Command {
   const kindling = new Command('kindling')
     .description('Train Transformer language models inside Node.js.')
-    .version(version())
-    .showSuggestionAfterError()
+    .version(version(), '-V, --version', 'print the version')
   addExamples(kindling, ['kindling quickstart', 'kindling train --help'], { title: 'First steps' })
   for (const command of commands()) kindling.addCommand(command)
+  layOutHelp(kindling)
   throwUsageErrors(kindling)
   return kindling
 }

@@ -3,12 +3,17 @@ import { z } from 'zod'
 import { openBrowser } from '../dashboard/open-browser'
 import { startDashboard, type Dashboard } from '../dashboard/server'
 import { fromNative } from '../errors'
+import { inGroup } from '../training/fields'
 import type { Trainer } from '../training/trainer'
 import type { Output } from './output'
 
-export const dashboardFlag = {
-  dashboard: z.boolean().default(false).describe('show the run in a local page while it trains'),
-}
+export const dashboardFlag = inGroup('Run', {
+  dashboard: z
+    .boolean()
+    .default(false)
+    .describe('show the run in a local page while it trains')
+    .meta({ common: true }),
+})
 
 /** Runs `work` with the page of the run, if wanted; a page that fails does not end the run. */
 export async function withDashboard<T>(

@@ -1,6 +1,7 @@
 /** The command that repeats a run, from its configuration. */
 import { snakeCaseName, toSnakeCase } from '../case'
-import { trainFields, trainSchema } from '../training/config'
+import { trainSchema } from '../training/config'
+import { trainFields } from '../training/fields'
 import type { RunConfig } from '../training/run-config'
 
 /** Options that belong to one run of the command, not to its result. */

@@ -3,7 +3,8 @@ import { z } from 'zod'
 import { toCamelCase } from '../case'
 import { KindlingError } from '../errors'
 import { problemsIn } from '../options'
-import { trainFields, type TrainOptions } from './config'
+import type { TrainOptions } from './config'
+import { trainFields } from './fields'
 import { isSealed } from './sealed-json'
 
 /** The options of a run, with the vocabulary size of its model. */

@@ -8,6 +8,7 @@ import { encodeCommand } from './encode'
 import { evalCommand } from './eval'
 import { exportCommand } from './export'
 import { generateCommand } from './generate'
+import { helpCommand } from './help'
 import { importCommand } from './import'
 import { quickstartCommand } from './quickstart'
 import { reportCommand } from './report'
@@ -18,20 +19,22 @@ import { trainCommand } from './train'
 
 export function commands(): Command[] {
   return [
-    quickstartCommand(),
-    tokenizerCommand(),
-    encodeCommand(),
-    dataCommand(),
-    trainCommand(),
-    generateCommand(),
-    evalCommand(),
-    importCommand(),
-    exportCommand(),
-    runsCommand(),
-    dashboardCommand(),
-    reportCommand(),
-    accountCommand(),
-    sweepCommand(),
-    benchCommand(),
+    ...grouped('Start', [quickstartCommand()]),
+    ...grouped('Data', [tokenizerCommand(), encodeCommand(), dataCommand()]),
+    ...grouped('Models', [
+      trainCommand(),
+      generateCommand(),
+      evalCommand(),
+      importCommand(),
+      exportCommand(),
+    ]),
+    ...grouped('Runs', [runsCommand(), dashboardCommand(), reportCommand()]),
+    ...grouped('Measurements', [accountCommand(), sweepCommand(), benchCommand()]),
+    ...grouped('Help', [helpCommand()]),
   ]
+}
+
+/** Sets the heading of commands in the help of the program. */
+function grouped(heading: string, list: Command[]): Command[] {
+  return list.map((command) => command.helpGroup(`${heading}:`))
 }

@@ -1,7 +1,8 @@
 /** `kindling quickstart`: from raw text to a sample of a trained model in about a minute. */
 import { Command } from 'commander'
 import { z } from 'zod'
-import { parse, trainFields } from '../../training/config'
+import { parse } from '../../training/config'
+import { trainFields } from '../../training/fields'
 import { addExamples } from '../examples'
 import { addFields } from '../flags'
 import { withInterrupt } from '../interrupt'

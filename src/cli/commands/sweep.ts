@@ -1,7 +1,8 @@
 /** `kindling sweep`: compares learning rates, as a table with a bar chart. */
 import { Command } from 'commander'
 import { z } from 'zod'
-import { parse, trainFields } from '../../training/config'
+import { parse } from '../../training/config'
+import { inGroup, trainFields } from '../../training/fields'
 import { addExamples } from '../examples'
 import { addFields } from '../flags'
 import { withInterrupt } from '../interrupt'
@@ -19,14 +20,27 @@ const {
   ...sharedFields
 } = trainFields
 
-const ownFields = {
-  lr: z.array(z.number().positive()).min(1).optional().describe('learning rates to compare'),
-  steps: z.int().min(1).optional().describe('updates per run (default: 100; with --toy: 10)'),
+const common = { common: true }
+
+const ownFields = inGroup('Sweep', {
+  lr: z
+    .array(z.number().positive())
+    .min(1)
+    .optional()
+    .describe('learning rates to compare')
+    .meta(common),
+  steps: z
+    .int()
+    .min(1)
+    .optional()
+    .describe('updates per run (default: 100; with --toy: 10)')
+    .meta(common),
   toy: z
     .boolean()
     .default(false)
-    .describe('minimize a 10 x 10 quadratic by SGD instead (default rates: 10, 100, 1000)'),
-}
+    .describe('minimize a 10 x 10 quadratic by SGD instead (default rates: 10, 100, 1000)')
+    .meta(common),
+})
 
 const EXAMPLES = [
   'kindling sweep --toy',
@@ -38,7 +52,7 @@ const TOY_RATES = [1e1, 1e2, 1e3]
 
 export function sweepCommand(): Command {
   const command = new Command('sweep').description('compare learning rates in short training runs')
-  addFields(command, { ...ownFields, ...sharedFields })
+  addFields(command, { ...ownFields, ...sharedFields }, { hideRest: true })
   addExamples(command, EXAMPLES)
   return command.action(
     run(async ({ lr, steps, toy, ...flags }, output) => {

@@ -1,6 +1,7 @@
 /** `kindling train`: trains a model, or resumes a run. */
 import { Command } from 'commander'
-import { trainFields } from '../../training/config'
+import { z } from 'zod'
+import { inGroup, trainFields } from '../../training/fields'
 import { resolveOptions } from '../../training/resolve-options'
 import { Trainer } from '../../training/trainer'
 import { addExamples } from '../examples'
@@ -24,12 +25,21 @@ const EXAMPLES = [
   'kindling train --config-schema',
 ]
 
+const configFlags = inGroup('Run', {
+  config: z
+    .string()
+    .optional()
+    .describe('JSON file of options, by the names of the flags in snake_case')
+    .meta({ value: 'file', common: true }),
+  config_schema: z
+    .boolean()
+    .default(false)
+    .describe('print the JSON Schema of the config file and exit'),
+})
+
 export function trainCommand(): Command {
   const command = new Command('train').description('train a model, or resume a run')
-  command
-    .option('--config <file>', 'JSON file of options, by the names of the flags in snake_case')
-    .option('--config-schema', 'print the JSON Schema of the config file and exit')
-  addFields(command, { ...trainFields, ...dashboardFlag })
+  addFields(command, { ...trainFields, ...configFlags, ...dashboardFlag }, { hideRest: true })
   addExamples(command, EXAMPLES)
   return command.action(
     run(async ({ config, config_schema, dashboard, ...flags }, output) => {
