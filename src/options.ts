@@ -1,6 +1,7 @@
 /** The check of the options that callers of the library pass: types, ranges and unknown names. */
 import { z } from 'zod'
 import { KindlingError } from './errors'
+import { nearest } from './nearest'
 
 /** T without `undefined` as the value of an optional property. */
 export type Exact<T> = { [K in keyof T]: Exclude<T[K], undefined> }
@@ -57,18 +58,20 @@ export function checkedValue<T extends z.ZodType>(
   schema: T,
   value: unknown,
 ): z.output<T> {
-  const result = schema.safeParse(value)
+  const result = schema.safeParse(value, { reportInput: true })
   if (result.success) return result.data
-  throw invalid(what, problemsIn(result.error))
+  throw invalid(what, problemsIn(result.error, schema))
 }
 
-/** Lists the problems that a schema found, in one line. */
-export function problemsIn(error: z.ZodError): string {
+/** Lists the problems that a schema found, in one line, with the names that may have been meant. */
+export function problemsIn(error: z.ZodError, schema?: z.ZodType): string {
+  const names = schema instanceof z.ZodObject ? Object.keys(schema.shape) : []
   return error.issues
     .map((issue) => {
       const at = issue.path.join('.')
       if (issue.code === 'unrecognized_keys') {
-        return `${at === '' ? '' : `${at}: `}unknown option ${issue.keys.join(', ')}`
+        const keys = issue.keys.map((key) => `${key}${guess(key, at === '' ? names : [])}`)
+        return `${at === '' ? '' : `${at}: `}unknown option ${keys.join(', ')}`
       }
       const problem = describeIssue(issue)
       if (at === '') return problem
@@ -83,7 +86,7 @@ function describeIssue(issue: z.core.$ZodIssue): string {
     case 'invalid_type':
       return describeType(issue)
     case 'invalid_value':
-      return `must be ${issue.values.length > 1 ? 'one of ' : ''}${issue.values.join(', ')}`
+      return `must be ${issue.values.length > 1 ? 'one of ' : ''}${issue.values.join(', ')}${guess(issue.input, issue.values)}`
     case 'too_small':
       return describeBound(issue.inclusive === false ? 'above' : 'at least', issue.minimum, issue)
     case 'too_big':
@@ -91,6 +94,12 @@ function describeIssue(issue: z.core.$ZodIssue): string {
     default:
       return issue.message
   }
+}
+
+/** Says which of the known names a mistyped one is nearest to, if any. */
+function guess(typed: unknown, known: readonly unknown[]): string {
+  const name = typeof typed === 'string' ? nearest(typed, known.map(String)) : null
+  return name === null ? '' : ` (did you mean ${name}?)`
 }
 
 const TYPES: Readonly<Record<string, string>> = {

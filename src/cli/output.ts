@@ -161,6 +161,18 @@ export function reportError(
   process.exitCode = USAGE_CODES.has(code) ? EXIT.usage : failed
 }
 
+/**
+ * Returns what the arguments of a command give, or else its flag.
+ *
+ * @throws KindlingError `ERR_USAGE` if both are given and differ.
+ */
+export function argumentsOr<T>(words: readonly string[], value: T, flag: string): T | string[] {
+  if (words.length === 0) return value
+  const isSame = JSON.stringify(words) === JSON.stringify([value ?? words].flat())
+  if (isSame) return [...words]
+  throw usage(`${words.join(' ')} and ${flag} ${[value].flat().join(' ')} differ; give one of them`)
+}
+
 /** Makes a usage error. */
 export function usage(message: string): KindlingError {
   return new KindlingError('ERR_USAGE', message)

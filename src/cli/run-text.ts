@@ -157,5 +157,5 @@ export function summaryText(summary: TrainSummary): string {
 export function nextCommand(summary: TrainSummary): string {
   return summary.interrupted
     ? `go on: kindling train --run ${summary.run} --resume`
-    : `next: kindling generate --run ${summary.run}`
+    : `next: kindling generate ${summary.run}`
 }

@@ -139,7 +139,9 @@ export async function loadModel(
     return { ...loaded, stopIds: stopIdsOf(await readCompanions(folder), loaded.tokenizer) }
   }
   if (run !== undefined || checkpoint !== undefined) {
-    throw usage('give one of SOURCE, --run and --checkpoint')
+    throw usage(
+      `${source} and ${run === undefined ? '--checkpoint' : '--run'} both name a model; give one`,
+    )
   }
   return load(source, {
     device,

@@ -54,7 +54,7 @@ export const CHANGEABLE_ON_RESUME: ReadonlySet<string> = new Set<keyof TrainOpti
  * too large.
  */
 export function parse<T extends z.ZodType>(schema: T, values: unknown): z.output<T> {
-  const result = schema.safeParse(values)
+  const result = schema.safeParse(values, { reportInput: true })
   if (result.success) return result.data
   // A size above its limit, not a fraction above 1.
   const isTooLarge = result.error.issues.every(
@@ -62,6 +62,6 @@ export function parse<T extends z.ZodType>(schema: T, values: unknown): z.output
   )
   throw new KindlingError(
     isTooLarge ? 'ERR_INVALID_ARGUMENT' : 'ERR_USAGE',
-    `${problemsIn(result.error)}; see --help for every option`,
+    `${problemsIn(result.error, schema)}; see --help for every option`,
   )
 }

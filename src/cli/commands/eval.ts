@@ -23,7 +23,7 @@ const fields = {
 }
 
 const EXAMPLES = [
-  'kindling eval --run runs/book',
+  'kindling eval runs/book',
   'kindling eval --checkpoint runs/book/checkpoints/step-00000500 --data data/other/valid_chunks',
 ]
 

@@ -8,7 +8,7 @@ import { addExamples } from '../examples'
 import { addFields } from '../flags'
 import { withInterrupt } from '../interrupt'
 import { SOURCE_ARGUMENT, checkpointFields, loadModel } from '../shared-flags'
-import { run, type Output } from '../output'
+import { argumentsOr, run, type Output } from '../output'
 
 const fields = {
   ...checkpointFields,
@@ -45,18 +45,21 @@ const fields = {
 }
 
 const EXAMPLES = [
-  'kindling generate --run runs/book --prompt "It was" --temperature 0.8',
-  'kindling generate --run runs/book --prompt "He said" --prompt "She said" --max-tokens 50 --json',
+  'kindling generate runs/book "It was" --temperature 0.8',
+  'kindling generate runs/book "He said" "She said" --max-tokens 50 --json',
+  'kindling generate --checkpoint runs/book/checkpoints/step-00000500 --prompt "It was"',
 ]
 
 export function generateCommand(): Command {
   const command = new Command('generate').description('generate text with a trained model')
   command.argument(...SOURCE_ARGUMENT)
+  command.argument('[prompt...]', 'text to continue, as --prompt; several make a batch')
   addFields(command, fields)
   addExamples(command, EXAMPLES)
   return command.action(
-    run(async (flags, output, [source]) => {
-      const options = parse(z.strictObject(fields), flags)
+    run(async (flags, output, [source, ...prompts]) => {
+      const prompt = argumentsOr(prompts, flags['prompt'], '--prompt')
+      const options = parse(z.strictObject(fields), { ...flags, prompt })
       const { model, tokenizer, stopIds } = await loadModel(source, options, (text) =>
         output.note(text),
       )

@@ -54,7 +54,7 @@ export function quickstartCommand(): Command {
       }
       output.text(`after training: ${sampleAfter}\n`)
       output.text(`the run (checkpoint, metrics, tokenizer): ${folder}`)
-      output.text(`more text: npx kindling generate --run ${folder} --prompt "The whale"`)
+      output.text(`more text: npx kindling generate ${folder} "The whale"`)
     }),
   )
 }

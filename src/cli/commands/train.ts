@@ -10,18 +10,18 @@ import { withInterrupt } from '../interrupt'
 import { logRun } from '../logger'
 import { EXIT } from '../exit'
 import { nextCommand, summaryText } from '../run-text'
-import { run } from '../output'
+import { argumentsOr, run } from '../output'
 import { outliveOutput, write } from '../streams'
 import { dashboardFlag, withDashboard } from '../train-dashboard'
 
 const EXAMPLES = [
-  'kindling train --corpus book.txt --preset char --max-steps 1000 --run runs/book',
-  'kindling train --corpus a.txt b.txt web --preset char --max-steps 500',
+  'kindling train book.txt --preset char --max-steps 1000 --run runs/book',
+  'kindling train a.txt b.txt web --preset char --max-steps 500',
   'kindling train --data data/stories --d-model 256 --num-layers 4 --batch-size 16',
   'kindling train --run runs/book --resume',
   'kindling train --checkpoint runs/book/checkpoints/step-00000500',
   'kindling train --config run.json --lr 3e-4',
-  'kindling train --corpus book.txt --preset char --run runs/seen --dashboard',
+  'kindling train book.txt --preset char --run runs/seen --dashboard',
   'kindling train --config-schema',
 ]
 
@@ -39,16 +39,20 @@ const configFlags = inGroup('Run', {
 
 export function trainCommand(): Command {
   const command = new Command('train').description('train a model, or resume a run')
+  command.argument('[file...]', 'text to train on, as --corpus: files, patterns or folders')
   addFields(command, { ...trainFields, ...configFlags, ...dashboardFlag }, { hideRest: true })
   addExamples(command, EXAMPLES)
   return command.action(
-    run(async ({ config, config_schema, dashboard, ...flags }, output) => {
+    run(async ({ config, config_schema, dashboard, ...flags }, output, files) => {
       if (config_schema === true) {
         write(process.stdout, `${JSON.stringify(jsonSchemaOf(trainFields), null, 2)}\n`)
         return
       }
       outliveOutput()
-      const trainer = new Trainer(resolveOptions(flags, config as string | undefined))
+      const corpus = argumentsOr(files, flags['corpus'], '--corpus')
+      const trainer = new Trainer(
+        resolveOptions({ ...flags, corpus }, config as string | undefined),
+      )
       logRun(trainer, output)
       let stopping = 'stopping before the first step'
       trainer.once('start', ({ options }) => {
