@@ -4,7 +4,8 @@
  */
 import type { Output } from './output'
 import { ByteProgress } from './progress'
-import { liveLine, metricsText, plainLine, startText, startWarnings } from './run-text'
+import { liveLine, metricsText, plainLine, startText } from './run-text'
+import { startWarnings } from './run-warnings'
 import { columnsOf, dim } from './terminal'
 import type { StepEvent, Trainer } from '../training/trainer'
 

@@ -7,6 +7,7 @@ import type { RunConfig } from '../training/run-config'
 import type { StepEvent, TrainSummary } from '../training/trainer'
 import { count, duration, percent } from '../format'
 import { bar, fit, sparkline } from './terminal'
+import { trainingTokens } from './run-warnings'
 
 /** Lines that say what is about to be trained, on what, and what it takes. */
 export function startText(config: RunConfig, numParameters: number): string[] {
@@ -43,32 +44,6 @@ export function startText(config: RunConfig, numParameters: number): string[] {
       `windows of ${seqLength}`,
     ),
   ]
-}
-
-/** What a person may not have meant, each with what to do. */
-export function startWarnings(config: RunConfig, numParameters: number): string[] {
-  const { options, totalSteps } = config
-  const tokens = trainingTokens(config)
-  const seen = totalSteps * tokensPerStep(options)
-  const warnings: string[] = []
-  if (tokens !== undefined && numParameters > tokens && seen > tokens) {
-    warnings.push(
-      `the model has more parameters (${count(numParameters)}) than the data has tokens ` +
-        `(${count(tokens)}): it will learn the text by heart; choose a smaller model or more text`,
-    )
-  }
-  if (options.maxSeqLength > options.seqLength) {
-    warnings.push(
-      `positions from ${options.seqLength} to ${options.maxSeqLength} are never trained ` +
-        `(max_seq_length is above seq_length): text longer than ${options.seqLength} tokens will be poor`,
-    )
-  }
-  return warnings
-}
-
-/** Tokens of all training stores; undefined in runs of earlier versions. */
-function trainingTokens({ identity }: RunConfig): number | undefined {
-  return identity?.train.reduce((sum, { length }) => sum + length, 0)
 }
 
 /** Peak memory of training in bytes, as the engine plans it. */

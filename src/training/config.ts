@@ -25,6 +25,8 @@ export interface ResolvedOptions {
   options: TrainOptions
   /** Without `vocabSize` if it comes from a preset, where it is a default like any other. */
   given: ReadonlySet<string>
+  /** A corpus is given, and nothing that says what model: one is chosen for it. */
+  isAutomatic: boolean
 }
 
 /** Options that may change when a run is resumed. */

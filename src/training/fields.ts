@@ -7,7 +7,7 @@
  */
 import { z } from 'zod'
 import { limits } from '../limits'
-import { PRESETS } from './presets'
+import { COURSE, PRESETS } from './presets'
 
 const count = z.int().min(1)
 const countOrZero = z.int().min(0)
@@ -101,9 +101,12 @@ const modelFields = {
     .meta({ value: 'source' })
     .meta(common),
   preset: z
-    .enum(Object.keys(PRESETS) as [string, ...string[]])
+    .enum([COURSE, ...Object.keys(PRESETS)])
     .optional()
-    .describe('model sizes and batch size by name')
+    .describe(
+      'model sizes and batch size by name; course: the defaults, where a corpus alone would have ' +
+        'its model chosen',
+    )
     .meta(common),
   vocab_size: limits.vocab
     .optional()
@@ -276,6 +279,9 @@ export function inGroup<F extends Record<string, z.ZodType>>(group: string, fiel
   const entries = Object.entries(fields).map(([name, field]) => [name, field.meta({ group })])
   return Object.fromEntries(entries) as F
 }
+
+/** Options that say what model to train; without them one is chosen for a corpus. */
+export const SAYS_MODEL: readonly string[] = Object.keys(modelFields)
 
 /** Every option of `kindling train`, by its name in the config file; in groups, as in its help. */
 export const trainFields = {

@@ -36,6 +36,9 @@ export const PRESETS: Readonly<Record<string, Preset>> = {
   'gpt2-large-bench': preset([1280, 10, 3456, 36, 50_304, 1024, 1]),
 }
 
+/** The preset that is all defaults, those of the course. */
+export const COURSE = 'course'
+
 /** Shapes for `kindling account` alone: GPT-2's sizes with SwiGLU and d_ff = 4 d_model. */
 export const COURSE_SHAPES: Readonly<Record<string, Preset>> = {
   'gpt2-small': preset([768, 12, 3072, 12, 50_257, 1024, 1]),

@@ -14,6 +14,7 @@ import {
   type TrainOptions,
   type TrainerOptions,
 } from './config'
+import { SAYS_MODEL } from './fields'
 import { PRESETS } from './presets'
 
 /**
@@ -35,7 +36,12 @@ export function resolveOptions(flags: GivenOptions, configFile?: string): Resolv
   // Those of another model are not known yet.
   if (options.from === undefined) checkSizes(options)
   const { vocab_size: _, ...presetGiven } = preset
-  return { options, given: new Set(Object.keys(toCamelCase({ ...presetGiven, ...explicit }))) }
+  const given = new Set(Object.keys(toCamelCase({ ...presetGiven, ...explicit })))
+  const isAutomatic =
+    explicit['corpus'] !== undefined &&
+    configFile === undefined &&
+    !SAYS_MODEL.some((name) => name in explicit)
+  return { options, given, isAutomatic }
 }
 
 /** Returns the options of `Trainer` by their names in files. */

@@ -7,6 +7,7 @@ import { KindlingError, cancelled } from '../errors'
 import type { Optimizer } from '../optimizer'
 import { TokenStore } from '../token-store'
 import type { Transformer } from '../transformer'
+import { withAutoSizes, withAutoVocabulary } from './auto-options'
 import type { BatchLoader } from './batch-loader'
 import type { ResolvedOptions, TrainOptions } from './config'
 import type { CorpusProgress } from './corpus-store'
@@ -73,10 +74,16 @@ async function startRun(
   try {
     const { from } = resolved.options
     const base = from === undefined ? null : await openModelSource(from, {}, message)
-    const merged = base ? startingFrom(resolved, base) : resolved
+    const { isAutomatic } = resolved
+    const merged = base
+      ? startingFrom(resolved, base)
+      : isAutomatic
+        ? await withAutoVocabulary(resolved)
+        : resolved
     const data = await openData(merged, { ...report, tokenizer: base?.tokenizer })
     await verifyData(data, report)
-    const config = await planRun(merged, data, signal)
+    const planned = isAutomatic ? withAutoSizes(merged, data, message) : merged
+    const config = await planRun(planned, data, signal)
     session = assemble(config.options, config, folder, data)
     reportArithmetic(session, report)
     // Allocates the model's memory on its device, so that a run that cannot start leaves no folder.

@@ -50,7 +50,7 @@ export function startingFrom(resolved: ResolvedOptions, base: ModelSource): Reso
     seqLength: given.has('seqLength') ? options.seqLength : Math.min(context, DEFAULT_SEQ_LENGTH),
   }
   checkSizes(merged)
-  return { options: merged, given: new Set([...given, 'vocabSize']) }
+  return { options: merged, given: new Set([...given, 'vocabSize']), isAutomatic: false }
 }
 
 function difference(name: string, asked: unknown, has: unknown): string {

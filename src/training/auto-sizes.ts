@@ -1,0 +1,125 @@
+/**
+ * What `kindling train FILE` alone trains: a vocabulary for the bytes of the text; then the largest
+ * model of a short list that the text can teach and ten minutes of this machine can train.
+ *
+ * A pure function of the corpus and an estimate of the machine's speed, so that the same command
+ * chooses the same. docs/guides/your-own-corpus.md has the tables and their reasons.
+ */
+import { flopsPerToken } from '../account'
+
+/** Seconds of training to aim at. */
+export const AUTO_SECONDS = 600
+
+/** Vocabulary sizes by the bytes of text from which they apply. */
+const VOCABULARIES: readonly (readonly [bytes: number, vocabSize: number])[] = [
+  [10e9, 32_000],
+  [1e9, 16_384],
+  [50e6, 8192],
+  [10e6, 4096],
+  [3e6, 2048],
+  [0.5e6, 1024],
+  [0, 512],
+]
+
+/** A model, its context and its peak learning rate. */
+interface Rung {
+  dModel: number
+  numHeads: number
+  dFf: number
+  numLayers: number
+  context: number
+  lr: number
+}
+
+/** From the smallest to the largest. */
+const LADDER: readonly Rung[] = [
+  { dModel: 128, numHeads: 4, dFf: 344, numLayers: 4, context: 128, lr: 3e-3 },
+  { dModel: 192, numHeads: 6, dFf: 512, numLayers: 4, context: 128, lr: 3e-3 },
+  { dModel: 256, numHeads: 8, dFf: 688, numLayers: 6, context: 256, lr: 2e-3 },
+  { dModel: 384, numHeads: 6, dFf: 1024, numLayers: 6, context: 256, lr: 1.5e-3 },
+  { dModel: 512, numHeads: 8, dFf: 1344, numLayers: 8, context: 512, lr: 1e-3 },
+  { dModel: 768, numHeads: 12, dFf: 2048, numLayers: 12, context: 512, lr: 6e-4 },
+]
+
+/** Passes over the text at most: without dropout a small model then starts to learn it by heart. */
+export const MOST_PASSES = 8
+/** Parameters of a model at most, for each token of the text. */
+const MOST_PARAMETERS_A_TOKEN = 6
+/** Tokens that a model must see in its time, for each parameter that multiplies. */
+const FEWEST_TOKENS_A_PARAMETER = 8
+/** Updates to aim at; they decide the size of a batch. */
+const STEPS = 2000
+const BATCH_TOKENS = { fewest: 512, most: 32_768 }
+
+/** What a choice depends on. */
+export interface Circumstances {
+  /** Training tokens. */
+  tokens: number
+  /** Validation tokens; they hold at least one window. */
+  validTokens: number
+  vocabSize: number
+  /** Speed of training on this machine in FLOP/s. */
+  flops: number
+}
+
+/** A model and how long it is trained. */
+export interface AutoSizes extends Rung {
+  /** Tokens of one update. */
+  batchTokens: number
+  /** Tokens of all updates. */
+  trainedTokens: number
+  /** Estimated time of training. */
+  seconds: number
+  /** What ends the run: passes over a small text, or the time. */
+  limit: 'passes' | 'time'
+}
+
+/** Returns the vocabulary size for so many bytes of text. */
+export function vocabularyFor(bytes: number): number {
+  return VOCABULARIES.find(([least]) => bytes >= least)![1]
+}
+
+/** Chooses the largest model that the text can teach and the machine can train in the time. */
+export function chooseSizes(circumstances: Circumstances): AutoSizes {
+  const fits = LADDER.filter((rung) => isTaught(rung, circumstances))
+  return sizesOf(fits.at(-1) ?? LADDER[0]!, circumstances)
+}
+
+function isTaught(rung: Rung, circumstances: Circumstances): boolean {
+  const { tokens, vocabSize } = circumstances
+  // The rows of the embedding are only looked up.
+  const multiplied = blockParameters(rung) + vocabSize * rung.dModel
+  const affordable = (circumstances.flops * AUTO_SECONDS) / flopsOf(rung, circumstances)
+  return (
+    multiplied <= MOST_PARAMETERS_A_TOKEN * tokens &&
+    affordable >= Math.min(MOST_PASSES * tokens, FEWEST_TOKENS_A_PARAMETER * multiplied)
+  )
+}
+
+function sizesOf(rung: Rung, circumstances: Circumstances): AutoSizes {
+  const { tokens, validTokens, flops } = circumstances
+  const perToken = flopsOf(rung, circumstances)
+  const affordable = (flops * AUTO_SECONDS) / perToken
+  const limit = affordable < MOST_PASSES * tokens ? 'time' : 'passes'
+  const trainedTokens = Math.floor(Math.min(affordable, MOST_PASSES * tokens))
+  const batchTokens = Math.min(
+    BATCH_TOKENS.most,
+    Math.max(BATCH_TOKENS.fewest, powerOfTwo((trainedTokens / STEPS) * Math.SQRT2)),
+  )
+  const context = Math.max(8, Math.min(rung.context, powerOfTwo(validTokens - 1)))
+  const seconds = (trainedTokens * perToken) / flops
+  return { ...rung, context, batchTokens, trainedTokens, seconds, limit }
+}
+
+function flopsOf(rung: Rung, { vocabSize }: Circumstances): number {
+  return flopsPerToken({ ...rung, vocabSize })
+}
+
+function blockParameters({ dModel, dFf, numLayers }: Rung): number {
+  return numLayers * (4 * dModel ** 2 + 3 * dModel * dFf)
+}
+
+/** Returns the largest power of two that is at most `value`. */
+function powerOfTwo(value: number): number {
+  return 2 ** Math.floor(Math.log2(Math.max(1, value)))
+}
