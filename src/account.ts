@@ -14,18 +14,23 @@ import { checked } from './options'
 
 /** A model, how it is trained, and on what device. */
 export interface AccountOptions {
+  /** Tokens in the vocabulary. */
   vocabSize: number
+  /** Width of the residual stream. */
   dModel: number
+  /** Query heads. */
   numHeads: number
   /** Key/value heads. Default numHeads. */
   numKvHeads?: number
+  /** Width of the feed-forward layer. */
   dFf: number
+  /** Transformer blocks. */
   numLayers: number
   /** Tokens per sequence. */
   context: number
-  /** Default false. */
+  /** The embedding matrix is the output layer as well. Default false. */
   tieEmbeddings?: boolean
-  /** Default false. */
+  /** The query, key and value projections have a bias. Default false. */
   qkvBias?: boolean
   /** Width of a head. Default dModel / numHeads. */
   headSize?: number

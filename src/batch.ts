@@ -14,7 +14,9 @@ export type TokenRow = Int32Array | Uint32Array | readonly number[]
  * array of `batchSize` rows. Ids are integers. A target of -100 is excluded from the loss.
  */
 export interface BatchArrays {
+  /** Token ids. */
   x: TokenRow | readonly TokenRow[]
+  /** Targets: the token that follows each id. */
   y: TokenRow | readonly TokenRow[]
   /** Number of rows of flat arrays. Default 1. */
   batchSize?: number
@@ -39,6 +41,7 @@ export class Batch {
     return call(() => this.#native.y)
   }
 
+  /** Number of rows. */
   get batchSize(): number {
     return this.#native.batchSize
   }

@@ -53,11 +53,13 @@ export type StopReason = 'end_of_text' | 'stop' | 'max_tokens'
 
 /** A finished text. */
 export interface GenerateResult {
+  /** The prompt. */
   prompt: string
   /** The whole text, including the prompt unless `echo` is false. */
   text: string
   /** The generated ids, without the prompt and without a final `<|endoftext|>`. */
   ids: Uint32Array
+  /** Reason the text ended. */
   stopReason: StopReason
   /** The seed that was used. */
   seed: number

@@ -17,19 +17,33 @@ import { adamw, clipGradNorm, sgd } from './ops/update'
 import { withArguments } from './ops/check'
 
 const all = {
+  /** Product of two matrices. */
   matmul,
+  /** Product with the transpose of a weight matrix, and an optional bias. */
   linear,
+  /** Rows of a table by their ids. */
   embedding,
+  /** Root mean square norm with a gain. */
   rmsNorm,
+  /** Rotary position embedding on neighbouring pairs. */
   rope,
+  /** Causal attention with query groups. */
   attention,
+  /** x sigmoid(x). */
   silu,
+  /** silu(gate) up. */
   swiglu,
+  /** Softmax over the last dimension. */
   softmax,
+  /** Logarithm of the softmax over the last dimension. */
   logSoftmax,
+  /** Mean cross-entropy in nats. */
   crossEntropy,
+  /** Scales gradients to a largest global L2 norm. */
   clipGradNorm,
+  /** One update of AdamW. */
   adamw,
+  /** One update of SGD. */
   sgd,
 } as const
 

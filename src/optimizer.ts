@@ -22,6 +22,7 @@ export interface AdamWGroup {
   betas?: readonly [number, number]
   /** Added to the square root of the second moment. */
   eps?: number
+  /** Decoupled weight decay. */
   weightDecay?: number
 }
 
@@ -45,6 +46,7 @@ export interface SgdGroup {
   pattern: string
   /** Learning rate, in place of the one passed to `step`. */
   lr?: number
+  /** Weight decay, coupled to the learning rate. */
   weightDecay?: number
 }
 

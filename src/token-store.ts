@@ -173,6 +173,7 @@ export class TokenStore {
     return this.#native.length
   }
 
+  /** Returns what `store.json` says. */
   get metadata(): StoreMetadata {
     const { bytes, tokenizerPath, tokenizerHash, maxId, ...sizes } = this.#native.metadata
     return {

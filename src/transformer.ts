@@ -16,7 +16,9 @@ export type { RopeScaling, TransformerOptions } from './transformer-options'
 
 /** A named tensor, row-major. */
 export interface Tensor {
+  /** Sizes of the dimensions. */
   shape: number[]
+  /** The elements; the last dimension varies fastest. */
   data: Float32Array
 }
 

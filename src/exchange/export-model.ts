@@ -15,7 +15,9 @@ export const EXPORT_DTYPES = ['f32', 'bf16', 'f16', 'q8_0'] as const
 
 /** A model to export, as `load` returns it. */
 export interface ExportedModel {
+  /** The model; it stays as it is. */
   model: Transformer
+  /** Tokenizer to write beside it; null: none. */
   tokenizer: Tokenizer | null
   /** Texts to write beside a Hugging Face model, by the names of their files. */
   companions?: Companions | undefined

@@ -14,6 +14,7 @@ import type { Sampling } from '../token-store-options'
 
 /** One store of a mixture. */
 export interface MixturePart {
+  /** A store; all of a mixture share a tokenizer. */
   store: TokenStore
   /** Windows come from the stores in proportion to their weights; above 0. */
   weight: number

@@ -22,8 +22,9 @@ export type GivenOptions = Partial<Record<keyof typeof trainFields, unknown>>
 
 /** Options, and the names of those that the user or a preset set. */
 export interface ResolvedOptions {
+  /** Every option, defaults filled in. */
   options: TrainOptions
-  /** Without `vocabSize` if it comes from a preset, where it is a default like any other. */
+  /** Names of the options that were set; without `vocabSize` if it comes from a preset, where it is a default like any other. */
   given: ReadonlySet<string>
   /** A corpus is given, and nothing that says what model: one is chosen for it. */
   isAutomatic: boolean

@@ -7,9 +7,9 @@ import type { RunConfig } from './run-config'
 export interface TrainSummary {
   /** Updates done, including those before a resume. */
   steps: number
-  /** Training loss of the last metrics line, null if there is none. */
+  /** Training loss of the last metrics line in nats per token, null if there is none. */
   loss: number | null
-  /** Last validation loss, null if there is none. */
+  /** Last validation loss in nats per token, null if there is none. */
   valLoss: number | null
   /** The checkpoint with the lowest validation loss, null if no evaluated step was saved. */
   best: BestCheckpoint | null
@@ -23,15 +23,19 @@ export interface TrainSummary {
 
 /** Emitted after each update. */
 export interface StepEvent {
+  /** Updates so far. */
   step: number
+  /** Updates from start to end. */
   totalSteps: number
   /**
    * Loss of the update. On a GPU, the mean of the losses read last, since not every update is read.
    */
   loss: number
+  /** Learning rate of the update. */
   lr: number
   /** Gradient norm before clipping; on a GPU, the one read last. */
   gradNorm: number
+  /** Training speed since the last metrics line, in tokens per second. */
   tokensPerSecond: number
   /** Fraction of the device's peak, null if the peak is unknown. */
   mfu: number | null
@@ -47,10 +51,16 @@ export interface TrainerEvents {
   progress: [what: string, done: number, total: number]
   /** The first update is about to begin. */
   start: [config: RunConfig, numParameters: number, run: string]
+  /** An update was made. */
   step: [event: StepEvent]
+  /** A line was written to metrics.jsonl. */
   metrics: [line: MetricsLine]
+  /** The validation loss was computed, in nats per token. */
   evaluation: [step: number, loss: number]
+  /** A text was generated. */
   sample: [step: number, text: string]
+  /** A checkpoint was saved in the folder `path`. */
   checkpoint: [step: number, path: string]
+  /** The run ended, or was interrupted. */
   done: [summary: TrainSummary]
 }

@@ -14,7 +14,7 @@ export interface MetricsLine {
   gradNorm: number
   /** Updates skipped since the line before, because the loss or the gradient norm spiked. */
   skippedUpdates?: number
-  /** Training speed since the line before, without evaluations and samples. */
+  /** Tokens per second since the line before, without evaluations and samples. */
   tokensPerSecond: number
   /** Fraction of the device's peak; absent if the peak is unknown. */
   mfu?: number
@@ -24,9 +24,11 @@ export interface MetricsLine {
   memoryMib?: number
   /** Peak memory of the GPU in MiB; absent on the CPU. */
   deviceMemoryMib?: number
-  /** Validation loss, if this step was evaluated. */
+  /** Validation loss in nats per token, if this step was evaluated. */
   valLoss?: number
+  /** exp(valLoss), if this step was evaluated. */
   perplexity?: number
+  /** Validation loss in bits per byte of the text, null if the bytes are unknown. */
   bitsPerByte?: number | null
   /** Generated text, if a sample was due. */
   sample?: string

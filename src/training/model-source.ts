@@ -34,9 +34,9 @@ export interface ModelSource {
 
 /** Options of `load`. */
 export interface LoadOptions extends CourseSizes {
-  /** Default `cpu`. */
+  /** `cpu`, `cuda`, `cuda:N` or `auto`. Default `cpu`. */
   device?: string
-  /** Default: the cores available to this process. */
+  /** Threads of the CPU engine. Default: the cores available to this process. */
   threads?: number
   /** Precision of the matrix multiplications. Default: the run's, else `f32`. */
   dtype?: 'f32' | 'bf16'
@@ -46,8 +46,11 @@ export interface LoadOptions extends CourseSizes {
 
 /** A model with its tokenizer and configuration. */
 export interface LoadedModel {
+  /** The model, with its weights loaded. */
   model: Transformer
+  /** Its tokenizer, null if there is none beside the model. */
   tokenizer: Tokenizer | null
+  /** The configuration of the run; of other models, what that of an imported run would be. */
   config: RunConfig
   /** Updates that the model was trained for here; 0 for models of other programs. */
   step: number

@@ -28,7 +28,9 @@ export interface StoreIdentity {
 
 /** Contents of config.json: the options and what they were resolved to. */
 export interface RunConfig {
+  /** Version of the file format. */
   formatVersion: 1
+  /** Options of the run, defaults filled in. */
   options: RunOptions
   /**
    * Absolute paths of the stores: the training stores with their weights, and the validation store.

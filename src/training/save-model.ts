@@ -9,10 +9,13 @@ import { RunFolder } from './run-folder'
 
 /** A model to save, as `load` returns it. */
 export interface SavedModel {
+  /** The model; it stays as it is. */
   model: Transformer
+  /** Its tokenizer: the one that `config.tokenizerHash` names, null for none. */
   tokenizer: Tokenizer | null
+  /** The configuration to write, such as that of a model from `load`. */
   config: RunConfig
-  /** Default: none. */
+  /** Texts to keep beside the tokenizer, by the names of their files. Default: none. */
   companions?: Companions | undefined
   /** Updates that the model was trained for. Default 0. */
   step?: number | undefined

@@ -14,6 +14,7 @@ import { BatchLoader, type MixturePart } from './batch-loader'
 
 /** Options of `train`. */
 export interface TrainLoopOptions {
+  /** The model to train. */
   model: Transformer
   /** Updates the model; one that was made for it. */
   optimizer: Optimizer
