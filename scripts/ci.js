@@ -66,6 +66,10 @@ const STAGES = [
     ],
   },
   {
+    name: 'the commands of the README and the docs run',
+    command: ['node', 'scripts/checks/doc-blocks/index.js'],
+  },
+  {
     name: 'the documentation site builds, and its links lead somewhere',
     command: ['npm', 'run', '--silent', 'docs:build'],
   },

@@ -26,7 +26,8 @@ const ALL_TARGETS = [
 const STAGES = [
   check('all paths named in the docs exist', node('docs-paths.js')),
   check('imports have no circles', node('import-circles.js')),
-  check('docs/errors.md lists all error codes', node('errors-table.js')),
+  check('docs/errors.md explains all error codes', node('errors-table.js')),
+  check('the public API is described, with units and errors', node('api-docs.js')),
   check('docs/cli.md matches the help of the commands', node('cli-docs.js')),
   check('the generated files are committed', node('generated.js')),
   check('every function of the addon catches panics', node('catch-unwind.js')),

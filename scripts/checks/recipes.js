@@ -139,10 +139,14 @@ function addErrorCode() {
     '\n            Self::Recipe => "ERR_RECIPE",',
   )
   const { status, stdout } = table()
-  assert.equal(status, 1, 'errors-table.js accepts a code without a row')
+  assert.equal(status, 1, 'errors-table.js accepts a code without a page')
   assert.match(stdout, /ERR_RECIPE .*docs\/errors\.md/)
-  edit(title, 'docs/errors.md', '|---|---|---|\n', '| `ERR_RECIPE` | a meaning | what to do |\n')
-  assert.equal(table().status, 0, 'errors-table.js does not find the new row')
+  const page = 'docs/errors.md'
+  edit(title, page, '|---|---|\n', '| [`ERR_RECIPE`](#err_recipe) | a meaning |\n')
+  assert.equal(table().status, 1, 'errors-table.js accepts a code without a section')
+  const example = '```console\n$ kindling recipe\nERR_RECIPE: a message\n```'
+  write(page, `${read(page)}\n## ERR_RECIPE\n\nCause: a cause.\n\nCure: a cure.\n\n${example}\n`)
+  assert.equal(table().status, 0, 'errors-table.js does not find the new section')
 }
 
 /**

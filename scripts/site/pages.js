@@ -15,16 +15,31 @@ const PROJECT_PAGES = {
   'CHANGELOG.md': 'project/changelog.md',
 }
 
+/** The guides, in the order of reading. */
+const GUIDES = [
+  'index',
+  'your-own-corpus',
+  'run-clm',
+  'data-at-scale',
+  'resume',
+  'gpu',
+  'fine-tune',
+  'hand-over',
+  'custom-loops',
+  'troubleshooting',
+]
+
 /** Groups of the sidebar: pages come in this order, then all others of the folder. */
 const GROUPS = [
   { text: 'Start', pages: ['start.md'] },
   {
     text: 'Guides',
     folder: 'guides',
-    pages: ['your-own-corpus.md', 'fine-tune.md', 'hand-over.md'].map((name) => `guides/${name}`),
+    pages: GUIDES.map((name) => `guides/${name}.md`),
   },
   { text: 'Examples', folder: 'examples', pages: [] },
-  { text: 'Reference', folder: 'cli', pages: ['cli.md', 'errors.md', 'api/index.md'] },
+  { text: 'Reference', folder: 'cli', pages: ['cli.md', 'errors.md'] },
+  { text: 'Library', folder: 'api', pages: ['api/index.md'] },
   { text: 'Measurements', pages: ['performance.md', 'experiments.md', 'gpu-check.md'] },
   { text: 'Design', folder: 'design', pages: ['design/index.md'] },
   { text: 'Project', folder: 'project', pages: Object.values(PROJECT_PAGES) },
@@ -75,7 +90,8 @@ function rewriteLinks(text, file, places) {
     const dotted = relative.startsWith('.') ? relative : `./${relative}`
     return `${mark}[${label}](${dotted}${anchor === undefined ? '' : `#${anchor}`})`
   }
-  return outsideCode(text, (prose) => prose.replace(LINK, rewrite))
+  // Comments say which blocks are not run; the site shows HTML as text.
+  return outsideCode(text, (prose) => prose.replace(/<!--[^]*?-->\n/g, '').replace(LINK, rewrite))
 }
 
 /** Returns the place of a page that typedoc writes, which is not in the repository. */
@@ -110,7 +126,10 @@ function writePages(folder) {
 function titleOf(file) {
   const heading = /^# (.+)$/m.exec(fs.readFileSync(file, 'utf8'))
   if (heading === null) throw new Error(`${file} has no title`)
-  return heading[1].replace(/[`\\]/g, '')
+  // typedoc's titles begin with the kind of the name.
+  return heading[1]
+    .replace(/[`\\]/g, '')
+    .replace(/^(Class|Interface|Function|Variable|Type Alias): /, '')
 }
 
 /** Returns the sidebar of the pages in `folder`, in VitePress's form. */
@@ -127,7 +146,7 @@ function sidebarOf(folder) {
       text: titleOf(path.join(folder, name)),
       link: `/${name.replace(/(index)?\.md$/, '')}`,
     }))
-    return { text, items, collapsed: ['Design', 'Project'].includes(text) }
+    return { text, items, collapsed: ['Library', 'Design', 'Project'].includes(text) }
   })
   return groups.filter(({ items }) => items.length > 0)
 }

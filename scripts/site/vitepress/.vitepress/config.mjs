@@ -32,6 +32,7 @@ export default {
       { text: 'Start', link: '/start' },
       { text: 'Guides', link: '/guides/', activeMatch: '/guides/' },
       { text: 'Commands', link: '/cli', activeMatch: '/cli' },
+      { text: 'Library', link: '/api/', activeMatch: '/api/' },
       { text: 'Errors', link: '/errors' },
     ],
     sidebar,
