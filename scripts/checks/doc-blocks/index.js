@@ -15,7 +15,7 @@ const { blocksOf, dialogue, matches } = require('./parse')
 const { reductionsOf } = require('./reductions')
 
 const root = path.join(__dirname, '..', '..', '..')
-const LIMIT_MS = 120_000
+const LIMIT_MS = 600_000
 const counts = { passed: 0, failed: 0, skipped: 0 }
 
 /** Returns all pages with commands: Markdown files of the repository, without fixtures. */
