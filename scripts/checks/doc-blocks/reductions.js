@@ -31,6 +31,7 @@ const PAGES = {
         'dModel: 32, numHeads: 2, dFf: 48, numLayers: 1',
       ],
       ['2_000', '4'],
+      ['warmupSteps: 100', 'warmupSteps: 1'],
       ['batchSize: 32', 'batchSize: 2'],
       [
         'model.freeze(',
