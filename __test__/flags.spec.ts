@@ -96,5 +96,6 @@ test('messages name options as the flags of the command', (t) => {
     reword('lr must be a number; vocab_size must be'),
     '--lr must be a number; --vocab-size must be',
   )
+  t.is(reword('lr.1 must be a number'), '--lr must be a number')
   t.is(reword('cannot read data/vocab_size.txt or lr'), 'cannot read data/vocab_size.txt or lr')
 })

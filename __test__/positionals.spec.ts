@@ -61,8 +61,8 @@ test('a mistyped flag, command, value or key is answered with the nearest name',
     await t.throwsAsync(program().parseAsync(words(args), { from: 'user' }), { message })
   }
   for (const [options, message] of [
-    [{ preset: 'chr' }, /preset must be one of .* \(did you mean char\?\)/],
-    [{ preset: 'huge' }, /preset must be one of [^(]*;/],
+    [{ preset: 'chr' }, /preset must be one of .*, not chr \(did you mean char\?\)/],
+    [{ preset: 'huge' }, /preset must be one of [^(]*, not huge;/],
     [{ batchsize: 3 }, /unknown option batchsize \(did you mean batch_size\?\)/],
   ] as [GivenOptions, RegExp][]) {
     t.throws(() => resolveOptions(options), { code: 'ERR_USAGE', message })

@@ -73,7 +73,9 @@ export function problemsIn(error: z.ZodError, schema?: z.ZodType): string {
         const keys = issue.keys.map((key) => `${key}${guess(key, at === '' ? names : [])}`)
         return `${at === '' ? '' : `${at}: `}unknown option ${keys.join(', ')}`
       }
-      const problem = describeIssue(issue)
+      const values = issue.code === 'invalid_value' ? issue.values : []
+      const given = `${received(issue.input)}${guess(issue.input, values)}`
+      const problem = `${describeIssue(issue)}${given}`
       if (at === '') return problem
       return problem.startsWith('must') ? `${at} ${problem}` : `${at}: ${problem}`
     })
@@ -86,7 +88,7 @@ function describeIssue(issue: z.core.$ZodIssue): string {
     case 'invalid_type':
       return describeType(issue)
     case 'invalid_value':
-      return `must be ${issue.values.length > 1 ? 'one of ' : ''}${issue.values.join(', ')}${guess(issue.input, issue.values)}`
+      return `must be ${issue.values.length > 1 ? 'one of ' : ''}${issue.values.join(', ')}`
     case 'too_small':
       return describeBound(issue.inclusive === false ? 'above' : 'at least', issue.minimum, issue)
     case 'too_big':
@@ -94,6 +96,12 @@ function describeIssue(issue: z.core.$ZodIssue): string {
     default:
       return issue.message
   }
+}
+
+/** Says what was given instead, where that is short. */
+function received(value: unknown): string {
+  const isShown = typeof value === 'number' || (typeof value === 'string' && value.length <= 40)
+  return isShown ? `, not ${value === '' ? 'empty' : value}` : ''
 }
 
 /** Says which of the known names a mistyped one is nearest to, if any. */

@@ -19,6 +19,15 @@ export function existingStores(out: string): string[] {
 }
 
 /**
+ * Returns the store to evaluate on at `path`: the validation tokens of an output folder of `kindling
+ * encode`, or all its tokens if none were set aside; else the store itself.
+ */
+export function evaluationStore(path: string): string {
+  const inside = ['valid_chunks', 'train_chunks'].map((name) => join(path, name))
+  return inside.find((store) => existsSync(store)) ?? path
+}
+
+/**
  * Refuses an output that would replace an input.
  *
  * @throws KindlingError `ERR_INVALID_ARGUMENT`.

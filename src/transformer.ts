@@ -279,7 +279,16 @@ export class Transformer {
           `loadStateDict: ${name} is not { shape, data: Float32Array }`,
         )
       }
-      return { name, shape: tensor.shape, data: tensor.data }
+      const { shape, data } = tensor
+      const size = shape.reduce((product, n) => product * n, 1)
+      if (size !== data.length) {
+        throw new KindlingError(
+          'ERR_SHAPE_MISMATCH',
+          `loadStateDict: ${name} has ${data.length} numbers, but its shape [${shape.join(', ')}] ` +
+            `has ${size}; pass data of that length`,
+        )
+      }
+      return { name, shape, data }
     })
     await settle(() => this.#native.loadStateDict(list))
   }

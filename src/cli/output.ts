@@ -124,7 +124,7 @@ export function run(handler: Handler): (...values: unknown[]) => Promise<void> {
 
 /**
  * Writes the options that a message names as the flags of `command`: `vocab_size` and `vocabSize`
- * become `--vocab-size`, and `lr must be` becomes `--lr must be`.
+ * become `--vocab-size`, and `lr must be` or `lr.0 must be` becomes `--lr must be`.
  */
 export function withFlagNames(message: string, command: Command): string {
   return command.options.reduce((text, option) => {
@@ -137,7 +137,8 @@ export function withFlagNames(message: string, command: Command): string {
     const [before, after] = isWord
       ? ['(?<=^|; |: )', '(?= must )']
       : ['(?<![\\w/.-])', '(?![\\w/.-])']
-    return text.replace(new RegExp(`${before}${name}${after}`, 'g'), flag)
+    // A list's values have names such as lr.0.
+    return text.replace(new RegExp(`${before}${name}(?:\\.\\d+)?${after}`, 'g'), flag)
   }, message)
 }
 

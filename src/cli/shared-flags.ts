@@ -134,6 +134,9 @@ export async function loadModel(
 ): Promise<Pick<LoadedModel, 'model' | 'tokenizer' | 'config' | 'stopIds'>> {
   const { run, checkpoint, device, dtype, threads: given } = options
   if (source === undefined) {
+    if (run === undefined && checkpoint === undefined) {
+      throw usage('no model given: name a run, or another SOURCE (see --help), or add --run DIR')
+    }
     const loaded = await loadRun({ ...options, onMessage })
     const folder = join(run ?? resolve(checkpoint!, '..', '..'), 'tokenizer')
     return { ...loaded, stopIds: stopIdsOf(await readCompanions(folder), loaded.tokenizer) }

@@ -7,6 +7,7 @@ import { realpath } from 'node:fs/promises'
 import { dirname, isAbsolute, join, relative, resolve } from 'node:path'
 import { KindlingError } from '../errors'
 import { fileOperation } from '../files'
+import { evaluationStore } from '../store-paths'
 import { TokenStore } from '../token-store'
 import { Tokenizer } from '../tokenizer'
 import type { MixturePart } from './batch-loader'
@@ -51,7 +52,7 @@ export async function openData(
   const { options } = resolved
   const source = withTokenizer(await openSource(resolved, preparation), preparation.tokenizer)
   if (options.valid === undefined) return source
-  return { ...source, valid: await TokenStore.open(validationStore(options.valid)) }
+  return { ...source, valid: await TokenStore.open(evaluationStore(options.valid)) }
 }
 
 /**
@@ -90,7 +91,8 @@ async function openSource(
   if (corpusSize !== undefined) return openFolder(join(dataDir, `${corpusSize}_chunks`), options)
   throw new KindlingError(
     'ERR_USAGE',
-    'no training data: give --corpus FILE..., --data PATH, --mixture DIR=WEIGHT or --corpus-size NAME',
+    'no training data: give text files (--corpus FILE...), --data PATH, --mixture DIR=WEIGHT or ' +
+      '--corpus-size NAME',
   )
 }
 
@@ -181,11 +183,6 @@ async function tokenizerOf(store: TokenStore, path: string): Promise<Tokenizer> 
     'ERR_INVALID_TOKENIZER',
     `${path} is not the tokenizer that encoded ${store.path}; restore it, or encode the text again`,
   )
-}
-
-function validationStore(path: string): string {
-  const inside = join(path, 'valid_chunks')
-  return existsSync(inside) ? inside : path
 }
 
 async function tokenizerFromOptions(options: TrainOptions): Promise<Tokenizer | null> {

@@ -52,7 +52,7 @@ const dataFields = {
   valid: z
     .string()
     .optional()
-    .describe('store of validation tokens (default: the one next to the training data)')
+    .describe('validation tokens, like data (default: those next to the training data)')
     .meta(path),
   sampling: z
     .enum(['random', 'epoch', 'sequential', 'dense'])

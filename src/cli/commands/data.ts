@@ -33,7 +33,7 @@ function infoCommand(): Command {
   const command = new Command('info').description('describe token stores')
   command.argument(
     '<store...>',
-    'output folders of `kindling encode`, _chunks folders, .npy or .bin files',
+    'output folders of `kindling encode`, _chunks folders, .npy, or .bin of uint16 ids',
   )
   addVerbosity(command)
   addExamples(command, ['kindling data info data/book'])

@@ -2,6 +2,7 @@
 import { Command } from 'commander'
 import { z } from 'zod'
 import { KindlingError } from '../../errors'
+import { evaluationStore } from '../../store-paths'
 import { TokenStore } from '../../token-store'
 import { parse } from '../../training/config'
 import { evaluate } from '../../training/evaluate'
@@ -16,15 +17,18 @@ const fields = {
   ...checkpointFields,
   data: z
     .string()
-    .meta({ value: 'dir' })
+    .meta({ value: 'path' })
     .optional()
-    .describe("store to evaluate on (default: the run's validation data)"),
+    .describe(
+      'output folder of `kindling encode`, a _chunks folder, a .npy, or a .bin of uint16 ids ' +
+        "(default: the run's validation data)",
+    ),
   eval_tokens: z.int().min(1).optional().describe('largest number of tokens (default: all)'),
 }
 
 const EXAMPLES = [
   'kindling eval runs/book',
-  'kindling eval --checkpoint runs/book/checkpoints/step-00000500 --data data/other/valid_chunks',
+  'kindling eval runs/book/checkpoints/step-00000500 --data data/other',
 ]
 
 export function evalCommand(): Command {
@@ -42,7 +46,7 @@ export function evalCommand(): Command {
       if (path === null) {
         throw new KindlingError('ERR_NOT_FOUND', 'the run has no validation data; add --data STORE')
       }
-      const store = await TokenStore.open(path)
+      const store = await TokenStore.open(evaluationStore(path))
       await store.checkVocab(config.options.vocabSize)
       await withInterrupt((signal) =>
         verifyStores([store], { signal, message: (text) => output.note(text) }),
