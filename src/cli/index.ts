@@ -20,7 +20,10 @@ async function loadProgram(output: Output) {
 
 async function main(argv: readonly string[]): Promise<void> {
   watchStreams()
-  const output = new Output({ json: argv.includes('--json'), verbose: argv.includes('--verbose') || argv.includes('-v') })
+  const output = new Output({
+    json: argv.includes('--json'),
+    verbose: argv.includes('--verbose') || argv.includes('-v'),
+  })
   const program = await loadProgram(output)
   if (program === null) return
   try {
