@@ -10,11 +10,8 @@ import { KindlingError, call, cancelled, settle } from './errors'
 import { native, type Native } from './native'
 import { abortSignal, checked, checkedValue, type Exact } from './options'
 import { StopSequenceMatcher } from './stop-sequences'
-import { Tokenizer } from './tokenizer'
+import { END_OF_TEXT, Tokenizer } from './tokenizer'
 import { Transformer } from './transformer'
-
-/** The special token that separates documents. */
-export const END_OF_TEXT = '<|endoftext|>'
 
 /** Options for generating text. */
 export interface GenerateOptions {

@@ -7,7 +7,6 @@ export { KindlingError } from './errors'
 export type { Companions } from './exchange/companions'
 export { exportModel, type ExportOptions, type ExportedModel } from './exchange/export-model'
 export {
-  END_OF_TEXT,
   generate,
   generateBatch,
   type GenerateOptions,
@@ -38,7 +37,7 @@ export {
   type Sampling,
   type StoreMetadata,
 } from './token-store-options'
-export { Tokenizer, type TextPieces, type TrainTokenizerOptions } from './tokenizer'
+export { END_OF_TEXT, Tokenizer, type TextPieces, type TrainTokenizerOptions } from './tokenizer'
 export {
   Transformer,
   type DeviceState,

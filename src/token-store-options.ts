@@ -35,7 +35,10 @@ export interface EncodeOptions extends LongCallOptions {
    * JSON Lines, `file` for text.
    */
   document?: 'file' | 'line' | 'block'
-  /** Append `<|endoftext|>` to every non-empty document. Default false. */
+  /**
+   * Append `<|endoftext|>` to every non-empty document. Default: true for JSON Lines, Parquet and
+   * several files, if the tokenizer has this token; one text file is left as it is.
+   */
   appendEot?: boolean
   /** Continue the work of a killed call with the same files and options. Default true. */
   resume?: boolean
@@ -49,6 +52,8 @@ export interface EncodeSummary {
   tokens: number
   /** Bytes of the encoded text, including each appended `<|endoftext|>`. */
   bytes: number
+  /** Whether `<|endoftext|>` was appended to every document. */
+  appendEot: boolean
   /** Bytes of invalid UTF-8 that became U+FFFD. */
   replacedBytes: number
   /** Bytes of text encoded by an earlier, killed call. */
@@ -144,7 +149,7 @@ export const encodeSchema = z.strictObject({
   format: z.enum(['text', 'jsonl', 'parquet']).optional(),
   textField: z.string().default('text'),
   document: z.enum(['file', 'line', 'block']).optional(),
-  appendEot: z.boolean().default(false),
+  appendEot: z.boolean().optional(),
   resume: z.boolean().default(true),
   keepWhenAborted: z.boolean().default(false),
 })

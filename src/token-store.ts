@@ -7,7 +7,7 @@ import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { z } from 'zod'
 import { Batch } from './batch'
-import { findFiles } from './corpus-files'
+import { endsDocuments, findFiles } from './corpus-files'
 import { KindlingError, call, settle } from './errors'
 import { refuseInputAsOutput } from './store-paths'
 import { longCall, type LongCallOptions } from './long-call'
@@ -26,7 +26,7 @@ import {
   type ReshapeOptions,
   type StoreMetadata,
 } from './token-store-options'
-import { Tokenizer } from './tokenizer'
+import { END_OF_TEXT, Tokenizer } from './tokenizer'
 
 /**
  * A store of token ids. Opening it reads no tokens. The files must not be truncated while it is in
@@ -92,18 +92,21 @@ export class TokenStore {
       options,
     )
     const { files: found, format } = await findFiles(names, values.format)
+    const hasEot = tokenizer.tokenId(END_OF_TEXT) !== undefined
+    const appendEot = values.appendEot ?? (hasEot && endsDocuments(found, format))
     const settings = {
       threads: native.availableThreads(),
       keepWhenCancelled: keepWhenAborted,
       ...values,
       ...(format && { format }),
+      appendEot,
       ...(tokenizer.path && { tokenizerPath: tokenizer.path }),
     }
     const monitored = { ...(signal && { signal }), ...(onProgress && { onProgress }) }
     const { valid, ...summary } = await longCall(monitored, async (monitor) =>
       native.encodeFiles(found, handle, out, settings, monitor),
     )
-    return { ...summary, valid: valid ?? null }
+    return { ...summary, appendEot, valid: valid ?? null }
   }
 
   /**

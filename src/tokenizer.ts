@@ -10,6 +10,9 @@ import { longCall, type LongCallOptions } from './long-call'
 import { native, type Native } from './native'
 import { callback, checked, checkedValue, fileNames, longCallFields } from './options'
 
+/** The special token that separates documents. */
+export const END_OF_TEXT = '<|endoftext|>'
+
 /** Options for training a tokenizer. */
 export interface TrainTokenizerOptions extends LongCallOptions {
   /**

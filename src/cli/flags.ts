@@ -45,10 +45,11 @@ export function addFields(
   const common = new Set<string>()
   for (const [name, property] of Object.entries(properties)) {
     const schema = property as FieldSchema
-    const option = optionOf(name, schema)
-    if (schema.group !== undefined) option.helpGroup(`${schema.group}:`)
-    if (schema.common) common.add(option.attributeName())
-    command.addOption(option)
+    for (const option of optionsOf(name, schema)) {
+      if (schema.group !== undefined) option.helpGroup(`${schema.group}:`)
+      if (schema.common) common.add(option.attributeName())
+      command.addOption(option)
+    }
   }
   if (hideRest) showCommonFirst(command, common)
   return addVerbosity(command)
@@ -59,14 +60,20 @@ export function jsonSchemaOf(fields: Fields): z.core.JSONSchema.BaseSchema {
   return z.toJSONSchema(z.strictObject(fields), { io: 'input' })
 }
 
-function optionOf(name: string, schema: FieldSchema): Option {
+/** The flag of a field; two for true and false if neither is its default. */
+function optionsOf(name: string, schema: FieldSchema): Option[] {
   const flag = `--${name.replaceAll('_', '-')}`
+  const off = flag.replace('--', '--no-')
+  if (schema.type !== 'boolean') return [optionOf(flag, schema)]
+  const description = describe(schema)
+  if (schema.default !== undefined) return [new Option(schema.default ? off : flag, description)]
+  return [new Option(flag, description), new Option(off, `the opposite of ${flag}`)]
+}
+
+function optionOf(flag: string, schema: FieldSchema): Option {
   const description = describe(schema)
   const list = schema.anyOf?.find(({ type }) => type === 'array')
   const { type, items, repeat } = list ? { ...schema, ...list } : schema
-  if (type === 'boolean') {
-    return new Option(schema.default === true ? flag.replace('--', '--no-') : flag, description)
-  }
   if (type === 'array') {
     const kind = placeholder({ ...(list && schema), ...items })
     if (repeat) return new Option(`${flag} <${kind}>`, description).argParser(append)

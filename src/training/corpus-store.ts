@@ -7,7 +7,7 @@ import { existsSync } from 'node:fs'
 import { readFile, stat } from 'node:fs/promises'
 import { basename, dirname, extname, join, resolve } from 'node:path'
 import { toSnakeCase } from '../case'
-import { STDIN, findFiles, isPattern, type FoundFiles } from '../corpus-files'
+import { STDIN, endsDocuments, findFiles, isPattern, type FoundFiles } from '../corpus-files'
 import { KindlingError } from '../errors'
 import { fileOperation, writeFileAtomic } from '../files'
 import { TokenStore } from '../token-store'
@@ -31,6 +31,8 @@ export interface CorpusEncoding {
   chunkSize: number
   /** The JSON Lines field or Parquet column that holds the text. */
   textField: string
+  /** End documents with `<|endoftext|>`; undefined for the default of the files. */
+  appendEot: boolean | undefined
 }
 
 /** Callbacks while a corpus is encoded, and its cancellation. */
@@ -47,6 +49,7 @@ interface CorpusRecord {
   names: string[]
   files: { path: string; size: number; modifiedMs: number }[]
   textField: string
+  appendEot: boolean
   /** Hash of the tokenizer given, or vocabulary size and special tokens of the one trained here. */
   tokenizer: string
 }
@@ -84,14 +87,15 @@ async function findCorpus(names: readonly string[]): Promise<FoundFiles> {
 }
 
 async function recordOf(
-  { names, tokenizer, textField }: CorpusEncoding,
-  { files }: FoundFiles,
+  { names, tokenizer, textField, appendEot }: CorpusEncoding,
+  { files, format }: FoundFiles,
 ): Promise<CorpusRecord> {
   return {
     formatVersion: 2,
     names: names.map((name) => resolve(name)),
     files: await Promise.all(files.map(recordOfFile)),
     textField,
+    appendEot: appendEot ?? endsDocuments(files, format),
     tokenizer:
       tokenizer instanceof Tokenizer
         ? tokenizer.hash
@@ -109,7 +113,7 @@ async function recordOfFile(file: string): Promise<CorpusRecord['files'][number]
 
 async function encodeInto(
   folder: string,
-  { tokenizer: given, chunkSize, textField }: CorpusEncoding,
+  { tokenizer: given, chunkSize, textField, appendEot }: CorpusEncoding,
   { files, format }: FoundFiles,
   { progress, signal }: CorpusReport,
 ): Promise<void> {
@@ -123,6 +127,7 @@ async function encodeInto(
         })
   await TokenStore.encodeFiles(files, tokenizer, folder, {
     ...{ chunkSize, validFraction: VALID_FRACTION, ...reading },
+    ...(appendEot !== undefined && { appendEot }),
     // The next run continues where an interrupted one stopped.
     keepWhenAborted: true,
     onProgress: (done, total) => progress('encoding the corpus', done, total),

@@ -197,9 +197,9 @@ async function corpusEncoding(
   resolved: ResolvedOptions,
   { tokenizer: ofModel }: Preparation,
 ): Promise<CorpusEncoding> {
-  const { dataDir, chunkSize, specialTokens, textField } = resolved.options
+  const { dataDir, chunkSize, specialTokens, textField, appendEot } = resolved.options
   return {
-    ...{ names, dataDir, chunkSize, textField },
+    ...{ names, dataDir, chunkSize, textField, appendEot },
     tokenizer: ofModel ??
       (await givenTokenizer(resolved)) ?? { vocabSize: trainedVocabSize(resolved), specialTokens },
   }

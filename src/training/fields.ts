@@ -73,6 +73,13 @@ const dataFields = {
     .optional()
     .describe('train on the store <data_dir>/<corpus_size>_chunks')
     .meta({ value: 'name' }),
+  append_eot: z
+    .boolean()
+    .optional()
+    .describe(
+      'end the documents of corpus with <|endoftext|> (default: those of JSON Lines, Parquet and ' +
+        'several files)',
+    ),
   chunk_size: count.default(500_000).describe('tokens per chunk file'),
   vocab_path: z
     .string()

@@ -40,6 +40,8 @@ export interface RunConfig {
   identity?: { train: StoreIdentity[]; valid: StoreIdentity | null } | undefined
   /** `Tokenizer.hash`, or null without a tokenizer. */
   tokenizerHash: string | null
+  /** Whether the training data has `<|endoftext|>`; absent without a tokenizer and in older runs. */
+  endOfText?: boolean | undefined
   /** Updates from start to end. */
   totalSteps: number
 }
@@ -65,6 +67,7 @@ const schema = z.strictObject({
     .strictObject({ train: z.array(identitySchema), valid: identitySchema.nullable() })
     .optional(),
   tokenizer_hash: z.string().nullable(),
+  end_of_text: z.boolean().optional(),
   total_steps: z.int().min(0),
   checksum: z.string().optional(),
 })

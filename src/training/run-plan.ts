@@ -11,6 +11,7 @@ import type { RopeScaling, TransformerOptions } from '../transformer-options'
 import { BatchLoader } from './batch-loader'
 import { CHANGEABLE_ON_RESUME, type ResolvedOptions, type TrainOptions } from './config'
 import { DEFAULT_VOCAB_SIZE, trainingTokens, type DataSource } from './data-source'
+import { hasEndOfText } from './document-start'
 import type { RunConfig, RunOptions } from './run-config'
 import { cosineSchedule } from './schedule'
 import { identitiesOf } from './store-identity'
@@ -42,6 +43,7 @@ export async function planRun(
     },
     identity: await identitiesOf(data),
     tokenizerHash: data.tokenizer?.hash ?? null,
+    ...(data.tokenizer && { endOfText: hasEndOfText(stores, data.tokenizer) }),
     totalSteps: totalSteps(options, trainingTokens(data)),
   }
 }

@@ -6,6 +6,7 @@ import { unusedGpu } from '../device'
 import { KindlingError, cancelled } from '../errors'
 import type { Optimizer } from '../optimizer'
 import { TokenStore } from '../token-store'
+import { END_OF_TEXT } from '../tokenizer'
 import type { Transformer } from '../transformer'
 import { withAutoSizes, withAutoVocabulary } from './auto-options'
 import type { BatchLoader } from './batch-loader'
@@ -86,6 +87,7 @@ async function startRun(
     const config = await planRun(planned, data, signal)
     session = assemble(config.options, config, folder, data)
     reportArithmetic(session, report)
+    reportSamples(session, report)
     // Allocates the model's memory on its device, so that a run that cannot start leaves no folder.
     await session.model.zeroGradients()
     if (base) {
@@ -241,4 +243,17 @@ function reportArithmetic({ options, model }: TrainingSession, { message }: Sess
       'this CPU has no bf16 instructions (AVX512-BF16 or AMX): matrix multiplications run in f32',
     )
   }
+}
+
+/** Says where samples start if no document ends in the training data. */
+function reportSamples(
+  { options, config, data }: TrainingSession,
+  { message }: SessionReport,
+): void {
+  const { sampleInterval, samplePrompt } = options
+  if (config.endOfText !== false || data.tokenizer === null) return
+  if (sampleInterval === 0 || samplePrompt !== undefined) return
+  message(
+    `the training text has no ${END_OF_TEXT}: samples start from a line break, or --sample-prompt`,
+  )
 }

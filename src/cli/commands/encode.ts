@@ -4,6 +4,7 @@ import { z } from 'zod'
 import { fromNative } from '../../errors'
 import { existingStores } from '../../store-paths'
 import { TokenStore } from '../../token-store'
+import { END_OF_TEXT } from '../../tokenizer'
 import { parse } from '../../training/config'
 import { addExamples } from '../examples'
 import { addFields } from '../flags'
@@ -39,7 +40,12 @@ const fields = {
     .lt(1)
     .default(0)
     .describe('fraction of the tokens, from the end, to set aside for validation'),
-  append_eot: z.boolean().default(false).describe('add <|endoftext|> after every document'),
+  append_eot: z
+    .boolean()
+    .optional()
+    .describe(
+      'add <|endoftext|> after every document (default: for JSON Lines, Parquet and several files)',
+    ),
   document: z
     .enum(['file', 'line', 'block'])
     .optional()
@@ -80,7 +86,7 @@ export function encodeCommand(): Command {
           chunkSize: options.chunk_size,
           validFraction: options.valid_fraction,
           tokenDtype: options.token_dtype,
-          appendEot: options.append_eot,
+          ...(options.append_eot === undefined ? {} : { appendEot: options.append_eot }),
           ...reading,
           resume: !options.restart,
           keepWhenAborted: true,
@@ -99,6 +105,9 @@ export function encodeCommand(): Command {
       output.clear()
       const seconds = (performance.now() - started) / 1000
       const { tokens, bytes, replacedBytes, resumedBytes } = summary
+      if (summary.appendEot && options.append_eot === undefined) {
+        output.note(`added ${END_OF_TEXT} after every document (--no-append-eot leaves it out)`)
+      }
       if (resumedBytes > 0) {
         output.note(`continued an earlier run after ${megabytes(resumedBytes)} MB`)
       }

@@ -3,7 +3,9 @@ import { Command } from 'commander'
 import { z } from 'zod'
 import { KindlingError } from '../../errors'
 import { generate, generateBatch, type GenerateOptions, type GenerateResult } from '../../generate'
+import { END_OF_TEXT } from '../../tokenizer'
 import { parse } from '../../training/config'
+import { startPrompt } from '../../training/document-start'
 import { addExamples } from '../examples'
 import { addFields } from '../flags'
 import { withInterrupt } from '../interrupt'
@@ -60,7 +62,7 @@ export function generateCommand(): Command {
     run(async (flags, output, [source, ...prompts]) => {
       const prompt = argumentsOr(prompts, flags['prompt'], '--prompt')
       const options = parse(z.strictObject(fields), { ...flags, prompt })
-      const { model, tokenizer, stopIds } = await loadModel(source, options, (text) =>
+      const { model, tokenizer, config, stopIds } = await loadModel(source, options, (text) =>
         output.note(text),
       )
       if (!tokenizer) {
@@ -69,13 +71,18 @@ export function generateCommand(): Command {
           'the model has no tokenizer, which generating text needs; train with a tokenizer',
         )
       }
+      const start = startPrompt(tokenizer, config.endOfText)
+      const promptTexts = options.prompt.map((text) => text || start)
+      if (start !== '' && options.prompt.includes('')) {
+        output.note(`the model has not seen ${END_OF_TEXT}: the text starts from a line break`)
+      }
       await withInterrupt(async (signal) => {
         const settings = { ...generateOptions(options), stopIds, signal }
         const started = performance.now()
         const results =
-          options.prompt.length === 1 && !output.json
-            ? [await stream(generate(model, tokenizer, options.prompt[0]!, settings), output)]
-            : await generateBatch(model, tokenizer, options.prompt, settings)
+          promptTexts.length === 1 && !output.json
+            ? [await stream(generate(model, tokenizer, promptTexts[0]!, settings), output)]
+            : await generateBatch(model, tokenizer, promptTexts, settings)
         report(results, (performance.now() - started) / 1000, output)
       })
     }),
