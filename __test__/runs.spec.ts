@@ -161,6 +161,12 @@ test('thinning keeps every extreme, and all points where there are few', (t) => 
     t.is(Math.max(...kept), Number(Math.max(...plain).toPrecision(7)), String(bucket))
     t.is(Math.min(...kept), Number(Math.min(...plain).toPrecision(7)), String(bucket))
   }
+  // On the grid of the buckets the values are the same; their places are shared by all runs.
+  const grid = thin(series, 'step', { from: 1, to: 40_000 }, 100, true)
+  t.deepEqual(grid.y, all.y)
+  t.true(grid.x.every((x, i) => Math.abs(x - all.x[i]!) <= 39_999 / 100))
+  const width = 39_999 / 100
+  t.true(grid.x.every((x) => [1, 3].includes(Math.round((((x - 1) / width) % 1) * 4))))
   const few = thin(series, 'step', { from: 100, to: 110 }, 100)
   t.deepEqual(few.x, [99, 100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110])
 })

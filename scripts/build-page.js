@@ -16,7 +16,8 @@ const tsc = path.join(root, 'node_modules', 'typescript', 'bin', 'tsc')
 const { status } = spawnSync(process.execPath, [tsc, '-p', source], { stdio: 'inherit' })
 if (status !== 0) process.exit(1)
 
-for (const name of ['index.html', 'page.css', 'palette.css', 'icon.svg']) {
+const STYLES = ['palette.css', 'base.css', 'page.css', 'charts.css']
+for (const name of ['index.html', ...STYLES, 'icon.svg']) {
   fs.copyFileSync(path.join(source, name), path.join(out, name))
 }
 fs.copyFileSync(

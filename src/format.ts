@@ -46,3 +46,8 @@ export function short(n: number, digits = 3): string {
 export function whole(n: number): string {
   return String(Math.round(n)).replace(/\B(?=(\d{3})+$)/g, '\u2009')
 }
+
+/** A learning rate: 1e-3, 2.5e-4. */
+export function learningRate(lr: number): string {
+  return lr.toExponential().replace('e+', 'e')
+}

@@ -27,6 +27,14 @@ export {
 export { cosineSchedule, type CosineScheduleOptions } from './training/schedule'
 export { availableThreads, instructionSet, peakRssMib } from './system'
 export { BatchLoader, type BatchLoaderOptions, type MixturePart } from './training/batch-loader'
+export {
+  sweep,
+  type SweepOptions,
+  type SweepProgress,
+  type SweepResult,
+  type SweepRunOptions,
+  type SweepSummary,
+} from './sweep'
 export { TokenStore } from './token-store'
 export {
   type BatchOptions,

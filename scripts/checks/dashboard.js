@@ -3,7 +3,7 @@
  * controls, the keyboard, narrow screens, requests to elsewhere; and a million lines of metrics.
  * Prints a line per claim and ends with `N passed, N failed`.
  *
- * Usage: node scripts/checks/dashboard.js [--lines 1000000] [--images FOLDER]
+ * Usage: node scripts/checks/dashboard.js [--lines 1000000] [--images FOLDER] [--only pages|long]
  * With --images, saves the pictures of the docs as well. Times are printed, and not asserted.
  */
 const { execFileSync, spawn } = require('node:child_process')
@@ -17,7 +17,11 @@ const { chromium: chromiumPath } = require('./chromium')
 const { writeLines, metricsLine } = require('./dashboard-runs')
 
 const { values: flags } = parseArgs({
-  options: { lines: { type: 'string', default: '1000000' }, images: { type: 'string' } },
+  options: {
+    lines: { type: 'string', default: '1000000' },
+    images: { type: 'string' },
+    only: { type: 'string' },
+  },
 })
 const root = path.join(__dirname, '..', '..')
 const cli = path.join(root, 'dist', 'cli', 'index.js')
@@ -276,31 +280,34 @@ async function report(browser) {
   await page.context().close()
 }
 
+/** One file of many lines, then as many in eight runs. */
+async function longFiles(browser, lines) {
+  const long = path.join(folder, 'long', 'run')
+  fs.mkdirSync(long, { recursive: true })
+  writeLines(path.join(long, 'metrics.jsonl'), lines)
+  const eighth = Math.round(lines / 8)
+  for (let i = 1; i <= 8; i++) {
+    const run = path.join(folder, 'eight', `run-${i}`)
+    fs.mkdirSync(run, { recursive: true })
+    writeLines(path.join(run, 'metrics.jsonl'), eighth, i)
+  }
+  await longRuns(browser, `${lines} lines`, long)
+  await longRuns(browser, `eight runs of ${eighth} lines`, path.join(folder, 'eight'))
+}
+
 async function main() {
   const browser = await chromium.launch({
     executablePath: chromiumPath(),
     args: CHROMIUM_FLAGS.split(' '),
   })
   try {
-    trainRuns()
-    await severalRuns(browser)
-    await report(browser)
-    await live(browser)
-    const lines = Number(flags.lines)
-    const long = path.join(folder, 'long', 'run')
-    fs.mkdirSync(long, { recursive: true })
-    writeLines(path.join(long, 'metrics.jsonl'), lines)
-    await longRuns(browser, `${lines} lines`, long)
-    for (let i = 1; i <= 8; i++) {
-      const run = path.join(folder, 'eight', `run-${i}`)
-      fs.mkdirSync(run, { recursive: true })
-      writeLines(path.join(run, 'metrics.jsonl'), Math.round(lines / 8), i)
+    if (flags.only !== 'long') {
+      trainRuns()
+      await severalRuns(browser)
+      await report(browser)
+      await live(browser)
     }
-    await longRuns(
-      browser,
-      `eight runs of ${Math.round(lines / 8)} lines`,
-      path.join(folder, 'eight'),
-    )
+    if (flags.only !== 'pages') await longFiles(browser, Number(flags.lines))
   } finally {
     await browser.close()
     for (const child of children) child.kill('SIGTERM')

@@ -69,3 +69,26 @@ export class CountProgress extends Progress {
     return `${this.label}: ${bar(done, total)} ${count(done)} of ${count(total)}`
   }
 }
+
+/** Shows the steps done, the time left, and what else the work says of itself. */
+export class StepProgress extends Progress {
+  #first: { done: number; at: number } | null = null
+  #detail = ''
+
+  /** @param detail - such as the rate and the loss of the current run. */
+  show(detail: string, done: number, total: number): void {
+    this.#detail = detail
+    this.report(done, total)
+  }
+
+  protected override text(done: number, total: number, now: number): string {
+    // The steps before the first report may come from an earlier, interrupted run.
+    const { done: before, at } = (this.#first ??= { done, at: now })
+    const perStep = done > before ? (now - at) / 1000 / (done - before) : null
+    const left = perStep === null ? [] : [`${duration((total - done) * perStep)} left`]
+    const columns = columnsOf(process.stderr) ?? Infinity
+    const amount = `${done} of ${total} steps`
+    const drawn = columns >= MIN_BAR_COLUMNS ? `${bar(done, total)} ${amount}` : amount
+    return fit([`${this.label}: ${drawn}`, ...left, this.#detail], columns - 1)
+  }
+}

@@ -89,18 +89,20 @@ async function series(catalog: Catalog, query: URLSearchParams): Promise<object>
   await Promise.race([all, new Promise((resolve) => setTimeout(resolve, FIRST_ANSWER_MS))])
   const range = rangeOf(readers, axis)
   const window = { from: number(query, 'from') ?? range.from, to: number(query, 'to') ?? range.to }
+  // A single run keeps the places of its extremes.
+  const isOnGrid = runs.length > 1
   const values: Partial<Record<Metric, RunSeries[]>> = {}
   for (const name of metrics) {
     values[name] = runs.flatMap(({ id }, i) => {
       const { columns } = readers[i]!
       const raw = columns.series(name)
       if (raw === null) return []
-      const points = thin(raw, axis, window, buckets)
+      const points = thin(raw, axis, window, buckets, isOnGrid)
       if (smoothing === 0) return { id, ...points, smooth: null }
       return {
         id,
         ...points,
-        smooth: thin(columns.smoothed(name, smoothing)!, axis, window, buckets),
+        smooth: thin(columns.smoothed(name, smoothing)!, axis, window, buckets, isOnGrid),
       }
     })
   }

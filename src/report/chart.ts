@@ -11,6 +11,8 @@ export interface Line {
   /** Drawn faint, behind the others. */
   isFaint?: boolean
   isDashed?: boolean
+  /** Its points are marked. */
+  hasMarks?: boolean
 }
 
 /** What a chart shows. */
@@ -19,6 +21,10 @@ export interface ChartOptions {
   unit: string
   lines: readonly Line[]
   format: (value: number, digits: number) => string
+  /** Makes the x axis logarithmic, with this label at each of the values. */
+  formatX?: (value: number) => string
+  /** Greatest value of the y axis; lines run along it where they are above. */
+  cut?: number
 }
 
 const WIDTH = 560
@@ -35,14 +41,13 @@ interface Scale {
 }
 
 /** Draws a chart; null if there is nothing to draw. */
-export function chart({ title, unit, lines, format }: ChartOptions): Html | null {
-  const drawn = lines.filter(({ points }) => points.x.length > 0)
+export function chart({ title, unit, format, formatX, cut, ...given }: ChartOptions): Html | null {
+  const drawn = given.lines
+    .filter(({ points }) => points.x.length > 0)
+    .map((line) => (cut === undefined ? line : cutAt(line, cut)))
   if (drawn.length === 0) return null
-  const x = scale(
-    drawn.flatMap(({ points }) => [points.x[0]!, points.x.at(-1)!]),
-    [LEFT, WIDTH - RIGHT],
-    false,
-  )
+  const xs = drawn.flatMap(({ points }) => points.x)
+  const x = formatX ? logScale(xs) : scale(xs, [LEFT, WIDTH - RIGHT], false)
   const y = scale(
     drawn.flatMap(({ points }) => points.y),
     [HEIGHT - BOTTOM, TOP],
@@ -54,8 +59,8 @@ export function chart({ title, unit, lines, format }: ChartOptions): Html | null
   return html`<figure class="card">
     <figcaption>${title} <small>${unit}</small></figcaption>
     <svg viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="${title}: ${ends.join('; ')}">
-      ${y.ticks.map((tick) => yTick(tick, y, format))} ${x.ticks.map((tick) => xTick(tick, x))}
-      ${drawn.map((line) => path(line, x, y))}
+      ${y.ticks.map((tick) => yTick(tick, y, format))}
+      ${x.ticks.map((tick) => xTick(tick, x, formatX))} ${drawn.map((line) => path(line, x, y))}
     </svg>
   </figure>`
 }
@@ -67,20 +72,44 @@ function yTick(value: number, y: Scale, format: ChartOptions['format']): Html {
     <text x="${LEFT - 8}" y="${at}" dy="4" text-anchor="end">${text}</text>`
 }
 
-function xTick(value: number, x: Scale): Html {
+function xTick(
+  value: number,
+  x: Scale,
+  format: (value: number, digits: number) => string = short,
+): Html {
   const at = x.at(value).toFixed(1)
   return html`<text x="${at}" y="${HEIGHT - 6}" text-anchor="middle"
-    >${short(value, digitsOf(x.ticks))}</text
+    >${format(value, digitsOf(x.ticks))}</text
   >`
 }
 
-function path({ points, slot, isFaint, isDashed }: Line, x: Scale, y: Scale): Html {
+function cutAt(line: Line, cut: number): Line {
+  const { x, y } = line.points
+  return { ...line, points: { x, y: y.map((value) => Math.min(value, cut)) } }
+}
+
+function path({ points, slot, isFaint, isDashed, hasMarks }: Line, x: Scale, y: Scale): Html {
   const places = points.x.map(
     (value, i) => `${x.at(value).toFixed(1)} ${y.at(points.y[i]!).toFixed(1)}`,
   )
-  const kind = `line line-${slot}${isFaint ? ' faint' : ''}${isDashed ? ' dashed' : ''}`
+  const kind = `line run-${slot}${isFaint ? ' faint' : ''}${isDashed ? ' dashed' : ''}`
   // A path of one point is a dot, by its round caps.
-  return html`<path class="${kind}" d="M${places.join('L')}${places.length === 1 ? 'h0' : ''}" />`
+  const marks = hasMarks ? places.map((place) => `M${place}h0`).join('') : ''
+  return html`<path class="${kind}" d="M${places.join('L')}${places.length === 1 ? 'h0' : ''}" />
+    ${marks === '' ? null : html`<path class="line run-${slot} mark" d="${marks}" />`}`
+}
+
+/** Maps positive values to pixels by their logarithms; each distinct one is a tick. */
+function logScale(values: readonly number[]): Scale {
+  const ticks = [...new Set(values)].sort((a, b) => a - b)
+  const [low, high] = [Math.log(ticks[0]!), Math.log(ticks.at(-1)!)]
+  // A margin for the labels at both ends.
+  const [start, end] = [LEFT + 24, WIDTH - RIGHT - 24]
+  const at = (value: number): number =>
+    high > low
+      ? start + ((Math.log(value) - low) / (high - low)) * (end - start)
+      : (start + end) / 2
+  return { ticks, at }
 }
 
 /** Maps the range of the values to pixels, with round numbers as ticks. */

@@ -15,7 +15,7 @@ const BUCKETS = 260
 const MANY_POINTS = 400
 const SMOOTHING = 0.6
 /** Colours of the palette. */
-const COLOURS = 8
+export const COLOURS = 8
 
 const CHARTS: readonly [Metric, string, string][] = [
   ['loss', 'Training loss', 'nats per token'],
@@ -28,9 +28,15 @@ const CHARTS: readonly [Metric, string, string][] = [
   ['device_memory_mib', 'GPU memory', 'MiB, peak'],
 ]
 
+/** What stands before the report of the runs themselves. */
+export interface Lead {
+  title: string
+  sections: readonly (Html | null)[]
+}
+
 /** Returns the report of several runs. */
-export function reportPage(runs: readonly ReportedRun[], madeAt: Date): string {
-  const title = runs.map(({ info }) => info.name).join(', ')
+export function reportPage(runs: readonly ReportedRun[], madeAt: Date, lead?: Lead): string {
+  const title = lead?.title ?? runs.map(({ info }) => info.name).join(', ')
   const charts = CHARTS.map(([metric, name, unit]) =>
     chart({
       title: name,
@@ -39,6 +45,7 @@ export function reportPage(runs: readonly ReportedRun[], madeAt: Date): string {
       format: metric === 'mfu' ? share : short,
     }),
   )
+  const isEmpty = charts.every((drawn) => drawn === null)
   const policy = "default-src 'none'; style-src 'unsafe-inline'"
   const page = html`<!doctype html>
     <html lang="en" data-theme="auto">
@@ -54,14 +61,14 @@ export function reportPage(runs: readonly ReportedRun[], madeAt: Date): string {
       </head>
       <body>
         <header>
-          <h1>${runs.length > 1 ? `${runs.length} runs` : title}</h1>
+          <h1>${lead || runs.length === 1 ? title : `${runs.length} runs`}</h1>
           <p>
             Kindling's report of ${madeAt.toISOString().slice(0, 16).replace('T', ' ')} UTC, by step
           </p>
         </header>
         <main>
-          ${section('Results', [table(runs, resultRows(runs))])}
-          ${section('Charts', charts, 'charts')}
+          ${lead?.sections ?? null} ${section('Results', [table(runs, resultRows(runs))])}
+          ${section('Charts', [isEmpty ? null : legend(runs), ...charts], 'charts')}
           ${section('Samples', runs.map(samplesOf), 'charts')}
           ${section('Accounting', [table(runs, accountingRows(runs))])}
           ${section('Configuration', [options(runs)])}
@@ -78,7 +85,7 @@ function share(value: number, digits: number): string {
   return `${Number((100 * value).toPrecision(digits))}%`
 }
 
-function section(title: string, parts: readonly (Html | null)[], kind = ''): Html | null {
+export function section(title: string, parts: readonly (Html | null)[], kind = ''): Html | null {
   const shown = parts.filter((part) => part !== null)
   if (shown.length === 0) return null
   return html`<section>
@@ -105,6 +112,16 @@ function linesOf(runs: readonly ReportedRun[], metric: Metric): Line[] {
   return lines
 }
 
+/** The colours of several runs; null for a single one. */
+function legend(runs: readonly ReportedRun[]): Html | null {
+  if (runs.length < 2) return null
+  return html`<p class="legend">
+    ${runs.map(
+      ({ info }, i) => html`<span><i class="dot run-${i % COLOURS}"></i>${info.name}</span>`,
+    )}
+  </p>`
+}
+
 /** A table with a column per run; null without rows. */
 function table(runs: readonly ReportedRun[], rows: readonly Row[]): Html | null {
   if (rows.length === 0) return null
@@ -115,7 +132,7 @@ function table(runs: readonly ReportedRun[], rows: readonly Row[]): Html | null 
           <td></td>
           ${runs.map(
             ({ info }, i) =>
-              html`<th scope="col"><i class="dot dot-${i % COLOURS}"></i>${info.name}</th>`,
+              html`<th scope="col"><i class="dot run-${i % COLOURS}"></i>${info.name}</th>`,
           )}
         </tr>
       </thead>
@@ -147,7 +164,7 @@ function options(runs: readonly ReportedRun[]): Html | null {
 function samplesOf({ info, samples }: ReportedRun, i: number): Html | null {
   if (samples.length === 0) return null
   return html`<div class="card">
-    <h3><i class="dot dot-${i % COLOURS}"></i>${info.name}</h3>
+    <h3><i class="dot run-${i % COLOURS}"></i>${info.name}</h3>
     ${samples.map(
       ({ step, text }) =>
         html`<p class="muted">step ${whole(step)}</p>
@@ -164,8 +181,9 @@ function commandOf({ info, command }: ReportedRun): Html | null {
   </div>`
 }
 
-/** The palette of the dashboard, and the style of reports. */
+/** The palette and the base of the dashboard's style, and that of reports. */
 function style(): Html {
-  const read = (...path: string[]): string => readFileSync(join(__dirname, ...path), 'utf8')
-  return new Html(`${read('..', 'dashboard', 'page', 'palette.css')}${read('report.css')}`)
+  const page = join(__dirname, '..', 'dashboard', 'page')
+  const files = [join(page, 'palette.css'), join(page, 'base.css'), join(__dirname, 'report.css')]
+  return new Html(files.map((file) => readFileSync(file, 'utf8')).join(''))
 }

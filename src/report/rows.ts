@@ -1,5 +1,7 @@
 /** The rows of a report's tables; each has a cell per run. */
 import { duration, percent, short, whole } from '../format'
+import type { MetricsColumns } from '../runs/metrics-columns'
+import type { Metric } from '../runs/series'
 import type { ReportedRun } from './collect'
 
 /** A row of a table. */
@@ -23,6 +25,15 @@ function row(runs: readonly ReportedRun[], name: string, cell: Cell): Row[] {
 
 const or = (value: number | null | undefined, format: (value: number) => string): string | null =>
   value === null || value === undefined ? null : format(value)
+
+const mebibytes = (value: number): string => `${whole(value)} MiB`
+
+/** The greatest value of a metric; null if no line has it. */
+function greatest(columns: MetricsColumns, name: Metric): number | null {
+  const series = columns.series(name)
+  const at = series?.extremes(0, series.length).greatest ?? -1
+  return at < 0 ? null : series!.y(at)
+}
 
 const four = (value: number): string => value.toFixed(4)
 
@@ -65,6 +76,12 @@ export function accountingRows(runs: readonly ReportedRun[]): Row[] {
     ...known('mean tokens/s', (a) => or(a.meanTokensPerSecond, short)),
     ...known('mean FLOP/s', (a) => or(a.meanFlopsPerSecond, short)),
     ...known('mean MFU', (a) => or(a.mfu, percent)),
+    ...row(runs, 'memory, at most', ({ columns }) =>
+      or(greatest(columns, 'memory_mib'), mebibytes),
+    ),
+    ...row(runs, 'GPU memory, at most', ({ columns }) =>
+      or(greatest(columns, 'device_memory_mib'), mebibytes),
+    ),
   ]
 }
 

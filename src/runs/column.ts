@@ -1,13 +1,13 @@
 /**
  * Growing lists of numbers. They grow by blocks, which are never copied. A column of values also
- * knows the least and the greatest value of each group of 256, so that the extremes of a long range
+ * knows the least and the greatest value of each group of 64, so that the extremes of a long range
  * are found without reading all of it.
  */
 
 const BLOCK_BITS = 14
 const BLOCK = 1 << BLOCK_BITS
 const MASK = BLOCK - 1
-const GROUP_BITS = 8
+const GROUP_BITS = 6
 const GROUP = 1 << GROUP_BITS
 
 /** The places of the least and the greatest value of a range; -1 if all are NaN. */

@@ -133,7 +133,7 @@ function readConfig(path: string): { config: RunConfig | null; problem: string |
 }
 
 /** The step at which a run saw a NaN or an infinity; null if it did not. */
-function nonFiniteStep(path: string): number | null {
+export function nonFiniteStep(path: string): number | null {
   try {
     const text = readFileSync(join(path, 'non-finite.json'), 'utf8')
     const { step } = JSON.parse(text) as { step?: unknown }

@@ -25,17 +25,27 @@ export function rangeOf(series: Series, axis: Axis): Window | null {
 /**
  * Returns at most two points per bucket of `window`, and one on each side of it, so that a line
  * runs to the edges.
+ *
+ * @param isOnGrid - move the points of a bucket to its first and third quarter, if there are too
+ * many to keep all. Lines of several runs then share their x, and are drawn over each other at the
+ * cost of one; nothing moves by more than a bucket.
  */
-export function thin(series: Series, axis: Axis, window: Window, buckets: number): Points {
+export function thin(
+  series: Series,
+  axis: Axis,
+  window: Window,
+  buckets: number,
+  isOnGrid = false,
+): Points {
   const x = (i: number): number => series.x(axis, i)
   const first = Math.max(0, lowerBound(series.length, x, window.from) - 1)
   const after = lowerBound(series.length, x, window.to)
   const last = Math.min(series.length, after + (after < series.length ? 1 : 0))
   const points: Points = { x: [], y: [] }
-  const add = (i: number): void => {
+  const add = (i: number, at = x(i)): void => {
     const y = series.y(i)
     if (Number.isNaN(y)) return
-    points.x.push(x(i))
+    points.x.push(at)
     points.y.push(rounded(y))
   }
   if (last - first <= 2 * buckets) {
@@ -48,8 +58,10 @@ export function thin(series: Series, axis: Axis, window: Window, buckets: number
     const edge = bucket === buckets ? Infinity : window.from + bucket * width
     const end = edge === Infinity ? last : Math.min(last, lowerBound(last, x, edge))
     const { least, greatest } = series.extremes(start, end)
-    if (least >= 0) add(Math.min(least, greatest))
-    if (least !== greatest) add(Math.max(least, greatest))
+    const place = (quarter: number): number | undefined =>
+      isOnGrid ? window.from + (bucket - 1 + quarter / 4) * width : undefined
+    if (least >= 0) add(Math.min(least, greatest), place(1))
+    if (least !== greatest) add(Math.max(least, greatest), place(3))
     start = Math.max(start, end)
   }
   return points

@@ -1,13 +1,21 @@
-/** `kindling sweep`: compares learning rates, as a table with a bar chart. */
+/** `kindling sweep`: compares learning rates, as a plot, a table and an HTML file. */
+import { join } from 'node:path'
 import { Command } from 'commander'
 import { z } from 'zod'
-import { parse } from '../../training/config'
+import { learningRate } from '../../format'
+import { writeSweepReport } from '../../report'
+import { sweepOf, type SweepResult, type SweepSummary } from '../../sweep'
+import { toySweep } from '../../sweep/toy'
+import { parse, type GivenOptions } from '../../training/config'
 import { inGroup, trainFields } from '../../training/fields'
+import { RunFolder } from '../../training/run-folder'
 import { addExamples } from '../examples'
 import { addFields } from '../flags'
 import { withInterrupt } from '../interrupt'
-import { run } from '../output'
-import { sweep, toySweep, type SweepResult, type ToyResult } from '../sweep'
+import { run, type Output } from '../output'
+import { ByteProgress, StepProgress } from '../progress'
+import { sweepText, toyText } from '../sweep-text'
+import { columnsOf } from '../terminal'
 
 // The flags of `kindling train`, without those that a sweep sets itself.
 const {
@@ -17,8 +25,22 @@ const {
   resume: _resume,
   checkpoint: _checkpoint,
   stop_at_step: _stop,
-  ...sharedFields
+  ...trainingFields
 } = trainFields
+
+const sharedFields = {
+  ...trainingFields,
+  lr_min: trainFields.lr_min.describe('final learning rate (default: a tenth of the rate)'),
+  log_interval: trainFields.log_interval.describe(
+    'updates between two metrics lines (default: a fiftieth of the steps)',
+  ),
+  save_interval: trainFields.save_interval.describe(
+    'updates between two checkpoints (default: a quarter of the steps)',
+  ),
+  sample_interval: trainFields.sample_interval.describe(
+    'updates between two text samples (default: none)',
+  ),
+}
 
 const common = { common: true }
 
@@ -35,6 +57,12 @@ const ownFields = inGroup('Sweep', {
     .optional()
     .describe('updates per run (default: 100; with --toy: 10)')
     .meta(common),
+  out: z
+    .string()
+    .min(1)
+    .optional()
+    .describe('folder of the sweep (default: runs/sweep-..., named after the options)')
+    .meta({ value: 'dir', ...common }),
   toy: z
     .boolean()
     .default(false)
@@ -47,62 +75,83 @@ const EXAMPLES = [
   'kindling sweep --corpus book.txt --preset char --vocab-size 1000 --lr 1e-4 1e-3 1e-2 --steps 200',
 ]
 
-const RATES = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2]
 const TOY_RATES = [1e1, 1e2, 1e3]
+/** Columns of a plot where there is no terminal. */
+const PLAIN_COLUMNS = 80
 
 export function sweepCommand(): Command {
   const command = new Command('sweep').description('compare learning rates in short training runs')
   addFields(command, { ...ownFields, ...sharedFields }, { hideRest: true })
   addExamples(command, EXAMPLES)
   return command.action(
-    run(async ({ lr, steps, toy, ...flags }, output) => {
-      const options = parse(z.strictObject(ownFields), { lr, steps, toy })
+    run(async ({ lr, steps, out, toy, ...flags }, output) => {
+      const options = parse(z.strictObject(ownFields), { lr, steps, out, toy })
       if (options.toy) {
         const results = toySweep(options.lr ?? TOY_RATES, options.steps ?? 10)
         for (const result of results) output.line(result)
-        output.text(toyTable(results))
-        return
-      }
-      const results = await withInterrupt((signal) =>
-        sweep(
-          options.lr ?? RATES,
-          { ...flags, max_steps: options.steps ?? 100 },
-          (result) => output.line(result),
-          signal,
-        ),
-      )
-      output.text(table(results))
+        output.text(toyText(results))
+      } else await compare(options, flags, output)
     }),
   )
 }
 
-const MAX_BAR_WIDTH = 40
+type Own = z.output<z.ZodObject<typeof ownFields>>
 
-function table(results: readonly SweepResult[]): string {
-  const losses = results.map((result) => result.valLoss ?? result.loss)
-  const finite = losses.filter((loss) => loss !== null)
-  const worst = Math.max(...finite)
-  const best = Math.min(...finite)
-  return [
-    `${'lr'.padStart(9)} ${'loss'.padStart(9)} ${'val_loss'.padStart(9)}`,
-    ...results.map(({ lr, loss, valLoss, diverged }, i) => {
-      const final = losses[i] ?? null
-      const bar = final === null ? '' : '█'.repeat(Math.round((MAX_BAR_WIDTH * final) / worst))
-      const mark = diverged ? 'diverged' : final === best ? `${bar} best` : bar
-      return `${lr.toExponential(0).padStart(9)} ${number(loss)} ${number(valLoss)} ${mark}`
-    }),
-  ].join('\n')
+/** Runs the sweep; its HTML file is there after the first rate. */
+async function compare(own: Own, flags: GivenOptions, output: Output): Promise<void> {
+  const results: SweepResult[] = []
+  const onResult = (result: SweepResult): void => {
+    results.push(result)
+    output.line(result)
+  }
+  let summary: SweepSummary
+  try {
+    summary = await train(own, flags, output, onResult)
+  } finally {
+    output.clear()
+    if (results.length > 0) await draw(results, output)
+  }
+  output.note(`next: kindling dashboard ${summary.out}`)
 }
 
-function number(value: number | null): string {
-  return (value === null ? '-' : value.toFixed(4)).padStart(9)
+async function draw(results: readonly SweepResult[], output: Output): Promise<void> {
+  const file = join(results[0]!.run, '..', 'report.html')
+  await writeSweepReport(results, file)
+  const drawn = []
+  for (const result of results) {
+    drawn.push({ result, lines: await new RunFolder(result.run).readMetrics() })
+  }
+  output.text(sweepText(drawn, columnsOf(process.stdout) ?? PLAIN_COLUMNS))
+  output.note(`wrote ${file}`)
 }
 
-function toyTable(results: readonly ToyResult[]): string {
-  const rates = results.map(({ lr }) => `lr ${lr.toExponential(0)}`.padStart(14))
-  const rows = results[0]!.losses.map((_, step) => {
-    const losses = results.map((result) => result.losses[step]!.toExponential(4).padStart(14))
-    return `${String(step).padStart(4)} ${losses.join('')}`
-  })
-  return [`step ${rates.join('')}`, ...rows].join('\n')
+function train(
+  { lr, steps, out }: Own,
+  flags: GivenOptions,
+  output: Output,
+  onResult: (result: SweepResult) => void,
+): Promise<SweepSummary> {
+  const progress = new StepProgress('sweep', output)
+  let reading: { what: string; progress: ByteProgress } | null = null
+  return withInterrupt(
+    (signal) =>
+      sweepOf(
+        {
+          ...(lr && { rates: lr }),
+          ...(steps !== undefined && { steps }),
+          ...(out !== undefined && { out }),
+          onResult,
+          onMessage: (text) => output.note(text),
+          onProgress: ({ lr: rate, done, total, loss }) =>
+            progress.show(`lr ${learningRate(rate)}  loss ${loss.toFixed(3)}`, done, total),
+          onRead: (what, done, total) => {
+            if (reading?.what !== what) reading = { what, progress: new ByteProgress(what, output) }
+            reading.progress.report(done, total)
+          },
+          signal,
+        },
+        flags,
+      ),
+    'saving a checkpoint after this step',
+  )
 }

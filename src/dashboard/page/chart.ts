@@ -61,6 +61,9 @@ interface Trace {
   name: string
   points: Points
   style: Partial<uPlot.Series>
+  /** Change with the number of points; a zoom then need not build the plot again. */
+  width: number
+  hasDots: boolean
   /** Is read out at the cursor. */
   isRead: boolean
 }
@@ -116,13 +119,14 @@ export class Chart {
   #drawNow(context: ChartContext): void {
     this.#isDrawn = true
     const signature = JSON.stringify([
-      this.#traces.map(({ run, name, style }) => [run.id, name, style.width, style.points?.show]),
+      this.#traces.map(({ run, name }) => [run.id, name]),
       context.axis,
       context.log,
     ])
     if (signature !== this.#signature) this.#build(context)
     this.#signature = signature
     const { from, to } = context.window
+    for (const [i, { width }] of this.#traces.entries()) this.#plot!.series[i + 1]!.width = width
     this.#plot!.batch(() => {
       this.#plot!.setData(this.#data(), false)
       this.#plot!.setScale('x', { min: from, max: to > from ? to : from + 1 })
@@ -191,7 +195,7 @@ export class Chart {
         { ...axisStyle(FORMATS[axis]), space: 70, size: 28 },
         { ...axisStyle(this.kind.tick ?? this.kind.format), size: 56 },
       ],
-      series: [{}, ...this.#traces.map(({ style }) => style)],
+      series: [{}, ...this.#traces.map((trace) => this.#seriesOf(trace))],
       hooks: {
         setSelect: [(plot) => this.#onSelect(plot)],
         setCursor: [() => this.#showReadout()],
@@ -199,6 +203,11 @@ export class Chart {
     }
     this.#plotBox.replaceChildren()
     this.#plot = new uPlot(options, this.#data(), this.#plotBox)
+  }
+
+  #seriesOf({ style, width }: Trace): uPlot.Series {
+    const hasDots = (_: uPlot, i: number): boolean => this.#traces[i - 1]?.hasDots ?? false
+    return { ...style, width, spanGaps: true, points: { ...style.points, show: hasDots } }
   }
 
   #onView(isInView: boolean): void {
@@ -317,30 +326,24 @@ function digitsOf(splits: readonly (number | null)[]): number {
 
 /** A run's line: with smoothing, the raw one faint behind it. */
 function linesOf(run: Run, raw: RunSeries, name: string): Trace[] {
-  const colour = colourOf(run.id)
-  const line = { spanGaps: true, points: { show: raw.x.length < 2 }, dash: dashesOf(run.id) }
+  const stroke = colourOf(run.id)
+  const line = { run, hasDots: raw.x.length < 2, style: { dash: dashesOf(run.id), stroke } }
   const isDense = raw.smooth === null && raw.x.length > MANY_POINTS
-  const full = { ...line, stroke: colour, width: isDense ? 1 : 1.75 }
-  if (raw.smooth === null) return [{ run, name, points: raw, style: full, isRead: true }]
-  const faint = { ...line, stroke: faded(colour, '40'), width: 1 }
+  const full = { ...line, width: isDense ? 1 : 1.75, isRead: true }
+  if (raw.smooth === null) return [{ ...full, name, points: raw }]
+  const style = { ...line.style, stroke: faded(stroke, 0.25) }
   return [
-    { run, name: `${name}, raw`, points: raw, style: faint, isRead: false },
-    { run, name: `${name}, smoothed`, points: raw.smooth, style: full, isRead: true },
+    { ...line, name: `${name}, raw`, points: raw, style, width: 1, isRead: false },
+    { ...full, name: `${name}, smoothed`, points: raw.smooth },
   ]
 }
 
-function dotsOf(run: Run, found: RunSeries, name: string): Trace {
-  const colour = colourOf(run.id)
-  const isFew = found.x.length <= MANY_DOTS
-  const points = { show: isFew, size: 6, stroke: colour, fill: variable('--card'), width: 1.5 }
-  const style = {
-    spanGaps: true,
-    stroke: faded(colour, '99'),
-    width: isFew ? 1 : 1.5,
-    dash: [3, 3],
-    points,
-  }
-  return { run, name, points: { x: found.x, y: found.y }, style, isRead: true }
+function dotsOf(run: Run, { x, y }: RunSeries, name: string): Trace {
+  const stroke = colourOf(run.id)
+  const hasDots = x.length <= MANY_DOTS
+  const points = { size: 6, stroke, fill: variable('--card'), width: 1.5 }
+  const style = { stroke: faded(stroke, 0.6), dash: [3, 3], points }
+  return { run, name, points: { x, y }, style, width: hasDots ? 1 : 1.5, hasDots, isRead: true }
 }
 
 function positive({ x, y }: Points): Points {

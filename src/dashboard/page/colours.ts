@@ -20,14 +20,29 @@ export function dashesOf(id: number): number[] {
   return [[], [8, 4], [2, 3]][Math.floor((id % 12) / 4)] ?? []
 }
 
-/** Returns a colour of the current theme. */
+/** The colours of the current theme that have been looked up. */
+const known = new Map<string, string>()
+
+/** Returns a colour of the current theme, as `rgb(...)`. */
 export function variable(name: string): string {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim()
+  const colour = known.get(name) ?? lookUp(name)
+  known.set(name, colour)
+  return colour
 }
 
-/** Returns a colour, let through by `alpha` (two hexadecimal digits). */
-export function faded(colour: string, alpha: string): string {
-  return `${colour}${alpha}`
+/** The value of the variable itself names the colours of both themes; an element has one. */
+function lookUp(name: string): string {
+  const probe = document.createElement('i')
+  probe.style.color = `var(${name})`
+  document.documentElement.append(probe)
+  const { color } = getComputedStyle(probe)
+  probe.remove()
+  return color
+}
+
+/** Returns a colour of `variable`, let through by `alpha`. */
+export function faded(colour: string, alpha: number): string {
+  return colour.replace(/^rgb\((.*)\)$/, `rgba($1, ${alpha})`)
 }
 
 const THEMES = ['auto', 'light', 'dark'] as const
@@ -38,6 +53,7 @@ const NAMES = { auto: 'automatic', light: 'light', dark: 'dark' }
 export function setUpTheme(button: HTMLElement, onChange: () => void): void {
   let theme = THEMES.find((name) => name === localStorage.getItem('kindling-theme')) ?? 'auto'
   const apply = (): void => {
+    known.clear()
     document.documentElement.dataset['theme'] = theme
     button.textContent = SYMBOLS[theme]
     button.setAttribute('aria-label', `Colour theme: ${NAMES[theme]}`)
@@ -50,5 +66,8 @@ export function setUpTheme(button: HTMLElement, onChange: () => void): void {
     apply()
     onChange()
   })
-  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', onChange)
+  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => {
+    known.clear()
+    onChange()
+  })
 }
