@@ -1,8 +1,8 @@
 /** `account`, against the parameters of real models and sums worked out by hand. */
 import test from 'ava'
 import { Transformer, account, flopsPerToken } from '../src'
+import { succeed } from './command-line'
 import { COURSE_SHAPES, PRESETS } from '../src/training/presets'
-import { toySweep } from '../src/cli/sweep'
 
 function of(name: string, more: object = {}): ReturnType<typeof account> {
   const p = { ...PRESETS, ...COURSE_SHAPES }[name]!
@@ -95,11 +95,55 @@ test('a model that cannot be built has no account', (t) => {
   t.throws(() => account(sizes), { code: 'ERR_INVALID_CONFIG' })
 })
 
-test('the toy problem falls faster at 1e2 than at 1e1, and diverges at 1e3', (t) => {
-  const [ten, hundred, thousand] = toySweep([1e1, 1e2, 1e3])
-  t.is(ten!.losses.length, 10)
-  // At 1e2 the first step multiplies each weight by 1 - 2 = -1: the loss stays, then vanishes.
-  t.true(Math.abs(hundred!.losses[1]! - hundred!.losses[0]!) < 1e-4 * hundred!.losses[0]!)
-  t.true(hundred!.losses[9]! < 1e-10 && ten!.losses[9]! > 1 && ten!.losses[9]! < ten!.losses[0]!)
-  t.true(thousand!.diverged && !ten!.diverged && !hundred!.diverged)
+test("FLOPs and activations are those of the course's own arithmetic", (t) => {
+  // Its gpt2-xl at a context of 16384, in FLOPs; it leaves out the output projection, 2 of 8.
+  const { flops } = of('gpt2-xl', { context: 16_384 })
+  t.is(flops.attentionProjections, (12_079_595_520_000 / 6) * 8)
+  t.is(flops.attentionScores, 82_463_372_083_200)
+  t.is(flops.feedForward, 48_318_382_080_000)
+  t.is(flops.output, 2_634_914_201_600)
+  // Its activations of one layer with one head, in numbers.
+  const { courseMemory } = of('gpt2-xl', { numLayers: 1, numHeads: 1 })
+  t.is(courseMemory.activationsPerSequence, 4 * 77_087_744)
+  const whole = of('gpt2-xl', { batchSize: 3 })
+  t.is(whole.courseMemory.total, 16 * 2_127_057_600 + 3 * whole.courseMemory.activationsPerSequence)
+  const { courseMemory: m, courseLargestBatch } = of('gpt2-xl')
+  t.is(
+    courseLargestBatch,
+    Math.floor((80 * 1024 ** 3 - 16 * 2_127_057_600) / m.activationsPerSequence),
+  )
+  t.true(whole.memory.activationsPerSequence < m.activationsPerSequence / 2)
+})
+
+test('a measured speed gives the MFU and the time', (t) => {
+  const sizes = { batchSize: 4, steps: 100, peakTflops: 10 }
+  const { mfu, trainingSeconds, flops } = of('gpt2-small', { ...sizes, tokensPerSecond: 2048 })
+  t.is(trainingSeconds, (100 * 4 * 1024) / 2048)
+  t.is(mfu, (2048 * flops.perToken) / 10e12)
+  const planned = of('gpt2-small', { ...sizes, mfu: 0.25 })
+  t.is(planned.mfu, 0.25)
+  t.true(Math.abs(planned.tokensPerSecond * planned.trainingSeconds - 100 * 4 * 1024) < 1e-6)
+})
+
+test("the table of the course's shapes fits 80 columns; its shares add up", async (t) => {
+  const { stdout } = await succeed(t, ['account', '--course'])
+  const lines = stdout.trimEnd().split('\n')
+  t.true(
+    lines.every((line) => line.length <= 80),
+    stdout,
+  )
+  t.regex(lines[0]!, /gpt2-small +gpt2-medium +gpt2-large +gpt2-xl +gpt2-xl/)
+  // By the figures of the course: 56.7% of its total, here with the output projection.
+  t.regex(stdout, /attention_scores .* 55\.2%$/m)
+  const { json } = await succeed(t, ['account', '--course', '--json'])
+  t.deepEqual(
+    json.map(({ preset, context }) => [preset, context]),
+    [...Object.keys(COURSE_SHAPES).map((name) => [name, 1024]), ['gpt2-xl', 16_384]],
+  )
+  const one = await succeed(t, ['account', '--preset', 'gpt2-xl', '--context', '16384'])
+  t.regex(one.stdout, /attention_scores +82\.5T +55\.2%/)
+  t.true(
+    one.stdout.split('\n').every((line) => line.length <= 80),
+    one.stdout,
+  )
 })

@@ -7,6 +7,7 @@
  * allocates it.
  */
 import { z } from 'zod'
+import { courseActivations, widths, type CourseMemory } from './course-memory'
 import { call } from './errors'
 import { limits } from './limits'
 import { native } from './native'
@@ -55,6 +56,8 @@ export interface AccountOptions {
   peakTflops?: number
   /** Model FLOPs utilization: the fraction of the peak that training reaches. Default 0.5. */
   mfu?: number
+  /** Measured speed of training in tokens/s; `mfu` and the time then follow from it. */
+  tokensPerSecond?: number
 }
 
 /** Requirements of training a model. */
@@ -87,7 +90,15 @@ export interface Account {
   >
   /** Most sequences per step that fit into the memory; 0 if not even one does. */
   largestBatch: number
-  /** Seconds for all steps at the given utilization. */
+  /** Bytes by the course's formula, in f32: every intermediate result of every layer is kept. */
+  courseMemory: CourseMemory
+  /** Most sequences per step that fit into the memory by the course's formula. */
+  courseLargestBatch: number
+  /** Model FLOPs utilization: the given one, or that of the measured speed. */
+  mfu: number
+  /** Speed of training in tokens/s: the measured one, or that at the given utilization. */
+  tokensPerSecond: number
+  /** Seconds for all steps at that speed. */
   trainingSeconds: number
 }
 
@@ -116,10 +127,12 @@ const schema = z.strictObject({
   memoryGib: positive.default(80),
   peakTflops: positive.default(19.5),
   mfu: positive.default(0.5),
+  tokensPerSecond: positive.optional(),
 })
 
 /** Multiplications, additions, divisions and square roots of AdamW per parameter. */
 const ADAMW_FLOPS = 17
+const BYTES_F32 = 4
 
 /** Sizes that `flopsPerToken` reads. */
 type SizesOfFlops = Pick<AccountOptions, 'vocabSize' | 'dModel' | 'dFf' | 'numLayers' | 'context'> &
@@ -143,17 +156,6 @@ export function flopsPerToken(o: SizesOfFlops): number {
   )
 }
 
-/** Widths of all query heads, and of all key heads. */
-function widths(o: {
-  dModel: number
-  numHeads: number
-  numKvHeads?: number | undefined
-  headSize?: number | undefined
-}): { headSize: number; q: number; kv: number } {
-  const headSize = o.headSize ?? o.dModel / o.numHeads
-  return { headSize, q: o.numHeads * headSize, kv: (o.numKvHeads ?? o.numHeads) * headSize }
-}
-
 /**
  * Accounts for the parameters, FLOPs, memory and time of training a model.
  *
@@ -165,20 +167,57 @@ export function account(options: AccountOptions): Account {
   const o = { ...given, numKvHeads: given.numKvHeads ?? given.numHeads }
   const params = parameters(o)
   const flops = flopsOf(o, params.total)
-  const { largestBatch, ...memory } = call(() =>
-    native.planMemory({ ...o, memoryBytes: o.memoryGib * 1024 ** 3 }),
-  )
+  const memoryBytes = o.memoryGib * 1024 ** 3
+  const { largestBatch, ...memory } = call(() => native.planMemory({ ...o, memoryBytes }))
   return {
     params,
     flops,
     memory,
     largestBatch,
-    trainingSeconds: (flops.step * o.steps) / (o.peakTflops * 1e12 * o.mfu),
+    ...courseMemoryOf(o, params.total, memoryBytes),
+    ...timeOf(o, flops),
   }
 }
 
 /** Options with the defaults filled in. */
-type Sizes = Omit<Required<AccountOptions>, 'headSize'> & { headSize?: number }
+type Sizes = Omit<Required<AccountOptions>, 'headSize' | 'tokensPerSecond'> &
+  Pick<AccountOptions, 'headSize' | 'tokensPerSecond'>
+
+function courseMemoryOf(
+  o: Sizes,
+  numParameters: number,
+  memoryBytes: number,
+): Pick<Account, 'courseMemory' | 'courseLargestBatch'> {
+  const parameters = BYTES_F32 * numParameters
+  const activationsPerSequence = BYTES_F32 * courseActivations(o)
+  const activations = o.batchSize * activationsPerSequence
+  const [gradients, optimizer] = [parameters, 2 * parameters]
+  const fixed = parameters + gradients + optimizer
+  return {
+    courseMemory: {
+      ...{ parameters, gradients, optimizer, activations, activationsPerSequence },
+      total: fixed + activations,
+    },
+    courseLargestBatch: Math.max(0, Math.floor((memoryBytes - fixed) / activationsPerSequence)),
+  }
+}
+
+/** A measured speed counts by the FLOPs per token of MFU, a planned one by all FLOPs of a step. */
+function timeOf(
+  o: Sizes,
+  flops: Account['flops'],
+): Pick<Account, 'mfu' | 'tokensPerSecond' | 'trainingSeconds'> {
+  const peak = o.peakTflops * 1e12
+  const tokens = o.batchSize * o.context
+  if (o.tokensPerSecond === undefined) {
+    const stepSeconds = flops.step / (peak * o.mfu)
+    const tokensPerSecond = tokens / stepSeconds
+    return { mfu: o.mfu, tokensPerSecond, trainingSeconds: stepSeconds * o.steps }
+  }
+  const { tokensPerSecond } = o
+  const mfu = (flops.perToken * tokensPerSecond) / peak
+  return { mfu, tokensPerSecond, trainingSeconds: (tokens * o.steps) / tokensPerSecond }
+}
 
 function parameters(o: Sizes): Account['params'] {
   const d = o.dModel

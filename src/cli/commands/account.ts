@@ -2,14 +2,13 @@
 import { Command } from 'commander'
 import { z } from 'zod'
 import { account, type Account } from '../../account'
-import { toSnakeCase } from '../../case'
 import { limits } from '../../limits'
 import { parse } from '../../training/config'
 import { COURSE_SHAPES, PRESETS } from '../../training/presets'
 import { addExamples } from '../examples'
 import { addFields } from '../flags'
-import { count, duration } from '../../format'
-import { run, usage } from '../output'
+import { accountText, courseText, type CourseColumn } from '../account-text'
+import { run, usage, type Output } from '../output'
 
 const SHAPES = { ...PRESETS, ...COURSE_SHAPES }
 const width = limits.width.optional()
@@ -54,10 +53,21 @@ const fields = {
     .max(1)
     .default(0.5)
     .describe('fraction of the peak that training reaches'),
+  tokens_per_second: z
+    .number()
+    .positive()
+    .optional()
+    .describe('measured speed of training; prints its MFU'),
+  course: z
+    .boolean()
+    .default(false)
+    .describe("compare the course's GPT-2 shapes: shares of FLOPs, memory and largest batch"),
 }
 
 const EXAMPLES = [
   'kindling account --preset gpt2-xl --batch-size 1024 --steps 400000',
+  'kindling account --preset gpt2-xl --context 16384',
+  'kindling account --course',
   'kindling account --d-model 512 --num-heads 8 --d-ff 1344 --num-layers 6 --vocab-size 32000 --context 256',
 ]
 
@@ -69,44 +79,70 @@ export function accountCommand(): Command {
   addExamples(command, EXAMPLES)
   return command.action(
     run(async (flags, output) => {
-      const { preset, ...given } = parse(z.strictObject(fields), flags)
-      const shape = { ...(preset === undefined ? {} : SHAPES[preset]), ...defined(given) }
-      const needed = [
-        'd_model',
-        'num_heads',
-        'd_ff',
-        'num_layers',
-        'vocab_size',
-        'context',
-      ] as const
-      const values = shape as typeof given
-      const missing = needed.filter((name) => values[name] === undefined)
-      if (missing.length > 0) throw usage(`give --preset, or ${missing.map(flag).join(', ')}`)
-      const result = account({
-        vocabSize: values.vocab_size!,
-        dModel: values.d_model!,
-        numHeads: values.num_heads!,
-        numKvHeads: values.num_kv_heads ?? values.num_heads!,
-        dFf: values.d_ff!,
-        numLayers: values.num_layers!,
-        context: values.context!,
-        tieEmbeddings: given.tie_embeddings,
-        qkvBias: given.qkv_bias,
-        qkNorm: given.qk_norm,
-        ...(given.head_size !== undefined && { headSize: given.head_size }),
-        batchSize: values.batch_size ?? 1,
-        device: given.device,
-        dtype: given.dtype,
-        recompute: given.recompute,
-        steps: given.steps,
-        memoryGib: given.memory_gib,
-        peakTflops: given.peak_tflops,
-        mfu: given.mfu,
-      })
-      output.line(toSnakeCase(result))
-      output.text(table(result, given.memory_gib, given.steps))
+      const { course, ...given } = parse(z.strictObject(fields), flags)
+      if (course) compareShapes(given, output)
+      else accountOne(given, output)
     }),
   )
+}
+
+type Given = Omit<z.output<z.ZodObject<typeof fields>>, 'course'>
+
+const NEEDED = ['d_model', 'num_heads', 'd_ff', 'num_layers', 'vocab_size', 'context'] as const
+
+function accountOne(given: Given, output: Output): void {
+  const { preset } = given
+  const shape = preset === undefined ? {} : SHAPES[preset]!
+  const values = { ...given, ...shape, ...defined(given) }
+  const missing = NEEDED.filter((name) => values[name] === undefined)
+  if (missing.length > 0) throw usage(`give --preset, or ${missing.map(flag).join(', ')}`)
+  const result = accountOf(values)
+  output.line(result)
+  const { context, batch_size = 1, dtype, device, memory_gib: memoryGib, steps } = values
+  const name = `${preset ?? 'model'}, context ${context}, batch ${batch_size}, ${dtype} on ${device}`
+  output.text(accountText(result, { name, memoryGib, steps }))
+}
+
+/** Contexts of the course's questions; the long one is asked of the largest shape. */
+const [CONTEXT, LONG_CONTEXT] = [1024, 16_384]
+
+function compareShapes(given: Given, output: Output): void {
+  const names = Object.keys(COURSE_SHAPES)
+  const asked = [
+    ...names.map((name) => ({ name, context: CONTEXT })),
+    { name: names.at(-1)!, context: LONG_CONTEXT },
+  ]
+  const columns = asked.map(({ name, context }): CourseColumn => {
+    const shape = { ...COURSE_SHAPES[name]!, context }
+    return { name, context, result: accountOf({ ...given, ...shape }) }
+  })
+  for (const { name, context, result } of columns) output.line({ preset: name, context, ...result })
+  output.text(courseText(columns))
+}
+
+function accountOf(values: Given): Account {
+  return account({
+    vocabSize: values.vocab_size!,
+    dModel: values.d_model!,
+    numHeads: values.num_heads!,
+    numKvHeads: values.num_kv_heads ?? values.num_heads!,
+    dFf: values.d_ff!,
+    numLayers: values.num_layers!,
+    context: values.context!,
+    tieEmbeddings: values.tie_embeddings,
+    qkvBias: values.qkv_bias,
+    qkNorm: values.qk_norm,
+    ...(values.head_size !== undefined && { headSize: values.head_size }),
+    batchSize: values.batch_size ?? 1,
+    device: values.device,
+    dtype: values.dtype,
+    recompute: values.recompute,
+    steps: values.steps,
+    memoryGib: values.memory_gib,
+    peakTflops: values.peak_tflops,
+    mfu: values.mfu,
+    ...(values.tokens_per_second !== undefined && { tokensPerSecond: values.tokens_per_second }),
+  })
 }
 
 function defined(values: Record<string, unknown>): Record<string, unknown> {
@@ -115,35 +151,4 @@ function defined(values: Record<string, unknown>): Record<string, unknown> {
 
 function flag(name: string): string {
   return `--${name.replaceAll('_', '-')}`
-}
-
-function table(result: Account, memoryGib: number, steps: number): string {
-  // The rows have the names of the JSON output.
-  const { params, flops, memory, largest_batch, training_seconds } = toSnakeCase(result)
-  const row = (name: string, value: string, share = ''): string =>
-    `  ${name.padEnd(26)}${value.padStart(12)}${share.padStart(9)}`
-  const part = (value: number, whole: number): string => `${((100 * value) / whole).toFixed(1)}%`
-  const names = (record: object): [string, number][] => Object.entries(record) as [string, number][]
-  const gib = (bytes: number): string => `${(bytes / 1024 ** 3).toFixed(3)} GiB`
-  const components = [
-    'attention_projections',
-    'attention_scores',
-    'feed_forward',
-    'output',
-  ] as const
-  return [
-    'parameters',
-    ...names(params).map(([name, n]) => row(name, count(n), part(n, params.total))),
-    row('exact', params.total.toLocaleString('en')),
-    'FLOPs of the forward pass on one sequence',
-    ...components.map((name) => row(name, count(flops[name]), part(flops[name], flops.forward))),
-    row('forward', count(flops.forward)),
-    row('step (batch and optimizer)', count(flops.step)),
-    row('optimizer', count(flops.optimizer)),
-    row('per token (causal)', count(flops.per_token)),
-    'memory',
-    ...names(memory).map(([name, bytes]) => row(name, gib(bytes))),
-    row(`largest batch in ${memoryGib} GiB`, String(largest_batch)),
-    `training time of ${steps} steps: ${duration(training_seconds)} (${(training_seconds / 86_400).toFixed(1)} days)`,
-  ].join('\n')
 }
