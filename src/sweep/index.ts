@@ -186,6 +186,8 @@ class RateRun {
     const trainer = new Trainer({
       options: { ...options, run: this.path, resume: isBegun },
       given: new Set([...given, 'run', 'resume']),
+      // All rates train the same model, wherever the sweep is resumed.
+      isAutomatic: false,
     })
     if (onMessage) trainer.on('message', onMessage)
     if (onRead) trainer.on('progress', onRead)
