@@ -2,15 +2,14 @@
 import { Command } from 'commander'
 import { z } from 'zod'
 import { KindlingError } from '../../errors'
-import { evaluationStore } from '../../store-paths'
-import { TokenStore } from '../../token-store'
 import { parse } from '../../training/config'
 import { evaluate } from '../../training/evaluate'
+import { withEvaluationData } from '../../training/evaluation-data'
 import { verifyStores } from '../../training/verify-data'
 import { addExamples } from '../examples'
 import { addFields } from '../flags'
 import { withInterrupt } from '../interrupt'
-import { SOURCE_ARGUMENT, checkpointFields, loadModel } from '../shared-flags'
+import { SOURCE_ARGUMENT, checkpointFields, corpusFields, loadModel } from '../shared-flags'
 import { run } from '../output'
 
 const fields = {
@@ -20,15 +19,17 @@ const fields = {
     .meta({ value: 'path' })
     .optional()
     .describe(
-      'output folder of `kindling encode`, a _chunks folder, a .npy, or a .bin of uint16 ids ' +
-        "(default: the run's validation data)",
+      'output folder of `kindling encode`, a _chunks folder, a .npy, a .bin of uint16 ids, or ' +
+        "text, which the model's tokenizer encodes (default: the run's validation data)",
     ),
+  text_field: corpusFields.text_field,
   eval_tokens: z.int().min(1).optional().describe('largest number of tokens (default: all)'),
 }
 
 const EXAMPLES = [
   'kindling eval runs/book',
   'kindling eval runs/book/checkpoints/step-00000500 --data data/other',
+  'kindling eval runs/book --data stories.txt',
 ]
 
 export function evalCommand(): Command {
@@ -41,23 +42,24 @@ export function evalCommand(): Command {
   return command.action(
     run(async (flags, output, [source]) => {
       const options = parse(z.strictObject(fields), flags)
-      const { model, config } = await loadModel(source, options, (text) => output.note(text))
+      const say = (text: string): void => output.note(text)
+      const { model, tokenizer, config } = await loadModel(source, options, say)
       const path = options.data ?? config.data.valid
       if (path === null) {
-        throw new KindlingError('ERR_NOT_FOUND', 'the run has no validation data; add --data STORE')
+        throw new KindlingError('ERR_NOT_FOUND', 'the run has no validation data; add --data PATH')
       }
-      const store = await TokenStore.open(evaluationStore(path))
-      await store.checkVocab(config.options.vocabSize)
-      await withInterrupt((signal) =>
-        verifyStores([store], { signal, message: (text) => output.note(text) }),
-      )
+      const { seqLength, batchSize, vocabSize } = config.options
       const { loss, perplexity, bitsPerByte, tokens } = await withInterrupt((signal) =>
-        evaluate(model, store, {
-          seqLength: config.options.seqLength,
-          batchSize: config.options.batchSize,
-          maxTokens: options.eval_tokens,
-          signal,
-        }),
+        withEvaluationData(
+          path,
+          { tokenizer, textField: options.text_field, signal, message: say },
+          async (store) => {
+            await store.checkVocab(vocabSize, { signal })
+            await verifyStores([store], { signal, message: say })
+            const maxTokens = options.eval_tokens
+            return evaluate(model, store, { seqLength, batchSize, maxTokens, signal })
+          },
+        ),
       )
       output.line({ loss, perplexity, bitsPerByte, tokens })
       const bits = bitsPerByte === null ? '' : `  bits_per_byte ${bitsPerByte.toFixed(4)}`

@@ -1,0 +1,71 @@
+/** `kindling eval --data`: a store in any form, or text, gives the loss of the same tokens. */
+import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import test from 'ava'
+import { TokenStore, Trainer, evaluate, type Evaluation } from '../src'
+import { withEvaluationData } from '../src/training/evaluation-data'
+import { loadRun } from '../src/training/load-run'
+import { succeed } from './command-line'
+import { rejectsWith, temporaryFolder, writeCorpus } from './helpers'
+
+/** Writes ids as numpy's save does: magic, version 1.0, a padded header, the values. */
+function npy(ids: Int32Array): Buffer {
+  const header = `{'descr': '<i4', 'fortran_order': False, 'shape': (${ids.length},), }`
+  const padded = `${header.padEnd(117)}\n`
+  const start = Buffer.from([0x93, ...Buffer.from('NUMPY'), 1, 0, padded.length, 0])
+  return Buffer.concat([start, Buffer.from(padded), Buffer.from(ids.buffer)])
+}
+
+test('eval takes a folder of encode, a store, .npy, .bin or text, and else says what it takes', async (t) => {
+  const folder = temporaryFolder(t)
+  const at = (name: string): string => join(folder, name)
+  const text = writeCorpus(folder)
+  await new Trainer({
+    ...{ dModel: 16, numHeads: 2, dFf: 24, numLayers: 1, maxSeqLength: 16, seqLength: 16 },
+    ...{ batchSize: 4, threads: 1, vocabSize: 280, maxSteps: 2, sampleInterval: 0 },
+    ...{ corpus: text, dataDir: folder, run: at('run'), device: 'cpu' },
+  }).run()
+  const other = at('other.txt')
+  writeFileSync(other, readFileSync(text, 'utf8').slice(0, 9000))
+  const { model, tokenizer } = await loadRun({ run: at('run'), threads: 1 })
+  await TokenStore.encodeFiles([other], tokenizer!, at('enc'))
+  const store = await TokenStore.open(at('enc/train_chunks'))
+  const ids = store.loadByRange(0, store.length)
+  writeFileSync(at('ids.npy'), npy(ids))
+  writeFileSync(at('ids.bin'), Uint16Array.from(ids))
+  mkdirSync(at('notes'))
+  writeFileSync(at('notes/only.md'), readFileSync(other))
+
+  // What is encoded on the fly goes here.
+  process.env['TMPDIR'] = at('tmp')
+  mkdirSync(at('tmp'))
+  const options = { tokenizer, message: () => undefined }
+  const lossOn = async (name: string): Promise<Evaluation> =>
+    withEvaluationData(at(name), options, (found) =>
+      evaluate(model, found, { seqLength: 16, batchSize: 4 }),
+    )
+  const expected = await evaluate(model, store, { seqLength: 16, batchSize: 4 })
+  t.true(expected.loss > 0 && expected.bitsPerByte! > 0)
+  for (const name of ['enc/train_chunks', 'enc', 'other.txt', 'notes', 'notes/*.md']) {
+    t.deepEqual(await lossOn(name), expected, name)
+  }
+  for (const name of ['ids.npy', 'ids.bin']) {
+    t.deepEqual(await lossOn(name), { ...expected, bitsPerByte: null }, name)
+  }
+  t.deepEqual(readdirSync(at('tmp')), [])
+  const args = ['eval', at('run'), '--json', '--threads', '1', '--data']
+  t.is((await succeed(t, [...args, other])).json.at(-1)!['loss'], expected.loss)
+
+  mkdirSync(at('pictures'))
+  writeFileSync(at('pictures/a.png'), 'x')
+  for (const [name, reason] of [
+    ['nope', /nope \(no such file or folder\); --data takes .*_chunks folder, a \.npy.*or text/],
+    ['pictures', /pictures has no text file.*--data takes/],
+    ['*.none', /--data takes/],
+  ] as const) {
+    t.regex(await rejectsWith(t, 'ERR_NOT_FOUND', () => lossOn(name)), reason)
+  }
+  const none = { tokenizer: null, message: () => undefined }
+  await rejectsWith(t, 'ERR_NOT_FOUND', () => withEvaluationData(other, none, async () => null))
+  await model.close()
+})

@@ -1,0 +1,78 @@
+/** The tokens to evaluate a model on: a store in any of its forms, or text, encoded on the fly. */
+import { existsSync, readdirSync, statSync } from 'node:fs'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { extname, join } from 'node:path'
+import { findFiles, isPattern, type FoundFiles } from '../corpus-files'
+import { KindlingError, fromNative } from '../errors'
+import type { LongCallOptions } from '../long-call'
+import { evaluationStore } from '../store-paths'
+import { TokenStore } from '../token-store'
+import type { Tokenizer } from '../tokenizer'
+
+const ACCEPTED =
+  'the output folder of `kindling encode`, a _chunks folder, a .npy, a .bin of uint16 ids, or text ' +
+  '(files, a pattern or a folder)'
+
+/** Options of `withEvaluationData`. */
+export interface EvaluationDataOptions extends LongCallOptions {
+  /** The model's tokenizer, which text needs. */
+  tokenizer: Tokenizer | null
+  /** The JSON Lines field or Parquet column that holds the text. */
+  textField?: string
+  /** Receives sentences for people. */
+  message: (text: string) => void
+}
+
+/**
+ * Opens the store at `path` for `work`. Text is encoded into a temporary folder first, which is
+ * removed in the end.
+ *
+ * @throws KindlingError `ERR_NOT_FOUND` naming what is accepted, and those of stores and encoding.
+ */
+export async function withEvaluationData<T>(
+  path: string,
+  options: EvaluationDataOptions,
+  work: (store: TokenStore) => Promise<T>,
+): Promise<T> {
+  if (isStore(path)) return work(await TokenStore.open(evaluationStore(path)))
+  const { files, notes } = await findText(path)
+  const { tokenizer, message, ...encoding } = options
+  for (const note of notes) message(note)
+  if (tokenizer === null) {
+    throw new KindlingError(
+      'ERR_NOT_FOUND',
+      `${path} is text, and the model has no tokenizer to encode it; give a store of its ids`,
+    )
+  }
+  const folder = await mkdtemp(join(tmpdir(), 'kindling-eval-'))
+  try {
+    const out = join(folder, 'text_chunks')
+    return await work(await TokenStore.encode(files, tokenizer, out, encoding))
+  } finally {
+    await rm(folder, { recursive: true, force: true })
+  }
+}
+
+/** Returns whether a path holds ids, as far as its names say. */
+function isStore(path: string): boolean {
+  if (['.npy', '.bin'].includes(extname(path).toLowerCase())) return true
+  if (!existsSync(path) || !statSync(path).isDirectory()) return false
+  if (evaluationStore(path) !== path || path.replace(/\/+$/, '').endsWith('_chunks')) return true
+  return readdirSync(path).some((name) => name === 'store.json' || name.endsWith('.dat'))
+}
+
+async function findText(path: string): Promise<FoundFiles> {
+  if (!existsSync(path) && !isPattern(path)) throw notFound(path, 'no such file or folder')
+  return findFiles([path]).catch((error: unknown) => {
+    const { code, message } = fromNative(error)
+    throw code === 'ERR_NOT_FOUND' ? notFound(path, message) : error
+  })
+}
+
+function notFound(path: string, reason: string): KindlingError {
+  return new KindlingError(
+    'ERR_NOT_FOUND',
+    `cannot evaluate on ${path} (${reason}); --data takes ${ACCEPTED}`,
+  )
+}
