@@ -20,9 +20,16 @@ const TINY_MODEL = [
   '--preset char --seq-length 16 --max-steps 2 --batch-size 2 --eval-tokens 256',
 ]
 
+/** Training on a corpus alone takes ten minutes. */
+const SMALL_AUTO = [
+  'train corpus.txt --run',
+  'train corpus.txt --preset char --vocab-size 300 --max-steps 4 --batch-size 2 --eval-tokens 256 --run',
+]
+
 const PAGES = {
   'README.md': {
     replace: [
+      SMALL_AUTO,
       SMALL_STEPS,
       ['--sampling epoch', '--sampling epoch --preset char --max-steps 2 --batch-size 2'],
       ['vocabSize: 10_000', 'vocabSize: 400'],
@@ -92,7 +99,7 @@ const PAGES = {
     prepare: `${BOOK}
       kindling train --data data/book --preset char --max-steps 2 --batch-size 2 --run runs/book`,
   },
-  'docs/start.md': { replace: [SMALL_STEPS] },
+  'docs/start.md': { replace: [SMALL_AUTO] },
 }
 
 /** Returns the replacements of a page. */
