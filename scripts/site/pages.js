@@ -90,7 +90,7 @@ function rewriteLinks(text, file, places) {
     const dotted = relative.startsWith('.') ? relative : `./${relative}`
     return `${mark}[${label}](${dotted}${anchor === undefined ? '' : `#${anchor}`})`
   }
-  // Comments say which blocks are not run; the site shows HTML as text.
+  // Comments say which blocks are not run.
   return outsideCode(text, (prose) => prose.replace(/<!--[^]*?-->\n/g, '').replace(LINK, rewrite))
 }
 

@@ -57,6 +57,7 @@ function writeFixtures(folder) {
   fs.mkdirSync(path.join(folder, 'scripts'))
   fs.copyFileSync(path.join(root, 'scripts', 'run_clm.sh'), path.join(folder, 'scripts/run_clm.sh'))
   fs.symlinkSync(path.join(root, 'dist'), path.join(folder, 'dist'))
+  fs.symlinkSync(path.join(root, 'examples'), path.join(folder, 'examples'))
   fs.mkdirSync(path.join(folder, 'node_modules'))
   fs.symlinkSync(root, path.join(folder, 'node_modules', 'kindling'))
 }

@@ -51,6 +51,7 @@ const PAGES = {
       kindling encode corpus.txt --tokenizer models/SmolLM2-135M --out data/mine --valid-fraction 0.1
       rm -r data/small data/tokenizer runs/small`,
   },
+  'examples/README.md': { replace: [['node examples', 'STEPS=2 node examples']] },
   'docs/errors.md': {
     replace: [['--max-steps 20 --run', '--max-steps 20 --batch-size 2 --eval-tokens 256 --run']],
   },

@@ -25,8 +25,7 @@ export default {
   head: [['link', { rel: 'icon', href: `data:image/svg+xml,${encodeURIComponent(FLAME)}` }]],
   srcDir: 'pages',
   outDir: 'html',
-  // Pages contain no HTML of their own; <n> in prose is text.
-  markdown: { html: false, anchor: { slugify }, toc: { slugify } },
+  markdown: { anchor: { slugify }, toc: { slugify } },
   themeConfig: {
     nav: [
       { text: 'Start', link: '/start' },
