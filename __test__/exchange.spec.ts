@@ -154,12 +154,6 @@ test('a checkpoint of the course needs the number of heads', async (t) => {
   t.like(config.options, { numHeads: 2, dModel: 16, dFf: 22, vocabSize: 29, maxSeqLength: 40 })
 })
 
-test('hf: sources need the package of the hub', async (t) => {
-  const message = await rejectsWith(t, 'ERR_UNSUPPORTED', () => load('hf:org/name'))
-  t.regex(message, /npm install @huggingface\/hub/)
-  await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () => load('hf:name'))
-})
-
 test('a trained run is exported with its tokenizer and a card, and saved again', async (t) => {
   const { folder, flags } = await encodeCorpus(t)
   const run = join(folder, 'run')

@@ -1,29 +1,49 @@
 /** Models of Hugging Face's hub, `hf:org/name`, through the optional package @huggingface/hub. */
+import { dirname } from 'node:path'
 import { KindlingError } from '../errors'
 
 const PREFIX = 'hf:'
 
+/** Files of a repository that a model is read from. Many hold other formats of the weights too. */
+const NEEDED =
+  /^(model[\w.-]*\.safetensors|model\.safetensors\.index\.json|config\.json|tokenizer\.json|vocab\.json|merges\.txt|tokenizer_config\.json|generation_config\.json|special_tokens_map\.json|chat_template\.jinja)$/
+
+/** The address of the hub and the right to read from it, as its other programs take them. */
+interface Access {
+  hubUrl?: string
+  accessToken?: string
+}
+
 /** The part of @huggingface/hub that is used here. */
 interface Hub {
-  snapshotDownload: (options: { repo: string; revision?: string }) => Promise<string>
+  modelInfo: (
+    options: Access & { name: string; revision: string; additionalFields: ['sha'] },
+  ) => Promise<{ sha: string }>
+  listFiles: (
+    options: Access & { repo: string; revision: string },
+  ) => AsyncIterable<{ type: string; path: string }>
+  downloadFileToCacheDir: (
+    options: Access & { repo: string; revision: string; path: string },
+  ) => Promise<string>
 }
 
 /**
  * Returns the path of a model on this machine: of `hf:org/name` or `hf:org/name@revision`, the
- * folder that @huggingface/hub downloads it to; of any other source, the source itself.
+ * folder in the cache of Hugging Face's programs that its files are downloaded to; of any other
+ * source, the source itself. HF_ENDPOINT names another hub, HF_TOKEN gives access.
  *
  * @throws KindlingError `ERR_UNSUPPORTED` if the package is not installed, `ERR_NOT_FOUND` if the
  * hub has no such model or cannot be reached.
  */
 export async function localPath(source: string): Promise<string> {
   if (!source.startsWith(PREFIX)) return source
-  const [repo = '', revision] = source.slice(PREFIX.length).split('@')
+  const [repo = '', revision = 'main'] = source.slice(PREFIX.length).split('@')
   if (!/^[\w.-]+\/[\w.-]+$/.test(repo)) {
     throw new KindlingError('ERR_INVALID_ARGUMENT', `${source} is not of the form hf:org/name`)
   }
   const hub = loadHub()
   try {
-    return await hub.snapshotDownload({ repo, ...(revision !== undefined && { revision }) })
+    return await quietly(() => download(hub, repo, revision))
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error)
     throw new KindlingError(
@@ -31,6 +51,33 @@ export async function localPath(source: string): Promise<string> {
       `cannot download ${source}: ${reason}; check the name and the network`,
       { cause: error },
     )
+  }
+}
+
+/** Downloads what is not in the cache yet. Returns the folder. */
+async function download(hub: Hub, repo: string, revision: string): Promise<string> {
+  const { HF_ENDPOINT: hubUrl, HF_TOKEN: accessToken } = process.env
+  const access: Access = { ...(hubUrl && { hubUrl }), ...(accessToken && { accessToken }) }
+  const info = await hub.modelInfo({ ...access, name: repo, revision, additionalFields: ['sha'] })
+  const version = { ...access, repo, revision: info.sha }
+  let config: string | undefined
+  for await (const { type, path } of hub.listFiles(version)) {
+    if (type !== 'file' || !NEEDED.test(path)) continue
+    const file = await hub.downloadFileToCacheDir({ ...version, path })
+    if (path === 'config.json') config = file
+  }
+  if (config !== undefined) return dirname(config)
+  throw new Error('it has no config.json; download a GGUF file yourself, and give its path')
+}
+
+/** Keeps the package's messages off standard output, which belongs to the result of a command. */
+async function quietly<T>(work: () => Promise<T>): Promise<T> {
+  const { debug } = console
+  console.debug = () => {}
+  try {
+    return await work()
+  } finally {
+    console.debug = debug
   }
 }
 

@@ -1,0 +1,140 @@
+/**
+ * `hf:org/name` with the package @huggingface/hub, against a server on this machine that answers as
+ * the hub does; and without the package.
+ */
+import { createHash } from 'node:crypto'
+import { readFileSync, readdirSync, writeFileSync } from 'node:fs'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import test, { type ExecutionContext } from 'ava'
+import { load } from '../src'
+import { failed, kindling } from './command-line'
+import { rejectsWith, temporaryFolder } from './helpers'
+
+const LLAMA = join(__dirname, '../crates/kindling-core/tests/fixtures/exchange/models/llama')
+const REVISION = 'a'.repeat(40)
+
+/** The files of a repository; the last two are nothing that a model needs. */
+const FILES = new Map<string, Buffer>([
+  ['config.json', readFileSync(join(LLAMA, 'config.json'))],
+  ['model.safetensors', readFileSync(join(LLAMA, 'model.safetensors'))],
+  ['onnx/model.onnx', Buffer.from('large')],
+  ['pytorch_model.bin', Buffer.from('large')],
+])
+
+/** The requests that a server got. */
+interface Hub {
+  url: string
+  downloads: string[]
+  tokens: Set<string | undefined>
+}
+
+function entryOf(path: string): object {
+  const bytes = FILES.get(path)!
+  const oid = createHash('sha1').update(bytes).digest('hex')
+  return { type: 'file', path, size: bytes.length, oid, lastCommit: { id: REVISION, title: '' } }
+}
+
+/** Answers as huggingface.co does for org/name, and with 404 for everything else. */
+function answer(request: IncomingMessage, response: ServerResponse, hub: Hub): void {
+  const { pathname, searchParams } = new URL(request.url!, hub.url)
+  hub.tokens.add(request.headers.authorization)
+  const json = (value: unknown): void => {
+    response.setHeader('content-type', 'application/json').end(JSON.stringify(value))
+  }
+  const download = pathname.match(`^/org/name/resolve/${REVISION}/(.*)$`)
+  const bytes = download && FILES.get(download[1]!)
+  if (['main', 'v1'].some((name) => pathname === `/api/models/org/name/revision/${name}`)) {
+    json({ _id: '1', id: 'org/name', sha: REVISION, private: false })
+  } else if (pathname === `/api/models/org/name/tree/${REVISION}`) {
+    const isDeep = searchParams.get('recursive') === 'true'
+    json([...FILES.keys()].filter((path) => isDeep || !path.includes('/')).map(entryOf))
+  } else if (pathname === `/api/models/org/name/paths-info/${REVISION}`) {
+    let body = ''
+    request.on('data', (text) => (body += text))
+    request.on('end', () => json((JSON.parse(body) as { paths: string[] }).paths.map(entryOf)))
+  } else if (bytes) {
+    const range = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? '')
+    const part = range ? bytes.subarray(Number(range[1]), Number(range[2]) + 1) : bytes
+    if (!range) hub.downloads.push(download[1]!)
+    response.setHeader('etag', '"1"')
+    if (range) response.setHeader('content-range', `bytes ${range[1]}-${range[2]}/${bytes.length}`)
+    response.writeHead(range ? 206 : 200).end(part)
+  } else {
+    response.writeHead(404, { 'content-type': 'application/json' })
+    response.end(JSON.stringify({ error: 'Repository not found' }))
+  }
+}
+
+async function serve(t: ExecutionContext): Promise<Hub> {
+  const hub: Hub = { url: '', downloads: [], tokens: new Set() }
+  const server = createServer((request, response) => answer(request, response, hub))
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => server.close())
+  hub.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  return hub
+}
+
+/** Sets variables of this process until the test ends. */
+function setEnvironment(t: ExecutionContext, values: Record<string, string>): void {
+  for (const [name, value] of Object.entries(values)) {
+    const before = process.env[name]
+    process.env[name] = value
+    t.teardown(() => {
+      if (before === undefined) delete process.env[name]
+      else process.env[name] = before
+    })
+  }
+}
+
+test.serial('a model of the hub is downloaded once, without the files of others', async (t) => {
+  const cache = temporaryFolder(t)
+  const hub = await serve(t)
+  setEnvironment(t, { HF_ENDPOINT: hub.url, HF_HUB_CACHE: cache, HF_TOKEN: 'hf_abc' })
+  const { model, tokenizer } = await load('hf:org/name')
+  const { ids, logits } = JSON.parse(readFileSync(join(LLAMA, 'expected.json'), 'utf8')) as {
+    ids: number[]
+    logits: number[]
+  }
+  const found = await model.logits(Uint32Array.from(ids))
+  t.true(found.every((value, i) => Math.abs(value - logits[i]!) < 1e-4))
+  t.is(tokenizer, null)
+  t.deepEqual([...hub.downloads].sort(), ['config.json', 'model.safetensors'])
+  t.deepEqual([...hub.tokens], ['Bearer hf_abc'])
+  // The layout of Hugging Face's own programs.
+  const snapshot = join(cache, 'models--org--name', 'snapshots', REVISION)
+  t.deepEqual(readdirSync(snapshot).sort(), ['config.json', 'model.safetensors'])
+
+  await load('hf:org/name@v1')
+  t.is(hub.downloads.length, 2)
+  const message = await rejectsWith(t, 'ERR_NOT_FOUND', () => load('hf:org/other'))
+  t.regex(message, /hf:org\/other.*Repository not found/)
+})
+
+test.serial('a hub that cannot be reached is an error that names the model', async (t) => {
+  setEnvironment(t, { HF_ENDPOINT: 'http://127.0.0.1:9', HF_HUB_CACHE: temporaryFolder(t) })
+  t.regex(await rejectsWith(t, 'ERR_NOT_FOUND', () => load('hf:org/name')), /hf:org\/name/)
+  await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () => load('hf:name'))
+})
+
+/** Loaded by Node.js before anything else: the package cannot be found. */
+const WITHOUT_PACKAGE = `
+const Module = require('node:module')
+const resolve = Module._resolveFilename
+Module._resolveFilename = function (name, ...rest) {
+  if (name === '@huggingface/hub') throw new Error('Cannot find module ' + name)
+  return resolve.call(this, name, ...rest)
+}
+`
+
+test.serial('without the package the error says what to install', async (t) => {
+  const folder = temporaryFolder(t)
+  const hook = join(folder, 'without-package.js')
+  writeFileSync(hook, WITHOUT_PACKAGE)
+  setEnvironment(t, { NODE_OPTIONS: `--require ${hook}` })
+  const finished = await kindling(['import', 'hf:org/name', '--out', join(folder, 'run')])
+  const message = /npm install @huggingface\/hub/
+  failed(t, finished, { exit: 1, code: 'ERR_UNSUPPORTED', message })
+  t.deepEqual(readdirSync(folder), ['without-package.js'])
+})
