@@ -148,7 +148,7 @@ async function writeFixtures(t: ExecutionContext, folder: string): Promise<void>
 
   const tokenizer = await Tokenizer.train([at('book.txt')], {
     vocabSize: 280,
-    specialTokens: ['<|endoftext|>'],
+    specialTokens: ['<|endoftext|>', '<|im_start|>', '<|im_end|>'],
   })
   for (const name of ['data/tokenizer', 'data/stories/tokenizer', 'data/web/tokenizer']) {
     await tokenizer.save(at(name))
@@ -186,7 +186,7 @@ async function writeFixtures(t: ExecutionContext, folder: string): Promise<void>
   const { model, config } = await loadRun({ run })
   const later = join(run, 'checkpoints', 'step-00000500')
   await Checkpoint.save(later, model, buildOptimizer(model, config.options), 500)
-  cpSync(run, at('runs/second'), { recursive: true })
+  for (const name of ['second', 'smollm2']) cpSync(run, at(`runs/${name}`), { recursive: true })
 }
 
 /** Returns `bytes` (at most 64 KiB) as a Zstandard frame of one uncompressed block (RFC 8878). */

@@ -41,6 +41,11 @@ export interface GenerateOptions {
   rollingCache?: boolean
   /** Start the text with the prompt. Default true. */
   echo?: boolean
+  /**
+   * Put what the model expects around a text, such as Llama 3's `<|begin_of_text|>`, around the
+   * prompt (see `Tokenizer.template`). A prompt of `ChatTemplate` has it already. Default true.
+   */
+  addSpecialTokens?: boolean
   /** Ends the call with `ERR_CANCELLED`. */
   signal?: AbortSignal
 }
@@ -77,6 +82,7 @@ const schema = z.strictObject({
   stopIds: z.array(z.int().min(0)).default([]),
   rollingCache: z.boolean().default(false),
   echo: z.boolean().default(true),
+  addSpecialTokens: z.boolean().default(true),
   signal: abortSignal.optional(),
 })
 
@@ -164,12 +170,15 @@ class Decoding {
   ) {
     const { maxTokens, temperature, topK, topP, repetitionPenalty } = options
     const { seed = randomInt(2 ** 32), stop, stopIds, rollingCache, echo } = options
+    const { addSpecialTokens } = options
     Tokenizer.toNative(tokenizer)
     this.#tokenizer = tokenizer
     this.#signal = options.signal
     this.#seed = seed
     const endOfText = tokenizer.tokenId(END_OF_TEXT)
-    const contexts = prompts.map((prompt) => promptIds(tokenizer, prompt, endOfText))
+    const contexts = prompts.map((prompt) =>
+      promptIds(tokenizer, prompt, endOfText, addSpecialTokens),
+    )
     this.#rows = prompts.map((prompt) => ({
       prompt,
       ids: [],
@@ -245,10 +254,11 @@ function promptIds(
   tokenizer: Tokenizer,
   prompt: string,
   endOfText: number | undefined,
+  addSpecialTokens: boolean,
 ): Uint32Array {
   if (typeof prompt !== 'string')
     throw new KindlingError('ERR_INVALID_ARGUMENT', 'a prompt must be a string')
-  if (prompt !== '') return tokenizer.encode(prompt, { addSpecialTokens: true })
+  if (prompt !== '') return tokenizer.encode(prompt, { addSpecialTokens })
   if (endOfText !== undefined) return Uint32Array.of(endOfText)
   throw new KindlingError(
     'ERR_INVALID_ARGUMENT',

@@ -4,6 +4,7 @@ export { account, flopsPerToken, type Account, type AccountOptions } from './acc
 export { Batch, type BatchArrays, type TokenRow } from './batch'
 export { Checkpoint, Snapshot } from './checkpoint'
 export { KindlingError } from './errors'
+export { ChatTemplate, type ChatMessage, type ChatModel } from './exchange/chat-template'
 export type { Companions } from './exchange/companions'
 export { exportModel, type ExportOptions, type ExportedModel } from './exchange/export-model'
 export {

@@ -27,7 +27,8 @@ export function startWarnings(
         'the text by heart; choose a smaller model, more text or fewer --max-steps',
     )
   }
-  if (maxSeqLength > seqLength) {
+  // A model that was trained before has seen them then.
+  if (options.from === undefined && maxSeqLength > seqLength) {
     warnings.push(
       `positions from ${seqLength} to ${maxSeqLength} are never trained ` +
         `(max_seq_length is above seq_length): text longer than ${seqLength} tokens will be poor`,

@@ -131,7 +131,7 @@ export async function loadModel(
   source: string | undefined,
   options: z.output<z.ZodObject<typeof checkpointFields>>,
   onMessage: (text: string) => void,
-): Promise<Pick<LoadedModel, 'model' | 'tokenizer' | 'config' | 'stopIds'>> {
+): Promise<Pick<LoadedModel, 'model' | 'tokenizer' | 'config' | 'companions' | 'stopIds'>> {
   const { run, checkpoint, device, dtype, threads: given } = options
   if (source === undefined) {
     if (run === undefined && checkpoint === undefined) {
@@ -139,7 +139,8 @@ export async function loadModel(
     }
     const loaded = await loadRun({ ...options, onMessage })
     const folder = join(run ?? resolve(checkpoint!, '..', '..'), 'tokenizer')
-    return { ...loaded, stopIds: stopIdsOf(await readCompanions(folder), loaded.tokenizer) }
+    const companions = await readCompanions(folder)
+    return { ...loaded, companions, stopIds: stopIdsOf(companions, loaded.tokenizer) }
   }
   if (run !== undefined || checkpoint !== undefined) {
     throw usage(

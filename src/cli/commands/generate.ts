@@ -2,13 +2,14 @@
 import { Command } from 'commander'
 import { z } from 'zod'
 import { KindlingError } from '../../errors'
-import { generate, generateBatch, type GenerateOptions, type GenerateResult } from '../../generate'
+import { generate, generateBatch, type GenerateResult } from '../../generate'
 import { END_OF_TEXT } from '../../tokenizer'
 import { parse } from '../../training/config'
 import { startPrompt } from '../../training/document-start'
 import { addExamples } from '../examples'
 import { addFields } from '../flags'
 import { withInterrupt } from '../interrupt'
+import { samplingFields, samplingOptions } from '../sampling-flags'
 import { SOURCE_ARGUMENT, checkpointFields, loadModel } from '../shared-flags'
 import { argumentsOr, run, type Output } from '../output'
 
@@ -19,30 +20,7 @@ const fields = {
     .meta({ repeat: true })
     .default([''])
     .describe('text to continue; repeat it for a batch (default: start a new document)'),
-  max_tokens: z.int().min(1).default(200).describe('maximum number of new tokens'),
-  temperature: z.number().min(0).default(1).describe('divides the logits; 0 is greedy decoding'),
-  top_k: z.int().min(1).optional().describe('sample from the k most likely tokens'),
-  top_p: z
-    .number()
-    .positive()
-    .max(1)
-    .default(0.9)
-    .describe('sample from the most likely tokens whose probabilities add up to p'),
-  repetition_penalty: z
-    .number()
-    .positive()
-    .default(1)
-    .describe('lowers the logits of tokens in the context; 1 has no effect'),
-  seed: z.int().min(0).optional().describe('random seed (default: a random one, which is printed)'),
-  stop: z
-    .array(z.string().min(1))
-    .meta({ repeat: true })
-    .default([])
-    .describe('text that ends the output; may be repeated'),
-  rolling_cache: z
-    .boolean()
-    .default(false)
-    .describe('reuse the cache when the context is full: faster, but not exact'),
+  ...samplingFields,
   echo: z.boolean().default(true).describe('leave the prompt out of the output'),
 }
 
@@ -77,7 +55,7 @@ export function generateCommand(): Command {
         output.note(`the model has not seen ${END_OF_TEXT}: the text starts from a line break`)
       }
       await withInterrupt(async (signal) => {
-        const settings = { ...generateOptions(options), stopIds, signal }
+        const settings = { ...samplingOptions(options), echo: options.echo, stopIds, signal }
         const started = performance.now()
         const results =
           promptTexts.length === 1 && !output.json
@@ -87,20 +65,6 @@ export function generateCommand(): Command {
       })
     }),
   )
-}
-
-function generateOptions(options: z.output<z.ZodObject<typeof fields>>): GenerateOptions {
-  return {
-    maxTokens: options.max_tokens,
-    temperature: options.temperature,
-    ...(options.top_k === undefined ? {} : { topK: options.top_k }),
-    topP: options.top_p,
-    repetitionPenalty: options.repetition_penalty,
-    ...(options.seed === undefined ? {} : { seed: options.seed }),
-    stop: options.stop,
-    rollingCache: options.rolling_cache,
-    echo: options.echo,
-  }
 }
 
 /** Prints a text piece by piece. */

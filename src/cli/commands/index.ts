@@ -2,6 +2,7 @@
 import type { Command } from 'commander'
 import { accountCommand } from './account'
 import { benchCommand } from './bench'
+import { chatCommand } from './chat'
 import { dashboardCommand } from './dashboard'
 import { dataCommand } from './data'
 import { encodeCommand } from './encode'
@@ -24,6 +25,7 @@ export function commands(): Command[] {
     ...grouped('Models', [
       trainCommand(),
       generateCommand(),
+      chatCommand(),
       evalCommand(),
       importCommand(),
       exportCommand(),

@@ -1,0 +1,130 @@
+/**
+ * Conversations as text: the chat template that comes with a model, which is written in Jinja, or
+ * ChatML for a tokenizer that has its tokens.
+ */
+import { KindlingError } from '../errors'
+import type { Tokenizer } from '../tokenizer'
+import type { Companions } from './companions'
+
+/** One turn of a conversation. */
+export interface ChatMessage {
+  role: 'system' | 'user' | 'assistant'
+  content: string
+}
+
+/** What a chat template is made for: a model from `load`. */
+export interface ChatModel {
+  tokenizer: Tokenizer | null
+  companions?: Companions | undefined
+  stopIds?: readonly number[] | undefined
+}
+
+/** ChatML, which SmolLM2 and Qwen speak with more around it. */
+const CHATML =
+  "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + " +
+  "'<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}" +
+  '{% endif %}'
+const CHATML_TOKENS = ['<|im_start|>', '<|im_end|>']
+
+/** Tokens that end a turn in the templates of known families. */
+const ENDS_OF_TURN = ['<|im_end|>', '<|eot_id|>', '<|end|>', '<end_of_turn>', '</s>']
+
+/** Longest template, in characters; those in use have a few thousand. */
+const LONGEST = 1 << 18
+
+/** The part of @huggingface/jinja that is used here. */
+interface Jinja {
+  Template: new (text: string) => { render: (values: Record<string, unknown>) => string }
+}
+
+/** Renders conversations for a model. */
+export class ChatTemplate {
+  readonly #template: InstanceType<Jinja['Template']>
+  readonly #tokens: Record<string, string>
+  /** Ids that end an answer; for `generate`. */
+  readonly stopIds: number[]
+
+  /**
+   * @throws KindlingError `ERR_UNSUPPORTED` for a model without a template and without the tokens
+   * of ChatML, or with a template that cannot be read.
+   */
+  constructor(model: ChatModel) {
+    const { tokenizer, companions = {}, stopIds = [] } = model
+    const text = templateOf(companions) ?? chatMlFor(tokenizer)
+    this.#tokens = tokensOf(companions)
+    const ends = ENDS_OF_TURN.filter((token) => text.includes(token))
+    const ids = ends.map((token) => tokenizer?.tokenId(token))
+    this.stopIds = [...new Set([...stopIds, ...ids.filter((id) => id !== undefined)])]
+    this.#template = understood(() => {
+      if (text.length > LONGEST) throw new Error(`it has ${text.length} characters`)
+      // Read when it is needed: most commands start without it.
+      // eslint-disable-next-line @typescript-eslint/no-require-imports
+      return new (require('@huggingface/jinja') as Jinja).Template(text)
+    })
+  }
+
+  /**
+   * Returns the text that a model continues with the next answer. It has the special tokens that the
+   * model expects around it: give it to `generate` with `addSpecialTokens: false`.
+   *
+   * @throws KindlingError `ERR_UNSUPPORTED` if the template refuses the conversation, as some do a
+   * system message.
+   */
+  render(messages: readonly ChatMessage[]): string {
+    const values = { ...this.#tokens, messages, add_generation_prompt: true }
+    return understood(() => this.#template.render(values))
+  }
+}
+
+function understood<T>(work: () => T): T {
+  try {
+    return work()
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error)
+    throw new KindlingError(
+      'ERR_UNSUPPORTED',
+      `the model's chat template cannot be used: ${reason}; kindling generate continues any text`,
+      { cause: error },
+    )
+  }
+}
+
+/** The template of chat_template.jinja or tokenizer_config.json; the default one of several. */
+function templateOf(companions: Companions): string | undefined {
+  const file = companions['chat_template.jinja']
+  if (file !== undefined) return file
+  const template = configOf(companions)['chat_template']
+  if (typeof template === 'string') return template
+  if (!Array.isArray(template)) return undefined
+  const named = template as { name?: unknown; template?: unknown }[]
+  const found = named.find((entry) => entry?.name === 'default')?.template
+  return typeof found === 'string' ? found : undefined
+}
+
+function chatMlFor(tokenizer: Tokenizer | null): string {
+  if (CHATML_TOKENS.every((token) => tokenizer?.tokenId(token) !== undefined)) return CHATML
+  throw new KindlingError(
+    'ERR_UNSUPPORTED',
+    `the model has no chat template, and its tokenizer lacks ${CHATML_TOKENS.join(' and ')} of ` +
+      'ChatML; use kindling generate, or a model that was trained on conversations',
+  )
+}
+
+/** bos_token, eos_token and the like, as templates name them. */
+function tokensOf(companions: Companions): Record<string, string> {
+  const tokens = Object.entries(configOf(companions)).map(([name, token]) => {
+    const text =
+      typeof token === 'string' ? token : (token as { content?: unknown } | null)?.content
+    return name.endsWith('_token') && typeof text === 'string' ? [[name, text] as const] : []
+  })
+  return Object.fromEntries(tokens.flat())
+}
+
+function configOf(companions: Companions): Record<string, unknown> {
+  try {
+    const json: unknown = JSON.parse(companions['tokenizer_config.json'] ?? '{}')
+    return typeof json === 'object' && json !== null ? (json as Record<string, unknown>) : {}
+  } catch {
+    return {}
+  }
+}
