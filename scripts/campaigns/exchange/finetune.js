@@ -1,12 +1,15 @@
 /**
  * Fine-tunes SmolLM2-135M-Instruct (GGUF) on the same batches here and in PyTorch, and compares
- * losses, speed and peak memory. Both start from f32 weights, with AdamW on all parameters.
+ * losses, speed and peak memory. Both start from f32 weights, with AdamW on all parameters. They
+ * take turns, step by step, so that whatever else the machine does slows both. The first step of
+ * each is not timed: memory is allocated in it, and the peer's model compiled.
  * Usage: node scripts/campaigns/exchange/finetune.js [--steps 20] [--dtype f32|bf16] [--threads 2]
  * [--compile] [--text FILE]
  */
-const { spawnSync } = require('node:child_process')
+const { spawn } = require('node:child_process')
 const fs = require('node:fs')
 const path = require('node:path')
+const readline = require('node:readline')
 const { campaign, claim, option, root, skip, text } = require('../claims')
 const fetch = require('./fetch')
 
@@ -28,51 +31,70 @@ function batchesOf(ids) {
   )
 }
 
-async function trainHere(file) {
+/** Loads the model here; returns its batches, and a step on one that resolves to its loss. */
+async function openHere(file) {
   const { model, tokenizer } = await load(file, { dtype: DTYPE, threads: THREADS })
   const corpus = fs.readFileSync(option('text', text), 'utf8').slice(0, 4_000_000)
   const batches = batchesOf(await tokenizer.encode(corpus))
   const optimizer = new AdamW(model, { weightDecay: 0.01, betas: [0.9, 0.95] })
-  const [losses, seconds] = [[], []]
-  for (const batch of batches) {
+  const step = async (batch) => {
     const started = performance.now()
     const x = batch.map((row) => Int32Array.from(row.slice(0, -1)))
     const y = batch.map((row) => Int32Array.from(row.slice(1)))
     const { loss } = await model.forwardBackward({ x, y })
     await optimizer.clipGradNorm(1)
     await optimizer.step({ lr: LR })
-    losses.push(loss)
-    seconds.push((performance.now() - started) / 1000)
+    return { loss, seconds: (performance.now() - started) / 1000, peak: peakRssMib() }
   }
-  return { batches, losses, seconds, peak: peakRssMib() }
+  return { batches, step }
+}
+
+/** Starts PyTorch; returns a step on a batch that resolves to its loss. */
+function openPeer(python, file) {
+  const child = spawn(python, [path.join(__dirname, 'finetune_peer.py')], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+    env: { ...process.env, CUDA_VISIBLE_DEVICES: '' },
+  })
+  const answers = readline.createInterface({ input: child.stdout })[Symbol.asyncIterator]()
+  const send = (value) => child.stdin.write(`${JSON.stringify(value)}\n`)
+  const compile = process.argv.includes('--compile')
+  send({ model: file, lr: LR, dtype: DTYPE, threads: THREADS, compile })
+  const step = async (batch) => {
+    send(batch)
+    const { value, done } = await answers.next()
+    if (done) throw new Error('the peer has ended')
+    const { loss, seconds, peak_rss_mib: peak } = JSON.parse(value)
+    return { loss, seconds, peak }
+  }
+  return { step, close: () => child.stdin.end() }
 }
 
 const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1]
-const speed = (seconds) => (ROWS * TOKENS) / median(seconds)
+
+/** Tokens per second of the median step, the first one apart. */
+const speed = (steps) => (ROWS * TOKENS) / median(steps.slice(1).map(({ seconds }) => seconds))
 
 async function main() {
   const [python, file] = [fetch.python(), fetch.smollm2()]
   if (python === null || file === null)
     return skip('fine-tuning SmolLM2', python === null ? 'no transformers' : 'no model')
-  const ours = await trainHere(file)
-  const asked = { model: file, batches: ours.batches, lr: LR, dtype: DTYPE, threads: THREADS }
-  const input = JSON.stringify({ ...asked, compile: process.argv.includes('--compile') })
-  const peer = spawnSync(python, [path.join(__dirname, 'finetune_peer.py')], {
-    input,
-    encoding: 'utf8',
-    env: { ...process.env, CUDA_VISIBLE_DEVICES: '' },
-    maxBuffer: 2 ** 26,
-  })
-  if (peer.status !== 0) throw new Error(peer.stderr)
-  const theirs = JSON.parse(peer.stdout.trim().split('\n').at(-1))
-  const worst = Math.max(...ours.losses.map((loss, i) => Math.abs(loss - theirs.losses[i])))
-  const ends = [ours.losses[0], ours.losses.at(-1)].map((loss) => loss.toFixed(4)).join(' to ')
+  const here = await openHere(file)
+  const peer = openPeer(python, file)
+  const [ours, theirs] = [[], []]
+  for (const batch of here.batches) {
+    ours.push(await here.step(batch))
+    theirs.push(await peer.step(batch))
+  }
+  peer.close()
+  const worst = Math.max(...ours.map(({ loss }, i) => Math.abs(loss - theirs[i].loss)))
+  const ends = [ours[0], ours.at(-1)].map(({ loss }) => loss.toFixed(4)).join(' to ')
   claim(`${STEPS} losses are those of PyTorch in ${DTYPE}`, worst < TOLERANCE, `${worst}; ${ends}`)
-  const [here, there] = [speed(ours.seconds), speed(theirs.seconds)]
+  const [fast, slow] = [speed(ours), speed(theirs)]
+  const [memory, most] = [ours.at(-1).peak, theirs.at(-1).peak]
   process.stdout.write(
-    `${DTYPE}, ${THREADS} threads: ${here.toFixed(0)} tokens/s, PyTorch ${there.toFixed(0)}: ` +
-      `${(here / there).toFixed(2)} x; peak ${ours.peak.toFixed(0)} MiB, ` +
-      `PyTorch ${theirs.peak_rss_mib.toFixed(0)}: ${(ours.peak / theirs.peak_rss_mib).toFixed(2)} x\n`,
+    `${DTYPE}, ${THREADS} threads: ${fast.toFixed(0)} tokens/s, PyTorch ${slow.toFixed(0)}: ` +
+      `${(fast / slow).toFixed(2)} x; peak ${memory.toFixed(0)} MiB, ` +
+      `PyTorch ${most.toFixed(0)}: ${(memory / most).toFixed(2)} x\n`,
   )
 }
 
