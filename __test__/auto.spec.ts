@@ -140,6 +140,7 @@ test('a run warns of what a person may not have meant, and says what to do', (t)
     warningsOf({ maxSeqLength: 32 }, 1, 'amx')[0]!,
     /positions from 16 to 32 are never trained/,
   )
+  t.deepEqual(warningsOf({ maxSeqLength: 32, from: 'model' }, 1, 'amx'), [])
   t.regex(warningsOf({ dtype: 'f32' }, 1, 'amx')[0]!, /faster .*\(amx\).*--dtype bf16/)
   t.deepEqual(warningsOf({ dtype: 'f32' }, 1, null), [])
 })

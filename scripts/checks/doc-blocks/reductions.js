@@ -15,6 +15,14 @@ const BOOK = `
   kindling tokenizer train book.txt --vocab-size 300 --out data/tokenizer
   kindling encode book.txt --tokenizer data/tokenizer --out data/book --valid-fraction 0.1`
 
+/** Makes runs/mine and smollm2.gguf: a small model with the tokens of ChatML. */
+const SMALL_CHAT = `
+  kindling tokenizer train corpus.txt --vocab-size 300 \\
+    --special-tokens '<|endoftext|>' '<|im_start|>' '<|im_end|>' --out data/tokenizer
+  kindling encode corpus.txt --tokenizer data/tokenizer --out data/small --valid-fraction 0.1
+  kindling train --data data/small --preset char --max-steps 2 --batch-size 2 --run runs/mine
+  kindling export runs/mine --format gguf --out smollm2.gguf`
+
 const TINY_MODEL = [
   '--preset tinystories --max-steps 2000',
   '--preset char --seq-length 16 --max-steps 2 --batch-size 2 --eval-tokens 256',
@@ -92,6 +100,15 @@ const PAGES = {
       ['step <= 100', 'step <= 2'],
     ],
   },
+  'docs/guides/fine-tune.md': {
+    replace: [
+      ['--seq-length 128', '--seq-length 32'],
+      ['--max-steps 20', '--max-steps 2'],
+    ],
+    prepare: `${SMALL_CHAT}
+      rm -r runs/mine data/small`,
+  },
+  'docs/guides/hand-over.md': { prepare: SMALL_CHAT },
   'docs/guides/troubleshooting.md': {
     replace: [
       ['--steps 200', '--steps 2 --batch-size 2 --eval-tokens 256'],
