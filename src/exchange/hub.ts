@@ -72,12 +72,13 @@ async function download(hub: Hub, repo: string, revision: string): Promise<strin
 
 /** Keeps the package's messages off standard output, which belongs to the result of a command. */
 async function quietly<T>(work: () => Promise<T>): Promise<T> {
-  const { debug } = console
-  console.debug = () => {}
+  const { console: messages } = globalThis
+  const { debug } = messages
+  messages.debug = () => {}
   try {
     return await work()
   } finally {
-    console.debug = debug
+    messages.debug = debug
   }
 }
 
