@@ -72,6 +72,20 @@ const PAGES = {
       ],
     ],
   },
+  'docs/guides/your-own-corpus.md': {
+    replace: [
+      ['--run runs/book\n', '--max-steps 2 --eval-tokens 256 --run runs/book\n'],
+      ['--run runs/both', '--max-steps 1 --eval-tokens 256 --run runs/both'],
+      ['--run runs/web', '--max-steps 1 --eval-tokens 256 --run runs/web'],
+      ['--max-steps 100 --seed', '--max-steps 1 --eval-tokens 256 --seed'],
+      [
+        '--vocab-size 1000 --max-steps 10',
+        '--vocab-size 300 --max-steps 1 --batch-size 1 --eval-tokens 256 --sample-interval 0',
+      ],
+      ['eval runs/book', 'eval runs/book --eval-tokens 256'],
+    ],
+    prepare: 'mkdir -p notes && cp corpus.txt notes/a.md',
+  },
   'docs/guides/data-at-scale.md': {
     replace: [['--vocab-size 32000', '--vocab-size 300'], TINY_MODEL],
   },
