@@ -3,12 +3,17 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use candle_core::{D, Tensor};
 use common::*;
 use kindling_core::Result;
+use kindling_core::cpu::{Cpu, MatmulBackend, MatmulKernel};
 use kindling_core::device::Device;
+use kindling_core::dtype::Dtype;
 use kindling_core::ops::cross_entropy::{self, LossSum};
 use kindling_core::ops::{IGNORED_TARGET, output_loss};
+use kindling_core::simd::Isa;
 
 fn candle_loss(logits: &Tensor, targets: &[i32]) -> Tensor {
     let largest = logits.max_keepdim(D::Minus1).unwrap().detach();
@@ -177,6 +182,41 @@ fn the_fused_output_layer_matches_candle() {
 }
 
 #[test]
+fn in_bf16_the_fused_output_layer_differs_from_candle_by_rounding_only() {
+    let kernels = MatmulKernel::available().into_iter().filter(|k| k.dtype() == Dtype::Bf16);
+    for kernel in kernels {
+        // The last one takes two blocks of rows.
+        for (rows, d_model, vocab_size) in [(1, 2, 3), (33, 7, 31), (130, 64, 650), (2050, 33, 65)]
+        {
+            let cpu = Cpu::new(2, Isa::detect(), MatmulBackend::Packed(kernel));
+            let dev = Device::Cpu(Arc::new(cpu));
+            let shape = output_loss::Shape { rows, d_model, vocab_size };
+            let mut layer = OutputLayer::new(shape, vec![0.0; vocab_size * d_model]);
+            let x = variable(&layer.x, &[rows, d_model]);
+            let weight = variable(&layer.weight, &[vocab_size, d_model]);
+            let loss = candle_loss(&x.matmul(&weight.t().unwrap()).unwrap(), &layer.targets);
+            let gradients = loss.backward().unwrap();
+            let mut scratch = output_loss::Scratch::default();
+            let sum = layer.forward_backward(&dev, 1.0, &mut scratch);
+            let error = (sum.mean() - values(&loss)[0]).abs();
+            assert!(error < 0.01, "{kernel:?} {rows} {vocab_size}: loss {error}");
+            let expected = [gradients.get(&x).unwrap(), gradients.get(&weight).unwrap()];
+            for (gradient, expected) in [&layer.dx, &layer.dweight].into_iter().zip(expected) {
+                let error = relative_error(gradient, &values(expected));
+                assert!(error < 0.02, "{kernel:?} {rows} {vocab_size}: gradient {error}");
+            }
+            let args = output_loss::Forward {
+                x: view(&layer.x),
+                weight: view(&layer.weight),
+                targets: &layer.targets,
+                shape,
+            };
+            assert_eq!(output_loss::forward(&dev, args, &mut scratch).unwrap(), sum);
+        }
+    }
+}
+
+#[test]
 fn a_batch_of_ignored_rows_has_no_loss_and_no_gradient() {
     let s = output_loss::Shape { rows: 3, d_model: 2, vocab_size: 5 };
     let mut layer = OutputLayer::new(s, vec![0.0; 10]);
@@ -209,15 +249,17 @@ fn a_nan_logit_makes_the_loss_nan() {
 
 #[test]
 fn the_fused_output_layer_is_bitwise_equal_for_any_number_of_threads() {
-    let isa = *kindling_core::simd::Isa::available().last().unwrap();
     let s = output_loss::Shape { rows: 211, d_model: 33, vocab_size: 1001 };
-    let run = |threads: usize| {
-        let dev = device(isa, threads);
+    let run = |matmul, threads| {
+        let dev = Device::Cpu(Arc::new(Cpu::new(threads, Isa::detect(), matmul)));
         let mut layer = OutputLayer::new(s, random(3, s.vocab_size * s.d_model));
         let sum = layer.forward_backward(&dev, 0.5, &mut output_loss::Scratch::default());
         let gradients = [layer.dx, layer.dweight].concat();
         (sum.sum.to_bits(), gradients.iter().map(|v| v.to_bits()).collect::<Vec<_>>())
     };
-    let one = run(1);
-    assert!([2, 3, 8].into_iter().all(|threads| run(threads) == one));
+    let kernels = MatmulKernel::available().into_iter().map(MatmulBackend::Packed);
+    for matmul in kernels.chain([MatmulBackend::Gemm]) {
+        let one = run(matmul, 1);
+        assert!([2, 3, 8].into_iter().all(|threads| run(matmul, threads) == one), "{matmul:?}");
+    }
 }

@@ -106,6 +106,49 @@ fn recomputing_blocks_does_not_change_a_bit() {
     assert!(trained(true) == trained(false));
 }
 
+/// Trains on sequences that follow a rule three times out of four; returns the mean loss of the last
+/// of 150 steps.
+fn last_losses(matmul: MatmulBackend, seed: u64) -> f64 {
+    const STEPS: u64 = 150;
+    let (batch, positions) = (8, 16);
+    let device = Device::Cpu(Arc::new(Cpu::new(2, Isa::detect(), matmul)));
+    let config = ModelConfig { d_model: 48, num_heads: 4, d_ff: 96, ..config() };
+    let mut model = Transformer::new(config, device, seed).unwrap();
+    let mut optimizer = AdamW::new(&model, &options()).unwrap();
+    let mut total = 0.0;
+    for step in 0..STEPS {
+        let draws = random(1000 * seed + step, batch * (positions + 1));
+        let mut ids: Vec<i32> = draws.iter().map(|x| (x.to_bits() >> 3) as i32 % 29).collect();
+        for (at, draw) in draws.iter().enumerate() {
+            if at % (positions + 1) > 0 && draw.to_bits() % 4 > 0 {
+                ids[at] = (ids[at - 1] * 5 + 1) % 29;
+            }
+        }
+        let rows = || ids.chunks(positions + 1);
+        let x: Vec<u32> = rows().flat_map(|row| &row[..positions]).map(|id| *id as u32).collect();
+        let targets: Vec<i32> = rows().flat_map(|row| &row[1..]).copied().collect();
+        let loss = model.forward_backward(&x, &targets, batch, positions, 1.0).unwrap();
+        optimizer.clip_grad_norm(&mut model, 1.0).unwrap();
+        optimizer.step(&mut model, 3e-3).unwrap();
+        total += if step >= STEPS - 30 { loss.mean() / 30.0 } else { 0.0 };
+    }
+    total
+}
+
+#[test]
+fn training_in_bf16_reaches_the_loss_of_f32() {
+    // The emulation would take minutes.
+    let kernels = MatmulKernel::available().into_iter().filter(|k| *k != MatmulKernel::EmulatedAmx);
+    for kernel in kernels.filter(|kernel| kernel.dtype() == Dtype::Bf16) {
+        for seed in 1..=3 {
+            let f32 = last_losses(MatmulBackend::Gemm, seed);
+            let bf16 = last_losses(MatmulBackend::Packed(kernel), seed);
+            assert!(f32 < 2.5, "nothing was learned: {f32}");
+            assert!((bf16 - f32).abs() < 0.01, "{kernel:?}, seed {seed}: {bf16} and {f32}");
+        }
+    }
+}
+
 #[test]
 fn bf16_products_change_gradients_only_by_rounding() {
     let (x, targets): (Vec<u32>, Vec<i32>) =

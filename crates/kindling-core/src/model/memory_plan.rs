@@ -222,6 +222,7 @@ impl MemoryPlan {
     fn workspace(&self, pass: Pass) -> u64 {
         let table = bytes(self.config.max_seq_length * self.config.head_size(), Dtype::F32);
         let shapes = Shapes::new(&self.config, pass);
+        let cpu_dtype = self.device.activation_dtypes().matmul;
         let (cuda, scratch) = match self.device {
             PlannedDevice::Cpu { matmul, threads } => (None, cpu_scratch(&shapes, matmul, threads)),
             PlannedDevice::Cuda { dtype, memory, multiprocessors } => {
@@ -229,7 +230,7 @@ impl MemoryPlan {
                 (Some(gpu), self.cuda_scratch(&shapes, dtype))
             }
         };
-        let logits = output_loss::scratch_buffers(shapes.output_loss, cuda);
+        let logits = output_loss::scratch_buffers(shapes.output_loss, cuda, cpu_dtype);
         let logits: u64 = logits.into_iter().map(|(len, dtype)| bytes(len, dtype)).sum();
         2 * table + logits + scratch
     }
@@ -266,7 +267,7 @@ impl MemoryPlan {
 /// Returns the bytes of memory that the ops share on the CPU, and of the scratch memory of its
 /// threads.
 fn cpu_scratch(shapes: &Shapes, matmul: MatmulBackend, threads: usize) -> u64 {
-    let output = output_loss::cpu_block(shapes.output_loss);
+    let output = output_loss::cpu_block(shapes.output_loss, matmul.dtype());
     let layers = [shapes.qkv, shapes.o, shapes.w13, shapes.w2, output];
     let shared = layers.map(|shape| linear::device_scratch_len(matmul, shape));
     let shared = shared.into_iter().max().unwrap_or(0);

@@ -1,24 +1,39 @@
-//! CPU half: two passes over a row that is in cache, one for the maximum and one for the sum of
-//! exponentials.
+//! CPU half: passes over a row that is in cache, one for the maximum and one for the sum of
+//! exponentials, which the gradient takes over. Rows of bf16 are widened to f32 in scratch memory,
+//! which stays in L2.
 
 use std::ops::Range;
 
-use super::{Backward, Forward, ForwardBackward, LossSum};
+use super::{Backward, Forward, ForwardBackward, LossSum, Shape};
+use crate::buffer::{In, Out};
 use crate::cpu::Cpu;
-use crate::ops::{IGNORED_TARGET, MAX_TASKS, Outputs, PerTask, RowsMut, Tasks, split_rows};
-use crate::simd::{LANES, Vector, exp};
+use crate::ops::{
+    IGNORED_TARGET, MAX_TASKS, Outputs, PerTask, RowsMut, Tasks, split_rows, with_dirty_scratch,
+};
+use crate::simd::bf16::{round_all, widen_all};
+use crate::simd::{Isa, LANES, Vector, exp};
 
 pub(super) fn forward(cpu: &Cpu, args: Forward) -> LossSum {
     let Forward { lse, logits, targets, shape: s } = args;
-    let logits = logits.cpu();
     let tasks = Tasks::of_rows(s.rows, s.vocab_size);
     sum_losses(cpu, tasks, RowsMut::new(lse.cpu(), 1), |rows, lse| {
         let mut total = LossSum::default();
         for (row, lse) in rows.zip(lse) {
-            let logits = &logits[row * s.vocab_size..(row + 1) * s.vocab_size];
-            let row_lse = log_sum_exp(cpu.isa, logits);
-            *lse = row_lse.0 + row_lse.1;
-            add_loss(&mut total, logits, row_lse, targets[row]);
+            let columns = row * s.vocab_size..(row + 1) * s.vocab_size;
+            let mut add = |logits: &[f32]| {
+                let row_lse = log_sum_exp(cpu.isa, logits);
+                *lse = row_lse.0 + row_lse.1;
+                if targets[row] != IGNORED_TARGET {
+                    total.add(loss_of(logits[targets[row] as usize], row_lse));
+                }
+            };
+            match logits {
+                In::CpuBf16(logits) => with_dirty_scratch(s.vocab_size, |wide| {
+                    widen_all(wide, &logits[columns]);
+                    add(wide);
+                }),
+                logits => add(&logits.cpu()[columns]),
+            }
         }
         total
     })
@@ -31,24 +46,70 @@ pub(super) fn backward(cpu: &Cpu, args: Backward) {
     let dlogits = RowsMut::new(dlogits.cpu(), s.vocab_size);
     split_rows(&cpu.pool, tasks, dlogits, |rows, dlogits| {
         for (row, dlogits) in rows.zip(dlogits.chunks_exact_mut(s.vocab_size.max(1))) {
+            if targets[row] == IGNORED_TARGET {
+                dlogits.fill(0.0);
+                continue;
+            }
             dlogits.copy_from_slice(&logits[row * s.vocab_size..(row + 1) * s.vocab_size]);
-            replace_by_gradient(cpu, dlogits, lse[row], targets[row], scale);
+            scaled_softmax(cpu.isa, dlogits, lse[row], scale);
+            dlogits[targets[row] as usize] -= scale;
         }
     });
 }
 
 pub(super) fn forward_backward(cpu: &Cpu, args: ForwardBackward) -> LossSum {
     let ForwardBackward { logits, targets, scale, shape: s } = args;
-    let tasks = Tasks::of_rows(s.rows, s.vocab_size);
-    sum_losses(cpu, tasks, RowsMut::new(logits.cpu(), s.vocab_size), |rows, logits| {
+    match logits {
+        Out::CpuBf16(logits) => replace_rows(cpu, logits, targets, s, |row, target, total| {
+            with_dirty_scratch(row.len(), |wide| {
+                widen_all(wide, row);
+                add_loss_and_replace(cpu.isa, total, wide, target, scale);
+                round_all(row, wide);
+            });
+        }),
+        logits => replace_rows(cpu, logits.cpu(), targets, s, |row, target, total| {
+            add_loss_and_replace(cpu.isa, total, row, target, scale);
+        }),
+    }
+}
+
+/// Calls `replace(row of logits, target, total)` for each row that is not ignored, and zeroes the
+/// others. Returns the sum of the totals.
+fn replace_rows<T: Copy + Default + Send>(
+    cpu: &Cpu,
+    logits: &mut [T],
+    targets: &[i32],
+    s: Shape,
+    replace: impl Fn(&mut [T], usize, &mut LossSum) + Sync,
+) -> LossSum {
+    let width = s.vocab_size;
+    let tasks = Tasks::of_rows(s.rows, width);
+    sum_losses(cpu, tasks, RowsMut::new(logits, width), |rows, logits| {
         let mut total = LossSum::default();
-        for (row, logits) in rows.zip(logits.chunks_exact_mut(s.vocab_size.max(1))) {
-            let row_lse = log_sum_exp(cpu.isa, logits);
-            add_loss(&mut total, logits, row_lse, targets[row]);
-            replace_by_gradient(cpu, logits, row_lse.0 + row_lse.1, targets[row], scale);
+        for (row, logits) in rows.zip(logits.chunks_exact_mut(width.max(1))) {
+            match targets[row] {
+                IGNORED_TARGET => logits.fill(T::default()),
+                target => replace(logits, target as usize, &mut total),
+            }
         }
         total
     })
+}
+
+/// Adds the loss of a row to `total`, and replaces the logits by their gradient. The exponentials
+/// of the sum are kept, to be scaled.
+fn add_loss_and_replace(
+    isa: Isa,
+    total: &mut LossSum,
+    logits: &mut [f32],
+    target: usize,
+    scale: f32,
+) {
+    let target_logit = logits[target];
+    let (max, sum) = replace_by_exp(isa, logits);
+    total.add(loss_of(target_logit, (max, sum.ln())));
+    multiply(isa, logits, scale / sum);
+    logits[target] -= scale;
 }
 
 /// Adds up the losses that `work` returns for the rows of each task, in the order of the tasks.
@@ -70,22 +131,11 @@ fn sum_losses<O: Outputs>(
     total
 }
 
-/// Adds lse - logits[target] to `total`, unless the row is ignored. lse comes in its two parts, so
-/// that nothing is lost if they differ by much.
-fn add_loss(total: &mut LossSum, logits: &[f32], (max, log_sum): (f32, f32), target: i32) {
-    if target != IGNORED_TARGET {
-        let loss = f64::from(max) - f64::from(logits[target as usize]) + f64::from(log_sum);
-        total.add(LossSum { sum: loss, count: 1 });
-    }
-}
-
-fn replace_by_gradient(cpu: &Cpu, logits: &mut [f32], lse: f32, target: i32, scale: f32) {
-    if target == IGNORED_TARGET {
-        logits.fill(0.0);
-    } else {
-        scaled_softmax(cpu.isa, logits, lse, scale);
-        logits[target as usize] -= scale;
-    }
+/// Returns lse - logits[target]. lse comes in its two parts, so that nothing is lost if they differ
+/// by much.
+fn loss_of(target_logit: f32, (max, log_sum): (f32, f32)) -> LossSum {
+    let sum = f64::from(max) - f64::from(target_logit) + f64::from(log_sum);
+    LossSum { sum, count: 1 }
 }
 
 crate::dispatch! {
@@ -95,6 +145,13 @@ crate::dispatch! {
 crate::dispatch! {
     /// Replaces the logits by their probabilities times `scale`.
     fn scaled_softmax(logits: &mut [f32], lse: f32, scale: f32) = scaled_softmax_vectors;
+}
+crate::dispatch! {
+    /// Replaces each logit by exp(logit - maximum). Returns the maximum, and the sum.
+    fn replace_by_exp(logits: &mut [f32]) -> (f32, f32) = replace_by_exp_vectors;
+}
+crate::dispatch! {
+    fn multiply(values: &mut [f32], factor: f32) = multiply_vectors;
 }
 
 #[inline(always)]
@@ -107,17 +164,7 @@ fn log_sum_exp_vectors<V: Vector>(logits: &[f32]) -> (f32, f32) {
 #[inline(always)]
 pub(crate) fn row_statistics<V: Vector>(row: &[f32]) -> (f32, f32) {
     let full = row.len() / LANES * LANES;
-    let mut max = f32::NEG_INFINITY;
-    if full > 0 {
-        let mut lanes = V::load(row);
-        for at in (LANES..full).step_by(LANES) {
-            lanes = lanes.max(V::load(&row[at..]));
-        }
-        max = lanes.maximum();
-    }
-    for value in &row[full..] {
-        max = max.max(*value);
-    }
+    let max = maximum::<V>(row);
     let shift = V::splat(max);
     let mut lanes = V::splat(0.0);
     for at in (0..full).step_by(LANES) {
@@ -130,6 +177,44 @@ pub(crate) fn row_statistics<V: Vector>(row: &[f32]) -> (f32, f32) {
         sum += rest[..row.len() - full].iter().sum::<f32>();
     }
     (max, sum)
+}
+
+#[inline(always)]
+fn maximum<V: Vector>(row: &[f32]) -> f32 {
+    let (vectors, rest) = row.split_at(row.len() / LANES * LANES);
+    let mut lanes = V::splat(f32::NEG_INFINITY);
+    for vector in vectors.chunks_exact(LANES) {
+        lanes = lanes.max(V::load(vector));
+    }
+    rest.iter().fold(lanes.maximum(), |max, value| max.max(*value))
+}
+
+/// Like `row_statistics`, with the same sums.
+#[inline(always)]
+fn replace_by_exp_vectors<V: Vector>(row: &mut [f32]) -> (f32, f32) {
+    let max = maximum::<V>(row);
+    let shift = V::splat(max);
+    let mut lanes = V::splat(0.0);
+    let (vectors, rest) = row.split_at_mut(row.len() / LANES * LANES);
+    for vector in vectors.chunks_exact_mut(LANES) {
+        let value = exp(V::load(vector).sub(shift));
+        value.store(vector);
+        lanes = lanes.add(value);
+    }
+    let mut sum = lanes.sum();
+    if !rest.is_empty() {
+        exp(V::load_partial(rest).sub(shift)).store_partial(rest);
+        sum += rest.iter().sum::<f32>();
+    }
+    (max, sum)
+}
+
+#[inline(always)]
+fn multiply_vectors<V: Vector>(values: &mut [f32], factor: f32) {
+    let factor = V::splat(factor);
+    for values in values.chunks_mut(LANES) {
+        V::load_partial(values).mul(factor).store_partial(values);
+    }
 }
 
 #[inline(always)]

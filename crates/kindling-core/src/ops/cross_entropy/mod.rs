@@ -1,7 +1,8 @@
 //! Cross-entropy. The loss of a row is lse - logits[target], with lse = log(sum(exp(logits))).
 //!
 //! logits, dlogits: (rows, `vocab_size`); targets: (rows), -100 if ignored; lse: (rows), saved for
-//! backward. The mean is over the rows that are not ignored.
+//! backward. The mean is over the rows that are not ignored. On the CPU, `forward` and
+//! `forward_backward` also take logits in bf16, and compute in f32.
 //!
 //! dlogits = (exp(logits - lse) - (1 at the target)) scale, zero in ignored rows.
 

@@ -1,4 +1,4 @@
-//! CPU half.
+//! CPU half. Logits and their gradients have the dtype of the products' operands.
 
 use super::{Forward, Gradients, Scratch, Shape, reserve};
 use crate::Result;
@@ -7,25 +7,34 @@ use crate::dtype::Dtype;
 use crate::ops::cross_entropy::{self, LossSum};
 use crate::ops::linear;
 
-/// Maximum elements of a block of logits (48 MiB): enough that packing the weight pays.
-const BLOCK_ELEMENTS: usize = 12 << 20;
-const MAX_BLOCK_ROWS: usize = 1024;
+/// Maximum bytes of a block of logits: enough that packing the weight for each block pays.
+const BLOCK_BYTES: usize = 48 << 20;
+/// Maximum bytes of a column of a block: 1,024 rows of f32.
+const MAX_COLUMN_BYTES: usize = 4096;
 
-/// Returns the rows of a block. Blocks have equal heights, rather than a small last one.
-pub(super) fn block_rows(s: Shape) -> usize {
-    let max = (BLOCK_ELEMENTS / s.vocab_size.max(1)).clamp(64, MAX_BLOCK_ROWS).min(s.rows.max(1));
+/// Returns the rows of a block. Blocks have equal heights, rather than a small last one. Logits in
+/// bf16 have twice the rows in the same memory.
+pub(super) fn block_rows(s: Shape, dtype: Dtype) -> usize {
+    let size = dtype.size();
+    let most = MAX_COLUMN_BYTES / size;
+    let max = (BLOCK_BYTES / size / s.vocab_size.max(1)).clamp(64, most).min(s.rows.max(1));
     s.rows.div_ceil(s.rows.div_ceil(max).max(1)).max(1)
 }
 
 /// Length and dtype of the buffer that `forward_backward` reserves: logits.
-pub(super) fn scratch_buffers(s: Shape) -> [(usize, Dtype); 1] {
-    [(block_rows(s) * s.vocab_size, Dtype::F32)]
+pub(super) fn scratch_buffers(s: Shape, dtype: Dtype) -> [(usize, Dtype); 1] {
+    [(block_rows(s, dtype) * s.vocab_size, dtype)]
 }
 
-pub(super) fn forward(dev: &Device, inputs: Forward, scratch: &mut Scratch) -> Result<LossSum> {
+pub(super) fn forward(
+    dev: &Device,
+    dtype: Dtype,
+    inputs: Forward,
+    scratch: &mut Scratch,
+) -> Result<LossSum> {
     let Forward { x, weight, targets, shape: s } = inputs;
-    let height = block_rows(s);
-    let logits = reserve(&mut scratch.logits, dev, height * s.vocab_size, Dtype::F32)?;
+    let height = block_rows(s, dtype);
+    let logits = reserve(&mut scratch.logits, dev, height * s.vocab_size, dtype)?;
     let lse = reserve(&mut scratch.lse, dev, height, Dtype::F32)?;
     let mut total = LossSum::default();
     for (start, targets) in (0..).step_by(height).zip(targets.chunks(height)) {
@@ -56,14 +65,15 @@ pub(super) fn forward(dev: &Device, inputs: Forward, scratch: &mut Scratch) -> R
 
 pub(super) fn forward_backward(
     dev: &Device,
+    dtype: Dtype,
     inputs: Forward,
     gradients: Gradients,
     scratch: &mut Scratch,
 ) -> Result<LossSum> {
     let Forward { x, weight, targets, shape: s } = inputs;
     let Gradients { mut dx, mut dweight, row_scale } = gradients;
-    let height = block_rows(s);
-    let logits = reserve(&mut scratch.logits, dev, height * s.vocab_size, Dtype::F32)?;
+    let height = block_rows(s, dtype);
+    let logits = reserve(&mut scratch.logits, dev, height * s.vocab_size, dtype)?;
     let mut total = LossSum::default();
     for (start, targets) in (0..).step_by(height).zip(targets.chunks(height)) {
         let rows = targets.len();

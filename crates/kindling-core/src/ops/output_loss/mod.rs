@@ -74,10 +74,10 @@ impl Scratch {
 }
 
 /// Returns the lengths and dtypes of the buffers that `forward_backward` reserves on a CUDA device,
-/// or on the CPU.
-pub(crate) fn scratch_buffers(s: Shape, gpu: Option<Gpu>) -> Vec<(usize, Dtype)> {
+/// or on a CPU whose products are in `cpu_dtype`.
+pub(crate) fn scratch_buffers(s: Shape, gpu: Option<Gpu>, cpu_dtype: Dtype) -> Vec<(usize, Dtype)> {
     match gpu {
-        None => cpu::scratch_buffers(s).to_vec(),
+        None => cpu::scratch_buffers(s, cpu_dtype).to_vec(),
         Some(gpu) => cuda::scratch_buffers(gpu, s).to_vec(),
     }
 }
@@ -85,14 +85,14 @@ pub(crate) fn scratch_buffers(s: Shape, gpu: Option<Gpu>) -> Vec<(usize, Dtype)>
 /// Returns the rows of a block.
 pub fn block_rows(dev: &Device, s: Shape) -> usize {
     match dev {
-        Device::Cpu(_) => cpu::block_rows(s),
+        Device::Cpu(cpu) => cpu::block_rows(s, cpu.matmul.dtype()),
         Device::Cuda(gpu) => Gpu::of(gpu).block_rows(s),
     }
 }
 
-/// Returns the linear layer of one block of rows on the CPU.
-pub(crate) fn cpu_block(s: Shape) -> linear::Shape {
-    linear::Shape { rows: cpu::block_rows(s), inputs: s.d_model, outputs: s.vocab_size }
+/// Returns the linear layer of one block of rows on a CPU whose products are in `dtype`.
+pub(crate) fn cpu_block(s: Shape, dtype: Dtype) -> linear::Shape {
+    linear::Shape { rows: cpu::block_rows(s, dtype), inputs: s.d_model, outputs: s.vocab_size }
 }
 
 /// Returns the buffer, allocated again if it has fewer than `len` elements.
@@ -102,7 +102,8 @@ fn reserve<'a>(
     len: usize,
     dtype: Dtype,
 ) -> Result<&'a mut Buffer> {
-    let large_enough = buffer.take().filter(|buffer| buffer.len() >= len);
+    let fits = |buffer: &Buffer| buffer.len() >= len && buffer.view().dtype() == dtype;
+    let large_enough = buffer.take().filter(fits);
     Ok(buffer.insert(match large_enough {
         Some(buffer) => buffer,
         None => Buffer::zeros_of(dev, len, dtype)?,
@@ -136,7 +137,7 @@ pub fn forward(dev: &Device, args: Forward, scratch: &mut Scratch) -> Result<Los
     args.check("output_loss::forward")?;
     check_targets(args.targets, args.shape.vocab_size)?;
     match dev {
-        Device::Cpu(_) => cpu::forward(dev, args, scratch),
+        Device::Cpu(cpu) => cpu::forward(dev, cpu.matmul.dtype(), args, scratch),
         Device::Cuda(gpu) => {
             cuda::run(dev, gpu, args, None, scratch, Total::OfCall)?;
             scratch.read_total(gpu, args.targets)
@@ -187,7 +188,9 @@ pub fn forward_backward(
 ) -> Result<LossSum> {
     let (inputs, gradients) = args.check("output_loss::forward_backward")?;
     match dev {
-        Device::Cpu(_) => cpu::forward_backward(dev, inputs, gradients, scratch),
+        Device::Cpu(cpu) => {
+            cpu::forward_backward(dev, cpu.matmul.dtype(), inputs, gradients, scratch)
+        }
         Device::Cuda(gpu) => {
             cuda::run(dev, gpu, inputs, Some(gradients), scratch, Total::OfCall)?;
             scratch.read_total(gpu, inputs.targets)
@@ -203,8 +206,9 @@ pub fn forward_backward(
 pub fn accumulate(dev: &Device, args: ForwardBackward, scratch: &mut Scratch) -> Result<()> {
     let (inputs, gradients) = args.check("output_loss::accumulate")?;
     match dev {
-        Device::Cpu(_) => {
-            let losses = cpu::forward_backward(dev, inputs, gradients, scratch)?;
+        Device::Cpu(cpu) => {
+            let dtype = cpu.matmul.dtype();
+            let losses = cpu::forward_backward(dev, dtype, inputs, gradients, scratch)?;
             scratch.accumulated.add(losses);
         }
         Device::Cuda(gpu) => {
