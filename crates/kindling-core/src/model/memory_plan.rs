@@ -269,7 +269,7 @@ impl MemoryPlan {
 fn cpu_scratch(shapes: &Shapes, matmul: MatmulBackend, threads: usize) -> u64 {
     let output = output_loss::cpu_block(shapes.output_loss, matmul.dtype());
     let layers = [shapes.qkv, shapes.o, shapes.w13, shapes.w2, output];
-    let shared = layers.map(|shape| linear::device_scratch_len(matmul, shape));
+    let shared = layers.map(|shape| linear::device_scratch_len(matmul, threads, shape));
     let shared = shared.into_iter().max().unwrap_or(0);
     bytes(shared + threads * shapes.attention.cpu_scratch_len(), Dtype::F32)
 }

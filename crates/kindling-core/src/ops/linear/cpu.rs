@@ -90,17 +90,17 @@ fn transpose_len(inputs: usize, outputs: usize) -> usize {
 
 /// Returns the 32-bit words of the device's scratch memory that the forward and backward passes
 /// take.
-pub(crate) fn device_scratch_len(matmul: MatmulBackend, s: Shape) -> usize {
+pub(crate) fn device_scratch_len(matmul: MatmulBackend, threads: usize, s: Shape) -> usize {
     let many_rows = s.rows >= MANY_ROWS;
     let forward_kernel = packed_kernel(matmul, s, many_rows);
     let forward = match forward_kernel {
-        Some(kernel) => packed::scratch_len(kernel, s.inputs, s.outputs),
+        Some(kernel) => packed::scratch_len(kernel, threads, [s.rows, s.inputs, s.outputs]),
         None if many_rows => transpose_len(s.inputs, s.outputs),
         None => 0,
     };
     let backward = packed_kernel(matmul, s, false).map_or(0, |kernel| {
-        let input = packed::scratch_len(kernel, s.outputs, s.inputs);
-        input.max(packed::scratch_len(kernel, s.rows, s.inputs))
+        let input = packed::scratch_len(kernel, threads, [s.rows, s.outputs, s.inputs]);
+        input.max(packed::scratch_len(kernel, threads, [s.outputs, s.rows, s.inputs]))
     });
     forward.max(backward)
 }

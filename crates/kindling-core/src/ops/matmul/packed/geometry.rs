@@ -10,6 +10,8 @@ pub(super) const PANEL_COLUMNS: usize = TILE_COLUMNS;
 /// Rows in a panel of a for AVX-512: 14 x 2 vectors of sums, 2 of b and 1 of a take 31 of 32
 /// registers.
 pub(super) const AVX512_ROWS: usize = 14;
+/// Words along k of which packing begins at a multiple.
+const PACK_UNIT: usize = 16;
 /// The part of L2 that a run of the rows of a may take.
 const L2_PART: usize = 4;
 
@@ -49,9 +51,9 @@ pub(super) struct Geometry {
     pub elements_per_word: usize,
     /// Divides the number of words along k, to which operands are padded with zeros.
     pub k_word_multiple: usize,
-    /// Most words along k in a run. A run has 512 elements, so that a product of that depth writes
-    /// its sums once.
-    pub run_k_words: usize,
+    /// Most words along k in a run: 640 elements, so that a product of the depths of small models
+    /// (512, 576, 640) writes its sums once.
+    pub max_run_k_words: usize,
     /// Tasks per thread, if the product is large enough. Tiles gain more from large tasks.
     pub tasks_per_thread: usize,
     pub a_layout: PanelLayout,
@@ -64,7 +66,7 @@ impl Geometry {
             rows: AVX512_ROWS,
             elements_per_word: 2,
             k_word_multiple: 1,
-            run_k_words: 256,
+            max_run_k_words: 320,
             tasks_per_thread: 8,
             a_layout: PanelLayout::Bf16,
             b_layout: PanelLayout::Bf16,
@@ -72,7 +74,7 @@ impl Geometry {
         match kernel {
             MatmulKernel::Avx512 => Self {
                 elements_per_word: 1,
-                run_k_words: 512,
+                max_run_k_words: 640,
                 a_layout: PanelLayout::F32,
                 b_layout: PanelLayout::F32,
                 ..bf16
@@ -87,11 +89,19 @@ impl Geometry {
             },
         }
     }
+
+    /// Returns the words along k in a run, a multiple of 16, if there are `k_words` in all: runs are
+    /// as equal as possible, since a short one spends its time on sums.
+    pub(super) fn run_k_words(&self, k_words: usize) -> usize {
+        let runs = k_words.div_ceil(self.max_run_k_words).max(1);
+        k_words.div_ceil(runs).next_multiple_of(PACK_UNIT)
+    }
+
     /// Returns the most panels of a in a task: a run of them stays in L2, with as much for sums and
     /// b.
-    pub(super) fn task_panels(&self) -> usize {
-        let panel_bytes = self.rows * self.run_k_words * size_of::<u32>();
-        (l2_bytes() / L2_PART / panel_bytes).max(1)
+    pub(super) fn task_panels(&self, run_k_words: usize) -> usize {
+        let panel_bytes = self.rows * run_k_words * size_of::<u32>();
+        (l2_bytes() / L2_PART / panel_bytes.max(1)).max(1)
     }
 
     /// Returns the sums in a block, the product of a panel of a and a panel of b.

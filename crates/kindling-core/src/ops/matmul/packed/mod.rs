@@ -12,9 +12,10 @@
 //! ```text
 //! for each block of b, of columns or of k                              product
 //!     pack its panels, on all threads                                  BlockPlan::pack_b
+//!     pack the panels of a, if more than one task would                BlockPlan::pack_a
 //!     for each task, a block of rows and columns, on all threads       BlockPlan::multiply_panels
 //!         for each run of k
-//!             pack the task's panels of a
+//!             pack the task's panels of a, if they are not packed
 //!             for each panel of b in the task
 //!                 for each panel of a in the task
 //!                     sum over k, in registers             kernel_avx512, simd::amx::block_product
@@ -22,9 +23,10 @@
 //!
 //! 1. b is packed once, for all threads, in blocks of at most 2 MiB, which stay in a shared cache
 //!    until all tasks have read them.
-//! 2. Each task packs its own rows of a, without synchronization. One run of them takes at most a
-//!    quarter of the thread's L2 and stays there while the panels of b pass by.
-//! 3. A run is 512 elements, so that a product of that depth, as most in a model are, needs one.
+//! 2. Rows of a that several tasks need are packed once, for all threads, unless that takes more
+//!    than 4 MiB. Otherwise each task packs its own, without synchronization. One run of them takes
+//!    at most a quarter of the thread's L2 and stays there while the panels of b pass by.
+//! 3. Runs are equal and have at most 640 elements, so that most products in a model need one.
 //!    Sums between runs lie in blocks of scratch memory; the last run alone writes the output.
 //! 4. There are several tasks per thread (`Geometry`), so that threads finish together, but tasks
 //!    are not cut below about 4 x 4 panels, since each task packs its rows of a again.
@@ -32,6 +34,7 @@
 //!    order, and a result has the same bits, for any number of threads.
 //! 6. A bf16 output is cut by columns only: the sums of a block over part of k could not be added
 //!    to it without rounding twice.
+//! 7. Large outputs that are overwritten are written past the caches (`OutTile::overwrite_mode`).
 //!
 //! Source: Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008; BLIS.
 
@@ -51,10 +54,12 @@ use crate::dtype::Dtype;
 use crate::ops::{split_grid, with_dirty_scratch};
 use crate::simd::out_tile::{OutElement, OutTile, WriteMode};
 use geometry::{Geometry, PANEL_COLUMNS};
-use plan::BlockPlan;
+use plan::{BlockPlan, Rows};
 
 /// Most words in a block of b: 2 MiB.
 const MAX_BLOCK_WORDS: usize = 1 << 19;
+/// Divides the depth of a block of b, so that its runs are long.
+const BLOCK_DEPTH_UNIT: usize = 512;
 
 /// A product: out = a b, or out += a b if `accumulate` is set, which a bf16 output does not allow.
 pub(crate) struct Product<'a> {
@@ -78,17 +83,29 @@ pub(crate) fn product(cpu: &Cpu, kernel: MatmulKernel, args: Product) {
         return;
     }
     let [block_k, block_n] = block_size(kernel, [k, n], is_bf16(&out));
+    let plan = |depth: usize, columns: usize| {
+        BlockPlan::new(kernel, cpu.pool.threads(), [m, depth, columns], n.div_ceil(block_n))
+    };
     let mut scratch = cpu.scratch.lock();
-    for left in (0..n).step_by(block_n) {
-        let columns = left..n.min(left + block_n);
-        for top in (0..k.max(1)).step_by(block_k) {
-            let depth = top..k.min(top + block_k);
-            let (a, b) = (a.columns(depth.clone()), b.rows(depth.clone()).columns(columns.clone()));
-            let sizes = [m, depth.len(), columns.len()];
-            let plan = BlockPlan::new(kernel, cpu.pool.threads(), sizes);
-            let b_panels = scratch.words(plan.b_len());
-            plan.pack_b(&cpu.pool, b_panels, b);
-            let block = Block { cpu, plan, a, b_panels, left, accumulate: accumulate || top > 0 };
+    for top in (0..k.max(1)).step_by(block_k) {
+        let depth = top..k.min(top + block_k);
+        let (a, b) = (a.columns(depth.clone()), b.rows(depth.clone()));
+        let largest = plan(depth.len(), n.min(block_n));
+        let (b_panels, a_panels) =
+            scratch.words(largest.scratch_len()).split_at_mut(largest.b_len());
+        let rows = if largest.shares_a {
+            largest.pack_a(&cpu.pool, a_panels, a);
+            Rows::Packed(a_panels)
+        } else {
+            Rows::Unpacked(a)
+        };
+        for left in (0..n).step_by(block_n) {
+            let columns = left..n.min(left + block_n);
+            let plan = plan(depth.len(), columns.len());
+            let b_panels = &mut b_panels[..plan.b_len()];
+            plan.pack_b(&cpu.pool, b_panels, b.columns(columns));
+            let block =
+                Block { cpu, plan, rows, b_panels, left, accumulate: accumulate || top > 0 };
             match out.reborrow() {
                 Out::CpuBf16(out) => block.multiply(out, n),
                 out => block.multiply(out.cpu(), n),
@@ -101,7 +118,7 @@ pub(crate) fn product(cpu: &Cpu, kernel: MatmulKernel, args: Product) {
 struct Block<'a> {
     cpu: &'a Cpu,
     plan: BlockPlan,
-    a: Operand<'a>,
+    rows: Rows<'a>,
     b_panels: &'a [u32],
     /// First column of the output.
     left: usize,
@@ -111,13 +128,11 @@ struct Block<'a> {
 impl Block<'_> {
     /// Runs the tasks of the block, whose output is some columns of rows of `stride` elements.
     fn multiply<E: OutElement>(&self, out: &mut [E], stride: usize) {
-        let &Self { ref plan, a, b_panels, left, accumulate, .. } = self;
+        let &Self { ref plan, rows: a, b_panels, left, accumulate, .. } = self;
         let mode = if accumulate {
             WriteMode::Accumulate
-        } else if plan.streams_output() {
-            OutTile::overwrite_mode(out.as_ptr(), stride, out.len())
         } else {
-            WriteMode::Overwrite
+            OutTile::overwrite_mode(out.as_ptr(), stride, out.len())
         };
         let out = plan.blocks(out, stride, left);
         split_grid(&self.cpu.pool, plan.down, plan.across, out, |down, across, mut out| {
@@ -131,10 +146,11 @@ impl Block<'_> {
     }
 }
 
-/// Returns the words of scratch memory that a product with b, (k, n), and an f32 output takes.
-pub(crate) fn scratch_len(kernel: MatmulKernel, k: usize, n: usize) -> usize {
+/// Returns the words of scratch memory that a product of these sizes with an f32 output takes.
+pub(crate) fn scratch_len(kernel: MatmulKernel, threads: usize, [m, k, n]: [usize; 3]) -> usize {
     let [block_k, block_n] = block_size(kernel, [k, n], false);
-    BlockPlan::new(kernel, 1, [1, block_k.min(k), block_n.min(n)]).b_len()
+    let sizes = [m, block_k.min(k), block_n.min(n)];
+    BlockPlan::new(kernel, threads, sizes, n.div_ceil(block_n)).scratch_len()
 }
 
 fn is_bf16(out: &Out) -> bool {
@@ -149,8 +165,7 @@ fn block_size(kernel: MatmulKernel, [k, n]: [usize; 2], out_is_bf16: bool) -> [u
     let geometry = Geometry::of(kernel);
     let blocks = (k.div_ceil(geometry.elements_per_word) * n).div_ceil(MAX_BLOCK_WORDS).max(1);
     if k > n && !out_is_bf16 {
-        let run = geometry.elements_per_word * geometry.run_k_words;
-        [k.div_ceil(blocks).next_multiple_of(run), n]
+        [k.div_ceil(blocks).next_multiple_of(BLOCK_DEPTH_UNIT), n]
     } else {
         [k.max(1), n.div_ceil(blocks).next_multiple_of(PANEL_COLUMNS)]
     }

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::geometry::{Geometry, PANEL_COLUMNS};
-use super::kernel_avx512::{self, RunSums};
+use super::geometry::{Geometry, PANEL_COLUMNS, PanelLayout};
+use super::kernel_avx512::{self, RunSums, Strip};
 use super::operand::Operand;
 use super::pack::{PanelPart, pack_panel};
 use crate::cpu::MatmulKernel;
@@ -11,7 +11,7 @@ use crate::host_memory::as_words_mut;
 use crate::ops::{BlocksMut, RowsMut, Tasks, split_grid, split_rows};
 use crate::pool::Pool;
 use crate::simd::amx::{self, Amx, EmulatedAmx, PanelRun};
-use crate::simd::out_tile::{OutElement, OutTile};
+use crate::simd::out_tile::{OutElement, OutTile, WriteMode, finish_streaming};
 
 /// Most panels of b in a task if each run along k goes through its sums again, and if there is one
 /// run.
@@ -22,6 +22,9 @@ const MIN_PANELS: usize = 4;
 /// Words along k that are packed at a time if k is not contiguous.
 const PACK_K_WORDS: usize = 32;
 
+/// Most words of a that are packed for all tasks: 4 MiB, which stay in a shared cache.
+const MAX_SHARED_WORDS: usize = 1 << 20;
+
 /// The tasks of a product of a, (m, k), by one block of b, (k, n).
 pub(super) struct BlockPlan {
     kernel: MatmulKernel,
@@ -29,24 +32,54 @@ pub(super) struct BlockPlan {
     n: usize,
     /// Words along k, padded.
     k_words: usize,
+    /// Words along k in a run. The last one may have fewer.
+    run_k_words: usize,
     /// Runs of words along k.
     k_runs: usize,
     /// Tasks, in panels of a.
     pub down: Tasks,
     /// Tasks, in panels of b.
     pub across: Tasks,
+    a_panels: usize,
     b_panels: usize,
+    /// Whether a is packed once, for all tasks.
+    pub shares_a: bool,
+}
+
+/// The rows of a, as a task gets them.
+#[derive(Clone, Copy)]
+pub(super) enum Rows<'a> {
+    /// To be packed by the task.
+    Unpacked(Operand<'a>),
+    /// Packed for all tasks by `BlockPlan::pack_a`.
+    Packed(&'a [u32]),
+}
+
+/// Panels of one operand.
+#[derive(Clone, Copy)]
+struct Panels {
+    count: usize,
+    /// Rows of a, or columns of b, in a panel.
+    height: usize,
+    layout: PanelLayout,
 }
 
 impl BlockPlan {
-    pub(super) fn new(kernel: MatmulKernel, threads: usize, [m, k, n]: [usize; 3]) -> Self {
+    /// Plans the product of a and one of `blocks` blocks of columns of b.
+    pub(super) fn new(
+        kernel: MatmulKernel,
+        threads: usize,
+        [m, k, n]: [usize; 3],
+        blocks: usize,
+    ) -> Self {
         let geometry = Geometry::of(kernel);
         let k_words =
             k.div_ceil(geometry.elements_per_word).next_multiple_of(geometry.k_word_multiple);
-        let k_runs = k_words.div_ceil(geometry.run_k_words).max(1);
+        let run_k_words = geometry.run_k_words(k_words);
+        let k_runs = k_words.div_ceil(run_k_words.max(1)).max(1);
         let (a_panels, b_panels) = (m.div_ceil(geometry.rows), n.div_ceil(PANEL_COLUMNS));
         let max_panels = if k_runs == 1 { MAX_PANELS_SINGLE_RUN } else { MAX_PANELS };
-        let mut down = a_panels.div_ceil(geometry.task_panels());
+        let mut down = a_panels.div_ceil(geometry.task_panels(run_k_words));
         let mut across = b_panels.div_ceil(max_panels);
         while down * across < geometry.tasks_per_thread * threads {
             match (a_panels / down > MIN_PANELS, b_panels / across > MIN_PANELS) {
@@ -56,7 +89,21 @@ impl BlockPlan {
             }
         }
         let (down, across) = (Tasks::exactly(a_panels, down), Tasks::exactly(b_panels, across));
-        Self { kernel, geometry, n, k_words, k_runs, down, across, b_panels }
+        let shares_a =
+            blocks * across.count > 1 && a_panels * geometry.rows * k_words <= MAX_SHARED_WORDS;
+        Self {
+            kernel,
+            geometry,
+            n,
+            k_words,
+            run_k_words,
+            k_runs,
+            down,
+            across,
+            a_panels,
+            b_panels,
+            shares_a,
+        }
     }
 
     /// Returns the output of the product, to be cut into tasks: the columns from `left` of a matrix
@@ -71,24 +118,28 @@ impl BlockPlan {
         from_left.split_columns(self.n).0.in_units(self.geometry.rows, PANEL_COLUMNS)
     }
 
-    /// Returns whether a large output is written past the caches. Only tiles are fast enough to wait
-    /// for its stores.
-    pub(super) fn streams_output(&self) -> bool {
-        matches!(self.kernel, MatmulKernel::Amx | MatmulKernel::EmulatedAmx)
-    }
-
     /// Returns the words in packed b.
     pub(super) fn b_len(&self) -> usize {
         self.b_panels * self.b_panel_len()
+    }
+
+    /// Returns the words of scratch memory that packed b and shared a take.
+    pub(super) fn scratch_len(&self) -> usize {
+        self.b_len() + self.shared_a_len()
     }
 
     fn b_panel_len(&self) -> usize {
         PANEL_COLUMNS * self.k_words
     }
 
-    /// Returns the words in the panels of a of one task, for one run.
+    /// Returns the words in packed a, if it is shared.
+    pub(super) fn shared_a_len(&self) -> usize {
+        if self.shares_a { self.a_panels * self.geometry.rows * self.k_words } else { 0 }
+    }
+
+    /// Returns the words in the panels of a that one task packs, for one run.
     fn a_len(&self, panels: usize) -> usize {
-        panels * self.geometry.rows * self.geometry.run_k_words.min(self.k_words)
+        if self.shares_a { 0 } else { panels * self.geometry.rows * self.run_k_words }
     }
 
     /// Returns the words of scratch memory that a task with so many panels of a and of b takes.
@@ -103,51 +154,81 @@ impl BlockPlan {
         k_words.start * elements..k_words.end * elements
     }
 
-    /// Packs b on all threads. Each task reads contiguous memory: whole panels, or if columns of b
-    /// are not contiguous, runs along k of all panels.
+    /// Returns the runs of words along k.
+    fn runs(&self) -> impl Iterator<Item = Range<usize>> {
+        let (k_words, most) = (self.k_words, self.run_k_words);
+        (0..self.k_runs).map(move |run| run * most..k_words.min((run + 1) * most))
+    }
+
+    /// Packs b on all threads.
     pub(super) fn pack_b(&self, pool: &Pool, packed: &mut [u32], b: Operand) {
-        if self.k_words == 0 {
+        let (height, layout) = (PANEL_COLUMNS, self.geometry.b_layout);
+        let panels = Panels { count: self.b_panels, height, layout };
+        self.pack_on_all_threads(pool, packed, b.transposed(), panels, 0..self.k_words);
+    }
+
+    /// Packs a on all threads, run by run.
+    pub(super) fn pack_a(&self, pool: &Pool, mut packed: &mut [u32], a: Operand) {
+        let (height, layout) = (self.geometry.rows, self.geometry.a_layout);
+        let panels = Panels { count: self.a_panels, height, layout };
+        for k_words in self.runs() {
+            let (run, rest) = packed.split_at_mut(self.a_panels * height * k_words.len());
+            self.pack_on_all_threads(pool, run, a, panels, k_words);
+            packed = rest;
+        }
+    }
+
+    /// Packs panels for some words along k. Each task reads contiguous memory: whole panels, or if
+    /// the elements of a row are not contiguous, parts along k of all panels.
+    fn pack_on_all_threads(
+        &self,
+        pool: &Pool,
+        packed: &mut [u32],
+        rows: Operand,
+        panels: Panels,
+        k_words: Range<usize>,
+    ) {
+        if k_words.is_empty() {
             return;
         }
-        let rows = b.transposed();
-        let part = |panel: usize, k_words: Range<usize>| PanelPart {
-            first_row: panel * PANEL_COLUMNS,
-            height: PANEL_COLUMNS,
+        let Panels { count, height, layout } = panels;
+        let panel_len = height * k_words.len();
+        let part = |panel: usize, k_words| PanelPart {
+            first_row: panel * height,
+            height,
             k_words,
-            layout: self.geometry.b_layout,
+            layout,
         };
         if rows.has_contiguous_rows() {
-            let tasks = Tasks::new(self.b_panels, 1);
-            let output = RowsMut::new(packed, self.b_panel_len());
-            split_rows(pool, tasks, output, |panels, packed| {
-                for (panel, packed) in panels.zip(packed.chunks_exact_mut(self.b_panel_len())) {
-                    let first = panel * PANEL_COLUMNS;
-                    rows.prefetch(first..first + PANEL_COLUMNS, self.depth(0..self.k_words));
-                    pack_panel(packed, rows, &part(panel, 0..self.k_words));
+            let output = RowsMut::new(packed, panel_len);
+            split_rows(pool, Tasks::new(count, 1), output, |panels, packed| {
+                for (panel, packed) in panels.zip(packed.chunks_exact_mut(panel_len)) {
+                    let first = panel * height;
+                    rows.prefetch(first..first + height, self.depth(k_words.clone()));
+                    pack_panel(packed, rows, &part(panel, k_words.clone()));
                 }
             });
             return;
         }
-        let tasks = Tasks::new(self.k_words.div_ceil(PACK_K_WORDS), 1);
-        let output = BlocksMut::new(packed, self.b_panel_len())
-            .in_units(self.b_panels, PACK_K_WORDS * PANEL_COLUMNS);
-        split_grid(pool, Tasks::exactly(1, 1), tasks, output, |_, runs, mut packed| {
-            let first = runs.start * PACK_K_WORDS;
-            for run in runs {
-                let start = run * PACK_K_WORDS;
-                let k_words = start..self.k_words.min(start + PACK_K_WORDS);
-                let place = (start - first) * PANEL_COLUMNS..(k_words.end - first) * PANEL_COLUMNS;
-                rows.prefetch(0..self.n, self.depth(k_words.clone()));
-                for panel in 0..self.b_panels {
-                    let packed = &mut packed.row_mut(panel)[place.clone()];
-                    pack_panel(packed, rows, &part(panel, k_words.clone()));
+        let tasks = Tasks::new(k_words.len().div_ceil(PACK_K_WORDS), 1);
+        let output = BlocksMut::new(packed, panel_len).in_units(count, PACK_K_WORDS * height);
+        split_grid(pool, Tasks::exactly(1, 1), tasks, output, |_, parts, mut packed| {
+            let first = parts.start * PACK_K_WORDS;
+            for start in parts.map(|part| part * PACK_K_WORDS) {
+                let end = k_words.len().min(start + PACK_K_WORDS);
+                let part_words = k_words.start + start..k_words.start + end;
+                rows.prefetch(0..count * height, self.depth(part_words.clone()));
+                for panel in 0..count {
+                    let packed = &mut packed.row_mut(panel)[(start - first) * height..];
+                    let packed = &mut packed[..part_words.len() * height];
+                    pack_panel(packed, rows, &part(panel, part_words.clone()));
                 }
             }
         });
     }
 
-    /// Packs some panels of a, for a run of words along k.
-    fn pack_a(&self, packed: &mut [u32], a: Operand, panels: Range<usize>, run: Range<usize>) {
+    /// Packs the panels of a of one task, for a run of words along k.
+    fn pack_task_a(&self, packed: &mut [u32], a: Operand, panels: Range<usize>, run: Range<usize>) {
         let height = self.geometry.rows;
         let step = if a.has_contiguous_rows() { run.len().max(1) } else { PACK_K_WORDS };
         for start in run.clone().step_by(step) {
@@ -175,26 +256,34 @@ impl BlockPlan {
     pub(super) unsafe fn multiply_panels<E: OutElement>(
         &self,
         scratch: &mut [f32],
-        a: Operand,
+        a: Rows,
         b_panels: &[u32],
         [down, across]: [Range<usize>; 2],
         out: OutTile<E>,
     ) {
         debug_assert!(out.rows.div_ceil(self.geometry.rows) == down.len());
-        let (a_panels, sums) = scratch.split_at_mut(self.a_len(down.len()));
-        let a_panels = as_words_mut(a_panels);
-        for run in 0..self.k_runs {
-            let most = self.geometry.run_k_words;
-            let k_words = run * most..self.k_words.min((run + 1) * most);
-            self.pack_a(a_panels, a, down.clone(), k_words.clone());
+        let (own_panels, sums) = scratch.split_at_mut(self.a_len(down.len()));
+        let own_panels = as_words_mut(own_panels);
+        for k_words in self.runs() {
+            let a_panels = match a {
+                Rows::Packed(shared) => {
+                    let run = &shared[self.a_panels * self.geometry.rows * k_words.start..];
+                    let panel_len = self.geometry.rows * k_words.len();
+                    &run[down.start * panel_len..down.end * panel_len]
+                }
+                Rows::Unpacked(a) => {
+                    self.pack_task_a(own_panels, a, down.clone(), k_words.clone());
+                    &*own_panels
+                }
+            };
             let run = PanelRun {
                 a: a_panels,
                 b: &b_panels[across.start * self.b_panel_len() + k_words.start * PANEL_COLUMNS..],
                 b_stride: self.b_panel_len(),
                 k_words: k_words.len(),
                 panels: [down.len(), across.len()],
-                is_first: run == 0,
-                is_last: run + 1 == self.k_runs,
+                is_first: k_words.start == 0,
+                is_last: k_words.end == self.k_words,
             };
             // SAFETY: by the caller's promise; a kernel that the machine can run.
             unsafe {
@@ -226,19 +315,26 @@ impl BlockPlan {
             let b = &run.b[right * run.b_stride..][..k_words * PANEL_COLUMNS];
             for left in 0..down {
                 let a = &run.a[left * k_words * height..][..k_words * height];
+                let panels = [
+                    Strip { start: a.as_ptr(), step: height },
+                    Strip { start: b.as_ptr(), step: PANEL_COLUMNS },
+                ];
                 let at = (right * down + left) * block_sums;
                 let sums = RunSums { block: sums.as_mut_ptr().wrapping_add(at), is_first, is_last };
                 let tile =
                     out.tile([left * height, right * PANEL_COLUMNS], [height, PANEL_COLUMNS]);
-                // SAFETY: by the caller's promise; a block of `sums` (asserted).
+                // SAFETY: by the caller's promise; whole panels; a block of `sums` (asserted).
                 unsafe {
                     if self.kernel == MatmulKernel::Avx512 {
-                        kernel_avx512::multiply_f32(a, b, sums, tile);
+                        kernel_avx512::multiply_f32(k_words, panels, sums, tile);
                     } else {
-                        kernel_avx512::multiply_bf16(a, b, sums, tile);
+                        kernel_avx512::multiply_bf16(k_words, panels, sums, tile);
                     }
                 }
             }
+        }
+        if out.mode == WriteMode::Stream {
+            finish_streaming();
         }
     }
 }

@@ -23,7 +23,7 @@ fn cpu(kernel: MatmulKernel, threads: usize) -> Cpu {
     Cpu::new(threads, Isa::detect(), MatmulBackend::Packed(kernel))
 }
 
-const SIZES: [(usize, usize, usize); 10] = [
+const SIZES: [(usize, usize, usize); 11] = [
     (1, 1, 1),
     (3, 5, 7),
     (14, 32, 32),
@@ -33,7 +33,9 @@ const SIZES: [(usize, usize, usize); 10] = [
     (100, 800, 33),
     (700, 40, 50),
     (31, 1000, 100),
+    // Blocks of b along k, and along n; a is shared.
     (3, 5000, 2000),
+    (3, 600, 3500),
 ];
 
 #[test]
