@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, Vector};
+use super::{LANES, Vector, sixteen};
 
 /// Sixteen f32 in two 256-bit registers.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +45,48 @@ unsafe fn times_power_of_two(x: __m256, power: __m256) -> __m256 {
     unsafe {
         let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(power), _mm256_set1_epi32(127));
         _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
+    }
+}
+
+/// Builds an array from an expression of the index 0 to 7, written out as by `sixteen!`.
+macro_rules! eight {
+    ($index:ident => $value:expr) => {
+        eight!(@ $index $value, 0 1 2 3 4 5 6 7)
+    };
+    (@ $index:ident $value:expr, $($at:literal)*) => {
+        [$({ let $index: usize = $at; $value }),*]
+    };
+}
+
+/// Transposes a square: lane j of vector i becomes lane i of vector j.
+///
+/// Interleaves pairs of rows, then pairs of pairs, then the halves of four.
+#[inline(always)]
+unsafe fn transposed_eight(rows: [__m256; 8]) -> [__m256; 8] {
+    unsafe {
+        let by_two = eight!(i => {
+            let first = i / 2 * 2;
+            if i == first {
+                _mm256_unpacklo_ps(rows[first], rows[first + 1])
+            } else {
+                _mm256_unpackhi_ps(rows[first], rows[first + 1])
+            }
+        });
+        // Each half holds the lanes of four rows in one column.
+        let by_four = eight!(i => {
+            let (pair, half) = (i / 2, i % 2);
+            let first = pair / 2 * 4 + pair % 2;
+            if half == 0 {
+                _mm256_shuffle_ps::<0b01_00_01_00>(by_two[first], by_two[first + 2])
+            } else {
+                _mm256_shuffle_ps::<0b11_10_11_10>(by_two[first], by_two[first + 2])
+            }
+        });
+        eight!(i => if i < 4 {
+            _mm256_permute2f128_ps::<0x20>(by_four[i], by_four[i + 4])
+        } else {
+            _mm256_permute2f128_ps::<0x31>(by_four[i - 4], by_four[i])
+        })
     }
 }
 
@@ -154,6 +196,24 @@ impl Vector for Avx2 {
         unsafe {
             let sign = _mm256_set_ps(0.0, -0.0, 0.0, -0.0, 0.0, -0.0, 0.0, -0.0);
             Self(_mm256_xor_ps(self.0, sign), _mm256_xor_ps(self.1, sign))
+        }
+    }
+    #[inline(always)]
+    fn transposed(square: [Self; LANES]) -> [Self; LANES] {
+        unsafe {
+            let top = (
+                transposed_eight(eight!(i => square[i].0)),
+                transposed_eight(eight!(i => square[i].1)),
+            );
+            let bottom = (
+                transposed_eight(eight!(i => square[i + 8].0)),
+                transposed_eight(eight!(i => square[i + 8].1)),
+            );
+            sixteen!(i => if i < 8 {
+                Self(top.0[i], bottom.0[i])
+            } else {
+                Self(top.1[i - 8], bottom.1[i - 8])
+            })
         }
     }
     #[inline(always)]

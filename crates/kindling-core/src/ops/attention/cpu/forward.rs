@@ -107,6 +107,9 @@ fn prefetch_first_block(qkv: &[f32], layout: HeadLayout) {
 fn scale_rows<V: Vector>(rows: &mut [f32], width: usize, factors: &[f32]) {
     for (row, factor) in rows.chunks_exact_mut(width).zip(factors) {
         let factor = V::splat(*factor);
-        row.chunks_exact_mut(LANES).for_each(|v| V::load(v).mul(factor).store(v));
+        // Not `for_each`: a closure would not be compiled for the caller's instruction set.
+        for lanes in row.chunks_exact_mut(LANES) {
+            V::load(lanes).mul(factor).store(lanes);
+        }
     }
 }
