@@ -271,7 +271,7 @@ fn cpu_scratch(shapes: &Shapes, matmul: MatmulBackend, threads: usize) -> u64 {
     let layers = [shapes.qkv, shapes.o, shapes.w13, shapes.w2, output];
     let shared = layers.map(|shape| linear::device_scratch_len(matmul, threads, shape));
     let shared = shared.into_iter().max().unwrap_or(0);
-    bytes(shared + threads * shapes.attention.cpu_scratch_len(), Dtype::F32)
+    bytes(shared + threads * shapes.attention.cpu_scratch_len(matmul), Dtype::F32)
 }
 
 /// Returns the bytes of a buffer: whole words of 32 bits.

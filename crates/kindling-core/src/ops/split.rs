@@ -303,6 +303,11 @@ impl<T> BlockMut<'_, T> {
         }
     }
 
+    /// Returns the address of the first element, for a kernel that reads with strides.
+    pub(crate) fn as_ptr(&self) -> *const T {
+        self.start
+    }
+
     /// Returns the address of the first element, for a kernel that writes with strides.
     pub(crate) fn as_mut_ptr(&mut self) -> *mut T {
         self.start

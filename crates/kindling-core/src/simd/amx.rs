@@ -9,7 +9,7 @@ mod tiles;
 pub(crate) use block_product::{BLOCK_SIDE, PanelRun, multiply_run};
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) use self_test::matches_emulation;
-pub(crate) use tiles::{Amx, EmulatedAmx, TILE_SIDE, release};
+pub(crate) use tiles::{Amx, EmulatedAmx, TILE_SIDE, Tiles, release};
 
 /// Returns whether the processor has AMX-BF16, the system lets this process use it, and it computes
 /// what `EmulatedAmx` does. Asks once.

@@ -11,10 +11,12 @@ mod tiles;
 
 use std::sync::Arc;
 
-use common::{random, view, view_mut};
+use common::attention::forward_backward;
+use common::{assert_close, random, view, view_mut};
 use kindling_core::buffer::{In, Out};
 use kindling_core::cpu::{Cpu, MatmulBackend, MatmulKernel};
 use kindling_core::device::Device;
+use kindling_core::ops::attention::Shape;
 use kindling_core::ops::linear;
 use kindling_core::simd::Isa;
 
@@ -223,4 +225,16 @@ fn every_instruction_runs_and_tiles_are_released_as_often_as_configured() {
     let ran: Vec<usize> = after.iter().zip(before).map(|(after, before)| after - before).collect();
     assert!(ran.iter().all(|count| *count > 0), "{ran:?}");
     assert_eq!(ran[0], ran[1], "configured as often as released");
+}
+
+/// The loops of attention are others than those of large products.
+#[test]
+fn attention_by_the_instructions_equals_attention_by_the_plain_code() {
+    let s = Shape { batch: 1, positions: 70, num_heads: 2, num_kv_heads: 1, head_size: 40 };
+    let (qkv, dout) = (random(1, 70 * s.qkv_width()), random(2, 70 * s.out_width()));
+    let run = |kernel| forward_backward(&device(kernel, 2), &qkv, &dout, s);
+    let emulated = named("emulated").expect("it is always available");
+    for (actual, expected) in run(amx()).iter().zip(run(emulated)) {
+        assert_close("attention", actual, &common::wide(&expected));
+    }
 }

@@ -2,6 +2,7 @@
 //! differences, candle tensors.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod attention;
 pub mod hugging_face;
 
 use std::sync::Arc;

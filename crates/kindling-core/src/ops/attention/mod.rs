@@ -14,6 +14,9 @@
 //!
 //! Scores are not saved. Backward recomputes them from q, k and lse (`FlashAttention`,
 //! <https://arxiv.org/abs/2205.14135>).
+//!
+//! Where the CPU multiplies in bf16, q, k, v, dout, p and ds are rounded to bf16 for products.
+//! Decoding, which is one pass over the cache, is f32.
 
 mod cpu;
 pub mod cuda;
@@ -22,6 +25,7 @@ pub mod reference;
 use std::ops::Range;
 
 use crate::buffer::{In, Out};
+use crate::cpu::MatmulBackend;
 use crate::device::Device;
 use crate::ops::{check, check_positive, rope, with_dirty_scratch};
 use crate::profile::Span;
@@ -56,8 +60,8 @@ impl Shape {
     }
 
     /// f32 elements of scratch memory that a training step needs on each thread of the CPU.
-    pub(crate) fn cpu_scratch_len(self) -> usize {
-        cpu::scratch_len(self)
+    pub(crate) fn cpu_scratch_len(self, matmul: MatmulBackend) -> usize {
+        cpu::scratch_len(self, matmul)
     }
 
     /// Query heads per key/value head.

@@ -182,7 +182,7 @@ fn prefetch_first_block(heads: [&BlockMut<'_, f32>; 3], saved: Saved<'_>, first:
 
 /// Writes `rows` packed rows of `width` elements to the rows of `target` from `start` on.
 #[inline(always)]
-fn unpack<V: Vector>(
+pub(super) fn unpack<V: Vector>(
     target: &mut BlockMut<'_, f32>,
     source: &[f32],
     start: usize,

@@ -67,6 +67,12 @@ impl HeadLayout {
         self.row(qkv, t, self.v)
     }
 
+    /// Indices in qkv where the query, key and value at position `t` start.
+    pub(super) fn starts(&self, t: usize) -> [usize; 3] {
+        let row = (self.first_row + t) * self.shape.qkv_width();
+        [row + self.q, row + self.k, row + self.v]
+    }
+
     fn row<'a>(&self, qkv: &'a [f32], t: usize, column: usize) -> &'a [f32] {
         let start = (self.first_row + t) * self.shape.qkv_width() + column;
         &qkv[start..start + self.shape.head_size]

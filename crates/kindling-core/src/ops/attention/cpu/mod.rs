@@ -48,6 +48,7 @@
 //! 8. Gradients may replace qkv: a task packs what it reads of its heads before it writes there.
 
 mod backward;
+mod bf16;
 mod decode;
 mod forward;
 mod head_layout;
@@ -59,7 +60,7 @@ pub(super) use decode::{DecodeInputs, decode};
 
 use super::{BackwardInPlace, Forward};
 use crate::buffer::Out;
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, MatmulBackend};
 use crate::ops::{BlocksMut, PerTask, Tasks, split_grid, with_dirty_scratch};
 use backward::{HeadGroup, backward_group};
 use forward::forward_head;
@@ -68,8 +69,20 @@ use out_rows::{OutBlock, OutRows};
 
 /// Returns the scratch elements of a task of the backward pass, which needs more than the forward
 /// pass.
-pub(super) fn scratch_len(s: super::Shape) -> usize {
-    backward::scratch_len(HeadLayout::new(s, 0, 0))
+pub(super) fn scratch_len(s: super::Shape, matmul: MatmulBackend) -> usize {
+    backward_scratch_len(HeadLayout::new(s, 0, 0), bf16_kernel(matmul))
+}
+
+fn backward_scratch_len(layout: HeadLayout, kernel: Option<bf16::Kernel>) -> usize {
+    kernel.map_or_else(|| backward::scratch_len(layout), |_| bf16::scratch_len(layout))
+}
+
+/// Returns the kernel for products of bf16, or `None` where products are f32.
+fn bf16_kernel(matmul: MatmulBackend) -> Option<bf16::Kernel> {
+    match matmul {
+        MatmulBackend::Gemm => None,
+        MatmulBackend::Packed(kernel) => bf16::Kernel::of(kernel),
+    }
 }
 
 pub(super) fn forward(cpu: &Cpu, args: Forward) {
@@ -80,8 +93,15 @@ pub(super) fn forward(cpu: &Cpu, args: Forward) {
     let (sequences, heads) =
         (Tasks::exactly(s.batch, s.batch), Tasks::exactly(s.num_heads, s.num_heads));
     let (qkv, lse) = (qkv.cpu(), PerTask::new(lse.cpu(), s.positions));
+    let kernel = bf16_kernel(cpu.matmul);
     let work = |sequence: usize, head: usize, mut out: OutBlock, lse: &mut [f32]| {
         let layout = HeadLayout::new(s, sequence, head);
+        if let Some(kernel) = kernel {
+            with_dirty_scratch(bf16::forward_scratch_len(layout), |scratch| {
+                bf16::forward_head(cpu.isa, kernel, &mut out, lse, qkv, layout, scratch);
+            });
+            return;
+        }
         with_dirty_scratch(forward::scratch_len(layout), |scratch| {
             forward_head(cpu.isa, &mut out, lse, qkv, layout, scratch);
         });
@@ -116,11 +136,14 @@ pub(super) fn backward_in_place(cpu: &Cpu, args: BackwardInPlace) {
         keys.in_units(s.positions, s.head_size),
         values.in_units(s.positions, s.head_size),
     );
+    let kernel = bf16_kernel(cpu.matmul);
     let saved = backward::Saved { dout: dout.cpu(), out: OutRows::new(out), lse: lse.cpu() };
     split_grid(&cpu.pool, sequences, kv_heads, blocks, |sequence, kv_head, (q, k, v)| {
         let first = HeadLayout::new(s, sequence.start, kv_head.start * s.group());
-        with_dirty_scratch(backward::scratch_len(first), |scratch| {
-            backward_group(cpu.isa, HeadGroup { q, k, v }, saved, first, scratch);
+        let heads = HeadGroup { q, k, v };
+        with_dirty_scratch(backward_scratch_len(first, kernel), |scratch| match kernel {
+            Some(kernel) => bf16::backward_group(cpu.isa, kernel, heads, saved, first, scratch),
+            None => backward_group(cpu.isa, heads, saved, first, scratch),
         });
     });
 }
