@@ -4,10 +4,10 @@
  * `sh` is commands. `console` is commands after `$ ` and what they print, where `...` stands for any
  * text. `js` and `ts` are ES modules; one with a first line `// name.mjs` is only saved
  * under that name, for a later command. A comment
- * `<!-- not run: reason -->` above a block leaves it out.
+ * `<!-- not run: reason -->` above a block leaves it out; `python` needs one.
  */
 
-const LANGUAGES = new Set(['sh', 'console', 'js', 'ts'])
+const LANGUAGES = new Set(['sh', 'console', 'js', 'ts', 'python'])
 const FENCE = /^```(\w*)\s*$/
 const NOT_RUN = /^<!-- not run: (.+) -->$/
 
