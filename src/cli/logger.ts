@@ -16,15 +16,27 @@ const PLAIN_LINE_MS = 30_000
 /** Losses that the sparkline shows. */
 const MOST_LOSSES = 2000
 
+/** Prints what the preparation of a run says. */
+export function preparationReport(output: Output): {
+  message: (text: string) => void
+  progress: (what: string, done: number, total: number) => void
+} {
+  let reading: { what: string; progress: ByteProgress } | null = null
+  return {
+    message: (text) => output.note(text),
+    progress: (what, done, total) => {
+      if (reading?.what !== what) reading = { what, progress: new ByteProgress(what, output) }
+      reading.progress.report(done, total)
+      if (done === total) output.clear()
+    },
+  }
+}
+
 /** Prints every event of a trainer. */
 export function logRun(trainer: Trainer, output: Output): void {
-  let reading: { what: string; progress: ByteProgress } | null = null
-  trainer.on('message', (text) => output.note(text))
-  trainer.on('progress', (what, done, total) => {
-    if (reading?.what !== what) reading = { what, progress: new ByteProgress(what, output) }
-    reading.progress.report(done, total)
-    if (done === total) output.clear()
-  })
+  const { message, progress } = preparationReport(output)
+  trainer.on('message', message)
+  trainer.on('progress', progress)
   trainer.on('start', (config, numParameters) => {
     for (const line of startText(config, numParameters)) output.note(dim(line, process.stderr))
     for (const warning of startWarnings(config, numParameters)) output.note(`warning: ${warning}`)

@@ -44,7 +44,7 @@ const MODEL = {
   numHeads: 6,
   dFf: 512,
   numLayers: 4,
-  maxSeqLength: 128,
+  maxSeqLength: 64,
   seqLength: 64,
   batchSize: 16,
   theta: 10_000,

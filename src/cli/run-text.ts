@@ -1,7 +1,7 @@
 /** What is said of a run on a terminal: the summary at its start, its lines, the one at its end. */
-import { account } from '../account'
 import { availableThreads, instructionSet } from '../system'
-import { modelOptions, tokensPerStep } from '../training/run-plan'
+import { estimatedSeconds, peakBytes } from '../training/estimates'
+import { tokensPerStep } from '../training/run-plan'
 import type { MetricsLine } from '../training/metrics'
 import type { RunConfig } from '../training/run-config'
 import type { StepEvent, TrainSummary } from '../training/trainer'
@@ -34,7 +34,7 @@ export function startText(config: RunConfig, numParameters: number): string[] {
       `${totalSteps} of ${count(perStep)} tokens`,
       ...(passes === null ? [] : [`${ratio(passes)} passes over the data`]),
     ),
-    row('memory', `about ${gibibytes(peakBytes(config))}`),
+    row('memory', `about ${gibibytes(peakBytes(options))}`),
     row(
       'machine',
       options.device === 'auto' || options.device === 'cpu'
@@ -43,25 +43,8 @@ export function startText(config: RunConfig, numParameters: number): string[] {
       options.dtype,
       `windows of ${seqLength}`,
     ),
+    row('time', `about ${duration(estimatedSeconds(config))} if nothing else runs`),
   ]
-}
-
-/** Peak memory of training in bytes, as the engine plans it. */
-function peakBytes({ options }: RunConfig): number {
-  const { vocabSize, dModel, numHeads, numKvHeads, dFf, numLayers } = modelOptions(options)
-  return account({
-    ...{ vocabSize, dModel, numHeads, dFf, numLayers },
-    ...(numKvHeads !== undefined && { numKvHeads }),
-    ...(options.headSize !== undefined && { headSize: options.headSize }),
-    tieEmbeddings: options.tieEmbeddings,
-    qkvBias: options.qkvBias,
-    qkNorm: options.qkNorm,
-    dtype: options.dtype,
-    recompute: options.recompute,
-    context: options.seqLength,
-    batchSize: options.batchSize,
-    device: options.device.startsWith('cuda') ? 'cuda' : 'cpu',
-  }).memory.total
 }
 
 function ratio(value: number): string {

@@ -35,10 +35,18 @@ export interface CorpusEncoding {
   appendEot: boolean | undefined
 }
 
+/** A place for stores that are only looked at. */
+export interface Scratch {
+  folder: string
+  /** Receives the folder that the stores would otherwise be written to. */
+  instead: (folder: string) => void
+}
+
 /** Callbacks while a corpus is encoded, and its cancellation. */
 export interface CorpusReport {
   message: (text: string) => void
   progress: CorpusProgress
+  scratch?: Scratch | undefined
   signal?: AbortSignal | undefined
 }
 
@@ -70,6 +78,12 @@ export async function encodeCorpus(
   const recordPath = join(folder, RECORD)
   const recordText = JSON.stringify(toSnakeCase(await recordOf(encoding, found)), null, 2)
   if (await isCurrent(recordPath, recordText)) return folder
+  const { scratch } = report
+  if (scratch) {
+    scratch.instead(folder)
+    await encodeInto(scratch.folder, encoding, found, report)
+    return scratch.folder
+  }
   await encodeInto(folder, encoding, found, report)
   await writeFileAtomic(recordPath, `${recordText}\n`)
   return folder

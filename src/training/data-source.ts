@@ -12,7 +12,12 @@ import { TokenStore } from '../token-store'
 import { Tokenizer } from '../tokenizer'
 import type { MixturePart } from './batch-loader'
 import type { ResolvedOptions, TrainOptions } from './config'
-import { encodeCorpus, type CorpusEncoding, type CorpusProgress } from './corpus-store'
+import {
+  encodeCorpus,
+  type CorpusEncoding,
+  type CorpusProgress,
+  type Scratch,
+} from './corpus-store'
 
 /** Vocabulary size without a tokenizer, and of a tokenizer trained on a corpus. */
 export const DEFAULT_VOCAB_SIZE = 32_000
@@ -35,6 +40,8 @@ export interface Preparation {
   /** Receives sentences for people. */
   message: (text: string) => void
   progress: CorpusProgress
+  /** Takes the stores of a corpus that is not encoded yet, in place of the data folder. */
+  scratch?: Scratch | undefined
   /** The tokenizer of the model to start from, if it has one. */
   tokenizer?: Tokenizer | null | undefined
   signal?: AbortSignal | undefined

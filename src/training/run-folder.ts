@@ -52,13 +52,13 @@ export class RunFolder {
     const folder = new RunFolder(path ?? (await unusedFolder(fallback)))
     folder.#made = [...parents, folder.path]
     if (path !== undefined && !(await makeOneFolder(path))) {
-      if (existsSync(folder.#configPath) || !isAbandonedClaim(path)) throw exists(path)
+      if (existsSync(folder.#configPath) || !isAbandonedClaim(path)) throw runExists(path)
       folder.#made = parents
     }
     folder.#lock = RunLock.take(folder.path, say)
     if (existsSync(folder.#configPath)) {
       folder.release()
-      throw exists(folder.path)
+      throw runExists(folder.path)
     }
     return folder
   }
@@ -189,7 +189,7 @@ export class RunFolder {
   }
 }
 
-function exists(path: string): KindlingError {
+export function runExists(path: string): KindlingError {
   return new KindlingError(
     'ERR_RUN_EXISTS',
     `${path} exists; add --resume to continue it, or choose another --run`,

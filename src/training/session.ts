@@ -11,9 +11,9 @@ import type { Transformer } from '../transformer'
 import { withAutoSizes, withAutoVocabulary } from './auto-options'
 import type { BatchLoader } from './batch-loader'
 import type { ResolvedOptions, TrainOptions } from './config'
-import type { CorpusProgress } from './corpus-store'
+import type { CorpusProgress, Scratch } from './corpus-store'
 import { openData, type DataSource } from './data-source'
-import { openModelSource } from './model-source'
+import { openModelSource, type ModelSource } from './model-source'
 import { locateCheckpoint, timestamp, type SavedLoop } from './run-checkpoints'
 import type { RunConfig, RunOptions } from './run-config'
 import { RunFolder } from './run-folder'
@@ -44,6 +44,8 @@ export interface SessionReport {
   message: (text: string) => void
   /** A corpus is being read. */
   progress: CorpusProgress
+  /** A corpus that is not encoded yet is encoded here. Default: in the data folder. */
+  scratch?: Scratch | undefined
   /** Cancels the opening. */
   signal?: AbortSignal | undefined
 }
@@ -65,6 +67,36 @@ export async function openSession(
     : startRun(resolved, report)
 }
 
+/** A run that has not started: what it starts from, its data, and its config.json. */
+export interface PlannedStart {
+  base: ModelSource | null
+  data: DataSource
+  config: RunConfig
+}
+
+/**
+ * Opens the data of a new run and plans it, without a folder.
+ *
+ * @throws KindlingError as `openSession`.
+ */
+export async function planStart(
+  resolved: ResolvedOptions,
+  report: SessionReport,
+): Promise<PlannedStart> {
+  const { isAutomatic, options } = resolved
+  const { signal, message } = report
+  const base = options.from === undefined ? null : await openModelSource(options.from, {}, message)
+  const merged = base
+    ? startingFrom(resolved, base)
+    : isAutomatic
+      ? await withAutoVocabulary(resolved)
+      : resolved
+  const data = await openData(merged, { ...report, tokenizer: base?.tokenizer })
+  await verifyData(data, report)
+  const planned = isAutomatic ? withAutoSizes(merged, data, message) : merged
+  return { base, data, config: await planRun(planned, data, signal) }
+}
+
 async function startRun(
   resolved: ResolvedOptions,
   report: SessionReport,
@@ -73,18 +105,7 @@ async function startRun(
   const folder = await RunFolder.claim(resolved.options.run, `runs/${timestamp()}`, message)
   let session: TrainingSession | undefined
   try {
-    const { from } = resolved.options
-    const base = from === undefined ? null : await openModelSource(from, {}, message)
-    const { isAutomatic } = resolved
-    const merged = base
-      ? startingFrom(resolved, base)
-      : isAutomatic
-        ? await withAutoVocabulary(resolved)
-        : resolved
-    const data = await openData(merged, { ...report, tokenizer: base?.tokenizer })
-    await verifyData(data, report)
-    const planned = isAutomatic ? withAutoSizes(merged, data, message) : merged
-    const config = await planRun(planned, data, signal)
+    const { base, data, config } = await planStart(resolved, report)
     session = assemble(config.options, config, folder, data)
     reportArithmetic(session, report)
     reportSamples(session, report)
@@ -143,7 +164,10 @@ export async function closeSession({ batches, model, optimizer }: TrainingSessio
 }
 
 /** Returns the run's folder, and the step to continue from if a checkpoint was named. */
-function runToResume({ run, checkpoint }: TrainOptions): { run: string; step: number | null } {
+export function runToResume({ run, checkpoint }: TrainOptions): {
+  run: string
+  step: number | null
+} {
   if (checkpoint === undefined) {
     if (run === undefined) throw new KindlingError('ERR_USAGE', '--resume needs --run RUN')
     return { run, step: null }

@@ -1,16 +1,19 @@
 /** `kindling train`: trains a model, or resumes a run. */
 import { Command } from 'commander'
 import { z } from 'zod'
+import type { ResolvedOptions } from '../../training/config'
+import { dryRun } from '../../training/dry-run'
 import { inGroup, trainFields } from '../../training/fields'
 import { resolveOptions } from '../../training/resolve-options'
 import { Trainer } from '../../training/trainer'
 import { addExamples } from '../examples'
 import { addFields, jsonSchemaOf } from '../flags'
 import { withInterrupt } from '../interrupt'
-import { logRun } from '../logger'
+import { logRun, preparationReport } from '../logger'
 import { EXIT } from '../exit'
-import { nextCommand, summaryText } from '../run-text'
-import { argumentsOr, run } from '../output'
+import { nextCommand, startText, summaryText } from '../run-text'
+import { startWarnings } from '../run-warnings'
+import { argumentsOr, run, type Output } from '../output'
 import { outliveOutput, write } from '../streams'
 import { dashboardFlag, withDashboard } from '../train-dashboard'
 
@@ -22,6 +25,7 @@ const EXAMPLES = [
   'kindling train --checkpoint runs/book/checkpoints/step-00000500',
   'kindling train --config run.json --lr 3e-4',
   'kindling train book.txt --preset char --run runs/seen --dashboard',
+  'kindling train --corpus book.txt --preset char --dry-run',
   'kindling train --config-schema',
 ]
 
@@ -37,22 +41,34 @@ const configFlags = inGroup('Run', {
     .describe('print the JSON Schema of the config file and exit'),
 })
 
+const dryRunFlag = inGroup('Run', {
+  dry_run: z
+    .boolean()
+    .default(false)
+    .describe('print what would be trained and written, and do neither')
+    .meta({ common: true }),
+})
+
 export function trainCommand(): Command {
   const command = new Command('train').description('train a model, or resume a run')
   command.argument('[file...]', 'text to train on, as --corpus: files, patterns or folders')
-  addFields(command, { ...trainFields, ...configFlags, ...dashboardFlag }, { hideRest: true })
+  addFields(
+    command,
+    { ...trainFields, ...configFlags, ...dryRunFlag, ...dashboardFlag },
+    { hideRest: true },
+  )
   addExamples(command, EXAMPLES)
   return command.action(
-    run(async ({ config, config_schema, dashboard, ...flags }, output, files) => {
+    run(async ({ config, config_schema, dry_run, dashboard, ...flags }, output, files) => {
       if (config_schema === true) {
         write(process.stdout, `${JSON.stringify(jsonSchemaOf(trainFields), null, 2)}\n`)
         return
       }
-      outliveOutput()
       const corpus = argumentsOr(files, flags['corpus'], '--corpus')
-      const trainer = new Trainer(
-        resolveOptions({ ...flags, corpus }, config as string | undefined),
-      )
+      const options = resolveOptions({ ...flags, corpus }, config as string | undefined)
+      if (dry_run === true) return printDryRun(options, output)
+      outliveOutput()
+      const trainer = new Trainer(options)
       logRun(trainer, output)
       let stopping = 'stopping before the first step'
       trainer.once('start', ({ options }) => {
@@ -71,4 +87,18 @@ export function trainCommand(): Command {
       if (summary.interrupted) process.exitCode = EXIT.interrupted
     }),
   )
+}
+
+/** Prints the plan of a run. */
+async function printDryRun(options: ResolvedOptions, output: Output): Promise<void> {
+  const plan = await withInterrupt((signal) =>
+    dryRun(options, { ...preparationReport(output), signal }),
+  )
+  const { config, ...numbers } = plan
+  output.line({ dryRun: true, ...numbers, options: config.options })
+  for (const line of startText(config, plan.params)) output.text(line)
+  if (plan.fromStep > 0) output.text(`resume   from step ${plan.fromStep}`)
+  for (const warning of startWarnings(config, plan.params)) output.note(`warning: ${warning}`)
+  output.text('would write')
+  for (const path of plan.writes) output.text(`  ${path}`)
 }

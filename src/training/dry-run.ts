@@ -1,0 +1,97 @@
+/** What `kindling train` would do: the plan of a run, without a trace of it on the disk. */
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { ResolvedOptions } from './config'
+import { estimatedSeconds, parametersOf, peakBytes } from './estimates'
+import type { RunConfig } from './run-config'
+import { RunFolder, runExists } from './run-folder'
+import { resumedOptions, tokensPerStep } from './run-plan'
+import { planStart, runToResume, type SessionReport } from './session'
+
+/** The plan of a run. */
+export interface DryRun {
+  config: RunConfig
+  /** Parameters of the model. */
+  params: number
+  /** Training tokens; null in runs of earlier versions. */
+  tokens: number | null
+  /** Updates of the whole run. */
+  steps: number
+  /** The update that the run starts or resumes after. */
+  fromStep: number
+  tokensPerStep: number
+  /** Peak memory as the engine plans it. */
+  peakBytes: number
+  /** Estimated time of all updates. */
+  seconds: number
+  /** Folders and files that would be written. */
+  writes: string[]
+}
+
+/**
+ * Plans a run, or what is left of one. A corpus that has not been encoded is encoded into a
+ * temporary folder, since its tokens decide the rest.
+ *
+ * @throws KindlingError as `Trainer.run`.
+ */
+export async function dryRun(
+  resolved: ResolvedOptions,
+  report: Omit<SessionReport, 'scratch'>,
+): Promise<DryRun> {
+  const { resume, checkpoint } = resolved.options
+  return resume || checkpoint !== undefined ? planResume(resolved) : planNew(resolved, report)
+}
+
+async function planNew(
+  resolved: ResolvedOptions,
+  report: Omit<SessionReport, 'scratch'>,
+): Promise<DryRun> {
+  const { run = 'runs/<date-time>' } = resolved.options
+  if (new RunFolder(run).exists) throw runExists(run)
+  const folder = await mkdtemp(join(tmpdir(), 'kindling-dry-run-'))
+  const stores: string[] = []
+  const scratch = { folder: join(folder, 'corpus'), instead: (path: string) => stores.push(path) }
+  try {
+    const { config } = await planStart(resolved, { ...report, scratch })
+    return planOf(config, 0, [...stores, ...runFiles(run, config)])
+  } finally {
+    await rm(folder, { recursive: true, force: true })
+  }
+}
+
+async function planResume(resolved: ResolvedOptions): Promise<DryRun> {
+  const { run, step } = runToResume(resolved.options)
+  const folder = new RunFolder(run)
+  const config = await folder.readConfig()
+  const planned = { ...config, options: resumedOptions(config.options, resolved) }
+  const newest = (await folder.checkpoints.steps()).at(-1) ?? 0
+  return planOf(planned, step ?? newest, runFiles(run, planned).slice(1))
+}
+
+function planOf(config: RunConfig, fromStep: number, writes: string[]): DryRun {
+  const { options, identity, totalSteps: steps } = config
+  return {
+    config,
+    params: parametersOf(options),
+    tokens: identity?.train.reduce((sum, { length }) => sum + length, 0) ?? null,
+    steps,
+    fromStep,
+    tokensPerStep: tokensPerStep(options),
+    peakBytes: peakBytes(options),
+    seconds: estimatedSeconds(config),
+    writes,
+  }
+}
+
+/** The files of a run; config.json comes first. */
+function runFiles(run: string, { options, totalSteps, tokenizerHash }: RunConfig): string[] {
+  const last = Math.min(options.stopAtStep ?? totalSteps, totalSteps)
+  return [
+    'config.json',
+    'metrics.jsonl',
+    `checkpoints/step-${String(last).padStart(8, '0')}`,
+    ...(tokenizerHash === null ? [] : ['tokenizer']),
+    ...(options.log === undefined ? [] : [options.log]),
+  ].map((name) => join(run, name))
+}
