@@ -3,6 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { Trainer, flopsPerToken, type RunConfig } from '../src'
+import { nextCommand } from '../src/cli/run-text'
 import { startWarnings } from '../src/cli/run-warnings'
 import { AUTO_SECONDS, chooseSizes, vocabularyFor } from '../src/training/auto-sizes'
 import { machineSpeed } from '../src/training/machine-speed'
@@ -53,7 +54,7 @@ test('the model grows with the text and with the machine', (t) => {
   )
   t.deepEqual(
     [1e9, LAPTOP, 10e12, 1e15].map((flops) => width(1e8, flops)),
-    [128, 128, 256, 768],
+    [128, 192, 384, 768],
   )
 })
 
@@ -76,7 +77,7 @@ test('training takes ten minutes at most, and eight passes over the text', (t) =
 })
 
 test('a file alone is trained by what is chosen, which config.json records and repeats', async (t) => {
-  const first = await trainFile(t, { maxSteps: 2 })
+  const first = await trainFile(t, { maxSteps: 1, evalTokens: 128 })
   const { dModel, numLayers, seqLength, maxSeqLength, lr, lrMin, decay, vocabSize } = first.options
   t.deepEqual(
     [dModel, numLayers, maxSeqLength, lr, lrMin, decay],
@@ -85,9 +86,9 @@ test('a file alone is trained by what is chosen, which config.json records and r
   t.true(vocabSize <= 512 && seqLength === 128)
   t.is(first.options.dtype, machineSpeed('cpu', 2).dtype)
   t.regex(first.messages.join('\n'), /chosen for \d+ tokens and \d+ threads? of \w+: 4 layers/)
-  const again = await trainFile(t, { maxSteps: 2 })
+  const again = await trainFile(t, { maxSteps: 1, evalTokens: 128 })
   t.deepEqual(again.losses, first.losses)
-  const other = await trainFile(t, { maxSteps: 2, seed: 1 })
+  const other = await trainFile(t, { maxSteps: 1, evalTokens: 128, seed: 1 })
   t.notDeepEqual(other.losses, first.losses)
 })
 
@@ -123,6 +124,18 @@ test('a model flag, a preset, a config file or encoded data leave the defaults o
     ...{ warmfixRatio: 0.9, weightDecay: 0.01, betas: [0.9, 0.95], eps: 1e-8, maxNorm: 1 },
     ...{ dtype: 'f32', decay: 'all', optimizer: 'adamw', logInterval: 20, saveInterval: 500 },
   })
+})
+
+test('the next command is about the best checkpoint where the last one has learned by heart', (t) => {
+  const next = (valLoss: number | null, best: number | null, interrupted = false): string =>
+    nextCommand({
+      ...{ steps: 9, loss: 1, valLoss, run: 'r', alreadyFinished: false, interrupted },
+      best: best === null ? null : { step: 3, valLoss: best },
+    })
+  t.is(next(4, 3.99), 'next: kindling generate r')
+  t.is(next(null, null), 'next: kindling generate r')
+  t.regex(next(4, 3.9), /^next: kindling generate r\/best \(val_loss was 3\.9000 at step 3/)
+  t.is(next(4, 3.9, true), 'go on: kindling train --run r --resume')
 })
 
 test('a run warns of what a person may not have meant, and says what to do', (t) => {

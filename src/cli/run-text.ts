@@ -9,6 +9,9 @@ import { count, duration, percent } from '../format'
 import { bar, fit, sparkline } from './terminal'
 import { trainingTokens } from './run-warnings'
 
+/** The best checkpoint is proposed below this share of the last validation loss. */
+const BEST_IS_BETTER = 0.99
+
 /** Lines that say what is about to be trained, on what, and what it takes. */
 export function startText(config: RunConfig, numParameters: number): string[] {
   const { options, totalSteps } = config
@@ -113,7 +116,11 @@ export function summaryText(summary: TrainSummary): string {
 
 /** Returns the command that a person is likely to want next. */
 export function nextCommand(summary: TrainSummary): string {
-  return summary.interrupted
-    ? `go on: kindling train --run ${summary.run} --resume`
-    : `next: kindling generate ${summary.run}`
+  const { interrupted, run, best, valLoss } = summary
+  if (interrupted) return `go on: kindling train --run ${run} --resume`
+  if (best === null || valLoss === null || best.valLoss > BEST_IS_BETTER * valLoss) {
+    return `next: kindling generate ${run}`
+  }
+  const was = `val_loss was ${best.valLoss.toFixed(4)} at step ${best.step}`
+  return `next: kindling generate ${run}/best (${was}, before the text was learned by heart)`
 }

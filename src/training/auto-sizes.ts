@@ -1,6 +1,6 @@
 /**
- * What `kindling train FILE` alone trains: a vocabulary for the bytes of the text; then the largest
- * model of a short list that the text can teach and ten minutes of this machine can train.
+ * What `kindling train FILE` alone trains: a vocabulary for the bytes of the text; then the model of
+ * a short list that the text can teach and ten minutes of this machine train best.
  *
  * A pure function of the corpus and an estimate of the machine's speed, so that the same command
  * chooses the same. docs/guides/your-own-corpus.md has the tables and their reasons.
@@ -45,8 +45,6 @@ const LADDER: readonly Rung[] = [
 export const MOST_PASSES = 8
 /** Parameters of a model at most, for each token of the text. */
 const MOST_PARAMETERS_A_TOKEN = 6
-/** Tokens that a model must see in its time, for each parameter that multiplies. */
-const FEWEST_TOKENS_A_PARAMETER = 8
 /** Updates to aim at; they decide the size of a batch. */
 const STEPS = 2000
 const BATCH_TOKENS = { fewest: 512, most: 32_768 }
@@ -79,35 +77,49 @@ export function vocabularyFor(bytes: number): number {
   return VOCABULARIES.find(([least]) => bytes >= least)![1]
 }
 
-/** Chooses the largest model that the text can teach and the machine can train in the time. */
+/** Chooses the model, of those that the text can teach, that ten minutes of the machine train best. */
 export function chooseSizes(circumstances: Circumstances): AutoSizes {
-  const fits = LADDER.filter((rung) => isTaught(rung, circumstances))
-  return sizesOf(fits.at(-1) ?? LADDER[0]!, circumstances)
+  const [smallest, ...others] = LADDER
+  const taught = others.filter((rung) => isTaught(rung, circumstances))
+  const rung = taught.reduce(
+    (best, next) =>
+      predictedLoss(next, circumstances) < predictedLoss(best, circumstances) ? next : best,
+    smallest!,
+  )
+  return sizesOf(rung, circumstances)
 }
 
-function isTaught(rung: Rung, circumstances: Circumstances): boolean {
-  const { tokens, vocabSize } = circumstances
+function isTaught(rung: Rung, { tokens, vocabSize }: Circumstances): boolean {
   // The rows of the embedding are only looked up.
   const multiplied = blockParameters(rung) + vocabSize * rung.dModel
+  return multiplied <= MOST_PARAMETERS_A_TOKEN * tokens
+}
+
+/**
+ * The part of the loss that model and training decide, by Hoffmann et al. 2022 (arXiv:2203.15556,
+ * approach 3): 406.4 / N^0.34 + 410.7 / D^0.28, for N parameters and D tokens. It only ranks models.
+ */
+function predictedLoss(rung: Rung, circumstances: Circumstances): number {
+  const seen = tokensSeen(rung, circumstances)
+  return 406.4 / blockParameters(rung) ** 0.34 + 410.7 / seen ** 0.28
+}
+
+/** Tokens that a model is trained on: those of ten minutes, or of the passes over a small text. */
+function tokensSeen(rung: Rung, circumstances: Circumstances): number {
   const affordable = (circumstances.flops * AUTO_SECONDS) / flopsOf(rung, circumstances)
-  return (
-    multiplied <= MOST_PARAMETERS_A_TOKEN * tokens &&
-    affordable >= Math.min(MOST_PASSES * tokens, FEWEST_TOKENS_A_PARAMETER * multiplied)
-  )
+  return Math.floor(Math.min(affordable, MOST_PASSES * circumstances.tokens))
 }
 
 function sizesOf(rung: Rung, circumstances: Circumstances): AutoSizes {
   const { tokens, validTokens, flops } = circumstances
-  const perToken = flopsOf(rung, circumstances)
-  const affordable = (flops * AUTO_SECONDS) / perToken
-  const limit = affordable < MOST_PASSES * tokens ? 'time' : 'passes'
-  const trainedTokens = Math.floor(Math.min(affordable, MOST_PASSES * tokens))
+  const trainedTokens = tokensSeen(rung, circumstances)
+  const limit = trainedTokens < MOST_PASSES * tokens ? 'time' : 'passes'
   const batchTokens = Math.min(
     BATCH_TOKENS.most,
     Math.max(BATCH_TOKENS.fewest, powerOfTwo((trainedTokens / STEPS) * Math.SQRT2)),
   )
   const context = Math.max(8, Math.min(rung.context, powerOfTwo(validTokens - 1)))
-  const seconds = (trainedTokens * perToken) / flops
+  const seconds = (trainedTokens * flopsOf(rung, circumstances)) / flops
   return { ...rung, context, batchTokens, trainedTokens, seconds, limit }
 }
 
