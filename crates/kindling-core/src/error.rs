@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 /// The result of every fallible function of the engine.
@@ -91,6 +92,12 @@ pub enum Error {
         "{what} is not finite at step {step}; lower the learning rate or clip gradients (max_norm)"
     )]
     NonFinite { what: &'static str, step: u64 },
+    /// An op of a pass wrote a NaN or an infinity. `output` names the op, `values` describes them.
+    #[error(
+        "{output} is not finite ({values}), and is the first such result of the pass; \
+         lower the learning rate or clip gradients (max_norm)"
+    )]
+    NonFiniteOutput { output: String, values: String },
     /// The requested device does not exist.
     #[error("{0}")]
     DeviceUnavailable(String),
@@ -179,7 +186,7 @@ impl Error {
             Self::CheckpointMismatch(_) => "ERR_CHECKPOINT_MISMATCH",
             Self::InvalidCheckpoint(_) => "ERR_INVALID_CHECKPOINT",
             Self::InvalidModel(_) => "ERR_INVALID_MODEL",
-            Self::NonFinite { .. } => "ERR_NON_FINITE",
+            Self::NonFinite { .. } | Self::NonFiniteOutput { .. } => "ERR_NON_FINITE",
             Self::DeviceUnavailable(_) => "ERR_DEVICE_UNAVAILABLE",
             Self::Unsupported(_) => "ERR_UNSUPPORTED",
             Self::OutOfMemory { .. } | Self::OutOfDeviceMemory { .. } => "ERR_OUT_OF_MEMORY",
@@ -204,6 +211,15 @@ impl Error {
             }
             _ => Self::Io { action, path, source },
         }
+    }
+
+    /// Runs `work`. A panic becomes the error that it carries, of memory that could not be had, else
+    /// an internal error that names `what`.
+    pub(crate) fn catch<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| match panic.downcast::<Self>() {
+            Ok(error) => Err(*error),
+            Err(_) => Err(Self::Internal(format!("{what} panicked"))),
+        })
     }
 
     /// Returns an `InvalidArgument` with this message.

@@ -88,10 +88,7 @@ impl AlignedMemory {
     /// Like `zeroed`, but panics with an `Error::OutOfMemory` if there is not enough memory. Whoever
     /// catches the panic returns the error.
     fn zeroed_or_panic(len: usize) -> Self {
-        Self::zeroed(len).unwrap_or_else(|| {
-            let bytes = (len as u64).saturating_mul(size_of::<f32>() as u64);
-            std::panic::panic_any(Error::OutOfMemory { bytes })
-        })
+        Self::zeroed(len).unwrap_or_else(|| panic_out_of_memory::<f32>(len))
     }
 
     fn layout(len: usize) -> Option<Layout> {
@@ -158,6 +155,29 @@ pub(crate) fn as_words_mut(floats: &mut [f32]) -> &mut [u32] {
     unsafe { std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast(), floats.len()) }
 }
 
+/// Makes room for `additional` more elements. Like `AlignedMemory::zeroed_or_panic`, panics with an
+/// `Error::OutOfMemory` where `Vec` itself would end the process.
+#[inline]
+pub(crate) fn reserve_or_panic<T>(values: &mut Vec<T>, additional: usize) {
+    if values.capacity() - values.len() < additional && values.try_reserve(additional).is_err() {
+        panic_out_of_memory::<T>(values.len().saturating_add(additional));
+    }
+}
+
+/// Returns `len` copies of `value`; panics as `reserve_or_panic`.
+pub(crate) fn filled_or_panic<T: Clone>(value: T, len: usize) -> Vec<T> {
+    let mut values = Vec::new();
+    reserve_or_panic(&mut values, len);
+    values.resize(len, value);
+    values
+}
+
+#[cold]
+pub(crate) fn panic_out_of_memory<T>(len: usize) -> ! {
+    let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
+    std::panic::panic_any(Error::OutOfMemory { bytes })
+}
+
 /// Scratch memory of a device, for one op at a time. It grows to the largest request and is kept.
 #[derive(Debug, Default)]
 pub(crate) struct HostScratch(Mutex<Option<AlignedMemory>>);
@@ -190,6 +210,23 @@ impl HostScratchGuard<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Result;
+
+    #[test]
+    fn vectors_that_find_no_memory_panic_with_the_error_that_callers_return() {
+        let grow = || -> Result<()> {
+            let mut values = vec![1_u8];
+            reserve_or_panic(&mut values, 7);
+            assert!(values.capacity() >= 8 && filled_or_panic(3_u16, 4) == [3; 4]);
+            reserve_or_panic(&mut values, usize::MAX / 4);
+            Ok(())
+        };
+        let error = Error::catch("the test", grow).unwrap_err();
+        assert!(matches!(error, Error::OutOfMemory { bytes } if bytes > 1 << 60), "{error}");
+        let error = Error::catch("the test", || -> Result<()> { panic!("else") }).unwrap_err();
+        assert_eq!(error.to_string(), "internal error: the test panicked; please report it");
+        assert!(Error::catch("the test", || Ok(5)).is_ok_and(|value| value == 5));
+    }
 
     #[test]
     fn a_copy_has_every_word_of_its_source() {

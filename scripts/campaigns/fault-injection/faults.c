@@ -1,43 +1,21 @@
 /*
- * Preloaded into a process (LD_PRELOAD), fails one file operation below a folder.
+ * Preloaded into a process (LD_PRELOAD), fails one file operation below a folder; which one is said
+ * in preload.h.
  *
  *   KINDLING_FAULT_ROOT    the folder
- *   KINDLING_FAULT_AT      the number of the call that fails, from 1; 0: none does
- *   KINDLING_FAULT_ERRNO   its error number
- *   KINDLING_FAULT_COUNT   a file that gets a byte for every call
+ *   KINDLING_FAULT_ERRNO   the error number of the call that fails
  *
  * Counted are open for writing, write, fsync, fdatasync, syncfs, rename, mkdir and the mapping of a
  * file.
  */
 #include "preload.h"
-#include <stdatomic.h>
 #include <sys/mman.h>
-
-static atomic_long calls;
-
-static long raw_open(const char *path) {
-  long fd, flags = O_WRONLY | O_CREAT | O_APPEND;
-  __asm__ volatile("syscall" : "=a"(fd) : "a"(SYS_open), "D"(path), "S"(flags), "d"(0600)
-                   : "rcx", "r11", "memory");
-  return fd;
-}
-
-static void raw_note(long fd) {
-  long result;
-  __asm__ volatile("syscall" : "=a"(result) : "a"(SYS_write), "D"(fd), "S"("."), "d"(1L)
-                   : "rcx", "r11", "memory");
-}
 
 /* Returns whether the call on `path` is to fail, with errno set. */
 static int fails(const char *path) {
-  const char *at = getenv("KINDLING_FAULT_AT"), *count = getenv("KINDLING_FAULT_COUNT");
   const char *number = getenv("KINDLING_FAULT_ERRNO");
-  static atomic_long counter = -2;
   char whole[8192];
-  if (!at || !below_root(path, whole)) return 0;
-  if (count && counter == -2) counter = raw_open(count);
-  if (counter >= 0) raw_note(counter);
-  if (atomic_fetch_add(&calls, 1) + 1 != atol(at)) return 0;
+  if (!below_root(path, whole) || !is_the_call()) return 0;
   errno = number ? atoi(number) : EIO;
   return 1;
 }

@@ -1,9 +1,9 @@
 /**
- * Fails the n-th file operation of a tokenizer training, an encode and a training of 4 steps with 2
+ * Fails the n-th file operation, or the n-th large allocation, of a tokenizer training, an encode and a training of 4 steps with 2
  * checkpoints, for every n until a run succeeds, as SQLite's tests do. After each: the command ended
  * by itself with an error code or with success, what was there before is whole, the same command
  * then succeeds with the result of an unbroken one, and no temporary file is left.
- * Usage: node scripts/campaigns/fault-injection [--stride 1] [--only train]
+ * Usage: node scripts/campaigns/fault-injection [--stride 1] [--only train] [--fail allocations]
  */
 const { root, text, claim, skip, campaign, option } = require('../claims')
 const { spawnSync } = require('node:child_process')
@@ -12,10 +12,18 @@ const os = require('node:os')
 const path = require('node:path')
 
 const CLI = path.join(root, 'dist', 'cli', 'index.js')
-const MODEL =
-  '--d-model 16 --num-heads 2 --d-ff 32 --num-layers 1 --max-seq-length 16 --seq-length 16 --batch-size 2'
+/** What can fail: the library that does it, the width of a model that meets it, and the codes. */
+const FAULTS = {
+  files: { source: 'faults.c', dModel: 16, codes: /ERR_(IO|DISK_FULL|NOT_WRITABLE)/ },
+  // The weights of the model, its gradients and moments are each larger than LARGE.
+  allocations: { source: 'allocations.c', dModel: 256, codes: /ERR_OUT_OF_MEMORY/ },
+}
+const { source: SOURCE, dModel, codes: CODES } = FAULTS[option('fail', 'files')]
+/** Smaller allocations never fail here: Rust's collections end the process where they do. */
+const LARGE = 2 ** 20
 const TRAIN = [
-  ...MODEL.split(' '),
+  ...`--d-model ${dModel} --num-heads 2 --d-ff ${2 * dModel} --num-layers 1`.split(' '),
+  ...'--max-seq-length 16 --seq-length 16 --batch-size 2'.split(' '),
   ...'--max-steps 4 --save-interval 2 --log-interval 1 --eval-interval 0'.split(' '),
   ...'--sample-interval 0 --threads 1 --device cpu'.split(' '),
 ]
@@ -30,6 +38,7 @@ function run(args, fault) {
       KINDLING_FAULT_AT: `${fault.at}`,
       KINDLING_FAULT_ERRNO: `${os.constants.errno[fault.at % 3 === 2 ? 'ENOSPC' : 'EIO']}`,
       KINDLING_FAULT_COUNT: fault.count,
+      KINDLING_FAULT_BYTES: `${LARGE}`,
     })
   }
   const options = { encoding: 'utf8', env, timeout: 120_000 }
@@ -140,7 +149,7 @@ function inject(name, job, folder, library, stride) {
     else if (broken.status === 1) {
       failed += 1
       const last = broken.stderr.trimEnd().split('\n').at(-1)
-      if (!/ERR_(IO|DISK_FULL|NOT_WRITABLE)/.test(last)) report(`no code: ${last}`)
+      if (!CODES.test(last)) report(`no code: ${last}`)
     }
     for (const args of broken.status === 0 ? [] : (job.check?.(place) ?? [])) {
       const checked = run(args)
@@ -158,10 +167,10 @@ function inject(name, job, folder, library, stride) {
 
 campaign(async (folder) => {
   const library = path.join(folder, 'faults.so')
-  const source = path.join(__dirname, 'faults.c')
+  const source = path.join(__dirname, SOURCE)
   const built = spawnSync('cc', ['-O1', '-shared', '-fPIC', '-o', library, source, '-ldl'])
   if (process.platform !== 'linux' || process.arch !== 'x64' || built.status !== 0) {
-    skip('failing file operations', 'it takes Linux on x86-64 and a C compiler')
+    skip(`failing ${option('fail', 'files')}`, 'it takes Linux on x86-64 and a C compiler')
     return
   }
   const words = fs.readFileSync(text, 'utf8')
@@ -172,12 +181,13 @@ campaign(async (folder) => {
   const data = ['--tokenizer', tokenizer, '--out', path.join(folder, 'data')]
   succeed(['encode', path.join(folder, 'small.txt'), ...data])
   const stride = Number(option('stride', '1'))
+  const what = option('fail') === 'allocations' ? 'large allocation' : 'call'
   for (const [name, job] of Object.entries(jobs(folder))) {
     if (![undefined, name].includes(option('only'))) continue
     const { wrong, calls, failed } = inject(name, job, folder, library, stride)
     for (const what of wrong) process.stdout.write(`${what}\n`)
     claim(
-      `${name}: whatever call fails, nothing is lost and the next run completes`,
+      `${name}: whatever ${what} fails, nothing is lost and the next run completes`,
       wrong.length === 0,
       `${calls} calls, ${failed} failures reported, ${wrong.length} wrong`,
     )

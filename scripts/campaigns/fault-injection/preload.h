@@ -1,9 +1,16 @@
-/* Shared by the preloaded libraries: the real functions, and paths below KINDLING_FAULT_ROOT. */
+/*
+ * Shared by the preloaded libraries: the real functions, paths below KINDLING_FAULT_ROOT, and which
+ * call fails:
+ *
+ *   KINDLING_FAULT_AT      the number of the call that fails, from 1; 0: none does
+ *   KINDLING_FAULT_COUNT   a file that gets a byte for every call
+ */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,4 +45,28 @@ __attribute__((unused)) static int path_of(int fd, char path[4096]) {
   if (length <= 0) return 0;
   path[length] = 0;
   return 1;
+}
+
+/* System calls that no preloaded library sees, and that allocate nothing. */
+static long raw_open(const char *path) {
+  long fd, flags = O_WRONLY | O_CREAT | O_APPEND;
+  __asm__ volatile("syscall" : "=a"(fd) : "a"(SYS_open), "D"(path), "S"(flags), "d"(0600)
+                   : "rcx", "r11", "memory");
+  return fd;
+}
+
+static void raw_note(long fd) {
+  long result;
+  __asm__ volatile("syscall" : "=a"(result) : "a"(SYS_write), "D"(fd), "S"("."), "d"(1L)
+                   : "rcx", "r11", "memory");
+}
+
+/* Counts a call; returns whether it is the one that is to fail. */
+__attribute__((unused)) static int is_the_call(void) {
+  static atomic_long calls, counter = -2;
+  const char *at = getenv("KINDLING_FAULT_AT"), *count = getenv("KINDLING_FAULT_COUNT");
+  if (!at) return 0;
+  if (count && counter == -2) counter = raw_open(count);
+  if (counter >= 0) raw_note(counter);
+  return atomic_fetch_add(&calls, 1) + 1 == atol(at);
 }

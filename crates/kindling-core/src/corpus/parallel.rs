@@ -75,7 +75,7 @@ impl ParallelReader<'_> {
                 Ok(true)
             };
             loop {
-                match read_and_work() {
+                match Error::catch("a thread that reads text", &mut read_and_work) {
                     Ok(true) => {}
                     Ok(false) => return Ok((state, found)),
                     Err(error) => {

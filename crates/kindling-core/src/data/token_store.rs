@@ -85,7 +85,7 @@ impl TokenStore {
     pub fn copy_range(&self, start: u64, out: &mut [i32]) -> Result<()> {
         self.check_range(start, start.saturating_add(out.len() as u64))?;
         let size = self.files.element.size();
-        let mut bytes = vec![0; (out.len() * size).min(BLOCK)];
+        let mut bytes = zeroed_vec((out.len() * size).min(BLOCK))?;
         let (mut rest, mut position) = (out, start);
         while !rest.is_empty() {
             let number = (position / self.metadata().chunk_size) as usize;
@@ -226,7 +226,7 @@ impl TokenStore {
         }
         self.metadata().verify_file(&self.path)?;
         let total = self.files.chunks.iter().map(|chunk| chunk.file_bytes).sum();
-        let (mut block, mut done, mut damaged) = (vec![0; BLOCK], 0, Vec::new());
+        let (mut block, mut done, mut damaged) = (zeroed_vec(BLOCK)?, 0, Vec::new());
         progress(0, total)?;
         for (chunk, expected) in self.files.chunks.iter().zip(checksums) {
             if !Checksum::is_known(expected) {
@@ -271,7 +271,7 @@ impl TokenStore {
     ) -> Result<()> {
         let size = self.files.element.size();
         let total = self.len() * size as u64;
-        let (mut bytes, mut ids) = (vec![0; BLOCK], vec![0; BLOCK / size]);
+        let (mut bytes, mut ids) = (zeroed_vec(BLOCK)?, zeroed_vec(BLOCK / size)?);
         let mut position = 0;
         progress(0, total)?;
         for chunk in &self.files.chunks {

@@ -127,7 +127,9 @@ impl<W: FnMut(&Encoded) -> Result<()>> Pipeline<'_, W> {
                     Err(error) => (blocks.count(), Err(error)),
                 }
             };
-            let result = block.and_then(|block| self.encode(block, &mut encoded));
+            let result = block.and_then(|block| {
+                Error::catch("a thread that encodes text", || self.encode(block, &mut encoded))
+            });
             let failed = result.is_err();
             self.finish(index, result.map(|()| encoded));
             if failed {

@@ -3,6 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use crate::Result;
+use crate::host_memory::filled_or_panic;
 use crate::simd::Isa;
 use crate::tokenizer::pretokenize::{MAX_KEY_BYTES, Pattern, PretokenKey, Scanner};
 
@@ -112,7 +113,7 @@ impl Counts {
 
     #[cold]
     fn grow(&mut self) {
-        let larger = vec![CountEntry::default(); self.entries.len() * 2];
+        let larger = filled_or_panic(CountEntry::default(), self.entries.len() * 2);
         for entry in std::mem::replace(&mut self.entries, larger) {
             if entry.count != 0 {
                 let index = self.find(entry.key);

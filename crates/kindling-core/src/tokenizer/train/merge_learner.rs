@@ -26,6 +26,7 @@ use rustc_hash::FxHashMap;
 
 use super::counts::Counts;
 use super::pair_table::{NONE, Pair, PairTable};
+use crate::host_memory::reserve_or_panic;
 use crate::tokenizer::files::byte_chars;
 use crate::tokenizer::parts::Merge;
 
@@ -130,6 +131,8 @@ impl MergeLearner {
         counts.for_each(|pretoken, count| {
             if pretoken.len() > 1 {
                 let start = learner.symbols.len();
+                reserve_or_panic(&mut learner.symbols, pretoken.len());
+                reserve_or_panic(&mut learner.words, 1);
                 learner.symbols.extend(pretoken.iter().map(|&byte| byte_ids[usize::from(byte)]));
                 learner.words.push(Word { start, length: pretoken.len() as u32, count });
             }
@@ -145,8 +148,12 @@ impl MergeLearner {
                 self.pairs.add_word((pair[0], pair[1]), word.count, index);
             }
         }
-        let candidates = self.pairs.iter().map(|(pair, count)| Candidate { count, pair });
-        self.heap = Heap::from_candidates(candidates.collect(), &self.tokens);
+        let mut candidates = Vec::new();
+        for (pair, count) in self.pairs.iter() {
+            reserve_or_panic(&mut candidates, 1);
+            candidates.push(Candidate { count, pair });
+        }
+        self.heap = Heap::from_candidates(candidates, &self.tokens);
     }
 
     /// Returns the number of tokens so far.

@@ -3,6 +3,8 @@
 //! The words of all pairs are linked lists in one pool of nodes. So lists are appended, joined,
 //! freed and reused without an allocation per pair, of which there are millions.
 
+use crate::host_memory::{filled_or_panic, reserve_or_panic};
+
 /// No node, or no list.
 pub const NONE: u32 = u32::MAX;
 /// Key of a free entry.
@@ -41,6 +43,7 @@ impl Lists {
     #[inline]
     pub fn push(&mut self, list: u32, word: u32) -> u32 {
         if self.free == NONE {
+            reserve_or_panic(&mut self.nodes, 1);
             self.nodes.push((word, list));
             return self.nodes.len() as u32 - 1;
         }
@@ -74,6 +77,7 @@ impl Lists {
         let mut at = list;
         while at != NONE {
             let (word, next) = self.nodes[at as usize];
+            reserve_or_panic(words, 1);
             words.push(word);
             self.nodes[at as usize].1 = self.free;
             self.free = at;
@@ -94,7 +98,7 @@ pub struct PairTable {
 impl PairTable {
     pub fn new() -> Self {
         let lists = Lists { nodes: Vec::new(), free: NONE };
-        Self { entries: vec![FREE; 1 << 16], used: 0, lists }
+        Self { entries: filled_or_panic(FREE, 1 << 16), used: 0, lists }
     }
 
     /// Returns the index of the entry of `key`, or of the free entry where it belongs.
@@ -168,7 +172,7 @@ impl PairTable {
         let live = self.entries.iter().filter(|entry| entry.count > 0).count();
         let length =
             if live * 4 > self.entries.len() { self.entries.len() * 2 } else { self.entries.len() };
-        let old = std::mem::replace(&mut self.entries, vec![FREE; length]);
+        let old = std::mem::replace(&mut self.entries, filled_or_panic(FREE, length));
         self.used = live + 1;
         for entry in old {
             if entry.count > 0 {

@@ -1,12 +1,14 @@
 //! Tables that are accessed at random, in huge pages where the system has them: with small pages,
 //! most accesses to a table of megabytes miss the TLB.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, dealloc};
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
 use memmap2::{MmapMut, MmapRaw};
+
+use crate::host_memory::panic_out_of_memory;
 
 /// Size of a huge page on x86-64 and arm64, in bytes.
 const HUGE_PAGE: usize = 2 << 20;
@@ -31,11 +33,14 @@ unsafe impl<T: Sync> Sync for HugePageTable<T> {}
 
 impl<T: Zeroable> HugePageTable<T> {
     /// Allocates `length` > 0 values.
+    ///
+    /// # Panics
+    /// Panics with an `Error::OutOfMemory`, as `reserve_or_panic`.
     pub fn new(length: usize) -> Self {
         let layout = layout::<T>(length);
         // SAFETY: `layout` asserts that the size is not 0.
         let Some(values) = NonNull::new(unsafe { alloc(layout) }) else {
-            handle_alloc_error(layout)
+            panic_out_of_memory::<T>(length)
         };
         #[cfg(target_os = "linux")]
         if layout.align() == HUGE_PAGE {
