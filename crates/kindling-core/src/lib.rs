@@ -29,6 +29,7 @@ pub mod progress;
 pub mod random;
 pub mod simd;
 pub mod staging;
+mod sync;
 #[cfg(test)]
 pub(crate) mod test_support;
 pub mod tokenizer;

@@ -30,13 +30,19 @@
 //! 3. A job whose tasks are all done closes at once if no worker is inside, even if none ever came.
 //! 4. Sleepers register under a lock and look again before they sleep. Those who wake them take the
 //!    same lock first, so that no wake-up falls between the look and the sleep.
+//!
+//! `crates/kindling-core/loom` runs this file through the orders of a caller and a worker.
 
 use std::any::Any;
-use std::cell::{Cell, UnsafeCell};
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::PoisonError;
+use std::time::Duration;
+#[cfg(not(loom))]
+use std::time::Instant;
+
+use crate::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
+use crate::sync::{Arc, Condvar, Mutex, UnsafeCell, in_total_order, thread, thread_local};
 
 /// Time that an idle worker spins before it sleeps: longer than the gaps between the ops of a step,
 /// and about as long as waking it takes.
@@ -46,6 +52,7 @@ const IDLE_SPIN: Duration = Duration::from_micros(50);
 /// waits for.
 const CLOSE_SPIN: Duration = Duration::from_micros(200);
 /// Checks between two readings of the clock while spinning.
+#[cfg(not(loom))]
 const CHECKS_PER_CLOCK: u32 = 64;
 /// Value of `Shared::inside` while no job can be entered.
 const CLOSED: isize = -1;
@@ -118,12 +125,15 @@ impl Shared {
         let erased = unsafe {
             std::mem::transmute::<*const Work<'_>, *const Work<'static>>(std::ptr::from_ref(work))
         };
-        // SAFETY: `inside` is CLOSED, so no one reads, and `running` is held, so no one else
-        // writes.
-        unsafe { *self.work.get() = Some(erased) };
+        self.work.with_mut(|job| {
+            // SAFETY: `inside` is CLOSED, so no one reads, and `running` is held, so no one else
+            // writes.
+            unsafe { *job = Some(erased) }
+        });
         self.next.0.store(0, Ordering::Relaxed);
         self.tasks.store(tasks, Ordering::Relaxed);
         self.inside.0.store(0, Ordering::SeqCst);
+        in_total_order();
         self.wake_workers();
     }
 
@@ -144,7 +154,7 @@ impl Shared {
 
     /// Runs tasks until none is left to take.
     fn take_tasks(&self, work: &Work<'_>) {
-        IN_TASK.set(true);
+        IN_TASK.with(|is| is.set(true));
         let tasks = self.tasks.load(Ordering::Relaxed);
         loop {
             let task = self.next.0.fetch_add(1, Ordering::Relaxed);
@@ -155,7 +165,7 @@ impl Shared {
                 self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
             }
         }
-        IN_TASK.set(false);
+        IN_TASK.with(|is| is.set(false));
     }
 
     /// The life of a worker.
@@ -163,7 +173,8 @@ impl Shared {
         while !self.shutdown.load(Ordering::Acquire) {
             if self.has_tasks() && self.enter() {
                 // SAFETY: entered, so the caller keeps the job alive until this worker leaves.
-                if let Some(work) = unsafe { *self.work.get() } {
+                let work = self.work.with(|job| unsafe { *job });
+                if let Some(work) = work {
                     // SAFETY: as above.
                     self.take_tasks(unsafe { &*work });
                 }
@@ -176,7 +187,9 @@ impl Shared {
 
     /// Leaves the job. The last worker to leave wakes the caller if it sleeps.
     fn leave(&self) {
-        if self.inside.0.fetch_sub(1, Ordering::SeqCst) == 1
+        let was = self.inside.0.fetch_sub(1, Ordering::SeqCst);
+        in_total_order();
+        if was == 1
             && self.caller_sleeps.load(Ordering::SeqCst)
         {
             let _guard = self.leave_lock.lock().unwrap_or_else(PoisonError::into_inner);
@@ -198,6 +211,7 @@ impl Shared {
         }
         let mut guard = self.leave_lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.caller_sleeps.store(true, Ordering::SeqCst);
+        in_total_order();
         while !self.try_close() {
             guard = self.last_worker_left.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
@@ -214,6 +228,7 @@ impl Shared {
         }
         let mut guard = self.sleep_lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.sleeping_workers.fetch_add(1, Ordering::SeqCst);
+        in_total_order();
         while !self.has_tasks() && !self.shutdown.load(Ordering::Acquire) {
             guard = self.job_opened.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
@@ -230,7 +245,14 @@ impl Shared {
     }
 }
 
+/// As below, without spinning: loom runs one thread at a time.
+#[cfg(loom)]
+fn spin_until(done: impl Fn() -> bool, _limit: Duration) -> bool {
+    done()
+}
+
 /// Spins until `done` returns true or `limit` has passed. Returns whether it did.
+#[cfg(not(loom))]
 fn spin_until(done: impl Fn() -> bool, limit: Duration) -> bool {
     let mut since = None;
     loop {
@@ -250,7 +272,7 @@ struct Owner {
     shared: Arc<Shared>,
     /// Held while a job runs.
     running: Mutex<()>,
-    workers: Vec<std::thread::JoinHandle<()>>,
+    workers: Vec<thread::JoinHandle<()>>,
 }
 
 impl Drop for Owner {
@@ -287,7 +309,7 @@ impl Pool {
         let workers: Vec<_> = (1..threads)
             .map_while(|index| {
                 let shared = Arc::clone(&shared);
-                std::thread::Builder::new()
+                thread::Builder::new()
                     .name(format!("kindling-{index}"))
                     .spawn(move || shared.serve())
                     .ok()
@@ -313,7 +335,7 @@ impl Pool {
     /// # Panics
     /// Resumes the first panic of a task once no thread works on the job any more.
     pub fn run(&self, tasks: usize, work: impl Fn(usize) + Sync) {
-        if tasks <= 1 || self.threads == 1 || IN_TASK.get() {
+        if tasks <= 1 || self.threads == 1 || IN_TASK.with(Cell::get) {
             (0..tasks).for_each(work);
             return;
         }
@@ -340,5 +362,5 @@ pub fn available_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;

@@ -11,7 +11,12 @@
 //!    that is being filled as another key's: they compute the ids themselves.
 //! 2. A reader that sees the tag sees all words, since acquire pairs with release.
 //! 3. A published slot never changes, so words read after the tag belong to it.
+//!
+//! `crates/kindling-core/loom` runs this file through every order of two writers and a reader.
 
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicU64, Ordering};
+#[cfg(not(loom))]
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::huge_page_table::SharedZeroable;
@@ -54,6 +59,12 @@ impl<const WORDS: usize> WriteOnceSlot<WORDS> {
     #[inline(always)]
     pub fn is_free(&self) -> bool {
         self.tag.load(Ordering::Relaxed) == FREE
+    }
+
+    /// Returns a free slot: loom's atomics are not zeros.
+    #[cfg(loom)]
+    pub fn free() -> Self {
+        Self { tag: AtomicU64::new(FREE), words: std::array::from_fn(|_| AtomicU64::new(0)) }
     }
 
     /// Fills the slot if it is free; returns whether it was.
