@@ -16,6 +16,7 @@ interface Report {
   step: number
   first_step: number
   losses: (number | string)[]
+  op: string | null
   weight: string | null
   gradient: string | null
   stores: string[]
@@ -55,6 +56,7 @@ test('a loss that is not finite stops before the update and names the batch', as
   t.is(report.step, 2)
   t.is(report.first_step, 2)
   t.deepEqual(report.losses, ['NaN', 'NaN'])
+  t.is(report.op, null)
   t.truthy(report.weight)
   t.truthy(report.gradient)
   t.deepEqual(
@@ -75,6 +77,34 @@ test('the windows of the report are those of the batch', async (t) => {
     ...store.loadByRange(start, start + 8),
   ])
   t.deepEqual([...x], windows)
+})
+
+test('with detect_anomaly the run stops at the first op whose output is not finite', async (t) => {
+  const options = { lr: 1e39, lrMin: 0, saveInterval: 0, detectAnomaly: true }
+  const { message, report } = await stoppedRun(t, options)
+  t.is(report.op, 'token_embedding output')
+  t.true(message.startsWith('token_embedding output is not finite ('), message)
+  t.deepEqual([report.step, report.losses], [2, []])
+})
+
+test('a model with detectAnomaly names the op of the layer with the number', async (t) => {
+  const model = new Transformer({ ...TINY, detectAnomaly: true })
+  await model.forwardBackward(countingBatch())
+  t.is(await model.nonFiniteOp(), null)
+  const state = await model.stateDict()
+  const layer = TINY.numLayers - 1
+  state[`transformer_blocks.${layer}.Feed_Forward.linear_w2.linear_matrix`]!.data[0] = NaN
+  await model.loadStateDict(state)
+  for (const readLoss of [true, false]) {
+    const pass = (): Promise<unknown> =>
+      readLoss
+        ? model.forwardBackward(countingBatch())
+        : model.forwardBackward(countingBatch(), { readLoss: false })
+    const message = await rejectsWith(t, 'ERR_NON_FINITE', pass)
+    const op = `transformer_blocks.${layer}.Feed_Forward linear_w2 output`
+    t.true(message.startsWith(`${op} is not finite (`), message)
+    t.is(await model.nonFiniteOp(), op)
+  }
 })
 
 test('a model names its first tensor that is not finite', async (t) => {

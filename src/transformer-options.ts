@@ -65,6 +65,12 @@ export interface TransformerOptions {
    * the backward pass: less memory, more time, and the same gradients bit for bit. Default false.
    */
   recompute?: boolean
+  /**
+   * Read the output of every op, and stop a pass at the first one with a NaN or an infinity, with an
+   * error that names it: slower, and the same results. The gradients of such a pass are incomplete.
+   * Default false.
+   */
+  detectAnomaly?: boolean
 }
 
 /** A size; the engine checks its range and how the sizes fit together. */
@@ -98,4 +104,5 @@ export const transformerSchema = z.strictObject({
   tf32: z.boolean().default(false),
   threads: limits.threads.optional(),
   recompute: z.boolean().default(false),
+  detectAnomaly: z.boolean().default(false),
 })

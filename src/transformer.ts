@@ -313,6 +313,14 @@ export class Transformer {
     return settle(() => this.#native.nonFiniteGradient())
   }
 
+  /**
+   * Returns the op whose output was NaN or infinite and stopped the last pass, with `detectAnomaly`:
+   * `transformer_blocks.3.Feed_Forward silu output`; else null.
+   */
+  async nonFiniteOp(): Promise<string | null> {
+    return settle(() => this.#native.nonFiniteOp())
+  }
+
   /** Starts recording the time of each op, until `stopProfile`. */
   async startProfile(): Promise<void> {
     return settle(() => this.#native.startProfile())

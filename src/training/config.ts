@@ -35,6 +35,7 @@ export const CHANGEABLE_ON_RESUME: ReadonlySet<string> = new Set<keyof TrainOpti
   'threads',
   'prefetch',
   'recompute',
+  'detectAnomaly',
   'device',
   'peakTflops',
   'logInterval',

@@ -191,6 +191,12 @@ const optimizerFields = {
         'those of the last 128 steps, as 6 (default: none are skipped)',
     )
     .meta({ value: 'z' }),
+  detect_anomaly: z
+    .boolean()
+    .default(false)
+    .describe(
+      'stop at the first op whose output is NaN or infinite, and name it in non-finite.json (slower)',
+    ),
   freeze: z
     .array(z.string().min(1).meta({ value: 'pattern' }))
     .optional()

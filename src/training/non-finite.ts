@@ -32,6 +32,8 @@ interface Report {
   firstStep: number
   losses: (number | string)[]
   gradNorm: number | string
+  /** The first op with such an output, if the run detects anomalies; null if it does not. */
+  op: string | null
   /** The first tensor of weights with a NaN or an infinity; null if there is none. */
   weight: string | null
   /** The first such tensor of gradients. */
@@ -61,6 +63,7 @@ export async function explainNonFinite(
     firstStep: sighting.firstStep,
     losses: sighting.losses.map(printable),
     gradNorm: printable(sighting.gradNorm),
+    op: await model.nonFiniteOp(),
     weight: await model.nonFiniteWeight(),
     gradient: await model.nonFiniteGradient(),
     seed: options.seed,

@@ -147,6 +147,7 @@ export function buildModel(options: RunOptions): Transformer {
     dtype: options.dtype,
     tf32: options.tf32,
     recompute: options.recompute,
+    detectAnomaly: options.detectAnomaly,
   })
   for (const pattern of options.freeze ?? []) model.freeze(pattern)
   return model

@@ -60,6 +60,7 @@ pub struct TransformerOptions {
     pub tf32: bool,
     pub threads: f64,
     pub recompute: bool,
+    pub detect_anomaly: bool,
 }
 
 impl TransformerOptions {
@@ -102,17 +103,19 @@ struct ModelRecipe {
     seed: u64,
     threads: usize,
     recompute: bool,
+    detect_anomaly: bool,
 }
 
 impl Model {
     /// Returns the engine, building it on first use.
     pub fn engine(&mut self) -> Result<&mut Engine> {
         if self.engine.is_none() {
-            let ModelRecipe { config, device, dtype, tf32, seed, threads, recompute } =
-                &self.recipe;
-            let device = Device::from_name(device, *threads, *dtype, *tf32)?;
-            let mut engine = Engine::new(config.clone(), device, *seed)?;
-            engine.set_recompute(*recompute);
+            let recipe = &self.recipe;
+            let ModelRecipe { config, threads, dtype, tf32, .. } = recipe;
+            let device = Device::from_name(&recipe.device, *threads, *dtype, *tf32)?;
+            let mut engine = Engine::new(config.clone(), device, recipe.seed)?;
+            engine.set_recompute(recipe.recompute);
+            engine.set_detect_anomaly(recipe.detect_anomaly);
             engine.set_frozen(&self.frozen)?;
             self.engine = Some(engine);
         }
@@ -231,6 +234,7 @@ impl Transformer {
                 seed: integer("seed", options.seed)?,
                 threads: thread_count(options.threads)?,
                 recompute: options.recompute,
+                detect_anomaly: options.detect_anomaly,
             })
         })()
         .map_err(to_napi)?;
@@ -376,6 +380,12 @@ impl Transformer {
     #[napi(catch_unwind, ts_return_type = "Promise<string | null>")]
     pub fn non_finite_gradient(&self) -> napi::Result<Call<Option<String>>> {
         self.call(|model| Ok(model.non_finite_gradient()?.map(str::to_owned)))
+    }
+
+    /// Returns the op at whose output the last pass stopped, with `detect_anomaly`.
+    #[napi(catch_unwind, ts_return_type = "Promise<string | null>")]
+    pub fn non_finite_op(&self) -> napi::Result<Call<Option<String>>> {
+        self.call(|model| Ok(model.non_finite_op().map(str::to_owned)))
     }
 
     /// Starts recording the time of each op.

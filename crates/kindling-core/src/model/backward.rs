@@ -17,7 +17,9 @@
 //! dW_embedding[x]    += dresidual
 //! ```
 
-use super::activations::{Activations, GradientActivations, Saved, StreamGradient, of_layer};
+use super::activations::{
+    Activations, BlockActivations, GradientActivations, Saved, StreamGradient, of_layer,
+};
 use super::forward::{norm_residual, run_block};
 use super::normed_projection::{NormedProjection, normed_projection};
 use super::pass::{Pass, PassContext, Shapes};
@@ -25,6 +27,15 @@ use crate::buffer::{Buffer, In};
 use crate::ops::cross_entropy::LossSum;
 use crate::ops::{attention, embedding, head_norm, linear, output_loss, rms_norm, rope, swiglu};
 use crate::{Error, Result};
+
+/// Outputs that `PassContext::check_block` names.
+const DQKV: &str = "Multihead_Attn attention gradient of q, k, v";
+const ATTENTION: [&str; 2] =
+    ["Multihead_Attn qkv_proj gradient of its input", "RMSNorm_Attn gradient of its input"];
+const FEED_FORWARD: [&str; 2] = [
+    "Feed_Forward linear_w1, linear_w3 gradient of its input",
+    "RMSNorm_FF gradient of its input",
+];
 
 /// Tokens and targets of a training pass.
 #[derive(Clone, Copy)]
@@ -76,6 +87,7 @@ pub(super) fn run(
         output_loss::accumulate(dev, output, scratch)?;
         None
     };
+    check_output_layer(context, activations, gradients, &s)?;
     run_blocks(context, activations, gradients, batch.x, &s)?;
     Ok(losses)
 }
@@ -112,7 +124,20 @@ pub(super) fn run_from_logits(
         shape: s.output,
     };
     context.backward_weight(output, args)?;
+    check_output_layer(context, activations, gradients, &s)?;
     run_blocks(context, activations, gradients, x, &s)
+}
+
+/// Checks the gradients of the output layer's input and weight, which the loss passes on.
+fn check_output_layer(
+    context: &PassContext,
+    activations: &Activations,
+    gradients: &Buffer,
+    s: &Shapes,
+) -> Result<()> {
+    let dnormed = activations.sublayer_output.slice(0..s.residual_len());
+    context.check("final_layer gradient of its input", dnormed)?;
+    context.check_gradient(&context.layout.output, gradients)
 }
 
 /// Runs the backward pass from the gradient of the last norm's output, in
@@ -146,6 +171,8 @@ fn run_blocks(
             shape: s.norm,
         },
     )?;
+    context.check("final_norm gradient of its input", grads.residual.slice(0..c))?;
+    context.check_gradient(&layout.final_norm, gradients)?;
     for layer in (0..config.num_layers).rev() {
         // The last block's activations are still in memory.
         if activations.saved == Saved::Residuals && layer + 1 < config.num_layers {
@@ -164,6 +191,7 @@ fn run_blocks(
             shape: s.embedding,
         },
     )?;
+    context.check_gradient(&layout.embedding, gradients)?;
     activations.gradients = Some(grads);
     Ok(())
 }
@@ -195,6 +223,8 @@ fn feed_forward(
             accumulate: false,
         },
     )?;
+    let dx = dhidden.slice(h.clone());
+    context.check_block(layer, "Feed_Forward linear_w2 gradient of its input", dx)?;
     // Leaves the gated product in `hidden`, for the gradient of w2.
     swiglu::backward_in_place(
         dev,
@@ -205,6 +235,8 @@ fn feed_forward(
             shape: s.swiglu,
         },
     )?;
+    let dx = block.gate_up.slice(gate_up.clone());
+    context.check_block(layer, "Feed_Forward silu gradient of its input", dx)?;
     context.backward_weight(
         &ranges.w2,
         linear::BackwardWeight {
@@ -215,8 +247,11 @@ fn feed_forward(
             shape: s.w2,
         },
     )?;
+    context.check_gradient(&ranges.w2, gradients)?;
 
     let projection = NormedProjection {
+        layer,
+        outputs: FEED_FORWARD,
         dout: block.gate_up.slice(gate_up),
         x: block.residual_mid.slice(0..c),
         rstd: block.rstd_mid.slice(0..s.rows()),
@@ -253,6 +288,8 @@ fn attention(
             accumulate: false,
         },
     )?;
+    let dx = sublayer_output.slice(heads.clone());
+    context.check_block(layer, "Multihead_Attn o_proj gradient of its input", dx)?;
     context.backward_weight(
         &ranges.o,
         linear::BackwardWeight {
@@ -263,47 +300,10 @@ fn attention(
             shape: s.o,
         },
     )?;
-    let (dout, out) = (sublayer_output.slice(heads.clone()), block.attention.slice(heads));
-    let lse = block.lse.slice(0..s.lse_len());
-    let dqkv = if let Some(dqkv) = &mut grads.qkv {
-        attention::backward(
-            dev,
-            attention::Backward {
-                dqkv: dqkv.slice_mut(qkv.clone()),
-                dout,
-                qkv: block.qkv.slice(qkv.clone()),
-                out,
-                lse,
-                rotation: Some(attention::Rotation {
-                    cos: context.cos.view(),
-                    sin: context.sin.view(),
-                }),
-                shape: s.attention,
-            },
-        )?;
-        dqkv
-    } else {
-        attention::backward_in_place(
-            dev,
-            attention::BackwardInPlace {
-                qkv: block.qkv.slice_mut(qkv.clone()),
-                dout,
-                out,
-                lse,
-                shape: s.attention,
-            },
-        )?;
-        rope::backward(
-            dev,
-            rope::Backward {
-                dx: block.qkv.slice_mut(qkv.clone()),
-                cos: context.cos.view(),
-                sin: context.sin.view(),
-                shape: s.rope,
-            },
-        )?;
-        &mut block.qkv
-    };
+    context.check_gradient(&ranges.o, gradients)?;
+    let dout = sublayer_output.slice(heads);
+    attend(context, layer, block, grads.qkv.as_mut(), dout, s)?;
+    let dqkv = grads.qkv.as_mut().unwrap_or(&mut block.qkv);
     if let (Some(gains), Some(unnormed_qk)) = (&ranges.qk_norm, &block.unnormed_qk) {
         head_norm::backward(
             dev,
@@ -315,9 +315,14 @@ fn attention(
                 shape: s.head_norm,
             },
         )?;
+        let dx = dqkv.slice(qkv.clone());
+        context.check_block(layer, "Multihead_Attn qk_norm gradient of its input", dx)?;
+        context.check_gradient(gains, gradients)?;
     }
 
     let projection = NormedProjection {
+        layer,
+        outputs: ATTENTION,
         dout: dqkv.slice(qkv),
         x: residual.values.slice(0..c),
         rstd: residual.rstd.slice(0..s.rows()),
@@ -332,4 +337,52 @@ fn attention(
         dresidual.rounded = None;
     }
     normed_projection(context, projection, [normed, sublayer_output], dresidual, gradients, s.norm)
+}
+
+/// Takes the gradient of the heads' outputs back to that of q|k|v before the rotation. It goes to
+/// `dqkv` if the device has that, else in place of q|k|v.
+fn attend(
+    context: &PassContext,
+    layer: usize,
+    block: &mut BlockActivations,
+    dqkv: Option<&mut Buffer>,
+    dout: In,
+    s: &Shapes,
+) -> Result<()> {
+    let (dev, qkv) = (context.device, 0..s.qkv_len());
+    let out = block.attention.slice(0..s.heads_len());
+    let lse = block.lse.slice(0..s.lse_len());
+    let (cos, sin) = (context.cos.view(), context.sin.view());
+    if let Some(dqkv) = dqkv {
+        attention::backward(
+            dev,
+            attention::Backward {
+                dqkv: dqkv.slice_mut(qkv.clone()),
+                dout,
+                qkv: block.qkv.slice(qkv.clone()),
+                out,
+                lse,
+                rotation: Some(attention::Rotation { cos, sin }),
+                shape: s.attention,
+            },
+        )?;
+        return context.check_block(layer, DQKV, dqkv.slice(qkv));
+    }
+    attention::backward_in_place(
+        dev,
+        attention::BackwardInPlace {
+            qkv: block.qkv.slice_mut(qkv.clone()),
+            dout,
+            out,
+            lse,
+            shape: s.attention,
+        },
+    )?;
+    context.check_block(layer, DQKV, block.qkv.slice(qkv.clone()))?;
+    rope::backward(
+        dev,
+        rope::Backward { dx: block.qkv.slice_mut(qkv.clone()), cos, sin, shape: s.rope },
+    )?;
+    let dx = block.qkv.slice(qkv);
+    context.check_block(layer, "Multihead_Attn rope gradient of its input", dx)
 }

@@ -55,6 +55,8 @@ pub(super) fn run(
             shape: s.embedding,
         },
     )?;
+    let embedded = activations.residuals[0].values.slice(0..s.residual_len());
+    context.check("token_embedding output", embedded)?;
     norm_residual(context, activations, 0, &s)?;
     let layers = context.config.num_layers;
     for layer in 0..layers {
@@ -92,6 +94,7 @@ fn end_block(
         None,
         s.w2,
     )?;
+    context.check_block(layer, "Feed_Forward linear_w2 output", sublayer_output.slice(0..c))?;
     let next = of_layer(residuals, layer + 1);
     rms_norm::forward_residual(
         context.device,
@@ -104,7 +107,13 @@ fn end_block(
             weight: context.weight(layout.norm_after(layer)),
             shape: s.norm,
         },
-    )
+    )?;
+    context.check_block(layer, "output", next.values.slice(0..c))?;
+    if layer + 1 < context.config.num_layers {
+        context.check_block(layer + 1, "RMSNorm_Attn output", normed.slice(0..c))
+    } else {
+        context.check("final_norm output", normed.slice(0..c))
+    }
 }
 
 /// normed = `rms_norm` of the residual stream on entry of `layer`.
@@ -125,7 +134,8 @@ pub(super) fn norm_residual(
             weight: context.weight(&context.layout.blocks[layer].norm_attn),
             shape: s.norm,
         },
-    )
+    )?;
+    context.check_block(layer, "RMSNorm_Attn output", normed.slice(0..s.residual_len()))
 }
 
 /// Runs one block up to `hidden`, from its normed input in `normed`.
@@ -162,6 +172,7 @@ fn run_attention(
         bias,
         s.qkv,
     )?;
+    context.check_block(layer, "Multihead_Attn qkv_proj output", block.qkv.slice(qkv.clone()))?;
     if let Some(gains) = &ranges.qk_norm {
         head_norm::forward(
             dev,
@@ -172,16 +183,19 @@ fn run_attention(
                 shape: s.head_norm,
             },
         )?;
+        context.check_block(layer, "Multihead_Attn qk_norm output", block.qkv.slice(qkv.clone()))?;
     }
     match cache {
-        CacheUse::None | CacheUse::Prefill(None) => attend(context, block, s),
+        CacheUse::None | CacheUse::Prefill(None) => attend(context, layer, block, s),
         CacheUse::Prefill(Some((cache, row))) => {
-            attend(context, block, s)?;
+            attend(context, layer, block, s)?;
             cache.fill(dev, layer, *row, s.attention.positions, block.qkv.slice(qkv))
         }
         CacheUse::Step(step) => {
             let heads = block.attention.slice_mut(0..s.heads_len());
-            step.attend(context, layer, block.qkv.slice_mut(qkv), heads)
+            step.attend(context, layer, block.qkv.slice_mut(qkv), heads)?;
+            let heads = block.attention.slice(0..s.heads_len());
+            context.check_block(layer, "Multihead_Attn attention output", heads)
         }
     }
 }
@@ -206,6 +220,7 @@ fn run_feed_forward(
         None,
         s.o,
     )?;
+    context.check_block(layer, "Multihead_Attn o_proj output", sublayer_output.slice(0..c))?;
     rms_norm::forward_residual(
         dev,
         rms_norm::ForwardResidual {
@@ -218,6 +233,9 @@ fn run_feed_forward(
             shape: s.norm,
         },
     )?;
+    let mid = block.residual_mid.slice(0..c);
+    context.check_block(layer, "Multihead_Attn residual sum", mid)?;
+    context.check_block(layer, "RMSNorm_FF output", normed.slice(0..c))?;
     let (hidden_len, gate_up) = (s.hidden_len(), 0..2 * s.hidden_len());
     context.linear(
         block.gate_up.slice_mut(gate_up.clone()),
@@ -226,6 +244,8 @@ fn run_feed_forward(
         None,
         s.w13,
     )?;
+    let products = block.gate_up.slice(gate_up.clone());
+    context.check_block(layer, "Feed_Forward linear_w1, linear_w3 output", products)?;
     swiglu::forward(
         dev,
         swiglu::Forward {
@@ -233,11 +253,18 @@ fn run_feed_forward(
             gate_up: block.gate_up.slice(gate_up),
             shape: s.swiglu,
         },
-    )
+    )?;
+    let hidden = of_layer(hidden, layer).slice(0..hidden_len);
+    context.check_block(layer, "Feed_Forward silu output", hidden)
 }
 
 /// Rotates queries and keys and runs causal attention over whole sequences.
-fn attend(context: &PassContext, block: &mut BlockActivations, s: &Shapes) -> Result<()> {
+fn attend(
+    context: &PassContext,
+    layer: usize,
+    block: &mut BlockActivations,
+    s: &Shapes,
+) -> Result<()> {
     let (dev, qkv) = (context.device, 0..s.qkv_len());
     let rotated = block.qkv.slice_mut(qkv.clone());
     rope::forward(
@@ -249,6 +276,7 @@ fn attend(context: &PassContext, block: &mut BlockActivations, s: &Shapes) -> Re
             shape: s.rope,
         },
     )?;
+    context.check_block(layer, "Multihead_Attn rope output", block.qkv.slice(qkv.clone()))?;
     attention::forward(
         dev,
         attention::Forward {
@@ -257,5 +285,7 @@ fn attend(context: &PassContext, block: &mut BlockActivations, s: &Shapes) -> Re
             qkv: block.qkv.slice(qkv),
             shape: s.attention,
         },
-    )
+    )?;
+    let heads = block.attention.slice(0..s.heads_len());
+    context.check_block(layer, "Multihead_Attn attention output", heads)
 }

@@ -2,6 +2,7 @@
 //! written out over buffers that are allocated once.
 
 mod activations;
+mod anomaly;
 mod backward;
 #[cfg(test)]
 mod cached_logits_tests;

@@ -12,6 +12,10 @@ use crate::ops::{linear, rms_norm};
 /// A norm and the projection that follows it, on entry of attention or of feed-forward.
 #[derive(Clone, Copy)]
 pub(super) struct NormedProjection<'a> {
+    pub layer: usize,
+    /// Names of the gradients of the projection's input and of the norm's, for
+    /// `PassContext::check_block`.
+    pub outputs: [&'static str; 2],
     /// Gradient of the projection's output.
     pub dout: In<'a>,
     /// Input of the norm.
@@ -32,11 +36,11 @@ pub(super) fn normed_projection(
     context: &PassContext,
     projection: NormedProjection,
     [normed, dnormed]: [&mut Buffer; 2],
-    dresidual: StreamGradient,
+    mut dresidual: StreamGradient,
     gradients: &mut Buffer,
     norm: rms_norm::Shape,
 ) -> Result<()> {
-    let NormedProjection { dout, x, rstd, gain, weight, bias, shape } = projection;
+    let NormedProjection { layer, outputs, dout, x, rstd, gain, weight, bias, shape } = projection;
     let (dev, c) = (context.device, norm.rows * norm.width);
     linear::backward_input(
         dev,
@@ -48,10 +52,11 @@ pub(super) fn normed_projection(
             accumulate: false,
         },
     )?;
+    context.check_block(layer, outputs[0], dnormed.slice(0..c))?;
     rms_norm::backward_residual(
         dev,
         rms_norm::BackwardResidual {
-            dx: dresidual.values,
+            dx: dresidual.values.reborrow(),
             rounded: dresidual.rounded,
             normed: Some(normed.slice_mut(0..c)),
             dweight: gradients.slice_mut(gain.clone()),
@@ -62,6 +67,8 @@ pub(super) fn normed_projection(
             shape: norm,
         },
     )?;
+    context.check_block(layer, outputs[1], dresidual.values.read())?;
+    context.check_gradient(gain, gradients)?;
     let (dweight, dbias) = match bias {
         Some(bias) => {
             let both = gradients.slice_mut(weight.start..bias.end).split_at(weight.len());
@@ -69,8 +76,10 @@ pub(super) fn normed_projection(
         }
         None => (gradients.slice_mut(weight.clone()), None),
     };
+    let whole = weight.start..bias.map_or(weight.end, |bias| bias.end);
     context.backward_weight(
-        &(weight.start..bias.map_or(weight.end, |bias| bias.end)),
+        &whole,
         linear::BackwardWeight { dweight, dbias, dout, x: normed.slice(0..c), shape },
-    )
+    )?;
+    context.check_gradient(&whole, gradients)
 }

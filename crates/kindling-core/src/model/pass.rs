@@ -43,6 +43,8 @@ pub(super) struct PassContext<'a> {
     pub weights_bf16: Option<&'a Buffer>,
     /// On the CPU: the weights rounded to bf16, for decode steps (`linear::forward_bf16_weight`).
     pub decode_weights_bf16: Option<&'a [u16]>,
+    /// Every op's output is checked; see `anomaly`.
+    pub detect_anomaly: bool,
     /// Parameters that get no gradient.
     pub frozen: &'a Frozen,
     /// (`max_seq_length`, hs).

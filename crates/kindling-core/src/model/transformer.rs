@@ -1,6 +1,7 @@
 //! The model object: configuration, weights, gradients, and the passes over them.
 
 use super::activations::{Activations, Saved};
+use super::anomaly::op_of;
 use super::forward::CacheUse;
 use super::frozen::Frozen;
 use super::gradient_norm::GradientNorm;
@@ -45,6 +46,9 @@ pub struct Transformer {
     /// A block of logits, and losses that were not read yet.
     pub(super) scratch: output_loss::Scratch,
     recompute: bool,
+    detect_anomaly: bool,
+    /// The op whose output stopped the last pass; see `anomaly`.
+    non_finite_op: Option<String>,
     pub(super) frozen: Frozen,
     /// The batch of `forward` whose activations wait for `backward`.
     pub(super) pending: Option<PendingBatch>,
@@ -96,6 +100,8 @@ impl Transformer {
             activations: None,
             scratch: output_loss::Scratch::default(),
             recompute: false,
+            detect_anomaly: false,
+            non_finite_op: None,
             frozen: Frozen::default(),
             pending: None,
         };
@@ -119,6 +125,17 @@ impl Transformer {
         self.recompute = recompute;
         self.activations = None;
         self.pending = None;
+    }
+
+    /// Sets whether passes stop at the first op whose output is NaN or infinite, with an error that
+    /// names it. Every output is read, so passes take longer; their results are the same.
+    pub fn set_detect_anomaly(&mut self, detect_anomaly: bool) {
+        self.detect_anomaly = detect_anomaly;
+    }
+
+    /// Returns the op at whose output the last pass stopped, with `set_detect_anomaly`.
+    pub fn non_finite_op(&self) -> Option<&str> {
+        self.non_finite_op.as_deref()
     }
 
     /// Every named parameter, in memory order.
@@ -199,7 +216,8 @@ impl Transformer {
         self.prepare(batch.x, pass, self.saved())?;
         self.check_targets(batch.targets, pass)?;
         self.norm.gradients_change(&self.device, &mut self.gradients)?;
-        if batch.read_losses {
+        // A recorded pass runs only once all of it is queued.
+        if batch.read_losses || self.detect_anomaly {
             return self.run_both_passes(batch, pass);
         }
         let device = self.device.clone();
@@ -224,6 +242,7 @@ impl Transformer {
             weights: &self.weights,
             weights_bf16: self.weights_bf16.as_ref(),
             decode_weights_bf16: None,
+            detect_anomaly: self.detect_anomaly,
             frozen: &self.frozen,
             cos: &self.cos,
             sin: &self.sin,
@@ -233,7 +252,9 @@ impl Transformer {
             gradients: &mut self.gradients,
             scratch: &mut self.scratch,
         };
-        let result = pass(&context, buffers)?;
+        let result = pass(&context, buffers);
+        self.non_finite_op = op_of(&result).map(str::to_owned);
+        let result = result?;
         self.frozen.clear(&self.device, &mut self.gradients)?;
         Ok(result)
     }
@@ -286,6 +307,7 @@ impl Transformer {
             weights: &self.weights,
             weights_bf16: self.weights_bf16.as_ref(),
             decode_weights_bf16: self.decode_weights_bf16.as_deref().filter(|_| decoding),
+            detect_anomaly: self.detect_anomaly,
             frozen: &self.frozen,
             cos: &self.cos,
             sin: &self.sin,
@@ -298,6 +320,7 @@ impl Transformer {
         let decoding = !matches!(cache, CacheUse::None);
         let result = forward::run(&self.context(decoding), &mut activations, x, pass, cache);
         self.activations = Some(activations);
+        self.non_finite_op = op_of(&result).map(str::to_owned);
         result
     }
 
