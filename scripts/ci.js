@@ -10,6 +10,7 @@ const cudaCompiler = [
   'there is no CUDA 13.0 compiler (see node scripts/cuda-toolkit.js)',
 ]
 const CORE = ['-p', 'kindling-core']
+const LOOM = 'crates/kindling-core/loom/Cargo.toml'
 const cudaFolder = 'target/cuda-addon'
 const cudaAddon = `${cudaFolder}/kindling.linux-x64-gnu.node`
 
@@ -24,6 +25,14 @@ const STAGES = [
   {
     name: 'every failing file operation leaves what was there',
     command: campaign('fault-injection/index', '--stride', '7'),
+  },
+  {
+    name: 'every failing large allocation is an error, and leaves what was there',
+    command: campaign('fault-injection/index', '--fail', 'allocations', '--stride', '2'),
+  },
+  {
+    name: 'the pool and the shared cache are right in every order of their threads (loom)',
+    command: ['cargo', 'test', '--locked', '--release', '--manifest-path', LOOM],
   },
   {
     name: 'a killed encoder can be resumed',

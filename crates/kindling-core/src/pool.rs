@@ -59,8 +59,14 @@ const CLOSED: isize = -1;
 
 type Work<'a> = dyn Fn(usize) + Sync + 'a;
 
+#[cfg(not(loom))]
 thread_local! {
     static IN_TASK: Cell<bool> = const { Cell::new(false) };
+}
+// loom's macro takes no constant.
+#[cfg(loom)]
+thread_local! {
+    static IN_TASK: Cell<bool> = Cell::new(false);
 }
 
 /// Aligned to two cache lines, since processors prefetch them in pairs.
