@@ -218,6 +218,8 @@ export declare class Transformer {
   nonFiniteWeight(): Promise<string | null>
   /** Returns the name of the first tensor of gradients with a NaN or an infinity. */
   nonFiniteGradient(): Promise<string | null>
+  /** Returns the op at whose output the last pass stopped, with `detect_anomaly`. */
+  nonFiniteOp(): Promise<string | null>
   /** Starts recording the time of each op. */
   startProfile(): Promise<void>
   /** Stops recording. Returns the ops, longest first. */
@@ -705,6 +707,7 @@ export interface TransformerOptions {
   tf32: boolean
   threads: number
   recompute: boolean
+  detectAnomaly: boolean
 }
 
 /** A window of a batch. */

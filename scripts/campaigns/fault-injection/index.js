@@ -19,8 +19,11 @@ const FAULTS = {
   allocations: { source: 'allocations.c', dModel: 256, codes: /ERR_OUT_OF_MEMORY/ },
 }
 const { source: SOURCE, dModel, codes: CODES } = FAULTS[option('fail', 'files')]
-/** Smaller allocations never fail here: Rust's collections end the process where they do. */
-const LARGE = 2 ** 20
+/**
+ * Smaller allocations never fail here: Rust's collections end the process where they do, and so does
+ * the library gemm without its workspace of 1 MiB a thread.
+ */
+const LARGE = 2 ** 20 + 1
 const TRAIN = [
   ...`--d-model ${dModel} --num-heads 2 --d-ff ${2 * dModel} --num-layers 1`.split(' '),
   ...'--max-seq-length 16 --seq-length 16 --batch-size 2'.split(' '),
