@@ -216,9 +216,11 @@ impl Error {
     /// Runs `work`. A panic becomes the error that it carries, of memory that could not be had, else
     /// an internal error that names `what`.
     pub(crate) fn catch<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| match panic.downcast::<Self>() {
-            Ok(error) => Err(*error),
-            Err(_) => Err(Self::Internal(format!("{what} panicked"))),
+        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+            match panic.downcast::<Self>() {
+                Ok(error) => Err(*error),
+                Err(_) => Err(Self::Internal(format!("{what} panicked"))),
+            }
         })
     }
 

@@ -195,9 +195,7 @@ impl Shared {
     fn leave(&self) {
         let was = self.inside.0.fetch_sub(1, Ordering::SeqCst);
         in_total_order();
-        if was == 1
-            && self.caller_sleeps.load(Ordering::SeqCst)
-        {
+        if was == 1 && self.caller_sleeps.load(Ordering::SeqCst) {
             let _guard = self.leave_lock.lock().unwrap_or_else(PoisonError::into_inner);
             self.last_worker_left.notify_one();
         }

@@ -128,8 +128,8 @@ fn a_nan_in_any_weight_names_the_op_that_reads_it() {
 #[test]
 fn an_overflow_in_the_forward_pass_names_the_op() {
     let large = fill(1e20);
-    let [w1, w3] = ["w1", "w3"]
-        .map(|w| format!("transformer_blocks.1.Feed_Forward.linear_{w}.linear_matrix"));
+    let [w1, w3] =
+        ["w1", "w3"].map(|w| format!("transformer_blocks.1.Feed_Forward.linear_{w}.linear_matrix"));
     let silu = "transformer_blocks.1.Feed_Forward silu output";
     expect(silu, &[(&w1, &large), (&w3, &large)], LOSS_SCALE);
     let [q, k] =

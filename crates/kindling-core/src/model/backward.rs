@@ -32,10 +32,8 @@ use crate::{Error, Result};
 const DQKV: &str = "Multihead_Attn attention gradient of q, k, v";
 const ATTENTION: [&str; 2] =
     ["Multihead_Attn qkv_proj gradient of its input", "RMSNorm_Attn gradient of its input"];
-const FEED_FORWARD: [&str; 2] = [
-    "Feed_Forward linear_w1, linear_w3 gradient of its input",
-    "RMSNorm_FF gradient of its input",
-];
+const FEED_FORWARD: [&str; 2] =
+    ["Feed_Forward linear_w1, linear_w3 gradient of its input", "RMSNorm_FF gradient of its input"];
 
 /// Tokens and targets of a training pass.
 #[derive(Clone, Copy)]

@@ -183,7 +183,11 @@ fn run_attention(
                 shape: s.head_norm,
             },
         )?;
-        context.check_block(layer, "Multihead_Attn qk_norm output", block.qkv.slice(qkv.clone()))?;
+        context.check_block(
+            layer,
+            "Multihead_Attn qk_norm output",
+            block.qkv.slice(qkv.clone()),
+        )?;
     }
     match cache {
         CacheUse::None | CacheUse::Prefill(None) => attend(context, layer, block, s),
