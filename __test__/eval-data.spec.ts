@@ -2,11 +2,16 @@
 import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
-import { TokenStore, Trainer, evaluate, type Evaluation } from '../src'
+import { TokenStore, Trainer, evaluate, load, type Evaluation } from '../src'
 import { withEvaluationData } from '../src/training/evaluation-data'
 import { loadRun } from '../src/training/load-run'
 import { succeed } from './command-line'
 import { rejectsWith, temporaryFolder, writeCorpus } from './helpers'
+
+const TINY_RUN = {
+  ...{ dModel: 16, numHeads: 2, dFf: 24, numLayers: 1, maxSeqLength: 16, seqLength: 16 },
+  ...{ batchSize: 4, threads: 1, vocabSize: 280, maxSteps: 2, sampleInterval: 0, device: 'cpu' },
+}
 
 /** Writes ids as numpy's save does: magic, version 1.0, a padded header, the values. */
 function npy(ids: Int32Array): Buffer {
@@ -20,11 +25,7 @@ test('eval takes a folder of encode, a store, .npy, .bin or text, and else says 
   const folder = temporaryFolder(t)
   const at = (name: string): string => join(folder, name)
   const text = writeCorpus(folder)
-  await new Trainer({
-    ...{ dModel: 16, numHeads: 2, dFf: 24, numLayers: 1, maxSeqLength: 16, seqLength: 16 },
-    ...{ batchSize: 4, threads: 1, vocabSize: 280, maxSteps: 2, sampleInterval: 0 },
-    ...{ corpus: text, dataDir: folder, run: at('run'), device: 'cpu' },
-  }).run()
+  await new Trainer({ ...TINY_RUN, corpus: text, dataDir: folder, run: at('run') }).run()
   const other = at('other.txt')
   writeFileSync(other, readFileSync(text, 'utf8').slice(0, 9000))
   const { model, tokenizer } = await loadRun({ run: at('run'), threads: 1 })
@@ -68,4 +69,22 @@ test('eval takes a folder of encode, a store, .npy, .bin or text, and else says 
   const none = { tokenizer: null, message: () => undefined }
   await rejectsWith(t, 'ERR_NOT_FOUND', () => withEvaluationData(other, none, async () => null))
   await model.close()
+})
+
+test('RUN/best and RUN/latest are sources of a model, as in the command that a run ends with', async (t) => {
+  const folder = temporaryFolder(t)
+  const run = join(folder, 'run')
+  const { best } = await new Trainer({
+    ...TINY_RUN,
+    corpus: writeCorpus(folder),
+    dataDir: folder,
+    run,
+  }).run()
+  for (const name of ['best', 'latest']) {
+    const { model, step } = await load(join(run, name))
+    t.is(step, best!.step)
+    await model.close()
+  }
+  writeFileSync(join(folder, 'best'), 'step-00000002')
+  await rejectsWith(t, 'ERR_INVALID_MODEL', () => load(join(folder, 'best')))
 })

@@ -17,6 +17,7 @@ import type { Tokenizer } from '../tokenizer'
 import type { Transformer } from '../transformer'
 import { resolveOptions } from './resolve-options'
 import type { RunConfig } from './run-config'
+import { locateCheckpoint } from './run-checkpoints'
 import { RunFolder } from './run-folder'
 import { buildLoadedModel } from './run-plan'
 
@@ -104,6 +105,10 @@ export async function openModelSource(
 ): Promise<ModelSource> {
   const path = await localPath(source)
   if (isCheckpoint(path)) return openRun(dirname(dirname(resolve(path))), path, onMessage)
+  if (namesCheckpoint(path)) {
+    const { run, step } = locateCheckpoint(path)
+    return openRun(run, new RunFolder(run).checkpoints.path(step), onMessage)
+  }
   if (isRun(path)) return openRun(path, null, onMessage)
   const files = await ModelFiles.open(path, sizes)
   const tokenizer = await files.tokenizer()
@@ -146,6 +151,12 @@ async function openRun(
 function isCheckpoint(path: string): boolean {
   const inCheckpoints = basename(dirname(resolve(path))) === 'checkpoints'
   return inCheckpoints && existsSync(join(path, 'state.json'))
+}
+
+/** Returns true for RUN/best and RUN/latest. */
+function namesCheckpoint(path: string): boolean {
+  const whole = resolve(path)
+  return ['best', 'latest'].includes(basename(whole)) && isRun(dirname(whole))
 }
 
 /** A run's config.json has a format_version, that of transformers a model_type. */
