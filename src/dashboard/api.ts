@@ -85,8 +85,12 @@ async function series(catalog: Catalog, query: URLSearchParams): Promise<object>
   const smoothing = Math.min(1, Math.max(0, number(query, 'smoothing') ?? 0))
   const runs = runsOf(catalog, query)
   const readers = runs.map((run) => catalog.open(run))
-  const all = Promise.all(readers.map((reader) => reader.poll()))
-  await Promise.race([all, new Promise((resolve) => setTimeout(resolve, FIRST_ANSWER_MS))])
+  // An open page has its files read by itself, and asks again when they have changed.
+  const stale = readers.filter((reader) => !reader.isComplete || !catalog.isFollowed)
+  if (stale.length > 0) {
+    const read = Promise.all(stale.map((reader) => reader.poll()))
+    await Promise.race([read, new Promise((resolve) => setTimeout(resolve, FIRST_ANSWER_MS))])
+  }
   const range = rangeOf(readers, axis)
   const window = { from: number(query, 'from') ?? range.from, to: number(query, 'to') ?? range.to }
   // A single run keeps the places of its extremes.

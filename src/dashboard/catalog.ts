@@ -20,6 +20,8 @@ export class Catalog {
   readonly #ids = new Map<string, number>()
   readonly #readers = new Map<number, MetricsReader>()
   #runs: CatalogRun[] = []
+  /** The metrics are polled all the time, for a page that is open. */
+  isFollowed = false
 
   /** @param places - run folders, or folders that hold runs now or later. */
   constructor(readonly places: readonly string[]) {}

@@ -134,7 +134,8 @@ function follow(catalog: Catalog, streams: ReadonlySet<ServerResponse>): () => v
   let isOpen = true
   let timer: NodeJS.Timeout
   const look = async (): Promise<void> => {
-    if (streams.size > 0) {
+    catalog.isFollowed = streams.size > 0
+    if (catalog.isFollowed) {
       void catalog.poll()
       if (polls++ % POLLS_PER_REFRESH === 0) await catalog.refresh().catch(() => {})
       const text = JSON.stringify(snapshot(catalog))

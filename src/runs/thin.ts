@@ -67,7 +67,17 @@ export function thin(
   return points
 }
 
-/** Rounds to the digits that a float32 holds. */
+/** Exact powers of ten. */
+const POWERS = Array.from({ length: 23 }, (_, i) => 10 ** i)
+/** Digits that a float32 holds. */
+const DIGITS = 7
+
+/** Rounds to the digits that a float32 holds, faster than `toPrecision` does. */
 function rounded(value: number): number {
-  return Number(value.toPrecision(7))
+  const size = Math.abs(value)
+  const places = DIGITS - 1 - Math.floor(Math.log10(size))
+  const scale = POWERS[Math.abs(places)]
+  if (scale === undefined) return Number(value.toPrecision(DIGITS))
+  const digits = Math.round(places < 0 ? size / scale : size * scale)
+  return Math.sign(value) * (places < 0 ? digits * scale : digits / scale)
 }
