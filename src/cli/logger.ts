@@ -3,10 +3,10 @@
  * Without a terminal a plain line comes after the first step and then by time.
  */
 import type { Output } from './output'
-import { ByteProgress } from './progress'
-import { liveLine, metricsText, plainLine, startText } from './run-text'
+import { ByteProgress, CountProgress } from './progress'
+import { START_INDENT, liveLine, metricsText, plainLine, startText } from './run-text'
 import { startWarnings } from './run-warnings'
-import { columnsOf, dim } from './terminal'
+import { columnsOf, dim, wrap } from './terminal'
 import type { StepEvent, Trainer } from '../training/trainer'
 
 /** Milliseconds between two updates of the live line. */
@@ -23,7 +23,7 @@ export function preparationReport(output: Output): {
 } {
   let reading: { what: string; progress: ByteProgress } | null = null
   return {
-    message: (text) => output.note(text),
+    message: (text) => output.note(wrap(text, columnsOf(process.stderr), 2)),
     progress: (what, done, total) => {
       if (reading?.what !== what) reading = { what, progress: new ByteProgress(what, output) }
       reading.progress.report(done, total)
@@ -38,8 +38,19 @@ export function logRun(trainer: Trainer, output: Output): void {
   trainer.on('message', message)
   trainer.on('progress', progress)
   trainer.on('start', (config, numParameters) => {
-    for (const line of startText(config, numParameters)) output.note(dim(line, process.stderr))
-    for (const warning of startWarnings(config, numParameters)) output.note(`warning: ${warning}`)
+    const columns = columnsOf(process.stderr)
+    for (const line of startText(config, numParameters)) {
+      output.note(dim(wrap(line, columns, START_INDENT), process.stderr))
+    }
+    for (const warning of startWarnings(config, numParameters)) {
+      output.note(wrap(`warning: ${warning}`, columns, START_INDENT))
+    }
+  })
+  let evaluating: CountProgress | null = null
+  trainer.on('evaluating', (done, total) => {
+    evaluating ??= new CountProgress('evaluating', output, 'tokens')
+    evaluating.report(done, total)
+    if (done === total) evaluating = null
   })
   const steps = new StepLines(output)
   trainer.on('step', (event) => steps.show(event))

@@ -8,11 +8,18 @@ import { bar, columnsOf, fit } from './terminal'
 
 /** Milliseconds between two plain lines. */
 const PLAIN_LINE_MS = 5_000
+/** Milliseconds between two updates of a line on a terminal. */
+const REDRAW_MS = 50
+/** Milliseconds between two updates of the time that work takes. */
+const ELAPSED_MS = 500
 /** Narrower terminals show no bar. */
 const MIN_BAR_COLUMNS = 60
 
+/** The one progress line of the command line: a bar, an amount, the time left, and more if it fits. */
 abstract class Progress {
   #lastPlainLine = performance.now()
+  #lastDrawn = -Infinity
+  #first: { done: number; at: number } | null = null
 
   /** @param label - the work in progress, such as `encoding`. */
   constructor(
@@ -22,8 +29,15 @@ abstract class Progress {
 
   report(done: number, total: number): void {
     const now = performance.now()
-    const text = this.text(done, total, now)
+    // What the first report counts may come from an earlier, interrupted run: it says nothing about
+    // the speed.
+    const { done: before, at } = (this.#first ??= { done, at: now })
+    // A file that is read again, or a total that is an estimate, may count backwards.
+    const perSecond = Math.max(0, done - before) / Math.max(1e-3, (now - at) / 1000)
+    const text = this.text(done, total, perSecond)
     if (this.output.isLive) {
+      if (done < total && now - this.#lastDrawn < REDRAW_MS) return
+      this.#lastDrawn = now
       this.output.progress(text)
     } else if (now - this.#lastPlainLine >= PLAIN_LINE_MS) {
       this.#lastPlainLine = now
@@ -31,13 +45,23 @@ abstract class Progress {
     }
   }
 
-  protected abstract text(done: number, total: number, now: number): string
+  protected text(done: number, total: number, perSecond: number): string {
+    const columns = columnsOf(process.stderr) ?? Infinity
+    const amount = this.amount(done, total)
+    const drawn = columns >= MIN_BAR_COLUMNS ? `${bar(done, total)} ${amount}` : amount
+    const left = perSecond > 0 ? [`${duration((total - done) / perSecond)} left`] : []
+    return fit([`${this.label}: ${drawn}`, ...left, ...this.more(perSecond)], columns - 1)
+  }
+
+  /** What is done, of what. */
+  protected abstract amount(done: number, total: number): string
+
+  /** What stands behind the time left. */
+  protected abstract more(perSecond: number): string[]
 }
 
-/** Shows the bytes done, the speed and the time left. */
+/** Shows the bytes done, the time left and the speed. */
 export class ByteProgress extends Progress {
-  #first: { done: number; at: number } | null = null
-
   /** @param isEndless - the total is unknown, as for standard input. */
   constructor(
     label: string,
@@ -47,32 +71,43 @@ export class ByteProgress extends Progress {
     super(label, output)
   }
 
-  protected override text(done: number, total: number, now: number): string {
-    // The bytes of the first report may come from an earlier, interrupted run: they say nothing
-    // about the speed.
-    const { done: before, at } = (this.#first ??= { done, at: now })
-    // A file that is read again, or a total that is an estimate, may count backwards.
-    const rate = Math.max(0, done - before) / 1e6 / Math.max(1e-3, (now - at) / 1000)
-    const speed = rate > 0 ? [`${rate.toFixed(1)} MB/s`] : []
+  protected override text(done: number, total: number, perSecond: number): string {
+    if (!this.isEndless) return super.text(done, total, perSecond)
     const columns = columnsOf(process.stderr) ?? Infinity
-    if (this.isEndless) return fit([`${this.label}: ${megabytes(done)} MB`, ...speed], columns)
-    const left = rate > 0 ? [`${duration((total - done) / 1e6 / rate)} left`] : []
-    const amount = `${megabytes(done)} of ${megabytes(total)} MB`
-    const drawn = columns >= MIN_BAR_COLUMNS ? `${bar(done, total)} ${amount}` : amount
-    return fit([`${this.label}: ${drawn}`, ...left, ...speed], columns - 1)
+    return fit([`${this.label}: ${megabytes(done)} MB`, ...this.more(perSecond)], columns - 1)
+  }
+
+  protected override amount(done: number, total: number): string {
+    return `${megabytes(done)} of ${megabytes(total)} MB`
+  }
+
+  protected override more(perSecond: number): string[] {
+    return perSecond > 0 ? [`${(perSecond / 1e6).toFixed(1)} MB/s`] : []
   }
 }
 
-/** Shows how many of a number of items are done, without an estimate of the time left. */
+/** Shows how many of a number of things are done, the time left and the rate. */
 export class CountProgress extends Progress {
-  protected override text(done: number, total: number): string {
-    return `${this.label}: ${bar(done, total)} ${count(done)} of ${count(total)}`
+  /** @param things - what is counted, in the plural, such as `tokens`. */
+  constructor(
+    label: string,
+    output: Output,
+    private readonly things: string,
+  ) {
+    super(label, output)
+  }
+
+  protected override amount(done: number, total: number): string {
+    return `${count(done)} of ${count(total)}`
+  }
+
+  protected override more(perSecond: number): string[] {
+    return perSecond > 0 ? [`${count(perSecond)} ${this.things}/s`] : []
   }
 }
 
 /** Shows the steps done, the time left, and what else the work says of itself. */
 export class StepProgress extends Progress {
-  #first: { done: number; at: number } | null = null
   #detail = ''
 
   /** @param detail - such as the rate and the loss of the current run. */
@@ -81,14 +116,32 @@ export class StepProgress extends Progress {
     this.report(done, total)
   }
 
-  protected override text(done: number, total: number, now: number): string {
-    // The steps before the first report may come from an earlier, interrupted run.
-    const { done: before, at } = (this.#first ??= { done, at: now })
-    const perStep = done > before ? (now - at) / 1000 / (done - before) : null
-    const left = perStep === null ? [] : [`${duration((total - done) * perStep)} left`]
-    const columns = columnsOf(process.stderr) ?? Infinity
-    const amount = `${done} of ${total} steps`
-    const drawn = columns >= MIN_BAR_COLUMNS ? `${bar(done, total)} ${amount}` : amount
-    return fit([`${this.label}: ${drawn}`, ...left, this.#detail], columns - 1)
+  protected override amount(done: number, total: number): string {
+    return `${done} of ${total} steps`
+  }
+
+  protected override more(): string[] {
+    return [this.#detail]
+  }
+}
+
+/** Shows the time that work takes which does not report how far it is. */
+export async function withElapsed<T>(
+  label: string,
+  output: Output,
+  work: () => Promise<T>,
+): Promise<T> {
+  const started = performance.now()
+  const show = (): void => {
+    const text = `${label}: ${duration((performance.now() - started) / 1000)}`
+    if (output.isLive) output.progress(text)
+    else output.note(text)
+  }
+  const timer = setInterval(show, output.isLive ? ELAPSED_MS : PLAIN_LINE_MS)
+  try {
+    return await work()
+  } finally {
+    clearInterval(timer)
+    output.clear()
   }
 }

@@ -11,6 +11,8 @@ import { trainingTokens } from './run-warnings'
 
 /** The best checkpoint is proposed below this share of the last validation loss. */
 const BEST_IS_BETTER = 0.99
+/** Width of the labels of the summary at the start. */
+export const START_INDENT = 9
 
 /** Lines that say what is about to be trained, on what, and what it takes. */
 export function startText(config: RunConfig, numParameters: number): string[] {
@@ -19,7 +21,8 @@ export function startText(config: RunConfig, numParameters: number): string[] {
   const perStep = tokensPerStep(options)
   const tokens = trainingTokens(config)
   const passes = tokens === undefined ? null : (totalSteps * perStep) / tokens
-  const row = (label: string, ...parts: string[]) => `${label.padEnd(9)}${parts.join(', ')}`
+  const row = (label: string, ...parts: string[]) =>
+    `${label.padEnd(START_INDENT)}${parts.join(', ')}`
   return [
     row(
       'model',

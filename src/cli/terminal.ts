@@ -35,6 +35,20 @@ export function fit(parts: readonly string[], columns: number): string {
   return line
 }
 
+/** Breaks a line between words to fit a terminal; all but the first row are indented. */
+export function wrap(text: string, columns: number | null, indent: number): string {
+  if (columns === null) return text
+  const rows: string[] = []
+  let row = ''
+  for (const word of text.match(/ *[^ ]+/g) ?? []) {
+    if (row !== '' && row.length + word.length >= columns) {
+      rows.push(row)
+      row = `${' '.repeat(indent)}${word.trimStart()}`
+    } else row += word
+  }
+  return [...rows, row].join('\n')
+}
+
 const BAR_WIDTH = 20
 
 /** Draws the bar of a progress line. */

@@ -2,7 +2,7 @@
 import { z } from 'zod'
 import { KindlingError, cancelled } from '../errors'
 import { limits } from '../limits'
-import { abortSignal, checked } from '../options'
+import { abortSignal, callback, checked } from '../options'
 import type { TokenStore } from '../token-store'
 import type { Transformer } from '../transformer'
 
@@ -14,6 +14,8 @@ export interface EvaluateOptions {
   batchSize: number
   /** Tokens to evaluate, at most. Default: all. */
   maxTokens?: number | undefined
+  /** Receives the tokens done and those to do, after each batch. */
+  onProgress?: ((tokensDone: number, tokensTotal: number) => void) | undefined
   /** Ends the call with `ERR_CANCELLED`. */
   signal?: AbortSignal | undefined
 }
@@ -22,6 +24,7 @@ const schema = z.strictObject({
   seqLength: limits.positions,
   batchSize: limits.batch,
   maxTokens: z.int().min(1).optional(),
+  onProgress: callback<(tokensDone: number, tokensTotal: number) => void>().optional(),
   signal: abortSignal.optional(),
 })
 
@@ -52,6 +55,7 @@ export async function evaluate(
     seqLength,
     batchSize,
     maxTokens = Infinity,
+    onProgress,
     signal,
   } = checked('evaluate', schema, options)
   const windows = Math.min(
@@ -64,6 +68,7 @@ export async function evaluate(
     const count = Math.min(batchSize, windows - first)
     sum +=
       count * (await model.loss(store.evaluationBatch({ seqLength, firstWindow: first, count })))
+    onProgress?.((first + count) * seqLength, windows * seqLength)
   }
   const loss = sum / windows
   if (!Number.isFinite(loss)) {

@@ -55,6 +55,8 @@ export interface TrainerEvents {
   step: [event: StepEvent]
   /** A line was written to metrics.jsonl. */
   metrics: [line: MetricsLine]
+  /** An evaluation has come to `done` of its `total` tokens. */
+  evaluating: [done: number, total: number]
   /** The validation loss was computed, in nats per token. */
   evaluation: [step: number, loss: number]
   /** A text was generated. */

@@ -299,6 +299,7 @@ export class Trainer extends EventEmitter<TrainerEvents> {
       seqLength: options.seqLength,
       batchSize: options.batchSize,
       maxTokens: options.evalTokens,
+      onProgress: (done, total) => this.emit('evaluating', done, total),
       signal,
     })
     this.emit('evaluation', step, loss)

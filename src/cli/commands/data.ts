@@ -116,7 +116,7 @@ async function reshape<T>(
 ): Promise<T> {
   outliveOutput()
   for (const store of existingStores(flags.out)) output.note(`${store} will be replaced`)
-  const progress = new CountProgress('copying tokens', output)
+  const progress = new CountProgress('copying tokens', output, 'tokens')
   const { chunk_size: chunkSize, token_dtype: tokenDtype } = flags
   const result = await withInterrupt((signal) =>
     work({

@@ -11,6 +11,7 @@ import { addFields } from '../flags'
 import { withInterrupt } from '../interrupt'
 import { SOURCE_ARGUMENT, checkpointFields, corpusFields, loadModel } from '../shared-flags'
 import { run } from '../output'
+import { CountProgress } from '../progress'
 
 const fields = {
   ...checkpointFields,
@@ -57,10 +58,14 @@ export function evalCommand(): Command {
             await store.checkVocab(vocabSize, { signal })
             await verifyStores([store], { signal, message: say })
             const maxTokens = options.eval_tokens
-            return evaluate(model, store, { seqLength, batchSize, maxTokens, signal })
+            const progress = new CountProgress('evaluating', output, 'tokens')
+            const onProgress = progress.report.bind(progress)
+            const limits = { seqLength, batchSize, maxTokens }
+            return evaluate(model, store, { ...limits, onProgress, signal })
           },
         ),
       )
+      output.clear()
       output.line({ loss, perplexity, bitsPerByte, tokens })
       const bits = bitsPerByte === null ? '' : `  bits_per_byte ${bitsPerByte.toFixed(4)}`
       output.text(

@@ -8,6 +8,7 @@ import { load } from '../../training/model-source'
 import { addExamples } from '../examples'
 import { addFields } from '../flags'
 import { run } from '../output'
+import { withElapsed } from '../progress'
 
 const fields = {
   format: z
@@ -38,10 +39,14 @@ export function exportCommand(): Command {
   return command.action(
     run(async (flags, output, [source]) => {
       const { format, dtype, out } = parse(z.strictObject(fields), flags)
-      const loaded = await load(source!, { onMessage: (text) => output.note(text) })
+      const loaded = await withElapsed(`reading ${source!}`, output, () =>
+        load(source!, { onMessage: (text) => output.note(text) }),
+      )
       const card = format === 'hf' ? { 'README.md': await modelCard(source!, loaded) } : {}
       const companions = { ...loaded.companions, ...card }
-      await exportModel(out, { ...loaded, companions }, { format, dtype })
+      await withElapsed(`writing ${out}`, output, () =>
+        exportModel(out, { ...loaded, companions }, { format, dtype }),
+      )
       output.line({ format, dtype, step: loaded.step, out })
       output.text(`step ${loaded.step}, ${dtype}: ${out}`)
     }),

@@ -9,6 +9,7 @@ import { addExamples } from '../examples'
 import { addFields } from '../flags'
 import { count } from '../../format'
 import { run } from '../output'
+import { withElapsed } from '../progress'
 
 const fields = {
   out: z.string().meta({ value: 'dir' }).describe('run folder to create'),
@@ -48,18 +49,22 @@ export function importCommand(): Command {
   return command.action(
     run(async (flags, output, [source]) => {
       const options = parse(z.strictObject(fields), flags)
-      const loaded = await load(source!, {
-        ...(options.num_heads !== undefined && { numHeads: options.num_heads }),
-        ...(options.max_seq_length !== undefined && { maxSeqLength: options.max_seq_length }),
-        ...(options.theta !== undefined && { theta: options.theta }),
-        onMessage: (text) => output.note(text),
-      })
+      const loaded = await withElapsed(`reading ${source!}`, output, () =>
+        load(source!, {
+          ...(options.num_heads !== undefined && { numHeads: options.num_heads }),
+          ...(options.max_seq_length !== undefined && { maxSeqLength: options.max_seq_length }),
+          ...(options.theta !== undefined && { theta: options.theta }),
+          onMessage: (text) => output.note(text),
+        }),
+      )
       const { model, config, tokenizer } = loaded
       const dtype = options.dtype ?? config.options.dtype
-      await save(options.out, {
-        ...loaded,
-        config: { ...config, options: { ...config.options, dtype } },
-      })
+      await withElapsed(`writing ${options.out}`, output, () =>
+        save(options.out, {
+          ...loaded,
+          config: { ...config, options: { ...config.options, dtype } },
+        }),
+      )
       const { vocabSize, maxSeqLength } = config.options
       output.line({ params: model.numParameters, vocabSize, maxSeqLength, out: options.out })
       output.text(`${count(model.numParameters)} parameters, ${vocabSize} tokens: ${options.out}`)

@@ -77,7 +77,7 @@ function tokenizerTrainCommand(): Command {
         output.note(`the tokenizer in ${options.out} will be replaced`)
       const started = performance.now()
       const reading = new ByteProgress('reading', output, files.includes('-'))
-      const merging = new CountProgress('merging', output)
+      const merging = new CountProgress('merging', output, 'merges')
       const tokenizer = await withInterrupt((signal) =>
         Tokenizer.train(files, {
           type: options.type,

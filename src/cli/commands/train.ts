@@ -11,10 +11,11 @@ import { addFields, jsonSchemaOf } from '../flags'
 import { withInterrupt } from '../interrupt'
 import { logRun, preparationReport } from '../logger'
 import { EXIT } from '../exit'
-import { nextCommand, startText, summaryText } from '../run-text'
+import { START_INDENT, nextCommand, startText, summaryText } from '../run-text'
 import { startWarnings } from '../run-warnings'
 import { argumentsOr, run, type Output } from '../output'
 import { outliveOutput, write } from '../streams'
+import { columnsOf, wrap } from '../terminal'
 import { dashboardFlag, withDashboard } from '../train-dashboard'
 
 const EXAMPLES = [
@@ -96,7 +97,8 @@ async function printDryRun(options: ResolvedOptions, output: Output): Promise<vo
   )
   const { config, ...numbers } = plan
   output.line({ dryRun: true, ...numbers, options: config.options })
-  for (const line of startText(config, plan.params)) output.text(line)
+  const columns = columnsOf(process.stdout)
+  for (const line of startText(config, plan.params)) output.text(wrap(line, columns, START_INDENT))
   if (plan.fromStep > 0) output.text(`resume   from step ${plan.fromStep}`)
   for (const warning of startWarnings(config, plan.params)) output.note(`warning: ${warning}`)
   output.text('would write')
