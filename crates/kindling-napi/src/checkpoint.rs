@@ -107,10 +107,10 @@ pub fn load_checkpoint(
         let path = PathBuf::from(path);
         let state = match guards {
             LoadGuards::Both(guards) => {
-                guards.with(|model, optimizer| checkpoint::load(&path, model, Some(optimizer)))
+                guards.load(|model, optimizer| checkpoint::load(&path, model, Some(optimizer)))
             }
             LoadGuards::Model(guard) => {
-                guard.with(|model| checkpoint::load(&path, model.engine()?, None))
+                guard.with(|model| model.load(|engine| checkpoint::load(&path, engine, None)))
             }
         }?;
         Ok(state.iteration as f64)

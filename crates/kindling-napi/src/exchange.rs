@@ -89,7 +89,7 @@ impl ModelFiles {
     pub fn read_into(&self, model: &Transformer) -> napi::Result<AsyncTask<Job<Guard<Model>, ()>>> {
         let inner = Arc::clone(&self.inner);
         Ok(spawn(model.acquire()?, move |guard| {
-            guard.with(|model| locked(&inner).read_into(model.engine()?))
+            guard.with(|model| model.load(|engine| locked(&inner).read_into(engine)))
         }))
     }
 }

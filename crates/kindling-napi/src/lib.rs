@@ -27,3 +27,4 @@ mod process;
 mod store;
 mod task;
 mod tokenizer;
+mod transformer_options;

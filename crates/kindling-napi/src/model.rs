@@ -6,7 +6,6 @@ use kindling_core::config::ModelConfig;
 use kindling_core::device::Device;
 use kindling_core::dtype::Dtype;
 use kindling_core::model::{Layout, NamedTensor, Transformer as Engine, matching};
-use kindling_core::ops::rope::Scaling;
 use kindling_core::{Error, Result};
 use napi::bindgen_prelude::{AsyncTask, Float32Array, ToNapiValue, TypeName, Uint32Array};
 
@@ -15,76 +14,7 @@ use crate::error::to_napi;
 use crate::exclusive::{Exclusive, Guard};
 use crate::options::{finite, integer, size, thread_count};
 use crate::task::{Job, spawn};
-
-/// `RopeScaling` of `src/transformer.ts`.
-#[napi(object)]
-pub struct RopeScaling {
-    pub factor: f64,
-    pub low_freq_factor: f64,
-    pub high_freq_factor: f64,
-    pub original_max_position_embeddings: f64,
-}
-
-impl From<&RopeScaling> for Scaling {
-    fn from(scaling: &RopeScaling) -> Self {
-        Self {
-            factor: scaling.factor,
-            low_freq_factor: scaling.low_freq_factor,
-            high_freq_factor: scaling.high_freq_factor,
-            original_max_position_embeddings: scaling.original_max_position_embeddings,
-        }
-    }
-}
-
-/// `TransformerOptions` of `src/transformer.ts`, which documents them, with the defaults filled in.
-#[allow(clippy::struct_excessive_bools, reason = "independent options of the JavaScript API")]
-#[napi(object)]
-pub struct TransformerOptions {
-    pub vocab_size: f64,
-    pub d_model: f64,
-    pub num_heads: f64,
-    pub d_ff: f64,
-    pub num_layers: f64,
-    pub max_seq_length: f64,
-    pub theta: f64,
-    pub num_kv_heads: f64,
-    pub tie_embeddings: bool,
-    pub qkv_bias: bool,
-    pub head_size: Option<f64>,
-    pub norm_eps: f64,
-    pub qk_norm: bool,
-    pub rope_scaling: Option<RopeScaling>,
-    pub device: String,
-    pub seed: f64,
-    pub dtype: String,
-    pub tf32: bool,
-    pub threads: f64,
-    pub recompute: bool,
-    pub detect_anomaly: bool,
-}
-
-impl TransformerOptions {
-    fn config(&self) -> Result<ModelConfig> {
-        let config = ModelConfig {
-            vocab_size: size("vocabSize", self.vocab_size)?,
-            d_model: size("dModel", self.d_model)?,
-            num_heads: size("numHeads", self.num_heads)?,
-            num_kv_heads: size("numKvHeads", self.num_kv_heads)?,
-            d_ff: size("dFf", self.d_ff)?,
-            num_layers: size("numLayers", self.num_layers)?,
-            max_seq_length: size("maxSeqLength", self.max_seq_length)?,
-            theta: self.theta,
-            tie_embeddings: self.tie_embeddings,
-            qkv_bias: self.qkv_bias,
-            head_size: self.head_size.map(|value| size("headSize", value)).transpose()?,
-            norm_eps: self.norm_eps,
-            qk_norm: self.qk_norm,
-            rope_scaling: self.rope_scaling.as_ref().map(Scaling::from),
-        };
-        config.validate()?;
-        Ok(config)
-    }
-}
+use crate::transformer_options::TransformerOptions;
 
 /// A model whose engine may not be built yet.
 pub struct Model {
@@ -110,16 +40,33 @@ impl Model {
     /// Returns the engine, building it on first use.
     pub fn engine(&mut self) -> Result<&mut Engine> {
         if self.engine.is_none() {
-            let recipe = &self.recipe;
-            let ModelRecipe { config, threads, dtype, tf32, .. } = recipe;
-            let device = Device::from_name(&recipe.device, *threads, *dtype, *tf32)?;
-            let mut engine = Engine::new(config.clone(), device, recipe.seed)?;
-            engine.set_recompute(recipe.recompute);
-            engine.set_detect_anomaly(recipe.detect_anomaly);
-            engine.set_frozen(&self.frozen)?;
-            self.engine = Some(engine);
+            let seed = self.recipe.seed;
+            self.engine = Some(self.build(|config, device| Engine::new(config, device, seed))?);
         }
         self.engine.as_mut().ok_or_else(|| Error::Internal("the model was not built".to_owned()))
+    }
+
+    /// Runs `load`, which replaces every weight. A model that is not built yet is built without
+    /// initial weights, and only if `load` succeeds.
+    pub fn load<T>(&mut self, load: impl FnOnce(&mut Engine) -> Result<T>) -> Result<T> {
+        if let Some(engine) = &mut self.engine {
+            return load(engine);
+        }
+        let mut engine = self.build(Engine::blank)?;
+        let result = load(&mut engine)?;
+        self.engine = Some(engine);
+        Ok(result)
+    }
+
+    fn build(&self, of: impl FnOnce(ModelConfig, Device) -> Result<Engine>) -> Result<Engine> {
+        let recipe = &self.recipe;
+        let ModelRecipe { config, threads, dtype, tf32, .. } = recipe;
+        let device = Device::from_name(&recipe.device, *threads, *dtype, *tf32)?;
+        let mut engine = of(config.clone(), device)?;
+        engine.set_recompute(recipe.recompute);
+        engine.set_detect_anomaly(recipe.detect_anomaly);
+        engine.set_frozen(&self.frozen)?;
+        Ok(engine)
     }
 
     /// Freezes, or thaws, the parameters that `pattern` matches. Returns their names.
@@ -355,7 +302,9 @@ impl Transformer {
     #[napi(catch_unwind, ts_return_type = "Promise<void>")]
     pub fn load_state_dict(&self, tensors: Vec<Tensor>) -> napi::Result<Call<()>> {
         let tensors: Vec<NamedTensor> = tensors.into_iter().map(NamedTensor::from).collect();
-        self.call(move |model| model.load_state_dict(&tensors))
+        Ok(spawn(self.acquire()?, move |guard| {
+            guard.with(|model| model.load(|engine| engine.load_state_dict(&tensors)))
+        }))
     }
 
     /// Copies every gradient.

@@ -103,6 +103,16 @@ impl OptimizerGuards {
             self.state.with(|state| work(model, state.engine(model)?))
         })
     }
+
+    /// Like `with`, for work that replaces every weight and the optimizer's state.
+    pub fn load<R>(
+        &self,
+        work: impl FnOnce(&mut EngineModel, &mut dyn Engine) -> Result<R>,
+    ) -> Result<R> {
+        self.model.with(|model| {
+            model.load(|model| self.state.with(|state| work(model, state.engine(model)?)))
+        })
+    }
 }
 
 type Call<T> = AsyncTask<Job<OptimizerGuards, T>>;

@@ -42,7 +42,7 @@ impl Transformer {
             self.pending = Some(PendingBatch { x, pass });
             return crate::ops::check("Transformer::backward", "dlogits", expected, dlogits.len());
         }
-        self.norm.gradients_change(&self.device, &mut self.gradients)?;
+        self.norm.gradients_change(&self.device, self.gradients.get(&self.device)?)?;
         if let Device::Cpu(_) = self.device {
             return self.run_backward(|context, buffers| {
                 backward::run_from_logits(context, buffers, dlogits.into(), &x, pass)

@@ -23,7 +23,8 @@ impl Transformer {
     /// # Errors
     /// Returns `ERR_DEVICE` if the device failed.
     pub fn non_finite_gradient(&self) -> Result<Option<&str>> {
-        let gradients = self.gradients.read()?;
+        let Some(gradients) = self.gradients.allocated() else { return Ok(None) };
+        let gradients = gradients.read()?;
         Ok(first_non_finite(&self.layout.parameters, &gradients))
     }
 }

@@ -11,6 +11,7 @@ mod finiteness;
 mod forward;
 mod frozen;
 mod gradient_norm;
+mod gradients;
 mod init;
 mod kv_cache;
 mod logits;

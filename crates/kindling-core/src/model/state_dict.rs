@@ -103,8 +103,9 @@ impl Transformer {
     /// # Errors
     /// Returns `ERR_DEVICE` if the device failed.
     pub fn gradients(&mut self) -> Result<Vec<NamedTensor>> {
-        self.norm.apply_pending_clip(&self.device, &mut self.gradients)?;
-        let gradients = self.gradients.read()?;
+        let gradients = self.gradients.get(&self.device)?;
+        self.norm.apply_pending_clip(&self.device, gradients)?;
+        let gradients = gradients.read()?;
         Ok(self.layout.parameters.iter().map(|p| p.to_file(&gradients)).collect())
     }
 
@@ -153,7 +154,7 @@ impl Transformer {
         &mut self,
         mut read: impl FnMut(&Parameter) -> Result<Vec<f32>>,
     ) -> Result<()> {
-        self.decode_weights_bf16 = None;
+        self.weights_change();
         for parameter in &self.layout.parameters {
             self.weights.write_range(parameter.range.clone(), &read(parameter)?)?;
         }

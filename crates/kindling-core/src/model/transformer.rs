@@ -5,6 +5,7 @@ use super::anomaly::op_of;
 use super::forward::CacheUse;
 use super::frozen::Frozen;
 use super::gradient_norm::GradientNorm;
+use super::gradients::Gradients;
 use super::memory_plan::{MemoryPlan, PlannedDevice};
 use super::params::{Layout, Parameter};
 use super::pass::{Pass, PassContext, PendingBatch, Shapes};
@@ -34,7 +35,7 @@ pub struct Transformer {
     /// dropped when they change.
     pub(super) decode_weights_bf16: Option<Vec<u16>>,
     /// Gradients of every parameter (`layout.len`), f32.
-    pub(super) gradients: Buffer,
+    pub(super) gradients: Gradients,
     /// Norm of `gradients`, and a clip that is still to be applied.
     pub(super) norm: GradientNorm,
     /// Rotation tables (`max_seq_length`, hs).
@@ -61,22 +62,45 @@ impl Transformer {
     /// Returns `ERR_INVALID_CONFIG` if the shape is invalid, `ERR_OUT_OF_MEMORY` if the device has
     /// too little memory.
     pub fn new(config: ModelConfig, device: Device, seed: u64) -> Result<Self> {
+        let mut model = Self::allocate(config, device, false)?;
+        let (pool, layout) = (&model.device.host().pool, &model.layout);
+        model.weights.write(|weights| init::fill(pool, weights, layout, seed))?;
+        model.refresh_bf16_weights()?;
+        Ok(model)
+    }
+
+    /// Builds a model whose weights are about to be loaded: they are zeros, and gradients take
+    /// memory when they are first needed.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub fn blank(config: ModelConfig, device: Device) -> Result<Self> {
+        Self::allocate(config, device, true)
+    }
+
+    /// Allocates a model of zeros; gradients too, unless they are deferred.
+    fn allocate(config: ModelConfig, device: Device, defers_gradients: bool) -> Result<Self> {
         config.validate()?;
         let layout = Layout::new(&config);
         if let Device::Cpu(_) = &device {
-            // All at once, before any is touched: weights, gradients and rotation tables.
-            let elements = layout.len as u64 + (config.max_seq_length * config.head_size()) as u64;
-            available_memory::require(2 * size_of::<f32>() as u64 * elements)?;
+            // All at once, before any is touched: weights, gradients and two rotation tables.
+            let copies = if defers_gradients { 1 } else { 2 };
+            let tables = 2 * (config.max_seq_length * config.head_size()) as u64;
+            let elements = copies * layout.len as u64 + tables;
+            available_memory::require(size_of::<f32>() as u64 * elements)?;
         }
-        let mut weights = Buffer::zeros(&device, layout.len)?;
-        weights.write(|weights| init::fill(&device.host().pool, weights, &layout, seed))?;
+        let weights = Buffer::zeros(&device, layout.len)?;
         let weights_bf16 = match &device {
             Device::Cuda(gpu) if gpu.arithmetic.dtype != Dtype::F32 => {
                 Some(Buffer::zeros_of(&device, layout.len, gpu.arithmetic.dtype)?)
             }
             _ => None,
         };
-        let gradients = Buffer::zeros(&device, layout.len)?;
+        let gradients = if defers_gradients {
+            Gradients::deferred(layout.len)
+        } else {
+            Gradients::zeros(&device, layout.len)?
+        };
         let table = |of| {
             let mut table = Buffer::zeros(&device, config.max_seq_length * config.head_size())?;
             table.write(|table| {
@@ -86,7 +110,7 @@ impl Transformer {
         };
         let (cos, sin) = (table(f64::cos)?, table(f64::sin)?);
         let norm = GradientNorm::new(&device)?;
-        let mut model = Self {
+        Ok(Self {
             config,
             device,
             layout,
@@ -104,9 +128,7 @@ impl Transformer {
             non_finite_op: None,
             frozen: Frozen::default(),
             pending: None,
-        };
-        model.refresh_bf16_weights()?;
-        Ok(model)
+        })
     }
 
     pub fn config(&self) -> &ModelConfig {
@@ -215,7 +237,7 @@ impl Transformer {
     ) -> Result<Option<LossSum>> {
         self.prepare(batch.x, pass, self.saved())?;
         self.check_targets(batch.targets, pass)?;
-        self.norm.gradients_change(&self.device, &mut self.gradients)?;
+        self.norm.gradients_change(&self.device, self.gradients.get(&self.device)?)?;
         // A recorded pass runs only once all of it is queued.
         if batch.read_losses || self.detect_anomaly {
             return self.run_both_passes(batch, pass);
@@ -249,13 +271,13 @@ impl Transformer {
         };
         let buffers = backward::Buffers {
             activations: self.activations.as_mut().ok_or_else(no_activations)?,
-            gradients: &mut self.gradients,
+            gradients: self.gradients.get(&self.device)?,
             scratch: &mut self.scratch,
         };
         let result = pass(&context, buffers);
         self.non_finite_op = op_of(&result).map(str::to_owned);
         let result = result?;
-        self.frozen.clear(&self.device, &mut self.gradients)?;
+        self.frozen.clear(&self.device, self.gradients.get(&self.device)?)?;
         Ok(result)
     }
 

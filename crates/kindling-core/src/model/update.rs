@@ -27,8 +27,9 @@ impl Transformer {
     pub fn set_frozen(&mut self, names: &[String]) -> Result<()> {
         self.frozen =
             Frozen::new(&self.layout.parameters, |parameter| names.contains(&parameter.name));
-        self.norm.gradients_change(&self.device, &mut self.gradients)?;
-        self.frozen.clear(&self.device, &mut self.gradients)
+        let Some(gradients) = self.gradients.allocated_mut() else { return Ok(()) };
+        self.norm.gradients_change(&self.device, gradients)?;
+        self.frozen.clear(&self.device, gradients)
     }
 
     /// Returns the parameters that training leaves as they are.
@@ -37,9 +38,13 @@ impl Transformer {
     }
 
     /// Returns the device, the flat weights and the flat gradients, for an optimizer on the CPU.
-    pub fn weights_and_gradients(&mut self) -> (&Device, &mut Buffer, &mut Buffer) {
+    ///
+    /// # Errors
+    /// Returns `ERR_OUT_OF_MEMORY` if the gradients are first needed now and memory has no room.
+    pub fn weights_and_gradients(&mut self) -> Result<(&Device, &mut Buffer, &mut Buffer)> {
         self.weights_change();
-        (&self.device, &mut self.weights, &mut self.gradients)
+        let gradients = self.gradients.get(&self.device)?;
+        Ok((&self.device, &mut self.weights, gradients))
     }
 
     /// Sets every gradient to zero.
@@ -48,7 +53,8 @@ impl Transformer {
     /// Returns `ERR_DEVICE` if the device failed.
     pub fn zero_gradients(&mut self) -> Result<()> {
         let _span = self.device.span("model::zero_gradients");
-        self.norm.zero(&self.device, &mut self.gradients)
+        let Some(gradients) = self.gradients.allocated_mut() else { return Ok(()) };
+        self.norm.zero(&self.device, gradients)
     }
 
     /// Scales the gradients so that their norm is at most `max_norm` (0: no clipping). Returns the
@@ -58,13 +64,13 @@ impl Transformer {
     /// Returns `ERR_NON_FINITE` if the norm is NaN or infinite, with the gradients unchanged;
     /// `ERR_DEVICE`.
     pub(crate) fn clip_gradients(&mut self, max_norm: f64, step: u64) -> Result<f64> {
-        self.norm.clip(&self.device, &mut self.gradients, max_norm, step)
+        self.norm.clip(&self.device, self.gradients.get(&self.device)?, max_norm, step)
     }
 
     /// As `clip_gradients`, without waiting for a device: a non-finite norm is reported by a later
     /// read.
     pub(crate) fn queue_clip(&mut self, max_norm: f64, step: u64) -> Result<()> {
-        self.norm.queue_clip(&self.device, &mut self.gradients, max_norm, step)
+        self.norm.queue_clip(&self.device, self.gradients.get(&self.device)?, max_norm, step)
     }
 
     /// Prepares for an update. On a CUDA device, returns its operands; the update must clear the
@@ -73,7 +79,7 @@ impl Transformer {
     /// # Errors
     /// Returns `ERR_NON_FINITE` on the CPU if the norm is NaN or infinite; `ERR_DEVICE`.
     pub(crate) fn begin_update(&mut self, step: u64) -> Result<Option<CudaUpdate<'_>>> {
-        self.norm.begin_update(&self.device, &mut self.gradients, step)?;
+        self.norm.begin_update(&self.device, self.gradients.get(&self.device)?, step)?;
         self.weights_change();
         Ok(match &self.device {
             Device::Cpu(_) => None,
@@ -81,7 +87,7 @@ impl Transformer {
                 gpu,
                 weights: self.weights.view_mut().pointer(),
                 weights_bf16: self.weights_bf16.as_mut().map_or(0, |w| w.view_mut().pointer()),
-                gradients: self.gradients.view_mut().pointer(),
+                gradients: self.gradients.get(&self.device)?.view_mut().pointer(),
                 clip: self.norm.state(),
             }),
         })

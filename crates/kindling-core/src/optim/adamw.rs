@@ -83,7 +83,7 @@ impl Optimizer for AdamW {
                 })
             });
         }
-        let (device, weights, gradients) = model.weights_and_gradients();
+        let (device, weights, gradients) = model.weights_and_gradients()?;
         for Run { range, settings } in &runs {
             let range = || range.clone();
             adamw::step(

@@ -71,7 +71,7 @@ impl Optimizer for Sgd {
                 })
             });
         }
-        let (device, weights, gradients) = model.weights_and_gradients();
+        let (device, weights, gradients) = model.weights_and_gradients()?;
         for Run { range, settings } in &runs {
             let (p, g) = (weights.slice_mut(range.clone()), gradients.slice(range.clone()));
             sgd::step(device, sgd::Step { p, g, hyper: hyper(settings) })?;

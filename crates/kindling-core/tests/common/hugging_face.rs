@@ -91,9 +91,9 @@ impl Fixture {
         }
     }
 
-    /// The model with the fixture's weights.
+    /// The model with the fixture's weights, built without initial ones.
     pub fn model(&self, device: Device) -> Transformer {
-        let mut model = Transformer::new(self.config(), device, 0).unwrap();
+        let mut model = Transformer::blank(self.config(), device).unwrap();
         model.load_state_dict(&self.tensors("weight.")).unwrap();
         model
     }

@@ -22,7 +22,7 @@ fn fixture(name: &str) -> PathBuf {
 /// Opens a model and reads its weights.
 fn import(path: &Path, sizes: &CourseSizes) -> Result<Transformer> {
     let mut source = ModelSource::open(path, sizes)?;
-    let mut model = Transformer::new(source.config.clone(), Device::cpu(1), 1)?;
+    let mut model = Transformer::blank(source.config.clone(), Device::cpu(1))?;
     source.read_into(&mut model)?;
     Ok(model)
 }

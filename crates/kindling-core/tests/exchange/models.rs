@@ -212,5 +212,9 @@ fn import_and_export_hold_a_few_copies_of_the_largest_tensor() {
         let read = peak_of(|| source.read_into(&mut model).unwrap());
         let limit = 2 * largest + (2 << 20);
         assert!(written < limit && read < limit, "{name}: {written} {read}");
+        // Neither gradients nor a second set of weights.
+        let whole = peak_of(|| drop(import(&out, &CourseSizes::default()).unwrap()));
+        let weights = model.num_parameters() * size_of::<f32>();
+        assert!(whole < weights + limit, "{name}: {whole}");
     }
 }
