@@ -8,6 +8,7 @@ import { AdamW } from '../optimizer'
 import { TokenStore } from '../token-store'
 import { Tokenizer } from '../tokenizer'
 import { loadRun } from '../training/load-run'
+import { fasterDtype } from '../training/machine-speed'
 import { RunFolder } from '../training/run-folder'
 import { Trainer } from '../training/trainer'
 import { Transformer } from '../transformer'
@@ -85,6 +86,7 @@ export async function quickstart(options: QuickstartOptions): Promise<Quickstart
     data,
     run,
     device,
+    dtype: fasterDtype(device),
     maxSteps: steps,
     lr: 3e-3,
     lrMin: 3e-4,
@@ -146,6 +148,7 @@ function newModel(device: string): Transformer {
     maxSeqLength: MODEL.maxSeqLength,
     theta: MODEL.theta,
     device,
+    dtype: fasterDtype(device),
   })
 }
 

@@ -34,11 +34,16 @@ export function bf16Speedup(device: string): string | null {
   return resolveDevice(device).startsWith('cuda') ? 'cuda' : native.bf16Instructions()
 }
 
+/** Returns the faster precision of a device. */
+export function fasterDtype(device: string): 'f32' | 'bf16' {
+  return bf16Speedup(device) === null ? 'f32' : 'bf16'
+}
+
 /** Estimates the speed of a device in the faster precision, or in the one given. */
 export function machineSpeed(
   device: string,
   threads: number,
-  dtype: 'f32' | 'bf16' = bf16Speedup(device) === null ? 'f32' : 'bf16',
+  dtype: 'f32' | 'bf16' = fasterDtype(device),
 ): MachineSpeed {
   const place = resolveDevice(device)
   if (place.startsWith('cuda')) return { flops: GPU, dtype, name: place }
