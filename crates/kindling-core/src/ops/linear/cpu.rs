@@ -4,7 +4,6 @@
 //! |---|---|---|
 //! | f32 | below `FEW_ROWS`, forward | dot products of a row of x and rows of the weight |
 //! | f32 with AVX-512 | from `MANY_ROWS`, forward; large, backward | `matmul::packed` |
-//! | f32 with AVX-512 | small, the weight's gradient | `matmul::packed::in_place` |
 //! | f32 | the others | `matmul::gemm`; from `MANY_ROWS`, forward, of the transposed weight |
 //! | bf16 | all | `matmul::packed` |
 
@@ -18,7 +17,7 @@ use crate::cpu::{Cpu, MatmulBackend, MatmulKernel};
 use crate::dtype::Dtype;
 use crate::ops::matmul::gemm;
 use crate::ops::matmul::matrix::Matrix;
-use crate::ops::matmul::packed::{self, Operand, in_place};
+use crate::ops::matmul::packed::{self, Operand};
 use crate::ops::{BlockMut, BlocksMut, RowsMut, Tasks, split_grid, split_rows, with_dirty_scratch};
 use crate::simd::bf16::round_all;
 
@@ -206,11 +205,7 @@ pub(super) fn backward_weight(cpu: &Cpu, args: BackwardWeight) {
     } else {
         let dout = Matrix::new(dout.cpu(), s.rows, s.outputs);
         let x = Matrix::new(x.cpu(), s.rows, s.inputs);
-        if matches!(cpu.matmul, MatmulBackend::Packed(_)) && in_place::suits(dout, x) {
-            in_place::add_transposed_product(&cpu.pool, dweight.cpu(), dout, x);
-        } else {
-            gemm::product(&cpu.pool, dweight.cpu(), dout.transposed(), x, true);
-        }
+        gemm::product(&cpu.pool, dweight.cpu(), dout.transposed(), x, true);
     }
     if let Some(dbias) = dbias {
         backward_bias(cpu, dbias.cpu(), dout.cpu(), s);

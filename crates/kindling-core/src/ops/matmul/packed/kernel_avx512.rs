@@ -26,14 +26,6 @@ use crate::simd::out_tile::OutTile;
 #[cfg(target_arch = "x86_64")]
 pub(super) use x86_64::{multiply_bf16, multiply_f32};
 
-/// A panel as the kernel reads it: for each word along k, the words of its rows or columns, which
-/// are contiguous. Those of the next k are `step` words further on.
-#[derive(Clone, Copy)]
-pub(super) struct Strip {
-    pub start: *const u32,
-    pub step: usize,
-}
-
 /// The sums of a block between the runs along k.
 #[derive(Clone, Copy)]
 pub(super) struct RunSums {
@@ -48,12 +40,12 @@ pub(super) struct RunSums {
 mod x86_64 {
     use std::arch::x86_64::{
         __m512, __m512bh, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_castsi512_ps,
-        _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_maskz_loadu_epi32,
-        _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
+        _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32,
+        _mm512_setzero_ps, _mm512_storeu_ps,
     };
 
     use super::super::geometry::{AVX512_ROWS, PANEL_COLUMNS};
-    use super::{RunSums, Strip};
+    use super::RunSums;
     use crate::simd::out_tile::{OutElement, OutTile, WriteMode};
 
     const LANES: usize = 16;
@@ -94,35 +86,35 @@ mod x86_64 {
         }
     }
 
-    /// Computes out = a b (or +=) from a panel of a and one of b, of bf16.
+    /// Computes out = a b (or +=) from a panel of a, [k word][row], and one of b, [k word][column],
+    /// of bf16.
     ///
     /// # Safety
-    /// The machine has AVX512-BF16, and the tile may be written. For each of `k_words`, the panels
-    /// have a word for each row and for each column of the tile.
+    /// The machine has AVX512-BF16, and the tile may be written.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     pub(in super::super) unsafe fn multiply_bf16<E: OutElement>(
-        k_words: usize,
-        panels: [Strip; 2],
+        a: &[u32],
+        b: &[u32],
         sums: RunSums,
         out: OutTile<E>,
     ) {
         // SAFETY: by the caller's promise.
-        unsafe { by_size::<Bf16Pairs, E>(k_words, panels, sums, out) }
+        unsafe { by_size::<Bf16Pairs, E>(a, b, sums, out) }
     }
 
     /// Like `multiply_bf16`, of f32.
     ///
     /// # Safety
-    /// As for `multiply_bf16`, but the machine has AVX-512, and the tile is f32.
+    /// The machine has AVX-512, the tile may be written, and it is f32.
     #[target_feature(enable = "avx512f")]
     pub(in super::super) unsafe fn multiply_f32<E: OutElement>(
-        k_words: usize,
-        panels: [Strip; 2],
+        a: &[u32],
+        b: &[u32],
         sums: RunSums,
         out: OutTile<E>,
     ) {
         // SAFETY: by the caller's promise.
-        unsafe { by_size::<F32, E>(k_words, panels, sums, out) }
+        unsafe { by_size::<F32, E>(a, b, sums, out) }
     }
 
     /// Selects the loop for the rows, rounded up to a multiple of two, and the vectors of columns.
@@ -131,8 +123,8 @@ mod x86_64 {
     /// As for `multiply_bf16`.
     #[inline(always)]
     unsafe fn by_size<M: MultiplyAdd, E: OutElement>(
-        k_words: usize,
-        panels: [Strip; 2],
+        a: &[u32],
+        b: &[u32],
         run: RunSums,
         out: OutTile<E>,
     ) {
@@ -140,13 +132,13 @@ mod x86_64 {
             ($vectors:literal) => {
                 match out.rows.div_ceil(2) {
                     0 => {}
-                    1 => multiply_tile::<M, E, 2, $vectors>(k_words, panels, run, out),
-                    2 => multiply_tile::<M, E, 4, $vectors>(k_words, panels, run, out),
-                    3 => multiply_tile::<M, E, 6, $vectors>(k_words, panels, run, out),
-                    4 => multiply_tile::<M, E, 8, $vectors>(k_words, panels, run, out),
-                    5 => multiply_tile::<M, E, 10, $vectors>(k_words, panels, run, out),
-                    6 => multiply_tile::<M, E, 12, $vectors>(k_words, panels, run, out),
-                    _ => multiply_tile::<M, E, AVX512_ROWS, $vectors>(k_words, panels, run, out),
+                    1 => multiply_tile::<M, E, 2, $vectors>(a, b, run, out),
+                    2 => multiply_tile::<M, E, 4, $vectors>(a, b, run, out),
+                    3 => multiply_tile::<M, E, 6, $vectors>(a, b, run, out),
+                    4 => multiply_tile::<M, E, 8, $vectors>(a, b, run, out),
+                    5 => multiply_tile::<M, E, 10, $vectors>(a, b, run, out),
+                    6 => multiply_tile::<M, E, 12, $vectors>(a, b, run, out),
+                    _ => multiply_tile::<M, E, AVX512_ROWS, $vectors>(a, b, run, out),
                 }
             };
         }
@@ -166,23 +158,24 @@ mod x86_64 {
     /// As for `multiply_bf16`.
     #[inline(always)]
     unsafe fn multiply_tile<M: MultiplyAdd, E: OutElement, const R: usize, const V: usize>(
-        k_words: usize,
-        panels: [Strip; 2],
+        a: &[u32],
+        b: &[u32],
         run: RunSums,
         out: OutTile<E>,
     ) {
-        let [a, b] = panels;
-        assert!(out.rows <= R && out.rows + 1 >= R && out.cols <= V * LANES);
-        // a may have no row R - 1.
-        let last_row = out.rows - 1;
-        let masks: [u16; V] =
-            std::array::from_fn(|vector| (((1u64 << out.cols) - 1) >> (vector * LANES)) as u16);
+        let k_words = b.len() / PANEL_COLUMNS;
+        assert!(
+            a.len() == k_words * AVX512_ROWS
+                && out.rows <= R
+                && out.rows + 1 >= R
+                && out.cols <= V * LANES
+        );
         // Elements of the output in a line.
         let line = 64 / size_of::<E>();
         let prefetched_rows =
             if run.is_last && out.mode != WriteMode::Stream { out.rows } else { 0 };
-        // SAFETY: by the caller's promise; words of rows and columns that exist, by `last_row` and
-        // the masks; elements of the tile.
+        // SAFETY: by the caller's promise; words of the panels (asserted); elements of the tile, by
+        // the masks.
         unsafe {
             let mut sums = [[_mm512_setzero_ps(); V]; R];
             if !run.is_first {
@@ -193,7 +186,7 @@ mod x86_64 {
                     }
                 }
             }
-            let (mut a_word, mut b_word) = (a.start, b.start);
+            let (mut a_word, mut b_word) = (a.as_ptr(), b.as_ptr());
             let mut done = 0;
             // The loop over k, in R + 1 parts: a row of the output is prefetched before each of the
             // first R, which together are half of k.
@@ -208,25 +201,25 @@ mod x86_64 {
                 while done < end {
                     for vector in 0..V {
                         _mm_prefetch::<_MM_HINT_T0>(
-                            b_word.wrapping_add(PREFETCH_DISTANCE * b.step + vector * LANES).cast(),
+                            b_word
+                                .wrapping_add(PREFETCH_DISTANCE * PANEL_COLUMNS + vector * LANES)
+                                .cast(),
                         );
                     }
                     _mm_prefetch::<_MM_HINT_T0>(
-                        a_word.wrapping_add(2 * PREFETCH_DISTANCE * a.step).cast(),
+                        a_word.wrapping_add(2 * PREFETCH_DISTANCE * AVX512_ROWS).cast(),
                     );
                     let columns: [__m512i; V] = std::array::from_fn(|vector| {
-                        let word = b_word.wrapping_add(vector * LANES);
-                        _mm512_maskz_loadu_epi32(masks[vector], word.cast())
+                        _mm512_loadu_si512(b_word.add(vector * LANES).cast())
                     });
                     for (row, sums) in sums.iter_mut().enumerate() {
-                        let row = if row + 1 == R { last_row } else { row };
                         let word = _mm512_set1_epi32((*a_word.add(row)).cast_signed());
                         for vector in 0..V {
                             sums[vector] = M::multiply_add(sums[vector], word, columns[vector]);
                         }
                     }
-                    a_word = a_word.wrapping_add(a.step);
-                    b_word = b_word.wrapping_add(b.step);
+                    a_word = a_word.add(AVX512_ROWS);
+                    b_word = b_word.add(PANEL_COLUMNS);
                     done += 1;
                 }
             }
@@ -254,11 +247,11 @@ mod x86_64 {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) unsafe fn multiply_bf16<E>(_: usize, _: [Strip; 2], _: RunSums, _: OutTile<E>) {
+pub(super) unsafe fn multiply_bf16<E>(_a: &[u32], _b: &[u32], _sums: RunSums, _out: OutTile<E>) {
     unreachable!("MatmulKernel::Avx512Bf16 exists on x86-64 only");
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) unsafe fn multiply_f32<E>(_: usize, _: [Strip; 2], _: RunSums, _: OutTile<E>) {
+pub(super) unsafe fn multiply_f32<E>(_a: &[u32], _b: &[u32], _sums: RunSums, _out: OutTile<E>) {
     unreachable!("MatmulKernel::Avx512 exists on x86-64 only");
 }

@@ -40,7 +40,6 @@
 
 mod bf16_rows;
 mod geometry;
-pub(crate) mod in_place;
 mod kernel_avx512;
 mod operand;
 mod pack;

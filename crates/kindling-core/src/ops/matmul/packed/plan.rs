@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::geometry::{Geometry, PANEL_COLUMNS, PanelLayout};
-use super::kernel_avx512::{self, RunSums, Strip};
+use super::kernel_avx512::{self, RunSums};
 use super::operand::Operand;
 use super::pack::{PanelPart, pack_panel};
 use crate::cpu::MatmulKernel;
@@ -315,20 +315,16 @@ impl BlockPlan {
             let b = &run.b[right * run.b_stride..][..k_words * PANEL_COLUMNS];
             for left in 0..down {
                 let a = &run.a[left * k_words * height..][..k_words * height];
-                let panels = [
-                    Strip { start: a.as_ptr(), step: height },
-                    Strip { start: b.as_ptr(), step: PANEL_COLUMNS },
-                ];
                 let at = (right * down + left) * block_sums;
                 let sums = RunSums { block: sums.as_mut_ptr().wrapping_add(at), is_first, is_last };
                 let tile =
                     out.tile([left * height, right * PANEL_COLUMNS], [height, PANEL_COLUMNS]);
-                // SAFETY: by the caller's promise; whole panels; a block of `sums` (asserted).
+                // SAFETY: by the caller's promise; a block of `sums` (asserted).
                 unsafe {
                     if self.kernel == MatmulKernel::Avx512 {
-                        kernel_avx512::multiply_f32(k_words, panels, sums, tile);
+                        kernel_avx512::multiply_f32(a, b, sums, tile);
                     } else {
-                        kernel_avx512::multiply_bf16(k_words, panels, sums, tile);
+                        kernel_avx512::multiply_bf16(a, b, sums, tile);
                     }
                 }
             }
