@@ -63,6 +63,7 @@ interface Trace {
   style: Partial<uPlot.Series>
   /** Change with the number of points; a zoom then need not build the plot again. */
   width: number
+  dash: number[]
   hasDots: boolean
   /** Is read out at the cursor. */
   isRead: boolean
@@ -126,7 +127,9 @@ export class Chart {
     if (signature !== this.#signature) this.#build(context)
     this.#signature = signature
     const { from, to } = context.window
-    for (const [i, { width }] of this.#traces.entries()) this.#plot!.series[i + 1]!.width = width
+    for (const [i, { width, dash }] of this.#traces.entries()) {
+      Object.assign(this.#plot!.series[i + 1]!, { width, dash })
+    }
     this.#plot!.batch(() => {
       this.#plot!.setData(this.#data(), false)
       this.#plot!.setScale('x', { min: from, max: to > from ? to : from + 1 })
@@ -205,9 +208,9 @@ export class Chart {
     this.#plot = new uPlot(options, this.#data(), this.#plotBox)
   }
 
-  #seriesOf({ style, width }: Trace): uPlot.Series {
+  #seriesOf({ style, width, dash }: Trace): uPlot.Series {
     const hasDots = (_: uPlot, i: number): boolean => this.#traces[i - 1]?.hasDots ?? false
-    return { ...style, width, spanGaps: true, points: { ...style.points, show: hasDots } }
+    return { ...style, width, dash, spanGaps: true, points: { ...style.points, show: hasDots } }
   }
 
   #onView(isInView: boolean): void {
@@ -327,13 +330,15 @@ function digitsOf(splits: readonly (number | null)[]): number {
 /** A run's line: with smoothing, the raw one faint behind it. */
 function linesOf(run: Run, raw: RunSeries, name: string): Trace[] {
   const stroke = colourOf(run.id)
-  const line = { run, hasDots: raw.x.length < 2, style: { dash: dashesOf(run.id), stroke } }
   const isDense = raw.smooth === null && raw.x.length > MANY_POINTS
+  // Dashes cannot be seen in a dense line, and take most of the time of drawing it.
+  const dash = isDense ? [] : dashesOf(run.id)
+  const line = { run, hasDots: raw.x.length < 2, dash, style: { stroke } }
   const full = { ...line, width: isDense ? 1 : 1.75, isRead: true }
   if (raw.smooth === null) return [{ ...full, name, points: raw }]
-  const style = { ...line.style, stroke: faded(stroke, 0.25) }
+  const faint = { ...line, style: { stroke: faded(stroke, 0.25) }, dash: [], width: 1 }
   return [
-    { ...line, name: `${name}, raw`, points: raw, style, width: 1, isRead: false },
+    { ...faint, name: `${name}, raw`, points: raw, isRead: false },
     { ...full, name: `${name}, smoothed`, points: raw.smooth },
   ]
 }
@@ -342,8 +347,9 @@ function dotsOf(run: Run, { x, y }: RunSeries, name: string): Trace {
   const stroke = colourOf(run.id)
   const hasDots = x.length <= MANY_DOTS
   const points = { size: 6, stroke, fill: variable('--card'), width: 1.5 }
-  const style = { stroke: faded(stroke, 0.6), dash: [3, 3], points }
-  return { run, name, points: { x, y }, style, width: hasDots ? 1 : 1.5, hasDots, isRead: true }
+  const style = { stroke: faded(stroke, 0.6), points }
+  const look = hasDots ? { width: 1, dash: [3, 3] } : { width: 1.5, dash: [] }
+  return { run, name, points: { x, y }, style, ...look, hasDots, isRead: true }
 }
 
 function positive({ x, y }: Points): Points {
