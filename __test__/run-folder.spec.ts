@@ -233,7 +233,9 @@ test('a resume finishes what a process that was killed after its save left undon
   const kept = checkpointsOf(run)
   const names = stepNames(3, 8).map((name) => join(run, 'checkpoints', name))
   for (const name of names) cpSync(join(run, 'checkpoints', kept[0]!), name, { recursive: true })
-  mkdirSync(join(run, 'checkpoints', '.step-00000009.removed'))
+  // The second is that of a process whose number another one has now.
+  for (const name of ['.step-00000009.removed', '.step-00000006.1-0.partial'])
+    mkdirSync(join(run, 'checkpoints', name))
   rmSync(join(run, 'latest'))
   await resume(run)
   t.deepEqual(checkpointsOf(run), kept)

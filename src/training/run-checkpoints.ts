@@ -88,6 +88,9 @@ export interface Retention {
   best?: number | null
 }
 
+/** Names of temporary folders: one being removed, and those of crates/kindling-core/src/staging. */
+const LEFTOVER = /^\.step-\d+\.(removed|\d+-\d+\.(partial|new))$/
+
 /** Finds, keeps and removes the checkpoints of a run's folder. */
 export class RunCheckpoints {
   readonly #run: string
@@ -230,11 +233,15 @@ export class RunCheckpoints {
     })
   }
 
-  /** Removes what a process that was killed while it removed a checkpoint left. */
+  /**
+   * Removes what a process left that was killed while it wrote or removed a checkpoint. The caller
+   * has locked the run, so no other process writes here. What was moved aside to be replaced
+   * (`-old.partial`) stays: it may be the only one, and the next save of its step moves it back.
+   */
   async removeTrash(): Promise<void> {
     if (!existsSync(this.#folder)) return
     const names = await fileOperation('read', this.#folder, () => readdir(this.#folder))
-    for (const name of names.filter((name) => /^\.step-\d+\.removed$/.test(name))) {
+    for (const name of names.filter((name) => LEFTOVER.test(name))) {
       const path = join(this.#folder, name)
       await fileOperation('write', path, () => rm(path, { recursive: true, force: true }))
     }
