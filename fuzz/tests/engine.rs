@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use kindling_core::checkpoint;
+use kindling_core::checkpoint::{self, Snapshot};
 use kindling_core::config::ModelConfig;
 use kindling_core::corpus::{Corpus, TEXT_FIELD};
 use kindling_core::data::{
@@ -185,13 +185,17 @@ fn adamw(model: &Transformer) -> AdamW {
 fn model_after_steps(threads: usize) -> (Transformer, AdamW) {
     let mut model = Transformer::new(config(), Device::cpu(threads), 1).unwrap();
     let mut optimizer = adamw(&model);
-    let ids: Vec<u32> = (0..48).map(|i| i * 7 % 70).collect();
-    let targets: Vec<i32> = (0..48).map(|i| i * 5 % 70).collect();
     for _ in 0..3 {
-        model.forward_backward(&ids, &targets, 2, 24, 1.0).unwrap();
-        optimizer.step(&mut model, 1e-3).unwrap();
+        step(&mut model, &mut optimizer);
     }
     (model, optimizer)
+}
+
+fn step(model: &mut Transformer, optimizer: &mut AdamW) {
+    let ids: Vec<u32> = (0..48).map(|i| i * 7 % 70).collect();
+    let targets: Vec<i32> = (0..48).map(|i| i * 5 % 70).collect();
+    model.forward_backward(&ids, &targets, 2, 24, 1.0).unwrap();
+    optimizer.step(model, 1e-3).unwrap();
 }
 
 #[test]
@@ -215,6 +219,25 @@ fn models_train_save_load_and_decode_on_several_threads_at_once() {
             });
         }
     });
+}
+
+#[test]
+fn a_snapshot_is_written_while_training_goes_on() {
+    let folder = Folder::new("snapshots");
+    let (mut model, mut optimizer) = model_after_steps(3);
+    let expected = model.state_dict().unwrap();
+    let run = serde_json::json!({});
+    let snapshot = Snapshot::take(&model, Some(&optimizer), 3, run).unwrap().unwrap();
+    let path = folder.0.join("step");
+    std::thread::scope(|scope| {
+        scope.spawn(|| snapshot.write(&path).unwrap());
+        for _ in 0..3 {
+            step(&mut model, &mut optimizer);
+        }
+    });
+    assert!(model.state_dict().unwrap() != expected, "no step was taken");
+    checkpoint::load(&path, &mut model, Some(&mut optimizer)).unwrap();
+    assert!(model.state_dict().unwrap() == expected, "the snapshot has later weights");
 }
 
 fn decode(model: &mut Transformer) {
