@@ -2,11 +2,14 @@
 import test from 'ava'
 import { Command } from 'commander'
 import { z } from 'zod'
+import { layOutHelp } from '../src/cli/help'
 import { withFlagNames } from '../src/cli/output'
 import { addFields, jsonSchemaOf, withHyphens, type Fields } from '../src/cli/flags'
 
 function command(fields: Fields): Command {
-  return addFields(new Command('test').exitOverride(), fields)
+  const test = addFields(new Command('test').exitOverride(), fields)
+  layOutHelp(test)
+  return test
 }
 
 /** Returns the lines of the help that describe flags. */

@@ -64,7 +64,13 @@ export function jsonSchemaOf(fields: Fields): z.core.JSONSchema.BaseSchema {
 function optionsOf(name: string, schema: FieldSchema): Option[] {
   const flag = `--${name.replaceAll('_', '-')}`
   const off = flag.replace('--', '--no-')
-  if (schema.type !== 'boolean') return [optionOf(flag, schema)]
+  if (schema.type !== 'boolean') {
+    const option = optionOf(flag, schema)
+    // For completion; the schema checks the value.
+    const choices = schema.enum ?? schema.items?.enum
+    if (choices) option.argChoices = choices
+    return [option]
+  }
   const description = describe(schema)
   if (schema.default !== undefined) return [new Option(schema.default ? off : flag, description)]
   return [new Option(flag, description), new Option(off, `the opposite of ${flag}`)]

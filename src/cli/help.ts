@@ -2,7 +2,7 @@
  * The help of commands: options in groups, and a layout for any width. Where a command has many
  * options, `--help` shows the common ones and `--help-all` the rest.
  */
-import { type Command, Help, Option } from 'commander'
+import { type Argument, type Command, Help, Option } from 'commander'
 import { columnsOf } from './terminal'
 
 /** Width of help that goes to a file or a pipe. */
@@ -29,6 +29,15 @@ class CommandHelp extends Help {
     return command.name()
   }
 
+  /** Returns the description, which says the choices and the default where they are of use. */
+  override optionDescription(option: Option): string {
+    return option.description
+  }
+
+  override argumentDescription(argument: Argument): string {
+    return argument.description
+  }
+
   override formatItem(term: string, termWidth: number, description: string, helper: Help): string {
     const width = helper.helpWidth ?? DEFAULT_WIDTH
     const isNarrow = width < MIN_TWO_COLUMNS
@@ -48,7 +57,7 @@ class CommandHelp extends Help {
 /** Lays out the help of a command and of its subcommands. */
 export function layOutHelp(command: Command): void {
   command.configureOutput({ getOutHelpWidth: () => columnsOf(process.stdout) ?? DEFAULT_WIDTH })
-  command.createHelp = () => new CommandHelp()
+  command.createHelp = () => Object.assign(new CommandHelp(), command.configureHelp())
   command.addHelpOption(new Option('-h, --help', 'print this help').helpGroup(GENERAL))
   if (command.commands.length > 0) {
     for (const option of command.options) option.helpGroup(GENERAL)

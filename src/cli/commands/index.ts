@@ -3,6 +3,7 @@ import type { Command } from 'commander'
 import { accountCommand } from './account'
 import { benchCommand } from './bench'
 import { chatCommand } from './chat'
+import { completionCommand } from './completion'
 import { dashboardCommand } from './dashboard'
 import { dataCommand } from './data'
 import { encodeCommand } from './encode'
@@ -32,7 +33,7 @@ export function commands(): Command[] {
     ]),
     ...grouped('Runs', [runsCommand(), dashboardCommand(), reportCommand()]),
     ...grouped('Measurements', [accountCommand(), sweepCommand(), benchCommand()]),
-    ...grouped('Help', [helpCommand()]),
+    ...grouped('Help', [helpCommand(), completionCommand()]),
   ]
 }
 
