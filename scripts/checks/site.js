@@ -29,6 +29,8 @@ function claim(what, isTrue, detail = '') {
 /** Opens a context whose pages record errors and the origins that they request. */
 async function context(browser, options) {
   const opened = await browser.newContext(options)
+  // A busy machine may stand still for a while.
+  opened.setDefaultTimeout(300_000)
   const seen = { problems: [], origins: new Set() }
   opened.on('console', (message) => {
     if (message.type() === 'error') seen.problems.push(message.text())
@@ -69,7 +71,7 @@ async function search(browser, url) {
   const input = page.locator('#localsearch-input')
   await input.fill('ERR_DISK_FULL')
   const first = page.locator('#localsearch-list a').first()
-  await first.waitFor({ timeout: 30_000 })
+  await first.waitFor()
   const title = await first.innerText()
   claim('the search finds an error code', /ERR_DISK_FULL|Errors/.test(title), title)
   await opened.close()
