@@ -8,14 +8,19 @@ import type { Companions } from './companions'
 
 /** One turn of a conversation. */
 export interface ChatMessage {
+  /** Who speaks. */
   role: 'system' | 'user' | 'assistant'
+  /** The text of the turn, without the template's marks. */
   content: string
 }
 
 /** What a chat template is made for: a model from `load`. */
 export interface ChatModel {
+  /** Its tokenizer; null where its files hold none, which a conversation needs. */
   tokenizer: Tokenizer | null
+  /** Files that came with the model, such as the tokenizer's settings with the template. */
   companions?: Companions | undefined
+  /** Token ids that end a turn; those of known families if absent. */
   stopIds?: readonly number[] | undefined
 }
 
