@@ -20,7 +20,7 @@ export interface ChatModel {
   tokenizer: Tokenizer | null
   /** Files that came with the model, such as the tokenizer's settings with the template. */
   companions?: Companions | undefined
-  /** Token ids that end a turn; those of known families if absent. */
+  /** Token ids that end a turn, beside those of known families. */
   stopIds?: readonly number[] | undefined
 }
 
