@@ -74,7 +74,9 @@ test('the format is told by the name or by --format; what cannot be read says wh
   copyFileSync(file('fallback'), unnamed)
   const flags = ['--tokenizer', join(folder, 'tokenizer'), '--out', join(folder, 'a_chunks')]
   const { json } = await succeed(t, ['encode', unnamed, ...flags, '--format', 'parquet', '--json'])
-  t.is(json.at(-1)!['tokens'], textsOf('fallback').flatMap((s) => [...tokenizer.encode(s)]).length)
+  const texts = textsOf('fallback')
+  const ids = texts.flatMap((text) => [...tokenizer.encode(text)])
+  t.is(json.at(-1)!['tokens'], ids.length + texts.length, 'each row ends with <|endoftext|>')
 
   const other = ['--tokenizer', join(folder, 'tokenizer'), '--out', join(folder, 'b_chunks')]
   const missing = await kindling(['encode', file('fallback'), ...other, '--text-field', 'body'])

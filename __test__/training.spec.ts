@@ -93,6 +93,7 @@ test('config.json holds each option once, and is enough to rebuild the model', a
     'data',
     'identity',
     'tokenizer_hash',
+    'end_of_text',
     'total_steps',
     'checksum',
   ])

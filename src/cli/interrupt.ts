@@ -27,9 +27,16 @@ export async function withInterrupt<T>(
     controller.abort()
   }
   for (const name of SIGNALS) process.on(name, onSignal)
-  try {
-    return await work(controller.signal)
-  } finally {
+  const stopListening = (): void => {
     for (const name of SIGNALS) process.off(name, onSignal)
+  }
+  try {
+    const result = await work(controller.signal)
+    stopListening()
+    return result
+  } catch (error) {
+    // Interrupted work ends the process: until it has, a second signal ends it at once.
+    if (!controller.signal.aborted) stopListening()
+    throw error
   }
 }
