@@ -22,7 +22,7 @@ const ROUNDS = 6
 /** Growth that is no leak. */
 const ALLOWED_MIB = 1
 /** Spans after the first: a leak grows in each of them, the process itself does not. */
-const ATTEMPTS = 4
+const ATTEMPTS = 8
 
 let state = Number(option('seed', '1'))
 /** Returns a number from 0 to below 1 (a linear congruential generator). */
