@@ -1,7 +1,6 @@
 /** Signals, closed pipes and full disks: what a command saves, prints and exits with. */
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
-import { existsSync, openSync, readFileSync, writeFileSync } from 'node:fs'
-import { constants } from 'node:os'
+import { closeSync, constants, existsSync, openSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { Trainer } from '../src'
@@ -30,16 +29,23 @@ function onceItSays(child: ChildProcess, text: RegExp, signal: NodeJS.Signals): 
   child.stderr!.on('data', listen)
 }
 
-/** Kills a process with a signal once it handles SIGHUP, which Node by itself does not. */
-function onceItListens(child: ChildProcess, signal: NodeJS.Signals): void {
+/** Kills a process with a signal once a thread of it reads a FIFO, in which nothing is written. */
+function onceItReads(child: ChildProcess, fifo: string, signal: NodeJS.Signals): void {
+  let writer: number | undefined
   const timer = setInterval(() => {
-    const status = readFileSync(`/proc/${child.pid}/status`, 'utf8')
-    const caught = BigInt(`0x${/^SigCgt:\s*([0-9a-f]+)/m.exec(status)![1]}`)
-    if (((caught >> BigInt(constants.signals.SIGHUP - 1)) & 1n) === 0n) return
+    try {
+      // Fails until there is a reader.
+      writer = openSync(fifo, constants.O_WRONLY | constants.O_NONBLOCK)
+    } catch {
+      return
+    }
     clearInterval(timer)
     child.kill(signal)
   }, 20)
-  child.on('exit', () => clearInterval(timer))
+  child.on('exit', () => {
+    clearInterval(timer)
+    if (writer !== undefined) closeSync(writer)
+  })
 }
 
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
@@ -65,8 +71,7 @@ for (const [signal, code] of [
     t.is(spawnSync('mkfifo', [fifo]).status, 0)
     const args = ['tokenizer', 'train', fifo, '--vocab-size', '300', '--out', `${fifo}.out`]
     const stopped = await kindling(args, (child) => {
-      // Nothing is written to the FIFO: the thread that opens it waits for ever.
-      onceItListens(child, signal)
+      onceItReads(child, fifo, signal)
       onceItSays(child, /a second one ends at once/, signal)
     })
     t.is(stopped.code, code, stopped.stderr)
