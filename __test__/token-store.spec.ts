@@ -334,7 +334,8 @@ test('with keepWhenAborted, the next call continues an aborted one', async (t) =
     out,
     options,
   )
-  t.true(resumedBytes > 0 && resumedBytes < bytes)
+  // On a busy machine the abort may arrive when all is written and only the end is missing.
+  t.true(resumedBytes > 0 && resumedBytes <= bytes)
   t.is((await TokenStore.open(train)).metadata.bytes, readFileSync(large).length)
   t.deepEqual(readdirSync(folder).sort(), ['corpus.txt', 'large.txt', 'x_chunks'])
 })
