@@ -1,5 +1,6 @@
 /** What is said of a sweep on a terminal: a plot of the losses by step, and a table of the rates. */
 import { learningRate } from '../format'
+import { finalLoss, lossAxisEnd } from '../sweep/comparison'
 import { DIVERGENCE_RULE } from '../sweep/divergence'
 import type { SweepResult } from '../sweep/state'
 import type { ToyResult } from '../sweep/toy'
@@ -12,8 +13,6 @@ const MAX_PLOT_COLUMNS = 100
 /** Narrower terminals show no bars. */
 const MIN_BAR_COLUMNS = 72
 const MAX_BAR_WIDTH = 24
-/** The plot ends at this many times the greatest first loss. */
-const CUT = 1.2
 
 /** A result with the metrics lines of its run. */
 export interface DrawnResult {
@@ -36,7 +35,7 @@ function lossPlot(drawn: readonly DrawnResult[], columns: number): string[] {
   }))
   const firsts = lines.flatMap(({ y }) => y.slice(0, 1))
   const size = { columns: Math.min(columns, MAX_PLOT_COLUMNS) - 1, rows: PLOT_ROWS }
-  return ['training loss by step', ...textPlot(lines, size, CUT * Math.max(...firsts))]
+  return ['training loss by step', ...textPlot(lines, size, lossAxisEnd(firsts))]
 }
 
 function markOf(i: number): string {
@@ -44,7 +43,7 @@ function markOf(i: number): string {
 }
 
 function rateTable(results: readonly SweepResult[], columns: number): string[] {
-  const finals = results.map(({ loss, valLoss, diverged }) => (diverged ? null : (valLoss ?? loss)))
+  const finals = results.map(finalLoss)
   const finite = finals.filter((loss) => loss !== null)
   const [best, worst] = [Math.min(...finite), Math.max(...finite)]
   const hasBars = columns >= MIN_BAR_COLUMNS

@@ -5,12 +5,11 @@ import { chart, type Line } from './chart'
 import type { ReportedRun } from './collect'
 import { html, type Html } from './html'
 import { COLOURS, section, type Lead } from './page'
+import { finalLoss, lossAxisEnd } from '../sweep/comparison'
 import { DIVERGENCE_RULE } from '../sweep/divergence'
 import type { SweepResult } from '../sweep/state'
 
 const BUCKETS = 260
-/** The loss axis ends at this many times the greatest first loss, above which runs diverge. */
-const CUT = 1.2
 
 /** Returns what a sweep's report begins with. */
 export function sweepLead(results: readonly SweepResult[], runs: readonly ReportedRun[]): Lead {
@@ -28,11 +27,6 @@ export function sweepLead(results: readonly SweepResult[], runs: readonly Report
 }
 
 const lrOf = (results: readonly { lr: number }[]): number[] => results.map(({ lr }) => lr)
-
-/** The loss that rates are compared by: of validation data if there are any. */
-function finalLoss({ loss, valLoss, diverged }: SweepResult): number | null {
-  return diverged ? null : (valLoss ?? loss)
-}
 
 /** Final loss by rate: a line through the rates that did not diverge. */
 function byRate(results: readonly SweepResult[]): Html | null {
@@ -68,7 +62,7 @@ function byStep(runs: readonly ReportedRun[]): Html | null {
     unit: 'nats per token; the colours are those of the table',
     lines,
     format: short,
-    ...(firsts.length > 0 && { cut: CUT * Math.max(...firsts) }),
+    ...(firsts.length > 0 && { cut: lossAxisEnd(firsts) }),
   })
 }
 
