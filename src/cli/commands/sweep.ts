@@ -12,8 +12,9 @@ import { RunFolder } from '../../training/run-folder'
 import { addExamples } from '../examples'
 import { addFields } from '../flags'
 import { withInterrupt } from '../interrupt'
+import { preparationReport } from '../logger'
 import { run, type Output } from '../output'
-import { ByteProgress, StepProgress } from '../progress'
+import { StepProgress } from '../progress'
 import { sweepText, toyText } from '../sweep-text'
 import { columnsOf } from '../terminal'
 
@@ -132,7 +133,7 @@ function train(
   onResult: (result: SweepResult) => void,
 ): Promise<SweepSummary> {
   const progress = new StepProgress('sweep', output)
-  let reading: { what: string; progress: ByteProgress } | null = null
+  const { message, progress: onRead } = preparationReport(output)
   return withInterrupt(
     (signal) =>
       sweepOf(
@@ -141,13 +142,10 @@ function train(
           ...(steps !== undefined && { steps }),
           ...(out !== undefined && { out }),
           onResult,
-          onMessage: (text) => output.note(text),
+          onMessage: message,
           onProgress: ({ lr: rate, done, total, loss }) =>
             progress.show(`lr ${learningRate(rate)}  loss ${loss.toFixed(3)}`, done, total),
-          onRead: (what, done, total) => {
-            if (reading?.what !== what) reading = { what, progress: new ByteProgress(what, output) }
-            reading.progress.report(done, total)
-          },
+          onRead,
           signal,
         },
         flags,
