@@ -1,7 +1,8 @@
 /** Atomic file writes, and errors of the file system as coded errors. */
 import { existsSync } from 'node:fs'
-import { mkdir, open } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { mkdir, mkdtemp, open, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
 import { KindlingError, settle } from './errors'
 import { native } from './native'
 
@@ -41,6 +42,19 @@ export async function makeOneFolder(path: string): Promise<boolean> {
       },
     ),
   )
+}
+
+/** Runs `work` with a temporary folder, named after `purpose`, which is removed in the end. */
+export async function withTemporaryFolder<T>(
+  purpose: string,
+  work: (folder: string) => Promise<T>,
+): Promise<T> {
+  const folder = await mkdtemp(join(tmpdir(), `kindling-${purpose}-`))
+  try {
+    return await work(folder)
+  } finally {
+    await rm(folder, { recursive: true, force: true })
+  }
 }
 
 /** Makes the names in a folder durable, where the file system can do that. */

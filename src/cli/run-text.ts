@@ -3,11 +3,10 @@ import { availableThreads, instructionSet } from '../system'
 import { estimatedSeconds, peakBytes } from '../training/estimates'
 import { tokensPerStep } from '../training/run-plan'
 import type { MetricsLine } from '../training/metrics'
-import type { RunConfig } from '../training/run-config'
+import { trainingTokensOf, type RunConfig } from '../training/run-config'
 import type { StepEvent, TrainSummary } from '../training/trainer'
 import { count, duration, percent } from '../format'
 import { bar, fit, sparkline } from './terminal'
-import { trainingTokens } from './run-warnings'
 
 /** The best checkpoint is proposed below this share of the last validation loss. */
 const BEST_IS_BETTER = 0.99
@@ -19,7 +18,7 @@ export function startText(config: RunConfig, numParameters: number): string[] {
   const { options, totalSteps } = config
   const { dModel, numHeads, numLayers, vocabSize, seqLength } = options
   const perStep = tokensPerStep(options)
-  const tokens = trainingTokens(config)
+  const tokens = trainingTokensOf(config)
   const passes = tokens === undefined ? null : (totalSteps * perStep) / tokens
   const row = (label: string, ...parts: string[]) =>
     `${label.padEnd(START_INDENT)}${parts.join(', ')}`

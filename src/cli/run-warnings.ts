@@ -1,7 +1,7 @@
 /** What is said at the start of a run that a person may not have meant, each with what to do. */
 import { MOST_PASSES } from '../training/auto-sizes'
 import { bf16Speedup } from '../training/machine-speed'
-import type { RunConfig } from '../training/run-config'
+import { trainingTokensOf, type RunConfig } from '../training/run-config'
 import { tokensPerStep } from '../training/run-plan'
 import { count } from '../format'
 
@@ -17,7 +17,7 @@ export function startWarnings(
 ): string[] {
   const { options, totalSteps } = config
   const { dtype, seqLength, maxSeqLength } = options
-  const tokens = trainingTokens(config)
+  const tokens = trainingTokensOf(config)
   const seen = totalSteps * tokensPerStep(options)
   const warnings: string[] = []
   if (tokens !== undefined && numParameters > tokens && seen > MOST_PASSES * tokens) {
@@ -38,9 +38,4 @@ export function startWarnings(
     warnings.push(`bf16 is faster than f32 here (${faster}): add --dtype bf16`)
   }
   return warnings
-}
-
-/** Tokens of all training stores; undefined in runs of earlier versions. */
-export function trainingTokens({ identity }: RunConfig): number | undefined {
-  return identity?.train.reduce((sum, { length }) => sum + length, 0)
 }

@@ -1,10 +1,10 @@
 /** What `kindling train` would do: the plan of a run, without a trace of it on the disk. */
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { withTemporaryFolder } from '../files'
 import type { ResolvedOptions } from './config'
 import { estimatedSeconds, parametersOf, peakBytes } from './estimates'
-import type { RunConfig } from './run-config'
+import { checkpointName } from './run-checkpoints'
+import { trainingTokensOf, type RunConfig } from './run-config'
 import { RunFolder, runExists } from './run-folder'
 import { resumedOptions, tokensPerStep } from './run-plan'
 import { planStart, runToResume, type SessionReport } from './session'
@@ -49,15 +49,12 @@ async function planNew(
 ): Promise<DryRun> {
   const { run = 'runs/<date-time>' } = resolved.options
   if (new RunFolder(run).exists) throw runExists(run)
-  const folder = await mkdtemp(join(tmpdir(), 'kindling-dry-run-'))
-  const stores: string[] = []
-  const scratch = { folder: join(folder, 'corpus'), instead: (path: string) => stores.push(path) }
-  try {
+  return withTemporaryFolder('dry-run', async (folder) => {
+    const stores: string[] = []
+    const scratch = { folder: join(folder, 'corpus'), instead: (path: string) => stores.push(path) }
     const { config } = await planStart(resolved, { ...report, scratch })
     return planOf(config, 0, [...stores, ...runFiles(run, config)])
-  } finally {
-    await rm(folder, { recursive: true, force: true })
-  }
+  })
 }
 
 async function planResume(resolved: ResolvedOptions): Promise<DryRun> {
@@ -70,11 +67,11 @@ async function planResume(resolved: ResolvedOptions): Promise<DryRun> {
 }
 
 function planOf(config: RunConfig, fromStep: number, writes: string[]): DryRun {
-  const { options, identity, totalSteps: steps } = config
+  const { options, totalSteps: steps } = config
   return {
     config,
     params: parametersOf(options),
-    tokens: identity?.train.reduce((sum, { length }) => sum + length, 0) ?? null,
+    tokens: trainingTokensOf(config) ?? null,
     steps,
     fromStep,
     tokensPerStep: tokensPerStep(options),
@@ -90,7 +87,7 @@ function runFiles(run: string, { options, totalSteps, tokenizerHash }: RunConfig
   return [
     'config.json',
     'metrics.jsonl',
-    `checkpoints/step-${String(last).padStart(8, '0')}`,
+    `checkpoints/${checkpointName(last)}`,
     ...(tokenizerHash === null ? [] : ['tokenizer']),
     ...(options.log === undefined ? [] : [options.log]),
   ].map((name) => join(run, name))

@@ -1,10 +1,9 @@
 /** The tokens to evaluate a model on: a store in any of its forms, or text, encoded on the fly. */
 import { existsSync, readdirSync, statSync } from 'node:fs'
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
 import { extname, join } from 'node:path'
 import { findFiles, isPattern, type FoundFiles } from '../corpus-files'
 import { KindlingError, fromNative } from '../errors'
+import { withTemporaryFolder } from '../files'
 import type { LongCallOptions } from '../long-call'
 import { evaluationStore } from '../store-paths'
 import { TokenStore } from '../token-store'
@@ -45,13 +44,10 @@ export async function withEvaluationData<T>(
       `${path} is text, and the model has no tokenizer to encode it; give a store of its ids`,
     )
   }
-  const folder = await mkdtemp(join(tmpdir(), 'kindling-eval-'))
-  try {
+  return withTemporaryFolder('eval', async (folder) => {
     const out = join(folder, 'text_chunks')
-    return await work(await TokenStore.encode(files, tokenizer, out, encoding))
-  } finally {
-    await rm(folder, { recursive: true, force: true })
-  }
+    return work(await TokenStore.encode(files, tokenizer, out, encoding))
+  })
 }
 
 /** Returns whether a path holds ids, as far as its names say. */

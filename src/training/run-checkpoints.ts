@@ -313,7 +313,8 @@ export async function unusedFolder(path: string): Promise<string> {
   }
 }
 
-function checkpointName(step: number): string {
+/** Returns the name of the checkpoint folder of a step. */
+export function checkpointName(step: number): string {
   return `step-${String(step).padStart(8, '0')}`
 }
 

@@ -46,6 +46,11 @@ export interface RunConfig {
   totalSteps: number
 }
 
+/** Returns the tokens of all training stores; undefined in runs of earlier versions. */
+export function trainingTokensOf({ identity }: RunConfig): number | undefined {
+  return identity?.train.reduce((sum, { length }) => sum + length, 0)
+}
+
 const identitySchema = z.strictObject({
   length: z.int().min(0),
   dtype: z.string(),

@@ -1,9 +1,9 @@
 /** `kindling bench train`: times whole training steps on random tokens. */
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { flopsPerToken } from '../../account'
 import { knownPeak, mfuOf } from '../../device'
+import { withTemporaryFolder } from '../../files'
 import { AdamW } from '../../optimizer'
 import { availableThreads, peakRssMib } from '../../system'
 import { TokenStore } from '../../token-store'
@@ -50,15 +50,12 @@ const RANDOM_TOKENS = 2_000_000
 
 /** Times training steps: batch, forward and backward pass, gradient clipping, AdamW. */
 export async function benchTrain(options: TrainBenchmarkOptions): Promise<TrainBenchmark> {
-  const folder = await mkdtemp(join(tmpdir(), 'kindling-bench-'))
-  try {
+  return withTemporaryFolder('bench', async (folder) => {
     const store = await writeRandomStore(folder, presetOf(options).vocab_size)
     const model = buildModel(options, { recompute: options.recompute ?? false })
     const timing = await timeSteps(options, model, store)
-    return await summarize(options, model, timing)
-  } finally {
-    await rm(folder, { recursive: true, force: true })
-  }
+    return summarize(options, model, timing)
+  })
 }
 
 interface Timing {
