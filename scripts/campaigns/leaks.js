@@ -4,7 +4,7 @@
  * Usage: node scripts/campaigns/leaks.js [--cycles 1000] [--steps 10000]
  */
 const { root, text, claim, campaign, option } = require('./claims')
-const { settledMib, underSteadyMemory } = require('./steady-memory')
+const { ALLOWED_MIB, growth, settledMib, underSteadyMemory } = require('./steady-memory')
 const fs = require('node:fs')
 const path = require('node:path')
 
@@ -12,20 +12,14 @@ const SIZES = {
   ...{ vocabSize: 300, dModel: 32, numHeads: 4, dFf: 64, numLayers: 2, maxSeqLength: 32 },
   threads: 1,
 }
-/** Growth that is no leak. */
-const ALLOWED_MIB = 1
-
 /** Calls between two collections of garbage: objects without `close` are freed by them. */
 const COLLECT_EVERY = 10
 /** Calls of a warm-up, at least: the allocator's pools and the compiler's code fill slowly. */
 const WARM_UP = 500
 const ATTEMPTS = 3
 
-/**
- * Runs `work` for a warm-up, then `count` times; returns the growth in MiB between the two. A growth
- * that is too large is measured again: a leak grows each time, the process itself does not.
- */
-async function growth(count, work) {
+/** Runs `work` for a warm-up, then `count` times; returns the growth in MiB between the two. */
+async function growthOf(count, work) {
   const repeat = async (times) => {
     for (let i = 0; i < times; i++) {
       await work(i)
@@ -36,12 +30,11 @@ async function growth(count, work) {
     }
   }
   await repeat(Math.max(WARM_UP, count / 2))
-  for (let attempt = 1; ; attempt++) {
-    const before = await settledMib()
+  const span = async () => {
     await repeat(count)
-    const grown = (await settledMib()) - before
-    if (grown < ALLOWED_MIB || attempt === ATTEMPTS) return grown
+    return settledMib()
   }
+  return (await growth(await settledMib(), span, ATTEMPTS)).grown
 }
 
 async function main(folder) {
@@ -98,10 +91,10 @@ async function main(folder) {
     snapshot: async () => (await Checkpoint.snapshot(model, optimizer, 1)).close(),
   }
   for (const [name, work] of Object.entries(objects)) {
-    const mib = await growth(cycles, work)
+    const mib = await growthOf(cycles, work)
     claim(`${cycles} of ${name} leave no memory`, mib < ALLOWED_MIB, `${mib.toFixed(2)} MiB`)
   }
-  const mib = await growth(steps, step)
+  const mib = await growthOf(steps, step)
   claim(`${steps} steps leave no memory`, mib < ALLOWED_MIB, `${mib.toFixed(2)} MiB`)
 }
 

@@ -5,7 +5,7 @@
  * Usage: node scripts/campaigns/many-trainings.js [--runs 24] [--aborts 200] [--seed 1]
  */
 const { root, text, claim, campaign, option } = require('./claims')
-const { settledMib, underSteadyMemory } = require('./steady-memory')
+const { ALLOWED_MIB, growth, settledMib, underSteadyMemory } = require('./steady-memory')
 const fs = require('node:fs')
 const path = require('node:path')
 
@@ -19,9 +19,7 @@ const OPTIONS = {
 
 /** Rounds of a span between two measurements of memory. */
 const ROUNDS = 6
-/** Growth that is no leak. */
-const ALLOWED_MIB = 1
-/** Spans after the first: a leak grows in each of them, the process itself does not. */
+/** Spans after the first, at most. */
 const ATTEMPTS = 8
 
 let state = Number(option('seed', '1'))
@@ -105,10 +103,7 @@ async function main(folder) {
     }
     return lowest
   }
-  const memory = [await span()]
-  const growth = () => memory.at(-1) - memory.at(-2)
-  do memory.push(await span())
-  while (growth() >= ALLOWED_MIB && memory.length <= ATTEMPTS)
+  const { grown, memory } = await growth(await span(), span, ATTEMPTS)
   claim(
     `${runs} trainings at once, aborted ${aborts} times, end with the weights of one that was not`,
     wrong.length === 0,
@@ -117,8 +112,8 @@ async function main(folder) {
   const series = memory.map((mib) => mib.toFixed(1)).join(' ')
   claim(
     `${wanted} aborts leave no memory`,
-    growth() < ALLOWED_MIB,
-    `${growth().toFixed(2)} MiB: ${series}`,
+    grown < ALLOWED_MIB,
+    `${grown.toFixed(2)} MiB: ${series}`,
   )
 }
 

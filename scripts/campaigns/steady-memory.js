@@ -37,4 +37,23 @@ async function settledMib() {
   return lowest
 }
 
-module.exports = { underSteadyMemory, settledMib }
+/** Growth that is no leak. */
+const ALLOWED_MIB = 1
+
+/**
+ * Works and measures with `span`, at most `attempts` times, until memory has not grown since the time
+ * before: a leak grows each time, the process itself does not. Returns all that was measured, in MiB,
+ * and the last growth.
+ *
+ * @param first - the memory after a warm-up.
+ */
+async function growth(first, span, attempts) {
+  const memory = [first]
+  for (let attempt = 1; ; attempt++) {
+    memory.push(await span())
+    const grown = memory.at(-1) - memory.at(-2)
+    if (grown < ALLOWED_MIB || attempt === attempts) return { grown, memory }
+  }
+}
+
+module.exports = { ALLOWED_MIB, underSteadyMemory, settledMib, growth }
