@@ -9,6 +9,7 @@ use super::pass::PassContext;
 use crate::buffer::{Buffer, In, zeroed_vec};
 use crate::device::Device;
 use crate::dtype::Dtype;
+use crate::simd::bf16::widen;
 use crate::{Error, Result};
 
 impl PassContext<'_> {
@@ -63,11 +64,11 @@ struct NonFiniteValues {
 fn non_finite(device: &Device, values: In) -> Result<Option<NonFiniteValues>> {
     match (values, device) {
         (In::Cpu(floats), _) => Ok(among(floats.iter().copied())),
-        (In::CpuBf16(bits), _) => Ok(among(bits.iter().copied().map(from_bf16))),
+        (In::CpuBf16(bits), _) => Ok(among(bits.iter().copied().map(widen))),
         (In::Cuda(_), Device::Cuda(gpu)) if values.dtype() == Dtype::Bf16 => {
             let mut bits = zeroed_vec::<u16>(values.len())?;
             gpu.download(&mut bits, values.pointer())?;
-            Ok(among(bits.into_iter().map(from_bf16)))
+            Ok(among(bits.into_iter().map(widen)))
         }
         (In::Cuda(_), Device::Cuda(gpu)) => {
             let mut floats = zeroed_vec::<f32>(values.len())?;
@@ -78,10 +79,6 @@ fn non_finite(device: &Device, values: In) -> Result<Option<NonFiniteValues>> {
             Err(Error::Internal("device memory in a pass on the CPU".to_owned()))
         }
     }
-}
-
-fn from_bf16(bits: u16) -> f32 {
-    f32::from_bits(u32::from(bits) << 16)
 }
 
 fn among(values: impl ExactSizeIterator<Item = f32>) -> Option<NonFiniteValues> {

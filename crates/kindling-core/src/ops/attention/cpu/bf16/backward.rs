@@ -7,7 +7,7 @@ use super::operands::{
 };
 #[cfg(target_arch = "x86_64")]
 use super::product::ByVectors;
-use super::product::{BlockProduct, ByTiles, WordMatmul};
+use super::product::{BlockProduct, ByTiles, WordMatmul, with_product};
 use super::{Kernel, SIDE, head_words, part, width};
 use crate::host_memory::as_words_mut;
 use crate::ops::BlockMut;
@@ -49,16 +49,7 @@ fn backward_group_vectors<V: Vector>(
     first: HeadLayout,
     scratch: &mut [f32],
 ) {
-    match kernel {
-        Kernel::Amx => {
-            Amx::configure();
-            backward::<V, ByTiles<Amx>>(heads, saved, first, scratch);
-            amx::release();
-        }
-        #[cfg(target_arch = "x86_64")]
-        Kernel::Avx512Bf16 => backward::<V, ByVectors>(heads, saved, first, scratch),
-        Kernel::EmulatedAmx => backward::<V, ByTiles<EmulatedAmx>>(heads, saved, first, scratch),
-    }
+    with_product!(kernel, P => backward::<V, P>(heads, saved, first, scratch));
 }
 
 /// Operands of the keys and values of a head.

@@ -6,7 +6,7 @@ use super::operands::{
 };
 #[cfg(target_arch = "x86_64")]
 use super::product::ByVectors;
-use super::product::{BlockProduct, ByTiles, WordMatmul};
+use super::product::{BlockProduct, ByTiles, WordMatmul, with_product};
 use super::{Kernel, SIDE, head_words, part, width};
 use crate::host_memory::as_words_mut;
 use crate::ops::attention::cpu::head_layout::HeadLayout;
@@ -48,16 +48,7 @@ fn forward_head_vectors<V: Vector>(
     layout: HeadLayout,
     scratch: &mut [f32],
 ) {
-    match kernel {
-        Kernel::Amx => {
-            Amx::configure();
-            forward::<V, ByTiles<Amx>>(out, lse, qkv, layout, scratch);
-            amx::release();
-        }
-        #[cfg(target_arch = "x86_64")]
-        Kernel::Avx512Bf16 => forward::<V, ByVectors>(out, lse, qkv, layout, scratch),
-        Kernel::EmulatedAmx => forward::<V, ByTiles<EmulatedAmx>>(out, lse, qkv, layout, scratch),
-    }
+    with_product!(kernel, P => forward::<V, P>(out, lse, qkv, layout, scratch));
 }
 
 #[inline(always)]

@@ -65,6 +65,30 @@ impl WordMatmul<'_> {
     }
 }
 
+/// Runs `$call` with the code of a kernel as the type `$product`. Tiles are configured around it.
+macro_rules! with_product {
+    ($kernel:expr, $product:ident => $call:expr) => {
+        match $kernel {
+            Kernel::Amx => {
+                type $product = ByTiles<Amx>;
+                Amx::configure();
+                $call;
+                amx::release();
+            }
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512Bf16 => {
+                type $product = ByVectors;
+                $call;
+            }
+            Kernel::EmulatedAmx => {
+                type $product = ByTiles<EmulatedAmx>;
+                $call;
+            }
+        }
+    };
+}
+pub(super) use with_product;
+
 /// Code that multiplies a block.
 pub(super) trait BlockProduct {
     /// Multiplies 32 rows of a by 32 columns of b, over `steps` times 16 words.
