@@ -2,6 +2,7 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { closeSync, constants, existsSync, openSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import test from 'ava'
 import { Trainer } from '../src'
 import { CLI, kindling, words } from './command-line'
@@ -190,6 +191,30 @@ test('a run outlives the readers of its output and its errors', async (t) => {
   t.is(code, 0)
   t.is(latestOf(run), 300)
 })
+
+const hasTerminals = spawnSync('script', ['--version']).status === 0
+
+for (const [what, steps, ending, code] of [
+  // As an interactive shell does, the one that the terminal controls passes SIGHUP on.
+  ['saves and leaves when its terminal vanishes', 1_000_000, '& wait $!; wait $!', 130],
+  ['outlives a terminal that does not control it', 300, '', 0],
+] as const) {
+  ;(hasTerminals ? test : test.skip)(`a run ${what}`, async (t) => {
+    const { folder, flags } = await encodeCorpus(t)
+    const [run, ended, shell] = ['run', 'ended', 'shell'].map((name) => join(folder, name))
+    const schedule = words(`--max-steps ${steps} --log-interval 1 --sample-interval 0`)
+    const train = [process.execPath, CLI, 'train', ...flags, ...schedule, '--run', run].join(' ')
+    writeFileSync(shell!, `trap 'kill -HUP $!' HUP; ${train} ${ending}; echo $? > ${ended}\n`)
+    const started = `${code === 0 ? 'setsid --wait' : 'exec'} sh ${shell}`
+    const log = join(folder, 'log')
+    const terminal = spawn('script', ['--quiet', '--flush', '--command', started, log])
+    onceItSays(terminal, /loss/, 'SIGKILL')
+    while (!existsSync(ended!) || readFileSync(ended!, 'utf8') === '') await sleep(20)
+    t.is(readFileSync(ended!, 'utf8').trim(), `${code}`)
+    t.true(latestOf(run!) >= 1)
+    t.false(existsSync(join(run!, 'lock')))
+  })
+}
 
 test('a full disk as standard output fails a command whose output is its product', async (t) => {
   const { folder, data, flags } = await encodeCorpus(t)

@@ -1,7 +1,8 @@
 /** Turns Ctrl-C, a request to terminate and a closed terminal into an AbortSignal. */
 import { constants } from 'node:os'
+import { isatty } from 'node:tty'
 import { exitNow } from '../system'
-import { write } from './streams'
+import { terminals, write } from './streams'
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
@@ -39,4 +40,14 @@ export async function withInterrupt<T>(
     if (!controller.signal.aborted) stopListening()
     throw error
   }
+}
+
+/**
+ * Ends the process with its exit code where a terminal that it began with is gone by then. Node
+ * itself would restore the terminal's settings, fail, and abort.
+ */
+export function outliveTerminal(): void {
+  process.on('exit', (code) => {
+    if (!terminals.every((descriptor) => isatty(descriptor))) exitNow(code)
+  })
 }

@@ -5,6 +5,7 @@ import { Command } from 'commander'
 import { commands } from './commands'
 import { addExamples } from './examples'
 import { layOutHelp } from './help'
+import { outliveTerminal } from './interrupt'
 
 function version(): string {
   const text = readFileSync(join(__dirname, '..', '..', 'package.json'), 'utf8')
@@ -20,6 +21,7 @@ export function program(): Command {
   for (const command of commands()) kindling.addCommand(command)
   layOutHelp(kindling)
   throwUsageErrors(kindling)
+  kindling.hook('preAction', outliveTerminal)
   return kindling
 }
 

@@ -2,7 +2,11 @@
  * Standard output and standard error that fail: a closed pipe, a terminal that is gone, a full disk.
  * A command whose product is its output ends. One that makes files goes on without them.
  */
+import { isatty } from 'node:tty'
 import { EXIT } from './exit'
+
+/** The descriptors that were terminals when the process began. */
+export const terminals = [0, 1, 2].filter((descriptor) => isatty(descriptor))
 
 let makesFiles = false
 const failed = new Set<NodeJS.WriteStream>()
