@@ -15,6 +15,7 @@ import {
   type GenerateResult,
   type LoadedModel,
 } from '../src'
+import { renderBounded } from '../src/exchange/bounded-template'
 import { failed, kindling } from './command-line'
 import { TINY, temporaryFolder, writeCorpus } from './helpers'
 
@@ -64,6 +65,17 @@ test('a model without a template, or with one that is no Jinja, is refused', (t)
   t.throws(of({ 'tokenizer_config.json': '{' }), code)
   t.throws(of({ 'chat_template.jinja': '{% for %}' }), code)
   t.throws(of({ 'chat_template.jinja': ' '.repeat(1 << 19) }), code)
+})
+
+test('a template that loops or fills memory is an error, and the next one is rendered', (t) => {
+  const nested = 'abc'.split('').map((name) => `{% for ${name} in range(10000) %}`)
+  for (const template of [nested.join(''), '{% for i in range(1000000000) %}']) {
+    const ends = '{% endfor %}'.repeat(template.split('{%').length - 1)
+    t.throws(() => renderBounded(`${template}${ends}`, {}, 500), { message: /more than 0.5 s/ })
+    t.is(renderBounded('{{ a }}', { a: 'sea' }), 'sea')
+  }
+  const text = `{% set all = namespace(text='x') %}${'{% set all.text = all.text + all.text %}'.repeat(25)}`
+  t.throws(() => renderBounded(`${text}{{ all.text }}`, {}), { message: /too long/ })
 })
 
 /** Writes a model with random weights; with the tokens of ChatML, or a template of its own. */

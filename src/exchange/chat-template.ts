@@ -4,6 +4,7 @@
  */
 import { KindlingError } from '../errors'
 import type { Tokenizer } from '../tokenizer'
+import { renderBounded } from './bounded-template'
 import type { Companions } from './companions'
 
 /** One turn of a conversation. */
@@ -39,12 +40,12 @@ const LONGEST = 1 << 18
 
 /** The part of @huggingface/jinja that is used here. */
 interface Jinja {
-  Template: new (text: string) => { render: (values: Record<string, unknown>) => string }
+  Template: new (text: string) => object
 }
 
 /** Renders conversations for a model. */
 export class ChatTemplate {
-  readonly #template: InstanceType<Jinja['Template']>
+  readonly #template: string
   readonly #tokens: Record<string, string>
   /** Ids that end an answer; for `generate`. */
   readonly stopIds: number[]
@@ -60,7 +61,8 @@ export class ChatTemplate {
     const ends = ENDS_OF_TURN.filter((token) => text.includes(token))
     const ids = ends.map((token) => tokenizer?.tokenId(token))
     this.stopIds = [...new Set([...stopIds, ...ids.filter((id) => id !== undefined)])]
-    this.#template = understood(() => {
+    this.#template = text
+    understood(() => {
       if (text.length > LONGEST) throw new Error(`it has ${text.length} characters`)
       // Read when it is needed: most commands start without it.
       // eslint-disable-next-line @typescript-eslint/no-require-imports
@@ -73,11 +75,11 @@ export class ChatTemplate {
    * model expects around it: give it to `generate` with `addSpecialTokens: false`.
    *
    * @throws KindlingError `ERR_UNSUPPORTED` if the template refuses the conversation, as some do a
-   * system message.
+   * system message, or takes more than 5 s or 256 MiB.
    */
   render(messages: readonly ChatMessage[]): string {
     const values = { ...this.#tokens, messages, add_generation_prompt: true }
-    return understood(() => this.#template.render(values))
+    return understood(() => renderBounded(this.#template, values))
   }
 }
 
