@@ -8,6 +8,9 @@ computes w1 and w3, and attention is PyTorch's fused kernel.
     torch_train.py --preset char [--compile] [--dtype bf16] [--threads 2] [--steps 100] [--warmup 3]
     torch_train.py --preset seed --batch 48 --device cuda --dtype bf16 --compile --compile-mode reduce-overhead
 
+With `--turns 5`, it prints `ready` and waits for a line on its input before every fifth timed step:
+`side_by_side.py` runs several trainings in turn so.
+
 On a GPU, no step waits for its loss, and the timed steps are measured together. `reduce-overhead`
 uses CUDA graphs. `sdpa` names the back end of attention, found by profiling one more step.
 
@@ -131,6 +134,7 @@ def arguments():
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--batch", type=int, help="sequences per step (default: the preset's)")
+    parser.add_argument("--turns", type=int, help="timed steps between two waits for a line on the input")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--compile-mode", default="default", choices=["default", "reduce-overhead", "max-autotune"])
     return parser.parse_args()
@@ -198,6 +202,9 @@ def main():
         if on_gpu and step_index == args.warmup:
             torch.cuda.synchronize()
             timed_from = time.perf_counter()
+        if args.turns and step_index >= args.warmup and (step_index - args.warmup) % args.turns == 0:
+            print("ready", flush=True)
+            input()
         started = time.perf_counter()
         losses.append(step())
         seconds.append(time.perf_counter() - started)

@@ -22,6 +22,8 @@ export interface TrainBenchmarkOptions extends EngineOptions {
   /** Peak of the device in TFLOP/s, for `mfu`. Default: that of a known GPU. */
   peak_tflops?: number | undefined
   profile?: boolean
+  /** Awaited before each step, and not timed: benchmarks that take turns wait in it. */
+  beforeStep?: (step: number) => Promise<void>
 }
 
 /** Result of a training benchmark. */
@@ -84,6 +86,7 @@ async function timeSteps(
   let [lossFirst, lossLast] = [NaN, NaN]
   let startOfAll = performance.now()
   for (let step = 1; step <= last; step++) {
+    await options.beforeStep?.(step)
     if (options.profile && step === warmup + 1) await model.startProfile()
     const started = performance.now()
     const readLoss = step === 1 || step === last
