@@ -21,6 +21,16 @@ export function megabytes(bytes: number): string {
   return (bytes / 1e6).toFixed(1)
 }
 
+/** Formats bytes in units of 2^30, without the unit. */
+export function gibibytes(bytes: number, digits: number): string {
+  return (bytes / 2 ** 30).toFixed(digits)
+}
+
+/** Formats an amount of memory: 12 MiB, 2.1 GiB. */
+export function memory(bytes: number): string {
+  return bytes < 2 ** 30 ? `${Math.ceil(bytes / 2 ** 20)} MiB` : `${gibibytes(bytes, 1)} GiB`
+}
+
 /** Formats a fraction as a percentage with one decimal. */
 export function percent(fraction: number): string {
   return `${(100 * fraction).toFixed(1)}%`

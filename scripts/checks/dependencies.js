@@ -27,19 +27,30 @@ function npmAudit() {
   else claim(what, status === 0, status === 0 ? undefined : output)
 }
 
-/** The lock file decides what is installed, and nothing runs at installation. */
-function npmLock() {
-  const { packages } = JSON.parse(fs.readFileSync(path.join(root, 'package-lock.json'), 'utf8'))
+/** Every lock file of this repository. */
+function lockFiles() {
+  const names = ['package-lock.json', '*/package-lock.json']
+  const { output } = run('git', '-c', 'safe.directory=*', 'ls-files', ...names)
+  return output.split('\n')
+}
+
+/**
+ * A lock file decides what is installed, and nothing runs at installation: of the other lock files,
+ * scripts/tools.js installs without scripts.
+ */
+function npmLock(file) {
+  const { packages } = JSON.parse(fs.readFileSync(path.join(root, file), 'utf8'))
   const installed = Object.entries(packages).filter(([name]) => name !== '')
+  const skipsScripts = file !== 'package-lock.json'
   const wrong = installed.filter(
     ([, { resolved, integrity, hasInstallScript, link }]) =>
       !link &&
-      (hasInstallScript ||
+      ((hasInstallScript && !skipsScripts) ||
         !integrity?.startsWith('sha512-') ||
         !(resolved ?? REGISTRY).startsWith(REGISTRY)),
   )
   claim(
-    'npm packages come from the registry, with a hash and without an install script',
+    `${file}: packages come from the registry, with a hash, and run nothing when installed`,
     wrong.length === 0,
     wrong.map(([name]) => name).join(', ') || `${installed.length} packages`,
   )
@@ -63,7 +74,7 @@ function cargoDeny() {
 }
 
 campaign(() => {
-  npmLock()
+  lockFiles().forEach(npmLock)
   npmAudit()
   cargoDeny()
 })

@@ -1,7 +1,7 @@
 /** The tables of `kindling account`; the rows have the names of its JSON output. */
 import type { Account } from '../account'
 import { toSnakeCase } from '../case'
-import { count, duration, percent, short } from '../format'
+import { count, duration, gibibytes, percent, short } from '../format'
 import { table } from './table'
 
 /** What the tables are of. */
@@ -59,12 +59,12 @@ function memoryTable(result: Account, memoryGib: number): string {
   const { memory, courseMemory, largestBatch, courseLargestBatch } = result
   const rows = MEMORY.map((name) => [
     name,
-    gibibytes(memory[name]),
+    inGib(memory[name]),
     percent(memory[name] / memory.total),
-    gibibytes(courseMemory[name]),
+    inGib(courseMemory[name]),
     percent(courseMemory[name] / courseMemory.total),
   ])
-  const perSequence = [memory, courseMemory].map((m) => gibibytes(m.activationsPerSequence))
+  const perSequence = [memory, courseMemory].map((m) => inGib(m.activationsPerSequence))
   return table(
     ['memory', '>this engine', '>share', ">course's formula", '>share'],
     [
@@ -84,8 +84,8 @@ function timeLines(result: Account, steps: number): string[] {
   ]
 }
 
-function gibibytes(bytes: number): string {
-  return `${(bytes / 1024 ** 3).toFixed(3)} GiB`
+function inGib(bytes: number): string {
+  return `${gibibytes(bytes, 3)} GiB`
 }
 
 function whole(n: number): string {
@@ -106,7 +106,7 @@ export function courseText(columns: readonly CourseColumn[]): string {
     name,
     ...columns.map(cell),
   ]
-  const gib = (bytes: number): string => (bytes / 1024 ** 3).toFixed(2)
+  const gib = (bytes: number): string => gibibytes(bytes, 2)
   return table(
     ['', ...columns.map(({ name }) => `>${name}`)],
     [

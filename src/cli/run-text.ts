@@ -5,7 +5,7 @@ import { tokensPerStep } from '../training/run-plan'
 import type { MetricsLine } from '../training/metrics'
 import { trainingTokensOf, type RunConfig } from '../training/run-config'
 import type { StepEvent, TrainSummary } from '../training/trainer'
-import { count, duration, percent } from '../format'
+import { count, duration, memory, percent } from '../format'
 import { bar, fit, sparkline } from './terminal'
 
 /** The best checkpoint is proposed below this share of the last validation loss. */
@@ -39,7 +39,7 @@ export function startText(config: RunConfig, numParameters: number): string[] {
       `${totalSteps} of ${count(perStep)} tokens`,
       ...(passes === null ? [] : [`${ratio(passes)} passes over the data`]),
     ),
-    row('memory', `about ${gibibytes(peakBytes(options))}`),
+    row('memory', `about ${memory(peakBytes(options))}`),
     row(
       'machine',
       options.device === 'auto' || options.device === 'cpu'
@@ -54,12 +54,6 @@ export function startText(config: RunConfig, numParameters: number): string[] {
 
 function ratio(value: number): string {
   return value >= 10 ? String(Math.round(value)) : value.toPrecision(2)
-}
-
-function gibibytes(bytes: number): string {
-  return bytes < 2 ** 30
-    ? `${Math.ceil(bytes / 2 ** 20)} MiB`
-    : `${(bytes / 2 ** 30).toFixed(1)} GiB`
 }
 
 /** Returns the live line: step, loss, time left, then what else fits. */

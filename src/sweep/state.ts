@@ -2,7 +2,6 @@
  * The folder of a sweep: sweep.json with its options and the results so far, one run folder per
  * rate, and report.html. sweep.json is replaced whole after each rate.
  */
-import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -12,6 +11,7 @@ import { KindlingError } from '../errors'
 import { fileOperation, makeFolder, writeFileAtomic } from '../files'
 import { learningRate } from '../format'
 import { problemsIn } from '../options'
+import { shortHash } from '../short-hash'
 import { CHANGEABLE_ON_RESUME, type ResolvedOptions } from '../training/config'
 
 /** Result of the run at one rate. */
@@ -63,7 +63,7 @@ export function sharedOptions({ options }: ResolvedOptions): Record<string, unkn
 /** The folder of a sweep for which none was named: the same options have the same one. */
 export function defaultFolder(options: Record<string, unknown>): string {
   const text = JSON.stringify(Object.entries(options).sort(([a], [b]) => (a < b ? -1 : 1)))
-  return join('runs', `sweep-${createHash('sha256').update(text).digest('hex').slice(0, 8)}`)
+  return join('runs', `sweep-${shortHash(text)}`)
 }
 
 /** The results of a sweep on disk. */

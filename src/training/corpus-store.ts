@@ -2,7 +2,6 @@
  * The stores of a corpus that `--corpus` names: encoded once into a folder of the data folder,
  * with corpus.json saying what from, and reused while that agrees.
  */
-import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { readFile, stat } from 'node:fs/promises'
 import { basename, dirname, extname, join, resolve } from 'node:path'
@@ -10,6 +9,7 @@ import { toSnakeCase } from '../case'
 import { STDIN, endsDocuments, findFiles, isPattern, type FoundFiles } from '../corpus-files'
 import { KindlingError } from '../errors'
 import { fileOperation, writeFileAtomic } from '../files'
+import { shortHash } from '../short-hash'
 import { TokenStore } from '../token-store'
 import { Tokenizer } from '../tokenizer'
 
@@ -158,8 +158,7 @@ async function corpusFolder({ dataDir, names }: CorpusEncoding): Promise<string>
   const paths = names.map((name) => resolve(name))
   const owner = await ownerOf(folder)
   if (owner === null || JSON.stringify(owner) === JSON.stringify(paths)) return folder
-  const hash = createHash('sha256').update(paths.join('\0')).digest('hex')
-  return `${folder}-${hash.slice(0, 8)}`
+  return `${folder}-${shortHash(paths.join('\0'))}`
 }
 
 /** `book` of `a/book.txt` and `a/book.jsonl.gz`, `web` of the folder `web` and of `web/*.txt`. */
