@@ -31,10 +31,17 @@ function smollm2() {
   return file
 }
 
+/** Returns the folder that node-llama-cpp is installed in, or null if it is not. */
+function installedLlamaCpp() {
+  const home = path.join(folder, 'llama')
+  return fs.existsSync(path.join(home, 'node_modules', 'node-llama-cpp')) ? home : null
+}
+
 /** Returns the folder that node-llama-cpp is installed in, or null if it cannot be fetched. */
 function llamaCpp() {
+  const installed = installedLlamaCpp()
+  if (installed !== null) return installed
   const home = path.join(folder, 'llama')
-  if (fs.existsSync(path.join(home, 'node_modules', 'node-llama-cpp'))) return home
   fs.mkdirSync(home, { recursive: true })
   fs.writeFileSync(path.join(home, 'package.json'), '{"private": true}\n')
   const npm = ['install', '--silent', '--ignore-scripts', 'node-llama-cpp@3']
@@ -52,4 +59,4 @@ function python() {
   return candidates.find((name) => name && succeeds(name, ['-c', modules], '.')) ?? null
 }
 
-module.exports = { smollm2, llamaCpp, python }
+module.exports = { smollm2, installedLlamaCpp, llamaCpp, python }

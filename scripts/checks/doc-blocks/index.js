@@ -12,6 +12,7 @@ const os = require('node:os')
 const path = require('node:path')
 const { writeFixtures, writePrograms } = require('./fixtures')
 const { blocksOf, dialogue, matches } = require('./parse')
+const { peerOf } = require('./peers')
 const { reductionsOf } = require('./reductions')
 
 const root = path.join(__dirname, '..', '..', '..')
@@ -43,12 +44,14 @@ function bash(command, folder, programs) {
 }
 
 /** Returns the problem of a block, null if it does what the page says. */
-async function run({ language, text }, place, folder, programs) {
-  if (language === 'python') return 'Python is not run here; say so above the block'
-  if (language === 'sh') {
-    const { code, output } = await bash(text, folder, programs)
-    return code === 0 ? null : `exit code ${code}\n${output}`
+async function run({ language, text, peer }, place, folder, programs) {
+  if (language === 'python') {
+    if (!peer?.python) return 'say above the block which package it needs'
+    const name = `block-${place}.py`
+    fs.writeFileSync(path.join(folder, name), text)
+    return exited(await bash(`${peer.python} ${name}`, folder, programs))
   }
+  if (language === 'sh') return exited(await bash(text, folder, programs))
   if (language === 'console') {
     for (const { command, output: shown } of dialogue(text)) {
       const { code, output } = await bash(command, folder, programs)
@@ -62,7 +65,12 @@ async function run({ language, text }, place, folder, programs) {
   const name = named ?? `block-${place}.mjs`
   fs.writeFileSync(path.join(folder, name), javascript(language, text))
   if (named !== undefined) return null
-  const { code, output } = await bash(`node ${name}`, folder, programs)
+  peer?.link(folder)
+  return exited(await bash(`node ${name}`, folder, programs))
+}
+
+/** Returns the problem of a finished command, null if there is none. */
+function exited({ code, output }) {
   return code === 0 ? null : `exit code ${code}\n${output}`
 }
 
@@ -101,6 +109,10 @@ function joinModules(blocks) {
 async function checkPage(page, template, programs, folder) {
   const found = blocksOf(fs.readFileSync(path.join(root, page), 'utf8'))
   if (found.length === 0) return
+  for (const block of found.filter(({ needs }) => needs !== null)) {
+    block.peer = peerOf(block.needs)
+    if (block.peer === null) block.notRun = `${block.needs} is not installed`
+  }
   fs.cpSync(template, folder, { recursive: true })
   for (const { line, notRun } of found.filter((block) => block.notRun !== null)) {
     counts.skipped++

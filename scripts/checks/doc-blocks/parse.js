@@ -4,22 +4,25 @@
  * `sh` is commands. `console` is commands after `$ ` and what they print, where `...` stands for any
  * text. `js` and `ts` are ES modules; one with a first line `// name.mjs` is only saved
  * under that name, for a later command. A comment
- * `<!-- not run: reason -->` above a block leaves it out; `python` needs one.
+ * `<!-- not run: reason -->` above a block leaves it out. `<!-- needs: package -->` leaves it out
+ * where the package is missing; `python` needs one of the two.
  */
 
 const LANGUAGES = new Set(['sh', 'console', 'js', 'ts', 'python'])
 const FENCE = /^```(\w*)\s*$/
 const NOT_RUN = /^<!-- not run: (.+) -->$/
+const NEEDS = /^<!-- needs: (\S+) -->$/
 
 /**
  * Returns the command blocks of a page, in order.
  *
- * @returns {{ language: string, line: number, text: string, notRun: string | null }[]}
+ * @returns {{ language: string, line: number, text: string, notRun: string | null,
+ *   needs: string | null }[]}
  */
 function blocksOf(markdown) {
   const blocks = []
   let open = null
-  let notRun = null
+  let comment = ''
   for (const [i, line] of markdown.split('\n').entries()) {
     const fence = FENCE.exec(line.trim())
     if (open !== null && fence !== null) {
@@ -28,17 +31,18 @@ function blocksOf(markdown) {
     } else if (open !== null) {
       open.lines.push(line)
     } else if (fence !== null) {
-      open = { language: fence[1], line: i + 1, lines: [], notRun }
-      notRun = null
+      const [notRun, needs] = [NOT_RUN, NEEDS].map((kind) => kind.exec(comment)?.[1] ?? null)
+      open = { language: fence[1], line: i + 1, lines: [], notRun, needs }
+      comment = ''
     } else if (line.trim() !== '') {
-      notRun = NOT_RUN.exec(line.trim())?.[1] ?? null
+      comment = line.trim()
     }
   }
   return blocks
 }
 
-function blockOf({ language, line, lines, notRun }) {
-  return { language, line, text: lines.join('\n'), notRun }
+function blockOf({ lines, ...block }) {
+  return { ...block, text: lines.join('\n') }
 }
 
 /** Splits a console block into its commands, each with the output that follows it. */
