@@ -64,7 +64,7 @@ export declare class ModelFiles {
   /** Opens the tokenizer; null if the model has none. */
   tokenizer(): Promise<Tokenizer | null>
   /** Reads the weights into a model of the same sizes. */
-  readInto(model: Transformer): Promise<void>
+  readInto(model: Transformer, monitor: Monitor): Promise<void>
 }
 
 /** The progress and the cancellation of one long call. */
@@ -397,7 +397,7 @@ export declare function exitNow(code: number): never
 export declare function expandFiles(names: Array<string>): Promise<Array<string>>
 
 /** Writes a model for other programs. */
-export declare function exportModel(out: string, model: Transformer, tokenizer: Tokenizer | undefined | null, options: ExportOptions): Promise<void>
+export declare function exportModel(out: string, model: Transformer, tokenizer: Tokenizer | undefined | null, options: ExportOptions, monitor: Monitor): Promise<void>
 
 /** What to write. */
 export interface ExportOptions {
@@ -456,11 +456,8 @@ export interface GeneratorOptions {
 /** Returns the instruction set of the CPU engine: `scalar`, `avx2` or `avx512`. */
 export declare function instructionSet(): string
 
-/**
- * Reads the checkpoint folder `path` into the model and, if given, its optimizer. Returns the
- * iteration.
- */
-export declare function loadCheckpoint(path: string, model: Transformer, optimizer?: Optimizer | undefined | null): Promise<number>
+/** Reads the checkpoint folder `path` into the model and its optimizer. Returns the iteration. */
+export declare function loadCheckpoint(path: string, model: Transformer, optimizer: Optimizer): Promise<number>
 
 /** Options for all batches of a run. */
 export interface LoaderOptions {
@@ -477,6 +474,12 @@ export interface LoaderOptions {
   /** The number of batches to prefetch. */
   prefetch: number
 }
+
+/**
+ * Reads the checkpoint folder `path` into the model, and nothing into an optimizer. Returns the
+ * iteration.
+ */
+export declare function loadWeights(path: string, model: Transformer, monitor: Monitor): Promise<number>
 
 /** Bytes that training with AdamW takes. */
 export interface MemoryPlan {
@@ -539,6 +542,9 @@ export interface OpProfile {
  */
 export declare function outputBlockRows(rows: number, dModel: number, vocabSize: number, device: string, dtype: string): number
 
+/** Checks what `export_model` checks before it writes. Returns the bytes of the tensors. */
+export declare function planExport(out: string, model: Transformer, tokenizer: Tokenizer | undefined | null, options: ExportOptions): Promise<number>
+
 /** Plans the memory of training, without allocating it. */
 export declare function planMemory(options: MemoryPlanOptions): MemoryPlan
 
@@ -590,7 +596,7 @@ export interface SampleOptions {
 export declare function saveCheckpoint(path: string, model: Transformer, optimizer: Optimizer, iteration: number, extra: string): Promise<void>
 
 /** Writes the checkpoint folder `path` of a model that has no optimizer yet. */
-export declare function saveWeights(path: string, model: Transformer, iteration: number): Promise<void>
+export declare function saveWeights(path: string, model: Transformer, iteration: number, monitor: Monitor): Promise<void>
 
 export interface SgdGroup {
   pattern: string

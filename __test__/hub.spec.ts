@@ -8,7 +8,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import { load } from '../src'
+import { load, type KindlingError } from '../src'
 import { failed, kindling } from './command-line'
 import { rejectsWith, temporaryFolder } from './helpers'
 
@@ -110,6 +110,29 @@ test.serial('a model of the hub is downloaded once, without the files of others'
   t.is(hub.downloads.length, 2)
   const message = await rejectsWith(t, 'ERR_NOT_FOUND', () => load('hf:org/other'))
   t.regex(message, /hf:org\/other.*Repository not found/)
+})
+
+test.serial('downloads at once say nothing on the console, and other messages pass', async (t) => {
+  const hub = await serve(t)
+  setEnvironment(t, { HF_ENDPOINT: hub.url, HF_HUB_CACHE: temporaryFolder(t) })
+  const { console: messages } = globalThis
+  const { debug } = messages
+  const said: unknown[] = []
+  const record = (text: unknown): unknown => said.push(text)
+  messages.debug = record
+  try {
+    const failing = load('hf:org/other').catch((error: KindlingError) => error.code)
+    const loading = load('hf:org/name')
+    messages.debug('mine')
+    t.is(await failing, 'ERR_NOT_FOUND')
+    t.not(messages.debug, record)
+    await loading
+    t.is(messages.debug, record)
+  } finally {
+    messages.debug = debug
+  }
+  t.deepEqual(said, ['mine'])
+  t.is(hub.downloads.length, 2)
 })
 
 test.serial('a hub that cannot be reached is an error that names the model', async (t) => {

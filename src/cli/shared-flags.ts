@@ -58,6 +58,18 @@ export async function inputFiles(
   return { files, reading: { textField: flags.text_field, ...(format && { format }) } }
 }
 
+/** A command that only says what it would do. */
+export const dryRun = z
+  .boolean()
+  .default(false)
+  .describe('print what would be written, and write nothing')
+
+/** Prints paths that would be written. */
+export function printWrites(output: Output, paths: readonly string[]): void {
+  output.text('would write')
+  for (const path of paths) output.text(`  ${path}`)
+}
+
 /** A tokenizer: a folder, or a vocabulary with its merges. */
 export const tokenizerFields = {
   tokenizer: z.string().meta({ value: 'dir' }).optional().describe('tokenizer folder'),

@@ -2,8 +2,9 @@
 import { basename } from 'node:path'
 import { z } from 'zod'
 import { KindlingError, settle } from '../errors'
-import { native } from '../native'
-import { checked } from '../options'
+import { longCall, type LongCallOptions } from '../long-call'
+import { native, type Native } from '../native'
+import { checked, longCallFields } from '../options'
 import { Tokenizer } from '../tokenizer'
 import { Transformer } from '../transformer'
 import type { Companions } from './companions'
@@ -24,7 +25,7 @@ export interface ExportedModel {
 }
 
 /** Options of `exportModel`. */
-export interface ExportOptions {
+export interface ExportOptions extends LongCallOptions {
   /**
    * `hf`: a folder for transformers and vLLM; `gguf`: a file for llama.cpp; `safetensors`: a file
    * with the names and shapes of checkpoints. Default `hf`.
@@ -37,6 +38,7 @@ export interface ExportOptions {
 }
 
 const schema = z.strictObject({
+  ...longCallFields,
   format: z.enum(EXPORT_FORMATS).default('hf'),
   dtype: z.enum(EXPORT_DTYPES).default('f32'),
   name: z.string().min(1).optional(),
@@ -52,10 +54,37 @@ const schema = z.strictObject({
  */
 export async function exportModel(
   out: string,
-  { model, tokenizer, companions = {} }: ExportedModel,
+  exported: ExportedModel,
   options: ExportOptions = {},
 ): Promise<void> {
-  const { format, dtype, name = basename(out) } = checked('exportModel', schema, options)
+  const { signal, onProgress, ...kind } = checked('exportModel', schema, options)
+  const given = nativeArguments(out, exported, kind)
+  await longCall(
+    { ...(signal && { signal }), ...(onProgress && { onProgress }) },
+    async (monitor) => native.exportModel(...given, monitor),
+  )
+}
+
+/**
+ * Checks an export and writes nothing. The weights of the model are not used.
+ *
+ * @returns the bytes of the tensors.
+ * @throws KindlingError as `exportModel`, except for what the disk says.
+ */
+export async function planExport(
+  out: string,
+  exported: ExportedModel,
+  options: ExportOptions = {},
+): Promise<number> {
+  const given = nativeArguments(out, exported, checked('exportModel', schema, options))
+  return settle(() => native.planExport(...given))
+}
+
+function nativeArguments(
+  out: string,
+  { model, tokenizer, companions = {} }: ExportedModel,
+  { format, dtype, name = basename(out) }: z.output<typeof schema>,
+): [string, Native.Transformer, Native.Tokenizer | null, Native.ExportOptions] {
   if (format !== 'gguf' && dtype === 'q8_0') {
     throw new KindlingError('ERR_INVALID_ARGUMENT', 'only GGUF files hold q8_0; use another dtype')
   }
@@ -65,12 +94,10 @@ export async function exportModel(
       'the model has no tokenizer, which GGUF files need; train with one, or export safetensors',
     )
   }
-  await settle(() =>
-    native.exportModel(
-      out,
-      Transformer.toNative(model),
-      tokenizer && Tokenizer.toNative(tokenizer),
-      { format, dtype, name, companions },
-    ),
-  )
+  return [
+    out,
+    Transformer.toNative(model),
+    tokenizer && Tokenizer.toNative(tokenizer),
+    { format, dtype, name, companions },
+  ]
 }

@@ -70,15 +70,31 @@ async function download(hub: Hub, repo: string, revision: string): Promise<strin
   throw new Error('it has no config.json; download a GGUF file yourself, and give its path')
 }
 
-/** Keeps the package's messages off standard output, which belongs to the result of a command. */
+/** What the package says of each file that it downloads, by console.debug. */
+const DOWNLOAD_MESSAGE = /^Downloading .+ to /
+
+const { console: messages } = globalThis
+
+/** Downloads that run now, and the console's function while they do. */
+const quiet = { running: 0, debug: messages.debug }
+
+/**
+ * Keeps the package's messages off standard output, which belongs to the result of a command. It
+ * has no setting for that. Messages of others are passed on.
+ */
 async function quietly<T>(work: () => Promise<T>): Promise<T> {
-  const { console: messages } = globalThis
-  const { debug } = messages
-  messages.debug = () => {}
+  if (quiet.running++ === 0) {
+    const { debug } = messages
+    quiet.debug = debug
+    messages.debug = (...message: unknown[]) => {
+      const [first] = message
+      if (typeof first !== 'string' || !DOWNLOAD_MESSAGE.test(first)) debug(...message)
+    }
+  }
   try {
     return await work()
   } finally {
-    messages.debug = debug
+    if (--quiet.running === 0) messages.debug = quiet.debug
   }
 }
 

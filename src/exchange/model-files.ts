@@ -1,6 +1,7 @@
 /** Model files of other programs: opened and checked, then read into a model. */
 import { toCamelCase } from '../case'
 import { settle } from '../errors'
+import { longCall, type LongCallOptions } from '../long-call'
 import { native, type Native } from '../native'
 import { Tokenizer } from '../tokenizer'
 import { Transformer, type RopeScaling } from '../transformer'
@@ -87,8 +88,9 @@ export class ModelFiles {
     return tokenizer && Tokenizer.fromNative(tokenizer)
   }
 
-  /** Reads the weights into a model of these sizes. */
-  async readInto(model: Transformer): Promise<void> {
-    await settle(() => this.#native.readInto(Transformer.toNative(model)))
+  /** Reads the weights into a model of these sizes; reports the bytes that they take as f32. */
+  async readInto(model: Transformer, monitored: LongCallOptions = {}): Promise<void> {
+    const engine = Transformer.toNative(model)
+    await longCall(monitored, async (monitor) => this.#native.readInto(engine, monitor))
   }
 }

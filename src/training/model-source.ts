@@ -6,13 +6,14 @@ import { existsSync, readFileSync, statSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
 import { z } from 'zod'
 import { toSnakeCase } from '../case'
-import { Checkpoint } from '../checkpoint'
+import { loadWeights } from '../checkpoint'
 import { KindlingError } from '../errors'
 import { readCompanions, stopIdsOf, type Companions } from '../exchange/companions'
 import { localPath } from '../exchange/hub'
 import { ModelFiles, type CourseSizes, type ModelSizes } from '../exchange/model-files'
 import { limits } from '../limits'
-import { callback, checked } from '../options'
+import type { LongCallOptions } from '../long-call'
+import { callback, checked, longCallFields } from '../options'
 import type { Tokenizer } from '../tokenizer'
 import type { Transformer } from '../transformer'
 import { resolveOptions } from './resolve-options'
@@ -29,12 +30,18 @@ export interface ModelSource {
   companions: Companions
   /** The folder of the run, null for files of other programs. */
   run: RunFolder | null
+  /**
+   * Returns the updates that the weights were trained for, by the name of their checkpoint.
+   *
+   * @throws KindlingError `ERR_NOT_FOUND` for a run without a checkpoint.
+   */
+  step: () => Promise<number>
   /** Reads the weights into a model of these sizes; returns the updates they were trained for. */
-  read: (model: Transformer) => Promise<number>
+  read: (model: Transformer, monitored?: LongCallOptions) => Promise<number>
 }
 
 /** Options of `load`. */
-export interface LoadOptions extends CourseSizes {
+export interface LoadOptions extends CourseSizes, LongCallOptions {
   /** `cpu`, `cuda`, `cuda:N` or `auto`. Default `cpu`. */
   device?: string
   /** Threads of the CPU engine. Default: the cores available to this process. */
@@ -62,6 +69,7 @@ export interface LoadedModel {
 }
 
 const loadSchema = z.strictObject({
+  ...longCallFields,
   device: z.string().default('cpu'),
   threads: limits.threads.optional(),
   dtype: z.enum(['f32', 'bf16']).optional(),
@@ -80,12 +88,16 @@ const loadSchema = z.strictObject({
  * damaged, `ERR_UNSUPPORTED` for an architecture or option that cannot be had exactly.
  */
 export async function load(source: string, options: LoadOptions = {}): Promise<LoadedModel> {
-  const { device, threads, dtype, onMessage, ...sizes } = checked('load', loadSchema, options)
+  const given = checked('load', loadSchema, options)
+  const { device, threads, dtype, onMessage, signal, onProgress, ...sizes } = given
   const found = await openModelSource(source, sizes, onMessage)
   const { config, tokenizer, companions } = found
   const model = buildLoadedModel(config.options, { device, threads, dtype })
   try {
-    const step = await found.read(model)
+    const step = await found.read(model, {
+      ...(signal && { signal }),
+      ...(onProgress && { onProgress }),
+    })
     return { model, tokenizer, config, step, companions, stopIds: stopIdsOf(companions, tokenizer) }
   } catch (error) {
     await model.close()
@@ -117,8 +129,9 @@ export async function openModelSource(
     tokenizer,
     companions: files.companions,
     run: null,
-    read: async (model) => {
-      await files.readInto(model)
+    step: () => Promise.resolve(0),
+    read: async (model, monitored) => {
+      await files.readInto(model, monitored)
       return 0
     },
   }
@@ -136,16 +149,26 @@ async function openRun(
     tokenizer: await run.openTokenizer(config),
     companions: await readCompanions(run.tokenizerPath),
     run,
-    read: async (model) => {
-      if (checkpoint !== null) return Checkpoint.load(checkpoint, model)
+    step: async () => {
+      if (checkpoint !== null) return locateCheckpoint(checkpoint).step
+      const newest = (await run.checkpoints.steps()).at(-1)
+      if (newest === undefined) throw noCheckpoint(path)
+      return newest
+    },
+    read: async (model, monitored) => {
+      if (checkpoint !== null) return loadWeights(checkpoint, model, monitored)
       const found = await run.checkpoints.loadNewest(
-        (newest) => Checkpoint.load(newest.path, model),
+        (newest) => loadWeights(newest.path, model, monitored),
         onMessage,
       )
       if (found) return found.step
-      throw new KindlingError('ERR_NOT_FOUND', `${path} has no checkpoint yet; train first`)
+      throw noCheckpoint(path)
     },
   }
+}
+
+function noCheckpoint(run: string): KindlingError {
+  return new KindlingError('ERR_NOT_FOUND', `${run} has no checkpoint yet; train first`)
 }
 
 function isCheckpoint(path: string): boolean {

@@ -192,7 +192,7 @@ export class RunFolder {
 export function runExists(path: string): KindlingError {
   return new KindlingError(
     'ERR_RUN_EXISTS',
-    `${path} exists; add --resume to continue it, or choose another --run`,
+    `${path} exists; choose another folder, or continue its run: kindling train --run ${path} --resume`,
   )
 }
 

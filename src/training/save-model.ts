@@ -1,7 +1,10 @@
 /** Saving a model as a run that has not been trained. */
-import { KindlingError, settle } from '../errors'
+import { z } from 'zod'
+import { KindlingError } from '../errors'
 import type { Companions } from '../exchange/companions'
+import { longCall, type LongCallOptions } from '../long-call'
 import { native } from '../native'
+import { checked, longCallFields } from '../options'
 import type { Tokenizer } from '../tokenizer'
 import { Transformer } from '../transformer'
 import type { RunConfig } from './run-config'
@@ -27,14 +30,19 @@ export interface SavedModel {
  *
  * @throws KindlingError `ERR_RUN_EXISTS`, `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`; nothing is left then.
  */
-export async function save(run: string, saved: SavedModel): Promise<void> {
+export async function save(
+  run: string,
+  saved: SavedModel,
+  options: LongCallOptions = {},
+): Promise<void> {
+  const monitored = checked('save', z.strictObject(longCallFields), options)
   const { model, tokenizer, config, companions = {}, step = 0 } = saved
   if ((tokenizer?.hash ?? null) !== config.tokenizerHash) {
     throw new KindlingError('ERR_INVALID_ARGUMENT', 'the tokenizer is not that of the config')
   }
   const folder = await RunFolder.claim(run, run, () => {})
   try {
-    await saveWeights(folder, model, step)
+    await saveWeights(folder, model, step, monitored)
     await folder.create(config, tokenizer, companions)
     folder.release()
   } catch (error) {
@@ -48,8 +56,10 @@ export async function saveWeights(
   folder: RunFolder,
   model: Transformer,
   step: number,
+  monitored: LongCallOptions = {},
 ): Promise<void> {
   const path = folder.checkpoints.path(step)
-  await settle(() => native.saveWeights(path, Transformer.toNative(model), step))
+  const engine = Transformer.toNative(model)
+  await longCall(monitored, async (monitor) => native.saveWeights(path, engine, step, monitor))
   await folder.checkpoints.setLatest(step, { keep: 1, keepEvery: 0 })
 }

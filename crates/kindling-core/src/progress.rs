@@ -23,6 +23,33 @@ pub(crate) fn shared(progress: &mut SendProgress<'_>) -> impl Fn(u64, u64) -> Re
     }
 }
 
+/// Counts what is done of a known total, and reports it.
+pub(crate) struct Counted<'a, 'b> {
+    done: u64,
+    total: u64,
+    progress: &'a mut Progress<'b>,
+}
+
+impl<'a, 'b> Counted<'a, 'b> {
+    pub fn new(total: u64, progress: &'a mut Progress<'b>) -> Self {
+        Self { done: 0, total, progress }
+    }
+
+    /// Adds to what is done.
+    ///
+    /// # Errors
+    /// Returns the error of the progress, such as `Error::Cancelled`.
+    pub fn add(&mut self, amount: u64) -> Result<()> {
+        self.done += amount;
+        (self.progress)(self.done, self.total)
+    }
+}
+
+/// The bytes that `elements` take as f32.
+pub(crate) fn f32_bytes(elements: usize) -> u64 {
+    (elements * size_of::<f32>()) as u64
+}
+
 /// Ignores all reports.
 ///
 /// # Errors

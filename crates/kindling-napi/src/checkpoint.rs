@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use crate::error::to_napi;
 use crate::exclusive::Guard;
 use crate::model::{Model, Transformer};
+use crate::monitor::Monitor;
 use crate::optimizer::{Optimizer, OptimizerGuards};
 use crate::options::integer;
 use crate::task::{Job, spawn};
@@ -85,34 +86,35 @@ fn arguments(
     Ok((guards_of(model, optimizer)?, iteration, extra))
 }
 
-/// The guards of a call with or without an optimizer.
-pub enum LoadGuards {
-    Both(OptimizerGuards),
-    Model(Guard<Model>),
+/// Reads the checkpoint folder `path` into the model, and nothing into an optimizer. Returns the
+/// iteration.
+#[napi(catch_unwind, ts_return_type = "Promise<number>")]
+pub fn load_weights(
+    path: String,
+    model: &Transformer,
+    monitor: &Monitor,
+) -> napi::Result<AsyncTask<Job<Guard<Model>, f64>>> {
+    let mut progress = monitor.progress();
+    Ok(spawn(model.acquire()?, move |guard| {
+        let path = PathBuf::from(path);
+        let state = guard.with(|model| {
+            model.load(|engine| checkpoint::load_reporting(&path, engine, None, &mut progress))
+        })?;
+        Ok(state.iteration as f64)
+    }))
 }
 
-/// Reads the checkpoint folder `path` into the model and, if given, its optimizer. Returns the
-/// iteration.
+/// Reads the checkpoint folder `path` into the model and its optimizer. Returns the iteration.
 #[napi(catch_unwind, ts_return_type = "Promise<number>")]
 pub fn load_checkpoint(
     path: String,
     model: &Transformer,
-    optimizer: Option<&Optimizer>,
-) -> napi::Result<AsyncTask<Job<LoadGuards, f64>>> {
-    let guards = match optimizer {
-        Some(optimizer) => LoadGuards::Both(guards_of(model, optimizer).map_err(to_napi)?),
-        None => LoadGuards::Model(model.acquire()?),
-    };
-    Ok(spawn(guards, move |guards| {
+    optimizer: &Optimizer,
+) -> napi::Result<AsyncTask<Job<OptimizerGuards, f64>>> {
+    Ok(spawn(guards_of(model, optimizer).map_err(to_napi)?, move |guards| {
         let path = PathBuf::from(path);
-        let state = match guards {
-            LoadGuards::Both(guards) => {
-                guards.load(|model, optimizer| checkpoint::load(&path, model, Some(optimizer)))
-            }
-            LoadGuards::Model(guard) => {
-                guard.with(|model| model.load(|engine| checkpoint::load(&path, engine, None)))
-            }
-        }?;
+        let state =
+            guards.load(|model, optimizer| checkpoint::load(&path, model, Some(optimizer)))?;
         Ok(state.iteration as f64)
     }))
 }

@@ -5,14 +5,17 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kindling_core::exchange::{
-    CourseSizes as EngineSizes, Export, ModelSource as Engine, TensorType,
+    Companions, CourseSizes as EngineSizes, Export, ExportFormat, ModelSource as Engine, TensorType,
 };
+use kindling_core::model::Transformer as EngineModel;
+use kindling_core::tokenizer::Tokenizer as CoreTokenizer;
 use kindling_core::{Error, Result, checkpoint};
 use napi::bindgen_prelude::AsyncTask;
 
 use crate::error::to_napi;
 use crate::exclusive::Guard;
 use crate::model::{Model, Transformer};
+use crate::monitor::Monitor;
 use crate::options::{integer, size};
 use crate::task::{Job, spawn};
 use crate::tokenizer::Tokenizer;
@@ -86,10 +89,15 @@ impl ModelFiles {
 
     /// Reads the weights into a model of the same sizes.
     #[napi(catch_unwind, ts_return_type = "Promise<void>")]
-    pub fn read_into(&self, model: &Transformer) -> napi::Result<AsyncTask<Job<Guard<Model>, ()>>> {
+    pub fn read_into(
+        &self,
+        model: &Transformer,
+        monitor: &Monitor,
+    ) -> napi::Result<AsyncTask<Job<Guard<Model>, ()>>> {
         let inner = Arc::clone(&self.inner);
+        let mut progress = monitor.progress();
         Ok(spawn(model.acquire()?, move |guard| {
-            guard.with(|model| model.load(|engine| locked(&inner).read_into(engine)))
+            guard.with(|model| model.load(|engine| locked(&inner).read_into(engine, &mut progress)))
         }))
     }
 }
@@ -112,6 +120,37 @@ pub struct ExportOptions {
     pub companions: HashMap<String, String>,
 }
 
+/// What is exported, but for the model.
+struct Exported {
+    tokenizer: Option<Arc<CoreTokenizer>>,
+    companions: Companions,
+    kind: TensorType,
+    format: ExportFormat,
+    name: String,
+}
+
+impl Exported {
+    fn new(tokenizer: Option<&Tokenizer>, options: ExportOptions) -> Result<Self> {
+        Ok(Self {
+            tokenizer: tokenizer.map(|tokenizer| Arc::clone(&tokenizer.inner)),
+            companions: options.companions.into_iter().collect(),
+            kind: TensorType::from_name(&options.dtype)?,
+            format: ExportFormat::from_name(&options.format)?,
+            name: options.name,
+        })
+    }
+
+    fn of<'a>(&'a self, model: &'a EngineModel) -> Export<'a> {
+        Export {
+            model,
+            tokenizer: self.tokenizer.as_deref(),
+            companions: &self.companions,
+            kind: self.kind,
+            name: &self.name,
+        }
+    }
+}
+
 /// Writes a model for other programs.
 #[napi(catch_unwind, ts_return_type = "Promise<void>")]
 pub fn export_model(
@@ -119,29 +158,34 @@ pub fn export_model(
     model: &Transformer,
     tokenizer: Option<&Tokenizer>,
     options: ExportOptions,
+    monitor: &Monitor,
 ) -> napi::Result<AsyncTask<Job<Guard<Model>, ()>>> {
-    let kind = TensorType::from_name(&options.dtype).map_err(to_napi)?;
-    let tokenizer = tokenizer.map(|tokenizer| Arc::clone(&tokenizer.inner));
+    let exported = Exported::new(tokenizer, options).map_err(to_napi)?;
+    let mut progress = monitor.progress();
     Ok(spawn(model.acquire()?, move |guard| {
         guard.with(|model| {
-            let ExportOptions { format, name, companions, .. } = options;
-            let companions = companions.into_iter().collect();
-            let export = Export {
-                model: model.engine()?,
-                tokenizer: tokenizer.as_deref(),
-                companions: &companions,
-                kind,
-                name: &name,
-            };
-            let out = PathBuf::from(out);
-            match format.as_str() {
-                "hf" => export.hugging_face(&out),
-                "gguf" => export.gguf(&out),
-                "safetensors" => export.safetensors(&out),
-                other => Err(Error::argument(format!(
-                    "unknown format \"{other}\"; use hf, gguf or safetensors"
-                ))),
-            }
+            let export = exported.of(model.engine()?);
+            export.write(exported.format, &PathBuf::from(out), &mut progress)
+        })
+    }))
+}
+
+/// Checks what `export_model` checks before it writes. Returns the bytes of the tensors.
+#[napi(catch_unwind, ts_return_type = "Promise<number>")]
+pub fn plan_export(
+    out: String,
+    model: &Transformer,
+    tokenizer: Option<&Tokenizer>,
+    options: ExportOptions,
+) -> napi::Result<AsyncTask<Job<Guard<Model>, f64>>> {
+    let exported = Exported::new(tokenizer, options).map_err(to_napi)?;
+    Ok(spawn(model.acquire()?, move |guard| {
+        guard.with(|model| {
+            model.inspect(|engine| {
+                let bytes =
+                    exported.of(engine).planned_bytes(exported.format, &PathBuf::from(out))?;
+                Ok(bytes as f64)
+            })
         })
     }))
 }
@@ -152,12 +196,15 @@ pub fn save_weights(
     path: String,
     model: &Transformer,
     iteration: f64,
+    monitor: &Monitor,
 ) -> napi::Result<AsyncTask<Job<Guard<Model>, ()>>> {
     let iteration = integer("iteration", iteration).map_err(to_napi)?;
+    let mut progress = monitor.progress();
     Ok(spawn(model.acquire()?, move |guard| {
-        let run = serde_json::json!({});
+        let (path, run) = (PathBuf::from(path), serde_json::json!({}));
         guard.with(|model| {
-            checkpoint::save(&PathBuf::from(path), model.engine()?, None, iteration, run)
+            let engine = model.engine()?;
+            checkpoint::save_reporting(&path, engine, None, iteration, run, &mut progress)
         })
     }))
 }

@@ -58,6 +58,14 @@ impl Model {
         Ok(result)
     }
 
+    /// Runs `check`, which reads no weights, on the engine; on a blank one where it is not built.
+    pub fn inspect<T>(&self, check: impl FnOnce(&Engine) -> Result<T>) -> Result<T> {
+        match &self.engine {
+            Some(engine) => check(engine),
+            None => check(&self.build(Engine::blank)?),
+        }
+    }
+
     fn build(&self, of: impl FnOnce(ModelConfig, Device) -> Result<Engine>) -> Result<Engine> {
         let recipe = &self.recipe;
         let ModelRecipe { config, threads, dtype, tf32, .. } = recipe;

@@ -1,6 +1,7 @@
 /** `kindling encode`: encodes text files into a token store. */
 import { Command } from 'commander'
 import { z } from 'zod'
+import { planEncoding, type EncodePlan } from '../../encode-plan'
 import { fromNative } from '../../errors'
 import { existingStores } from '../../store-paths'
 import { TokenStore } from '../../token-store'
@@ -10,13 +11,15 @@ import { addExamples } from '../examples'
 import { addFields } from '../flags'
 import { count, duration, megabytes } from '../../format'
 import { withInterrupt } from '../interrupt'
-import { run } from '../output'
+import { run, type Output } from '../output'
 import { ByteProgress } from '../progress'
 import {
   FILE_ARGUMENT,
   INPUT_FILES,
   corpusFields,
+  dryRun,
   inputFiles,
+  printWrites,
   threads,
   openTokenizer,
   tokenizerFields,
@@ -56,6 +59,7 @@ const fields = {
   ...corpusFields,
   restart: z.boolean().default(false).describe('start over instead of continuing a killed run'),
   threads,
+  dry_run: dryRun,
 }
 
 const EXAMPLES = [
@@ -78,6 +82,12 @@ export function encodeCommand(): Command {
       outliveOutput()
       const tokenizer = await openTokenizer(options)
       const { files, reading } = await inputFiles(names, options, output)
+      if (options.dry_run) {
+        const { out, valid_fraction: validFraction } = options
+        const { format } = reading
+        printPlan(await planEncoding({ files, format, tokenizer, out, validFraction }), output)
+        return
+      }
       for (const store of existingStores(options.out)) output.note(`${store} will be replaced`)
       const started = performance.now()
       const progress = new ByteProgress('encoding', output, files.includes('-'))
@@ -122,4 +132,15 @@ export function encodeCommand(): Command {
       )
     }),
   )
+}
+
+/** Prints what would be encoded. */
+function printPlan(plan: EncodePlan, output: Output): void {
+  output.line({ dryRun: true, ...plan })
+  const { files, bytes, tokensEstimated, writes, replaces } = plan
+  const size = bytes === null ? 'standard input' : `${megabytes(bytes)} MB`
+  const tokens = tokensEstimated === null ? '' : `, about ${count(tokensEstimated)} tokens`
+  output.text(`${files} ${files === 1 ? 'file' : 'files'}, ${size}${tokens}`)
+  printWrites(output, writes)
+  for (const store of replaces) output.note(`${store} would be replaced`)
 }

@@ -3,13 +3,18 @@ import { Command } from 'commander'
 import { z } from 'zod'
 import { limits } from '../../limits'
 import { parse } from '../../training/config'
-import { load } from '../../training/model-source'
+import type { CourseSizes } from '../../exchange/model-files'
+import { parametersOf } from '../../training/estimates'
+import { load, openModelSource } from '../../training/model-source'
+import { RunFolder, runExists } from '../../training/run-folder'
 import { save } from '../../training/save-model'
 import { addExamples } from '../examples'
 import { addFields } from '../flags'
-import { count } from '../../format'
-import { run } from '../output'
-import { withElapsed } from '../progress'
+import { count, memory } from '../../format'
+import { withInterrupt } from '../interrupt'
+import { run, type Output } from '../output'
+import { withProgress } from '../progress'
+import { dryRun, printWrites } from '../shared-flags'
 
 const fields = {
   out: z.string().meta({ value: 'dir' }).describe('run folder to create'),
@@ -30,12 +35,14 @@ const fields = {
     .positive()
     .optional()
     .describe('base of the rotary angles of such a checkpoint (default: 100000)'),
+  dry_run: dryRun,
 }
 
 const EXAMPLES = [
   'kindling import models/SmolLM2-135M --out runs/smollm2',
   'kindling import smollm2.gguf --out runs/smollm2-gguf',
   'kindling import checkpoint.pt --num-heads 4 --out runs/course',
+  'kindling import smollm2.gguf --out runs/smollm2 --dry-run',
 ]
 const NOTES = `SOURCE is a folder of Hugging Face (config.json, safetensors, tokenizer.json), a GGUF file,
 a checkpoint of PyTorch or safetensors with the names of the course, or hf:org/name where the
@@ -49,26 +56,48 @@ export function importCommand(): Command {
   return command.action(
     run(async (flags, output, [source]) => {
       const options = parse(z.strictObject(fields), flags)
-      const loaded = await withElapsed(`reading ${source!}`, output, () =>
-        load(source!, {
-          ...(options.num_heads !== undefined && { numHeads: options.num_heads }),
-          ...(options.max_seq_length !== undefined && { maxSeqLength: options.max_seq_length }),
-          ...(options.theta !== undefined && { theta: options.theta }),
-          onMessage: (text) => output.note(text),
-        }),
+      const { out, dry_run, num_heads, max_seq_length, theta } = options
+      const sizes: CourseSizes = { numHeads: num_heads, maxSeqLength: max_seq_length, theta }
+      if (dry_run) return printPlan(source!, sizes, out, output)
+      const loaded = await withInterrupt((signal) =>
+        withProgress(`reading ${source!}`, output, (onProgress) =>
+          load(source!, { ...sizes, onMessage: (text) => output.note(text), signal, onProgress }),
+        ),
       )
       const { model, config, tokenizer } = loaded
       const dtype = options.dtype ?? config.options.dtype
-      await withElapsed(`writing ${options.out}`, output, () =>
-        save(options.out, {
-          ...loaded,
-          config: { ...config, options: { ...config.options, dtype } },
-        }),
+      const saved = { ...loaded, config: { ...config, options: { ...config.options, dtype } } }
+      await withInterrupt((signal) =>
+        withProgress(`writing ${out}`, output, (onProgress) =>
+          save(out, saved, { signal, onProgress }),
+        ),
       )
       const { vocabSize, maxSeqLength } = config.options
-      output.line({ params: model.numParameters, vocabSize, maxSeqLength, out: options.out })
-      output.text(`${count(model.numParameters)} parameters, ${vocabSize} tokens: ${options.out}`)
+      output.line({ params: model.numParameters, vocabSize, maxSeqLength, out })
+      output.text(`${count(model.numParameters)} parameters, ${vocabSize} tokens: ${out}`)
       if (!tokenizer) output.note('the model has no tokenizer')
     }),
   )
+}
+
+/** Prints what would be imported; the weights are not read. */
+async function printPlan(
+  source: string,
+  sizes: CourseSizes,
+  out: string,
+  output: Output,
+): Promise<void> {
+  const { config, tokenizer } = await openModelSource(source, sizes)
+  if (new RunFolder(out).exists) throw runExists(out)
+  const { options } = config
+  const { vocabSize, numLayers, dModel, maxSeqLength } = options
+  const params = parametersOf(options)
+  const bytes = params * Float32Array.BYTES_PER_ELEMENT
+  output.line({ dryRun: true, params, vocabSize, maxSeqLength, bytes, writes: [out] })
+  output.text(
+    `${count(params)} parameters, ${vocabSize} tokens, ${numLayers} layers, width ${dModel}, ` +
+      `context ${maxSeqLength}`,
+  )
+  printWrites(output, [`${out} (${memory(bytes)})`])
+  if (!tokenizer) output.note('the model has no tokenizer')
 }

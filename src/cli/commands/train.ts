@@ -14,6 +14,7 @@ import { EXIT } from '../exit'
 import { START_INDENT, nextCommand, startText, summaryText } from '../run-text'
 import { startWarnings } from '../run-warnings'
 import { argumentsOr, run, type Output } from '../output'
+import { printWrites } from '../shared-flags'
 import { outliveOutput, write } from '../streams'
 import { columnsOf, wrap } from '../terminal'
 import { dashboardFlag, withDashboard } from '../train-dashboard'
@@ -101,6 +102,5 @@ async function printDryRun(options: ResolvedOptions, output: Output): Promise<vo
   for (const line of startText(config, plan.params)) output.text(wrap(line, columns, START_INDENT))
   if (plan.fromStep > 0) output.text(`resume   from step ${plan.fromStep}`)
   for (const warning of startWarnings(config, plan.params)) output.note(`warning: ${warning}`)
-  output.text('would write')
-  for (const path of plan.writes) output.text(`  ${path}`)
+  printWrites(output, plan.writes)
 }

@@ -12,8 +12,9 @@ use serde::Serialize;
 
 use crate::checksum::WideChecksum;
 use crate::device::Device;
-use crate::model::{Parameter, Transformer, match_tensors};
+use crate::model::{Described, Parameter, Transformer, match_tensors};
 use crate::optim::Optimizer;
+use crate::progress::{Counted, Progress, f32_bytes, silent};
 use crate::whole_file::read_whole;
 use crate::{Error, Result};
 
@@ -43,6 +44,21 @@ pub fn save(
     iteration: u64,
     run: impl Serialize,
 ) -> Result<()> {
+    save_reporting(path, model, optimizer, iteration, run, &mut silent)
+}
+
+/// Saves as `save`, and reports the bytes written.
+///
+/// # Errors
+/// As `save`, and those of `progress`.
+pub fn save_reporting(
+    path: &Path,
+    model: &Transformer,
+    optimizer: Option<&dyn Optimizer>,
+    iteration: u64,
+    run: impl Serialize,
+    progress: &mut Progress<'_>,
+) -> Result<()> {
     let products = algorithms_of(model);
     let contents = Contents {
         parameters: model.parameters(),
@@ -51,7 +67,7 @@ pub fn save(
         products: products.as_deref(),
         state: new_state(model, optimizer, iteration, run)?,
     };
-    contents.write(path)
+    contents.write(path, progress)
 }
 
 /// Returns the state of a checkpoint whose files are not written yet.
@@ -97,6 +113,20 @@ pub fn load(
     model: &mut Transformer,
     optimizer: Option<&mut dyn Optimizer>,
 ) -> Result<State> {
+    load_reporting(path, model, optimizer, &mut silent)
+}
+
+/// Loads as `load`, and reports the bytes read: each file is read to be verified, then for its
+/// tensors.
+///
+/// # Errors
+/// As `load`, and those of `progress`, which may leave the model and the optimizer partly loaded.
+pub fn load_reporting(
+    path: &Path,
+    model: &mut Transformer,
+    optimizer: Option<&mut dyn Optimizer>,
+    progress: &mut Progress<'_>,
+) -> Result<State> {
     let state = read_state(path)?;
     if let Some(optimizer) = &optimizer {
         check_kind(&state, *optimizer)?;
@@ -117,15 +147,18 @@ pub fn load(
         return Err(Error::CheckpointMismatch(differences.join("; ")));
     }
     let products = read_products(path, &state)?;
-    weights.file.verify()?;
+    let files = std::iter::once(&weights).chain(moments.iter().map(|(_, opened)| opened));
+    let bytes = files.map(|opened| opened.bytes() + opened.file.bytes_to_verify()).sum();
+    let mut read = Counted::new(bytes, progress);
+    weights.file.verify(&mut read)?;
     if let Some((_, opened)) = &mut moments {
-        opened.file.verify()?;
+        opened.file.verify(&mut read)?;
     }
-    model.set_weights(|parameter| weights.read("", parameter))?;
+    model.set_weights(|parameter| weights.read("", parameter, &mut read))?;
     if let Some((optimizer, mut opened)) = moments {
         for (prefix, flat) in optimizer.buffers_mut() {
             for parameter in model.parameters() {
-                let data = opened.read(prefix, parameter)?;
+                let data = opened.read(prefix, parameter, &mut read)?;
                 flat.write_range(parameter.range.clone(), &parameter.in_memory(&data))?;
             }
         }
@@ -177,7 +210,18 @@ impl Opened {
         Self { file, found }
     }
 
-    fn read(&mut self, prefix: &str, parameter: &Parameter) -> Result<Vec<f32>> {
+    /// The bytes of the tensors that are read.
+    fn bytes(&self) -> u64 {
+        f32_bytes(self.found.values().map(Described::elements).sum())
+    }
+
+    fn read(
+        &mut self,
+        prefix: &str,
+        parameter: &Parameter,
+        read: &mut Counted<'_, '_>,
+    ) -> Result<Vec<f32>> {
+        read.add(f32_bytes(parameter.range.len()))?;
         self.file.read(&self.found[&format!("{prefix}{}", parameter.name)])
     }
 }

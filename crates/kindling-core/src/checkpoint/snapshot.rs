@@ -11,6 +11,7 @@ use super::{algorithms_of, new_state};
 use crate::buffer::Buffer;
 use crate::model::{Parameter, Transformer};
 use crate::optim::Optimizer;
+use crate::progress::silent;
 use crate::{Error, Result, available_memory};
 
 /// What a checkpoint holds, as it was when this was taken.
@@ -88,7 +89,7 @@ impl Snapshot {
             products: self.products.as_deref(),
             state: self.state.clone(),
         };
-        contents.write(path)
+        contents.write(path, &mut silent)
     }
 }
 

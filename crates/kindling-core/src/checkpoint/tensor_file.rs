@@ -19,6 +19,7 @@ use crate::buffer::Buffer;
 use crate::checksum::WideChecksum;
 use crate::error::IoAction;
 use crate::model::{Described, Parameter};
+use crate::progress::{Counted, f32_bytes};
 use crate::whole_file::open_regular;
 use crate::{Error, Result};
 
@@ -50,9 +51,13 @@ pub(super) struct Source<'a> {
 /// Writes a file and syncs it. Holds one tensor in memory.
 ///
 /// # Errors
-/// Returns `ERR_IO`, `ERR_DISK_FULL` or `ERR_NOT_WRITABLE` if the file cannot be written, and
-/// `ERR_DEVICE` if a tensor cannot be read from its device.
-pub(super) fn write(path: &Path, sources: &[Source<'_>]) -> Result<FileRecord> {
+/// Returns `ERR_IO`, `ERR_DISK_FULL` or `ERR_NOT_WRITABLE` if the file cannot be written,
+/// `ERR_DEVICE` if a tensor cannot be read from its device, and errors of the progress.
+pub(super) fn write(
+    path: &Path,
+    sources: &[Source<'_>],
+    written: &mut Counted<'_, '_>,
+) -> Result<FileRecord> {
     let cannot_write = |error| Error::io(IoAction::Write, path, error);
     let mut sources: Vec<_> =
         sources.iter().map(|s| (format!("{}{}", s.prefix, s.parameter.name), s)).collect();
@@ -75,7 +80,8 @@ pub(super) fn write(path: &Path, sources: &[Source<'_>]) -> Result<FileRecord> {
             hash.update(&block);
             file.write_all(&block).map_err(cannot_write)?;
         }
-        record.bytes += (memory.len() * F32) as u64;
+        record.bytes += f32_bytes(memory.len());
+        written.add(f32_bytes(memory.len()))?;
         record.tensors.insert(name, hash.finish());
     }
     file.sync_all().map_err(cannot_write)?;
@@ -189,11 +195,18 @@ impl TensorFile {
         Ok(Self { file, path: path.to_path_buf(), checksums, entries })
     }
 
+    /// Returns the bytes that `verify` reads.
+    pub fn bytes_to_verify(&self) -> u64 {
+        let elements = self.entries.iter().map(|entry| entry.elements).sum();
+        if self.checksums.is_some() { f32_bytes(elements) } else { 0 }
+    }
+
     /// Compares the tensors with their checksums, if these are known.
     ///
     /// # Errors
-    /// Returns `ERR_INVALID_CHECKPOINT` naming the first tensor that differs, and I/O errors.
-    pub fn verify(&mut self) -> Result<()> {
+    /// Returns `ERR_INVALID_CHECKPOINT` naming the first tensor that differs, I/O errors, and those
+    /// of the progress.
+    pub fn verify(&mut self, read: &mut Counted<'_, '_>) -> Result<()> {
         let Some(checksums) = self.checksums.take() else { return Ok(()) };
         for entry in self.entries.clone() {
             let mut hash = WideChecksum::default();
@@ -202,6 +215,7 @@ impl TensorFile {
                 let what = format!("the checksum of {} differs from state.json", entry.name);
                 return Err(damaged(&self.path, &what));
             }
+            read.add(f32_bytes(entry.elements))?;
         }
         Ok(())
     }

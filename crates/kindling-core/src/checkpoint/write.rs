@@ -8,6 +8,7 @@ use super::tensor_file::{self, FileRecord, Source};
 use crate::buffer::Buffer;
 use crate::checksum::WideChecksum;
 use crate::model::Parameter;
+use crate::progress::{Counted, Progress, f32_bytes};
 use crate::staging::{StagedFolder, write_synced};
 use crate::{Error, Result};
 
@@ -28,20 +29,23 @@ impl Contents<'_> {
     /// Writes the folder `path`, replacing an existing one.
     ///
     /// # Errors
-    /// Returns `ERR_IO`, `ERR_DISK_FULL` or `ERR_NOT_WRITABLE` if the folder cannot be written.
-    /// Whatever was at `path` is then untouched.
-    pub fn write(self, path: &Path) -> Result<()> {
+    /// Returns `ERR_IO`, `ERR_DISK_FULL` or `ERR_NOT_WRITABLE` if the folder cannot be written, and
+    /// errors of `progress`. Whatever was at `path` is then untouched.
+    pub fn write(self, path: &Path, progress: &mut Progress<'_>) -> Result<()> {
         let name = path.file_name().ok_or_else(|| {
             Error::argument(format!("cannot save to {}; give the path of a folder", path.display()))
         })?;
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let staged = StagedFolder::new(parent, &name.to_string_lossy())?;
-        self.write_files(staged.path())?;
+        self.write_files(staged.path(), progress)?;
         staged.commit(path)
     }
 
-    fn write_files(self, folder: &Path) -> Result<()> {
+    fn write_files(self, folder: &Path, progress: &mut Progress<'_>) -> Result<()> {
         let Self { parameters, weights, moments, products, mut state } = self;
+        let buffers = 1 + moments.as_ref().map_or(0, Vec::len);
+        let elements: usize = parameters.iter().map(|parameter| parameter.range.len()).sum();
+        let mut written = Counted::new(f32_bytes(buffers * elements), progress);
         let mut write = |name: &str, buffers: Vec<(&'static str, &Buffer)>| {
             let sources: Vec<_> = buffers
                 .into_iter()
@@ -49,7 +53,7 @@ impl Contents<'_> {
                     parameters.iter().map(move |parameter| Source { prefix, parameter, flat })
                 })
                 .collect();
-            let record = tensor_file::write(&folder.join(name), &sources)?;
+            let record = tensor_file::write(&folder.join(name), &sources, &mut written)?;
             state.files.insert(name.to_owned(), record);
             Ok::<_, Error>(())
         };

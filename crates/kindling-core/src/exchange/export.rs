@@ -12,6 +12,7 @@ use super::tensor_writer::NewTensor;
 use super::{hugging_face, safetensors};
 use crate::error::IoAction;
 use crate::model::{Parameter, Transformer};
+use crate::progress::{Counted, Progress};
 use crate::staging::{StagedFolder, sync_folder, write_synced};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -29,14 +30,84 @@ pub struct Export<'a> {
     pub name: &'a str,
 }
 
-impl Export<'_> {
-    /// Writes the file `out` with the course's names and shapes.
+/// What a model is exported as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExportFormat {
+    HuggingFace,
+    Gguf,
+    Safetensors,
+}
+
+impl ExportFormat {
+    /// Returns the format that `--format` names.
     ///
     /// # Errors
-    /// Returns `ERR_INVALID_ARGUMENT` for `q8_0`, `ERR_NOT_WRITABLE`, `ERR_DISK_FULL` and other I/O
-    /// errors. Whatever was at `out` is then untouched.
-    pub fn safetensors(&self, out: &Path) -> Result<()> {
-        write_beside(out, |path| self.write_safetensors(path, Naming::Course))
+    /// Returns `ERR_INVALID_ARGUMENT` for any other name.
+    pub fn from_name(name: &str) -> Result<Self> {
+        match name {
+            "hf" => Ok(Self::HuggingFace),
+            "gguf" => Ok(Self::Gguf),
+            "safetensors" => Ok(Self::Safetensors),
+            other => Err(Error::argument(format!(
+                "unknown format \"{other}\"; use hf, gguf or safetensors"
+            ))),
+        }
+    }
+}
+
+/// A GGUF file without the values of its tensors.
+struct GgufParts {
+    naming: Naming,
+    metadata: Vec<(String, Value)>,
+    tensors: Vec<NewTensor>,
+    /// Factors of the rotary frequencies, the last tensor.
+    factors: Option<Vec<f32>>,
+}
+
+impl Export<'_> {
+    /// Writes the file `out` with the course's names and shapes. Reports the bytes of tensors.
+    ///
+    /// # Errors
+    /// Returns `ERR_INVALID_ARGUMENT` for `q8_0`, `ERR_NOT_WRITABLE`, `ERR_DISK_FULL`, other I/O
+    /// errors and those of `progress`. Whatever was at `out` is then untouched.
+    pub fn safetensors(&self, out: &Path, progress: &mut Progress<'_>) -> Result<()> {
+        write_beside(out, |path| self.write_safetensors(path, Naming::Course, progress))
+    }
+
+    /// Checks what `hugging_face`, `gguf` or `safetensors` checks before it writes, and returns the
+    /// bytes of the tensors. Weights are not read, so those of a blank model will do.
+    ///
+    /// # Errors
+    /// As the one of them for `format`.
+    pub fn planned_bytes(&self, format: ExportFormat, out: &Path) -> Result<u64> {
+        parts_of(out)?;
+        match format {
+            ExportFormat::HuggingFace => {
+                check_free(out)?;
+                let ids = SpecialIds::of(self.companions, self.tokenizer);
+                hugging_face::config_json(self.model.config(), self.kind, &ids)?;
+                bytes_of(&self.tensors(Naming::HuggingFace))
+            }
+            ExportFormat::Gguf => bytes_of(&self.gguf_parts()?.tensors),
+            ExportFormat::Safetensors => bytes_of(&self.tensors(Naming::Course)),
+        }
+    }
+
+    /// Writes `out` in a format.
+    ///
+    /// # Errors
+    /// As the method for `format`.
+    pub fn write(
+        &self,
+        format: ExportFormat,
+        out: &Path,
+        progress: &mut Progress<'_>,
+    ) -> Result<()> {
+        match format {
+            ExportFormat::HuggingFace => self.hugging_face(out, progress),
+            ExportFormat::Gguf => self.gguf(out, progress),
+            ExportFormat::Safetensors => self.safetensors(out, progress),
+        }
     }
 
     /// Writes the folder `out`, which must not exist yet, or be empty.
@@ -44,15 +115,8 @@ impl Export<'_> {
     /// # Errors
     /// As `safetensors`; also `ERR_INVALID_ARGUMENT` if `out` is not empty, and `ERR_UNSUPPORTED`
     /// for options that no architecture of transformers has.
-    pub fn hugging_face(&self, out: &Path) -> Result<()> {
-        let is_free = !out.exists()
-            || std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
-        if !is_free {
-            return Err(Error::argument(format!(
-                "{} exists; choose another folder, or remove it",
-                out.display()
-            )));
-        }
+    pub fn hugging_face(&self, out: &Path, progress: &mut Progress<'_>) -> Result<()> {
+        check_free(out)?;
         let (parent, name) = parts_of(out)?;
         let ids = SpecialIds::of(self.companions, self.tokenizer);
         let config = hugging_face::config_json(self.model.config(), self.kind, &ids)?;
@@ -68,7 +132,7 @@ impl Export<'_> {
         for (name, text) in &companions {
             write_synced(&folder.join(name), text.as_bytes())?;
         }
-        self.write_safetensors(&folder.join("model.safetensors"), Naming::HuggingFace)?;
+        self.write_safetensors(&folder.join("model.safetensors"), Naming::HuggingFace, progress)?;
         staged.commit(out)
     }
 
@@ -77,7 +141,23 @@ impl Export<'_> {
     /// # Errors
     /// As `safetensors`; also `ERR_INVALID_TOKENIZER` for a tokenizer that llama.cpp does not
     /// know, and `ERR_UNSUPPORTED` for options that no architecture has.
-    pub fn gguf(&self, out: &Path) -> Result<()> {
+    pub fn gguf(&self, out: &Path, progress: &mut Progress<'_>) -> Result<()> {
+        let GgufParts { naming, metadata, tensors, factors } = self.gguf_parts()?;
+        let parameters = self.model.parameters();
+        let mut written = Counted::new(bytes_of(&tensors)?, progress);
+        write_beside(out, |path| {
+            gguf::write(path, &metadata, &tensors, &mut |index| {
+                written.add(tensors[index].bytes()?)?;
+                match parameters.get(index) {
+                    Some(parameter) => self.values(naming, parameter),
+                    None => Ok(factors.clone().unwrap_or_default().into()),
+                }
+            })
+        })
+    }
+
+    /// Makes all of a GGUF file but the values of its tensors.
+    fn gguf_parts(&self) -> Result<GgufParts> {
         let config = self.model.config();
         let ModelMetadata { architecture, naming, sizes } = gguf::metadata_of(config)?;
         let text = |text: &str| Value::Text(text.to_owned());
@@ -98,13 +178,7 @@ impl Export<'_> {
             let (name, shape) = (gguf::ROPE_FACTORS.to_owned(), vec![factors.len()]);
             tensors.push(NewTensor { name, shape, kind: TensorType::F32 });
         }
-        let parameters = self.model.parameters();
-        write_beside(out, |path| {
-            gguf::write(path, &metadata, &tensors, &mut |index| match parameters.get(index) {
-                Some(parameter) => self.values(naming, parameter),
-                None => Ok(factors.clone().unwrap_or_default().into()),
-            })
-        })
+        Ok(GgufParts { naming, metadata, tensors, factors })
     }
 
     /// The number of llama.cpp's `LLAMA_FTYPE` for most of the tensors.
@@ -151,13 +225,22 @@ impl Export<'_> {
         Ok(named.collect())
     }
 
-    fn write_safetensors(&self, path: &Path, naming: Naming) -> Result<()> {
+    fn write_safetensors(
+        &self,
+        path: &Path,
+        naming: Naming,
+        progress: &mut Progress<'_>,
+    ) -> Result<()> {
         let mut tensors: Vec<_> =
             self.tensors(naming).into_iter().zip(self.model.parameters()).collect();
         // The order of the safetensors crate, for equal bytes.
         tensors.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
         let (tensors, parameters): (Vec<_>, Vec<_>) = tensors.into_iter().unzip();
-        safetensors::write(path, &tensors, &mut |index| self.values(naming, parameters[index]))
+        let mut written = Counted::new(bytes_of(&tensors)?, progress);
+        safetensors::write(path, &tensors, &mut |index| {
+            written.add(tensors[index].bytes()?)?;
+            self.values(naming, parameters[index])
+        })
     }
 
     /// Returns the tensors in the order of the parameters.
@@ -184,6 +267,21 @@ impl Export<'_> {
         let memory = self.model.current_weights()?.read_range(parameter.range.clone())?;
         Ok(naming.to_file(self.model.config(), parameter, memory))
     }
+}
+
+/// Checks that `out` does not exist, or is empty.
+fn check_free(out: &Path) -> Result<()> {
+    let is_free =
+        !out.exists() || std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
+    if is_free {
+        return Ok(());
+    }
+    let out = out.display();
+    Err(Error::argument(format!("{out} exists; choose another folder, or remove it")))
+}
+
+fn bytes_of(tensors: &[NewTensor]) -> Result<u64> {
+    tensors.iter().map(NewTensor::bytes).sum()
 }
 
 /// Writes a file under a temporary name and moves it to `out`.

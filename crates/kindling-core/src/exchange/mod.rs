@@ -36,7 +36,7 @@ mod torch;
 
 pub use companions::{Companions, SpecialIds};
 pub use course::CourseSizes;
-pub use export::Export;
+pub use export::{Export, ExportFormat};
 pub use source::{Format, ModelSource};
 pub use tensor_files::{TensorEntry, TensorFiles};
 pub use tensor_type::TensorType;

@@ -12,6 +12,7 @@ use super::{hugging_face, safetensors, torch};
 use crate::config::ModelConfig;
 use crate::error::IoAction;
 use crate::model::{Layout, Transformer};
+use crate::progress::{Counted, Progress, f32_bytes};
 use crate::tokenizer::{GgufVocab, Template, Tokenizer};
 use crate::whole_file::open_regular;
 use crate::{Error, Result};
@@ -191,12 +192,17 @@ impl ModelSource {
         )))
     }
 
-    /// Reads the weights into a model of this configuration, one tensor at a time.
+    /// Reads the weights into a model of this configuration, one tensor at a time. Reports the bytes
+    /// that they take as f32.
     ///
     /// # Errors
-    /// Returns `ERR_CHECKPOINT_MISMATCH` if the model has other sizes, `ERR_DEVICE` and I/O errors;
-    /// the weights are partly replaced then.
-    pub fn read_into(&mut self, model: &mut Transformer) -> Result<()> {
+    /// Returns `ERR_CHECKPOINT_MISMATCH` if the model has other sizes, `ERR_DEVICE`, I/O errors and
+    /// those of `progress`; the weights are partly replaced then.
+    pub fn read_into(
+        &mut self,
+        model: &mut Transformer,
+        progress: &mut Progress<'_>,
+    ) -> Result<()> {
         let config = model.config().clone();
         if (ModelConfig { max_seq_length: self.config.max_seq_length, ..config.clone() })
             != self.config
@@ -204,9 +210,12 @@ impl ModelSource {
             return Err(Error::CheckpointMismatch("the model has other sizes".to_owned()));
         }
         let (naming, tensors) = (self.naming, &mut self.tensors);
+        let mut read = Counted::new(f32_bytes(model.num_parameters()), progress);
         model.set_weights_in_memory(|parameter| {
             let name = naming.name_of(parameter).unwrap_or_default();
-            Ok(naming.to_memory(&config, parameter, tensors.read(&name)?))
+            let values = naming.to_memory(&config, parameter, tensors.read(&name)?);
+            read.add(f32_bytes(parameter.range.len()))?;
+            Ok(values)
         })
     }
 

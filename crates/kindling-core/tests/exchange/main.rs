@@ -13,6 +13,7 @@ use kindling_core::Result;
 use kindling_core::device::Device;
 use kindling_core::exchange::{CourseSizes, ModelSource};
 use kindling_core::model::Transformer;
+use kindling_core::progress::silent;
 
 /// Returns the path of a fixture.
 fn fixture(name: &str) -> PathBuf {
@@ -23,7 +24,7 @@ fn fixture(name: &str) -> PathBuf {
 fn import(path: &Path, sizes: &CourseSizes) -> Result<Transformer> {
     let mut source = ModelSource::open(path, sizes)?;
     let mut model = Transformer::blank(source.config.clone(), Device::cpu(1))?;
-    source.read_into(&mut model)?;
+    source.read_into(&mut model, &mut silent)?;
     Ok(model)
 }
 

@@ -6,6 +6,7 @@ use kindling_core::config::ModelConfig;
 use kindling_core::device::Device;
 use kindling_core::exchange::{Companions, CourseSizes, Export, ModelSource, TensorType};
 use kindling_core::model::Transformer;
+use kindling_core::progress::silent;
 use serde_json::Value;
 
 use super::allocations::peak_of;
@@ -77,7 +78,7 @@ fn import_and_export_give_the_same_bytes() {
     for (name, kind) in MODELS {
         let model = import(&fixture(name), &CourseSizes::default()).unwrap();
         let out = folder.path(name);
-        export(&model, kind, |export| export.hugging_face(&out).unwrap());
+        export(&model, kind, |export| export.hugging_face(&out, &mut silent).unwrap());
         assert!(tensors_of(&out) == tensors_of(&fixture(name)), "{name}");
         let mut again = import(&out, &CourseSizes::default()).unwrap();
         check_logits(name, &mut again, &expected(&fixture(name).join("expected.json")));
@@ -115,7 +116,7 @@ fn exported_gguf_files_read_back_as_the_same_model() {
         let out = folder.path(name);
         // A scaling of an original context other than Llama 3.1's cannot be told from the factors.
         let is_known = !matches!(name, "llama-rope" | "llama-sharded");
-        export(&model, TensorType::F32, |export| export.gguf(&out).unwrap());
+        export(&model, TensorType::F32, |export| export.gguf(&out, &mut silent).unwrap());
         match import(&out, &CourseSizes::default()) {
             Ok(mut again) if is_known => {
                 assert_eq!(again.config(), model.config(), "{name}");
@@ -138,7 +139,7 @@ fn the_scaling_of_llama_3_survives_the_factors_of_gguf() {
     config.theta = 500_000.0;
     let model = Transformer::new(config, Device::cpu(1), 1).unwrap();
     let out = folder.path("model.gguf");
-    export(&model, TensorType::F16, |export| export.gguf(&out).unwrap());
+    export(&model, TensorType::F16, |export| export.gguf(&out, &mut silent).unwrap());
     let source = ModelSource::open(&out, &CourseSizes::default()).unwrap();
     assert_eq!(source.config, *model.config());
 }
@@ -154,7 +155,7 @@ fn rounded_exports_stay_close() {
     {
         let out = folder.path(kind.name());
         // Rows of 24 and 37 elements are not whole blocks: with q8_0 they are f16.
-        export(&model, kind, |export| export.gguf(&out).unwrap());
+        export(&model, kind, |export| export.gguf(&out, &mut silent).unwrap());
         let read = import(&out, &CourseSizes::default()).unwrap().logits(&ids).unwrap();
         let worst = read.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst > 0.0 && worst < tolerance, "{}: {worst}", kind.name());
@@ -177,7 +178,7 @@ fn checkpoints_of_the_course_are_read_from_pytorch_and_safetensors() {
     }
     let folder = Folder::new("course");
     let out = folder.path("model.safetensors");
-    export(&model, TensorType::F32, |export| export.safetensors(&out).unwrap());
+    export(&model, TensorType::F32, |export| export.safetensors(&out, &mut silent).unwrap());
     let sizes = CourseSizes { max_seq_length: Some(40), ..sizes };
     let again = import(&out, &sizes).unwrap();
     assert_eq!(again.state_dict().unwrap(), model.state_dict().unwrap());
@@ -205,11 +206,16 @@ fn import_and_export_hold_a_few_copies_of_the_largest_tensor() {
         let out = folder.path(name);
         let written = peak_of(|| {
             export(&model, TensorType::F32, |export| {
-                if is_gguf { export.gguf(&out) } else { export.hugging_face(&out) }.unwrap();
+                if is_gguf {
+                    export.gguf(&out, &mut silent)
+                } else {
+                    export.hugging_face(&out, &mut silent)
+                }
+                .unwrap();
             });
         });
         let mut source = ModelSource::open(&out, &CourseSizes::default()).unwrap();
-        let read = peak_of(|| source.read_into(&mut model).unwrap());
+        let read = peak_of(|| source.read_into(&mut model, &mut silent).unwrap());
         let limit = 2 * largest + (2 << 20);
         assert!(written < limit && read < limit, "{name}: {written} {read}");
         // Neither gradients nor a second set of weights.
