@@ -105,22 +105,27 @@ function refuseAll(where, onThisDisk, code, { tokenizer, data }) {
   })
 }
 
-/** Trains on a disk with room for one checkpoint: the run keeps the first, which is complete. */
+/** Returns the weights and moments of a run's last checkpoint. */
+function weightsOf(run) {
+  const last = path.join(run, 'checkpoints', 'step-00000004')
+  const read = (name) => fs.readFileSync(path.join(last, `${name}.safetensors`), 'base64')
+  return read('model') + read('optimizer')
+}
+
+/**
+ * Trains on a disk with room for one checkpoint: the run keeps the first, which is complete. With
+ * more room it is resumed to the end.
+ */
 function fillDiskAtSecondCheckpoint(folder, { data }) {
+  const train = (run) => {
+    const schedule = ['--max-steps', '4', '--save-interval', '2']
+    return kindling('train', '--data', data, '--run', run, ...RUN, ...schedule)
+  }
+  const whole = path.join(folder, 'whole')
+  train(whole)
   onDisk(folder, 'size=3m', (disk) => {
     const run = path.join(disk, 'run')
-    const result = kindling(
-      'train',
-      '--data',
-      data,
-      '--run',
-      run,
-      ...RUN,
-      '--max-steps',
-      '4',
-      '--save-interval',
-      '2',
-    )
+    const result = train(run)
     const latest = fs.readFileSync(path.join(run, 'latest'), 'utf8').trim()
     claim(
       'train ends with 1 when the second checkpoint does not fit',
@@ -130,6 +135,19 @@ function fillDiskAtSecondCheckpoint(folder, { data }) {
     claim('latest names the first checkpoint', latest.endsWith('step-00000002'), latest)
     const { loss } = kindlingJson('eval', '--run', run, '--eval-tokens', '1024')
     claim('the first checkpoint is complete', Number.isFinite(loss), `loss ${loss}`)
+    spawnSync('mount', ['-o', 'remount,size=12m', disk])
+    const resumed = kindling('train', '--run', run, '--resume')
+    claim(
+      'with more room, the run resumes to the weights of one that always had it',
+      resumed.status === 0 && weightsOf(run) === weightsOf(whole),
+      lastLine(resumed),
+    )
+    const left = files(run, (name) => /partial|\.new$|\.tmp$|^lock$/.test(name))
+    claim(
+      'a full disk leaves no temporary file in a resumed run',
+      left.length === 0,
+      left.join(' '),
+    )
   })
 }
 
