@@ -32,7 +32,7 @@ HOSTILE = [
     "\u1112\u1161\u11ab\u1100\u1173\u11af \u1100 \u1161\u11a8 \uac00\u11a8", "\u0915\u093c \u0958 \u09c7\u09be \u0b47\u0b56",
     "a\u200bb\u200cc\u200dd\ufeffe\u2060f\u00adg", "\u202eabc\u202c \u2066x\u2069", "\u212b \u2126 \u212a \uf900 \ufb1d \U0002f800",
     "<|endoftext|>", "in<|im_start|>side<|im_end|>word", "<|begin_of_text|><|end_of_text|>x<|eot_id|>", "<|im_<|im_start|>end|>", "<think></think><tool_call>",
-    "<|endoftext|", "I'LL it\u2019s 'S 'Ve we'\u017f 's's'd", "x\r\ny\r\n\r\n  z \r\n", "a\u00a0b\u3000\u3000c\u2003d\u1680e\x85f\u2028g", "\x00\x01\x1b\x7f",
+    "<|endoftext|", "I'LL it\u2019s 'S 'Ve we'\u017f 's's'd", "x\r\ny\r\n\r\n  z \r\n", "a\U00011de0's !\U00011de9\U00016ff4! \U00016ff6'll", "a\u00a0b\u3000\u3000c\u2003d\u1680e\x85f\u2028g", "\x00\x01\x1b\x7f",
     "3.14159 1,234,567 0x1F \u0663\u0664 \u2167 \u00b2\u00bc \U0001d7d8 12\u30003", "\U0001f468\u200d\U0001f469\u200d\U0001f467\U0001f1e9\U0001f1ea\U0001f44d\U0001f3fd1\ufe0f\u20e3",
     "\u0898\u0323\u0301 \U000105d2\u0307 \U00016121 q\u0301\u1ac1\u0323", "def f(x):\n\treturn {'a': [1, 2]}  # \u2192\n\n\n", "\u0e20\u0e32\u0e29\u0e32\u0e44\u0e17\u0e22 \u0645\u064e\u0631\u0652\u062d\u064e\u0628\u064b\u0627 \u05e9\u05b8\u05c1",
 ]

@@ -1,14 +1,14 @@
 //! GPT-2's pre-tokenization by hand, one pre-token at a time:
 //! `'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
 //!
-//! SmolLM's pre-tokenization splits off each digit (any `\p{N}`) first, and then the text between
-//! digits by this pattern: the functions named `around_digits`.
+//! SmolLM's pre-tokenization splits off each digit (any `\p{N}`, and some newer ones) first, and
+//! then the text between digits by this pattern: the functions named `around_digits`.
 //!
 //! Encoding uses the faster `scan.rs`, for which this code is the oracle in tests.
 //!
 //! Source of the pattern: <https://github.com/openai/gpt-2/blob/master/src/encoder.py>
 
-use super::unicode::{Class, char_start, class_at, run_end};
+use super::unicode::{Class, char_start, class_at, class_beside_digits_at, run_end};
 
 /// Returns the end of the contraction that starts with the apostrophe at `at`, if there is one.
 #[inline]
@@ -61,7 +61,7 @@ pub fn pretoken_end(text: &[u8], at: usize) -> usize {
 
 /// Returns the end of the pre-token of SmolLM that starts at `at` < `text.len()`.
 pub fn pretoken_end_around_digits(text: &[u8], at: usize) -> usize {
-    let (class, length) = class_at(text, at);
+    let (class, length) = class_beside_digits_at(text, at);
     let after = at + length;
     if class == Class::Number {
         return after;
@@ -69,11 +69,21 @@ pub fn pretoken_end_around_digits(text: &[u8], at: usize) -> usize {
     if class == Class::Space {
         // White space before a digit is the end of its piece of text: it stays whole.
         let end = run_end(text, at, Class::Space);
-        if end < text.len() && class_at(text, end).0 == Class::Number {
+        if end < text.len() && class_beside_digits_at(text, end).0 == Class::Number {
             return end;
         }
     }
-    pretoken_end(text, at)
+    let end = pretoken_end(text, at);
+    // To GPT-2's pattern, new digits are like punctuation.
+    let mut next = after;
+    while next < end {
+        let (class, length) = class_beside_digits_at(text, next);
+        if class == Class::Number {
+            return next;
+        }
+        next += length;
+    }
+    end
 }
 
 /// Iterates over the pre-tokens of `text` by GPT-2's pattern; concatenated they are the text.
@@ -108,7 +118,7 @@ pub fn is_boundary(text: &[u8], at: usize) -> bool {
 
 /// Like `is_boundary`, for SmolLM: digits end the text on both sides.
 pub fn is_boundary_around_digits(text: &[u8], at: usize) -> bool {
-    let is_number = |at: usize| class_at(text, at).0 == Class::Number;
+    let is_number = |at: usize| class_beside_digits_at(text, at).0 == Class::Number;
     is_number(at) || is_number(char_start(text, at)) || is_boundary(text, at)
 }
 
@@ -150,6 +160,26 @@ mod tests {
     fn classes_of_other_scripts_are_distinguished() {
         assert_eq!(split("日本語123、x²"), ["日本語", "123", "、", "x", "²"]);
         assert_eq!(split("नमस्ते"), ["नमस", "्", "त", "े"]);
+    }
+
+    #[test]
+    fn digits_of_smollm_are_those_of_unicode_17() {
+        // What `Sequence[Digits, ByteLevel]` of Hugging Face's tokenizers 0.23.3 gives.
+        let cases: [(&str, &[&str]); 4] = [
+            ("a\u{11de0}'s 's ", &["a", "\u{11de0}", "'s", " '", "s", " "]),
+            ("!\u{11de9}\u{11de0}!", &["!", "\u{11de9}", "\u{11de0}", "!"]),
+            ("x  \u{16ff4}", &["x", "  ", "\u{16ff4}"]),
+            ("-\u{16ff6}'ll", &["-", "\u{16ff6}", "'ll"]),
+        ];
+        for (text, expected) in cases {
+            let (mut at, mut found) = (0, Vec::new());
+            while at < text.len() {
+                let end = pretoken_end_around_digits(text.as_bytes(), at);
+                found.push(&text[at..end]);
+                at = end;
+            }
+            assert_eq!(found, expected, "{text:?}");
+        }
     }
 
     #[test]

@@ -34,7 +34,7 @@
 use super::gpt2::contraction_end;
 use super::masks::{self, Classify, MASK_BYTES, Masks, Portable};
 use super::pattern::Pattern;
-use super::unicode::{Class, class_at, is_space_at};
+use super::unicode::{Class, class_at, class_beside_digits_at, is_space_at};
 use crate::Result;
 use crate::simd::Isa;
 
@@ -184,7 +184,7 @@ fn starts_among<const DIGITS: bool>(
 /// Returns whether white space before the character at `at` stays whole.
 #[inline]
 fn keeps_space<const DIGITS: bool>(text: &[u8], at: usize) -> bool {
-    is_space_at(text, at) || DIGITS && class_at(text, at).0 == Class::Number
+    is_space_at(text, at) || DIGITS && class_beside_digits_at(text, at).0 == Class::Number
 }
 
 /// Bytes of characters outside ASCII.
@@ -217,7 +217,8 @@ fn add_high_classes<const DIGITS: bool>(
     let mut high = High { space_starts: 0, continued: tail };
     while rest != 0 {
         let i = rest.trailing_zeros() as usize;
-        let (class, length) = class_at(text, at + i);
+        let (class, length) =
+            if DIGITS { class_beside_digits_at(text, at + i) } else { class_at(text, at + i) };
         let bits = ((1 << length) - 1) << i;
         add(Some(class), bits);
         rest &= !bits;
@@ -306,7 +307,7 @@ mod tests {
     #[test]
     fn random_texts_split_as_one_pretoken_at_a_time() {
         let pieces = "a Z s t ll ve re ' ' 's 'll 're 1 9 ! - _ \0 é ß 日 本 、 ² Ⅷ ٣ \u{301} 😀 𝟘 𠀀 \
-                      \u{10ffff} \u{7f} \u{fffd}";
+                      \u{10ffff} \u{7f} \u{fffd} \u{11de0} \u{16ff6}";
         let spaces =
             [" ", " ", "  ", "\n", "\t", "\r\n", "\u{a0}", "\u{2003}", "\u{3000}", "\u{85}"];
         let pieces: Vec<&str> = pieces.split(' ').chain(spaces).collect();
@@ -339,6 +340,7 @@ mod tests {
             "  5",
             "\u{3000}\u{3000}\u{1d7d8}",
             "\u{663}\u{664} \u{b2}x",
+            "\u{11de0}'s \u{16ff4}x",
         ];
         for core in cores {
             for before in (0..140).chain(WINDOW - 70..WINDOW + 2) {

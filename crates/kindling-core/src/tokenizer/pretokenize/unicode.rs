@@ -2,7 +2,7 @@
 //!
 //! Functions on `text` take the bytes of valid UTF-8 and offsets at character boundaries.
 
-use super::unicode_ranges::{LETTERS, NUMBERS, WHITE_SPACE};
+use super::unicode_ranges::{LETTERS, NEW_DIGITS, NUMBERS, WHITE_SPACE};
 
 /// Class of a character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +99,22 @@ pub fn class_at(text: &[u8], at: usize) -> (Class, usize) {
         }
         _ => (Class::Other, 1),
     }
+}
+
+/// Returns the class and length of the character at `at` for a `Digits` pre-tokenizer, which also
+/// splits off `NEW_DIGITS`.
+#[inline]
+pub fn class_beside_digits_at(text: &[u8], at: usize) -> (Class, usize) {
+    let (class, length) = class_at(text, at);
+    // All of them take four bytes.
+    if class == Class::Other && length == 4 && is_new_digit(decode(text, at).0) {
+        return (Class::Number, length);
+    }
+    (class, length)
+}
+
+fn is_new_digit(code: u32) -> bool {
+    NEW_DIGITS.iter().any(|&(first, last)| (first..=last).contains(&code))
 }
 
 /// Returns the first position from `at` on whose character is not of `class`.

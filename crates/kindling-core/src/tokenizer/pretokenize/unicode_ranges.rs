@@ -150,6 +150,12 @@ pub const NUMBERS: &[(u32, u32)] = &[
     (0x1ecad, 0x1ecaf), (0x1ecb1, 0x1ecb4), (0x1ed01, 0x1ed2d), (0x1ed2f, 0x1ed3d), (0x1f100, 0x1f10c), (0x1fbf0, 0x1fbf9),
 ];
 
+/// What a `Digits` pre-tokenizer splits off and `\p{N}` does not match (Unicode 17).
+#[rustfmt::skip]
+pub const NEW_DIGITS: &[(u32, u32)] = &[
+    (0x11de0, 0x11de9), (0x16ff4, 0x16ff6),
+];
+
 /// `\s`.
 #[rustfmt::skip]
 pub const WHITE_SPACE: &[(u32, u32)] = &[
