@@ -161,6 +161,8 @@ test('a trained run is exported with its tokenizer and a card, and saved again',
   const out = join(folder, 'model')
   await succeed(t, ['export', run, '--out', out])
   await checkCard(t, out, run)
+  await succeed(t, ['export', join(run, 'latest'), '--out', join(folder, 'latest')])
+  t.is(...([out, join(folder, 'latest')].map(cardOf) as [string, string]))
   const [ours, theirs] = [await load(run), await load(out)]
   const ids = ours.tokenizer!.encode('the old whale')
   t.deepEqual(theirs.tokenizer!.encode('the old whale'), ids)
@@ -186,9 +188,16 @@ test('a trained run is exported with its tokenizer and a card, and saved again',
   for (const ids of found) t.deepEqual(ids, found[0])
 })
 
+function cardOf(folder: string): string {
+  return readFileSync(join(folder, 'README.md'), 'utf8')
+}
+
 async function checkCard(t: ExecutionContext, out: string, run: string): Promise<void> {
-  const card = readFileSync(join(out, 'README.md'), 'utf8')
+  const card = cardOf(out)
   t.regex(card, /library_name: transformers/)
+  t.regex(card, /^# run$/m)
+  // No folder of this machine but the last.
+  t.regex(card, /- data: `[^/]+\/train_chunks` \(\d+ tokens\)/)
   t.regex(card, /- step 3 of 3, 192 tokens/)
   t.regex(card, /- training loss \d+\.\d+/)
   t.regex(card, /kindling train .*--d-model 16/)

@@ -1,7 +1,6 @@
 /** The README.md of an exported model: what it is, what it was trained on, and how. */
-import { basename, resolve } from 'node:path'
-import type { LoadedModel } from '../training/model-source'
-import { locateCheckpoint } from '../training/run-checkpoints'
+import { basename, dirname, join, resolve } from 'node:path'
+import { runOfSource, type LoadedModel } from '../training/model-source'
 import type { RunConfig } from '../training/run-config'
 import { RunFolder } from '../training/run-folder'
 import { repeatCommand } from './command'
@@ -18,7 +17,7 @@ export async function modelCard(source: string, loaded: LoadedModel): Promise<st
   if (config.totalSteps > 0) facts.push(...(await trainingFacts(source, config, step)))
   return [
     '---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- kindling\n---\n',
-    `# ${basename(resolve(source))}\n`,
+    `# ${basename(resolve(runOfSource(source)))}\n`,
     'Made with [Kindling](https://www.npmjs.com/package/kindling).\n',
     `${facts.join('\n')}\n`,
   ].join('\n')
@@ -30,9 +29,12 @@ async function trainingFacts(source: string, config: RunConfig, step: number): P
   const tokens = step * batchSize * seqLength * accumulate
   const data = config.data.train.map(({ path }, i) => {
     const length = config.identity?.train[i]?.length
-    return length === undefined ? `\`${path}\`` : `\`${path}\` (${length} tokens)`
+    const name = `\`${shortPath(path)}\``
+    return length === undefined ? name : `${name} (${length} tokens)`
   })
-  const metrics = (await new RunFolder(runOf(source)).readMetrics()).filter((m) => m.step <= step)
+  const metrics = (await new RunFolder(runOfSource(source)).readMetrics()).filter(
+    (m) => m.step <= step,
+  )
   const loss = metrics.at(-1)?.loss
   const valLoss = metrics.findLast((line) => line.valLoss !== undefined)?.valLoss
   return [
@@ -44,6 +46,7 @@ async function trainingFacts(source: string, config: RunConfig, step: number): P
   ]
 }
 
-function runOf(source: string): string {
-  return basename(resolve(source)).startsWith('step-') ? locateCheckpoint(source).run : source
+/** The last two names of a path: whoever reads the card has no use for the folders above. */
+function shortPath(path: string): string {
+  return join(basename(dirname(path)), basename(path))
 }

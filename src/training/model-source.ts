@@ -116,7 +116,7 @@ export async function openModelSource(
   onMessage?: (text: string) => void,
 ): Promise<ModelSource> {
   const path = await localPath(source)
-  if (isCheckpoint(path)) return openRun(dirname(dirname(resolve(path))), path, onMessage)
+  if (isCheckpoint(path)) return openRun(runOfSource(path), path, onMessage)
   if (namesCheckpoint(path)) {
     const { run, step } = locateCheckpoint(path)
     return openRun(run, new RunFolder(run).checkpoints.path(step), onMessage)
@@ -174,6 +174,12 @@ function noCheckpoint(run: string): KindlingError {
 function isCheckpoint(path: string): boolean {
   const inCheckpoints = basename(dirname(resolve(path))) === 'checkpoints'
   return inCheckpoints && existsSync(join(path, 'state.json'))
+}
+
+/** Returns the run that a source is, or is a checkpoint of; of other sources, the source itself. */
+export function runOfSource(source: string): string {
+  if (isCheckpoint(source)) return dirname(dirname(resolve(source)))
+  return namesCheckpoint(source) ? dirname(resolve(source)) : source
 }
 
 /** Returns true for RUN/best and RUN/latest. */
