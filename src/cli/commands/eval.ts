@@ -69,7 +69,8 @@ export function evalCommand(): Command {
       output.line({ loss, perplexity, bitsPerByte, tokens })
       const bits = bitsPerByte === null ? '' : `  bits_per_byte ${bitsPerByte.toFixed(4)}`
       output.text(
-        `loss ${loss.toFixed(4)}  perplexity ${perplexity.toFixed(2)}${bits}  (${tokens} tokens)`,
+        `loss ${loss.toFixed(4)}  perplexity ${perplexity.toFixed(2)}${bits}  ` +
+          `(${tokens} tokens, windows of ${seqLength})`,
       )
     }),
   )
