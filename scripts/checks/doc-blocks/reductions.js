@@ -116,7 +116,7 @@ const PAGES = {
   },
   'docs/guides/fine-tune.md': {
     replace: [
-      ['--seq-length 128', '--seq-length 32'],
+      ['--seq-length 256', '--seq-length 32'],
       ['--max-steps 20', '--max-steps 2'],
     ],
     prepare: `${SMALL_CHAT}
