@@ -25,6 +25,9 @@ for (const { text, ids } of JSON.parse(readFileSync(0, 'utf8'))) {
   const context = await model.createContext({
     ...LIMITS,
     contextSize: Math.min(512, model.trainContextSize),
+    // By default, keys and values are rounded to halves.
+    experimentalKvCacheKeyType: 'F32',
+    experimentalKvCacheValueType: 'F32',
   })
   const sequence = context.getSequence()
   const next = []
