@@ -47,6 +47,11 @@ const STAGES = [
     command: campaign('fault-injection/dropped-writes', '--stride', '9', '--random', '1'),
   },
   {
+    name: 'fuzzing every reader of outside bytes',
+    command: campaign('fuzz', '--seconds', '10'),
+    needs: [campaign('fuzz', '--can-run'), 'there is no nightly Rust, C++ compiler or cargo-fuzz'],
+  },
+  {
     name: 'dependencies: vulnerabilities, licences, sources',
     command: ['node', 'scripts/checks/dependencies.js'],
   },
