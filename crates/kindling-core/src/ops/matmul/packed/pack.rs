@@ -82,15 +82,15 @@ trait Word {
     #[cfg(target_arch = "x86_64")]
     unsafe fn load_row(source: *const Self::Element, present: usize) -> std::arch::x86_64::__m512i;
     /// Loads the same word of 16 rows, which are neighbours in a column. `sources` are the first
-    /// and second elements of the word in the first row, null past the end of k. Rows outside the
-    /// mask become zero.
+    /// and second elements of the word in the first row, and the masks their rows that exist; the
+    /// others become zero.
     ///
     /// # Safety
     /// As for `load_row`.
     #[cfg(target_arch = "x86_64")]
     unsafe fn load_column(
         sources: [*const Self::Element; 2],
-        mask: u16,
+        masks: [u16; 2],
     ) -> std::arch::x86_64::__m512i;
 }
 
@@ -118,9 +118,9 @@ impl Word for F32Word {
     }
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn load_column(sources: [*const f32; 2], mask: u16) -> std::arch::x86_64::__m512i {
+    unsafe fn load_column(sources: [*const f32; 2], masks: [u16; 2]) -> std::arch::x86_64::__m512i {
         // SAFETY: by the caller's promise.
-        unsafe { avx512::load_f32(sources[0], mask) }
+        unsafe { avx512::load_f32(sources[0], masks[0]) }
     }
 }
 
@@ -146,13 +146,9 @@ impl Word for RoundedWord {
     }
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn load_column(sources: [*const f32; 2], mask: u16) -> std::arch::x86_64::__m512i {
+    unsafe fn load_column(sources: [*const f32; 2], masks: [u16; 2]) -> std::arch::x86_64::__m512i {
         // SAFETY: by the caller's promise.
-        unsafe {
-            avx512::join_halves(sources.map(|source| {
-                avx512::round_to_low_halves(source, avx512::mask_unless_null(source, mask))
-            }))
-        }
+        unsafe { avx512::round_and_interleave(sources, masks) }
     }
 }
 
@@ -173,13 +169,9 @@ impl Word for Bf16Word {
     }
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn load_column(sources: [*const u16; 2], mask: u16) -> std::arch::x86_64::__m512i {
+    unsafe fn load_column(sources: [*const u16; 2], masks: [u16; 2]) -> std::arch::x86_64::__m512i {
         // SAFETY: by the caller's promise.
-        unsafe {
-            avx512::join_halves(sources.map(|source| {
-                avx512::load_to_low_halves(source, avx512::mask_unless_null(source, mask))
-            }))
-        }
+        unsafe { avx512::load_and_interleave(sources, masks) }
     }
 }
 

@@ -8,10 +8,10 @@
 //!    code without masks.
 
 use std::arch::x86_64::{
-    __m256bh, __m256i, __m512bh, __m512i, _mm256_maskz_loadu_epi16, _mm512_castps_si512,
-    _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_mask_storeu_epi32,
-    _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_setzero_si512,
-    _mm512_slli_epi32, _mm512_storeu_si512,
+    __m512bh, __m512i, _mm256_maskz_loadu_epi16, _mm512_castps_si512, _mm512_castsi256_si512,
+    _mm512_cvtne2ps_pbh, _mm512_inserti64x4, _mm512_loadu_si512, _mm512_mask_storeu_epi32,
+    _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_permutexvar_epi16,
+    _mm512_setzero_si512, _mm512_storeu_si512,
 };
 
 use super::{Matrix, PanelLayout, PanelPart, Word};
@@ -164,17 +164,13 @@ unsafe fn load_columns<W: Word, const WHOLE: bool>(
     k_word: usize,
 ) -> Square {
     let mask = mask16(rows.height.saturating_sub(row));
-    let source =
-        |k: usize| if WHOLE || k < rows.width { rows.address(row, k) } else { std::ptr::null() };
-    // SAFETY: elements of columns of the matrix, by the mask.
+    let mask_of = |k: usize| if WHOLE || k < rows.width { mask } else { 0 };
+    // SAFETY: elements of columns of the matrix, by the masks.
     unsafe {
         sixteen!(index => {
             let k = W::ELEMENTS * (k_word + index);
-            if WHOLE || k < rows.width {
-                W::load_column([source(k), source(k + 1)], mask)
-            } else {
-                _mm512_setzero_si512()
-            }
+            let sources = [rows.address(row, k), rows.address(row, k + 1)];
+            W::load_column(sources, [mask_of(k), mask_of(k + 1)])
         })
     }
 }
@@ -187,21 +183,6 @@ pub(super) fn mask16(count: usize) -> u16 {
 /// Returns the mask of the first `count` of 32 elements.
 pub(super) fn mask32(count: usize) -> u32 {
     ((1u64 << count.min(2 * SIDE)) - 1) as u32
-}
-
-/// Returns `mask`, or 0 if there is no source.
-pub(super) fn mask_unless_null<T>(source: *const T, mask: u16) -> u16 {
-    if source.is_null() { 0 } else { mask }
-}
-
-/// Joins the low halves of two vectors of words.
-///
-/// # Safety
-/// The machine has AVX-512.
-#[inline(always)]
-pub(super) unsafe fn join_halves([low, high]: [__m512i; 2]) -> __m512i {
-    // SAFETY: by the caller's promise.
-    unsafe { _mm512_or_si512(low, _mm512_slli_epi32::<16>(high)) }
 }
 
 /// Loads 16 f32 as words.
@@ -228,17 +209,20 @@ pub(super) unsafe fn round_32(source: *const f32, mask: u32) -> __m512i {
     }
 }
 
-/// Loads 16 f32 and rounds them to the low halves of words.
+/// Loads 16 f32 for the low and 16 for the high halves of words, and rounds them.
 ///
 /// # Safety
-/// The machine has AVX512-BF16, and the elements of the mask can be read.
+/// The machine has AVX512-BF16, and the elements of the masks can be read.
 #[inline(always)]
-pub(super) unsafe fn round_to_low_halves(source: *const f32, mask: u16) -> __m512i {
-    // SAFETY: elements of the mask; the transmute keeps the 256 bits.
+pub(super) unsafe fn round_and_interleave(
+    [low, high]: [*const f32; 2],
+    masks: [u16; 2],
+) -> __m512i {
+    // SAFETY: elements of the masks; the transmute keeps the 512 bits.
     unsafe {
-        let values = _mm512_maskz_loadu_ps(mask, source);
-        let rounded = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(values));
-        _mm512_cvtepu16_epi32(rounded)
+        let low = _mm512_maskz_loadu_ps(masks[0], low);
+        let high = _mm512_maskz_loadu_ps(masks[1], high);
+        interleaved(std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)))
     }
 }
 
@@ -252,12 +236,35 @@ pub(super) unsafe fn load_bf16(source: *const u16, mask: u32) -> __m512i {
     unsafe { _mm512_maskz_loadu_epi16(mask, source.cast()) }
 }
 
-/// Loads 16 bf16 to the low halves of words.
+/// Loads 16 bf16 for the low and 16 for the high halves of words.
 ///
 /// # Safety
-/// The machine has AVX-512 BW and VL, and the elements of the mask can be read.
+/// The machine has AVX-512 BW and VL, and the elements of the masks can be read.
 #[inline(always)]
-pub(super) unsafe fn load_to_low_halves(source: *const u16, mask: u16) -> __m512i {
-    // SAFETY: elements of the mask.
-    unsafe { _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, source.cast())) }
+pub(super) unsafe fn load_and_interleave([low, high]: [*const u16; 2], masks: [u16; 2]) -> __m512i {
+    // SAFETY: elements of the masks.
+    unsafe {
+        let low = _mm256_maskz_loadu_epi16(masks[0], low.cast());
+        let high = _mm256_maskz_loadu_epi16(masks[1], high.cast());
+        interleaved(_mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high))
+    }
+}
+
+/// Returns words of elements i and 16 + i.
+///
+/// # Safety
+/// The machine has AVX-512 BW.
+#[inline(always)]
+unsafe fn interleaved(halves: __m512i) -> __m512i {
+    const ORDER: [u16; 2 * SIDE] = {
+        let mut order = [0; 2 * SIDE];
+        let mut at = 0;
+        while at < 2 * SIDE {
+            order[at] = (at / 2 + at % 2 * SIDE) as u16;
+            at += 1;
+        }
+        order
+    };
+    // SAFETY: by the caller's promise; the 64 bytes of an array.
+    unsafe { _mm512_permutexvar_epi16(_mm512_loadu_si512(ORDER.as_ptr().cast()), halves) }
 }
