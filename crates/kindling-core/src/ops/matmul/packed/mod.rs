@@ -21,7 +21,7 @@
 //!                     sum over k, in registers             kernel_avx512, simd::amx::block_product
 //! ```
 //!
-//! 1. b is packed once, for all threads, in blocks of at most 2 MiB, which stay in a shared cache
+//! 1. b is packed once, for all threads, in blocks of at most 2.5 MiB, which stay in a shared cache
 //!    until all tasks have read them.
 //! 2. Rows of a that several tasks need are packed once, for all threads, unless that takes more
 //!    than 4 MiB. Otherwise each task packs its own, without synchronization. One run of them takes
@@ -56,8 +56,8 @@ use crate::simd::out_tile::{OutElement, OutTile, WriteMode};
 use geometry::{Geometry, PANEL_COLUMNS};
 use plan::{BlockPlan, Rows};
 
-/// Most words in a block of b: 2 MiB.
-const MAX_BLOCK_WORDS: usize = 1 << 19;
+/// Most words in a block of b: 2.5 MiB, so that dW of 2,048 rows of 576 inputs is a single block.
+const MAX_BLOCK_WORDS: usize = 5 << 17;
 /// Divides the depth of a block of b, so that its runs are long.
 const BLOCK_DEPTH_UNIT: usize = 512;
 
