@@ -34,6 +34,14 @@ impl Vector for Avx512 {
         unsafe { Self(_mm512_maskz_loadu_ps(mask(source.len()), source.as_ptr())) }
     }
     #[inline(always)]
+    fn load_partial_bf16(source: &[u16]) -> Self {
+        unsafe {
+            let bits = _mm256_maskz_loadu_epi16(mask(source.len()), source.as_ptr().cast());
+            let upper = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits));
+            Self(_mm512_castsi512_ps(upper))
+        }
+    }
+    #[inline(always)]
     fn store(self, target: &mut [f32]) {
         assert!(target.len() >= LANES);
         unsafe { _mm512_storeu_ps(target.as_mut_ptr(), self.0) }

@@ -122,6 +122,12 @@ pub(crate) trait Vector: Copy {
     fn load(source: &[f32]) -> Self;
     /// Loads up to sixteen elements of `source`, and zeros in the lanes past its end.
     fn load_partial(source: &[f32]) -> Self;
+    /// Loads up to sixteen bf16, and zeros in the lanes past the end of `source`.
+    fn load_partial_bf16(source: &[u16]) -> Self {
+        let mut lanes = [0.0; LANES];
+        lanes.iter_mut().zip(source).for_each(|(lane, bits)| *lane = bf16::widen(*bits));
+        Self::load(&lanes)
+    }
     /// Stores to the first sixteen elements of `target`. Panics if there are fewer.
     fn store(self, target: &mut [f32]);
     /// Stores to up to sixteen elements of `target`.

@@ -1,6 +1,6 @@
 //! CPU half: passes over a row that is in cache, one for the maximum and one for the sum of
-//! exponentials, which the gradient takes over. Rows of bf16 are widened to f32 in scratch memory,
-//! which stays in L2.
+//! exponentials, which the gradient takes over. Exponentials of bf16 logits are f32 in scratch
+//! memory, which stays in L2.
 
 use std::ops::Range;
 
@@ -10,8 +10,8 @@ use crate::cpu::Cpu;
 use crate::ops::{
     IGNORED_TARGET, MAX_TASKS, Outputs, PerTask, RowsMut, Tasks, split_rows, with_dirty_scratch,
 };
-use crate::simd::bf16::{round_all, widen_all};
-use crate::simd::{Isa, LANES, Vector, exp};
+use crate::simd::bf16::{round, round_scaled, widen, widen_all};
+use crate::simd::{LANES, Vector, exp};
 
 pub(super) fn forward(cpu: &Cpu, args: Forward) -> LossSum {
     let Forward { lse, logits, targets, shape: s } = args;
@@ -61,14 +61,20 @@ pub(super) fn forward_backward(cpu: &Cpu, args: ForwardBackward) -> LossSum {
     let ForwardBackward { logits, targets, scale, shape: s } = args;
     match logits {
         Out::CpuBf16(logits) => replace_rows(cpu, logits, targets, s, |row, target, total| {
-            with_dirty_scratch(row.len(), |wide| {
-                widen_all(wide, row);
-                add_loss_and_replace(cpu.isa, total, wide, target, scale);
-                round_all(row, wide);
+            let target_logit = widen(row[target]);
+            with_dirty_scratch(row.len(), |exps| {
+                let (max, sum) = exp_of_bf16(cpu.isa, exps, row);
+                total.add(loss_of(target_logit, (max, sum.ln())));
+                round_scaled(row, exps, scale / sum);
+                row[target] = round(exps[target] * (scale / sum) - scale);
             });
         }),
         logits => replace_rows(cpu, logits.cpu(), targets, s, |row, target, total| {
-            add_loss_and_replace(cpu.isa, total, row, target, scale);
+            let target_logit = row[target];
+            let (max, sum) = replace_by_exp(cpu.isa, row);
+            total.add(loss_of(target_logit, (max, sum.ln())));
+            multiply(cpu.isa, row, scale / sum);
+            row[target] -= scale;
         }),
     }
 }
@@ -94,22 +100,6 @@ fn replace_rows<T: Copy + Default + Send>(
         }
         total
     })
-}
-
-/// Adds the loss of a row to `total`, and replaces the logits by their gradient. The exponentials
-/// of the sum are kept, to be scaled.
-fn add_loss_and_replace(
-    isa: Isa,
-    total: &mut LossSum,
-    logits: &mut [f32],
-    target: usize,
-    scale: f32,
-) {
-    let target_logit = logits[target];
-    let (max, sum) = replace_by_exp(isa, logits);
-    total.add(loss_of(target_logit, (max, sum.ln())));
-    multiply(isa, logits, scale / sum);
-    logits[target] -= scale;
 }
 
 /// Adds up the losses that `work` returns for the rows of each task, in the order of the tasks.
@@ -152,6 +142,10 @@ crate::dispatch! {
 }
 crate::dispatch! {
     fn multiply(values: &mut [f32], factor: f32) = multiply_vectors;
+}
+crate::dispatch! {
+    /// Writes exp(logit - maximum). Returns the maximum, and the sum.
+    fn exp_of_bf16(exps: &mut [f32], logits: &[u16]) -> (f32, f32) = exp_of_bf16_vectors;
 }
 
 #[inline(always)]
@@ -204,6 +198,32 @@ fn replace_by_exp_vectors<V: Vector>(row: &mut [f32]) -> (f32, f32) {
     let mut sum = lanes.sum();
     if !rest.is_empty() {
         exp(V::load_partial(rest).sub(shift)).store_partial(rest);
+        sum += rest.iter().sum::<f32>();
+    }
+    (max, sum)
+}
+
+/// Like `replace_by_exp`, with the same sums.
+#[inline(always)]
+fn exp_of_bf16_vectors<V: Vector>(exps: &mut [f32], logits: &[u16]) -> (f32, f32) {
+    assert!(exps.len() == logits.len());
+    let full = logits.len() / LANES * LANES;
+    let mut lanes = V::splat(f32::NEG_INFINITY);
+    for logits in logits[..full].chunks_exact(LANES) {
+        lanes = lanes.max(V::load_partial_bf16(logits));
+    }
+    let max = logits[full..].iter().fold(lanes.maximum(), |max, bits| max.max(widen(*bits)));
+    let shift = V::splat(max);
+    let mut lanes = V::splat(0.0);
+    let (exps, rest) = exps.split_at_mut(full);
+    for (exps, logits) in exps.chunks_exact_mut(LANES).zip(logits.chunks_exact(LANES)) {
+        let value = exp(V::load_partial_bf16(logits).sub(shift));
+        value.store(exps);
+        lanes = lanes.add(value);
+    }
+    let mut sum = lanes.sum();
+    if !rest.is_empty() {
+        exp(V::load_partial_bf16(&logits[full..]).sub(shift)).store_partial(rest);
         sum += rest.iter().sum::<f32>();
     }
     (max, sum)
