@@ -270,6 +270,30 @@ fn saving_replaces_an_existing_checkpoint_and_leaves_no_other_file() {
 }
 
 #[test]
+fn a_clip_shows_in_the_gradients_and_counts_once_in_the_update() {
+    let weights_after = |is_sgd: bool, looks: bool| {
+        let mut model = model(2);
+        let plain = SgdOptions { weight_decay: 0.0, constant: true, groups: Vec::new() };
+        let mut optimizer: Box<dyn Optimizer> = if is_sgd {
+            Box::new(Sgd::new(&model, &plain).unwrap())
+        } else {
+            Box::new(AdamW::new(&model, &options()).unwrap())
+        };
+        model.forward_backward(&[3; 16], &[1; 16], 1, 16, 1.0).unwrap();
+        assert!(optimizer.clip_grad_norm(&mut model, 0.1).unwrap() > 0.2);
+        if looks {
+            let norm = optimizer.clip_grad_norm(&mut model, 0.0).unwrap();
+            assert!((norm - 0.1).abs() < 1e-5);
+        }
+        optimizer.step(&mut model, 0.5).unwrap();
+        model.state_dict().unwrap()
+    };
+    for is_sgd in [true, false] {
+        assert!(weights_after(is_sgd, false) == weights_after(is_sgd, true));
+    }
+}
+
+#[test]
 fn a_non_finite_gradient_fails_the_step_before_any_weight_changes() {
     let mut model = model(1);
     let mut optimizer = AdamW::new(&model, &options()).unwrap();

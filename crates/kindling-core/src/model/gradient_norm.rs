@@ -1,6 +1,8 @@
 //! Norm and clipping of the flat gradients, and whether an update may use them.
 //!
-//! On the CPU the norm is known at once, and clipping scales the gradients.
+//! Clipping is left to the update, which multiplies by the factor as it reads the gradients. Whoever
+//! reads or changes them before that gets them scaled (`apply_pending_clip`). On the CPU the norm is
+//! known at once.
 //!
 //! On a CUDA device both are queued. The norm and the clip factor stay in device memory; the update
 //! multiplies by the factor as it reads the gradients, and changes nothing if the norm is not
@@ -23,8 +25,10 @@ pub(super) struct GradientNorm {
     /// The norm was computed since the gradients changed. On the CPU it is finite; on a device it
     /// is in `state`.
     known: bool,
-    /// The gradients have yet to be multiplied by the factor in `state`.
+    /// The gradients have yet to be multiplied by the clip factor.
     pending: bool,
+    /// On the CPU: the clip factor. On a device it is in `state`.
+    factor: f32,
     /// Step of the last update, for errors found later.
     step: u64,
     /// On a CUDA device: sum of squares, norm, factor as f64.
@@ -37,7 +41,7 @@ impl GradientNorm {
             Device::Cpu(_) => None,
             Device::Cuda(_) => Some(Buffer::zeros(device, STATE_WORDS)?),
         };
-        Ok(Self { known: false, pending: false, step: 0, state })
+        Ok(Self { known: false, pending: false, factor: 1.0, step: 0, state })
     }
 
     /// Address of the device state; 0 on the CPU.
@@ -63,8 +67,8 @@ impl GradientNorm {
         }
     }
 
-    /// Scales the gradients so that their norm is at most `max_norm` (0: no clipping). Returns the
-    /// norm before.
+    /// Scales the gradients, at the latest in the update, so that their norm is at most `max_norm`
+    /// (0: no clipping). Returns the norm before.
     ///
     /// # Errors
     /// Returns `ERR_NON_FINITE` if the norm is NaN or infinite, with the gradients unchanged;
@@ -91,10 +95,8 @@ impl GradientNorm {
         }
         match device {
             Device::Cpu(_) => {
-                let factor = grad_norm::clip_factor(norm, max_norm);
-                if factor < 1.0 {
-                    grad_norm::scale(device, gradients.view_mut(), factor as f32)?;
-                }
+                self.factor = grad_norm::clip_factor(norm, max_norm) as f32;
+                self.pending = self.factor < 1.0;
             }
             Device::Cuda(_) => self.pending = true,
         }
@@ -120,18 +122,20 @@ impl GradientNorm {
         Ok(())
     }
 
-    /// Makes sure that the norm is known before an update, which takes over a pending clip.
+    /// Makes sure that the norm is known before an update, which takes over a pending clip. Returns
+    /// its factor on the CPU.
     pub(super) fn begin_update(
         &mut self,
         device: &Device,
         gradients: &mut Buffer,
         step: u64,
-    ) -> Result<()> {
+    ) -> Result<f32> {
         if !self.known {
             self.queue_clip(device, gradients, 0.0, step)?;
         }
+        let factor = if self.pending { self.factor } else { 1.0 };
         (self.known, self.pending, self.step) = (false, false, step);
-        Ok(())
+        Ok(factor)
     }
 
     /// Checks that no queued update was skipped. Waits for the device.
@@ -165,12 +169,16 @@ impl GradientNorm {
         device: &Device,
         gradients: &mut Buffer,
     ) -> Result<()> {
-        if let (true, Device::Cuda(gpu)) = (std::mem::take(&mut self.pending), device) {
-            let (gradients, n) = (gradients.view_mut().pointer(), gradients.len());
-            gpu.run(&[grad_norm::cuda::scale(gradients, self.state(), n)])?;
-            // The update must not scale them again.
-            self.known = false;
+        if !std::mem::take(&mut self.pending) {
+            return Ok(());
         }
+        let Device::Cuda(gpu) = device else {
+            return grad_norm::scale(device, gradients.view_mut(), self.factor);
+        };
+        let (gradients, n) = (gradients.view_mut().pointer(), gradients.len());
+        gpu.run(&[grad_norm::cuda::scale(gradients, self.state(), n)])?;
+        // The update must not scale them again.
+        self.known = false;
         Ok(())
     }
 

@@ -31,4 +31,4 @@ pub use params::{BlockRanges, Layout, Parameter};
 pub use state_dict::NamedTensor;
 pub(crate) use state_dict::{Described, match_tensors};
 pub use transformer::Transformer;
-pub(crate) use update::CudaUpdate;
+pub(crate) use update::{CudaUpdate, Update};

@@ -8,6 +8,14 @@ use crate::buffer::Buffer;
 use crate::cuda::Cuda;
 use crate::device::Device;
 
+/// What an update needs beside the weights and gradients.
+pub(crate) enum Update<'a> {
+    /// The factor by which clipping scales the gradients.
+    Cpu { grad_scale: f32 },
+    /// The operands. The update must clear the gradients.
+    Cuda(CudaUpdate<'a>),
+}
+
 /// Device addresses that an update on a CUDA device reads and writes.
 pub(crate) struct CudaUpdate<'a> {
     pub gpu: &'a Cuda,
@@ -40,10 +48,12 @@ impl Transformer {
     /// Returns the device, the flat weights and the flat gradients, for an optimizer on the CPU.
     ///
     /// # Errors
-    /// Returns `ERR_OUT_OF_MEMORY` if the gradients are first needed now and memory has no room.
+    /// Returns `ERR_OUT_OF_MEMORY` if the gradients are first needed now and memory has no room;
+    /// `ERR_DEVICE`.
     pub fn weights_and_gradients(&mut self) -> Result<(&Device, &mut Buffer, &mut Buffer)> {
         self.weights_change();
         let gradients = self.gradients.get(&self.device)?;
+        self.norm.apply_pending_clip(&self.device, gradients)?;
         Ok((&self.device, &mut self.weights, gradients))
     }
 
@@ -73,17 +83,17 @@ impl Transformer {
         self.norm.queue_clip(&self.device, self.gradients.get(&self.device)?, max_norm, step)
     }
 
-    /// Prepares for an update. On a CUDA device, returns its operands; the update must clear the
-    /// gradients.
+    /// Prepares for an update.
     ///
     /// # Errors
     /// Returns `ERR_NON_FINITE` on the CPU if the norm is NaN or infinite; `ERR_DEVICE`.
-    pub(crate) fn begin_update(&mut self, step: u64) -> Result<Option<CudaUpdate<'_>>> {
-        self.norm.begin_update(&self.device, self.gradients.get(&self.device)?, step)?;
+    pub(crate) fn begin_update(&mut self, step: u64) -> Result<Update<'_>> {
+        let gradients = self.gradients.get(&self.device)?;
+        let grad_scale = self.norm.begin_update(&self.device, gradients, step)?;
         self.weights_change();
         Ok(match &self.device {
-            Device::Cpu(_) => None,
-            Device::Cuda(gpu) => Some(CudaUpdate {
+            Device::Cpu(_) => Update::Cpu { grad_scale },
+            Device::Cuda(gpu) => Update::Cuda(CudaUpdate {
                 gpu,
                 weights: self.weights.view_mut().pointer(),
                 weights_bf16: self.weights_bf16.as_mut().map_or(0, |w| w.view_mut().pointer()),

@@ -5,7 +5,7 @@ use super::Optimizer;
 use super::groups::{GroupOptions, Run, Settings, check_setting, queue_runs, runs, trained};
 use crate::Result;
 use crate::buffer::Buffer;
-use crate::model::Transformer;
+use crate::model::{Transformer, Update};
 use crate::ops::adamw;
 
 #[derive(Debug, Clone)]
@@ -56,33 +56,36 @@ impl Optimizer for AdamW {
         let update = model.begin_update(self.steps + 1)?;
         self.steps += 1;
         let step = self.steps;
-        let hyper = |s: &Settings| adamw::Hyper {
+        let hyper = |s: &Settings, grad_scale: f32| adamw::Hyper {
             lr: s.lr.unwrap_or(lr),
             beta1: s.betas.0,
             beta2: s.betas.1,
             eps: s.eps,
             weight_decay: s.weight_decay,
             step,
-            grad_scale: 1.0,
+            grad_scale,
         };
-        if let Some(update) = update {
-            let _span = update.gpu.profile.span("adamw::step");
-            let (m, v) = (self.m.view_mut().pointer(), self.v.view_mut().pointer());
-            let settings = |s: &Settings| adamw::cuda::settings(hyper(s));
-            return queue_runs(&update, &runs, settings, |run| {
-                adamw::cuda::step(adamw::cuda::Step {
-                    p: run.weights,
-                    p_bf16: run.weights_bf16,
-                    g: run.gradients,
-                    m: m + run.offset,
-                    v: v + run.offset,
-                    n: run.len,
-                    settings: run.settings,
-                    clip: run.clip,
-                    clear_gradients: true,
-                })
-            });
-        }
+        let grad_scale = match update {
+            Update::Cpu { grad_scale } => grad_scale,
+            Update::Cuda(update) => {
+                let _span = update.gpu.profile.span("adamw::step");
+                let (m, v) = (self.m.view_mut().pointer(), self.v.view_mut().pointer());
+                let settings = |s: &Settings| adamw::cuda::settings(hyper(s, 1.0));
+                return queue_runs(&update, &runs, settings, |run| {
+                    adamw::cuda::step(adamw::cuda::Step {
+                        p: run.weights,
+                        p_bf16: run.weights_bf16,
+                        g: run.gradients,
+                        m: m + run.offset,
+                        v: v + run.offset,
+                        n: run.len,
+                        settings: run.settings,
+                        clip: run.clip,
+                        clear_gradients: true,
+                    })
+                });
+            }
+        };
         let (device, weights, gradients) = model.weights_and_gradients()?;
         for Run { range, settings } in &runs {
             let range = || range.clone();
@@ -93,7 +96,7 @@ impl Optimizer for AdamW {
                     m: self.m.slice_mut(range()),
                     v: self.v.slice_mut(range()),
                     g: gradients.slice(range()),
-                    hyper: hyper(settings),
+                    hyper: hyper(settings, grad_scale),
                 },
             )?;
         }

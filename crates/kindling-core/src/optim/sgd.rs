@@ -4,7 +4,7 @@ use super::Optimizer;
 use super::groups::{GroupOptions, Run, Settings, check_setting, queue_runs, runs, trained};
 use crate::Result;
 use crate::buffer::Buffer;
-use crate::model::Transformer;
+use crate::model::{Transformer, Update};
 use crate::ops::sgd;
 
 #[derive(Debug, Clone)]
@@ -49,32 +49,35 @@ impl Optimizer for Sgd {
         let update = model.begin_update(self.steps + 1)?;
         let (step, constant) = (self.steps, self.constant);
         self.steps += 1;
-        let hyper = |s: &Settings| sgd::Hyper {
+        let hyper = |s: &Settings, grad_scale: f32| sgd::Hyper {
             lr: s.lr.unwrap_or(lr),
             weight_decay: s.weight_decay,
             step,
             constant,
-            grad_scale: 1.0,
+            grad_scale,
         };
-        if let Some(update) = update {
-            let _span = update.gpu.profile.span("sgd::step");
-            let settings = |s: &Settings| sgd::cuda::settings(hyper(s));
-            return queue_runs(&update, &runs, settings, |run| {
-                sgd::cuda::step(sgd::cuda::Step {
-                    p: run.weights,
-                    p_bf16: run.weights_bf16,
-                    g: run.gradients,
-                    n: run.len,
-                    settings: run.settings,
-                    clip: run.clip,
-                    clear_gradients: true,
-                })
-            });
-        }
+        let grad_scale = match update {
+            Update::Cpu { grad_scale } => grad_scale,
+            Update::Cuda(update) => {
+                let _span = update.gpu.profile.span("sgd::step");
+                let settings = |s: &Settings| sgd::cuda::settings(hyper(s, 1.0));
+                return queue_runs(&update, &runs, settings, |run| {
+                    sgd::cuda::step(sgd::cuda::Step {
+                        p: run.weights,
+                        p_bf16: run.weights_bf16,
+                        g: run.gradients,
+                        n: run.len,
+                        settings: run.settings,
+                        clip: run.clip,
+                        clear_gradients: true,
+                    })
+                });
+            }
+        };
         let (device, weights, gradients) = model.weights_and_gradients()?;
         for Run { range, settings } in &runs {
             let (p, g) = (weights.slice_mut(range.clone()), gradients.slice(range.clone()));
-            sgd::step(device, sgd::Step { p, g, hyper: hyper(settings) })?;
+            sgd::step(device, sgd::Step { p, g, hyper: hyper(settings, grad_scale) })?;
         }
         model.zero_gradients()
     }

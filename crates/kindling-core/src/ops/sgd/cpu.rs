@@ -18,9 +18,12 @@ crate::dispatch! { fn step_run(p: &mut [f32], g: &[f32], hyper: Hyper) = step_ve
 #[inline(always)]
 fn step_vectors<V: Vector>(p: &mut [f32], g: &[f32], hyper: Hyper) {
     let keep = V::splat((1.0 - hyper.rate() * hyper.weight_decay) as f32);
-    let rate = V::splat(-(hyper.rate() * f64::from(hyper.grad_scale)) as f32);
+    let rate = V::splat(-hyper.rate() as f32);
+    // Apart from the rate, so that the result has the same bits as with gradients scaled before.
+    let scale = V::splat(hyper.grad_scale);
     for_vectors!(at in p.len() => {
         let decayed = V::load_partial(&p[at.clone()]).mul(keep);
-        V::load_partial(&g[at.clone()]).mul_add(rate, decayed).store_partial(&mut p[at]);
+        let grad = V::load_partial(&g[at.clone()]).mul(scale);
+        grad.mul_add(rate, decayed).store_partial(&mut p[at]);
     });
 }
