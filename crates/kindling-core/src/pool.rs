@@ -13,7 +13,7 @@
 //! ```text
 //! caller: run(tasks, work)                   worker: serve()
 //!   open    write the job                      idle    spin, then sleep, until a job has tasks
-//!           next = 0; inside = 0               enter   if inside != CLOSED: inside += 1
+//!           set each `next`; inside = 0        enter   if inside != CLOSED: inside += 1
 //!           wake sleepers                              else: back to idle
 //!   take tasks from `next` until none is left  take tasks from `next` until none is left
 //!   close   if inside == 0: inside = CLOSED    leave   inside -= 1
@@ -24,11 +24,14 @@
 //! 1. `enter` and `close` are compare-and-swaps on the same word, so a worker either has entered
 //!    before the caller closes, and is waited for, or finds the job closed. No one reads the job
 //!    after `run` has returned, which is what lets `work` borrow from the caller's stack.
-//! 2. Tasks are taken by `fetch_add` on `next`. All threads write that word, and idle ones read
-//!    `inside`: each has cache lines of its own, so that spinning does not slow the taking of
-//!    tasks.
-//! 3. A job whose tasks are all done closes at once if no worker is inside, even if none ever came.
-//! 4. Sleepers register under a lock and look again before they sleep. Those who wake them take the
+//! 2. Tasks are cut into a contiguous share per thread, and a thread takes those of its own share
+//!    first. It then mostly reads the rows that it wrote in the job before, which are in its own
+//!    cache. A thread that is done takes from the other shares.
+//! 3. Tasks are taken by `fetch_add` on the `next` of a share. Several threads write that word, and
+//!    idle ones read `inside`: each has cache lines of its own, so that spinning does not slow the
+//!    taking of tasks.
+//! 4. A job whose tasks are all done closes at once if no worker is inside, even if none ever came.
+//! 5. Sleepers register under a lock and look again before they sleep. Those who wake them take the
 //!    same lock first, so that no wake-up falls between the look and the sleep.
 //!
 //! `crates/kindling-core/loom` runs this file through the orders of a caller and a worker.
@@ -56,6 +59,8 @@ const CLOSE_SPIN: Duration = Duration::from_micros(200);
 const CHECKS_PER_CLOCK: u32 = 64;
 /// Value of `Shared::inside` while no job can be entered.
 const CLOSED: isize = -1;
+/// Most shares of a job: an idle worker looks through all of them.
+const MAX_SHARES: usize = 8;
 
 type Work<'a> = dyn Fn(usize) + Sync + 'a;
 
@@ -77,8 +82,8 @@ struct Shared {
     /// The current job. Valid while `inside` is not `CLOSED`.
     work: UnsafeCell<Option<*const Work<'static>>>,
     tasks: AtomicUsize,
-    /// The next task to take.
-    next: OwnLine<AtomicUsize>,
+    /// The next task to take of each share.
+    next: Box<[OwnLine<AtomicUsize>]>,
     /// The number of workers inside the current job, or `CLOSED`.
     inside: OwnLine<AtomicIsize>,
     sleeping_workers: AtomicUsize,
@@ -100,11 +105,12 @@ unsafe impl Sync for Shared {}
 unsafe impl Send for Shared {}
 
 impl Shared {
-    fn new() -> Self {
+    fn new(threads: usize) -> Self {
+        let shares = threads.clamp(1, MAX_SHARES);
         Self {
             work: UnsafeCell::new(None),
             tasks: AtomicUsize::new(0),
-            next: OwnLine(AtomicUsize::new(0)),
+            next: (0..shares).map(|_| OwnLine(AtomicUsize::new(0))).collect(),
             inside: OwnLine(AtomicIsize::new(CLOSED)),
             sleeping_workers: AtomicUsize::new(0),
             sleep_lock: Mutex::new(()),
@@ -136,8 +142,10 @@ impl Shared {
             // writes.
             unsafe { *job = Some(erased) }
         });
-        self.next.0.store(0, Ordering::Relaxed);
         self.tasks.store(tasks, Ordering::Relaxed);
+        for (share, next) in self.next.iter().enumerate() {
+            next.0.store(self.first_task(share), Ordering::Relaxed);
+        }
         self.inside.0.store(0, Ordering::SeqCst);
         in_total_order();
         self.wake_workers();
@@ -145,7 +153,18 @@ impl Shared {
 
     fn has_tasks(&self) -> bool {
         self.inside.0.load(Ordering::SeqCst) != CLOSED
-            && self.next.0.load(Ordering::Relaxed) < self.tasks.load(Ordering::Relaxed)
+            && (0..self.next.len()).any(|share| self.has_tasks_of(share))
+    }
+
+    fn has_tasks_of(&self, share: usize) -> bool {
+        self.next[share].0.load(Ordering::Relaxed) < self.first_task(share + 1)
+    }
+
+    /// Returns the first task of a share of the current job; of the share after the last one, the
+    /// number of tasks.
+    fn first_task(&self, share: usize) -> usize {
+        let (tasks, shares) = (self.tasks.load(Ordering::Relaxed), self.next.len());
+        tasks / shares * share + (tasks % shares) * share / shares
     }
 
     /// Enters the current job, unless it is closed.
@@ -158,31 +177,39 @@ impl Shared {
             .is_ok()
     }
 
-    /// Runs tasks until none is left to take.
-    fn take_tasks(&self, work: &Work<'_>) {
+    /// Runs tasks until none is left to take: those of the thread's own share, then those of the
+    /// shares that follow it.
+    fn take_tasks(&self, thread: usize, work: &Work<'_>) {
         IN_TASK.with(|is| is.set(true));
-        let tasks = self.tasks.load(Ordering::Relaxed);
-        loop {
-            let task = self.next.0.fetch_add(1, Ordering::Relaxed);
-            if task >= tasks {
-                break;
-            }
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| work(task))) {
-                self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
+        let shares = self.next.len();
+        for share in (0..shares).map(|offset| (thread + offset) % shares) {
+            // Read before it is written: most shares are done by the time another thread comes.
+            while self.has_tasks_of(share) {
+                let task = self.next[share].0.fetch_add(1, Ordering::Relaxed);
+                if task < self.first_task(share + 1) {
+                    self.run_task(task, work);
+                }
             }
         }
         IN_TASK.with(|is| is.set(false));
     }
 
-    /// The life of a worker.
-    fn serve(&self) {
+    /// Runs a task, and keeps its panic if it is the first.
+    fn run_task(&self, task: usize, work: &Work<'_>) {
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| work(task))) {
+            self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
+        }
+    }
+
+    /// The life of a worker. Thread 0 is the caller.
+    fn serve(&self, thread: usize) {
         while !self.shutdown.load(Ordering::Acquire) {
             if self.has_tasks() && self.enter() {
                 // SAFETY: entered, so the caller keeps the job alive until this worker leaves.
                 let work = self.work.with(|job| unsafe { *job });
                 if let Some(work) = work {
                     // SAFETY: as above.
-                    self.take_tasks(unsafe { &*work });
+                    self.take_tasks(thread, unsafe { &*work });
                 }
                 self.leave();
                 continue;
@@ -309,13 +336,13 @@ impl Pool {
     /// Starts a pool in which `threads` threads work, the calling thread among them. If the system
     /// refuses a thread, fewer work.
     pub fn new(threads: usize) -> Self {
-        let shared = Arc::new(Shared::new());
+        let shared = Arc::new(Shared::new(threads));
         let workers: Vec<_> = (1..threads)
             .map_while(|index| {
                 let shared = Arc::clone(&shared);
                 thread::Builder::new()
                     .name(format!("kindling-{index}"))
-                    .spawn(move || shared.serve())
+                    .spawn(move || shared.serve(index))
                     .ok()
             })
             .collect();
@@ -348,7 +375,7 @@ impl Pool {
         // SAFETY: `running` is held, and the job is closed below. Nothing in between panics:
         // `take_tasks` catches the panics of tasks.
         unsafe { shared.open(tasks, &work) };
-        shared.take_tasks(&work);
+        shared.take_tasks(0, &work);
         shared.close();
         let payload = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(guard);

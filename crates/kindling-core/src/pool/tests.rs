@@ -42,6 +42,36 @@ fn every_task_runs_exactly_once() {
 }
 
 #[test]
+fn shares_are_contiguous_and_hold_every_task_once() {
+    for threads in [1, 2, 3, 8, 20] {
+        let shared = Shared::new(threads);
+        for tasks in [0, 1, 2, 7, 16, 100, usize::MAX] {
+            shared.tasks.store(tasks, Ordering::Relaxed);
+            let shares = shared.next.len();
+            let firsts: Vec<usize> = (0..=shares).map(|share| shared.first_task(share)).collect();
+            assert_eq!((firsts[0], firsts[shares]), (0, tasks));
+            let (least, most) = (tasks / shares, tasks.div_ceil(shares));
+            let sizes = firsts.windows(2).map(|pair| pair[1].checked_sub(pair[0]).unwrap());
+            assert!(sizes.into_iter().all(|size| (least..=most).contains(&size)), "{firsts:?}");
+        }
+    }
+}
+
+#[test]
+fn a_thread_takes_its_own_share_first_then_the_others() {
+    let shared = Shared::new(3);
+    for (thread, expected) in [(0, [0, 1, 2, 3, 4, 5, 6]), (1, [2, 3, 4, 5, 6, 0, 1])] {
+        let order = Mutex::new(Vec::new());
+        let work = |task| order.lock().unwrap().push(task);
+        // SAFETY: there are no workers, and the job is closed below.
+        unsafe { shared.open(7, &work) };
+        shared.take_tasks(thread, &work);
+        shared.close();
+        assert_eq!(order.into_inner().unwrap(), expected);
+    }
+}
+
+#[test]
 fn a_job_started_by_a_task_runs_inline_and_callers_take_turns() {
     let pool = Pool::new(3);
     let total = AtomicU32::new(0);
