@@ -7,6 +7,7 @@ use kindling_core::device::Device;
 use kindling_core::dtype::Dtype;
 use kindling_core::exchange::{CourseSizes, ModelSource};
 use kindling_core::model::{MemoryPlan, PlannedDevice, Transformer};
+use kindling_core::progress::silent;
 use kindling_fuzz::{empty_folder, file, sound, split};
 
 /// Models that need more bytes are opened, not built.
@@ -37,7 +38,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Some(mut model) = sound(Transformer::new(source.config.clone(), Device::cpu(1), 1)) else {
         return;
     };
-    if sound(source.read_into(&mut model)).is_some() {
+    if sound(source.read_into(&mut model, &mut silent)).is_some() {
         sound(model.logits(&[0]));
     }
 });
