@@ -48,7 +48,7 @@ const STAGES = [
   },
   {
     name: 'fuzzing every reader of outside bytes',
-    command: campaign('fuzz', '--seconds', '10'),
+    command: campaign('fuzz', '--seconds', '10', '--timeout', '60'),
     needs: [campaign('fuzz', '--can-run'), 'there is no nightly Rust, C++ compiler or cargo-fuzz'],
   },
   {
