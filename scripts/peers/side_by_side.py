@@ -33,21 +33,18 @@ WARMUP = 2
 PEER_MODES = ("eager", "compiled")
 
 
-def commands(flags, extra):
-    """Returns the command of each training."""
-    torch = [sys.executable, str(HERE / "torch_train.py"), *flags, *extra]
-    return {
-        "kindling": ["node", str(CLI), "bench", "train", *flags, "--json"],
-        "eager": torch,
-        "compiled": [*torch, "--compile"],
-    }
+def with_peers(kindling, flags):
+    """Returns the command of each training, PyTorch's with `flags`."""
+    torch = [sys.executable, str(HERE / "torch_train.py"), *flags]
+    return {"kindling": kindling, "eager": torch, "compiled": [*torch, "--compile"]}
 
 
 def run_one_by_one(flags, rounds):
     """Runs whole benchmarks in turn; returns the speeds of each, and their last results."""
+    commands = with_peers(["node", str(CLI), "bench", "train", *flags, "--json"], flags)
     speeds, results = {}, {}
     for _ in range(rounds):
-        for name, command in commands(flags, []).items():
+        for name, command in commands.items():
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode != 0:
                 sys.exit(f"failed: {' '.join(command)}\n{done.stdout}{done.stderr}")
@@ -84,11 +81,12 @@ class Training:
 def run_in_turns(preset, dtype, args, steps, flags):
     """Runs the trainings in turns of `steps` steps; returns the speeds of each, and their results."""
     # The end of the last turn is not seen apart from the end of the training: it is not counted.
-    total = ["--steps", str(steps * (args.rounds + 1)), "--warmup", str(WARMUP)]
-    each = commands([*flags, *total], ["--turns", str(steps)])
-    numbers = [args.threads, steps * (args.rounds + 1), WARMUP, steps]
-    each["kindling"] = ["node", str(HERE / "train_in_turns.mjs"), preset, dtype, *map(str, numbers)]
-    trainings = {name: Training(command) for name, command in each.items()}
+    total = steps * (args.rounds + 1)
+    numbers = map(str, [args.threads, total, WARMUP, steps])
+    kindling = ["node", str(HERE / "train_in_turns.mjs"), preset, dtype, *numbers]
+    schedule = ["--steps", str(total), "--warmup", str(WARMUP), "--turns", str(steps)]
+    commands = with_peers(kindling, [*flags, *schedule])
+    trainings = {name: Training(command) for name, command in commands.items()}
     times = {name: [] for name in trainings}
     for _ in range(args.rounds):
         for name, training in trainings.items():
