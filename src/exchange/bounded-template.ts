@@ -18,14 +18,14 @@ const PROGRAM = `
 const { jinja, port, answered } = require('node:worker_threads').workerData
 const { Template } = require(jinja)
 port.on('message', ({ template, values }) => {
-  const answer = {}
+  let answer
   try {
-    answer.text = new Template(template).render(values)
-    if (answer.text.length > ${LONGEST}) throw new Error('its text is too long')
+    const text = new Template(template).render(values)
+    answer = text.length > ${LONGEST} ? { reason: 'its text is too long' } : { text }
   } catch (error) {
-    answer.reason = error.message
+    answer = { reason: error.message }
   }
-  port.postMessage(answer.reason === undefined ? answer : { reason: answer.reason })
+  port.postMessage(answer)
   Atomics.store(answered, 0, 1)
   Atomics.notify(answered, 0)
 })`
