@@ -83,9 +83,7 @@ impl Export<'_> {
         parts_of(out)?;
         match format {
             ExportFormat::HuggingFace => {
-                check_free(out)?;
-                let ids = SpecialIds::of(self.companions, self.tokenizer);
-                hugging_face::config_json(self.model.config(), self.kind, &ids)?;
+                self.hugging_face_config(out)?;
                 bytes_of(&self.tensors(Naming::HuggingFace))
             }
             ExportFormat::Gguf => bytes_of(&self.gguf_parts()?.tensors),
@@ -116,10 +114,8 @@ impl Export<'_> {
     /// As `safetensors`; also `ERR_INVALID_ARGUMENT` if `out` is not empty, and `ERR_UNSUPPORTED`
     /// for options that no architecture of transformers has.
     pub fn hugging_face(&self, out: &Path, progress: &mut Progress<'_>) -> Result<()> {
-        check_free(out)?;
+        let (ids, config) = self.hugging_face_config(out)?;
         let (parent, name) = parts_of(out)?;
-        let ids = SpecialIds::of(self.companions, self.tokenizer);
-        let config = hugging_face::config_json(self.model.config(), self.kind, &ids)?;
         let staged = StagedFolder::new(&parent, &name)?;
         let folder = staged.path();
         write_synced(&folder.join("config.json"), config.as_bytes())?;
@@ -134,6 +130,14 @@ impl Export<'_> {
         }
         self.write_safetensors(&folder.join("model.safetensors"), Naming::HuggingFace, progress)?;
         staged.commit(out)
+    }
+
+    /// Checks that the folder `out` is free. Returns the special ids and config.json.
+    fn hugging_face_config(&self, out: &Path) -> Result<(SpecialIds, String)> {
+        check_free(out)?;
+        let ids = SpecialIds::of(self.companions, self.tokenizer);
+        let config = hugging_face::config_json(self.model.config(), self.kind, &ids)?;
+        Ok((ids, config))
     }
 
     /// Writes the GGUF file `out`.
