@@ -1,15 +1,18 @@
 /**
  * Fuzzes every reader of outside bytes (fuzz/targets/, libFuzzer with AddressSanitizer): none may
  * crash, panic, take more than 512 MiB or more than 10 seconds (`--timeout`, where the machine may
- * stand still for longer) for one input. Inputs that found new code stay in target/fuzzing/corpus;
- * what fails is written to target/fuzzing/artifacts.
+ * stand still for longer) for one input. A target runs on one thread, `--jobs` of them at once.
+ * Inputs that found new code stay in target/fuzzing/corpus; what fails is written to
+ * target/fuzzing/artifacts.
  * Usage: node scripts/campaigns/fuzz.js [--seconds 1200] [--runs 10000000] [--only store]
- *                                       [--timeout 10]
+ *                                       [--timeout 10] [--jobs CORES]
  *        node scripts/campaigns/fuzz.js --can-run   (exits with 1 if it cannot)
  */
 const { root, claim, campaign, option } = require('./claims')
-const { spawnSync } = require('node:child_process')
+const { spawn, spawnSync } = require('node:child_process')
+const { once } = require('node:events')
 const fs = require('node:fs')
+const os = require('node:os')
 const path = require('node:path')
 
 const work = path.join(root, 'target', 'fuzzing')
@@ -60,8 +63,19 @@ function targets() {
     .filter((name) => only === undefined || name === only)
 }
 
+/** Runs `program` to its end; returns its id, status, signal and what it wrote to stderr. */
+async function run(program, args) {
+  const child = spawn(program, args, { env: environment, stdio: ['ignore', 'ignore', 'pipe'] })
+  let stderr = ''
+  child.stderr.setEncoding('utf8').on('data', (written) => {
+    stderr += written
+  })
+  const [status, signal] = await once(child, 'close')
+  return { pid: child.pid, status, signal, stderr }
+}
+
 /** Runs one target; returns the number of inputs, and what went wrong. */
-function fuzz(name, seconds, runs) {
+async function fuzz(name, seconds, runs) {
   const corpus = path.join(work, 'corpus', name)
   const artifacts = path.join(work, 'artifacts', name)
   for (const folder of [corpus, artifacts]) fs.mkdirSync(folder, { recursive: true })
@@ -71,23 +85,19 @@ function fuzz(name, seconds, runs) {
   const seeds = path.join(root, 'fuzz', 'seeds', name)
   const dictionary = path.join(root, 'fuzz', 'words.dict')
   const started = performance.now()
-  const { status, signal, stderr, pid } = spawnSync(
-    program,
-    [
-      ...LIMITS,
-      `-timeout=${option('timeout', '10')}`,
-      `-max_len=${MAX_LENGTHS[name] ?? 0}`,
-      `-max_total_time=${seconds}`,
-      `-runs=${runs}`,
-      `-dict=${dictionary}`,
-      `-artifact_prefix=${artifacts}/`,
-      '-print_final_stats=1',
-      '-verbosity=1',
-      corpus,
-      seeds,
-    ],
-    { env: environment, encoding: 'utf8', maxBuffer: 2 ** 30 },
-  )
+  const { status, signal, stderr, pid } = await run(program, [
+    ...LIMITS,
+    `-timeout=${option('timeout', '10')}`,
+    `-max_len=${MAX_LENGTHS[name] ?? 0}`,
+    `-max_total_time=${seconds}`,
+    `-runs=${runs}`,
+    `-dict=${dictionary}`,
+    `-artifact_prefix=${artifacts}/`,
+    '-print_final_stats=1',
+    '-verbosity=1',
+    corpus,
+    seeds,
+  ])
   fs.rmSync(`/dev/shm/kindling-fuzz-${pid}`, { recursive: true, force: true })
   const inputs = Number(/stat::number_of_executed_units:\s*(\d+)/.exec(stderr)?.[1] ?? 0)
   const took = Math.round((performance.now() - started) / 1000)
@@ -96,18 +106,26 @@ function fuzz(name, seconds, runs) {
   return { inputs, took, coverage, problem }
 }
 
+/** Runs targets of the list `waiting`, one after another, until none waits. */
+async function fuzzFrom(waiting) {
+  for (let name = waiting.shift(); name !== undefined; name = waiting.shift()) {
+    const seconds = Number(option('seconds', '1200'))
+    const found = await fuzz(name, seconds, option('runs', '10000000'))
+    const measured =
+      found.problem || `${found.inputs} inputs in ${found.took} s, ${found.coverage} edges`
+    claim(`fuzzing ${name} finds nothing`, found.problem === '' && found.inputs > 0, measured)
+  }
+}
+
 if (process.argv.includes('--can-run')) {
   process.exitCode = canRun() ? 0 : 1
 } else {
-  campaign(() => {
+  campaign(async () => {
     if (!canRun()) throw new Error('there is no nightly Rust, C++ compiler or cargo-fuzz')
     const built = cargo(BUILD, { stdio: ['ignore', 'inherit', 'inherit'] })
     if (built.status !== 0) throw new Error('the fuzz targets cannot be built')
-    for (const name of targets()) {
-      const seconds = Number(option('seconds', '1200'))
-      const { inputs, took, coverage, problem } = fuzz(name, seconds, option('runs', '10000000'))
-      const measured = problem || `${inputs} inputs in ${took} s, ${coverage} edges`
-      claim(`fuzzing ${name} finds nothing`, problem === '' && inputs > 0, measured)
-    }
+    const waiting = targets()
+    const jobs = Number(option('jobs', os.availableParallelism()))
+    await Promise.all(Array.from({ length: jobs }, () => fuzzFrom(waiting)))
   })
 }
