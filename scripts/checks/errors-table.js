@@ -1,6 +1,6 @@
 /**
  * Checks that docs/errors.md has exactly the error codes of the engine, the binding and the
- * TypeScript: each in the table and in a section of its own, with a cause, a cure and an example or
+ * TypeScript: each in the table and in a section of its own, with a cause, a fix and an example or
  * the reason why there is none.
  */
 const fs = require('node:fs')
@@ -24,7 +24,7 @@ function lacks(section, code) {
   const example = /^```(?:console|sh)\n([^]*?)^```$/m.exec(section)?.[1]
   return [
     [/^Cause: \S/m.test(section), 'a line "Cause: ..."'],
-    [/^Cure: \S/m.test(section), 'a line "Cure: ..."'],
+    [/^Fix: \S/m.test(section), 'a line "Fix: ..."'],
     [
       /^There is no example: \S/m.test(section) ||
         /^<!-- not run: /m.test(section) ||

@@ -145,7 +145,7 @@ function addErrorCode() {
   edit(title, page, '|---|---|\n', '| [`ERR_RECIPE`](#err_recipe) | a meaning |\n')
   assert.equal(table().status, 1, 'errors-table.js accepts a code without a section')
   const example = '```console\n$ kindling recipe\nERR_RECIPE: a message\n```'
-  write(page, `${read(page)}\n## ERR_RECIPE\n\nCause: a cause.\n\nCure: a cure.\n\n${example}\n`)
+  write(page, `${read(page)}\n## ERR_RECIPE\n\nCause: a cause.\n\nFix: a fix.\n\n${example}\n`)
   assert.equal(table().status, 0, 'errors-table.js does not find the new section')
 }
 
