@@ -28,6 +28,8 @@ interface Hub {
   url: string
   downloads: string[]
   tokens: Set<string | undefined>
+  /** Weights are sent up to the middle, and then no more. */
+  stalls: boolean
 }
 
 function entryOf(path: string): object {
@@ -60,7 +62,12 @@ function answer(request: IncomingMessage, response: ServerResponse, hub: Hub): v
     if (!range) hub.downloads.push(download[1]!)
     response.setHeader('etag', '"1"')
     if (range) response.setHeader('content-range', `bytes ${range[1]}-${range[2]}/${bytes.length}`)
-    response.writeHead(range ? 206 : 200).end(part)
+    response.writeHead(range ? 206 : 200)
+    if (hub.stalls && !range && pathname.endsWith('.safetensors')) {
+      response.write(part.subarray(0, part.length / 2))
+    } else {
+      response.end(part)
+    }
   } else {
     response.writeHead(404, { 'content-type': 'application/json' })
     response.end(JSON.stringify({ error: 'Repository not found' }))
@@ -68,10 +75,13 @@ function answer(request: IncomingMessage, response: ServerResponse, hub: Hub): v
 }
 
 async function serve(t: ExecutionContext): Promise<Hub> {
-  const hub: Hub = { url: '', downloads: [], tokens: new Set() }
+  const hub: Hub = { url: '', downloads: [], tokens: new Set(), stalls: false }
   const server = createServer((request, response) => answer(request, response, hub))
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  t.teardown(() => server.close())
+  t.teardown(() => {
+    server.closeAllConnections()
+    server.close()
+  })
   hub.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
   return hub
 }
@@ -133,6 +143,71 @@ test.serial('downloads at once say nothing on the console, and other messages pa
   }
   t.deepEqual(said, ['mine'])
   t.is(hub.downloads.length, 2)
+})
+
+const size = (path: string): number => FILES.get(path)!.length
+
+test.serial('a download reports its bytes, and each file once it is there', async (t) => {
+  const hub = await serve(t)
+  setEnvironment(t, { HF_ENDPOINT: hub.url, HF_HUB_CACHE: temporaryFolder(t) })
+  const total = size('config.json') + size('model.safetensors')
+  const reports: [number, number][] = []
+  await load('hf:org/name', { onProgress: (...report) => reports.push(report) })
+  const downloaded = reports.filter(([, of]) => of === total)
+  t.true(downloaded.some(([done]) => done === size('config.json')))
+  t.deepEqual(downloaded.at(-1), [total, total])
+  t.true(downloaded.every(([done], i) => i === 0 || done >= downloaded[i - 1]![0]))
+
+  // The model is in the cache now: its reading alone is reported.
+  reports.length = 0
+  await load('hf:org/name', { onProgress: (...report) => reports.push(report) })
+  t.false(reports.some(([, of]) => of === total))
+})
+
+test.serial('a download that stalls can be cancelled, and done anew', async (t) => {
+  const cache = temporaryFolder(t)
+  const hub = await serve(t)
+  hub.stalls = true
+  setEnvironment(t, { HF_ENDPOINT: hub.url, HF_HUB_CACHE: cache })
+  const controller = new AbortController()
+  const onProgress = (done: number): void => {
+    if (done > size('config.json')) controller.abort()
+  }
+  const { signal } = controller
+  await rejectsWith(t, 'ERR_CANCELLED', () => load('hf:org/name', { signal, onProgress }))
+
+  const problem = new Error('mine')
+  const failing = load('hf:org/name', {
+    onProgress: () => {
+      throw problem
+    },
+  })
+  t.is(await t.throwsAsync(failing), problem)
+
+  hub.stalls = false
+  await load('hf:org/name')
+  const snapshot = join(cache, 'models--org--name', 'snapshots', REVISION)
+  t.deepEqual(readFileSync(join(snapshot, 'model.safetensors')), FILES.get('model.safetensors'))
+})
+
+test.serial('a dry run lists what it would download, and downloads nothing', async (t) => {
+  const cache = temporaryFolder(t)
+  const hub = await serve(t)
+  setEnvironment(t, { HF_ENDPOINT: hub.url, HF_HUB_CACHE: cache })
+  const out = join(temporaryFolder(t), 'run')
+  const dryRun = ['import', 'hf:org/name', '--out', out, '--dry-run', '--json']
+  t.deepEqual(JSON.parse((await kindling(dryRun)).stdout), {
+    dry_run: true,
+    downloads: ['config.json', 'model.safetensors'],
+    download_bytes: size('config.json') + size('model.safetensors'),
+    writes: [out],
+  })
+  t.deepEqual(hub.downloads, [])
+  t.deepEqual(readdirSync(cache), [])
+
+  await load('hf:org/name')
+  const planned = JSON.parse((await kindling(dryRun)).stdout) as { params: number }
+  t.true(planned.params > 0)
 })
 
 test.serial('a hub that cannot be reached is an error that names the model', async (t) => {

@@ -90,14 +90,12 @@ const loadSchema = z.strictObject({
 export async function load(source: string, options: LoadOptions = {}): Promise<LoadedModel> {
   const given = checked('load', loadSchema, options)
   const { device, threads, dtype, onMessage, signal, onProgress, ...sizes } = given
-  const found = await openModelSource(source, sizes, onMessage)
+  const monitored = { ...(signal && { signal }), ...(onProgress && { onProgress }) }
+  const found = await openModelSource(source, sizes, { ...monitored, onMessage })
   const { config, tokenizer, companions } = found
   const model = buildLoadedModel(config.options, { device, threads, dtype })
   try {
-    const step = await found.read(model, {
-      ...(signal && { signal }),
-      ...(onProgress && { onProgress }),
-    })
+    const step = await found.read(model, monitored)
     return { model, tokenizer, config, step, companions, stopIds: stopIdsOf(companions, tokenizer) }
   } catch (error) {
     await model.close()
@@ -105,17 +103,23 @@ export async function load(source: string, options: LoadOptions = {}): Promise<L
   }
 }
 
+/** Messages of `openModelSource`, and cancellation and progress of a download. */
+interface OpenOptions extends LongCallOptions {
+  onMessage?: ((text: string) => void) | undefined
+}
+
 /**
- * Finds a model, without reading its weights.
+ * Finds a model without reading its weights. A model of the hub is downloaded first.
  *
  * @throws KindlingError as `load`.
  */
 export async function openModelSource(
   source: string,
   sizes: CourseSizes = {},
-  onMessage?: (text: string) => void,
+  options: OpenOptions = {},
 ): Promise<ModelSource> {
-  const path = await localPath(source)
+  const { onMessage, ...monitored } = options
+  const path = await localPath(source, monitored)
   if (isCheckpoint(path)) return openRun(runOfSource(path), path, onMessage)
   if (namesCheckpoint(path)) {
     const { run, step } = locateCheckpoint(path)

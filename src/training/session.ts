@@ -85,7 +85,7 @@ export async function planStart(
 ): Promise<PlannedStart> {
   const { isAutomatic, options } = resolved
   const { signal, message } = report
-  const base = options.from === undefined ? null : await openModelSource(options.from, {}, message)
+  const base = options.from === undefined ? null : await openBase(options.from, report)
   const merged = base
     ? startingFrom(resolved, base)
     : isAutomatic
@@ -95,6 +95,22 @@ export async function planStart(
   await verifyData(data, report)
   const planned = isAutomatic ? withAutoSizes(merged, data, message) : merged
   return { base, data, config: await planRun(planned, data, signal) }
+}
+
+/** Opens the model that a run starts from. */
+function openBase(
+  source: string,
+  { signal, message, progress }: SessionReport,
+): Promise<ModelSource> {
+  return openModelSource(
+    source,
+    {},
+    {
+      onMessage: message,
+      ...(signal && { signal }),
+      onProgress: (done, total) => progress(`downloading ${source}`, done, total),
+    },
+  )
 }
 
 async function startRun(

@@ -4,13 +4,14 @@ import { z } from 'zod'
 import { limits } from '../../limits'
 import { parse } from '../../training/config'
 import type { CourseSizes } from '../../exchange/model-files'
+import { isHubSource, listModelFiles, localPath } from '../../exchange/hub'
 import { parametersOf } from '../../training/estimates'
 import { load, openModelSource } from '../../training/model-source'
 import { RunFolder, runExists } from '../../training/run-folder'
 import { save } from '../../training/save-model'
 import { addExamples } from '../examples'
 import { addFields } from '../flags'
-import { count, memory } from '../../format'
+import { count, megabytes, memory } from '../../format'
 import { withInterrupt } from '../interrupt'
 import { run, type Output } from '../output'
 import { withProgress } from '../progress'
@@ -59,9 +60,10 @@ export function importCommand(): Command {
       const { out, dry_run, num_heads, max_seq_length, theta } = options
       const sizes: CourseSizes = { numHeads: num_heads, maxSeqLength: max_seq_length, theta }
       if (dry_run) return printPlan(source!, sizes, out, output)
+      const path = isHubSource(source!) ? await download(source!, output) : source!
       const loaded = await withInterrupt((signal) =>
         withProgress(`reading ${source!}`, output, (onProgress) =>
-          load(source!, { ...sizes, onMessage: (text) => output.note(text), signal, onProgress }),
+          load(path, { ...sizes, onMessage: (text) => output.note(text), signal, onProgress }),
         ),
       )
       const { model, config, tokenizer } = loaded
@@ -80,13 +82,41 @@ export function importCommand(): Command {
   )
 }
 
-/** Prints what would be imported; the weights are not read. */
+/** Downloads a model of the hub. Returns its folder in the cache. */
+function download(source: string, output: Output): Promise<string> {
+  return withInterrupt((signal) =>
+    withProgress(`downloading ${source}`, output, (onProgress) =>
+      localPath(source, { signal, onProgress }),
+    ),
+  )
+}
+
+/** Prints the files of a model of the hub that would be downloaded. Returns whether there are any. */
+async function printDownloads(source: string, out: string, output: Output): Promise<boolean> {
+  const files = await withInterrupt((signal) => listModelFiles(source, { signal }))
+  const missing = files.filter(({ isCached }) => !isCached)
+  if (missing.length === 0) return false
+  if (new RunFolder(out).exists) throw runExists(out)
+  const bytes = missing.reduce((sum, file) => sum + file.bytes, 0)
+  const downloads = missing.map(({ path }) => path)
+  output.line({ dryRun: true, downloads, downloadBytes: bytes, writes: [out] })
+  output.text(`would download ${megabytes(bytes)} MB from ${source}`)
+  for (const file of missing) output.text(`  ${file.path} (${megabytes(file.bytes)} MB)`)
+  printWrites(output, [out])
+  return true
+}
+
+/**
+ * Prints what would be imported; the weights are not read. Of a model of the hub that is not in the
+ * cache, only the files are known.
+ */
 async function printPlan(
   source: string,
   sizes: CourseSizes,
   out: string,
   output: Output,
 ): Promise<void> {
+  if (isHubSource(source) && (await printDownloads(source, out, output))) return
   const { config, tokenizer } = await openModelSource(source, sizes)
   if (new RunFolder(out).exists) throw runExists(out)
   const { options } = config
