@@ -32,7 +32,7 @@
 //!    number is unpredictable, and a branch predictor would miss it for most words.
 
 use super::gpt2::contraction_end;
-use super::masks::{self, Classify, MASK_BYTES, Masks, Portable};
+use super::masks::{Classify, MASK_BYTES, Masks, Portable};
 use super::pattern::Pattern;
 use super::unicode::{Class, class_at, class_beside_digits_at, is_space_at};
 use crate::Result;
@@ -265,11 +265,11 @@ fn scan<const DIGITS: bool>(isa: Isa, scanner: &mut Scanner, end: usize, starts:
     {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,popcnt")]
         fn avx512<const DIGITS: bool>(scanner: &mut Scanner, end: usize, starts: &mut Vec<usize>) {
-            scanner.scan_masks::<masks::Avx512, DIGITS>(end, starts);
+            scanner.scan_masks::<super::masks::Avx512, DIGITS>(end, starts);
         }
         #[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt")]
         fn avx2<const DIGITS: bool>(scanner: &mut Scanner, end: usize, starts: &mut Vec<usize>) {
-            scanner.scan_masks::<masks::Avx2, DIGITS>(end, starts);
+            scanner.scan_masks::<super::masks::Avx2, DIGITS>(end, starts);
         }
         match isa {
             // SAFETY: detection returns an Isa above Scalar only where it finds these features.

@@ -28,6 +28,7 @@ pub(super) use x86_64::{multiply_bf16, multiply_f32};
 
 /// The sums of a block between the runs along k.
 #[derive(Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only these kernels read it"))]
 pub(super) struct RunSums {
     /// 14 rows of 32 sums, read unless the run is the first, and written unless it is the last. May
     /// be dangling if there is one run.

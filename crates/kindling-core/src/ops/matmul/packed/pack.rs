@@ -11,7 +11,7 @@ use std::ops::Range;
 use super::geometry::PanelLayout;
 use super::operand::Operand;
 use crate::ops::matmul::matrix::Matrix;
-use crate::simd::{Isa, bf16};
+use crate::simd::bf16;
 
 /// The part of a panel to pack: `k_words`, from a multiple of 16, of `height` rows from
 /// `first_row`.
@@ -72,6 +72,7 @@ trait Word {
     type Element: Copy;
     const ELEMENTS: usize;
     /// Returns whether the machine has the instructions of `load_row` and `load_column`.
+    #[cfg(target_arch = "x86_64")]
     fn is_available() -> bool;
     /// Makes a word of elements, some of which may lie past the matrix.
     fn word(element: impl Fn(usize) -> Option<Self::Element>) -> u32;
@@ -104,8 +105,9 @@ struct Bf16Word;
 impl Word for F32Word {
     type Element = f32;
     const ELEMENTS: usize = 1;
+    #[cfg(target_arch = "x86_64")]
     fn is_available() -> bool {
-        Isa::has_avx512()
+        crate::simd::Isa::has_avx512()
     }
     fn word(element: impl Fn(usize) -> Option<f32>) -> u32 {
         element(0).unwrap_or(0.0).to_bits()
@@ -132,6 +134,7 @@ fn bf16_word<T>(element: impl Fn(usize) -> Option<T>, round: impl Fn(T) -> u16) 
 impl Word for RoundedWord {
     type Element = f32;
     const ELEMENTS: usize = 2;
+    #[cfg(target_arch = "x86_64")]
     fn is_available() -> bool {
         bf16::is_available()
     }
@@ -155,6 +158,7 @@ impl Word for RoundedWord {
 impl Word for Bf16Word {
     type Element = u16;
     const ELEMENTS: usize = 2;
+    #[cfg(target_arch = "x86_64")]
     fn is_available() -> bool {
         bf16::is_available()
     }
