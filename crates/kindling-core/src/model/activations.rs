@@ -1,9 +1,10 @@
-//! Memory of one pass, allocated for the largest batch seen and reused. n = b t rows.
+//! Buffers of one pass, allocated for the largest batch so far and reused. n = b t rows.
 //!
-//! The backward pass needs from each block: the residual stream on entry and between its two
+//! The backward pass needs from each block: the residual stream at its entry and between its two
 //! layers, q|k|v, the heads' outputs, and w1 x | w3 x. Norms and the gated product are recomputed
-//! from these, each by one pass over memory; a CUDA device with room keeps the gated product. With recomputation on, only the residual streams on
-//! entry are saved, and each block's forward pass runs again before its backward pass.
+//! from these, each in one pass over memory; a CUDA device with enough memory keeps the gated
+//! product. With recomputation on, only the residual streams at the entries are saved, and each
+//! block's forward pass runs again before its backward pass.
 
 use crate::Result;
 use crate::buffer::{Buffer, In, Out};
@@ -16,13 +17,13 @@ use crate::dtype::Dtype;
 pub enum Saved {
     /// Nothing: no backward pass follows, and all blocks share one block's memory.
     Nothing,
-    /// The residual stream on entry of each block; the rest is recomputed.
+    /// The residual stream at the entry of each block; the rest is recomputed.
     Residuals,
     /// Everything the backward pass needs from each block.
     Blocks,
 }
 
-/// The residual stream on entry of a block, or after the last one.
+/// The residual stream at the entry of a block, or after the last one.
 #[derive(Debug)]
 pub struct Residual<M = Buffer> {
     /// (n, c).
@@ -33,15 +34,15 @@ pub struct Residual<M = Buffer> {
 
 /// Activations of one block.
 ///
-/// Results between two products have the device's `activation_dtype`; those that only products (and
-/// the gate) read have its `matmul_dtype`.
+/// Activations have the device's `activation_dtype`, except that those which only matrix products
+/// (and the gate) read have its `matmul_dtype`.
 #[derive(Debug)]
 pub struct BlockActivations<M = Buffer> {
     /// Queries, keys (both rotated), values (n, (nh + 2 nkv) hs). On the CPU the backward pass
     /// replaces them with their gradients.
     pub qkv: M,
-    /// Queries and keys before their norms (n, (nh + nkv) hs), if the model has these and a backward
-    /// pass follows.
+    /// Queries and keys before their norms (n, (nh + nkv) hs), if the model has such norms and a
+    /// backward pass follows.
     pub unnormed_qk: Option<M>,
     /// Log-sum-exp of each query's scores (b, nh, t).
     pub lse: M,
@@ -56,41 +57,41 @@ pub struct BlockActivations<M = Buffer> {
     pub gate_up: M,
 }
 
-/// Memory of one pass through the model.
+/// Buffers of one pass through the model.
 #[derive(Debug)]
 pub struct Activations<M = Buffer> {
-    /// Rows there is room for.
+    /// The most rows a pass may have.
     pub rows: usize,
     pub saved: Saved,
-    /// The backward pass reads `hidden` instead of computing it again.
+    /// Whether the backward pass reads `hidden` instead of recomputing it.
     pub keep_hidden: bool,
     /// `num_layers` + 1 residual streams, or a single one if nothing is saved.
     pub residuals: Vec<Residual<M>>,
-    /// One per layer with `Saved::Blocks`, otherwise a single one.
+    /// One per layer with `Saved::Blocks`, otherwise a single one that all layers share.
     pub blocks: Vec<BlockActivations<M>>,
     /// Output of a norm, input of the products that follow it (n, c).
     pub normed: M,
     /// Output of attention or feed-forward before it joins the residual stream (n, c). In the
     /// backward pass: gradient of the heads' outputs (n, nh hs), then of a norm's output.
     pub sublayer_output: M,
-    /// silu(w1 x) w3 x (n, f), in the `matmul_dtype`: one per block if each is kept for the backward
-    /// pass. Otherwise a single one, which takes its gradient and is computed again.
+    /// silu(w1 x) w3 x (n, f), in the `matmul_dtype`: one per block if `keep_hidden`. Otherwise a
+    /// single one, which the backward pass overwrites with its gradient and then recomputes.
     pub hidden: Vec<M>,
-    /// Memory that only the backward pass needs.
+    /// Buffers that only the backward pass needs.
     pub gradients: Option<GradientActivations<M>>,
 }
 
 /// Gradients of activations, shared by all blocks.
 #[derive(Debug)]
 pub struct GradientActivations<M = Buffer> {
-    /// Of the residual stream (n, c), f32.
+    /// Gradient of the residual stream (n, c), f32.
     pub residual: M,
-    /// On a bf16 device: `residual` rounded, as products read it (n, c).
+    /// On a bf16 device: `residual` rounded to bf16, as matrix products read it (n, c).
     pub residual_bf16: Option<M>,
-    /// Of `Activations::hidden` if that is kept (n, f).
+    /// Gradient of `Activations::hidden`, if that is kept (n, f).
     pub hidden: Option<M>,
-    /// On a CUDA device: of queries, keys and values (n, (nh + 2 nkv) hs). The CPU overwrites
-    /// `BlockActivations::qkv`.
+    /// On a CUDA device: gradient of q|k|v (n, (nh + 2 nkv) hs). The CPU overwrites
+    /// `BlockActivations::qkv` instead.
     pub qkv: Option<M>,
 }
 
@@ -103,7 +104,7 @@ pub(super) struct ActivationDtypes {
     pub separate_dqkv: bool,
 }
 
-/// What decides which buffers there are, beside the sizes.
+/// Choices that, besides the sizes, decide which buffers there are.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Choices {
     pub dtypes: ActivationDtypes,
@@ -138,7 +139,7 @@ impl Activations {
         Self::with(choices, config, rows, saved, allocate)
     }
 
-    /// Allocates the memory of the backward pass, once.
+    /// Allocates the buffers of the backward pass, unless they exist already.
     ///
     /// # Errors
     /// Returns `ERR_OUT_OF_MEMORY` if the device has too little memory.
@@ -154,7 +155,8 @@ impl Activations {
 }
 
 impl<M> Activations<M> {
-    /// Makes each buffer by `allocate(length, dtype)`. A memory plan passes one that only counts.
+    /// Makes each buffer with `allocate(length, dtype)`. A memory plan passes an allocator that
+    /// only counts.
     pub(super) fn with(
         choices: Choices,
         config: &ModelConfig,
@@ -222,7 +224,8 @@ impl<M> GradientActivations<M> {
 }
 
 impl GradientActivations {
-    /// The first `len` elements of the residual stream's gradient, as products read them.
+    /// Returns the first `len` elements of the residual stream's gradient, as matrix products read
+    /// them.
     pub(super) fn rounded_residual(&self, len: usize) -> In<'_> {
         self.residual_bf16.as_ref().unwrap_or(&self.residual).slice(0..len)
     }
@@ -242,7 +245,8 @@ impl<'a> StreamGradient<'a> {
     }
 }
 
-/// The element for `layer`: one per layer, or one that all layers share.
+/// Returns the element of `layer`; `all` holds one per layer, or a single one that all layers
+/// share.
 pub(super) fn of_layer<T>(all: &mut [T], layer: usize) -> &mut T {
     let count = all.len();
     &mut all[layer % count]

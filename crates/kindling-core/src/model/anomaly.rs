@@ -1,7 +1,7 @@
 //! Anomaly detection: naming the first op of a pass whose output holds a NaN or an infinity.
 //!
-//! A pass calls `PassContext::check_*` after each op. While detection is off, that reads one flag.
-//! While it is on, every output is read, which makes a pass wait for a GPU after each op.
+//! A pass calls `PassContext::check_*` after each op. While detection is off, a check reads one
+//! flag. While it is on, a check reads the whole output, so a pass waits for the GPU after each op.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ use crate::simd::bf16::widen;
 use crate::{Error, Result};
 
 impl PassContext<'_> {
-    /// Checks an output outside the blocks: `what` is, for example, `token_embedding output`.
+    /// Checks an output outside the blocks. `what` names it, for example `token_embedding output`.
     pub(super) fn check(&self, what: &str, output: In) -> Result<()> {
         if self.detect_anomaly {
             self.require_finite(output, || what.to_owned())?;
@@ -21,7 +21,7 @@ impl PassContext<'_> {
         Ok(())
     }
 
-    /// Checks an output of a block: `what` is, for example, `Feed_Forward silu output`.
+    /// Checks an output of a block. `what` names it, for example `Feed_Forward silu output`.
     pub(super) fn check_block(&self, layer: usize, what: &str, output: In) -> Result<()> {
         if self.detect_anomaly {
             self.require_finite(output, || format!("transformer_blocks.{layer}.{what}"))?;
@@ -29,7 +29,7 @@ impl PassContext<'_> {
         Ok(())
     }
 
-    /// Checks the gradients of the parameters within `range` of the flat ones.
+    /// Checks the gradients of the parameters that lie within `range` of the flat buffers.
     pub(super) fn check_gradient(&self, range: &Range<usize>, gradients: &Buffer) -> Result<()> {
         if !self.detect_anomaly {
             return Ok(());
@@ -88,7 +88,7 @@ fn among(values: impl ExactSizeIterator<Item = f32>) -> Option<NonFiniteValues> 
     Some(NonFiniteValues { first, count: 1 + found.count(), len })
 }
 
-/// Returns the op that an error of a pass names.
+/// Returns the op that the error of a pass names, if it stopped at an output that is not finite.
 pub(super) fn op_of<T>(result: &Result<T>) -> Option<&str> {
     match result {
         Err(Error::NonFiniteOutput { output, .. }) => Some(output),

@@ -28,7 +28,7 @@ use crate::ops::cross_entropy::LossSum;
 use crate::ops::{attention, embedding, head_norm, linear, output_loss, rms_norm, rope, swiglu};
 use crate::{Error, Result};
 
-/// Outputs that `PassContext::check_block` names.
+/// Names of outputs for `PassContext::check_block`.
 const DQKV: &str = "Multihead_Attn attention gradient of q, k, v";
 const ATTENTION: [&str; 2] =
     ["Multihead_Attn qkv_proj gradient of its input", "RMSNorm_Attn gradient of its input"];
@@ -42,9 +42,10 @@ pub(super) struct Batch<'a> {
     pub x: &'a [u32],
     /// The token that follows each; -100 if ignored (n).
     pub targets: &'a [i32],
-    /// Factor of the mean loss, whose gradients are added up.
+    /// Factor of the mean loss: the gradients of the scaled loss are added up.
     pub scale: f32,
-    /// Waits for the losses if set; otherwise `scratch` adds them up until they are taken.
+    /// Whether to wait for the losses and return them. If not, `scratch` adds them up until they
+    /// are taken.
     pub read_losses: bool,
 }
 
@@ -56,8 +57,8 @@ pub(super) struct Buffers<'a> {
     pub scratch: &'a mut output_loss::Scratch,
 }
 
-/// Runs the backward pass after `forward::run` on the same batch. Returns the losses if they are to
-/// be read.
+/// Runs the backward pass after `forward::run` on the same batch. Returns the losses if
+/// `batch.read_losses` is set.
 pub(super) fn run(
     context: &PassContext,
     buffers: Buffers,
@@ -126,7 +127,7 @@ pub(super) fn run_from_logits(
     run_blocks(context, activations, gradients, x, &s)
 }
 
-/// Checks the gradients of the output layer's input and weight, which the loss passes on.
+/// Runs the anomaly checks on the gradients of the output layer's input and weight.
 fn check_output_layer(
     context: &PassContext,
     activations: &Activations,
@@ -194,7 +195,7 @@ fn run_blocks(
     Ok(())
 }
 
-/// Takes `grads.residual` from a block's output back to `residual_mid`.
+/// Propagates `grads.residual` from the block's output back to `residual_mid`.
 fn feed_forward(
     context: &PassContext,
     layer: usize,
@@ -262,7 +263,7 @@ fn feed_forward(
     normed_projection(context, projection, [normed, sublayer_output], dresidual, gradients, s.norm)
 }
 
-/// Takes `grads.residual` from `residual_mid` back to the block's input.
+/// Propagates `grads.residual` from `residual_mid` back to the block's input.
 fn attention(
     context: &PassContext,
     layer: usize,
@@ -331,14 +332,14 @@ fn attention(
     };
     let mut dresidual = StreamGradient::of(&mut grads.residual, &mut grads.residual_bf16, c);
     if layer == 0 {
-        // No product reads it: the embedding's gradient takes the f32 values.
+        // No product reads the rounded copy: the embedding's gradient takes the f32 values.
         dresidual.rounded = None;
     }
     normed_projection(context, projection, [normed, sublayer_output], dresidual, gradients, s.norm)
 }
 
-/// Takes the gradient of the heads' outputs back to that of q|k|v before the rotation. It goes to
-/// `dqkv` if the device has that, else in place of q|k|v.
+/// Propagates the gradient of the heads' outputs back to q|k|v before their rotation. The result
+/// goes to `dqkv` if there is one, otherwise it overwrites q|k|v.
 fn attend(
     context: &PassContext,
     layer: usize,

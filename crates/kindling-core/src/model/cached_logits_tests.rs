@@ -1,4 +1,5 @@
-//! Logits of prompts and of decode steps, alone and in a batch, against those of whole passes.
+//! Tests the logits of prompts and of decode steps, alone and in a batch, against those of whole
+//! passes.
 
 use std::sync::Arc;
 
@@ -10,11 +11,11 @@ use crate::device::Device;
 use crate::simd::Isa;
 
 const WINDOW: usize = 70;
-/// Lengths of the prompts of a batch: of 1 token, of fewer and of more than products of few rows
-/// take, and of as many as the cache holds.
+/// Lengths of the prompts of a batch: a single token, fewer and more rows than products of few rows
+/// take, and one that the decode steps of the test extend until the cache is full.
 const LENGTHS: [usize; 9] = [1, 40, 3, 66, 7, 2, 33, 50, 12];
 
-/// Sizes that are no multiples of vectors, nor of the blocks of products.
+/// Sizes that are multiples neither of a vector nor of the blocks of matrix products.
 fn config() -> ModelConfig {
     ModelConfig {
         vocab_size: 203,
@@ -51,7 +52,7 @@ fn prefill(model: &mut Transformer, ids: &[u32], cache: Option<(&mut KvCache, us
     logits
 }
 
-/// Decodes the token at `positions[i]` of row `rows[i]`; returns the logits after each.
+/// Decodes the token at `position(row)` for each of `rows`; returns the logits after each.
 fn step(
     model: &mut Transformer,
     cache: &mut KvCache,
@@ -64,7 +65,8 @@ fn step(
     logits
 }
 
-/// Asserts that logits differ by at most rounding: of f32, or of activations and weights to bf16.
+/// Asserts that logits differ by rounding at most: that of f32, or of activations and weights to
+/// bf16.
 fn assert_equal_up_to_rounding(model: &Transformer, logits: &[f32], expected: &[f32]) {
     let Device::Cpu(cpu) = model.device() else { panic!("not on the CPU") };
     let largest = expected.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));

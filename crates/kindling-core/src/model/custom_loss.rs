@@ -10,7 +10,7 @@ use crate::dtype::Dtype;
 use crate::{Error, Result};
 
 impl Transformer {
-    /// Returns the logits of every token of a batch (batch x positions, v), and keeps the
+    /// Returns the logits of every token of a batch (batch, positions, v), and keeps the
     /// activations for `backward`.
     ///
     /// # Errors
@@ -23,7 +23,7 @@ impl Transformer {
         Ok(logits)
     }
 
-    /// Adds the gradients of the parameters, given the gradient of the logits that `forward`
+    /// Adds to the gradients of the parameters, given the gradient of the logits that `forward`
     /// returned.
     ///
     /// # Errors
@@ -54,7 +54,7 @@ impl Transformer {
         })
     }
 
-    /// Copies values to the device, in the dtype that its products read.
+    /// Copies values to the device, in the dtype of its activations.
     fn on_device(&self, values: &[f32]) -> Result<Buffer> {
         let mut wide = Buffer::of(&self.device, values)?;
         let (Device::Cuda(gpu), dtype) = (&self.device, self.device.activation_dtype()) else {

@@ -1,10 +1,11 @@
-//! Finding weights and gradients that are NaN or infinite, by the name of their tensor.
+//! Finding the tensors whose weights or gradients are NaN or infinite.
 
 use super::params::Parameter;
 use super::transformer::Transformer;
 use crate::Result;
 
-/// Bits of an f32 without its sign; from `INFINITE` on they are infinity and NaN.
+/// Mask of the bits of an f32 without its sign. Masked, infinity is `INFINITE` and NaNs are above
+/// it.
 const MAGNITUDE: u32 = 0x7fff_ffff;
 const INFINITE: u32 = 0x7f80_0000;
 
@@ -34,7 +35,8 @@ fn first_non_finite<'a>(parameters: &'a [Parameter], flat: &[f32]) -> Option<&'a
     Some(&parameter.name)
 }
 
-/// Compares bits, which compiles to vector instructions, unlike a search that may end early.
+/// Returns whether no value is NaN or infinite. The maximum of the bits compiles to vector
+/// instructions, unlike a search that may end early.
 fn all_finite(values: &[f32]) -> bool {
     values.iter().fold(0, |largest: u32, value| largest.max(value.to_bits() & MAGNITUDE)) < INFINITE
 }

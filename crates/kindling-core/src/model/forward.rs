@@ -23,7 +23,7 @@ use super::pass::{Pass, PassContext, Shapes};
 use crate::Result;
 use crate::ops::{attention, embedding, head_norm, rms_norm, rope, swiglu};
 
-/// Use of the cache of keys and values by a pass.
+/// The key/value cache of a pass, and how the pass uses it.
 #[derive(Debug)]
 pub(super) enum CacheUse<'a> {
     /// Rows are whole sequences; nothing is cached.
@@ -36,8 +36,8 @@ pub(super) enum CacheUse<'a> {
     Step(CacheStep<'a>),
 }
 
-/// Runs all blocks on the tokens `x`; leaves the norm of the last residual stream in
-/// `activations.normed`. If only the last row is needed, it is the first there.
+/// Runs the forward pass on the tokens `x`, and leaves the output of the last norm in
+/// `activations.normed`. A prefill computes only the last row, which is the first one there.
 pub(super) fn run(
     context: &PassContext,
     activations: &mut Activations,
@@ -78,7 +78,7 @@ pub(super) fn run(
     Ok(())
 }
 
-/// Adds hidden W2^T to the residual stream, and normalises it for what follows `layer`.
+/// Adds hidden W2^T to the residual stream, and applies the norm that follows `layer`.
 fn end_block(
     context: &PassContext,
     layer: usize,
@@ -116,7 +116,7 @@ fn end_block(
     }
 }
 
-/// normed = `rms_norm` of the residual stream on entry of `layer`.
+/// Computes normed = `rms_norm` of the residual stream at the entry of `layer`.
 pub(super) fn norm_residual(
     context: &PassContext,
     activations: &mut Activations,
@@ -140,8 +140,8 @@ pub(super) fn norm_residual(
 
 /// Runs one block up to `hidden`, from its normed input in `normed`.
 ///
-/// The product with w2 that follows is left to `run`: a recomputation before the backward pass does
-/// not need it.
+/// The product with w2 is left to `end_block`, since recomputation before a backward pass does not
+/// need it.
 pub(super) fn run_block(
     context: &PassContext,
     layer: usize,
@@ -152,7 +152,7 @@ pub(super) fn run_block(
     run_feed_forward(context, layer, activations, s, 0)
 }
 
-/// attention = the heads' outputs, from the block's normed input in `normed`.
+/// Computes `attention`, the heads' outputs, from the block's normed input in `normed`.
 fn run_attention(
     context: &PassContext,
     layer: usize,
@@ -204,7 +204,7 @@ fn run_attention(
     }
 }
 
-/// `residual_mid`, gate | up and hidden, of `s.rows()` rows from `first` on.
+/// Computes `residual_mid`, gate | up and hidden for `s.rows()` rows, starting at row `first`.
 fn run_feed_forward(
     context: &PassContext,
     layer: usize,

@@ -11,7 +11,7 @@ use crate::{Error, Result};
 /// The parameters that training leaves as they are.
 #[derive(Debug, Default)]
 pub struct Frozen {
-    /// Their ranges in the flat buffers, in order; neighbours are one range.
+    /// Their ranges in the flat buffers, in ascending order; adjacent ranges are merged.
     ranges: Vec<Range<usize>>,
 }
 
@@ -64,8 +64,8 @@ impl Frozen {
     }
 }
 
-/// Returns the names of the parameters that `pattern` matches: `*` stands for any characters,
-/// `matrices` for every matrix.
+/// Returns the names of the parameters that `pattern` matches. `*` matches any characters; the
+/// pattern `matrices` matches every matrix.
 ///
 /// # Errors
 /// Returns `ERR_INVALID_ARGUMENT` if it matches none.

@@ -1,14 +1,13 @@
 //! Norm and clipping of the flat gradients, and whether an update may use them.
 //!
-//! Clipping is left to the update, which multiplies by the factor as it reads the gradients. Whoever
-//! reads or changes them before that gets them scaled (`apply_pending_clip`). On the CPU the norm is
-//! known at once.
+//! Clipping is left to the update, which multiplies by the clip factor as it reads the gradients.
+//! Anything that reads or changes the gradients before that scales them first
+//! (`apply_pending_clip`). On the CPU the norm is known at once.
 //!
-//! On a CUDA device both are queued. The norm and the clip factor stay in device memory; the update
-//! multiplies by the factor as it reads the gradients, and changes nothing if the norm is not
-//! finite. Non-finite gradients stay until they are cleared, so the host may check the factor at
-//! any later time, when it waits for the device anyway, and still finds the update that was
-//! skipped.
+//! On a CUDA device the norm and the clip factor are queued and stay in device memory, and the
+//! update changes nothing if the norm is not finite. Non-finite gradients stay until they are
+//! cleared. So the host may check the factor later, when it waits for the device anyway, and still
+//! finds that an update was skipped.
 
 use crate::buffer::Buffer;
 use crate::cuda::Cuda;
@@ -19,17 +18,17 @@ use crate::{Error, Result};
 /// 32-bit words of the device state: sum of squares, norm and clip factor, each f64.
 const STATE_WORDS: usize = grad_norm::cuda::STATE * size_of::<f64>() / size_of::<f32>();
 
-/// State of the gradients' norm and of a clip that is still to be applied.
+/// State of the gradients' norm, and of clipping that has yet to be applied.
 #[derive(Debug)]
 pub(super) struct GradientNorm {
-    /// The norm was computed since the gradients changed. On the CPU it is finite; on a device it
-    /// is in `state`.
+    /// The norm has been computed since the gradients last changed. On the CPU it is finite; on a
+    /// CUDA device it is in `state`.
     known: bool,
     /// The gradients have yet to be multiplied by the clip factor.
     pending: bool,
-    /// On the CPU: the clip factor. On a device it is in `state`.
+    /// On the CPU: the clip factor. On a CUDA device it is in `state`.
     factor: f32,
-    /// Step of the last update, for errors found later.
+    /// Step of the last clip or update, for errors found later.
     step: u64,
     /// On a CUDA device: sum of squares, norm, factor as f64.
     state: Option<Buffer>,
@@ -44,7 +43,7 @@ impl GradientNorm {
         Ok(Self { known: false, pending: false, factor: 1.0, step: 0, state })
     }
 
-    /// Address of the device state; 0 on the CPU.
+    /// Returns the address of the device state, 0 on the CPU.
     pub(super) fn state(&self) -> u64 {
         self.state.as_ref().map_or(0, |state| state.view().pointer())
     }
@@ -67,8 +66,8 @@ impl GradientNorm {
         }
     }
 
-    /// Scales the gradients, at the latest in the update, so that their norm is at most `max_norm`
-    /// (0: no clipping). Returns the norm before.
+    /// Scales the gradients, in the update at the latest, so that their norm is at most `max_norm`
+    /// (0: no clipping). Returns the norm before scaling.
     ///
     /// # Errors
     /// Returns `ERR_NON_FINITE` if the norm is NaN or infinite, with the gradients unchanged;
@@ -104,8 +103,7 @@ impl GradientNorm {
         Ok(norm)
     }
 
-    /// As `clip`, without waiting for a device: a non-finite norm is found later, by
-    /// `check_updates`.
+    /// Like `clip`, but does not wait for a device: `check_updates` finds a non-finite norm later.
     pub(super) fn queue_clip(
         &mut self,
         device: &Device,
@@ -122,8 +120,8 @@ impl GradientNorm {
         Ok(())
     }
 
-    /// Makes sure that the norm is known before an update, which takes over a pending clip. Returns
-    /// its factor on the CPU.
+    /// Makes sure that the norm is known before an update, and hands a pending clip over to the
+    /// update. On the CPU, returns the clip factor.
     pub(super) fn begin_update(
         &mut self,
         device: &Device,
@@ -182,7 +180,7 @@ impl GradientNorm {
         Ok(())
     }
 
-    /// Queues the norm of the gradients and the factor that clips it.
+    /// Queues the computation of the gradients' norm and of the clip factor.
     fn queue_norm(&self, gpu: &Cuda, gradients: &Buffer, max_norm: f64) -> Result<()> {
         let (g, n) = (gradients.view().pointer(), gradients.len());
         let [partial] = gpu.scratch([grad_norm::cuda::partial_len(n) * size_of::<f64>()])?;

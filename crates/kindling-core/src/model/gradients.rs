@@ -1,13 +1,13 @@
 //! The flat gradients of every parameter.
 //!
-//! A blank model, whose weights are about to be loaded, has none until a pass or an update needs
-//! them. Decoding and export never do, and then save as much memory as the weights take.
+//! A blank model, whose weights are about to be loaded, allocates none until a pass or an update
+//! needs them. Decoding and export never do, which saves as much memory as the weights take.
 
 use crate::Result;
 use crate::buffer::Buffer;
 use crate::device::Device;
 
-/// f32 gradients, perhaps not allocated yet. They are zeros then.
+/// f32 gradients. Until they are allocated, they count as zeros.
 #[derive(Debug)]
 pub(super) struct Gradients {
     memory: Option<Buffer>,
@@ -26,10 +26,10 @@ impl Gradients {
         Self { memory: None, len }
     }
 
-    /// Returns the gradients, allocated now if they were not yet.
+    /// Returns the gradients, and allocates them if they were not yet.
     ///
     /// # Errors
-    /// Returns `ERR_OUT_OF_MEMORY` if the device has not enough memory.
+    /// Returns `ERR_OUT_OF_MEMORY` if the device does not have enough memory.
     pub fn get(&mut self, device: &Device) -> Result<&mut Buffer> {
         let memory = match self.memory.take() {
             Some(memory) => memory,
@@ -43,7 +43,7 @@ impl Gradients {
         self.memory.as_ref()
     }
 
-    /// Like `allocated`, to write.
+    /// Like `allocated`, but mutable.
     pub fn allocated_mut(&mut self) -> Option<&mut Buffer> {
         self.memory.as_mut()
     }

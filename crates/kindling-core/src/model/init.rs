@@ -1,5 +1,5 @@
-//! Initial weights: each named matrix normal with std sqrt(2 / (rows + columns)), truncated at 3
-//! std; gains 1, biases 0.
+//! Initial weights. Each named matrix is normal with std sqrt(2 / (rows + columns)), truncated at 3
+//! std; gains are 1, biases 0.
 //!
 //! A draw depends only on (seed, parameter, element of the matrix in files). Fusing matrices in
 //! memory or changing the number of threads does not change it.
@@ -22,7 +22,7 @@ pub(super) fn fill(pool: &Pool, weights: &mut [f32], layout: &Layout, seed: u64)
     }
 }
 
-/// Returns the initial value of an element, `element` being its index in memory order.
+/// Returns the initial value of the element with the index `element` in memory order.
 fn initial_value(parameter: &Parameter, seed: u64, index: u64, element: usize) -> f32 {
     let [rows, columns] = parameter.file_shape[..] else {
         return if parameter.is_bias() { 0.0 } else { 1.0 };
@@ -30,7 +30,7 @@ fn initial_value(parameter: &Parameter, seed: u64, index: u64, element: usize) -
     let std = (2.0 / (rows + columns) as f64).sqrt();
     let in_file =
         if parameter.transposed { (element % rows) * columns + element / rows } else { element };
-    // The minor counter has 32 bits; the high bits of the element go to the major counter.
+    // The minor counter has 32 bits; the high bits of the element's index go to the major counter.
     let major = index << 32 | (in_file >> 32) as u64;
     let u = uniform(seed, Purpose::Init, major, in_file as u32);
     (std * truncated_normal(u)) as f32
@@ -130,7 +130,7 @@ mod tests {
             let spread = (values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32).sqrt();
             if parameter.is_matrix() {
                 let std = (2.0 / parameter.file_shape.iter().sum::<usize>() as f32).sqrt();
-                // Truncation at 3 std leaves 0.9866 of the spread.
+                // Truncation at 3 std reduces the standard deviation to 0.9866 of what it was.
                 assert!((spread / (0.9866 * std) - 1.0).abs() < 0.05, "{}", parameter.name);
                 assert!(
                     mean.abs() < 0.1 * std

@@ -1,7 +1,7 @@
-//! The cache of keys and values: a decode step computes one row per sequence instead of a whole
+//! The key/value cache, with which a decode step computes one row per sequence instead of a whole
 //! pass.
 //!
-//! keys (rotated), values of a layer: (rows, capacity, nkv hs).
+//! Each layer has keys (rotated) and values, both (rows, capacity, nkv hs).
 //!
 //! ```text
 //! decode step of a row at position p:            capacity 4, after positions 0..=5:
@@ -47,7 +47,7 @@ pub(crate) struct KvCache {
 }
 
 impl KvCache {
-    /// An empty cache of `capacity` tokens for each of `rows` rows.
+    /// Creates an empty cache of `capacity` tokens for each of `rows` rows.
     ///
     /// # Errors
     /// Returns `ERR_OUT_OF_MEMORY` if the device has too little memory.
@@ -64,8 +64,8 @@ impl KvCache {
         Ok(Self { layers, capacity, width, positions: vec![0; rows] })
     }
 
-    /// Copies the keys and values of a whole pass over the first tokens of `row` from their qkv
-    /// (positions, w).
+    /// Copies the keys and values of the first tokens of `row` from the qkv (positions, w) of a
+    /// whole pass.
     pub(super) fn fill(
         &mut self,
         device: &Device,
@@ -82,7 +82,7 @@ impl KvCache {
         self.positions[row] = position;
     }
 
-    /// Copies keys and values from qkv (count, w) to consecutive slots.
+    /// Copies the keys and values in qkv (count, w) to consecutive slots.
     fn store(&mut self, device: &Device, layer: usize, span: Span, qkv: In) -> Result<()> {
         let Span { row, position, count } = span;
         let (width, w) = (self.width, qkv.len() / count.max(1));
@@ -143,8 +143,8 @@ pub(crate) struct CacheStep<'a> {
 }
 
 impl CacheStep<'_> {
-    /// Rotates the queries and keys of qkv (n, w), caches the keys and values, and attends: out (n,
-    /// nh hs).
+    /// Rotates the queries and keys in qkv (n, w), caches the keys and values, and writes the
+    /// heads' outputs to out (n, nh hs).
     pub(super) fn attend(
         &mut self,
         context: &PassContext,

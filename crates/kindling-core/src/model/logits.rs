@@ -1,4 +1,4 @@
-//! Passes that return logits: of whole sequences, and of the steps of decoding.
+//! Passes that return logits: whole sequences, prompts and decode steps.
 
 use super::activations::Saved;
 use super::forward::CacheUse;
@@ -22,7 +22,8 @@ impl Transformer {
         self.all_logits(ids, Pass { batch: 1, positions: ids.len() }, Saved::Nothing)
     }
 
-    /// Returns the logits of every token (n, v), and leaves the activations that `saved` names.
+    /// Returns the logits of every token (n, v), and leaves the activations that `saved` names in
+    /// memory.
     pub(super) fn all_logits(&mut self, ids: &[u32], pass: Pass, saved: Saved) -> Result<Vec<f32>> {
         self.prepare(ids, pass, saved)?;
         self.run_forward(ids, pass, CacheUse::None)?;
@@ -33,7 +34,8 @@ impl Transformer {
         Ok(logits)
     }
 
-    /// Runs a whole pass over `ids`, one sequence, and writes the logits after its last token (v).
+    /// Runs a whole pass over the one sequence `ids`, and writes the logits after its last token
+    /// (v).
     ///
     /// The keys and values go to the given row of the cache, if any.
     pub(crate) fn prefill(
@@ -52,7 +54,7 @@ impl Transformer {
     }
 
     /// Runs one decode step: `ids` are the next tokens of the rows of `step`. Writes the logits
-    /// after each (ids, v).
+    /// after each (number of ids, v).
     pub(crate) fn decode_step(
         &mut self,
         ids: &[u32],
@@ -68,7 +70,7 @@ impl Transformer {
         self.output_layer(&self.context(true), logits, hidden)
     }
 
-    /// logits (rows, v) = hidden (rows, c) times the output layer's weight.
+    /// Computes logits (rows, v) = hidden (rows, c) W^T, where W is the output layer's weight.
     fn output_layer(&self, context: &PassContext, logits: &mut [f32], hidden: In) -> Result<()> {
         let (inputs, outputs) = (self.config.d_model, self.config.vocab_size);
         let shape = linear::Shape { rows: hidden.len() / inputs, inputs, outputs };
@@ -76,7 +78,7 @@ impl Transformer {
         match &self.device {
             Device::Cpu(_) => context.linear(logits.into(), hidden, range, None, shape),
             Device::Cuda(gpu) => {
-                // f32 whatever the dtype of the products.
+                // Logits are f32, whatever dtype the product reads.
                 let mut scores = Buffer::zeros(&self.device, logits.len())?;
                 context.linear(scores.view_mut(), hidden, range, None, shape)?;
                 gpu.download(logits, scores.view().pointer())

@@ -1,9 +1,10 @@
-//! The memory that training takes, computed from the sizes of the model and the batch, without
-//! allocating any.
+//! The memory that training takes, computed from the sizes of the model and the batch without
+//! allocating anything.
 //!
 //! Activations are counted by the code that allocates them, with an allocator that only adds up.
-//! The sizes of scratch memory come from the ops that use it. Counted is what the engine itself
-//! holds after a step of AdamW: not the program, Node.js, or the memory of CUDA's own libraries.
+//! The sizes of scratch memory come from the ops that use it. The plan counts what the engine
+//! itself holds after a step of AdamW, and not the program, Node.js, or the memory of CUDA's own
+//! libraries.
 
 use std::cell::Cell;
 
@@ -20,7 +21,7 @@ use crate::ops::{
 };
 use crate::{Error, Result, available_memory};
 
-/// Kernels of attention round positions and the size of a head up to at most this.
+/// Largest multiple to which attention kernels round up positions and the size of a head.
 const KERNEL_TILE: usize = 128;
 
 /// A device to plan for; it need not exist on this machine.
@@ -70,7 +71,7 @@ pub struct PlannedMemory {
 }
 
 impl PlannedMemory {
-    /// Returns the bytes of everything.
+    /// Returns the sum of all parts.
     pub fn total(&self) -> u64 {
         self.parameters + self.gradients + self.optimizer + self.activations + self.workspace
     }
@@ -90,7 +91,7 @@ impl MemoryPlan {
     /// pass.
     ///
     /// # Errors
-    /// Returns `ERR_INVALID_CONFIG` if no model can have these sizes.
+    /// Returns `ERR_INVALID_CONFIG` if the sizes are invalid.
     pub fn new(config: ModelConfig, device: PlannedDevice, recompute: bool) -> Result<Self> {
         config.validate()?;
         let num_parameters = Layout::new(&config).len;
@@ -106,7 +107,7 @@ impl MemoryPlan {
         self.memory_of(batch, positions, keep_hidden)
     }
 
-    /// Returns whether a device has room to keep `Activations::hidden` of every block.
+    /// Returns whether the device has enough memory to keep `Activations::hidden` of every block.
     ///
     /// # Errors
     /// As `memory`.
@@ -163,8 +164,8 @@ impl MemoryPlan {
         Ok(low)
     }
 
-    /// Checks that the host has room for a pass on the CPU, before any of it is touched. A GPU says
-    /// so itself.
+    /// Checks that the host has enough memory for a pass on the CPU, before any of it is touched.
+    /// On a GPU the allocation itself fails.
     ///
     /// # Errors
     /// Returns `ERR_OUT_OF_MEMORY`, and as `memory`.
@@ -191,7 +192,7 @@ impl MemoryPlan {
         let heads = KERNEL_TILE * config.num_heads;
         let widest = config.qkv_width().max(2 * config.d_ff).max(config.vocab_size).max(heads);
         let rows = positions.max(KERNEL_TILE);
-        // At most 16 buffers per block, 4 bytes per element, and as much again of padding.
+        // 128: at most 16 buffers per block, 4 bytes per element, and as much again for padding.
         let bytes = [batch, rows, widest, config.num_layers + 4, 128]
             .into_iter()
             .fold(1, |product: u128, factor| product.saturating_mul(factor as u128));
@@ -235,8 +236,8 @@ impl MemoryPlan {
         2 * table + logits + scratch
     }
 
-    /// Returns the bytes of the memory that one op after the other uses on a CUDA device, of
-    /// attention's counters, and of the gradients' norm.
+    /// Returns the bytes of scratch memory on a CUDA device, which the ops use one after the other,
+    /// and of attention's counters and the state of the gradients' norm.
     fn cuda_scratch(&self, shapes: &Shapes, dtype: Dtype) -> u64 {
         const F32: usize = size_of::<f32>();
         let rows = shapes.rows();
@@ -264,8 +265,7 @@ impl MemoryPlan {
     }
 }
 
-/// Returns the bytes of memory that the ops share on the CPU, and of the scratch memory of its
-/// threads.
+/// Returns the bytes of scratch memory on the CPU: what the ops share, and what each thread has.
 fn cpu_scratch(shapes: &Shapes, matmul: MatmulBackend, threads: usize) -> u64 {
     let output = output_loss::cpu_block(shapes.output_loss, matmul.dtype());
     let layers = [shapes.qkv, shapes.o, shapes.w13, shapes.w2, output];
@@ -274,7 +274,7 @@ fn cpu_scratch(shapes: &Shapes, matmul: MatmulBackend, threads: usize) -> u64 {
     bytes(shared + threads * shapes.attention.cpu_scratch_len(matmul), Dtype::F32)
 }
 
-/// Returns the bytes of a buffer: whole words of 32 bits.
+/// Returns the bytes of a buffer, rounded up to whole 32-bit words.
 fn bytes(len: usize, dtype: Dtype) -> u64 {
     (len as u64 * dtype.size() as u64).next_multiple_of(size_of::<f32>() as u64)
 }

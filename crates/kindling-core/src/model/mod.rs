@@ -1,5 +1,5 @@
-//! The model: a decoder-only Transformer of the Llama family. Forward and backward passes are
-//! written out over buffers that are allocated once.
+//! The model: a decoder-only Transformer of the Llama family. The forward and backward passes are
+//! written out by hand, over buffers that are reused from batch to batch.
 
 mod activations;
 mod anomaly;

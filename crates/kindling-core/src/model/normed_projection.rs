@@ -1,5 +1,5 @@
-//! The backward pass of a norm and the projection that follows it, on entry of attention and of
-//! feed-forward.
+//! The backward pass of a norm and the projection after it, with which attention and feed-forward
+//! begin.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use crate::Result;
 use crate::buffer::{Buffer, In};
 use crate::ops::{linear, rms_norm};
 
-/// A norm and the projection that follows it, on entry of attention or of feed-forward.
+/// A norm and the projection after it, with which attention or feed-forward begins.
 #[derive(Clone, Copy)]
 pub(super) struct NormedProjection<'a> {
     pub layer: usize,
@@ -23,15 +23,15 @@ pub(super) struct NormedProjection<'a> {
     pub rstd: In<'a>,
     pub gain: &'a Range<usize>,
     pub weight: &'a Range<usize>,
-    /// Follows `weight` in memory.
+    /// Bias of the projection, which follows `weight` in memory.
     pub bias: Option<&'a Range<usize>>,
     pub shape: linear::Shape,
 }
 
-/// dW += dout^T norm(x); dresidual += the gradient of the norm at dout W.
+/// Computes dW += dout^T norm(x), and dresidual += `rms_norm`'(dout W).
 ///
-/// The scratch buffers take the norm's output and its gradient. The norm's backward pass computes
-/// the output again, since it reads x anyway.
+/// The scratch buffers hold the norm's output and its gradient. The norm's backward pass recomputes
+/// the output, since it reads x anyway.
 pub(super) fn normed_projection(
     context: &PassContext,
     projection: NormedProjection,

@@ -18,7 +18,7 @@ pub(super) struct Pass {
 }
 
 impl Pass {
-    /// Tokens of the pass: rows of every activation.
+    /// Returns the number of tokens, which is the number of rows of every activation.
     pub(super) fn rows(self) -> usize {
         self.batch * self.positions
     }
@@ -39,32 +39,32 @@ pub(super) struct PassContext<'a> {
     pub layout: &'a Layout,
     /// The flat weights, f32.
     pub weights: &'a Buffer,
-    /// On a bf16 device: the weights rounded to bf16, as its products read them.
+    /// On a bf16 device: the weights rounded to bf16, as matrix products read them.
     pub weights_bf16: Option<&'a Buffer>,
     /// On the CPU: the weights rounded to bf16, for decode steps (`linear::forward_bf16_weight`).
     pub decode_weights_bf16: Option<&'a [u16]>,
-    /// Every op's output is checked; see `anomaly`.
+    /// Whether every op's output is checked; see `anomaly`.
     pub detect_anomaly: bool,
     /// Parameters that get no gradient.
     pub frozen: &'a Frozen,
-    /// (`max_seq_length`, hs).
+    /// Cosines of the rotation angles (`max_seq_length`, hs).
     pub cos: &'a Buffer,
-    /// (`max_seq_length`, hs).
+    /// Sines of the rotation angles (`max_seq_length`, hs).
     pub sin: &'a Buffer,
 }
 
 impl PassContext<'_> {
-    /// The weight at `range`, in f32.
+    /// Returns the weight at `range`, in f32.
     pub(super) fn weight(&self, range: &Range<usize>) -> In<'_> {
         self.weights.slice(range.clone())
     }
 
-    /// The weight at `range` in the dtype that the device's products read.
+    /// Returns the weight at `range`, in the dtype that the device's matrix products read.
     pub(super) fn matmul_weight(&self, range: &Range<usize>) -> In<'_> {
         self.weights_bf16.unwrap_or(self.weights).slice(range.clone())
     }
 
-    /// out = x W^T + bias, where W is the weight at `range`.
+    /// Computes out = x W^T + bias, where W is the weight at `range`.
     pub(super) fn linear(
         &self,
         out: Out,
@@ -83,7 +83,7 @@ impl PassContext<'_> {
         }
     }
 
-    /// Adds to the gradients of the weight, and bias, at `range`, unless all of it is frozen.
+    /// Adds to the gradients of the weight (and bias) at `range`, unless all of it is frozen.
     pub(super) fn backward_weight(
         &self,
         range: &Range<usize>,

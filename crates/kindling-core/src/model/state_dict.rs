@@ -18,7 +18,7 @@ pub struct NamedTensor {
     pub data: Vec<f32>,
 }
 
-/// A tensor that loading matches with a parameter.
+/// A tensor that loading matches with a parameter by its name.
 pub(crate) trait Described {
     fn name(&self) -> &str;
     fn shape(&self) -> &[usize];
@@ -46,7 +46,7 @@ impl Parameter {
         NamedTensor { name: self.name.clone(), shape: self.file_shape.clone(), data }
     }
 
-    /// Returns the elements of this parameter in the layout of files.
+    /// Converts the elements of this parameter from the layout of memory to that of files.
     pub(crate) fn in_file<'a>(&self, memory: &'a [f32]) -> Cow<'a, [f32]> {
         match self.file_shape[..] {
             [rows, columns] if self.transposed => transpose(memory, columns, rows).into(),
@@ -54,7 +54,7 @@ impl Parameter {
         }
     }
 
-    /// Returns the elements of a tensor in the layout of files as memory holds them.
+    /// Converts the elements of this parameter from the layout of files to that of memory.
     pub(crate) fn in_memory<'a>(&self, data: &'a [f32]) -> Cow<'a, [f32]> {
         match self.file_shape[..] {
             [rows, columns] if self.transposed => transpose(data, rows, columns).into(),
@@ -98,7 +98,7 @@ impl Transformer {
         Ok(&self.weights)
     }
 
-    /// Returns every gradient, named as its parameter.
+    /// Returns every gradient under the name of its parameter.
     ///
     /// # Errors
     /// Returns `ERR_DEVICE` if the device failed.
@@ -111,7 +111,7 @@ impl Transformer {
 
     /// Replaces every weight.
     ///
-    /// Ignores rotary tables, and reads `Feed_Foward`, a spelling of the course, as `Feed_Forward`.
+    /// Ignores rotary tables, and reads `Feed_Foward`, as the course spells it, as `Feed_Forward`.
     ///
     /// # Errors
     /// Returns `ERR_CHECKPOINT_MISMATCH`, with the names of all missing, unexpected and misshapen
@@ -130,10 +130,10 @@ impl Transformer {
         self.refresh_bf16_weights()
     }
 
-    /// Replaces every weight by what `read` returns, in the layout of files.
+    /// Replaces every weight with what `read` returns, in the layout of files.
     ///
     /// # Errors
-    /// Returns the errors of `read`, and `ERR_DEVICE`; the weights are partly replaced then.
+    /// Returns the errors of `read`, and `ERR_DEVICE`. Some weights have been replaced then.
     pub(crate) fn set_weights(
         &mut self,
         mut read: impl FnMut(&Parameter) -> Result<Vec<f32>>,
@@ -146,7 +146,7 @@ impl Transformer {
         self.refresh_bf16_weights()
     }
 
-    /// Replaces every weight by what `read` returns, in the layout of memory.
+    /// Replaces every weight with what `read` returns, in the layout of memory.
     ///
     /// # Errors
     /// As `set_weights`.
@@ -162,8 +162,8 @@ impl Transformer {
     }
 }
 
-/// Finds the tensors named prefix + name of each parameter, for each of `prefixes`, by these names.
-/// Strict, as `load_state_dict`: the error lists all differences.
+/// Finds the tensor named prefix + parameter name for each of `prefixes` and each parameter, and
+/// returns them by these names. Strict like `load_state_dict`: the error lists all differences.
 pub(crate) fn match_tensors<'a, T: Described>(
     parameters: &[Parameter],
     prefixes: &[&str],

@@ -36,15 +36,15 @@ pub struct Transformer {
     pub(super) decode_weights_bf16: Option<Vec<u16>>,
     /// Gradients of every parameter (`layout.len`), f32.
     pub(super) gradients: Gradients,
-    /// Norm of `gradients`, and a clip that is still to be applied.
+    /// Norm of `gradients`, and clipping that has yet to be applied.
     pub(super) norm: GradientNorm,
-    /// Rotation tables (`max_seq_length`, hs).
+    /// Cosines of the rotation angles (`max_seq_length`, hs).
     cos: Buffer,
-    /// Rotation tables (`max_seq_length`, hs).
+    /// Sines of the rotation angles (`max_seq_length`, hs).
     sin: Buffer,
-    /// Memory of the passes; absent until the first one.
+    /// Buffers of the passes; `None` until the first one.
     pub(super) activations: Option<Activations>,
-    /// A block of logits, and losses that were not read yet.
+    /// A block of logits, and the losses that have not been read yet.
     pub(super) scratch: output_loss::Scratch,
     recompute: bool,
     detect_anomaly: bool,
@@ -78,12 +78,13 @@ impl Transformer {
         Self::allocate(config, device, true)
     }
 
-    /// Allocates a model of zeros; gradients too, unless they are deferred.
+    /// Allocates a model whose weights are all zero, with its gradients unless they are deferred.
     fn allocate(config: ModelConfig, device: Device, defers_gradients: bool) -> Result<Self> {
         config.validate()?;
         let layout = Layout::new(&config);
         if let Device::Cpu(_) = &device {
-            // All at once, before any is touched: weights, gradients and two rotation tables.
+            // Required as one sum before any memory is touched: weights, gradients, two rotation
+            // tables.
             let copies = if defers_gradients { 1 } else { 2 };
             let tables = 2 * (config.max_seq_length * config.head_size()) as u64;
             let elements = copies * layout.len as u64 + tables;
@@ -140,9 +141,9 @@ impl Transformer {
     }
 
     /// Sets whether the backward pass recomputes each block's forward pass from the residual stream
-    /// on its entry.
+    /// at its entry.
     ///
-    /// Saves memory and costs time; the gradients are the same, bit for bit.
+    /// This saves memory and costs time. The gradients are the same, bit for bit.
     pub fn set_recompute(&mut self, recompute: bool) {
         self.recompute = recompute;
         self.activations = None;
@@ -155,17 +156,17 @@ impl Transformer {
         self.detect_anomaly = detect_anomaly;
     }
 
-    /// Returns the op at whose output the last pass stopped, with `set_detect_anomaly`.
+    /// Returns the op whose output stopped the last pass, with `set_detect_anomaly`.
     pub fn non_finite_op(&self) -> Option<&str> {
         self.non_finite_op.as_deref()
     }
 
-    /// Every named parameter, in memory order.
+    /// Returns every named parameter, in memory order.
     pub fn parameters(&self) -> &[Parameter] {
         &self.layout.parameters
     }
 
-    /// Number of parameters; a tied output layer counts once.
+    /// Returns the number of parameters. A tied output layer counts once.
     pub fn num_parameters(&self) -> usize {
         self.layout.len
     }
@@ -179,15 +180,16 @@ impl Transformer {
         Ok(())
     }
 
-    /// Adds the gradients of scale x (mean loss of the batch) to the parameters' gradients. Returns
-    /// the losses.
+    /// Adds the gradients of `scale` times the batch's mean loss to the parameters' gradients.
+    /// Returns the losses.
     ///
-    /// x: token ids (batch x positions); targets: the tokens that follow, -100 if ignored.
+    /// `x` holds token ids (batch, positions), `targets` the token that follows each, or -100 to
+    /// ignore the position.
     ///
     /// # Errors
     /// Returns `ERR_SHAPE_MISMATCH`, `ERR_TOKEN_OUT_OF_RANGE`, or `ERR_INVALID_ARGUMENT` (more
-    /// positions than `max_seq_length`), all before anything is changed; `ERR_NON_FINITE` if an
-    /// update that was queued was skipped.
+    /// positions than `max_seq_length`), all before anything is changed; `ERR_NON_FINITE` if a
+    /// queued update was skipped.
     pub fn forward_backward(
         &mut self,
         x: &[u32],
@@ -203,8 +205,8 @@ impl Transformer {
         losses.ok_or_else(|| Error::Internal("the losses were not read".to_owned()))
     }
 
-    /// As `forward_backward`, but adds the losses to those that `take_losses` returns, without
-    /// waiting for the device.
+    /// Like `forward_backward`, but adds the losses to a sum that `take_losses` returns, and does
+    /// not wait for the device.
     ///
     /// # Errors
     /// As `forward_backward`, except `ERR_NON_FINITE`.
@@ -224,7 +226,7 @@ impl Transformer {
     /// Returns the losses that `accumulate` has added up since the last call. Waits for the device.
     ///
     /// # Errors
-    /// Returns `ERR_NON_FINITE` if an update that was queued was skipped; `ERR_DEVICE`.
+    /// Returns `ERR_NON_FINITE` if a queued update was skipped; `ERR_DEVICE`.
     pub fn take_losses(&mut self) -> Result<LossSum> {
         self.norm.check_updates(&self.device)?;
         self.scratch.take_accumulated(&self.device)
@@ -238,7 +240,7 @@ impl Transformer {
         self.prepare(batch.x, pass, self.saved())?;
         self.check_targets(batch.targets, pass)?;
         self.norm.gradients_change(&self.device, self.gradients.get(&self.device)?)?;
-        // A recorded pass runs only once all of it is queued.
+        // A recorded pass runs only once all of it is queued, so nothing can be read in its middle.
         if batch.read_losses || self.detect_anomaly {
             return self.run_both_passes(batch, pass);
         }
@@ -251,7 +253,7 @@ impl Transformer {
         self.run_backward(|context, buffers| backward::run(context, buffers, batch, pass))
     }
 
-    /// Runs `pass` over the buffers of a backward pass, then drops the gradients of frozen
+    /// Runs `pass` over the buffers of a backward pass, then zeroes the gradients of frozen
     /// parameters.
     pub(super) fn run_backward<T>(
         &mut self,
@@ -281,7 +283,7 @@ impl Transformer {
         Ok(result)
     }
 
-    /// Returns what a training pass saves for its backward pass.
+    /// Returns which activations a training pass saves for its backward pass.
     pub(super) fn saved(&self) -> Saved {
         if self.recompute { Saved::Residuals } else { Saved::Blocks }
     }
@@ -320,7 +322,8 @@ impl Transformer {
         output_loss::forward(&self.device, args, &mut self.scratch)
     }
 
-    /// Borrows what a pass reads; for `decoding`, with the bf16 weights of decode steps, if any.
+    /// Borrows what a pass reads. With `decoding`, that includes the bf16 weights of decode steps,
+    /// if any.
     pub(super) fn context(&self, decoding: bool) -> PassContext<'_> {
         PassContext {
             device: &self.device,
@@ -336,7 +339,7 @@ impl Transformer {
         }
     }
 
-    /// Runs the blocks; leaves the norm of the last residual stream in the activations.
+    /// Runs the forward pass, and leaves the output of the last norm in the activations.
     pub(super) fn run_forward(&mut self, x: &[u32], pass: Pass, cache: CacheUse) -> Result<()> {
         let mut activations = self.activations.take().ok_or_else(no_activations)?;
         let decoding = !matches!(cache, CacheUse::None);
@@ -346,7 +349,8 @@ impl Transformer {
         result
     }
 
-    /// Checks the token ids and makes room for the pass.
+    /// Checks the token ids, and allocates memory for the pass if the present buffers do not
+    /// suffice.
     pub(super) fn prepare(&mut self, x: &[u32], pass: Pass, saved: Saved) -> Result<()> {
         self.pending = None;
         if pass.rows() == 0 {
@@ -361,7 +365,7 @@ impl Transformer {
         crate::ops::check("Transformer", "x", pass.rows(), x.len())?;
         check_ids(x, self.config.vocab_size)?;
         if self.activations.as_ref().is_none_or(|a| a.rows < pass.rows() || a.saved < saved) {
-            // The old memory goes first, so that both are never held at once.
+            // Free the old buffers first, so that both are never held at once.
             self.activations = None;
             let keep_hidden = saved != Saved::Nothing && self.keeps_hidden(pass)?;
             let (device, config) = (&self.device, &self.config);
@@ -372,7 +376,7 @@ impl Transformer {
         Ok(())
     }
 
-    /// Returns whether the device has room for the gated products of all blocks of a training pass.
+    /// Returns whether the device has enough memory to keep every block's gated product.
     fn keeps_hidden(&self, pass: Pass) -> Result<bool> {
         let Device::Cuda(gpu) = &self.device else { return Ok(false) };
         let planned = PlannedDevice::of(gpu);

@@ -1,4 +1,4 @@
-//! The optimizer's side of the model: the flat weights and gradients, which of them are frozen,
+//! The optimizer's view of the model: the flat weights and gradients, which of them are frozen,
 //! clipping, and the operands of an update.
 
 use super::frozen::Frozen;
@@ -8,7 +8,7 @@ use crate::buffer::Buffer;
 use crate::cuda::Cuda;
 use crate::device::Device;
 
-/// What an update needs beside the weights and gradients.
+/// Inputs of an update besides the weights and gradients.
 pub(crate) enum Update<'a> {
     /// The factor by which clipping scales the gradients.
     Cpu { grad_scale: f32 },
@@ -28,7 +28,7 @@ pub(crate) struct CudaUpdate<'a> {
 }
 
 impl Transformer {
-    /// Freezes the parameters with these names, and no others. Gradients they have are dropped.
+    /// Freezes the parameters with these names, and no others. Sets their gradients to zero.
     ///
     /// # Errors
     /// Returns `ERR_DEVICE` if the device failed.
@@ -48,8 +48,8 @@ impl Transformer {
     /// Returns the device, the flat weights and the flat gradients, for an optimizer on the CPU.
     ///
     /// # Errors
-    /// Returns `ERR_OUT_OF_MEMORY` if the gradients are first needed now and memory has no room;
-    /// `ERR_DEVICE`.
+    /// Returns `ERR_OUT_OF_MEMORY` if the gradients have to be allocated and memory does not
+    /// suffice; `ERR_DEVICE`.
     pub fn weights_and_gradients(&mut self) -> Result<(&Device, &mut Buffer, &mut Buffer)> {
         self.weights_change();
         let gradients = self.gradients.get(&self.device)?;
@@ -68,7 +68,7 @@ impl Transformer {
     }
 
     /// Scales the gradients so that their norm is at most `max_norm` (0: no clipping). Returns the
-    /// norm before.
+    /// norm before scaling.
     ///
     /// # Errors
     /// Returns `ERR_NON_FINITE` if the norm is NaN or infinite, with the gradients unchanged;
@@ -77,13 +77,13 @@ impl Transformer {
         self.norm.clip(&self.device, self.gradients.get(&self.device)?, max_norm, step)
     }
 
-    /// As `clip_gradients`, without waiting for a device: a non-finite norm is reported by a later
-    /// read.
+    /// Like `clip_gradients`, but does not wait for a device: a later read reports a non-finite
+    /// norm.
     pub(crate) fn queue_clip(&mut self, max_norm: f64, step: u64) -> Result<()> {
         self.norm.queue_clip(&self.device, self.gradients.get(&self.device)?, max_norm, step)
     }
 
-    /// Prepares for an update.
+    /// Prepares for an update, and returns its inputs.
     ///
     /// # Errors
     /// Returns `ERR_NON_FINITE` on the CPU if the norm is NaN or infinite; `ERR_DEVICE`.
