@@ -1,7 +1,7 @@
-//! Flat memory of one device, f32 or bf16, and the views that ops take of it.
+//! Flat arrays of f32 or bf16 in the memory of one device, and the views of them that ops take.
 //!
 //! Buffers are allocated once per run. An op takes `In` and `Out` views, checks their lengths
-//! against its shape once, and passes plain slices to its CPU half or addresses to its CUDA half.
+//! against its shape once, and passes plain slices to its CPU code or addresses to its CUDA code.
 
 use std::borrow::Cow;
 use std::marker::PhantomData;
@@ -38,18 +38,18 @@ impl Buffer {
     /// Allocates `len` f32 zeros on `device`.
     ///
     /// # Errors
-    /// Returns `ERR_OUT_OF_MEMORY` if the device has not enough memory.
+    /// Returns `ERR_OUT_OF_MEMORY` if the device does not have enough memory.
     pub fn zeros(device: &Device, len: usize) -> Result<Self> {
         Self::zeros_of(device, len, Dtype::F32)
     }
 
-    /// Like `zeros`, with elements of `dtype`. On the CPU only matrix products and attention take
+    /// Like `zeros`, with elements of `dtype`. On the CPU only matrix products and attention accept
     /// bf16; the other ops take f32.
     ///
     /// # Errors
-    /// Returns `ERR_OUT_OF_MEMORY` if the device has not enough memory.
+    /// Returns `ERR_OUT_OF_MEMORY` if the device does not have enough memory.
     pub fn zeros_of(device: &Device, len: usize, dtype: Dtype) -> Result<Self> {
-        // Rounded up to whole words. A length whose bytes overflow fits in no memory.
+        // Rounded up to whole words. If the number of bytes overflows, no memory is large enough.
         let bytes = len.saturating_mul(dtype.size()).checked_next_multiple_of(size_of::<f32>());
         let out_of_memory =
             || Error::OutOfMemory { bytes: (len as u64).saturating_mul(dtype.size() as u64) };
@@ -66,8 +66,8 @@ impl Buffer {
     /// Copies `values` to `device`.
     ///
     /// # Errors
-    /// Returns `ERR_OUT_OF_MEMORY` if the device has not enough memory, `ERR_DEVICE` if the copy
-    /// fails.
+    /// Returns `ERR_OUT_OF_MEMORY` if the device does not have enough memory, `ERR_DEVICE` if the
+    /// copy fails.
     pub fn of(device: &Device, values: &[f32]) -> Result<Self> {
         let mut buffer = Self::zeros(device, values.len())?;
         buffer.write(|memory| memory.copy_from_slice(values))?;
@@ -83,7 +83,7 @@ impl Buffer {
         self.len() == 0
     }
 
-    /// Returns a view to read all elements.
+    /// Returns a read-only view of all elements.
     pub fn view(&self) -> In<'_> {
         match (&self.memory, self.dtype) {
             (Memory::Host(memory), Dtype::F32) => In::Cpu(memory.floats()),
@@ -97,17 +97,17 @@ impl Buffer {
         }
     }
 
-    /// Returns a view to read the elements `range`.
+    /// Returns a read-only view of the elements `range`.
     pub fn slice(&self, range: Range<usize>) -> In<'_> {
         self.view().slice(range)
     }
 
-    /// Returns a view to write the elements `range`.
+    /// Returns a writable view of the elements `range`.
     pub fn slice_mut(&mut self, range: Range<usize>) -> Out<'_> {
         self.view_mut().slice(range)
     }
 
-    /// Returns a view to write all elements.
+    /// Returns a writable view of all elements.
     pub fn view_mut(&mut self) -> Out<'_> {
         match (&mut self.memory, self.dtype) {
             (Memory::Host(memory), Dtype::F32) => Out::Cpu(memory.floats_mut()),
@@ -121,8 +121,8 @@ impl Buffer {
         }
     }
 
-    /// Returns the elements of an f32 buffer on the CPU. (Of a bf16 buffer, its words: pairs of
-    /// elements.)
+    /// Returns the elements of an f32 buffer on the CPU. (For a bf16 buffer these are its words,
+    /// pairs of elements.)
     ///
     /// # Panics
     /// Panics if the buffer is on another device: a bug in the caller.
@@ -131,7 +131,7 @@ impl Buffer {
         memory.floats()
     }
 
-    /// Like `host`, to write.
+    /// Like `host`, but mutable.
     ///
     /// # Panics
     /// Panics if the buffer is on another device: a bug in the caller.
@@ -159,10 +159,10 @@ impl Buffer {
         }
     }
 
-    /// Returns the elements `range` of an f32 buffer, as `read`.
+    /// Returns the elements `range` of an f32 buffer, as `read` does for all.
     ///
     /// # Errors
-    /// As `read`, and `ERR_OUT_OF_MEMORY` if the host has not enough memory for a copy.
+    /// As `read`, and `ERR_OUT_OF_MEMORY` if the host does not have enough memory for a copy.
     pub fn read_range(&self, range: Range<usize>) -> Result<Cow<'_, [f32]>> {
         match &self.memory {
             Memory::Host(_) => Ok(Cow::Borrowed(&self.host()[range])),
@@ -174,11 +174,12 @@ impl Buffer {
         }
     }
 
-    /// Copies an f32 buffer to the host, with the threads of `pool`. Waits for queued work.
+    /// Copies an f32 buffer to a buffer on the host, with the threads of `pool`. Waits for queued
+    /// work.
     ///
     /// # Errors
-    /// Returns `ERR_OUT_OF_MEMORY` if the host has not enough memory, `ERR_DEVICE` if the copy or
-    /// queued work fails.
+    /// Returns `ERR_OUT_OF_MEMORY` if the host does not have enough memory, `ERR_DEVICE` if the
+    /// copy or queued work fails.
     pub(crate) fn to_host(&self, pool: &Pool) -> Result<Self> {
         let bytes = (self.len * size_of::<f32>()) as u64;
         let copy = match &self.memory {
@@ -204,12 +205,12 @@ impl Buffer {
         Ok(())
     }
 
-    /// Replaces the elements of an f32 buffer. `fill` gets host memory of undefined content, and
-    /// has to write all of it.
+    /// Replaces the elements of an f32 buffer. `fill` gets host memory with unspecified contents,
+    /// and must write all of it.
     ///
     /// # Errors
-    /// Returns `ERR_OUT_OF_MEMORY` if the host has not enough memory for a copy, `ERR_DEVICE` if
-    /// the copy fails.
+    /// Returns `ERR_OUT_OF_MEMORY` if the host does not have enough memory for a copy, `ERR_DEVICE`
+    /// if the copy fails.
     pub fn write(&mut self, fill: impl FnOnce(&mut [f32])) -> Result<()> {
         match &self.memory {
             Memory::Host(_) => fill(self.host_mut()),
@@ -246,7 +247,7 @@ mod tests {
     #[test]
     fn running_out_of_memory_is_an_error_rather_than_an_abort() {
         let dev = Device::cpu(1);
-        // The last is more than any machine has, but less than addresses allow.
+        // The last length is more than any machine has, but within the address space.
         for len in [1 << 60, usize::MAX, 1 << 44] {
             assert_eq!(Buffer::zeros(&dev, len).unwrap_err().code(), "ERR_OUT_OF_MEMORY");
         }

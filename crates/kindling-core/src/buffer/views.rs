@@ -1,4 +1,4 @@
-//! Views that ops take of buffers, to read and to write: slices of host memory, or device
+//! Read-only and writable views of buffers, which ops take: slices of host memory, or device
 //! addresses.
 
 use std::marker::PhantomData;
@@ -9,7 +9,7 @@ pub(super) const NOT_ON_HOST: &str = "device memory was used as host memory";
 const NOT_ON_DEVICE: &str = "host memory was used as device memory";
 const NOT_F32: &str = "bf16 memory was passed to an op that takes f32";
 
-/// Elements in the memory of a CUDA device, to read.
+/// A read-only view of elements in the memory of a CUDA device.
 #[derive(Debug, Clone, Copy)]
 pub struct CudaView<'a> {
     pub(super) pointer: u64,
@@ -18,7 +18,7 @@ pub struct CudaView<'a> {
     pub(super) memory: PhantomData<&'a ()>,
 }
 
-/// Elements in the memory of a CUDA device, to write.
+/// A writable view of elements in the memory of a CUDA device.
 #[derive(Debug)]
 pub struct CudaViewMut<'a> {
     pub(super) pointer: u64,
@@ -28,20 +28,21 @@ pub struct CudaViewMut<'a> {
 }
 
 impl CudaView<'_> {
-    /// Describes `len` elements at a device address.
+    /// Creates a view of `len` elements at a device address.
     pub fn new(pointer: u64, len: usize, dtype: Dtype) -> Self {
         Self { pointer, len, dtype, memory: PhantomData }
     }
 }
 
 impl CudaViewMut<'_> {
-    /// Describes `len` elements at a device address.
+    /// Creates a view of `len` elements at a device address.
     pub fn new(pointer: u64, len: usize, dtype: Dtype) -> Self {
         Self { pointer, len, dtype, memory: PhantomData }
     }
 }
 
-/// Returns the address of the first of the elements `range` of `len`.
+/// Returns the device address of element `range.start`. Panics unless `range` lies within `len`
+/// elements.
 fn address(pointer: u64, len: usize, dtype: Dtype, range: &std::ops::Range<usize>) -> u64 {
     assert!(range.start <= range.end && range.end <= len, "{range:?} of {len} elements");
     pointer + (range.start * dtype.size()) as u64
@@ -51,7 +52,7 @@ fn address(pointer: u64, len: usize, dtype: Dtype, range: &std::ops::Range<usize
 #[derive(Debug, Clone, Copy)]
 pub enum In<'a> {
     Cpu(&'a [f32]),
-    /// The bits of bf16.
+    /// bf16, as bits.
     CpuBf16(&'a [u16]),
     Cuda(CudaView<'a>),
 }
@@ -60,7 +61,7 @@ pub enum In<'a> {
 #[derive(Debug)]
 pub enum Out<'a> {
     Cpu(&'a mut [f32]),
-    /// The bits of bf16.
+    /// bf16, as bits.
     CpuBf16(&'a mut [u16]),
     Cuda(CudaViewMut<'a>),
 }
@@ -105,7 +106,7 @@ impl<'a> In<'a> {
     /// Returns the device address.
     ///
     /// # Panics
-    /// Panics if the view is of host memory: a bug in the caller.
+    /// Panics if the view is of host memory, which is a bug in the caller.
     pub fn pointer(&self) -> u64 {
         match self {
             Self::Cuda(view) => view.pointer,
@@ -140,7 +141,7 @@ impl<'a> Out<'a> {
         self.len() == 0
     }
 
-    /// Returns a view of the elements `range`, in place of this view.
+    /// Narrows the view to the elements `range`.
     #[must_use]
     pub fn slice(self, range: std::ops::Range<usize>) -> Out<'a> {
         match self {
@@ -155,7 +156,7 @@ impl<'a> Out<'a> {
         }
     }
 
-    /// Splits the view in two, the second of which starts at element `middle`.
+    /// Splits the view in two; the second part starts at element `middle`.
     #[must_use]
     pub fn split_at(self, middle: usize) -> (Out<'a>, Out<'a>) {
         match self {
@@ -184,12 +185,12 @@ impl<'a> Out<'a> {
     /// Returns the device address.
     ///
     /// # Panics
-    /// Panics if the view is of host memory: a bug in the caller.
+    /// Panics if the view is of host memory, which is a bug in the caller.
     pub fn pointer(&self) -> u64 {
         self.read().pointer()
     }
 
-    /// Reborrows the view, for a shorter lifetime.
+    /// Reborrows the view for a shorter lifetime.
     pub fn reborrow(&mut self) -> Out<'_> {
         match self {
             Self::Cpu(s) => Out::Cpu(s),
@@ -198,7 +199,7 @@ impl<'a> Out<'a> {
         }
     }
 
-    /// Returns a view to read the same elements.
+    /// Returns a read-only view of the same elements.
     pub fn read(&self) -> In<'_> {
         match self {
             Self::Cpu(s) => In::Cpu(s),

@@ -3,16 +3,16 @@
 //! ```text
 //! first token of a row:            prefill, a pass over the prompt that fills the cache
 //! while the tokens fit the window: decode step, one row of a pass against the cache
-//! once the window slides:          prefill again for each token, over the window; or, if
+//! once the window slides:          prefill again for each token, over the window, or, if
 //!                                  allowed, decode steps against the rolling cache
 //! ```
 //!
-//! 1. Once the window slides, each token runs a pass over the window. A token has left it, and
-//!    above the first block that changes the keys and values of all the others, so cached ones are
-//!    stale. The rolling cache (`model/kv_cache.rs`) keeps using them: faster, and not the same.
-//! 2. Decode steps run up to `ROWS_AT_ONCE` rows together, since they share one reading of the
-//!    weights.
-//! 3. A row's draws depend on its tokens, its index and the seed, not on the other rows.
+//! 1. Once the window slides, each token takes a pass over the whole window. A token has left it,
+//!    which changes the keys and values of all the others above the first block, so the cached ones
+//!    are stale. The rolling cache (`model/kv_cache.rs`) keeps using them, which is faster but not
+//!    equal.
+//! 2. A decode step takes up to `ROWS_AT_ONCE` rows, which then share one pass over the weights.
+//! 3. The draws of a row depend on its tokens, its index and the seed, not on the other rows.
 
 use super::token_sampler::{SamplingOptions, TokenSampler};
 use crate::model::{CacheStep, KvCache, Transformer};
@@ -20,8 +20,8 @@ use crate::ops::check_ids;
 use crate::random::{Purpose, uniform};
 use crate::{Error, Result};
 
-/// Maximum rows of a decode step: few enough that the arithmetic of a row is the same for any
-/// number.
+/// Maximum rows of a decode step, low enough that the arithmetic of a row is the same for any
+/// number of rows.
 const ROWS_AT_ONCE: usize = 16;
 
 /// Settings of the draws, and when a row ends.
@@ -34,10 +34,10 @@ pub struct GeneratorOptions {
     pub seed: u64,
     /// Tokens that end a row.
     pub stop: Vec<u32>,
-    /// Once the window is full, replaces the oldest cached token rather than running a pass over
-    /// the window: faster, and not the same.
+    /// Once the window is full, replaces the oldest cached token instead of running a pass over the
+    /// window, which is faster but not equal.
     pub rolling_cache: bool,
-    /// Ids from this one on are never drawn: those that pad the vocabulary beyond the tokenizer's.
+    /// Ids from this one up are never drawn: they pad the vocabulary beyond the tokenizer's.
     pub limit_vocab: Option<usize>,
 }
 
@@ -102,9 +102,9 @@ impl Generator {
         Ok(Self { options, rows, cache, sampler: TokenSampler::default(), logits: Vec::new() })
     }
 
-    /// Draws one token for each row that has not ended. Returns none if all have.
+    /// Draws one token for each row that has not ended. Returns `None` if all have.
     ///
-    /// A token of `GeneratorOptions::stop` is returned too, and ends its row.
+    /// A token in `GeneratorOptions::stop` is returned as well, and ends its row.
     ///
     /// # Errors
     /// Returns `ERR_NON_FINITE` if a logit is NaN or +inf, or all are -inf.
@@ -142,23 +142,24 @@ impl Generator {
         self.rows[row].ended = true;
     }
 
-    /// The prompt and the drawn tokens of `row`.
+    /// Returns the prompt and the drawn tokens of `row`.
     pub fn tokens(&self, row: usize) -> &[u32] {
         &self.rows[row].tokens
     }
 
-    /// Returns whether a token ends its row.
+    /// Returns whether drawing this token ends a row.
     pub fn is_stop(&self, id: u32) -> bool {
         self.options.stop.contains(&id)
     }
 
-    /// Runs a pass over the window of `row`. The logits after its last token go to the first row of
-    /// `logits`.
+    /// Runs a pass over the window of `row`. Writes the logits after its last token to the first
+    /// row of `logits`.
     fn prefill(&mut self, model: &mut Transformer, row: usize) -> Result<()> {
         let tokens = &self.rows[row].tokens;
         let window = model.config().max_seq_length;
         let context = &tokens[tokens.len().saturating_sub(window)..];
-        // In a full window the next token needs a whole pass again, which does not read the cache.
+        // After a full window, the next token needs a whole pass again, which does not read the
+        // cache.
         let cache = context.len() < window || self.options.rolling_cache;
         self.logits.resize(model.config().vocab_size, 0.0);
         model.prefill(context, &mut self.logits, cache.then_some((&mut self.cache, row)))?;
@@ -166,8 +167,8 @@ impl Generator {
         Ok(())
     }
 
-    /// Runs a decode step on the last token of each of `rows`. Row i of `logits` is that of
-    /// `rows[i]`.
+    /// Runs a decode step on the last token of each of `rows`. Writes the logits of `rows[i]` to
+    /// row i of `logits`.
     fn decode_step(&mut self, model: &mut Transformer, rows: &[usize]) -> Result<()> {
         let ids: Vec<u32> =
             rows.iter().filter_map(|row| self.rows[*row].tokens.last().copied()).collect();

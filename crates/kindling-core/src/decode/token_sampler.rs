@@ -10,7 +10,8 @@
 //! draw in proportion to the weights
 //! ```
 //!
-//! Ties are broken by the lower id, so the result does not depend on the order of a sort.
+//! Of equal weights the lower id comes first, so the result does not depend on the sorting
+//! algorithm.
 
 use std::cmp::Ordering;
 
@@ -19,14 +20,15 @@ use crate::{Error, Result};
 /// Settings of a draw.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SamplingOptions {
-    /// Divides the logits; 0 takes the highest.
+    /// Divides the logits; 0 always takes the highest.
     pub temperature: f64,
     /// Keeps only the k highest logits.
     pub top_k: Option<usize>,
-    /// Keeps a token if the more probable ones together have at most this probability. In (0, 1].
+    /// Keeps a token if the tokens more probable than it have at most this probability in total. In
+    /// (0, 1].
     pub top_p: f64,
-    /// Divides positive logits of the tokens of the context, and multiplies negative ones, once per
-    /// distinct token.
+    /// Divides the positive logits of tokens in the context by this, and multiplies the negative
+    /// ones, once per distinct token.
     pub repetition_penalty: f64,
 }
 
@@ -34,7 +36,7 @@ impl SamplingOptions {
     /// Checks the range of every setting.
     ///
     /// # Errors
-    /// Returns `ERR_INVALID_ARGUMENT`, with the setting, its value and its range.
+    /// Returns `ERR_INVALID_ARGUMENT` with the setting, its value and its range.
     pub fn validate(&self) -> Result<()> {
         let fail = |name: &str, value: f64, range: &str| {
             Err(Error::argument(format!("{name} is {value}; it must be {range}")))
@@ -68,7 +70,7 @@ fn by_weight(a: &Candidate, b: &Candidate) -> Ordering {
     b.weight.total_cmp(&a.weight).then(a.id.cmp(&b.id))
 }
 
-/// Draws tokens, reusing its memory from one draw to the next.
+/// Draws tokens, and reuses its memory from one draw to the next.
 #[derive(Debug, Default)]
 pub struct TokenSampler {
     candidates: Vec<Candidate>,
@@ -76,8 +78,8 @@ pub struct TokenSampler {
 }
 
 impl TokenSampler {
-    /// Draws a token with `uniform` in [0, 1). Applies the penalty to `logits` (v) in place. A
-    /// token with the logit -inf is never drawn.
+    /// Draws a token, given a uniformly random number in [0, 1). Applies the penalty to `logits`
+    /// (v) in place. A token with the logit -inf is never drawn.
     ///
     /// # Errors
     /// Returns `ERR_INVALID_ARGUMENT` if a setting is out of range, and `ERR_NON_FINITE` if a logit
@@ -156,8 +158,8 @@ impl TokenSampler {
         self.candidates.truncate(kept);
     }
 
-    /// Returns the candidate whose share of [0, 1) contains `uniform`; shares are in the order of
-    /// ids.
+    /// Returns the candidate whose share of [0, 1) contains `uniform`. The shares are in the order
+    /// of the ids.
     fn draw(&mut self, uniform: f64, best: u32) -> u32 {
         self.candidates.sort_unstable_by_key(|c| c.id);
         let total: f64 = self.candidates.iter().map(|c| c.weight).sum();
@@ -174,8 +176,8 @@ impl TokenSampler {
     }
 }
 
-/// Returns the highest logit and the lowest id that has it; none if a logit is NaN or +inf, or all
-/// are -inf.
+/// Returns the highest logit and the lowest id that has it, or `None` if a logit is NaN or +inf, or
+/// all are -inf.
 fn highest(logits: &[f32]) -> Option<(u32, f32)> {
     let mut best = (0, f32::NEG_INFINITY);
     for (id, &logit) in (0..).zip(logits) {

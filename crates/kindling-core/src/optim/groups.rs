@@ -1,8 +1,8 @@
 //! Parameter groups: settings for the parameters whose names match a pattern.
 //!
 //! The first matching group applies, and inherits what it leaves out from the optimizer's own
-//! settings. Neighbouring parameters with equal settings form one run of the flat buffers, so that
-//! an update is one pass per run.
+//! settings. Adjacent parameters with equal settings form one run of the flat buffers, and an
+//! update makes one pass per run.
 
 use std::ops::Range;
 
@@ -37,7 +37,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Applies the settings that `group` has.
+    /// Replaces the settings that `group` has.
     fn with(self, group: &GroupOptions) -> Self {
         Self {
             lr: group.lr.or(self.lr),
@@ -63,8 +63,8 @@ pub(super) struct Run {
     pub settings: Settings,
 }
 
-/// Splits the flat buffers into runs of equal settings: those of the first matching group, over
-/// `defaults`.
+/// Splits the flat buffers into runs of equal settings. A parameter's settings are those of the
+/// first matching group, and `defaults` where the group has none.
 ///
 /// # Errors
 /// Returns `ERR_INVALID_ARGUMENT` for a setting out of range, or a pattern that matches no
@@ -97,7 +97,7 @@ pub(super) fn runs(
     Ok(runs)
 }
 
-/// Returns the runs without the parameters that are frozen.
+/// Returns the runs with the frozen parameters cut out.
 pub(super) fn trained(runs: &[Run], frozen: &Frozen) -> Vec<Run> {
     let parts = runs.iter().flat_map(|run| {
         let parts = frozen.trained_parts(&run.range).into_iter();
@@ -129,8 +129,8 @@ pub(super) struct CudaRun {
     pub clip: u64,
 }
 
-/// Queues one launch per run. `settings` returns the numbers that the kernel reads for a run; all
-/// of them are uploaded at once.
+/// Queues one launch per run. `settings` returns the numbers that the kernel reads for a run; those
+/// of all runs are uploaded in one copy.
 ///
 /// # Errors
 /// Returns `ERR_DEVICE` or `ERR_OUT_OF_MEMORY` if the device fails.

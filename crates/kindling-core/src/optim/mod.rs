@@ -18,9 +18,9 @@ pub trait Optimizer {
     ///
     /// # Errors
     /// Returns `ERR_NON_FINITE` if a gradient is NaN or infinite, before any weight changes, and
-    /// `ERR_SHAPE_MISMATCH` if the model has another shape. On a CUDA device nothing waits for the
-    /// norm: a non-finite one turns the update into a no-op, and the next call that reads from the
-    /// device returns the error.
+    /// `ERR_SHAPE_MISMATCH` if the model has another shape. On a CUDA device the update does not
+    /// wait for the norm: if it is not finite, the update changes nothing, and the next call that
+    /// reads from the device returns the error.
     fn step(&mut self, model: &mut Transformer, lr: f64) -> Result<()>;
 
     /// Scales the gradients so that their global L2 norm is at most `max_norm`. With `max_norm` 0
@@ -50,17 +50,17 @@ pub trait Optimizer {
     /// Returns the optimizer's name in checkpoint files.
     fn kind(&self) -> &'static str;
 
-    /// Returns the flat buffers of the state, laid out as the weights, each with the prefix that the
-    /// names of its tensors have in files; none if there is no state.
+    /// Returns the flat buffers of the state, laid out like the weights, each with the prefix that
+    /// the names of its tensors have in files. Empty if there is no state.
     fn buffers(&self) -> Vec<(&'static str, &Buffer)>;
 
-    /// Like `buffers`, to write.
+    /// Like `buffers`, but mutable.
     fn buffers_mut(&mut self) -> Vec<(&'static str, &mut Buffer)>;
 
     /// Sets the number of updates made.
     fn set_steps(&mut self, steps: u64);
 
-    /// Returns the optimizer's tensors in the layout of checkpoint files; none if it has no state.
+    /// Returns the optimizer's tensors in the layout of checkpoint files. Empty if it has no state.
     ///
     /// # Errors
     /// Returns `ERR_DEVICE` if they cannot be read from the device.
