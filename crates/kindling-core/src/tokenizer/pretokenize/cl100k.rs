@@ -1,9 +1,9 @@
-//! The pre-tokenization of tiktoken's cl100k, of Llama 3 and of Qwen 2 by hand:
+//! Hand-written pre-tokenization of tiktoken's cl100k, Llama 3 and Qwen 2:
 //! `'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+`
 //! `|\s++$|\s*[\r\n]|\s+(?!\S)|\s`
 //!
-//! Llama 3 lacks `\s++$`: white space at the end of a text is split after its last line break. So
-//! does Qwen 2, whose digits are single.
+//! Llama 3 lacks `\s++$`: white space at the end of a text is split after its last line break. Qwen
+//! 2 lacks it too, and splits digits one by one.
 //!
 //! Source: <https://github.com/openai/tiktoken/blob/main/tiktoken_ext/openai_public.py>
 
@@ -12,9 +12,9 @@ use super::unicode::{Class, char_start, class_at, run_end};
 /// One of the patterns of this form.
 #[derive(Debug, Clone, Copy)]
 pub struct Variant {
-    /// Most digits in one pre-token.
+    /// Maximum number of digits in a pre-token.
     max_digits: usize,
-    /// Has the alternative `\s++$`.
+    /// Whether the pattern has the alternative `\s++$`.
     keep_final_space: bool,
 }
 
@@ -98,11 +98,11 @@ pub fn pretoken_end(text: &[u8], at: usize, variant: Variant) -> usize {
     end
 }
 
-/// Returns whether a pre-token starts at `at` (0 < at < length, a character boundary) regardless
-/// of the text further away.
+/// Returns whether a pre-token starts at `at` (0 < at < length, a character boundary), whatever the
+/// text further away.
 ///
-/// Letters may take the character before them, symbols the line breaks after them, digits come in
-/// threes, and the split of white space depends on the character after it.
+/// Letters may take the character before them and symbols the line breaks after them, digits come
+/// in threes, and where white space is split depends on the character after it.
 pub fn is_boundary(text: &[u8], at: usize) -> bool {
     let (before, _) = class_at(text, char_start(text, at));
     let (after, _) = class_at(text, at);

@@ -1,10 +1,11 @@
-//! GPT-2's pre-tokenization by hand, one pre-token at a time:
-//! `'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
+//! Hand-written pre-tokenization of GPT-2, one pre-token at a time: `'(?:[sdmt]|ll|ve|re)| ?\p{L}+|
+//! ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
 //!
-//! SmolLM's pre-tokenization splits off each digit (any `\p{N}`, and some newer ones) first, and
-//! then the text between digits by this pattern: the functions named `around_digits`.
+//! SmolLM's pre-tokenization (the functions named `around_digits`) first splits off each digit,
+//! that is any `\p{N}` and some newer ones, and then splits the text between digits by this
+//! pattern.
 //!
-//! Encoding uses the faster `scan.rs`, for which this code is the oracle in tests.
+//! Encoding uses the faster `scan.rs`; this code is its oracle in tests.
 //!
 //! Source of the pattern: <https://github.com/openai/gpt-2/blob/master/src/encoder.py>
 
@@ -67,14 +68,14 @@ pub fn pretoken_end_around_digits(text: &[u8], at: usize) -> usize {
         return after;
     }
     if class == Class::Space {
-        // White space before a digit is the end of its piece of text: it stays whole.
+        // White space before a digit ends its piece of text, so it stays whole.
         let end = run_end(text, at, Class::Space);
         if end < text.len() && class_beside_digits_at(text, end).0 == Class::Number {
             return end;
         }
     }
     let end = pretoken_end(text, at);
-    // To GPT-2's pattern, new digits are like punctuation.
+    // GPT-2's pattern treats new digits as punctuation.
     let mut next = after;
     while next < end {
         let (class, length) = class_beside_digits_at(text, next);
@@ -86,7 +87,7 @@ pub fn pretoken_end_around_digits(text: &[u8], at: usize) -> usize {
     end
 }
 
-/// Iterates over the pre-tokens of `text` by GPT-2's pattern; concatenated they are the text.
+/// Iterates over the pre-tokens of `text` by GPT-2's pattern. Concatenated, they are the text.
 pub fn pretokens(text: &str) -> impl Iterator<Item = &str> {
     let mut start = 0;
     std::iter::from_fn(move || {
@@ -100,12 +101,12 @@ pub fn pretokens(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Returns whether a pre-token starts at `at` (0 < at < length, a character boundary) regardless
-/// of the text further away, so that both sides of a cut there split as the whole does.
+/// Returns whether a pre-token starts at `at` (0 < at < length, a character boundary), whatever the
+/// text further away, so that both sides of a cut there split as the whole does.
 ///
 /// A pre-token holds a single class, except for a leading space and for a contraction, which goes
-/// from an apostrophe to a letter. After white space there is never a safe cut, since the split of
-/// a run depends on the character that follows it.
+/// from an apostrophe to a letter. After white space there is never a safe cut, since where a run
+/// is split depends on the character that follows it.
 pub fn is_boundary(text: &[u8], at: usize) -> bool {
     let (before, _) = class_at(text, char_start(text, at));
     let (after, _) = class_at(text, at);
@@ -164,7 +165,7 @@ mod tests {
 
     #[test]
     fn digits_of_smollm_are_those_of_unicode_17() {
-        // What `Sequence[Digits, ByteLevel]` of Hugging Face's tokenizers 0.23.3 gives.
+        // The output of `Sequence[Digits, ByteLevel]` in Hugging Face's tokenizers 0.23.3.
         let cases: [(&str, &[&str]); 4] = [
             ("a\u{11de0}'s 's ", &["a", "\u{11de0}", "'s", " '", "s", " "]),
             ("!\u{11de9}\u{11de0}!", &["!", "\u{11de9}", "\u{11de0}", "!"]),

@@ -1,4 +1,5 @@
-//! A short pre-token packed into two words, to hash and compare it without touching the text.
+//! A short pre-token packed into two words, so that it is hashed and compared without reading the
+//! text.
 
 /// Longest pre-token that fits in a key, in bytes.
 pub const MAX_KEY_BYTES: usize = 15;
@@ -13,7 +14,7 @@ pub struct PretokenKey {
     pub high: u64,
 }
 
-/// For each length, the bits to keep of the 16 bytes that start at a pre-token.
+/// For each length of a pre-token, the bits to keep of the 16 bytes from its start.
 static KEPT_BITS: [(u64, u64); MAX_KEY_BYTES + 2] = {
     let mut table = [(0, 0); MAX_KEY_BYTES + 2];
     let mut length = 1;
@@ -32,7 +33,7 @@ impl PretokenKey {
     pub fn new(text: &[u8], start: usize, end: usize) -> Self {
         let length = (end - start).min(MAX_KEY_BYTES + 1);
         let (kept_low, kept_high) = KEPT_BITS[length];
-        // One unaligned load and a mask; only the last bytes of a text are copied.
+        // One unaligned load and a mask. Bytes are copied only within the last 15 of a text.
         let sixteen = if let Some(sixteen) = text[start..].first_chunk::<16>() {
             u128::from_le_bytes(*sixteen)
         } else {
@@ -51,13 +52,13 @@ impl PretokenKey {
         self.high >> 56 <= MAX_KEY_BYTES as u64
     }
 
-    /// Returns the bytes of a whole key and their number.
+    /// Returns the bytes of a whole key, and how many there are.
     pub fn bytes(self) -> ([u8; 16], usize) {
         let all = u128::from(self.low) | u128::from(self.high) << 64;
         (all.to_le_bytes(), (self.high >> 56) as usize)
     }
 
-    /// Returns a hash whose highest bits are the best mixed.
+    /// Returns a hash. Its highest bits are mixed best.
     #[inline(always)]
     pub fn hash(self) -> u64 {
         let product = u128::from(self.low ^ 0xFF51_AFD7_ED55_8CCD)

@@ -1,4 +1,4 @@
-//! Classification of 64 bytes into bitmasks, bit i for byte i.
+//! Bitmasks of the classes of 64 bytes; bit i stands for byte i.
 //!
 //! Only ASCII is classified. Bytes of longer characters are marked in `Masks::high`, and the caller
 //! adds their classes.
@@ -9,7 +9,8 @@ use crate::simd::Isa;
 /// Bytes covered by one set of masks.
 pub const MASK_BYTES: usize = 64;
 
-/// Classes of `MASK_BYTES` bytes. A byte in no mask is punctuation, a symbol or a control.
+/// Classes of `MASK_BYTES` bytes. A byte in no mask is punctuation, a symbol or a control
+/// character.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Masks {
     /// `[A-Za-z]`.
@@ -26,7 +27,7 @@ pub struct Masks {
     pub high: u64,
 }
 
-/// Classification with one instruction set.
+/// Classifies bytes with one instruction set.
 pub trait Classify: Copy {
     /// Classifies `bytes`. May only be called where the instruction set is available.
     fn masks(bytes: &[u8; MASK_BYTES]) -> Masks;
@@ -69,7 +70,7 @@ mod x86 {
     impl Classify for Avx512 {
         #[inline(always)]
         fn masks(bytes: &[u8; MASK_BYTES]) -> Masks {
-            // SAFETY: the load reads the 64 bytes of the array, and callers run on AVX-512BW.
+            // SAFETY: the load reads the 64 bytes of the array, and callers have AVX-512BW.
             unsafe {
                 let x = _mm512_loadu_si512(bytes.as_ptr().cast());
                 let below = |x, first: u8, count: u8| {
@@ -98,7 +99,7 @@ mod x86 {
         #[inline(always)]
         fn masks(bytes: &[u8; MASK_BYTES]) -> Masks {
             // SAFETY: the array has the size of two vectors, any bits are valid vectors, and
-            // callers run on AVX2.
+            // callers have AVX2.
             unsafe {
                 let halves = std::mem::transmute::<[u8; MASK_BYTES], [__m256i; 2]>(*bytes);
                 let both = |f: &dyn Fn(__m256i) -> __m256i| {

@@ -1,11 +1,11 @@
-//! Splitting text into pre-tokens: the pieces, mostly words, that no merge crosses.
+//! Splitting text into pre-tokens, the pieces (mostly words) whose borders no merge crosses.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `pattern.rs` | [`Pattern`]: a named pattern or any regular expression |
 //! | `oniguruma.rs` | the quantifiers that Hugging Face's regex engine reads differently |
-//! | `gpt2.rs`, `cl100k.rs` | the named patterns by hand, one pre-token at a time |
-//! | `scan.rs`, `masks.rs` | GPT-2's pattern by bitmasks, 64 bytes at a time |
+//! | `gpt2.rs`, `cl100k.rs` | hand-written code for the named patterns, one pre-token at a time |
+//! | `scan.rs`, `masks.rs` | GPT-2's and SmolLM's patterns by bitmasks, 64 bytes at a time |
 //! | `key.rs` | a pre-token of up to 15 bytes packed into two words |
 //! | `unicode.rs`, `unicode_ranges.rs` | `\p{L}`, `\p{N}` and `\s` |
 

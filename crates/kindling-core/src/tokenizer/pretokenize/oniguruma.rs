@@ -1,7 +1,7 @@
-//! Quantifiers that mean one thing here and another in Hugging Face `tokenizers`.
+//! Quantifiers that mean one thing to Kindling and another to Hugging Face `tokenizers`.
 //!
-//! Kindling's patterns are run by fancy-regex, the patterns of a tokenizer.json by Oniguruma with
-//! Ruby's syntax, which has neither possessive intervals nor lazy fixed ones:
+//! Kindling runs its patterns with fancy-regex; `tokenizers` runs those of a tokenizer.json with
+//! Oniguruma and Ruby's syntax, which has neither possessive intervals nor lazy fixed ones:
 //!
 //! | written | fancy-regex | Oniguruma | both |
 //! |---|---|---|---|
@@ -11,7 +11,7 @@
 //! `?+`, `*+`, `++` and lazy intervals with two bounds mean the same in both.
 //! Source: <https://github.com/kkos/oniguruma/blob/master/doc/RE>, "3. Quantifier".
 
-/// Rewrites a pattern of fancy-regex so that both engines read it alike.
+/// Rewrites a pattern for fancy-regex so that both engines read it alike.
 pub fn to_portable(pattern: &str) -> String {
     rewrite(pattern, |atom, quantifier| match quantifier {
         Quantifier::PossessiveInterval(interval) => format!("(?>{atom}{interval})"),
@@ -19,7 +19,7 @@ pub fn to_portable(pattern: &str) -> String {
     })
 }
 
-/// Rewrites a pattern of Oniguruma so that both engines read it alike.
+/// Rewrites a pattern for Oniguruma so that both engines read it alike.
 pub fn from_oniguruma(pattern: &str) -> String {
     rewrite(pattern, |atom, quantifier| match quantifier {
         Quantifier::PossessiveInterval(interval) => format!("(?:{atom}{interval})+"),
@@ -35,11 +35,10 @@ enum Quantifier<'a> {
     LazyFixed(&'a str),
 }
 
-/// Replaces each atom with a `Quantifier` by the result of `replace`.
+/// Replaces each atom that has a `Quantifier` with the result of `replace`.
 ///
 /// Tracks where in the output the last atom (a character, escape, class or group) starts. White
-/// space is an atom, so the quantifiers of a pattern in verbose mode, `(?x)`, must follow their
-/// atom immediately.
+/// space is an atom, so in verbose mode, `(?x)`, quantifiers must follow their atom immediately.
 fn rewrite(pattern: &str, replace: impl Fn(&str, Quantifier) -> String) -> String {
     let mut out = String::with_capacity(pattern.len());
     let (mut atom, mut open_groups) = (0, Vec::new());
@@ -118,7 +117,7 @@ fn class_length(rest: &str) -> usize {
             '[' => {
                 depth += 1;
                 at += 1 + usize::from(rest[at + 1..].starts_with('^'));
-                // A bracket that comes first is a member.
+                // A closing bracket that comes first is a member of the class.
                 at += usize::from(rest[at..].starts_with(']'));
             }
             ']' => {

@@ -1,4 +1,4 @@
-//! The pattern that splits text into pre-tokens: a named one, found by hand-written code, or any
+//! The pattern that splits text into pre-tokens: a named one, matched by hand-written code, or any
 //! regular expression.
 
 use fancy_regex::Regex;
@@ -6,13 +6,13 @@ use fancy_regex::Regex;
 use super::{cl100k, gpt2, oniguruma};
 use crate::{Error, Result};
 
-/// GPT-2's pattern as tokenizer.json files and tiktoken write it.
+/// GPT-2's pattern, as tokenizer.json files and tiktoken write it.
 const GPT2: [&str; 3] = [
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s",
 ];
-/// cl100k's pattern as tiktoken writes it, and as Kindling saves it (see `oniguruma.rs`).
+/// cl100k's pattern, as tiktoken writes it and as Kindling saves it (see `oniguruma.rs`).
 const CL100K: [&str; 2] = [
     concat!(
         r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+",
@@ -66,8 +66,8 @@ impl PartialEq for Pattern {
 }
 
 impl Pattern {
-    /// Returns the pattern with a name (gpt2, smollm, cl100k, llama3, qwen2), or of a regular
-    /// expression.
+    /// Returns the pattern with the name `text` (gpt2, smollm, cl100k, llama3, qwen2), or that of a
+    /// regular expression.
     ///
     /// # Errors
     /// Returns `ERR_INVALID_ARGUMENT` if `text` is neither.
@@ -100,12 +100,12 @@ impl Pattern {
     /// `tokenizers` runs with Oniguruma.
     ///
     /// # Errors
-    /// Returns `ERR_INVALID_ARGUMENT` if it is not a regular expression of Kindling's engine.
+    /// Returns `ERR_INVALID_ARGUMENT` if Kindling's engine does not accept it.
     pub fn from_tokenizer_json(regex: &str) -> Result<Self> {
         Self::new(&oniguruma::from_oniguruma(regex))
     }
 
-    /// Returns the regular expression as its source writes it.
+    /// Returns the regular expression, as its source writes it.
     pub fn source(&self) -> &str {
         match self {
             Self::Gpt2 => GPT2[0],
@@ -126,7 +126,7 @@ impl Pattern {
         }
     }
 
-    /// Returns whether the matches are known to cover any text.
+    /// Returns whether the matches are known to cover every text.
     pub fn matches_everything(&self) -> bool {
         !matches!(self, Self::Regex(_))
     }
@@ -147,7 +147,7 @@ impl Pattern {
     }
 
     /// Returns whether a pre-token is known to start at `at` (0 < at < length, a character
-    /// boundary) regardless of the text further away. Always false for a regular expression.
+    /// boundary), whatever the text further away. Always false for a regular expression.
     pub fn is_boundary(&self, text: &str, at: usize) -> bool {
         match self {
             Self::Gpt2 => gpt2::is_boundary(text.as_bytes(), at),

@@ -1,8 +1,8 @@
-//! The starts of pre-tokens: for GPT-2's pattern and SmolLM's by arithmetic on bitmasks, for any
-//! other pattern one pre-token at a time.
+//! The starts of pre-tokens, found by arithmetic on bitmasks for GPT-2's and SmolLM's patterns, and
+//! one pre-token at a time for any other.
 //!
-//! The bitmask scan, for each 64 bytes of text (bit i for byte i, so `mask << 1` asks about the
-//! byte before):
+//! The bitmask scan, for each 64 bytes of text (bit i stands for byte i, so `mask << 1` has the
+//! bits of the bytes before):
 //!
 //! ```text
 //! letter, number, space, blank, apostrophe, high = classify(bytes)        masks.rs
@@ -17,19 +17,19 @@
 //!
 //! 1. A pre-token starts where the class changes. All bytes of a character get its class, so only
 //!    the first byte of a character can start anything.
-//! 2. ` ?` takes one blank (0x20) into the pre-token: no start after a blank, and the blank itself
-//!    starts one as the last character of its run (rule 3).
+//! 2. ` ?` takes one blank (0x20) into the pre-token. So nothing starts after a blank, and the
+//!    blank itself starts a pre-token as the last character of its run (rule 3).
 //! 3. `\s+(?!\S)|\s+` leaves the last character of a run of white space to the next pre-token,
 //!    unless the text ends there. So the last character of a run is a start too; if it is a blank,
 //!    rule 2 joins it to the text after it. The end of the text counts as white space.
 //! 4. A contraction (`'s`, `'ll`, ...) counts only where its apostrophe starts a pre-token. These
 //!    are rare, so they are handled one by one.
-//! 5. SmolLM's pattern (`DIGITS`): every digit, the first byte of a character in `number`, is a
-//!    start, also after a blank; and white space before a digit ends its piece of text, as in 3.
-//! 6. `Carry` takes the class of the last byte, the rest of a character and the effects of a
-//!    contraction from one 64 bytes to the next.
-//! 7. Set bits become positions eight at a time without a branch per bit (`push_bits`): their
-//!    number is unpredictable, and a branch predictor would miss it for most words.
+//! 5. In SmolLM's pattern (`DIGITS`) every digit is a start, even after a blank: the first byte of
+//!    each character in `number`. White space before a digit stays whole, as at the end of a text.
+//! 6. `Carry` passes the class of the last byte, the rest of a character and the effects of a
+//!    contraction from one group of 64 bytes to the next.
+//! 7. Set bits become positions eight at a time, without a branch per bit (`push_bits`). Their
+//!    number is unpredictable, so a branch would be mispredicted for most words.
 
 use super::gpt2::contraction_end;
 use super::masks::{Classify, MASK_BYTES, Masks, Portable};
@@ -38,7 +38,7 @@ use super::unicode::{Class, class_at, class_beside_digits_at, is_space_at};
 use crate::Result;
 use crate::simd::Isa;
 
-/// Bytes of text scanned by one call of `next_window`.
+/// Bytes of text that one call of `next_window` scans.
 pub const WINDOW: usize = 2048;
 
 /// Finds the starts of pre-tokens in one text, window by window.
@@ -51,7 +51,7 @@ pub struct Scanner<'a> {
     carry: Carry,
 }
 
-/// State that 64 bytes pass on to the next.
+/// State that each group of 64 bytes passes on to the next.
 #[derive(Debug, Default, Clone, Copy)]
 struct Carry {
     /// Classes of the last byte, in bit 0.
@@ -60,10 +60,10 @@ struct Carry {
     other: u64,
     space: u64,
     blank: u64,
-    /// Starts that a contraction adds to and removes from the next bytes.
+    /// Starts among the next bytes that a contraction adds and removes.
     added: u64,
     removed: u64,
-    /// Bytes left of a character that began in the last bytes, and its class.
+    /// Remaining bytes of a character that began in the last group, and its class.
     tail: usize,
     tail_class: Option<Class>,
 }
@@ -127,7 +127,7 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Returns the starts among the `length` bytes at `at`, given the masks of their ASCII.
+/// Returns the starts among the `length` bytes at `at`, given the masks of their ASCII characters.
 #[inline(always)]
 fn starts_among<const DIGITS: bool>(
     text: &[u8],
@@ -151,7 +151,7 @@ fn starts_among<const DIGITS: bool>(
     let number_starts =
         if DIGITS { number & !continued } else { changes(number, carry.number) & !after_blank };
     let word_starts = letter_starts | number_starts;
-    // A run of white space that the text ends in stays whole, as if more white space followed.
+    // A run of white space at the end of the text stays whole, as if more white space followed.
     let next_is_space = at + length >= text.len()
         || ((space & !high) >> 63 != 0 && keeps_space::<DIGITS>(text, at + length));
     let keeping = if DIGITS { space | number } else { space };
@@ -187,10 +187,10 @@ fn keeps_space<const DIGITS: bool>(text: &[u8], at: usize) -> bool {
     is_space_at(text, at) || DIGITS && class_beside_digits_at(text, at).0 == Class::Number
 }
 
-/// Bytes of characters outside ASCII.
+/// Masks of the bytes of characters outside ASCII.
 #[derive(Default)]
 struct High {
-    /// Starts of those that are white space and precede another class (rule 3).
+    /// First bytes of those that are white space and precede another class (rule 3).
     space_starts: u64,
     /// All bytes but the first of each.
     continued: u64,

@@ -18,7 +18,7 @@ pub enum Class {
     Space = 3,
 }
 
-/// End of the table of two bits per code point; the code points above are letters or others.
+/// End of the table, which has two bits per code point. Code points above it are letters or others.
 const TABLE_END: usize = 0x2_0000;
 
 const fn fill(table: &mut [u8; TABLE_END / 4], ranges: &[(u32, u32)], class: Class) {
@@ -106,7 +106,7 @@ pub fn class_at(text: &[u8], at: usize) -> (Class, usize) {
 #[inline]
 pub fn class_beside_digits_at(text: &[u8], at: usize) -> (Class, usize) {
     let (class, length) = class_at(text, at);
-    // All of them take four bytes.
+    // All new digits take four bytes.
     if class == Class::Other && length == 4 && is_new_digit(decode(text, at).0) {
         return (Class::Number, length);
     }
@@ -117,7 +117,8 @@ fn is_new_digit(code: u32) -> bool {
     NEW_DIGITS.iter().any(|&(first, last)| (first..=last).contains(&code))
 }
 
-/// Returns the first position from `at` on whose character is not of `class`.
+/// Returns the first position from `at` on whose character is not of `class`, or the end of the
+/// text.
 #[inline]
 pub fn run_end(text: &[u8], mut at: usize, class: Class) -> usize {
     while let Some(&byte) = text.get(at) {

@@ -1,4 +1,4 @@
-//! Code points of `\p{L}`, `\p{N}` and `\s`: first and last of each range (Unicode 16).
+//! Code points of `\p{L}`, `\p{N}` and `\s` as ranges, first and last included (Unicode 16).
 //!
 //! Written by `scripts/fixtures/unicode_classes.py` from tiktoken 0.14.0, and checked against
 //! tokenizers 0.23.3.
@@ -150,7 +150,7 @@ pub const NUMBERS: &[(u32, u32)] = &[
     (0x1ecad, 0x1ecaf), (0x1ecb1, 0x1ecb4), (0x1ed01, 0x1ed2d), (0x1ed2f, 0x1ed3d), (0x1f100, 0x1f10c), (0x1fbf0, 0x1fbf9),
 ];
 
-/// What a `Digits` pre-tokenizer splits off and `\p{N}` does not match (Unicode 17).
+/// Digits that a `Digits` pre-tokenizer splits off but `\p{N}` does not match (Unicode 17).
 #[rustfmt::skip]
 pub const NEW_DIGITS: &[(u32, u32)] = &[
     (0x11de0, 0x11de9), (0x16ff4, 0x16ff6),
