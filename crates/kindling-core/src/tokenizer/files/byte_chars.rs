@@ -1,4 +1,4 @@
-//! GPT-2's characters for bytes: how vocab.json and merges.txt write the 256 bytes.
+//! GPT-2's characters for bytes, in which vocab.json and merges.txt write the 256 bytes.
 //!
 //! Printable bytes ('!'..='~', U+00A1..=U+00AC, U+00AE..=U+00FF) are written as themselves. The
 //! other 68 become U+0100 and up, in order. The ids of the bytes follow the same order.
@@ -70,8 +70,8 @@ fn to_byte(c: char) -> Option<u8> {
     (replacement < REPLACEMENTS).then(|| BYTE_ORDER[256 - REPLACEMENTS + replacement])
 }
 
-/// Returns the bytes that `text` of a vocabulary is written for, or `None` if one of its characters
-/// is not a byte's.
+/// Returns the bytes for which a vocabulary writes `text`, or `None` if one of its characters
+/// stands for no byte.
 pub fn to_bytes(text: &str) -> Option<Vec<u8>> {
     text.chars().map(to_byte).collect()
 }

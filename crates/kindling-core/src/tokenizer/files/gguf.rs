@@ -1,7 +1,7 @@
-//! The tokenizer of a GGUF file: the values of its `tokenizer.ggml.*` keys, of the model `gpt2`.
+//! The tokenizer of a GGUF file: the values of its `tokenizer.ggml.*` keys, for the model `gpt2`.
 //!
-//! GGUF names the pre-tokenizer (`pre`) and leaves the rest to the reader. The rules that go with a
-//! name are those of the Hugging Face tokenizer it was made for:
+//! GGUF only names the pre-tokenizer (`pre`). The rules that go with a name are those of the
+//! Hugging Face tokenizer that it was made for:
 //!
 //! | pre | pattern | rules |
 //! |---|---|---|
@@ -31,11 +31,11 @@ const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
 
-/// The values of the keys `tokenizer.ggml.*`. `None`: the file lacks the key.
+/// The values of the keys `tokenizer.ggml.*`; `None` if the file lacks the key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GgufVocab {
     pub pre: String,
-    /// Texts as vocab.json writes them; those of special tokens as they are.
+    /// Texts as vocab.json writes them; special tokens are written as they are.
     pub tokens: Vec<String>,
     /// Empty if all tokens are normal.
     pub token_types: Vec<i32>,
@@ -62,8 +62,8 @@ fn pattern_of(pre: &str) -> Option<(Pattern, bool, bool)> {
 /// Builds the parts of a tokenizer.
 ///
 /// # Errors
-/// Returns `ERR_UNSUPPORTED` if `pre` is not known here, and `ERR_INVALID_TOKENIZER` if the values
-/// disagree.
+/// Returns `ERR_UNSUPPORTED` if Kindling does not know `pre`, and `ERR_INVALID_TOKENIZER` if the
+/// values are inconsistent.
 pub fn from_gguf(vocab: &GgufVocab) -> Result<Parts> {
     let (pattern, nfc, ignore_merges) = pattern_of(&vocab.pre).ok_or_else(|| {
         Error::Unsupported(format!(
@@ -136,7 +136,8 @@ fn special_of(vocab: &GgufVocab) -> Result<Special, String> {
     Ok((special, flags))
 }
 
-/// Returns the template; without `add_bos`, llama.cpp's default for the pre-tokenizer decides.
+/// Returns the template. If the file lacks `add_bos`, llama.cpp's default for the pre-tokenizer
+/// applies.
 fn template_of(vocab: &GgufVocab, adds_bos: bool) -> Result<Template, String> {
     let added = |adds: bool, name: &str, id: Option<u32>| match id.filter(|_| adds) {
         Some(id) if id as usize >= vocab.tokens.len() => {
@@ -151,7 +152,7 @@ fn template_of(vocab: &GgufVocab, adds_bos: bool) -> Result<Template, String> {
     })
 }
 
-/// Keeps the texts of unused tokens as they are, so that no text encodes to them.
+/// Marks the texts of unused tokens as raw, so that no text encodes to them.
 fn set_unused(vocab: &GgufVocab, parts: &mut Parts) {
     let unused = (0..).zip(vocab.tokens.iter().zip(&vocab.token_types));
     for (id, (text, _)) in unused.filter(|(_, (_, kind))| **kind == UNUSED) {
@@ -165,7 +166,7 @@ fn set_unused(vocab: &GgufVocab, parts: &mut Parts) {
 /// Returns the values with which llama.cpp produces the ids of `parts`, whose encoder is `encoder`.
 ///
 /// # Errors
-/// Returns `ERR_UNSUPPORTED` with the part that has no counterpart there.
+/// Returns `ERR_UNSUPPORTED` with the part that has no counterpart in llama.cpp.
 pub fn to_gguf(parts: &Parts, encoder: &Encoder) -> Result<GgufVocab> {
     let pre = check_writable(parts, encoder).map_err(|what| {
         Error::Unsupported(format!(
@@ -197,7 +198,7 @@ pub fn to_gguf(parts: &Parts, encoder: &Encoder) -> Result<GgufVocab> {
     })
 }
 
-/// Returns the name of the pre-tokenizer; the error says what llama.cpp lacks.
+/// Returns the name of the pre-tokenizer. The error says what llama.cpp lacks.
 fn check_writable(parts: &Parts, encoder: &Encoder) -> Result<&'static str, String> {
     let pre = match parts.pattern {
         _ if parts.kind == Kind::Chars => return Err("it has a token per character".to_owned()),
@@ -232,7 +233,8 @@ fn check_writable(parts: &Parts, encoder: &Encoder) -> Result<&'static str, Stri
         let is_raw = parts.raw_texts.binary_search_by_key(id, |&(id, _)| id).is_ok();
         !is_special && !is_raw
     };
-    // Both rules result in the same ids if every token is what merging its bytes results in.
+    // With or without `ignore_merges`, the ids are the same if the bytes of every token merge to
+    // it.
     if *ignore_merges != (pre == "llama-bpe") {
         let ordinary = (0..parts.tokens.len() as u32).filter(is_ordinary);
         if let Some(id) = encoder.first_unmerged(ordinary) {

@@ -1,14 +1,14 @@
-//! The files of a tokenizer: vocab.json and merges.txt of GPT-2, and tokenizer.json of Hugging
-//! Face; the values of a GGUF file.
+//! The files of a tokenizer: GPT-2's vocab.json and merges.txt, Hugging Face's tokenizer.json, and
+//! the tokenizer within a GGUF file.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `byte_chars.rs` | the characters that stand for bytes in all three files |
-//! | `token_texts.rs` | tokens to the texts of a vocabulary, and back |
+//! | `token_texts.rs` | from tokens to the texts of a vocabulary, and back |
 //! | `vocab_file.rs` | vocab.json and merges.txt |
 //! | `hugging_face/` | tokenizer.json |
 //! | `gguf.rs` | the tokenizer of a GGUF file, to and from plain values |
-//! | `save.rs` | writing them, and their hash |
+//! | `save.rs` | writing the files, and hashing their contents |
 
 pub mod byte_chars;
 mod gguf;
@@ -30,7 +30,7 @@ pub use self::vocab_file::read_vocab_and_merges;
 
 /// Reads a tokenizer.json, or a folder with one, or a folder with vocab.json and merges.txt.
 ///
-/// vocab.json does not say which tokens are special; `default_special` is, if the vocabulary has
+/// vocab.json does not say which tokens are special. `default_special` is, if the vocabulary has
 /// it.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Writing the three files of a tokenizer, and the hash of its contents.
+//! Writing the three files of a tokenizer, and hashing its contents.
 
 use std::path::Path;
 
@@ -52,7 +52,7 @@ pub fn hash(parts: &Parts) -> String {
     hasher.update(vocab_json(&texts));
     hasher.update([0]);
     hasher.update(merges_text(&parts.merges, &texts));
-    // By id: a tokenizer that was saved lists them so, whatever order they were given in.
+    // By id, since a saved tokenizer lists them in that order, whatever order they were given in.
     let mut special: Vec<_> = parts.special.iter().collect();
     special.sort_unstable_by_key(|(_, id)| id);
     for (token, id) in special {
@@ -74,7 +74,7 @@ fn hash_rules(parts: &Parts, hasher: &mut Sha256) {
         let is = |id: &u32| parts.rules.flags_of(*id).normalized == normalized;
         parts.special.iter().filter(|(_, id)| is(id)).count()
     };
-    // It matters only beside tokens without it.
+    // The flag matters only if there are tokens without it as well.
     let normalized_matters = count(true) > 0 && count(false) > 0;
     for (id, flags) in flags {
         let AddedFlags { single_word, lstrip, rstrip, normalized, special: _ } = *flags;

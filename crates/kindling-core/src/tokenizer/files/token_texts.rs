@@ -1,4 +1,4 @@
-//! Tokens to the texts of a vocabulary, and back.
+//! From tokens to the texts of a vocabulary, and back.
 //!
 //! A vocabulary writes special tokens and characters as they are, and the bytes of other tokens in
 //! GPT-2's characters (`byte_chars.rs`).
@@ -68,8 +68,8 @@ impl TokenTexts {
 
 /// Builds a tokenizer, with GPT-2's pattern, from the texts of a vocabulary.
 ///
-/// It is one of characters if it has no merges, lacks the token of some byte, and every entry that
-/// is not special is one character. The error says what is wrong with the vocabulary.
+/// It is a tokenizer of characters if it has no merges, some byte has no token, and every entry
+/// that is not special is one character. The error says what is wrong with the vocabulary.
 pub fn parts_from_texts(
     ids: &HashMap<String, u32>,
     merges: Vec<Merge>,
@@ -105,7 +105,7 @@ pub fn parts_from_texts(
     Ok(Parts { kind, pattern, tokens, merges, special, raw_texts, rules })
 }
 
-/// Returns the texts in the order of their ids, which must be 0..n.
+/// Returns the texts in the order of their ids, which must be 0..n without gaps.
 fn by_id(ids: &HashMap<String, u32>) -> Result<Vec<&str>, String> {
     let mut sorted: Vec<(u32, &str)> = ids.iter().map(|(text, &id)| (id, text.as_str())).collect();
     sorted.sort_unstable();

@@ -1,8 +1,8 @@
 //! vocab.json and merges.txt as GPT-2 writes them.
 //!
-//! vocab.json: one object from the text of each token to its id; ids are 0..n without gaps.
-//! merges.txt: one merge per line, by rank, its parts separated by a space, optionally after a line
-//! that starts with `#version`.
+//! vocab.json is one object from the text of each token to its id; ids are 0..n without gaps.
+//! merges.txt has one merge per line, by rank, its parts separated by a space, optionally after a
+//! line that starts with `#version`.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -35,7 +35,7 @@ pub fn read_text(path: &Path) -> Result<String> {
     })
 }
 
-/// Returns the error that a file is wrong.
+/// Returns the error that says what is wrong with a file.
 pub fn invalid(path: &Path, what: impl std::fmt::Display) -> Error {
     Error::InvalidTokenizer(format!(
         "{}: {what}; pass a vocabulary and merges that were saved together",
@@ -72,7 +72,7 @@ pub fn read_vocab_and_merges(
     parts_from_texts(&ids, resolved, special).map_err(|what| invalid(vocab, what))
 }
 
-/// Returns the ids of a vocabulary's entries; the error says which entry is wrong.
+/// Returns the ids of a vocabulary's entries. The error says which entry is wrong.
 pub fn entry_ids(entries: &Map<String, Value>) -> Result<HashMap<String, u32>, String> {
     let id_of = |(token, id): (&String, &Value)| {
         let id = id.as_u64().and_then(|id| u32::try_from(id).ok());
@@ -82,7 +82,7 @@ pub fn entry_ids(entries: &Map<String, Value>) -> Result<HashMap<String, u32>, S
     entries.iter().map(id_of).collect()
 }
 
-/// Returns the merges in the lines of merges.txt; the error says which line is wrong.
+/// Returns the merges in the lines of merges.txt. The error says which line is wrong.
 fn merges_of_lines(text: &str, ids: &HashMap<String, u32>) -> Result<Vec<Merge>, String> {
     let mut resolver = MergeResolver::new(ids);
     for (number, line) in (1..).zip(text.split('\n')) {
@@ -113,7 +113,7 @@ impl<'a> MergeResolver<'a> {
         Self { ids, seen: HashSet::new(), merges: Vec::new() }
     }
 
-    /// Adds the merge of two tokens; the error says what is wrong with it.
+    /// Adds the merge of two tokens. The error says what is wrong with it.
     pub fn add(&mut self, left: &str, right: &str) -> Result<(), String> {
         let id = |token: &str| {
             self.ids

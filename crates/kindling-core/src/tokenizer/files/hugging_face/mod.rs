@@ -8,7 +8,7 @@
 //! | `write.rs` | writing |
 //!
 //! A setting with which `tokenizers` would produce other ids than Kindling is an error that names
-//! it. `truncation` and `padding` are ignored: they are options of a call.
+//! the setting. `truncation` and `padding` are ignored, since they are options of a call.
 //!
 //! Source: <https://huggingface.co/docs/tokenizers/api/tokenizer>
 
@@ -117,9 +117,9 @@ struct Added {
     flags: BTreeMap<u32, AddedFlags>,
 }
 
-/// Returns the added tokens, and adds those to the vocabulary that it lacks.
+/// Returns the added tokens, and adds to the vocabulary those that it lacks.
 ///
-/// `tokenizers` numbers the latter in their order, whatever ids the file gives.
+/// Like `tokenizers`, numbers the latter in their order; a different id in the file is an error.
 fn added_tokens(added: &Value, ids: &mut HashMap<String, u32>) -> Result<Added, String> {
     let mut found = Added { special: Vec::new(), flags: BTreeMap::new() };
     for token in added.as_array().map_or(&[][..], Vec::as_slice) {

@@ -1,11 +1,12 @@
-//! The steps of a tokenizer.json around its model, to and from the rules of a tokenizer.
+//! The steps around the model of a tokenizer.json, to and from the rules of a tokenizer.
 
 use serde_json::{Value, json};
 
 use crate::tokenizer::parts::{Kind, Parts, Template};
 use crate::tokenizer::pretokenize::Pattern;
 
-/// Returns the steps of a `Sequence`, whose list is named `list`, or the one step that is not one.
+/// Returns the steps of a `Sequence`, whose list is named `list`, or a step of any other type
+/// alone.
 fn steps<'a>(step: &'a Value, list: &str) -> Vec<&'a Value> {
     match step[list].as_array() {
         Some(inner) if step["type"] == "Sequence" => {
@@ -16,7 +17,7 @@ fn steps<'a>(step: &'a Value, list: &str) -> Vec<&'a Value> {
     }
 }
 
-/// Returns whether the normalizer is NFC; the error says what else it is.
+/// Returns whether the normalizer is NFC, rather than absent. The error names any other normalizer.
 pub fn is_nfc(normalizer: &Value) -> Result<bool, String> {
     let steps = steps(normalizer, "normalizers");
     match steps.iter().find(|step| step["type"] != "NFC") {
@@ -28,8 +29,8 @@ pub fn is_nfc(normalizer: &Value) -> Result<bool, String> {
     }
 }
 
-/// Returns the pattern of a byte-level pre-tokenizer: GPT-2's, that of a split before it, or
-/// SmolLM's with single digits before it.
+/// Returns the pattern of a byte-level pre-tokenizer: GPT-2's if it is alone, that of a `Split`
+/// before it, or SmolLM's if `Digits` comes before it.
 pub fn pattern(pre: &Value) -> Result<Pattern, String> {
     let byte_level = |step: &Value, regex: bool| {
         step["type"] == "ByteLevel"
@@ -57,7 +58,7 @@ fn split(step: &Value) -> Result<Pattern, String> {
     let inverted = step["invert"] == true;
     match step["behavior"].as_str() {
         Some("Isolated") if !inverted => Ok(pattern),
-        // Nothing is removed where the matches cover any text.
+        // Nothing is removed if the matches cover every text.
         Some("Removed") if inverted && pattern.matches_everything() => Ok(pattern),
         _ => Err(format!(
             "its Split has the behavior {} (invert {}), which Kindling does not support",
@@ -66,12 +67,12 @@ fn split(step: &Value) -> Result<Pattern, String> {
     }
 }
 
-/// Returns what the post-processor adds to a text; the error says what else it does.
+/// Returns what the post-processor adds to a text. The error names a step that does anything else.
 pub fn template(post: &Value) -> Result<Template, String> {
     let mut found = Template::default();
     for step in steps(post, "processors") {
         match step["type"].as_str() {
-            // Moves offsets only.
+            // Only moves offsets.
             Some("ByteLevel") => {}
             Some("TemplateProcessing") => {
                 let inner = single(step)?;
@@ -89,7 +90,7 @@ pub fn template(post: &Value) -> Result<Template, String> {
     Ok(found)
 }
 
-/// Returns the template for one text of a `TemplateProcessing`.
+/// Returns the template of a `TemplateProcessing` for a single text.
 fn single(step: &Value) -> Result<Template, String> {
     let mut found = Template::default();
     let mut seen_text = false;
@@ -154,7 +155,7 @@ pub fn write_decoder(parts: &Parts) -> Value {
     }
 }
 
-/// Returns the post-processor of `parts`; `text_of` is the text of a token.
+/// Returns the post-processor of `parts`. `text_of` returns the text of a token.
 pub fn write_post_processor<'a>(parts: &Parts, text_of: impl Fn(u32) -> &'a str) -> Value {
     let Template { before, after } = &parts.rules.template;
     if before.is_empty() && after.is_empty() {

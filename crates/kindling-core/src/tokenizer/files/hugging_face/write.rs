@@ -11,7 +11,8 @@ use crate::{Error, Result};
 /// Approximate size of a merge in the file, in bytes.
 const MERGE_BYTES: usize = 64;
 
-/// tokenizer.json as it is written. Vocabulary and merges serialize without a `Value` per token.
+/// The contents of tokenizer.json. Vocabulary and merges are serialized without a `Value` per
+/// token.
 #[derive(Serialize)]
 struct File<'a> {
     version: &'static str,
@@ -59,7 +60,7 @@ impl Serialize for Merges<'_> {
     }
 }
 
-/// Returns the tokenizer.json of `parts`, the texts of whose tokens are `texts`.
+/// Returns the tokenizer.json of `parts`, whose tokens have the texts `texts`.
 ///
 /// # Errors
 /// Returns `ERR_INTERNAL` if serializing fails, which no tokenizer should cause.
