@@ -1,8 +1,8 @@
-//! Ids of pre-tokens from the caches.
+//! Looking up the ids of pre-tokens in the caches.
 //!
-//! A lookup waits for memory: the thread's cache (4 MiB) mostly lives in L2, the shared ones (76
-//! MiB) do not fit in any cache of the processor. So pre-tokens are processed in batches of 32, and
-//! four batches are in flight. Each step advances every one of them by a stage:
+//! A lookup waits for memory: the thread's cache (4 MiB) is mostly in L2, and the shared ones (76
+//! MiB) fit in no cache of the processor. So pre-tokens are processed in batches of 32, and four
+//! batches are in flight. Each step advances every one of them by one stage:
 //!
 //! ```text
 //! step i: batch i      hash: pack and hash each pre-token, prefetch its entry
@@ -15,10 +15,10 @@
 //! 2. `mark` compares half of each key without a branch, since hits and misses are unpredictable. A
 //!    wrong guess only costs a prefetch.
 //! 3. `copy` writes a fixed number of ids per entry and then advances by the true count, so a hit
-//!    needs no loop over its ids. Nearly all pre-tokens have at most `FEW_IDS`; the others write
-//!    all.
-//! 4. A shared hit is copied into the thread's cache, then read from there, so there is only one
-//!    place that copies ids.
+//!    needs no loop over its ids. Nearly all pre-tokens have at most `FEW_IDS`; for the others it
+//!    writes `CACHED_IDS`.
+//! 4. A shared hit is copied into the thread's cache and then read from there, so ids are copied in
+//!    one place only.
 
 use super::Encoder;
 use super::cache::{CACHED_IDS, FEW_IDS, LongKey, PackedIds, SharedCaches, ThreadCache};
@@ -35,7 +35,7 @@ const STAGES: usize = 4;
 #[derive(Clone, Copy)]
 struct Batch<'a> {
     text: &'a [u8],
-    /// Starts of the pre-tokens, and the end of the last.
+    /// Starts of the pre-tokens, and the end of the last one.
     bounds: &'a [usize],
     /// Keys and their hashes.
     keys: [(PretokenKey, u64); BATCH],
@@ -128,7 +128,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// Appends the ids of a batch: its last stage.
+    /// Appends the ids of a batch, which is its last stage.
     #[inline(always)]
     fn encode_batch(
         &self,
@@ -156,7 +156,7 @@ impl Encoder {
 
     /// Appends the ids of a pre-token that neither short cache has, and caches them if they fit.
     ///
-    /// `key` is the key and hash of a pre-token that fits in a key.
+    /// `key` is the key and hash of the pre-token, if it fits in a key.
     fn encode_missing(
         &self,
         pretoken: &str,
@@ -165,7 +165,7 @@ impl Encoder {
         ids: &mut Vec<u32>,
     ) -> Result<()> {
         let shared = self.shared_caches.get().and_then(Option::as_ref);
-        // A pre-token has at most one id per byte, so one this short fits in the short caches.
+        // A pre-token has at most one id per byte, so any shorter one fits in the short caches.
         let may_be_long = pretoken.len() > CACHED_IDS;
         let long = shared
             .filter(|_| may_be_long)
@@ -200,7 +200,7 @@ impl Encoder {
     }
 }
 
-/// Appends the ids of pre-tokens from `at` up to the first that the cache lacks; returns its index.
+/// Appends the ids of pre-tokens from `at` up to the first that the cache lacks. Returns its index.
 #[inline]
 fn copy_cached(
     keys: &[(PretokenKey, u64)],

@@ -3,17 +3,17 @@
 //! ```text
 //! symbols = ids of the bytes
 //! while some adjacent pair has a rank:
-//!     merge the pair of lowest rank, the leftmost of equals
+//!     merge the pair of the lowest rank, and of equal pairs the leftmost
 //! ```
 //!
-//! 1. Up to `SCAN_LIMIT` symbols, all pairs are scanned for the minimum in each round: (rank,
-//!    position) is one integer, so the scan is a branchless minimum over a short array.
-//! 2. Longer pre-tokens keep their pairs in a heap and the symbols in a linked list, so that a word
-//!    of n bytes takes O(n log n). A heap entry whose pair has changed is skipped when it is
-//!    popped.
-//! 3. The table of pairs does not fit in a core's cache, and most pairs asked for do not merge. A
-//!    filter of one bit per hash, small enough to stay in the cache, rejects nearly all of those.
-//! 4. Pairs of bytes, which start every merge, have an array without hashing.
+//! 1. With up to `SCAN_LIMIT` symbols, each round scans all pairs for the minimum. (rank, position)
+//!    is one integer, so the scan is a branchless minimum over a short array.
+//! 2. Longer pre-tokens keep their pairs in a heap and their symbols in a linked list, so that n
+//!    bytes take O(n log n) time. A heap entry whose pair has changed is skipped when it is popped.
+//! 3. The table of pairs does not fit in a core's cache, and most pairs that are looked up do not
+//!    merge. A filter of one bit per hash, small enough to stay in the cache, rejects nearly all of
+//!    these.
+//! 4. Pairs of bytes, with which every pre-token starts, are in an array that needs no hashing.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -23,9 +23,9 @@ use rustc_hash::FxHashMap;
 use super::cache::{HugePageTable, Zeroable};
 use crate::tokenizer::parts::Merge;
 
-/// Longest pre-token, in symbols, for which scanning beats the heap.
+/// Number of symbols up to which scanning beats the heap.
 const SCAN_LIMIT: usize = 48;
-/// No rank, no symbol or no neighbor.
+/// Marks no rank, no symbol or no neighbor.
 const NONE: u32 = u32::MAX;
 /// Key of a free entry.
 const FREE: u64 = 0;
@@ -33,7 +33,8 @@ const FREE: u64 = 0;
 /// Bits of the filter per merge.
 const FILTER_BITS: usize = 16;
 
-/// A pair and what it merges into. The key is inverted, so that zeros are a free entry.
+/// A pair and the token that it merges into. The key is inverted, so that an entry of zeros is
+/// free.
 #[derive(Debug, Clone, Copy)]
 struct MergeEntry {
     inverted_key: u64,
@@ -64,8 +65,8 @@ fn hash(key: u64) -> u64 {
 }
 
 impl MergeTable {
-    /// Builds the table of `merges`, in the order of their ranks. `byte_ids` are the ids of single
-    /// bytes. Of a repeated pair the first counts.
+    /// Builds the table of `merges`, which are in the order of their ranks. `byte_ids` are the ids
+    /// of single bytes. Of a repeated pair, the first merge counts.
     pub fn new(merges: &[Merge], byte_ids: &[u32; 256]) -> Self {
         let count = merges.len().max(8).next_power_of_two();
         let bits = |size: usize| size.next_power_of_two().trailing_zeros();
@@ -129,7 +130,7 @@ impl MergeTable {
         (!inverted, result)
     }
 
-    /// Merges `symbols`, the ids of `bytes`, until no pair is left that merges.
+    /// Merges `symbols`, the ids of `bytes`, until no adjacent pair merges.
     pub fn merge(&self, bytes: &[u8], symbols: &mut Vec<u32>, scratch: &mut MergeScratch) {
         match symbols.len() {
             0 | 1 => {}
@@ -148,7 +149,7 @@ impl MergeTable {
             (previous[i], next[i]) = (i.wrapping_sub(1) as u8, i as u8 + 1);
         }
         (previous[count - 1], next[count - 1]) = ((count - 2) as u8, count as u8);
-        // The last symbol has no pair, nor has a symbol that was merged into the one before it.
+        // Neither the last symbol nor one that was merged into the symbol before it has a pair.
         pairs[count - 1] = u64::MAX;
         while let Some(best) = pairs[..count].iter().copied().min()
             && best < u64::from(NONE) << 32
@@ -196,7 +197,7 @@ impl MergeTable {
                 continue;
             }
             let (current, result) = self.get(symbols[at], symbols[right as usize]);
-            // The pair has changed since; the new pair has its own entry.
+            // The pair has changed since it was pushed; the new pair has an entry of its own.
             if current != rank {
                 continue;
             }

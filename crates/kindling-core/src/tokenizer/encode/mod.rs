@@ -1,19 +1,19 @@
-//! Text to ids.
+//! Encoding: text to ids.
 //!
 //! ```text
-//! for each segment between special tokens, normalized if the tokenizer does so:
+//! for each segment between special tokens, normalized if the rules say so:
 //!     for each window of pre-tokens (pretokenize/scan.rs):
 //!         pre-tokens over 1 MiB: streaming_bpe.rs
 //!         others, 32 at a time: lookup.rs
-//!             cache/ has the ids, or merge.rs computes them and cache/ keeps them
+//!             cache/ has the ids, or merge.rs computes them and cache/ takes them
 //! ```
 //!
 //! | file | holds |
 //! |---|---|
-//! | `lookup.rs` | ids of pre-tokens from the caches, prefetched in batches |
+//! | `lookup.rs` | looking up pre-tokens in the caches, prefetched in batches |
 //! | `cache/` | the caches: one per thread, and a larger one that threads share |
-//! | `merge.rs` | merges of one pre-token by rank |
-//! | `streaming_bpe.rs` | pre-tokens of any length in bounded memory |
+//! | `merge.rs` | merging one pre-token by rank |
+//! | `streaming_bpe.rs` | merging pre-tokens of any length in bounded memory |
 //! | `scratch.rs` | memory that a thread reuses from call to call |
 
 mod cache;
@@ -36,13 +36,13 @@ use super::special::{Segment, SpecialTokens};
 use crate::simd::Isa;
 use crate::{Error, Result};
 
-/// Stands for a byte that the vocabulary lacks.
+/// Id of a byte that the vocabulary lacks.
 const NO_ID: u32 = u32::MAX;
 
-/// Ids of the ordinary tokens by their bytes.
+/// Map from the bytes of an ordinary token to its id.
 pub type TokenIds = HashMap<Box<[u8]>, u32>;
 
-/// Everything that encoding needs. Threads use it at once, each with its own `Scratch`.
+/// Everything that encoding needs. Threads can use it at once, each with its own `Scratch`.
 #[derive(Debug)]
 pub struct Encoder {
     parts: Arc<Parts>,
@@ -124,7 +124,8 @@ impl Encoder {
                     at += length;
                 }
                 Segment::Text(part) => {
-                    // Normalizing changes the length: positions are then approximate.
+                    // Normalizing may change the length, so positions within the part are
+                    // approximate.
                     let flush = &mut |ids: &mut Vec<u32>, within: usize| {
                         flush(ids, at + within.min(part.len()))
                     };
@@ -218,14 +219,14 @@ impl Encoder {
         }
     }
 
-    /// Computes the ids of `bytes`, all of them in the vocabulary, into `symbols`.
+    /// Merges `bytes`, all of which the vocabulary has, and writes their ids to `symbols`.
     fn merge_bytes(&self, bytes: &[u8], symbols: &mut Vec<u32>, scratch: &mut MergeScratch) {
         symbols.clear();
         symbols.extend(bytes.iter().map(|&byte| self.byte_ids[usize::from(byte)]));
         self.merge_table.merge(bytes, symbols, scratch);
     }
 
-    /// Returns the first of `ids` whose bytes do not merge to that token.
+    /// Returns the first of `ids` whose bytes do not merge to exactly that token.
     pub fn first_unmerged(&self, mut ids: impl Iterator<Item = u32>) -> Option<u32> {
         let (mut symbols, mut scratch) = (Vec::new(), MergeScratch::default());
         ids.find(|&id| {
@@ -234,7 +235,7 @@ impl Encoder {
         })
     }
 
-    /// Returns the token that a whole pre-token is, if the rules say that it is not merged.
+    /// Returns the token that equals a whole pre-token, if the rules say to use it without merging.
     fn whole_word(&self, pretoken: &[u8]) -> Option<u32> {
         if !self.parts.rules.ignore_merges {
             return None;

@@ -1,4 +1,4 @@
-//! Memory that a thread reuses from one call of `encode` to the next.
+//! Caches and buffers that a thread reuses from one call of `encode` to the next.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
@@ -30,10 +30,10 @@ impl Scratch {
     }
 }
 
-/// Scratch memory that no call uses at the moment.
+/// Scratch memory that no call is using.
 ///
-/// Each is stored with the thread that used it last and goes back to that thread if possible, since
-/// it is still in the cache of the thread's core.
+/// Each is stored with the thread that used it last, and goes back to that thread if possible,
+/// since it may still be in the cache of that thread's core.
 #[derive(Debug, Default)]
 pub struct ScratchPool(Mutex<Vec<(ThreadId, Scratch)>>);
 

@@ -1,17 +1,17 @@
 //! BPE from left to right, in memory that does not depend on the length of the pre-token.
 //!
-//! Merging by rank needs the whole pre-token. The same ids follow from the left alone:
+//! Merging by rank needs the whole pre-token. The same ids can be found from left to right:
 //!
-//! 1. A sequence of tokens is the result of merging its bytes if and only if each two neighbors are
-//!    the result of merging theirs. The first merge across the border of two neighbors would happen
-//!    with these two alone as well, since nothing before it touches them.
-//! 2. So the result for the first i bytes ends in one token, `last[i]`, and without this token it
-//!    is the result for the bytes before. `last[i]` is the only token that ends at i and is
-//!    compatible (as in 1) with `last` at its own start.
+//! 1. A sequence of tokens is the result of merging its bytes if and only if every two adjacent
+//!    tokens are the result of merging theirs. The first merge across the border between two tokens
+//!    would also happen with these two alone, since no earlier merge touches them.
+//! 2. So the result for the first i bytes ends in some token, `last[i]`, and without that token it
+//!    is the result for the bytes before it. `last[i]` is the only token that ends at i and is
+//!    compatible (as in 1) with the last token at its own start.
 //! 3. The ids of the first n bytes are the chain `last[n]`, `last[n - length of last[n]]`, ...
-//!    backwards. Later tokens start less than the longest token before n, and the chains from all
-//!    these positions soon meet. Ids before their meeting point are final: they are flushed and
-//!    forgotten.
+//!    backwards. A token that ends after n starts after n - (length of the longest token), and the
+//!    chains from all positions in between soon meet. Ids before the point where they meet are
+//!    final, so they are flushed and forgotten.
 //!
 //! ```text
 //! last[0] = none
@@ -21,8 +21,8 @@
 //!     every STEP bytes: flush the ids before the point where all chains meet
 //! ```
 //!
-//! Last tokens are the idea of the `bpe` crate (<https://github.com/github/rust-gems>). By 1 it
-//! holds for any list of merges, not only where ranks of merges and of tokens agree.
+//! The idea of last tokens is that of the `bpe` crate (<https://github.com/github/rust-gems>). By 1
+//! it holds for any list of merges, not only where the ranks of merges and tokens agree.
 
 use std::collections::BTreeSet;
 
@@ -38,12 +38,12 @@ use crate::tokenizer::parts::Merge;
 const WHOLE_LIMIT: usize = 1 << 20;
 /// Bytes between two flushes.
 const STEP: usize = 1 << 16;
-/// Most pairs whose compatibility is remembered.
+/// Maximum number of pairs whose compatibility is remembered.
 const KNOWN_PAIRS: usize = 1 << 20;
 
-/// All tokens by their bytes.
+/// A trie of tokens by their bytes.
 struct Trie {
-    /// (node, byte) to node; the root is 0.
+    /// Map from (node, byte) to the next node; the root is 0.
     nodes: FxHashMap<u64, u32>,
     /// The token that ends at each node, or `NO_ID`.
     tokens: Vec<u32>,
@@ -83,7 +83,7 @@ impl Trie {
     }
 }
 
-/// Decides and remembers which tokens can be neighbors.
+/// Decides, and remembers, which tokens can be adjacent.
 struct Compatibility<'a> {
     encoder: &'a Encoder,
     known: FxHashMap<u64, bool>,
@@ -93,8 +93,8 @@ struct Compatibility<'a> {
 }
 
 impl Compatibility<'_> {
-    /// Returns whether merging the bytes of `left` and `right` results in these two tokens. If
-    /// `left` is `NO_ID`, whether merging the bytes of `right` results in it.
+    /// Returns whether merging the bytes of `left` and `right` results in these two tokens, or, if
+    /// `left` is `NO_ID`, whether merging the bytes of `right` results in that token.
     fn check(&mut self, left: u32, right: u32) -> bool {
         let key = u64::from(left) << 32 | u64::from(right);
         if let Some(&known) = self.known.get(&key) {
@@ -118,7 +118,7 @@ impl Compatibility<'_> {
 }
 
 impl Encoder {
-    /// Encodes the pre-tokens between consecutive `starts` up to the last one longer than
+    /// Encodes the pre-tokens between consecutive `starts`, up to the last one that is longer than
     /// `WHOLE_LIMIT`, and removes their starts.
     pub(super) fn encode_long_pretokens(
         &self,
@@ -146,8 +146,9 @@ impl Encoder {
 
     /// Builds the trie of all tokens that merging can produce.
     ///
-    /// Returns `None` if some token does not have exactly the bytes of its parts, or two tokens
-    /// have the same bytes. Such a vocabulary merges even long pre-tokens as a whole.
+    /// Returns `None` if the bytes of some token are not those of the pair it is merged from, or
+    /// two tokens have the same bytes. With such a vocabulary even long pre-tokens are merged as a
+    /// whole.
     fn trie(&self) -> Option<Trie> {
         let bytes = |id: u32| &*self.parts.tokens[id as usize];
         let has_bytes_of_parts = |&(left, right, result): &Merge| {
@@ -184,7 +185,8 @@ impl Encoder {
             symbols: Vec::new(),
             scratch: MergeScratch::default(),
         };
-        // last[i] belongs to position base + i; `before` is that of position base itself.
+        // last[i] is the last token at position base + i, and `before` that at position base
+        // itself.
         let (mut base, mut last) = (0, vec![NO_ID; trie.longest + 1]);
         let mut before = NO_ID;
         let mut at = 0;
@@ -217,7 +219,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// Returns the position where the chains from all positions less than `longest` before `end`
+    /// Returns the position at which the chains from all positions less than `longest` before `end`
     /// meet.
     fn meeting(&self, last: &[u32], base: usize, end: usize, longest: usize) -> usize {
         let first = (end + 1).saturating_sub(longest).max(base);
@@ -252,7 +254,7 @@ mod tests {
     use crate::tokenizer::pretokenize::Pattern;
     use crate::tokenizer::special::SpecialTokens;
 
-    /// An encoder of 256 bytes and random merges of a few letters.
+    /// Returns an encoder with the 256 bytes and random merges of a few letters.
     fn encoder(seed: u64) -> Encoder {
         let draw =
             |i: u64, bound: usize| below(seed, Purpose::Benchmark, i, 0, bound as u64) as usize;

@@ -12,12 +12,13 @@
 //! ```
 //!
 //! 1. A merge only visits the words that hold its pair, so its cost falls as pairs get rarer.
-//! 2. Gains and losses are summed per neighbor over all words, in an array by token id, and then
-//!    enter the hash table once per neighbor instead of once per occurrence.
-//! 3. The most frequent pair is the top of a heap. Counts in the heap are not updated: a count can
-//!    only fall, except for pairs with the new token, which are pushed. So an entry that comes up
-//!    with a count that is too high is pushed back with the right one.
-//! 4. The order of ties makes the result independent of the order of the words, and so of threads.
+//! 2. Gains and losses are summed per neighbor over all words, in an array indexed by token id. So
+//!    the hash table is updated once per neighbor instead of once per occurrence.
+//! 3. The most frequent pair is at the top of a heap. Counts in the heap are not updated. A count
+//!    can only fall, except for pairs with the new token, which are pushed; an entry that is popped
+//!    with too high a count is pushed back with the right one.
+//! 4. Breaking ties by bytes makes the result independent of the order of the words, and thus of
+//!    threads.
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
@@ -38,7 +39,7 @@ struct Word {
     count: u64,
 }
 
-/// Pairs of a neighbor and the new token: their count, and the list of their words.
+/// The pair of a neighbor and the new token: its count, and the list of its words.
 #[derive(Debug, Clone, Copy)]
 struct Neighbor {
     count: u64,
@@ -50,9 +51,9 @@ const NO_NEIGHBOR: Neighbor = Neighbor { count: 0, words: NONE };
 /// Neighbors on one side of the new token.
 #[derive(Debug, Default)]
 struct Side {
-    /// By token id.
+    /// Indexed by token id.
     neighbors: Vec<Neighbor>,
-    /// Ids of those that occur.
+    /// Ids of the neighbors that occur.
     seen: Vec<u32>,
 }
 
@@ -86,9 +87,10 @@ pub struct MergeLearner {
     tokens: Vec<Box<[u8]>>,
     ids: FxHashMap<Box<[u8]>, u32>,
     merges: Vec<Merge>,
-    /// Texts of special tokens, which vocab.json could not tell from a merged token.
+    /// Texts of special tokens. vocab.json could not distinguish a merged token with such a text
+    /// from the special token.
     reserved: HashSet<String>,
-    /// Tokens of all words, one word after the other.
+    /// Tokens of all words, one word after another.
     symbols: Vec<u32>,
     words: Vec<Word>,
     pairs: PairTable,
@@ -96,7 +98,7 @@ pub struct MergeLearner {
     /// Neighbors of the current merge.
     before: Side,
     after: Side,
-    /// Words of the current merge.
+    /// Words that hold the pair of the current merge.
     touched: Vec<u32>,
 }
 
@@ -166,9 +168,9 @@ impl MergeLearner {
         (self.tokens, self.merges)
     }
 
-    /// Learns the next merge; returns false if no pair occurs `min_frequency` times.
+    /// Learns the next merge. Returns false if no pair occurs at least `min_frequency` times.
     ///
-    /// A pair that would be written like a special token is dropped instead.
+    /// A pair whose text would be that of a special token is dropped instead.
     pub fn merge_next(&mut self, min_frequency: u64) -> bool {
         let Some(pair) = self.pop_best(min_frequency) else { return false };
         let mut touched = std::mem::take(&mut self.touched);
@@ -176,8 +178,8 @@ impl MergeLearner {
         self.pairs.take(pair, &mut touched);
         let bytes = [&self.tokens[pair.0 as usize][..], &self.tokens[pair.1 as usize][..]].concat();
         if !self.reserved.contains(&byte_chars::to_text(&bytes)) {
-            // Two pairs with the same bytes make the same token, as they are one entry of
-            // vocab.json.
+            // Pairs with the same bytes become the same token, since vocab.json has one entry for
+            // both.
             let next = self.tokens.len() as u32;
             let result = *self.ids.entry(bytes.clone().into_boxed_slice()).or_insert(next);
             if result == next {
@@ -251,7 +253,8 @@ impl MergeLearner {
         for (lost, neighbor) in lost_before.chain(lost_after).filter(|(lost, _)| *lost != pair) {
             pairs.subtract(lost, neighbor.count);
         }
-        // A pair gained at one occurrence may be lost at the next, so counts are final only now.
+        // A pair gained at one occurrence may be lost at the next, so the counts are final only
+        // now.
         let gained_before = before.iter().map(|(token, _)| (token, result));
         let gained_after = after.iter().map(|(token, _)| (result, token));
         for pair in gained_before.chain(gained_after) {
@@ -271,8 +274,8 @@ struct Candidate {
     pair: Pair,
 }
 
-/// A binary heap with the best candidate first. The order needs the bytes of the tokens, which
-/// `std::collections::BinaryHeap` cannot pass to a comparison.
+/// A binary heap with the best candidate at the top. Comparing needs the bytes of the tokens, which
+/// `std::collections::BinaryHeap` cannot pass along.
 #[derive(Debug, Default)]
 struct Heap {
     candidates: Vec<Candidate>,

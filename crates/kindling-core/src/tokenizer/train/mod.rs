@@ -1,14 +1,14 @@
-//! Learning a tokenizer from text: count the pre-tokens (or mark the characters), then learn
-//! merges.
+//! Learning a tokenizer from text: count the pre-tokens and learn merges, or collect the
+//! characters.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `counts.rs` | how often each pre-token occurs |
-//! | `merge_learner.rs` | the most frequent pair, merge by merge |
+//! | `merge_learner.rs` | merging the most frequent pair, again and again |
 //! | `pair_table.rs` | pairs with their counts and the words they occur in |
 //!
-//! Memory holds the blocks being read and the distinct pre-tokens, never the whole text. The result
-//! depends on the text alone, not on the number of threads or the size of blocks.
+//! Only the blocks being read and the distinct pre-tokens are in memory, never the whole text. The
+//! result depends on the text alone, not on the number of threads or the size of blocks.
 
 mod counts;
 mod merge_learner;
@@ -37,8 +37,8 @@ const MERGES_PER_REPORT: usize = 256;
 /// Options for training a tokenizer.
 #[derive(Debug, Clone)]
 pub struct TrainOptions {
-    /// Size of the vocabulary: special tokens + 256 bytes + merges. Smaller if the text runs out of
-    /// pairs. Unused by `Kind::Chars`.
+    /// Size of the vocabulary: special tokens + 256 bytes + merges. The result is smaller if the
+    /// text runs out of pairs. Unused by `Kind::Chars`.
     pub vocab_size: usize,
     /// Special tokens. They get the first ids, in this order.
     pub special_tokens: Vec<String>,
@@ -49,11 +49,11 @@ pub struct TrainOptions {
     pub threads: usize,
     /// Pairs that occur less often are not merged.
     pub min_frequency: u64,
-    /// Most bytes to read, over all files in their order, after decompression.
+    /// Maximum number of bytes to read after decompression, over all files in their order.
     pub max_bytes: Option<u64>,
 }
 
-/// Trains on the text of `corpus`; `Tokenizer::train_on` says more.
+/// Trains on the text of `corpus`; see `Tokenizer::train_on`.
 pub fn train(
     corpus: &Corpus,
     options: &TrainOptions,
@@ -147,8 +147,8 @@ fn mark_characters(seen: &mut [bool], text: &str) {
     }
 }
 
-/// Builds a tokenizer of characters: special tokens, then the characters in some `seen` by code
-/// point.
+/// Builds a tokenizer of characters: special tokens, then the characters that any thread has
+/// `seen`, by code point.
 fn char_parts(seen: &[Vec<bool>], special: Vec<(String, u32)>) -> Parts {
     let is_special = |c: char| special.iter().any(|(token, _)| token.chars().eq([c]));
     let is_seen = |c: &char| seen.iter().any(|seen| seen[*c as usize]) && !is_special(*c);

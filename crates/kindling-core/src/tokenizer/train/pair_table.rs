@@ -1,7 +1,7 @@
 //! Pairs of tokens with their counts and the words they occur in.
 //!
-//! The words of all pairs are linked lists in one pool of nodes. So lists are appended, joined,
-//! freed and reused without an allocation per pair, of which there are millions.
+//! The words of all pairs are linked lists in one pool of nodes, so lists grow, join and are freed
+//! without an allocation per pair, of which there are millions.
 
 use crate::host_memory::{filled_or_panic, reserve_or_panic};
 
@@ -28,8 +28,8 @@ fn key(pair: Pair) -> u64 {
     u64::from(pair.0) << 32 | u64::from(pair.1)
 }
 
-/// Lists of words; a list is named by its first node. A word may have left a list that it is still
-/// in.
+/// Lists of words, each identified by its first node. A list may still contain words that no longer
+/// hold its pair.
 #[derive(Debug)]
 pub struct Lists {
     /// Word and next node.
@@ -142,14 +142,14 @@ impl PairTable {
         self.add(pair, count, new);
     }
 
-    /// Subtracts occurrences of a pair, down to 0: words may still hold a pair that was taken.
+    /// Subtracts occurrences of a pair, down to 0. Words may still hold a pair that was taken.
     pub fn subtract(&mut self, pair: Pair, count: u64) {
         let index = self.find(key(pair));
         let entry = &mut self.entries[index];
         entry.count = entry.count.saturating_sub(count);
     }
 
-    /// Removes all occurrences of a pair and moves its words to `words`, each once.
+    /// Removes all occurrences of a pair and moves the words of its list to `words`.
     pub fn take(&mut self, pair: Pair, words: &mut Vec<u32>) {
         let index = self.find(key(pair));
         let list = std::mem::replace(&mut self.entries[index].words, NONE);
@@ -166,7 +166,7 @@ impl PairTable {
             .map(|entry| (((entry.key >> 32) as u32, entry.key as u32), entry.count))
     }
 
-    /// Makes room: drops pairs that no longer occur, and doubles the table unless that is enough.
+    /// Drops pairs that no longer occur, and doubles the table unless that frees enough entries.
     #[cold]
     fn grow(&mut self) {
         let live = self.entries.iter().filter(|entry| entry.count > 0).count();

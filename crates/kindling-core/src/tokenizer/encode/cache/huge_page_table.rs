@@ -1,5 +1,5 @@
-//! Tables that are accessed at random, in huge pages where the system has them: with small pages,
-//! most accesses to a table of megabytes miss the TLB.
+//! Tables in huge pages, where the system has them. They are accessed at random, and with small
+//! pages most accesses to a table of several megabytes would miss the TLB.
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::marker::PhantomData;
@@ -19,7 +19,7 @@ const HUGE_PAGE: usize = 2 << 20;
 /// Zero bytes must be a valid value of the type.
 pub unsafe trait Zeroable: Copy {}
 
-/// A fixed number of values, initially zero bytes.
+/// A fixed number of values. Their bytes are initially zero.
 #[derive(Debug)]
 pub struct HugePageTable<T> {
     values: NonNull<T>,
@@ -35,7 +35,7 @@ impl<T: Zeroable> HugePageTable<T> {
     /// Allocates `length` > 0 values.
     ///
     /// # Panics
-    /// Panics with an `Error::OutOfMemory`, as `reserve_or_panic`.
+    /// Panics with an `Error::OutOfMemory`, like `reserve_or_panic`.
     pub fn new(length: usize) -> Self {
         let layout = layout::<T>(length);
         // SAFETY: `layout` asserts that the size is not 0.
@@ -44,7 +44,8 @@ impl<T: Zeroable> HugePageTable<T> {
         };
         #[cfg(target_os = "linux")]
         if layout.align() == HUGE_PAGE {
-            // SAFETY: advice about whole pages of this allocation. Failure only makes it slower.
+            // SAFETY: advice about whole pages of this allocation. If it fails, the table is only
+            // slower.
             unsafe { libc::madvise(values.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE) };
         }
         // SAFETY: the allocation has `layout.size()` bytes.
@@ -53,7 +54,7 @@ impl<T: Zeroable> HugePageTable<T> {
     }
 }
 
-/// Returns the layout of `length` values: whole huge pages if they fill at least one.
+/// Returns the layout of `length` values, which is whole huge pages if they fill at least one.
 fn layout<T>(length: usize) -> Layout {
     let plain = Layout::array::<T>(length).unwrap_or_else(|_| unreachable!("tables are megabytes"));
     assert!(plain.size() > 0);
@@ -67,7 +68,7 @@ fn layout<T>(length: usize) -> Layout {
 impl<T> Drop for HugePageTable<T> {
     fn drop(&mut self) {
         // SAFETY: `new` allocated the memory with this layout. The values are `Copy`, so they need
-        // no drop.
+        // not be dropped.
         unsafe { dealloc(self.values.as_ptr().cast(), layout::<T>(self.length)) };
     }
 }
@@ -90,14 +91,14 @@ impl<T> DerefMut for HugePageTable<T> {
     }
 }
 
-/// Types for which zero bytes are a valid value, and which threads can share.
+/// Types for which zero bytes are a valid value and which threads can share.
 ///
 /// # Safety
 /// Zero bytes must be a valid value of the type, and only atomics in it may change.
 pub unsafe trait SharedZeroable: Sync {}
 
-/// `1 << BITS` values that threads share, initially zero bytes. The system provides the memory page
-/// by page as values are accessed.
+/// `1 << BITS` values that threads share. Their bytes are initially zero. The system provides the
+/// memory page by page, as values are accessed.
 #[derive(Debug)]
 pub struct SharedHugePageTable<T, const BITS: u32> {
     memory: MmapRaw,
@@ -110,7 +111,7 @@ impl<T: SharedZeroable, const BITS: u32> SharedHugePageTable<T, BITS> {
     /// Maps the memory; returns `None` if there is not enough.
     pub fn new() -> Option<Self> {
         let memory = MmapRaw::from(MmapMut::map_anon((size_of::<T>() << BITS) + HUGE_PAGE).ok()?);
-        // Failure only makes it slower.
+        // If this fails, the table is only slower.
         #[cfg(target_os = "linux")]
         let _ = memory.advise(memmap2::Advice::HugePage);
         let offset = memory.as_ptr().align_offset(HUGE_PAGE);

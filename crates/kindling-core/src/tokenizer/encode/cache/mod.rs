@@ -5,13 +5,13 @@
 //! | up to 15 bytes and 12 ids | `thread.rs`, 4 MiB | `shared.rs`, 64 MiB |
 //! | longer | `thread_long.rs`, 4 MiB and a map | `shared_long.rs`, 12 MiB |
 //!
-//! 1. Words repeat. A hit saves looking up every pair of a word and merging it. Most hits are in the
-//!    thread's cache, which stays in the L2 of its core.
-//! 2. An entry of a short pre-token is one cache line with the pre-token itself, so that a hit is
-//!    exact and touches no other memory, and nothing is allocated per pre-token.
-//! 3. In a thread's table a new entry replaces the old one. In the shared ones an entry is written
-//!    once and stays (`write_once.rs`), so that readers need no lock.
-//! 4. All tables are in huge pages (`huge_page_table.rs`): accesses are random, and with 4 KiB
+//! 1. Words repeat. A hit saves looking up every pair of a word and merging it. Most hits are in
+//!    the thread's own cache, which stays in the L2 cache of its core.
+//! 2. The entry of a short pre-token is one cache line, which includes the pre-token itself. So a
+//!    hit is exact and touches no other memory, and nothing is allocated per pre-token.
+//! 3. In a thread's table a new entry replaces the old one. In the shared tables an entry is
+//!    written once and stays (`write_once.rs`), so that readers need no lock.
+//! 4. All tables are in huge pages (`huge_page_table.rs`). Accesses are random, and with 4 KiB
 //!    pages nearly every one would miss the TLB.
 //!
 //! The shared caches exist only where much text is expected (`Tokenizer::expect_much_text`).

@@ -1,12 +1,13 @@
 //! The ids of a short pre-token packed into 48 bytes.
 
-/// Most ids of one pre-token in a cache. Languages that a vocabulary covers badly need this many.
+/// Maximum number of ids of a cached pre-token. Languages that a vocabulary covers badly need this
+/// many.
 pub const CACHED_IDS: usize = 12;
-/// Number of ids that nearly all pre-tokens stay within.
+/// Number of ids that nearly no pre-token exceeds.
 pub const FEW_IDS: usize = 4;
-/// Words of 64 bits for `CACHED_IDS` ids.
+/// 64-bit words for `CACHED_IDS` ids.
 pub const ID_WORDS: usize = CACHED_IDS / 2;
-/// Largest vocabulary that can be cached: ids have 24 bits.
+/// Largest vocabulary whose ids can be cached, since they are packed into 24 bits.
 pub const CACHED_VOCAB: usize = 1 << 24;
 /// The bits of an id.
 const ID: u64 = CACHED_VOCAB as u64 - 1;

@@ -1,7 +1,7 @@
 //! The shared cache of short pre-tokens: buckets of four write-once slots.
 //!
-//! Entries spread over the slots of a bucket by their hash (`home`), so that the one cache line
-//! that is prefetched first is mostly the one that is needed.
+//! The hash also decides which slot of its bucket an entry tries first (`home`), so that the one
+//! cache line that is prefetched first is usually the one that is needed.
 
 use super::huge_page_table::SharedHugePageTable;
 use super::packed_ids::{ID_WORDS, PackedIds};
@@ -9,11 +9,12 @@ use super::write_once::{FREE, WriteOnceSlot};
 use crate::simd::prefetch;
 use crate::tokenizer::pretokenize::PretokenKey;
 
-/// Buckets, as a power of two: 64 MiB.
+/// Binary logarithm of the number of buckets, which take 64 MiB.
 const BITS: u32 = 18;
 const BUCKET: usize = 4;
 
-/// One cache line. The tag is the key's high word, the first word its low one; the ids follow.
+/// One cache line. The tag is the key's high word and the first word is its low word; the ids
+/// follow.
 type Slot = WriteOnceSlot<{ 1 + ID_WORDS }>;
 
 const _: () = assert!(size_of::<Slot>() == 64);
@@ -22,7 +23,7 @@ const _: () = assert!(size_of::<Slot>() == 64);
 #[derive(Debug)]
 pub struct SharedCache(SharedHugePageTable<[Slot; BUCKET], BITS>);
 
-/// Returns the slot of its bucket that a hash tries first.
+/// Returns the index of the slot that a hash tries first in its bucket.
 #[inline(always)]
 fn home(hash: u64) -> usize {
     (hash >> (64 - BITS - BUCKET.trailing_zeros())) as usize % BUCKET
@@ -53,7 +54,7 @@ impl SharedCache {
         prefetch(&raw const self.0.get(hash)[home(hash)]);
     }
 
-    /// Prefetches the other slots for `hash` if another key has the first.
+    /// Prefetches the other slots for `hash` if the first holds another key.
     #[inline(always)]
     pub fn prefetch_rest(&self, key: PretokenKey, hash: u64) {
         let mut slots = self.slots(hash);
@@ -96,7 +97,7 @@ mod tests {
     #[test]
     fn readers_never_see_partial_entries_while_threads_fill_full_buckets() {
         let cache = SharedCache::new().unwrap();
-        // Few hashes, so that all buckets overflow.
+        // Few distinct hashes, so that all buckets overflow.
         let entry = |i: u64| {
             let key = PretokenKey::new(&i.to_le_bytes(), 0, 8);
             let ids = [i as u32, i as u32 + 1, i as u32 + 2, i as u32 + 3];

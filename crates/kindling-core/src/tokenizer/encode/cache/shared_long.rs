@@ -1,23 +1,24 @@
-//! The shared cache of pre-tokens that are too long for `shared.rs` or have too many ids: buckets
-//! of two write-once slots.
+//! The shared cache of pre-tokens that are too long for `shared.rs` or have too many ids there:
+//! buckets of two write-once slots.
 
 use super::huge_page_table::SharedHugePageTable;
 use super::thread_long::hash_words;
 use super::write_once::WriteOnceSlot;
 use crate::simd::prefetch;
 
-/// Buckets, as a power of two: 12 MiB.
+/// Binary logarithm of the number of buckets, which take 12 MiB.
 const BITS: u32 = 15;
 const BUCKET: usize = 2;
 /// Longest pre-token that is cached, in bytes.
 const MAX_BYTES: usize = 46;
-/// Most ids of one pre-token.
+/// Maximum number of ids of a cached pre-token.
 const MAX_IDS: usize = 36;
-/// Words of the key: length, number of ids and bytes of the pre-token.
+/// Words of a key: length, number of ids and bytes of the pre-token.
 const KEY_WORDS: usize = (MAX_BYTES + 2) / 8;
-/// Index of the first word with ids; the tag is the first word of the key.
+/// Index of the first word with ids. It is one less than `KEY_WORDS`, since the tag is the first
+/// word of the key.
 const ID_WORDS: usize = KEY_WORDS - 1;
-/// The number of ids within the tag.
+/// The bits of the tag that hold the number of ids.
 const COUNT: u64 = 0xFF00;
 const COUNT_SHIFT: u32 = 8;
 
@@ -56,7 +57,7 @@ fn holds(slot: &Slot, key: &LongKey) -> bool {
         && key.words[1..].iter().enumerate().all(|(i, word)| slot.word(i) == *word)
 }
 
-/// Prefetches the first two lines of a slot; few pre-tokens have ids in the third.
+/// Prefetches the first two cache lines of a slot. Few pre-tokens have ids in the third.
 fn prefetch_slot(slot: &Slot) {
     prefetch(slot);
     prefetch(slot.address(ID_WORDS + MAX_IDS / 4));
@@ -73,7 +74,7 @@ impl SharedLongCache {
         prefetch_slot(&self.0.get(key.hash)[0]);
     }
 
-    /// Prefetches the second slot for `key` if another key has the first.
+    /// Prefetches the second slot for `key` if the first holds another key.
     pub fn prefetch_rest(&self, key: &LongKey) {
         let [first, second] = self.0.get(key.hash);
         if !first.is_free() && !holds(first, key) {
@@ -81,7 +82,7 @@ impl SharedLongCache {
         }
     }
 
-    /// Appends the ids of a key, if it is cached; returns whether it is.
+    /// Appends the ids of a key if it is cached. Returns whether it is.
     pub fn append(&self, key: &LongKey, out: &mut Vec<u32>) -> bool {
         let Some(slot) = self.0.get(key.hash).iter().find(|slot| holds(slot, key)) else {
             return false;
@@ -92,8 +93,8 @@ impl SharedLongCache {
         true
     }
 
-    /// Inserts the ids of a key unless they are too many or its bucket is full; returns whether the
-    /// key is cached now.
+    /// Inserts the ids of a key, unless there are too many or its bucket is full. Returns whether
+    /// the key is cached now.
     pub fn insert(&self, key: &LongKey, ids: &[u32]) -> bool {
         if ids.len() > MAX_IDS {
             return false;
@@ -175,7 +176,7 @@ mod tests {
                 scope.spawn(|| {
                     for i in (0..40_000).map(|i| i % 1999) {
                         let mut key = LongKey::new(&pretoken(i)).unwrap();
-                        // Few hashes, so that all buckets overflow.
+                        // Few distinct hashes, so that all buckets overflow.
                         key.hash = (i as u64 % 97) << 50;
                         let (ids, mut found) = (vec![i as u32; 1 + i % MAX_IDS], Vec::new());
                         if cache.append(&key, &mut found) {

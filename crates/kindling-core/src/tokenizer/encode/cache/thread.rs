@@ -1,15 +1,15 @@
-//! A thread's cache of short pre-tokens: a direct-mapped table, in which a new entry replaces the
-//! old.
+//! A thread's cache of short pre-tokens: a direct-mapped table in which a new entry replaces the
+//! old one.
 
 use super::huge_page_table::{HugePageTable, Zeroable};
 use super::packed_ids::PackedIds;
 use crate::simd::prefetch;
 use crate::tokenizer::pretokenize::PretokenKey;
 
-/// Entries, as a power of two: 4 MiB.
+/// Binary logarithm of the number of entries, which take 4 MiB.
 const BITS: u32 = 16;
 
-/// One cache line. The key is 0, which no pre-token has, while the entry is free.
+/// One cache line. While the entry is free, the key is 0, which no pre-token has.
 #[derive(Debug, Clone, Copy)]
 #[repr(align(64))]
 struct ThreadEntry {
@@ -38,7 +38,7 @@ impl ThreadCache {
 
     #[inline(always)]
     fn entry(&self, hash: u64) -> &ThreadEntry {
-        // SAFETY: an index has `BITS` bits, and the table 1 << BITS entries.
+        // SAFETY: an index has `BITS` bits, and the table has `1 << BITS` entries.
         unsafe { self.0.get_unchecked(Self::index(hash)) }
     }
 
@@ -48,7 +48,7 @@ impl ThreadCache {
         prefetch(&raw const *self.entry(hash));
     }
 
-    /// Returns whether `key` may be cached, without a branch: compares its first eight bytes only.
+    /// Returns whether `key` may be cached. Compares only the first eight bytes, without a branch.
     #[inline(always)]
     pub fn may_hold(&self, key: PretokenKey, hash: u64) -> bool {
         self.entry(hash).key.low == key.low

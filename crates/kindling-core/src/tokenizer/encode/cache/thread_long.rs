@@ -1,16 +1,16 @@
-//! A thread's cache of pre-tokens that are too long for `thread.rs` or have too many ids.
+//! A thread's cache of pre-tokens that are too long for `thread.rs` or have too many ids there.
 //!
-//! Up to `TABLE_BYTES` and `TABLE_IDS` they are in a direct-mapped table, the rest in a map that is
-//! cleared when it is full.
+//! Those of up to `TABLE_BYTES` bytes are in a direct-mapped table if they have at most `TABLE_IDS`
+//! ids. Longer ones are in a map that is cleared when it is full.
 
 use rustc_hash::FxHashMap;
 
 use super::huge_page_table::{HugePageTable, Zeroable};
 
-/// Limits of the table. With these an entry is two cache lines.
+/// Limits of the table, with which an entry is two cache lines.
 const TABLE_BYTES: usize = 46;
 const TABLE_IDS: usize = 20;
-/// Entries of the table, as a power of two: 4 MiB.
+/// Binary logarithm of the number of entries of the table, which take 4 MiB.
 const TABLE_BITS: u32 = 15;
 /// Longest pre-token that is cached, in bytes.
 const MAX_BYTES: usize = 512;
@@ -43,7 +43,7 @@ pub struct ThreadLongCache {
     map_bytes: usize,
 }
 
-/// Hashes words; the highest bits are the best mixed.
+/// Hashes words. The highest bits of the hash are mixed best.
 pub fn hash_words(first: u64, words: impl Iterator<Item = u64>) -> u64 {
     words.fold(first, |hash, word| (hash.rotate_left(5) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15))
 }

@@ -1,4 +1,5 @@
-//! A slot of a table that threads share: one thread writes it, all threads read it without a lock.
+//! A slot of a table that threads share. One thread writes it, and all threads read it without a
+//! lock.
 //!
 //! ```text
 //! claim:    compare_exchange(tag, FREE, CLAIMED)    one of the writers wins
@@ -7,12 +8,14 @@
 //! read:     tag (acquire), then words               relaxed loads
 //! ```
 //!
-//! 1. The tag holds part of the key. Neither `FREE` nor `CLAIMED` is a tag, so readers treat a slot
-//!    that is being filled as another key's: they compute the ids themselves.
-//! 2. A reader that sees the tag sees all words, since acquire pairs with release.
+//! 1. The tag holds part of the key. Neither `FREE` nor `CLAIMED` is a tag, so to readers a slot
+//!    that is being filled belongs to another key, and they compute the ids themselves.
+//! 2. A reader that sees the tag sees all words, since its acquire load pairs with the release
+//!    store.
 //! 3. A published slot never changes, so words read after the tag belong to it.
 //!
-//! `crates/kindling-core/loom` runs this file through every order of two writers and a reader.
+//! `crates/kindling-core/loom` runs this file through every interleaving of two writers and a
+//! reader.
 
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicU64, Ordering};
@@ -32,7 +35,7 @@ pub struct WriteOnceSlot<const WORDS: usize> {
     words: [AtomicU64; WORDS],
 }
 
-// SAFETY: zeros are valid, and everything is atomic.
+// SAFETY: zeros are valid, and every field is atomic.
 unsafe impl<const WORDS: usize, const SLOTS: usize> SharedZeroable
     for [WriteOnceSlot<WORDS>; SLOTS]
 {
@@ -67,7 +70,7 @@ impl<const WORDS: usize> WriteOnceSlot<WORDS> {
         Self { tag: AtomicU64::new(FREE), words: std::array::from_fn(|_| AtomicU64::new(0)) }
     }
 
-    /// Fills the slot if it is free; returns whether it was.
+    /// Fills the slot if it is free. Returns whether it was.
     pub fn fill(&self, tag: u64, words: impl Iterator<Item = u64>) -> bool {
         let (relaxed, release) = (Ordering::Relaxed, Ordering::Release);
         if self.tag.compare_exchange(FREE, CLAIMED, relaxed, relaxed).is_err() {
