@@ -10,12 +10,12 @@ use crate::corpus::{Corpus, ReadSummary, TEXT_FIELD};
 use crate::progress::SendProgress;
 
 impl Tokenizer {
-    /// Encodes `files` on `threads` threads and returns the number of tokens. `progress` gets the
-    /// bytes read from the disk.
+    /// Encodes `files` on `threads` threads and returns the number of tokens. `progress` is called
+    /// with the bytes read from the disk so far.
     ///
     /// # Errors
-    /// As `encode`, and for reading: `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS` and I/O errors. Errors of
-    /// `progress` are passed on.
+    /// As `encode`, and those of reading: `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS` and I/O errors.
+    /// Errors of `progress` are passed on.
     pub fn count_tokens(
         &self,
         files: &[PathBuf],

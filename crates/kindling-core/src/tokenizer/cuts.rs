@@ -1,16 +1,17 @@
-//! Safe places to cut text: both sides encode as the whole does.
+//! Positions at which text may be cut so that both sides encode as the whole does.
 
 use super::normalize;
 use super::parts::Kind;
 use super::pretokenize::Pattern;
 use super::special::SpecialTokens;
 
-/// Bytes before a cut that decide whether it is one: more than any pattern looks back at.
+/// Bytes before a position that suffice to decide whether it is a cut: more than any pattern looks
+/// back.
 const LOOK_BEHIND: usize = 64;
 /// Bytes at the end of a block that are searched first.
 const WINDOW: usize = 1 << 12;
-/// The most bytes without a cut that are processed in memory: more is no text, except where a
-/// pattern is a regular expression, which has no cuts but at special tokens.
+/// The most bytes without a cut that are processed in memory. Natural text has more only where the
+/// pattern is a regular expression, which allows no cuts except at special tokens.
 const LONGEST: usize = 64 << 20;
 const LONGEST_OF_REGEX: usize = 1 << 30;
 
@@ -20,15 +21,15 @@ pub struct Cuts<'a> {
     pub kind: Kind,
     pub pattern: &'a Pattern,
     pub special: &'a SpecialTokens,
-    /// Text is normalized before it is split.
+    /// Whether text is normalized before it is split.
     pub nfc: bool,
 }
 
 impl Cuts<'_> {
-    /// Returns the last place in `after..=limit` where `text` may be cut.
+    /// Returns the last position in `after..=limit` at which `text` may be cut.
     ///
-    /// Only the text before `limit` + the longest special token matters, so once that much is
-    /// known, text that follows changes nothing.
+    /// Only the text before `limit` + the longest special token matters. Once that much is known,
+    /// text that follows does not change the result.
     pub fn last(&self, text: &str, after: usize, limit: usize) -> Option<usize> {
         let last = limit.min(text.len().saturating_sub(1));
         (after.max(1)..=last).rev().find(|&at| {
@@ -47,8 +48,8 @@ impl Cuts<'_> {
         }
     }
 
-    /// Returns the last place where `bytes` may be cut. They may be invalid UTF-8, and more text
-    /// follows them. `at_start` means that no text precedes them.
+    /// Returns the last position at which `bytes` may be cut. They may be invalid UTF-8, and more
+    /// text may follow them. `at_start` means that no text precedes them.
     ///
     /// ```text
     /// for start in [the last 4 KiB, the beginning]:    // the former nearly always has a cut

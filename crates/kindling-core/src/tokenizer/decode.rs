@@ -1,10 +1,11 @@
-//! Ids to bytes and text.
+//! Decoding: ids to bytes and text.
 
 use super::Tokenizer;
 use crate::{Error, Result};
 
 impl Tokenizer {
-    /// Returns the text of `ids`. Invalid UTF-8 becomes U+FFFD as in Python's `errors='replace'`.
+    /// Returns the text of `ids`. Invalid UTF-8 becomes U+FFFD, as with Python's
+    /// `errors='replace'`.
     ///
     /// # Errors
     /// Returns `ERR_TOKEN_OUT_OF_RANGE` if an id is not in the vocabulary.

@@ -49,7 +49,7 @@ pub use self::train::TrainOptions;
 /// The special token that ends a document.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
 
-/// A tokenizer. It is immutable and can be used by any number of threads at once.
+/// A tokenizer. It is immutable, and any number of threads can use it at once.
 pub struct Tokenizer {
     parts: Arc<Parts>,
     encoder: Encoder,
@@ -68,7 +68,7 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
-/// Files and training.
+/// Reading, writing and training.
 impl Tokenizer {
     /// Reads GPT-2's vocab.json and merges.txt, whatever their names. Special tokens that the
     /// vocabulary lacks are appended to it.
@@ -88,8 +88,8 @@ impl Tokenizer {
         )?)
     }
 
-    /// Opens a tokenizer.json of Hugging Face, or a folder with one, or a folder with vocab.json
-    /// and merges.txt, where <|endoftext|> is a special token if the vocabulary has it.
+    /// Opens Hugging Face's tokenizer.json, a folder with one, or a folder with vocab.json and
+    /// merges.txt. In the last case <|endoftext|> is a special token if the vocabulary has it.
     ///
     /// # Errors
     /// Returns `ERR_NOT_FOUND` or `ERR_INVALID_TOKENIZER`.
@@ -100,8 +100,8 @@ impl Tokenizer {
     /// Builds the tokenizer of a GGUF file.
     ///
     /// # Errors
-    /// Returns `ERR_UNSUPPORTED` if its pre-tokenizer is not one of Kindling's, and
-    /// `ERR_INVALID_TOKENIZER` if its values are damaged.
+    /// Returns `ERR_UNSUPPORTED` if Kindling does not know its pre-tokenizer, and
+    /// `ERR_INVALID_TOKENIZER` if its values are inconsistent.
     pub fn from_gguf(vocab: &GgufVocab) -> Result<Self> {
         Self::from_parts(files::from_gguf(vocab)?)
     }
@@ -109,7 +109,7 @@ impl Tokenizer {
     /// Returns the values that make llama.cpp produce the same ids from a GGUF file.
     ///
     /// # Errors
-    /// Returns `ERR_UNSUPPORTED`, with the part that llama.cpp has no counterpart of.
+    /// Returns `ERR_UNSUPPORTED` with the part for which llama.cpp has no counterpart.
     pub fn to_gguf(&self) -> Result<GgufVocab> {
         files::to_gguf(&self.parts, &self.encoder)
     }
@@ -128,13 +128,13 @@ impl Tokenizer {
         files::is_saved(&self.parts, dir)
     }
 
-    /// Returns the SHA-256, in hexadecimal, of the vocabulary, the merges, the special tokens and
-    /// any pattern other than GPT-2's.
+    /// Returns the SHA-256, in hexadecimal, of the vocabulary, the merges, the special tokens, any
+    /// pattern other than GPT-2's, and any rules that change the ids of a text.
     pub fn hash(&self) -> String {
         self.hash.get_or_init(|| files::hash(&self.parts)).clone()
     }
 
-    /// Trains a tokenizer on text and JSON Lines files, recognized by their names.
+    /// Trains a tokenizer on text files and JSON Lines files, which are recognized by their names.
     ///
     /// # Errors
     /// As `Corpus::find` and `train_on`.
@@ -149,12 +149,14 @@ impl Tokenizer {
     /// Trains a tokenizer on the text of `corpus`. No pre-token spans two files or two lines of
     /// JSON.
     ///
-    /// `reading` gets the bytes read from the disk, then `merging` the merges learned.
+    /// `reading` is called with the bytes read from the disk so far, then `merging` with the merges
+    /// learned.
     ///
     /// # Errors
     /// Returns `ERR_NOT_FOUND`, `ERR_INVALID_CORPUS`, `ERR_EMPTY_CORPUS` if there is no text, I/O
     /// errors, or `ERR_INVALID_ARGUMENT` if `vocab_size` is too small or a special token is empty,
-    /// repeated, or how vocab.json writes a byte. Errors of `reading` and `merging` are passed on.
+    /// repeated, or equal to the text of a byte in vocab.json. Errors of `reading` and `merging`
+    /// are passed on.
     pub fn train_on(
         corpus: &Corpus,
         options: &TrainOptions,
@@ -175,7 +177,7 @@ impl Tokenizer {
         let is_special: HashSet<u32> = parts.special.iter().map(|&(_, id)| id).collect();
         let is_raw: HashSet<u32> = parts.raw_texts.iter().map(|&(id, _)| id).collect();
         let mut ids = HashMap::with_capacity(parts.tokens.len());
-        // Of tokens with equal bytes, the first counts, and one in GPT-2's characters before others.
+        // Of tokens with equal bytes, one in GPT-2's characters is preferred, then the lowest id.
         for raw in [false, true] {
             for (id, token) in (0..).zip(&parts.tokens) {
                 if !is_special.contains(&id) && is_raw.contains(&id) == raw {
@@ -209,7 +211,7 @@ impl Tokenizer {
     }
 }
 
-/// Encoding; `stream.rs`, `count_tokens.rs` and `decode.rs` have the rest.
+/// Encoding. See also `stream.rs`, `count_tokens.rs` and `decode.rs`.
 impl Tokenizer {
     /// Returns the ids of `text`.
     ///
@@ -222,8 +224,8 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// Returns the ids of `text` between those of the template, as Hugging Face's
-    /// `add_special_tokens` does.
+    /// Returns the ids of `text` within those of the template, like Hugging Face's
+    /// `add_special_tokens`.
     ///
     /// # Errors
     /// As `encode`.
@@ -267,14 +269,14 @@ impl Tokenizer {
         Cuts { kind, pattern, special: self.encoder.special(), nfc: self.parts.rules.nfc }
     }
 
-    /// Returns the last place to cut `bytes` at, whatever text precedes and follows them, such that
-    /// both sides encode as the whole does.
+    /// Returns the last position at which `bytes` may be cut: both sides encode as the whole does,
+    /// whatever text precedes and follows it.
     pub(crate) fn last_cut(&self, bytes: &[u8]) -> Option<usize> {
         self.cuts().last_in_bytes(bytes, false)
     }
 
-    /// Prepares for encoding much text, perhaps on several threads: allocates caches of 76 MiB that
-    /// threads share from now on.
+    /// Prepares for encoding much text, perhaps on several threads, by allocating 76 MiB of caches
+    /// that all threads share from now on.
     pub fn expect_much_text(&self) {
         self.encoder.share_caches();
     }

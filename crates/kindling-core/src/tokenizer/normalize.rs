@@ -1,18 +1,19 @@
-//! Unicode's normalization form C, as Hugging Face `tokenizers` has it.
+//! Unicode's normalization form C, as Hugging Face `tokenizers` implements it.
 //!
-//! Its tables are those of Unicode 9. Every later character is a starter to them that combines with
-//! nothing. So text is normalized piece by piece between later characters, which stay as they are.
+//! `tokenizers` has the tables of Unicode 9, in which every later character is a starter that
+//! combines with nothing. So text is normalized piece by piece between later characters, which stay
+//! as they are.
 
 use std::borrow::Cow;
 
 use unicode_normalization::char::canonical_combining_class;
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
-/// The first byte of U+0300. Text below it is normalized.
+/// The first byte of U+0300. Text whose bytes are all below it is already normalized.
 const FIRST_MARK_BYTE: u8 = 0xCC;
 
-/// The 221 characters that take part in normalization since a version after 9 (of 18), in ranges.
-/// Written by `scripts/fixtures/nfc_later.py`.
+/// Ranges of the 221 characters that take part in normalization only since a Unicode version after
+/// 9 (up to 18). Written by `scripts/fixtures/nfc_later.py`.
 #[rustfmt::skip]
 const LATER: &[(u32, u32)] = &[
     (0x5c8, 0x5c9), (0x7fd, 0x7fd), (0x897, 0x89f), (0x8ca, 0x8d3), (0x9fe, 0x9fe), (0xc3c, 0xc3c),
@@ -55,7 +56,7 @@ pub fn nfc(text: &str) -> Cow<'_, str> {
 }
 
 /// Returns whether both sides of a cut at `at` (0 < at < length, a character boundary) normalize as
-/// the whole does, and keep the characters beside the cut.
+/// the whole does, and keep the characters next to the cut.
 pub fn is_boundary(text: &str, at: usize) -> bool {
     let is_inert = |c: char| {
         canonical_combining_class(c) == 0 && is_nfc_quick([c].into_iter()) == IsNormalized::Yes

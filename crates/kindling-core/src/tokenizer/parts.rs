@@ -26,22 +26,23 @@ pub struct Parts {
     pub tokens: Vec<Box<[u8]>>,
     /// Merges by rank.
     pub merges: Vec<Merge>,
-    /// Special tokens in the order given, with their ids.
+    /// Special tokens with their ids, in the order given.
     pub special: Vec<(String, u32)>,
     /// Ids and texts of the vocabulary's entries that are neither special tokens nor bytes in
-    /// GPT-2's characters, by ascending id. Saved as they were read.
+    /// GPT-2's characters, by ascending id. They are saved as they were read.
     pub raw_texts: Vec<(u32, String)>,
     pub rules: Rules,
 }
 
-/// Rules of tokenizers made elsewhere. Those trained here have the default: none.
+/// Rules that tokenizers made elsewhere may have. The default, which tokenizers trained here have,
+/// is none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rules {
     /// Flags of special tokens that differ from the default, by id.
     pub flags: BTreeMap<u32, AddedFlags>,
-    /// Text is brought to Unicode's normalization form C before it is split.
+    /// Whether text is brought to Unicode's normalization form C before it is split.
     pub nfc: bool,
-    /// A pre-token that is a token becomes that token, whatever merging would result in.
+    /// Whether a pre-token that is a token becomes that token, whatever merging would result in.
     pub ignore_merges: bool,
     pub template: Template,
 }
@@ -64,15 +65,15 @@ pub struct Template {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "the format's five independent flags")]
 pub struct AddedFlags {
-    /// Not found beside a letter, digit, mark or underscore.
+    /// Not found next to a letter, digit, mark or underscore.
     pub single_word: bool,
-    /// Takes the white space before it.
+    /// Includes the white space before it.
     pub lstrip: bool,
-    /// Takes the white space after it.
+    /// Includes the white space after it.
     pub rstrip: bool,
-    /// Found after normalization, in what the other tokens leave.
+    /// Found after normalization, in the text that the other tokens leave.
     pub normalized: bool,
-    /// Left out by Hugging Face's decoding; of no effect here.
+    /// Left out by Hugging Face's decoding; has no effect here.
     pub special: bool,
 }
 

@@ -23,7 +23,7 @@ pub struct SpecialTokens {
     in_raw_text: Layer,
     in_normalized_text: Layer,
     longest: usize,
-    /// Some token takes white space beside it.
+    /// Whether some token includes the white space next to it.
     strips: bool,
 }
 
@@ -67,7 +67,7 @@ impl SpecialTokens {
         &self.tokens
     }
 
-    /// Returns the length in bytes of the longest special token, 0 if there is none.
+    /// Returns the length in bytes of the longest special token, or 0 if there is none.
     pub fn longest(&self) -> usize {
         self.longest
     }
@@ -88,8 +88,8 @@ impl SpecialTokens {
         self.in_normalized_text.segments(text)
     }
 
-    /// Returns whether a cut of `text` at `at` would split a special token, or hide from it what
-    /// its flags look at.
+    /// Returns whether a cut of `text` at `at` would split a special token, or separate it from
+    /// characters that its flags depend on.
     pub fn spans(&self, text: &str, at: usize) -> bool {
         if self.strips && text[..at].ends_with(char::is_whitespace) {
             return true;
@@ -164,7 +164,7 @@ impl Segments<'_> {
             if flags.rstrip {
                 end = self.text.len() - after.trim_start().len();
             }
-            // White space may belong to the token before already.
+            // The token before may have taken the white space already.
             return Some((start.max(self.at), end.max(self.at), id));
         }
         None
@@ -190,7 +190,7 @@ impl<'a> Iterator for Segments<'a> {
     }
 }
 
-/// Returns whether `c` is part of a word, as `\w` of Rust's regular expressions.
+/// Returns whether `c` is part of a word, like `\w` in Rust's regular expressions.
 fn is_word(c: char) -> bool {
     static WORD: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^\w$").ok());
     let is_match = |word: &Regex| word.is_match(c.encode_utf8(&mut [0; 4])).unwrap_or(false);
@@ -253,7 +253,7 @@ mod tests {
             .unwrap()
     }
 
-    /// Writes the segments of `text`, tokens with their length.
+    /// Formats the segments of `text`: ordinary text, and tokens as [id:length].
     fn written(tokens: &SpecialTokens, text: &str) -> String {
         let write = |segment| match segment {
             Segment::Text(part) => format!("{part}|"),

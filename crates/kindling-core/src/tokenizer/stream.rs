@@ -7,7 +7,7 @@ use super::cuts::Cuts;
 use crate::Result;
 use crate::corpus::LossyDecoder;
 
-/// Shortest block of text that is encoded before the end, in bytes.
+/// Minimum size of a block that is encoded before the text ends, in bytes.
 const BLOCK: usize = 1 << 14;
 
 /// Encodes one text from pieces that may end anywhere, even inside a character or a special token.
@@ -35,7 +35,7 @@ impl StreamEncoder {
         self.cutter.replaced_bytes()
     }
 
-    /// Takes the next bytes. Appends to `out` the ids that no later text can change.
+    /// Takes the next bytes, and appends to `out` the ids that no later text can change.
     ///
     /// # Errors
     /// As `Tokenizer::encode`.
@@ -64,7 +64,7 @@ impl StreamEncoder {
 struct BlockCutter {
     decoder: LossyDecoder,
     text: String,
-    /// There is no cut before this position of `text`.
+    /// `text` has no cut before this position.
     searched: usize,
     block: usize,
 }
