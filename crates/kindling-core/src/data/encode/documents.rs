@@ -12,15 +12,16 @@ use crate::corpus::utf8::decode_lossy;
 use crate::tokenizer::{END_OF_TEXT, Tokenizer};
 use crate::{Error, Result};
 
-/// Lines of JSON from this length on are unescaped into a file.
+/// Lines of JSON of this length or more are unescaped into a file.
 const LONG_LINE: usize = 1 << 20;
-/// The number of ids of a long text that are written together.
+/// Number of ids of a long text that are written at a time.
 const FLUSH_IDS: usize = 1 << 16;
 
-/// Takes the ids of a long text so far; the second argument is how many bytes of it are encoded.
+/// Takes the ids of a long text so far. The second argument is the number of its bytes that they
+/// encode.
 type Flush<'a> = dyn FnMut(&mut Vec<u32>, u64) -> Result<()> + 'a;
 
-/// A block and its ids. Its buffers are reused.
+/// A block and its ids. The buffers are reused.
 #[derive(Debug, Default)]
 pub(super) struct Encoded {
     pub block: Block,
@@ -31,10 +32,10 @@ pub(super) struct Encoded {
     pub replaced_bytes: u64,
 }
 
-/// Encodes blocks; the same for all blocks of a run.
+/// Encodes blocks. All blocks of a run share it.
 pub(super) struct DocumentEncoder<'a> {
     tokenizer: &'a Tokenizer,
-    /// The documents of text.
+    /// What a document is in text files.
     pub document: Document,
     text_field: &'a str,
     /// The id that ends each document, and the length of its text in bytes.
@@ -67,8 +68,8 @@ impl<'a> DocumentEncoder<'a> {
         Ok(Self { tokenizer, document, text_field: &options.text_field, end })
     }
 
-    /// Encodes a block into the buffers of `out`. The ids of a long text are passed to `flush` as
-    /// they come.
+    /// Encodes a block into the buffers of `out`. The ids of a long text are passed to `flush`
+    /// piece by piece.
     pub fn encode(
         &self,
         block: Block,
@@ -116,7 +117,7 @@ struct IdWriter<'a> {
     ids: &'a mut Vec<u32>,
     /// Bytes of text so far.
     bytes: u64,
-    /// The current document is not empty.
+    /// Whether the current document is not empty.
     has_text: bool,
     flush: Option<&'a mut Flush<'a>>,
 }
@@ -157,7 +158,7 @@ impl IdWriter<'_> {
 
     /// Documents are runs of lines that are not blank. The line breaks between them belong to none.
     fn paragraphs(&mut self, text: &str) -> Result<()> {
-        // The current document is `start..end`: up to the end of its last line.
+        // The current document is `start..end`, where `end` is the end of its last line.
         let (mut start, mut end) = (0, 0);
         let mut at = 0;
         for line in text.split_inclusive('\n') {
@@ -193,7 +194,8 @@ impl IdWriter<'_> {
         })
     }
 
-    /// `json_lines` of a text with a line too long for memory; other lines may surround it.
+    /// Like `json_lines`, but for text with a line too long for memory. Other lines may surround
+    /// it.
     fn long_lines(
         &mut self,
         text: &str,

@@ -1,4 +1,4 @@
-//! Tests of the formats of text files: invalid UTF-8, compression, JSON Lines.
+//! Tests of invalid UTF-8, compression and JSON Lines in text files.
 
 use std::path::{Path, PathBuf};
 
@@ -33,7 +33,7 @@ fn all_gzip_members_and_zstd_frames_are_read() {
         tokenizer.encode(&std::fs::read_to_string(compressed("lines.txt")).unwrap()).unwrap();
     let out = folder.path().join("x_chunks");
     for name in ["lines.txt", "lines.txt.gz", "lines.txt.zst"] {
-        // The content decides, not the name.
+        // The contents decide, not the name.
         let renamed = folder.path().join("renamed.txt");
         std::fs::copy(compressed(name), &renamed).unwrap();
         for file in [&compressed(name), &renamed] {

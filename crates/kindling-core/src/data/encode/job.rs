@@ -1,4 +1,4 @@
-//! One encoding, from the first block of text to the stores in their place.
+//! One encoding, from the first block of text to the finished stores.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,14 +24,15 @@ const COPY: u64 = 1 << 18;
 /// The folder within the temporary folder in which the stores are written.
 const ROOT: &str = "made";
 
-/// Encodes `files` one after the other: text, JSON Lines or Parquet, plain, gzip or zstd; patterns of file
-/// names, and `-` for standard input. The files must not change in the meantime.
+/// Encodes `files` one after another: text, JSON Lines or Parquet, plain or compressed with gzip or
+/// zstd. They may be patterns of file names, and `-` for standard input. The files must not change
+/// in the meantime.
 ///
-/// The folder `out` gets `tokenizer`, `train_chunks` and, with a valid fraction, `valid_chunks`. If
-/// its name ends in `_chunks`, it is the store itself. Progress counts bytes on disk.
+/// The folder `out` gets `tokenizer`, `train_chunks` and, with a `valid_fraction`, `valid_chunks`.
+/// If its name ends in `_chunks`, it is the store itself. Progress counts bytes on disk.
 ///
-/// A killed process leaves `out` as it was and a hidden folder beside it, from which the same call
-/// resumes.
+/// If the process is killed before it moves the stores into place, `out` is as it was. The same
+/// call resumes from a hidden folder that is left behind.
 ///
 /// # Errors
 /// Returns `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS`, `ERR_INVALID_CORPUS`, `ERR_INVALID_ARGUMENT`,
@@ -85,7 +86,7 @@ fn token_lengths(tokenizer: &Tokenizer) -> Result<Vec<u64>> {
         .collect()
 }
 
-/// The state in which an encoding starts: new, or as a killed run left it.
+/// The state in which an encoding starts, either new or as a killed run left it.
 struct Started {
     staged: StagedFolder,
     journal: Journal,
@@ -107,7 +108,8 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Resumes what a killed run of the same work left, if it is undamaged; otherwise starts over.
+    /// Resumes what a killed run of the same work left, if it is undamaged, and starts over
+    /// otherwise.
     fn start(&self) -> Result<Started> {
         let work = self.describe();
         let is_same_work = |folder: &Path| {
@@ -138,7 +140,7 @@ impl Job<'_> {
         Ok(Started { staged, journal, done, train })
     }
 
-    /// Opens the training store where `done` ends, unless it is already being moved to its place.
+    /// Opens the training store where `done` ends, unless it is already being moved into place.
     fn open_train(&self, folder: &Path, done: &Done) -> Result<Option<StoreWriter>> {
         if done.moving {
             return Ok(None);
@@ -153,7 +155,7 @@ impl Job<'_> {
         StoreWriter::resume(&folder, chunk_size, element, chunks, tokens, partial).map(Some)
     }
 
-    /// Returns everything that decides the content of the stores.
+    /// Returns everything that determines the contents of the stores.
     fn describe(&self) -> Value {
         let EncodeOptions {
             chunk_size,
@@ -185,7 +187,7 @@ impl Job<'_> {
         !self.inputs.iter().any(Input::is_stdin)
     }
 
-    /// Writes everything below `root`, the stores from where `done` ends.
+    /// Writes everything below `root`, continuing the stores where `done` ends.
     fn write_all(
         &self,
         root: &Path,
@@ -195,8 +197,8 @@ impl Job<'_> {
     ) -> Result<EncodedText> {
         let Some(train) = train else { return Ok(done.text) };
         std::thread::scope(|scope| {
-            // Saved on another thread: with one thread for encoding, it would otherwise add to the
-            // time.
+            // Saved on another thread, since it would otherwise add to the time if one thread
+            // encodes.
             let saved = scope.spawn(|| self.destination.save_tokenizer(root, self.tokenizer));
             let text = self.write_stores(root, train, journal, done)?;
             let panicked =
@@ -230,7 +232,7 @@ impl Job<'_> {
         Ok(text)
     }
 
-    /// Encodes the text from `text.position` on into the training store.
+    /// Encodes the text from `text.position` on into the training store, and advances `text`.
     fn encode(
         &self,
         root: &Path,
@@ -245,7 +247,7 @@ impl Job<'_> {
             text_cut: &text_cut,
             block_size: BLOCK_SIZE,
             max_bytes: u64::MAX,
-            // Not in `root`, whose content is moved to its place in the end.
+            // Not in `root`, whose contents are moved into place at the end.
             long: LongTexts::Spill(root.parent().unwrap_or(root)),
             report: self.report,
         };
@@ -257,7 +259,7 @@ impl Job<'_> {
             report: self.report,
         };
         self.tokenizer.expect_much_text();
-        // Includes blocks that end within a document, where reading cannot resume.
+        // Unlike `text`, includes blocks that end within a document, where reading cannot resume.
         let mut all = *text;
         let result = pipeline::run(&shared, blocks, |encoded| {
             train.push(&encoded.ids)?;
@@ -274,7 +276,8 @@ impl Job<'_> {
         result
     }
 
-    /// Moves the tail of `train` to the validation store; returns the bytes of its text.
+    /// Moves the last tokens of `train` to the validation store. Returns the number of bytes of
+    /// their text.
     fn split(
         &self,
         root: &Path,

@@ -1,11 +1,11 @@
-//! The journal of an encoding: one line of JSON for each thing that is done, so that a killed run
-//! can be resumed.
+//! The journal of an encoding, with one line of JSON for each thing that is done, so that a killed
+//! run can be resumed.
 //!
 //! ```text
-//! begun   what is encoded, with which options
+//! begun   what is being encoded, and with which options
 //! text    the ids of all text before `position` are in the training store      (repeated)
-//! split   the validation store is complete; the training store is to keep `kept` tokens
-//! moving  the old files are out of the way, and the new files move in
+//! split   the validation store is complete; the training store will keep `kept` tokens
+//! moving  the old files are out of the way, and the new files are moving in
 //!
 //! resume():
 //!   read the lines up to the first that is incomplete or malformed; cut the file there
@@ -15,11 +15,12 @@
 //!
 //! 1. A line is written after the data it describes. A kill between the two leaves data that no
 //!    line covers, and resuming drops it.
-//! 2. A line that was cut short has no line break, and counts as not written.
-//! 3. A kill loses no written pages, but a power cut may. So resuming compares each chunk, the one
-//!    in progress too, with its checksum in the journal. Every 30 s everything is synced before a
-//!    line that says so; resuming falls back to the last such line, or else starts over.
-//! 4. A line about text is written at most every 100 ms: little work is lost, and little is
+//! 2. A line that was cut short has no line break and counts as not written.
+//! 3. A kill loses no written pages, but a power cut may. So resuming compares each chunk,
+//!    including the one in progress, with its checksum in the journal. Every 30 s everything is
+//!    synced, and then a line says so; resuming falls back to the last such line, or else starts
+//!    over.
+//! 4. A line about text is written at most every 100 ms, so little work is lost and little is
 //!    written.
 //! 5. `begun` includes the size and modification time of each input, so a run with other files or
 //!    options starts over.
@@ -41,10 +42,10 @@ use crate::{Error, Result};
 
 const FILE_NAME: &str = "journal.jsonl";
 const FORMAT_VERSION: u32 = 2;
-/// The least time between two lines about text.
+/// Minimum time between two lines about text.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// The least time between two syncs. They stop the writing, for about as long as it takes to write
-/// what the system has not written by itself.
+/// Minimum time between two syncs. A sync stops the encoding for about as long as it takes to write
+/// what the system has not yet written by itself.
 const SYNC_INTERVAL: Duration = Duration::from_secs(30);
 
 /// One line.
@@ -58,9 +59,9 @@ enum Entry {
     Text {
         #[serde(flatten)]
         text: EncodedText,
-        /// Chunks that were filled since the last such line.
+        /// Chunks that have been filled since the last such line.
         chunks: Vec<ClosedChunk>,
-        /// Whether all files were synced before.
+        /// Whether all files were synced before this line.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         synced: bool,
     },
@@ -71,15 +72,15 @@ enum Entry {
     Moving,
 }
 
-/// The part of the text that is encoded.
+/// The part of the text that has been encoded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct EncodedText {
     pub position: Position,
     /// Tokens written.
     pub tokens: u64,
-    /// The checksum of those in the last chunk, if it is not full.
+    /// The checksum of the tokens in the last chunk, if it is not full.
     pub partial: u64,
-    /// Bytes of the text they encode.
+    /// Bytes of the text that the tokens encode.
     pub bytes: u64,
     /// Bytes of the inputs that were invalid UTF-8.
     pub replaced_bytes: u64,
@@ -129,13 +130,13 @@ impl Journal {
         Self { path, file, chunks, written: Instant::now(), synced: Instant::now() }
     }
 
-    /// Returns whether `folder` holds a journal of the same work.
+    /// Returns whether `folder` holds a journal of this work.
     pub fn is_about(folder: &Path, work: &Value) -> bool {
         read(&folder.join(FILE_NAME)).is_some_and(|found| found.work == *work)
     }
 
-    /// Opens the journal in `folder` to continue it after its last line, or after the last `synced`
-    /// one, if there is one.
+    /// Opens the journal in `folder` to continue it after its last line, or, with `synced`, after
+    /// the last synced line. Returns `None` if there is no such line.
     pub fn resume(folder: &Path, synced: bool) -> Result<Option<(Self, Done)>> {
         let path = folder.join(FILE_NAME);
         let contents = read(&path)
@@ -148,7 +149,7 @@ impl Journal {
         Ok(Some((Self::open(path, file, done.chunks.len()), done)))
     }
 
-    /// Records how much text is encoded, if the last record is old enough or `force` is set.
+    /// Records how much text has been encoded, if the last record is old enough or `force` is set.
     pub fn text(&mut self, text: EncodedText, store: &StoreWriter, force: bool) -> Result<()> {
         if !force && self.written.elapsed() < INTERVAL {
             return Ok(());
@@ -196,9 +197,9 @@ impl Journal {
 struct Contents {
     work: Value,
     done: Done,
-    /// Their length in bytes.
+    /// Length of the lines in bytes.
     length: u64,
-    /// The same up to the last line that was synced.
+    /// The same for the lines up to the last synced one.
     synced: Option<(Done, u64)>,
 }
 

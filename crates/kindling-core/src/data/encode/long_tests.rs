@@ -1,4 +1,4 @@
-//! Tests of text without a cut: it is encoded as one whole, without being held in memory.
+//! Tests that text without a cut is encoded as a whole, without being held in memory.
 
 use std::io::Write;
 use std::path::Path;
@@ -53,7 +53,7 @@ fn files_encode_as_the_whole_text_does_under_any_pattern() {
     let plain = folder.file("plain.txt", &bytes);
     let zipped = folder.path().join("zipped.gz");
     gzip(&zipped, &bytes);
-    // Across the boundary of two reads, and at the end.
+    // Across the boundary between two reads, and at the end.
     for at in [BLOCK_SIZE - 1, 17 * BLOCK_SIZE, bytes.len() - 1] {
         bytes[at] = 0xF0;
     }

@@ -4,8 +4,8 @@
 //! | file | what |
 //! |---|---|
 //! | `options.rs` | the options and the summary |
-//! | `job.rs` | one encoding, from the first block to the stores in their place |
-//! | `documents.rs` | one block of text to ids, document by document |
+//! | `job.rs` | one encoding, from the first block to the finished stores |
+//! | `documents.rs` | encodes one block of text, document by document |
 //! | `pipeline.rs` | reads, encodes and writes blocks on all threads |
 //! | `journal.rs` | records progress on disk, so that a killed run can be resumed |
 

@@ -14,25 +14,26 @@ use crate::{Error, Result};
 pub struct EncodeOptions {
     /// Tokens per chunk file.
     pub chunk_size: u64,
-    /// The share of the tokens, from the end, that go to the validation store; from 0 to below 1.
+    /// The share of the tokens, taken from the end, that goes to the validation store. At least 0
+    /// and below 1.
     pub valid_fraction: f64,
     /// The type of the stored ids: int32, or uint16 if the vocabulary fits.
     pub element: Element,
     /// The number of threads. It does not change the tokens.
     pub threads: usize,
-    /// The path of the tokenizer, for a store without one beside it.
+    /// The path of the tokenizer, recorded in a store that has none beside it.
     pub tokenizer_path: Option<PathBuf>,
-    /// The format of the files; by default decided by their names.
+    /// The format of the files. By default their names decide.
     pub format: Option<Format>,
     /// The field of JSON Lines that holds the text.
     pub text_field: String,
-    /// The unit that no token crosses; by default a line of JSON Lines, or a text file.
+    /// The unit that no token crosses. By default a line of JSON Lines, or a text file.
     pub document: Option<Document>,
-    /// Append `<|endoftext|>` to every document that is not empty.
+    /// Whether to append `<|endoftext|>` to every document that is not empty.
     pub append_eot: bool,
-    /// Resume from what a killed run with the same files and options left.
+    /// Whether to resume from what a killed run with the same files and options left.
     pub resume: bool,
-    /// Leave what is done for a later run when `progress` returns `Error::Cancelled`.
+    /// Whether to keep what is done for a later run when `progress` returns `Error::Cancelled`.
     pub keep_when_cancelled: bool,
 }
 

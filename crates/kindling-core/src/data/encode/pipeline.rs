@@ -1,4 +1,4 @@
-//! Reads, encodes and writes blocks at the same time.
+//! Reads, encodes and writes blocks concurrently.
 //!
 //! ```text
 //! each thread:
@@ -11,13 +11,15 @@
 //!         take it out, unlock, write it, lock
 //! ```
 //!
-//! 1. No thread is reserved for reading or writing: each does the work there is, so that n threads
+//! 1. No thread is reserved for reading or writing. Each does whatever work there is, so n threads
 //!    keep n cores busy.
-//! 2. Blocks are written in the order of the text, so the result does not depend on the threads.
-//! 3. The queue is bounded: if one block takes long, the others must not pile up behind it. The
-//!    thread with that block never waits for room, so there is no deadlock.
+//! 2. Blocks are written in the order of the text, so the result does not depend on the number of
+//!    threads.
+//! 3. The queue is bounded, so that blocks do not pile up behind one that takes long. The thread
+//!    with that block never waits for room, so there is no deadlock.
 //! 4. The ids of a long text are written while it is encoded. Its thread first waits until all
-//!    blocks before it are written; nobody else writes in the meantime, since it is next.
+//!    blocks before it are written. No other thread writes in the meantime, since this block is
+//!    next.
 //! 5. An error takes the place of its block in the queue, so the first error in the order of the
 //!    text is reported, whichever thread fails first.
 
@@ -30,10 +32,10 @@ use crate::corpus::inputs::Input;
 use crate::progress::Report;
 use crate::{Error, Result};
 
-/// The most blocks per thread in the queue.
+/// Maximum number of queued blocks per thread.
 const QUEUED: usize = 4;
 
-/// The context of every block.
+/// What encoding any block needs.
 pub(super) struct Shared<'a> {
     pub inputs: &'a [Input],
     pub encoder: &'a DocumentEncoder<'a>,
@@ -58,7 +60,7 @@ pub(super) fn run(
     };
     std::thread::scope(|scope| {
         for _ in 1..shared.threads {
-            // Where the system allows no more threads, fewer do the work.
+            // If the system allows no more threads, fewer do the work.
             if std::thread::Builder::new().spawn_scoped(scope, || pipeline.work()).is_err() {
                 break;
             }
@@ -75,7 +77,7 @@ struct Pipeline<'a, W> {
     queue: Mutex<Queue>,
     /// Notified when the queue has room for another block.
     has_room: Condvar,
-    /// Notified when all blocks that were ready are written.
+    /// Notified when all blocks that were ready have been written.
     written: Condvar,
     write: Mutex<W>,
     capacity: usize,
@@ -87,11 +89,11 @@ struct Queue {
     blocks: BTreeMap<u64, Result<Encoded>>,
     /// The index of the next block to be written.
     next: u64,
-    /// Some thread is writing.
+    /// Whether some thread is writing.
     writing: bool,
     /// The first error in the order of the text.
     failed: Option<Error>,
-    /// Buffers of written blocks.
+    /// Buffers of written blocks, for reuse.
     free: Vec<Encoded>,
 }
 
@@ -123,7 +125,7 @@ impl<W: FnMut(&Encoded) -> Result<()>> Pipeline<'_, W> {
                 match next {
                     Ok(None) => return,
                     Ok(Some(block)) => (block.index, Ok(block)),
-                    // There are no blocks after this error.
+                    // No blocks follow this error.
                     Err(error) => (blocks.count(), Err(error)),
                 }
             };
@@ -138,7 +140,7 @@ impl<W: FnMut(&Encoded) -> Result<()>> Pipeline<'_, W> {
         }
     }
 
-    /// Waits for room in the queue and returns buffers for a block; `None` after an error.
+    /// Waits for room in the queue, and returns buffers for a block, or `None` after an error.
     fn free_buffers(&self) -> Option<Encoded> {
         let mut queue = lock(&self.queue);
         while queue.failed.is_none() && queue.blocks.len() >= self.capacity {
@@ -167,7 +169,7 @@ impl<W: FnMut(&Encoded) -> Result<()>> Pipeline<'_, W> {
         })
     }
 
-    /// Waits until all blocks before `index` are written; returns false after an error.
+    /// Waits until all blocks before `index` have been written. Returns false after an error.
     fn wait_until_next(&self, index: u64) -> bool {
         let mut queue = lock(&self.queue);
         while queue.failed.is_none() && (queue.next != index || queue.writing) {
@@ -176,7 +178,7 @@ impl<W: FnMut(&Encoded) -> Result<()>> Pipeline<'_, W> {
         queue.failed.is_none()
     }
 
-    /// Queues a block, and writes all that are next unless another thread is writing.
+    /// Queues a block. Unless another thread is writing, writes all queued blocks that are next.
     fn finish(&self, index: u64, result: Result<Encoded>) {
         let mut queue = lock(&self.queue);
         queue.blocks.insert(index, result);

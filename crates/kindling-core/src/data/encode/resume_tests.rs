@@ -1,4 +1,4 @@
-//! Tests of resuming: whatever a killed encoding left, the same call completes the same store.
+//! Tests that the same call completes the same store, whatever a killed encoding left.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ fn last_chunk(made: &Path) -> PathBuf {
 }
 
 /// Cancels the encoding again and again, as kills would, until it completes. Returns how often it
-/// was cancelled, and what the last call reports as resumed.
+/// was cancelled, and how many bytes the last call reports as resumed.
 fn encode_in_pieces(
     inputs: &[PathBuf],
     tokenizer: &Arc<Tokenizer>,
@@ -254,7 +254,7 @@ fn a_store_that_a_killed_process_moved_away_is_never_lost() {
         let o = if name == "data" { &o } else { &options() };
         encode(&[&file], &tokenizer, &out, o).unwrap();
         let before = files(&out);
-        // As a process leaves it that was killed in `install`.
+        // What a process that is killed in `install` leaves.
         let parent = if name == "data" { &out } else { folder.path() };
         let left = parent.join(format!(".{name}.99999999-0.partial"));
         std::fs::create_dir_all(left.join("old")).unwrap();
@@ -267,7 +267,7 @@ fn a_store_that_a_killed_process_moved_away_is_never_lost() {
             std::fs::create_dir(out.join("valid_chunks")).unwrap();
             std::fs::write(out.join("valid_chunks/store.json"), "new").unwrap();
         }
-        // Another encoding to the same place, which fails.
+        // Another encoding to the same folder, which fails.
         let empty = folder.file("empty.txt", "");
         let error = encode(&[&empty], &tokenizer, &out, o).unwrap_err();
         assert_eq!(error.code(), "ERR_EMPTY_CORPUS");

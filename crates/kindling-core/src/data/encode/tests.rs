@@ -1,4 +1,5 @@
-//! Tests of encoding: the store holds the ids of the text, and a failed run leaves nothing behind.
+//! Tests that an encoded store holds the ids of the text, and that a failed run leaves nothing
+//! behind.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +25,7 @@ pub(super) fn text(words: u32) -> String {
         .collect()
 }
 
-/// Returns a folder with a text file of so many words, the file, and a tokenizer.
+/// Returns a folder with a text file of this many words, the file, and a tokenizer.
 pub(super) fn corpus(words: u32) -> (Folder, PathBuf, Arc<Tokenizer>) {
     let folder = Folder::new();
     let (sample, file) = (folder.path().join("sample.txt"), folder.path().join("text.txt"));
@@ -121,7 +122,7 @@ fn the_split_is_at_the_floor_of_the_training_share() {
     }
 }
 
-/// Returns a progress callback that cancels at its call number `calls`.
+/// Returns a progress callback that cancels at call number `calls`.
 pub(super) fn ends_after(mut calls: i32) -> impl FnMut(u64, u64) -> Result<()> + Send {
     move |_, _| {
         calls -= 1;
@@ -135,7 +136,7 @@ fn cancelling_at_any_moment_leaves_the_destination_unchanged() {
     let files = [file];
     let options = EncodeOptions { valid_fraction: 0.2, chunk_size: 100_000, ..options() };
     let out = folder.path().join("deep/data");
-    // First into an empty place, then over an existing store.
+    // First to a new folder, then over an existing store.
     for round in 0..2 {
         let before = (
             names(folder.path()),
@@ -183,7 +184,7 @@ fn a_corpus_without_text_is_an_error() {
     encode(&[&empty, &file], &tokenizer, &out, &options()).unwrap();
 }
 
-/// Returns the ids of `parts`, each encoded separately, optionally with an end of text after each.
+/// Returns the ids of `parts`, each encoded separately, optionally with `<|endoftext|>` after each.
 pub(super) fn ids_of(tokenizer: &Tokenizer, parts: &[&str], end: bool) -> Vec<u32> {
     let end = end.then(|| tokenizer.token_id(END_OF_TEXT).unwrap());
     parts.iter().flat_map(|part| tokenizer.encode(part).unwrap().into_iter().chain(end)).collect()
