@@ -3,7 +3,7 @@
 use crate::buffer::zeroed_vec;
 use crate::{Error, Result};
 
-/// The most tokens in a batch that is drawn from a store.
+/// Maximum number of tokens in a batch from a store.
 const LARGEST: usize = i32::MAX as usize;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Creates a batch of `batch_size` rows.
+    /// Creates a batch of `batch_size` rows of equal length.
     ///
     /// # Errors
     /// Returns `ERR_SHAPE_MISMATCH` if the arrays differ in length, and `ERR_INVALID_ARGUMENT` if
@@ -48,7 +48,7 @@ impl Batch {
         Self::new(zeroed_vec(tokens)?, zeroed_vec(tokens)?, batch_size)
     }
 
-    /// Returns row `row` of `x` and of `targets`.
+    /// Returns row `row` of `x` and `targets`.
     pub(super) fn row_mut(&mut self, row: usize) -> (&mut [u32], &mut [i32]) {
         let tokens = row * self.seq_length..(row + 1) * self.seq_length;
         (&mut self.x[tokens.clone()], &mut self.targets[tokens])

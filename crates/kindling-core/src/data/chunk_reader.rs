@@ -1,9 +1,9 @@
-//! Reads the chunk files of a store at any place, and notices when one is not what it was.
+//! Reads the chunk files of a store at any offset, and detects when one has changed.
 //!
-//! Files are read, not mapped: a mapped file that another process shortens kills this one with
-//! SIGBUS. Here it is a short read, and an error. A chunk is identified by device, inode, size and
-//! modification time, which are taken when the store is opened and compared before every read, so
-//! a run never mixes two stores that were made at the same place one after the other.
+//! Files are read, not mapped: if another process shortens a mapped file, this one is killed by
+//! SIGBUS, whereas a short read is only an error. A chunk is identified by its device, inode, size
+//! and modification time. They are recorded when the store is opened and compared before every
+//! read, so a run never mixes two stores that were written to the same path one after the other.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -16,7 +16,7 @@ use super::identity::Identity;
 use crate::error::IoAction;
 use crate::{Error, Result};
 
-/// The most files that a store keeps open.
+/// Maximum number of files that a store keeps open.
 const MOST_OPEN: usize = 64;
 
 /// The open files of a store.
@@ -25,17 +25,18 @@ pub(super) struct ChunkReader(Mutex<Open>);
 
 #[derive(Debug, Default)]
 struct Open {
-    /// By number of chunk.
+    /// Indexed by chunk number.
     files: Vec<Option<Arc<File>>>,
-    /// The numbers of open files, the oldest first.
+    /// Chunk numbers of the open files, oldest first.
     order: VecDeque<usize>,
 }
 
 impl ChunkReader {
-    /// Fills `out` with the bytes of chunk `number` from `offset` on.
+    /// Fills `out` with the bytes of chunk `number`, starting at `offset`.
     ///
     /// # Errors
-    /// Returns `ERR_INVALID_STORE` if the file is not the one that was opened, and I/O errors.
+    /// Returns `ERR_INVALID_STORE` if the file has changed since the store was opened, and I/O
+    /// errors.
     pub fn read(
         &self,
         number: usize,
@@ -66,7 +67,7 @@ impl ChunkReader {
         #[cfg(target_os = "linux")]
         {
             use std::os::fd::AsRawFd;
-            // SAFETY: advice about an open descriptor; a refusal costs nothing.
+            // SAFETY: advice about an open descriptor, whose failure has no effect.
             unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
         }
         if open.files.len() <= number {
@@ -81,7 +82,7 @@ impl ChunkReader {
 /// Opens a chunk file.
 ///
 /// # Errors
-/// Returns `ERR_INVALID_STORE` if it is not the one that was opened, and I/O errors.
+/// Returns `ERR_INVALID_STORE` if it has changed since the store was opened, and I/O errors.
 pub(super) fn open(chunk: &ChunkFile) -> Result<File> {
     let file = File::open(&chunk.path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => changed(&chunk.path),
@@ -111,7 +112,7 @@ fn read_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<()> {
 #[cfg(not(unix))]
 fn read_at(mut file: &File, out: &mut [u8], offset: u64) -> io::Result<()> {
     use std::io::{Read, Seek, SeekFrom};
-    // One reader at a time: the position belongs to the file.
+    // One reader at a time, since all share the file's position.
     static READING: Mutex<()> = Mutex::new(());
     let _guard = READING.lock().unwrap_or_else(PoisonError::into_inner);
     file.seek(SeekFrom::Start(offset))?;

@@ -1,5 +1,5 @@
-//! The place of encoded text: a folder of `tokenizer`, `train_chunks` and `valid_chunks`, or a
-//! single store, if its name ends in `_chunks`.
+//! The destination of encoded text: a folder with `tokenizer`, `train_chunks` and `valid_chunks`,
+//! or a single store if its name ends in `_chunks`.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::{Error, Result};
 const TOKENIZER: &str = "tokenizer";
 const TRAIN: &str = "train_chunks";
 const VALID: &str = "valid_chunks";
-/// The folder within the temporary folder for the files that are replaced.
+/// The folder within the temporary folder to which the replaced files are moved.
 const OLD: &str = "old";
 const TOKENIZER_FILES: [&str; 3] = ["vocab.json", "merges.txt", "tokenizer.json"];
 
@@ -42,7 +42,7 @@ impl<'a> Destination<'a> {
         self.out
     }
 
-    /// Returns an error if there is no place for a validation store.
+    /// Returns an error if the destination cannot hold a validation store.
     pub fn check_holds_two(&self) -> Result<()> {
         if !self.is_store {
             return Ok(());
@@ -53,7 +53,7 @@ impl<'a> Destination<'a> {
         )))
     }
 
-    /// Returns the folder of the training tokens below `root`, which is the place itself or a
+    /// Returns the folder of the training tokens below `root`, which is the destination itself or a
     /// temporary folder.
     pub fn train(&self, root: &Path) -> PathBuf {
         if self.is_store { root.to_path_buf() } else { root.join(TRAIN) }
@@ -64,8 +64,8 @@ impl<'a> Destination<'a> {
         root.join(VALID)
     }
 
-    /// Returns the `tokenizer_path` of `store.json`, relative to the store if the tokenizer is
-    /// beside it. `given` is where the tokenizer was opened.
+    /// Returns the `tokenizer_path` for `store.json`, relative to the store if the tokenizer is
+    /// saved beside it. `given` is the path from which the tokenizer was opened.
     pub fn tokenizer_path(&self, given: Option<&Path>) -> Option<String> {
         if !self.is_store {
             return Some(format!("../{TOKENIZER}"));
@@ -79,7 +79,7 @@ impl<'a> Destination<'a> {
         )
     }
 
-    /// Returns an error if anything but stores and tokenizers would be replaced.
+    /// Returns an error if anything other than stores and tokenizers would be replaced.
     pub fn check_replaceable(&self, tokenizer: Option<&Tokenizer>) -> Result<()> {
         let store_file = |name: &str| name == metadata::FILE_NAME || chunk_number(name).is_some();
         if self.is_store {
@@ -103,15 +103,15 @@ impl<'a> Destination<'a> {
     /// Returns whether this tokenizer is already in the folder.
     fn has_tokenizer(&self, tokenizer: &Tokenizer) -> bool {
         let folder = self.out.join(TOKENIZER);
-        // Comparing files first: opening a tokenizer takes as long as encoding 25 MB.
+        // Compare the files first, since opening a tokenizer takes as long as encoding 25 MB.
         tokenizer.is_saved(&folder)
             || Tokenizer::open(folder).is_ok_and(|found| found.hash() == tokenizer.hash())
     }
 
-    /// Creates a temporary folder on the same file system, or adopts one of a dead process that is
-    /// `wanted`; returns whether it was adopted.
+    /// Creates a temporary folder on the same file system, or adopts one that a dead process left,
+    /// if it is `wanted`. Returns whether it was adopted.
     pub fn stage(&self, wanted: impl Fn(&Path) -> bool) -> Result<(StagedFolder, bool)> {
-        // What a killed process moved away must not be removed with its folder.
+        // Files that a killed process moved away must not be removed with its folder.
         let wanted = |folder: &Path| {
             let is_wanted = wanted(folder);
             if !is_wanted {
@@ -120,15 +120,16 @@ impl<'a> Destination<'a> {
             is_wanted
         };
         if !self.is_store && self.out.is_dir() {
-            // A process that was killed just after it created `out` left its folder beside it.
+            // A process that was killed just after creating `out` left its temporary folder beside
+            // it.
             remove_dead(self.parent(), &self.name);
             return StagedFolder::adopt_or_new(self.out, &self.name, wanted);
         }
         StagedFolder::adopt_or_new(self.parent(), &self.name, wanted)
     }
 
-    /// Undoes an `install` that was killed before the training store was in its place: moves the old
-    /// files in `staged` back.
+    /// Undoes an `install` that was killed before the training store was in place, by moving the
+    /// old files in `staged` back.
     pub fn restore(&self, staged: &Path) {
         let old = staged.join(OLD);
         let entries = self.entries(staged);
@@ -151,8 +152,8 @@ impl<'a> Destination<'a> {
         self.out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
     }
 
-    /// Saves the tokenizer beside the stores below `root`, unless it is already in place or the
-    /// destination is a single store.
+    /// Saves the tokenizer beside the stores below `root`, unless the destination already has it or
+    /// is a single store.
     pub fn save_tokenizer(&self, root: &Path, tokenizer: &Tokenizer) -> Result<()> {
         if self.is_store || self.has_tokenizer(tokenizer) {
             return Ok(());
@@ -160,14 +161,15 @@ impl<'a> Destination<'a> {
         tokenizer.save(root.join(TOKENIZER))
     }
 
-    /// Moves what was written below `root`, a folder in `staged`, to its place.
+    /// Moves what was written below `root`, a folder in `staged`, to the destination.
     ///
     /// ```text
     /// move the old files away; call `moving`; move the new files in, the training store last
     /// ```
     ///
-    /// A reader in between finds no training store, never one that does not match the other files.
-    /// `resumed` says that an earlier attempt has called `moving`. An error restores the old files.
+    /// Meanwhile a reader may find no training store, but never one that does not match the other
+    /// files. `resumed` says that an earlier attempt has already called `moving`. After an error
+    /// the old files are restored.
     pub fn install(
         &self,
         staged: StagedFolder,
@@ -182,12 +184,12 @@ impl<'a> Destination<'a> {
             std::fs::create_dir_all(&old)
                 .map_err(|error| Error::io(IoAction::Create, &old, error))?;
             for Entry { name, from, to } in &entries {
-                // Without a new tokenizer, the old one stays: it is the same.
+                // If no tokenizer was written, the old one stays, since it is the same.
                 if to.exists() && (from.exists() || *name != TOKENIZER) {
                     renames.rename(to, &old.join(name))?;
                 }
             }
-            // The journal must not say so before it is so.
+            // The journal must not record the moves before they are on disk.
             sync_folder(&old)?;
             sync_folder(if self.is_whole() { self.parent() } else { self.out })?;
             moving()?;
@@ -197,7 +199,8 @@ impl<'a> Destination<'a> {
                 && let Err(error) = renames.rename(from, to)
             {
                 if resumed {
-                    // The old files are in there, and the new ones, which can still be installed.
+                    // The folder holds the old files, and the new ones, which can still be
+                    // installed.
                     renames.keep();
                     staged.keep();
                 }
@@ -212,7 +215,7 @@ impl<'a> Destination<'a> {
         Ok(())
     }
 
-    /// Returns whether one folder moves to the place itself, not several into it.
+    /// Returns whether a single folder becomes the destination, rather than several moving into it.
     fn is_whole(&self) -> bool {
         self.is_store || !self.out.is_dir()
     }
@@ -227,7 +230,7 @@ impl<'a> Destination<'a> {
     }
 }
 
-/// A file or folder to be moved to its place.
+/// A folder to be moved into place.
 struct Entry {
     name: &'static str,
     from: PathBuf,
@@ -258,7 +261,7 @@ impl Drop for Renames {
     }
 }
 
-/// Returns an error if `folder` exists and holds anything but files with these names.
+/// Returns an error if `folder` exists and holds an entry whose name `is_name` rejects.
 fn holds_only(folder: &Path, what: &str, is_name: impl Fn(&str) -> bool) -> Result<()> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,

@@ -1,9 +1,9 @@
-//! The integer types of token files, and their conversion to and from ids.
+//! The integer types of token files, and conversion between their bytes and ids.
 
 use crate::simd::Isa;
 use crate::{Error, Result};
 
-/// The type of the stored ids: a little-endian integer.
+/// The type of stored ids, a little-endian integer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Element {
     /// As the course and Kindling write it.
@@ -24,7 +24,7 @@ impl Element {
         }
     }
 
-    /// Returns numpy's name of the type.
+    /// Returns numpy's name for the type.
     pub fn name(self) -> &'static str {
         match self {
             Self::Int32 => "int32",
@@ -33,12 +33,12 @@ impl Element {
         }
     }
 
-    /// Returns the type with this name, if chunk files can have it.
+    /// Returns the type with this name, if chunk files may have it.
     pub fn of_chunks(name: &str) -> Option<Self> {
         [Self::Int32, Self::Uint16].into_iter().find(|element| element.name() == name)
     }
 
-    /// Returns the number of ids it can represent.
+    /// Returns the number of ids that it can represent.
     pub fn ids(self) -> usize {
         match self {
             Self::Uint16 => 1 << 16,
@@ -46,8 +46,8 @@ impl Element {
         }
     }
 
-    /// Returns `ids`, each below `self.ids()`, as files hold them. `buffer` is used where memory
-    /// holds them differently.
+    /// Returns the bytes of `ids`, each below `self.ids()`, as files hold them. `buffer` is used
+    /// where the bytes in memory differ.
     pub fn bytes<'a>(self, ids: &'a [u32], buffer: &'a mut Vec<u8>) -> &'a [u8] {
         if self == Self::Int32 && cfg!(target_endian = "little") {
             // SAFETY: initialized integers may be read as bytes, and the slice borrows `ids`.
@@ -88,8 +88,8 @@ impl Element {
         }
     }
 
-    /// Converts `bytes`, which hold as many elements as `out`. `position` is that of the first in
-    /// the store.
+    /// Converts `bytes`, which hold as many elements as `out`, to ids. `position` is the position
+    /// of the first in the store.
     ///
     /// # Errors
     /// Returns `ERR_INVALID_STORE` if a 64-bit value is not a token id.
@@ -122,7 +122,7 @@ impl Element {
 pub(super) fn largest(isa: Isa, ids: &[u32]) -> u32 {
     #[cfg(target_arch = "x86_64")]
     if isa >= Isa::Avx2 {
-        // SAFETY: an `Isa` exists only for what the machine supports.
+        // SAFETY: an `Isa` exists only if the machine supports it.
         return unsafe { largest_avx2(ids) };
     }
     let _ = isa;

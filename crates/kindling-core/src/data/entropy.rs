@@ -1,6 +1,6 @@
 //! The unigram entropy of a text: the loss of a model that knows only the frequency of each token.
 
-/// Returns the entropy in nats of the distribution given by `counts`; 0 if there are none.
+/// Returns the entropy in nats of the distribution given by `counts`, or 0 if there are no counts.
 pub fn token_entropy(counts: &[u64]) -> f64 {
     let total = counts.iter().sum::<u64>() as f64;
     let mut entropy = 0.0;

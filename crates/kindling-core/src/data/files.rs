@@ -11,7 +11,7 @@ use crate::error::IoAction;
 use crate::whole_file::open_regular;
 use crate::{Error, Result};
 
-/// A file with a part of the tokens.
+/// A file with part of the tokens.
 #[derive(Debug)]
 pub struct ChunkFile {
     pub path: PathBuf,
@@ -21,12 +21,12 @@ pub struct ChunkFile {
     pub identity: Identity,
 }
 
-/// The files of a store; every chunk but the last holds `metadata.chunk_size` tokens.
+/// The files of a store. Every chunk but the last holds `metadata.chunk_size` tokens.
 #[derive(Debug)]
 pub struct StoreFiles {
     pub chunks: Vec<ChunkFile>,
     pub element: Element,
-    /// The byte of each file at which its tokens begin.
+    /// Offset in bytes of the tokens in each file.
     pub offset: u64,
     /// From `store.json`, or from the sizes of the files.
     pub metadata: StoreMetadata,
@@ -44,7 +44,7 @@ pub fn chunk_number(name: &str) -> Option<usize> {
     (chunk_name(number) == name).then_some(number)
 }
 
-/// Finds the files of the store at `path` by names and sizes; no tokens are read.
+/// Finds the files of the store at `path` by their names and sizes, without reading tokens.
 ///
 /// # Errors
 /// Returns `ERR_NOT_FOUND`, `ERR_INVALID_STORE` if files are missing or sizes disagree, and I/O
@@ -77,7 +77,8 @@ fn npy_file(path: &Path) -> Result<StoreFiles> {
     single(path, &status, header.element, header.offset, Some(header.length))
 }
 
-/// Returns the store in a single file, of `length` tokens or of as many as the file holds.
+/// Returns the files of a store in a single file, with `length` tokens, or as many as the file
+/// holds.
 fn single(
     path: &Path,
     status: &Metadata,
@@ -114,7 +115,8 @@ fn single(
     })
 }
 
-/// Finds the chunk files in `path`, and checks them against `metadata`, if given, or each other.
+/// Finds the chunk files in `path`, and checks them against `metadata` if given, otherwise against
+/// each other.
 pub(super) fn folder(path: &Path, metadata: Option<StoreMetadata>) -> Result<StoreFiles> {
     let element = metadata.as_ref().and_then(StoreMetadata::element).unwrap_or(Element::Int32);
     let chunks = chunk_files(path, element.size() as u64)?;

@@ -1,14 +1,14 @@
-//! How a file that was replaced or changed is told from the one that was opened.
+//! Recognizing that a file has been replaced or changed since it was opened.
 
 use std::fs::Metadata;
 
-/// What identifies the content of a file.
+/// Properties that identify the contents of a file. Outside Unix this is the size alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     device: u64,
     inode: u64,
     bytes: u64,
-    /// Seconds and nanoseconds.
+    /// Time of the last modification, in seconds and nanoseconds.
     modified: (i64, i64),
 }
 

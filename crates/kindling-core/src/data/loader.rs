@@ -11,7 +11,7 @@ use crate::{Error, Result};
 
 const THREAD_NAME: &str = "kindling-batches";
 
-/// Loads the batches of a run.
+/// Loads the batches of a run, and prefetches the next ones.
 #[derive(Debug)]
 pub struct BatchLoader {
     mixture: Arc<Mixture>,
@@ -21,13 +21,13 @@ pub struct BatchLoader {
 /// A thread that prefetches batches in order.
 #[derive(Debug)]
 struct Prefetcher {
-    /// The index of the batch it sends next.
+    /// The index of the batch that it sends next.
     next: BatchIndex,
     batches: Receiver<Result<Batch>>,
 }
 
 impl BatchLoader {
-    /// Creates a loader for stores with their weights, which need not add up to 1.
+    /// Creates a loader for stores with weights, which need not add up to 1.
     ///
     /// # Errors
     /// Returns `ERR_INVALID_ARGUMENT` if there is no store, the shape is empty or a weight is not
@@ -37,7 +37,7 @@ impl BatchLoader {
         Ok(Self { mixture, prefetcher: Mutex::new(None) })
     }
 
-    /// Returns a batch, waiting for it if necessary. Consecutive batches are prefetched.
+    /// Returns a batch, and waits for it if necessary. Consecutive batches are prefetched.
     ///
     /// # Errors
     /// Returns `ERR_INVALID_ARGUMENT` for step 0 or a micro-batch that is not below `accumulate`,
@@ -52,8 +52,8 @@ impl BatchLoader {
         self.take(&mut prefetcher, received.and_then(std::result::Result::ok))
     }
 
-    /// Returns a batch if it is already prefetched; `None` if it is not, or if another call is
-    /// waiting for one.
+    /// Returns a batch if it has been prefetched. Returns `None` if it has not, or if another call
+    /// is waiting for a batch.
     ///
     /// # Errors
     /// As `next`.
@@ -72,8 +72,8 @@ impl BatchLoader {
         }
     }
 
-    /// Returns the store of each window of a batch, by its position in the list of stores, and the
-    /// token at which the window starts.
+    /// Returns, for each window of a batch, the index of its store and the token at which it
+    /// starts.
     ///
     /// # Errors
     /// Returns `ERR_INVALID_ARGUMENT` as `next`.
@@ -81,7 +81,7 @@ impl BatchLoader {
         self.mixture.windows((step, micro_batch))
     }
 
-    /// Ends the thread; a later call starts another.
+    /// Stops the thread. A later call starts another.
     pub fn stop(&self) {
         *self.prefetcher.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -89,7 +89,7 @@ impl BatchLoader {
     /// Makes sure that the prefetcher sends the batch `index` next.
     fn seek(&self, prefetcher: &mut Option<Prefetcher>, index: BatchIndex) -> Result<()> {
         if prefetcher.as_ref().is_none_or(|prefetcher| prefetcher.next != index) {
-            // The old thread ends when its channel has no receiver.
+            // The old thread ends once its channel has no receiver.
             *prefetcher = Some(Prefetcher { next: index, batches: self.start_thread(index)? });
         }
         Ok(())
@@ -122,7 +122,7 @@ impl BatchLoader {
         let batch = received.unwrap_or_else(panicked);
         match (&batch, prefetcher.as_mut()) {
             (Ok(_), Some(prefetcher)) => prefetcher.next = self.mixture.following(prefetcher.next),
-            // A later call tries again.
+            // A later call starts over.
             _ => *prefetcher = None,
         }
         batch
@@ -146,8 +146,8 @@ mod tests {
         prefetch: 2,
     };
 
-    /// Writes a store of the tokens `first..first + length`. A loader's thread may still read it
-    /// when the loader is gone, so each test writes it once.
+    /// Writes a store of the tokens `first..first + length`. A loader's thread may still be reading
+    /// it after the loader is dropped, so each test writes it only once.
     fn store(root: &Folder, first: u32, length: u32) -> Arc<TokenStore> {
         let folder = root.path().join(first.to_string());
         let mut writer = StoreWriter::create(&folder, 1_000, Element::Int32).unwrap();
@@ -183,7 +183,7 @@ mod tests {
                 for prefetch in [1, 2, 7] {
                     let one = loader(prefetch);
                     assert_eq!(batches(&one, 1..60), whole, "{order:?} {prefetch}");
-                    // Starts in the middle, then goes back, then starts at another micro-batch.
+                    // Start in the middle, then go back, then start at another micro-batch.
                     assert_eq!(batches(&loader(prefetch), 31..60), whole[60..]);
                     assert_eq!(batches(&one, 7..20), whole[12..38]);
                     assert_eq!(one.next(5, 1).unwrap(), whole[9]);

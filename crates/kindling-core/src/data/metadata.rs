@@ -12,7 +12,7 @@ use crate::{Error, Result};
 pub const FILE_NAME: &str = "store.json";
 const FORMAT_VERSION: u32 = 1;
 
-/// The metadata of a token store. A store without `store.json` has the sizes only.
+/// The metadata of a token store. Without `store.json`, only the sizes and the dtype are known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Metadata {
@@ -37,13 +37,13 @@ pub struct Metadata {
     /// The checksum of each chunk file; empty if unknown.
     #[serde(default)]
     pub checksums: Vec<String>,
-    /// The checksum of this file, computed with zeros instead of its own digits.
+    /// The checksum of this file, computed with zeros in place of its own digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum: Option<String>,
 }
 
 impl Metadata {
-    /// Returns the metadata of files without `store.json`.
+    /// Returns the metadata of a store without `store.json`.
     pub fn of_sizes(length: u64, chunk_size: u64, dtype: &str) -> Self {
         Self {
             format_version: FORMAT_VERSION,
@@ -65,7 +65,7 @@ impl Metadata {
         Element::of_chunks(&self.dtype)
     }
 
-    /// Sets the checksum of the file and returns the text of the file.
+    /// Sets the checksum of the file, and returns the text of the file.
     pub(super) fn seal(&mut self) -> Result<String> {
         self.checksum = Some(NO_CHECKSUM.to_owned());
         let mut text = serde_json::to_string_pretty(self)
@@ -115,7 +115,7 @@ impl Metadata {
                 "dtype must be int32 or uint16, and chunk_size at least 1".to_owned(),
             ));
         }
-        // Without a checksum it was written by others, or edited on purpose.
+        // A file without a checksum was written by another program, or edited on purpose.
         if metadata.checksum.as_ref().is_some_and(|expected| !is_sealed(&text, expected)) {
             return Err(damaged(&path));
         }

@@ -1,9 +1,9 @@
 //! The batches of a run from one store, or from a mixture of several.
 //!
-//! In a mixture, each row belongs to a store drawn by the weights from (seed, row), and each store
-//! proceeds through its own windows. A batch depends on the seed and the step only: not on earlier
-//! calls, prefetching or threads. So nothing is saved for resuming; going to step n counts the rows
-//! of each store before it (10 ns per row).
+//! In a mixture, the store of each row is drawn by weight from (seed, row), and each store proceeds
+//! through its own windows. A batch depends only on the seed and the step, not on earlier calls,
+//! prefetching or threads. So nothing is saved for resuming; going to step n counts the rows of
+//! each store before it (10 ns per row).
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -29,7 +29,7 @@ pub struct LoaderOptions {
     pub prefetch: usize,
 }
 
-/// A step and a micro-batch.
+/// The step and the micro-batch of a batch.
 pub(super) type BatchIndex = (u64, u32);
 
 /// One store of a mixture.
@@ -37,8 +37,8 @@ pub(super) type BatchIndex = (u64, u32);
 struct MixturePart {
     store: Arc<TokenStore>,
     starts: WindowStarts,
-    /// The sum of the normalized weights up to this one: a draw below it, and not below that of the
-    /// part before, selects this part.
+    /// The sum of the normalized weights up to and including this part's. A draw below it, but not
+    /// below that of the previous part, selects this part.
     below: f64,
 }
 
@@ -47,7 +47,7 @@ struct MixturePart {
 pub(super) struct Mixture {
     parts: Vec<MixturePart>,
     pub options: LoaderOptions,
-    /// A number of rows, and how many of them belong to each part.
+    /// A number of rows from the start of the run, and how many of them belong to each part.
     counted: Mutex<(u64, Vec<u64>)>,
 }
 
@@ -99,7 +99,8 @@ impl Mixture {
         Ok(batch)
     }
 
-    /// Returns the store of each window of a batch, by its position, and where the window starts.
+    /// Returns, for each window of a batch, the index of its store and the token at which it
+    /// starts.
     pub fn windows(&self, index: BatchIndex) -> Result<Vec<(usize, u64)>> {
         let spec = self.spec(index);
         if let [part] = &self.parts[..] {

@@ -1,7 +1,7 @@
-//! Token data: text to stores of token ids on disk, and batches from them.
+//! Token data: encoding text to stores of token ids on disk, and reading batches from them.
 //!
 //! A store has the course's format, raw int32 chunks as numpy.memmap writes them, plus
-//! `store.json`.
+//! `store.json`. Chunks of uint16 are supported too.
 //!
 //! | file | what |
 //! |---|---|
@@ -9,11 +9,11 @@
 //! | `files.rs`, `npy.rs`, `metadata.rs` | the files of a store; the header of .npy; `store.json` |
 //! | `chunk_reader.rs`, `element.rs` | reading chunk files; the integer types of ids |
 //! | `store_writer.rs` | writes a store |
-//! | `encode/` | text files to stores |
+//! | `encode/` | encodes text files to stores |
 //! | `reshape.rs` | merges and splits stores |
 //! | `destination.rs` | where new stores go, and how they replace old ones |
-//! | `batch.rs`, `window_order.rs` | batches, and where their windows start |
-//! | `mixture.rs`, `loader.rs` | the batches of a run from one or several stores; prefetching |
+//! | `batch.rs`, `window_order.rs` | batches, and the starts of their windows |
+//! | `mixture.rs`, `loader.rs` | the batches of a run, from one or several stores; prefetching |
 //! | `entropy.rs` | the entropy of token counts |
 
 pub mod batch;

@@ -11,15 +11,15 @@ use crate::error::IoAction;
 use crate::{Error, Result};
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
-/// The longest header that is accepted; those of one dimension have about a hundred bytes.
+/// The longest header that is accepted. Those of one-dimensional arrays have about a hundred bytes.
 const MAX_HEADER: usize = 1 << 16;
 
-/// The place and the type of the tokens.
+/// The type and position of the tokens.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Header {
     pub element: Element,
     pub length: u64,
-    /// The byte at which they begin.
+    /// Offset in bytes of the first token.
     pub offset: u64,
 }
 
@@ -75,7 +75,7 @@ pub fn read_header(file: &mut impl Read, path: &Path) -> Result<Header> {
     Ok(Header { element, length: length_of_array, offset: (8 + width + length) as u64 })
 }
 
-/// Returns the value of `descr`, and the text between the parentheses of `shape`.
+/// Returns the value of `descr` and the text between the parentheses of `shape`.
 fn entries(text: &str) -> Option<(&str, &str)> {
     let descr = value(text, "descr")?;
     let descr = match descr.chars().next()? {

@@ -1,4 +1,4 @@
-//! Merges several stores into one, and splits one in two.
+//! Merging several stores into one, and splitting one in two.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,11 +20,12 @@ const ROOT: &str = "made";
 /// Options for merging or splitting stores.
 #[derive(Debug, Clone, Default)]
 pub struct ReshapeOptions {
-    /// Tokens per chunk file; by default that of the first store.
+    /// Tokens per chunk file; by default as in the first store.
     pub chunk_size: Option<u64>,
     /// int32 or uint16; by default uint16 if all stores have it.
     pub element: Option<Element>,
-    /// The tokenizer of the stores; it is saved beside the new ones if they are in one folder.
+    /// The tokenizer of the stores. It is saved beside the new stores, unless the destination is a
+    /// single store.
     pub tokenizer: Option<Arc<Tokenizer>>,
     /// The path of the tokenizer.
     pub tokenizer_path: Option<PathBuf>,
@@ -41,8 +42,9 @@ pub struct Reshaped {
     pub valid_tokens: u64,
 }
 
-/// Writes the tokens of `stores`, one after the other, to `out`: a folder that gets `train_chunks`
-/// and the tokenizer, or, if its name ends in `_chunks`, the store itself. Progress counts tokens.
+/// Writes the tokens of `stores`, one store after another, to `out`, a folder that gets
+/// `train_chunks` and the tokenizer. If its name ends in `_chunks`, it is the store itself.
+/// Progress counts tokens.
 ///
 /// # Errors
 /// Returns `ERR_INVALID_ARGUMENT` if there is no store or their tokenizers differ,
@@ -63,7 +65,7 @@ pub fn merge(
     write(&destination, &parts, &[], options, progress)
 }
 
-/// Splits a store in two: tokens before `at` go to `train_chunks` of the folder `out`, the others
+/// Splits a store in two. Tokens before `at` go to `train_chunks` in the folder `out`, the others
 /// to its `valid_chunks`.
 ///
 /// # Errors
@@ -140,7 +142,7 @@ fn write(
     })
 }
 
-/// Returns an error if stores name different tokenizers, or another than the given one.
+/// Returns an error if stores name different tokenizers, or one other than the given one.
 fn check_tokenizers(parts: &[TokenRange<'_>], options: &ReshapeOptions) -> Result<()> {
     let hash_of = |part: &TokenRange<'_>| part.store.metadata().tokenizer_hash.clone();
     let mut known = options.tokenizer.as_ref().map(|tokenizer| tokenizer.hash());
@@ -156,7 +158,7 @@ fn check_tokenizers(parts: &[TokenRange<'_>], options: &ReshapeOptions) -> Resul
     Ok(())
 }
 
-/// Copies `parts`; returns the bytes of their text, if known.
+/// Copies `parts`. Returns the number of bytes of their text, if known.
 fn copy(
     parts: &[TokenRange<'_>],
     writer: &mut StoreWriter,

@@ -1,5 +1,5 @@
-//! Writes chunk files as the course's numpy.memmap does, and `store.json`. Memory does not depend
-//! on the size of the chunks.
+//! Writes `store.json` and chunk files as the course's numpy.memmap does. Memory use does not
+//! depend on the size of the chunks.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -19,8 +19,8 @@ use crate::{Error, Result};
 
 /// Tokens read at a time.
 const BLOCK: usize = 1 << 16;
-/// Tokens processed at a time when writing, so that they stay in the L1 cache between the maximum
-/// and the checksum.
+/// Tokens processed at a time when writing, so few that they stay in the L1 cache between computing
+/// the maximum and the checksum.
 const PIECE: usize = 1 << 12;
 
 /// The checksum and the largest id of a full chunk.
@@ -46,12 +46,12 @@ pub struct StoreWriter {
     /// The largest id of the current chunk.
     max_id: u32,
     chunks: Vec<ClosedChunk>,
-    /// Holds ids as files store them, where memory holds them differently.
+    /// The bytes of ids as files store them, where those in memory differ.
     buffer: Vec<u8>,
 }
 
 impl StoreWriter {
-    /// Creates `folder` and a writer into it. `element` is int32 or uint16.
+    /// Creates `folder` and a writer of its store. `element` is int32 or uint16.
     ///
     /// # Errors
     /// Returns `ERR_INVALID_ARGUMENT` for a chunk size of 0, and I/O errors.
@@ -75,7 +75,8 @@ impl StoreWriter {
     }
 
     /// Continues the store in `folder` after `length` tokens, and drops all tokens after them.
-    /// `chunks` are those that the tokens fill, `partial` the checksum of the others, if known.
+    /// `chunks` are the chunks that these tokens fill, `partial` the checksum of the rest, if
+    /// known.
     ///
     /// # Errors
     /// Returns `ERR_INVALID_STORE` if the files hold fewer tokens or `chunks` do not match, and I/O
@@ -140,7 +141,7 @@ impl StoreWriter {
         self.hash.value()
     }
 
-    /// Returns the chunks from number `first` on that the first `tokens` tokens fill.
+    /// Returns the chunks that the first `tokens` tokens fill, from number `first` on.
     pub(super) fn closed(&self, first: usize, tokens: u64) -> &[ClosedChunk] {
         &self.chunks[first..(tokens / self.chunk_size) as usize]
     }
@@ -163,7 +164,7 @@ impl StoreWriter {
         pushed
     }
 
-    /// Writes tokens that fit the current chunk.
+    /// Writes tokens that fit into the current chunk.
     fn write(&mut self, ids: &[u32], bytes: &[u8]) -> Result<()> {
         for (ids, bytes) in ids.chunks(PIECE).zip(bytes.chunks(PIECE * self.element.size())) {
             self.max_id = self.max_id.max(largest(self.isa, ids));
@@ -205,14 +206,14 @@ impl StoreWriter {
         self.max_id = 0;
     }
 
-    /// Closes the last chunk and opens the store as it is. No more tokens may be pushed.
+    /// Closes the last chunk and opens the store as it is. No tokens may be pushed after this.
     pub(super) fn read_back(&mut self) -> Result<TokenStore> {
         self.close_chunk();
         let metadata = Metadata::of_sizes(self.length, self.chunk_size, self.element.name());
         Ok(TokenStore::of_files(&self.folder, files::folder(&self.folder, Some(metadata))?))
     }
 
-    /// Drops all tokens from position `length` on. No more tokens may be pushed.
+    /// Drops all tokens from position `length` on. No tokens may be pushed after this.
     ///
     /// # Errors
     /// As `push`.
@@ -269,7 +270,7 @@ fn remove_from(folder: &Path, first: usize) -> Result<()> {
     Ok(())
 }
 
-/// Shortens a chunk file to `tokens`; returns the checksum and the largest id of the rest.
+/// Shortens a chunk file to `tokens`. Returns the checksum and the largest id of what remains.
 fn truncate_chunk(path: &Path, tokens: u64, element: Element) -> Result<(Checksum, u32)> {
     let bytes = tokens * element.size() as u64;
     let cannot_write = |error| Error::io(IoAction::Write, path, error);

@@ -20,7 +20,7 @@ fn tokens(length: u64, stream: u64) -> Vec<u32> {
 
 fn write(folder: &Path, ids: &[u32], chunk_size: u64) -> TokenStore {
     let mut writer = StoreWriter::create(folder, chunk_size, Element::Int32).unwrap();
-    // In pieces of uneven length, as an encoder pushes them.
+    // Pushed in pieces of uneven length, as an encoder does.
     ids.chunks(977).for_each(|piece| writer.push(piece).unwrap());
     writer.finish(|_| ()).unwrap();
     TokenStore::open(folder).unwrap()
@@ -61,7 +61,7 @@ fn every_range_equals_the_plain_array() {
                 "{start}..{end} by {chunk_size}"
             );
         };
-        // Empty, whole, and to and from every boundary of a chunk.
+        // Empty, whole, and to and from every chunk boundary.
         check(0, 0);
         check(length, length);
         check(0, length);
@@ -240,7 +240,7 @@ fn open_finds_a_flipped_bit_in_store_json_and_verify_one_in_a_chunk() {
                 bytes[at] ^= 1 << draw(1, at as u32, 8);
                 std::fs::write(&path, bytes).unwrap();
                 let verified = match TokenStore::open(&folder) {
-                    // store.json is compared at once, chunks on demand.
+                    // store.json is verified on opening, chunks on demand.
                     Ok(_) if name == "store.json" => Ok(0),
                     opened => opened.and_then(|store| store.verify(&mut silent)),
                 };
@@ -349,18 +349,18 @@ fn chunks_that_change_while_the_store_is_open_are_errors() {
     let damages: [fn(&Path, &Path); 5] = [
         |_, chunk| std::fs::File::options().write(true).open(chunk).unwrap().set_len(8).unwrap(),
         |_, chunk| std::fs::remove_file(chunk).unwrap(),
-        // A chunk of the same size, made anew.
+        // A new chunk of the same size.
         |_, chunk| {
             let bytes = std::fs::read(chunk).unwrap();
             std::fs::write(chunk.with_extension("new"), bytes).unwrap();
             std::fs::rename(chunk.with_extension("new"), chunk).unwrap();
         },
-        // Written in place; of the resolution of the clock of the file system.
+        // Rewritten in place, after enough time for the file system's clock to have advanced.
         |_, chunk| {
             std::thread::sleep(std::time::Duration::from_millis(20));
             std::fs::write(chunk, std::fs::read(chunk).unwrap()).unwrap();
         },
-        // A store of the same sizes at the same place.
+        // A store of the same sizes at the same path.
         |folder, _| {
             let old = folder.with_extension("old");
             if !old.exists() {
@@ -373,13 +373,13 @@ fn chunks_that_change_while_the_store_is_open_are_errors() {
         let root = Folder::new();
         let folder = root.path().join("store");
         let store = write(&folder, &tokens(40, 13), 10);
-        // Chunk 1 is open, chunk 2 is not yet.
+        // Chunk 1 is open, chunk 2 not yet.
         assert_eq!(store.load_by_range(0, 20).unwrap().len(), 20);
         for chunk in [1, 2] {
             damage(&folder, &folder.join(chunk_name(chunk)));
         }
         let mut reads = vec![store.load_by_range(20, 30)];
-        // A deleted file that is open is still whole.
+        // A deleted file that is still open keeps its contents.
         if ![1, 2, 4].contains(&number) {
             reads.push(store.load_by_range(10, 20));
             reads.push(store.token_counts(1 << 20, &mut silent).map(|_| Vec::new()));
@@ -415,7 +415,7 @@ fn any_number_of_chunks_is_read_with_few_open_files() {
 #[test]
 fn a_batch_of_a_large_store_reads_only_its_windows() {
     let root = Folder::new();
-    // 2,000 sparse chunks of 500,000 tokens, which take no room on the disk.
+    // 2,000 sparse chunks of 500,000 tokens, which take no space on disk.
     for number in 0..2_000 {
         std::fs::File::create(root.path().join(chunk_name(number)))
             .unwrap()
@@ -427,7 +427,7 @@ fn a_batch_of_a_large_store_reads_only_its_windows() {
     let spec = BatchSpec { batch_size: 32, seq_length: 256, seed: 1, ..SPEC };
     let batch = store.batch(&spec).unwrap();
     assert!(batch.x.iter().all(|&id| id == 0));
-    // The file system in memory allocates the pages that are read, if they are holes.
+    // An in-memory file system allocates the pages of holes that are read.
     let pages = std::fs::read_dir(root.path()).unwrap().map(|entry| {
         std::os::unix::fs::MetadataExt::blocks(&entry.unwrap().metadata().unwrap()) * 512
     });

@@ -1,7 +1,7 @@
 //! A store of token ids on disk.
 //!
-//! Opening reads names and sizes only, and a batch reads only its windows. Files that change while
-//! the store is open are an error (`chunk_reader.rs`).
+//! Opening reads names and sizes only, and a batch reads only its windows. A file that changes
+//! while the store is open causes an error (`chunk_reader.rs`).
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -19,9 +19,9 @@ use crate::error::IoAction;
 use crate::progress::Progress;
 use crate::{Error, Result};
 
-/// Bytes read at a time from a whole store: a multiple of every element's size.
+/// Bytes read at a time when reading a whole store; a multiple of every element's size.
 const BLOCK: usize = 1 << 20;
-/// The most damaged chunks that an error names.
+/// Maximum number of damaged chunks that an error names.
 const DAMAGE_NAMED: usize = 5;
 
 #[derive(Debug)]
@@ -34,11 +34,13 @@ pub struct TokenStore {
 }
 
 impl TokenStore {
-    /// Opens a folder of chunk files, one .npy (int32, int64, uint16) or one raw .bin of uint16.
+    /// Opens a folder of chunk files, a single .npy (int32, int64, uint16) or a single raw .bin of
+    /// uint16.
     ///
     /// # Errors
-    /// Returns `ERR_NOT_FOUND`, and `ERR_INVALID_STORE` if a chunk is missing, a size is not a
-    /// multiple of the element's or disagrees with `store.json`, or a file does not hold token ids.
+    /// Returns `ERR_NOT_FOUND`, and `ERR_INVALID_STORE` if a chunk is missing, a file's size is not
+    /// a multiple of the element's or disagrees with `store.json`, or a file does not hold token
+    /// ids.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         Ok(Self::of_files(path, files::find(path)?))
@@ -62,7 +64,8 @@ impl TokenStore {
         self.len() == 0
     }
 
-    /// Returns the content of `store.json`, or else what the sizes of the files tell.
+    /// Returns the contents of `store.json`, or without it what follows from the sizes of the
+    /// files.
     pub fn metadata(&self) -> &Metadata {
         &self.files.metadata
     }
@@ -110,12 +113,14 @@ impl TokenStore {
     /// negative id.
     pub fn batch(&self, spec: &BatchSpec) -> Result<Batch> {
         check_shape(spec.batch_size, spec.seq_length)?;
-        // Before the starts, which take as much memory as windows of two tokens.
+        // Allocated first, since it rejects sizes for which even the starts would take too much
+        // memory.
         let batch = Batch::zeros(spec.batch_size, spec.seq_length)?;
         self.fill(batch, &starts(self.len(), spec)?)
     }
 
-    /// Returns the number of consecutive windows of `seq_length` tokens; the rest is dropped.
+    /// Returns the number of consecutive windows of `seq_length` tokens. Tokens after the last
+    /// whole window are dropped.
     ///
     /// # Errors
     /// Returns `ERR_STORE_TOO_SHORT` if none fits, and `ERR_INVALID_ARGUMENT` for a length of 0.
@@ -152,7 +157,7 @@ impl TokenStore {
         Ok(batch)
     }
 
-    /// Reads a window and its shifted targets.
+    /// Reads the window at `start` and its targets, which are shifted by one token.
     pub(super) fn read_window(
         &self,
         start: u64,
@@ -170,8 +175,8 @@ impl TokenStore {
         Ok(())
     }
 
-    /// Checks that every id is below `vocab_size`. Reads the whole store, unless `store.json` or an
-    /// earlier check knows the largest id.
+    /// Checks that every id is below `vocab_size`. Reads the whole store, unless the largest id is
+    /// known from `store.json` or an earlier check.
     ///
     /// # Errors
     /// Returns `ERR_TOKEN_OUT_OF_RANGE` with the first such id and its position, any error of
@@ -213,8 +218,8 @@ impl TokenStore {
         Ok(counts)
     }
 
-    /// Compares every chunk with its checksum in `store.json`, and that file with its own; returns
-    /// the number of chunks compared. A store without checksums passes with 0.
+    /// Compares every chunk with its checksum in `store.json`, and that file with its own checksum.
+    /// Returns the number of chunks compared, which is 0 for a store without checksums.
     ///
     /// # Errors
     /// Returns `ERR_INVALID_STORE` with the chunks that differ, any error of `progress`, and I/O
@@ -263,7 +268,8 @@ impl TokenStore {
         )))
     }
 
-    /// Reads the whole store in order. `visit` is called with ids and the position of the first.
+    /// Reads the whole store in order. Calls `visit` with each block of ids and the position of its
+    /// first.
     fn for_each_block(
         &self,
         progress: &mut Progress<'_>,

@@ -1,8 +1,9 @@
-//! The start of each window of a batch, a pure function of (seed, step, row). A run can resume from
-//! its step alone, and nothing is stored, not even for a store of billions of tokens.
+//! The start of each window of a batch, as a pure function of (seed, step, row). So a run can
+//! resume from its step alone, and no order is kept in memory, even for a store of billions of
+//! tokens.
 //!
 //! ```text
-//! N: starts, one for each token a window with its target can begin at;  t: tokens in a window
+//! N: starts, the tokens at which a window with its targets can begin;  t: tokens in a window
 //!
 //! random:      round, i = divmod(row, N / t)           // a round has about N / t windows
 //!              key = hash(seed, round);  phase = hash(key) mod N
@@ -18,17 +19,17 @@
 //!   until the result is below n
 //! ```
 //!
-//! 1. Independent random starts would show a run as long as its corpus only 63% of it. A round of
-//!    `random` is a grid of windows t apart, shifted by a random phase and visited in random order:
-//!    each start is uniform over all N, as if drawn independently, but hardly any text is seen
-//!    twice before nearly all of it was seen once.
-//! 2. A Feistel network is a permutation whatever its round function is: a round can be undone,
-//!    since `right` is passed on. So every window comes once, without a table of those seen.
-//! 3. It permutes a power of four, since both halves need the same number of bits. Walking on until
-//!    the result is below n (cycle walking) keeps it a permutation of 0..n; the power of four is
-//!    less than 4 n, so that takes fewer than four steps on average.
+//! 1. With independent random starts, a run as long as its corpus would see only 63% of it. A round
+//!    of `random` is a grid of windows t apart, shifted by a random phase and visited in random
+//!    order. Each start is uniform over all N, as if drawn independently, but hardly any text is
+//!    seen twice before nearly all of it has been seen once.
+//! 2. A Feistel network is a permutation whatever its round function, since `right` is passed on
+//!    and a round can be undone. So every window comes once, without a table of those seen.
+//! 3. Its domain is a power of four, since both halves need the same number of bits. Repeating
+//!    until the result is below n (cycle walking) makes it a permutation of 0..n. The power of four
+//!    is less than 4 n, so that takes fewer than four steps on average.
 //! 4. Four rounds already make a strong pseudorandom permutation (Luby and Rackoff, 1988), but the
-//!    proof is for wide halves, and those of a small store are narrow: hence six.
+//!    proof is for wide halves, and those of a small store are narrow, hence six.
 
 use crate::random::{Purpose, below, bits};
 use crate::{Error, Result};
@@ -121,10 +122,10 @@ pub(super) fn check_shape(batch_size: usize, seq_length: usize) -> Result<()> {
     Err(Error::argument("batch_size and seq_length must be at least 1"))
 }
 
-/// The places at which windows of one store can start.
+/// The positions at which windows of one store can start.
 #[derive(Debug)]
 pub(super) struct WindowStarts {
-    /// N above: starts are below it.
+    /// N above. All starts are below it.
     count: u64,
     seq_length: u64,
     seed: u64,
@@ -162,7 +163,7 @@ impl WindowStarts {
     }
 }
 
-/// Returns element `index` of a random permutation of 0..count; see the head of the file.
+/// Returns element `index` of a random permutation of 0..count; see the top of the file.
 fn permute(key: u64, index: u64, count: u64) -> u64 {
     const ROUNDS: u64 = 6;
     let half = (u64::BITS - (count - 1).leading_zeros()).div_ceil(2).max(1);
@@ -181,7 +182,8 @@ fn permute(key: u64, index: u64, count: u64) -> u64 {
     }
 }
 
-/// Returns at how many places a window of `seq_length` tokens with its shifted target can start.
+/// Returns the number of positions at which a window of `seq_length` tokens with its shifted
+/// targets can start.
 pub(super) fn count_starts(length: u64, seq_length: usize) -> Result<u64> {
     let needed = (seq_length as u64).saturating_add(1);
     match length.checked_sub(seq_length as u64) {
@@ -334,7 +336,7 @@ mod tests {
 
     #[test]
     fn random_starts_never_change_between_releases() {
-        // A resumed run must draw what it would have drawn.
+        // A resumed run must draw what it would have drawn without the interruption.
         let spec = BatchSpec { batch_size: 4, seq_length: 64, step: 100, ..SPEC };
         assert_eq!(starts(1_000_000, &spec).unwrap(), [584_243, 668_531, 620_339, 874_227]);
         assert_eq!(
