@@ -1,22 +1,22 @@
-//! Decoder of the instructions of AMX-TILE and AMX-BF16 that the kernel uses.
+//! Decodes the AMX-TILE and AMX-BF16 instructions that the kernel uses.
 //!
 //! Source: Intel's Software Developer's Manual, volume 2: chapter 2 for the VEX prefix and `ModRM`,
 //! and LDTILECFG, TILERELEASE, TILEZERO, TILELOADD, TILESTORED and TDPBF16PS.
 
-/// An instruction, with the addresses computed from registers.
+/// An instruction, with addresses computed from the registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Instruction {
     /// Reads 64 bytes of configuration.
     LoadConfiguration(u64),
     Release,
     Zero(usize),
-    /// Rows are `stride` bytes apart, the first one at `address`.
+    /// Loads rows that are `stride` bytes apart, the first at `address`.
     Load {
         tile: usize,
         address: u64,
         stride: u64,
     },
-    /// `Load` by a hint that the rows are used once.
+    /// Like `Load`, with a hint that the rows are used only once.
     LoadStream {
         tile: usize,
         address: u64,
@@ -27,7 +27,7 @@ pub enum Instruction {
         address: u64,
         stride: u64,
     },
-    /// sum += a b.
+    /// Computes sum += a b.
     Dot {
         sum: usize,
         a: usize,
@@ -35,14 +35,15 @@ pub enum Instruction {
     },
 }
 
-/// The prefix VEX.128.0F38.W0. Bits that the encoding inverts are inverted back.
+/// The prefix VEX.128.0F38.W0. Bits that the encoding inverts are stored uninverted.
 struct Prefix {
-    /// Bit 3 of `ModRM`.reg, of SIB.index, and of `ModRM`.rm or SIB.base: 8 or 0.
+    /// Bit 3 of `ModRM`.reg, as 8 or 0. `index` has that of SIB.index, `base` that of `ModRM`.rm or
+    /// SIB.base.
     reg: usize,
     index: usize,
     base: usize,
     vvvv: usize,
-    /// 0: none, 1: 66, 2: F3, 3: F2.
+    /// The implied prefix: 0 is none, 1 is 66, 2 is F3, 3 is F2.
     simd: u8,
 }
 
@@ -67,7 +68,7 @@ impl Prefix {
     }
 }
 
-/// Memory that `ModRM` names.
+/// The memory operand that `ModRM` encodes.
 struct Memory {
     /// Base and displacement.
     address: u64,
@@ -84,7 +85,7 @@ pub fn decode(code: &[u8; 16], registers: &[u64; 16]) -> Option<(Instruction, us
     let prefix = Prefix::of([code[0], code[1], code[2]])?;
     let (opcode, modrm) = (code[3], code[BEFORE_MODRM]);
     let (mode, rm) = (modrm >> 6, usize::from(modrm & 7));
-    // There are eight tiles: a fourth bit is an error.
+    // There are eight tiles, so a fourth bit is an error.
     let tile = |number: usize| (number < 8).then_some(number);
     let reg = prefix.reg | usize::from(modrm >> 3 & 7);
     if (opcode, prefix.simd) == (0x5C, 2) {
@@ -119,9 +120,9 @@ pub fn decode(code: &[u8; 16], registers: &[u64; 16]) -> Option<(Instruction, us
 
 fn memory(code: &[u8], prefix: &Prefix, registers: &[u64; 16]) -> Option<Memory> {
     const SIB: u8 = 4;
-    /// As a base without displacement: relative to rip, or no base.
+    /// As the base with mode 0: relative to rip, or no base.
     const NO_BASE: u8 = 5;
-    /// As an index: no index.
+    /// As the index: no index.
     const NO_INDEX: usize = 4;
     let (mode, rm) = (code[0] >> 6, code[0] & 7);
     let (base, index, mut len) = if rm == SIB {
@@ -144,7 +145,7 @@ fn memory(code: &[u8], prefix: &Prefix, registers: &[u64; 16]) -> Option<Memory>
     Some(Memory { address, index, len })
 }
 
-/// Encodings by the assembler of LLVM.
+/// The encodings come from LLVM's assembler.
 #[test]
 fn instructions_are_decoded_with_every_addressing_mode() {
     let registers = std::array::from_fn(|i| 0x1000 * (i as u64 + 1));

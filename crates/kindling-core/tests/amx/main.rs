@@ -1,6 +1,6 @@
-//! The AMX kernel, by its real instructions. A processor with AMX runs them; on any other, a
-//! handler of SIGILL decodes and emulates them one by one. So the encodings, the configuration of
-//! the tiles, strides and packing are tested against sums in f64 on any machine.
+//! Tests of the AMX kernel with its real instructions. A processor with AMX runs them; on any
+//! other, a SIGILL handler decodes and emulates them one by one. So the encodings, the tile
+//! configuration, strides and packing are tested against f64 sums on any machine.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 #[path = "../common/mod.rs"]
@@ -42,7 +42,7 @@ fn device(kernel: MatmulKernel, threads: usize) -> Device {
     Device::Cpu(Arc::new(Cpu::new(threads, Isa::detect(), MatmulBackend::Packed(kernel))))
 }
 
-/// Returns y, dx and dweight of a linear layer; dweight is added to 1.
+/// Returns y, dx and dweight of a linear layer; dweight is added to ones.
 fn layer(
     kernel: MatmulKernel,
     threads: usize,
@@ -88,7 +88,7 @@ fn layer(
     [y, dx, dw]
 }
 
-/// Like `layer`, by sums in f64 of unrounded operands.
+/// Like `layer`, but computed as f64 sums of unrounded operands.
 fn sums(s: linear::Shape, [x, w, dout]: [&[f32]; 3]) -> [Vec<f64>; 3] {
     let linear::Shape { rows, inputs, outputs } = s;
     let sum = |len: usize, term: &dyn Fn(usize) -> (f32, f32)| -> f64 {
@@ -106,7 +106,7 @@ fn sums(s: linear::Shape, [x, w, dout]: [&[f32]; 3]) -> [Vec<f64>; 3] {
     ]
 }
 
-/// Returns shapes of partial and whole tiles, odd depths, several runs along k and several tasks.
+/// Returns shapes with partial and whole tiles, odd depths, several runs along k and several tasks.
 fn shapes() -> Vec<linear::Shape> {
     let mut sizes: Vec<_> = (1..=17).map(|rows| (rows, 2 * rows + 1, 40 - rows)).collect();
     sizes.extend([
@@ -160,7 +160,7 @@ fn products_of_random_numbers_match_the_plain_code() {
         assert!(found == layer(kernel, 1, s, operands), "threads: {s:?}");
         let expected = layer(plain, 2, s, operands);
         if is_real() {
-            // The order of additions inside an instruction is up to the processor.
+            // The processor may add in any order within an instruction.
             for (found, expected) in found.iter().zip(&expected) {
                 common::assert_close("amx", found, &common::wide(expected));
             }
@@ -219,7 +219,7 @@ fn every_instruction_runs_and_tiles_are_released_as_often_as_configured() {
     let before = signal::counts();
     let s = linear::Shape { rows: 40, inputs: 40, outputs: 40 };
     let operands = [random(1, 1600), random(2, 1600), random(3, 1600)];
-    // On one thread, this one, which has the counts.
+    // One thread, so that this thread runs everything and has the counts.
     layer(kernel, 1, s, [&operands[0], &operands[1], &operands[2]]);
     let after = signal::counts();
     let ran: Vec<usize> = after.iter().zip(before).map(|(after, before)| after - before).collect();
@@ -227,7 +227,7 @@ fn every_instruction_runs_and_tiles_are_released_as_often_as_configured() {
     assert_eq!(ran[0], ran[1], "configured as often as released");
 }
 
-/// The loops of attention are others than those of large products.
+/// Attention does not share its loops with large products.
 #[test]
 fn attention_by_the_instructions_equals_attention_by_the_plain_code() {
     let s = Shape { batch: 1, positions: 70, num_heads: 2, num_kv_heads: 1, head_size: 40 };

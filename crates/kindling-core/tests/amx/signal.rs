@@ -1,5 +1,5 @@
 //! Emulation of AMX on processors without it, where its instructions raise SIGILL. The handler
-//! decodes the instruction, executes it on emulated tiles of the thread, and continues after it.
+//! decodes the instruction, executes it on the thread's emulated tiles, and resumes after it.
 
 use std::cell::{Cell, RefCell};
 use std::io::Write;
@@ -13,7 +13,7 @@ thread_local! {
     static MACHINE: RefCell<Machine> = const { RefCell::new(Machine::new()) };
 }
 
-/// Returns how often each instruction ran on this thread, in the order of `index`.
+/// Returns how often each instruction has run on this thread, in the order of `index`.
 pub fn counts() -> [usize; 7] {
     COUNTS.get()
 }
@@ -22,8 +22,8 @@ pub fn counts() -> [usize; 7] {
 pub fn install() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
-        // SAFETY: a handler of the type that SA_SIGINFO requires; the rest of the structure is
-        // zero.
+        // SAFETY: the handler has the type that SA_SIGINFO requires, and the rest of the structure
+        // is zero.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = on_illegal_instruction as *const () as usize;
@@ -33,7 +33,7 @@ pub fn install() {
     });
 }
 
-/// The registers, by their numbers in instructions.
+/// The registers, indexed by their numbers in instructions.
 const REGISTERS: [i32; 16] = [
     libc::REG_RAX,
     libc::REG_RCX,
@@ -53,14 +53,15 @@ const REGISTERS: [i32; 16] = [
     libc::REG_R15,
 ];
 
-/// The instruction itself raises the signal, never an allocation or a lock, so the handler may
-/// allocate and lock.
+/// Handles SIGILL. Only the instruction itself raises the signal, never code that allocates or
+/// holds a lock, so the handler may allocate and lock.
 extern "C" fn on_illegal_instruction(
     _: libc::c_int,
     _: *mut libc::siginfo_t,
     context: *mut libc::c_void,
 ) {
-    // SAFETY: the context comes from the system; more code follows the bytes of the instruction.
+    // SAFETY: the context comes from the system, and more code follows the bytes of the
+    // instruction.
     let (saved, code) = unsafe {
         let saved = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs;
         let code = *(saved[libc::REG_RIP as usize] as *const [u8; 16]);
@@ -70,7 +71,7 @@ extern "C" fn on_illegal_instruction(
     let Some((instruction, len)) = decode(&code, &registers) else {
         abort(&format!("illegal instruction {code:02X?}"));
     };
-    // SAFETY: addresses of the program; a wrong one crashes it as the instruction would.
+    // SAFETY: the addresses are the program's, and a wrong one crashes it as the instruction would.
     if let Err(problem) = MACHINE.with_borrow_mut(|machine| unsafe { machine.run(instruction) }) {
         abort(&format!("{problem}: {instruction:?}"));
     }
@@ -92,7 +93,7 @@ fn index(instruction: Instruction) -> usize {
     }
 }
 
-/// Aborts: a signal handler cannot unwind.
+/// Reports the problem and aborts, since a signal handler cannot unwind.
 fn abort(problem: &str) -> ! {
     let _ = writeln!(std::io::stderr(), "{problem}");
     std::process::abort();

@@ -1,5 +1,5 @@
-//! Semantics of the instructions, after the pseudocode of Intel's Software Developer's Manual,
-//! volume 2. What raises an exception there is an error here.
+//! Semantics of the instructions, following the pseudocode in volume 2 of Intel's Software
+//! Developer's Manual. What raises an exception there is an error here.
 
 use super::instructions::Instruction;
 
@@ -33,9 +33,9 @@ impl Machine {
     /// Executes an instruction.
     ///
     /// # Safety
-    /// The memory that the instruction names can be read or written.
+    /// The memory that the instruction accesses must be readable or writable.
     pub unsafe fn run(&mut self, instruction: Instruction) -> Outcome {
-        // SAFETY: by the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             match instruction {
                 Instruction::LoadConfiguration(address) => {
@@ -98,7 +98,7 @@ impl Machine {
         tile.words = [[0; WORDS]; MAX_ROWS];
         for row in 0..tile.rows {
             let from = address.wrapping_add(stride.wrapping_mul(row as u64)) as *const u8;
-            // SAFETY: by the caller's promise; a row of the tile.
+            // SAFETY: guaranteed by the caller; the copy is one row of the tile.
             unsafe { from.copy_to_nonoverlapping(tile.words[row].as_mut_ptr().cast(), tile.bytes) };
         }
         Ok(())
@@ -108,7 +108,7 @@ impl Machine {
         let tile = self.used(tile)?;
         for row in 0..tile.rows {
             let to = address.wrapping_add(stride.wrapping_mul(row as u64)) as *mut u8;
-            // SAFETY: by the caller's promise; a row of the tile.
+            // SAFETY: guaranteed by the caller; the copy is one row of the tile.
             unsafe { to.copy_from_nonoverlapping(tile.words[row].as_ptr().cast(), tile.bytes) };
         }
         Ok(())
@@ -149,7 +149,7 @@ impl Machine {
     }
 }
 
-/// Replaces denormals by zeros.
+/// Replaces denormals with zeros.
 fn flushed(value: f32) -> f32 {
     if value.is_subnormal() { 0f32.copysign(value) } else { value }
 }
@@ -158,7 +158,7 @@ fn flushed(value: f32) -> f32 {
 fn tiles_follow_sizes_other_than_those_of_the_kernel() {
     let mut machine = Machine::new();
     let mut configuration = [0u8; 64];
-    // Tile 0: 2 x 3 sums, tile 1: 2 x 2 pairs, tile 2: 2 pairs x 3.
+    // Tile 0 has 2 x 3 sums, tile 1 has 2 x 2 pairs, tile 2 has 2 pairs x 3.
     configuration[0] = 1;
     configuration[16..22].copy_from_slice(&[12, 0, 8, 0, 12, 0]);
     configuration[48..51].copy_from_slice(&[2, 2, 2]);
@@ -182,7 +182,7 @@ fn tiles_follow_sizes_other_than_those_of_the_kernel() {
         Instruction::Store { tile: 0, address: out.as_mut_ptr() as u64, stride: 16 },
     ];
     for instruction in instructions {
-        // SAFETY: arrays of the tiles' sizes.
+        // SAFETY: the arrays have the sizes of the tiles.
         assert_eq!(unsafe { machine.run(instruction) }, Ok(()), "{instruction:?}");
     }
     // Row 0: (1 + 6, 2 + 8, 3 + 14); row 1: (5 + 14, 6 + 16, 11 + 30).
