@@ -1,4 +1,4 @@
-//! Checkpoints that are damaged, old, or of another model.
+//! Tests of checkpoints that are damaged, old, or of another model.
 
 use std::path::{Path, PathBuf};
 
@@ -51,7 +51,7 @@ fn load(path: &Path) -> kindling_core::Result<u64> {
     Ok(loaded?.iteration)
 }
 
-/// A small generator (Marsaglia's xorshift).
+/// Returns the next number of a small generator (Marsaglia's xorshift).
 fn random(state: &mut u64) -> usize {
     *state ^= *state << 13;
     *state ^= *state >> 7;
@@ -136,7 +136,7 @@ fn a_model_that_differs_in_more_than_its_shapes_is_refused() {
         assert_eq!(error.code(), "ERR_CHECKPOINT_MISMATCH");
         assert!(error.to_string().contains(expected), "{error}");
     }
-    // Rotary embeddings of a longer context begin with those of a shorter one.
+    // The rotation tables of a longer context begin with those of a shorter one.
     let longer = ModelConfig { max_seq_length: 9, ..config() };
     let mut model = Transformer::new(longer, Device::cpu(1), 1).unwrap();
     checkpoint::load(&path, &mut model, None).unwrap();

@@ -1,4 +1,4 @@
-//! `forward` and `backward` for losses of one's own, and frozen parameters.
+//! Tests of `forward` and `backward` with custom losses, and of frozen parameters.
 
 mod common;
 
@@ -7,7 +7,7 @@ use common::*;
 use kindling_core::model::{Transformer, matching};
 use kindling_core::optim::{AdamW, AdamWOptions, Optimizer, Sgd, SgdOptions};
 
-/// The gradient of scale x (mean cross-entropy) with respect to logits.
+/// Returns the gradient of `scale` times the mean cross-entropy with respect to the logits.
 fn cross_entropy_gradient(logits: &[f32], targets: &[i32], scale: f64) -> Vec<f32> {
     let v = logits.len() / targets.len();
     let rows = logits.chunks(v).zip(targets).map(|(row, &target)| {
@@ -114,7 +114,7 @@ fn frozen_parameters_keep_their_weights_and_the_others_train_as_if_alone() {
             let is_same = after.data == before.data;
             assert_eq!(is_same, frozen.contains(&after.name), "{}", after.name);
         }
-        // Thawed, they train again.
+        // Once unfrozen, they train again.
         model.set_frozen(&[]).unwrap();
         fixture.forward_backward(&mut model);
         optimizer.step(&mut model, 1e-2).unwrap();

@@ -1,5 +1,5 @@
-//! Decoding: each sampling rule by a worked example, and the generator against a whole pass for
-//! each token.
+//! Tests of decoding: each sampling rule on a worked example, and the generator against a whole
+//! pass for each token.
 
 mod common;
 
@@ -43,7 +43,7 @@ fn config() -> ModelConfig {
     }
 }
 
-/// A model with weights large enough that every token of the window matters.
+/// Returns a model whose weights are so large that every token of the window matters.
 fn model(config: ModelConfig) -> Transformer {
     let mut model = Transformer::new(config, devices().pop().unwrap(), 5).unwrap();
     let mut state = model.state_dict().unwrap();
@@ -69,7 +69,7 @@ fn options(sampling: SamplingOptions) -> GeneratorOptions {
     }
 }
 
-/// Draws until all rows have ended; returns their tokens.
+/// Draws until all rows have ended. Returns their tokens.
 fn generate(
     model: &mut Transformer,
     prompts: &[Vec<u32>],
@@ -86,7 +86,7 @@ fn generate(
     drawn
 }
 
-/// Draws the same tokens by a whole pass over the window for each.
+/// Draws the same tokens with a whole pass over the window for each.
 fn generate_by_whole_passes(
     model: &mut Transformer,
     row: usize,
@@ -132,8 +132,8 @@ fn every_token_equals_that_of_a_whole_pass_over_the_window() {
 #[test]
 fn a_rolling_cache_equals_whole_passes_only_in_a_model_of_one_block() {
     let rolling = GeneratorOptions { rolling_cache: true, ..options(PLAIN) };
-    // Keys and values of the first block depend on their own token only, and scores on distances
-    // only.
+    // Keys and values of the first block depend only on their own token, and scores only on
+    // distances.
     let mut one = model(ModelConfig { num_layers: 1, ..config() });
     let exact = generate(&mut one, &prompts(), options(PLAIN));
     assert_eq!(generate(&mut one, &prompts(), rolling.clone()), exact);
@@ -256,7 +256,7 @@ fn top_p_keeps_a_token_if_the_mass_before_it_is_at_most_p() {
     };
     assert_eq!(reachable(0.1), [2], "the most probable token is always kept");
     assert_eq!(reachable(0.49), [2]);
-    // The mass before the second token, 0.5, is at most 0.51; that before the third, 0.75, is not.
+    // The mass of the tokens before the second is 0.5, at most 0.51. Before the third it is 0.75.
     assert_eq!(reachable(0.51), [0, 2]);
     assert_eq!(reachable(0.76), [0, 1, 2], "of a tie the lower id is kept");
     assert_eq!(reachable(1.0), [0, 1, 2, 3]);
@@ -264,7 +264,7 @@ fn top_p_keeps_a_token_if_the_mass_before_it_is_at_most_p() {
 
 #[test]
 fn top_p_applies_to_the_mass_that_top_k_has_left() {
-    // The two highest of 0.4, 0.3, 0.2, 0.1 are renormalised to 4/7 and 3/7, so the mass before the
+    // The two highest of 0.4, 0.3, 0.2, 0.1 are renormalized to 4/7 and 3/7, so the mass before the
     // second exceeds 0.5.
     let logits = [0.4f32.ln(), 0.3f32.ln(), 0.2f32.ln(), 0.1f32.ln()];
     let draw = |top_k| {
@@ -329,7 +329,7 @@ fn greedy_tokens_with_bf16_weights_are_the_highest_of_whole_passes_up_to_roundin
             (last.iter().copied().fold(f32::MIN, f32::max), last[tokens[0][end] as usize]);
         assert!(highest - chosen < 0.02, "{highest} {chosen}");
     }
-    // Weights are rounded again after they change.
+    // After the weights change, they are rounded again.
     let mut state = model.state_dict().unwrap();
     for tensor in &mut state {
         tensor.data.iter_mut().for_each(|w| *w = -*w);

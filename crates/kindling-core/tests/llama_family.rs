@@ -1,5 +1,6 @@
-//! Models of the Llama family against Hugging Face's transformers: logits, loss, every gradient, and
-//! ten steps of `AdamW` with clipping. `scripts/fixtures/llama_family.py` writes the fixtures.
+//! Tests models of the Llama family against Hugging Face's transformers: logits, loss, every
+//! gradient, and ten steps of `AdamW` with clipping. `scripts/fixtures/llama_family.py` writes the
+//! fixtures.
 //!
 //! They cover grouped heads, explicit head sizes, tied embeddings, biases, norms of queries and
 //! keys, Llama 3's rope scaling, and several values of theta and eps.
@@ -84,7 +85,8 @@ fn bf16_products_stay_close_to_transformers_in_f64() {
         let cpu = Cpu::new(2, Isa::detect(), matmul);
         let mut model = fixture.model(Device::Cpu(std::sync::Arc::new(cpu)));
         let error = relative_error(&logits(&fixture, &mut model), &fixture.values("logits"));
-        // PyTorch's autocast to bf16 differs by 0.01 to 0.05 on these models, most on the same one.
+        // PyTorch's autocast to bf16 differs by 0.01 to 0.05 on these models, and most on the same
+        // one.
         assert!(error < 0.08, "{}: {error}", fixture.name);
         let loss = fixture.forward_backward(&mut model);
         assert!((loss - fixture.values("losses")[0]).abs() < 0.06, "{}", fixture.name);

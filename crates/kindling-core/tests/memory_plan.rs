@@ -1,6 +1,6 @@
-//! The memory plan against what the engine allocates: on the CPU as counted by the allocator, on
-//! CUDA as counted by the engine's own bookkeeping over a driver that hands out addresses and
-//! computes nothing.
+//! Compares the memory plan with what the engine allocates: on the CPU as counted by the allocator,
+//! on CUDA as counted by the engine itself over a driver that hands out addresses and computes
+//! nothing.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
@@ -39,7 +39,7 @@ unsafe impl GlobalAlloc for CountingAllocator {
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-/// A driver whose memory is addresses alone.
+/// A driver whose memory consists of addresses only.
 #[derive(Debug)]
 struct PaperDriver {
     properties: Properties,
@@ -99,8 +99,8 @@ impl Driver for PaperDriver {
     }
 }
 
-/// (batch, positions, shape): deep, of a large vocabulary, and of grouped wide heads with biases and
-/// norms.
+/// Returns (batch, positions, shape) of a deep model, one with a large vocabulary, and one with
+/// grouped wide heads, biases and norms.
 fn shapes() -> [(usize, usize, ModelConfig); 3] {
     let deep = ModelConfig {
         vocab_size: 512,
@@ -139,7 +139,7 @@ fn shapes() -> [(usize, usize, ModelConfig); 3] {
     [(2, 256, deep), (3, 200, wide_vocabulary), (5, 111, grouped)]
 }
 
-/// Trains for two steps, so that the second one finds all its memory there.
+/// Trains for two steps; the second finds all its memory allocated.
 fn train(
     device: Device,
     config: &ModelConfig,
@@ -184,7 +184,7 @@ fn the_plan_is_what_the_engine_allocates() {
                 "cpu {dtype:?}, recompute {recompute}, {config:?}: planned {memory:?}, held {held}"
             );
 
-            // With room to keep what is otherwise computed again, and without.
+            // With and without enough memory to keep what is otherwise recomputed.
             for memory in [1 << 40, 1 << 20] {
                 let arithmetic = Arithmetic { dtype, tf32: false };
                 let gpu = Arc::new(Cuda::new(Arc::new(PaperDriver::new(memory)), arithmetic, 1));

@@ -1,4 +1,4 @@
-//! The model's logits, loss and gradients against candle's autograd of primitive ops in f64.
+//! Tests the model's logits, loss and gradients against candle's autograd of primitive ops in f64.
 
 mod common;
 
@@ -22,7 +22,7 @@ fn config() -> ModelConfig {
     }
 }
 
-/// The same model in primitive candle ops, over variables named as in files.
+/// The same model in candle's primitive ops, over variables named as in files.
 struct Oracle {
     config: ModelConfig,
     variables: Vec<(String, Var)>,
@@ -53,7 +53,7 @@ impl Oracle {
         x.matmul(self.get(&format!("{name}.linear_matrix"))).unwrap()
     }
 
-    /// Rotates interleaved pairs of (b, h, t, hs).
+    /// Rotates the pairs of adjacent elements of (b, h, t, hs).
     fn rope(&self, x: &Tensor) -> Tensor {
         let (b, h, t, hs) = x.dims4().unwrap();
         let angle = |i: usize| {

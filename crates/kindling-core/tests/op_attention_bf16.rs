@@ -1,5 +1,6 @@
-//! Attention with products of bf16 by every kernel of the machine, the emulated tiles among them,
-//! against candle's autograd in f64; and f32 attention over a long context against plain sums.
+//! Attention with bf16 products, by every kernel that the machine runs, including the emulated
+//! tiles, against candle's autograd in f64; and f32 attention over a long context against plain
+//! sums.
 
 mod common;
 
@@ -13,10 +14,10 @@ use kindling_core::dtype::Dtype;
 use kindling_core::ops::attention::Shape;
 use kindling_core::simd::Isa;
 
-/// Largest error relative to a tensor's largest value: a bf16 has eight digits, so the operands are
-/// off by 2^-9 at most, the sums of their products by less than twice that.
+/// Largest error relative to a tensor's largest value. A bf16 has eight significant bits, so the
+/// operands are off by 2^-9 at most, and the sums of their products by less than twice that.
 const BF16_TOLERANCE: f64 = 0.01;
-/// Relative error of a whole tensor, root mean square.
+/// Largest relative error of a whole tensor, as a root mean square.
 const RMS_TOLERANCE: f64 = 0.005;
 
 fn shape(batch: usize, positions: usize, heads: [usize; 2], head_size: usize) -> Shape {
@@ -50,7 +51,7 @@ fn assert_within_rounding(what: &str, actual: &[f32], expected: &[f64]) {
     let norm: f64 = expected.iter().copied().map(squares).sum();
     let rms = (error / norm).sqrt();
     assert!(largest < BF16_TOLERANCE && rms < RMS_TOLERANCE, "{what}: {largest}, rms {rms}");
-    // Exact to f32, and the products would not be of bf16.
+    // If the result were as exact as f32, the products would not be in bf16.
     assert!(rms > 1e-5, "{what}: rms {rms}");
 }
 
@@ -127,7 +128,7 @@ fn bf16_attention_ignores_what_scratch_memory_held() {
     }
 }
 
-/// Only a few queries have a gradient, so that the sums of the oracle are short.
+/// Only a few queries have a gradient, which keeps the oracle's sums short.
 #[test]
 fn a_context_of_4096_matches_plain_sums() {
     let s = shape(1, 4096, [1, 1], 32);

@@ -1,5 +1,6 @@
 //! Attention, softmax and log-softmax against plain f64 loops with finite differences, and against
-//! candle's autograd of primitive ops: odd sizes, grouped heads, every instruction set.
+//! candle's autograd of primitive ops, at odd sizes, with grouped heads and on every instruction
+//! set.
 
 mod common;
 
@@ -108,7 +109,7 @@ fn decoding_rows_of_different_lengths_equals_the_last_row_of_a_whole_pass_of_eac
                 keys.extend_from_slice(&row[s.out_width()..s.out_width() + kv]);
                 values.extend_from_slice(&row[s.out_width() + kv..]);
             }
-            // Tokens between the rows belong to none.
+            // The tokens between two rows belong to neither.
             keys.extend(vec![f32::NAN; row * kv]);
             values.extend(vec![f32::NAN; row * kv]);
         }

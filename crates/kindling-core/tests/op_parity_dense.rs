@@ -1,5 +1,5 @@
-//! Linear, matmul and embedding: forward and backward against f64 references, finite differences
-//! and candle's autograd, on odd sizes and every instruction set.
+//! Linear, matmul and embedding, forward and backward, against f64 references, finite differences
+//! and candle's autograd, at odd sizes and on every instruction set.
 
 mod common;
 
@@ -13,8 +13,8 @@ use kindling_core::dtype::Dtype;
 use kindling_core::ops::{embedding, linear, matmul};
 use kindling_core::simd::Isa;
 
-/// Rows, inputs and outputs. Few rows take another path than many, and each of the three is small
-/// and large in turn.
+/// Rows, inputs and outputs. Few rows take a different path from many, and each of the three is
+/// small and large in turn.
 const LINEAR_SIZES: [(usize, usize, usize); 10] = [
     (1, 1, 1),
     (1, 7, 5),
@@ -73,8 +73,8 @@ fn linear_matches_the_reference_and_candle() {
     }
 }
 
-/// Returns the packed kernel for f32, if the machine has AVX-512. It multiplies forward products of
-/// many rows, and all products from 2^27 multiply-adds.
+/// Returns the packed kernel for f32, if the machine has AVX-512. It computes forward products of
+/// many rows, and all products of at least 2^27 multiply-adds.
 fn f32_kernels() -> impl Iterator<Item = MatmulBackend> {
     MatmulKernel::available()
         .into_iter()
@@ -91,7 +91,7 @@ fn large_products_match_candle_with_the_same_bits_for_any_number_of_threads() {
     let large = linear::Shape { rows: 641, inputs: 521, outputs: 411 };
     assert!(large.rows * large.inputs * large.outputs > 1 << 27);
     check_for_any_number_of_threads(large);
-    // Small: the forward product takes the kernel, the backward ones the `gemm` crate.
+    // Small, so the forward product takes the kernel and the backward ones the `gemm` crate.
     check_for_any_number_of_threads(linear::Shape { rows: 768, inputs: 128, outputs: 344 });
     check_for_any_number_of_threads(linear::Shape { rows: 301, inputs: 45, outputs: 131 });
 }

@@ -15,7 +15,7 @@ fn shape([rows, q_heads, k_heads, rest, head_size]: [usize; 5]) -> Shape {
 const SIZES: [[usize; 5]; 5] =
     [[1, 1, 1, 0, 2], [3, 2, 1, 7, 10], [7, 4, 2, 32, 16], [130, 3, 3, 57, 19], [9, 1, 1, 64, 64]];
 
-/// Norms the heads of x, which has only those.
+/// Normalizes the heads of x, which has no other columns.
 fn candle(x: &Tensor, weight: &Tensor, s: Shape) -> Tensor {
     let heads = x.reshape((s.rows, s.heads(), s.head_size)).unwrap();
     let mean = heads.sqr().unwrap().mean_keepdim(D::Minus1).unwrap();
@@ -32,7 +32,7 @@ fn candle(x: &Tensor, weight: &Tensor, s: Shape) -> Tensor {
     normed.broadcast_mul(&gains).unwrap().reshape((s.rows, s.normed_width())).unwrap()
 }
 
-/// The part of each row that is normed.
+/// Returns the part of each row that is normalized.
 fn heads(x: &[f32], s: Shape) -> Vec<f32> {
     x.chunks(s.row_width).flat_map(|row| row[..s.normed_width()].to_vec()).collect()
 }

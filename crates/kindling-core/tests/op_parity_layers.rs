@@ -9,8 +9,8 @@ use kindling_core::ops::{rms_norm, rope, silu, swiglu};
 
 const THETA: f64 = 10_000.0;
 
-/// Rows, width, eps. At width 1 the gradient is what eps leaves of a cancellation; a large eps
-/// keeps its digits.
+/// Rows, width, eps. At width 1 the terms of the gradient cancel except for eps; a large eps leaves
+/// enough digits.
 const NORM_SIZES: [(usize, usize, f32); 7] = [
     (1, 1, 0.1),
     (1, 3, 1e-5),

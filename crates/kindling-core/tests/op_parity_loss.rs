@@ -111,7 +111,7 @@ fn cross_entropy_matches_the_reference_and_candle() {
     }
 }
 
-/// An output layer: its inputs, and the gradients to be computed.
+/// The inputs of an output layer, and the gradients to be computed.
 struct OutputLayer {
     x: Vec<f32>,
     weight: Vec<f32>,

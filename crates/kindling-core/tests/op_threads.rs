@@ -1,5 +1,5 @@
-//! Linear, matmul, embedding and the ops of layers return the same bits for any number of threads,
-//! on every instruction set, at sizes that are cut into many tasks.
+//! Tests that linear, matmul, embedding and the ops of layers return the same bits for any number
+//! of threads, on every instruction set, at sizes that are cut into many tasks.
 
 mod common;
 

@@ -1,5 +1,5 @@
-//! The model against a dump of PyTorch: logits, loss, gradients, and ten steps of `AdamW` with
-//! clipping. `scripts/fixtures/pytorch_dump.py` writes the dump.
+//! Tests the model against a dump from PyTorch: logits, loss, gradients, and ten steps of `AdamW`
+//! with clipping. `scripts/fixtures/pytorch_dump.py` writes the dump.
 
 mod common;
 
@@ -49,7 +49,7 @@ impl Dump {
         Self { tensors, integers, batch: shape[0], positions: shape[1], about }
     }
 
-    /// The tensors whose names start with `prefix`, without the prefix.
+    /// Returns the tensors whose names start with `prefix`, without the prefix.
     fn group(&self, prefix: &str) -> Vec<NamedTensor> {
         self.tensors
             .iter()

@@ -1,4 +1,5 @@
-//! Sizes that no memory holds are errors at once: no abort, no kill, no minutes of paging.
+//! Sizes too large for any memory are errors at once, without an abort, a kill or minutes of
+//! paging.
 
 use kindling_core::config::ModelConfig;
 use kindling_core::device::Device;
@@ -44,7 +45,7 @@ fn models_too_large_for_this_machine_are_refused_before_memory_is_touched() {
 
 #[test]
 fn a_batch_too_large_for_this_machine_is_refused_and_the_model_goes_on() {
-    // 2^24 rows take 70 KB each in the blocks.
+    // Each of the 2^24 rows takes 70 KB in the blocks.
     let config = ModelConfig { num_layers: 256, max_seq_length: 1 << 16, ..CONFIG };
     let mut model = Transformer::new(config, Device::cpu(1), 1).unwrap();
     let (x, y) = (vec![1; 1 << 24], vec![2; 1 << 24]);

@@ -1,4 +1,4 @@
-//! Optimizers on a whole model, checkpoints, and bit-exact resumption of a run.
+//! Tests of optimizers on a whole model, of checkpoints, and of resuming a run bit for bit.
 
 mod common;
 
@@ -99,15 +99,15 @@ fn recomputing_blocks_does_not_change_a_bit() {
         model.set_recompute(recompute);
         let mut optimizer = AdamW::new(&model, &options()).unwrap();
         let losses = train(&mut model, &mut optimizer, 0..3);
-        // In between, a pass that saves nothing for a backward pass, as in an evaluation.
+        // In between, run a pass that saves nothing for a backward pass, like an evaluation.
         model.logits(&[1, 2, 3]).unwrap();
         (losses, train(&mut model, &mut optimizer, 3..5), model.state_dict().unwrap())
     };
     assert!(trained(true) == trained(false));
 }
 
-/// Trains on sequences that follow a rule three times out of four; returns the mean loss of the last
-/// of 150 steps.
+/// Trains on sequences that follow a rule three times out of four. Returns the mean loss of the
+/// last 30 of 150 steps.
 fn last_losses(matmul: MatmulBackend, seed: u64) -> f64 {
     const STEPS: u64 = 150;
     let (batch, positions) = (8, 16);
@@ -297,7 +297,7 @@ fn a_clip_shows_in_the_gradients_and_counts_once_in_the_update() {
 fn a_non_finite_gradient_fails_the_step_before_any_weight_changes() {
     let mut model = model(1);
     let mut optimizer = AdamW::new(&model, &options()).unwrap();
-    // A finite norm does not vouch for gradients that are added after it was computed.
+    // A finite norm says nothing about gradients that are added after it was computed.
     model.forward_backward(&[0; 16], &[1; 16], 1, 16, 1.0).unwrap();
     optimizer.clip_grad_norm(&mut model, 1.0).unwrap();
     let mut state = model.state_dict().unwrap();

@@ -1,18 +1,19 @@
-//! Attention as the tests call it, and by candle's primitive ops.
+//! Attention as the tests call it, and composed of candle's primitive ops.
 
 use candle_core::{D, DType, Tensor};
 use kindling_core::buffer::{In, Out};
 use kindling_core::device::Device;
 use kindling_core::ops::attention::{self, Shape};
 
-/// Returns the softmax of rows by primitive ops.
+/// Returns the softmax of each row, composed of primitive ops.
 pub fn candle_softmax(x: &Tensor) -> Tensor {
     let largest = x.max_keepdim(D::Minus1).unwrap().detach();
     let e = x.broadcast_sub(&largest).unwrap().exp().unwrap();
     e.broadcast_div(&e.sum_keepdim(D::Minus1).unwrap()).unwrap()
 }
 
-/// Views columns of (b t, width) from `column` on as (b, heads, t, hs), each head repeated `times`.
+/// Returns `count` heads of (b t, width), starting at `column`, as (b, heads, t, hs), with each
+/// head repeated `times` times.
 fn heads(x: &Tensor, s: Shape, column: usize, count: usize, times: usize) -> Tensor {
     x.narrow(1, column, count * s.head_size)
         .unwrap()
@@ -28,7 +29,7 @@ fn heads(x: &Tensor, s: Shape, column: usize, count: usize, times: usize) -> Ten
         .unwrap()
 }
 
-/// Returns causal attention by primitive ops.
+/// Returns causal attention, composed of primitive ops.
 pub fn candle_attention(qkv: &Tensor, s: Shape) -> Tensor {
     let group = s.num_heads / s.num_kv_heads;
     let q = heads(qkv, s, 0, s.num_heads, 1);

@@ -1,8 +1,8 @@
 //! The fixtures of `scripts/fixtures/llama_family.py`, with Hugging Face's names and layout mapped to
 //! Kindling's.
 //!
-//! Hugging Face rotates the halves of a head, Kindling neighbouring pairs: row 2 i + p of a head's q
-//! or k comes from row i + p hs / 2.
+//! Hugging Face rotates element i of a head together with element i + hs / 2, Kindling adjacent
+//! elements. So row 2 i + p of a head's q or k comes from row i + p hs / 2.
 
 use kindling_core::config::ModelConfig;
 use kindling_core::device::Device;
@@ -18,7 +18,7 @@ pub struct Fixture {
     pub targets: Vec<i32>,
     pub batch: usize,
     pub positions: usize,
-    /// f32 tensors by their names in the file.
+    /// f32 tensors under their names in the file.
     tensors: Vec<NamedTensor>,
     about: Value,
 }
@@ -91,14 +91,15 @@ impl Fixture {
         }
     }
 
-    /// The model with the fixture's weights, built without initial ones.
+    /// Returns a model with the fixture's weights, built without drawing initial ones.
     pub fn model(&self, device: Device) -> Transformer {
         let mut model = Transformer::blank(self.config(), device).unwrap();
         model.load_state_dict(&self.tensors("weight.")).unwrap();
         model
     }
 
-    /// Options of the optimizer, learning rate, and limit of the gradients' norm.
+    /// Returns the options of the optimizer, the learning rate, and the limit of the gradients'
+    /// norm.
     pub fn adamw(&self) -> (AdamWOptions, f64, f64) {
         let number = |value: &Value| value.as_f64().unwrap();
         let adamw = &self.about["adamw"];
@@ -117,13 +118,14 @@ impl Fixture {
         model.forward_backward(&self.x, &self.targets, batch, positions, 1.0).unwrap().mean()
     }
 
-    /// The values of a tensor that is not one of the model's.
+    /// Returns the values of a tensor that is not one of the model's.
     pub fn values(&self, name: &str) -> Vec<f64> {
         let tensor = self.tensors.iter().find(|t| t.name == name).unwrap();
         tensor.data.iter().map(|value| f64::from(*value)).collect()
     }
 
-    /// The tensors whose names start with `prefix`, under Kindling's names and in its layout.
+    /// Returns the tensors whose names start with `prefix`, under Kindling's names and in its
+    /// layout.
     pub fn tensors(&self, prefix: &str) -> Vec<NamedTensor> {
         let head_size = self.config().head_size();
         let named = |t: &NamedTensor| {
@@ -148,7 +150,7 @@ fn map_tensor(name: &str, tensor: &NamedTensor, head_size: usize) -> NamedTensor
     }
 }
 
-/// Reorders the rows of each head from halves to pairs.
+/// Reorders the rows of each head so that those of a rotated pair are adjacent.
 fn to_pairs(tensor: &NamedTensor, head_size: usize) -> Vec<f32> {
     let width = tensor.data.len() / tensor.shape[0];
     let rows = (0..tensor.shape[0]).map(|row| {

@@ -1,5 +1,5 @@
-//! Shared by the op tests: seeded inputs, devices of every instruction set, comparison, finite
-//! differences, candle tensors.
+//! Helpers of the op tests: seeded inputs, a device for every instruction set, comparisons, finite
+//! differences and candle tensors.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub mod attention;
@@ -17,7 +17,7 @@ use kindling_core::simd::Isa;
 /// Largest error relative to a tensor's largest value. f32 sums of a thousand terms stay well below
 /// it.
 pub const TOLERANCE: f64 = 1e-4;
-/// Finite differences in f64 lose half of the digits.
+/// Largest relative error of a slope. Finite differences in f64 lose half of the digits.
 pub const DIFFERENCE_TOLERANCE: f64 = 1e-4;
 
 /// Returns `len` numbers in [-1, 1) from `seed`.
@@ -117,7 +117,7 @@ pub fn assert_slopes(what: &str, gradient: &[f32], slopes: &[(usize, f64)]) {
     }
 }
 
-/// Doubles the numbers, as a second backward pass does to gradients that it adds to.
+/// Doubles the numbers, as a second backward pass does with gradients that it adds to.
 pub fn doubled(x: &[f64]) -> Vec<f64> {
     x.iter().map(|v| 2.0 * v).collect()
 }

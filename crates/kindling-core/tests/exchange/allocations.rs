@@ -10,19 +10,19 @@ thread_local! {
     static PEAK: Cell<isize> = const { Cell::new(0) };
 }
 
-// SAFETY: every call goes to the system's allocator; the counters allocate nothing.
+// SAFETY: every call is passed on to the system's allocator, and the counters allocate nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let now = NOW.get() + layout.size() as isize;
         NOW.set(now);
         PEAK.set(PEAK.get().max(now));
-        // SAFETY: the caller's.
+        // SAFETY: the caller's promise is the same.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         NOW.set(NOW.get() - layout.size() as isize);
-        // SAFETY: the caller's.
+        // SAFETY: the caller's promise is the same.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -30,7 +30,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Returns the peak of the bytes in use by this thread during `work` above those before it.
+/// Returns the peak of the bytes that this thread uses during `work`, less those before it.
 pub fn peak_of(work: impl FnOnce()) -> usize {
     let before = NOW.get();
     PEAK.set(before);

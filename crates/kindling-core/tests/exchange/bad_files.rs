@@ -1,4 +1,4 @@
-//! Damaged and hostile files: each is an error with a code, in bounded memory.
+//! Tests that damaged and hostile files are errors with a code, and take bounded memory.
 
 use std::path::Path;
 
@@ -8,10 +8,10 @@ use super::allocations::peak_of;
 use super::{Folder, fixture, import};
 
 const HEADS: CourseSizes = CourseSizes { num_heads: Some(2), max_seq_length: None, theta: None };
-/// What reading a header may take; the tensors of the fixtures have some kilobytes.
+/// Bytes that reading a header may take. The tensors of the fixtures have a few kilobytes.
 const BOUND: usize = 4 << 20;
 
-/// Opens a model that must fail; returns the code and the message.
+/// Opens a model, which must fail. Returns the code and the message.
 fn failure(path: &Path) -> (&'static str, String) {
     let mut outcome = None;
     let peak = peak_of(|| outcome = Some(import(path, &HEADS)));
@@ -71,7 +71,7 @@ fn files_with_any_byte_changed_never_panic_or_take_memory() {
                 let mut changed = whole.clone();
                 changed[at] = value;
                 std::fs::write(&file, &changed).unwrap();
-                // Sizes of the model may have become huge; only opening is bounded.
+                // The sizes of the model may have become huge, so only opening is bounded.
                 let peak = peak_of(|| drop(ModelSource::open(&file, &HEADS)));
                 assert!(peak < BOUND, "{name} byte {at}: {peak}");
             }
@@ -113,7 +113,7 @@ fn hostile_counts_of_gguf_are_errors_before_memory_is_taken() {
         array(8, u64::MAX),
         array(8, 1 << 22),
         array(0, 1 << 40),
-        // Arrays of arrays nest without end.
+        // Arrays of arrays could nest without end.
         array(9, 1),
         long_key,
         many_dimensions,
@@ -207,12 +207,13 @@ fn what_the_engine_cannot_compute_is_refused_by_name() {
     assert_fails(&folder.path("text"), "ERR_INVALID_MODEL", "neither GGUF");
 }
 
-/// Returns an archive as `torch.save` writes it, with this pickle.
+/// Returns an archive with this pickle, as `torch.save` writes it.
 fn archive(pickle: &[u8]) -> Vec<u8> {
     let name = b"archive/data.pkl";
     let header = |signature: &[u8], middle: &[u8]| {
         let mut bytes = signature.to_vec();
-        // Versions, flags, method, time, date, CRC: all 0. Sizes; length of the name.
+        // Versions, flags, method, time, date and CRC, all 0; then the sizes and the length of the
+        // name.
         bytes.extend(vec![0; if middle.is_empty() { 14 } else { 16 }]);
         bytes.extend((pickle.len() as u32).to_le_bytes());
         bytes.extend((pickle.len() as u32).to_le_bytes());
@@ -249,7 +250,7 @@ fn pickles_that_call_anything_are_refused_and_nothing_runs() {
     .concat();
     let deep = [vec![b')'], vec![0x85; 1 << 19], vec![b'.']].concat();
     let many = [vec![b'}'; 1 << 21], vec![b'.']].concat();
-    // Names recalled again and again: each would be copied.
+    // Recalls a long name again and again; each time it would be copied.
     let long = [
         b"X\0\0\x01\0".to_vec(),
         vec![b'a'; 1 << 16],
@@ -278,7 +279,7 @@ fn pickles_that_call_anything_are_refused_and_nothing_runs() {
         let peak = peak_of(|| outcome = Some(ModelSource::open(&path, &HEADS)));
         let message = outcome.unwrap().expect_err(part).to_string();
         assert!(message.contains(part), "{message}");
-        // A pickle and its nodes.
+        // The limit allows for a pickle and its nodes.
         assert!(peak < 256 << 20, "{part}: {peak}");
     }
     assert!(!marker.exists());

@@ -1,4 +1,4 @@
-//! Models in and out, against what other programs make of the same files.
+//! Tests of importing and exporting models, against what other programs make of the same files.
 //!
 //! The fixtures are made by `scripts/fixtures/transformers_models.py` with Hugging Face's transformers,
 //! llama.cpp's Python package and PyTorch.

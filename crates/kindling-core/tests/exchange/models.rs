@@ -1,4 +1,5 @@
-//! Logits of imported models against transformers; exported files against the imported ones.
+//! Compares the logits of imported models with those of transformers, and exported files with the
+//! imported ones.
 
 use std::path::Path;
 
@@ -12,7 +13,7 @@ use serde_json::Value;
 use super::allocations::peak_of;
 use super::{Folder, fixture, import};
 
-/// The largest difference of a logit; logits are of size 1 to 10.
+/// The largest allowed difference of a logit. Logits are of size 1 to 10.
 const TOLERANCE: f32 = 1e-4;
 
 /// The models, and the element type of their files.
@@ -86,7 +87,8 @@ fn import_and_export_give_the_same_bytes() {
     }
 }
 
-/// Returns the names, shapes and bytes of the tensors in a folder, in one file or in shards.
+/// Returns the names, shapes and bytes of the tensors in a folder, whether in one file or in
+/// shards.
 fn tensors_of(folder: &Path) -> Vec<(String, Vec<usize>, Vec<u8>)> {
     let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let mut tensors = Vec::new();
@@ -114,7 +116,8 @@ fn exported_gguf_files_read_back_as_the_same_model() {
         let (ids, _) = expected(&fixture(name).join("expected.json"));
         let logits = model.logits(&ids).unwrap();
         let out = folder.path(name);
-        // A scaling of an original context other than Llama 3.1's cannot be told from the factors.
+        // A scaling whose original context differs from Llama 3.1's cannot be recovered from the
+        // factors.
         let is_known = !matches!(name, "llama-rope" | "llama-sharded");
         export(&model, TensorType::F32, |export| export.gguf(&out, &mut silent).unwrap());
         match import(&out, &CourseSizes::default()) {
@@ -154,7 +157,7 @@ fn rounded_exports_stay_close() {
         [(TensorType::F16, 0.02), (TensorType::Bf16, 0.2), (TensorType::Q8_0, 0.02)]
     {
         let out = folder.path(kind.name());
-        // Rows of 24 and 37 elements are not whole blocks: with q8_0 they are f16.
+        // Rows of 24 and 37 elements are not whole blocks, so with q8_0 they are stored as f16.
         export(&model, kind, |export| export.gguf(&out, &mut silent).unwrap());
         let read = import(&out, &CourseSizes::default()).unwrap().logits(&ids).unwrap();
         let worst = read.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -169,7 +172,7 @@ fn checkpoints_of_the_course_are_read_from_pytorch_and_safetensors() {
     assert_eq!(model.config().max_seq_length, 40, "that of the rotary table");
     let facts = json(&fixture("course.json"));
     for tensor in model.state_dict().unwrap() {
-        // The spelling of the course.
+        // The course's spelling.
         let name = tensor.name.replace("Feed_Forward", "Feed_Foward");
         let sum: f64 = tensor.data.iter().map(|value| f64::from(*value)).sum();
         assert!((sum - facts["sums"][&name].as_f64().unwrap()).abs() < 1e-9, "{name}");
@@ -218,7 +221,7 @@ fn import_and_export_hold_a_few_copies_of_the_largest_tensor() {
         let read = peak_of(|| source.read_into(&mut model, &mut silent).unwrap());
         let limit = 2 * largest + (2 << 20);
         assert!(written < limit && read < limit, "{name}: {written} {read}");
-        // Neither gradients nor a second set of weights.
+        // Importing allocates neither gradients nor a second set of weights.
         let whole = peak_of(|| drop(import(&out, &CourseSizes::default()).unwrap()));
         let weights = model.num_parameters() * size_of::<f32>();
         assert!(whole < weights + limit, "{name}: {whole}");

@@ -1,4 +1,4 @@
-//! Ids equal those of tiktoken and Hugging Face, decoding equals Python's, and any text
+//! Tests that ids equal those of tiktoken and Hugging Face, decoding equals Python's, and any text
 //! round-trips.
 
 use std::collections::BTreeMap;
@@ -138,7 +138,7 @@ fn an_unknown_id_is_a_coded_error() {
 
 #[test]
 fn a_word_of_megabytes_does_not_take_quadratic_time() {
-    // Scanning a word of three million letters for each merge would take hours.
+    // Scanning three million letters for each merge would take hours.
     let word = "abcab".repeat(600_000);
     let tokenizer = gpt2();
     let ids = tokenizer.encode(&word).unwrap();

@@ -1,4 +1,4 @@
-//! Reading and writing vocab.json, merges.txt and tokenizer.json; malformed files.
+//! Tests of reading and writing vocab.json, merges.txt and tokenizer.json, and of malformed files.
 
 use std::path::PathBuf;
 

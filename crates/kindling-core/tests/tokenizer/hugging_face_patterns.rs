@@ -1,5 +1,5 @@
-//! The saved tokenizer.json means the same in Hugging Face `tokenizers`, whose regex engine reads
-//! some quantifiers differently.
+//! Tests that a saved tokenizer.json means the same to Hugging Face `tokenizers`, whose regex
+//! engine reads some quantifiers differently.
 
 use kindling_core::progress::silent;
 use kindling_core::tokenizer::{Kind, Pattern, Tokenizer, TrainOptions};
@@ -21,9 +21,9 @@ struct Fixture {
 #[derive(Deserialize)]
 struct Trained {
     pattern: String,
-    /// Of the tokenizer.json that `tokenizers` read.
+    /// Hash of the tokenizer.json that `tokenizers` read.
     sha256: String,
-    /// Its ids for each text.
+    /// Ids that it computed for each text.
     ids: Vec<Vec<u32>>,
 }
 

@@ -1,5 +1,5 @@
-//! Tokenizers of other families: normalization, digits, whole words, flags of special tokens and
-//! templates, against ids of Hugging Face `tokenizers`; and the values of GGUF files.
+//! Tests of tokenizers of other families against ids from Hugging Face `tokenizers`: normalization,
+//! digits, whole words, flags of special tokens and templates; and of the values of GGUF files.
 
 use kindling_core::tokenizer::{GgufVocab, Kind, Pattern, StreamEncoder, Template, Tokenizer};
 use serde::Deserialize;
@@ -17,7 +17,7 @@ struct Fixture {
 #[derive(Deserialize)]
 struct Case {
     name: String,
-    /// What surrounds GPT-2's vocabulary and merges in the tokenizer.json, as JSON.
+    /// The rest of the tokenizer.json around GPT-2's vocabulary and merges, as JSON.
     parts: String,
     ids: Vec<Vec<u32>>,
     with_template: Vec<Vec<u32>>,
@@ -132,7 +132,7 @@ fn what_cannot_be_had_exactly_is_refused_by_name() {
     reject("/added_tokens/1/id", 50258.into(), "has the id 50258");
 }
 
-/// The values of a GGUF file with GPT-2's vocabulary.
+/// Returns the values of a GGUF file with GPT-2's vocabulary.
 fn gguf(pre: &str) -> GgufVocab {
     GgufVocab { pre: pre.to_owned(), ..gpt2().to_gguf().unwrap() }
 }

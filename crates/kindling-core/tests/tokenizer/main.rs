@@ -1,5 +1,5 @@
-//! The tokenizer against tiktoken, Hugging Face `tokenizers`, the course's reference training, and
-//! Python's decoding.
+//! Tests the tokenizer against tiktoken, Hugging Face `tokenizers`, the course's reference
+//! training, and Python's decoding.
 
 mod encoding;
 mod files;
@@ -77,7 +77,7 @@ impl Drop for Folder {
     }
 }
 
-/// Pseudorandom numbers, determined by the seed.
+/// A generator of pseudorandom numbers, determined by its seed.
 struct Draw {
     seed: u64,
     count: u64,

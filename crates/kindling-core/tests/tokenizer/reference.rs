@@ -1,4 +1,4 @@
-//! BPE training straight from its definition: recount all pairs before every merge.
+//! BPE training straight from its definition, which recounts all pairs before every merge.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use kindling_core::tokenizer::pretokens;
 
 type Token = Vec<u8>;
 
-/// Trains on `text`; returns the vocabulary by id and the merges.
+/// Trains on `text`. Returns the vocabulary by id, and the merges.
 pub fn train(
     text: &str,
     vocab_size: usize,

@@ -1,4 +1,4 @@
-//! Text in pieces encodes to the ids of the whole.
+//! Tests that text in pieces encodes to the ids of the whole.
 
 use std::sync::Arc;
 

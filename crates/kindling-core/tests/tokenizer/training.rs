@@ -1,4 +1,5 @@
-//! Training equals the course's reference and the definition; files, threads and bad input.
+//! Tests of training against the course's reference and the definition of BPE, on several files and
+//! threads, and on bad input.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -192,7 +193,7 @@ fn bad_input_is_a_coded_error() {
 
 #[test]
 fn a_merge_written_like_a_special_token_is_dropped() {
-    // vocab.json could not tell the token " t" from the special token "Ġt".
+    // vocab.json could not distinguish the token " t" from the special token "Ġt".
     let folder = Folder::new();
     let file = folder.file("a.txt", "a t t t to to to");
     let trained = train(&[file], &options(300, &["Ġt"], Kind::Bpe, 1)).unwrap();
