@@ -169,7 +169,7 @@ impl<'a> Destination<'a> {
     ///
     /// Meanwhile a reader may find no training store, but never one that does not match the other
     /// files. `resumed` says that an earlier attempt has already called `moving`. After an error
-    /// the old files are restored.
+    /// the old files are restored, or, if `resumed`, everything is kept for another attempt.
     pub fn install(
         &self,
         staged: StagedFolder,

@@ -12,7 +12,7 @@ use crate::{Error, Result};
 pub const FILE_NAME: &str = "store.json";
 const FORMAT_VERSION: u32 = 1;
 
-/// The metadata of a token store. Without `store.json`, only the sizes and the dtype are known.
+/// The metadata of a token store. Without `store.json`, only the sizes and the dtype are set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Metadata {

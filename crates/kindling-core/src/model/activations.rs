@@ -34,8 +34,8 @@ pub struct Residual<M = Buffer> {
 
 /// Activations of one block.
 ///
-/// Activations have the device's `activation_dtype`, except that those which only matrix products
-/// (and the gate) read have its `matmul_dtype`.
+/// The residual stream, `rstd_mid` and `lse` are f32. The others have the device's
+/// `activation_dtype`, or its `matmul_dtype` if only matrix products (and the gate) read them.
 #[derive(Debug)]
 pub struct BlockActivations<M = Buffer> {
     /// Queries, keys (both rotated), values (n, (nh + 2 nkv) hs). On the CPU the backward pass

@@ -11,8 +11,8 @@ use crate::device::Device;
 use crate::simd::Isa;
 
 const WINDOW: usize = 70;
-/// Lengths of the prompts of a batch: a single token, fewer and more rows than products of few rows
-/// take, and one that the decode steps of the test extend until the cache is full.
+/// Lengths of the prompts of a batch: a single token, lengths below and above the limit of the
+/// products for few rows, and one with which the decode steps of the test fill the cache.
 const LENGTHS: [usize; 9] = [1, 40, 3, 66, 7, 2, 33, 50, 12];
 
 /// Sizes that are multiples neither of a vector nor of the blocks of matrix products.

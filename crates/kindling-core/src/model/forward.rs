@@ -37,7 +37,7 @@ pub(super) enum CacheUse<'a> {
 }
 
 /// Runs the forward pass on the tokens `x`, and leaves the output of the last norm in
-/// `activations.normed`. A prefill computes only the last row, which is the first one there.
+/// `activations.normed`: that of all rows, or in a prefill that of the last row alone.
 pub(super) fn run(
     context: &PassContext,
     activations: &mut Activations,

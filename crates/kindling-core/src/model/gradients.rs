@@ -26,7 +26,7 @@ impl Gradients {
         Self { memory: None, len }
     }
 
-    /// Returns the gradients, and allocates them if they were not yet.
+    /// Returns the gradients, allocating them first if necessary.
     ///
     /// # Errors
     /// Returns `ERR_OUT_OF_MEMORY` if the device does not have enough memory.

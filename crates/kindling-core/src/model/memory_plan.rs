@@ -3,8 +3,8 @@
 //!
 //! Activations are counted by the code that allocates them, with an allocator that only adds up.
 //! The sizes of scratch memory come from the ops that use it. The plan counts what the engine
-//! itself holds after a step of AdamW, and not the program, Node.js, or the memory of CUDA's own
-//! libraries.
+//! itself holds after a step of AdamW. It does not count the program, Node.js, or the memory of
+//! CUDA's own libraries.
 
 use std::cell::Cell;
 

@@ -29,7 +29,7 @@ pub struct Transformer {
     pub(super) layout: Layout,
     /// Every parameter (`layout.len`), f32.
     pub(super) weights: Buffer,
-    /// On a bf16 device: `weights` rounded to bf16, as its products read them (`layout.len`).
+    /// On a bf16 device: `weights` rounded to bf16, as matrix products read them (`layout.len`).
     pub(super) weights_bf16: Option<Buffer>,
     /// On the CPU with bf16 products: `weights` rounded to bf16 for decode steps (`layout.len`),
     /// dropped when they change.

@@ -89,7 +89,7 @@ impl Tokenizer {
     }
 
     /// Opens Hugging Face's tokenizer.json, a folder with one, or a folder with vocab.json and
-    /// merges.txt. In the last case <|endoftext|> is a special token if the vocabulary has it.
+    /// merges.txt. In the last case `<|endoftext|>` is a special token if the vocabulary has it.
     ///
     /// # Errors
     /// Returns `ERR_NOT_FOUND` or `ERR_INVALID_TOKENIZER`.
@@ -224,7 +224,7 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// Returns the ids of `text` within those of the template, like Hugging Face's
+    /// Returns the ids of `text` between those of the template, like Hugging Face's
     /// `add_special_tokens`.
     ///
     /// # Errors

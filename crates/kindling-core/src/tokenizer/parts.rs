@@ -61,7 +61,7 @@ pub struct Template {
     pub after: Vec<u32>,
 }
 
-/// How a special token is found in text, as in the `added_tokens` of a tokenizer.json.
+/// Flags for finding a special token in text, as in the `added_tokens` of a tokenizer.json.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "the format's five independent flags")]
 pub struct AddedFlags {

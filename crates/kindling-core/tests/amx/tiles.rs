@@ -33,7 +33,7 @@ impl Machine {
     /// Executes an instruction.
     ///
     /// # Safety
-    /// The memory that the instruction accesses must be readable or writable.
+    /// The memory that the instruction accesses must be valid for it to read or write.
     pub unsafe fn run(&mut self, instruction: Instruction) -> Outcome {
         // SAFETY: guaranteed by the caller.
         unsafe {

@@ -35,7 +35,7 @@ pub(super) struct Encoded {
 /// Encodes blocks. All blocks of a run share it.
 pub(super) struct DocumentEncoder<'a> {
     tokenizer: &'a Tokenizer,
-    /// What a document is in text files.
+    /// The unit that is a document in text files.
     pub document: Document,
     text_field: &'a str,
     /// The id that ends each document, and the length of its text in bytes.

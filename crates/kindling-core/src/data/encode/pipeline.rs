@@ -35,7 +35,7 @@ use crate::{Error, Result};
 /// Maximum number of queued blocks per thread.
 const QUEUED: usize = 4;
 
-/// What encoding any block needs.
+/// Shared context for encoding every block.
 pub(super) struct Shared<'a> {
     pub inputs: &'a [Input],
     pub encoder: &'a DocumentEncoder<'a>,

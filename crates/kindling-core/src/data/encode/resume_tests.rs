@@ -254,7 +254,7 @@ fn a_store_that_a_killed_process_moved_away_is_never_lost() {
         let o = if name == "data" { &o } else { &options() };
         encode(&[&file], &tokenizer, &out, o).unwrap();
         let before = files(&out);
-        // What a process that is killed in `install` leaves.
+        // The leftovers of a process that is killed in `install`.
         let parent = if name == "data" { &out } else { folder.path() };
         let left = parent.join(format!(".{name}.99999999-0.partial"));
         std::fs::create_dir_all(left.join("old")).unwrap();

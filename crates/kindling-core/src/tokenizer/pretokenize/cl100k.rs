@@ -1,4 +1,4 @@
-//! Hand-written pre-tokenization of tiktoken's cl100k, Llama 3 and Qwen 2:
+//! A hand-written pre-tokenizer for the patterns of tiktoken's cl100k, Llama 3 and Qwen 2:
 //! `'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+`
 //! `|\s++$|\s*[\r\n]|\s+(?!\S)|\s`
 //!
@@ -98,8 +98,8 @@ pub fn pretoken_end(text: &[u8], at: usize, variant: Variant) -> usize {
     end
 }
 
-/// Returns whether a pre-token starts at `at` (0 < at < length, a character boundary), whatever the
-/// text further away.
+/// Returns whether a pre-token starts at `at` (0 < at < length, a character boundary), regardless
+/// of the text further away.
 ///
 /// Letters may take the character before them and symbols the line breaks after them, digits come
 /// in threes, and where white space is split depends on the character after it.

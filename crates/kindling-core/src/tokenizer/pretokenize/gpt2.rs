@@ -1,5 +1,5 @@
-//! Hand-written pre-tokenization of GPT-2, one pre-token at a time: `'(?:[sdmt]|ll|ve|re)| ?\p{L}+|
-//! ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
+//! A hand-written pre-tokenizer for GPT-2's pattern, one pre-token at a time:
+//! `'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
 //!
 //! SmolLM's pre-tokenization (the functions named `around_digits`) first splits off each digit,
 //! that is any `\p{N}` and some newer ones, and then splits the text between digits by this
@@ -101,8 +101,8 @@ pub fn pretokens(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Returns whether a pre-token starts at `at` (0 < at < length, a character boundary), whatever the
-/// text further away, so that both sides of a cut there split as the whole does.
+/// Returns whether a pre-token starts at `at` (0 < at < length, a character boundary), regardless
+/// of the text further away, so that both sides of a cut there split as the whole does.
 ///
 /// A pre-token holds a single class, except for a leading space and for a contraction, which goes
 /// from an apostrophe to a letter. After white space there is never a safe cut, since where a run

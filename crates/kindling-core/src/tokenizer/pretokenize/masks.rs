@@ -70,7 +70,8 @@ mod x86 {
     impl Classify for Avx512 {
         #[inline(always)]
         fn masks(bytes: &[u8; MASK_BYTES]) -> Masks {
-            // SAFETY: the load reads the 64 bytes of the array, and callers have AVX-512BW.
+            // SAFETY: the load reads the 64 bytes of the array, and callers ensure that AVX-512BW
+            // is available.
             unsafe {
                 let x = _mm512_loadu_si512(bytes.as_ptr().cast());
                 let below = |x, first: u8, count: u8| {
@@ -99,7 +100,7 @@ mod x86 {
         #[inline(always)]
         fn masks(bytes: &[u8; MASK_BYTES]) -> Masks {
             // SAFETY: the array has the size of two vectors, any bits are valid vectors, and
-            // callers have AVX2.
+            // callers ensure that AVX2 is available.
             unsafe {
                 let halves = std::mem::transmute::<[u8; MASK_BYTES], [__m256i; 2]>(*bytes);
                 let both = |f: &dyn Fn(__m256i) -> __m256i| {

@@ -147,7 +147,7 @@ impl Pattern {
     }
 
     /// Returns whether a pre-token is known to start at `at` (0 < at < length, a character
-    /// boundary), whatever the text further away. Always false for a regular expression.
+    /// boundary), regardless of the text further away. Always false for a regular expression.
     pub fn is_boundary(&self, text: &str, at: usize) -> bool {
         match self {
             Self::Gpt2 => gpt2::is_boundary(text.as_bytes(), at),

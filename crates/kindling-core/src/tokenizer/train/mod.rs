@@ -4,7 +4,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `counts.rs` | how often each pre-token occurs |
-//! | `merge_learner.rs` | merging the most frequent pair, again and again |
+//! | `merge_learner.rs` | learns merges, each of the most frequent pair |
 //! | `pair_table.rs` | pairs with their counts and the words they occur in |
 //!
 //! Only the blocks being read and the distinct pre-tokens are in memory, never the whole text. The

@@ -3,7 +3,7 @@
 /// Maximum number of ids of a cached pre-token. Languages that a vocabulary covers badly need this
 /// many.
 pub const CACHED_IDS: usize = 12;
-/// Number of ids that nearly no pre-token exceeds.
+/// Number of ids that few pre-tokens exceed.
 pub const FEW_IDS: usize = 4;
 /// 64-bit words for `CACHED_IDS` ids.
 pub const ID_WORDS: usize = CACHED_IDS / 2;
