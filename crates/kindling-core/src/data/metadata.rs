@@ -25,7 +25,7 @@ pub struct Metadata {
     pub chunk_size: u64,
     /// numpy's name of the element type.
     pub dtype: String,
-    /// The path of the tokenizer, relative to the store's folder.
+    /// The path of the tokenizer, relative to the store's folder or absolute.
     pub tokenizer_path: Option<String>,
     /// A hash of the tokenizer's content.
     pub tokenizer_hash: Option<String>,

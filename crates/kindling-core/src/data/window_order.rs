@@ -23,8 +23,8 @@
 //!    of `random` is a grid of windows t apart, shifted by a random phase and visited in random
 //!    order. Each start is uniform over all N, as if drawn independently, but hardly any text is
 //!    seen twice before nearly all of it has been seen once.
-//! 2. A Feistel network is a permutation whatever its round function, since `right` is passed on
-//!    and a round can be undone. So every window comes once, without a table of those seen.
+//! 2. A Feistel network is a permutation whatever its round function: `right` is passed on, so each
+//!    round can be undone. So every window comes once, without a table of those seen.
 //! 3. Its domain is a power of four, since both halves need the same number of bits. Repeating
 //!    until the result is below n (cycle walking) makes it a permutation of 0..n. The power of four
 //!    is less than 4 n, so that takes fewer than four steps on average.
