@@ -163,6 +163,21 @@ test('a claim that a killed process left can be claimed again', async (t) => {
   const claimed = await RunFolder.claim(run, '', () => {})
   await rejectsWith(t, 'ERR_RUN_EXISTS', () => RunFolder.claim(run, '', () => {}))
   claimed.release()
+  // Killed while it wrote the files of the run, and claimed by a process that was interrupted.
+  writeLock(run, { pid: deadPid() })
+  writeFileSync(join(run, 'metrics.jsonl'), '')
+  mkdirSync(join(run, 'tokenizer'))
+  await (await RunFolder.claim(run, '', () => {})).abandon()
+  t.deepEqual(readdirSync(run), [])
+})
+
+test('a run that was killed and lost its config.json is no abandoned claim', async (t) => {
+  const run = await smallRun(t, { stopAtStep: 1 })
+  rmSync(join(run, 'config.json'))
+  writeLock(run, { pid: deadPid() })
+  const kept = checkpointsOf(run)
+  await rejectsWith(t, 'ERR_RUN_EXISTS', () => RunFolder.claim(run, '', () => {}))
+  t.deepEqual(checkpointsOf(run), kept)
 })
 
 test('two processes that resume one run at once: one trains, one is refused', async (t) => {

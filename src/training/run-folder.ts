@@ -81,14 +81,12 @@ export class RunFolder {
 
   /** Unlocks and removes the folder of a new run that could not start. */
   async abandon(): Promise<void> {
-    const isOurs = this.#made.includes(this.path)
-    if (isOurs) {
-      for (const path of [this.tokenizerPath, join(this.path, 'checkpoints')]) {
-        await rm(path, { recursive: true, force: true }).catch(() => {})
-      }
-      await rm(join(this.path, 'latest'), { force: true }).catch(() => {})
-      await rm(this.#metricsPath, { force: true }).catch(() => {})
-      await rm(this.#configPath, { force: true }).catch(() => {})
+    // Also in a folder that a killed process left: it held nothing else.
+    for (const path of [this.tokenizerPath, join(this.path, 'checkpoints')]) {
+      await rm(path, { recursive: true, force: true }).catch(() => {})
+    }
+    for (const path of [join(this.path, 'latest'), this.#metricsPath, this.#configPath]) {
+      await rm(path, { force: true }).catch(() => {})
     }
     this.release()
     // Folders that hold something else stay.

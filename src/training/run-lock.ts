@@ -46,6 +46,9 @@ interface Owner {
 const LOCK = 'lock'
 /** A lock that was not linked to its place yet, with the pid of its process. */
 const DRAFT = /^lock\.(\d+)-\d+-\d+(\.stale)?$/
+/** What a new run writes before its config.json. */
+const BEFORE_CONFIG =
+  /^(lock|tokenizer|\.tokenizer\..*|checkpoints|(latest|metrics\.jsonl|config\.json)(\.tmp)?)$/
 /** Attempts to get a lock that other processes take and release meanwhile. */
 const ATTEMPTS = 100
 /** The locks of this process, released if it exits while training. */
@@ -143,12 +146,14 @@ export function lockOwner(folder: string): LockOwner | null {
 
 /**
  * Returns true if a process that was killed while it prepared a run may have left `folder`: it holds
- * a lock whose process is dead, or nothing yet.
+ * a lock whose process is dead and what precedes a config.json, or nothing yet. A run that lost its
+ * config.json holds more.
  */
 export function isAbandonedClaim(folder: string): boolean {
   if (!lstatSync(folder).isDirectory()) return false
   const names = fileOperationSync('read', folder, () => readdirSync(folder))
   if (names.every((name) => DRAFT.test(name))) return true
+  if (!names.every((name) => DRAFT.test(name) || BEFORE_CONFIG.test(name))) return false
   const found = readLock(join(folder, LOCK))
   const owner = found?.owner ?? null
   return owner !== null && !isAlive(owner)
