@@ -102,15 +102,15 @@ test('latest moves when a checkpoint is written, and the next save waits for tha
   t.true(held[0]!.begun())
   const second = writer.save(2, STATE)
   await turns()
-  t.is(await checkpoints.latestStep(), null)
+  t.is(checkpoints.latestStep(), null)
   t.is(given.length, 1, 'the second copy is taken after the first is written')
   held[0]!.end()
   await second
-  t.is(await checkpoints.latestStep(), 1)
+  t.is(checkpoints.latestStep(), 1)
   t.deepEqual(saved, [1])
   held[1]!.end()
   await writer.finish()
-  t.is(await checkpoints.latestStep(), 2)
+  t.is(checkpoints.latestStep(), 2)
   t.deepEqual(saved, [1, 2])
 })
 
@@ -130,7 +130,7 @@ test('an error of a write is reported once, at the next check, save or end', asy
   await rejectsWith(t, 'ERR_DISK_FULL', () => writer.save(3, STATE))
   await writer.save(4, STATE)
   await rejectsWith(t, 'ERR_DISK_FULL', () => writer.finish())
-  t.is(await new RunFolder(run).checkpoints.latestStep(), null)
+  t.is(new RunFolder(run).checkpoints.latestStep(), null)
 })
 
 test('without memory for a copy, the save itself waits for the file', async (t) => {
@@ -138,7 +138,7 @@ test('without memory for a copy, the save itself waits for the file', async (t) 
   const writer = new CheckpointWriter(source(run, { takeSnapshot: async () => null }))
   await writer.save(5, STATE)
   const { checkpoints } = new RunFolder(run)
-  t.is(await checkpoints.latestStep(), 5)
+  t.is(checkpoints.latestStep(), 5)
   t.true(existsSync(join(checkpoints.path(5), 'state.json')))
 })
 

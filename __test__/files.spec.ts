@@ -1,8 +1,16 @@
 /** Atomic writes and coded errors of the file system. */
-import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import {
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
-import { fileOperation, makeFolder, writeFileAtomic } from '../src/files'
+import { fileOperation, makeFolder, readText, writeFileAtomic } from '../src/files'
 import { rejectsWith, temporaryFolder } from './helpers'
 
 test('a file is replaced completely, and a failed write leaves nothing behind', async (t) => {
@@ -17,6 +25,22 @@ test('a file is replaced completely, and a failed write leaves nothing behind', 
   await rejectsWith(t, 'ERR_IO', () => writeFileAtomic(join(folder, 'folder'), 'text'))
   await rejectsWith(t, 'ERR_IO', () => writeFileAtomic(join(folder, 'none', 'file'), 'text'))
   t.deepEqual(readdirSync(folder).sort(), ['config.json', 'folder'])
+})
+
+test('only regular files of a bounded size are read as a whole', async (t) => {
+  const folder = temporaryFolder(t)
+  const path = (name: string): string => join(folder, name)
+  execFileSync('mkfifo', [path('pipe')])
+  symlinkSync('/dev/zero', path('zeros'))
+  writeFileSync(path('huge'), '')
+  truncateSync(path('huge'), 2 ** 30)
+  for (const name of ['pipe', 'zeros', 'huge', '.'])
+    await rejectsWith(t, 'ERR_SOME', async () => readText(path(name), 'ERR_SOME'))
+  writeFileSync(path('text'), 'ü')
+  symlinkSync('text', path('link'))
+  t.is(readText(path('link'), 'ERR_SOME'), 'ü')
+  for (const name of ['none', 'text/below'])
+    await rejectsWith(t, 'ERR_NOT_FOUND', async () => readText(path(name), 'ERR_SOME'))
 })
 
 test('makeFolder creates missing parents and accepts an existing folder', async (t) => {

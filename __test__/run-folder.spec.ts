@@ -1,5 +1,5 @@
 /** The folder of a run: who trains in it, and which checkpoints it keeps and loads. */
-import { spawnSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import {
   cpSync,
   existsSync,
@@ -215,7 +215,7 @@ test('keep and keepEvery never remove what latest names, nor a later one', async
   for (const step of [1, 2, 3, 4, 5, 6, 9]) mkdirSync(checkpoints.path(step), { recursive: true })
   await checkpoints.setLatest(5, { keep: 1, keepEvery: 3 })
   t.deepEqual(await checkpoints.steps(), [3, 5, 6, 9])
-  t.is(await checkpoints.latestStep(), 5)
+  t.is(checkpoints.latestStep(), 5)
 })
 
 test('--keep-every keeps checkpoints beside the newest ones', async (t) => {
@@ -241,6 +241,47 @@ test('without latest, or if it names nothing, the newest checkpoint is resumed',
   }
   await resume(run)
   t.is(readFileSync(join(run, 'latest'), 'utf8'), 'step-00000012\n')
+})
+
+test('whatever is in the place of a file of a run, a resume ends, with a whole checkpoint', async (t) => {
+  const run = await smallRun(t, { keep: 3, stopAtStep: 3 })
+  const [latest, best] = [join(run, 'latest'), join(run, 'best')]
+  const newest = join(run, 'checkpoints', 'step-00000003')
+  const link = (to: string, from: string): void => {
+    rmSync(from, { force: true, recursive: true })
+    symlinkSync(to, from)
+  }
+  // People link to checkpoints by these names.
+  link('checkpoints/step-00000002', latest)
+  link('checkpoints/step-00000002', best)
+  t.is((await loadRun({ run })).step, 3)
+  t.regex((await resume(run, { stopAtStep: 3 })).join(), /latest names no checkpoint.*of step 3/)
+  t.is(readFileSync(latest, 'utf8'), 'step-00000003\n')
+  t.false(existsSync(best))
+  link('/dev/zero', latest)
+  t.is((await loadRun({ run })).step, 3)
+  rmSync(latest)
+  execFileSync('mkfifo', [latest, join(run, 'pipe')])
+  t.is((await loadRun({ run })).step, 3)
+  const damages = [
+    () => link('../../pipe', join(newest, 'state.json')),
+    () => link('/dev/zero', join(newest, 'model.safetensors')),
+    () => {
+      rmSync(newest, { recursive: true })
+      writeFileSync(newest, 'a file')
+    },
+  ]
+  for (const damage of damages) {
+    await resume(run, { stopAtStep: 3 })
+    damage()
+    t.is((await loadRun({ run })).step, 2)
+  }
+  t.regex((await resume(run, { stopAtStep: 3 })).join(), /step-00000003.*trying an earlier/)
+  t.is((await loadRun({ run })).step, 3)
+  for (const name of ['metrics.jsonl', 'config.json']) {
+    link('pipe', join(run, name))
+    await rejectsWith(t, 'ERR_INVALID_CHECKPOINT', () => resume(run))
+  }
 })
 
 test('a resume finishes what a process that was killed after its save left undone', async (t) => {

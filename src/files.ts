@@ -1,5 +1,5 @@
-/** Atomic file writes, and errors of the file system as coded errors. */
-import { existsSync } from 'node:fs'
+/** Bounded reads, atomic writes, and errors of the file system as coded errors. */
+import { closeSync, constants, existsSync, fstatSync, openSync, readFileSync } from 'node:fs'
 import { mkdir, mkdtemp, open, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -13,6 +13,36 @@ import { native } from './native'
  */
 export async function writeFileAtomic(path: string, text: string): Promise<void> {
   await settle(() => native.writeFileAtomic(path, Buffer.from(text)))
+}
+
+/** The largest file that is read as a whole. */
+const LARGEST_BYTES = 256 * 2 ** 20
+
+/**
+ * Reads a text file that comes from outside. Only regular files of a bounded size are read: a link to
+ * /dev/zero would never end, and a FIFO waits for a writer.
+ *
+ * @param invalid - the code of the error if it is anything else.
+ * @throws KindlingError `ERR_NOT_FOUND`, `ERR_IO`.
+ */
+export function readText(path: string, invalid: string): string {
+  const descriptor = fileOperationSync('read', path, () =>
+    openSync(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0)),
+  )
+  try {
+    const status = fileOperationSync('read', path, () => fstatSync(descriptor))
+    if (!status.isFile()) {
+      const what = status.isDirectory() ? 'a folder' : 'a device or a pipe'
+      throw new KindlingError(invalid, `${path} is ${what}, not a file; remove or replace it`)
+    }
+    if (status.size > LARGEST_BYTES) {
+      const mib = LARGEST_BYTES / 2 ** 20
+      throw new KindlingError(invalid, `${path} is larger than ${mib} MiB; remove or replace it`)
+    }
+    return fileOperationSync('read', path, () => readFileSync(descriptor, 'utf8'))
+  } finally {
+    closeSync(descriptor)
+  }
 }
 
 /**
@@ -109,7 +139,7 @@ function systemError(action: 'read' | 'write', path: string, error: unknown): Ki
 
 function describe(action: 'read' | 'write', error: unknown): [code: string, reason: string] {
   const { code } = error as NodeJS.ErrnoException
-  if (action === 'read' && code === 'ENOENT')
+  if (action === 'read' && (code === 'ENOENT' || code === 'ENOTDIR'))
     return ['ERR_NOT_FOUND', 'no such file; check the path']
   if (action === 'write') {
     switch (code) {

@@ -151,7 +151,7 @@ export async function loadModel(
     }
     const loaded = await loadRun({ ...options, onMessage })
     const folder = join(run ?? resolve(checkpoint!, '..', '..'), 'tokenizer')
-    const companions = await readCompanions(folder)
+    const companions = readCompanions(folder)
     return { ...loaded, companions, stopIds: stopIdsOf(companions, loaded.tokenizer) }
   }
   if (run !== undefined || checkpoint !== undefined) {

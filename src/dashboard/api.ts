@@ -67,7 +67,7 @@ async function details(catalog: Catalog, query: URLSearchParams): Promise<object
     options: config ? shownOptions(config) : [],
     command: config ? repeatCommand(config) : null,
     accounting: config ? toSnakeCase(accountingOf(config, info, mfu)) : null,
-    system: await readSystem(info.path),
+    system: readSystem(info.path),
   }
 }
 

@@ -3,9 +3,8 @@
  * generation_config.json. A run keeps those of an imported model beside its tokenizer.
  */
 import { existsSync } from 'node:fs'
-import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { fileOperation, writeFileAtomic } from '../files'
+import { readText, writeFileAtomic } from '../files'
 import type { Tokenizer } from '../tokenizer'
 
 /** Texts by the names of their files. */
@@ -19,12 +18,12 @@ const FILES = [
 ]
 
 /** Reads the files of a folder that are there. */
-export async function readCompanions(folder: string): Promise<Companions> {
+export function readCompanions(folder: string): Companions {
   const companions: Companions = {}
   for (const name of FILES) {
     const path = join(folder, name)
     if (!existsSync(path)) continue
-    companions[name] = await fileOperation('read', path, () => readFile(path, 'utf8'))
+    companions[name] = readText(path, 'ERR_INVALID_MODEL')
   }
   return companions
 }

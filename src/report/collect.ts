@@ -47,7 +47,7 @@ export async function collectRun(path: string): Promise<ReportedRun> {
     options: config ? shownOptions(config) : [],
     command: config ? repeatCommand(config) : null,
     accounting: config ? accountingOf(config, info, meanOf(columns, 'mfu')) : null,
-    system: await readSystem(path),
+    system: readSystem(path),
   }
 }
 

@@ -1,8 +1,9 @@
 /** The state of a run, from its folder: lock, config.json, metrics.jsonl, `latest`, checkpoints/. */
-import { readFileSync, statSync } from 'node:fs'
+import { statSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { basename, join, resolve } from 'node:path'
-import { KindlingError } from '../errors'
+import { fromNative } from '../errors'
+import { readText } from '../files'
 import { RunCheckpoints } from '../training/run-checkpoints'
 import { parseRunConfig, type RunConfig } from '../training/run-config'
 import { lockOwner, type LockOwner } from '../training/run-lock'
@@ -109,12 +110,11 @@ async function savedSteps(path: string): Promise<SavedSteps> {
   const checkpoints = new RunCheckpoints(path)
   try {
     const steps = await checkpoints.steps()
-    const latest = await checkpoints.latestStep()
+    const latest = checkpoints.latestStep()
     if (latest !== null && steps.length === 0) {
       return { newest: null, problem: `latest names step ${latest}, whose checkpoint is missing` }
     }
-    const newest = latest !== null && steps.includes(latest) ? latest : (steps.at(-1) ?? null)
-    return { newest, problem: null }
+    return { newest: await checkpoints.newestStep(), problem: null }
   } catch (error) {
     return { newest: null, problem: messageOf(error) }
   }
@@ -123,19 +123,17 @@ async function savedSteps(path: string): Promise<SavedSteps> {
 function readConfig(path: string): { config: RunConfig | null; problem: string | null } {
   const file = join(path, 'config.json')
   try {
-    return { config: parseRunConfig(file, readFileSync(file, 'utf8')), problem: null }
+    return { config: parseRunConfig(file, readText(file, 'ERR_INVALID_CHECKPOINT')), problem: null }
   } catch (error) {
-    if (error instanceof KindlingError) return { config: null, problem: error.message }
-    const { code } = error as NodeJS.ErrnoException
-    const reason = code === 'ENOENT' ? 'it has no config.json' : `config.json: ${messageOf(error)}`
-    return { config: null, problem: reason }
+    const { code, message } = fromNative(error)
+    return { config: null, problem: code === 'ERR_NOT_FOUND' ? 'it has no config.json' : message }
   }
 }
 
 /** The step at which a run saw a NaN or an infinity; null if it did not. */
 export function nonFiniteStep(path: string): number | null {
   try {
-    const text = readFileSync(join(path, 'non-finite.json'), 'utf8')
+    const text = readText(join(path, 'non-finite.json'), 'ERR_INVALID_CHECKPOINT')
     const { step } = JSON.parse(text) as { step?: unknown }
     return typeof step === 'number' ? step : null
   } catch {

@@ -14,7 +14,7 @@ export async function modelCard(source: string, loaded: LoadedModel): Promise<st
       `${numHeads} heads, vocabulary ${vocabSize}, context ${maxSeqLength}`,
   ]
   if (config.options.from !== undefined) facts.push(`- started from \`${config.options.from}\``)
-  if (config.totalSteps > 0) facts.push(...(await trainingFacts(source, config, step)))
+  if (config.totalSteps > 0) facts.push(...trainingFacts(source, config, step))
   return [
     '---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- kindling\n---\n',
     `# ${basename(resolve(runOfSource(source)))}\n`,
@@ -24,7 +24,7 @@ export async function modelCard(source: string, loaded: LoadedModel): Promise<st
 }
 
 /** Data, steps, losses and the command. */
-async function trainingFacts(source: string, config: RunConfig, step: number): Promise<string[]> {
+function trainingFacts(source: string, config: RunConfig, step: number): string[] {
   const { batchSize, seqLength, accumulate } = config.options
   const tokens = step * batchSize * seqLength * accumulate
   const data = config.data.train.map(({ path }, i) => {
@@ -32,9 +32,7 @@ async function trainingFacts(source: string, config: RunConfig, step: number): P
     const name = `\`${shortPath(path)}\``
     return length === undefined ? name : `${name} (${length} tokens)`
   })
-  const metrics = (await new RunFolder(runOfSource(source)).readMetrics()).filter(
-    (m) => m.step <= step,
-  )
+  const metrics = new RunFolder(runOfSource(source)).readMetrics().filter((m) => m.step <= step)
   const loss = metrics.at(-1)?.loss
   const valLoss = metrics.findLast((line) => line.valLoss !== undefined)?.valLoss
   return [

@@ -1,9 +1,8 @@
 /** The machine and the software of a run: system.json in its folder. */
 import { readFileSync } from 'node:fs'
-import { readFile } from 'node:fs/promises'
 import { arch, cpus, hostname, platform, release, totalmem } from 'node:os'
 import { join } from 'node:path'
-import { writeFileAtomic } from '../files'
+import { readText, writeFileAtomic } from '../files'
 import { availableThreads, instructionSet } from '../system'
 
 const FILE = 'system.json'
@@ -34,9 +33,9 @@ export async function recordSystem(folder: string, device: Record<string, string
 }
 
 /** Reads what was recorded; empty if it is missing or damaged. */
-export async function readSystem(folder: string): Promise<Record<string, string | number>> {
+export function readSystem(folder: string): Record<string, string | number> {
   try {
-    const system: unknown = JSON.parse(await readFile(join(folder, FILE), 'utf8'))
+    const system: unknown = JSON.parse(readText(join(folder, FILE), 'ERR_INVALID_CHECKPOINT'))
     if (typeof system !== 'object' || system === null) return {}
     const isShown = ([name, value]: [string, unknown]): boolean =>
       name !== 'format_version' && (typeof value === 'string' || typeof value === 'number')

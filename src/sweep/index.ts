@@ -159,7 +159,7 @@ class RateRun {
   /** Trains to the end, or until the run diverges. */
   async finish(): Promise<Omit<SweepResult, 'lr'>> {
     const isBegun = existsSync(join(this.path, 'config.json'))
-    if (isBegun) this.#lines = await new RunFolder(this.path).readMetrics()
+    if (isBegun) this.#lines = new RunFolder(this.path).readMetrics()
     const before = divergenceOf(this.#lines, false)
     if (before !== null) return this.#diverged(before, this.#lines.at(-1)!)
     const diverged = new AbortController()

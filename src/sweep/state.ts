@@ -3,12 +3,11 @@
  * rate, and report.html. sweep.json is replaced whole after each rate.
  */
 import { existsSync } from 'node:fs'
-import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { toCamelCase, toSnakeCase } from '../case'
 import { KindlingError } from '../errors'
-import { fileOperation, makeFolder, writeFileAtomic } from '../files'
+import { makeFolder, readText, writeFileAtomic } from '../files'
 import { learningRate } from '../format'
 import { problemsIn } from '../options'
 import { shortHash } from '../short-hash'
@@ -91,7 +90,7 @@ export class SweepState {
       await state.#write()
       return state
     }
-    const { saved, results } = await read(file)
+    const { saved, results } = read(file)
     const different = differences(saved, options)
     if (different !== '') {
       throw new KindlingError(
@@ -126,10 +125,8 @@ export class SweepState {
   }
 }
 
-async function read(
-  file: string,
-): Promise<{ saved: Record<string, unknown>; results: SweepResult[] }> {
-  const text = await fileOperation('read', file, () => readFile(file, 'utf8'))
+function read(file: string): { saved: Record<string, unknown>; results: SweepResult[] } {
+  const text = readText(file, 'ERR_INVALID_CHECKPOINT')
   const fail = (reason: string): KindlingError =>
     new KindlingError(
       'ERR_INVALID_CHECKPOINT',

@@ -60,9 +60,9 @@ async function planNew(
 async function planResume(resolved: ResolvedOptions): Promise<DryRun> {
   const { run, step } = runToResume(resolved.options)
   const folder = new RunFolder(run)
-  const config = await folder.readConfig()
+  const config = folder.readConfig()
   const planned = { ...config, options: resumedOptions(config.options, resolved) }
-  const newest = (await folder.checkpoints.steps()).at(-1) ?? 0
+  const newest = (await folder.checkpoints.newestStep()) ?? 0
   return planOf(planned, step ?? newest, runFiles(run, planned).slice(1))
 }
 

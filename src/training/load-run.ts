@@ -49,7 +49,7 @@ export async function loadRun(location: RunLocation): Promise<LoadedRun> {
   }
   const located = checkpoint === undefined ? null : locateCheckpoint(checkpoint)
   const folder = new RunFolder(run ?? located!.run)
-  const config = await folder.readConfig()
+  const config = folder.readConfig()
   const tokenizer = await folder.openTokenizer(config)
   const model = buildLoadedModel(config.options, { device, threads, dtype })
   try {

@@ -43,8 +43,8 @@ export interface Progress {
 }
 
 /** The summary of a run that was complete when it was opened: its last losses, from its metrics. */
-export async function finishedBefore({ folder }: TrainingSession): Promise<Partial<TrainSummary>> {
-  const lines = await folder.readMetrics()
+export function finishedBefore({ folder }: TrainingSession): Partial<TrainSummary> {
+  const lines = folder.readMetrics()
   const evaluated = lines.filter((line) => line.valLoss !== undefined).pop()
   return {
     alreadyFinished: true,

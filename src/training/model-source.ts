@@ -2,7 +2,7 @@
  * Opening a model wherever it is: a run, one of its checkpoints, a folder of Hugging Face, a GGUF
  * file, a checkpoint of PyTorch, or `hf:org/name`.
  */
-import { existsSync, readFileSync, statSync } from 'node:fs'
+import { existsSync, statSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
 import { z } from 'zod'
 import { toSnakeCase } from '../case'
@@ -11,6 +11,7 @@ import { KindlingError } from '../errors'
 import { readCompanions, stopIdsOf, type Companions } from '../exchange/companions'
 import { localPath } from '../exchange/hub'
 import { ModelFiles, type CourseSizes, type ModelSizes } from '../exchange/model-files'
+import { readText } from '../files'
 import { limits } from '../limits'
 import type { LongCallOptions } from '../long-call'
 import { callback, checked, longCallFields } from '../options'
@@ -147,16 +148,16 @@ async function openRun(
   onMessage: ((text: string) => void) | undefined,
 ): Promise<ModelSource> {
   const run = new RunFolder(path)
-  const config = await run.readConfig()
+  const config = run.readConfig()
   return {
     config,
     tokenizer: await run.openTokenizer(config),
-    companions: await readCompanions(run.tokenizerPath),
+    companions: readCompanions(run.tokenizerPath),
     run,
     step: async () => {
       if (checkpoint !== null) return locateCheckpoint(checkpoint).step
-      const newest = (await run.checkpoints.steps()).at(-1)
-      if (newest === undefined) throw noCheckpoint(path)
+      const newest = await run.checkpoints.newestStep()
+      if (newest === null) throw noCheckpoint(path)
       return newest
     },
     read: async (model, monitored) => {
@@ -197,7 +198,9 @@ function isRun(path: string): boolean {
   const config = join(path, 'config.json')
   if (!existsSync(config) || !statSync(config).isFile()) return false
   try {
-    const json = JSON.parse(readFileSync(config, 'utf8')) as { model_type?: unknown } | null
+    const json = JSON.parse(readText(config, 'ERR_INVALID_CHECKPOINT')) as {
+      model_type?: unknown
+    } | null
     return json?.model_type === undefined
   } catch {
     // Whoever reads it says what is wrong with it.

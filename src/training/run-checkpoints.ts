@@ -3,19 +3,13 @@
  * `best`, which names the one with the lowest validation loss. `latest` is a hint: without it, or if
  * its checkpoint cannot be read, the newest one that can be read is loaded.
  */
-import { existsSync, readFileSync } from 'node:fs'
-import { copyFile, readFile, readdir, rename, rm } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { copyFile, readdir, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { z } from 'zod'
 import { toCamelCase } from '../case'
 import { KindlingError } from '../errors'
-import {
-  fileOperation,
-  fileOperationSync,
-  makeFolder,
-  makeOneFolder,
-  writeFileAtomic,
-} from '../files'
+import { fileOperation, makeFolder, makeOneFolder, readText, writeFileAtomic } from '../files'
 import { problemsIn } from '../options'
 import type { MetricsLine } from './metrics'
 import type { SpikeState } from './spikes'
@@ -120,14 +114,17 @@ export class RunCheckpoints {
   }
 
   /** Returns the step that `latest` names, null if it names none. */
-  async latestStep(): Promise<number | null> {
+  latestStep(): number | null {
     return this.#named(this.#latest)
   }
 
-  async #named(file: string): Promise<number | null> {
-    if (!existsSync(file)) return null
-    const text = await fileOperation('read', file, () => readFile(file, 'utf8'))
-    return stepOfName(text.trim())
+  /** Returns the step that a file names. It is a hint: one that cannot be read names none. */
+  #named(file: string): number | null {
+    try {
+      return stepOfName(readText(file, 'ERR_INVALID_CHECKPOINT').trim())
+    } catch {
+      return null
+    }
   }
 
   /**
@@ -161,10 +158,15 @@ export class RunCheckpoints {
     )
   }
 
+  /** Returns the step of the checkpoint that is loaded unless it is damaged; null without any. */
+  async newestStep(): Promise<number | null> {
+    return (await this.#inOrder(() => {}))[0] ?? null
+  }
+
   /** The checkpoint that `latest` names first, then the others from the newest to the oldest. */
   async #inOrder(say: (text: string) => void): Promise<number[]> {
     const steps = (await this.steps()).toReversed()
-    const latest = await this.latestStep()
+    const latest = this.latestStep()
     const first = steps.filter((step) => step === latest)
     if (first.length === 0 && steps.length > 0) {
       const reason =
@@ -183,7 +185,7 @@ export class RunCheckpoints {
     const path = join(this.path(step), 'state.json')
     const damaged = (reason: string): KindlingError =>
       new KindlingError('ERR_INVALID_CHECKPOINT', `${path} is damaged: ${reason}`)
-    const text = await fileOperation('read', path, () => readFile(path, 'utf8'))
+    const text = readText(path, 'ERR_INVALID_CHECKPOINT')
     let json: unknown
     try {
       json = JSON.parse(text)
@@ -217,7 +219,7 @@ export class RunCheckpoints {
   async setBest(step: number | null): Promise<void> {
     if (step === null) {
       await fileOperation('write', this.#best, () => rm(this.#best, { force: true }))
-    } else if ((await this.#named(this.#best)) !== step) {
+    } else if (this.#named(this.#best) !== step) {
       await writeFileAtomic(this.#best, `${checkpointName(step)}\n`)
     }
   }
@@ -293,7 +295,7 @@ function namedStep(file: string): number {
       basename(file) === 'best' ? 'no checkpoint was saved at an evaluated step' : 'train first'
     throw new KindlingError('ERR_NOT_FOUND', `${file} does not exist: ${reason}`)
   }
-  const text = fileOperationSync('read', file, () => readFileSync(file, 'utf8'))
+  const text = readText(file, 'ERR_INVALID_CHECKPOINT')
   const step = stepOfName(text.trim())
   if (step !== null) return step
   throw new KindlingError('ERR_INVALID_CHECKPOINT', `${file} is damaged: it names no checkpoint`)

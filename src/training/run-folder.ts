@@ -4,12 +4,19 @@
  * objects in camelCase.
  */
 import { existsSync } from 'node:fs'
-import { appendFile, open, readFile, rm, rmdir } from 'node:fs/promises'
+import { appendFile, open, rm, rmdir } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { toCamelCase, toSnakeCase } from '../case'
 import { KindlingError } from '../errors'
 import { writeCompanions, type Companions } from '../exchange/companions'
-import { fileOperation, makeFolder, makeOneFolder, syncFolder, writeFileAtomic } from '../files'
+import {
+  fileOperation,
+  makeFolder,
+  makeOneFolder,
+  readText,
+  syncFolder,
+  writeFileAtomic,
+} from '../files'
 import { Tokenizer } from '../tokenizer'
 import type { MetricsLine } from './metrics'
 import { RunCheckpoints, unusedFolder } from './run-checkpoints'
@@ -114,7 +121,7 @@ export class RunFolder {
    * @throws KindlingError `ERR_NOT_FOUND`, `ERR_INVALID_CHECKPOINT` (not JSON, invalid options,
    * another format version).
    */
-  async readConfig(): Promise<RunConfig> {
+  readConfig(): RunConfig {
     const path = this.#configPath
     if (!existsSync(path)) {
       throw new KindlingError(
@@ -122,8 +129,7 @@ export class RunFolder {
         `${this.path} is not a run folder: it has no config.json; check --run`,
       )
     }
-    const text = await fileOperation('read', path, () => readFile(path, 'utf8'))
-    return parseRunConfig(path, text)
+    return parseRunConfig(path, readText(path, 'ERR_INVALID_CHECKPOINT'))
   }
 
   async appendMetrics(line: MetricsLine): Promise<void> {
@@ -136,19 +142,19 @@ export class RunFolder {
   /** Makes the metrics written so far durable, so that no checkpoint outlives its metrics. */
   async syncMetrics(): Promise<void> {
     await fileOperation('write', this.#metricsPath, async () => {
-      const file = await open(this.#metricsPath, 'r+')
+      const file = await open(this.#metricsPath, 'a')
       await file.datasync().finally(() => file.close())
     })
   }
 
   /** Removes the metrics after `step`, and a last line that was not written to its end. */
   async truncateMetrics(step: number): Promise<void> {
-    const kept = (await this.#metricsLines()).filter((line) => stepOf(line) <= step)
+    const kept = this.#metricsLines().filter((line) => stepOf(line) <= step)
     await writeFileAtomic(this.#metricsPath, kept.map((line) => `${line}\n`).join(''))
   }
 
-  async readMetrics(): Promise<MetricsLine[]> {
-    const lines = await this.#metricsLines()
+  readMetrics(): MetricsLine[] {
+    const lines = this.#metricsLines()
     const whole = lines.filter((line) => stepOf(line) !== Infinity)
     return whole.map((line) => toCamelCase(JSON.parse(line) as object) as MetricsLine)
   }
@@ -179,10 +185,10 @@ export class RunFolder {
     return join(this.path, 'metrics.jsonl')
   }
 
-  async #metricsLines(): Promise<string[]> {
+  #metricsLines(): string[] {
     const path = this.#metricsPath
     if (!existsSync(path)) return []
-    const text = await fileOperation('read', path, () => readFile(path, 'utf8'))
+    const text = readText(path, 'ERR_INVALID_CHECKPOINT')
     return text.split('\n').slice(0, -1)
   }
 }

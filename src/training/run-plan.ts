@@ -41,7 +41,7 @@ export async function planRun(
       train: data.train.map(({ store, weight }) => ({ path: resolve(store.path), weight })),
       valid: data.valid ? resolve(data.valid.path) : null,
     },
-    identity: await identitiesOf(data),
+    identity: identitiesOf(data),
     tokenizerHash: data.tokenizer?.hash ?? null,
     ...(data.tokenizer && { endOfText: hasEndOfText(stores, data.tokenizer) }),
     totalSteps: totalSteps(options, trainingTokens(data)),

@@ -147,7 +147,7 @@ async function resumeRun(
 ): Promise<TrainingSession> {
   const { run, step } = runToResume(resolved.options)
   const folder = new RunFolder(run)
-  const config = await folder.readConfig()
+  const config = folder.readConfig()
   if (config.data.train.length === 0) {
     throw new KindlingError(
       'ERR_INVALID_ARGUMENT',
@@ -270,7 +270,7 @@ async function reopenData(config: RunConfig, folder: RunFolder): Promise<DataSou
     valid: valid === null ? null : await TokenStore.open(valid),
     tokenizer: await folder.openTokenizer(config),
   }
-  await checkIdentities(config, data)
+  checkIdentities(config, data)
   return data
 }
 

@@ -4,10 +4,10 @@
  */
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { KindlingError } from '../errors'
+import { readText } from '../files'
 import type { TokenStore } from '../token-store'
 import type { DataSource } from './data-source'
 import type { RunConfig, StoreIdentity } from './run-config'
@@ -19,20 +19,17 @@ const TOKENS = 256
 const checksumsSchema = z.looseObject({ checksums: z.array(z.string()).default([]) })
 
 /** Returns the identity of a store: its length, and hashes of its tokens. */
-export async function identityOf(store: TokenStore): Promise<StoreIdentity> {
+export function identityOf(store: TokenStore): StoreIdentity {
   const { length, dtype, chunkSize, tokenizerHash } = store.metadata
-  const chunks = await chunksHash(store.path)
+  const chunks = chunksHash(store.path)
   return { length, dtype, chunkSize, tokenizerHash, sample: sampleHash(store), chunks }
 }
 
 /** Returns the identities of a run's stores. */
-export async function identitiesOf({
-  train,
-  valid,
-}: DataSource): Promise<NonNullable<RunConfig['identity']>> {
+export function identitiesOf({ train, valid }: DataSource): NonNullable<RunConfig['identity']> {
   return {
-    train: await Promise.all(train.map(({ store }) => identityOf(store))),
-    valid: valid === null ? null : await identityOf(valid),
+    train: train.map(({ store }) => identityOf(store)),
+    valid: valid === null ? null : identityOf(valid),
   }
 }
 
@@ -41,7 +38,7 @@ export async function identitiesOf({
  *
  * @throws KindlingError `ERR_RESUME_MISMATCH` naming each store and what differs.
  */
-export async function checkIdentities(config: RunConfig, data: DataSource): Promise<void> {
+export function checkIdentities(config: RunConfig, data: DataSource): void {
   const { identity } = config
   if (identity === undefined) return
   const saved = [...identity.train, ...(identity.valid ? [identity.valid] : [])]
@@ -49,7 +46,7 @@ export async function checkIdentities(config: RunConfig, data: DataSource): Prom
   if (data.valid && identity.valid) stores.push(data.valid)
   const problems: string[] = []
   for (const [i, store] of stores.entries()) {
-    const differences = differencesOf(saved[i]!, await identityOf(store))
+    const differences = differencesOf(saved[i]!, identityOf(store))
     if (differences.length > 0) problems.push(`${store.path}: ${differences.join(', ')}`)
   }
   if (problems.length === 0) return
@@ -88,11 +85,11 @@ function sampleHash(store: TokenStore): string {
 }
 
 /** Hashes the checksums of the chunks in store.json; null without them. */
-async function chunksHash(path: string): Promise<string | null> {
+function chunksHash(path: string): string | null {
   const file = join(path, 'store.json')
   if (!existsSync(file)) return null
   try {
-    const { checksums } = checksumsSchema.parse(JSON.parse(await readFile(file, 'utf8')))
+    const { checksums } = checksumsSchema.parse(JSON.parse(readText(file, 'ERR_INVALID_STORE')))
     if (checksums.length === 0) return null
     return createHash('sha256').update(JSON.stringify(checksums)).digest('hex')
   } catch {

@@ -109,7 +109,7 @@ export class Trainer extends EventEmitter<TrainerEvents> {
       run: folder.path,
       alreadyFinished: false,
       interrupted: session.step < end || state.unfinishedLine !== undefined,
-      ...(lastLine === null && session.step >= totalSteps && (await finishedBefore(session))),
+      ...(lastLine === null && session.step >= totalSteps && finishedBefore(session)),
     }
   }
 

@@ -120,7 +120,7 @@ async function draw(results: readonly SweepResult[], output: Output): Promise<vo
   await writeSweepReport(results, file)
   const drawn = []
   for (const result of results) {
-    drawn.push({ result, lines: await new RunFolder(result.run).readMetrics() })
+    drawn.push({ result, lines: new RunFolder(result.run).readMetrics() })
   }
   output.text(sweepText(drawn, columnsOf(process.stdout) ?? PLAIN_COLUMNS))
   output.note(`wrote ${file}`)
