@@ -87,6 +87,18 @@ test('the same options have the same folder, and other options are refused in it
   )
 })
 
+test('a sweep does not go on with other data than it began with', async (t) => {
+  const folder = temporaryFolder(t)
+  const corpus = writeCorpus(folder)
+  const [out, dataDir] = [join(folder, 'sweep'), join(folder, 'data')]
+  const runs = { ...RUNS, corpus, dataDir }
+  await sweep({ rates: [1e-3], steps: 2, out }, runs)
+  writeFileSync(corpus, `${readFileSync(corpus, 'utf8')} and more`)
+  const more = { rates: [1e-3, 1e-2], steps: 2, out }
+  const message = await rejectsWith(t, 'ERR_RESUME_MISMATCH', () => sweep(more, runs))
+  t.regex(message, /the data have changed since .*lr-1e-3 was trained/)
+})
+
 test('a sweep that a signal ends says so, and goes on later', async (t) => {
   const folder = temporaryFolder(t)
   const text = { ...RUNS, corpus: writeCorpus(folder), dataDir: join(folder, 'data') }

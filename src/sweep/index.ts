@@ -4,6 +4,7 @@
  */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
 import { z } from 'zod'
 import { KindlingError } from '../errors'
 import { abortSignal, callback, checked } from '../options'
@@ -11,6 +12,7 @@ import { nonFiniteStep } from '../runs/inspect'
 import type { ResolvedOptions, TrainerOptions } from '../training/config'
 import type { GivenOptions } from '../training/config'
 import { fromCamelCase, resolveOptions } from '../training/resolve-options'
+import type { RunConfig } from '../training/run-config'
 import { RunFolder } from '../training/run-folder'
 import { Trainer } from '../training/trainer'
 import { divergenceOf, type LossLine } from './divergence'
@@ -111,7 +113,8 @@ export async function sweepOf(options: SweepOptions, given: GivenOptions): Promi
   for (const [i, lr] of distinct.entries()) {
     const onStep = (step: number, loss: number): void =>
       events.onProgress?.({ lr, done: i * steps + step, total, loss })
-    const work = new RateRun(state.runAt(lr), plans[i]!, { ...events, onStep, signal })
+    const others = distinct.filter((rate) => rate !== lr).map((rate) => state.runAt(rate))
+    const work = new RateRun(state.runAt(lr), plans[i]!, { ...events, onStep, signal, others })
     let result = state.resultAt(lr)
     if (result === undefined) {
       result = { lr, ...(await work.finish()) }
@@ -144,6 +147,8 @@ function definedOf(given: GivenOptions): GivenOptions {
 interface RateEvents extends Pick<SweepOptions, 'onMessage' | 'onRead'> {
   onStep: (step: number, loss: number) => void
   signal: AbortSignal | undefined
+  /** Folders of the runs at the other rates. */
+  others: readonly string[]
 }
 
 /** The run at one rate: begun, continued, or only looked at. */
@@ -182,7 +187,7 @@ class RateRun {
 
   #trainer(isBegun: boolean, diverged: AbortController): Trainer {
     const { options, given } = this.plan
-    const { onMessage, onRead, onStep } = this.events
+    const { onMessage, onRead, onStep, others } = this.events
     const trainer = new Trainer({
       options: { ...options, run: this.path, resume: isBegun },
       given: new Set([...given, 'run', 'resume']),
@@ -191,6 +196,7 @@ class RateRun {
     })
     if (onMessage) trainer.on('message', onMessage)
     if (onRead) trainer.on('progress', onRead)
+    trainer.on('start', (config) => checkSameData(this.path, config, others))
     trainer.on('step', ({ step, loss }) => onStep(step, loss))
     trainer.on('metrics', (line) => {
       // A resumed run writes the lines after its checkpoint again.
@@ -211,5 +217,23 @@ function stopped(run: string, steps: number): KindlingError {
   return new KindlingError(
     'ERR_CANCELLED',
     `stopped in ${run} at step ${steps}, which is saved; the same command goes on from there`,
+  )
+}
+
+/**
+ * Checks that a run trains on the data of the runs at other rates, which an earlier call may have
+ * made.
+ *
+ * @throws KindlingError `ERR_RESUME_MISMATCH`.
+ */
+function checkSameData(run: string, { identity }: RunConfig, others: readonly string[]): void {
+  const other = others.find((path) => existsSync(join(path, 'config.json')))
+  if (other === undefined) return
+  const expected = new RunFolder(other).readConfig().identity
+  if (expected === undefined || isDeepStrictEqual(identity, expected)) return
+  throw new KindlingError(
+    'ERR_RESUME_MISMATCH',
+    `the data have changed since ${other} was trained; restore them and remove ${run}, or choose ` +
+      'another --out',
   )
 }
