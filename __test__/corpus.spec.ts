@@ -121,6 +121,21 @@ test('a corpus of several files is encoded once, and again when one of them chan
   t.deepEqual(readdirSync(data), ['a-and-1-more'])
 })
 
+test('stores that replaced those of a corpus are neither trained on nor replaced', async (t) => {
+  const folder = temporaryFolder(t)
+  write(folder, { 'a.txt': LINE.repeat(40), 'b.txt': LINE.toUpperCase().repeat(40) })
+  const data = join(folder, 'data')
+  await trainOn(join(folder, 'a.txt'), data, join(folder, 'r1'))
+  const tokenizer = await Tokenizer.open(join(data, 'a', 'tokenizer'))
+  await TokenStore.encodeFiles([join(folder, 'b.txt')], tokenizer, join(data, 'a'), {})
+  const replaced = readFileSync(join(data, 'a/train_chunks/store.json'), 'utf8')
+  await trainOn(join(folder, 'a.txt'), data, join(folder, 'r2'))
+  t.is(readFileSync(join(data, 'a/train_chunks/store.json'), 'utf8'), replaced)
+  const [, own] = readdirSync(data).sort()
+  t.regex(own!, /^a-[0-9a-f]{8}$/)
+  t.true((await textOf(join(data, own!))).includes(LINE.repeat(30)))
+})
+
 test('a corpus may be a folder or a pattern, named after its folder', async (t) => {
   const folder = temporaryFolder(t)
   write(folder, { 'web/a.txt': LINE.repeat(40), 'web/b.txt': LINE.repeat(40) })

@@ -2,13 +2,14 @@
  * The stores of a corpus that `--corpus` names: encoded once into a folder of the data folder,
  * with corpus.json saying what from, and reused while that agrees.
  */
+import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { readFile, stat } from 'node:fs/promises'
-import { basename, dirname, extname, join, resolve } from 'node:path'
+import { stat } from 'node:fs/promises'
+import { basename, extname, join, resolve } from 'node:path'
 import { toSnakeCase } from '../case'
 import { STDIN, endsDocuments, findFiles, isPattern, type FoundFiles } from '../corpus-files'
 import { KindlingError } from '../errors'
-import { fileOperation, writeFileAtomic } from '../files'
+import { fileOperation, readText, writeFileAtomic } from '../files'
 import { shortHash } from '../short-hash'
 import { TokenStore } from '../token-store'
 import { Tokenizer } from '../tokenizer'
@@ -50,7 +51,10 @@ export interface CorpusReport {
   signal?: AbortSignal | undefined
 }
 
-/** Contents of corpus.json: what the stores next to it were made from. */
+/**
+ * Contents of corpus.json: what the stores next to it were made from. The file has `stores` as well,
+ * a hash that tells these stores from others at the same place.
+ */
 interface CorpusRecord {
   formatVersion: 2
   /** Absolute names as given: files, patterns, folders. */
@@ -74,10 +78,9 @@ export async function encodeCorpus(
 ): Promise<string> {
   const found = await findCorpus(encoding.names)
   for (const note of found.notes) report.message(note)
-  const folder = await corpusFolder(encoding)
-  const recordPath = join(folder, RECORD)
-  const recordText = JSON.stringify(toSnakeCase(await recordOf(encoding, found)), null, 2)
-  if (await isCurrent(recordPath, recordText)) return folder
+  const folder = corpusFolder(encoding)
+  const record = toSnakeCase(await recordOf(encoding, found))
+  if (isCurrent(folder, record)) return folder
   const { scratch } = report
   if (scratch) {
     scratch.instead(folder)
@@ -85,7 +88,8 @@ export async function encodeCorpus(
     return scratch.folder
   }
   await encodeInto(folder, encoding, found, report)
-  await writeFileAtomic(recordPath, `${recordText}\n`)
+  const text = JSON.stringify({ ...record, stores: hashOfStores(folder) }, null, 2)
+  await writeFileAtomic(join(folder, RECORD), `${text}\n`)
   return folder
 }
 
@@ -152,11 +156,11 @@ async function encodeInto(
  * The folder of a corpus's stores: named after what was given first, and with a hash of all names
  * if that folder belongs to another corpus or to stores that were made otherwise.
  */
-async function corpusFolder({ dataDir, names }: CorpusEncoding): Promise<string> {
+function corpusFolder({ dataDir, names }: CorpusEncoding): string {
   const more = names.length > 1 ? `-and-${names.length - 1}-more` : ''
   const folder = join(dataDir, `${stemOf(names[0]!)}${more}`)
   const paths = names.map((name) => resolve(name))
-  const owner = await ownerOf(folder)
+  const owner = ownerOf(folder)
   if (owner === null || JSON.stringify(owner) === JSON.stringify(paths)) return folder
   return `${folder}-${shortHash(paths.join('\0'))}`
 }
@@ -173,25 +177,38 @@ function stemOf(name: string): string {
 }
 
 /** The names that the stores in a folder were made from; null without stores, [] if unknown. */
-async function ownerOf(folder: string): Promise<string[] | null> {
+function ownerOf(folder: string): string[] | null {
   if (!existsSync(join(folder, 'train_chunks'))) return null
+  // Version 1 has the one file of the corpus.
+  const { names, file } = readRecord(folder) ?? {}
+  return [names ?? file ?? []].flat().map(String)
+}
+
+/** Returns true if the stores in a folder were made from what `record` says. */
+function isCurrent(folder: string, record: object): boolean {
+  if (!existsSync(join(folder, 'train_chunks'))) return false
+  return JSON.stringify(readRecord(folder)) === JSON.stringify(record)
+}
+
+/**
+ * Reads the corpus.json of a folder without its hash; null if it is missing, damaged, or of other
+ * stores: `kindling encode` has replaced them, or a process was killed before it wrote the record.
+ */
+function readRecord(folder: string): Record<string, unknown> | null {
   try {
-    const text = await readFile(join(folder, RECORD), 'utf8')
-    // Version 1 has the one file of the corpus.
-    const { names, file } = JSON.parse(text) as { names?: unknown; file?: unknown }
-    return [names ?? file ?? []].flat().map(String)
+    const text = readText(join(folder, RECORD), 'ERR_INVALID_STORE')
+    const { stores, ...record } = JSON.parse(text) as Record<string, unknown>
+    // Older records have no hash.
+    return stores === undefined || stores === hashOfStores(folder) ? record : null
   } catch {
-    return []
+    return null
   }
 }
 
-/** Returns true if the stores next to `recordPath` were made from what `recordText` says. */
-async function isCurrent(recordPath: string, recordText: string): Promise<boolean> {
-  if (!existsSync(recordPath) || !existsSync(join(dirname(recordPath), 'train_chunks')))
-    return false
-  try {
-    return (await readFile(recordPath, 'utf8')).trim() === recordText
-  } catch {
-    return false
-  }
+/** Hashes the metadata of the stores in a folder, which has the checksums of their tokens. */
+function hashOfStores(folder: string): string {
+  const files = ['train_chunks', 'valid_chunks'].map((name) => join(folder, name, 'store.json'))
+  const hash = createHash('sha256')
+  for (const file of files.filter(existsSync)) hash.update(readText(file, 'ERR_INVALID_STORE'))
+  return hash.digest('hex')
 }
