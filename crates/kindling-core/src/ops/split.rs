@@ -85,7 +85,7 @@ pub(crate) unsafe trait Outputs: Sync {
     /// Returns the part of one task.
     ///
     /// # Safety
-    /// `check` has passed for the grid of `task`, and each task is asked for once.
+    /// `check` has passed for the grid of `task`, and each task's part is taken at most once.
     unsafe fn part(&self, task: &Task) -> Self::Part;
 }
 
@@ -203,7 +203,7 @@ impl<'a, T> BlocksMut<'a, T> {
         Self { height: height.max(1), width: width.max(1), ..self }
     }
 
-    /// Splits the columns in two, the second output starting at column `at` of this one.
+    /// Splits the columns into two outputs, the second starting at column `at` of this one.
     ///
     /// # Panics
     /// Panics if there are fewer columns.

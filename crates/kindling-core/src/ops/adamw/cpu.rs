@@ -1,4 +1,4 @@
-//! CPU half.
+//! CPU implementation.
 
 use super::{Hyper, Step};
 use crate::cpu::Cpu;

@@ -1,4 +1,4 @@
-//! CUDA half: the launch of `cuda.cu`.
+//! CUDA implementation: the launch of the kernel in `cuda.cu`.
 
 use super::Hyper;
 use crate::cuda::{Arg, Launch};
@@ -7,8 +7,8 @@ use crate::ops::kernels::step_grid;
 /// Number of f32 in `settings`.
 pub const SETTINGS: usize = 7;
 
-/// Returns what the kernel needs of `hyper`, to be copied to the device. The kernel takes the
-/// factor for clipping from the state of `grad_norm` instead.
+/// Returns the settings that the kernel reads, to be copied to the device. The clip factor is not
+/// among them: the kernel takes it from the state of `grad_norm`.
 pub fn settings(hyper: Hyper) -> [f32; SETTINGS] {
     [
         hyper.alpha() as f32,
@@ -39,7 +39,7 @@ pub struct Step {
     pub clear_gradients: bool,
 }
 
-/// Launches an update of p, m and v.
+/// Builds the launch that updates p, m and v.
 pub fn step(args: Step) -> Launch {
     Launch {
         kernel: "adamw_step",

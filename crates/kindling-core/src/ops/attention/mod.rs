@@ -189,7 +189,7 @@ impl Rotation<'_> {
 /// Computes dqkv, the gradients of queries, keys and values before their rotation.
 ///
 /// # Errors
-/// As `forward`.
+/// As for `forward`.
 pub fn backward(dev: &Device, args: Backward) -> Result<()> {
     const OP: &str = "attention::backward";
     let Backward { dqkv, dout, qkv, out, lse, rotation, shape: s } = args;
@@ -292,7 +292,7 @@ pub struct Decode<'a> {
 /// see.
 ///
 /// # Errors
-/// As `forward`.
+/// As for `forward`.
 pub fn decode(dev: &Device, args: Decode) -> Result<()> {
     const OP: &str = "attention::decode";
     let Decode { out, qkv, keys, values, cached, shape: s } = args;

@@ -1,6 +1,6 @@
-//! CPU half: passes over a row that is in cache, one for the maximum and one for the sum of
-//! exponentials, which the gradient takes over. Exponentials of bf16 logits are f32 in scratch
-//! memory, which stays in L2.
+//! CPU implementation. A row is read once for its maximum and, while it is in cache, again for the
+//! sum of exponentials. `forward_backward` keeps the exponentials for the gradient; those of bf16
+//! logits are f32 in scratch memory, which stays in L2.
 
 use std::ops::Range;
 
@@ -121,8 +121,8 @@ fn sum_losses<O: Outputs>(
     total
 }
 
-/// Returns lse - logits[target]. lse comes in its two parts, so that nothing is lost if they differ
-/// by much.
+/// Returns lse - logits[target]. lse is passed as its two parts, so that no precision is lost where
+/// they differ by orders of magnitude.
 fn loss_of(target_logit: f32, (max, log_sum): (f32, f32)) -> LossSum {
     let sum = f64::from(max) - f64::from(target_logit) + f64::from(log_sum);
     LossSum { sum, count: 1 }
@@ -137,14 +137,14 @@ crate::dispatch! {
     fn scaled_softmax(logits: &mut [f32], lse: f32, scale: f32) = scaled_softmax_vectors;
 }
 crate::dispatch! {
-    /// Replaces each logit by exp(logit - maximum). Returns the maximum, and the sum.
+    /// Replaces each logit by exp(logit - maximum). Returns the maximum and the sum.
     fn replace_by_exp(logits: &mut [f32]) -> (f32, f32) = replace_by_exp_vectors;
 }
 crate::dispatch! {
     fn multiply(values: &mut [f32], factor: f32) = multiply_vectors;
 }
 crate::dispatch! {
-    /// Writes exp(logit - maximum). Returns the maximum, and the sum.
+    /// Writes exp(logit - maximum) of each logit. Returns the maximum and the sum.
     fn exp_of_bf16(exps: &mut [f32], logits: &[u16]) -> (f32, f32) = exp_of_bf16_vectors;
 }
 

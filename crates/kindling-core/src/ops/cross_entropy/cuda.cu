@@ -1,10 +1,10 @@
 // Cross-entropy of each row of logits. loss = lse - logit of the target, dlogits = (softmax - one
 // at the target) scale. Rows with target -100 have loss 0 and gradient 0. logits, dlogits: (rows,
-// vocab_size), the next row `pitch` elements after each; targets, lse, losses: (rows).
+// vocab_size), rows `pitch` elements apart; targets, lse, losses: (rows).
 // Grid: one block per row; block: up to 512 threads, 8 logits (16 bytes of bf16) at a time; shared:
-// 64 floats. The second pass over a row reads it again, but for the kernels that keep it.
+// 64 floats. The second pass reads the row again, except in the kernels that keep it in registers.
 // If the pitch is a multiple of 8, a row's last 8 logits are read and written at once, though some
-// of them may lie behind the vocabulary.
+// of them may lie past the end of the vocabulary.
 #include "kernels/elements.cuh"
 #include "kernels/reduce.cuh"
 
@@ -12,7 +12,7 @@ namespace {
 
 constexpr int IGNORED_TARGET = -100;
 
-/// Loads N logits from `at`; those behind the vocabulary become -inf, whose exponential is 0.
+/// Loads N logits from `at`; those past the vocabulary become -inf, whose exponential is 0.
 template <int N, class T>
 __device__ __forceinline__ void load_logits(float (&v)[N], const T* logits, int at, int vocab_size) {
     load<N>(v, logits + at);
@@ -69,7 +69,7 @@ template <class T> __device__ float statistics(float* losses, const T* logits, i
                                                : row_exponentials<1>(logits, vocab_size);
     e = block_merge(e, largest, sums);
     const float log_sum = logf(e.sum);
-    // Subtracting the maximum first loses nothing where the two differ by orders of magnitude.
+    // Starting from the maximum loses no precision where log_sum is orders of magnitude smaller.
     if (threadIdx.x == 0) losses[blockIdx.x] = target == IGNORED_TARGET ? 0.0f : (e.largest - score) + log_sum;
     return e.largest + log_sum;
 }
@@ -94,8 +94,8 @@ template <class T> struct Sixteen;
 template <> struct Sixteen<bf16> { using Bytes = uint4; };
 template <> struct Sixteen<float> { using Bytes = float4; };
 
-/// Hides from the compiler what the words are, so that it unpacks them again instead of keeping them
-/// unpacked, in twice the registers.
+/// Makes the words opaque to the compiler, so that it unpacks them again instead of keeping the
+/// unpacked values in twice the registers.
 #ifndef KINDLING_EMULATED
 static __device__ __forceinline__ void forget(uint4& words) {
     asm volatile("" : "+r"(words.x), "+r"(words.y), "+r"(words.z), "+r"(words.w));
@@ -105,9 +105,9 @@ static inline void forget(uint4&) {}
 #endif
 static __device__ __forceinline__ void forget(float4&) {}
 
-/// As `forward_backward`, with the row in registers between the two passes: V times 16 bytes in
-/// each thread. Rows must be aligned.
-/// Grid: one block per row; block: up to 1024 threads, V times 16 bytes each cover a row.
+/// Like `forward_backward`, with the row kept in registers between the two passes: V times 16 bytes
+/// in each thread. Rows must be aligned to 16 bytes.
+/// Grid: one block per row; block: up to 1024 threads, which together cover a row.
 template <int V, class T>
 __device__ void forward_backward_kept(T* logits, float* losses, const int* targets, int vocab_size, int pitch,
                                       float scale) {
@@ -126,7 +126,7 @@ __device__ void forward_backward_kept(T* logits, float* losses, const int* targe
         const int at = (k * blockDim.x + threadIdx.x) * N;
         if (at < vocab_size) kept[k] = *reinterpret_cast<const Bytes*>(row + at);
     }
-    // What lies behind the vocabulary becomes -inf, whose exponential is 0.
+    // Logits past the vocabulary become -inf, whose exponential is 0.
 #pragma unroll
     for (int k = 0; k < V; k++) {
         const int at = (k * blockDim.x + threadIdx.x) * N;
@@ -202,7 +202,7 @@ cross_entropy_backward_bf16(bf16* dlogits, const bf16* logits, const float* lse,
                             int pitch, float scale) {
     backward(dlogits, logits, lse, targets, vocab_size, pitch, scale);
 }
-/// Losses, with the logits replaced by their gradient.
+/// Computes the losses and replaces the logits by their gradient.
 extern "C" __global__ void __launch_bounds__(512)
 cross_entropy_forward_backward_f32(float* logits, float* losses, const int* targets, int vocab_size, int pitch,
                                    float scale) {

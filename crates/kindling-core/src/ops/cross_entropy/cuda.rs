@@ -1,8 +1,8 @@
-//! CUDA half: launches of `cuda.cu`.
+//! CUDA implementation: launches of the kernels in `cuda.cu`.
 //!
 //! logits and dlogits have the device's dtype; lse and losses (rows) are f32; targets are i32,
-//! checked on the host. `total` is one f64 to which `add_losses` adds, read when the host wants the
-//! loss.
+//! checked on the host. `total` is one f64 that `add_losses` adds to and the host reads when it
+//! wants the loss.
 
 use super::{LossSum, Shape};
 use crate::Result;
@@ -23,25 +23,25 @@ pub struct Logits {
 }
 
 impl Logits {
-    /// Rows that lie one after another.
+    /// Returns the layout of rows without gaps between them.
     pub fn dense(dtype: Dtype, s: Shape) -> Self {
         Self { dtype, rows: s.rows, vocab_size: s.vocab_size, pitch: s.vocab_size }
     }
 }
 
-/// Most threads of a block that keeps a row in registers.
+/// Maximum number of threads in a block that keeps a row in registers.
 const KEEPING_THREADS: usize = 1024;
 
-/// The kernels that keep a row in registers: how often 16 bytes each thread keeps, and their names
-/// in f32 and bf16.
+/// The kernels that keep a row in registers: the number of 16-byte vectors that a thread keeps, and
+/// the names in f32 and bf16.
 const KEEPING: [(usize, &str, &str); 3] = [
     (2, "cross_entropy_forward_backward_kept_f32_2", "cross_entropy_forward_backward_kept_bf16_2"),
     (4, "cross_entropy_forward_backward_kept_f32_4", "cross_entropy_forward_backward_kept_bf16_4"),
     (7, "cross_entropy_forward_backward_kept_f32_7", "cross_entropy_forward_backward_kept_bf16_7"),
 ];
 
-/// Returns the kernel that keeps rows of `s` in registers, and the threads of its block. None if
-/// rows are too long or not aligned.
+/// Returns the kernel that keeps the rows in registers and the number of threads in its block, or
+/// `None` if rows are too long or not aligned.
 fn keeping(logits: u64, s: Logits) -> Option<(&'static str, u32)> {
     let in_vector = 16 / s.dtype.size();
     if !s.pitch.is_multiple_of(in_vector) || !logits.is_multiple_of(16) {
@@ -159,7 +159,7 @@ pub(super) struct Scratch {
     pub targets: u64,
     /// The losses of the rows.
     pub losses: u64,
-    /// Their sum, which starts at 0.
+    /// The sum of the losses, which starts at 0.
     pub total: u64,
 }
 

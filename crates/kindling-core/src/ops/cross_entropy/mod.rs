@@ -106,7 +106,7 @@ pub struct Backward<'a> {
 /// Computes dlogits = (softmax(logits) - (1 at the target)) scale.
 ///
 /// # Errors
-/// As `forward`.
+/// As for `forward`.
 pub fn backward(dev: &Device, args: Backward) -> Result<()> {
     const OP: &str = "cross_entropy::backward";
     let s = args.shape;
@@ -145,7 +145,7 @@ pub struct ForwardBackward<'a> {
 /// losses.
 ///
 /// # Errors
-/// As `forward`.
+/// As for `forward`.
 pub fn forward_backward(dev: &Device, args: ForwardBackward) -> Result<LossSum> {
     const OP: &str = "cross_entropy::forward_backward";
     let s = args.shape;

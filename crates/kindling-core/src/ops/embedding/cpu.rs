@@ -1,4 +1,4 @@
-//! CPU half.
+//! CPU implementation.
 
 use super::Shape;
 use crate::cpu::Cpu;
@@ -18,7 +18,7 @@ pub(super) fn backward(cpu: &Cpu, dweight: &mut [f32], dout: &[f32], ids: &[u32]
     if ids.is_empty() {
         return;
     }
-    // Cut by columns: rows of the same id are then added by one task, in their order.
+    // Cut by columns, so that one task adds all rows of an id, in their order.
     let smallest = if s.rows * s.d_model < 16_384 { s.d_model } else { 32 };
     let columns = Tasks::at_most(s.d_model, smallest, 8);
     let dweight = BlocksMut::new(dweight, s.d_model).in_units(s.vocab_size, 1);

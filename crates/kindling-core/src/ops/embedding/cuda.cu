@@ -13,7 +13,7 @@ template <int N> __device__ void copy_row(float* out, const float* weight, int d
     }
 }
 
-/// Groups of more rows are summed by all warps of a block.
+/// Groups with more rows than this are summed by all warps of a block.
 constexpr int ROWS_OF_ONE_WARP = 32;
 
 /// Adds to sum (N) the rows order[first .. end) of dout, N columns from `column` on.
@@ -38,11 +38,11 @@ template <int N> __device__ void add_to(float* dweight, const float (&sum)[N], i
     store<N>(dweight + column, old);
 }
 
-/// Adds the groups of a block, for the columns from `start` on that are below `stop`.
+/// Adds up the groups that this block takes, in the columns from `start` up to `stop`.
 template <int N>
 __device__ void add_groups(float (&sums)[1024], float* dweight, const float* dout, const int* order, const int* starts,
                            const int* group_ids, int groups, int start, int stop, int d_model) {
-    // The largest groups are often neighbours, so a block's are far apart.
+    // The largest groups are often neighbours, so a block takes groups that are far apart.
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, own = blockIdx.x + warp * gridDim.x;
     if (own < groups && starts[own + 1] - starts[own] <= ROWS_OF_ONE_WARP) {
         float* to = dweight + (long long)group_ids[own] * d_model;

@@ -1,7 +1,8 @@
-//! CUDA half: launches of `cuda.cu`, and the grouping of rows by id that backward reads.
+//! CUDA implementation: launches of the kernels in `cuda.cu`, and the grouping of rows by id that
+//! the backward pass reads.
 //!
-//! With the groups, each sum has one order. Atomic additions would add in a different order each
-//! run.
+//! The groups give each sum one fixed order. Atomic additions would add in a different order in
+//! each run.
 
 use super::Shape;
 use crate::cuda::{Arg, Launch};

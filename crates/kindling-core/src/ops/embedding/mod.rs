@@ -66,7 +66,7 @@ pub struct Backward<'a> {
 /// Computes dweight[ids[row]] += dout[row], in the order of the rows.
 ///
 /// # Errors
-/// As `forward`.
+/// As for `forward`.
 pub fn backward(dev: &Device, args: Backward) -> Result<()> {
     const OP: &str = "embedding::backward";
     let Backward { dweight, dout, ids, shape: s } = args;

@@ -1,4 +1,4 @@
-//! CPU half.
+//! CPU implementation.
 
 use crate::cpu::Cpu;
 use crate::ops::{MAX_TASKS, PerTask, RowsMut, Tasks, split_rows};

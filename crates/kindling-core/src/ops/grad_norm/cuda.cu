@@ -46,7 +46,8 @@ grad_norm_clip_factor(double* state, const double* partial, int blocks, float ma
     }
 }
 
-/// g *= state's factor, unless it is 1 or NaN. Grid: any; block: 256 threads; no shared memory.
+/// g *= state's factor if that is below 1; a NaN leaves g unchanged. Grid: any; block: 256 threads;
+/// no shared memory.
 extern "C" __global__ void __launch_bounds__(256) grad_norm_scale(float* g, const double* state, long long n) {
     const float factor = (float)state[2];
     if (!(factor < 1.0f)) return;

@@ -1,4 +1,4 @@
-//! CUDA half: launches of `cuda.cu`.
+//! CUDA implementation: launches of the kernels in `cuda.cu`.
 //!
 //! g: n f32. `partial`: scratch of `partial_len(n)` f64. `state`: `STATE` f64 that stay on the
 //! device: sum of squares, norm, clip factor (NaN if the norm is not finite). All are addresses.
@@ -9,12 +9,12 @@ use crate::ops::kernels::flat_grid;
 /// Number of f64 in `state`.
 pub const STATE: usize = 3;
 
-/// Returns the number of f64 of scratch that `squares` needs.
+/// Returns the number of f64 elements of scratch that `squares` needs.
 pub fn partial_len(n: usize) -> usize {
     n.div_ceil(256 * 16).clamp(1, 8 * 132)
 }
 
-/// Writes the sum of squares of each block's share of g to `partial`.
+/// Builds the launch that writes the sum of squares of each block's share of g to `partial`.
 pub fn squares(partial: u64, g: u64, n: usize) -> Launch {
     Launch {
         kernel: "grad_norm_squares",
@@ -25,7 +25,8 @@ pub fn squares(partial: u64, g: u64, n: usize) -> Launch {
     }
 }
 
-/// Computes `state` from the `partial` sums of n elements. A `max_norm` of 0 disables clipping.
+/// Builds the launch that computes `state` from the `partial` sums of n elements. A `max_norm` of 0
+/// disables clipping.
 pub fn clip_factor(state: u64, partial: u64, n: usize, max_norm: f32) -> Launch {
     Launch {
         kernel: "grad_norm_clip_factor",
@@ -41,7 +42,7 @@ pub fn clip_factor(state: u64, partial: u64, n: usize, max_norm: f32) -> Launch 
     }
 }
 
-/// Multiplies g by the clip factor of `state`. Does nothing if the factor is 1 or NaN.
+/// Builds the launch that multiplies g by the clip factor of `state` if it is below 1.
 pub fn scale(g: u64, state: u64, n: usize) -> Launch {
     Launch {
         kernel: "grad_norm_scale",

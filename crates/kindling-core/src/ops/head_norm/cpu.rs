@@ -1,4 +1,4 @@
-//! CPU half: two passes over each head, the second while it is in L1.
+//! CPU implementation: two passes over each head, the second while it is in L1.
 
 use super::{Backward, Forward, Shape};
 use crate::cpu::Cpu;
@@ -115,7 +115,7 @@ fn rstd<V: Vector>(head: &[f32], s: Shape) -> f32 {
     1.0 / (squares.sum() / s.head_size as f32 + s.eps).sqrt()
 }
 
-/// Start of a head's gain in weight.
+/// Returns the index in weight where a head's gain starts.
 fn gain_of(index: usize, s: Shape) -> usize {
     if index < s.q_heads { 0 } else { s.head_size }
 }

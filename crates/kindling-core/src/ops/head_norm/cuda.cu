@@ -1,6 +1,6 @@
 // RMSNorm over the query and key heads of q | k | v rows, in place. x, dx: (rows, row_width); saved:
-// (rows, (q_heads + k_heads) head_size), the heads before the norm; weight: (2, head_size) f32, gains
-// of queries and of keys. A warp has one head at a time, which stays in registers.
+// (rows, (q_heads + k_heads) head_size), the heads before the norm; weight: (2, head_size) f32, the
+// gain of queries, then that of keys. A warp handles one head at a time, in registers.
 #include "kernels/elements.cuh"
 #include "kernels/columns.cuh"
 #include "kernels/reduce.cuh"
@@ -12,13 +12,13 @@ constexpr int MAX_HEAD_SIZE = 128;
 constexpr int KEPT = MAX_HEAD_SIZE / 32;
 constexpr int WARPS = 8;
 
-/// A head's elements, 0 beyond its end.
+/// Reads a head's elements, and zeros past its end.
 template <class T> __device__ void read_head(float (&v)[KEPT], const T* head, int lane, int head_size) {
 #pragma unroll
     for (int k = 0; k < KEPT; k++) v[k] = k * 32 + lane < head_size ? to_float(head[k * 32 + lane]) : 0.0f;
 }
 
-/// 1 / sqrt(mean(v^2) + eps), to all lanes.
+/// Returns 1 / sqrt(mean(v^2) + eps) to all lanes.
 static __device__ float inverse_rms(const float (&v)[KEPT], int head_size, float eps) {
     float squares = 0.0f;
 #pragma unroll
@@ -26,8 +26,8 @@ static __device__ float inverse_rms(const float (&v)[KEPT], int head_size, float
     return 1.0f / sqrtf(warp_sum(squares) / head_size + eps);
 }
 
-/// Grid: rows (q_heads + k_heads) / 8, rounded up; block: 256 threads; no shared memory. saved may be
-/// null.
+/// Norms x in place, after copying the heads to saved unless it is null.
+/// Grid: rows (q_heads + k_heads) / 8, rounded up; block: 256 threads; no shared memory.
 template <class T>
 __device__ void forward(T* x, T* saved, const float* weight, int rows, int row_width, int q_heads, int k_heads,
                         int head_size, float eps) {
@@ -49,8 +49,8 @@ __device__ void forward(T* x, T* saved, const float* weight, int rows, int row_w
     }
 }
 
-/// dx: replaced; partial (gridDim.x, 2, head_size): each block's sums of dout x rstd, over its queries
-/// and over its keys. Grid: any number of blocks; block: 256 threads; shared: 8 KiB.
+/// Replaces dx. partial (gridDim.x, 2, head_size): each block's sums of dout x rstd over its query
+/// heads, then over its key heads. Grid: any number of blocks; block: 256 threads; shared: 8 KiB.
 template <class T>
 __device__ void backward(T* dx, float* partial, const T* saved, const float* weight, int rows, int row_width,
                          int q_heads, int k_heads, int head_size, float eps) {

@@ -1,20 +1,21 @@
-//! CUDA half: launches of `cuda.cu`. x, dx and saved are f32 or bf16; the gains are f32.
+//! CUDA implementation: launches of the kernels in `cuda.cu`. x, dx and saved are f32 or bf16; the
+//! gains are f32.
 
 use super::{Backward, Forward, Shape};
 use crate::buffer::Out;
 use crate::cuda::{Arg, Launch};
 use crate::ops::kernels::by_dtype;
 
-/// Largest head that the kernels take; as in `cuda.cu`.
+/// Largest head size that has kernels, as in `cuda.cu`.
 pub const MAX_HEAD_SIZE: usize = 128;
-/// Warps of a block, one head each at a time.
+/// Warps per block. Each handles one head at a time.
 const WARPS: usize = 8;
 /// Maximum number of blocks in the backward pass, each of which has its own partial dweight.
 const MAX_BLOCKS: usize = 2 * 132;
-/// Heads that a warp of the backward pass has at least.
+/// Minimum number of heads per warp in the backward pass.
 const MIN_HEADS: usize = 8;
 
-/// Launch of `forward`.
+/// Builds the launch of `forward`.
 pub fn forward(args: &Forward) -> Launch {
     let Forward { x, saved, weight, shape: s } = args;
     Launch {
@@ -36,7 +37,7 @@ pub fn forward(args: &Forward) -> Launch {
     }
 }
 
-/// Number of f32 of scratch that `backward` needs.
+/// Returns the number of f32 elements of scratch that `backward` needs.
 pub fn partial_len(s: Shape) -> usize {
     blocks(s) * 2 * s.head_size
 }
@@ -45,7 +46,8 @@ fn blocks(s: Shape) -> usize {
     (s.rows * s.heads()).div_ceil(WARPS * MIN_HEADS).clamp(1, MAX_BLOCKS)
 }
 
-/// Launches of `backward`, in order. `partial` is the address of `partial_len` f32 of scratch.
+/// Builds the launches of `backward`, in order. `partial` is the address of `partial_len` f32 of
+/// scratch.
 pub fn backward(args: &Backward, partial: u64) -> [Launch; 2] {
     let Backward { dx, dweight, saved, weight, shape: s } = args;
     let heads = Launch {

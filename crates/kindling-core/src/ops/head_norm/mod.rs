@@ -1,4 +1,4 @@
-//! RMSNorm over each query head and each key head, in place, as Qwen3 has it before the rotation.
+//! RMSNorm over each query head and each key head, in place, as Qwen3 does before the rotation.
 //! Source: `Qwen3Attention` of Hugging Face's transformers.
 //!
 //! x, dx: (rows, `row_width`), each row q | k | v, of which the first `q_heads` + `k_heads` heads
@@ -69,7 +69,7 @@ impl Shape {
 pub struct Forward<'a> {
     /// Normed in place.
     pub x: Out<'a>,
-    /// Takes the heads as they were, for the backward pass.
+    /// Receives a copy of the heads before the norm, for the backward pass.
     pub saved: Option<Out<'a>>,
     pub weight: In<'a>,
     pub shape: Shape,
@@ -101,7 +101,7 @@ pub fn forward(dev: &Device, args: Forward) -> Result<()> {
 /// Buffers of `backward`.
 #[derive(Debug)]
 pub struct Backward<'a> {
-    /// Holds the gradient of the normed heads, and takes that of the heads before the norm.
+    /// On entry the gradient of the normed heads, on return that of the heads before the norm.
     pub dx: Out<'a>,
     pub dweight: Out<'a>,
     /// `Forward::saved`.

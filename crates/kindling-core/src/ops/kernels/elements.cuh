@@ -1,5 +1,5 @@
-// Elements stored as f32 or bf16 and computed with in f32, read and written one at a time or up to
-// 16 bytes at once.
+// Loads and stores of elements that are f32 or bf16 in memory and f32 in registers, one at a time
+// or up to 16 bytes at once.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -32,8 +32,8 @@ static __device__ __forceinline__ unsigned pack(float low, float high) {
     return both.word;
 }
 
-/// Loads N elements, N = 1, 2, 4 or 8. `from` is a multiple of their size, or of 16 if that is
-/// smaller.
+/// Loads N elements, N = 1, 2, 4 or 8. `from` is aligned to the size of the N elements, or to 16
+/// bytes if that is less.
 template <int N> __device__ __forceinline__ void load(float (&to)[N], const float* from) {
     if constexpr (N % 4 == 0) {
 #pragma unroll

@@ -42,8 +42,8 @@ template <bool transposed> __device__ __forceinline__ void load_matrices(unsigne
                      : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(address) : "memory");
 }
 
-/// Copies `bytes` (0 to 16) to shared memory and zeroes the rest of 16, some time before the
-/// `wait_copies` of its group.
+/// Starts to copy `bytes` (0 to 16) to shared memory and to zero the rest of 16 bytes. Both are
+/// done after the `wait_copies` of the copy's group.
 static __device__ __forceinline__ void copy_async(void* to, const void* from, int bytes) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
                  :: "r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "r"(bytes) : "memory");

@@ -1,4 +1,5 @@
-//! Shared by the CUDA halves of the ops: grids and blocks here, device functions in `*.cuh`.
+//! What the CUDA implementations of the ops share: grids and blocks here, device functions in
+//! `*.cuh`.
 //!
 //! An op's `cuda.cu` holds its kernels; its `cuda.rs` makes the launches, as plain data, from sizes
 //! and device addresses. Nothing here needs a GPU: the emulator of the tests runs the same
@@ -21,8 +22,8 @@ pub(crate) fn flat_grid(n: usize) -> [u32; 3] {
     [n.div_ceil(256 * 8).clamp(1, 64 * 132) as u32, 1, 1]
 }
 
-/// Returns the number of threads in a block that handles a row of `width` elements, `each` elements
-/// per thread: whole warps, at most 256 threads.
+/// Returns the number of threads in a block that handles a row of `width` elements with `each`
+/// elements per thread: whole warps, at most 256 threads.
 pub(crate) fn row_block(width: usize, each: usize) -> u32 {
     (width.div_ceil(each).div_ceil(32) * 32).clamp(32, 256) as u32
 }
@@ -34,7 +35,8 @@ pub(crate) fn step_grid(n: usize) -> [u32; 3] {
     [n.div_ceil(256 * 4).clamp(1, 1 << 20) as u32, 1, 1]
 }
 
-/// Converts x (n) to `to` from the other dtype; bf16 is rounded to nearest even.
+/// Builds the launch that converts the n elements of x to `to` from the other dtype. bf16 is
+/// rounded to nearest even.
 pub fn cast(to: Dtype, out: u64, x: u64, n: usize) -> Launch {
     Launch {
         kernel: by_dtype(to, "cast_bf16_to_f32", "cast_f32_to_bf16"),

@@ -1,7 +1,7 @@
-// Turns of a grid's blocks at memory that they share: a counter per place says whose turn it is, so
-// that sums over blocks have one order of additions.
-// Blocks must wait only for blocks of lower linear index (x fastest). Hardware starts blocks in that
-// order and a block that runs is never set aside, so whoever is waited for has started.
+// Lets the blocks of a grid take turns at memory that they all add to: a counter per location says
+// whose turn it is, so that sums over blocks are added in one fixed order.
+// A block must wait only for blocks of lower linear index (x fastest). The hardware starts blocks
+// in that order and never suspends one that runs, so a block that is waited for has started.
 #pragma once
 
 #include "kernels/elements.cuh"
@@ -15,17 +15,17 @@ static inline void pass_turn(int* counter, int next) { emulator::set_value(count
 
 #else
 
-/// Waits until the counter is `turn`. For one thread of the warp or block; after the barrier that
-/// follows, all of them may read what the earlier blocks wrote, by __ldcg, since L1 may hold older
-/// bytes.
+/// Waits until the counter is `turn`. Called by one thread of the warp or block. After the barrier
+/// that follows, its other threads may read what the earlier blocks wrote, but with __ldcg, since
+/// L1 may hold stale data.
 static __device__ __forceinline__ void wait_for_turn(const int* counter, int turn) {
     int now;
     do {
         asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(now) : "l"(counter) : "memory");
     } while (now != turn);
 }
-/// Sets the counter to the next turn. For one thread of the block, after the __syncthreads that
-/// follows the block's writes.
+/// Sets the counter to the next turn. Called by one thread of the block, after the __syncthreads
+/// that follows the block's writes.
 static __device__ __forceinline__ void pass_turn(int* counter, int next) {
     __threadfence();
     asm volatile("st.release.gpu.global.s32 [%0], %1;" :: "l"(counter), "r"(next) : "memory");

@@ -1,6 +1,6 @@
-// Matrix instructions of a warpgroup, which is four consecutive warps (sm_90a alone), on tiles in
-// shared memory. A row of a tile is 64 bf16, and the 16-byte chunk c of row r lies at place c ^ (r %
-// 8) of its row. Tiles start at multiples of 1024 bytes: their address takes part in the exchange.
+// Matrix instructions of a warpgroup, which is four consecutive warps (sm_90a only), on tiles in
+// shared memory. A row of a tile is 64 bf16, swizzled: its 16-byte chunk c lies at chunk c ^ (r %
+// 8) of row r. Tiles start at multiples of 1024 bytes, since the hardware swizzles by address bits.
 // PTX ISA: "wgmma.mma_async", "Matrix Descriptor Format", "128-Byte swizzle".
 #pragma once
 
@@ -9,7 +9,7 @@
 /// Bytes of a row of a tile.
 constexpr int TILE_ROW = 128;
 
-/// Returns the place in a tile of a row's chunk of eight elements, in bytes.
+/// Returns the offset in a tile of a row's chunk of eight elements, in bytes.
 static __device__ __forceinline__ int chunk_at(int row, int chunk) { return row * TILE_ROW + ((chunk ^ (row & 7)) << 4); }
 
 #ifdef KINDLING_EMULATED
@@ -43,13 +43,13 @@ template <class T> void hold(T&) {}
 #define WARPGROUP_PRODUCTS
 #define SHARED_TILES(name) extern __shared__ __align__(1024) unsigned char name[]
 
-/// Describes a tile to the matrix instructions: 1024 bytes from eight rows to the next eight, in
-/// the order above.
+/// Returns the descriptor of a tile for the matrix instructions: swizzled as above, 1024 bytes from
+/// eight rows to the next eight.
 static __device__ __forceinline__ unsigned long long describe(const void* tile) {
     const unsigned address = (unsigned)__cvta_generic_to_shared(tile);
     return (unsigned long long)((address & 0x3ffff) >> 4) | 1ull << 16 | (unsigned long long)(1024 >> 4) << 32 | 1ull << 62;
 }
-/// Moves a descriptor on by whole rows, or by 16 columns (32 bytes) within the first row.
+/// Advances a descriptor by whole rows, or by 16 columns (32 bytes) within the first row.
 static __device__ __forceinline__ unsigned long long advance(unsigned long long tile, int bytes) { return tile + (bytes >> 4); }
 
 #define ACCUMULATORS                                                                                           \
@@ -71,7 +71,7 @@ __device__ __forceinline__ void wgmma(float (&d)[32], const unsigned (&a)[4], un
                  : ACCUMULATORS
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(int(accumulate)), "n"(int(transposed)));
 }
-/// As above, with a as 16 columns of 64 rows of a tile.
+/// Like the function above, with a as 16 columns of 64 rows of a tile.
 template <bool transposed, bool accumulate>
 __device__ __forceinline__ void wgmma(float (&d)[32], unsigned long long a, unsigned long long b) {
     asm volatile("{ .reg .pred p; setp.ne.b32 p, %34, 0;" WGMMA "%32, %33, p, 1, 1, 0, %35; }"
@@ -79,11 +79,11 @@ __device__ __forceinline__ void wgmma(float (&d)[32], unsigned long long a, unsi
                  : "l"(a), "l"(b), "n"(int(accumulate)), "n"(int(transposed)));
 }
 
-/// Starts d (64, 128) += a (64, 16) b (16, 128), whose right halves are `right` and the 16 rows `half`
-/// bytes past b.
+/// Starts d (64, 128) += a (64, 16) b (16, 128). The right half of d is `right`; that of b is the
+/// 16 rows `half` bytes past b.
 static __device__ __forceinline__ void wgmma_wide(float (&left)[32], float (&right)[32], const unsigned (&a)[4],
                                                   unsigned long long b, int half) {
-    // The distance takes the place of one that matters only here.
+    // `half` becomes the descriptor's leading byte offset, which only this product uses.
     b += (unsigned long long)((half >> 4) - 1) << 16;
     asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
                  "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"
@@ -104,8 +104,7 @@ static __device__ __forceinline__ void wgmma_wide(float (&left)[32], float (&rig
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
-/// Makes what the thread has written to shared memory visible to products, which read it past a
-/// barrier.
+/// Makes the thread's writes to shared memory visible to the products that follow the next barrier.
 static __device__ __forceinline__ void publish_tiles() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 /// Orders the use of registers before the products that follow.
 static __device__ __forceinline__ void fence_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }

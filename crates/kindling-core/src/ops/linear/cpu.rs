@@ -1,4 +1,4 @@
-//! CPU half.
+//! CPU implementation.
 //!
 //! | operands | rows | product |
 //! |---|---|---|
@@ -24,12 +24,12 @@ use crate::simd::bf16::round_all;
 /// Rows below which a forward product is cut into tasks by outputs only, so that each weight is
 /// read from memory once.
 const FEW_ROWS: usize = 32;
-/// Most tasks of a product of few rows.
+/// Maximum number of tasks of a product of few rows.
 const MAX_TASKS: usize = 16;
 /// Rows from which packing or transposing the weight is a small part of the forward product.
 const MANY_ROWS: usize = 256;
-/// Multiply-adds below which the `gemm` crate, which packs less, is faster for a backward product
-/// of f32.
+/// Multiply-adds below which the `gemm` crate, which packs less, is faster for an f32 product of
+/// the backward pass.
 const MIN_PACKED_WORK: usize = 1 << 27;
 /// Elements of a weight that are transposed at a time: 4 MiB.
 const TRANSPOSE_BLOCK: usize = 1 << 20;
@@ -83,12 +83,12 @@ fn transpose_blocks(inputs: usize, outputs: usize) -> Tasks {
     Tasks::exactly(outputs, (outputs * inputs).div_ceil(TRANSPOSE_BLOCK))
 }
 
-/// Returns the elements in the largest transposed block.
+/// Returns the number of elements in the largest transposed block.
 fn transpose_len(inputs: usize, outputs: usize) -> usize {
     outputs.div_ceil(transpose_blocks(inputs, outputs).count) * inputs
 }
 
-/// Returns the 32-bit words of the device's scratch memory that the forward and backward passes
+/// Returns how many 32-bit words of the device's scratch memory the forward and backward passes
 /// take.
 pub(crate) fn device_scratch_len(matmul: MatmulBackend, threads: usize, s: Shape) -> usize {
     let many_rows = s.rows >= MANY_ROWS;
@@ -105,7 +105,7 @@ pub(crate) fn device_scratch_len(matmul: MatmulBackend, threads: usize, s: Shape
     forward.max(backward)
 }
 
-/// Writes the transpose of `weight`, (outputs, inputs).
+/// Writes the transpose of `weight` (outputs, inputs).
 fn transpose(cpu: &Cpu, transposed: &mut [f32], weight: &[f32], outputs: usize) {
     const TILE: usize = 16;
     let inputs = weight.len() / outputs;
@@ -151,7 +151,8 @@ pub(super) fn forward_bf16_weight(cpu: &Cpu, args: ForwardBf16Weight) {
     }
 }
 
-/// Writes the bias, if any, to each row of out. Returns whether there was one, to be added to.
+/// Writes the bias, if any, to each row of out. Returns whether there is one, for the product to
+/// be added to.
 fn write_bias(out: &mut Out, bias: Option<In>, s: Shape) -> bool {
     if let Some(bias) = bias.map(In::cpu) {
         let out = out.reborrow().cpu();
@@ -161,7 +162,7 @@ fn write_bias(out: &mut Out, bias: Option<In>, s: Shape) -> bool {
 }
 
 /// Cuts a product of few rows into tasks by outputs. `work(out, weights)` computes some outputs of
-/// all rows, from that range of the weight, and the bias is added.
+/// all rows from that range of the weight's elements; then the bias is added.
 fn for_few_rows(
     cpu: &Cpu,
     out: &mut [f32],
@@ -221,8 +222,8 @@ fn backward_bias(cpu: &Cpu, dbias: &mut [f32], dout: &[f32], s: Shape) {
     });
 }
 
-/// Returns the kernel for packed operands, or `None` if the `gemm` crate is faster. Products of
-/// bf16 always have a kernel, those of f32 if they are large or `always` is set.
+/// Returns the kernel for packed operands, or `None` if the `gemm` crate is to be used. bf16
+/// products always have a kernel, f32 ones only if they are large or `always` is set.
 fn packed_kernel(matmul: MatmulBackend, s: Shape, always: bool) -> Option<MatmulKernel> {
     let MatmulBackend::Packed(kernel) = matmul else { return None };
     let is_large = s.rows * s.inputs * s.outputs >= MIN_PACKED_WORK;

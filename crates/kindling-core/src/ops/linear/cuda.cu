@@ -1,11 +1,11 @@
-// Bias of a linear layer; cuBLAS computes its products. out, dout: (rows, outputs); bias, dbias:
-// (outputs) f32.
+// The bias of a linear layer, whose products cuBLASLt computes. out, dout: (rows, outputs); bias,
+// dbias: (outputs) f32.
 #include "kernels/elements.cuh"
 #include "kernels/columns.cuh"
 
 namespace {
 
-/// Grid: one block per row; block: up to 256 threads; no shared memory.
+/// Adds the bias to a row. Grid: one block per row; block: up to 256 threads; no shared memory.
 template <class T> __device__ void add_bias(T* out, const float* bias, int outputs) {
     T* row = out + (long long)blockIdx.x * outputs;
     for (int at = threadIdx.x; at < outputs; at += blockDim.x) row[at] = from_float<T>(to_float(row[at]) + bias[at]);

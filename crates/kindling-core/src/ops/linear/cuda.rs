@@ -1,5 +1,5 @@
-//! CUDA half: products by cuBLASLt, the bias by launches of `cuda.cu`. The bias is f32; out and dout
-//! may be either dtype.
+//! CUDA implementation: cuBLASLt computes the products, the kernels in `cuda.cu` handle the bias.
+//! The bias is f32; out and dout may be either dtype.
 
 use super::{BackwardInput, BackwardWeight, Forward, Shape};
 use crate::Result;
@@ -9,14 +9,14 @@ use crate::ops::kernels::{by_dtype, row_block};
 use crate::ops::matmul;
 use crate::ops::matmul::cuda::{product, rows, transposed};
 
-/// Most runs of rows, each of which gets a partial sum.
+/// Maximum number of runs of rows, each of which gets a partial sum.
 const MAX_RUNS: usize = 64;
 
 fn runs(s: Shape) -> usize {
     s.rows.div_ceil(64).clamp(1, MAX_RUNS)
 }
 
-/// Adds the bias to each row of out.
+/// Builds the launch that adds the bias to each row of out.
 pub fn add_bias(dtype: Dtype, out: u64, bias: u64, s: Shape) -> Launch {
     Launch {
         kernel: by_dtype(dtype, "linear_add_bias_f32", "linear_add_bias_bf16"),
@@ -27,14 +27,13 @@ pub fn add_bias(dtype: Dtype, out: u64, bias: u64, s: Shape) -> Launch {
     }
 }
 
-/// Returns how many f32 of scratch `backward_bias` needs.
+/// Returns the number of f32 elements of scratch that `backward_bias` needs.
 pub fn partial_len(s: Shape) -> usize {
     runs(s) * s.outputs
 }
 
-/// Adds the column sums of dout to dbias, by way of `partial`, `partial_len(s)` floats of scratch.
-///
-/// Returns two launches, to be queued in order.
+/// Builds the launches that add the column sums of dout to dbias, in order. `partial` is the
+/// address of `partial_len(s)` f32 of scratch.
 pub fn backward_bias(dtype: Dtype, dbias: u64, partial: u64, dout: u64, s: Shape) -> [Launch; 2] {
     let rows = Launch {
         kernel: by_dtype(dtype, "linear_sum_rows_f32", "linear_sum_rows_bf16"),

@@ -1,8 +1,8 @@
 //! Dot products of rows of x and rows of a weight, a block of them at a time in registers.
 //!
-//! Each product has one vector of sums, to which the elements are added in order. Its bits are
-//! therefore the same in a block of any size: a row of x gets the same result alone and among
-//! others.
+//! Each dot product has one vector of sums, to which the products of elements are added in order.
+//! Its bits are therefore the same in a block of any size: a row of x gets the same result alone as
+//! among others.
 
 use super::dot_vector::DotVector;
 use crate::ops::BlockMut;
@@ -16,7 +16,8 @@ pub(super) struct Operands<'a, T> {
     pub(super) inputs: usize,
 }
 
-/// Runs a body over the elements of a row, a vector at a time; `load` reads the last ones in part.
+/// Runs a body over the elements of a row, a vector at a time. For the elements past the last whole
+/// vector, `load` is `load_partial`.
 macro_rules! for_whole_vectors {
     ($vector:ident, $len:expr, $range:ident, $load:ident => $body:block) => {{
         let whole = $len / $vector::LEN * $vector::LEN;
@@ -56,7 +57,7 @@ pub(super) fn multiply_bf16(out: &mut BlockMut<'_, f32>, operands: Operands<'_, 
 }
 
 /// Reads each weight from memory once: a block of its rows stays in L1 while the rows of x pass by.
-/// The next block is prefetched: several rows at a time are more than the hardware follows.
+/// The next block is prefetched, since the hardware does not follow several rows at a time.
 #[inline(always)]
 fn multiply<D: DotVector>(out: &mut BlockMut<'_, f32>, operands: Operands<'_, D::Element>) {
     let (rows, outputs) = (out.rows(), out.columns());
@@ -85,7 +86,8 @@ fn multiply<D: DotVector>(out: &mut BlockMut<'_, f32>, operands: Operands<'_, D:
 /// Computes OUTPUTS columns of out, from `output` on.
 ///
 /// # Safety
-/// `operands` has the rows of out, and of the weight.
+/// `operands` holds a row of x for each row of out, and OUTPUTS rows of the weight from `output`
+/// on.
 #[inline(always)]
 unsafe fn multiply_outputs<D: DotVector, const OUTPUTS: usize>(
     out: &mut BlockMut<'_, f32>,

@@ -1,4 +1,4 @@
-//! Vectors of bf16 for dot products: of AVX512-BF16, and plain code for other machines.
+//! Vectors of bf16 for dot products: AVX512-BF16, and plain code for other machines.
 
 #[cfg(target_arch = "x86_64")]
 pub(super) use avx512::Avx512Bf16;

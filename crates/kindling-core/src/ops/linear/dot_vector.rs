@@ -1,4 +1,4 @@
-//! What a dot product reads at a time, for each element type and instruction set.
+//! The vectors that a dot product reads, for each element type and instruction set.
 
 use crate::simd::{LANES, Vector};
 
@@ -8,7 +8,7 @@ pub(super) trait DotVector: Copy {
     type Sums: Copy;
     /// Elements in a vector.
     const LEN: usize;
-    /// Whether the registers hold a block of 4 x 4 sums; otherwise of 2 x 2.
+    /// Whether the registers hold a block of 4 x 4 sums, or only one of 2 x 2.
     const MANY_REGISTERS: bool;
     fn zero() -> Self::Sums;
     /// Loads the first `LEN` elements of `source`. Panics if there are fewer.

@@ -51,7 +51,7 @@ impl Shape {
         check_positive(op, "outputs", self.outputs)
     }
 
-    /// Profiles a product of the layer.
+    /// Starts a profile span of `op`, counted as one product of the layer.
     pub(crate) fn span<'a>(&self, dev: &'a Device, op: &'static str) -> Span<'a> {
         dev.profile().product(op, || {
             let flops = 2.0 * self.rows as f64 * self.inputs as f64 * self.outputs as f64;
@@ -105,7 +105,7 @@ pub struct ForwardBf16Weight<'a> {
 
 /// Computes out = x W^T + bias for a few rows of x, rounded to bf16, and a bf16 weight.
 ///
-/// The time of such a product is that of reading the weight, and a bf16 weight is half as large.
+/// Such a product takes as long as reading the weight, and a bf16 weight is half as large.
 ///
 /// # Errors
 /// Returns `ERR_SHAPE_MISMATCH` if a buffer does not fit the shape, `ERR_INVALID_ARGUMENT` if

@@ -1,4 +1,4 @@
-//! CPU half: one row at a time.
+//! CPU implementation, one row at a time.
 
 use super::{Backward, Forward};
 use crate::cpu::Cpu;

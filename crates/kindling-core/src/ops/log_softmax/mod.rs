@@ -1,8 +1,8 @@
-//! Log-softmax. out = x - log(sum(exp(x))) of each row, computed as exp(x - max(x)).
+//! Log-softmax. out = x - log(sum(exp(x))) of each row, with exponentials of x - max(x).
 //!
 //! x, out, dx, dout: (rows, columns). dx = dout - exp(out) sum(dout) of each row.
 //!
-//! A score of -inf stays -inf. A row of -inf alone becomes NaN.
+//! A score of -inf stays -inf. A row that is all -inf becomes NaN.
 
 mod cpu;
 pub mod cuda;

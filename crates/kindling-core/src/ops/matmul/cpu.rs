@@ -1,4 +1,4 @@
-//! CPU half.
+//! CPU implementation.
 
 use super::matrix::Matrix;
 use super::{Backward, Forward, gemm};

@@ -1,5 +1,5 @@
-//! CUDA half: products by cuBLASLt. Operands have the device's dtype; those of another are cast to it
-//! in scratch memory first.
+//! CUDA implementation: products by cuBLASLt. Operands in another dtype than the device's are first
+//! cast to it in scratch memory.
 
 use super::{Backward, Forward, Shape};
 use crate::Result;
@@ -12,7 +12,7 @@ use crate::ops::cast;
 pub(crate) struct Operand<'a> {
     pub elements: In<'a>,
     pub transposed: bool,
-    /// Elements from one row to the next, `None` where nothing lies between them.
+    /// Elements from one row to the next, or `None` if there are no gaps between rows.
     pub leading: Option<usize>,
 }
 
@@ -22,7 +22,7 @@ impl Operand<'_> {
         Self { leading: Some(leading), ..self }
     }
 
-    /// Takes a (rows, columns) operand at `pointer`.
+    /// Returns the operand as a (rows, columns) factor whose elements are at `pointer`.
     fn factor(self, pointer: u64, rows: usize, columns: usize) -> Factor {
         let width = if self.transposed { rows } else { columns };
         let leading = self.leading.unwrap_or(width);
@@ -30,12 +30,12 @@ impl Operand<'_> {
     }
 }
 
-/// An operand taken as it is stored.
+/// Returns an operand that is multiplied as it is stored.
 pub(crate) fn rows(elements: In) -> Operand {
     Operand { elements, transposed: false, leading: None }
 }
 
-/// An operand whose transpose is multiplied.
+/// Returns an operand whose transpose is multiplied.
 pub(crate) fn transposed(elements: In) -> Operand {
     Operand { elements, transposed: true, leading: None }
 }
@@ -62,7 +62,7 @@ pub(crate) fn product(
     product_into(gpu, Destination { elements: out, leading: s.n, accumulate }, a, b, s)
 }
 
-/// Queues a product whose rows need not lie one after another.
+/// Queues a product into rows that may have gaps between them.
 pub(crate) fn product_into(
     gpu: &Cuda,
     out: Destination,
@@ -86,7 +86,7 @@ pub(crate) fn product_into(
     })
 }
 
-/// Returns the addresses of operands in the device's dtype, after casting those of another.
+/// Returns the addresses of the operands in the device's dtype, casting those in another.
 fn operand_pointers<const N: usize>(gpu: &Cuda, operands: [In; N]) -> Result<[u64; N]> {
     let dtype = gpu.arithmetic.dtype;
     let cast_bytes = |x: In| if x.dtype() == dtype { 0 } else { x.len() * dtype.size() };

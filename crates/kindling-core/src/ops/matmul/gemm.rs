@@ -7,15 +7,17 @@ use super::matrix::Matrix;
 use crate::ops::{BlockMut, BlocksMut, Tasks, split_grid};
 use crate::pool::Pool;
 
-/// Most tasks of a product. Each packs its rows of a and its columns of b again, so they are few.
+/// Maximum number of tasks of a product: few, since each packs its rows of a and columns of b
+/// again.
 const MAX_TASKS: usize = 16;
-/// Least height and width of a task, below which packing costs more than another thread gains.
+/// A task whose height and width are both below twice this is not cut: packing would cost more than
+/// another thread gains.
 const MIN_SIDE: usize = 32;
-/// Least work of a task, in multiply-adds.
+/// Minimum work of a task, in multiply-adds.
 const MIN_WORK: usize = 1 << 18;
 
-/// Tile of the crate's AVX-512 kernel: so many rows, and up to `TILE_COLUMNS` columns in vectors of
-/// `UNIT_COLUMNS`. A partial tile costs as much as a whole one, so tasks consist of whole ones.
+/// Tile of the crate's AVX-512 kernel: `UNIT_ROWS` rows by up to `TILE_COLUMNS` columns, in vectors
+/// of `UNIT_COLUMNS`. A partial tile costs as much as a whole one, so tasks consist of whole ones.
 const UNIT_ROWS: usize = 6;
 const UNIT_COLUMNS: usize = 16;
 const TILE_COLUMNS: usize = 4 * UNIT_COLUMNS;
@@ -79,7 +81,7 @@ fn cut(height: usize, depth: usize, width: usize) -> (Tasks, Tasks) {
 /// Calls the crate: out = a b, or out += a b.
 fn gemm(out: &mut BlockMut<'_, f32>, a: Matrix<'_>, b: Matrix<'_>, accumulate: bool) {
     assert!(out.rows() == a.height && out.columns() == b.width && a.width == b.height);
-    // SAFETY: the views lie inside their slices, which was checked where they were made. `out` is
+    // SAFETY: the views were checked to lie inside their slices when they were made. `out` is
     // borrowed mutably, so it does not overlap a or b.
     unsafe {
         gemm::gemm(

@@ -1,4 +1,4 @@
-//! A matrix to read: a strided view of a slice, whose bounds are checked once.
+//! A read-only matrix: a strided view of a slice, whose bounds are checked once.
 
 use std::marker::PhantomData;
 use std::ops::Range;

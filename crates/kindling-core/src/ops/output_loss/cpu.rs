@@ -1,4 +1,4 @@
-//! CPU half. Logits and their gradients have the dtype of the products' operands.
+//! CPU implementation. Logits and their gradients have the dtype of the products' operands.
 
 use super::{Forward, Gradients, Scratch, Shape, reserve};
 use crate::Result;
@@ -12,8 +12,8 @@ const BLOCK_BYTES: usize = 48 << 20;
 /// Maximum bytes of a column of a block: 1,024 rows of f32.
 const MAX_COLUMN_BYTES: usize = 4096;
 
-/// Returns the rows of a block. Blocks have equal heights, rather than a small last one. Logits in
-/// bf16 have twice the rows in the same memory.
+/// Returns the number of rows in a block. Blocks have nearly equal heights, so that the last one is
+/// not small. In bf16, twice as many rows fit the same memory.
 pub(super) fn block_rows(s: Shape, dtype: Dtype) -> usize {
     let size = dtype.size();
     let most = MAX_COLUMN_BYTES / size;
@@ -21,7 +21,7 @@ pub(super) fn block_rows(s: Shape, dtype: Dtype) -> usize {
     s.rows.div_ceil(s.rows.div_ceil(max).max(1)).max(1)
 }
 
-/// Length and dtype of the buffer that `forward_backward` reserves: logits.
+/// Returns the length and dtype of the buffer that `forward_backward` reserves: logits.
 pub(super) fn scratch_buffers(s: Shape, dtype: Dtype) -> [(usize, Dtype); 1] {
     [(block_rows(s, dtype) * s.vocab_size, dtype)]
 }

@@ -1,5 +1,5 @@
-//! CUDA half: blocks of rows large enough to keep a GPU busy, and sums of losses that stay on the
-//! device until they are read.
+//! CUDA implementation: blocks of rows large enough to keep a GPU busy, and sums of losses that
+//! stay on the device until they are read.
 //!
 //! Rows of logits start at multiples of 128 bytes, whatever the vocabulary: cuBLAS is several times
 //! slower on rows that are not aligned, and cross-entropy could not read 16 bytes at once.
@@ -15,18 +15,19 @@ use crate::ops::linear;
 use crate::ops::matmul::Shape as ProductShape;
 use crate::ops::matmul::cuda::{Destination, product_into, rows, transposed};
 
-/// Maximum size of a block of logits, and its maximum part of the device's memory.
+/// Maximum size of a block of logits, which is also at most one `PART_OF_MEMORY`th of the device's
+/// memory.
 const BLOCK_BYTES: u64 = 1_200_000_000;
 const PART_OF_MEMORY: u64 = 16;
 /// Rows and columns of a product that a multiprocessor computes at once, in cuBLAS's usual tiles.
 const TILE: [usize; 2] = [128, 256];
-/// Most tiles below each other in a block: more of them gain nothing.
+/// Maximum height of a block in tiles: more gain nothing.
 const MAX_ROW_TILES: usize = 256;
-/// Bytes that a device moves while its multiprocessors extend a tile by one term of its sums: 29
-/// KB on an H100, 48 KB on an A100.
+/// Bytes that a device moves in the time in which each multiprocessor adds one term to the sums of
+/// a tile: 29 KB on an H100, 48 KB on an A100.
 const BYTES_PER_TERM: usize = 32 << 10;
 
-/// Two f64, in units of f32.
+/// Length of `Scratch::totals`, two f64, in f32 elements.
 const TOTALS_LEN: usize = 4;
 
 /// Rows of logits start at multiples of this many elements.
@@ -37,7 +38,7 @@ fn pitch(s: Shape) -> usize {
     s.vocab_size.next_multiple_of(PITCH_MULTIPLE)
 }
 
-/// What of a device decides the height of a block.
+/// The properties of a device that decide the height of a block.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Gpu {
     pub dtype: Dtype,
@@ -56,22 +57,22 @@ impl Gpu {
         }
     }
 
-    /// Returns the rows of all blocks but the last: those that take the least time each, the fewest
-    /// of equals, in what memory a block may take. They do not depend on the batch, so that memory
-    /// grows with it.
+    /// Returns the number of rows in every block but the last: within the memory that a block may
+    /// take, the one with the least time per row, or the smallest of several. It depends on the
+    /// batch only through the cap at `s.rows`, so a larger batch never takes less memory.
     pub fn block_rows(self, s: Shape) -> usize {
         let bytes = BLOCK_BYTES.min(self.memory / PART_OF_MEMORY);
         let row_bytes = (pitch(s) * self.dtype.size()).max(1);
         let most = (bytes / (TILE[0] * row_bytes) as u64).clamp(1, MAX_ROW_TILES as u64) as usize;
         let time_per_row = |tiles: &usize| self.block_time(*tiles, s) as f64 / *tiles as f64;
-        // The first of equals.
+        // Of equal times, `min_by` returns the first.
         let best = (1..=most).min_by(|a, b| time_per_row(a).total_cmp(&time_per_row(b)));
         (best.unwrap_or(1) * TILE[0]).min(s.rows).max(1)
     }
 
-    /// Returns the time of a block of some tiles below each other, in terms of a tile's sums: of
-    /// the logits and of dx, each in whole waves of one tile per multiprocessor, and of reading
-    /// and writing dweight.
+    /// Returns the estimated time of a block that is `row_tiles` tiles high. The unit is the time
+    /// of adding one term to a tile's sums. Counted are the logits and dx, each in whole waves of
+    /// one tile per multiprocessor, and reading and writing dweight.
     fn block_time(self, row_tiles: usize, s: Shape) -> usize {
         let waves = |columns: usize| {
             (row_tiles * columns.div_ceil(TILE[1])).div_ceil(self.multiprocessors.max(1))
@@ -81,7 +82,8 @@ impl Gpu {
     }
 }
 
-/// Lengths and dtypes of the buffers that `run` reserves: logits, lse, losses, targets, totals.
+/// Returns the lengths and dtypes of the buffers that `run` reserves: logits, lse, losses, targets,
+/// totals.
 pub(super) fn scratch_buffers(gpu: Gpu, s: Shape) -> [(usize, Dtype); 5] {
     let height = gpu.block_rows(s);
     let [lse, losses, targets, totals] =
@@ -89,7 +91,8 @@ pub(super) fn scratch_buffers(gpu: Gpu, s: Shape) -> [(usize, Dtype); 5] {
     [(height * pitch(s), gpu.dtype), lse, losses, targets, totals]
 }
 
-/// Queues the losses, and the gradients if there are any. Reads nothing back.
+/// Queues the computation of the losses, and of the gradients if any are wanted. Reads nothing
+/// back.
 pub(super) fn run(
     dev: &Device,
     gpu: &Cuda,
@@ -136,7 +139,7 @@ pub(super) fn run(
     gpu.run(&[cross_entropy::cuda::add_losses(total, losses, s.rows)])
 }
 
-/// The products of one block of rows: those of `ops::linear`, on rows of logits that are apart.
+/// The products of one block of rows: those of `ops::linear`, on rows of logits `pitch` apart.
 #[derive(Clone, Copy)]
 struct Block<'a> {
     dev: &'a Device,
@@ -147,7 +150,7 @@ struct Block<'a> {
 }
 
 impl Block<'_> {
-    /// logits = x W^T.
+    /// Queues logits = x W^T.
     fn logits(self, logits: &mut Buffer, x: In) -> Result<()> {
         let s = self.shape;
         let _span = self.layer().span(self.dev, "linear::forward");
@@ -157,7 +160,7 @@ impl Block<'_> {
         product_into(self.gpu, out, rows(x), transposed(self.weight), shape)
     }
 
-    /// dx = dlogits W.
+    /// Queues dx = dlogits W.
     fn backward_input(self, dx: &Out, logits: &Buffer) -> Result<()> {
         let s = self.shape;
         let _span = self.layer().span(self.dev, "linear::backward_input");
@@ -167,7 +170,7 @@ impl Block<'_> {
         product_into(self.gpu, out, dlogits, rows(self.weight), shape)
     }
 
-    /// dweight += dlogits^T x.
+    /// Queues dweight += dlogits^T x.
     fn backward_weight(self, dweight: &Out, logits: &Buffer, x: In) -> Result<()> {
         let s = self.shape;
         let _span = self.layer().span(self.dev, "linear::backward_weight");
@@ -184,7 +187,7 @@ impl Block<'_> {
 }
 
 impl Scratch {
-    /// Returns the address of a sum of losses. The sum of a call is set to 0.
+    /// Returns the address of a sum of losses. `Total::OfCall` sets its sum to 0 first.
     fn total(&mut self, dev: &Device, total: Total) -> Result<u64> {
         let accumulated = reserve(&mut self.totals, dev, TOTALS_LEN, Dtype::F32)?.view().pointer();
         let of_call = accumulated + size_of::<f64>() as u64;

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! The (rows, vocabulary) logits would be the largest activation of the model. They exist one block
-//! at a time, and a block's gradient is used while its rows of x are at hand.
+//! at a time, and a block's gradient is used as soon as it is computed.
 
 mod cpu;
 mod cuda;
@@ -35,7 +35,7 @@ pub struct Shape {
 
 /// Memory for a block of logits, and losses that were accumulated but not taken yet.
 ///
-/// Grows to the largest block and is reused.
+/// The memory grows to the largest block so far and is reused.
 #[derive(Debug, Default)]
 pub struct Scratch {
     logits: Option<Buffer>,
@@ -44,7 +44,7 @@ pub struct Scratch {
     losses: Option<Buffer>,
     /// CUDA only: the targets.
     targets: Option<Buffer>,
-    /// CUDA only: two sums of losses, the accumulated ones and those of one call, as f64.
+    /// CUDA only: two f64, the sum of the accumulated losses and that of one call's losses.
     totals: Option<Buffer>,
     /// Accumulated losses. On a CUDA device the sum is in `totals`.
     accumulated: LossSum,
@@ -82,7 +82,7 @@ pub(crate) fn scratch_buffers(s: Shape, gpu: Option<Gpu>, cpu_dtype: Dtype) -> V
     }
 }
 
-/// Returns the rows of a block.
+/// Returns the number of rows in a block.
 pub fn block_rows(dev: &Device, s: Shape) -> usize {
     match dev {
         Device::Cpu(cpu) => cpu::block_rows(s, cpu.matmul.dtype()),
@@ -95,7 +95,7 @@ pub(crate) fn cpu_block(s: Shape, dtype: Dtype) -> linear::Shape {
     linear::Shape { rows: cpu::block_rows(s, dtype), inputs: s.d_model, outputs: s.vocab_size }
 }
 
-/// Returns the buffer, allocated again if it has fewer than `len` elements.
+/// Returns the buffer, allocated anew if it has fewer than `len` elements or another dtype.
 fn reserve<'a>(
     buffer: &'a mut Option<Buffer>,
     dev: &Device,
@@ -180,7 +180,7 @@ impl<'a> ForwardBackward<'a> {
 /// Computes the gradients of scale x (mean loss of the rows not ignored). Returns the losses.
 ///
 /// # Errors
-/// As `forward`.
+/// As for `forward`.
 pub fn forward_backward(
     dev: &Device,
     args: ForwardBackward,
@@ -198,11 +198,11 @@ pub fn forward_backward(
     }
 }
 
-/// As `forward_backward`, but adds the losses to those that `Scratch::take_accumulated` returns,
+/// Like `forward_backward`, but adds the losses to those that `Scratch::take_accumulated` returns,
 /// without waiting for the device.
 ///
 /// # Errors
-/// As `forward`.
+/// As for `forward`.
 pub fn accumulate(dev: &Device, args: ForwardBackward, scratch: &mut Scratch) -> Result<()> {
     let (inputs, gradients) = args.check("output_loss::accumulate")?;
     match dev {

@@ -1,4 +1,4 @@
-//! CPU half: two passes over each row, the second while it is in L1.
+//! CPU implementation: two passes over each row, the second while it is in L1.
 
 use super::{Backward, Forward, ForwardResidual, Shape};
 use crate::buffer::{In, Out};
@@ -37,7 +37,7 @@ pub(super) fn forward_residual(cpu: &Cpu, args: ForwardResidual) {
     });
 }
 
-/// out = x rstd weight: the same bits as in the forward pass.
+/// Computes out = x rstd weight, with the same bits as the forward pass.
 fn recompute(cpu: &Cpu, out: Out, [x, weight, rstd]: [In; 3], s: Shape) {
     let (x, weight, rstd) = (x.cpu(), weight.cpu(), rstd.cpu());
     let tasks = Tasks::of_rows(s.rows, s.width);
@@ -155,7 +155,7 @@ fn scale_rows_vectors<V: Vector>(out: &mut [f32], x: &[f32], weight: &[f32], rst
     }
 }
 
-/// out = x rstd weight. Shared by `forward` and `recompute`, which have to return the same bits.
+/// Computes out = x rstd weight, for `forward` and `recompute`, which must return the same bits.
 #[inline(always)]
 fn scale_row<V: Vector>(out: &mut [f32], x: &[f32], weight: &[f32], rstd: f32) {
     let scale = V::splat(rstd);

@@ -1,6 +1,7 @@
-// RMSNorm: forward one warp per row, backward one block for a few rows. The residual stream (x, sum,
-// dx) has type S, the input and output of the sublayers (out, dout, residual) type T; gain, rstd and
-// sums are f32. Rows are read once and stay in registers, in the forward pass up to 1024 columns.
+// RMSNorm. The forward pass has a warp per row, the backward pass a block per run of rows. The
+// residual stream (x, sum, dx) has type S, the input and output of the sublayers (out, dout,
+// residual) type T; gain, rstd and sums are f32. Rows are read once and stay in registers, in the
+// forward pass up to 1024 columns.
 #include "kernels/elements.cuh"
 #include "kernels/columns.cuh"
 #include "kernels/reduce.cuh"
@@ -10,7 +11,7 @@ namespace {
 /// Vectors of a row that one lane holds in registers.
 constexpr int KEPT = 8;
 
-/// out = norm(x), or sum = x + residual and out = norm(sum). rstd: (rows), saved.
+/// Computes out = norm(x), or sum = x + residual and out = norm(sum). rstd: (rows), saved.
 template <int N, class S, class T>
 __device__ void forward_row(T* out, S* sum, float* rstd, const S* x, const T* residual, const float* weight, int width,
                             float eps) {
@@ -83,7 +84,7 @@ __device__ void forward(T* out, S* sum, float* rstd, const S* x, const T* residu
     else forward_row<1>(out + at, sum_row, rstd + row, x + at, residual_row, weight, width, eps);
 }
 
-/// Rows of a block that are in flight at once, where a row fits its registers so often.
+/// Rows that a block has in flight at once, if its registers hold that many.
 #ifndef NORM_BACKWARD_ROWS
 #define NORM_BACKWARD_ROWS 4
 #endif
@@ -92,9 +93,9 @@ __device__ void forward(T* out, S* sum, float* rstd, const S* x, const T* residu
 /// block's sum of dout x rstd over its run of rows. add: adds to dx instead of overwriting it.
 /// rounded: dx in T, normed: x rstd weight as the forward pass computed it; each may be null.
 ///
-/// A thread has the same columns of all rows: V times N, so that its part of the sum stays in
-/// registers. All loads of a round of rows are issued before the barrier that their sums need.
-/// Grid: any number of blocks; block: up to 384 threads, V N columns each cover a row; shared: 64
+/// A thread has the same V N columns in all rows, so that its part of the sum stays in registers.
+/// All loads of a round of rows are issued before the barrier that their sums need.
+/// Grid: any number of blocks; block: up to 384 threads, which together cover a row; shared: 64
 /// floats for each row of a round.
 template <int V, int N, class S, class T>
 __device__ void backward(S* dx, T* rounded, T* normed, float* partial, const T* dout, const S* x, const float* weight,
@@ -140,7 +141,7 @@ __device__ void backward(S* dx, T* rounded, T* normed, float* partial, const T* 
             }
             dot[r] = warp_sum(dot[r]);
         }
-        // The other half may still be read.
+        // Other warps may still be reading the other half, of the round before.
         float* sums = shared + half * 32 * R;
         if (lane == 0) store<R>(sums + warp * R, dot);
         __syncthreads();

@@ -1,5 +1,5 @@
-//! CUDA half: launches of `cuda.cu`. x, sum, dx, weight and rstd are f32; out, residual and dout,
-//! which lie between the norm and a product, are f32 or bf16.
+//! CUDA implementation: launches of the kernels in `cuda.cu`. x, sum, dx, weight and rstd are f32;
+//! out, residual and dout, which lie between the norm and a product, are f32 or bf16.
 
 use super::{Backward, Forward, ForwardResidual, Shape};
 use crate::buffer::Out;
@@ -10,23 +10,23 @@ use crate::ops::kernels::by_dtype;
 /// Maximum number of blocks in the backward pass, each of which has its own partial dweight: three
 /// for each of 132 multiprocessors, as many as are resident at once.
 const MAX_BLOCKS: usize = 3 * 132;
-/// Rows that a block of the backward pass has at least.
+/// Minimum number of rows per block in the backward pass.
 const MIN_ROWS: usize = 16;
 
-/// Launch of `forward`.
+/// Builds the launch of `forward`.
 pub fn forward(args: &Forward) -> Launch {
     let Forward { out, rstd, x, weight, shape } = args;
     launch_forward(out, [0, rstd.pointer(), x.pointer(), 0, weight.pointer()], *shape)
 }
 
-/// Launch of `forward_residual`.
+/// Builds the launch of `forward_residual`.
 pub fn forward_residual(args: &ForwardResidual) -> Launch {
     let ForwardResidual { out, sum, rstd, x, residual, weight, shape } = args;
     let (sum, residual) = (sum.pointer(), residual.pointer());
     launch_forward(out, [sum, rstd.pointer(), x.pointer(), residual, weight.pointer()], *shape)
 }
 
-/// Launches the kernel of both forward passes; sum and residual are 0 where there is no residual.
+/// Builds the launch of either forward pass. sum and residual are 0 if there is no residual.
 fn launch_forward(out: &Out, [sum, rstd, x, residual, weight]: [u64; 5], s: Shape) -> Launch {
     Launch {
         kernel: by_dtype(out.dtype(), "rms_norm_forward_f32", "rms_norm_forward_bf16"),
@@ -47,7 +47,7 @@ fn launch_forward(out: &Out, [sum, rstd, x, residual, weight]: [u64; 5], s: Shap
     }
 }
 
-/// Number of f32 of scratch that `backward` needs.
+/// Returns the number of f32 elements of scratch that `backward` needs.
 pub fn partial_len(s: Shape) -> usize {
     blocks(s) * s.width
 }
@@ -59,7 +59,7 @@ fn blocks(s: Shape) -> usize {
 /// A backward kernel, as compiled in `cuda.cu`.
 #[derive(Clone, Copy)]
 struct BackwardKernel {
-    /// Columns of a thread: groups of neighbours, and the size of a group.
+    /// Columns of a thread: the number of groups of neighbouring columns, and the size of a group.
     columns: [usize; 2],
     most_threads: usize,
     f32: &'static str,
@@ -86,7 +86,8 @@ const ALIGNED: [BackwardKernel; 4] = [
 ];
 const UNALIGNED: [BackwardKernel; 1] = [backward_kernel!(16, 1, 256, "_unaligned")];
 
-/// Returns the kernel for rows of `width`, and the threads of its block.
+/// Returns the kernel for rows of `width` and the number of threads in its block, or `None` if rows
+/// are too long.
 fn backward_kernel(width: usize, aligned: bool) -> Option<(BackwardKernel, usize)> {
     let kernels: &[BackwardKernel] = if aligned { &ALIGNED } else { &UNALIGNED };
     let threads = |kernel: &BackwardKernel| {
@@ -102,8 +103,8 @@ pub(super) fn has_backward(width: usize) -> bool {
     backward_kernel(width, width.is_multiple_of(4)).is_some()
 }
 
-/// Launches of `backward`, in order, or of `backward_residual` if `accumulate` is set. `partial` is
-/// the address of `partial_len` f32 of scratch.
+/// Builds the launches of `backward`, or of `backward_residual` if `accumulate` is set, in order.
+/// `partial` is the address of `partial_len` f32 of scratch.
 ///
 /// # Panics
 /// Panics if there is no kernel for the width, which the op has checked.

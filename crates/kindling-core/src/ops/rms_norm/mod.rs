@@ -93,9 +93,9 @@ pub fn forward_residual(dev: &Device, args: ForwardResidual) -> Result<()> {
 #[derive(Debug)]
 pub struct Backward<'a> {
     pub dx: Out<'a>,
-    /// CUDA only: takes dx in the dtype of dout, for the products that read it.
+    /// CUDA only: receives dx in the dtype of dout, for the products that read it.
     pub rounded: Option<Out<'a>>,
-    /// Takes norm(x), with the bits of the forward pass.
+    /// Receives norm(x), with the same bits as in the forward pass.
     pub normed: Option<Out<'a>>,
     pub dweight: Out<'a>,
     pub dout: In<'a>,

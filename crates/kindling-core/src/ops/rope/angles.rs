@@ -1,8 +1,9 @@
-//! The angles of the rotation: pair k of position p turns by p f(k), f(k) = theta^(-2k / hs).
+//! The angles of the rotation. Pair k at position p is rotated by p f(k), with
+//! f(k) = theta^(-2k / hs).
 //!
-//! `Scaling` divides the low frequencies, as Llama 3.1 does to reach contexts longer than those of
-//! its pretraining: `_compute_llama3_parameters` of Hugging Face's transformers. With the wavelength
-//! w = 2 pi / f and the original context C,
+//! `Scaling` divides the low frequencies, as Llama 3.1 does to reach contexts longer than in
+//! pretraining. Source: `_compute_llama3_parameters` of Hugging Face's transformers. With the
+//! wavelength w = 2 pi / f and the original context C,
 //!
 //! ```text
 //! w < C / high_freq_factor     f
@@ -32,7 +33,7 @@ pub struct Scaling {
 }
 
 impl Scaling {
-    /// Checks the numbers; an error says which is wrong.
+    /// Checks the numbers. The error says which one is wrong.
     pub(crate) fn check(&self) -> Result<(), String> {
         for (name, value) in [
             ("factor", self.factor),
@@ -74,7 +75,7 @@ impl Angles {
         (0..self.head_size).map(frequency).collect()
     }
 
-    /// Returns the row (cos, sin) of the tables for any position.
+    /// Returns the rows of the cos and sin tables for a position.
     pub fn at(&self, position: usize) -> (Vec<f32>, Vec<f32>) {
         let angles = self.frequencies().into_iter().map(|frequency| position as f64 * frequency);
         angles.map(|angle| (angle.cos() as f32, angle.sin() as f32)).unzip()
@@ -97,7 +98,7 @@ pub fn tables(max_positions: usize, head_size: usize, theta: f64) -> (Vec<f32>, 
 pub fn fill_table(table: &mut [f32], angles: &Angles, of: fn(f64) -> f64) {
     let frequencies = angles.frequencies();
     for (position, row) in table.chunks_exact_mut(angles.head_size).enumerate() {
-        // Both elements of a pair turn by the same angle.
+        // Both elements of a pair have the same angle.
         for (pair, frequency) in row.chunks_exact_mut(2).zip(frequencies.iter().step_by(2)) {
             pair.fill(of(position as f64 * frequency) as f32);
         }

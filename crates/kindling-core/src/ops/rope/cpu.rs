@@ -1,4 +1,4 @@
-//! CPU half. A rotated pair is (x0, x1) cos + (-x1, x0) sin.
+//! CPU implementation. A rotated pair is (x0, x1) cos + (-x1, x0) sin.
 
 use super::{Forward, Shape};
 use crate::cpu::Cpu;

@@ -1,10 +1,11 @@
-//! CUDA half: the launch of `cuda.cu`. x is f32 or bf16, the tables are f32.
+//! CUDA implementation: the launch of the kernel in `cuda.cu`. x is f32 or bf16; the tables are
+//! f32.
 
 use super::Forward;
 use crate::cuda::{Arg, Launch};
 use crate::ops::kernels::{by_dtype, row_block};
 
-/// Launch of `forward` (`direction` 1) or `backward` (`direction` -1).
+/// Builds the launch of `forward` (`direction` 1) or `backward` (`direction` -1).
 pub fn rotate(args: &Forward, direction: f32) -> Launch {
     let Forward { x, cos, sin, shape: s } = args;
     let rotated = s.heads * s.head_size;

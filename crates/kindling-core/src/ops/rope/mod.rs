@@ -2,11 +2,10 @@
 //! (x0, x1) -> (x0 cos - x1 sin, x0 sin + x1 cos). Source: arXiv 2104.09864.
 //!
 //! x: (rows, `row_width`), of which the first `heads` heads of each row are rotated (q and k of a
-//! fused q | k | v row); cos, sin: (positions, `head_size`). Pair k of position p is rotated by the
-//! angle p theta^(-2k / `head_size`), which may be scaled (`Scaling`) and which the tables hold once
-//! for each element of the pair. The
-//! position of a row is `first_position` + row % `positions`. The backward pass rotates by the
-//! negative angle.
+//! fused q | k | v row); cos, sin: (positions, `head_size`). Pair k at position p is rotated by the
+//! angle p theta^(-2k / `head_size`), which may be scaled (`Scaling`). The tables hold it twice,
+//! once for each element of the pair. The position of a row is `first_position` + row %
+//! `positions`. The backward pass rotates by the negative angle.
 
 mod angles;
 mod cpu;

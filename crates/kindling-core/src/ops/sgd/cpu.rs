@@ -1,4 +1,4 @@
-//! CPU half.
+//! CPU implementation.
 
 use super::{Hyper, Step};
 use crate::cpu::Cpu;
@@ -19,7 +19,7 @@ crate::dispatch! { fn step_run(p: &mut [f32], g: &[f32], hyper: Hyper) = step_ve
 fn step_vectors<V: Vector>(p: &mut [f32], g: &[f32], hyper: Hyper) {
     let keep = V::splat((1.0 - hyper.rate() * hyper.weight_decay) as f32);
     let rate = V::splat(-hyper.rate() as f32);
-    // Apart from the rate, so that the result has the same bits as with gradients scaled before.
+    // Not folded into the rate: the result has the same bits as if the gradients were scaled first.
     let scale = V::splat(hyper.grad_scale);
     for_vectors!(at in p.len() => {
         let decayed = V::load_partial(&p[at.clone()]).mul(keep);

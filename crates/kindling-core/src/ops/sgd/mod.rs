@@ -1,5 +1,5 @@
 //! SGD. p <- p - rate (g + `weight_decay` p), with rate = lr / sqrt(t + 1) for t = 0, 1, ..., or
-//! lr.
+//! rate = lr if it is constant.
 //!
 //! p, g: the same length, any run of the flat parameters.
 

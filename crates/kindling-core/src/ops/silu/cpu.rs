@@ -1,4 +1,4 @@
-//! CPU half.
+//! CPU implementation.
 
 use super::{Backward, Forward};
 use crate::cpu::Cpu;

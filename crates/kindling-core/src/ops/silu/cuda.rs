@@ -1,10 +1,10 @@
-//! CUDA half: launches of `cuda.cu`. All buffers have the same dtype.
+//! CUDA implementation: launches of the kernels in `cuda.cu`. All buffers have the same dtype.
 
 use super::{Backward, Forward};
 use crate::cuda::{Arg, Launch};
 use crate::ops::kernels::{by_dtype, flat_grid};
 
-/// Launch of `forward`.
+/// Builds the launch of `forward`.
 pub fn forward(args: &Forward) -> Launch {
     let Forward { out, x } = args;
     Launch {
@@ -20,7 +20,7 @@ pub fn forward(args: &Forward) -> Launch {
     }
 }
 
-/// Launch of `backward`.
+/// Builds the launch of `backward`.
 pub fn backward(args: &Backward) -> Launch {
     let Backward { dx, dout, x } = args;
     Launch {

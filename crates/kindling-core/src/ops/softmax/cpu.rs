@@ -1,4 +1,4 @@
-//! CPU half: one row at a time.
+//! CPU implementation, one row at a time.
 
 use std::ops::Range;
 
@@ -23,7 +23,7 @@ pub(super) fn backward(cpu: &Cpu, args: Backward) {
     });
 }
 
-/// Runs `work(row, range)` for each row of `out`, where `range` is the row's place in `out`.
+/// Runs `work(row, range)` for each row of `out`, where `range` holds the row's indices in `out`.
 pub(in crate::ops) fn for_each_row(
     pool: &Pool,
     out: &mut [f32],

@@ -1,16 +1,16 @@
-//! CUDA half: launches of `cuda.cu`. All buffers have the same dtype.
+//! CUDA implementation: launches of the kernels in `cuda.cu`. All buffers have the same dtype.
 
 use super::{Backward, Forward, Shape};
 use crate::cuda::{Arg, Launch};
 use crate::ops::kernels::{by_dtype, row_block};
 
-/// Launch of `forward`.
+/// Builds the launch of `forward`.
 pub fn forward(args: &Forward) -> Launch {
     let kernel = by_dtype(args.x.dtype(), "softmax_forward_f32", "softmax_forward_bf16");
     launch_forward(kernel, args)
 }
 
-/// Launch of `backward`.
+/// Builds the launch of `backward`.
 pub fn backward(args: &Backward) -> Launch {
     let kernel = by_dtype(args.dout.dtype(), "softmax_backward_f32", "softmax_backward_bf16");
     launch_backward(kernel, args)
@@ -25,7 +25,7 @@ pub(in crate::ops) fn launch_backward(kernel: &'static str, args: &Backward) -> 
     launch_rows(kernel, &[dx.pointer(), dout.pointer(), out.pointer()], *shape)
 }
 
-/// Launches a kernel with one block per row.
+/// Builds a launch with one block per row.
 fn launch_rows(kernel: &'static str, pointers: &[u64], s: Shape) -> Launch {
     let mut args: Vec<Arg> = pointers.iter().map(|pointer| Arg::Pointer(*pointer)).collect();
     args.push(s.columns.into());

@@ -1,8 +1,8 @@
-//! Softmax. out = exp(x) / sum(exp(x)) of each row, computed as exp(x - max(x)).
+//! Softmax. out = exp(x) / sum(exp(x)) of each row, with exponentials of x - max(x).
 //!
 //! x, out, dx, dout: (rows, columns). dx = out (dout - sum(dout out)) of each row.
 //!
-//! The probability of a score of -inf is 0. A row of -inf alone has no softmax: it becomes NaN.
+//! A score of -inf has probability 0. A row that is all -inf has no softmax and becomes NaN.
 
 pub(super) mod cpu;
 pub mod cuda;
@@ -38,7 +38,7 @@ pub fn forward(dev: &Device, args: Forward) -> Result<()> {
     run_forward("softmax::forward", dev, args, cpu::forward, cuda::forward)
 }
 
-/// Buffers of `backward`. `out` is that of the forward pass.
+/// Buffers of `backward`. `out` is the output of the forward pass.
 #[derive(Debug)]
 pub struct Backward<'a> {
     pub dx: Out<'a>,

@@ -1,4 +1,4 @@
-//! Plain f64 loops.
+//! The oracle of the tests: plain loops in f64.
 
 use super::Shape;
 

@@ -1,4 +1,4 @@
-//! CPU half.
+//! CPU implementation.
 
 use super::{Backward, BackwardInPlace, Forward, Shape};
 use crate::buffer::{In, Out};

@@ -1,11 +1,11 @@
-//! CUDA half: launches of `cuda.cu`. All buffers have the same dtype.
+//! CUDA implementation: launches of the kernels in `cuda.cu`. All buffers have the same dtype.
 
 use super::{Backward, BackwardInPlace, Forward, Shape};
 use crate::cuda::{Arg, Launch};
 use crate::dtype::Dtype;
 use crate::ops::kernels::{by_dtype, row_block};
 
-/// Launch of `forward`.
+/// Builds the launch of `forward`.
 pub fn forward(args: &Forward) -> Launch {
     let Forward { out, gate_up, shape: s } = args;
     Launch {
@@ -17,14 +17,14 @@ pub fn forward(args: &Forward) -> Launch {
     }
 }
 
-/// Launch of `backward`.
+/// Builds the launch of `backward`.
 pub fn backward(args: &Backward) -> Launch {
     let Backward { dgate_up, dout, gate_up, shape } = args;
     let pointers = [dgate_up.pointer(), 0, dout.pointer(), gate_up.pointer()];
     launch_backward(dout.dtype(), pointers, *shape)
 }
 
-/// Launch of `backward_in_place`.
+/// Builds the launch of `backward_in_place`.
 pub fn backward_in_place(args: &BackwardInPlace) -> Launch {
     let BackwardInPlace { gate_up, out, recompute, shape } = args;
     let (gate_up, dout) = (gate_up.pointer(), out.pointer());
@@ -32,8 +32,8 @@ pub fn backward_in_place(args: &BackwardInPlace) -> Launch {
     launch_backward(out.dtype(), [gate_up, recomputed, dout, gate_up], *shape)
 }
 
-/// Launches the kernel of both backward passes. `out` is 0 where the output is not wanted;
-/// `dgate_up` may be `gate_up`, and `out` may be `dout`.
+/// Builds the launch of either backward pass. `out` is 0 if the output is not wanted; `dgate_up`
+/// may be `gate_up`, and `out` may be `dout`.
 fn launch_backward(dtype: Dtype, [dgate_up, out, dout, gate_up]: [u64; 4], s: Shape) -> Launch {
     Launch {
         kernel: by_dtype(dtype, "swiglu_backward_f32", "swiglu_backward_bf16"),

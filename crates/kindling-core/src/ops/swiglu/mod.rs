@@ -81,16 +81,16 @@ pub fn backward(dev: &Device, args: Backward) -> Result<()> {
 pub struct BackwardInPlace<'a> {
     pub gate_up: Out<'a>,
     pub out: Out<'a>,
-    /// Whether `out` takes the output of the forward pass. Only CUDA can leave dout there.
+    /// Whether to replace dout by the output of the forward pass. Only CUDA can leave dout there.
     pub recompute: bool,
     pub shape: Shape,
 }
 
-/// Replaces `gate_up` by its gradient, and dout by the output of the forward pass if that was not
-/// saved.
+/// Replaces `gate_up` by its gradient, and dout by the output of the forward pass if `recompute` is
+/// set.
 ///
 /// # Errors
-/// As for `forward`, and `ERR_UNSUPPORTED` if the CPU is to leave dout.
+/// As for `forward`, and `ERR_UNSUPPORTED` if `recompute` is not set on the CPU.
 pub fn backward_in_place(dev: &Device, args: BackwardInPlace) -> Result<()> {
     const OP: &str = "swiglu::backward_in_place";
     let s = args.shape;

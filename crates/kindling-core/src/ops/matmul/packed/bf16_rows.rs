@@ -1,4 +1,4 @@
-//! Matrices kept as bf16.
+//! Rounding of whole matrices to bf16.
 
 use crate::ops::{RowsMut, Tasks, split_rows};
 use crate::pool::Pool;

@@ -10,9 +10,9 @@ pub(super) const PANEL_COLUMNS: usize = TILE_COLUMNS;
 /// Rows in a panel of a for AVX-512: 14 x 2 vectors of sums, 2 of b and 1 of a take 31 of 32
 /// registers.
 pub(super) const AVX512_ROWS: usize = 14;
-/// Words along k of which packing begins at a multiple.
+/// Packing starts at a multiple of this many words along k.
 const PACK_UNIT: usize = 16;
-/// The part of L2 that a run of the rows of a may take.
+/// A run of the rows of a may take one `L2_PART`th of L2.
 const L2_PART: usize = 4;
 
 /// The order of words in a panel of some rows. A word is one f32, or two bf16 that are neighbours
@@ -49,10 +49,10 @@ pub(super) struct Geometry {
     pub rows: usize,
     /// Elements along k in a word.
     pub elements_per_word: usize,
-    /// Divides the number of words along k, to which operands are padded with zeros.
+    /// Operands are padded with zeros to a multiple of this many words along k.
     pub k_word_multiple: usize,
-    /// Most words along k in a run: 640 elements, so that a product of the depths of small models
-    /// (512, 576, 640) writes its sums once.
+    /// Maximum number of words along k in a run. They hold 640 elements, so that a product at the
+    /// depths of small models (512, 576, 640) takes one run and writes its sums once.
     pub max_run_k_words: usize,
     /// Tasks per thread, if the product is large enough. Tiles gain more from large tasks.
     pub tasks_per_thread: usize,
@@ -90,21 +90,22 @@ impl Geometry {
         }
     }
 
-    /// Returns the words along k in a run, a multiple of 16, if there are `k_words` in all: runs are
-    /// as equal as possible, since a short one spends its time on sums.
+    /// Returns the number of words along k in a run, a multiple of 16, if there are `k_words` in
+    /// all. Runs are as equal as possible, since a short one spends its time on loading and storing
+    /// sums.
     pub(super) fn run_k_words(&self, k_words: usize) -> usize {
         let runs = k_words.div_ceil(self.max_run_k_words).max(1);
         k_words.div_ceil(runs).next_multiple_of(PACK_UNIT)
     }
 
-    /// Returns the most panels of a in a task: a run of them stays in L2, with as much for sums and
-    /// b.
+    /// Returns the maximum number of panels of a in a task. A run of them stays in L2, beside the
+    /// sums and b.
     pub(super) fn task_panels(&self, run_k_words: usize) -> usize {
         let panel_bytes = self.rows * run_k_words * size_of::<u32>();
         (l2_bytes() / L2_PART / panel_bytes.max(1)).max(1)
     }
 
-    /// Returns the sums in a block, the product of a panel of a and a panel of b.
+    /// Returns the number of sums in a block, the product of a panel of a and a panel of b.
     pub(super) fn block_sums(&self) -> usize {
         self.rows * PANEL_COLUMNS
     }

@@ -1,4 +1,4 @@
-//! Kernels of AVX-512: a tile of 14 rows by 32 columns.
+//! AVX-512 kernels: a tile of 14 rows by 32 columns.
 //!
 //! 28 registers hold the sums and two hold a row of b, while one word of a at a time is broadcast
 //! to all lanes:
@@ -15,10 +15,10 @@
 //!    all that differs.
 //! 2. A tile at the edge computes only its rows, two at a time, and its vectors of columns: the
 //!    kernel is compiled for each number of them.
-//! 3. Panels are prefetched to L1 eight words ahead. A panel longer than L1 comes from L2 each
-//!    time.
-//! 4. Rows of the output are prefetched one by one while sums are made, to be ready when they are
-//!    added to or written.
+//! 3. Panels are prefetched to L1, that of b eight words ahead and that of a sixteen. A panel
+//!    longer than L1 comes from L2 each time.
+//! 4. Rows of the output are prefetched one by one while sums are computed, to be in cache when
+//!    they are added to or written.
 //! 5. Between runs along k, sums are kept in blocks of their own (`RunSums`).
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -31,7 +31,7 @@ pub(super) use x86_64::{multiply_bf16, multiply_f32};
 #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only these kernels read it"))]
 pub(super) struct RunSums {
     /// 14 rows of 32 sums, read unless the run is the first, and written unless it is the last. May
-    /// be dangling if there is one run.
+    /// dangle if there is only one run.
     pub block: *mut f32,
     pub is_first: bool,
     pub is_last: bool,
@@ -50,7 +50,7 @@ mod x86_64 {
     use crate::simd::out_tile::{OutElement, OutTile, WriteMode};
 
     const LANES: usize = 16;
-    /// Words along k by which panels are prefetched.
+    /// Words along k by which b is prefetched ahead; a is prefetched twice as far ahead.
     const PREFETCH_DISTANCE: usize = 8;
 
     trait MultiplyAdd {
@@ -103,7 +103,7 @@ mod x86_64 {
         unsafe { by_size::<Bf16Pairs, E>(a, b, sums, out) }
     }
 
-    /// Like `multiply_bf16`, of f32.
+    /// Like `multiply_bf16`, for f32.
     ///
     /// # Safety
     /// The machine has AVX-512, the tile may be written, and it is f32.
@@ -118,7 +118,8 @@ mod x86_64 {
         unsafe { by_size::<F32, E>(a, b, sums, out) }
     }
 
-    /// Selects the loop for the rows, rounded up to a multiple of two, and the vectors of columns.
+    /// Selects the loop for the number of rows, rounded up to a multiple of two, and of vectors of
+    /// columns.
     ///
     /// # Safety
     /// As for `multiply_bf16`.
@@ -171,12 +172,12 @@ mod x86_64 {
                 && out.rows + 1 >= R
                 && out.cols <= V * LANES
         );
-        // Elements of the output in a line.
+        // Elements of the output in a cache line.
         let line = 64 / size_of::<E>();
         let prefetched_rows =
             if run.is_last && out.mode != WriteMode::Stream { out.rows } else { 0 };
-        // SAFETY: by the caller's promise; words of the panels (asserted); elements of the tile, by
-        // the masks.
+        // SAFETY: by the caller's promise; reads stay inside the panels (asserted), and the masks
+        // keep writes inside the tile.
         unsafe {
             let mut sums = [[_mm512_setzero_ps(); V]; R];
             if !run.is_first {

@@ -56,9 +56,10 @@ use crate::simd::out_tile::{OutElement, OutTile, WriteMode};
 use geometry::{Geometry, PANEL_COLUMNS};
 use plan::{BlockPlan, Rows};
 
-/// Most words in a block of b: 2.5 MiB, so that dW of 2,048 rows of 576 inputs is a single block.
+/// Maximum number of words in a block of b: 2.5 MiB, so that dW of 2,048 rows of 576 inputs is a
+/// single block.
 const MAX_BLOCK_WORDS: usize = 5 << 17;
-/// Divides the depth of a block of b, so that its runs are long.
+/// The depth of a block of b is a multiple of this, so that its runs are long.
 const BLOCK_DEPTH_UNIT: usize = 512;
 
 /// A product: out = a b, or out += a b if `accumulate` is set, which a bf16 output does not allow.
@@ -126,7 +127,8 @@ struct Block<'a> {
 }
 
 impl Block<'_> {
-    /// Runs the tasks of the block, whose output is some columns of rows of `stride` elements.
+    /// Runs the tasks of the block. Its output is some columns of `out`, whose rows have `stride`
+    /// elements.
     fn multiply<E: OutElement>(&self, out: &mut [E], stride: usize) {
         let &Self { ref plan, rows: a, b_panels, left, accumulate, .. } = self;
         let mode = if accumulate {
@@ -146,7 +148,7 @@ impl Block<'_> {
     }
 }
 
-/// Returns the words of scratch memory that a product of these sizes with an f32 output takes.
+/// Returns how many words of scratch memory a product of these sizes with an f32 output takes.
 pub(crate) fn scratch_len(kernel: MatmulKernel, threads: usize, [m, k, n]: [usize; 3]) -> usize {
     let [block_k, block_n] = block_size(kernel, [k, n], false);
     let sizes = [m, block_k.min(k), block_n.min(n)];

@@ -1,4 +1,5 @@
-//! An operand of a packed product: f32, rounded as it is packed if the kernel takes bf16, or bf16.
+//! An operand of a packed product: bf16, or f32 that is rounded as it is packed if the kernel takes
+//! bf16.
 
 use std::ops::Range;
 

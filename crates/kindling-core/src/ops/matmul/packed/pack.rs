@@ -13,8 +13,8 @@ use super::operand::Operand;
 use crate::ops::matmul::matrix::Matrix;
 use crate::simd::bf16;
 
-/// The part of a panel to pack: `k_words`, from a multiple of 16, of `height` rows from
-/// `first_row`.
+/// The part of a panel to pack: `k_words`, which start at a multiple of 16, of `height` rows from
+/// `first_row` on.
 #[derive(Clone)]
 pub(super) struct PanelPart {
     pub first_row: usize,
@@ -82,9 +82,9 @@ trait Word {
     /// The machine has the instructions, and the elements that exist can be read.
     #[cfg(target_arch = "x86_64")]
     unsafe fn load_row(source: *const Self::Element, present: usize) -> std::arch::x86_64::__m512i;
-    /// Loads the same word of 16 rows, which are neighbours in a column. `sources` are the first
-    /// and second elements of the word in the first row, and the masks their rows that exist; the
-    /// others become zero.
+    /// Loads the same word of 16 rows, which are neighbours in a column. `sources` point to the
+    /// first and second elements of the word in the first row, and the masks say which rows exist;
+    /// the others become zero.
     ///
     /// # Safety
     /// As for `load_row`.

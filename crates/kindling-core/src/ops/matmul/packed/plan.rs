@@ -1,4 +1,5 @@
-//! Loops 3 to 1 of a packed product: one block of b, its panels, and the tasks that multiply them.
+//! The inner loops of a packed product: one block of b, its panels, and the tasks that multiply
+//! them.
 
 use std::ops::Range;
 
@@ -13,16 +14,16 @@ use crate::pool::Pool;
 use crate::simd::amx::{self, Amx, EmulatedAmx, PanelRun};
 use crate::simd::out_tile::{OutElement, OutTile, WriteMode, finish_streaming};
 
-/// Most panels of b in a task if each run along k goes through its sums again, and if there is one
-/// run.
+/// Maximum number of panels of b in a task: if several runs along k go through its sums again, and
+/// if there is a single run.
 const MAX_PANELS: usize = 16;
 const MAX_PANELS_SINGLE_RUN: usize = 32;
-/// Fewest panels of a and of b in a task.
+/// A task with at most this many panels of a, or of b, is not cut further in that direction.
 const MIN_PANELS: usize = 4;
 /// Words along k that are packed at a time if k is not contiguous.
 const PACK_K_WORDS: usize = 32;
 
-/// Most words of a that are packed for all tasks: 4 MiB, which stay in a shared cache.
+/// Maximum number of words of a that are packed for all tasks: 4 MiB, which stay in a shared cache.
 const MAX_SHARED_WORDS: usize = 1 << 20;
 
 /// The tasks of a product of a, (m, k), by one block of b, (k, n).
@@ -36,9 +37,9 @@ pub(super) struct BlockPlan {
     run_k_words: usize,
     /// Runs of words along k.
     k_runs: usize,
-    /// Tasks, in panels of a.
+    /// Tasks down the output, in panels of a.
     pub down: Tasks,
-    /// Tasks, in panels of b.
+    /// Tasks across the output, in panels of b.
     pub across: Tasks,
     a_panels: usize,
     b_panels: usize,
@@ -106,8 +107,8 @@ impl BlockPlan {
         }
     }
 
-    /// Returns the output of the product, to be cut into tasks: the columns from `left` of a matrix
-    /// of rows of `stride` elements.
+    /// Returns the output of the product, to be cut into tasks: the block's columns from `left` on
+    /// of a matrix whose rows have `stride` elements.
     pub(super) fn blocks<'a, T>(
         &self,
         out: &'a mut [T],
@@ -118,12 +119,12 @@ impl BlockPlan {
         from_left.split_columns(self.n).0.in_units(self.geometry.rows, PANEL_COLUMNS)
     }
 
-    /// Returns the words in packed b.
+    /// Returns the number of words in packed b.
     pub(super) fn b_len(&self) -> usize {
         self.b_panels * self.b_panel_len()
     }
 
-    /// Returns the words of scratch memory that packed b and shared a take.
+    /// Returns how many words of scratch memory packed b and shared a take.
     pub(super) fn scratch_len(&self) -> usize {
         self.b_len() + self.shared_a_len()
     }
@@ -132,23 +133,24 @@ impl BlockPlan {
         PANEL_COLUMNS * self.k_words
     }
 
-    /// Returns the words in packed a, if it is shared.
+    /// Returns the number of words in packed a, or 0 if it is not shared.
     pub(super) fn shared_a_len(&self) -> usize {
         if self.shares_a { self.a_panels * self.geometry.rows * self.k_words } else { 0 }
     }
 
-    /// Returns the words in the panels of a that one task packs, for one run.
+    /// Returns the number of words in the panels of a that one task packs for one run.
     fn a_len(&self, panels: usize) -> usize {
         if self.shares_a { 0 } else { panels * self.geometry.rows * self.run_k_words }
     }
 
-    /// Returns the words of scratch memory that a task with so many panels of a and of b takes.
+    /// Returns how many words of scratch memory a task of `down` panels of a and `across` panels of
+    /// b takes.
     pub(super) fn task_scratch_len(&self, down: usize, across: usize) -> usize {
         let blocks = if self.k_runs > 1 { down * across } else { 0 };
         self.a_len(down) + blocks * self.geometry.block_sums()
     }
 
-    /// Returns the elements along k in some words.
+    /// Returns the elements along k that some words hold.
     fn depth(&self, k_words: Range<usize>) -> Range<usize> {
         let elements = self.geometry.elements_per_word;
         k_words.start * elements..k_words.end * elements

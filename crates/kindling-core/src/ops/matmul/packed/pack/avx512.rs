@@ -118,8 +118,7 @@ unsafe fn pack_square<W: Word, const WHOLE: bool>(
         let _: [(); SIDE] = sixteen!(line => {
             let to = start.wrapping_add(line * stride);
             if WHOLE && line + 1 < SIDE && (len == SIDE || stride == len && len >= SIDE / 2) {
-                // Of a shorter line, the words too many fall in the next line, which is stored
-                // later.
+                // The excess words of a shorter line fall in the next line, which is stored later.
                 _mm512_storeu_si512(to.cast(), square[line]);
             } else if line < lines {
                 _mm512_mask_storeu_epi32(to, mask16(len), square[line]);
