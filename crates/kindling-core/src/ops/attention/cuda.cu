@@ -1,5 +1,5 @@
-// Causal attention: kernels per dtype and head size (rounded up to 32, 64, 96 or 128), delta, and
-// one query against a cache.
+// Causal attention: forward and backward kernels for each dtype and head size (rounded up to 32,
+// 64, 96 or 128), delta, and decoding, which is one query against a cache.
 // qkv, dqkv: (b t, (nh + 2 nkv) hs); out, dout: (b t, nh hs); lse, delta: (b, nh, t) f32; cos,
 // sin: (positions, hs) f32 or null.
 #include "attention/hopper_backward_128.cuh"
@@ -12,7 +12,7 @@
 
 namespace {
 
-/// Lanes per head of a row, a power of two: 8 elements each where alignment allows.
+/// Returns the lanes per head of a row, a power of two: 8 elements each where alignment allows.
 __device__ __forceinline__ int delta_lanes(int head_size) { return head_size <= 32 ? 4 : head_size <= 64 ? 8 : 16; }
 
 /// delta[b, head, position] = sum over the head of dout out. rows: b t. `delta_lanes` lanes per
@@ -45,9 +45,10 @@ __device__ void row_deltas(float* delta, const T* dout, const T* out, int rows, 
     delta[((long long)(row / positions) * num_heads + head) * positions + row % positions] = sum;
 }
 
-/// One query against `length` keys and values. q, out: (nh hs); keys, values: (length, nkv hs).
-/// Grid: nh; block: 256, each warp every eighth key, the head spread over its lanes; shared: 8
-/// partial results.
+/// Computes attention of one query to `length` keys and values. q, out: (nh hs); keys, values:
+/// (length, nkv hs).
+/// Grid: nh; block: 256, each warp takes every eighth key, with the head spread over its lanes;
+/// shared: 8 partial results.
 template <class T>
 __device__ void decode(T* out, const T* q, const T* keys, const T* values, int length, int num_heads, int num_kv_heads,
                        int head_size) {
@@ -116,7 +117,7 @@ __device__ void decode(T* out, const T* q, const T* keys, const T* values, int l
         plain_backward_q<W>(dqkv, dout, qkv, lse, delta, ROTATION, LAYOUT);                                            \
     }
 
-// Sizes of the kernels of each head size; -D overrides them, to time others. attention/cuda.rs
+// Sizes of the kernels for each head size. -D overrides them, to time others; attention/cuda.rs
 // repeats M and N. M: rows per warp in units of 16; N: rows staged in shared memory at a time, C of
 // them in registers. Chosen so that a matrix in registers serves two products without register
 // spills (ptxas -v).
@@ -215,7 +216,7 @@ TENSOR_KERNELS(64)
 TENSOR_KERNELS(96)
 TENSOR_KERNELS(128)
 
-// Empty on other architectures, which are not asked to run them.
+// Empty on other architectures, which never launch these kernels.
 #ifdef WARPGROUP_PRODUCTS
 #define ON_HOPPER(call) call
 #else
@@ -223,7 +224,7 @@ TENSOR_KERNELS(128)
 #endif
 #define HEADS(W) {positions, num_heads, num_kv_heads, W, true}
 
-// Of each kernel, threads of a block and blocks that fit an SM.
+// For each kernel, threads per block and blocks that fit an SM.
 #define HOPPER_KERNELS(W, FORWARD_THREADS, FORWARD_BLOCKS, Q_THREADS, Q_BLOCKS, KV_THREADS, KV_BLOCKS)                 \
     extern "C" __global__ void __launch_bounds__(FORWARD_THREADS, FORWARD_BLOCKS)                                      \
     attention_forward_hopper_##W(bf16* out, float* lse, const bf16* qkv, int positions, int num_heads,                 \

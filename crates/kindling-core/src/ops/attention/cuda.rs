@@ -1,4 +1,4 @@
-//! CUDA half: launches of `cuda.cu`.
+//! CUDA implementation: launches of the kernels in `cuda.cu`.
 //!
 //! qkv, dqkv, out and dout have the device's dtype; lse and delta (b, nh, t) are f32. In bf16 the
 //! products run on tensor cores, in f32 on CUDA cores.
@@ -15,8 +15,8 @@ pub const MAX_HEAD_SIZE: usize = 128;
 #[derive(Clone, Copy)]
 struct Kernel {
     name: &'static str,
-    /// bf16: a block keeps 64 times this many rows in shared memory, 16 per warp and unit. f32: 32
-    /// rows.
+    /// In bf16, a block keeps 64 times this many rows in shared memory, 16 per warp and unit. Not
+    /// used in f32, where it keeps 32 rows.
     row_tiles: usize,
     /// Rows that stream past the block at a time.
     streamed_rows: usize,
@@ -24,14 +24,14 @@ struct Kernel {
 
 /// The kernels of one head size.
 struct Kernels {
-    /// Largest head size they serve.
+    /// Largest head size that they serve.
     width: usize,
     forward: Kernel,
     backward_kv: Kernel,
     backward_q: Kernel,
 }
 
-/// The kernel of dq, dk and dv together, bf16 only.
+/// A kernel that computes dq, dk and dv together, in bf16 only.
 #[derive(Clone, Copy)]
 struct JointKernel {
     name: &'static str,
@@ -50,7 +50,7 @@ impl JointKernel {
         (2 * elements + 4 * 4 * self.queries) as u32
     }
 
-    /// Returns the tiles of dq that blocks add to in turn.
+    /// Returns the number of tiles of dq that blocks add to in turn.
     fn tiles(&self, s: Shape) -> usize {
         s.batch * s.num_heads * s.positions.div_ceil(self.queries)
     }
@@ -75,8 +75,8 @@ const JOINT_KERNELS: [JointKernel; 4] = joint_kernels! {
     128: 4, 1, 32;
 };
 
-/// Returns the kernel of the whole backward pass, if there is one and none for Hopper. `hopper`: as
-/// for `hopper_kernels`.
+/// Returns the kernel that computes dq, dk and dv together, or `None` if there is none or Hopper's
+/// kernels serve these sizes. `hopper`: as for `hopper_kernels`.
 fn joint_kernel(dtype: Dtype, s: Shape, hopper: bool) -> Option<&'static JointKernel> {
     if dtype != Dtype::Bf16 || hopper_kernels(dtype, s, hopper).is_some() {
         return None;
@@ -124,10 +124,10 @@ fn kernels(dtype: Dtype, head_size: usize) -> &'static Kernels {
     all.iter().find(|k| k.width >= head_size).expect("a head size of at most 128")
 }
 
-/// Returns the rows of a block, and its shared memory in bytes.
+/// Returns the number of rows in a block, and its shared memory in bytes.
 ///
-/// In bf16 that is `kept_tiles` tiles of the block's rows, four tiles of streamed rows, and
-/// `floats_per_row` f32 for each streamed row.
+/// In bf16, the memory holds `kept_tiles` tiles of the block's rows, four tiles of streamed rows,
+/// and `floats_per_row` f32 for each streamed row.
 fn block_size(
     dtype: Dtype,
     width: usize,
@@ -164,7 +164,7 @@ fn pointers(all: &[u64]) -> Vec<Arg> {
     all.iter().map(|p| Arg::Pointer(*p)).collect()
 }
 
-/// Lanes per head of a row in the kernel of delta, as in `cuda.cu`.
+/// Returns the lanes per head of a row in the kernel of delta, as in `cuda.cu`.
 fn delta_lanes(head_size: usize) -> usize {
     match head_size {
         0..=32 => 4,
@@ -181,9 +181,9 @@ pub struct Forward {
     pub qkv: u64,
 }
 
-/// A kernel of `hopper_*.cuh`: the rows of a block, 64 for each of its warpgroups, and its shared
-/// memory, a multiple of 1024 bytes: the emulator puts the end of the memory at the end of a page,
-/// and tiles are aligned.
+/// A kernel of `hopper_*.cuh`. A block has 64 rows for each of its warpgroups. Its shared memory is
+/// a multiple of 1024 bytes, since the emulator puts the end of that memory at the end of a page,
+/// and tiles must be aligned.
 #[derive(Clone, Copy)]
 struct HopperKernel {
     name: &'static str,
@@ -203,10 +203,11 @@ const fn hopper(name: &'static str, rows: usize, shared_bytes: u32) -> HopperKer
     HopperKernel { name, rows, shared_bytes }
 }
 
-/// Bytes of 64 rows of a head of 64, of which a head of 128 has two.
+/// Bytes of a tile: 64 rows of a head of 64, or half the columns of a head of 128.
 const TILE: u32 = 64 * 128;
 
-/// Shared memory: tiles; for dk and dv also two stages of lse and delta.
+/// The kernels for Hopper. Shared memory holds tiles; for dk and dv also two stages of lse and
+/// delta.
 const HOPPER_KERNELS: [HopperKernels; 2] = [
     HopperKernels {
         head_size: 64,
@@ -222,15 +223,15 @@ const HOPPER_KERNELS: [HopperKernels; 2] = [
     },
 ];
 
-/// Returns the kernels for Hopper that serve these sizes. `hopper`: the device has the instructions
-/// of `kernels/warpgroup.cuh`.
+/// Returns the kernels for Hopper that serve these sizes. `hopper`: whether the device has the
+/// instructions of `kernels/warpgroup.cuh`.
 fn hopper_kernels(dtype: Dtype, s: Shape, hopper: bool) -> Option<&'static HopperKernels> {
     let all: &'static [HopperKernels] = &HOPPER_KERNELS;
     all.iter().find(|k| hopper && dtype == Dtype::Bf16 && k.head_size == s.head_size)
 }
 
-/// Builds a launch with one block for a kernel's rows of each of so many heads, 128 threads for 64
-/// rows.
+/// Builds a launch with one block per `kernel.rows` positions of each of `heads` heads, with 128
+/// threads per 64 rows.
 fn hopper_launch(kernel: HopperKernel, heads: usize, addresses: &[u64], s: Shape) -> Launch {
     let HopperKernel { name, rows, shared_bytes } = kernel;
     let mut args = pointers(addresses);
@@ -262,23 +263,23 @@ pub struct Backward {
     pub delta: u64,
     /// Scratch of `dq_len` f32.
     pub dq: u64,
-    /// `turns_len` i32 that are zero, and are zero again afterwards.
+    /// `turns_len` i32, which are zero before the launches and again after them.
     pub turns: u64,
     pub dout: u64,
     pub qkv: u64,
     pub out: u64,
     pub lse: u64,
-    /// Tables of the rotation of queries and keys, f32, (positions, `head_size`). 0 without one.
+    /// Tables of the rotation of queries and keys, f32, (positions, `head_size`). 0 if not rotated.
     pub cos: u64,
     pub sin: u64,
 }
 
-/// Returns the f32 elements of `Backward::dq`. `hopper`: as for `hopper_kernels`.
+/// Returns the number of f32 elements in `Backward::dq`. `hopper`: as for `hopper_kernels`.
 pub fn dq_len(dtype: Dtype, s: Shape, hopper: bool) -> usize {
     joint_kernel(dtype, s, hopper).map_or(0, |k| k.tiles(s) * k.queries * k.width)
 }
 
-/// Returns the elements of `Backward::turns`. `hopper`: as for `hopper_kernels`.
+/// Returns the number of elements in `Backward::turns`. `hopper`: as for `hopper_kernels`.
 pub fn turns_len(dtype: Dtype, s: Shape, hopper: bool) -> usize {
     joint_kernel(dtype, s, hopper).map_or(0, |k| k.tiles(s))
 }
@@ -334,7 +335,8 @@ fn deltas(dtype: Dtype, addresses: Backward, s: Shape) -> Launch {
     }
 }
 
-/// Builds the launches that compute dqkv without `dq` and `turns`: delta, dk and dv, dq.
+/// Builds the launches that compute dqkv without the `dq` and `turns` buffers: delta, then dk and
+/// dv, then dq.
 pub fn backward_in_two(dtype: Dtype, addresses: Backward, s: Shape) -> Vec<Launch> {
     let Backward { dqkv, delta, dout, qkv, lse, cos, sin, .. } = addresses;
     let kernels = kernels(dtype, s.head_size);

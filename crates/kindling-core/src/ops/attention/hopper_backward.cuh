@@ -1,12 +1,12 @@
 // Causal attention backward with the matrix instructions of Hopper's warpgroups, for heads of 64, in
-// two kernels. Both compute the probabilities, so that there are seven products instead of five, but
-// no result passes through memory between products and blocks share no sums.
+// two kernels. Both compute the probabilities, so there are seven products instead of five, but no
+// result passes through memory between products, and blocks share no sums.
 // With probabilities p and delta = sum(dout out): dv = p^T dout, ds = p (dout v^T - delta), dq = ds
 // k / 8, dk = ds^T q / 8. dq and dk are rotated back, if their tokens were rotated.
 //
-// A block is one warpgroup; several on a multiprocessor overlap products with exponentials. Left
-// operands in registers wait for their product to end only before the registers are needed again,
-// which is after the next product has started.
+// A block is one warpgroup; several on a multiprocessor overlap products with exponentials. A
+// product with its left operand in registers is waited for only when these registers are needed
+// again, which is after the next product has started.
 #pragma once
 
 #include "attention/hopper_tiles.cuh"
@@ -20,7 +20,7 @@ namespace {
 constexpr int HOPPER_BACKWARD_Q_64_BYTES = 7 * TILE_BYTES;
 constexpr int HOPPER_BACKWARD_KV_64_BYTES = 7 * TILE_BYTES + 2048;
 
-/// Loads the warp's 16 of `count` rows, `width` apart, and zeroes the rest.
+/// Loads the warp's 16 rows, `width` apart in memory; those past `count` become zero.
 template <int HALVES>
 __device__ __forceinline__ void load_rows(uint4 (&rows)[HALVES][4], const bf16* from, int width, int count) {
     const Place at;
@@ -35,8 +35,9 @@ __device__ __forceinline__ void load_rows(uint4 (&rows)[HALVES][4], const bf16* 
         }
 }
 
-/// delta of the warp's 16 rows of dout, for a thread's two rows, and written to memory. out, delta:
-/// those of the first row. douts: tiles of 64 columns, `half` bytes apart.
+/// Computes delta of the warp's 16 rows of dout and writes it to memory. Returns that of the
+/// thread's two rows. out: the warp's rows, from `load_rows`; delta: that of the tile's first row;
+/// douts: tiles of 64 columns, `half` bytes apart.
 template <int HALVES>
 __device__ __forceinline__ float2 row_deltas(float* delta, const uint4 (&out)[HALVES][4], const unsigned char* douts, int half,
                                              int count) {
@@ -67,15 +68,15 @@ __device__ __forceinline__ float2 row_deltas(float* delta, const uint4 (&out)[HA
     return at.g < 4 ? float2{sums[0], sums[2]} : float2{sums[1], sums[3]};
 }
 
-/// dq of 64 queries of one head, over the keys up to the last of them, and delta. dqkv like qkv; dout,
-/// out: (b t, nh 64); lse, delta: (b, nh, t); rows at multiples of 16 bytes.
+/// Computes dq of 64 queries of one head, over the keys up to the last query, and delta. dqkv like
+/// qkv; dout, out: (b t, nh 64); lse, delta: (b, nh, t); rows at multiples of 16 bytes.
 /// Grid: (t / 64 rounded up, nh, b); block: 128; shared: HOPPER_BACKWARD_Q_64_BYTES.
 __device__ __forceinline__ void hopper_backward_q_64(bf16* dqkv, float* delta, const bf16* dout, const bf16* qkv, const bf16* out,
                                                   const float* lse, const Rotation& rotation, const Layout& l) {
     SHARED_TILES(tile_memory);
     unsigned char *queries = tile_memory, *douts = queries + TILE_BYTES;
-    unsigned char *keys = douts + TILE_BYTES, *values = keys + 3 * TILE_BYTES;  // Three stages, two stages.
-    // Tiles of keys are taken last to first, so that the one to mask comes first.
+    unsigned char *keys = douts + TILE_BYTES, *values = keys + 3 * TILE_BYTES;  // Three stages and two.
+    // Tiles of keys are taken from last to first, so that the one to mask comes first.
     const int last_tile = int(gridDim.x - 1 - blockIdx.x), first_query = 64 * last_tile, count = l.positions - first_query;
     const int head = blockIdx.y, kv_head = head / l.group(), width = l.qkv_width();
     const long long row = (long long)blockIdx.z * l.positions + first_query, at_head = row * l.out_width() + head * 64;
@@ -151,7 +152,7 @@ __device__ __forceinline__ void hopper_backward_q_64(bf16* dqkv, float* delta, c
         wait_copies<0>();
         publish_tiles();
         __syncthreads();
-        // All warps have read the keys of two tiles before, and the values of the one before.
+        // All warps have read the keys of the last tile but one, and the values of the last tile.
         const int next_key_stage = key_stage == 2 * TILE_BYTES ? 0 : key_stage + TILE_BYTES;
         take_in(advance(key_tiles, key_stage), advance(value_tiles, value_stage), false, [&] {
             if (tile > 0) copy_keys(64, next_key_stage, value_stage ^ TILE_BYTES);
@@ -167,14 +168,14 @@ __device__ __forceinline__ void hopper_backward_q_64(bf16* dqkv, float* delta, c
     write_tile(dqkv + row * width + l.q_column(head), width, count, queries, dq, {0.125f, 0.125f});
 }
 
-/// dk and dv of 64 keys, over all queries from the first key on, for all heads of the group. Scores
-/// are held transposed, (keys, queries). Arguments as above; delta is complete.
+/// Computes dk and dv of 64 keys, over all queries from the first key on, for all heads of the
+/// group. Scores are held transposed, (keys, queries). Arguments as above; delta is complete.
 /// Grid: (t / 64 rounded up, nkv, b); block: 128; shared: HOPPER_BACKWARD_KV_64_BYTES.
 __device__ __forceinline__ void hopper_backward_kv_64(bf16* dqkv, const float* delta, const bf16* dout, const bf16* qkv,
                                                    const float* lse, const Rotation& rotation, const Layout& l) {
     SHARED_TILES(tile_memory);
     unsigned char *keys = tile_memory, *values = keys + TILE_BYTES;
-    unsigned char *queries = values + TILE_BYTES, *douts = queries + 3 * TILE_BYTES;  // Three stages, two stages.
+    unsigned char *queries = values + TILE_BYTES, *douts = queries + 3 * TILE_BYTES;  // Three stages and two.
     float* statistics = reinterpret_cast<float*>(douts + 2 * TILE_BYTES);             // Two stages of lse (80), delta (80).
     const int first_key = blockIdx.x * 64, kv_head = blockIdx.y, width = l.qkv_width();
     const int first_row = blockIdx.z * l.positions, end_head = (kv_head + 1) * l.group();
@@ -210,7 +211,7 @@ __device__ __forceinline__ void hopper_backward_kv_64(bf16* dqkv, const float* d
     auto put_statistic = [&](float statistic, int stage) {
         const Place at;
         const int own = at.warp_row % 32 * 2 + at.lane;
-        // Those of a thread's columns lie together.
+        // The statistics of a thread's columns lie together.
         statistics[stage * 160 + at.warp_row / 32 * 80 + own % 8 / 2 * 20 + own / 8 * 2 + own % 2] =
             statistic * (at.warp_row < 32 ? LOG2_E : 1.0f);
     };
@@ -236,8 +237,8 @@ __device__ __forceinline__ void hopper_backward_kv_64(bf16* dqkv, const float* d
         const unsigned long long dout_tile = advance(key_tile, (5 + stage) * TILE_BYTES);
         const float4* row_lse = reinterpret_cast<const float4*>(statistics + stage * 160 + Place().t * 20);
         const bool masked = query == first_key;
-        // All warps have read the queries of two tiles before, and dout, lse and delta of the one
-        // before.
+        // All warps have read the queries of the last tile but one, and dout, lse and delta of the
+        // last tile.
         query += 64;
         if (query >= l.positions) {
             query = first_key;
@@ -279,7 +280,7 @@ __device__ __forceinline__ void hopper_backward_kv_64(bf16* dqkv, const float* d
             const float4 deltas = row_lse[20 + n];
 #pragma unroll
             for (int i = 8 * n; i < 8 * n + 8; i += 2) {
-                // Rounded probabilities, which take half the registers.
+                // The rounded probabilities, which take half the registers.
                 const float2 probability = unpack(p[i / 8][i % 8 / 2]);
                 ds[i] = probability.x * (ds[i] - (i % 8 < 4 ? deltas.x : deltas.z));
                 ds[i + 1] = probability.y * (ds[i + 1] - (i % 8 < 4 ? deltas.y : deltas.w));

@@ -1,6 +1,6 @@
-// Causal attention backward with the matrix instructions of Hopper's warpgroups, for heads of 128. As
-// for heads of 64, but the warpgroups that a multiprocessor's registers hold are one block and share
-// the tiles that stream past: three for dq, two for dk and dv.
+// Causal attention backward with the matrix instructions of Hopper's warpgroups, for heads of 128.
+// The scheme is that for heads of 64, but a block has as many warpgroups as a multiprocessor's
+// registers hold, three for dq and two for dk and dv. They share the tiles that stream past.
 #pragma once
 
 #include "attention/hopper_backward.cuh"
@@ -16,7 +16,7 @@ constexpr int HOPPER_BACKWARD_Q_128_BYTES = 11 * HEAD_TILE;
 /// 128 keys and values, three stages of queries and two of dout, lse and delta.
 constexpr int HOPPER_BACKWARD_KV_128_BYTES = 9 * HEAD_TILE + 2048;
 
-/// dq and delta. Arguments as of `hopper_backward_q_64`.
+/// Computes dq of 192 queries of one head, and delta. Arguments as for `hopper_backward_q_64`.
 /// Grid: (t / 192 rounded up, nh, b); block: 384; shared: HOPPER_BACKWARD_Q_128_BYTES.
 __device__ __forceinline__ void hopper_backward_q_128(bf16* dqkv, float* delta, const bf16* dout, const bf16* qkv, const bf16* out,
                                                       const float* lse, const Rotation& rotation, const Layout& l) {
@@ -25,10 +25,11 @@ __device__ __forceinline__ void hopper_backward_q_128(bf16* dqkv, float* delta, 
     const Share share;
     unsigned char *queries = tile_memory, *douts = queries + 2 * HALF;
     unsigned char* keys = douts + 2 * HALF;  // Three stages, then two of values.
-    // The shuffle tells the compiler that the number is the same for the whole warp.
+    // The shuffle tells the compiler that the group is the same for the whole warp.
     const int group = __shfl_sync(0xffffffffu, int(threadIdx.x / 128), 0);
-    // Tiles of 64 queries are dealt out from the last one on, so that only a block with few keys lacks
-    // queries. Tiles of keys are taken last to first, so that the one to mask comes first.
+    // Blocks take tiles of 64 queries from the last one backwards, so that only a block with few
+    // keys may lack queries. Tiles of keys are taken from last to first, so that the one to mask
+    // comes first.
     const int last_tile = (l.positions + 63) / 64 - 1 - 3 * share.tile, own_tile = last_tile - 2 + group;
     const int own_query = 64 * own_tile, count = own_tile < 0 ? 0 : l.positions - own_query;
     const int head = share.head, kv_head = head / l.group(), width = l.qkv_width();
@@ -88,7 +89,7 @@ __device__ __forceinline__ void hopper_backward_q_128(bf16* dqkv, float* delta, 
             publish_tiles();
             __syncthreads();
         }
-        // All warps have read the keys of two tiles before, and the values of the one before.
+        // All warps have read the keys of the last tile but one, and the values of the last tile.
         const int next_key_stage = key_stage == 2 * HEAD_TILE ? 0 : key_stage + HEAD_TILE;
         const unsigned long long key_tile = advance(key_tiles, key_stage);
         const unsigned long long value_tile = advance(key_tiles, 3 * HEAD_TILE + value_stage);
@@ -138,7 +139,7 @@ __device__ __forceinline__ void hopper_backward_q_128(bf16* dqkv, float* delta, 
     write_tile(to + 64, width, count, own_rows + HALF, dq_right, {HEAD_128_SCALE, HEAD_128_SCALE});
 }
 
-/// dk and dv of 128 keys. Arguments as of `hopper_backward_kv_64`.
+/// Computes dk and dv of 128 keys. Arguments as for `hopper_backward_kv_64`.
 /// Grid: (t / 128 rounded up, nkv, b); block: 256; shared: HOPPER_BACKWARD_KV_128_BYTES.
 __device__ __forceinline__ void hopper_backward_kv_128(bf16* dqkv, const float* delta, const bf16* dout, const bf16* qkv,
                                                        const float* lse, const Rotation& rotation, const Layout& l) {
@@ -185,7 +186,7 @@ __device__ __forceinline__ void hopper_backward_kv_128(bf16* dqkv, const float* 
         if (group > 0) return;
         const Place at;
         const int own = at.warp_row % 32 * 2 + at.lane;
-        // Those of a thread's columns lie together.
+        // The statistics of a thread's columns lie together.
         statistics[stage * 160 + at.warp_row / 32 * 80 + own % 8 / 2 * 20 + own / 8 * 2 + own % 2] =
             statistic * (at.warp_row < 32 ? LOG2_E : 1.0f);
     };
@@ -215,8 +216,8 @@ __device__ __forceinline__ void hopper_backward_kv_128(bf16* dqkv, const float* 
         const unsigned long long dout_tile = advance(tiles, (7 + stage) * HEAD_TILE);
         const float4* row_lse = reinterpret_cast<const float4*>(statistics + stage * 160 + Place().t * 20);
         const bool masked = query == own_key, takes_part = query >= own_key;
-        // All warps have read the queries of two tiles before, and dout, lse and delta of the one
-        // before.
+        // All warps have read the queries of the last tile but one, and dout, lse and delta of the
+        // last tile.
         query += 64;
         if (query >= l.positions) {
             query = first_key;
@@ -227,7 +228,8 @@ __device__ __forceinline__ void hopper_backward_kv_128(bf16* dqkv, const float* 
         more = head < end_head;
         float statistic = 0.0f;
         if (!takes_part) {
-            // Those of the head before: their queries are overwritten before this warp waits again.
+            // The products of the previous head: its queries are overwritten before this warp waits
+            // again.
             wait_products<0>();
             if (more) statistic = copy_queries(query, query_stage, stage);
             put_statistic(statistic, stage);
@@ -268,7 +270,7 @@ __device__ __forceinline__ void hopper_backward_kv_128(bf16* dqkv, const float* 
             const float4 deltas = row_lse[20 + n];
 #pragma unroll
             for (int i = 8 * n; i < 8 * n + 8; i += 2) {
-                // Rounded probabilities, which take half the registers.
+                // The rounded probabilities, which take half the registers.
                 const float2 probability = unpack(p[i / 8][i % 8 / 2]);
                 ds[i] = probability.x * (ds[i] - (i % 8 < 4 ? deltas.x : deltas.z));
                 ds[i + 1] = probability.y * (ds[i + 1] - (i % 8 < 4 ? deltas.y : deltas.w));

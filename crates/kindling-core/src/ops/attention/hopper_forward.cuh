@@ -1,6 +1,6 @@
 // Causal attention forward with the matrix instructions of Hopper's warpgroups, for heads of 64,
 // after FlashAttention-3 (https://arxiv.org/abs/2407.08608): while the probabilities of 64 keys are
-// computed, the product of those before with their values runs.
+// computed, the product of the previous ones with their values runs.
 #pragma once
 
 #include "attention/hopper_tiles.cuh"
@@ -19,8 +19,8 @@ constexpr int HOPPER_FORWARD_64_BYTES = 6 * PAIR_BYTES;
 struct RunningRows {
     float largest[2], total[2];
 
-    /// Replaces scores by their exponentials, which it adds up. Returns the factors that earlier
-    /// exponentials take on.
+    /// Replaces scores by their exponentials and adds them to the sums. Returns the factors by
+    /// which earlier exponentials shrink.
     __device__ __forceinline__ float2 take_in(float (&scores)[32], float scale) {
         float factor[2];
 #pragma unroll
@@ -48,11 +48,11 @@ struct RunningRows {
 /// Grid: (t / 128 rounded up, nh, b); block: 256; shared: HOPPER_FORWARD_64_BYTES.
 __device__ __forceinline__ void hopper_forward_64(bf16* out, float* lse, const bf16* qkv, const Layout& l) {
     SHARED_TILES(tile_memory);
-    // The shuffle tells the compiler that the number is the same for the whole warp.
+    // The shuffle tells the compiler that the group is the same for the whole warp.
     const int group = __shfl_sync(0xffffffffu, int(threadIdx.x / 128), 0);
     const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const int head = blockIdx.y, kv_head = head / l.group(), width = l.qkv_width();
-    // Tiles of keys are taken last to first, so that the one to mask comes first.
+    // Tiles of keys are taken from last to first, so that the one to mask comes first.
     const int last_tile = int(gridDim.x - 1 - blockIdx.x), first_query = last_tile * 128;
     unsigned char *keys = tile_memory + PAIR_BYTES, *values = keys + 2 * PAIR_BYTES;
 
@@ -101,7 +101,7 @@ __device__ __forceinline__ void hopper_forward_64(bf16* out, float* lse, const b
 #pragma unroll
     for (int k = 0; k < 4; k++) load_matrices<false>(q[k], own_rows + chunk_at(warp_row + lane % 16, 2 * k + lane / 16));
 
-    // Takes in 64 keys, and the values of the 64 before.
+    // Takes in 64 keys, and the values of the 64 keys before them.
     auto take_in = [&](unsigned long long key_tile, unsigned long long values_before) {
         hold(sums);
         hold(p);
@@ -138,7 +138,7 @@ __device__ __forceinline__ void hopper_forward_64(bf16* out, float* lse, const b
         wait_copies<0>();
         publish_tiles();
         __syncthreads();
-        // All warps have read the keys before these, and the values before those of the last 64.
+        // All warps have read the previous keys, and all values but those of the last 64 of them.
         const int next_value_stage = value_stage == 2 * PAIR_BYTES ? 0 : value_stage + PAIR_BYTES;
         if (tile < last_tile) copy_next_tile(key_stage ^ PAIR_BYTES, next_value_stage);
         take_in(advance(key_tiles, key_stage + TILE_BYTES), values_before);

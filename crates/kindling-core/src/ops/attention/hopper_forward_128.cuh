@@ -1,6 +1,6 @@
-// Causal attention forward with the matrix instructions of Hopper's warpgroups, for heads of 128. As
-// for heads of 64, but a block is three warpgroups, which is what a multiprocessor's registers hold,
-// and queries stay in shared memory.
+// Causal attention forward with the matrix instructions of Hopper's warpgroups, for heads of 128.
+// The scheme is that for heads of 64, but a block has three warpgroups, as many as a
+// multiprocessor's registers hold, and queries stay in shared memory.
 #pragma once
 
 #include "attention/hopper_forward.cuh"
@@ -19,12 +19,13 @@ constexpr int HOPPER_FORWARD_128_BYTES = 2 * QUERIES_HALF + 5 * 2 * KEYS_HALF;
 __device__ __forceinline__ void hopper_forward_128(bf16* out, float* lse, const bf16* qkv, const Layout& l) {
     SHARED_TILES(tile_memory);
     const Share share;
-    // The shuffle tells the compiler that the number is the same for the whole warp.
+    // The shuffle tells the compiler that the group is the same for the whole warp.
     const int group = __shfl_sync(0xffffffffu, int(threadIdx.x / 128), 0);
     const int head = share.head, kv_head = head / l.group(), width = l.qkv_width();
     unsigned char *keys = tile_memory + 2 * QUERIES_HALF, *values = keys + 4 * KEYS_HALF;
-    // Tiles of 64 queries are dealt out from the last one on, so that only a block with few keys lacks
-    // queries. Tiles of keys are taken last to first, so that the one to mask comes first.
+    // Blocks take tiles of 64 queries from the last one backwards, so that only a block with few
+    // keys may lack queries. Tiles of keys are taken from last to first, so that the one to mask
+    // comes first.
     const int last_tile = (l.positions + 63) / 64 - 1 - 3 * share.tile, own_tile = last_tile - 2 + group;
     const int first_query = 64 * (last_tile - 2), last_pair = last_tile / 2;
 
@@ -80,7 +81,7 @@ __device__ __forceinline__ void hopper_forward_128(bf16* out, float* lse, const 
         rows.take_in(scores, scale);
         round_left(p, scores);
     };
-    // Takes in 64 keys, and the values of the 64 before.
+    // Takes in 64 keys, and the values of the 64 keys before them.
     auto take_in = [&](unsigned long long key_tile, unsigned long long values_before) {
         hold(left);
         hold(right);
@@ -110,7 +111,7 @@ __device__ __forceinline__ void hopper_forward_128(bf16* out, float* lse, const 
         wait_copies<0>();
         publish_tiles();
         __syncthreads();
-        // All warps have read the keys before these, and the values before those of the last 64.
+        // All warps have read the previous keys, and all values but those of the last 64 of them.
         const int next_value_stage = value_stage == 4 * KEYS_HALF ? 0 : value_stage + 2 * KEYS_HALF;
         if (pair > 0) copy_pair(key_stage ^ 2 * KEYS_HALF, next_value_stage, 128);
 #pragma unroll

@@ -14,10 +14,11 @@ constexpr int TILE_BYTES = 64 * TILE_ROW;
 /// Factor of the scores of heads of 128.
 constexpr float HEAD_128_SCALE = 0.08838834764831845f;
 
-/// Which tile of which head a block of a grid (tiles, heads, batch) takes; tile 0 takes longest. Blocks
-/// start in the order of their numbers: dealt out head by head, the long tiles of the last heads would
-/// end long after all others. So groups of heads, few enough that the L2 cache holds their keys and
-/// values, take all their tiles 0 first, then all their tiles 1.
+/// The tile and the head that a block of a grid (tiles, heads, batch) takes. Tile 0 takes longest.
+/// Blocks start in the order of their numbers; if they took tiles head by head, the long tiles of
+/// the last heads would end long after all others. So the blocks of a group of heads take tile 0 of
+/// each head first, then tile 1 of each. A group is small enough that the L2 cache holds its keys
+/// and values.
 struct Share {
     static constexpr int GROUPED_HEADS = 48;
     int tile, head, sequence;
@@ -34,7 +35,7 @@ struct Share {
 };
 
 /// A thread's place in the accumulators: rows g and g + 8 of the warp's, columns 2 t and 2 t + 1.
-/// Read anew at each use, so that the compiler does not hold it in registers.
+/// Computed anew at each use, so that the compiler does not keep it in registers.
 struct Place {
     int warp_row, lane, g, t;
     __device__ __forceinline__ Place() {
@@ -51,14 +52,15 @@ struct Place {
     }
 };
 
-/// Starts d = a b^T of two tiles.
+/// Starts d = a b^T, a and b being tiles.
 __device__ __forceinline__ void multiply_transposed(float (&d)[32], unsigned long long a, unsigned long long b) {
     wgmma<false, false>(d, a, b);
 #pragma unroll
     for (int k = 1; k < 4; k++) wgmma<false, true>(d, advance(a, 32 * k), advance(b, 32 * k));
     commit_products();
 }
-/// As above for heads of 128; the right halves of the operands lie so many bytes past the left ones.
+/// Like the function above, for heads of 128. The right half of a lies `a_half` bytes past the left
+/// one, that of b `b_half` bytes.
 __device__ __forceinline__ void multiply_transposed(float (&d)[32], unsigned long long a, unsigned long long b, int a_half,
                                                     int b_half) {
     wgmma<false, false>(d, a, b);
@@ -67,21 +69,22 @@ __device__ __forceinline__ void multiply_transposed(float (&d)[32], unsigned lon
         wgmma<false, true>(d, advance(a, k / 4 * a_half + 32 * (k % 4)), advance(b, k / 4 * b_half + 32 * (k % 4)));
     commit_products();
 }
-/// As above, with a in registers.
+/// Like the first function, with a in registers.
 __device__ __forceinline__ void multiply_transposed(float (&d)[32], const unsigned (&a)[4][4], unsigned long long b) {
     wgmma<false, false>(d, a[0], b);
 #pragma unroll
     for (int k = 1; k < 4; k++) wgmma<false, true>(d, a[k], advance(b, 32 * k));
     commit_products();
 }
-/// Starts d += a b of a tile b.
+/// Starts d += a b, b being a tile.
 __device__ __forceinline__ void add_product(float (&d)[32], const unsigned (&a)[4][4], unsigned long long b) {
 #pragma unroll
     for (int k = 0; k < 4; k++) wgmma<true, true>(d, a[k], advance(b, 16 * TILE_ROW * k));
     commit_products();
 }
 
-/// As above for a tile of a head of 128, whose right half lies so many bytes past the left one.
+/// Like the function above, for a tile of a head of 128, whose right half lies `half` bytes past
+/// the left one.
 __device__ __forceinline__ void add_product(float (&left)[32], float (&right)[32], const unsigned (&a)[4][4],
                                             unsigned long long b, int half) {
 #pragma unroll
@@ -97,7 +100,7 @@ __device__ __forceinline__ void round_left(unsigned (&a)[4][4], const float (&fr
         for (int r = 0; r < 4; r++) a[k][r] = pack(from[8 * k + 2 * r], from[8 * k + 2 * r + 1]);
 }
 
-/// Masks the scores of keys after their query in a tile on the diagonal. Rows are queries, or keys if
+/// Masks the scores of keys after the query in a tile on the diagonal. Rows are queries, or keys if
 /// `transposed`.
 template <bool transposed> __device__ __forceinline__ void mask_diagonal(float (&scores)[32]) {
     const Place at;
@@ -109,8 +112,8 @@ template <bool transposed> __device__ __forceinline__ void mask_diagonal(float (
     }
 }
 
-/// Rotates the gradients of the queries or keys of a tile by the negative angles of their positions,
-/// from `position` on. `column`: that of the tile in the head.
+/// Rotates the gradients of the queries or keys of a tile, from `position` on, by the negative
+/// angles of their positions. `column`: the tile's first column in the head.
 __device__ __forceinline__ void rotate_tile(float (&sums)[32], const Rotation& rotation, int position, const Layout& l,
                                             int column = 0) {
     const Place at;
@@ -120,8 +123,8 @@ __device__ __forceinline__ void rotate_tile(float (&sums)[32], const Rotation& r
                     column + 8 * (i / 4) + 2 * at.t, l);
 }
 
-/// Writes the accumulators, row g + 8 half times `factor[half]`, to `count` rows of memory by way of
-/// the warp's own rows of a tile that nobody reads any more.
+/// Writes the accumulators, row g times factor.x and row g + 8 times factor.y, to `count` rows of
+/// memory. They pass through the warp's own rows of a tile that is no longer read.
 __device__ __forceinline__ void write_tile(bf16* to, int width, int count, unsigned char* tile, const float (&sums)[32],
                                                   float2 factor) {
     // The warp has read its rows of the tile.

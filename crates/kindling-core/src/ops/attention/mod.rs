@@ -1,7 +1,7 @@
 //! Causal attention, for each head: out = softmax(q k^T / sqrt(hs)) v, over the keys up to the
 //! query's own position.
 //!
-//! - qkv, dqkv: (b t, (nh + 2 nkv) hs), each row all queries, all keys, all values.
+//! - qkv, dqkv: (b t, (nh + 2 nkv) hs); a row holds all queries, then all keys, then all values.
 //! - out, dout: (b t, nh hs). On the CPU out may be bf16, if the products are.
 //! - lse: (b, nh, t), saved for backward: log of the sum of exponentials of a query's scaled
 //!   scores.
@@ -10,7 +10,8 @@
 //!
 //! Backward, with p the probabilities and delta = sum(dout out) of each query:
 //! dv = p^T dout, ds = p (dout v^T - delta) / sqrt(hs), dq = ds k, dk = ds^T q. dq and dk can be
-//! rotated by the negative angles of `rope` on the way out, which saves a pass over dqkv.
+//! rotated by the negative angles of `rope`; on CUDA this happens as they are written, which saves
+//! a pass over dqkv.
 //!
 //! Scores are not saved. Backward recomputes them from q, k and lse (`FlashAttention`,
 //! <https://arxiv.org/abs/2205.14135>).
@@ -59,7 +60,7 @@ impl Shape {
         self.num_heads * self.head_size
     }
 
-    /// f32 elements of scratch memory that a training step needs on each thread of the CPU.
+    /// Returns the f32 elements of scratch memory that a training step needs on each CPU thread.
     pub(crate) fn cpu_scratch_len(self, matmul: MatmulBackend) -> usize {
         cpu::scratch_len(self, matmul)
     }
@@ -250,7 +251,7 @@ pub struct BackwardInPlace<'a> {
     pub shape: Shape,
 }
 
-/// As `backward`, with the gradients in place of queries, keys and values. CPU only.
+/// Like `backward`, with the gradients replacing queries, keys and values. CPU only.
 ///
 /// # Errors
 /// Returns `ERR_SHAPE_MISMATCH` if a buffer does not fit the shape, `ERR_INVALID_ARGUMENT` if a
@@ -284,7 +285,7 @@ pub struct Decode<'a> {
     pub values: In<'a>,
     /// For each row, the tokens of the cache that it attends to.
     pub cached: &'a [Range<usize>],
-    /// Its `batch` and `positions` are not used.
+    /// `batch` and `positions` are not used.
     pub shape: Shape,
 }
 

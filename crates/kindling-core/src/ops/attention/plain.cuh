@@ -11,8 +11,8 @@ namespace {
 
 constexpr int PLAIN_ROWS = 32;
 
-/// Shared memory in f32 of a tile, and of a kernel: four tiles, `squares` score tiles, two numbers
-/// per staged row.
+/// Shared memory in f32 elements: of a tile, and of a kernel, which has four tiles, two tiles of
+/// scores and two numbers per staged row.
 template <int W> constexpr int PLAIN_TILE = PLAIN_ROWS * (W + 1);
 template <int W> constexpr int PLAIN_FLOATS = 4 * PLAIN_TILE<W> + 2 * PLAIN_ROWS * (PLAIN_ROWS + 1) + 2 * PLAIN_ROWS;
 
@@ -24,7 +24,7 @@ __device__ __forceinline__ void copy_plain(float* tile, const float* from, int w
     }
 }
 
-/// The thread's products (2, 4): rows y + 16 i of `left` times rows x + 8 j of `right`.
+/// Computes the thread's products (2, 4): rows y + 16 i of `left` times rows x + 8 j of `right`.
 template <int W>
 __device__ __forceinline__ void row_products(float (&products)[2][4], const float* left, const float* right) {
     const int y = threadIdx.x / 8, x = threadIdx.x % 8;
@@ -76,7 +76,7 @@ __device__ __forceinline__ void write_plain(float* to, const float (&sums)[2][W 
 }
 
 /// Rotates the thread's gradients of the positions from `position` on by the negative angles. The
-/// other element of a pair is in the next lane.
+/// other element of a pair is in the neighbouring lane.
 template <int W>
 __device__ __forceinline__ void rotate_plain(float (&sums)[2][W / 8], const Rotation& rotation, int position,
                                              const Layout& l) {
@@ -93,7 +93,7 @@ __device__ __forceinline__ void rotate_plain(float (&sums)[2][W / 8], const Rota
         }
 }
 
-/// out: (b t, nh hs); lse: (b, nh, t).
+/// Computes out and lse of 32 queries of one head. out: (b t, nh hs); lse: (b, nh, t).
 /// Grid: (t / 32 rounded up, nh, b); block: 128; shared: 4 PLAIN_FLOATS bytes.
 template <int W> __device__ void plain_forward(float* out, float* lse, const float* qkv, const Layout& l) {
     DYNAMIC_SHARED(shared);
@@ -156,8 +156,8 @@ template <int W> __device__ void plain_forward(float* out, float* lse, const flo
     write_plain<W>(to, sums, l.out_width(), count, l.head_size, 1.0f);
 }
 
-/// dk and dv of 32 keys over all queries from the first key on, for all heads of the group. Scores
-/// are transposed.
+/// Computes dk and dv of 32 keys over all queries from the first key on, for all heads of the
+/// group. Scores are transposed, (keys, queries).
 /// Grid: (t / 32 rounded up, nkv, b); block: 128; shared: 4 PLAIN_FLOATS bytes.
 template <int W>
 __device__ void plain_backward_kv(float* dqkv, const float* dout, const float* qkv, const float* lse, const float* delta,
@@ -214,7 +214,7 @@ __device__ void plain_backward_kv(float* dqkv, const float* dout, const float* q
     write_plain<W>(to + l.v_column(kv_head), dv, width, count, l.head_size, 1.0f);
 }
 
-/// dq of 32 queries of one head over the keys up to its last query.
+/// Computes dq of 32 queries of one head over the keys up to the last query.
 /// Grid: (t / 32 rounded up, nh, b); block: 128; shared: 4 PLAIN_FLOATS bytes.
 template <int W>
 __device__ void plain_backward_q(float* dqkv, const float* dout, const float* qkv, const float* lse, const float* delta,

@@ -13,9 +13,9 @@ namespace {
 template <int W, int M, int N>
 constexpr int BACKWARD_ELEMENTS = (2 * 16 * M * WARPS + 4 * N) * STRIDE<W> + 2 * 4 * N;
 
-/// p: the probabilities of 16 M keys, the first of which is `first_key`, for C queries from
-/// `first_query` on, as left operands; transposed, (keys, queries). keys, queries: tiles; lse: of
-/// the queries, in units of log 2.
+/// Computes p, the probabilities of 16 M keys from `first_key` on for C queries from `first_query`
+/// on, as left operands; transposed, (keys, queries). keys, queries: tiles; lse: that of the
+/// queries, as a base-2 logarithm.
 template <int W, int M, int C>
 __device__ __forceinline__ void transposed_probabilities(unsigned (&p)[M][C / 16][4], const bf16* keys, const bf16* queries,
                                                          const float* lse, float scale, int first_key, int first_query) {
@@ -45,11 +45,12 @@ __device__ __forceinline__ void transposed_probabilities(unsigned (&p)[M][C / 16
             for (int i = 0; i < 4; i++)
                 scores[m][n][i] = fast_exp2(scores[m][n][i] * scale - (i % 2 == 0 ? lses.x : lses.y));
     }
-    // bf16 from here on takes half the registers.
+    // In bf16 they take half the registers from here on.
     round_left<M, C>(p, scores);
 }
 
-/// ds = p (dout v^T - delta), transposed like p. values, douts: tiles; delta: of the queries.
+/// Computes ds = p (dout v^T - delta), transposed like p. values, douts: tiles; delta: that of the
+/// queries.
 template <int W, int M, int C>
 __device__ __forceinline__ void transposed_score_gradients(float (&ds)[M][C / 8][4], const unsigned (&p)[M][C / 16][4],
                                                            const bf16* values, const bf16* douts, const float* delta) {
@@ -72,10 +73,10 @@ __device__ __forceinline__ void transposed_score_gradients(float (&ds)[M][C / 8]
     }
 }
 
-/// dk and dv of 64 M keys, 16 M per warp, over all queries from the first key on, for all heads of
-/// the group. N queries at a time are in shared memory, C of them in registers. Scores are held
-/// transposed, (keys, queries), so that one product's result is the next one's left operand. dqkv
-/// like qkv; dout: (b t, nh hs); lse, delta: (b, nh, t).
+/// Computes dk and dv of 64 M keys, 16 M per warp, over all queries from the first key on, for all
+/// heads of the group. N queries at a time are in shared memory, C of them in registers. Scores are
+/// held transposed, (keys, queries), so that one product's result is the next one's left operand.
+/// dqkv like qkv; dout: (b t, nh hs); lse, delta: (b, nh, t).
 /// Grid: (t / (64 M) rounded up, nkv, b); block: 128; shared: 2 BACKWARD_ELEMENTS bytes.
 template <int W, int M, int N, int C>
 __device__ __forceinline__ void tensor_backward_kv(bf16* dqkv, const bf16* dout, const bf16* qkv, const float* lse,
@@ -117,7 +118,7 @@ __device__ __forceinline__ void tensor_backward_kv(bf16* dqkv, const bf16* dout,
     const float scale = LOG2_E / sqrtf((float)l.head_size);
     const int warp_key = first_key + 16 * M * warp;
 
-    // Only this warp reads these rows, so those of the results can take their memory.
+    // Only this warp reads these rows, so its rows of the results can reuse their memory.
     bf16 *own_keys = keys + 16 * M * warp * STRIDE<W>, *own_values = values + 16 * M * warp * STRIDE<W>;
     for (int step = 0; step < steps; step++) {
         if (step + 1 < steps) {
@@ -133,7 +134,7 @@ __device__ __forceinline__ void tensor_backward_kv(bf16* dqkv, const bf16* dout,
 #pragma unroll 1
         for (int chunk = 0; chunk < N; chunk += C) {
             const int first = query + chunk;
-            if (first + C <= warp_key) continue;  // All of the chunk is before the warp's keys.
+            if (first + C <= warp_key) continue;  // The whole chunk is before the warp's keys.
             const bf16 *query_rows = query_tile + chunk * STRIDE<W>, *dout_rows = dout_tile + chunk * STRIDE<W>;
             unsigned p[M][C / 16][4];
             transposed_probabilities<W, M, C>(p, own_keys, query_rows, row_lse + chunk, scale, warp_key, first);
@@ -153,8 +154,8 @@ __device__ __forceinline__ void tensor_backward_kv(bf16* dqkv, const bf16* dout,
     write_tile<W, M>(to + l.v_column(kv_head), own_values, width, l.positions - warp_key, l);
 }
 
-/// dq of 64 M queries of one head, 16 M per warp, over the keys up to its last query, N and C at a
-/// time as above.
+/// Computes dq of 64 M queries of one head, 16 M per warp, over the keys up to the last query, N
+/// and C at a time as above.
 /// Grid: (t / (64 M) rounded up, nh, b); block: 128; shared: 2 BACKWARD_ELEMENTS bytes.
 template <int W, int M, int N, int C>
 __device__ __forceinline__ void tensor_backward_q(bf16* dqkv, const bf16* dout, const bf16* qkv, const float* lse,
@@ -211,7 +212,7 @@ __device__ __forceinline__ void tensor_backward_q(bf16* dqkv, const bf16* dout, 
 #pragma unroll 1
         for (int chunk = 0; chunk < N; chunk += C) {
             const int first = tile * N + chunk;
-            if (first >= warp_query + 16 * M) break;  // All that is left is after the warp's queries.
+            if (first >= warp_query + 16 * M) break;  // All remaining keys are after the warp's queries.
             const bf16 *key_rows = key_tile + chunk * STRIDE<W>, *value_rows = value_tile + chunk * STRIDE<W>;
             float p[M][C / 8][4], ds[M][C / 8][4];
             set_zero(p);

@@ -1,8 +1,8 @@
 // Causal attention backward on tensor cores in one kernel: five products per pair of tiles instead
 // of the seven of tensor_backward.cuh. A block owns keys and sums their dk and dv in registers. Its
 // share of dq goes to f32 memory that the blocks of all keys add to in turn, as in
-// FlashAttention-2's deterministic mode (arXiv 2307.08691), so every result has one order of
-// additions.
+// FlashAttention-2's deterministic mode (arXiv 2307.08691), so every result is summed in one fixed
+// order.
 #pragma once
 
 #include "attention/tensor_backward.cuh"
@@ -10,7 +10,8 @@
 
 namespace {
 
-/// threadIdx.x, read anew, so that the compiler does not hold what follows from it in registers.
+/// Returns threadIdx.x, read anew so that the compiler does not keep what it derives from it in
+/// registers.
 static __device__ __forceinline__ int thread_index() {
 #ifdef KINDLING_EMULATED
     return threadIdx.x;
@@ -45,9 +46,9 @@ __device__ __forceinline__ void load_left_transposed(unsigned (&a)[4], const bf1
 /// up, N W), each tile in the order of the threads' accumulators. turns: (b, nh, t / N rounded up),
 /// the number of blocks that have added to each tile of dq; zero before and after.
 ///
-/// The blocks add to a tile from its diagonal on down to key 0. The first stores, the last writes
-/// dqkv. A block begins at its own diagonal, so blocks that start together never wait: they are a
-/// diagonal apart.
+/// The blocks add to a tile of dq in order, from the one on its diagonal down to that of key 0. The
+/// first one stores, the last one writes dqkv. A block begins at its own diagonal, so blocks that
+/// start together never wait for each other: they are a diagonal apart.
 /// Grid: (t / (16 M BLOCK_WARPS) rounded up, nkv, b); block: 32 BLOCK_WARPS; shared: Joint::BYTES.
 template <int W, int BLOCK_WARPS, int M, int N, int C>
 __device__ __forceinline__ void tensor_backward_joint(bf16* dqkv, float* dq, int* turns, const bf16* dout, const bf16* qkv,
@@ -65,14 +66,14 @@ __device__ __forceinline__ void tensor_backward_joint(bf16* dqkv, float* dq, int
     bf16* score_tile = douts + 2 * TILE;        // ds^T (KEYS, N).
     float* statistics = reinterpret_cast<float*>(score_tile + KEYS * SCORE_STRIDE);  // Two stages of lse (N) and delta (N).
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    // The last keys come first, because a block waits for the one of the keys after its own.
+    // The last keys come first, because a block waits for the block of the keys after its own.
     const int block = gridDim.x - 1 - blockIdx.x, first_key = block * KEYS, kv_head = blockIdx.y, width = l.qkv_width();
     const long long first_row = (long long)blockIdx.z * l.positions;
     const bf16* sequence = qkv + first_row * width;
     const int all_tiles = (l.positions + N - 1) / N, first_tile = first_key / N, tiles = all_tiles - first_tile;
     const int first_head = kv_head * l.group();
 
-    // Number `tile` is counted from the block's first tile.
+    // `tile` counts from the block's first tile.
     auto copy_queries = [&](int stage, int head, int tile) {
         const int query = (first_tile + tile) * N, count = min(N, l.positions - query);
         copy_tile<W, N, COUNT, 1>(queries + stage * TILE, sequence + (long long)query * width + l.q_column(head), width, count, l);
@@ -128,7 +129,7 @@ __device__ __forceinline__ void tensor_backward_joint(bf16* dqkv, float* dq, int
     while (true) {
         wait_copies<0>();
         __syncthreads();
-        // The barrier is behind all of the block's writes to the tile of dq before.
+        // The barrier follows all of the block's writes to the previous tile of dq.
         if (tile > 0) pass_on(head, tile - 1);
         else if (head > first_head) pass_on(head - 1, tiles - 1);
         const bool last = tile + 1 == tiles && head + 1 == end_head;
@@ -143,7 +144,7 @@ __device__ __forceinline__ void tensor_backward_joint(bf16* dqkv, float* dq, int
 #pragma unroll 1
         for (int chunk = 0; chunk < N; chunk += C) {
             const int first = query + chunk;
-            if (first + C <= warp_key) continue;  // All of the chunk is before the warp's keys.
+            if (first + C <= warp_key) continue;  // The whole chunk is before the warp's keys.
             const bf16 *query_rows = query_tile + chunk * STRIDE<W>, *dout_rows = dout_tile + chunk * STRIDE<W>;
             unsigned p[M][C / 16][4];
             transposed_probabilities<W, M, C>(p, own_keys, query_rows, row_lse + chunk, scale, warp_key, first);
@@ -164,7 +165,7 @@ __device__ __forceinline__ void tensor_backward_joint(bf16* dqkv, float* dq, int
         }
         if (!last) put_statistics(row_statistics, 1 - stage);
 
-        // The warp's part of dq += ds k, over the keys up to its last query. What the blocks before
+        // The warp's part of dq += ds k, over the keys up to its last query. What earlier blocks
         // have added is fetched while other warps still compute their ds.
         const int thread = thread_index(), part = thread / 32, part_lane = thread % 32;
         const int row = part / 2 * 16 * DM, column = part % 2 * DW;
@@ -222,7 +223,7 @@ __device__ __forceinline__ void tensor_backward_joint(bf16* dqkv, float* dq, int
     __syncthreads();
     pass_on(end_head - 1, tiles - 1);
 
-    // Nobody reads the keys and values any more, so each warp's results can reuse its rows.
+    // No warp reads keys or values any more, so each warp's results can reuse its rows.
     put_rotated_rows<W, M>(own_keys, dk, scale / LOG2_E, warp_key, rotation, l);
     put_rows<W, M>(own_values, dv, [&](int, int) { return 1.0f; });
     __syncwarp();

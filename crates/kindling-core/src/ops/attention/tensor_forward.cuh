@@ -1,7 +1,7 @@
 // Causal attention forward on tensor cores, after FlashAttention-2 (arXiv 2307.08691). A block
-// takes 64 M queries of one head, 16 M per warp, and loops over the keys up to its last query, N at a
-// time. The next tile of keys and values is copied while the current one
-// is used. Scores exist in registers only.
+// takes 64 M queries of one head, 16 M per warp, and loops over the keys up to its last query, N at
+// a time. The next tile of keys and values is copied while the current one is used. Scores exist in
+// registers only.
 #pragma once
 
 #include "attention/tensor_tiles.cuh"
@@ -56,11 +56,11 @@ __device__ __forceinline__ void tensor_forward(bf16* out, float* lse, const bf16
     for (int tile = 0; tile < key_tiles; tile++) {
         wait_copies<0>();
         __syncthreads();
-        // Nobody uses the stage of the tile before any more.
+        // No warp uses the previous tile's stage any more.
         if (tile + 1 < key_tiles) copy_keys(tile + 1);
         if constexpr (KEPT)
             if (tile == 0) load_left_rows<W, M>(q, queries, 16 * M * warp);
-        if (tile * N < warp_query + 16 * M) {  // Else all of the tile is after the warp's queries.
+        if (tile * N < warp_query + 16 * M) {  // Otherwise the whole tile is after the warp's queries.
             float scores[M][N / 8][4];
             set_zero(scores);
             add_product_transposed<W, M, N>(scores, keys + tile % 2 * N * STRIDE<W>, [&](unsigned(&a)[4], int m, int k) {

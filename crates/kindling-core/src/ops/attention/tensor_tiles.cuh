@@ -26,14 +26,14 @@ struct Layout {
     __device__ int v_column(int kv_head) const { return (num_heads + num_kv_heads + kv_head) * head_size; }
 };
 
-/// Tables of the rotation of queries and keys, as rope has them: (positions, head_size), equal for
-/// both elements of a pair. Null if there is none.
+/// Tables of the rotation of queries and keys, as in rope: (positions, head_size), equal for both
+/// elements of a pair. Null if there is no rotation.
 struct Rotation {
     const float *cos, *sin;
 };
 
-/// Rotates a pair of a gradient by the negative angle of its position. `column`: that of `low` in
-/// the head.
+/// Rotates a pair of a gradient by the negative angle of its position. `column`: the column of
+/// `low` in the head.
 __device__ __forceinline__ void rotate_back(float& low, float& high, const Rotation& rotation, int position, int column,
                                             const Layout& l) {
     if (rotation.cos == nullptr || position >= l.positions || column >= l.head_size) return;
@@ -44,8 +44,8 @@ __device__ __forceinline__ void rotate_back(float& low, float& high, const Rotat
 }
 
 /// Copies the first `count` of ROWS rows of head_size elements, `width` apart in memory, and zeroes
-/// the rest. For blocks of COUNT threads, each UNROLL copies at a time. Asynchronous if aligned, as part of the caller's next group
-/// of copies.
+/// the rest. For blocks of COUNT threads, each UNROLL copies at a time. If aligned, the copies are
+/// asynchronous, part of the caller's next group of copies.
 template <int W, int ROWS, int COUNT = THREADS, int UNROLL = 4>
 __device__ __forceinline__ void copy_tile(bf16* tile, const bf16* from, int width, int count, const Layout& l) {
     if (l.aligned) {
@@ -67,8 +67,8 @@ __device__ __forceinline__ void copy_tile(bf16* tile, const bf16* from, int widt
     }
 }
 
-/// Writes `count` rows of a warp's tile of 16 M rows to memory, `width` apart. Only the warp itself
-/// may have written them.
+/// Writes the first `count` rows of a warp's 16 M rows of a tile to memory, `width` apart. Only the
+/// warp itself may have written the rows of the tile.
 template <int W, int M>
 __device__ __forceinline__ void write_tile(bf16* to, const bf16* tile, int width, int count, const Layout& l) {
     const int lane = threadIdx.x % 32;
@@ -120,8 +120,8 @@ __device__ __forceinline__ void put_rotated_rows(bf16* tile, float (&sums)[M][W 
 }
 
 /// Writes the accumulators of 16 M rows from `position` on and W columns from `column` on, times
-/// `factor` and rotated by the negative angles, to a head's rows of qkv's width. to: position 0,
-/// column 0.
+/// `factor` and rotated by the negative angles, to a head's rows of qkv's width. `to` points to
+/// position 0 and column 0.
 template <int W, int M>
 __device__ __forceinline__ void write_rotated_rows(bf16* to, float (&sums)[M][W / 8][4], float factor, int position,
                                                    int column, const Rotation& rotation, const Layout& l) {

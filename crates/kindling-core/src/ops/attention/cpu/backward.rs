@@ -32,7 +32,7 @@ struct KeysAndValues<'a> {
     v: &'a [f32],
 }
 
-/// f32 of scratch memory that `backward_group` needs.
+/// Returns the f32 elements of scratch memory that `backward_group` needs.
 pub(super) fn scratch_len(layout: HeadLayout) -> usize {
     let (hs, width) = (layout.shape.head_size, layout.width());
     4 * layout.packed_len() + BLOCK * (2 * hs + 3 * width) + 2 * TILE + 2 * BLOCK
@@ -107,7 +107,7 @@ fn backward_head<V: Vector>(
         lse[rows..].fill(0.0);
         delta[rows..].fill(0.0);
         for (row, delta) in delta[..rows].iter_mut().enumerate() {
-            // dq is not in use yet, and lends its memory to a row that has to be widened.
+            // dq is not in use yet; its memory takes the row if that has to be widened.
             let out = saved.out.row(layout.out_start(start + row), &mut dq[..hs]);
             *delta = dot::<V>(&dout[row * width..row * width + hs], out);
         }

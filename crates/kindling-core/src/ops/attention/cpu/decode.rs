@@ -1,4 +1,5 @@
-//! One query per head of each row against the cached keys and values, a task per run of heads.
+//! Decoding: one query per head of each row against the cached keys and values, with a task per run
+//! of heads.
 
 use std::ops::Range;
 
@@ -9,8 +10,8 @@ use crate::ops::cross_entropy::row_statistics;
 use crate::ops::{RowsMut, Tasks, split_rows, with_dirty_scratch};
 use crate::simd::{Vector, exp, for_vectors, prefetch_run};
 
-/// Cached tokens that are prefetched ahead of the one at hand: the elements of a head are far apart
-/// in memory, a distance that the hardware does not prefetch.
+/// How many cached tokens ahead to prefetch. A head's rows of successive tokens are too far apart
+/// in memory for the hardware prefetcher.
 const AHEAD: usize = 16;
 
 /// Inputs of `decode`, with the shapes of `super::super::Decode`.

@@ -6,7 +6,7 @@ use super::softmax::softmax_tile;
 use super::tile::{BLOCK, Causal, Left, TILE, TileMatmul, pack, pack_columns};
 use crate::simd::{LANES, Vector, prefetch_run};
 
-/// f32 of scratch memory that `forward_head` needs.
+/// Returns the f32 elements of scratch memory that `forward_head` needs.
 pub(super) fn scratch_len(layout: HeadLayout) -> usize {
     let (hs, width) = (layout.shape.head_size, layout.width());
     2 * layout.packed_len() + BLOCK * (hs + width) + TILE + 3 * BLOCK
@@ -36,7 +36,7 @@ fn forward_head_vectors<V: Vector>(
     let (v, scratch) = scratch.split_at_mut(layout.packed_len());
     let (q, scratch) = scratch.split_at_mut(BLOCK * hs);
     let (sums, scratch) = scratch.split_at_mut(BLOCK * width);
-    // Three vectors per block: maximum, sum, and factor by which earlier sums shrink.
+    // Per query of a block: maximum, sum, and the factor by which earlier sums shrink.
     let (scores, running) = scratch.split_at_mut(TILE);
     prefetch_first_block(qkv, layout);
     pack::<V>(k, width, |t| layout.key(qkv, t), positions, hs);

@@ -31,7 +31,7 @@ impl HeadLayout {
         }
     }
 
-    /// The query head `index` heads further on, of the same key/value head.
+    /// Returns the query head `index` heads further on, which reads the same key/value head.
     pub(super) fn query_head(self, index: usize) -> Self {
         let head = self.head + index;
         Self { head, q: head * self.shape.head_size, ..self }

@@ -1,4 +1,4 @@
-//! CPU half of attention, over tiles of 64 queries by 64 keys.
+//! Attention on the CPU, over tiles of 64 queries by 64 keys.
 //!
 //! ```text
 //! forward, a task per sequence and query head:
@@ -44,7 +44,7 @@
 //!    triangle (`tile::Causal`), and only vectors that the diagonal crosses are masked
 //!    (`softmax.rs`).
 //! 7. A backward task owns a key/value head with all its query heads, so no two tasks add to the
-//!    same dk and dv, and sums have one order whatever the number of threads.
+//!    same dk and dv, and sums are added in one order whatever the number of threads.
 //! 8. Gradients may replace qkv: a task packs what it reads of its heads before it writes there.
 
 mod backward;
@@ -67,8 +67,8 @@ use forward::forward_head;
 use head_layout::HeadLayout;
 use out_rows::{OutBlock, OutRows};
 
-/// Returns the scratch elements of a task of the backward pass, which needs more than the forward
-/// pass.
+/// Returns the f32 elements of scratch memory that a task of the backward pass needs. The forward
+/// pass needs less.
 pub(super) fn scratch_len(s: super::Shape, matmul: MatmulBackend) -> usize {
     backward_scratch_len(HeadLayout::new(s, 0, 0), bf16_kernel(matmul))
 }

@@ -6,7 +6,7 @@ use crate::ops::BlockMut;
 use crate::simd::bf16::{round_all, widen_all};
 use crate::simd::{Vector, for_vectors, prefetch_run};
 
-/// Copies a row of a head, which is too short to be worth a call of `memcpy`.
+/// Copies a row of a head, which is too short to be worth a call to `memcpy`.
 #[inline(always)]
 pub(super) fn copy<V: Vector>(target: &mut [f32], source: &[f32]) {
     for_vectors!(at in target.len().min(source.len()) => {

@@ -20,8 +20,8 @@ fn mask_from<V: Vector>(first: usize) -> V {
     V::load(&MASKS[LANES - first..])
 }
 
-/// For the sixteen queries from `column` on: how many keys all of them see, and how many any of
-/// them sees. Keys in between need the mask.
+/// Returns how many keys all of the sixteen queries from `column` on see, and how many any of them
+/// sees. Keys in between need the mask.
 #[inline(always)]
 fn visible_keys(column: usize, keys: usize, diagonal: bool) -> (usize, usize) {
     if diagonal { ((column + 1).min(keys), (column + LANES).min(keys)) } else { (keys, keys) }

@@ -11,7 +11,8 @@ use crate::simd::{LANES, Vector, for_vectors, sixteen};
 pub(super) const BLOCK: usize = 64;
 /// Elements of a tile of scores.
 pub(super) const TILE: usize = BLOCK * BLOCK;
-/// Products compute this many rows at once, or a divisor of it. Buffers are padded to a multiple.
+/// Products compute this many rows at once, or a divisor of it. Buffers are padded to a multiple of
+/// it.
 const ROWS: usize = 8;
 
 /// The left operand: element (i, k) is `elements[i * row + k * depth]`.
@@ -149,7 +150,7 @@ pub(super) fn pack<'a, V: Vector>(
     rows: usize,
     hs: usize,
 ) {
-    // Down the columns: reads at a constant stride, which the hardware prefetches.
+    // Goes down the columns: reads are a constant stride apart, which the hardware prefetches.
     for_vectors!(at in hs => {
         for row in 0..rows {
             V::load_partial(&source(row)[at.clone()]).store(&mut target[row * width + at.start..]);

@@ -18,14 +18,14 @@ use crate::ops::attention::cpu::tile::{BLOCK, Causal, TILE, dot};
 use crate::simd::Vector;
 use crate::simd::amx::{self, Amx, EmulatedAmx, TILE_SIDE, Tiles};
 
-/// Words of scratch memory that `backward_group` needs. The forward pass needs less.
+/// Returns the words of scratch memory that `backward_group` needs. The forward pass needs no more.
 pub(in super::super) fn scratch_len(layout: HeadLayout) -> usize {
     let (width, hs) = (width(layout), layout.shape.head_size);
     let head = head_words(layout);
     (3 * head + 4 * head + block_len(width) + hs).max(super::forward::scratch_len(layout))
 }
 
-/// Words of scratch memory of a block of queries.
+/// Returns the words of scratch memory that a block of queries needs.
 fn block_len(width: usize) -> usize {
     5 * BLOCK * width / 2 + 2 * BLOCK * width + 2 * TILE + 3 * TILE / 2 + 2 * BLOCK
 }
@@ -58,7 +58,7 @@ struct KeysAndValues<'a> {
     /// Rows of words of the head size.
     k: &'a [u32],
     v: &'a [u32],
-    /// k^T in words of keys, a block of 64 keys after the other.
+    /// k^T in words of keys, one block of 64 keys after the other.
     k_columns: &'a [u32],
 }
 

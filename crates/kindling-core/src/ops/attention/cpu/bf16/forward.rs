@@ -21,7 +21,7 @@ const QUERIES: usize = 0;
 const KEYS: usize = 1;
 const VALUES: usize = 2;
 
-/// Words of scratch memory that `forward_head` needs.
+/// Returns the words of scratch memory that `forward_head` needs.
 pub(in super::super) fn scratch_len(layout: HeadLayout) -> usize {
     let width = width(layout);
     2 * head_words(layout) + 3 * BLOCK * width + TILE + TILE / 2 + 3 * BLOCK

@@ -2,8 +2,8 @@
 //! operands rounded to bf16. Softmax and sums are f32.
 //!
 //! A word holds two bf16 that are neighbours along the depth of a product. Products are out = a b
-//! with a (rows, depth words) and b (depth words, columns), so that every operand is read as it
-//! lies:
+//! with a (rows, depth words) and b (depth words, columns), so that every operand is read in the
+//! order in which it is stored:
 //!
 //! ```text
 //! product                          a                        b
@@ -20,8 +20,8 @@
 //!    dout, k and v are transposed, once per block or head.
 //! 2. out and dq are summed transposed, so the factors by which earlier sums shrink are vectors
 //!    over queries. They are transposed once per block of queries.
-//! 3. The vectors work on a tile of 64 x 64, four blocks of tiles, so that stores of one block are
-//!    done before they are read, and the products of the next ones are under way.
+//! 3. Vector code works on a tile of 64 x 64 scores, which is four blocks of a product, so that the
+//!    stores of one block are done before they are read and the products of the next are under way.
 //! 4. The head size is padded with zeros to a multiple of 32.
 
 mod backward;
@@ -49,7 +49,7 @@ pub(super) enum Kernel {
 }
 
 impl Kernel {
-    /// Returns the kernel that goes with one for large products, or `None` if that is one for f32.
+    /// Returns the kernel that goes with one for large products, or `None` if that one takes f32.
     pub(super) fn of(kernel: MatmulKernel) -> Option<Self> {
         match kernel {
             #[cfg(target_arch = "x86_64")]
@@ -61,17 +61,17 @@ impl Kernel {
     }
 }
 
-/// The head size, padded to whole blocks.
+/// Returns the head size, padded to whole blocks.
 fn width(layout: HeadLayout) -> usize {
     layout.shape.head_size.next_multiple_of(SIDE)
 }
 
-/// Words of one head's operand of all positions.
+/// Returns the number of words in an operand of one head over all positions.
 fn head_words(layout: HeadLayout) -> usize {
     layout.shape.positions.next_multiple_of(BLOCK) * width(layout) / 2
 }
 
-/// The part of a product on the diagonal that is not skipped.
+/// Returns `causal` for a block on the diagonal; nothing of the others is skipped.
 fn part(diagonal: bool, causal: Causal) -> Causal {
     if diagonal { causal } else { Causal::Full }
 }

@@ -1,6 +1,7 @@
 //! Rounding of f32 rows to operands of bf16 words, and transposing of words.
 //!
-//! A function runs by AVX512-BF16 where there is, else by plain code with the same results.
+//! Each function uses AVX512-BF16 if the machine has it, and otherwise plain code with the same
+//! results.
 
 use std::marker::PhantomData;
 
@@ -11,7 +12,7 @@ use crate::simd::{LANES, bf16};
 /// Which elements of a tile of scores (keys, queries) count; the others are rounded to zero.
 ///
 /// The softmax computes sixteen queries at a time, for the keys that any of them sees, and masks
-/// these. Nothing is promised of the other elements.
+/// these. The other elements are unspecified.
 #[derive(Clone, Copy)]
 pub(super) struct Computed {
     /// Keys of the tile.
@@ -20,7 +21,7 @@ pub(super) struct Computed {
 }
 
 impl Computed {
-    /// For the sixteen queries from `column` on: how many keys were computed.
+    /// Returns how many keys were computed for the sixteen queries from `column` on.
     #[inline(always)]
     fn keys_at(self, column: usize) -> usize {
         if self.diagonal { self.keys.min(column + LANES) } else { self.keys }
@@ -33,9 +34,9 @@ trait Rounded: Copy {
     fn load(source: &[f32], start: usize) -> Self;
     fn zero() -> Self;
     fn times(self, factor: f32) -> Self;
-    /// Stores sixteen words of lanes of `self` (low halves) and the same lanes of `second`.
+    /// Stores sixteen words, each of a lane of `self` (low half) and the same lane of `second`.
     fn store_interleaved(self, second: Self, target: &mut [u32]);
-    /// Stores sixteen words of neighbours: the lanes of `self`, then those of `second`.
+    /// Stores sixteen words, each of two neighbouring lanes: those of `self`, then of `second`.
     fn store_neighbours(self, second: Self, target: &mut [u32]);
     /// Transposes 16 x 16 words.
     ///
@@ -44,7 +45,7 @@ trait Rounded: Copy {
     unsafe fn transpose(target: *mut u32, target_stride: usize, source: *const u32, stride: usize);
 }
 
-/// Defines a function that runs `$kernel` by vectors where the machine has them.
+/// Defines a function that runs `$kernel` on vectors where the machine has them.
 macro_rules! rounding {
     ($(#[$meta:meta])* fn $name:ident $(<$life:lifetime>)? ($($argument:ident: $type:ty),* $(,)?) = $kernel:ident;) => {
         $(#[$meta])*
@@ -111,7 +112,7 @@ fn words_of_queries<R: Rounded>(target: &mut [u32], tile: &[f32], computed: Comp
     }
 }
 
-/// Rows of a head that are rounded together. Those past the last, up to whole blocks, are zeros.
+/// Rows of a head that are rounded together. Rows past the last one, up to whole blocks, are zeros.
 #[derive(Clone, Copy)]
 pub(super) struct HeadRows<'a> {
     first: *const f32,

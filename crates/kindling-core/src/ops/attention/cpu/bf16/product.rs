@@ -1,4 +1,4 @@
-//! Products of operands of bf16 words, in blocks of 32 x 32.
+//! Products of operands made of bf16 words, in blocks of 32 x 32.
 
 use std::marker::PhantomData;
 
@@ -65,7 +65,8 @@ impl WordMatmul<'_> {
     }
 }
 
-/// Runs `$call` with the code of a kernel as the type `$product`. Tiles are configured around it.
+/// Runs `$call` with the type `$product` standing for the kernel's code. AMX tiles are configured
+/// before and released afterwards.
 macro_rules! with_product {
     ($kernel:expr, $product:ident => $call:expr) => {
         match $kernel {
@@ -94,9 +95,9 @@ pub(super) trait BlockProduct {
     /// Multiplies 32 rows of a by 32 columns of b, over `steps` times 16 words.
     ///
     /// # Safety
-    /// The machine has the instructions, and tiles are configured. 32 rows and columns of out, and
-    /// these by `16 steps` words of a and b, are valid; rows of a are `a_stride` words apart, rows
-    /// of b and out `stride`.
+    /// The machine has the instructions, and tiles are configured. 32 rows by 32 columns of out, 32
+    /// rows by `16 steps` words of a, and `16 steps` words by 32 columns of b are valid. `strides`
+    /// are the words between rows of a, and between those of b and of out.
     unsafe fn block(
         out: *mut f32,
         operands: [*const u32; 2],
@@ -106,7 +107,7 @@ pub(super) trait BlockProduct {
     );
 }
 
-/// 2 x 2 tiles.
+/// Multiplies by AMX, in 2 x 2 tiles.
 pub(super) struct ByTiles<T>(PhantomData<T>);
 
 impl<T: Tiles> BlockProduct for ByTiles<T> {
@@ -152,7 +153,7 @@ impl<T: Tiles> BlockProduct for ByTiles<T> {
     }
 }
 
-/// `vdpbf16ps`, which is worth 2 x 16 multiply-adds.
+/// Multiplies by `vdpbf16ps`, which does 2 x 16 multiply-adds.
 #[cfg(target_arch = "x86_64")]
 pub(super) struct ByVectors;
 
