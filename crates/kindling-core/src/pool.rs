@@ -3,8 +3,8 @@
 //! A job is a number of tasks, fixed by the sizes of the op and never by the number of threads, so
 //! that results do not depend on it either. A step of a small model runs hundreds of jobs of a few
 //! microseconds. The pool is therefore built for latency: a job costs two cache lines of shared
-//! state, idle workers spin before they sleep, and a worker that is late for a job is not waited
-//! for.
+//! state, idle workers spin before they sleep, and the caller does not wait for a worker that is
+//! late for a job.
 //!
 //! # Protocol
 //!
@@ -22,19 +22,19 @@
 //! ```
 //!
 //! 1. `enter` and `close` are compare-and-swaps on the same word, so a worker either has entered
-//!    before the caller closes, and is waited for, or finds the job closed. No one reads the job
+//!    before the caller closes, and is waited for, or finds the job closed. No thread reads the job
 //!    after `run` has returned, which is what lets `work` borrow from the caller's stack.
 //! 2. Tasks are cut into a contiguous share per thread, and a thread takes those of its own share
 //!    first. It then mostly reads the rows that it wrote in the job before, which are in its own
 //!    cache. A thread that is done takes from the other shares.
 //! 3. Tasks are taken by `fetch_add` on the `next` of a share. Several threads write that word, and
-//!    idle ones read `inside`: each has cache lines of its own, so that spinning does not slow the
-//!    taking of tasks.
+//!    idle ones read `inside`: each of these words has cache lines of its own, so that spinning
+//!    does not slow down the threads that take tasks.
 //! 4. A job whose tasks are all done closes at once if no worker is inside, even if none ever came.
-//! 5. Sleepers register under a lock and look again before they sleep. Those who wake them take the
-//!    same lock first, so that no wake-up falls between the look and the sleep.
+//! 5. Sleepers register under a lock and check again before they sleep. A thread that wakes them
+//!    takes the same lock first, so that no wake-up falls between the check and the sleep.
 //!
-//! `crates/kindling-core/loom` runs this file through the orders of a caller and a worker.
+//! `crates/kindling-core/loom` runs this file through the interleavings of a caller and a worker.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -59,7 +59,7 @@ const CLOSE_SPIN: Duration = Duration::from_micros(200);
 const CHECKS_PER_CLOCK: u32 = 64;
 /// Value of `Shared::inside` while no job can be entered.
 const CLOSED: isize = -1;
-/// Most shares of a job: an idle worker looks through all of them.
+/// Maximum number of shares of a job, all of which an idle worker looks through.
 const MAX_SHARES: usize = 8;
 
 type Work<'a> = dyn Fn(usize) + Sync + 'a;
@@ -138,8 +138,8 @@ impl Shared {
             std::mem::transmute::<*const Work<'_>, *const Work<'static>>(std::ptr::from_ref(work))
         };
         self.work.with_mut(|job| {
-            // SAFETY: `inside` is CLOSED, so no one reads, and `running` is held, so no one else
-            // writes.
+            // SAFETY: `inside` is CLOSED, so no thread reads, and `running` is held, so no other
+            // thread writes.
             unsafe { *job = Some(erased) }
         });
         self.tasks.store(tasks, Ordering::Relaxed);
@@ -160,8 +160,8 @@ impl Shared {
         self.next[share].0.load(Ordering::Relaxed) < self.first_task(share + 1)
     }
 
-    /// Returns the first task of a share of the current job; of the share after the last one, the
-    /// number of tasks.
+    /// Returns the first task of a share of the current job, or for the share after the last one
+    /// the number of tasks.
     fn first_task(&self, share: usize) -> usize {
         let (tasks, shares) = (self.tasks.load(Ordering::Relaxed), self.next.len());
         tasks / shares * share + (tasks % shares) * share / shares
@@ -201,7 +201,7 @@ impl Shared {
         }
     }
 
-    /// The life of a worker. Thread 0 is the caller.
+    /// Runs a worker until the pool shuts down. Thread 0 is the caller.
     fn serve(&self, thread: usize) {
         while !self.shutdown.load(Ordering::Acquire) {
             if self.has_tasks() && self.enter() {
@@ -269,14 +269,14 @@ impl Shared {
     fn wake_workers(&self) {
         if self.sleeping_workers.load(Ordering::SeqCst) > 0 {
             // Locked and unlocked: a worker that just found nothing to do is asleep by then, and
-            // those who wake up find the lock free.
+            // workers that wake up find the lock free.
             drop(self.sleep_lock.lock().unwrap_or_else(PoisonError::into_inner));
             self.job_opened.notify_all();
         }
     }
 }
 
-/// As below, without spinning: loom runs one thread at a time.
+/// Like the function below, but without spinning: loom runs one thread at a time.
 #[cfg(loom)]
 fn spin_until(done: impl Fn() -> bool, _limit: Duration) -> bool {
     done()
@@ -333,8 +333,8 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Pool {
-    /// Starts a pool in which `threads` threads work, the calling thread among them. If the system
-    /// refuses a thread, fewer work.
+    /// Starts a pool of `threads` threads, the calling thread included. If the system refuses to
+    /// start one, the pool has fewer.
     pub fn new(threads: usize) -> Self {
         let shared = Arc::new(Shared::new(threads));
         let workers: Vec<_> = (1..threads)
@@ -385,7 +385,7 @@ impl Pool {
     }
 }
 
-/// Returns the number of cores the process may use, 1 if the system does not say.
+/// Returns the number of cores the process may use, or 1 if the system does not say.
 ///
 /// On Linux the standard library reads the affinity mask (`taskset`, cpusets) and the CPU quota of
 /// the cgroup (containers), rounded down.

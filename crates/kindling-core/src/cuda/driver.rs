@@ -55,7 +55,7 @@ pub struct Rows {
     pub pitch: usize,
 }
 
-/// What the driver says of a device.
+/// The properties of a device, as its driver reports them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Properties {
     /// Name reported by the driver.
@@ -139,12 +139,12 @@ pub trait Driver: std::fmt::Debug + Send + Sync {
     }
 
     /// Returns the algorithms of the products so far, by shape, for `use_algorithms` of a later
-    /// run. `None` if the device does not choose.
+    /// run, or `None` if the device has no choice of algorithms.
     fn algorithms(&self) -> Option<String> {
         None
     }
 
-    /// Takes the algorithms of an earlier run, so that products have the same bits. Returns whether
+    /// Uses the algorithms of an earlier run, so that products have the same bits. Returns whether
     /// they apply to this device.
     fn use_algorithms(&self, _stored: &str) -> bool {
         false

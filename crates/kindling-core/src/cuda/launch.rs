@@ -1,6 +1,6 @@
 //! A kernel launch as plain data: name, grid, block, shared memory, arguments.
 
-/// A kernel argument. Sizes are C `int`s; whoever builds the launch checks that they fit.
+/// A kernel argument. Sizes are C `int`s; the code that builds a launch checks that they fit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Arg {
     /// An address in device memory, 0 for none.

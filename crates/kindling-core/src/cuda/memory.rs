@@ -50,13 +50,13 @@ impl DeviceMemory {
         if from.is_empty() { Ok(()) } else { self.driver.upload(self.pointer, from) }
     }
 
-    /// Copies `from` to the floats of this memory from number `start` on.
+    /// Copies `from` to the floats of this memory from index `start` on.
     pub(crate) fn upload_floats(&self, start: usize, from: &[f32]) -> Result<()> {
         let pointer = self.pointer + (start * size_of::<f32>()) as u64;
         if from.is_empty() { Ok(()) } else { self.driver.upload(pointer, bytes_of(from)) }
     }
 
-    /// Copies the floats of this memory from number `start` on to the host. Waits for queued work.
+    /// Copies the floats of this memory from index `start` on to the host. Waits for queued work.
     pub(crate) fn download_floats(&self, to: &mut [f32], start: usize) -> Result<()> {
         let pointer = self.pointer + (start * size_of::<f32>()) as u64;
         if to.is_empty() { Ok(()) } else { self.driver.download(bytes_of_mut(to), pointer) }

@@ -116,7 +116,7 @@ impl Cuda {
         if product.m == 0 || product.n == 0 { Ok(()) } else { self.driver.multiply(product) }
     }
 
-    /// Queues zeroing `bytes` at `pointer`.
+    /// Queues the zeroing of `bytes` at `pointer`.
     ///
     /// # Errors
     /// Returns `ERR_DEVICE`.
@@ -169,7 +169,7 @@ impl Cuda {
         self.driver.algorithms()
     }
 
-    /// Takes the algorithms of an earlier run, as `Driver::use_algorithms` does.
+    /// Uses the algorithms of an earlier run, as `Driver::use_algorithms` does.
     pub fn use_algorithms(&self, stored: &str) -> bool {
         self.driver.use_algorithms(stored)
     }
@@ -214,8 +214,8 @@ impl Cuda {
         Ok(pointer)
     }
 
-    /// Returns the address of at least `count` i32 that are zero. Whatever is queued over them has
-    /// to leave them so.
+    /// Returns the address of at least `count` i32 that are zero. Work that is queued on them must
+    /// leave them zero.
     ///
     /// # Errors
     /// Returns `ERR_OUT_OF_MEMORY` or `ERR_DEVICE`.

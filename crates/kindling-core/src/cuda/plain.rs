@@ -1,4 +1,4 @@
-//! Numbers as the bytes that copies to and from a device move.
+//! Views of numbers as bytes, for copies to and from a device.
 
 /// Numbers that may be viewed as bytes.
 pub trait Plain: Copy + sealed::Sealed {}

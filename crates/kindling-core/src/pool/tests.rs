@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU32;
 #[cfg(target_os = "linux")]
 #[test]
 fn available_threads_respects_the_affinity_mask() {
-    // On another thread, since a thread sets the mask of itself only.
+    // On another thread, since the call changes the mask of its own thread only.
     let threads = std::thread::spawn(|| {
         // SAFETY: `cpu_set_t` is plain bits, valid when zero; the calls get its true size.
         unsafe {

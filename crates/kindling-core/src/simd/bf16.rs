@@ -1,6 +1,6 @@
 //! bf16, the upper half of an f32. Rounding is to nearest, ties to even; NaN stays NaN.
 
-/// Returns whether the machine has AVX512-BF16, and the parts of AVX-512 that packing uses.
+/// Returns whether the machine has AVX512-BF16 and the parts of AVX-512 that packing uses.
 pub(crate) fn is_available() -> bool {
     #[cfg(target_arch = "x86_64")]
     {

@@ -1,13 +1,13 @@
-//! Sizes of the caches of the machine.
+//! The size of the machine's L2 cache.
 
 use std::sync::OnceLock;
 
-/// The size where the system does not say.
+/// Size assumed if the machine reports none, or none that is plausible.
 const DEFAULT_L2: usize = 1 << 20;
-/// Sizes that the kernels are made for. A hypervisor may report anything.
+/// Sizes that the kernels are designed for. A hypervisor may report anything.
 const PLAUSIBLE_L2: std::ops::RangeInclusive<usize> = 256 << 10..=8 << 20;
 
-/// Returns the size of a core's L2 cache. Asks once.
+/// Returns the size of a core's L2 cache in bytes. Read once per process.
 pub(crate) fn l2_bytes() -> usize {
     static BYTES: OnceLock<usize> = OnceLock::new();
     *BYTES.get_or_init(|| plausible(reported_l2()))
@@ -17,7 +17,7 @@ fn plausible(bytes: usize) -> usize {
     if PLAUSIBLE_L2.contains(&bytes) { bytes } else { DEFAULT_L2 }
 }
 
-/// Reads CPUID leaf `8000_0006`, of which bits 16 to 31 of ECX are KiB, by Intel and by AMD.
+/// Reads CPUID leaf `8000_0006`. On Intel and AMD, bits 16 to 31 of ECX are the size in KiB.
 #[cfg(target_arch = "x86_64")]
 fn reported_l2() -> usize {
     use std::arch::x86_64::__cpuid;

@@ -27,8 +27,8 @@ pub(crate) const LANES: usize = 16;
 
 /// An instruction set, ordered from the narrowest to the widest.
 ///
-/// Only `detect` and `available` make one, so that there is none that the machine lacks.
-/// `dispatch!` relies on it.
+/// Only `detect` and `available` make one, so a value never names a set that the machine lacks.
+/// `dispatch!` relies on this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Isa {
     #[non_exhaustive]
@@ -93,7 +93,8 @@ impl Isa {
         Self::of_features(features)
     }
 
-    /// Returns the widest of a machine that has AVX2 and FMA, BMI and POPCNT, AVX-512.
+    /// Returns the widest instruction set, given whether the machine has AVX2 and FMA, BMI and
+    /// POPCNT, and AVX-512.
     #[cfg(target_arch = "x86_64")]
     fn of_features(features: [bool; 3]) -> Self {
         match features {
@@ -111,8 +112,8 @@ impl Isa {
 
 /// Sixteen f32. Operations are lane-wise; `sum` folds the lanes in one fixed order.
 ///
-/// The methods may run only on a machine that has the instruction set. `dispatch!` ensures it, and
-/// the implementations are private to the crate.
+/// The methods may run only on a machine that has the instruction set. `dispatch!` ensures this,
+/// and the implementations are private to the crate.
 pub(crate) trait Vector: Copy {
     /// The number of vectors that fit in the registers of the machine.
     const REGISTERS: usize;
@@ -205,10 +206,10 @@ pub(crate) fn prefetch_to_l2<T>(address: *const T) {
     let _ = address;
 }
 
-/// Prefetches the cache line at `address` to be written. Any address will do.
+/// Prefetches the cache line at `address` for writing. Any address will do.
 #[inline(always)]
 pub(crate) fn prefetch_write<T>(address: *const T) {
-    // Not `_MM_HINT_ET0`, from which the compiler makes a plain prefetch unless the target is known
+    // Not `_MM_HINT_ET0`, which the compiler turns into a plain prefetch unless the target is known
     // to have this instruction.
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint, which accepts any address. Processors without it ignore it.
@@ -219,7 +220,7 @@ pub(crate) fn prefetch_write<T>(address: *const T) {
     let _ = address;
 }
 
-/// Prefetches `len` elements from `start` to L2. Any address will do.
+/// Prefetches `len` elements from `start` on to L2. Any address will do.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn prefetch_run<T>(start: *const T, len: usize) {
     const CACHE_LINE: usize = 64;

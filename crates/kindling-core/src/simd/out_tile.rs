@@ -1,10 +1,10 @@
-//! The part of a matrix that a kernel of a product writes, and the ways to write a row of it.
+//! The part of a matrix that a product's kernel writes, and the ways to write a row of it.
 //!
-//! Sums are f32. The matrix is f32, or bf16, to which they are rounded.
+//! Sums are f32. The matrix is f32, or bf16, to which the sums are rounded.
 
 use super::bf16;
 
-/// Columns of a tile, at most: two vectors of f32.
+/// Maximum number of columns in a tile: two vectors of f32.
 pub(crate) const TILE_COLUMNS: usize = 32;
 /// Size from which an output is written past the caches: its start would be evicted before the next
 /// op reads it.
@@ -126,8 +126,8 @@ impl OutElement for u16 {
     }
 }
 
-/// Makes the stores of `WriteMode::Stream` visible before those that follow, such as the one by
-/// which a task says that it has ended.
+/// Makes the stores of `WriteMode::Stream` visible before those that follow, such as the one that
+/// marks a task as done.
 pub(crate) fn finish_streaming() {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: SSE is part of x86-64.

@@ -5,7 +5,7 @@ use std::ffi::{c_int, c_void};
 
 use cudarc::cublaslt::sys as lt;
 
-/// A `cublasStatus_t`. Not the enum, which could not hold a status of a newer library.
+/// A `cublasStatus_t`. Not the enum, which could not hold a status that a newer library adds.
 pub type Status = c_int;
 pub const SUCCESS: Status = 0;
 
@@ -18,7 +18,7 @@ macro_rules! functions {
         }
 
         impl Functions {
-            /// Looks the functions up in an open library. `None` if it lacks one.
+            /// Looks the functions up in an open library. Returns `None` if it lacks one.
             pub fn of(library: *mut c_void) -> Option<Self> {
                 // SAFETY: the library is open; each symbol is a function of the type that
                 // cublasLt.h declares.

@@ -1,11 +1,11 @@
-//! CUDA graphs of work that repeats: a training pass is hundreds of launches, and one graph launch
-//! costs the host and the gaps between kernels less than all of them.
+//! CUDA graphs of work that repeats. A training pass is hundreds of launches; launching one graph
+//! instead takes less of the host's time and leaves smaller gaps between kernels.
 //!
 //! While `Native` records, work is held back as plain data. At the end the list is compared with
 //! those seen before. A list that is new is queued as it is; the second time it is captured as a
-//! graph; from then on the graph is launched. A graph thus never runs other work than was asked
-//! for. Uploads go to memory of their own at once, and the list copies from there to where they
-//! belong, so that the host's bytes are no part of it.
+//! graph; from then on the graph is launched. A graph thus never runs work other than what was
+//! asked for. Uploads go to memory of their own at once, and the list copies from there to where
+//! they belong, so that the uploaded bytes are not part of the list.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::cuda::{Launch, Product};
 
 /// Lists to remember: those of full and of shorter batches, with and without checkpointing.
 const LISTS: usize = 4;
-/// Shorter lists are not worth a graph.
+/// Minimum length of a list that is worth a graph.
 const MIN_LENGTH: usize = 16;
 
 /// Work on the queue as plain data.
@@ -49,7 +49,7 @@ pub(super) struct Graph {
 unsafe impl Send for Graph {}
 
 impl Graph {
-    /// Ends the capture of `stream` and makes its work a graph.
+    /// Captures what `queue` queues on `stream` as a graph. Returns `None` if that fails.
     pub fn capture(
         stream: sys::CUstream,
         context: &Arc<CudaContext>,
@@ -170,7 +170,7 @@ impl Recorder {
         }
     }
 
-    /// Keeps the graph of the list that `finish` asked to capture; `None` if that failed.
+    /// Keeps the graph of the list that `finish` asked to capture, or `None` if that failed.
     pub fn captured(&mut self, graph: Option<Graph>) -> Option<&Graph> {
         let seen = self.seen.last_mut()?;
         seen.refused = graph.is_none();

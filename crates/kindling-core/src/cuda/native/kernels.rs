@@ -110,8 +110,8 @@ impl Kernels {
     }
 }
 
-/// Returns the module of a kernel: the op whose name starts the kernel's, or `kernels`, which holds
-/// those of no op.
+/// Returns the module of a kernel: the op whose name starts the kernel's, or `kernels`, the module
+/// of kernels that belong to no op.
 fn op_of(kernel: &str) -> &'static str {
     let ops = MODULES.iter().map(|(op, _)| *op);
     ops.filter(|op| kernel.strip_prefix(op).is_some_and(|rest| rest.starts_with('_')))

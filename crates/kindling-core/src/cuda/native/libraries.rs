@@ -12,15 +12,15 @@ use cudarc::driver::sys;
 
 use crate::{Error, Result};
 
-/// Minimum `cuDriverGetVersion`: the kernels are from CUDA 13.0, and CUDA promises to run them on
-/// drivers of the same major version or a later one only.
+/// Minimum `cuDriverGetVersion`: the kernels are compiled by CUDA 13.0, which guarantees only that
+/// drivers of the same major version or a later one run them.
 const CUDA_VERSION: c_int = 13_000;
 /// Oldest supported architecture, `sm_80`.
 const OLDEST_ARCHITECTURE: (c_int, c_int) = (8, 0);
 /// Environment variable listing folders with CUDA's libraries.
 const FOLDERS: &str = "KINDLING_CUDA_LIBRARIES";
-/// Names of the library that products need, the preferred one first. Drivers run libraries of their
-/// own and of older major versions.
+/// Names of the library that products need, the preferred one first. A driver runs libraries of its
+/// own major version and of older ones.
 const CUBLAS_LT: [&CStr; 2] = [c"libcublasLt.so.13", c"libcublasLt.so.12"];
 
 /// An open library, which is never closed.
@@ -32,7 +32,7 @@ unsafe impl Send for Library {}
 // SAFETY: as above.
 unsafe impl Sync for Library {}
 
-/// Checks once per process that CUDA can be used. Returns cuBLASLt's handle of dlopen.
+/// Checks once per process that CUDA can be used. Returns the dlopen handle of cuBLASLt.
 ///
 /// # Errors
 /// Returns `ERR_DEVICE_UNAVAILABLE` naming what is missing or too old.
@@ -101,7 +101,7 @@ fn architecture(ordinal: c_int) -> Option<(String, (c_int, c_int))> {
     }
 }
 
-/// Explains why a device is too old, if it is.
+/// Explains why a device is too old. Returns `None` if it is not.
 pub(super) fn too_old((name, (major, minor)): (String, (c_int, c_int))) -> Option<String> {
     ((major, minor) < OLDEST_ARCHITECTURE).then(|| {
         format!(
@@ -162,7 +162,7 @@ fn cublas_lt() -> Option<Library> {
 
 /// Opens a library for the life of the process.
 fn open(library: &CStr) -> Option<Library> {
-    // SAFETY: the name is terminated; initialisers of CUDA's libraries may run at any time.
+    // SAFETY: the name is NUL-terminated; initialisers of CUDA's libraries may run at any time.
     let handle = unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
     (!handle.is_null()).then_some(Library(handle))
 }

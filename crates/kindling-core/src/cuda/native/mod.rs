@@ -1,5 +1,5 @@
-//! `Driver` for a real GPU, by cudarc's bindings of the driver. CUDA's libraries are loaded when a
-//! device is opened; this crate does not link to them.
+//! The `Driver` of a real GPU, on top of cudarc's bindings of the CUDA driver. CUDA's libraries are
+//! loaded when a device is opened; this crate does not link to them.
 
 mod cublas_lt;
 mod error;
@@ -30,7 +30,7 @@ pub(super) use libraries::{device_count, problem};
 /// that failed rather than the call that noticed.
 const SYNCHRONOUS: &str = "KINDLING_CUDA_SYNC";
 
-/// Environment variable that turns CUDA graphs off, if 0.
+/// Environment variable that turns CUDA graphs off if it is 0.
 const GRAPHS: &str = "KINDLING_CUDA_GRAPHS";
 
 /// A GPU and its stream.
@@ -39,10 +39,10 @@ pub(super) struct Native {
     properties: Properties,
     kernels: Kernels,
     staging: Mutex<Staging>,
-    /// Absent without graphs.
+    /// `None` if CUDA graphs are off.
     recorder: Option<Mutex<Recorder>>,
     products: Products,
-    /// Of products.
+    /// Device memory that products use as workspace, `WORKSPACE_BYTES` of it.
     workspace: u64,
     /// Set by `KINDLING_CUDA_SYNC=1`.
     synchronous: bool,
@@ -131,7 +131,7 @@ impl Native {
         self.queue(&held.unwrap_or_default())
     }
 
-    /// Uploads to memory of its own and records a copy from there to `pointer`.
+    /// Uploads to a mirror, memory of its own, and records a copy from there to `pointer`.
     fn upload_mirrored(&self, recorder: &mut Recorder, pointer: u64, from: &[u8]) -> Result<()> {
         let index = recorder.next_mirror();
         let known = recorder.mirrors.get(index).copied();
@@ -168,7 +168,8 @@ impl Native {
     }
 }
 
-/// Returns whether to use CUDA graphs: not if each launch waits, or if the environment says so.
+/// Returns whether to use CUDA graphs: not if each launch waits, or if the environment turns them
+/// off.
 fn has_graphs(synchronous: bool) -> bool {
     !synchronous && std::env::var_os(GRAPHS).is_none_or(|value| value != "0")
 }
@@ -222,7 +223,7 @@ impl Driver for Native {
     }
 
     fn release(&self, pointer: u64, _bytes: usize) {
-        // Work held back may use the memory. An error of it surfaces in the next call.
+        // Work held back may use the memory. An error in it surfaces in the next call.
         if self.bind().is_ok() {
             let _ = self.flush();
             self.free(pointer);

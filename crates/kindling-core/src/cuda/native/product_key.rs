@@ -1,4 +1,4 @@
-//! What the algorithm of a product depends on, and the file that keeps the choices of a run.
+//! What the algorithm of a product depends on, and the file that stores the choices of a run.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::cuda::Product;
 use crate::dtype::Dtype;
 
-/// Alignment that device memory has at least; a larger one makes no difference to the library.
+/// Minimum alignment of device memory; a larger one makes no difference to the library.
 const MAX_ALIGNMENT: u64 = 256;
 
 /// What a plan depends on: a product without its addresses.
@@ -80,7 +80,7 @@ impl Stored {
         serde_json::to_string_pretty(&Self { device: device.to_owned(), version, algorithms }).ok()
     }
 
-    /// Returns the algorithms in the file, `None` if it is of another device or library.
+    /// Returns the algorithms in the file, or `None` if it is of another device or library.
     pub fn algorithms_for(
         device: &str,
         version: usize,

@@ -1,11 +1,10 @@
 //! Matrix products by cuBLASLt, which is opened by name at run time. It needs no other library, so
 //! all of it comes from one installation.
 //!
-//! Each shape gets a plan on first use: descriptors and an algorithm. The algorithm is the fastest of
-//! those that the library's heuristic proposes, timed once a process; or, if the device was given the
-//! choices of an earlier run, that run's, so that a resumed run has the same bits. Sums of split products
-//! stay in f32.
-//! Source: cuBLAS manual, "cublasLt API".
+//! Each shape gets a plan on first use: descriptors and an algorithm. The algorithm is the fastest
+//! of those that the library's heuristic proposes, timed once per process. If the device was given
+//! the choices of an earlier run, it is that run's, so that a resumed run has the same bits. Sums
+//! of split products stay in f32. Source: cuBLAS manual, "cublasLt API".
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{c_int, c_void};
@@ -23,11 +22,11 @@ use crate::{Error, Result};
 
 /// Workspace in bytes: what NVIDIA recommends on Hopper.
 pub(super) const WORKSPACE_BYTES: usize = 32 << 20;
-/// Most algorithms to propose and time.
+/// Maximum number of algorithms that the heuristic proposes and that are timed.
 const ALGORITHMS: usize = 16;
 /// Rounds of timing, of which the fastest counts.
 const ROUNDS: usize = 4;
-/// The heuristic's first stays unless another takes less than this share of its time.
+/// The heuristic's first proposal is kept unless another takes less than this share of its time.
 const GAIN: f32 = 0.985;
 
 /// Descriptors and algorithm of a shape.
@@ -52,8 +51,8 @@ pub(super) struct Products {
     device: String,
 }
 
-/// The algorithms that this process has timed, by device and shape. All of its models use the same,
-/// so that two of them have the same bits.
+/// The algorithms that this process chose by timing, by device and shape. All of its models use the
+/// same ones, so that two models have the same bits.
 static TIMED: Mutex<BTreeMap<(String, String), lt::cublasLtMatmulAlgo_t>> =
     Mutex::new(BTreeMap::new());
 
@@ -71,7 +70,7 @@ unsafe impl Send for Products {}
 unsafe impl Sync for Products {}
 
 impl Products {
-    /// Prepares products on `stream` by the library that `libraries::check` has opened. The
+    /// Prepares products on `stream` with the library that `libraries::check` has opened. The
     /// workspace is device memory that only this stream uses.
     pub fn new(
         library: *mut c_void,
@@ -95,7 +94,7 @@ impl Products {
         })
     }
 
-    /// Queues a product. The first of a shape waits for the device to time its algorithms.
+    /// Queues a product. The first one of a shape waits for the device, to time its algorithms.
     pub fn multiply(&self, p: &Product) -> Result<()> {
         let key = Key::of(p);
         let mut plans = self.plans();
@@ -155,7 +154,7 @@ impl Products {
         Stored::text(&self.device, self.version(), all)
     }
 
-    /// Takes the algorithms of an earlier run for shapes that have none yet. Returns whether they
+    /// Uses the algorithms of an earlier run for shapes that have none yet. Returns whether they
     /// apply to this device and library.
     pub fn use_algorithms(&self, stored: &str) -> bool {
         match Stored::algorithms_for(&self.device, self.version(), stored) {
@@ -167,7 +166,7 @@ impl Products {
         }
     }
 
-    /// Returns the version of CUDA that the library is from.
+    /// Returns the library's version.
     fn version(&self) -> usize {
         // SAFETY: takes and changes nothing.
         unsafe { (self.functions.version)() }
@@ -275,7 +274,7 @@ impl Products {
     }
 
     /// Times the algorithms on the product's operands and returns the fastest. The results go to
-    /// memory that is released again; without room for them, the first algorithm is taken.
+    /// memory that is released again; if there is not enough, the first algorithm is taken.
     fn fastest(
         &self,
         p: &Product,
@@ -327,7 +326,8 @@ impl Products {
         end.synchronize().and_then(|()| start.elapsed_ms(&end)).map_err(failed)
     }
 
-    /// Returns the algorithms that the heuristic proposes, its favourite first; at least one.
+    /// Returns the algorithms that the heuristic proposes, its favourite first. There is at least
+    /// one.
     fn proposed(
         &self,
         key: &Key,

@@ -1,4 +1,4 @@
-//! Work as calls of the driver and of cuBLASLt, on the device's stream.
+//! Queues work on the device's stream, by calls to the driver and to cuBLASLt.
 
 use std::ffi::c_void;
 

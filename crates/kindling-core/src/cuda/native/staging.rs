@@ -7,8 +7,8 @@ use cudarc::driver::{CudaEvent, CudaStream, DriverError, PinnedHostSlice, result
 use super::error::failed;
 use crate::Result;
 
-/// Buffers in the ring. A training step uploads about a dozen times, so the host runs a few steps
-/// ahead at most.
+/// Number of buffers in the ring. A training step uploads about a dozen times, so the host runs at
+/// most a few steps ahead.
 const PIECES: usize = 48;
 /// Largest upload that goes through the ring. A larger one waits for the device.
 const MOST_BYTES: usize = 4 << 20;

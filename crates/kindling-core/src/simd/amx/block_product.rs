@@ -1,4 +1,4 @@
-//! Products of packed panels by tiles.
+//! Products of packed panels with AMX tiles.
 //!
 //! a: panels of 32 rows, in tiles, [16 k words][2 x 16 rows][16 k words]; b: panels of 32 columns,
 //! [k word][column]; out: (rows, cols), f32 or bf16. A word holds two bf16 that are neighbours
@@ -9,20 +9,20 @@
 //!     for each panel of a                          comes from L2
 //!         for each 16 words along k
 //!             multiply 2 x 2 tiles
-//!             write some rows of the block before
+//!             write some rows of the previous block
 //!         store the sums of this block
 //! write the last block
 //! ```
 //!
-//! The tiles are so fast that loads and stores decide, so sums never touch the output while tiles
-//! work on them:
+//! The tiles are so fast that loads and stores are the bottleneck, so sums never touch the output
+//! while tiles work on them:
 //!
 //! 1. The sums of the last run go to one of two buffers of 4 KiB. While the next block is
 //!    multiplied, vectors round them, add them or copy them to the output, whole rows at a time.
-//! 2. The sums of the other runs go to a block of 4 KiB each, as the tiles lie in registers.
+//! 2. The sums of the other runs go to a block of 4 KiB each, tile by tile.
 //! 3. Outputs that are not added to are written past the caches if they are large (`OutTile`);
 //!    for the others, the lines are requested for writing while their own block is multiplied.
-//! 4. a is loaded by a hint that it is used once (`load_stream`), so that b stays in L1. The next
+//! 4. a is loaded with a hint that it is used once (`load_stream`), so that b stays in L1. The next
 //!    panel of b is prefetched to L2. Prefetching a slows the kernel down.
 
 use super::tiles::{TILE_SIDE, TILE_WORDS, Tiles};
@@ -35,11 +35,12 @@ pub(crate) const BLOCK_SIDE: usize = 2 * TILE_SIDE;
 /// Sums in a block.
 pub(crate) const BLOCK_SUMS: usize = BLOCK_SIDE * BLOCK_SIDE;
 const _: () = assert!(BLOCK_SIDE == TILE_COLUMNS);
-/// Words in 16 words along k of a panel, of a and of b.
+/// Words of a panel, of a or of b, per 16 words along k.
 const STEP_WORDS: usize = TILE_SIDE * BLOCK_SIDE;
 /// Words in a cache line.
 const LINE_WORDS: usize = 16;
-/// Most lines of the next panel of b to prefetch in a step: more delay the loads of tiles.
+/// Maximum number of lines of the next panel of b to prefetch in a step: more would delay the loads
+/// of tiles.
 const MAX_LINES_AHEAD: usize = 5;
 
 /// One run along k of the product of some panels.
@@ -59,7 +60,7 @@ pub(crate) struct PanelRun<'a> {
     pub is_last: bool,
 }
 
-/// Sums of a block that are not written to the output yet.
+/// A block of sums that is not yet written to the output, or not completely.
 #[derive(Clone, Copy)]
 struct Pending<T> {
     sums: *const f32,
@@ -71,8 +72,8 @@ struct Pending<T> {
 #[repr(C, align(64))]
 struct Buffers([[f32; BLOCK_SUMS]; 2]);
 
-/// Multiplies panels for one run along k. `sums` has a block for each pair of panels, or nothing if
-/// there is one run.
+/// Multiplies panels for one run along k. `sums` has a block for each pair of panels, or is empty
+/// if there is only one run.
 ///
 /// # Safety
 /// The machine has the instructions of `T`. `out` can be written, and has the rows and columns of
@@ -211,7 +212,7 @@ unsafe fn multiply_steps<T: Tiles, E: OutElement, const VECTORS: bool>(
             block.prefetch_rows(step * rows_per_step, rows_per_step);
         }
     }
-    // Without steps, nothing was written.
+    // Without steps, the loop has written nothing.
     // SAFETY: by the caller's promise.
     unsafe { pending.write_rows::<VECTORS>(BLOCK_SIDE) };
 }
@@ -243,7 +244,7 @@ impl<E: OutElement> Pending<E> {
 }
 
 impl<E: OutElement> OutTile<E> {
-    /// Requests some rows for writing.
+    /// Prefetches some rows for writing.
     #[inline(always)]
     fn prefetch_rows(&self, first: usize, count: usize) {
         for row in first..self.rows.min(first + count) {
@@ -278,7 +279,8 @@ unsafe fn load_sums<T: Tiles>(block: *const f32) {
     }
 }
 
-/// Stores the tiles of sums, which lie `down` and `right` of each other, in rows of `stride`.
+/// Stores the 2 x 2 tiles of sums. Tiles below and beside each other are `down` and `right` words
+/// apart, rows of a tile `stride` words.
 ///
 /// # Safety
 /// A block of sums can be written.

@@ -1,4 +1,4 @@
-//! Compares the instructions of the processor with their emulation, by the loop that products run.
+//! Compares the instructions of the processor with their emulation, in the loop that products run.
 
 use super::block_product::{BLOCK_SIDE, BLOCK_SUMS, PanelRun, multiply_run};
 use super::tiles::{Amx, EmulatedAmx, TILE_SIDE, Tiles, release};
@@ -16,7 +16,7 @@ const RUNS: [usize; 2] = [3 * TILE_SIDE, TILE_SIDE];
 #[repr(C, align(64))]
 struct Output<E>([E; ELEMENTS]);
 
-/// Returns whether all instructions compute what the emulation does, for small whole numbers, whose
+/// Returns whether all instructions compute what the emulation does, for small integers, whose
 /// products and sums are exact.
 ///
 /// The processor must have the instructions.
@@ -59,7 +59,7 @@ fn product<T: Tiles, E: OutElement>(runs: &[usize], old: E, mode: WriteMode) -> 
             is_last: index + 1 == runs.len(),
         };
         let out = OutTile { ptr: out.0.as_mut_ptr(), stride: STRIDE, rows, cols, mode };
-        // SAFETY: the output has the rows and columns; whoever calls has the instructions.
+        // SAFETY: the output has the rows and columns; the caller's machine has the instructions.
         unsafe { multiply_run::<T, E>(run, &mut sums, out) };
     }
     out.0.to_vec()

@@ -93,8 +93,8 @@ impl Tiles for EmulatedAmx {
             let (a, b) = (tiles[A], tiles[B]);
             let halves = |word: u32| (bf16::widen(word as u16), bf16::widen((word >> 16) as u16));
             for i in 0..TILE_SIDE {
-                // The first and the second elements of pairs are summed apart, and added at the
-                // end.
+                // The first and the second elements of pairs are summed separately, and added at
+                // the end.
                 let mut sums = [(0f32, 0f32); TILE_SIDE];
                 let a_row = &a[i * TILE_SIDE..(i + 1) * TILE_SIDE];
                 for (&a_pair, b_row) in a_row.iter().zip(b.chunks_exact(TILE_SIDE)) {
@@ -145,7 +145,7 @@ mod linux {
             && unsafe { std::arch::x86_64::_xgetbv(0) } & STATE == STATE
     }
 
-    /// Asks Linux for the tiles, whose large state it saves for processes that request it only:
+    /// Requests the tiles from Linux, which saves their large state only for processes that ask:
     /// `arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`.
     fn request_permission() -> bool {
         const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;

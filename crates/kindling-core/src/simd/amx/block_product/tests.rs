@@ -1,5 +1,5 @@
-//! The loop over emulated tiles, against sums in f64, with rows written by vectors and by plain
-//! code.
+//! Tests of the loop over emulated tiles against sums in f64, with rows written by vectors and by
+//! plain code.
 
 use super::*;
 use crate::random::{Purpose, uniform};
@@ -72,7 +72,7 @@ fn check<E: Float>(case: &Case, tolerance: f64) {
     let (a, b) = (random(rows * k, 1), random(cols * k, 2));
     let a_element = |row: usize, p: usize| a[row * k + p];
     let b_element = |col: usize, p: usize| b[col * k + p];
-    // A multiple of a line for `Stream`, else not.
+    // Whole cache lines for `Stream`, and not for the other modes.
     let stride = if mode == WriteMode::Stream { 128 } else { cols + 3 };
     let old = E::of(0.75);
     let mut memory = vec![old; (rows + 2) * stride + 64];
