@@ -11,7 +11,7 @@ fn main() {
     println!("cargo:rustc-check-cfg=cfg(no_cpp_compiler)");
     println!("cargo:rerun-if-env-changed=CXX");
     println!("cargo:rerun-if-changed=cpp");
-    // Declares the folders of ops: a new one may bring new kernels.
+    // This file declares the folders of ops; a new one may bring new kernels.
     println!("cargo:rerun-if-changed={OPS}/mod.rs");
     for file in files(Path::new(OPS), &["cu", "cuh"]) {
         println!("cargo:rerun-if-changed={}", file.display());
@@ -69,8 +69,8 @@ fn write_tables(build: &cc::Build, out: &Path) -> Vec<PathBuf> {
     written.into_iter().map(|(path, _)| path).collect()
 }
 
-/// Returns the kernels of a source after macro expansion, where `__global__` has left its mark
-/// (emulator.h).
+/// Returns the names of the kernels in a source after macro expansion, where `__global__` has left
+/// its mark (emulator.h).
 fn kernel_names(expanded: &str) -> Vec<String> {
     let declarations = expanded.split("extern \"C\" __attribute__((used)) void").skip(1);
     declarations.map(|text| text.split('(').next().unwrap_or_default().trim().to_owned()).collect()

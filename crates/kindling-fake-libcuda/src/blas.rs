@@ -14,8 +14,8 @@ const NOT_INITIALIZED: Status = 1;
 const INVALID_VALUE: Status = 7;
 const NOT_SUPPORTED: Status = 15;
 
-/// First word of the algorithms that can run: one adds products from the first on, the other from
-/// the last on.
+/// First words of the algorithms that can run. One adds products from the first to the last, the
+/// other from the last to the first.
 const ALGORITHMS: [u64; 2] = [0xA160, 0xA161];
 const COMPUTE_32F: u32 = 68;
 const COMPUTE_32F_FAST_TF32: u32 = 77;
@@ -37,7 +37,7 @@ pub struct Layout {
 /// A `cublasLtMatmulPreference_t`.
 pub struct Preference {
     workspace_bytes: usize,
-    /// Of a, b, c and d, in bytes.
+    /// Minimum alignments of a, b, c and d, in bytes.
     alignments: [u32; 4],
 }
 
@@ -240,7 +240,7 @@ pub extern "C" fn cublasLtGetVersion() -> usize {
     130_000
 }
 
-/// Returns m, n and k of a product, after the manual's rules for its layouts.
+/// Returns m, n and k of a product whose layouts obey the manual's rules.
 fn sizes(description: &Description, layouts: [&Layout; 4]) -> Result<[usize; 3], Status> {
     let [a, b, c, d] = layouts;
     let turned = |layout: &Layout, transposed| {
@@ -329,7 +329,7 @@ impl Factor {
     }
 }
 
-/// Number of elements from the first to the last of a matrix.
+/// Returns the number of elements from the first one of a matrix to the last.
 fn spanned(height: usize, width: usize, leading: usize) -> usize {
     if height == 0 || width == 0 { 0 } else { leading * (width - 1) + height }
 }
@@ -339,7 +339,7 @@ fn tf32(value: f32) -> f32 {
     f32::from_bits((value.to_bits() + 0x1000) & !0x1FFF)
 }
 
-/// D = alpha op(A) op(B) + beta C; op(A) (m, k), op(B) (k, n), C and D (m, n).
+/// Computes D = alpha op(A) op(B) + beta C; op(A) (m, k), op(B) (k, n), C and D (m, n).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cublasLtMatmul(
     handle: usize,
@@ -401,7 +401,7 @@ pub unsafe extern "C" fn cublasLtMatmul(
     let answer = queue(stream, move || {
         let (a, b) = (a.values(round)?, b.values(round)?);
         let before = of_c.read(c, spanned(m, n, leading_c))?;
-        // Reads what lies between the columns of d, to write it back.
+        // Includes what lies between the columns of d, to be written back unchanged.
         let mut result = of_d.read(d, spanned(m, n, leading_d))?;
         for (column, row) in (0..n).flat_map(|column| (0..m).map(move |row| (column, row))) {
             let term = |depth: usize| a[row * k + depth] * b[depth * n + column];

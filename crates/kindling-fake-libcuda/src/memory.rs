@@ -56,8 +56,7 @@ pub extern "C" fn cuMemcpyHtoDAsync_v2(
 ) -> Answer {
     let from = from as usize;
     queue(stream, move || {
-        // SAFETY: the caller keeps the memory until the copy is done, which is as late as it is
-        // read here.
+        // SAFETY: the caller keeps the memory until the copy is done, and this is the copy.
         let from = unsafe { std::slice::from_raw_parts(from as *const u8, bytes) };
         device().upload(to, from).map_err(|e| said(&e))
     })

@@ -21,7 +21,7 @@ pub const NOT_FOUND: Answer = 500;
 pub const CAPTURE_UNSUPPORTED: Answer = 900;
 pub const ILLEGAL_ADDRESS: Answer = 700;
 
-/// Distinctive non-null handles.
+/// Handles that are not null and easy to recognize.
 pub const CONTEXT: usize = 0xC0;
 pub const STREAM: usize = 0x57;
 pub const BLAS: usize = 0xB1A5;
@@ -37,7 +37,7 @@ pub struct State {
     pub functions: Vec<Function>,
     /// Events created so far; a handle is the index plus one.
     pub events: Vec<Event>,
-    /// Sum of the times that queued products take.
+    /// Sum of the times that all products queued so far take.
     time: u64,
     queue: VecDeque<Work>,
     /// Work of each captured graph; a handle is the index plus one.
@@ -64,7 +64,7 @@ pub struct Event {
 thread_local! {
     static CURRENT: Cell<usize> = const { Cell::new(0) };
     /// Operations queued by this thread since its capture began. A GPU captures a stream; here all
-    /// models have the same, but each captures on a thread of its own.
+    /// models share one stream, but each captures on a thread of its own.
     static CAPTURING: RefCell<Option<Vec<Work>>> = const { RefCell::new(None) };
 }
 
@@ -112,7 +112,7 @@ pub fn current() -> usize {
     CURRENT.get()
 }
 
-/// Checks that a context is current and the stream is ours.
+/// Checks that the context is current and that the stream is the one that was created.
 pub fn ready(stream: usize) -> Result<(), Answer> {
     match (current(), stream) {
         (CONTEXT, STREAM) => Ok(()),

@@ -1,7 +1,7 @@
 // CUDA on the CPU, for tests: the language of kernels as plain C++. Threads are fibers that run one
 // at a time and switch at every barrier, shuffle and matrix instruction, in an order chosen to
-// expose races (threads.cpp, launch.cpp). Memory accesses are real: shared memory starts as NaN, and buffers
-// end at guard pages.
+// expose races (threads.cpp, launch.cpp). Memory accesses are real: shared memory starts as NaN,
+// and buffers end at guard pages.
 #pragma once
 
 #include <cmath>
@@ -10,7 +10,7 @@
 #include <cstring>
 
 #define KINDLING_EMULATED 1
-// Also the mark by which the build script finds kernels.
+// The build script finds kernels by this expansion.
 #define __global__ __attribute__((used))
 #define __device__
 #define __host__
@@ -44,9 +44,9 @@ constexpr size_t LANE_BYTES = 64;
 
 /// Waits for every thread of the block.
 void block_barrier(Site site);
-/// Waits until a counter that other blocks count has a value. They run meanwhile.
+/// Waits until a counter that other blocks set has a value. Those blocks run meanwhile.
 void wait_for_value(const int* counter, int value, Site site);
-/// Sets such a counter, and lets those that wait for it run first.
+/// Sets such a counter. Except in forward order, other blocks run before this one continues.
 void set_value(int* counter, int value);
 /// Passes `size` bytes to the warp, waits for all 32 lanes, and returns the lanes' data, LANE_BYTES
 /// apart.

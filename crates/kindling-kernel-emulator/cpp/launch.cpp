@@ -1,6 +1,7 @@
 // Runs a launch block by block. A block that waits for another one (`wait_for_value`) is set aside
-// while others run, and so is one that others may have waited for (`set_value`). In forward order no
-// block may wait for a later one: a GPU with room for one block at a time starts them in that order.
+// while others run. So is a block that others may have waited for (`set_value`), except in forward
+// order. In forward order no block may wait for a later one: a GPU with room for one block at a
+// time starts them in that order.
 #include <csignal>
 #include <cstdio>
 #include <mutex>
@@ -56,7 +57,7 @@ void start_block(uint3 index) {
     for (unsigned warp = 0; warp < machine.count / 32; warp++) block.warps[warp].turn = block.warps[warp].arrived = 0;
 }
 
-/// Takes a block from those that have started.
+/// Removes a block from those that have started and keeps it for reuse.
 void end_block(size_t at) {
     Block& block = *machine.started[at];
     kindling_kernel_emulator_release(block.dynamic_base, machine.shared_bytes, 0);
@@ -64,7 +65,8 @@ void end_block(size_t at) {
     machine.started.erase(machine.started.begin() + long(at));
 }
 
-/// Lets the threads run whose value has come, and returns whether any wait for one.
+/// Lets threads run whose counter has the value that they wait for. Returns whether any thread was
+/// waiting for one.
 bool look_at_counters() {
     bool waiting = false;
     for (unsigned thread = 0; thread < machine.count; thread++) {
@@ -80,7 +82,7 @@ bool look_at_counters() {
 
 enum class Outcome { Ended, Waits, Yields, Failed };
 
-/// Runs a block until it ends, lets others run, or only another can let it continue.
+/// Runs a block until it ends, fails, lets other blocks run, or waits for one.
 Outcome run_block(Block& block) {
     machine.block = &block;
     blockIdx = block.index;
@@ -166,7 +168,8 @@ static __attribute__((noinline)) void run_blocks(const unsigned* grid, uint64_t 
     const uint64_t blocks = uint64_t(grid[0]) * grid[1] * grid[2], shift = order > 1 ? draw() % blocks : 0;
     uint64_t next = 0;
     while (next < blocks || !machine.started.empty()) {
-        // The next block to start, and then those that have; once all have, from a random one on.
+        // Runs the next block to start, then those that have started. Once all have, the random
+        // orders begin with a random one.
         const bool starts = next < blocks;
         if (starts) {
             const uint64_t index = order == 1 ? blocks - 1 - next : (next + shift) % blocks;

@@ -42,7 +42,7 @@ struct Thread {
 };
 
 struct Warp {
-    unsigned char slots[2][32 * LANE_BYTES];  // Two turns: who reads the last one is not overtaken by the one after next.
+    unsigned char slots[2][32 * LANE_BYTES];  // Used in turn, so that lanes may still read one while the other is filled.
     unsigned turn = 0;
     int arrived = 0;
     uint32_t ready = 0;
@@ -61,10 +61,10 @@ struct Block {
 };
 
 struct Machine {
-    /// Blocks that have started, in that order, and those to start again with.
+    /// Blocks that have started, in that order, and ended ones to reuse.
     std::vector<std::unique_ptr<Block>> started, spare;
     Block* block = nullptr;  // The one that runs.
-    bool yields = false;     // It lets other blocks run now.
+    bool yields = false;     // Set when that block lets others run.
     unsigned count = 0, current = 0;
     size_t shared_bytes = 0;
     Order order = Order::Forward;

@@ -1,6 +1,6 @@
-// Kernels with one bug each, next to the correct one: the emulator must find every one. The last
-// ones compare the emulated matrix instructions with the fragment layouts of the PTX ISA, element
-// by element.
+// Kernels with one bug each, next to a correct one: the emulator must find every bug. The last ones
+// compare the emulated matrix instructions with the fragment layouts of the PTX ISA, element by
+// element.
 #include "kernels/elements.cuh"
 #include "kernels/turns.cuh"
 #include "kernels/warpgroup.cuh"
@@ -50,7 +50,7 @@ extern "C" __global__ void planted_shuffle_in_branch(float* out, const float* x)
     out[threadIdx.x] = value;
 }
 
-/// Lane 0 writes and the rest of its warp reads, although a warp's threads do not run in lockstep.
+/// Lane 31 writes and the rest of its warp reads, although a warp's threads do not run in lockstep.
 extern "C" __global__ void planted_no_warp_barrier(float* out, const float* x) {
     SHARED_ARRAY(float, first, 2);
     if (threadIdx.x % 32 == 31) first[threadIdx.x / 32] = x[threadIdx.x];
@@ -92,8 +92,8 @@ extern "C" __global__ void planted_order_of_blocks(float* out, const float* x) {
     if (threadIdx.x == 0) atomicAdd(out, x[blockIdx.x] * 1e-3f + float(blockIdx.x % 3) * 1e5f);
 }
 
-/// Blocks take in an element of x, weighing down the earlier ones, when out[1], a counter, has come to
-/// `turn`.
+/// Adds element `turn` of x to out[0], weighing down the earlier ones, once the counter in out[1]
+/// has reached `turn`.
 static void add_in_turn(float* out, const float* x, int turn, bool early = false) {
     int* counter = reinterpret_cast<int*>(out + 1);
     if (threadIdx.x == 0) wait_for_turn(counter, turn);
@@ -107,11 +107,11 @@ static void add_in_turn(float* out, const float* x, int turn, bool early = false
 extern "C" __global__ void planted_turns(float* out, const float* x) { add_in_turn(out, x, blockIdx.x); }
 /// Passes the turn on before it has written.
 extern "C" __global__ void planted_early_turn(float* out, const float* x) { add_in_turn(out, x, blockIdx.x, true); }
-/// Deadlocks where fewer blocks fit a GPU than the grid has.
+/// Deadlocks if fewer blocks fit a GPU than the grid has.
 extern "C" __global__ void planted_turns_of_later_blocks(float* out, const float* x) {
     add_in_turn(out, x, gridDim.x - 1 - blockIdx.x);
 }
-/// Every block waits for another.
+/// Every block waits for another one.
 extern "C" __global__ void planted_no_first_turn(float* out, const float* x) { add_in_turn(out, x, blockIdx.x + 1); }
 
 /// Reads a copied row before the copy has completed.

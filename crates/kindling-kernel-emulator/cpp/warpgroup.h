@@ -1,7 +1,7 @@
 // The matrix instructions of a warpgroup, with the layouts of the PTX ISA ("wgmma.mma_async",
 // "128-Byte swizzle"). A product is performed when it is waited for, the latest moment allowed, so
-// that operands written too early are seen. Each warp has 16 rows of its own, so that the four need
-// not meet.
+// that operands overwritten too early show. Each warp has 16 rows of its own, so the four warps
+// need not synchronize.
 #pragma once
 
 #include <vector>
@@ -21,14 +21,14 @@ struct Product {
     Site site;
 };
 
-/// Products that the running thread has started and not waited for, and its groups so far.
+/// Products that a thread has started and not waited for, and the groups it has committed so far.
 struct Products {
     std::vector<Product> started;
     int groups = 0;
 };
 Products& products();
 
-/// Copies that a thread has waited for have to be published before a product may read them.
+/// Copies that a thread has waited for must be published before a product may read them.
 void publish_copies();
 void check_published(const char* file, int line);
 

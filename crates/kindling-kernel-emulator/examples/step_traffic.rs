@@ -1,5 +1,5 @@
-//! Prints launches and bytes of a training step on a CUDA device, with the time that the bytes
-//! alone take. Needs no GPU.
+//! Prints the launches and bytes of a training step on a CUDA device, with the time that moving the
+//! bytes alone takes. Needs no GPU.
 //!
 //! ```text
 //! cargo run --release -p kindling-kernel-emulator --example step_traffic [BATCH]

@@ -1,5 +1,5 @@
-//! A device that counts what it is asked to do and does none of it. A step of a large model is
-//! counted in a moment: its launches depend on sizes alone.
+//! A device that counts the work it is given and does none of it. Counting a step of a large model
+//! is quick, since its launches depend on sizes alone.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,7 +23,7 @@ impl Count {
     }
 }
 
-/// The work of a device since it was last taken.
+/// The work of a device since the counts were last taken.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Counts {
     /// Kernels, by their name without dtype and sizes.
@@ -31,11 +31,11 @@ pub struct Counts {
     pub products: Count,
     /// Floating-point operations of the products.
     pub product_flops: f64,
-    /// Copies within the device and memory set to zero.
+    /// Copies within the device, and memory set to zero.
     pub copies: Count,
     /// Copies to the device.
     pub uploads: u64,
-    /// Times the host waited.
+    /// Number of times the host waited.
     pub waits: u64,
 }
 
@@ -66,7 +66,7 @@ struct State {
 }
 
 impl CountingDevice {
-    /// Creates a device that says it has `memory` bytes, and never runs out of them.
+    /// Creates a device that reports `memory` bytes, and never runs out of them.
     pub fn new(memory: u64) -> Self {
         let properties = Properties {
             name: "counting".to_owned(),

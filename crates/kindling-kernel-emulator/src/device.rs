@@ -20,7 +20,7 @@ pub struct EmulatedDevice {
     state: Mutex<State>,
 }
 
-/// Operations performed, for tests that count.
+/// Operations performed, for tests that count them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Work {
     /// Names of the kernels launched, in order.
@@ -47,7 +47,7 @@ struct Held(Memory<u8>);
 // SAFETY: the memory is accessed only under the device's lock.
 unsafe impl Send for Held {}
 
-/// Kernels run one at a time on all devices: the emulator has one set of fibers.
+/// Held while a kernel runs. All devices share it: the emulator has one set of fibers.
 static RUNNING: Mutex<()> = Mutex::new(());
 
 impl EmulatedDevice {

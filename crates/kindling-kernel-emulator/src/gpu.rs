@@ -1,6 +1,6 @@
 //! Runs the tests of the kernels and the engine on a real GPU instead of the emulator, with the
 //! feature `cuda` and `KINDLING_TEST_DEVICE=cuda`. Memory that a launch points to is copied to the
-//! GPU before it and back after it.
+//! GPU before the launch and back after it.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -45,7 +45,7 @@ fn run_on(gpu: &Cuda, launch: &Launch) -> Result<(), String> {
         let (start, bytes) = live_around(*address)
             .ok_or_else(|| format!("{}: {address:#x} is in no memory", launch.kernel))?;
         if let std::collections::btree_map::Entry::Vacant(place) = copies.entry(start) {
-            // Keep the host's alignment of 16 bytes, and no more.
+            // Keep the host's alignment up to 16 bytes, and no larger one.
             let shift = (start % 16) as usize;
             let memory = gpu.zeros(bytes + shift).map_err(failed)?;
             let pointer = memory.pointer() + shift as u64;

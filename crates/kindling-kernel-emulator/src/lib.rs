@@ -19,7 +19,8 @@ use std::sync::OnceLock;
 
 use kindling_core::cuda::{Arg, Launch};
 
-/// Which thread continues at a barrier, a shuffle or a matrix instruction, and the order of blocks.
+/// Which thread continues at a barrier, a shuffle or a matrix instruction, and which block starts
+/// next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// Always the first that can run.
@@ -33,11 +34,11 @@ pub enum Order {
 /// Orders in which every test runs.
 pub const ORDERS: [Order; 4] = [Order::Forward, Order::Reverse, Order::Random(1), Order::Random(2)];
 
-/// Runs a launch whose pointers lie in `Memory`, on the GPU if tests are asked to. Does nothing for
-/// an empty launch.
+/// Runs a launch whose pointers lie in `Memory`, on the GPU if the tests are to use one. Does
+/// nothing for an empty launch.
 ///
 /// # Errors
-/// Describes what the kernel did wrong and where: an out-of-bounds access, a barrier not reached by
+/// Returns what the kernel did wrong and where: an out-of-bounds access, a barrier not reached by
 /// all threads, an argument of the wrong type.
 pub fn run(launch: &Launch, order: Order) -> Result<(), String> {
     if gpu_is_asked_for() { gpu::run(launch) } else { emulate(launch, order) }
@@ -90,8 +91,8 @@ pub(crate) fn emulate(launch: &Launch, order: Order) -> Result<(), String> {
     )
 }
 
-/// Runs a kernel with the arguments of its `signature`, each in the low bytes of a word, threads in
-/// reverse order.
+/// Runs a kernel, its threads in reverse order. `values` are the arguments of its `signature`, each
+/// in the low bytes of a word.
 ///
 /// # Errors
 /// As for `run`.
@@ -111,7 +112,7 @@ pub fn run_raw(
 /// Returns the types of a kernel's arguments: p pointer, i int, l long long, f float.
 ///
 /// # Errors
-/// If there is no such kernel.
+/// Returns an error if there is no such kernel.
 pub fn signature(kernel: &str) -> Result<String, String> {
     native::signature(kernel)
 }

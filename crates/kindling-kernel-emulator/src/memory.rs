@@ -45,7 +45,7 @@ impl Element for Bf16 {
     }
 }
 
-/// Integers keep their bits and have no f32 value.
+/// Integers and f64 convert by `as`, which need not be exact.
 macro_rules! integer_element {
     ($($t:ty),*) => {$(
         impl Element for $t {
@@ -92,8 +92,8 @@ impl<T: Element> Memory<T> {
         Self::at_offset(values, 0)
     }
 
-    /// Copies `values` to `offset` elements past a multiple of 16 bytes, as a run within a larger
-    /// buffer may lie.
+    /// Copies `values` to `offset` elements past a multiple of 16 bytes, where a run within a
+    /// larger buffer may start.
     pub fn at_offset(values: &[T], offset: usize) -> Self {
         let mut memory = Self::poisoned(values.len(), offset);
         memory.values_mut().copy_from_slice(values);

@@ -1,9 +1,9 @@
 //! Bytes of device memory that a kernel or a product reads and writes, from the arguments of its
 //! launch.
 //!
-//! Counted is what the threads of a kernel ask for in its large operands: every pass over a row
-//! counts, whether or not the cache serves it. What many blocks share (keys and values of a head,
-//! rotation tables, gains) and the operands of a product count once. On a GPU, the counters of
+//! For a kernel's large operands this counts what its threads request: every pass over a row
+//! counts, whether or not the cache serves it. Operands that many blocks share (keys and values of
+//! a head, rotation tables, gains) and those of a product count once. On a GPU, the counters of
 //! `ncu` tell what reaches the memory.
 
 use kindling_core::cuda::{Arg, Launch, Product};
@@ -35,7 +35,7 @@ impl Arguments<'_> {
         }
     }
 
-    /// Returns four sizes from the first argument that is no pointer.
+    /// Returns four sizes, starting with the first argument that is not a pointer.
     fn first_sizes(&self) -> [u64; 4] {
         let is_size = |arg: &Arg| !matches!(arg, Arg::Pointer(_));
         let first = self.0.args.iter().position(is_size).unwrap_or(0);
@@ -49,7 +49,7 @@ impl Arguments<'_> {
         }
     }
 
-    /// Returns `bytes` if an optional buffer or flag is given, else 0.
+    /// Returns `bytes` if an optional buffer is given or a flag is set, else 0.
     fn if_given(&self, index: usize, bytes: u64) -> u64 {
         let given = match self.0.args[index] {
             Arg::Pointer(pointer) => pointer != 0,
@@ -64,7 +64,7 @@ pub fn family(kernel: &str) -> String {
     let is_variant =
         |part: &&str| matches!(*part, "f32" | "bf16") || part.chars().all(|c| c.is_ascii_digit());
     let parts: Vec<&str> = kernel.split('_').collect();
-    // A cast is told by its dtypes.
+    // The dtypes of a cast are part of its name.
     if parts[0] == "cast" {
         return kernel.to_owned();
     }
@@ -94,8 +94,8 @@ pub fn of_launch(launch: &Launch) -> Traffic {
             (4 * rows * (width + 1), 4 * rows * width)
         }
         "embedding_backward" => {
-            // The rows of the batch, from the distance of the arrays of groups. A block adds eight
-            // groups at most.
+            // The number of rows in the batch is the distance between two arrays of groups. A block
+            // adds at most eight groups.
             let rows = 8 * rows;
             let (batch, width) = ((args.pointer(3) - args.pointer(2)) / 4, args.size(6));
             (4 * width * (batch + rows), 4 * width * rows)
@@ -141,8 +141,8 @@ pub fn of_launch(launch: &Launch) -> Traffic {
             let [positions, heads, kv_heads, size] = args.first_sizes();
             let rows = u64::from(launch.grid[2]) * positions;
             let (queries, keys) = (rows * heads * size, 2 * rows * kv_heads * size);
-            // Blocks of keys add to the f32 sums of later queries in turn, of half of all on
-            // average; the last one writes dq.
+            // Blocks of keys add in turn to the f32 sums of the queries after them, on average half
+            // of all queries; the last block writes dq.
             let sums = 4 * queries * (u64::from(launch.grid[0]) - 1) / 2;
             (e * (2 * queries + keys) + 8 * rows * heads + sums, e * (queries + keys) + sums)
         }

@@ -1,5 +1,5 @@
-//! Anomaly detection on the CPU and over an emulated CUDA device: numbers planted in the weights of
-//! one layer, and the op that a pass then names.
+//! Anomaly detection on the CPU and on an emulated CUDA device: numbers are planted in the weights
+//! of one layer, and the pass must name the right op.
 
 use std::sync::Arc;
 
@@ -33,7 +33,8 @@ fn emulated(dtype: Dtype) -> Device {
     Device::Cuda(Arc::new(Cuda::new(driver, Arithmetic { dtype, tf32: false }, 1)))
 }
 
-/// Every kind of pass: on the CPU, with recomputation, and over the emulated device in both dtypes.
+/// Returns a model for every kind of pass: on the CPU, with recomputation, and on the emulated
+/// device in both dtypes.
 fn models(config: &ModelConfig) -> Vec<Transformer> {
     let model = |device| Transformer::new(config.clone(), device, 7).unwrap();
     let mut recomputing = model(Device::cpu(1));
@@ -42,11 +43,11 @@ fn models(config: &ModelConfig) -> Vec<Transformer> {
     [model(Device::cpu(1)), recomputing].into_iter().chain(gpus).collect()
 }
 
-/// A change of the tensor with this name.
+/// A change to the tensor of this name.
 type Plant<'a> = (&'a str, &'a dyn Fn(&mut NamedTensor));
 
-/// Plants numbers in the weights of each model and expects a pass to stop at `op`, in whichever way
-/// its losses are read. Without detection the pass goes on.
+/// Plants numbers in the weights of each model and expects a pass to stop at `op`, whether or not
+/// it returns its losses. Without detection the pass goes on.
 #[track_caller]
 fn expect(op: &str, plants: &[Plant], scale: f32) {
     for mut model in models(&config()) {

@@ -1,6 +1,6 @@
-//! Attention's kernels against the reference, finite differences and the CPU half, which
+//! Attention's kernels against the reference, finite differences and the CPU implementation, which
 //! `op_parity_attention.rs` of kindling-core compares with candle's autograd. Finite differences
-//! check a few elements, the CPU half all of them.
+//! check a few elements, the CPU implementation all of them.
 
 mod common;
 
@@ -29,12 +29,12 @@ fn shape(
     Shape { batch, positions, num_heads, num_kv_heads, head_size }
 }
 
-/// Returns the tables (cos, sin) of the rotation of queries and keys, empty without one.
+/// Returns the tables (cos, sin) of the rotation of queries and keys, which are empty without one.
 fn tables(rotated: bool, s: Shape) -> (Vec<f32>, Vec<f32>) {
     if rotated { rope::tables(s.positions, s.head_size, 100.0) } else { Default::default() }
 }
 
-/// Returns dqkv and lse of the CPU half.
+/// Returns dqkv and lse as the CPU computes them.
 fn cpu_gradient(qkv: &[f32], dout: &[f32], rotated: bool, s: Shape) -> (Vec<f64>, Vec<f64>) {
     let dev = Device::cpu(1);
     let rows = s.batch * s.positions;
@@ -256,7 +256,7 @@ fn hopper_attention_matches_the_reference_and_the_cpu() {
     }
 }
 
-/// So many heads that blocks take them in groups.
+/// Runs enough heads for blocks to take them in groups.
 #[test]
 #[cfg_attr(no_cpp_compiler, ignore = "no C++ compiler")]
 fn hopper_attention_over_many_heads_matches_the_cpu() {

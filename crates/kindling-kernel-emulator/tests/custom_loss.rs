@@ -1,4 +1,4 @@
-//! Losses of one's own and frozen parameters on an emulated device, against the CPU.
+//! Custom losses and frozen parameters on an emulated device, against the CPU.
 #![cfg_attr(no_cpp_compiler, allow(unused, reason = "no C++ compiler"))]
 
 use std::sync::Arc;

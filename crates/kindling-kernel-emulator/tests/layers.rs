@@ -1,4 +1,5 @@
-//! The kernels of RMSNorm (of rows and of heads), RoPE, SwiGLU and SiLU against references and finite differences.
+//! The kernels of RMSNorm (of rows and of heads), RoPE, SwiGLU and SiLU against references and
+//! finite differences.
 
 mod common;
 
@@ -126,7 +127,7 @@ fn rope_matches_the_reference_and_its_gradient_rotates_back() {
     rope_holds::<Bf16>();
 }
 
-/// (rows, width, offset): for each kernel rows that fill its block and rows that do not.
+/// (rows, width, offset): for each kernel, rows that fill its block and rows that do not.
 const NORM_SIZES: [(usize, usize, usize); 13] = [
     (1, 1, 0),
     (7, 31, 0),

@@ -97,7 +97,7 @@ fn targets(rows: usize, vocab_size: usize) -> Vec<i32> {
         .collect()
 }
 
-/// Puts NaN between the rows.
+/// Pads the rows with NaN.
 fn padded<T: Element>(dense: &[T], width: usize, pitch: usize) -> Vec<T> {
     let mut out = vec![T::from_f32(f32::NAN); dense.len() / width * pitch];
     for (to, row) in out.chunks_mut(pitch).zip(dense.chunks(width)) {
@@ -106,7 +106,7 @@ fn padded<T: Element>(dense: &[T], width: usize, pitch: usize) -> Vec<T> {
     out
 }
 
-/// Takes what lies between the rows out, which must still be NaN from the multiple of 8 on.
+/// Removes the padding of the rows, which must still be NaN from the next multiple of 8 on.
 fn unpadded(padded: &[f32], width: usize, pitch: usize) -> Vec<f32> {
     let rows = padded.chunks(pitch);
     assert!(rows.clone().all(|row| row.iter().skip(width.next_multiple_of(8)).all(|v| v.is_nan())));
@@ -114,7 +114,7 @@ fn unpadded(padded: &[f32], width: usize, pitch: usize) -> Vec<f32> {
 }
 
 fn cross_entropy_holds<T: Activation>() {
-    // The last ones: rows that are kept in registers, and one that is not.
+    // The last shapes: rows that are kept in registers, and one that is not.
     for (rows, vocab_size) in SHAPES.into_iter().chain([(2, 20_001), (2, 50_257), (1, 57_349)]) {
         for pitch in [vocab_size, vocab_size.next_multiple_of(64), vocab_size + 3] {
             cross_entropy_holds_at::<T>(cross_entropy::Shape { rows, vocab_size }, pitch);
@@ -200,7 +200,7 @@ fn logits_100_to_1000_with_target_1_have_loss_1001() {
     assert_eq!(losses.values()[0], 1001.0);
 }
 
-/// Losses of the output layer, dx and dweight.
+/// Returns the sum of the losses of the output layer, dx and dweight.
 fn output_loss_on(device: &Device, s: output_loss::Shape) -> (f64, Vec<f32>, Vec<f32>) {
     let (c, v) = (s.d_model, s.vocab_size);
     let x = Buffer::of(device, &random::<f32>(1, s.rows * c, 1.0)).unwrap();

@@ -1,4 +1,4 @@
-//! The whole engine over a CUDA device, run on the CPU (or a GPU: src/gpu.rs): losses, every
+//! The whole engine on a CUDA device, emulated on the CPU (or on a GPU: src/gpu.rs): losses, every
 //! gradient, training, decoding and checkpoints against the CPU engine, and the device operations
 //! of a step.
 
@@ -18,7 +18,7 @@ use kindling_core::optim::{AdamW, AdamWOptions, GroupOptions, Optimizer, Sgd, Sg
 use kindling_core::random::{Purpose, uniform};
 use kindling_kernel_emulator::{EmulatedDevice, Order};
 
-/// Largest difference over largest value, a tensor at a time, in f32.
+/// Largest difference relative to a tensor's largest value, in f32.
 const TOLERANCE: f64 = 1e-4;
 /// The same where every result on the way is rounded to bf16 (2^-9 each, some twenty in a row).
 const BF16_TOLERANCE: f64 = 4e-2;
@@ -70,7 +70,7 @@ fn emulated(driver: &Arc<EmulatedDevice>, dtype: Dtype) -> Device {
     Device::Cuda(Arc::new(Cuda::new(driver, Arithmetic { dtype, tf32: false }, 1)))
 }
 
-/// The emulated device, or the GPU where tests are asked to run on one.
+/// Returns the emulated device, or the GPU if the tests are to run on one.
 fn device(dtype: Dtype) -> Device {
     if kindling_kernel_emulator::gpu_is_asked_for() {
         return Device::from_name("cuda", 1, dtype, false).unwrap();
@@ -78,7 +78,7 @@ fn device(dtype: Dtype) -> Device {
     emulated(&Arc::new(EmulatedDevice::new(PLENTY, Order::Forward)), dtype)
 }
 
-/// Ids and targets, one in seven of which is ignored.
+/// Returns ids and targets. One target in seven is ignored.
 fn batch(config: &ModelConfig, rows: usize, seed: u64) -> (Vec<u32>, Vec<i32>) {
     let id = |i: usize, major| {
         (uniform(seed, Purpose::Benchmark, major, i as u32) * config.vocab_size as f64) as u32
@@ -166,7 +166,7 @@ fn a_device_without_room_computes_again_what_others_keep() {
         (losses, model.gradients().unwrap(), driver.bytes_in_use())
     };
     let (losses, gradients, with_room) = gradients_on(PLENTY);
-    // The optimizer's moments, which the prediction counts, leave room for the pass itself.
+    // The prediction counts an optimizer's moments, which leave room for the pass itself here.
     let (again, gradients_again, without) = gradients_on(with_room);
     assert!(losses == again && gradients == gradients_again, "the same bits");
     // bf16: one (n, f) for each block but one, and its gradient.
@@ -307,7 +307,7 @@ fn clipping_is_visible_and_applied_once() {
     }
     assert_close("clipped", &gpu.gradients().unwrap(), &cpu.gradients().unwrap(), TOLERANCE);
     for (model, optimizer) in [(&mut cpu, &mut for_cpu), (&mut gpu, &mut for_gpu)] {
-        // More gradients come on top of the clipped ones.
+        // More gradients are added to the clipped ones.
         model.forward_backward(&x, &targets, 2, 8, 1.0).unwrap();
         optimizer.step(model, 1.0).unwrap();
     }
@@ -347,7 +347,8 @@ fn logits_and_decoded_tokens_match_the_cpu() {
         let (expected, actual) = (cpu.logits(&ids).unwrap(), gpu.logits(&ids).unwrap());
         let largest = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
         assert!(actual.iter().zip(&expected).all(|(a, e)| (a - e).abs() < 1e-4 * largest));
-        // Prompts of several lengths, beyond the context, where the cache slides or rolls.
+        // Prompts of different lengths, decoded beyond the context, where the cache slides or
+        // rolls.
         for rolling_cache in [false, true] {
             let options = GeneratorOptions {
                 max_tokens: 9,

@@ -153,7 +153,7 @@ fn scaling_applies_the_clip_factor_only_when_it_is_below_one() {
     }
 }
 
-/// Runs an optimizer's kernel over n parameters for some steps; returns p, its bf16 copy, g, m and
+/// Runs an optimizer's kernel over n parameters for two steps. Returns p, its bf16 copy, g, m and
 /// v.
 fn steps(
     n: usize,

@@ -145,7 +145,7 @@ fn waiting_for_a_block_that_may_not_have_started_is_an_error() {
     for outcome in outcomes("planted_no_first_turn", 5) {
         assert!(outcome.unwrap_err().contains(never));
     }
-    // What was set aside is not in the way of the next launch.
+    // Blocks that were set aside do not disturb the next launch.
     assert!(results("planted_sound", 1).iter().all(|r| *r == prefix_sums()));
 }
 

@@ -1,8 +1,8 @@
-//! Launches, bytes and waits of a training step on a CUDA device, against committed figures: a step
-//! that comes to do more is noticed here, without a GPU.
+//! Launches, bytes and waits of a training step on a CUDA device, against committed figures. A step
+//! that starts to do more is noticed here, without a GPU.
 //!
-//! A change of these figures on purpose changes `EXPECTED`; `cargo run --release -p
-//! kindling-kernel-emulator --example step_traffic` prints what it means for a large model.
+//! If the figures change on purpose, update `EXPECTED`. `cargo run --release -p
+//! kindling-kernel-emulator --example step_traffic` prints what the change means for a large model.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ products: 39 9264896 4632448
 4 uploads, 0 waits
 ";
 
-/// Returns the work of the second step: the first allocates.
+/// Returns the work of the second step, since the first one allocates.
 fn step_of(config: &ModelConfig, batch: usize, read_losses: bool) -> Counts {
     let driver = Arc::new(CountingDevice::new(1 << 34));
     let shared: Arc<dyn Driver> = Arc::<CountingDevice>::clone(&driver);
@@ -81,7 +81,7 @@ fn report(counts: &Counts) -> String {
     text
 }
 
-/// Proportions of GPT-2 with SwiGLU, small.
+/// A small model with the proportions of GPT-2, and SwiGLU.
 fn config() -> ModelConfig {
     ModelConfig {
         vocab_size: 1001,
@@ -105,7 +105,7 @@ fn a_step_launches_and_moves_what_it_did() {
 #[test]
 fn reading_the_losses_adds_waits_alone() {
     let (quiet, read) = (step_of(&config(), 4, false), step_of(&config(), 4, true));
-    // For the losses, and for the norm that tells whether the update took place.
+    // One for the losses, and one for the norm, which tells whether the update took place.
     assert_eq!((quiet.waits, read.waits), (0, 2));
     assert_eq!(quiet.kernels, read.kernels);
 }

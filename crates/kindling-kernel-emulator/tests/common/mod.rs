@@ -1,4 +1,4 @@
-//! Shared by the kernel tests: seeded inputs, runs in every order, comparison with the references.
+//! Helpers of the kernel tests: seeded inputs, runs in every order, comparison with the references.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use kindling_core::buffer::{CudaView, CudaViewMut, In, Out};
@@ -88,7 +88,7 @@ pub fn assert_close(what: &str, actual: &[f32], expected: &[f64], tolerance: f64
     assert!(error <= tolerance, "{what}: relative error {error}");
 }
 
-/// Slopes of sum(f(x) weights) at up to 24 elements spread over x, by central differences.
+/// Returns slopes of sum(f(x) weights) at up to 24 elements spread over x, by central differences.
 pub fn slopes(x: &[f64], weights: &[f64], f: impl Fn(&[f64]) -> Vec<f64>) -> Vec<(usize, f64)> {
     let step = 1e-5;
     let mut moved = x.to_vec();
@@ -110,7 +110,7 @@ pub fn assert_slopes(what: &str, gradient: &[f32], slopes: &[(usize, f64)], tole
     let largest = gradient.iter().fold(0.0f64, |m, v| m.max(f64::from(v.abs())));
     for &(i, slope) in slopes {
         let error = (f64::from(gradient[i]) - slope).abs() / largest.max(slope.abs()).max(1e-30);
-        // Differences in f64 lose half the digits.
+        // Finite differences in f64 lose half the digits.
         assert!(
             error < tolerance.max(1e-4),
             "{what}[{i}]: {} where the slope is {slope}",
