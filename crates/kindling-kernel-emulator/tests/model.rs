@@ -166,7 +166,8 @@ fn a_device_without_room_computes_again_what_others_keep() {
         (losses, model.gradients().unwrap(), driver.bytes_in_use())
     };
     let (losses, gradients, with_room) = gradients_on(PLENTY);
-    // The prediction counts an optimizer's moments, which leave room for the pass itself here.
+    // The prediction counts an optimizer's moments. There are none here, which leaves room for the
+    // pass itself.
     let (again, gradients_again, without) = gradients_on(with_room);
     assert!(losses == again && gradients == gradients_again, "the same bits");
     // bf16: one (n, f) for each block but one, and its gradient.

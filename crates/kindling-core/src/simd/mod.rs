@@ -238,8 +238,8 @@ pub(crate) fn prefetch_run<T>(_start: *const T, _len: usize) {}
 /// Defines a function that runs a generic kernel on a given instruction set.
 ///
 /// `dispatch! { fn name(a: &[f32], b: &mut [f32]) -> f32 = kernel; }` defines `name(isa, a, b)`,
-/// which calls `kernel::<Avx512>(a, b)` and so on. `kernel` is `#[inline(always)] fn kernel<V:
-/// Vector>(..)`.
+/// which calls `kernel::<Avx512>(a, b)` and so on. The kernel is declared as
+/// `#[inline(always)] fn kernel<V: Vector>(..)`.
 macro_rules! dispatch {
     ($(#[$meta:meta])* $visibility:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $output:ty)? = $kernel:ident;) => {
         $(#[$meta])*

@@ -44,7 +44,8 @@ struct RunningRows {
     }
 };
 
-/// out: (b t, nh 64); lse: (b, nh, t); qkv: (b t, (nh + 2 nkv) 64); rows at multiples of 16 bytes.
+/// Computes out and lse of 128 queries of one head. out: (b t, nh 64); lse: (b, nh, t); qkv: (b t,
+/// (nh + 2 nkv) 64); rows at multiples of 16 bytes.
 /// Grid: (t / 128 rounded up, nh, b); block: 256; shared: HOPPER_FORWARD_64_BYTES.
 __device__ __forceinline__ void hopper_forward_64(bf16* out, float* lse, const bf16* qkv, const Layout& l) {
     SHARED_TILES(tile_memory);

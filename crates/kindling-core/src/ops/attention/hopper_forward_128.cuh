@@ -14,7 +14,8 @@ constexpr int QUERIES_HALF = 3 * TILE_BYTES, KEYS_HALF = 2 * TILE_BYTES;
 /// Queries, two stages of 128 keys and three of values.
 constexpr int HOPPER_FORWARD_128_BYTES = 2 * QUERIES_HALF + 5 * 2 * KEYS_HALF;
 
-/// out: (b t, nh 128); lse: (b, nh, t); qkv: (b t, (nh + 2 nkv) 128); rows at multiples of 16 bytes.
+/// Computes out and lse of 192 queries of one head. out: (b t, nh 128); lse: (b, nh, t); qkv: (b t,
+/// (nh + 2 nkv) 128); rows at multiples of 16 bytes.
 /// Grid: (t / 192 rounded up, nh, b); block: 384; shared: HOPPER_FORWARD_128_BYTES.
 __device__ __forceinline__ void hopper_forward_128(bf16* out, float* lse, const bf16* qkv, const Layout& l) {
     SHARED_TILES(tile_memory);

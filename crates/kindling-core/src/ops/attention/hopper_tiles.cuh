@@ -1,6 +1,6 @@
-// Pieces of attention's kernels for Hopper: tiles of 64 rows and 64 columns, and products of a
-// warpgroup over them. A thread's accumulators, elements 4 n to 4 n + 3 of an array, are those of
-// `mma` in columns 8 n to 8 n + 7, of the 16 rows of its warp.
+// Building blocks of attention's kernels for Hopper: tiles of 64 rows and 64 columns, and products
+// of a warpgroup over them. Elements 4 n to 4 n + 3 of a thread's accumulators are those of `mma`
+// in columns 8 n to 8 n + 7 of the warp's 16 rows.
 #pragma once
 
 #include "attention/tensor_tiles.cuh"

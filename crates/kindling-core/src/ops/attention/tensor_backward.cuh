@@ -1,5 +1,5 @@
 // Causal attention backward on tensor cores, in two kernels. Each recomputes the probabilities from
-// q, k and lse, so blocks share no sums and every result has one order of additions.
+// q, k and lse, so blocks share no sums and every result is summed in one fixed order.
 // With probabilities p and delta = sum(dout out): dv = p^T dout, ds = p (dout v^T - delta), dq = ds
 // k / sqrt(hs), dk = ds^T q / sqrt(hs). dq and dk are rotated back, if their tokens were rotated.
 #pragma once

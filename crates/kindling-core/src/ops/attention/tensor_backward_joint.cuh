@@ -42,9 +42,10 @@ __device__ __forceinline__ void load_left_transposed(unsigned (&a)[4], const bf1
     load_matrices<true>(a, tile + (column + lane / 16 * 8 + lane % 8) * STRIDE + row + lane / 8 % 2 * 8);
 }
 
-/// dqkv like qkv; dout: (b t, nh hs); lse, delta: (b, nh, t). dq: f32 scratch, (b, nh, t / N rounded
-/// up, N W), each tile in the order of the threads' accumulators. turns: (b, nh, t / N rounded up),
-/// the number of blocks that have added to each tile of dq; zero before and after.
+/// Computes dq, dk and dv. dqkv like qkv; dout: (b t, nh hs); lse, delta: (b, nh, t). dq: f32
+/// scratch, (b, nh, t / N rounded up, N W), each tile in the order of the threads' accumulators.
+/// turns: (b, nh, t / N rounded up), the number of blocks that have added to each tile of dq; zero
+/// before and after.
 ///
 /// The blocks add to a tile of dq in order, from the one on its diagonal down to that of key 0. The
 /// first one stores, the last one writes dqkv. A block begins at its own diagonal, so blocks that

@@ -11,8 +11,8 @@ namespace {
 /// Elements of shared memory: queries, and two stages of keys and values.
 template <int W, int M, int N> constexpr int FORWARD_ELEMENTS = (16 * M * WARPS + 4 * N) * STRIDE<W>;
 
-/// W: head size rounded up to a multiple of 16. out: (b t, nh hs); lse: (b, nh, t); qkv: (b t, (nh
-/// + 2 nkv) hs).
+/// Computes out and lse of 64 M queries of one head. W: head size rounded up to a multiple of 16.
+/// out: (b t, nh hs); lse: (b, nh, t); qkv: (b t, (nh + 2 nkv) hs).
 /// KEPT: whether a warp's queries stay in registers, or are read from shared memory for each tile.
 /// Grid: (t / (64 M) rounded up, nh, b); block: 128; shared: 2 FORWARD_ELEMENTS bytes.
 template <int W, int M, int N, bool KEPT>

@@ -16,7 +16,7 @@ static inline void pass_turn(int* counter, int next) { emulator::set_value(count
 #else
 
 /// Waits until the counter is `turn`. Called by one thread of the warp or block. After the barrier
-/// that follows, its other threads may read what the earlier blocks wrote, but with __ldcg, since
+/// that follows, all of its threads may read what the earlier blocks wrote, but with __ldcg, since
 /// L1 may hold stale data.
 static __device__ __forceinline__ void wait_for_turn(const int* counter, int turn) {
     int now;

@@ -116,8 +116,8 @@ unsafe fn multiply_outputs<D: DotVector, const OUTPUTS: usize>(
 /// Computes a block of out in registers.
 ///
 /// # Safety
-/// ROWS rows of x from the first index of `at`, and OUTPUTS rows of the weight from the second, are
-/// inside the operands.
+/// ROWS rows of x from `top` on, and OUTPUTS rows of the weight from `left` on, are inside the
+/// operands.
 #[inline(always)]
 unsafe fn block<D: DotVector, const ROWS: usize, const OUTPUTS: usize>(
     out: &mut BlockMut<'_, f32>,

@@ -68,8 +68,8 @@ __device__ void forward_row(T* out, S* sum, float* rstd, const S* x, const T* re
     }
 }
 
-/// Grid: rows / 8, rounded up; block: 256 threads; no shared memory. sum and residual: both null or
-/// neither.
+/// Runs `forward_row` for each row. sum and residual: both null or neither.
+/// Grid: rows / 8, rounded up; block: 256 threads; no shared memory.
 template <class S, class T>
 __device__ void forward(T* out, S* sum, float* rstd, const S* x, const T* residual, const float* weight, int rows,
                         int width, float eps) {
@@ -89,9 +89,10 @@ __device__ void forward(T* out, S* sum, float* rstd, const S* x, const T* residu
 #define NORM_BACKWARD_ROWS 4
 #endif
 
-/// dx = (dx +) rstd (weight dout - x rstd^2 mean(weight dout x)); partial (blocks, width): each
-/// block's sum of dout x rstd over its run of rows. add: adds to dx instead of overwriting it.
-/// rounded: dx in T, normed: x rstd weight as the forward pass computed it; each may be null.
+/// Computes dx = (dx +) rstd (weight dout - x rstd^2 mean(weight dout x)) and partial (blocks,
+/// width), each block's sum of dout x rstd over its run of rows. add: adds to dx instead of
+/// overwriting it. rounded: dx in T; normed: x rstd weight as the forward pass computed it; each
+/// may be null.
 ///
 /// A thread has the same V N columns in all rows, so that its part of the sum stays in registers.
 /// All loads of a round of rows are issued before the barrier that their sums need.

@@ -1,8 +1,9 @@
 // Rotary position embedding on interleaved pairs, in place over the first `rotated` elements of
 // each row. x: (rows, row_width); cos, sin: (positions, head_size) f32, equal for both elements of
 // a pair. Position of a row: first_position + row % positions. direction: 1, or -1 for the
-// gradient. Grid: one block per row; block: up to 256 threads, 8 elements (16 bytes of bf16) each
-// at a time; no shared memory.
+// gradient.
+// Grid: one block per row; block: up to 256 threads, 8 elements (16 bytes of bf16) each at a time;
+// no shared memory.
 #include "kernels/elements.cuh"
 
 namespace {

@@ -12,7 +12,7 @@
 //! ```text
 //! for each block of b, of columns or of k                              product
 //!     pack its panels, on all threads                                  BlockPlan::pack_b
-//!     pack the panels of a, if more than one task would                BlockPlan::pack_a
+//!     pack the panels of a, if several tasks need them                 BlockPlan::pack_a
 //!     for each task, a block of rows and columns, on all threads       BlockPlan::multiply_panels
 //!         for each run of k
 //!             pack the task's panels of a, if they are not packed
@@ -32,8 +32,8 @@
 //!    are not cut below about 4 x 4 panels, since each task packs its rows of a again.
 //! 5. Runs and blocks begin at fixed k, whatever the tasks. A sum is therefore added in the same
 //!    order, and a result has the same bits, for any number of threads.
-//! 6. A bf16 output is cut by columns only: the sums of a block over part of k could not be added
-//!    to it without rounding twice.
+//! 6. For a bf16 output, b is cut into blocks of columns only: the sums of a block over part of k
+//!    could not be added to the output without rounding twice.
 //! 7. Large outputs that are overwritten are written past the caches (`OutTile::overwrite_mode`).
 //!
 //! Source: Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008; BLIS.

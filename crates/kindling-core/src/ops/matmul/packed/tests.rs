@@ -1,4 +1,5 @@
-//! Every kernel of the machine, and the emulated AMX, against sums in f64 of the rounded operands.
+//! Tests of every kernel of the machine, and of the emulated AMX, against sums in f64 of the
+//! rounded operands.
 
 use super::*;
 use crate::buffer::In;
@@ -40,7 +41,7 @@ const SIZES: [(usize, usize, usize); 11] = [
 
 #[test]
 fn products_match_sums_in_f64_in_all_layouts() {
-    // Tiles at the edge, of every height, and of parts of each vector of columns.
+    // Tiles at the edge: every height, and parts of each vector of columns.
     let edges = (1..=14).flat_map(|m| [1, 15, 16, 17, 31].map(|n| (m, 9, n)));
     for (m, k, n) in SIZES.into_iter().chain(edges) {
         let (a, b, start) = (random(m * k, 1), random(k * n, 2), random(m * n, 3));
@@ -112,7 +113,7 @@ fn bf16_operands_and_outputs_equal_those_rounded_from_f32() {
             );
             let out = Out::CpuBf16(&mut rounded);
             product(&cpu, kernel, Product { out, a: left, b: right, accumulate: false });
-            // Sums of several blocks of k are added in another order if they need not be rounded.
+            // An f32 output may take several blocks of k, whose sums are added in another order.
             let ulps = u16::from(k * n > MAX_BLOCK_WORDS);
             let is_close = |(a, b): (&u16, &u16)| a.abs_diff(*b) <= ulps;
             let all_close = rounded.iter().zip(&to_bf16(&wide)).all(is_close);

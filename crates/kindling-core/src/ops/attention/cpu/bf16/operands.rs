@@ -41,7 +41,8 @@ trait Rounded: Copy {
     /// Transposes 16 x 16 words.
     ///
     /// # Safety
-    /// The last row of each has sixteen elements.
+    /// Sixteen rows of sixteen words, `stride` words apart, can be read, and as many rows,
+    /// `target_stride` words apart, can be written.
     unsafe fn transpose(target: *mut u32, target_stride: usize, source: *const u32, stride: usize);
 }
 
