@@ -60,7 +60,7 @@ pub struct CountingDevice {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Bytes handed out so far, which are the next address.
+    /// Bytes handed out so far, which is also the address of the last allocation.
     allocated: u64,
     counts: Counts,
 }

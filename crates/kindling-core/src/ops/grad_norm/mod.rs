@@ -32,7 +32,7 @@ pub fn sum_of_squares(dev: &Device, g: In) -> Result<f64> {
     }
 }
 
-/// Multiplies g by `factor`.
+/// Multiplies g by `factor`, a clip factor. A CUDA device leaves g unchanged unless it is below 1.
 ///
 /// # Errors
 /// Returns `ERR_DEVICE` if a CUDA device fails.
