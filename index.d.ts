@@ -3,35 +3,54 @@
 
 /** A batch in native memory; `src/batch.ts` is the public class. */
 export declare class Batch {
-  /** Creates a batch of `batch_size` rows from flat arrays. */
+  /**
+   * Creates a batch of `batchSize` rows from flat arrays of equal length: token ids `x`, and
+   * `y`, the token that follows each id. A target of -100 is excluded from the loss.
+   *
+   * Throws `ERR_TOKEN_OUT_OF_RANGE` for a negative id, `ERR_SHAPE_MISMATCH` if the lengths
+   * differ, and `ERR_INVALID_ARGUMENT` if the rows are empty or unequal.
+   */
   static fromArrays(x: Int32Array, y: Int32Array, batchSize: number): Batch
-  /** Returns a copy of the token ids. */
+  /** A copy of the token ids, `batchSize` x `seqLength`, row-major. */
   get x(): Int32Array
-  /** Returns a copy of the targets. */
+  /** A copy of the targets, `batchSize` x `seqLength`, row-major. */
   get y(): Int32Array
-  /** Returns the number of rows. */
+  /** Number of rows. */
   get batchSize(): number
-  /** Returns the number of tokens per row. */
+  /** Tokens per row. */
   get seqLength(): number
 }
 
-/** Loads the batches of a run, prefetching them. */
+/** Loads the batches of a run, and prefetches consecutive ones on a separate thread. */
 export declare class BatchLoader {
-  /** Creates a loader for a mixture of `stores` with these weights. */
+  /**
+   * Creates a loader that mixes `stores` by `weights`, which need not add up to 1. Throws
+   * `ERR_INVALID_ARGUMENT` for a weight that is not positive, and `ERR_STORE_TOO_SHORT` for a
+   * store without a window.
+   */
   constructor(stores: Array<TokenStore>, weights: Array<number>, options: LoaderOptions)
-  /** Returns a batch if it is already prefetched. */
+  /**
+   * Returns a batch if it is already prefetched, else null. Never waits. Steps count from 1,
+   * micro-batches from 0.
+   */
   ready(step: number, microBatch: number): Batch | null
-  /** Returns a batch, waiting for it if necessary. */
+  /** Returns a batch, waiting for it if necessary. Steps count from 1, micro-batches from 0. */
   next(step: number, microBatch: number): Promise<Batch>
-  /** Returns the windows of a batch. */
+  /** Returns where each row of a batch comes from. */
   windows(step: number, microBatch: number): Array<Window>
-  /** Ends the thread that prefetches batches. */
+  /** Ends the thread that prefetches batches; a later call starts another. */
   stop(): void
 }
 
-/** A copy of a model and its optimizer. The public class is in `src/checkpoint.ts`. */
+/**
+ * A copy of a model and its optimizer in host memory. The public class is `Snapshot` in
+ * `src/checkpoint.ts`.
+ */
 export declare class CheckpointSnapshot {
-  /** Writes the checkpoint folder `path`, and frees the copy. */
+  /**
+   * Writes the checkpoint folder `path` as `saveCheckpoint` does, and frees the copy. A second
+   * call fails with `ERR_CLOSED`.
+   */
   write(path: string): Promise<void>
   /** Frees the copy, unless it is being written. */
   close(): void
@@ -39,192 +58,313 @@ export declare class CheckpointSnapshot {
 
 /** Draws the tokens of one or more rows; `src/generate.ts` decodes them to text. */
 export declare class Generator {
-  /** Builds a generator of `model` that continues `prompts`. */
+  /**
+   * Creates a generator that continues `prompts`, token ids of one row each. Memory is
+   * allocated, and prompts are checked, by the first `next`.
+   */
   constructor(model: Transformer, prompts: Array<Uint32Array>, options: GeneratorOptions)
-  /** Draws tokens for about `budget_ms` milliseconds, at least one per row that has not ended. */
+  /**
+   * Draws tokens for about `budgetMs` milliseconds, at least one for each row that has not
+   * ended. Returns one element per prompt.
+   *
+   * Fails with `ERR_NON_FINITE` if a logit is NaN or +Infinity, and `ERR_BUSY` while another
+   * call on the model runs.
+   */
   next(budgetMs: number): Promise<Array<DrawnTokens>>
-  /** Ends `row`, so that no more tokens are drawn for it. */
+  /**
+   * Ends row `row`, counted from 0: no more tokens are drawn for it. Has no effect before the
+   * first `next`.
+   */
   endRow(row: number): void
-  /** Frees the cache, at once or when the running call ends. */
+  /** Frees the cache, at once or when the pending call settles. Never waits. */
   close(): void
 }
 
-/** Files of a model of another program, checked, but not read. */
+/** An open model of another program: sizes and tensors are checked, weights not read yet. */
 export declare class ModelFiles {
   /** `hugging-face`, `gguf`, `pytorch` or `safetensors`. */
   readonly format: string
-  /** `llama`, `mistral`, `qwen2`, `qwen3` or `course`. */
+  /** `llama`, `mistral`, `qwen2`, `qwen3`, or `course` for files with the course's tensor names. */
   readonly architecture: string
-  /** The sizes as JSON, in `snake_case`. */
+  /** The model's configuration as JSON text, with keys in `snake_case`. */
   readonly config: string
-  /** Opens a folder of Hugging Face, a GGUF file, a checkpoint of PyTorch or a safetensors file. */
+  /**
+   * Opens a Hugging Face folder, or a GGUF, PyTorch or safetensors file, recognized by its first
+   * bytes.
+   *
+   * Fails with `ERR_NOT_FOUND`, `ERR_INVALID_MODEL` if a file is damaged or its tensors do not
+   * fit its configuration, or `ERR_UNSUPPORTED` naming what the engine cannot compute.
+   */
   static open(path: string, sizes: CourseSizes): Promise<ModelFiles>
-  /** Returns `tokenizer_config.json` and the like, by their names. */
+  /** Returns the text files that belong to the model, such as `tokenizer_config.json`, by name. */
   companions(): Record<string, string>
-  /** Opens the tokenizer; null if the model has none. */
+  /** Opens the model's tokenizer; null if it has none. */
   tokenizer(): Promise<Tokenizer | null>
-  /** Reads the weights into a model of the same sizes. */
+  /**
+   * Reads the weights into a model of the same sizes. Fails with `ERR_CHECKPOINT_MISMATCH` if
+   * the sizes differ. `monitor` counts bytes as f32.
+   */
   readInto(model: Transformer, monitor: Monitor): Promise<void>
 }
 
-/** The progress and the cancellation of one long call. */
+/** Reports the progress of one long call, and cancels it. */
 export declare class Monitor {
-  /** Creates the monitor of a call that has not begun. */
+  /** Creates the monitor of a call that has not started. */
   constructor()
-  /** Returns the bytes done so far. */
+  /** Work done so far: bytes, or what the call's description counts. */
   get done(): number
-  /** Returns the total bytes; 0 until the work has begun. */
+  /** Total work in the same unit; 0 until the work has started. */
   get total(): number
-  /** Makes the call end with `ERR_CANCELLED`. */
+  /** Makes the call fail with `ERR_CANCELLED` at its next report of progress. */
   cancel(): void
 }
 
 /** AdamW or SGD of one model. The public classes are in `src/optimizer.ts`. */
 export declare class Optimizer {
-  /** Creates an AdamW optimizer of `model`. */
+  /**
+   * Creates an AdamW optimizer of `model`. Its moments are allocated, and the patterns of its
+   * groups matched, by the first call.
+   */
   static adamw(model: Transformer, options: AdamWOptions): Optimizer
   /** Creates an SGD optimizer of `model`. */
   static sgd(model: Transformer, options: SgdOptions): Optimizer
   /**
-   * Scales the gradients to a global norm of at most `max_norm` (0: no clipping). Returns the
-   * norm before, or null unless `read`.
+   * Scales the gradients so that their global L2 norm is at most `maxNorm`; 0 disables clipping.
+   * Returns the norm before scaling. Without `read` nothing waits for the device, and the result
+   * is null.
+   *
+   * Fails with `ERR_NON_FINITE` if the norm is NaN or infinite. On a CUDA device, without
+   * `read`, the next call that reads from the device reports it.
    */
   clipGradNorm(maxNorm: number, read: boolean): Promise<number | null>
-  /** Updates the weights and sets the gradients to zero. */
+  /**
+   * Updates the weights at learning rate `lr`, by default that of the options, and sets the
+   * gradients to zero.
+   *
+   * Fails with `ERR_NON_FINITE` if a gradient is NaN or infinite, and no weight changes. On a
+   * CUDA device the update is then skipped, and the next call that reads from the device reports
+   * it.
+   */
   step(lr?: number | undefined | null): Promise<void>
-  /** Frees the optimizer, now or when the current call ends. Never waits. */
+  /**
+   * Frees the optimizer, at once or when the pending call settles. Never waits, and may be
+   * called again.
+   */
   close(): void
 }
 
-/** Encodes text that arrives in pieces. */
+/** Encodes text that arrives in pieces, to the ids of the whole text. */
 export declare class StreamEncoder {
-  /** Appends a piece; returns the number of bytes that are not encoded yet. */
+  /** Appends a piece of text. Returns the number of bytes that wait for `encode`. */
   append(text: string): number
-  /** Encodes the appended text; returns the ids that no later text can change. */
+  /** Encodes the text appended so far. Returns the ids that no later text can change. */
   encode(): Promise<Uint32Array>
-  /** Ends the text; returns its last ids. */
+  /** Ends the text and returns its last ids. */
   finish(): Promise<Uint32Array>
 }
 
-/** A tokenizer. */
+/** An immutable tokenizer. The public class is in `src/tokenizer.ts`. */
 export declare class Tokenizer {
-  /** Trains on text files. `monitor` reports the reading, then `merging` the merges. */
+  /**
+   * Trains a tokenizer on text files. `monitor` counts the bytes read from disk, then `merging`
+   * the merges learned.
+   *
+   * Fails with `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS`, `ERR_INVALID_CORPUS`, or
+   * `ERR_INVALID_ARGUMENT` if the vocabulary is smaller than the bytes and special tokens.
+   */
   static train(files: Array<string>, options: TokenizerOptions, monitor: Monitor, merging: Monitor): Promise<Tokenizer>
-  /** Reads GPT-2's vocab.json and merges.txt. */
+  /**
+   * Reads a vocabulary and merges in the format of GPT-2's vocab.json and merges.txt. Special
+   * tokens that the vocabulary lacks are appended to it. Fails with `ERR_INVALID_TOKENIZER` if
+   * the files are damaged or disagree.
+   */
   static fromFiles(vocab: string, merges: string, specialTokens: Array<string>): Promise<Tokenizer>
-  /** Opens a saved folder or a tokenizer.json. */
+  /**
+   * Opens the folder of a saved tokenizer, or a Hugging Face tokenizer.json. Fails with
+   * `ERR_NOT_FOUND` or `ERR_INVALID_TOKENIZER`.
+   */
   static open(path: string): Promise<Tokenizer>
-  /** Writes vocab.json, merges.txt and tokenizer.json to `folder`. */
+  /**
+   * Writes vocab.json, merges.txt and tokenizer.json to `folder`, each atomically. Creates the
+   * folder if needed.
+   */
   save(folder: string): Promise<void>
-  /** Number of tokens, special ones included. */
+  /** Number of ids, special tokens included; every id is below it. */
   get vocabSize(): number
-  /** Number of merges. */
+  /** Number of merges; 0 for a tokenizer of characters. */
   get numMerges(): number
   /**
-   * Number of bytes of invalid UTF-8 in the text it was trained on; 0 if it was not trained in
-   * this process.
+   * Bytes of invalid UTF-8 in the training text, read as U+FFFD; 0 for a tokenizer that was
+   * opened.
    */
   get replacedBytes(): number
-  /** Special tokens in the order given. */
+  /** The special tokens and their ids, in the order given. */
   get specialTokens(): Array<SpecialToken>
-  /** SHA-256 of its contents, in hexadecimal. */
+  /**
+   * SHA-256, in hexadecimal, of the vocabulary, merges, special tokens, pattern and rules.
+   * Tokenizers with equal hashes encode alike, apart from `template`.
+   */
   get hash(): string
-  /** Returns the ids of a text, with those of the template around them if `add_special_tokens`. */
+  /**
+   * Returns the ids of a text, between those of `template` if `addSpecialTokens`. Throws
+   * `ERR_UNKNOWN_CHARACTER` if the vocabulary lacks a character.
+   */
   encode(text: string, addSpecialTokens: boolean): Uint32Array
-  /** Ids that encoding with special tokens puts before and after a text. */
+  /** The ids that encoding with `addSpecialTokens` puts before and after a text, as two arrays. */
   get template(): Array<Array<number>>
-  /** Encodes files on several threads and counts their tokens. */
+  /**
+   * Counts the tokens of text files by encoding them on `threads` threads. `monitor` counts
+   * bytes read from disk.
+   */
   countTokens(files: Array<string>, threads: number, monitor: Monitor): Promise<TokenCount>
-  /** Returns the text of ids. */
+  /** Decodes ids to text. Invalid UTF-8 becomes U+FFFD. Throws `ERR_TOKEN_OUT_OF_RANGE`. */
   decode(ids: Uint32Array): string
-  /** Returns the bytes of ids. */
+  /** Decodes ids to bytes, which need not be whole characters. Throws `ERR_TOKEN_OUT_OF_RANGE`. */
   decodeBytes(ids: Uint32Array): Uint8Array
-  /** Returns the id of a token. */
+  /** Returns the id of a token by its text, or null. */
   tokenId(token: string): number | null
-  /** Returns the bytes of the token with this id. */
+  /** Returns the bytes of the token `id`, or null if the vocabulary has no such id. */
   tokenBytes(id: number): Uint8Array | null
-  /** Creates an encoder of text that arrives in pieces. */
+  /** Creates an encoder for text that arrives in pieces. */
   streamEncoder(): StreamEncoder
 }
 
-/** An open store of token ids. */
+/** An open store of token ids. The public class is in `src/token-store.ts`. */
 export declare class TokenStore {
-  /** Opens a folder of chunks, a .npy or a .bin file. */
+  /**
+   * Opens a folder of chunk files, one .npy file (int32, int64 or uint16), or one raw .bin file
+   * of uint16. Fails with `ERR_NOT_FOUND`, or `ERR_INVALID_STORE` if files are missing or
+   * disagree.
+   */
   static open(path: string): Promise<TokenStore>
-  /** Returns the number of tokens. */
+  /** Number of tokens. */
   get length(): number
-  /** Returns the metadata of the store. */
+  /** Metadata of the store. */
   get metadata(): StoreMetadata
-  /** Returns the tokens `start..end`. */
+  /**
+   * Returns a copy of the tokens from `start` up to but not including `end`. Throws
+   * `ERR_RANGE_OUT_OF_BOUNDS`.
+   */
   loadByRange(start: number, end: number): Int32Array
-  /** Returns a batch of a run. */
+  /**
+   * Returns one batch of a run, a pure function of `options`. Throws `ERR_STORE_TOO_SHORT` or
+   * `ERR_INVALID_ARGUMENT`.
+   */
   batch(options: BatchOptions): Batch
-  /** Returns the number of consecutive windows of `seq_length` tokens. */
+  /**
+   * Returns the number of consecutive windows of `seqLength` tokens, each followed by at least
+   * one token. Throws `ERR_STORE_TOO_SHORT` if there are none.
+   */
   numWindows(seqLength: number): number
-  /** Returns windows `first..first + count` of the consecutive windows of `seq_length` tokens. */
+  /**
+   * Returns a batch of `count` consecutive windows, from number `first` on; window i starts at
+   * token i x `seqLength`. Throws `ERR_INVALID_ARGUMENT` for windows past the end.
+   */
   evaluationBatch(seqLength: number, first: number, count: number): Batch
-  /** Checks that every id is below `vocab_size`. */
+  /**
+   * Checks that every id is below `vocabSize`; reads all of them unless the largest is known.
+   * Fails with `ERR_TOKEN_OUT_OF_RANGE`, naming the first such id and its position.
+   */
   checkVocab(vocabSize: number, monitor: Monitor): Promise<void>
-  /** Compares every chunk with its checksum; returns the number of chunks compared. */
+  /**
+   * Compares `store.json` and every chunk with their checksums. Returns the number of chunks
+   * compared; 0 if the store has no checksums. Fails with `ERR_INVALID_STORE` naming the chunks
+   * that differ.
+   */
   verify(monitor: Monitor): Promise<number>
-  /** Returns the unigram entropy in nats. */
+  /**
+   * Returns the unigram entropy in nats per token: the loss of a model that knows only how often
+   * each id below `vocabSize` occurs. Fails as `checkVocab` does.
+   */
   tokenEntropy(vocabSize: number, monitor: Monitor): Promise<number>
 }
 
 /** A Transformer language model. The public class is in `src/transformer.ts`. */
 export declare class Transformer {
   /**
-   * Checks the options. Memory is allocated, and weights are drawn, by the first call that needs
-   * them.
+   * Checks the options. The first call that needs them allocates memory and draws the weights.
+   *
+   * Throws `ERR_INVALID_CONFIG` if no model can have these sizes. A call on the model fails with
+   * `ERR_BUSY` while another one is pending, and with `ERR_CLOSED` after `close`.
    */
   constructor(options: TransformerOptions)
-  /** Number of trainable parameters. */
+  /** Number of parameters; a tied output layer counts once. */
   get numParameters(): number
   /**
-   * Adds `scale` times the gradient of the batch's mean loss to the gradients. Returns the loss,
-   * or null unless `read_loss`.
+   * Adds `scale` times the gradient of the batch's mean loss to the gradients. Returns that loss
+   * in nats per token. Without `readLoss` nothing waits for the device: the result is null, and
+   * `takeLoss` returns the loss later.
+   *
+   * Fails with `ERR_TOKEN_OUT_OF_RANGE`, or `ERR_INVALID_ARGUMENT` if rows are longer than
+   * `maxSeqLength`, before anything changes.
    */
   forwardBackward(batch: Batch, scale: number, readLoss: boolean): Promise<number | null>
-  /** Returns the mean of the losses that were not read, and resets it; 0 if there are none. */
+  /**
+   * Returns the mean of the losses that were not read, in nats per token, and forgets them; 0 if
+   * there are none. Waits for the device. Fails with `ERR_NON_FINITE` if a queued update was
+   * skipped because a gradient was NaN or infinite.
+   */
   takeLoss(): Promise<number>
-  /** Returns the device of the model. */
+  /** Returns the kind of device and, for a GPU, its name and peak memory. */
   deviceState(): Promise<DeviceState>
-  /** Waits until the device has finished all queued work. */
+  /** Waits until the device has finished all queued work, as a timing must. */
   synchronize(): Promise<void>
-  /** Returns the mean loss of a batch. */
+  /** Returns the mean loss of a batch in nats per token, without gradients. */
   loss(batch: Batch): Promise<number>
-  /** Returns the logits after each of `ids`: (ids, vocabulary), row-major. */
+  /**
+   * Returns the logits of the next token after each of `ids`, one sequence of at most
+   * `maxSeqLength`: `ids.length` x `vocabSize`, row-major.
+   */
   logits(ids: Uint32Array): Promise<Float32Array>
   /**
-   * Returns the logits after each of `ids`, `batch_size` sequences of equal length, and keeps the
-   * activations for `backward`.
+   * Returns the logits as `logits` does, for `batchSize` sequences of equal length, one after
+   * the other in `ids`. Keeps the activations for `backward`.
    */
   forward(ids: Uint32Array, batchSize: number): Promise<Float32Array>
-  /** Adds the gradients of the parameters, given that of the logits of `forward`. */
+  /**
+   * Adds the gradients of the parameters to the model's, given the gradient `dlogits` of the
+   * logits that `forward` returned, in the same shape.
+   *
+   * Fails with `ERR_INVALID_ARGUMENT` if another pass or an update came after `forward`, and
+   * with `ERR_SHAPE_MISMATCH` if the length differs.
+   */
   backward(dlogits: Float32Array): Promise<void>
-  /** Freezes the parameters that `pattern` matches. Returns their names. */
+  /**
+   * Freezes the parameters that `pattern` matches: they get no gradient and no update. In a
+   * pattern, `*` matches any characters, and `matrices` every matrix. Returns the names that
+   * match; throws `ERR_INVALID_ARGUMENT` if none does.
+   */
   freeze(pattern: string): Array<string>
-  /** Thaws the parameters that `pattern` matches. Returns their names. */
+  /** Makes the parameters that `pattern` matches trainable again. Returns their names. */
   unfreeze(pattern: string): Array<string>
-  /** Copies every parameter. */
+  /** Returns a copy of every parameter. */
   stateDict(): Promise<Array<Tensor>>
-  /** Replaces every parameter. */
+  /**
+   * Replaces every parameter. Fails with `ERR_CHECKPOINT_MISMATCH`, naming all missing,
+   * unexpected and misshapen tensors; the weights are then unchanged.
+   */
   loadStateDict(tensors: Array<Tensor>): Promise<void>
-  /** Copies every gradient. */
+  /** Returns a copy of every gradient, named and shaped as its parameter. */
   gradients(): Promise<Array<Tensor>>
   /** Sets every gradient to zero. */
   zeroGradients(): Promise<void>
-  /** Returns the name of the first tensor of weights with a NaN or an infinity. */
+  /** Returns the name of the first tensor of weights with a NaN or an infinity, or null. */
   nonFiniteWeight(): Promise<string | null>
-  /** Returns the name of the first tensor of gradients with a NaN or an infinity. */
+  /** Returns the name of the first tensor of gradients with a NaN or an infinity, or null. */
   nonFiniteGradient(): Promise<string | null>
-  /** Returns the op at whose output the last pass stopped, with `detect_anomaly`. */
+  /**
+   * Returns the op whose output was NaN or infinite and stopped the last pass, with
+   * `detectAnomaly`; else null.
+   */
   nonFiniteOp(): Promise<string | null>
-  /** Starts recording the time of each op. */
+  /** Starts recording the time of each op, until `stopProfile`. */
   startProfile(): Promise<void>
-  /** Stops recording. Returns the ops, longest first. */
+  /** Stops recording. Returns the time of each op since `startProfile`, longest first. */
   stopProfile(): Promise<Array<OpProfile>>
-  /** Frees the model, now or when the current call ends. Never waits. */
+  /**
+   * Frees the model, at once or when the pending call settles. Never waits, and may be called
+   * again.
+   */
   close(): void
 }
 
@@ -243,9 +383,9 @@ export interface AdamwHyper {
   step: number
   beta1: number
   beta2: number
-  /** Added to sqrt(v). */
+  /** Added to sqrt(v) in the denominator. */
   eps: number
-  /** Decoupled from the gradient. */
+  /** Decoupled weight decay: `lr` times this times the parameter is subtracted. */
   weightDecay: number
 }
 
@@ -274,27 +414,33 @@ export interface BatchOptions {
   batchSize: number
   /** Tokens per window. */
   seqLength: number
-  /** The seed of the run. */
+  /** Seed of the run. */
   seed: number
-  /** The step, from 1. */
+  /** Step of the run, from 1. */
   step: number
-  /** The index among the step's accumulated batches, from 0. */
+  /** Index among the batches of the step, from 0. */
   microBatch: number
   /** Batches per step. */
   accumulate: number
-  /** The order of the windows: `random`, `epoch`, `sequential` or `dense`. */
+  /** Order of the windows: `random`, `epoch`, `sequential` or `dense`. */
   sampling: string
 }
 
-/** Times a linear layer and returns the seconds of each run. */
+/**
+ * Times one pass of a linear layer over random operands. Returns the seconds of each timed run.
+ * Runs on a GPU are queued in groups, and those of a group share its time equally.
+ */
 export declare function benchGemm(options: GemmOptions): Promise<Array<number>>
 
-/** Measures the bytes per second that `threads` threads read from memory. */
+/**
+ * Measures memory bandwidth: the bytes per second that `threads` threads read from an array too
+ * large for any cache.
+ */
 export declare function benchMemory(threads: number): Promise<number>
 
 /**
- * Returns the instructions that multiply bf16 on this CPU, `avx512bf16` or `amx`, or null if bf16
- * products are computed in f32.
+ * Returns the instruction set that multiplies bf16 matrices on this CPU, `avx512bf16` or `amx`;
+ * null if bf16 products are computed in f32.
  */
 export declare function bf16Instructions(): string | null
 
@@ -304,7 +450,7 @@ export interface ClippedGradients {
   gradients: Array<Float32Array>
 }
 
-/** What the tensors of a course's checkpoint do not tell. */
+/** Sizes that the shapes of a course checkpoint's tensors do not give. Other formats ignore them. */
 export interface CourseSizes {
   numHeads?: number
   maxSeqLength?: number
@@ -315,11 +461,14 @@ export interface CourseSizes {
 export interface CrossEntropy {
   /** Mean over the targets that are not ignored, in nats. */
   loss: number
-  /** One per row. */
+  /** The log-sum-exp of each row. */
   lse: Float32Array
 }
 
-/** Returns the number of CUDA devices that this build can use on this machine. */
+/**
+ * Returns the number of CUDA devices that this build can use on this machine; 0 if `cudaProblem`
+ * is not null.
+ */
 export declare function cudaDeviceCount(): number
 
 /** Returns why a GPU that seems to be present cannot be used, or null if it can or there is none. */
@@ -341,73 +490,91 @@ export interface DrawnTokens {
   ids: Uint32Array
   /** True once the row has ended. */
   ended: boolean
-  /** True if it ended at a stop token. */
+  /** True if it ended at one of `stopIds`. */
   atStopId: boolean
 }
 
-/** Encodes text files to a token store. */
+/**
+ * Encodes text files to a token store, or with a `validFraction` to two, in one streaming pass.
+ *
+ * `out` is the folder that holds the stores and the tokenizer; if its name ends in `_chunks`, it
+ * is the store itself. A call that fails leaves nothing behind, except as `keepWhenCancelled`
+ * says. `monitor` counts bytes on disk.
+ */
 export declare function encodeFiles(files: Array<string>, tokenizer: Tokenizer, out: string, options: EncodeOptions, monitor: Monitor): Promise<EncodeSummary>
 
 /** Options for encoding text files. */
 export interface EncodeOptions {
   /** Tokens per chunk file. */
   chunkSize: number
-  /** The share of the tokens, from the end, that go to the validation store. */
+  /** Fraction of the tokens, taken from the end, that goes to the validation store; in [0, 1). */
   validFraction: number
-  /** `int32` or `uint16`. */
+  /** Integer type of the chunk files: `int32` or `uint16`. */
   tokenDtype: string
-  /** The number of threads. */
+  /** Number of threads. It does not change the tokens. */
   threads: number
-  /** The path of the tokenizer. */
+  /** Path of the tokenizer, for a store without a copy beside it. */
   tokenizerPath?: string
-  /** `text`, `jsonl` or `parquet`; by default the names of the files decide. */
+  /** `text`, `jsonl` or `parquet`; by default told by each file's name. */
   format?: string
-  /** The field of JSON Lines, or column of Parquet, that holds the text. */
+  /** The JSON Lines field or Parquet column that holds the text. */
   textField: string
-  /** `file`, `line` or `block`; by default the format decides. */
+  /**
+   * The unit that no token crosses: `file`, `line` or `block` (lines between blank ones). By
+   * default a text file as a whole, or each text of JSON Lines and Parquet.
+   */
   document?: string
-  /** Append `<|endoftext|>` to every document. */
+  /** Appends `<|endoftext|>` to every non-empty document. */
   appendEot: boolean
-  /** Resume from what a killed run left. */
+  /** Continues the work of a killed call with the same files and options. */
   resume: boolean
-  /** Leave what is done for a later run if cancelled. */
+  /** Keeps the work of a cancelled call for a later one, as if it had been killed. */
   keepWhenCancelled: boolean
 }
 
-/** The result of an encoding. */
+/** The result of encoding. */
 export interface EncodeSummary {
-  /** The number of tokens in all stores. */
+  /** Number of tokens in all stores. */
   tokens: number
-  /** Bytes of the text that the tokens encode. */
+  /** Bytes of the encoded text. */
   bytes: number
-  /** Bytes of the files that were invalid UTF-8 and became U+FFFD. */
+  /** Bytes of invalid UTF-8 that became U+FFFD. */
   replacedBytes: number
-  /** Bytes of text that an earlier, killed run had encoded. */
+  /** Bytes of text encoded by an earlier, killed call. */
   resumedBytes: number
-  /** The store of the training tokens. */
+  /** Folder of the training store. */
   train: string
-  /** The store of the validation tokens. */
+  /** Folder of the validation store; absent if there is none. */
   valid?: string
 }
 
-/** Ends the process with an exit code, at once: without waiting for calls that run on other threads. */
+/** Ends the process at once with exit code `code`, without waiting for calls on other threads. */
 export declare function exitNow(code: number): never
 
-/** Returns the names of the files that match names and patterns. */
+/**
+ * Expands the patterns among `names` (`data/*.txt`) to the files that match, sorted. The name of
+ * an existing file is never a pattern. Fails with `ERR_NOT_FOUND` if a pattern matches nothing.
+ */
 export declare function expandFiles(names: Array<string>): Promise<Array<string>>
 
-/** Writes a model for other programs. */
+/**
+ * Writes a model for other programs to `out`: a new or empty folder for `hf`, else a file.
+ *
+ * Fails with `ERR_INVALID_ARGUMENT` if the folder is not empty, `ERR_UNSUPPORTED` for options that
+ * no architecture of the format has, or `ERR_INVALID_TOKENIZER` for a tokenizer unknown to
+ * llama.cpp; `out` is then unchanged. `monitor` counts the bytes of the tensors.
+ */
 export declare function exportModel(out: string, model: Transformer, tokenizer: Tokenizer | undefined | null, options: ExportOptions, monitor: Monitor): Promise<void>
 
-/** What to write. */
+/** Options for exporting a model. */
 export interface ExportOptions {
-  /** `hf`, `gguf` or `safetensors`. */
+  /** `hf` (a Hugging Face folder), `gguf` or `safetensors`. */
   format: string
-  /** `f32`, `bf16`, `f16` or `q8_0`. */
+  /** Element type of the tensors: `f32`, `bf16`, `f16`, or `q8_0` for GGUF. */
   dtype: string
   /** Name of the model in GGUF. */
   name: string
-  /** Texts by the names of their files. */
+  /** Further files of a Hugging Face folder: their texts by name. */
   companions: Record<string, string>
 }
 
@@ -416,47 +583,57 @@ export interface GemmOptions {
   rows: number
   inputs: number
   outputs: number
-  /** `forward`, `backward_input` or `backward_weight`. Each multiplies other layouts. */
+  /** The product to time. Each pass multiplies matrices in other layouts. */
   pass: 'forward' | 'backward_input' | 'backward_weight'
   /** `f32` or `bf16`. */
   dtype: string
   /** `cpu`, `cuda` or `cuda:N`. */
   device: string
-  /** Allows a CUDA device to round the operands of f32 products to TensorFloat-32. */
+  /** Lets a CUDA device round the operands of f32 products to TensorFloat-32. */
   tf32: boolean
-  /** 0 means one per core this process may use. */
+  /** CPU threads; 0 means one per core this process may use. */
   threads: number
-  /** Runs before the clock starts. */
+  /** Untimed runs before the first timed one. */
   warmup: number
   /** Timed runs. */
   repeats: number
 }
 
-/** Settings of the draws, and when a row ends. */
+/** How tokens are drawn, and when a row ends. */
 export interface GeneratorOptions {
   /** Maximum number of tokens drawn per row. */
   maxTokens: number
-  /** Divides the logits; 0 is greedy. */
+  /** Divides the logits; 0 always picks the most likely token. */
   temperature: number
-  /** Draws from the k highest logits only. */
+  /** Draws from the `topK` most likely tokens only; all by default. */
   topK?: number
-  /** Keeps a token if the more probable ones together have at most this probability. */
+  /** Draws from the fewest most likely tokens whose total probability exceeds this; in (0, 1]. */
   topP: number
-  /** Divides positive logits of the tokens of the context, and multiplies negative ones. */
+  /**
+   * For tokens in the context, divides positive logits by this and multiplies negative ones; 1
+   * has no effect.
+   */
   repetitionPenalty: number
   seed: number
-  /** Tokens that end a row. */
+  /** Ids that end a row when they are drawn. */
   stopIds: Array<number>
-  /** Keeps the cache once the window is full, rather than running a pass over it per token. */
+  /**
+   * Keeps the key/value cache once the context is full, instead of running a pass over the whole
+   * context for every token: faster, but the tokens differ.
+   */
   rollingCache: boolean
-  /** Ids from this one on are never drawn. */
+  /** Ids from this one on are never drawn: those that pad the vocabulary beyond the tokenizer's. */
   limitVocab?: number
 }
 
 /** Returns the instruction set of the CPU engine: `scalar`, `avx2` or `avx512`. */
 export declare function instructionSet(): string
 
-/** Reads the checkpoint folder `path` into the model and its optimizer. Returns the iteration. */
+/**
+ * Reads the checkpoint folder `path` into the model and its optimizer. Returns the iteration
+ * passed to `saveCheckpoint`. Fails as `loadWeights` does; the model and the optimizer are then
+ * unchanged.
+ */
 export declare function loadCheckpoint(path: string, model: Transformer, optimizer: Optimizer): Promise<number>
 
 /** Options for all batches of a run. */
@@ -465,35 +642,38 @@ export interface LoaderOptions {
   batchSize: number
   /** Tokens per window. */
   seqLength: number
-  /** The seed of the run. */
+  /** Seed of the run. */
   seed: number
   /** Batches per step. */
   accumulate: number
-  /** The order of the windows: `random`, `epoch`, `sequential` or `dense`. */
+  /** Order of the windows: `random`, `epoch`, `sequential` or `dense`. */
   sampling: string
-  /** The number of batches to prefetch. */
+  /** Number of batches to prefetch; 0 reads each one when it is asked for. */
   prefetch: number
 }
 
 /**
- * Reads the checkpoint folder `path` into the model, and nothing into an optimizer. Returns the
- * iteration.
+ * Reads the weights of the checkpoint folder `path` into the model, without optimizer state.
+ * Returns the iteration passed to `saveCheckpoint`.
+ *
+ * Fails with `ERR_NOT_FOUND`, `ERR_INVALID_CHECKPOINT` if a file is damaged, or
+ * `ERR_CHECKPOINT_MISMATCH` if the model has another shape; the model is then unchanged.
  */
 export declare function loadWeights(path: string, model: Transformer, monitor: Monitor): Promise<number>
 
-/** Bytes that training with AdamW takes. */
+/** Memory that training with AdamW takes, in bytes. */
 export interface MemoryPlan {
   /** The weights, and on a bf16 device their bf16 copy. */
   parameters: number
   gradients: number
-  /** The moments of AdamW. */
+  /** The two moments of AdamW. */
   optimizer: number
-  /** Activations of the batch, a block of logits, and scratch memory. */
+  /** Activations of the batch and their gradients, a block of logits, and scratch memory. */
   activations: number
   /** Activations that one more sequence adds. */
   activationsPerSequence: number
   total: number
-  /** Most sequences per step that fit into `memory_bytes`; 0 if none does. */
+  /** Most sequences per step that fit into `memoryBytes`; 0 if not even one does. */
   largestBatch: number
 }
 
@@ -515,6 +695,7 @@ export interface MemoryPlanOptions {
   device: string
   /** `f32` or `bf16`, as in `TransformerOptions`. */
   dtype: string
+  /** Recomputes the activations of each block in the backward pass. */
   recompute: boolean
   /** Sequences per step. */
   batchSize: number
@@ -522,38 +703,51 @@ export interface MemoryPlanOptions {
   memoryBytes: number
 }
 
-/** Merges several stores into one. */
+/**
+ * Concatenates stores into a new one.
+ *
+ * `out` is the folder that gets `train_chunks` and the tokenizer; if its name ends in `_chunks`,
+ * it is the store itself. Fails with `ERR_INVALID_ARGUMENT` for stores of different tokenizers,
+ * and `ERR_TOKEN_OUT_OF_RANGE` for an id that uint16 cannot hold; nothing is left behind.
+ * `monitor` counts tokens.
+ */
 export declare function mergeStores(stores: Array<TokenStore>, out: string, options: ReshapeOptions, monitor: Monitor): Promise<Reshaped>
 
-/** Time spent in one op while profiling. */
+/** Time spent in one op of the engine while profiling. */
 export interface OpProfile {
-  /** Name of the op; for a linear layer, with its sizes. */
+  /** Name of the op; for a linear layer, with its sizes: `linear::forward 512 -> 1536`. */
   op: string
   calls: number
   /** Total wall time in seconds. */
   seconds: number
-  /** Total floating-point operations of its matrix products. */
+  /** Total floating-point operations of its matrix products; 0 if it has none. */
   flops: number
 }
 
 /**
- * Returns how many rows the output layer of a model works on at a time: `rows` rows of `d_model`
- * features to `vocab_size` logits.
+ * Returns how many rows at a time a model's output layer and loss process, when `rows` rows of
+ * `dModel` features become `vocabSize` logits each.
  */
 export declare function outputBlockRows(rows: number, dModel: number, vocabSize: number, device: string, dtype: string): number
 
-/** Checks what `export_model` checks before it writes. Returns the bytes of the tensors. */
+/**
+ * Makes the checks that `exportModel` makes before it writes. Returns the bytes that the tensors
+ * will take.
+ */
 export declare function planExport(out: string, model: Transformer, tokenizer: Tokenizer | undefined | null, options: ExportOptions): Promise<number>
 
-/** Plans the memory of training, without allocating it. */
+/**
+ * Plans the memory of training without allocating it. Throws `ERR_INVALID_CONFIG` if no model can
+ * have these sizes.
+ */
 export declare function planMemory(options: MemoryPlanOptions): MemoryPlan
 
-/** The stores that merging or splitting wrote. */
+/** The stores that merging or splitting wrote, by their folders. */
 export interface Reshaped {
-  /** The merged store, or the first part of a split one. */
+  /** The merged store, or the part before the split. */
   train: string
   trainTokens: number
-  /** The second part of a split store. */
+  /** The part after the split; absent after merging. */
   valid?: string
   validTokens: number
 }
@@ -562,15 +756,15 @@ export interface Reshaped {
 export interface ReshapeOptions {
   /** Tokens per chunk file. */
   chunkSize?: number
-  /** `int32` or `uint16`. */
+  /** Integer type of the chunk files: `int32` or `uint16`. */
   tokenDtype?: string
-  /** The tokenizer of the stores. */
+  /** Tokenizer of the stores, saved beside the new ones. */
   tokenizer?: Tokenizer
-  /** The path of the tokenizer. */
+  /** Path of the tokenizer, for a store without a copy beside it. */
   tokenizerPath?: string
 }
 
-/** `RopeScaling` of `src/transformer.ts`. */
+/** Scaling of the rotary angles, as documented in `src/transformer-options.ts`. */
 export interface RopeScaling {
   factor: number
   lowFreqFactor: number
@@ -578,24 +772,36 @@ export interface RopeScaling {
   originalMaxPositionEmbeddings: number
 }
 
-/** Returns a random sample of the documents of a file. */
+/**
+ * Returns documents of a file drawn at random, each equally likely, in the order of the file.
+ * Documents of text end at `<|endoftext|>`. The sample is a function of the seed. `monitor` counts
+ * bytes read from disk.
+ */
 export declare function sampleDocuments(file: string, options: SampleOptions, monitor: Monitor): Promise<Array<string>>
 
 /** Options for sampling documents. */
 export interface SampleOptions {
-  /** Most documents to return. */
+  /** Number of documents to return, or all if the file has fewer. */
   sample: number
   seed: number
-  /** `text`, `jsonl` or `parquet`; by default recognized by the name of the file. */
+  /** `text`, `jsonl` or `parquet`; by default told by the file's name. */
   format?: string
-  /** Field of JSON Lines, or column of Parquet, that holds the text. */
+  /** The JSON Lines field or Parquet column that holds the text. */
   textField: string
 }
 
-/** Writes the checkpoint folder `path`. `extra` is JSON that is stored in state.json. */
+/**
+ * Writes the checkpoint folder `path`, replacing an existing one.
+ *
+ * `iteration` is the number of updates made so far. `extra` is JSON text, stored in state.json as
+ * it is. Fails with `ERR_DISK_FULL`, `ERR_NOT_WRITABLE` or `ERR_IO`; `path` is then unchanged.
+ */
 export declare function saveCheckpoint(path: string, model: Transformer, optimizer: Optimizer, iteration: number, extra: string): Promise<void>
 
-/** Writes the checkpoint folder `path` of a model that has no optimizer yet. */
+/**
+ * Writes the checkpoint folder `path` with the weights alone, of a model that has no optimizer.
+ * `monitor` counts bytes written.
+ */
 export declare function saveWeights(path: string, model: Transformer, iteration: number, monitor: Monitor): Promise<void>
 
 export interface SgdGroup {
@@ -609,21 +815,24 @@ export interface SgdHyper {
   lr: number
   /** Number of this update, from 0. */
   step: number
-  /** Multiplied by the rate. */
+  /** Coupled weight decay: this times the parameter is added to its gradient. */
   weightDecay: number
-  /** Keeps the rate at lr. */
+  /** Keeps the learning rate at `lr` instead of lr / sqrt(step + 1). */
   constant: boolean
 }
 
 export interface SgdOptions {
   lr: number
   weightDecay: number
-  /** Keeps the learning rate constant (`decay: 'none'`). */
+  /** Keeps the learning rate constant (`decay: 'none'`) instead of dividing it by sqrt(step + 1). */
   constant: boolean
   groups: Array<SgdGroup>
 }
 
-/** Copies the model and the optimizer. Returns null if memory has no room for a copy. */
+/**
+ * Copies the model and the optimizer to host memory. Returns null if there is not enough memory
+ * for the copy. `iteration` and `extra` are as in `saveCheckpoint`.
+ */
 export declare function snapshotCheckpoint(model: Transformer, optimizer: Optimizer, iteration: number, extra: string): Promise<CheckpointSnapshot | null>
 
 /** A special token and its id. */
@@ -632,66 +841,80 @@ export interface SpecialToken {
   id: number
 }
 
-/** Splits a store in two at a token. */
+/**
+ * Splits a store in two: the tokens before `at` go to `train_chunks` of the folder `out`, the
+ * others to its `valid_chunks`. Fails as `mergeStores` does, and with `ERR_INVALID_ARGUMENT` if
+ * either part would be empty.
+ */
 export declare function splitStore(store: TokenStore, at: number, out: string, options: ReshapeOptions, monitor: Monitor): Promise<Reshaped>
 
-/** The content of `store.json`, or else what the sizes of the files tell. */
+/** Metadata of a store, from `store.json` or, without one, from the sizes of the files. */
 export interface StoreMetadata {
-  /** The number of tokens. */
+  /** Number of tokens. */
   length: number
-  /** Bytes of the text that the tokens encode. */
+  /** Bytes of the encoded text; absent if unknown. */
   bytes?: number
   /** Tokens per chunk file. */
   chunkSize: number
-  /** numpy's name of the element type. */
+  /** Integer type of the ids, as numpy names it: `int32`, `int64` or `uint16`. */
   dtype: string
-  /** The path of the tokenizer, relative to the store's folder. */
+  /** Path of the tokenizer, relative to the store's folder; absent if unknown. */
   tokenizerPath?: string
-  /** A hash of the tokenizer's content. */
+  /** `Tokenizer.hash` of the tokenizer that encoded the store; absent if unknown. */
   tokenizerHash?: string
-  /** The largest token id. */
+  /** The largest token id; absent if unknown. */
   maxId?: number
-  /** Bytes of the input that were invalid UTF-8 and became U+FFFD. */
+  /** Bytes of invalid UTF-8 in the input that became U+FFFD. */
   replacedBytes: number
 }
 
-/** A named tensor, row-major, in the shape that checkpoint files use. */
+/** A named f32 tensor, row-major, in the shape that checkpoint files use. */
 export interface Tensor {
   name: string
   shape: Array<number>
   data: Float32Array
 }
 
-/** Numbers of tokens and bytes in files. */
+/** The size of files in tokens and bytes. */
 export interface TokenCount {
   tokens: number
   bytes: number
-  /** Number of bytes of invalid UTF-8. */
+  /** Bytes of invalid UTF-8, read as U+FFFD. */
   replacedBytes: number
 }
 
 /** Options for training a tokenizer. */
 export interface TokenizerOptions {
-  /** Size of the vocabulary; omitted for characters. */
+  /**
+   * Size of the vocabulary, special tokens and the 256 bytes included. Required for `bpe`;
+   * `chars` has one token per character.
+   */
   vocabSize?: number
-  /** Special tokens, which get the first ids. */
+  /** Special tokens; they get the first ids and are never part of a merge. */
   specialTokens: Array<string>
-  /** `bpe` or `chars`. */
+  /** `bpe` (byte-level BPE) or `chars` (one token per code point). */
   type: string
+  /** Counting threads. The result does not depend on them. */
   threads: number
-  /** `gpt2`, `smollm`, `cl100k`, `llama3`, `qwen2` or a regular expression. */
+  /**
+   * Splits text into pre-tokens, which merges do not cross: `gpt2`, `smollm`, `cl100k`,
+   * `llama3`, `qwen2` or a regular expression.
+   */
   pattern: string
-  /** Pairs that occur less often are not merged. */
+  /** Least number of occurrences of a pair that is merged. */
   minFrequency: number
-  /** Most bytes to read. */
+  /** Bytes to read at most, counted after decompression over all files. */
   maxBytes?: number
-  /** `text`, `jsonl` or `parquet`; by default recognized by the names of the files. */
+  /** `text`, `jsonl` or `parquet`; by default told by each file's name. */
   format?: string
-  /** Field of JSON Lines, or column of Parquet, that holds the text. */
+  /** The JSON Lines field or Parquet column that holds the text. */
   textField: string
 }
 
-/** `TransformerOptions` of `src/transformer.ts`, which documents them, with the defaults filled in. */
+/**
+ * Sizes and options of a model, as documented in `src/transformer-options.ts`, with the defaults
+ * filled in.
+ */
 export interface TransformerOptions {
   vocabSize: number
   dModel: number
@@ -716,66 +939,78 @@ export interface TransformerOptions {
   detectAnomaly: boolean
 }
 
-/** A window of a batch. */
+/** The place of one window of a batch. */
 export interface Window {
-  /** Position of its store in the list of stores. */
+  /** Index of its store in the loader's list. */
   store: number
-  /** Its first token. */
+  /** Position of its first token in that store. */
   start: number
 }
 
-/** Writes the file `path` completely or not at all, and makes it durable. */
+/**
+ * Writes the file `path` completely or not at all, replacing an existing one, and syncs it to
+ * disk.
+ */
 export declare function writeFileAtomic(path: string, bytes: Uint8Array): Promise<void>
 
 export declare namespace ops {
-  /** param, grad, m, v (n) -> the new param, m, v. */
+  /** One AdamW update: param, grad, m, v (n) -> the new param, m, v. */
   export function adamw(param: Float32Array, grad: Float32Array, m: Float32Array, v: Float32Array, hyper: AdamwHyper): [Float32Array, Float32Array, Float32Array]
-  /** dout, q, k, v, out, lse -> dq, dk, dv. */
+  /** dout, q, k, v, and the out and lse of the forward pass -> dq, dk, dv in the shapes of q, k, v. */
   export function attentionBackward(dout: Float32Array, q: Float32Array, k: Float32Array, v: Float32Array, out: Float32Array, lse: Float32Array, sizes: AttentionSizes): [Float32Array, Float32Array, Float32Array]
-  /** q (b, t, nh, hs), k, v (b, t, nkv, hs) -> out, lse (b, nh, t). */
+  /** Causal attention: q (b, t, nh, hs), k and v (b, t, nkv, hs) -> out as q, lse (b, nh, t). */
   export function attentionForward(q: Float32Array, k: Float32Array, v: Float32Array, sizes: AttentionSizes): [Float32Array, Float32Array]
-  /** Clips `gradients` by their global norm; a `max_norm` of 0 disables clipping. */
+  /**
+   * Clips `gradients` by their global L2 norm: if it exceeds `maxNorm`, all are multiplied by
+   * `maxNorm` / (norm + 1e-6). A `maxNorm` of 0 disables clipping.
+   */
   export function clipGradNorm(gradients: Array<Float32Array>, maxNorm: number): ClippedGradients
-  /** logits (n, vocab), targets (n), lse (n) -> dlogits. */
+  /**
+   * logits (n, vocab), targets (n), the lse (n) of the forward pass -> dlogits (n, vocab), the
+   * gradient of the mean loss times `scale`.
+   */
   export function crossEntropyBackward(logits: Float32Array, targets: Int32Array, lse: Float32Array, vocabSize: number, scale: number): Float32Array
-  /** logits (n, vocab), targets (n) -> loss, lse (n). */
+  /** logits (n, vocab), targets (n), -100 to ignore a row -> mean loss, lse (n). */
   export function crossEntropyForward(logits: Float32Array, targets: Int32Array, vocabSize: number): CrossEntropy
   /** dout (n, c), ids (n) -> dweight (vocab, c). */
   export function embeddingBackward(dout: Float32Array, ids: Uint32Array, vocabSize: number, dModel: number): Float32Array
-  /** ids (n), weight (vocab, c) -> (n, c). */
+  /** ids (n), weight (vocab, c) -> the rows of weight with these ids (n, c). */
   export function embeddingForward(ids: Uint32Array, weight: Float32Array, vocabSize: number, dModel: number): Float32Array
-  /** dout (rows, outputs), x, weight (inputs, outputs) -> dx, dweight, dbias. */
+  /** dout (rows, outputs), x (rows, inputs), weight (inputs, outputs) -> dx, dweight, dbias. */
   export function linearBackward(dout: Float32Array, x: Float32Array, weight: Float32Array, rows: number, inputs: number, outputs: number): [Float32Array, Float32Array, Float32Array]
-  /** x (rows, inputs), weight (inputs, outputs), bias (outputs) -> (rows, outputs). */
+  /** x (rows, inputs), weight (inputs, outputs), bias (outputs) -> x weight + bias (rows, outputs). */
   export function linearForward(x: Float32Array, weight: Float32Array, rows: number, inputs: number, outputs: number, bias?: Float32Array | undefined | null): Float32Array
   /** dout, out (n, columns) -> dx. */
   export function logSoftmaxBackward(dout: Float32Array, out: Float32Array, columns: number): Float32Array
   /** x (n, columns) -> (n, columns). */
   export function logSoftmaxForward(x: Float32Array, columns: number): Float32Array
-  /** dout (m, n), a (m, k), b (k, n) -> da, db. */
+  /** dout (m, n), a (m, k), b (k, n) -> da = dout b^T, db = a^T dout. */
   export function matmulBackward(dout: Float32Array, a: Float32Array, b: Float32Array, m: number, k: number, n: number): [Float32Array, Float32Array]
-  /** a (m, k), b (k, n) -> (m, n). */
+  /** a (m, k), b (k, n) -> a b (m, n). */
   export function matmulForward(a: Float32Array, b: Float32Array, m: number, k: number, n: number): Float32Array
-  /** dout, x (n, width), weight (width), rstd (n) -> dx, dweight. */
+  /** dout, x (n, width), weight (width), rstd (n) -> dx (n, width), dweight (width). */
   export function rmsNormBackward(dout: Float32Array, x: Float32Array, weight: Float32Array, rstd: Float32Array, width: number): [Float32Array, Float32Array]
-  /** x (n, width), weight (width) -> out, rstd (n). */
+  /** RMSNorm of each row: x (n, width), weight (width) -> out (n, width), rstd (n). */
   export function rmsNormForward(x: Float32Array, weight: Float32Array, width: number, eps: number): [Float32Array, Float32Array]
-  /** dout (b, t, heads, hs) -> dx. */
+  /** dout (b, t, heads, hs) -> dx: the rotation by the negative angles. */
   export function ropeBackward(dout: Float32Array, positions: number, heads: number, headSize: number, theta: number, firstPosition: number): Float32Array
-  /** x (b, t, heads, hs) -> out. */
+  /**
+   * Rotates interleaved pairs of each head by their position: x (b, t, heads, hs) -> out as x. The
+   * first position of each sequence is `firstPosition`.
+   */
   export function ropeForward(x: Float32Array, positions: number, heads: number, headSize: number, theta: number, firstPosition: number): Float32Array
-  /** param, grad (n) -> the new param. */
+  /** One SGD update: param, grad (n) -> the new param. */
   export function sgd(param: Float32Array, grad: Float32Array, hyper: SgdHyper): Float32Array
-  /** dout, x -> dx. */
+  /** dout, x -> dx, all of the same length. */
   export function siluBackward(dout: Float32Array, x: Float32Array): Float32Array
-  /** x -> x sigmoid(x). */
+  /** x -> x sigmoid(x), element by element. */
   export function siluForward(x: Float32Array): Float32Array
   /** dout, out (n, columns) -> dx. */
   export function softmaxBackward(dout: Float32Array, out: Float32Array, columns: number): Float32Array
   /** x (n, columns) -> (n, columns). */
   export function softmaxForward(x: Float32Array, columns: number): Float32Array
-  /** dout, gate, up -> dgate, dup. */
+  /** dout, gate, up -> dgate, dup, all of the same length. */
   export function swigluBackward(dout: Float32Array, gate: Float32Array, up: Float32Array): [Float32Array, Float32Array]
-  /** gate, up -> silu(gate) up. */
+  /** gate, up -> silu(gate) up, element by element. */
   export function swigluForward(gate: Float32Array, up: Float32Array): Float32Array
 }

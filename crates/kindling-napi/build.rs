@@ -1,4 +1,4 @@
-//! Link settings of a Node addon.
+//! Sets the link options of a Node addon.
 fn main() {
     napi_build::setup();
 }

@@ -15,7 +15,11 @@ pub struct Batch {
 
 #[napi]
 impl Batch {
-    /// Creates a batch of `batch_size` rows from flat arrays.
+    /// Creates a batch of `batchSize` rows from flat arrays of equal length: token ids `x`, and
+    /// `y`, the token that follows each id. A target of -100 is excluded from the loss.
+    ///
+    /// Throws `ERR_TOKEN_OUT_OF_RANGE` for a negative id, `ERR_SHAPE_MISMATCH` if the lengths
+    /// differ, and `ERR_INVALID_ARGUMENT` if the rows are empty or unequal.
     #[napi(factory, catch_unwind)]
     pub fn from_arrays(x: Int32Array, y: Int32Array, batch_size: u32) -> napi::Result<Self> {
         let x = x.iter().zip(0..).map(|(&id, position)| {
@@ -26,25 +30,25 @@ impl Batch {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Returns a copy of the token ids.
+    /// A copy of the token ids, `batchSize` x `seqLength`, row-major.
     #[napi(getter, catch_unwind)]
     pub fn x(&self) -> Int32Array {
         self.inner.x.iter().map(|&id| id as i32).collect::<Vec<_>>().into()
     }
 
-    /// Returns a copy of the targets.
+    /// A copy of the targets, `batchSize` x `seqLength`, row-major.
     #[napi(getter, catch_unwind)]
     pub fn y(&self) -> Int32Array {
         self.inner.targets.clone().into()
     }
 
-    /// Returns the number of rows.
+    /// Number of rows.
     #[napi(getter, catch_unwind)]
     pub fn batch_size(&self) -> u32 {
         self.inner.batch_size as u32
     }
 
-    /// Returns the number of tokens per row.
+    /// Tokens per row.
     #[napi(getter, catch_unwind)]
     pub fn seq_length(&self) -> u32 {
         self.inner.seq_length as u32

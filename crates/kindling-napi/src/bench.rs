@@ -24,7 +24,8 @@ pub fn instruction_set() -> &'static str {
     Isa::detect().name()
 }
 
-/// Returns the number of CUDA devices that this build can use on this machine.
+/// Returns the number of CUDA devices that this build can use on this machine; 0 if `cudaProblem`
+/// is not null.
 #[napi(catch_unwind)]
 pub fn cuda_device_count() -> u32 {
     if kindling_core::cuda::problem().is_some() {
@@ -40,14 +41,15 @@ pub fn cuda_problem() -> Option<String> {
     kindling_core::cuda::problem()
 }
 
-/// Returns the instructions that multiply bf16 on this CPU, `avx512bf16` or `amx`, or null if bf16
-/// products are computed in f32.
+/// Returns the instruction set that multiplies bf16 matrices on this CPU, `avx512bf16` or `amx`;
+/// null if bf16 products are computed in f32.
 #[napi(catch_unwind)]
 pub fn bf16_instructions() -> Option<&'static str> {
     MatmulKernel::detect_bf16().map(MatmulKernel::name)
 }
 
-/// Measures the bytes per second that `threads` threads read from memory.
+/// Measures memory bandwidth: the bytes per second that `threads` threads read from an array too
+/// large for any cache.
 #[napi(catch_unwind, ts_return_type = "Promise<number>")]
 pub fn bench_memory(threads: f64) -> napi::Result<AsyncTask<Job<(), f64>>> {
     let threads = thread_count(threads).map_err(to_napi)?;
@@ -60,24 +62,25 @@ pub struct GemmOptions {
     pub rows: f64,
     pub inputs: f64,
     pub outputs: f64,
-    /// `forward`, `backward_input` or `backward_weight`. Each multiplies other layouts.
+    /// The product to time. Each pass multiplies matrices in other layouts.
     #[napi(ts_type = "'forward' | 'backward_input' | 'backward_weight'")]
     pub pass: String,
     /// `f32` or `bf16`.
     pub dtype: String,
     /// `cpu`, `cuda` or `cuda:N`.
     pub device: String,
-    /// Allows a CUDA device to round the operands of f32 products to TensorFloat-32.
+    /// Lets a CUDA device round the operands of f32 products to TensorFloat-32.
     pub tf32: bool,
-    /// 0 means one per core this process may use.
+    /// CPU threads; 0 means one per core this process may use.
     pub threads: f64,
-    /// Runs before the clock starts.
+    /// Untimed runs before the first timed one.
     pub warmup: u32,
     /// Timed runs.
     pub repeats: u32,
 }
 
-/// Times a linear layer and returns the seconds of each run.
+/// Times one pass of a linear layer over random operands. Returns the seconds of each timed run.
+/// Runs on a GPU are queued in groups, and those of a group share its time equally.
 #[napi(catch_unwind, ts_return_type = "Promise<Array<number>>")]
 pub fn bench_gemm(options: GemmOptions) -> napi::Result<AsyncTask<Job<(), Vec<f64>>>> {
     let threads = thread_count(options.threads).map_err(to_napi)?;
@@ -89,8 +92,8 @@ pub fn bench_gemm(options: GemmOptions) -> napi::Result<AsyncTask<Job<(), Vec<f6
     }))
 }
 
-/// Returns how many rows the output layer of a model works on at a time: `rows` rows of `d_model`
-/// features to `vocab_size` logits.
+/// Returns how many rows at a time a model's output layer and loss process, when `rows` rows of
+/// `dModel` features become `vocabSize` logits each.
 #[napi(catch_unwind)]
 pub fn output_block_rows(
     rows: f64,

@@ -14,7 +14,10 @@ use crate::optimizer::{Optimizer, OptimizerGuards};
 use crate::options::integer;
 use crate::task::{Job, spawn};
 
-/// Writes the checkpoint folder `path`. `extra` is JSON that is stored in state.json.
+/// Writes the checkpoint folder `path`, replacing an existing one.
+///
+/// `iteration` is the number of updates made so far. `extra` is JSON text, stored in state.json as
+/// it is. Fails with `ERR_DISK_FULL`, `ERR_NOT_WRITABLE` or `ERR_IO`; `path` is then unchanged.
 #[napi(catch_unwind, ts_return_type = "Promise<void>")]
 pub fn save_checkpoint(
     path: String,
@@ -32,14 +35,16 @@ pub fn save_checkpoint(
     }))
 }
 
-/// A copy of a model and its optimizer. The public class is in `src/checkpoint.ts`.
+/// A copy of a model and its optimizer in host memory. The public class is `Snapshot` in
+/// `src/checkpoint.ts`.
 #[napi]
 pub struct CheckpointSnapshot {
     /// `None` once it is being written, or closed.
     inner: Option<checkpoint::Snapshot>,
 }
 
-/// Copies the model and the optimizer. Returns null if memory has no room for a copy.
+/// Copies the model and the optimizer to host memory. Returns null if there is not enough memory
+/// for the copy. `iteration` and `extra` are as in `saveCheckpoint`.
 #[napi(catch_unwind, ts_return_type = "Promise<CheckpointSnapshot | null>")]
 pub fn snapshot_checkpoint(
     model: &Transformer,
@@ -59,7 +64,8 @@ pub fn snapshot_checkpoint(
 
 #[napi]
 impl CheckpointSnapshot {
-    /// Writes the checkpoint folder `path`, and frees the copy.
+    /// Writes the checkpoint folder `path` as `saveCheckpoint` does, and frees the copy. A second
+    /// call fails with `ERR_CLOSED`.
     #[napi(catch_unwind, ts_return_type = "Promise<void>")]
     pub fn write(&mut self, path: String) -> napi::Result<AsyncTask<Job<(), ()>>> {
         let snapshot = self.inner.take().ok_or_else(|| to_napi(Error::Closed("the snapshot")))?;
@@ -73,7 +79,7 @@ impl CheckpointSnapshot {
     }
 }
 
-/// Checks the arguments of a save. The text of `extra` is kept as it is.
+/// Checks the arguments of a save. `extra` stays text, since parsing its numbers could round them.
 fn arguments(
     model: &Transformer,
     optimizer: &Optimizer,
@@ -86,8 +92,11 @@ fn arguments(
     Ok((guards_of(model, optimizer)?, iteration, extra))
 }
 
-/// Reads the checkpoint folder `path` into the model, and nothing into an optimizer. Returns the
-/// iteration.
+/// Reads the weights of the checkpoint folder `path` into the model, without optimizer state.
+/// Returns the iteration passed to `saveCheckpoint`.
+///
+/// Fails with `ERR_NOT_FOUND`, `ERR_INVALID_CHECKPOINT` if a file is damaged, or
+/// `ERR_CHECKPOINT_MISMATCH` if the model has another shape; the model is then unchanged.
 #[napi(catch_unwind, ts_return_type = "Promise<number>")]
 pub fn load_weights(
     path: String,
@@ -104,7 +113,9 @@ pub fn load_weights(
     }))
 }
 
-/// Reads the checkpoint folder `path` into the model and its optimizer. Returns the iteration.
+/// Reads the checkpoint folder `path` into the model and its optimizer. Returns the iteration
+/// passed to `saveCheckpoint`. Fails as `loadWeights` does; the model and the optimizer are then
+/// unchanged.
 #[napi(catch_unwind, ts_return_type = "Promise<number>")]
 pub fn load_checkpoint(
     path: String,

@@ -19,25 +19,26 @@ use crate::tokenizer::Tokenizer;
 pub struct EncodeOptions {
     /// Tokens per chunk file.
     pub chunk_size: f64,
-    /// The share of the tokens, from the end, that go to the validation store.
+    /// Fraction of the tokens, taken from the end, that goes to the validation store; in [0, 1).
     pub valid_fraction: f64,
-    /// `int32` or `uint16`.
+    /// Integer type of the chunk files: `int32` or `uint16`.
     pub token_dtype: String,
-    /// The number of threads.
+    /// Number of threads. It does not change the tokens.
     pub threads: f64,
-    /// The path of the tokenizer.
+    /// Path of the tokenizer, for a store without a copy beside it.
     pub tokenizer_path: Option<String>,
-    /// `text`, `jsonl` or `parquet`; by default the names of the files decide.
+    /// `text`, `jsonl` or `parquet`; by default told by each file's name.
     pub format: Option<String>,
-    /// The field of JSON Lines, or column of Parquet, that holds the text.
+    /// The JSON Lines field or Parquet column that holds the text.
     pub text_field: String,
-    /// `file`, `line` or `block`; by default the format decides.
+    /// The unit that no token crosses: `file`, `line` or `block` (lines between blank ones). By
+    /// default a text file as a whole, or each text of JSON Lines and Parquet.
     pub document: Option<String>,
-    /// Append `<|endoftext|>` to every document.
+    /// Appends `<|endoftext|>` to every non-empty document.
     pub append_eot: bool,
-    /// Resume from what a killed run left.
+    /// Continues the work of a killed call with the same files and options.
     pub resume: bool,
-    /// Leave what is done for a later run if cancelled.
+    /// Keeps the work of a cancelled call for a later one, as if it had been killed.
     pub keep_when_cancelled: bool,
 }
 
@@ -68,24 +69,28 @@ impl EncodeOptions {
     }
 }
 
-/// The result of an encoding.
+/// The result of encoding.
 #[napi(object)]
 pub struct EncodeSummary {
-    /// The number of tokens in all stores.
+    /// Number of tokens in all stores.
     pub tokens: f64,
-    /// Bytes of the text that the tokens encode.
+    /// Bytes of the encoded text.
     pub bytes: f64,
-    /// Bytes of the files that were invalid UTF-8 and became U+FFFD.
+    /// Bytes of invalid UTF-8 that became U+FFFD.
     pub replaced_bytes: f64,
-    /// Bytes of text that an earlier, killed run had encoded.
+    /// Bytes of text encoded by an earlier, killed call.
     pub resumed_bytes: f64,
-    /// The store of the training tokens.
+    /// Folder of the training store.
     pub train: String,
-    /// The store of the validation tokens.
+    /// Folder of the validation store; absent if there is none.
     pub valid: Option<String>,
 }
 
-/// Encodes text files to a token store.
+/// Encodes text files to a token store, or with a `validFraction` to two, in one streaming pass.
+///
+/// `out` is the folder that holds the stores and the tokenizer; if its name ends in `_chunks`, it
+/// is the store itself. A call that fails leaves nothing behind, except as `keepWhenCancelled`
+/// says. `monitor` counts bytes on disk.
 #[napi(catch_unwind, ts_return_type = "Promise<EncodeSummary>")]
 pub fn encode_files(
     files: Vec<String>,
@@ -121,11 +126,11 @@ pub fn encode_files(
 pub struct ReshapeOptions<'env> {
     /// Tokens per chunk file.
     pub chunk_size: Option<f64>,
-    /// `int32` or `uint16`.
+    /// Integer type of the chunk files: `int32` or `uint16`.
     pub token_dtype: Option<String>,
-    /// The tokenizer of the stores.
+    /// Tokenizer of the stores, saved beside the new ones.
     pub tokenizer: Option<ClassInstance<'env, Tokenizer>>,
-    /// The path of the tokenizer.
+    /// Path of the tokenizer, for a store without a copy beside it.
     pub tokenizer_path: Option<String>,
 }
 
@@ -140,13 +145,13 @@ impl ReshapeOptions<'_> {
     }
 }
 
-/// The stores that merging or splitting wrote.
+/// The stores that merging or splitting wrote, by their folders.
 #[napi(object)]
 pub struct Reshaped {
-    /// The merged store, or the first part of a split one.
+    /// The merged store, or the part before the split.
     pub train: String,
     pub train_tokens: f64,
-    /// The second part of a split store.
+    /// The part after the split; absent after merging.
     pub valid: Option<String>,
     pub valid_tokens: f64,
 }
@@ -166,7 +171,12 @@ impl From<data::reshape::Reshaped> for Reshaped {
 /// A long call that merges or splits stores.
 type Reshaping = AsyncTask<Job<(), Reshaped>>;
 
-/// Merges several stores into one.
+/// Concatenates stores into a new one.
+///
+/// `out` is the folder that gets `train_chunks` and the tokenizer; if its name ends in `_chunks`,
+/// it is the store itself. Fails with `ERR_INVALID_ARGUMENT` for stores of different tokenizers,
+/// and `ERR_TOKEN_OUT_OF_RANGE` for an id that uint16 cannot hold; nothing is left behind.
+/// `monitor` counts tokens.
 #[napi(catch_unwind, ts_return_type = "Promise<Reshaped>")]
 pub fn merge_stores(
     stores: Vec<ClassInstance<TokenStore>>,
@@ -182,7 +192,9 @@ pub fn merge_stores(
     }))
 }
 
-/// Splits a store in two at a token.
+/// Splits a store in two: the tokens before `at` go to `train_chunks` of the folder `out`, the
+/// others to its `valid_chunks`. Fails as `mergeStores` does, and with `ERR_INVALID_ARGUMENT` if
+/// either part would be empty.
 #[napi(catch_unwind, ts_return_type = "Promise<Reshaped>")]
 pub fn split_store(
     store: &TokenStore,

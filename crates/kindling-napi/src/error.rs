@@ -3,13 +3,13 @@
 
 use kindling_core::Error;
 
-/// Returns the error as Node-API carries it, with the text `ERR_CODE: message`.
+/// Returns the error as Node-API carries it: one message, `ERR_CODE: text`.
 pub fn to_napi(error: Error) -> napi::Error {
     napi::Error::from_reason(format!("{}: {error}", error.code()))
 }
 
-/// Returns the error of a caught panic: `ERR_OUT_OF_MEMORY` of an op that found no scratch memory,
-/// else an internal error with its message.
+/// Returns the error for a caught panic: `ERR_OUT_OF_MEMORY` if an op could not allocate its
+/// scratch memory, else an internal error with the panic's message.
 pub fn from_panic(panic: &(dyn std::any::Any + Send)) -> Error {
     if let Some(Error::OutOfMemory { bytes }) = panic.downcast_ref::<Error>() {
         return Error::OutOfMemory { bytes: *bytes };

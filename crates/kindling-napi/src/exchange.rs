@@ -1,4 +1,5 @@
-//! Models in and out; `src/exchange/` has the public functions.
+//! Import and export of models in the formats of other programs. The public functions are in
+//! `src/exchange/`.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -20,7 +21,7 @@ use crate::options::{integer, size};
 use crate::task::{Job, spawn};
 use crate::tokenizer::Tokenizer;
 
-/// What the tensors of a course's checkpoint do not tell.
+/// Sizes that the shapes of a course checkpoint's tensors do not give. Other formats ignore them.
 #[napi(object)]
 pub struct CourseSizes {
     pub num_heads: Option<f64>,
@@ -39,17 +40,17 @@ impl CourseSizes {
     }
 }
 
-/// Files of a model of another program, checked, but not read.
+/// An open model of another program: sizes and tensors are checked, weights not read yet.
 #[napi]
 pub struct ModelFiles {
     inner: Arc<Mutex<Engine>>,
     /// `hugging-face`, `gguf`, `pytorch` or `safetensors`.
     #[napi(readonly)]
     pub format: String,
-    /// `llama`, `mistral`, `qwen2`, `qwen3` or `course`.
+    /// `llama`, `mistral`, `qwen2`, `qwen3`, or `course` for files with the course's tensor names.
     #[napi(readonly)]
     pub architecture: String,
-    /// The sizes as JSON, in `snake_case`.
+    /// The model's configuration as JSON text, with keys in `snake_case`.
     #[napi(readonly)]
     pub config: String,
     companions: HashMap<String, String>,
@@ -57,7 +58,11 @@ pub struct ModelFiles {
 
 #[napi]
 impl ModelFiles {
-    /// Opens a folder of Hugging Face, a GGUF file, a checkpoint of PyTorch or a safetensors file.
+    /// Opens a Hugging Face folder, or a GGUF, PyTorch or safetensors file, recognized by its first
+    /// bytes.
+    ///
+    /// Fails with `ERR_NOT_FOUND`, `ERR_INVALID_MODEL` if a file is damaged or its tensors do not
+    /// fit its configuration, or `ERR_UNSUPPORTED` naming what the engine cannot compute.
     #[napi(catch_unwind, ts_return_type = "Promise<ModelFiles>")]
     pub fn open(path: String, sizes: CourseSizes) -> napi::Result<AsyncTask<Job<(), ModelFiles>>> {
         let sizes = sizes.lower().map_err(to_napi)?;
@@ -74,20 +79,21 @@ impl ModelFiles {
         }))
     }
 
-    /// Returns `tokenizer_config.json` and the like, by their names.
+    /// Returns the text files that belong to the model, such as `tokenizer_config.json`, by name.
     #[napi(catch_unwind)]
     pub fn companions(&self) -> HashMap<String, String> {
         self.companions.clone()
     }
 
-    /// Opens the tokenizer; null if the model has none.
+    /// Opens the model's tokenizer; null if it has none.
     #[napi(catch_unwind, ts_return_type = "Promise<Tokenizer | null>")]
     pub fn tokenizer(&self) -> AsyncTask<Job<(), Option<Tokenizer>>> {
         let inner = Arc::clone(&self.inner);
         spawn((), move |()| Ok(locked(&inner).tokenizer()?.map(Tokenizer::new)))
     }
 
-    /// Reads the weights into a model of the same sizes.
+    /// Reads the weights into a model of the same sizes. Fails with `ERR_CHECKPOINT_MISMATCH` if
+    /// the sizes differ. `monitor` counts bytes as f32.
     #[napi(catch_unwind, ts_return_type = "Promise<void>")]
     pub fn read_into(
         &self,
@@ -103,24 +109,25 @@ impl ModelFiles {
 }
 
 fn locked(source: &Mutex<Engine>) -> std::sync::MutexGuard<'_, Engine> {
-    // A panic in an earlier call leaves only the position in a file behind.
+    // A panic in an earlier call leaves nothing inconsistent but a file position, which reads set
+    // anew.
     source.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What to write.
+/// Options for exporting a model.
 #[napi(object)]
 pub struct ExportOptions {
-    /// `hf`, `gguf` or `safetensors`.
+    /// `hf` (a Hugging Face folder), `gguf` or `safetensors`.
     pub format: String,
-    /// `f32`, `bf16`, `f16` or `q8_0`.
+    /// Element type of the tensors: `f32`, `bf16`, `f16`, or `q8_0` for GGUF.
     pub dtype: String,
     /// Name of the model in GGUF.
     pub name: String,
-    /// Texts by the names of their files.
+    /// Further files of a Hugging Face folder: their texts by name.
     pub companions: HashMap<String, String>,
 }
 
-/// What is exported, but for the model.
+/// Everything of an export but the model.
 struct Exported {
     tokenizer: Option<Arc<CoreTokenizer>>,
     companions: Companions,
@@ -151,7 +158,11 @@ impl Exported {
     }
 }
 
-/// Writes a model for other programs.
+/// Writes a model for other programs to `out`: a new or empty folder for `hf`, else a file.
+///
+/// Fails with `ERR_INVALID_ARGUMENT` if the folder is not empty, `ERR_UNSUPPORTED` for options that
+/// no architecture of the format has, or `ERR_INVALID_TOKENIZER` for a tokenizer unknown to
+/// llama.cpp; `out` is then unchanged. `monitor` counts the bytes of the tensors.
 #[napi(catch_unwind, ts_return_type = "Promise<void>")]
 pub fn export_model(
     out: String,
@@ -170,7 +181,8 @@ pub fn export_model(
     }))
 }
 
-/// Checks what `export_model` checks before it writes. Returns the bytes of the tensors.
+/// Makes the checks that `exportModel` makes before it writes. Returns the bytes that the tensors
+/// will take.
 #[napi(catch_unwind, ts_return_type = "Promise<number>")]
 pub fn plan_export(
     out: String,
@@ -190,7 +202,8 @@ pub fn plan_export(
     }))
 }
 
-/// Writes the checkpoint folder `path` of a model that has no optimizer yet.
+/// Writes the checkpoint folder `path` with the weights alone, of a model that has no optimizer.
+/// `monitor` counts bytes written.
 #[napi(catch_unwind, ts_return_type = "Promise<void>")]
 pub fn save_weights(
     path: String,

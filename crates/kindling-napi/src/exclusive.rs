@@ -2,7 +2,7 @@
 //!
 //! A call takes a [`Guard`] before it is queued and drops it when its promise settles. A second
 //! call in between fails with `ERR_BUSY` instead of waiting: calls on one model depend on each
-//! other, so a missing `await` is a bug. Closing never waits. The object is freed at once, or when
+//! other, so a missing `await` is a bug. Closing never waits: the object is freed at once, or when
 //! the call that holds the guard ends.
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -7,7 +7,8 @@ use napi::bindgen_prelude::{AsyncTask, Uint8Array};
 
 use crate::task::{Job, spawn};
 
-/// Writes the file `path` completely or not at all, and makes it durable.
+/// Writes the file `path` completely or not at all, replacing an existing one, and syncs it to
+/// disk.
 #[napi(catch_unwind, ts_return_type = "Promise<void>")]
 pub fn write_file_atomic(path: String, bytes: Uint8Array) -> AsyncTask<Job<Vec<u8>, ()>> {
     spawn(bytes.to_vec(), move |bytes| staging::write_file_atomic(&PathBuf::from(path), bytes))

@@ -1,4 +1,4 @@
-//! Decoding: the engine's generator, whose key/value cache is kept between calls.
+//! Decoding: the engine's generator, which keeps its key/value cache between calls.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,25 +16,27 @@ use crate::model::{Model, Transformer};
 use crate::options::{integer, rate, size};
 use crate::task::{Job, spawn};
 
-/// Settings of the draws, and when a row ends.
+/// How tokens are drawn, and when a row ends.
 #[napi(object)]
 pub struct GeneratorOptions {
     /// Maximum number of tokens drawn per row.
     pub max_tokens: f64,
-    /// Divides the logits; 0 is greedy.
+    /// Divides the logits; 0 always picks the most likely token.
     pub temperature: f64,
-    /// Draws from the k highest logits only.
+    /// Draws from the `topK` most likely tokens only; all by default.
     pub top_k: Option<f64>,
-    /// Keeps a token if the more probable ones together have at most this probability.
+    /// Draws from the fewest most likely tokens whose total probability exceeds this; in (0, 1].
     pub top_p: f64,
-    /// Divides positive logits of the tokens of the context, and multiplies negative ones.
+    /// For tokens in the context, divides positive logits by this and multiplies negative ones; 1
+    /// has no effect.
     pub repetition_penalty: f64,
     pub seed: f64,
-    /// Tokens that end a row.
+    /// Ids that end a row when they are drawn.
     pub stop_ids: Vec<u32>,
-    /// Keeps the cache once the window is full, rather than running a pass over it per token.
+    /// Keeps the key/value cache once the context is full, instead of running a pass over the whole
+    /// context for every token: faster, but the tokens differ.
     pub rolling_cache: bool,
-    /// Ids from this one on are never drawn.
+    /// Ids from this one on are never drawn: those that pad the vocabulary beyond the tokenizer's.
     pub limit_vocab: Option<f64>,
 }
 
@@ -58,7 +60,7 @@ impl GeneratorOptions {
     }
 }
 
-/// A generator that is built by its first call, since its model may not be built before.
+/// A generator whose engine is built by the first call, as the model's may not exist earlier.
 pub struct State {
     prompts: Vec<Vec<u32>>,
     options: EngineOptions,
@@ -73,7 +75,7 @@ impl State {
         self.engine.as_mut().ok_or_else(|| Error::Internal("the generator is missing".to_owned()))
     }
 
-    /// Draws until `budget` is spent, at least one token per row that has not ended.
+    /// Draws until `budget` has passed or all rows have ended, but at least one token per open row.
     fn draw(&mut self, model: &mut EngineModel, budget: Duration) -> Result<Vec<DrawnTokens>> {
         let rows = self.prompts.len();
         let engine = self.engine(model)?;
@@ -109,7 +111,7 @@ pub struct DrawnTokens {
     pub ids: Uint32Array,
     /// True once the row has ended.
     pub ended: bool,
-    /// True if it ended at a stop token.
+    /// True if it ended at one of `stopIds`.
     pub at_stop_id: bool,
 }
 
@@ -120,7 +122,7 @@ pub struct Generator {
     model: Arc<Exclusive<Model>>,
 }
 
-/// Guards that a call holds, in the order in which they are taken.
+/// The guards that a call on a generator holds, in the order in which they are acquired.
 pub struct Held {
     model: Guard<Model>,
     state: Guard<State>,
@@ -128,7 +130,8 @@ pub struct Held {
 
 #[napi]
 impl Generator {
-    /// Builds a generator of `model` that continues `prompts`.
+    /// Creates a generator that continues `prompts`, token ids of one row each. Memory is
+    /// allocated, and prompts are checked, by the first `next`.
     #[napi(constructor, catch_unwind)]
     pub fn new(
         model: &Transformer,
@@ -144,7 +147,11 @@ impl Generator {
         })
     }
 
-    /// Draws tokens for about `budget_ms` milliseconds, at least one per row that has not ended.
+    /// Draws tokens for about `budgetMs` milliseconds, at least one for each row that has not
+    /// ended. Returns one element per prompt.
+    ///
+    /// Fails with `ERR_NON_FINITE` if a logit is NaN or +Infinity, and `ERR_BUSY` while another
+    /// call on the model runs.
     #[napi(catch_unwind, ts_return_type = "Promise<Array<DrawnTokens>>")]
     pub fn next(&self, budget_ms: f64) -> napi::Result<AsyncTask<Job<Held, Vec<DrawnTokens>>>> {
         let (held, budget) = self.start(budget_ms).map_err(to_napi)?;
@@ -153,7 +160,8 @@ impl Generator {
         }))
     }
 
-    /// Ends `row`, so that no more tokens are drawn for it.
+    /// Ends row `row`, counted from 0: no more tokens are drawn for it. Has no effect before the
+    /// first `next`.
     #[napi(catch_unwind)]
     pub fn end_row(&self, row: u32) -> napi::Result<()> {
         let end = |state: &mut State| {
@@ -167,7 +175,7 @@ impl Generator {
         self.inner.acquire().and_then(|guard| guard.with(end)).map_err(to_napi)
     }
 
-    /// Frees the cache, at once or when the running call ends.
+    /// Frees the cache, at once or when the pending call settles. Never waits.
     #[napi(catch_unwind)]
     pub fn close(&self) {
         self.inner.close();

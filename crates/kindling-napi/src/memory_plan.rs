@@ -1,4 +1,4 @@
-//! The memory that training takes, for `src/account.ts`.
+//! Plans the memory that training takes, for `src/account.ts`.
 
 use kindling_core::config::ModelConfig;
 use kindling_core::cpu::MatmulBackend;
@@ -29,6 +29,7 @@ pub struct MemoryPlanOptions {
     pub device: String,
     /// `f32` or `bf16`, as in `TransformerOptions`.
     pub dtype: String,
+    /// Recomputes the activations of each block in the backward pass.
     pub recompute: bool,
     /// Sequences per step.
     pub batch_size: f64,
@@ -36,27 +37,29 @@ pub struct MemoryPlanOptions {
     pub memory_bytes: f64,
 }
 
-/// Bytes that training with AdamW takes.
+/// Memory that training with AdamW takes, in bytes.
 #[napi(object)]
 pub struct MemoryPlan {
     /// The weights, and on a bf16 device their bf16 copy.
     pub parameters: f64,
     pub gradients: f64,
-    /// The moments of AdamW.
+    /// The two moments of AdamW.
     pub optimizer: f64,
-    /// Activations of the batch, a block of logits, and scratch memory.
+    /// Activations of the batch and their gradients, a block of logits, and scratch memory.
     pub activations: f64,
     /// Activations that one more sequence adds.
     pub activations_per_sequence: f64,
     pub total: f64,
-    /// Most sequences per step that fit into `memory_bytes`; 0 if none does.
+    /// Most sequences per step that fit into `memoryBytes`; 0 if not even one does.
     pub largest_batch: f64,
 }
 
-/// Those of an H100. They decide the height of a block of logits, 9,216 to 11,264 rows of GPT-2's.
+/// Multiprocessors of an H100. They set the number of rows of a block of logits: 9,216 to 11,264
+/// for GPT-2's vocabulary.
 const PLANNED_MULTIPROCESSORS: usize = 132;
 
-/// Plans the memory of training, without allocating it.
+/// Plans the memory of training without allocating it. Throws `ERR_INVALID_CONFIG` if no model can
+/// have these sizes.
 #[napi(catch_unwind)]
 pub fn plan_memory(options: MemoryPlanOptions) -> napi::Result<MemoryPlan> {
     plan(&options).map_err(to_napi)

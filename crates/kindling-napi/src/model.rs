@@ -47,7 +47,7 @@ impl Model {
     }
 
     /// Runs `load`, which replaces every weight. A model that is not built yet is built without
-    /// initial weights, and only if `load` succeeds.
+    /// drawing initial weights, and kept only if `load` succeeds.
     pub fn load<T>(&mut self, load: impl FnOnce(&mut Engine) -> Result<T>) -> Result<T> {
         if let Some(engine) = &mut self.engine {
             return load(engine);
@@ -58,7 +58,8 @@ impl Model {
         Ok(result)
     }
 
-    /// Runs `check`, which reads no weights, on the engine; on a blank one where it is not built.
+    /// Runs `check`, which reads no weights, on the engine, or on a blank one if it is not built
+    /// yet.
     pub fn inspect<T>(&self, check: impl FnOnce(&Engine) -> Result<T>) -> Result<T> {
         match &self.engine {
             Some(engine) => check(engine),
@@ -77,7 +78,7 @@ impl Model {
         Ok(engine)
     }
 
-    /// Freezes, or thaws, the parameters that `pattern` matches. Returns their names.
+    /// Freezes or unfreezes the parameters that `pattern` matches. Returns their names.
     fn set_frozen(&mut self, pattern: &str, freeze: bool) -> Result<Vec<String>> {
         let names = matching(&Layout::new(&self.recipe.config).parameters, pattern)?;
         self.frozen.retain(|name| !names.contains(name));
@@ -91,7 +92,7 @@ impl Model {
     }
 }
 
-/// A named tensor, row-major, in the shape that checkpoint files use.
+/// A named f32 tensor, row-major, in the shape that checkpoint files use.
 #[napi(object)]
 pub struct Tensor {
     pub name: String,
@@ -113,15 +114,15 @@ impl From<Tensor> for NamedTensor {
     }
 }
 
-/// Time spent in one op while profiling.
+/// Time spent in one op of the engine while profiling.
 #[napi(object)]
 pub struct OpProfile {
-    /// Name of the op; for a linear layer, with its sizes.
+    /// Name of the op; for a linear layer, with its sizes: `linear::forward 512 -> 1536`.
     pub op: String,
     pub calls: f64,
     /// Total wall time in seconds.
     pub seconds: f64,
-    /// Total floating-point operations of its matrix products.
+    /// Total floating-point operations of its matrix products; 0 if it has none.
     pub flops: f64,
 }
 
@@ -176,8 +177,10 @@ impl Transformer {
 
 #[napi]
 impl Transformer {
-    /// Checks the options. Memory is allocated, and weights are drawn, by the first call that needs
-    /// them.
+    /// Checks the options. The first call that needs them allocates memory and draws the weights.
+    ///
+    /// Throws `ERR_INVALID_CONFIG` if no model can have these sizes. A call on the model fails with
+    /// `ERR_BUSY` while another one is pending, and with `ERR_CLOSED` after `close`.
     #[napi(constructor, catch_unwind)]
     pub fn new(options: TransformerOptions) -> napi::Result<Self> {
         let recipe = (|| {
@@ -200,14 +203,18 @@ impl Transformer {
         })
     }
 
-    /// Number of trainable parameters.
+    /// Number of parameters; a tied output layer counts once.
     #[napi(getter, catch_unwind)]
     pub fn num_parameters(&self) -> f64 {
         self.num_parameters as f64
     }
 
-    /// Adds `scale` times the gradient of the batch's mean loss to the gradients. Returns the loss,
-    /// or null unless `read_loss`.
+    /// Adds `scale` times the gradient of the batch's mean loss to the gradients. Returns that loss
+    /// in nats per token. Without `readLoss` nothing waits for the device: the result is null, and
+    /// `takeLoss` returns the loss later.
+    ///
+    /// Fails with `ERR_TOKEN_OUT_OF_RANGE`, or `ERR_INVALID_ARGUMENT` if rows are longer than
+    /// `maxSeqLength`, before anything changes.
     #[napi(catch_unwind, ts_return_type = "Promise<number | null>")]
     pub fn forward_backward(
         &self,
@@ -230,13 +237,15 @@ impl Transformer {
         })
     }
 
-    /// Returns the mean of the losses that were not read, and resets it; 0 if there are none.
+    /// Returns the mean of the losses that were not read, in nats per token, and forgets them; 0 if
+    /// there are none. Waits for the device. Fails with `ERR_NON_FINITE` if a queued update was
+    /// skipped because a gradient was NaN or infinite.
     #[napi(catch_unwind, ts_return_type = "Promise<number>")]
     pub fn take_loss(&self) -> napi::Result<Call<f64>> {
         self.call(|model| Ok(model.take_losses()?.mean()))
     }
 
-    /// Returns the device of the model.
+    /// Returns the kind of device and, for a GPU, its name and peak memory.
     #[napi(catch_unwind, ts_return_type = "Promise<DeviceState>")]
     pub fn device_state(&self) -> napi::Result<Call<DeviceState>> {
         self.call(|model| {
@@ -249,13 +258,13 @@ impl Transformer {
         })
     }
 
-    /// Waits until the device has finished all queued work.
+    /// Waits until the device has finished all queued work, as a timing must.
     #[napi(catch_unwind, ts_return_type = "Promise<void>")]
     pub fn synchronize(&self) -> napi::Result<Call<()>> {
         self.call(|model| model.device().synchronize())
     }
 
-    /// Returns the mean loss of a batch.
+    /// Returns the mean loss of a batch in nats per token, without gradients.
     #[napi(catch_unwind, ts_return_type = "Promise<number>")]
     pub fn loss(&self, batch: &Batch) -> napi::Result<Call<f64>> {
         let batch = Arc::clone(&batch.inner);
@@ -265,15 +274,16 @@ impl Transformer {
         })
     }
 
-    /// Returns the logits after each of `ids`: (ids, vocabulary), row-major.
+    /// Returns the logits of the next token after each of `ids`, one sequence of at most
+    /// `maxSeqLength`: `ids.length` x `vocabSize`, row-major.
     #[napi(catch_unwind, ts_return_type = "Promise<Float32Array>")]
     pub fn logits(&self, ids: Uint32Array) -> napi::Result<Call<Float32Array>> {
         let ids = ids.to_vec();
         self.call(move |model| Ok(model.logits(&ids)?.into()))
     }
 
-    /// Returns the logits after each of `ids`, `batch_size` sequences of equal length, and keeps the
-    /// activations for `backward`.
+    /// Returns the logits as `logits` does, for `batchSize` sequences of equal length, one after
+    /// the other in `ids`. Keeps the activations for `backward`.
     #[napi(catch_unwind, ts_return_type = "Promise<Float32Array>")]
     pub fn forward(&self, ids: Uint32Array, batch_size: f64) -> napi::Result<Call<Float32Array>> {
         let batch = size("batchSize", batch_size).map_err(to_napi)?.max(1);
@@ -281,32 +291,39 @@ impl Transformer {
         self.call(move |model| Ok(model.forward(&ids, batch, ids.len() / batch)?.into()))
     }
 
-    /// Adds the gradients of the parameters, given that of the logits of `forward`.
+    /// Adds the gradients of the parameters to the model's, given the gradient `dlogits` of the
+    /// logits that `forward` returned, in the same shape.
+    ///
+    /// Fails with `ERR_INVALID_ARGUMENT` if another pass or an update came after `forward`, and
+    /// with `ERR_SHAPE_MISMATCH` if the length differs.
     #[napi(catch_unwind, ts_return_type = "Promise<void>")]
     pub fn backward(&self, dlogits: Float32Array) -> napi::Result<Call<()>> {
         let dlogits = dlogits.to_vec();
         self.call(move |model| model.backward(&dlogits))
     }
 
-    /// Freezes the parameters that `pattern` matches. Returns their names.
+    /// Freezes the parameters that `pattern` matches: they get no gradient and no update. In a
+    /// pattern, `*` matches any characters, and `matrices` every matrix. Returns the names that
+    /// match; throws `ERR_INVALID_ARGUMENT` if none does.
     #[napi(catch_unwind)]
     pub fn freeze(&self, pattern: String) -> napi::Result<Vec<String>> {
         self.acquire()?.with(|model| model.set_frozen(&pattern, true)).map_err(to_napi)
     }
 
-    /// Thaws the parameters that `pattern` matches. Returns their names.
+    /// Makes the parameters that `pattern` matches trainable again. Returns their names.
     #[napi(catch_unwind)]
     pub fn unfreeze(&self, pattern: String) -> napi::Result<Vec<String>> {
         self.acquire()?.with(|model| model.set_frozen(&pattern, false)).map_err(to_napi)
     }
 
-    /// Copies every parameter.
+    /// Returns a copy of every parameter.
     #[napi(catch_unwind, ts_return_type = "Promise<Array<Tensor>>")]
     pub fn state_dict(&self) -> napi::Result<Call<Vec<Tensor>>> {
         self.call(|model| Ok(model.state_dict()?.into_iter().map(Tensor::from).collect()))
     }
 
-    /// Replaces every parameter.
+    /// Replaces every parameter. Fails with `ERR_CHECKPOINT_MISMATCH`, naming all missing,
+    /// unexpected and misshapen tensors; the weights are then unchanged.
     #[napi(catch_unwind, ts_return_type = "Promise<void>")]
     pub fn load_state_dict(&self, tensors: Vec<Tensor>) -> napi::Result<Call<()>> {
         let tensors: Vec<NamedTensor> = tensors.into_iter().map(NamedTensor::from).collect();
@@ -315,7 +332,7 @@ impl Transformer {
         }))
     }
 
-    /// Copies every gradient.
+    /// Returns a copy of every gradient, named and shaped as its parameter.
     #[napi(catch_unwind, ts_return_type = "Promise<Array<Tensor>>")]
     pub fn gradients(&self) -> napi::Result<Call<Vec<Tensor>>> {
         self.call(|model| Ok(model.gradients()?.into_iter().map(Tensor::from).collect()))
@@ -327,25 +344,26 @@ impl Transformer {
         self.call(Engine::zero_gradients)
     }
 
-    /// Returns the name of the first tensor of weights with a NaN or an infinity.
+    /// Returns the name of the first tensor of weights with a NaN or an infinity, or null.
     #[napi(catch_unwind, ts_return_type = "Promise<string | null>")]
     pub fn non_finite_weight(&self) -> napi::Result<Call<Option<String>>> {
         self.call(|model| Ok(model.non_finite_weight()?.map(str::to_owned)))
     }
 
-    /// Returns the name of the first tensor of gradients with a NaN or an infinity.
+    /// Returns the name of the first tensor of gradients with a NaN or an infinity, or null.
     #[napi(catch_unwind, ts_return_type = "Promise<string | null>")]
     pub fn non_finite_gradient(&self) -> napi::Result<Call<Option<String>>> {
         self.call(|model| Ok(model.non_finite_gradient()?.map(str::to_owned)))
     }
 
-    /// Returns the op at whose output the last pass stopped, with `detect_anomaly`.
+    /// Returns the op whose output was NaN or infinite and stopped the last pass, with
+    /// `detectAnomaly`; else null.
     #[napi(catch_unwind, ts_return_type = "Promise<string | null>")]
     pub fn non_finite_op(&self) -> napi::Result<Call<Option<String>>> {
         self.call(|model| Ok(model.non_finite_op().map(str::to_owned)))
     }
 
-    /// Starts recording the time of each op.
+    /// Starts recording the time of each op, until `stopProfile`.
     #[napi(catch_unwind, ts_return_type = "Promise<void>")]
     pub fn start_profile(&self) -> napi::Result<Call<()>> {
         self.call(|model| {
@@ -354,7 +372,7 @@ impl Transformer {
         })
     }
 
-    /// Stops recording. Returns the ops, longest first.
+    /// Stops recording. Returns the time of each op since `startProfile`, longest first.
     #[napi(catch_unwind, ts_return_type = "Promise<Array<OpProfile>>")]
     pub fn stop_profile(&self) -> napi::Result<Call<Vec<OpProfile>>> {
         self.call(|model| {
@@ -362,7 +380,8 @@ impl Transformer {
         })
     }
 
-    /// Frees the model, now or when the current call ends. Never waits.
+    /// Frees the model, at once or when the pending call settles. Never waits, and may be called
+    /// again.
     #[napi(catch_unwind)]
     pub fn close(&self) {
         self.inner.close();

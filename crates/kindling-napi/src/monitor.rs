@@ -15,7 +15,7 @@ struct State {
     cancelled: AtomicBool,
 }
 
-/// The progress and the cancellation of one long call.
+/// Reports the progress of one long call, and cancels it.
 #[napi]
 #[derive(Default)]
 pub struct Monitor {
@@ -23,7 +23,7 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Returns the callback that the engine calls with (bytes done, total bytes).
+    /// Returns the callback that the engine calls with the work done and in total.
     pub fn progress(&self) -> impl FnMut(u64, u64) -> Result<()> + Send + 'static {
         let state = Arc::clone(&self.state);
         move |done, total| {
@@ -36,25 +36,25 @@ impl Monitor {
 
 #[napi]
 impl Monitor {
-    /// Creates the monitor of a call that has not begun.
+    /// Creates the monitor of a call that has not started.
     #[napi(constructor, catch_unwind)]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Returns the bytes done so far.
+    /// Work done so far: bytes, or what the call's description counts.
     #[napi(getter, catch_unwind)]
     pub fn done(&self) -> f64 {
         self.state.done.load(Ordering::Relaxed) as f64
     }
 
-    /// Returns the total bytes; 0 until the work has begun.
+    /// Total work in the same unit; 0 until the work has started.
     #[napi(getter, catch_unwind)]
     pub fn total(&self) -> f64 {
         self.state.total.load(Ordering::Relaxed) as f64
     }
 
-    /// Makes the call end with `ERR_CANCELLED`.
+    /// Makes the call fail with `ERR_CANCELLED` at its next report of progress.
     #[napi(catch_unwind)]
     pub fn cancel(&self) {
         self.state.cancelled.store(true, Ordering::Relaxed);

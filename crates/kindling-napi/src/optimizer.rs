@@ -1,5 +1,5 @@
-//! Optimizers. The engine is built by the first call that needs it, since the model may not be
-//! built before.
+//! Optimizers. The engine is built by the first call that needs it, as the model's may not exist
+//! earlier.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ pub struct SgdGroup {
 pub struct SgdOptions {
     pub lr: f64,
     pub weight_decay: f64,
-    /// Keeps the learning rate constant (`decay: 'none'`).
+    /// Keeps the learning rate constant (`decay: 'none'`) instead of dividing it by sqrt(step + 1).
     pub constant: bool,
     pub groups: Vec<SgdGroup>,
 }
@@ -151,7 +151,8 @@ impl Optimizer {
 
 #[napi]
 impl Optimizer {
-    /// Creates an AdamW optimizer of `model`.
+    /// Creates an AdamW optimizer of `model`. Its moments are allocated, and the patterns of its
+    /// groups matched, by the first call.
     #[napi(catch_unwind, factory)]
     pub fn adamw(model: &Transformer, options: AdamWOptions) -> napi::Result<Self> {
         adamw_recipe(&options)
@@ -167,8 +168,12 @@ impl Optimizer {
             .map_err(to_napi)
     }
 
-    /// Scales the gradients to a global norm of at most `max_norm` (0: no clipping). Returns the
-    /// norm before, or null unless `read`.
+    /// Scales the gradients so that their global L2 norm is at most `maxNorm`; 0 disables clipping.
+    /// Returns the norm before scaling. Without `read` nothing waits for the device, and the result
+    /// is null.
+    ///
+    /// Fails with `ERR_NON_FINITE` if the norm is NaN or infinite. On a CUDA device, without
+    /// `read`, the next call that reads from the device reports it.
     #[napi(catch_unwind, ts_return_type = "Promise<number | null>")]
     pub fn clip_grad_norm(&self, max_norm: f64, read: bool) -> napi::Result<Call<Option<f64>>> {
         let max_norm = rate("maxNorm", max_norm).map_err(to_napi)?;
@@ -181,14 +186,20 @@ impl Optimizer {
         })
     }
 
-    /// Updates the weights and sets the gradients to zero.
+    /// Updates the weights at learning rate `lr`, by default that of the options, and sets the
+    /// gradients to zero.
+    ///
+    /// Fails with `ERR_NON_FINITE` if a gradient is NaN or infinite, and no weight changes. On a
+    /// CUDA device the update is then skipped, and the next call that reads from the device reports
+    /// it.
     #[napi(catch_unwind, ts_return_type = "Promise<void>")]
     pub fn step(&self, lr: Option<f64>) -> napi::Result<Call<()>> {
         let lr = rate("lr", lr.unwrap_or(self.lr)).map_err(to_napi)?;
         self.call(move |model, optimizer| optimizer.step(model, lr))
     }
 
-    /// Frees the optimizer, now or when the current call ends. Never waits.
+    /// Frees the optimizer, at once or when the pending call settles. Never waits, and may be
+    /// called again.
     #[napi(catch_unwind)]
     pub fn close(&self) {
         self.inner.close();

@@ -16,7 +16,7 @@ pub fn integer(name: &str, value: f64) -> Result<u64> {
     Err(Error::argument(format!("{name} is {value}; it must be a non-negative integer")))
 }
 
-/// Converts a size. Zero is accepted here and rejected by whatever cannot use it.
+/// Converts a size below 2^32. Zero is accepted here and rejected by whatever cannot use it.
 pub fn size(name: &str, value: f64) -> Result<usize> {
     // 32 bits are enough for any dimension, and keep the product of two of them in 64 bits.
     let size = integer(name, value)?;
@@ -25,7 +25,7 @@ pub fn size(name: &str, value: f64) -> Result<usize> {
         .map_err(|_| Error::argument(format!("{name} is {value}; it must be below 2^32")))
 }
 
-/// Converts a number of threads; 0 leaves it to the engine.
+/// Converts a number of threads; 0 leaves the choice to the engine.
 pub fn thread_count(value: f64) -> Result<usize> {
     const MOST: usize = 1024;
     let threads = size("threads", value)?;

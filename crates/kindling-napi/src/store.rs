@@ -13,24 +13,24 @@ use crate::monitor::Monitor;
 use crate::options::{integer, size};
 use crate::task::{Job, spawn};
 
-/// The content of `store.json`, or else what the sizes of the files tell.
+/// Metadata of a store, from `store.json` or, without one, from the sizes of the files.
 #[napi(object)]
 pub struct StoreMetadata {
-    /// The number of tokens.
+    /// Number of tokens.
     pub length: f64,
-    /// Bytes of the text that the tokens encode.
+    /// Bytes of the encoded text; absent if unknown.
     pub bytes: Option<f64>,
     /// Tokens per chunk file.
     pub chunk_size: f64,
-    /// numpy's name of the element type.
+    /// Integer type of the ids, as numpy names it: `int32`, `int64` or `uint16`.
     pub dtype: String,
-    /// The path of the tokenizer, relative to the store's folder.
+    /// Path of the tokenizer, relative to the store's folder; absent if unknown.
     pub tokenizer_path: Option<String>,
-    /// A hash of the tokenizer's content.
+    /// `Tokenizer.hash` of the tokenizer that encoded the store; absent if unknown.
     pub tokenizer_hash: Option<String>,
-    /// The largest token id.
+    /// The largest token id; absent if unknown.
     pub max_id: Option<u32>,
-    /// Bytes of the input that were invalid UTF-8 and became U+FFFD.
+    /// Bytes of invalid UTF-8 in the input that became U+FFFD.
     pub replaced_bytes: f64,
 }
 
@@ -56,15 +56,15 @@ pub struct BatchOptions {
     pub batch_size: f64,
     /// Tokens per window.
     pub seq_length: f64,
-    /// The seed of the run.
+    /// Seed of the run.
     pub seed: f64,
-    /// The step, from 1.
+    /// Step of the run, from 1.
     pub step: f64,
-    /// The index among the step's accumulated batches, from 0.
+    /// Index among the batches of the step, from 0.
     pub micro_batch: f64,
     /// Batches per step.
     pub accumulate: f64,
-    /// The order of the windows: `random`, `epoch`, `sequential` or `dense`.
+    /// Order of the windows: `random`, `epoch`, `sequential` or `dense`.
     pub sampling: String,
 }
 
@@ -96,7 +96,7 @@ fn window_order(name: &str) -> Result<WindowOrder> {
     })
 }
 
-/// An open store of token ids.
+/// An open store of token ids. The public class is in `src/token-store.ts`.
 #[napi]
 pub struct TokenStore {
     pub(crate) inner: Arc<data::TokenStore>,
@@ -107,7 +107,9 @@ type Call<T> = AsyncTask<Job<(), T>>;
 
 #[napi]
 impl TokenStore {
-    /// Opens a folder of chunks, a .npy or a .bin file.
+    /// Opens a folder of chunk files, one .npy file (int32, int64 or uint16), or one raw .bin file
+    /// of uint16. Fails with `ERR_NOT_FOUND`, or `ERR_INVALID_STORE` if files are missing or
+    /// disagree.
     #[napi(catch_unwind, ts_return_type = "Promise<TokenStore>")]
     pub fn open(path: String) -> Call<TokenStore> {
         spawn((), move |()| {
@@ -115,33 +117,36 @@ impl TokenStore {
         })
     }
 
-    /// Returns the number of tokens.
+    /// Number of tokens.
     #[napi(getter, catch_unwind)]
     pub fn length(&self) -> f64 {
         self.inner.len() as f64
     }
 
-    /// Returns the metadata of the store.
+    /// Metadata of the store.
     #[napi(getter, catch_unwind)]
     pub fn metadata(&self) -> StoreMetadata {
         self.inner.metadata().into()
     }
 
-    /// Returns the tokens `start..end`.
+    /// Returns a copy of the tokens from `start` up to but not including `end`. Throws
+    /// `ERR_RANGE_OUT_OF_BOUNDS`.
     #[napi(catch_unwind)]
     pub fn load_by_range(&self, start: f64, end: f64) -> napi::Result<Int32Array> {
         let load = || self.inner.load_by_range(integer("start", start)?, integer("end", end)?);
         Ok(load().map_err(to_napi)?.into())
     }
 
-    /// Returns a batch of a run.
+    /// Returns one batch of a run, a pure function of `options`. Throws `ERR_STORE_TOO_SHORT` or
+    /// `ERR_INVALID_ARGUMENT`.
     #[napi(catch_unwind)]
     pub fn batch(&self, options: BatchOptions) -> napi::Result<Batch> {
         let batch = options.lower().and_then(|spec| self.inner.batch(&spec)).map_err(to_napi)?;
         Ok(Batch { inner: Arc::new(batch) })
     }
 
-    /// Returns the number of consecutive windows of `seq_length` tokens.
+    /// Returns the number of consecutive windows of `seqLength` tokens, each followed by at least
+    /// one token. Throws `ERR_STORE_TOO_SHORT` if there are none.
     #[napi(catch_unwind)]
     pub fn num_windows(&self, seq_length: f64) -> napi::Result<f64> {
         let windows =
@@ -149,7 +154,8 @@ impl TokenStore {
         Ok(windows.map_err(to_napi)? as f64)
     }
 
-    /// Returns windows `first..first + count` of the consecutive windows of `seq_length` tokens.
+    /// Returns a batch of `count` consecutive windows, from number `first` on; window i starts at
+    /// token i x `seqLength`. Throws `ERR_INVALID_ARGUMENT` for windows past the end.
     #[napi(catch_unwind)]
     pub fn evaluation_batch(&self, seq_length: f64, first: f64, count: f64) -> napi::Result<Batch> {
         let batch = || {
@@ -159,7 +165,8 @@ impl TokenStore {
         Ok(Batch { inner: Arc::new(batch().map_err(to_napi)?) })
     }
 
-    /// Checks that every id is below `vocab_size`.
+    /// Checks that every id is below `vocabSize`; reads all of them unless the largest is known.
+    /// Fails with `ERR_TOKEN_OUT_OF_RANGE`, naming the first such id and its position.
     #[napi(catch_unwind, ts_return_type = "Promise<void>")]
     pub fn check_vocab(&self, vocab_size: f64, monitor: &Monitor) -> napi::Result<Call<()>> {
         let vocab_size = size("vocabSize", vocab_size).map_err(to_napi)?;
@@ -167,14 +174,17 @@ impl TokenStore {
         Ok(spawn((), move |()| store.check_vocab(vocab_size, &mut progress)))
     }
 
-    /// Compares every chunk with its checksum; returns the number of chunks compared.
+    /// Compares `store.json` and every chunk with their checksums. Returns the number of chunks
+    /// compared; 0 if the store has no checksums. Fails with `ERR_INVALID_STORE` naming the chunks
+    /// that differ.
     #[napi(catch_unwind, ts_return_type = "Promise<number>")]
     pub fn verify(&self, monitor: &Monitor) -> Call<f64> {
         let (store, mut progress) = (Arc::clone(&self.inner), monitor.progress());
         spawn((), move |()| Ok(store.verify(&mut progress)? as f64))
     }
 
-    /// Returns the unigram entropy in nats.
+    /// Returns the unigram entropy in nats per token: the loss of a model that knows only how often
+    /// each id below `vocabSize` occurs. Fails as `checkVocab` does.
     #[napi(catch_unwind, ts_return_type = "Promise<number>")]
     pub fn token_entropy(&self, vocab_size: f64, monitor: &Monitor) -> napi::Result<Call<f64>> {
         let vocab_size = size("vocabSize", vocab_size).map_err(to_napi)?;
@@ -190,13 +200,13 @@ pub struct LoaderOptions {
     pub batch_size: f64,
     /// Tokens per window.
     pub seq_length: f64,
-    /// The seed of the run.
+    /// Seed of the run.
     pub seed: f64,
     /// Batches per step.
     pub accumulate: f64,
-    /// The order of the windows: `random`, `epoch`, `sequential` or `dense`.
+    /// Order of the windows: `random`, `epoch`, `sequential` or `dense`.
     pub sampling: String,
-    /// The number of batches to prefetch.
+    /// Number of batches to prefetch; 0 reads each one when it is asked for.
     pub prefetch: f64,
 }
 
@@ -213,13 +223,13 @@ impl LoaderOptions {
     }
 }
 
-/// Loads the batches of a run, prefetching them.
+/// Loads the batches of a run, and prefetches consecutive ones on a separate thread.
 #[napi]
 pub struct BatchLoader {
     inner: Arc<data::BatchLoader>,
 }
 
-/// Identifies a batch of a run.
+/// A batch of a run: its step, from 1, and its index in the step, from 0.
 struct BatchIndex {
     step: u64,
     micro_batch: u32,
@@ -232,18 +242,20 @@ impl BatchIndex {
     }
 }
 
-/// A window of a batch.
+/// The place of one window of a batch.
 #[napi(object)]
 pub struct Window {
-    /// Position of its store in the list of stores.
+    /// Index of its store in the loader's list.
     pub store: u32,
-    /// Its first token.
+    /// Position of its first token in that store.
     pub start: f64,
 }
 
 #[napi]
 impl BatchLoader {
-    /// Creates a loader for a mixture of `stores` with these weights.
+    /// Creates a loader that mixes `stores` by `weights`, which need not add up to 1. Throws
+    /// `ERR_INVALID_ARGUMENT` for a weight that is not positive, and `ERR_STORE_TOO_SHORT` for a
+    /// store without a window.
     #[napi(constructor, catch_unwind)]
     pub fn new(
         stores: Vec<ClassInstance<TokenStore>>,
@@ -255,7 +267,8 @@ impl BatchLoader {
         Ok(Self { inner: Arc::new(loader.map_err(to_napi)?) })
     }
 
-    /// Returns a batch if it is already prefetched.
+    /// Returns a batch if it is already prefetched, else null. Never waits. Steps count from 1,
+    /// micro-batches from 0.
     #[napi(catch_unwind)]
     pub fn ready(&self, step: f64, micro_batch: f64) -> napi::Result<Option<Batch>> {
         let ready = || {
@@ -265,7 +278,7 @@ impl BatchLoader {
         Ok(ready().map_err(to_napi)?.map(|batch| Batch { inner: Arc::new(batch) }))
     }
 
-    /// Returns a batch, waiting for it if necessary.
+    /// Returns a batch, waiting for it if necessary. Steps count from 1, micro-batches from 0.
     #[napi(catch_unwind, ts_return_type = "Promise<Batch>")]
     pub fn next(&self, step: f64, micro_batch: f64) -> napi::Result<Call<Batch>> {
         let index = BatchIndex::new(step, micro_batch).map_err(to_napi)?;
@@ -275,7 +288,7 @@ impl BatchLoader {
         }))
     }
 
-    /// Returns the windows of a batch.
+    /// Returns where each row of a batch comes from.
     #[napi(catch_unwind)]
     pub fn windows(&self, step: f64, micro_batch: f64) -> napi::Result<Vec<Window>> {
         let windows = || {
@@ -288,7 +301,7 @@ impl BatchLoader {
             .collect())
     }
 
-    /// Ends the thread that prefetches batches.
+    /// Ends the thread that prefetches batches; a later call starts another.
     #[napi(catch_unwind)]
     pub fn stop(&self) {
         self.inner.stop();

@@ -1,4 +1,4 @@
-//! Long calls: they run on a thread of libuv's pool and return a promise to JavaScript.
+//! Long calls, which run on a thread of libuv's pool and return a promise to JavaScript.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -12,9 +12,9 @@ type Work<K, T> = Box<dyn FnOnce(&mut K) -> Result<T> + Send>;
 
 /// A pending call.
 ///
-/// `held` are the guards of the objects in use. They are dropped on the JavaScript thread, when the
-/// promise settles. Whether a second call is refused therefore does not depend on how fast the
-/// first one is.
+/// `held` are the guards of the objects in use. They are dropped on the JavaScript thread when the
+/// promise settles, so whether a second call is refused does not depend on how fast the first one
+/// ran.
 pub struct Job<K, T> {
     held: K,
     work: Option<Work<K, T>>,

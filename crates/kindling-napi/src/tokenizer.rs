@@ -19,27 +19,30 @@ use crate::task::{Job, spawn};
 /// Options for training a tokenizer.
 #[napi(object)]
 pub struct TokenizerOptions {
-    /// Size of the vocabulary; omitted for characters.
+    /// Size of the vocabulary, special tokens and the 256 bytes included. Required for `bpe`;
+    /// `chars` has one token per character.
     pub vocab_size: Option<f64>,
-    /// Special tokens, which get the first ids.
+    /// Special tokens; they get the first ids and are never part of a merge.
     pub special_tokens: Vec<String>,
-    /// `bpe` or `chars`.
+    /// `bpe` (byte-level BPE) or `chars` (one token per code point).
     pub r#type: String,
+    /// Counting threads. The result does not depend on them.
     pub threads: f64,
-    /// `gpt2`, `smollm`, `cl100k`, `llama3`, `qwen2` or a regular expression.
+    /// Splits text into pre-tokens, which merges do not cross: `gpt2`, `smollm`, `cl100k`,
+    /// `llama3`, `qwen2` or a regular expression.
     pub pattern: String,
-    /// Pairs that occur less often are not merged.
+    /// Least number of occurrences of a pair that is merged.
     pub min_frequency: f64,
-    /// Most bytes to read.
+    /// Bytes to read at most, counted after decompression over all files.
     pub max_bytes: Option<f64>,
-    /// `text`, `jsonl` or `parquet`; by default recognized by the names of the files.
+    /// `text`, `jsonl` or `parquet`; by default told by each file's name.
     pub format: Option<String>,
-    /// Field of JSON Lines, or column of Parquet, that holds the text.
+    /// The JSON Lines field or Parquet column that holds the text.
     pub text_field: String,
 }
 
 impl TokenizerOptions {
-    /// Converts to the engine's options, the format of the files, and the field of JSON Lines.
+    /// Converts to the engine's options, the format of the files, and the text field.
     fn lower(self) -> Result<(TrainOptions, Option<Format>, String)> {
         let kind = match self.r#type.as_str() {
             "bpe" => Kind::Bpe,
@@ -77,16 +80,16 @@ pub struct SpecialToken {
     pub id: u32,
 }
 
-/// Numbers of tokens and bytes in files.
+/// The size of files in tokens and bytes.
 #[napi(object)]
 pub struct TokenCount {
     pub tokens: f64,
     pub bytes: f64,
-    /// Number of bytes of invalid UTF-8.
+    /// Bytes of invalid UTF-8, read as U+FFFD.
     pub replaced_bytes: f64,
 }
 
-/// A tokenizer.
+/// An immutable tokenizer. The public class is in `src/tokenizer.ts`.
 #[napi]
 pub struct Tokenizer {
     pub(crate) inner: Arc<tokenizer::Tokenizer>,
@@ -104,7 +107,11 @@ type Call<T> = AsyncTask<Job<(), T>>;
 
 #[napi]
 impl Tokenizer {
-    /// Trains on text files. `monitor` reports the reading, then `merging` the merges.
+    /// Trains a tokenizer on text files. `monitor` counts the bytes read from disk, then `merging`
+    /// the merges learned.
+    ///
+    /// Fails with `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS`, `ERR_INVALID_CORPUS`, or
+    /// `ERR_INVALID_ARGUMENT` if the vocabulary is smaller than the bytes and special tokens.
     #[napi(catch_unwind, ts_return_type = "Promise<Tokenizer>")]
     pub fn train(
         files: Vec<String>,
@@ -123,7 +130,9 @@ impl Tokenizer {
         }))
     }
 
-    /// Reads GPT-2's vocab.json and merges.txt.
+    /// Reads a vocabulary and merges in the format of GPT-2's vocab.json and merges.txt. Special
+    /// tokens that the vocabulary lacks are appended to it. Fails with `ERR_INVALID_TOKENIZER` if
+    /// the files are damaged or disagree.
     #[napi(catch_unwind, ts_return_type = "Promise<Tokenizer>")]
     pub fn from_files(
         vocab: String,
@@ -136,52 +145,56 @@ impl Tokenizer {
         })
     }
 
-    /// Opens a saved folder or a tokenizer.json.
+    /// Opens the folder of a saved tokenizer, or a Hugging Face tokenizer.json. Fails with
+    /// `ERR_NOT_FOUND` or `ERR_INVALID_TOKENIZER`.
     #[napi(catch_unwind, ts_return_type = "Promise<Tokenizer>")]
     pub fn open(path: String) -> Call<Tokenizer> {
         spawn((), move |()| Ok(Self::new(tokenizer::Tokenizer::open(PathBuf::from(path))?)))
     }
 
-    /// Writes vocab.json, merges.txt and tokenizer.json to `folder`.
+    /// Writes vocab.json, merges.txt and tokenizer.json to `folder`, each atomically. Creates the
+    /// folder if needed.
     #[napi(catch_unwind, ts_return_type = "Promise<void>")]
     pub fn save(&self, folder: String) -> Call<()> {
         let tokenizer = Arc::clone(&self.inner);
         spawn((), move |()| tokenizer.save(PathBuf::from(folder)))
     }
 
-    /// Number of tokens, special ones included.
+    /// Number of ids, special tokens included; every id is below it.
     #[napi(getter, catch_unwind)]
     pub fn vocab_size(&self) -> u32 {
         self.inner.vocab_size() as u32
     }
 
-    /// Number of merges.
+    /// Number of merges; 0 for a tokenizer of characters.
     #[napi(getter, catch_unwind)]
     pub fn num_merges(&self) -> u32 {
         self.inner.num_merges() as u32
     }
 
-    /// Number of bytes of invalid UTF-8 in the text it was trained on; 0 if it was not trained in
-    /// this process.
+    /// Bytes of invalid UTF-8 in the training text, read as U+FFFD; 0 for a tokenizer that was
+    /// opened.
     #[napi(getter, catch_unwind)]
     pub fn replaced_bytes(&self) -> f64 {
         self.replaced_bytes as f64
     }
 
-    /// Special tokens in the order given.
+    /// The special tokens and their ids, in the order given.
     #[napi(getter, catch_unwind)]
     pub fn special_tokens(&self) -> Vec<SpecialToken> {
         let tokens = self.inner.special_tokens().iter();
         tokens.map(|(token, id)| SpecialToken { token: token.clone(), id: *id }).collect()
     }
 
-    /// SHA-256 of its contents, in hexadecimal.
+    /// SHA-256, in hexadecimal, of the vocabulary, merges, special tokens, pattern and rules.
+    /// Tokenizers with equal hashes encode alike, apart from `template`.
     #[napi(getter, catch_unwind)]
     pub fn hash(&self) -> String {
         self.inner.hash()
     }
 
-    /// Returns the ids of a text, with those of the template around them if `add_special_tokens`.
+    /// Returns the ids of a text, between those of `template` if `addSpecialTokens`. Throws
+    /// `ERR_UNKNOWN_CHARACTER` if the vocabulary lacks a character.
     #[napi(catch_unwind)]
     pub fn encode(&self, text: String, add_special_tokens: bool) -> napi::Result<Uint32Array> {
         let ids = if add_special_tokens {
@@ -192,14 +205,15 @@ impl Tokenizer {
         Ok(ids.map_err(to_napi)?.into())
     }
 
-    /// Ids that encoding with special tokens puts before and after a text.
+    /// The ids that encoding with `addSpecialTokens` puts before and after a text, as two arrays.
     #[napi(getter, catch_unwind)]
     pub fn template(&self) -> Vec<Vec<u32>> {
         let template = self.inner.template();
         vec![template.before.clone(), template.after.clone()]
     }
 
-    /// Encodes files on several threads and counts their tokens.
+    /// Counts the tokens of text files by encoding them on `threads` threads. `monitor` counts
+    /// bytes read from disk.
     #[napi(catch_unwind, ts_return_type = "Promise<TokenCount>")]
     pub fn count_tokens(
         &self,
@@ -217,32 +231,32 @@ impl Tokenizer {
         }))
     }
 
-    /// Returns the text of ids.
+    /// Decodes ids to text. Invalid UTF-8 becomes U+FFFD. Throws `ERR_TOKEN_OUT_OF_RANGE`.
     #[napi(catch_unwind)]
     pub fn decode(&self, ids: Uint32Array) -> napi::Result<String> {
         self.inner.decode(&ids).map_err(to_napi)
     }
 
-    /// Returns the bytes of ids.
+    /// Decodes ids to bytes, which need not be whole characters. Throws `ERR_TOKEN_OUT_OF_RANGE`.
     #[napi(catch_unwind)]
     pub fn decode_bytes(&self, ids: Uint32Array) -> napi::Result<Uint8Array> {
         Ok(self.inner.decode_bytes(&ids).map_err(to_napi)?.into())
     }
 
-    /// Returns the id of a token.
+    /// Returns the id of a token by its text, or null.
     #[napi(catch_unwind)]
     pub fn token_id(&self, token: String) -> Option<u32> {
         self.inner.token_id(&token)
     }
 
-    /// Returns the bytes of the token with this id.
+    /// Returns the bytes of the token `id`, or null if the vocabulary has no such id.
     #[napi(catch_unwind)]
     pub fn token_bytes(&self, id: f64) -> Option<Uint8Array> {
         let id = u32::try_from(integer("id", id).ok()?).ok()?;
         self.inner.token_bytes(id).ok().map(|bytes| bytes.to_vec().into())
     }
 
-    /// Creates an encoder of text that arrives in pieces.
+    /// Creates an encoder for text that arrives in pieces.
     #[napi(catch_unwind)]
     pub fn stream_encoder(&self) -> StreamEncoder {
         let encoder = tokenizer::StreamEncoder::new(Arc::clone(&self.inner));
@@ -251,7 +265,8 @@ impl Tokenizer {
     }
 }
 
-/// Returns the names of the files that match names and patterns.
+/// Expands the patterns among `names` (`data/*.txt`) to the files that match, sorted. The name of
+/// an existing file is never a pattern. Fails with `ERR_NOT_FOUND` if a pattern matches nothing.
 #[napi(catch_unwind, ts_return_type = "Promise<Array<string>>")]
 pub fn expand_files(names: Vec<String>) -> Call<Vec<String>> {
     spawn((), move |()| {
@@ -263,16 +278,18 @@ pub fn expand_files(names: Vec<String>) -> Call<Vec<String>> {
 /// Options for sampling documents.
 #[napi(object)]
 pub struct SampleOptions {
-    /// Most documents to return.
+    /// Number of documents to return, or all if the file has fewer.
     pub sample: f64,
     pub seed: f64,
-    /// `text`, `jsonl` or `parquet`; by default recognized by the name of the file.
+    /// `text`, `jsonl` or `parquet`; by default told by the file's name.
     pub format: Option<String>,
-    /// Field of JSON Lines, or column of Parquet, that holds the text.
+    /// The JSON Lines field or Parquet column that holds the text.
     pub text_field: String,
 }
 
-/// Returns a random sample of the documents of a file.
+/// Returns documents of a file drawn at random, each equally likely, in the order of the file.
+/// Documents of text end at `<|endoftext|>`. The sample is a function of the seed. `monitor` counts
+/// bytes read from disk.
 #[napi(catch_unwind, ts_return_type = "Promise<Array<string>>")]
 pub fn sample_documents(
     file: String,
@@ -295,7 +312,7 @@ pub struct Stream {
     waiting: Vec<u8>,
 }
 
-/// Encodes text that arrives in pieces.
+/// Encodes text that arrives in pieces, to the ids of the whole text.
 #[napi]
 pub struct StreamEncoder {
     inner: Arc<Exclusive<Stream>>,
@@ -303,9 +320,9 @@ pub struct StreamEncoder {
     taken: AtomicUsize,
 }
 
-/// Bytes of text between two garbage collections; their ids take about as much memory.
+/// Bytes of text between two garbage collections. Their ids take about as much memory.
 const COLLECT_EVERY_BYTES: usize = 4 << 20;
-/// Growth of external memory at which V8 starts a garbage collection.
+/// Growth of external memory at which V8 starts to collect garbage.
 const V8_SOFT_LIMIT_BYTES: i64 = 64 << 20;
 
 /// A long call on an encoder.
@@ -329,7 +346,7 @@ impl StreamEncoder {
     }
 
     /// Makes V8 collect garbage every few MiB of text. The ids of earlier blocks are garbage
-    /// outside V8's heap, of which it would let 64 MiB accumulate.
+    /// outside its heap, and it would let 64 MiB of that accumulate.
     fn collect_garbage(&self, env: Env, bytes: usize) -> napi::Result<()> {
         let before = self.taken.fetch_add(bytes, Ordering::Relaxed);
         if before / COLLECT_EVERY_BYTES != (before + bytes) / COLLECT_EVERY_BYTES {
@@ -339,7 +356,7 @@ impl StreamEncoder {
         Ok(())
     }
 
-    /// Appends a piece; returns the number of bytes that are not encoded yet.
+    /// Appends a piece of text. Returns the number of bytes that wait for `encode`.
     #[napi(catch_unwind)]
     pub fn append(&self, env: Env, text: String) -> napi::Result<u32> {
         self.collect_garbage(env, text.len())?;
@@ -350,13 +367,13 @@ impl StreamEncoder {
         self.inner.acquire().and_then(|guard| guard.with(append)).map_err(to_napi)
     }
 
-    /// Encodes the appended text; returns the ids that no later text can change.
+    /// Encodes the text appended so far. Returns the ids that no later text can change.
     #[napi(catch_unwind, ts_return_type = "Promise<Uint32Array>")]
     pub fn encode(&self) -> napi::Result<Encoding> {
         self.call(false)
     }
 
-    /// Ends the text; returns its last ids.
+    /// Ends the text and returns its last ids.
     #[napi(catch_unwind, ts_return_type = "Promise<Uint32Array>")]
     pub fn finish(&self) -> napi::Result<Encoding> {
         self.call(true)

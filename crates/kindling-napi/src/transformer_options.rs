@@ -6,7 +6,7 @@ use kindling_core::ops::rope::Scaling;
 
 use crate::options::size;
 
-/// `RopeScaling` of `src/transformer.ts`.
+/// Scaling of the rotary angles, as documented in `src/transformer-options.ts`.
 #[napi(object)]
 pub struct RopeScaling {
     pub factor: f64,
@@ -26,7 +26,8 @@ impl From<&RopeScaling> for Scaling {
     }
 }
 
-/// `TransformerOptions` of `src/transformer.ts`, which documents them, with the defaults filled in.
+/// Sizes and options of a model, as documented in `src/transformer-options.ts`, with the defaults
+/// filled in.
 #[allow(clippy::struct_excessive_bools, reason = "independent options of the JavaScript API")]
 #[napi(object)]
 pub struct TransformerOptions {

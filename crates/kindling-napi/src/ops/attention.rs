@@ -1,4 +1,5 @@
-//! Attention. Shapes as in `src/ops/layers.ts`; the engine stores q, k and v side by side in a row.
+//! Causal attention. Shapes are those of `src/ops/layers.ts`; the engine keeps q, k and v side by
+//! side in one row.
 
 use kindling_core::buffer::zeroed_vec;
 use kindling_core::ops::attention;
@@ -7,7 +8,7 @@ use napi::bindgen_prelude::Float32Array;
 
 use super::{need, run};
 
-/// Joins arrays side by side into rows of q|k|v, the layout of the engine.
+/// Joins arrays side by side into rows of q|k|v, the engine's layout.
 fn joined(parts: &[(&[f32], usize)], rows: usize) -> Vec<f32> {
     let width: usize = parts.iter().map(|(_, width)| width).sum();
     let mut out = Vec::with_capacity(rows * width);
@@ -42,7 +43,7 @@ pub struct AttentionSizes {
     pub head_size: u32,
 }
 
-/// Checks the lengths of q, k and v. Returns the engine's shape, and their widths.
+/// Checks the lengths of q, k and v. Returns the engine's shape, and the widths of their rows.
 fn attention_shape(
     op: &'static str,
     q: &[f32],
@@ -70,7 +71,7 @@ fn attention_shape(
     Ok((s, [s.num_heads * s.head_size, kv_width, kv_width]))
 }
 
-/// q (b, t, nh, hs), k, v (b, t, nkv, hs) -> out, lse (b, nh, t).
+/// Causal attention: q (b, t, nh, hs), k and v (b, t, nkv, hs) -> out as q, lse (b, nh, t).
 #[napi(catch_unwind, namespace = "ops")]
 pub fn attention_forward(
     q: &[f32],
@@ -96,7 +97,7 @@ pub fn attention_forward(
     })
 }
 
-/// dout, q, k, v, out, lse -> dq, dk, dv.
+/// dout, q, k, v, and the out and lse of the forward pass -> dq, dk, dv in the shapes of q, k, v.
 #[napi(catch_unwind, namespace = "ops")]
 pub fn attention_backward(
     dout: &[f32],

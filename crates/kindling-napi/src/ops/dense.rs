@@ -1,4 +1,4 @@
-//! Matrix products and the embedding. Shapes as in `src/ops/dense.ts`.
+//! Matrix products and the embedding. Shapes are those of `src/ops/dense.ts`.
 
 use kindling_core::buffer::zeroed_vec;
 use kindling_core::ops::{embedding, linear, matmul};
@@ -6,7 +6,7 @@ use napi::bindgen_prelude::Float32Array;
 
 use super::{need, run, transposed};
 
-/// a (m, k), b (k, n) -> (m, n).
+/// a (m, k), b (k, n) -> a b (m, n).
 #[napi(catch_unwind, namespace = "ops")]
 pub fn matmul_forward(a: &[f32], b: &[f32], m: u32, k: u32, n: u32) -> napi::Result<Float32Array> {
     let (m, k, n) = (m as usize, k as usize, n as usize);
@@ -27,7 +27,7 @@ pub fn matmul_forward(a: &[f32], b: &[f32], m: u32, k: u32, n: u32) -> napi::Res
     })
 }
 
-/// dout (m, n), a (m, k), b (k, n) -> da, db.
+/// dout (m, n), a (m, k), b (k, n) -> da = dout b^T, db = a^T dout.
 #[napi(catch_unwind, namespace = "ops")]
 pub fn matmul_backward(
     dout: &[f32],
@@ -58,7 +58,7 @@ pub fn matmul_backward(
     })
 }
 
-/// x (rows, inputs), weight (inputs, outputs), bias (outputs) -> (rows, outputs).
+/// x (rows, inputs), weight (inputs, outputs), bias (outputs) -> x weight + bias (rows, outputs).
 #[napi(catch_unwind, namespace = "ops")]
 pub fn linear_forward(
     x: &[f32],
@@ -93,7 +93,7 @@ pub fn linear_forward(
     })
 }
 
-/// dout (rows, outputs), x, weight (inputs, outputs) -> dx, dweight, dbias.
+/// dout (rows, outputs), x (rows, inputs), weight (inputs, outputs) -> dx, dweight, dbias.
 #[napi(catch_unwind, namespace = "ops")]
 pub fn linear_backward(
     dout: &[f32],
@@ -136,7 +136,7 @@ pub fn linear_backward(
     })
 }
 
-/// ids (n), weight (vocab, c) -> (n, c).
+/// ids (n), weight (vocab, c) -> the rows of weight with these ids (n, c).
 #[napi(catch_unwind, namespace = "ops")]
 pub fn embedding_forward(
     ids: &[u32],

@@ -1,4 +1,4 @@
-//! RMSNorm, rotary positions, SiLU, SwiGLU. Shapes are those of `src/ops/layers.ts`.
+//! RMSNorm, rotary position embedding, SiLU and SwiGLU. Shapes are those of `src/ops/layers.ts`.
 
 use kindling_core::Error;
 use kindling_core::buffer::zeroed_vec;
@@ -9,7 +9,7 @@ use napi::bindgen_prelude::Float32Array;
 
 use super::{need, rows, run};
 
-/// x (n, width), weight (width) -> out, rstd (n).
+/// RMSNorm of each row: x (n, width), weight (width) -> out (n, width), rstd (n).
 #[napi(catch_unwind, namespace = "ops")]
 pub fn rms_norm_forward(
     x: &[f32],
@@ -37,7 +37,7 @@ pub fn rms_norm_forward(
     })
 }
 
-/// dout, x (n, width), weight (width), rstd (n) -> dx, dweight.
+/// dout, x (n, width), weight (width), rstd (n) -> dx (n, width), dweight (width).
 #[napi(catch_unwind, namespace = "ops")]
 pub fn rms_norm_backward(
     dout: &[f32],
@@ -81,7 +81,7 @@ struct RopeSizes {
     first_position: u32,
 }
 
-/// Rotates a copy of x (b, t, heads, hs) by `rotate`, given the tables and the shape.
+/// Rotates a copy of x (b, t, heads, hs). `rotate` gets it with the tables of cosines and sines.
 fn rotated(
     op: &'static str,
     x: &[f32],
@@ -118,7 +118,8 @@ fn rotated(
     })
 }
 
-/// x (b, t, heads, hs) -> out.
+/// Rotates interleaved pairs of each head by their position: x (b, t, heads, hs) -> out as x. The
+/// first position of each sequence is `firstPosition`.
 #[napi(catch_unwind, namespace = "ops")]
 pub fn rope_forward(
     x: &[f32],
@@ -134,7 +135,7 @@ pub fn rope_forward(
     })
 }
 
-/// dout (b, t, heads, hs) -> dx.
+/// dout (b, t, heads, hs) -> dx: the rotation by the negative angles.
 #[napi(catch_unwind, namespace = "ops")]
 pub fn rope_backward(
     dout: &[f32],
@@ -150,7 +151,7 @@ pub fn rope_backward(
     })
 }
 
-/// x -> x sigmoid(x).
+/// x -> x sigmoid(x), element by element.
 #[napi(catch_unwind, namespace = "ops")]
 pub fn silu_forward(x: &[f32]) -> napi::Result<Float32Array> {
     run(|dev| {
@@ -160,7 +161,7 @@ pub fn silu_forward(x: &[f32]) -> napi::Result<Float32Array> {
     })
 }
 
-/// dout, x -> dx.
+/// dout, x -> dx, all of the same length.
 #[napi(catch_unwind, namespace = "ops")]
 pub fn silu_backward(dout: &[f32], x: &[f32]) -> napi::Result<Float32Array> {
     run(|dev| {
@@ -174,12 +175,12 @@ pub fn silu_backward(dout: &[f32], x: &[f32]) -> napi::Result<Float32Array> {
     })
 }
 
-/// gate, up -> silu(gate) up.
+/// gate, up -> silu(gate) up, element by element.
 #[napi(catch_unwind, namespace = "ops")]
 pub fn swiglu_forward(gate: &[f32], up: &[f32]) -> napi::Result<Float32Array> {
     run(|dev| {
         need("swiglu.forward", "up", up.len(), &[gate.len()])?;
-        // One row: the gate is computed element by element.
+        // One row will do, since the op works element by element.
         let s = swiglu::Shape { rows: 1, width: gate.len() };
         let mut out = zeroed_vec(gate.len())?;
         swiglu::forward(
@@ -194,7 +195,7 @@ pub fn swiglu_forward(gate: &[f32], up: &[f32]) -> napi::Result<Float32Array> {
     })
 }
 
-/// dout, gate, up -> dgate, dup.
+/// dout, gate, up -> dgate, dup, all of the same length.
 #[napi(catch_unwind, namespace = "ops")]
 pub fn swiglu_backward(
     dout: &[f32],

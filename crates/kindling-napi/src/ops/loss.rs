@@ -1,4 +1,4 @@
-//! Softmax, log-softmax and cross-entropy. Shapes as in `src/ops/loss.ts`.
+//! Softmax, log-softmax and cross-entropy. Shapes are those of `src/ops/loss.ts`.
 
 use kindling_core::buffer::zeroed_vec;
 use kindling_core::ops::{IGNORED_TARGET, cross_entropy, log_softmax, softmax};
@@ -90,11 +90,11 @@ pub fn log_softmax_backward(dout: &[f32], out: &[f32], columns: u32) -> napi::Re
 pub struct CrossEntropy {
     /// Mean over the targets that are not ignored, in nats.
     pub loss: f64,
-    /// One per row.
+    /// The log-sum-exp of each row.
     pub lse: Float32Array,
 }
 
-/// logits (n, vocab), targets (n) -> loss, lse (n).
+/// logits (n, vocab), targets (n), -100 to ignore a row -> mean loss, lse (n).
 #[napi(catch_unwind, namespace = "ops")]
 pub fn cross_entropy_forward(
     logits: &[f32],
@@ -118,7 +118,8 @@ pub fn cross_entropy_forward(
     })
 }
 
-/// logits (n, vocab), targets (n), lse (n) -> dlogits.
+/// logits (n, vocab), targets (n), the lse (n) of the forward pass -> dlogits (n, vocab), the
+/// gradient of the mean loss times `scale`.
 #[napi(catch_unwind, namespace = "ops")]
 pub fn cross_entropy_backward(
     logits: &[f32],
@@ -131,7 +132,7 @@ pub fn cross_entropy_backward(
     run(|dev| {
         need("crossEntropy.backward", "logits", logits.len(), &[s.rows, s.vocab_size])?;
         need("crossEntropy.backward", "lse", lse.len(), &[s.rows])?;
-        // The caller scales the mean of the losses, the engine scales their sum.
+        // The caller's scale applies to the mean loss, the engine's to the sum of losses.
         let count = targets.iter().filter(|&&target| target != IGNORED_TARGET).count();
         let mut dlogits = zeroed_vec(logits.len())?;
         cross_entropy::backward(

@@ -16,10 +16,10 @@ use kindling_core::{Error, Result};
 
 use crate::error::{from_panic, to_napi};
 
-/// The CPU device of all calls. Its threads start with the first call.
+/// The CPU device of all calls, with one thread per core. The first call starts the threads.
 static DEVICE: LazyLock<Device> = LazyLock::new(|| Device::cpu(0));
 
-/// Runs `work` on the device. Converts a panic to an error.
+/// Runs `work` on the device and converts a panic to an error.
 fn run<R>(work: impl FnOnce(&Device) -> Result<R>) -> napi::Result<R> {
     catch_unwind(AssertUnwindSafe(|| work(&DEVICE)))
         .unwrap_or_else(|panic| Err(from_panic(panic.as_ref())))
@@ -37,7 +37,7 @@ fn need(op: &'static str, what: &'static str, actual: usize, dimensions: &[usize
     }
 }
 
-/// Returns the number of rows of `width` columns in `len` elements.
+/// Returns the number of rows of `width` columns in `len` elements, which must be at least one.
 fn rows(op: &'static str, what: &'static str, len: usize, width: usize) -> Result<usize> {
     let rows = len.checked_div(width).unwrap_or(0);
     let expected = rows.max(1) * width;
@@ -48,8 +48,8 @@ fn rows(op: &'static str, what: &'static str, len: usize, width: usize) -> Resul
     }
 }
 
-/// Transposes `matrix` (rows, columns): users and files have weights as (in, out), the engine as
-/// (out, in).
+/// Transposes `matrix` (rows, columns). Users and files have weights as (in, out), the engine has
+/// them as (out, in).
 fn transposed(matrix: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     let mut out = vec![0.0; matrix.len()];
     for (r, row) in matrix.chunks_exact(columns).enumerate() {

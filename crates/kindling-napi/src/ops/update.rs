@@ -1,4 +1,4 @@
-//! Gradient clipping, AdamW, SGD. Shapes are those of `src/ops/update.ts`.
+//! Gradient clipping, AdamW and SGD. Shapes are those of `src/ops/update.ts`.
 
 use kindling_core::ops::{adamw as adamw_op, grad_norm, sgd as sgd_op};
 use napi::bindgen_prelude::Float32Array;
@@ -12,7 +12,8 @@ pub struct ClippedGradients {
     pub gradients: Vec<Float32Array>,
 }
 
-/// Clips `gradients` by their global norm; a `max_norm` of 0 disables clipping.
+/// Clips `gradients` by their global L2 norm: if it exceeds `maxNorm`, all are multiplied by
+/// `maxNorm` / (norm + 1e-6). A `maxNorm` of 0 disables clipping.
 #[napi(catch_unwind, namespace = "ops")]
 pub fn clip_grad_norm(
     gradients: Vec<Float32Array>,
@@ -43,13 +44,13 @@ pub struct AdamwHyper {
     pub step: u32,
     pub beta1: f64,
     pub beta2: f64,
-    /// Added to sqrt(v).
+    /// Added to sqrt(v) in the denominator.
     pub eps: f64,
-    /// Decoupled from the gradient.
+    /// Decoupled weight decay: `lr` times this times the parameter is subtracted.
     pub weight_decay: f64,
 }
 
-/// param, grad, m, v (n) -> the new param, m, v.
+/// One AdamW update: param, grad, m, v (n) -> the new param, m, v.
 #[napi(catch_unwind, namespace = "ops")]
 pub fn adamw(
     param: &[f32],
@@ -92,13 +93,13 @@ pub struct SgdHyper {
     pub lr: f64,
     /// Number of this update, from 0.
     pub step: u32,
-    /// Multiplied by the rate.
+    /// Coupled weight decay: this times the parameter is added to its gradient.
     pub weight_decay: f64,
-    /// Keeps the rate at lr.
+    /// Keeps the learning rate at `lr` instead of lr / sqrt(step + 1).
     pub constant: bool,
 }
 
-/// param, grad (n) -> the new param.
+/// One SGD update: param, grad (n) -> the new param.
 #[napi(catch_unwind, namespace = "ops")]
 pub fn sgd(param: &[f32], grad: &[f32], hyper: SgdHyper) -> napi::Result<Float32Array> {
     run(|dev| {
