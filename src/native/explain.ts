@@ -1,7 +1,7 @@
-/** Turns a refusal of the system's loader into an error that says what to do. */
+/** Explains why the system's loader refused the addon, in an error that says what to do. */
 import { KindlingError } from '../errors'
 
-/** Patterns of the loaders of glibc, musl and Windows, with what helps. */
+/** Messages of the loaders of glibc, musl and Windows, each with its cure. */
 const CURES: readonly (readonly [RegExp, (found: RegExpExecArray) => string])[] = [
   [
     /version `GLIBC_([\d.]+)' not found/,
@@ -32,7 +32,7 @@ const CURES: readonly (readonly [RegExp, (found: RegExpExecArray) => string])[] 
   [/cannot allocate memory/i, () => `free some memory, or raise the container's limit`],
 ]
 
-/** Returns `ERR_ADDON_NOT_LOADED` for the addon in `file`, which the loader refused with `error`. */
+/** Returns `ERR_ADDON_NOT_LOADED` for the addon in `file`, which failed to load with `error`. */
 export function explainFailure(file: string, error: unknown): KindlingError {
   const answer = (error instanceof Error ? error.message : String(error)).split('\n')[0]!.trim()
   const said = answer.startsWith(file) ? answer.slice(file.length).replace(/^:\s*/, '') : answer

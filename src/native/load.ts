@@ -1,6 +1,6 @@
 /**
- * Loads the addon: the file that $NAPI_RS_NATIVE_LIBRARY_PATH names, or one built in a clone, or that
- * of the installed platform package.
+ * Loads the addon: the file that $NAPI_RS_NATIVE_LIBRARY_PATH names, else the one built in a clone,
+ * else that of the installed platform package.
  */
 import { existsSync, readFileSync, readdirSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -10,8 +10,10 @@ import { explainFailure } from './explain'
 import { PACKAGE_SCOPE, platformName, thisMachine, type Machine } from './platform'
 
 /**
- * Loads the addon of the package in folder `root`. Throws `ERR_ADDON_NOT_INSTALLED` if there is none
- * for `machine`, and `ERR_ADDON_NOT_LOADED` if the system refuses to load it.
+ * Loads the addon of the package in folder `root`.
+ *
+ * @throws KindlingError `ERR_ADDON_NOT_INSTALLED` if there is none for `machine`,
+ * `ERR_ADDON_NOT_LOADED` if the system refuses to load it.
  */
 export function loadAddon(root: string, machine: Machine = thisMachine()): unknown {
   const named = process.env['NAPI_RS_NATIVE_LIBRARY_PATH']

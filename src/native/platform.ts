@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs'
 /** The npm scope of the platform packages. */
 export const PACKAGE_SCOPE = '@kindling-lm'
 
-/** Platforms by Node's names, and how each name ends: the C library or toolchain of the addon. */
+/** Platforms as Node names them, and the suffix for the C library or toolchain of the addon. */
 const SUFFIXES: Readonly<Record<string, string>> = {
   'linux-x64': '-gnu',
   'linux-arm64': '-gnu',
@@ -38,7 +38,10 @@ export function platformName({ platform, arch, musl }: Machine): string | null {
   return `${platform}-${arch}${suffix}`
 }
 
-/** Reads the libraries mapped into this process; a report of Node answers where /proc is closed. */
+/**
+ * Looks for musl among the libraries mapped into this process. Where /proc cannot be read, Node's
+ * report tells whether the C library is glibc.
+ */
 function usesMusl(): boolean {
   try {
     return /\/(ld-musl-|libc\.musl-)/.test(readFileSync('/proc/self/maps', 'latin1'))
