@@ -1,4 +1,4 @@
-//! Cuts a corpus into blocks that can be encoded or counted independently, whatever surrounds them.
+//! Cuts a corpus into blocks that can be encoded or counted independently of each other.
 //!
 //! ```text
 //! next():
@@ -11,13 +11,14 @@
 //!     wanted *= 2
 //! ```
 //!
-//! 1. A cut is the end of a document, or a place in a document at which the tokenizer would split
-//!    the text in any case (`TextCut`), so blocks do not change the tokens.
-//! 2. Cuts are byte offsets in the decompressed file, not characters, so that a killed run can
-//!    continue at one (`Position`).
-//! 3. `wanted` doubles, so that text without a cut costs time in proportion to its length, not to
-//!    its square.
-//! 4. Blocks have about `BLOCK_SIZE` bytes: the text, its ids and their bytes fit a core's cache.
+//! 1. A cut is the end of a document, or a place within one at which the tokenizer splits the text
+//!    in any case (`TextCut`). So blocks do not change the tokens.
+//! 2. Cuts are offsets in bytes of the decompressed file, so that a killed run can continue at one
+//!    (`Position`).
+//! 3. `wanted` doubles, so that searching text without a cut takes time linear in its length, not
+//!    quadratic.
+//! 4. Blocks have about `BLOCK_SIZE` bytes, so that the text, its ids and their bytes fit a core's
+//!    cache.
 
 use std::path::Path;
 
@@ -29,13 +30,13 @@ use super::reader::{Reader, Waiting};
 use crate::progress::Report;
 use crate::{Error, Result};
 
-/// The usual size of a block in bytes.
+/// Usual size of a block in bytes.
 pub(crate) const BLOCK_SIZE: usize = 1 << 18;
-/// Bytes kept in memory while a long text goes to a file: a cut may lie in them, and what precedes
-/// a cut decides whether it is one.
+/// Bytes at the end of a long text that stay in memory while the rest goes to a file. A cut may lie
+/// in them, and whether a place is a cut depends on the bytes before it.
 const WINDOW: usize = 1 << 12;
 
-/// The unit of text that no token crosses.
+/// The unit that counts as a document; no token spans two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Document {
@@ -43,20 +44,20 @@ pub enum Document {
     File,
     /// A line. The line break belongs to no document.
     Line,
-    /// A run of lines between blank ones. Blank lines belong to no document.
+    /// A run of lines between blank lines, which belong to no document.
     Block,
 }
 
 impl Document {
-    /// Returns the documents of files of `format`: lines in JSON Lines and Parquet, `self` in
+    /// Returns the documents in files of `format`: lines for JSON Lines and Parquet, `self` for
     /// text.
     pub(crate) fn in_format(self, format: Format) -> Self {
         if format.has_lines() { Self::Line } else { self }
     }
 }
 
-/// A place in the corpus: an input, and a byte and a line of its decompressed content. Lines are
-/// counted in JSON Lines only.
+/// A place in the corpus: the index of an input, and a byte offset and line number in its
+/// decompressed content. Lines are counted in JSON Lines and Parquet only.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Position {
     pub input: usize,
@@ -64,75 +65,74 @@ pub(crate) struct Position {
     pub line: u64,
 }
 
-/// Bytes that can be processed without those before and after them.
+/// A piece of the corpus that can be processed without what surrounds it.
 #[derive(Debug, Default)]
 pub(crate) struct Block {
-    /// The number of the block, from 0.
+    /// Number of the block, from 0.
     pub index: u64,
     pub bytes: Vec<u8>,
-    /// Replaces `bytes` where the text is too long for memory.
+    /// The content, in place of `bytes`, if it is too long for memory.
     pub long: Option<LongBlock>,
-    /// The index of its input.
+    /// Index of its input.
     pub input: usize,
-    /// Lines of the input before it (JSON Lines only).
+    /// Lines of the input before it; counted in JSON Lines and Parquet only.
     pub line: u64,
-    /// It begins within a document.
+    /// Whether it begins within a document.
     pub continues: bool,
-    /// It ends within a document.
+    /// Whether it ends within a document.
     pub unfinished: bool,
-    /// The place at which reading can resume after it; `None` within a document that must be read
+    /// The place after it, if reading can resume there: `None` within a document that must be read
     /// as a whole.
     pub resume_at: Option<Position>,
 }
 
-/// The text of a block that is not held in memory.
+/// The text of a block that is too long for memory.
 #[derive(Debug)]
 pub(crate) struct LongBlock {
     pub text: LongText,
-    /// Progress before and after it, and the total, in bytes on disk.
+    /// Progress before and after the block, and in total, in bytes on disk.
     pub done_before: u64,
     pub done_after: u64,
     pub total: u64,
 }
 
-/// Returns the last place at which a text may be cut; the argument is a part of it, which more text
-/// follows.
+/// Returns the last offset at which the given text may be cut; more text follows it.
 pub(crate) type TextCut<'a> = &'a (dyn Fn(&[u8]) -> Option<usize> + Sync + 'a);
 
 /// Options for cutting a corpus.
 #[derive(Clone, Copy)]
 pub(crate) struct BlockOptions<'a> {
     pub inputs: &'a [Input],
-    /// The documents of text. Those of JSON Lines are lines.
+    /// Documents of text files. In JSON Lines and Parquet, every line is one.
     pub document: Document,
     pub text_cut: TextCut<'a>,
-    /// The usual size of a block in bytes.
+    /// Usual size of a block in bytes.
     pub block_size: usize,
     /// Ends the corpus after this many decompressed bytes.
     pub max_bytes: u64,
-    /// What to do with text without a cut that is long.
+    /// What to do with a long text without a cut.
     pub long: LongTexts<'a>,
     pub report: Report<'a>,
 }
 
-/// What happens to text in which no cut is found.
+/// What to do with a text in which no cut is found.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum LongTexts<'a> {
-    /// It goes to a file in this folder.
+    /// Move it to a file in this folder.
     Spill(&'a Path),
-    /// It is held in memory, and is an error above so many bytes.
+    /// Hold it in memory, and fail if it exceeds this many bytes.
     Hold(usize),
 }
 
-/// The result of filling a block.
+/// How the filling of a block ended.
 enum Filled {
-    /// The block ends at this offset of the bytes.
+    /// At a cut, at this offset of the bytes.
     Cut(usize),
-    /// Like `Cut`, and the corpus ends there because `max_bytes` have been read.
+    /// At this offset, which also ends the corpus because `max_bytes` have been read.
     Limit(usize),
-    /// The input ended.
+    /// At the end of the input.
     InputEnd,
-    /// There is no cut in the bytes, and they are too many for memory.
+    /// Without a cut, and with too many bytes for memory.
     TooLong,
 }
 
@@ -141,15 +141,15 @@ pub(crate) struct BlockReader<'a> {
     options: BlockOptions<'a>,
     reader: Option<Reader<'a>>,
     position: Position,
-    /// Bytes that were read and lie after the last cut.
+    /// Bytes read beyond the last cut.
     held: Vec<u8>,
-    /// The last cut was within a document.
+    /// Whether the last cut was within a document.
     within: bool,
-    /// The number of blocks so far.
+    /// Number of blocks returned so far.
     count: u64,
     /// Decompressed bytes read so far.
     bytes_read: u64,
-    /// Bytes on disk of the inputs that are done.
+    /// Bytes on disk of the inputs read to the end.
     done: u64,
     total: u64,
 }
@@ -170,7 +170,7 @@ impl<'a> BlockReader<'a> {
         }
     }
 
-    /// Returns the number of blocks so far.
+    /// Returns the number of blocks returned so far.
     pub fn count(&self) -> u64 {
         self.count
     }
@@ -180,7 +180,8 @@ impl<'a> BlockReader<'a> {
         self.bytes_read
     }
 
-    /// Reads the next block into a buffer that is reused.
+    /// Reads the next block into `bytes`, a buffer to reuse. Returns `None` at the end of the
+    /// corpus.
     pub fn next(&mut self, mut bytes: Vec<u8>) -> Result<Option<Block>> {
         let inputs = self.options.inputs;
         while let Some(input) = inputs.get(self.position.input) {
@@ -229,7 +230,7 @@ impl<'a> BlockReader<'a> {
         Ok(None)
     }
 
-    /// Reads on from the last cut until there is another or the input ends.
+    /// Reads on from the last cut to the next one, or to the end of the input.
     fn fill(&mut self, input: &Input, bytes: &mut Vec<u8>) -> Result<Filled> {
         let BlockOptions { block_size, max_bytes, long, report, .. } = self.options;
         let mut wanted = block_size.max(1);
@@ -261,7 +262,7 @@ impl<'a> BlockReader<'a> {
             if self.bytes_read == max_bytes {
                 return Ok(Filled::Limit(self.cut_at_limit(input, bytes)?));
             }
-            // A document that spans several blocks is cut within, if its text has a cut.
+            // A document that spans several blocks is cut within, where its text allows it.
             let is_long = filled >= 4 * block_size;
             if let Some(cut) = self.cut(bytes, input.format, is_long) {
                 return Ok(Filled::Cut(cut));
@@ -287,13 +288,15 @@ impl<'a> BlockReader<'a> {
         if !has_more {
             return Ok(length);
         }
-        // Half a word is text all the same; half a line of JSON is not JSON.
+        // Without a cut, text ends at the limit: half a word is still text. Half a line of JSON is
+        // not JSON.
         let otherwise = if input.format.has_lines() { 0 } else { length };
         Ok(self.cut(bytes, input.format, true).unwrap_or(otherwise))
     }
 
-    /// Moves `bytes`, which have no cut, and what follows up to the next cut or the end of the
-    /// input to a file. Returns whether the input ended; bytes after the cut are held back.
+    /// Moves to a file the text that begins with `bytes`, which have no cut, up to the next cut or
+    /// the end of the input. Holds back the bytes after the cut. Returns the text, and whether the
+    /// input ended.
     fn read_long(&mut self, input: &Input, bytes: &mut Vec<u8>) -> Result<(LongBlock, bool)> {
         let BlockOptions { block_size, report, .. } = self.options;
         let (Some(reader), LongTexts::Spill(folder)) = (&self.reader, self.options.long) else {
@@ -328,8 +331,8 @@ impl<'a> BlockReader<'a> {
         Ok((LongBlock { text, done_before, done_after, total: total.max(done_after) }, ended))
     }
 
-    /// Returns where `bytes` may be cut, within a document only if it is long; notes whether the
-    /// cut is within one.
+    /// Returns where `bytes` may be cut, within a document only if it is long, and records whether
+    /// the cut is within one.
     fn cut(&mut self, bytes: &[u8], format: Format, is_long: bool) -> Option<usize> {
         let document = self.options.document.in_format(format);
         let end = match document {
@@ -340,7 +343,8 @@ impl<'a> BlockReader<'a> {
         self.within = end.is_none();
         let splits = format == Format::Text && (is_long || document == Document::File);
         let within = || if splits { (self.options.text_cut)(bytes) } else { None };
-        // White space that turns out to separate two documents belongs to neither.
+        // White space that turns out to separate two documents belongs to neither, so none is cut
+        // off here.
         let is_inside =
             |&cut: &usize| document == Document::File || !bytes[cut - 1].is_ascii_whitespace();
         end.or_else(|| within().filter(is_inside))
@@ -354,7 +358,7 @@ impl<'a> BlockReader<'a> {
         }
     }
 
-    /// Moves the position to the next input, or to the end if the limit is reached.
+    /// Moves the position to the next input, or to the end of the corpus if the limit is reached.
     fn end_input(&mut self, input: &Input) {
         self.within = false;
         self.held.clear();
@@ -368,7 +372,7 @@ impl<'a> BlockReader<'a> {
     }
 }
 
-/// Returns the error of a text without a cut that is too long for memory.
+/// Returns the error for a text without a cut that is too long for memory.
 pub(super) fn too_long(input: &Input, bytes: usize) -> Error {
     let what = if input.format.has_lines() { "a line" } else { "a word" };
     Error::InvalidCorpus(format!(
@@ -378,7 +382,7 @@ pub(super) fn too_long(input: &Input, bytes: usize) -> Error {
     ))
 }
 
-/// Returns the end of the last blank line.
+/// Returns the offset after the last blank line.
 fn last_blank_line(bytes: &[u8]) -> Option<usize> {
     let mut end = memchr::memrchr(b'\n', bytes)?;
     while let Some(before) = memchr::memrchr(b'\n', &bytes[..end]) {

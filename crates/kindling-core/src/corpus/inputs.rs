@@ -1,4 +1,4 @@
-//! The files of a corpus: names, patterns (`data/**/*.txt`), or `-` for standard input.
+//! The files of a corpus, given by names, patterns (`data/**/*.txt`), or `-` for standard input.
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -9,31 +9,31 @@ use serde::Serialize;
 use crate::error::IoAction;
 use crate::{Error, Result};
 
-/// The file name that means standard input.
+/// The file name that stands for standard input.
 pub const STDIN: &str = "-";
 /// The default name of the JSON Lines field that holds the text.
 pub const TEXT_FIELD: &str = "text";
 
-/// The content of a file, once decompressed.
+/// The format of a file's decompressed content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// Text in UTF-8.
+    /// UTF-8 text.
     Text,
     /// One JSON object per line, with the text in one of its fields.
     Jsonl,
-    /// Parquet, with the texts in one of its columns. It is read as JSON Lines (`parquet/`).
+    /// Parquet, with the texts in one of its columns. `parquet/` turns it into JSON Lines.
     Parquet,
 }
 
 impl Format {
-    /// Returns whether the content is read as JSON Lines.
+    /// Returns whether the content reaches its readers as JSON Lines.
     pub(crate) fn has_lines(self) -> bool {
         self != Self::Text
     }
 }
 
-/// One file. Its size and modification time tell a resumed run whether it has changed.
+/// One file. A resumed run compares its size and modification time to see whether it has changed.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Input {
     pub path: PathBuf,
@@ -53,7 +53,7 @@ impl Input {
     }
 }
 
-/// Files that are read one after the other. No document spans two files.
+/// Files read one after the other. No document spans two files.
 #[derive(Debug, Clone)]
 pub struct Corpus {
     pub(crate) inputs: Vec<Input>,
@@ -61,13 +61,13 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Finds the files that `names` (file names, patterns, or `-` for standard input) refer to.
-    /// Without a `format`, the name of each file decides.
+    /// Finds the files that `names` refer to: file names, patterns, or `-` for standard input.
+    /// Without a `format`, each file's name decides.
     ///
     /// # Errors
     /// Returns `ERR_NOT_FOUND` if a file does not exist or a pattern matches nothing, and
-    /// `ERR_INVALID_ARGUMENT` if there is no name, a name is a folder, or standard input is given
-    /// twice.
+    /// `ERR_INVALID_ARGUMENT` if there is no name, a name is a folder, standard input is given
+    /// twice or as Parquet, or a pattern is malformed.
     pub fn find(names: &[PathBuf], format: Option<Format>, text_field: &str) -> Result<Self> {
         Ok(Self { inputs: find(names, format, text_field)?, text_field: text_field.to_owned() })
     }
@@ -85,7 +85,8 @@ impl Corpus {
     }
 }
 
-/// Finds the files that `names` refer to, in that order; the matches of a pattern are sorted.
+/// Finds the files that `names` refer to, in the order of the names; the matches of a pattern are
+/// sorted.
 pub(crate) fn find(
     names: &[PathBuf],
     format: Option<Format>,
@@ -104,7 +105,7 @@ pub(crate) fn find(
     Ok(inputs)
 }
 
-/// Expands the patterns among `names`. The name of an existing file is never taken as a pattern.
+/// Expands the patterns among `names`. The name of an existing file is never taken for a pattern.
 ///
 /// # Errors
 /// Returns `ERR_NOT_FOUND` if a pattern matches nothing, and `ERR_INVALID_ARGUMENT` if it is
@@ -159,8 +160,8 @@ fn input(path: PathBuf, format: Option<Format>, text_field: String) -> Result<In
     Ok(Input { path, format, text_field, size: status.len(), modified_ns })
 }
 
-/// Returns `Jsonl` for names in `.jsonl` or `.ndjson`, optionally followed by `.gz` or `.zst`, and
-/// `Parquet` for names in `.parquet`.
+/// Returns `Jsonl` for names that end in `.jsonl` or `.ndjson`, optionally followed by `.gz` or
+/// `.zst`, `Parquet` for `.parquet`, and `Text` for all others.
 fn format_of_name(path: &Path) -> Format {
     let is = |path: &Path, extensions: &[&str]| {
         path.extension()

@@ -1,16 +1,18 @@
-//! Deserializes one field of a JSON object, and skips the others without building them.
+//! Deserializes one field of a JSON object and skips the others without building them.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
-/// Returns the message of an error without its position: the caller knows the line in the file.
+/// Returns the message of an error without its position, since the caller knows the line in the
+/// file.
 pub(super) fn reason(error: &serde_json::Error) -> String {
     error.to_string().split(" at line 1 column").next().unwrap_or_default().to_owned()
 }
 
-/// Returns the value of `field` in the JSON object `line`.
+/// Returns the value of `field` in the JSON object `line`, deserialized with `seed`. The error says
+/// what is wrong with the line.
 pub(super) fn field_of_line<'de, S: DeserializeSeed<'de> + Copy>(
     line: &'de str,
     field: &str,
@@ -24,7 +26,7 @@ pub(super) fn field_of_line<'de, S: DeserializeSeed<'de> + Copy>(
     })
 }
 
-/// Deserializes one field of an object with the seed, and skips the others.
+/// Deserializes one field of an object, given its name and seed, and skips the others.
 struct FieldOf<'n, S>(&'n str, S);
 
 impl<'de, S: DeserializeSeed<'de> + Copy> DeserializeSeed<'de> for FieldOf<'_, S> {
@@ -55,7 +57,7 @@ impl<'de, S: DeserializeSeed<'de> + Copy> Visitor<'de> for FieldOf<'_, S> {
     }
 }
 
-/// Compares a key with a name without allocating it.
+/// Compares a key with a name without allocating the key.
 struct KeyIs<'n>(&'n str);
 
 impl<'de> DeserializeSeed<'de> for KeyIs<'_> {
@@ -78,7 +80,7 @@ impl Visitor<'_> for KeyIs<'_> {
     }
 }
 
-/// A JSON string as bytes, borrowed from the line where it has no escapes.
+/// Deserializes a JSON string as bytes, borrowed from the line if it has no escapes.
 #[derive(Clone, Copy)]
 pub(super) struct StringBytes;
 

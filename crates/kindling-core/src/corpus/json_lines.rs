@@ -1,7 +1,7 @@
 //! Reads one field of each JSON Lines object without building the rest of the object.
 //!
-//! JSON allows what text does not: a lone half of a surrogate pair (`\ud800`). It becomes one
-//! U+FFFD, as in `Tokenizer.encode` of a JavaScript string.
+//! A JSON string may hold half a surrogate pair (`\ud800`), which UTF-8 cannot express. It becomes
+//! one U+FFFD, as it does when `Tokenizer.encode` gets such a JavaScript string.
 
 use std::borrow::Cow;
 use std::marker::PhantomData;
@@ -16,7 +16,7 @@ use crate::{Error, Result};
 
 const BYTE_ORDER_MARK: char = '\u{FEFF}';
 
-/// The lines of one file.
+/// The lines of one JSON Lines file.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct JsonLines<'a> {
     pub path: &'a Path,
@@ -26,11 +26,11 @@ pub(crate) struct JsonLines<'a> {
 
 impl JsonLines<'_> {
     /// Calls `each` with the text of every line of `lines` that is not blank. `first` is the number
-    /// of lines in the file before them. The bytes replaced by U+FFFD are added to `replaced`.
+    /// of lines that precede them in the file. Adds the bytes replaced by U+FFFD to `replaced`.
     ///
     /// # Errors
     /// Returns `ERR_INVALID_CORPUS` with the line number for a line that is not an object with a
-    /// text, and any error of `each`.
+    /// string in the text field, and any error of `each`.
     pub fn each_text(
         self,
         lines: &str,
@@ -49,8 +49,8 @@ impl JsonLines<'_> {
         Ok(())
     }
 
-    /// Calls `each` with consecutive pieces of the text of one line, so that a text of any length
-    /// takes little memory.
+    /// Calls `each` with consecutive pieces of the text of one line, so that unescaping a text of
+    /// any length takes little memory.
     ///
     /// # Errors
     /// As `each_text`.
@@ -66,7 +66,7 @@ impl JsonLines<'_> {
         let seed = PhantomData::<&RawValue>;
         let raw = field_of_line(line, self.text_field, seed).map_err(invalid)?.get();
         let Some(mut rest) = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) else {
-            // Not a string: reports the same error as for a short line.
+            // Not a string, so this reports the error that `each_text` would.
             let bytes = field_of_line(line, self.text_field, StringBytes).map_err(invalid)?;
             return each(&text_of(&bytes, replaced));
         };
@@ -81,19 +81,19 @@ impl JsonLines<'_> {
         Ok(())
     }
 
-    /// Returns the error for the line with this number, counted from 0.
+    /// Returns the error for line `number`, counted from 0.
     fn invalid_line(self, number: u64, reason: &str) -> Error {
         Error::InvalidCorpus(format!("{}, line {}: {reason}", self.path.display(), number + 1))
     }
 }
 
-/// Removes the byte order mark that some editors put at the start of a file.
+/// Strips the byte order mark that some editors put at the start of a file.
 fn strip_mark(line: &str, number: u64) -> &str {
     if number == 0 { line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line) } else { line }
 }
 
-/// Decodes a JSON string. `serde_json` writes lone surrogates as three bytes, as if UTF-8 had them;
-/// each becomes one U+FFFD, which has three bytes too.
+/// Decodes the bytes of a JSON string. `serde_json` encodes a lone surrogate in three bytes, as if
+/// UTF-8 allowed it. Each becomes one U+FFFD, which takes three bytes too.
 fn text_of<'a>(bytes: &'a [u8], replaced: &mut u64) -> Cow<'a, str> {
     if let Ok(text) = simdutf8::basic::from_utf8(bytes) {
         return Cow::Borrowed(text);
@@ -103,7 +103,8 @@ fn text_of<'a>(bytes: &'a [u8], replaced: &mut u64) -> Cow<'a, str> {
     Cow::Owned(decode_lossy(&bytes, replaced).into_owned())
 }
 
-/// Overwrites each encoded surrogate (U+D800 to U+DFFF) with U+FFFD; returns the bytes replaced.
+/// Overwrites each encoded surrogate (U+D800 to U+DFFF) with U+FFFD. Returns the number of bytes
+/// replaced.
 fn replace_surrogates(bytes: &mut [u8]) -> u64 {
     let (mut at, mut replaced) = (0, 0);
     while let Some(found) = memchr::memchr(0xED, &bytes[at..]) {
@@ -120,11 +121,11 @@ fn replace_surrogates(bytes: &mut [u8]) -> u64 {
     replaced
 }
 
-/// Bytes of a JSON string that are unescaped together.
+/// Bytes of a JSON string unescaped at a time.
 const PIECE: usize = 1 << 20;
 
-/// Returns the first place from `least` on where the inside of a JSON string may be cut: not within
-/// a character, an escape or a surrogate pair.
+/// Returns the first offset, from `least` on, at which the contents of a JSON string may be split:
+/// not within a character, an escape or a surrogate pair.
 fn piece_end(text: &[u8], least: usize) -> usize {
     let mut at = 0;
     while at < least {
@@ -148,7 +149,7 @@ fn piece_end(text: &[u8], least: usize) -> usize {
     at
 }
 
-/// Returns whether four hexadecimal digits are the first half of a surrogate pair.
+/// Returns whether four hexadecimal digits encode the first half of a surrogate pair.
 fn is_high_surrogate(digits: &[u8]) -> bool {
     matches!(digits, [b'd' | b'D', b'8' | b'9' | b'a' | b'b' | b'A' | b'B', ..])
 }

@@ -1,6 +1,7 @@
-//! Text in which no cut was found. It is decoded in a temporary file without a name and mapped, so
-//! that memory does not depend on its length. The input itself is never mapped: another process
-//! could change it, and text that changes is undefined behaviour, or shorten it, which is SIGBUS.
+//! Text too long for memory in which no cut was found. It is decoded to an unlinked temporary file
+//! and mapped, so memory does not depend on its length. The input itself is never mapped: another
+//! process could change it, which for a `&str` is undefined behaviour, or shorten it, which raises
+//! SIGBUS.
 
 use std::fs::File;
 use std::io::Write;
@@ -12,16 +13,16 @@ use super::utf8::LossyDecoder;
 use crate::error::IoAction;
 use crate::{Error, Result};
 
-/// The name of a temporary file while it has one.
+/// Name of the temporary file until it is unlinked.
 const SPILL: &str = "text";
 
-/// A text in a mapped file.
+/// A text in a memory-mapped file.
 #[derive(Debug)]
 pub(crate) struct LongText {
     map: Mmap,
-    /// The folder in which more temporary files can be created.
+    /// The folder for further temporary files.
     pub folder: PathBuf,
-    /// Bytes that were replaced by U+FFFD.
+    /// Bytes replaced by U+FFFD.
     pub replaced: u64,
 }
 
@@ -36,7 +37,7 @@ impl LongText {
     }
 }
 
-/// Takes the bytes of one long text, in order.
+/// Writes one long text, whose bytes are pushed in order.
 pub(crate) struct LongTextWriter<'a> {
     folder: &'a Path,
     decoder: LossyDecoder,
@@ -45,7 +46,7 @@ pub(crate) struct LongTextWriter<'a> {
 }
 
 impl<'a> LongTextWriter<'a> {
-    /// Begins a text in a file in `folder`.
+    /// Begins a text in a temporary file in `folder`.
     pub fn new(folder: &'a Path) -> Result<Self> {
         let (decoder, decoded) = (LossyDecoder::default(), String::new());
         Ok(Self { folder, decoder, decoded, file: nameless(folder)? })
@@ -67,7 +68,8 @@ impl<'a> LongTextWriter<'a> {
         self.decoder.finish(&mut self.decoded);
         self.write()?;
         let replaced = self.decoder.replaced_bytes();
-        // SAFETY: nobody else can reach the file, which has no name, so what `Self` wrote stays.
+        // SAFETY: the file is unlinked, so no other process can open it and change what `Self`
+        // wrote.
         let map = unsafe { Mmap::map(&self.file) };
         let map = map.map_err(|error| Error::io(IoAction::Map, self.folder, error))?;
         #[cfg(unix)]
@@ -76,12 +78,12 @@ impl<'a> LongTextWriter<'a> {
     }
 }
 
-/// Creates a file that disappears with the process.
+/// Creates a file without a name, which disappears when it is closed.
 fn nameless(folder: &Path) -> Result<File> {
     let path = folder.join(SPILL);
     let created = File::options().read(true).write(true).create(true).truncate(true).open(&path);
     let file = created.map_err(|error| Error::io(IoAction::Create, &path, error))?;
-    // Where an open file cannot be removed, it is removed with its folder.
+    // Where an open file cannot be removed, it goes when its folder is removed.
     let _ = std::fs::remove_file(&path);
     Ok(file)
 }

@@ -1,4 +1,5 @@
-//! Text files as commands name them: plain or compressed, text, JSON Lines or Parquet.
+//! Reading corpora: files of text, JSON Lines or Parquet, plain or compressed, given by names and
+//! patterns.
 //!
 //! | file | what |
 //! |---|---|

@@ -1,8 +1,8 @@
-//! Reads all texts of a corpus on several threads: each thread reads the next block, and processes
-//! it while another reads.
+//! Reads all texts of a corpus on several threads. Each thread reads the next block, and processes
+//! it while another one reads.
 //!
-//! Memory holds one block per thread, and any run of text without a cut (a long word or line), of
-//! bounded length.
+//! Memory holds one block per thread. A text without a cut, such as a long word or line, makes a
+//! block larger, up to `longest` bytes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,22 +23,22 @@ pub struct ReadSummary {
     pub replaced_bytes: u64,
 }
 
-/// A corpus and how to read it. No text spans two files or two lines of JSON Lines.
+/// A corpus and how to read it. No text spans two files, or two lines of JSON Lines.
 pub(crate) struct ParallelReader<'a> {
     pub corpus: &'a Corpus,
     pub text_cut: TextCut<'a>,
     pub threads: usize,
-    /// The usual size of a block in bytes.
+    /// Usual size of a block in bytes.
     pub block_size: usize,
-    /// The most bytes of text without a cut; of JSON Lines, of a line.
+    /// Most bytes of a text without a cut, or of a line of JSON Lines.
     pub longest: usize,
     /// Ends the corpus after this many decompressed bytes.
     pub max_bytes: u64,
 }
 
 impl ParallelReader<'_> {
-    /// Calls `work` with every text, in any order, and returns the state of each thread. Progress
-    /// counts bytes on disk.
+    /// Calls `work` with every text, in any order. Returns the state of each thread, made by
+    /// `new_state`. Progress counts bytes on disk.
     ///
     /// # Errors
     /// Returns `ERR_NOT_FOUND`, `ERR_INVALID_CORPUS`, `ERR_EMPTY_CORPUS` if there is no text, I/O
@@ -86,7 +86,7 @@ impl ParallelReader<'_> {
             }
         };
         let results = std::thread::scope(|scope| {
-            // Where the system allows no more threads, fewer do the work.
+            // If the system allows no more threads, fewer do the work.
             let start = |_| std::thread::Builder::new().spawn_scoped(scope, run).ok();
             let workers: Vec<_> = (1..self.threads).map_while(start).collect();
             let own = run();
@@ -105,7 +105,7 @@ impl ParallelReader<'_> {
         if has_text { Ok((states, summary)) } else { Err(self.corpus.empty()) }
     }
 
-    /// Calls `work` with the text of a block, or with that of each of its lines of JSON.
+    /// Calls `work` with the text of a block, or with the text of each of its lines of JSON.
     fn each_text(
         &self,
         block: &Block,
@@ -134,11 +134,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The findings of one thread.
+/// What one thread found.
 #[derive(Debug, Default)]
 struct Found {
-    /// Any text was not empty.
+    /// Whether any text was not empty.
     text: bool,
-    /// Bytes that were replaced by U+FFFD.
+    /// Bytes replaced by U+FFFD.
     replaced: u64,
 }

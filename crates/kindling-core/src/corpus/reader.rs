@@ -1,5 +1,5 @@
-//! The bytes of one input, decompressed: gzip with any number of members, zstd with any number of
-//! frames. The first bytes of a file decide, not its name.
+//! Reads the bytes of one input, decompressed: gzip of any number of members, zstd of any number of
+//! frames. The first bytes of a file decide its compression, not its name.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -16,22 +16,22 @@ use crate::{Error, Result};
 
 /// Compressed bytes read at a time.
 const BUFFER: usize = 1 << 17;
-/// Length of the longest magic number.
+/// Length of the longest magic number in bytes.
 const MAGIC: usize = 4;
 const GZIP: [u8; 3] = [0x1F, 0x8B, 8];
 const ZSTD: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
 
-/// A stream of text bytes.
+/// A stream of decompressed bytes.
 pub(crate) struct Reader<'a> {
     stream: Box<dyn Read + Send + 'a>,
     compressed: Option<&'static str>,
-    /// Bytes read from the disk so far.
+    /// Bytes read from disk so far.
     disk_bytes: Arc<AtomicU64>,
 }
 
 impl<'a> Reader<'a> {
-    /// Opens `input` at byte `offset` of its decompressed text. `waiting` is called while standard
-    /// input has nothing to read; if it returns an error, reading ends with that error.
+    /// Opens `input` at byte `offset` of its decompressed content. `waiting` is called again and
+    /// again while standard input has nothing to read; an error that it returns ends the reading.
     pub fn open(input: &Input, offset: u64, waiting: Waiting<'a>) -> Result<Self> {
         let disk_bytes = Arc::new(AtomicU64::new(0));
         let cannot_read = |error| cannot_read(&input.path, error);
@@ -74,18 +74,19 @@ impl<'a> Reader<'a> {
         Ok(reader)
     }
 
-    /// Returns the number of bytes read from the disk so far.
+    /// Returns the number of bytes read from disk so far.
     pub fn disk_bytes(&self) -> u64 {
         self.disk_bytes.load(Ordering::Relaxed)
     }
 
-    /// Appends up to `length` bytes to `buffer` and returns how many; fewer only at the end.
+    /// Appends up to `length` bytes to `buffer` and returns how many: fewer only at the end of the
+    /// input.
     pub fn read(&mut self, buffer: &mut Vec<u8>, length: usize, input: &Input) -> Result<usize> {
         self.read_at(buffer, buffer.len(), length, input)
     }
 
-    /// Reads up to `length` bytes into `buffer` from index `start` on, and truncates it after them.
-    /// Overwriting what the buffer holds saves clearing it.
+    /// Reads up to `length` bytes into `buffer` from index `start` on, truncates it after them, and
+    /// returns how many. Overwriting the old contents saves zeroing the buffer first.
     pub fn read_at(
         &mut self,
         buffer: &mut Vec<u8>,
@@ -153,8 +154,8 @@ fn compression(magic: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// Rejects a file named `.gz` or `.zst` that holds other data: a truncated download of no bytes
-/// would otherwise pass for an empty text.
+/// Rejects a file named `.gz` or `.zst` that holds other data. Otherwise an empty file, left by a
+/// failed download, would pass for an empty text.
 fn check_name(input: &Input, compressed: Option<&str>) -> Result<()> {
     let expected = match input.path.extension().and_then(|extension| extension.to_str()) {
         Some("gz") => "gzip",
@@ -170,7 +171,7 @@ fn check_name(input: &Input, compressed: Option<&str>) -> Result<()> {
     )))
 }
 
-/// Called while there is nothing to read.
+/// A callback for the time during which there is nothing to read.
 pub(crate) type Waiting<'a> = Box<dyn FnMut() -> Result<()> + Send + 'a>;
 
 struct Counted<R> {
@@ -186,8 +187,8 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// Standard input, polled: it may be a terminal or a slow pipe, and cancelling must not wait for
-/// it.
+/// Standard input, polled every 100 ms: it may be a terminal or a slow pipe, and cancelling must
+/// not wait for it.
 struct Stdin<'a> {
     waiting: Waiting<'a>,
 }
@@ -205,7 +206,7 @@ impl Read for Stdin<'_> {
                     error => return Err(error),
                 },
                 _ => match io::stdin().lock().read(buffer) {
-                    // The pipe is non-blocking and another process read the bytes first.
+                    // The pipe is non-blocking, and another process was faster to read the bytes.
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     read => return read,
                 },
@@ -219,11 +220,11 @@ impl Read for Stdin<'_> {
     }
 }
 
-/// Concatenated zstd frames; each is checked against its checksum if it has one.
+/// Decodes concatenated zstd frames, and verifies the checksum of each that has one.
 struct ZstdReader<'a> {
     source: BufReader<Box<dyn Read + Send + 'a>>,
     decoder: FrameDecoder,
-    /// A frame has begun and not ended.
+    /// Whether a frame has begun and not ended.
     in_frame: bool,
 }
 
@@ -233,7 +234,7 @@ impl<'a> ZstdReader<'a> {
         Self { source, decoder: FrameDecoder::new(), in_frame: false }
     }
 
-    /// Begins the next frame; returns false at the end of the file.
+    /// Begins the next frame, past any skippable ones. Returns false at the end of the file.
     fn begin_frame(&mut self) -> io::Result<bool> {
         loop {
             if io::BufRead::fill_buf(&mut self.source)?.is_empty() {

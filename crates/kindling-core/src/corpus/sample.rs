@@ -1,5 +1,5 @@
 //! Draws documents of a corpus at random, each with the same probability, in one pass. Memory holds
-//! the sample only.
+//! only the sample and the document being read.
 //!
 //! Reservoir sampling: document n, counted from 1, enters the sample with probability `sample / n`
 //! and replaces a random member. The draws are functions of (seed, n).
@@ -15,12 +15,12 @@ use crate::random::{Purpose, below};
 
 /// Bytes read at a time.
 const PIECE: usize = 1 << 20;
-/// Bytes kept of a document; longer ones are truncated, longer lines of JSON are errors.
+/// Bytes kept of a document. A longer text is truncated; a longer line of JSON is an error.
 const LONGEST: usize = 64 << 20;
 
-/// Draws up to `sample` documents, and returns them in the order of the corpus: the texts of JSON
-/// Lines, or the parts of text between `separator`s. Documents of white space do not count. Those
-/// of text are truncated to 64 MiB.
+/// Draws up to `sample` documents and returns them in the order of the corpus. A document is the
+/// text of a line of JSON Lines, or the part of a text file between two `separator`s, truncated to
+/// 64 MiB. Documents of white space alone are skipped.
 ///
 /// # Errors
 /// Returns `ERR_NOT_FOUND`, `ERR_INVALID_CORPUS`, `ERR_EMPTY_CORPUS` if there is no document, I/O
@@ -58,7 +58,7 @@ struct Reservoir {
     sample: usize,
     seed: u64,
     seen: u64,
-    /// Each document with its number in the corpus.
+    /// The documents with their numbers in the corpus, from 1.
     documents: Vec<(u64, String)>,
 }
 
@@ -90,16 +90,16 @@ struct DocumentSplitter<'a> {
     input: &'a Input,
     lines: JsonLines<'a>,
     separator: &'a [u8],
-    /// Bytes of documents that are not complete yet.
+    /// Bytes of the documents that are not complete yet.
     held: Vec<u8>,
-    /// Lines of JSON before them.
+    /// Number of JSON lines before them.
     line: u64,
     /// No separator begins before this offset of `held`.
     searched: usize,
 }
 
 impl DocumentSplitter<'_> {
-    /// Adds all documents that are complete to `drawn`.
+    /// Offers all complete documents to `drawn`.
     fn take_complete(&mut self, drawn: &mut Reservoir) -> Result<()> {
         if self.input.format.has_lines() {
             let Some(end) = memchr::memrchr(b'\n', &self.held[self.searched..]) else {
@@ -126,14 +126,14 @@ impl DocumentSplitter<'_> {
         }
         self.held.drain(..start);
         if self.held.len() > LONGEST + self.separator.len() {
-            // Keep the part that counts, and the end: a separator may begin there.
+            // Keep the part that may be sampled, and the end, in which a separator may begin.
             self.held.drain(LONGEST..self.held.len() - self.separator.len());
         }
         self.searched = self.held.len().saturating_sub(self.separator.len() - 1);
         Ok(())
     }
 
-    /// Adds the document that ends with the input to `drawn`.
+    /// Offers the rest of the input to `drawn`.
     fn take_last(&mut self, drawn: &mut Reservoir) -> Result<()> {
         if self.input.format.has_lines() {
             return self.take_lines(self.held.len(), drawn);
@@ -151,7 +151,7 @@ impl DocumentSplitter<'_> {
     }
 }
 
-/// Returns the first `LONGEST` bytes of a document, up to a whole character.
+/// Returns the first `LONGEST` bytes of a document, less if that would split a character.
 fn truncated(document: &[u8]) -> &[u8] {
     if document.len() <= LONGEST {
         return document;

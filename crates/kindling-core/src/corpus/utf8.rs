@@ -1,9 +1,9 @@
-//! Bytes to text. Invalid UTF-8 becomes U+FFFD as Python's `errors='replace'` does it: one for each
-//! maximal prefix of a sequence that could have become a character.
+//! Decodes bytes to text. Invalid UTF-8 becomes U+FFFD as with Python's `errors='replace'`: one for
+//! each maximal prefix of a sequence that could have become a character.
 
 use std::borrow::Cow;
 
-/// Decodes `bytes`, and adds the number of bytes replaced by U+FFFD to `replaced`.
+/// Decodes `bytes` and adds the number of bytes replaced by U+FFFD to `replaced`.
 pub(crate) fn decode_lossy<'a>(bytes: &'a [u8], replaced: &mut u64) -> Cow<'a, str> {
     if let Ok(text) = simdutf8::basic::from_utf8(bytes) {
         return Cow::Borrowed(text);
@@ -12,7 +12,7 @@ pub(crate) fn decode_lossy<'a>(bytes: &'a [u8], replaced: &mut u64) -> Cow<'a, s
     String::from_utf8_lossy(bytes)
 }
 
-/// Decodes a stream whose pieces may end anywhere, even within a character.
+/// Decodes a stream of bytes whose pieces may end anywhere, even within a character.
 #[derive(Debug, Default)]
 pub struct LossyDecoder {
     /// The start of a character that the next piece may complete; at most three bytes.
@@ -39,7 +39,7 @@ impl LossyDecoder {
                 }
                 Err(error) if error.error_len().is_none() => bytes = rest,
                 Err(_) => {
-                    // The byte does not continue the character: decode it again on its own.
+                    // The byte does not continue the character, so it is decoded again on its own.
                     self.tail.pop();
                     self.replace_tail(out);
                 }
@@ -60,7 +60,7 @@ impl LossyDecoder {
         }
     }
 
-    /// Ends the stream: an incomplete character becomes U+FFFD.
+    /// Ends the stream. An incomplete character becomes U+FFFD.
     pub fn finish(&mut self, out: &mut String) {
         if !self.tail.is_empty() {
             self.replace_tail(out);

@@ -1,4 +1,5 @@
-//! Integers as differences, packed in blocks (`DELTA_BINARY_PACKED`): lengths of byte strings.
+//! Reads integers stored as differences in blocks (`DELTA_BINARY_PACKED`), such as the lengths of
+//! byte strings.
 //!
 //! ```text
 //! header = block size, blocks' parts, count, first value
@@ -9,20 +10,20 @@
 
 use super::rle::varint;
 
-/// Reads values from bytes that each call gets anew.
+/// A reader that does not borrow its bytes: every call gets the same ones.
 #[derive(Debug, Clone)]
 pub struct DeltaReader {
     at: usize,
     part_values: u64,
     parts: u64,
-    /// Values left, the current one included.
+    /// Values left, `value` included.
     left: u64,
     value: i64,
     least: i64,
-    /// The place of the next part's width, and the parts left in the block.
+    /// The offset of the next part's width, and the parts left in the block.
     widths: usize,
     parts_left: u64,
-    /// The next difference: its bit, width, and the number left in the part.
+    /// The next difference: its first bit, its width in bits, and the number left in the part.
     bit: usize,
     width: usize,
     part_left: u64,
@@ -34,7 +35,7 @@ fn zigzag(bytes: &[u8], at: &mut usize) -> Option<i64> {
 }
 
 impl DeltaReader {
-    /// Reads the header at `at`; `None` if it is damaged.
+    /// Reads the header at `at`. Returns `None` if it is damaged.
     pub fn new(bytes: &[u8], mut at: usize) -> Option<Self> {
         let block = varint(bytes, &mut at)?;
         let parts = varint(bytes, &mut at)?;
@@ -61,7 +62,7 @@ impl DeltaReader {
         })
     }
 
-    /// Returns the next value; `None` if there is none or the bytes end.
+    /// Returns the next value, or `None` if there is none or the bytes end.
     pub fn next(&mut self, bytes: &[u8]) -> Option<i64> {
         let value = self.value;
         self.left = self.left.checked_sub(1)?;
@@ -77,7 +78,7 @@ impl DeltaReader {
         Some(value)
     }
 
-    /// Reads the width of the next part, and moves behind its values.
+    /// Reads the width of the next part, and moves `at` past its values.
     fn begin_part(&mut self, bytes: &[u8]) -> Option<()> {
         if self.parts_left == 0 {
             self.least = zigzag(bytes, &mut self.at)?;
@@ -98,7 +99,7 @@ impl DeltaReader {
         Some(())
     }
 
-    /// Returns the place behind the last value, which is found by reading all.
+    /// Returns the offset after the last value. Finding it takes a walk over all parts.
     pub fn end(&self, bytes: &[u8]) -> Option<usize> {
         let mut ahead = self.clone();
         while ahead.left > 1 {
@@ -112,7 +113,7 @@ impl DeltaReader {
     }
 }
 
-/// Returns the value of `width` bits, at most 64, at `bit`.
+/// Returns the value of `width` bits, at most 64, that starts at bit `bit`.
 fn packed(bytes: &[u8], bit: usize, width: usize) -> Option<u64> {
     let mut value = 0u128;
     for (i, at) in (bit / 8..(bit + width).div_ceil(8)).enumerate() {

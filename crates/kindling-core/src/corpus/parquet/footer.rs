@@ -1,12 +1,12 @@
-//! The footer of a Parquet file: where the pages of one column lie.
+//! Reads the footer of a Parquet file: the schema, and where the pages of one column are.
 //!
 //! Source: <https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift>
 
 use super::thrift::{Result, Thrift, ThriftError};
 
-/// Physical type of byte strings.
+/// The physical type of byte strings.
 const BYTE_ARRAY: i64 = 6;
-/// `repetition_type` of fields that may be null, and of lists.
+/// `repetition_type` of fields that may be null, and of repeated ones (lists).
 const OPTIONAL: i64 = 1;
 const REPEATED: i64 = 2;
 /// Most levels of nested fields.
@@ -15,9 +15,9 @@ const DEEPEST: usize = 64;
 /// A leaf of the schema that holds texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Column {
-    /// Its number among all leaves.
+    /// Index among all leaves.
     pub index: usize,
-    /// The definition level of a value that is not null.
+    /// Definition level of a value that is not null.
     pub max_definition: u8,
 }
 
@@ -31,7 +31,7 @@ pub struct Chunk {
     pub values: u64,
 }
 
-/// Finds the column with a dotted path. The error says why there is none.
+/// Finds the text column with a dotted path. The error says why there is none.
 pub fn find_column(footer: &[u8], path: &str) -> std::result::Result<Column, String> {
     let mut search = Search { path, ..Search::default() };
     let read = Thrift::new(footer).fields(|thrift, id, _| {
@@ -47,14 +47,14 @@ pub fn find_column(footer: &[u8], path: &str) -> std::result::Result<Column, Str
     })
 }
 
-/// Most column names in a message.
+/// Most column names listed in a message.
 const NAMES: usize = 12;
 
 /// A walk over the schema, which lists each field before its children.
 #[derive(Default)]
 struct Search<'a> {
     path: &'a str,
-    /// The fields around the next one.
+    /// The fields that enclose the next one.
     open: Vec<Open>,
     leaves: usize,
     names: Vec<String>,
@@ -128,7 +128,7 @@ impl Search<'_> {
     }
 }
 
-/// Returns the chunks of a column, row group by row group. The error says what is wrong.
+/// Returns the chunks of a column, one for each row group. The error says what is wrong.
 pub fn chunks(footer: &[u8], column: Column) -> std::result::Result<Vec<Chunk>, String> {
     let mut found = Vec::new();
     let mut lacking = None;
@@ -152,7 +152,7 @@ pub fn chunks(footer: &[u8], column: Column) -> std::result::Result<Vec<Chunk>, 
     }
 }
 
-/// Returns the chunk of the column with this number in a row group.
+/// Returns the chunk of column `index` in a row group.
 fn chunk_of(group: &mut Thrift<'_>, index: usize) -> Result<Option<Chunk>> {
     let mut found = None;
     group.fields(|thrift, id, _| {
@@ -172,7 +172,8 @@ fn chunk_of(group: &mut Thrift<'_>, index: usize) -> Result<Option<Chunk>> {
     Ok(found)
 }
 
-/// Reads a `ColumnChunk`; `None` if its pages are in another file or their place makes no sense.
+/// Reads a `ColumnChunk`. Returns `None` if its pages are in another file, or its offsets or sizes
+/// are invalid.
 fn read_chunk(column: &mut Thrift<'_>) -> Result<Option<Chunk>> {
     let mut is_elsewhere = false;
     let (mut codec, mut values, mut size, mut data, mut dictionary) = (0, -1, -1, -1, 0);
@@ -194,7 +195,7 @@ fn read_chunk(column: &mut Thrift<'_>) -> Result<Option<Chunk>> {
         }
         Ok(true)
     })?;
-    // Writers without dictionaries may give the place 0.
+    // Writers without dictionaries may give them the offset 0.
     let start = if dictionary > 0 { dictionary.min(data) } else { data };
     let place = (u64::try_from(start), u64::try_from(size), u64::try_from(values));
     let (Ok(start), Ok(size), Ok(values)) = place else { return Ok(None) };

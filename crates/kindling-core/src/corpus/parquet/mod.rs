@@ -1,5 +1,5 @@
-//! One text column of a Parquet file, as a stream of JSON Lines: a line for each text that is not
-//! null, so that blocks, documents and resuming are those of JSON Lines.
+//! Reads one text column of a Parquet file as a stream of JSON Lines, one line for each text that
+//! is not null. Blocks, documents and resuming are therefore those of JSON Lines.
 //!
 //! ```text
 //! for each row group:
@@ -37,37 +37,37 @@ use self::page::{DataHeader, LARGEST, PageHeader, PageKind};
 use self::values::{DataPage, Dictionary};
 use crate::Error;
 
-/// The first and last bytes of a file.
+/// The first and the last four bytes of a file.
 const MAGIC: &[u8; 4] = b"PAR1";
-/// The length of the footer and `MAGIC`, at the end of a file.
+/// Bytes at the end of a file: the length of the footer, and `MAGIC`.
 const TAIL: u64 = 8;
-/// Largest footer in bytes.
+/// Largest footer that is read, in bytes.
 const LARGEST_FOOTER: u64 = 64 << 20;
-/// Bytes in which a page header is looked for first, and at most: it may hold long statistics.
+/// Bytes read for a page header at first, and at most: it may hold long statistics.
 const HEADER: usize = 1 << 12;
 const LARGEST_HEADER: usize = 16 << 20;
-/// Bytes of lines that are made at a time.
+/// Bytes of JSON lines made at a time.
 const LINES: usize = 1 << 16;
 
-/// Reads the lines of one file.
+/// A stream of the JSON lines of one file.
 pub struct ParquetReader {
     file: File,
     path: PathBuf,
     length: u64,
-    /// The start of each line.
+    /// What each line starts with: `{"<column>":"`.
     prefix: Vec<u8>,
     column: Column,
     chunks: std::vec::IntoIter<Chunk>,
     chunk: Chunk,
     dictionary: Dictionary,
     page: Option<DataPage>,
-    /// Lines, and how much of them has been read.
+    /// JSON lines, and the number of their bytes that have been read.
     lines: Vec<u8>,
     at: usize,
     disk_bytes: Arc<AtomicU64>,
 }
 
-/// What ends reading.
+/// Why reading ended.
 enum Failure {
     Io(io::Error),
     /// What is wrong with the file.
@@ -104,10 +104,10 @@ impl Failure {
 }
 
 impl ParquetReader {
-    /// Opens a file. Bytes that were read from it are added to `disk_bytes`.
+    /// Opens a file. The reader adds the bytes that it reads from disk to `disk_bytes`.
     ///
     /// # Errors
-    /// An I/O error, or one that holds an `ERR_INVALID_CORPUS`.
+    /// Returns an I/O error, or one that wraps `ERR_INVALID_CORPUS`.
     pub fn open(
         path: PathBuf,
         column: &str,
@@ -138,7 +138,7 @@ impl ParquetReader {
         })
     }
 
-    /// Makes the next lines; none are left if there are none afterwards.
+    /// Makes the next lines. Makes none at the end of the file.
     fn fill(&mut self) -> Result<(), Failure> {
         self.lines.clear();
         self.at = 0;
@@ -160,7 +160,7 @@ impl ParquetReader {
         Ok(())
     }
 
-    /// Reads the next page; returns false at the end of the file.
+    /// Reads the next page. Returns false at the end of the file.
     fn next_page(&mut self) -> Result<bool, Failure> {
         while self.chunk.values == 0 {
             let Some(chunk) = self.chunks.next() else { return Ok(false) };
@@ -224,7 +224,7 @@ impl ParquetReader {
         Ok(out)
     }
 
-    /// Returns the bytes of a data page, with its levels in front.
+    /// Returns the decompressed bytes of a data page, with its levels in front.
     fn data(&self, bytes: Vec<u8>, length: usize, data: DataHeader) -> Result<Vec<u8>, Failure> {
         let Some((repetition, definition, is_compressed)) = data.v2 else {
             return self.decompressed(bytes, length);
@@ -233,7 +233,7 @@ impl ParquetReader {
         if levels > bytes.len() || levels > length || length > LARGEST {
             return Err(Failure::of("a page is shorter than its levels"));
         }
-        // A page without values has nothing to decompress.
+        // A page of nulls alone has nothing to decompress.
         if !is_compressed || bytes.len() == levels {
             return Ok(bytes);
         }
@@ -255,7 +255,7 @@ impl Read for ParquetReader {
     }
 }
 
-/// Returns the length of a file and its footer.
+/// Returns the length of a file, and its footer.
 fn read_footer(file: &mut File) -> Result<(u64, Vec<u8>), Failure> {
     let length = file.metadata()?.len();
     let mut magic = [0; 4];
@@ -291,7 +291,7 @@ fn read_footer(file: &mut File) -> Result<(u64, Vec<u8>), Failure> {
     Ok((length, footer))
 }
 
-/// Appends `text` as in a JSON string. Invalid UTF-8 stays as it is.
+/// Appends `text`, escaped for a JSON string. Invalid UTF-8 stays as it is.
 fn push_escaped(out: &mut Vec<u8>, text: &[u8]) {
     let mut rest = text;
     let needs_escape = |&byte: &u8| byte < 0x20 || matches!(byte, b'"' | b'\\');

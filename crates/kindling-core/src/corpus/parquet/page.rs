@@ -1,7 +1,7 @@
-//! Pages of a column: headers, and their bytes decompressed.
+//! Reads the headers of pages, and decompresses pages.
 //!
-//! A header says how long a page is. No memory is allocated for that before it is checked: against
-//! the file, `LARGEST`, and what so many compressed bytes can hold.
+//! A header states the length of its page. No memory is allocated by it before it is checked
+//! against the file, `LARGEST`, and what the compressed bytes can hold.
 //!
 //! Source: <https://parquet.apache.org/docs/file-format/data-pages/>
 
@@ -12,10 +12,10 @@ use ruzstd::decoding::StreamingDecoder;
 
 use super::thrift::{Thrift, ThriftError};
 
-/// Largest page in bytes, compressed or not. Writers make pages of about 1 MiB, but a text is never
-/// split between two.
+/// Largest page in bytes, compressed or not. Writers make pages of about 1 MiB, but never split a
+/// text between two.
 pub const LARGEST: usize = 256 << 20;
-/// The most bytes that one byte of Snappy's elements stands for: a copy of 64 in 3 bytes.
+/// Upper bound of Snappy's compression ratio: its best element copies 64 bytes and takes 3.
 const SNAPPY_RATIO: usize = 22;
 
 /// A page header.
@@ -35,7 +35,7 @@ pub enum PageKind {
         encoding: i64,
     },
     Data(DataHeader),
-    /// Of no use here.
+    /// A page that is skipped.
     Other,
 }
 
@@ -44,14 +44,14 @@ pub struct DataHeader {
     /// Values, nulls included.
     pub values: u32,
     pub encoding: i64,
-    /// The encoding of definition levels (version 1).
+    /// Encoding of the definition levels (version 1).
     pub level_encoding: i64,
-    /// Version 2: lengths of the repetition and definition levels, which are not compressed, and
+    /// Version 2: lengths of the repetition and definition levels, which are never compressed, and
     /// whether the values are.
     pub v2: Option<(usize, usize, bool)>,
 }
 
-/// The fields of a header as they are read.
+/// The fields of a header, unchecked.
 #[derive(Default)]
 struct Fields {
     kind: i64,
@@ -64,7 +64,7 @@ struct Fields {
     is_compressed: bool,
 }
 
-/// Reads the header that `bytes` start with. `Ok(None)`: it is longer than them.
+/// Reads the header at the start of `bytes`. Returns `Ok(None)` if it is longer than they are.
 pub fn read_header(bytes: &[u8]) -> Result<Option<PageHeader>, String> {
     let mut thrift = Thrift::new(bytes);
     let mut fields = Fields { kind: -1, is_compressed: true, ..Fields::default() };
@@ -106,7 +106,8 @@ pub fn read_header(bytes: &[u8]) -> Result<Option<PageHeader>, String> {
     Ok(Some(PageHeader { length: thrift.at, compressed, uncompressed, kind }))
 }
 
-/// Reads the header of a data page (5), dictionary page (7) or data page of version 2 (8).
+/// Reads the part of a header, by the id `of` its field, for a data page (5), a dictionary page (7)
+/// or a data page of version 2 (8).
 fn read_inner(thrift: &mut Thrift<'_>, of: i64, fields: &mut Fields) -> super::thrift::Result<()> {
     thrift.fields(|thrift, id, kind| {
         match (of, id) {
@@ -122,7 +123,7 @@ fn read_inner(thrift: &mut Thrift<'_>, of: i64, fields: &mut Fields) -> super::t
     })
 }
 
-/// Appends the `length` bytes that `compressed` holds to `out`.
+/// Decompresses `compressed`, which must hold `length` bytes, and appends them to `out`.
 pub fn decompress(
     codec: i64,
     compressed: &[u8],
@@ -163,7 +164,8 @@ fn snappy(compressed: &[u8], length: usize, out: &mut Vec<u8>) -> Result<(), Str
     written.map(|_| ()).map_err(|error| error.to_string())
 }
 
-/// Appends what `reader` has, but hardly more than `length` bytes. Memory grows with what is read.
+/// Appends what `reader` yields, but at most `length` + 1 bytes, enough to see that there are too
+/// many. Memory grows with what is read, not with `length`.
 fn read_up_to(reader: impl Read, length: usize, out: &mut Vec<u8>) -> Result<(), String> {
     let read = reader.take(length as u64 + 1).read_to_end(out);
     read.map(|_| ()).map_err(|error| error.to_string())

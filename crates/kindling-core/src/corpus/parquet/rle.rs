@@ -1,4 +1,5 @@
-//! The hybrid of run lengths and bit packing: definition levels and numbers of dictionary entries.
+//! Reads the hybrid of run-length encoding and bit packing, used for definition levels and
+//! dictionary indices.
 //!
 //! ```text
 //! run = varint h;  h even: h >> 1 times one value of ceil(width / 8) bytes
@@ -15,7 +16,8 @@ enum Run {
     Packed(usize),
 }
 
-/// Reads values of `width` bits, at most 32, from a range of bytes that each call gets anew.
+/// A reader of values of `width` bits, at most 32. It does not borrow its bytes: every call gets
+/// the same ones.
 #[derive(Debug, Clone, Copy)]
 pub struct HybridReader {
     width: usize,
@@ -27,14 +29,14 @@ pub struct HybridReader {
 }
 
 impl HybridReader {
-    /// Creates a reader of `bytes[start..end]`; `None` if `width` is too large.
+    /// Creates a reader of `bytes[start..end]`. Returns `None` if `width` is above 32.
     pub fn new(width: usize, start: usize, end: usize) -> Option<Self> {
         let run = Run::Repeated(0);
         (width <= 32).then_some(Self { width, at: start, end, run, left: 0 })
     }
 
-    /// Returns the next value and how often it is known to be repeated, at most `most` times;
-    /// `None` if the bytes end.
+    /// Returns the next value and how many times it occurs in a row, as far as the run tells, at
+    /// most `most`. Returns `None` if the bytes end.
     pub fn next_run(&mut self, bytes: &[u8], most: u64) -> Option<(u32, u64)> {
         while self.left == 0 {
             self.begin_run(bytes)?;
@@ -54,7 +56,7 @@ impl HybridReader {
         }
     }
 
-    /// Returns the next value; `None` if the bytes end.
+    /// Returns the next value, or `None` if the bytes end.
     pub fn next(&mut self, bytes: &[u8]) -> Option<u32> {
         self.next_run(bytes, 1).map(|(value, _)| value)
     }
@@ -66,7 +68,7 @@ impl HybridReader {
         if header & 1 == 1 {
             self.left = self.left.checked_mul(8)?;
             self.run = Run::Packed(self.at.checked_mul(8)?);
-            // The last run may be cut off behind the values that count.
+            // The last run may be cut off after the values that exist.
             let length = usize::try_from(header >> 1).ok()?.checked_mul(self.width)?;
             self.at = self.at.checked_add(length)?.min(self.end);
             return Some(());
@@ -80,7 +82,7 @@ impl HybridReader {
     }
 }
 
-/// Returns the value of `width` bits, at most 32, at `bit`.
+/// Returns the value of `width` bits, at most 32, that starts at bit `bit`.
 fn packed(bytes: &[u8], bit: usize, width: usize) -> Option<u32> {
     let mut value = 0u64;
     for (i, at) in (bit / 8..(bit + width).div_ceil(8)).enumerate() {
@@ -89,7 +91,8 @@ fn packed(bytes: &[u8], bit: usize, width: usize) -> Option<u32> {
     Some((value >> (bit % 8) & ((1 << width) - 1)) as u32)
 }
 
-/// Reads a varint at `at`, and moves it behind.
+/// Reads the varint at `at`, and moves `at` past it. Returns `None` if the bytes end, or it is too
+/// long.
 pub fn varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {

@@ -1,4 +1,4 @@
-//! Files of pyarrow, read whole and damaged. `scripts/fixtures/parquet.py` writes them.
+//! Reads files written by pyarrow, intact and damaged. `scripts/fixtures/parquet.py` makes them.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -89,7 +89,7 @@ fn damaged_files_are_errors_or_other_texts_and_never_panic() {
                 let at = draw(1 + 2 * i, damaged.len() - 12) + 4;
                 damaged[at] = [0, 0xFF, 0x7F, 0x80, draw(2 + 2 * i, 256) as u8][draw(20 + i, 5)];
             }
-            // Half of them end early, with a footer all the same.
+            // Half of them lose some bytes before the footer.
             if seed % 2 == 0 {
                 let at = 4 + draw(30, damaged.len() - 12);
                 let length = 1 + draw(31, 100).min(damaged.len() - 8 - at);

@@ -1,27 +1,27 @@
-//! Thrift's compact protocol, as far as Parquet's metadata needs it: a cursor over bytes in memory.
+//! Thrift's compact protocol, as far as Parquet's metadata needs it, read by a cursor over memory.
 //!
 //! ```text
 //! struct = fields, then 0;  field = header (id delta << 4 | type), value
 //! list   = header (count << 4 | type), values;  integers are zigzag varints
 //! ```
 //!
-//! Lists are read element by element and every element takes a byte at least, so no count in a file
-//! decides about memory or time.
+//! Lists are read element by element, and every element takes at least one byte. So the length of
+//! the input bounds memory and time, whatever counts it states.
 //!
 //! Source: <https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md>
 
-/// Why metadata cannot be read.
+/// Reasons why metadata cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ThriftError {
     /// The bytes end within a value.
     Truncated,
-    /// The bytes are not what the protocol allows.
+    /// The bytes break the protocol.
     Invalid,
 }
 
 pub type Result<T> = std::result::Result<T, ThriftError>;
 
-/// Types of values. A boolean field has its value in place of its type.
+/// Types of values. The type of a boolean field is its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Type {
     True,
@@ -56,7 +56,7 @@ impl Type {
     }
 }
 
-/// Deepest nesting of skipped values.
+/// Deepest nesting of values that are skipped.
 const DEEPEST: usize = 32;
 
 /// A cursor over encoded bytes.
@@ -108,7 +108,7 @@ impl<'a> Thrift<'a> {
         self.take(length)
     }
 
-    /// Reads a struct: calls `field` with the id and type of each field. It reads the value, or
+    /// Reads a struct. Calls `field` with the id and type of each field; it reads the value, or
     /// returns false to have it skipped.
     pub fn fields(
         &mut self,
@@ -129,7 +129,7 @@ impl<'a> Thrift<'a> {
         }
     }
 
-    /// Reads a list of structs: calls `element` for each, which reads it.
+    /// Reads a list of structs. Calls `element` to read each.
     pub fn structs(&mut self, mut element: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
         let (count, kind) = self.list_header()?;
         if count > 0 && kind != Type::Struct {
@@ -141,7 +141,7 @@ impl<'a> Thrift<'a> {
     fn list_header(&mut self) -> Result<(u64, Type)> {
         let header = self.byte()?;
         let count = if header >> 4 == 15 { self.varint()? } else { u64::from(header >> 4) };
-        // Empty lists of some writers have no valid type.
+        // Some writers give empty lists an invalid type.
         let kind = if count == 0 { Type::Byte } else { Type::of(header & 0xF)? };
         Ok((count, kind))
     }
@@ -196,7 +196,7 @@ impl<'a> Thrift<'a> {
         Ok(())
     }
 
-    /// Skips an element of a list or map, where a boolean takes a byte.
+    /// Skips an element of a list or map, in which a boolean takes a byte.
     fn skip_element(&mut self, kind: Type, depth: usize) -> Result<()> {
         match kind {
             Type::True | Type::False => self.byte().map(|_| ()),

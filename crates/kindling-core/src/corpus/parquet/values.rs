@@ -1,11 +1,12 @@
-//! The texts of a data page, one after the other.
+//! Reads the texts of a data page, one after the other.
 //!
 //! | encoding | values |
 //! |---|---|
 //! | `PLAIN` | length in 4 bytes, bytes |
-//! | `RLE_DICTIONARY` | numbers of entries of the dictionary page, whose entries are `PLAIN` |
+//! | `RLE_DICTIONARY` | indices into the dictionary page, whose entries are `PLAIN` |
 //! | `DELTA_LENGTH_BYTE_ARRAY` | all lengths, then all bytes |
-//! | `DELTA_BYTE_ARRAY` | lengths shared with the value before, then the rest as above |
+//! | `DELTA_BYTE_ARRAY` | lengths of the prefix shared with the value before, then the rest as
+//! above |
 //!
 //! Source: <https://parquet.apache.org/docs/file-format/data-pages/encodings/>
 
@@ -15,7 +16,7 @@ use super::delta::DeltaReader;
 use super::page::DataHeader;
 use super::rle::HybridReader;
 
-/// Numbers of the encodings.
+/// Encodings, by their numbers in the format.
 const PLAIN: i64 = 0;
 const PLAIN_DICTIONARY: i64 = 2;
 const RLE: i64 = 3;
@@ -23,7 +24,7 @@ const DELTA_LENGTH: i64 = 6;
 const DELTA_BYTES: i64 = 7;
 const RLE_DICTIONARY: i64 = 8;
 
-/// The texts of the dictionary page.
+/// The texts of a dictionary page.
 #[derive(Debug, Default)]
 pub struct Dictionary {
     bytes: Vec<u8>,
@@ -31,7 +32,7 @@ pub struct Dictionary {
 }
 
 impl Dictionary {
-    /// Reads the entries of a dictionary page.
+    /// Reads the `count` entries of a dictionary page.
     pub fn new(bytes: Vec<u8>, count: u32, encoding: i64) -> Result<Self, String> {
         if !matches!(encoding, PLAIN | PLAIN_DICTIONARY) {
             return Err(format!("its dictionary has the unknown encoding {encoding}"));
@@ -50,7 +51,7 @@ impl Dictionary {
     }
 }
 
-/// Returns where the bytes of the PLAIN value at `at` are, and moves behind it.
+/// Returns the range of the bytes of the PLAIN value at `at`, and moves `at` past it.
 fn plain(bytes: &[u8], at: &mut usize) -> Option<Range<usize>> {
     let length = bytes.get(*at..)?.first_chunk::<4>()?;
     let start = *at + 4;
@@ -59,7 +60,7 @@ fn plain(bytes: &[u8], at: &mut usize) -> Option<Range<usize>> {
     (end <= bytes.len()).then_some(start..end)
 }
 
-/// A data page that is being read.
+/// A data page while it is read.
 #[derive(Debug)]
 pub struct DataPage {
     bytes: Vec<u8>,
@@ -67,11 +68,11 @@ pub struct DataPage {
     left: u64,
     levels: Option<Levels>,
     values: Values,
-    /// The value before, of `Values::Shared`.
+    /// The previous value, for `Values::Shared`.
     text: Vec<u8>,
 }
 
-/// Definition levels: a value is null unless it has the highest.
+/// Definition levels. A value is null unless its level is the highest.
 #[derive(Debug)]
 struct Levels {
     reader: HybridReader,
@@ -84,23 +85,23 @@ enum Values {
         at: usize,
     },
     Indices(HybridReader),
-    /// Lengths, and the place of the next value.
+    /// Lengths, and the offset of the next value.
     Lengths(DeltaReader, usize),
-    /// Shared lengths, lengths of the rest, and the place of the next rest.
+    /// Lengths of the shared prefixes and of the rests, and the offset of the next rest.
     Shared(DeltaReader, DeltaReader, usize),
 }
 
 const DAMAGED: &str = "a page is damaged: it ends early";
 
 impl DataPage {
-    /// Prepares to read the decompressed `bytes`.
+    /// Prepares to read the decompressed `bytes` of a page.
     pub fn new(bytes: Vec<u8>, header: DataHeader, max_definition: u8) -> Result<Self, String> {
         let (levels, start) = levels_of(&bytes, header, max_definition)?;
         let read = |at| DeltaReader::new(&bytes, at).ok_or(DAMAGED);
         let end = |reader: &DeltaReader| reader.end(&bytes).ok_or(DAMAGED);
         let values = match header.encoding {
             PLAIN => Values::Plain { at: start },
-            // A page of nulls alone has no values, not even a width.
+            // A page of nulls alone has no values, and may lack even their width.
             PLAIN_DICTIONARY | RLE_DICTIONARY => {
                 let width = bytes.get(start).map_or(0, |&width| usize::from(width));
                 let reader = HybridReader::new(width, start + 1, bytes.len());
@@ -123,7 +124,7 @@ impl DataPage {
         Ok(Self { bytes, left: u64::from(header.values), levels, values, text: Vec::new() })
     }
 
-    /// Returns the next text that is not null; `None` at the end of the page.
+    /// Returns the next text that is not null, or `None` at the end of the page.
     pub fn next<'a>(&'a mut self, dictionary: &'a Dictionary) -> Result<Option<&'a [u8]>, String> {
         loop {
             if self.left == 0 {
@@ -133,7 +134,7 @@ impl DataPage {
                 self.left -= 1;
                 break;
             };
-            // A run of nulls ends at once, a value is read alone.
+            // Nulls are skipped a run at a time, values are read one by one.
             let mut ahead = *reader;
             let (level, count) = ahead.next_run(&self.bytes, self.left).ok_or(DAMAGED)?;
             if level == *max {
@@ -172,7 +173,7 @@ impl DataPage {
     }
 }
 
-/// Returns the definition levels, if there are any, and where the values start.
+/// Returns the definition levels, if there are any, and the offset at which the values start.
 fn levels_of(bytes: &[u8], header: DataHeader, max: u8) -> Result<(Option<Levels>, usize), String> {
     let width = 8 - max.leading_zeros() as usize;
     let levels = |start: usize, end: usize| {
