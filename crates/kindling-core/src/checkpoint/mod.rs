@@ -1,7 +1,7 @@
-//! Checkpoints: a folder with `model.safetensors`, `optimizer.safetensors` and `state.json`; of a
-//! CUDA device, `cuda_products.json` too.
+//! Checkpoints: folders with `model.safetensors`, `optimizer.safetensors` and `state.json`, and
+//! after training on a CUDA device `cuda_products.json`.
 //!
-//! The folder is written under a temporary name next to its final place, synced, and renamed. So it
+//! A folder is written under a temporary name next to its final place, synced, and renamed, so it
 //! is either complete or absent. The same state always gives the same bytes. `state.json` has a
 //! checksum of every tensor and of itself, which loading verifies.
 
@@ -31,8 +31,8 @@ pub use tensor_file::FileRecord;
 use tensor_file::{Entry, TensorFile, damaged};
 use write::Contents;
 
-/// Saves the model, the optimizer, the number of updates made, and `run` as JSON to the folder
-/// `path`, replacing an existing one.
+/// Saves the model, the optimizer, `iteration` (the number of updates made), and `run` as JSON to
+/// the folder `path`, replacing an existing one.
 ///
 /// # Errors
 /// Returns `ERR_IO`, `ERR_DISK_FULL` or `ERR_NOT_WRITABLE` if the folder cannot be written.
@@ -47,10 +47,10 @@ pub fn save(
     save_reporting(path, model, optimizer, iteration, run, &mut silent)
 }
 
-/// Saves as `save`, and reports the bytes written.
+/// Saves as `save` does, and reports the bytes of tensors written.
 ///
 /// # Errors
-/// As `save`, and those of `progress`.
+/// As `save`, and errors of `progress`.
 pub fn save_reporting(
     path: &Path,
     model: &Transformer,
@@ -90,7 +90,7 @@ fn new_state(
     })
 }
 
-/// Returns the algorithms of a CUDA device, if it has chosen some.
+/// Returns the algorithms that a CUDA device has chosen for its matrix products, if any.
 fn algorithms_of(model: &Transformer) -> Option<String> {
     match model.device() {
         Device::Cpu(_) => None,
@@ -101,7 +101,7 @@ fn algorithms_of(model: &Transformer) -> Option<String> {
 /// Loads the weights and, if an optimizer is given, its state. Returns the contents of
 /// `state.json`.
 ///
-/// All files are compared with their checksums first, then read one tensor at a time.
+/// All files are verified by their checksums first, then read one tensor at a time.
 ///
 /// # Errors
 /// Returns `ERR_NOT_FOUND` if there is no checkpoint at `path`, `ERR_INVALID_CHECKPOINT` naming the
@@ -116,11 +116,11 @@ pub fn load(
     load_reporting(path, model, optimizer, &mut silent)
 }
 
-/// Loads as `load`, and reports the bytes read: each file is read to be verified, then for its
-/// tensors.
+/// Loads as `load` does, and reports the bytes read. A file with checksums is read twice: to verify
+/// it, then for its tensors.
 ///
 /// # Errors
-/// As `load`, and those of `progress`, which may leave the model and the optimizer partly loaded.
+/// As `load`, and errors of `progress`, which may leave the model and the optimizer partly loaded.
 pub fn load_reporting(
     path: &Path,
     model: &mut Transformer,
@@ -165,13 +165,13 @@ pub fn load_reporting(
         optimizer.set_steps(state.optimizer.as_ref().map_or(0, |saved| saved.steps));
     }
     if let (Device::Cuda(gpu), Some(products)) = (model.device(), products) {
-        // Those of another device or library do not apply, and the device chooses anew.
+        // Algorithms of another device or library do not apply, and the device chooses anew.
         gpu.use_algorithms(&products);
     }
     Ok(state)
 }
 
-/// Checks that the checkpoint has the state of an optimizer like this one.
+/// Checks that the checkpoint has the state of an optimizer of the same kind.
 fn check_kind(state: &State, optimizer: &dyn Optimizer) -> Result<()> {
     let mismatch = match &state.optimizer {
         None => "the checkpoint has no optimizer state".to_owned(),
@@ -185,15 +185,15 @@ fn check_kind(state: &State, optimizer: &dyn Optimizer) -> Result<()> {
     Err(Error::CheckpointMismatch(mismatch))
 }
 
-/// A file and its tensors by the names that the model gives them.
+/// An open file, and its tensors by the names that the model gives them.
 struct Opened {
     file: TensorFile,
     found: BTreeMap<String, Entry>,
 }
 
 impl Opened {
-    /// Matches the file with all parameters under each of `prefixes`. Adds what is wrong with its
-    /// tensors to `differences`.
+    /// Matches the tensors of a file with all parameters under each of `prefixes`. Adds what is
+    /// wrong to `differences`.
     fn new(
         file: TensorFile,
         parameters: &[Parameter],
@@ -210,7 +210,7 @@ impl Opened {
         Self { file, found }
     }
 
-    /// The bytes of the tensors that are read.
+    /// Returns the bytes of the tensors that are read.
     fn bytes(&self) -> u64 {
         f32_bytes(self.found.values().map(Described::elements).sum())
     }
@@ -226,7 +226,7 @@ impl Opened {
     }
 }
 
-/// Reads the algorithms of a CUDA device, if the checkpoint has them.
+/// Reads the algorithms of matrix products on a CUDA device, if the checkpoint has them.
 fn read_products(path: &Path, state: &State) -> Result<Option<String>> {
     let file = path.join(PRODUCTS);
     let record = state.files.get(PRODUCTS);

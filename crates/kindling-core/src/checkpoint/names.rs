@@ -1,6 +1,7 @@
-//! The files of a checkpoint beside state.json.
+//! Names of the files of a checkpoint other than state.json.
 
 pub(super) const MODEL: &str = "model.safetensors";
 pub(super) const OPTIMIZER: &str = "optimizer.safetensors";
-/// Algorithms of the matrix products, with which a resumed run has the same bits.
+/// The algorithms chosen for matrix products on a CUDA device. With them a resumed run continues
+/// bit for bit.
 pub(super) const PRODUCTS: &str = "cuda_products.json";

@@ -1,4 +1,4 @@
-//! A copy of a model and its optimizer on the host, from which a checkpoint is written while
+//! A copy of a model and its optimizer in host memory, from which a checkpoint is written while
 //! training goes on.
 
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::optim::Optimizer;
 use crate::progress::silent;
 use crate::{Error, Result, available_memory};
 
-/// What a checkpoint holds, as it was when this was taken.
+/// The contents of a checkpoint at the moment the snapshot was taken.
 #[derive(Debug)]
 pub struct Snapshot {
     parameters: Vec<Parameter>,
@@ -25,8 +25,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Copies the weights and the optimizer's state. Returns `None` if memory has no room for a
-    /// copy. Waits for queued work.
+    /// Copies the weights and the optimizer's state to host memory, after waiting for queued work.
+    /// Returns `None` if there is not enough memory for a copy.
     ///
     /// # Errors
     /// Returns `ERR_NON_FINITE` if a queued update was skipped, `ERR_DEVICE` if the device failed.
@@ -49,7 +49,8 @@ impl Snapshot {
         let buffers = optimizer.map(|optimizer| optimizer.buffers());
         let copies = 1 + buffers.as_ref().map_or(0, Vec::len);
         let bytes = (copies * model.num_parameters() * size_of::<f32>()) as u64;
-        // A quarter is left for what training and writing allocate meanwhile.
+        // A quarter more than the copy must be free, for what training and writing allocate
+        // meanwhile.
         if available.is_some_and(|available| bytes + bytes / 4 > available) {
             return Ok(None);
         }
@@ -75,7 +76,7 @@ impl Snapshot {
         }
     }
 
-    /// Writes the folder `path`, replacing an existing one. It has the bytes that `save` would have
+    /// Writes the folder `path`, replacing an existing one, with the bytes that `save` would have
     /// written when the snapshot was taken.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! `state.json`: what a checkpoint holds, and the checksums of its files.
+//! `state.json`, which describes a checkpoint and records the checksums of its files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,19 +18,19 @@ pub(super) const FILE_NAME: &str = "state.json";
 /// Contents of `state.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct State {
-    /// Version of the layout of `state.json`.
+    /// Version of the layout of this file.
     pub format_version: u32,
     /// Number of updates made.
     pub iteration: u64,
     pub model: ModelConfig,
     pub optimizer: Option<OptimizerState>,
-    /// JSON stored for the caller, as it was given: reading its numbers could round them.
+    /// JSON stored for the caller, kept as text since parsing its numbers could round them.
     #[serde(default)]
     pub run: Box<RawValue>,
-    /// Sizes and checksums of the other files; none in checkpoints of old versions.
+    /// Sizes and checksums of the other files, by name; empty in checkpoints of old versions.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub files: BTreeMap<String, FileRecord>,
-    /// The checksum of this file, computed with zeros instead of its own digits.
+    /// Checksum of this file, computed with zeros in place of its own digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum: Option<String>,
 }
@@ -53,11 +53,12 @@ impl State {
         Ok(seal(&text).0)
     }
 
-    /// Lists the settings in which the checkpoint's model differs from another; weights of one then
-    /// mean nothing to the other. The longest context may differ: it is no part of the function.
+    /// Lists the settings in which the checkpoint's model and `model` differ, so that the weights
+    /// of one are meaningless in the other. `max_seq_length` may differ: the weights do not depend
+    /// on it.
     pub(super) fn differences(&self, model: &ModelConfig) -> Result<Vec<String>> {
         let value = |config: &ModelConfig| {
-            // An explicit head size may be the default one.
+            // An explicit head size may equal the default one.
             let config = ModelConfig { head_size: Some(config.head_size()), ..config.clone() };
             serde_json::to_value(config).map_err(|e| Error::Internal(e.to_string()))
         };
@@ -73,7 +74,7 @@ impl State {
     }
 }
 
-/// Reads `state.json`, which has the model's shape.
+/// Reads and verifies `state.json` of the checkpoint at `path`.
 ///
 /// # Errors
 /// Returns `ERR_NOT_FOUND` if there is no checkpoint at `path`, and `ERR_INVALID_CHECKPOINT` if the
@@ -92,7 +93,7 @@ pub fn read_state(path: &Path) -> Result<State> {
             state.format_version
         )));
     }
-    // A flipped bit in the name of either field must not turn off the checks.
+    // A flipped bit in the name of `checksum` or `files` must not disable the checks.
     let intact = match &state.checksum {
         Some(expected) => is_sealed(&text, expected),
         None => state.files.is_empty() && !contains(&text, b"xxh3"),

@@ -1,4 +1,4 @@
-//! safetensors files of f32 tensors, written and read one tensor at a time.
+//! Writes and reads safetensors files of f32 tensors, one tensor at a time.
 //!
 //! ```text
 //! u64 length of the header | header: JSON, padded with spaces to a multiple of 8 | tensors
@@ -24,7 +24,7 @@ use crate::whole_file::open_regular;
 use crate::{Error, Result};
 
 const F32: usize = size_of::<f32>();
-/// Floats converted, hashed and written or read at a time.
+/// Elements converted, hashed, and written or read at a time.
 const BLOCK: usize = 1 << 16;
 /// The largest header, as in the safetensors crate.
 const LARGEST_HEADER: u64 = 100_000_000;
@@ -33,14 +33,15 @@ const LARGEST_HEADER: u64 = 100_000_000;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRecord {
     pub bytes: u64,
-    /// The checksum of everything before the tensors; of another file, of all of it.
+    /// Checksum of everything before the tensors, or of a whole file that has no tensors.
     pub head: String,
-    /// The checksum of each tensor.
+    /// Checksum of each tensor, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tensors: BTreeMap<String, String>,
 }
 
-/// A tensor to write: `parameter` out of the flat buffer `flat`, its name after `prefix`.
+/// A tensor to write: the elements of `parameter` in the flat buffer `flat`, named `prefix` + the
+/// parameter's name.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Source<'a> {
     pub prefix: &'static str,
@@ -48,11 +49,11 @@ pub(super) struct Source<'a> {
     pub flat: &'a Buffer,
 }
 
-/// Writes a file and syncs it. Holds one tensor in memory.
+/// Writes a file and syncs it, holding one tensor in memory at a time.
 ///
 /// # Errors
 /// Returns `ERR_IO`, `ERR_DISK_FULL` or `ERR_NOT_WRITABLE` if the file cannot be written,
-/// `ERR_DEVICE` if a tensor cannot be read from its device, and errors of the progress.
+/// `ERR_DEVICE` if a tensor cannot be read from its device, and errors of the progress callback.
 pub(super) fn write(
     path: &Path,
     sources: &[Source<'_>],
@@ -88,7 +89,7 @@ pub(super) fn write(
     Ok(record)
 }
 
-/// Returns the bytes before the tensors.
+/// Returns the bytes of the file before the tensors.
 fn header(sources: &[(String, &Source<'_>)]) -> Result<Vec<u8>> {
     let internal = |error: &dyn std::fmt::Display| Error::Internal(error.to_string());
     let mut end = 0;
@@ -101,7 +102,7 @@ fn header(sources: &[(String, &Source<'_>)]) -> Result<Vec<u8>> {
             (name.clone(), TensorInfo { dtype: Dtype::F32, shape, data_offsets: (start, end) })
         })
         .collect();
-    // Other tools look for this key. With a second key the order in the file would be random.
+    // Other tools look for this key. A second key would make the order of the keys random.
     let about = std::iter::once(("format".to_owned(), "pt".to_owned())).collect();
     let metadata = Metadata::new(Some(about), infos).map_err(|error| internal(&error))?;
     let mut text = serde_json::to_vec(&metadata).map_err(|error| internal(&error))?;
@@ -116,7 +117,7 @@ fn header(sources: &[(String, &Source<'_>)]) -> Result<Vec<u8>> {
 pub(super) struct Entry {
     name: String,
     shape: Vec<usize>,
-    /// The position of its first byte in the file.
+    /// Offset of its first byte in the file.
     start: u64,
     elements: usize,
 }
@@ -140,14 +141,14 @@ impl Described for Entry {
 pub(super) struct TensorFile {
     file: File,
     path: PathBuf,
-    /// The checksums of the tensors, if known.
+    /// Checksums of the tensors, if known and not verified yet.
     checksums: Option<BTreeMap<String, String>>,
-    /// In the order of the file.
+    /// The tensors in the order of the file.
     pub entries: Vec<Entry>,
 }
 
 impl TensorFile {
-    /// Opens a file and reads its header, which must be that of `record`, if given.
+    /// Opens a file and reads its header. If `record` is given, the header must have its checksum.
     ///
     /// # Errors
     /// Returns `ERR_NOT_FOUND` if the file does not exist, and `ERR_INVALID_CHECKPOINT` if it is
@@ -195,13 +196,13 @@ impl TensorFile {
         Ok(Self { file, path: path.to_path_buf(), checksums, entries })
     }
 
-    /// Returns the bytes that `verify` reads.
+    /// Returns the number of bytes that `verify` reads.
     pub fn bytes_to_verify(&self) -> u64 {
         let elements = self.entries.iter().map(|entry| entry.elements).sum();
         if self.checksums.is_some() { f32_bytes(elements) } else { 0 }
     }
 
-    /// Compares the tensors with their checksums, if these are known.
+    /// Compares the tensors with their checksums, if these are known and not verified yet.
     ///
     /// # Errors
     /// Returns `ERR_INVALID_CHECKPOINT` naming the first tensor that differs, I/O errors, and those
@@ -248,7 +249,7 @@ impl TensorFile {
     }
 }
 
-/// Returns the error of a damaged file of a checkpoint.
+/// Returns the error for a damaged file of a checkpoint.
 pub(super) fn damaged(path: &Path, what: &str) -> Error {
     Error::InvalidCheckpoint(format!(
         "{} is damaged: {what}; use an earlier checkpoint",

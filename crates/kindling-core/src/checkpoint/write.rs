@@ -1,4 +1,4 @@
-//! Writing the folder of a checkpoint, of a model and its optimizer or of a copy of them.
+//! Writes the folder of a checkpoint, from a model and its optimizer or from a snapshot of them.
 
 use std::path::Path;
 
@@ -12,16 +12,16 @@ use crate::progress::{Counted, Progress, f32_bytes};
 use crate::staging::{StagedFolder, write_synced};
 use crate::{Error, Result};
 
-/// What a checkpoint is written from.
+/// Everything that a checkpoint is written from.
 pub(super) struct Contents<'a> {
     pub parameters: &'a [Parameter],
     /// The flat weights, f32.
     pub weights: &'a Buffer,
-    /// The flat buffers of the optimizer, each with the prefix of its tensors.
+    /// The flat buffers of the optimizer, each with the prefix of its tensors' names.
     pub moments: Option<Vec<(&'static str, &'a Buffer)>>,
-    /// Algorithms of a CUDA device.
+    /// The algorithms that a CUDA device has chosen.
     pub products: Option<&'a str>,
-    /// Without `files` and `checksum`.
+    /// The state, without `files` and `checksum`.
     pub state: State,
 }
 
