@@ -1,4 +1,4 @@
-//! Temporary folders of dead processes.
+//! Finds and removes temporary folders that dead processes left.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use super::LOCK;
 use super::replace::remove;
 
-/// Removes the temporary folders for `name` of dead processes.
+/// Removes the temporary folders for `name` that dead processes left in `parent`.
 pub(crate) fn remove_dead(parent: &Path, name: &str) {
     for (folder, _) in dead_folders(parent, name) {
         dispose(&folder, &parent.join(name));
     }
 }
 
-/// Removes the folder of a dead process. What it moved away from `target` is first moved back, if
-/// nothing has taken its place.
+/// Removes the folder of a dead process. If the folder is the old `target`, moved aside, it is
+/// moved back instead, unless another entry has taken its place.
 pub(super) fn dispose(folder: &Path, target: &Path) {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     if name.ends_with("-old.partial") && std::fs::rename(folder, target).is_ok() {
@@ -23,7 +23,7 @@ pub(super) fn dispose(folder: &Path, target: &Path) {
     remove(folder);
 }
 
-/// Returns whether `file` is still the one at `path`.
+/// Returns whether the open `file` is still the one at `path`.
 pub(super) fn is_at(file: &File, path: &Path) -> bool {
     #[cfg(unix)]
     {
@@ -38,8 +38,8 @@ pub(super) fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Returns the temporary folders for `name` of dead processes, sorted by name. Those that can be
-/// adopted come with their lock, which this process now holds.
+/// Returns the temporary folders for `name` that dead processes left in `parent`, sorted by name.
+/// Those that can be adopted come with their lock, which this process then holds.
 pub(crate) fn dead_folders(parent: &Path, name: &str) -> Vec<(PathBuf, Option<File>)> {
     let prefix = format!(".{name}.");
     let Ok(entries) = std::fs::read_dir(parent) else { return Vec::new() };
@@ -58,7 +58,8 @@ pub(crate) fn dead_folders(parent: &Path, name: &str) -> Vec<(PathBuf, Option<Fi
             Ok(lock) if lock.try_lock().is_ok() && is_at(&lock, &path.join(LOCK)) => {
                 dead.push((path, Some(lock)));
             }
-            // Killed before it created the lock, or the folder that another one has replaced.
+            // Its process was killed before it created the lock, or this is an old entry moved
+            // aside, which has none.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_running(id) => {
                 dead.push((path, None));
             }
@@ -69,8 +70,8 @@ pub(crate) fn dead_folders(parent: &Path, name: &str) -> Vec<(PathBuf, Option<Fi
     dead
 }
 
-/// Returns whether the process of a folder may be running; its `id` begins with the process id and
-/// a dash.
+/// Returns whether the process of a folder may still be running. The folder's `id` starts with the
+/// process id and a dash.
 fn is_running(id: &str) -> bool {
     let process = id.split('-').next().unwrap_or_default();
     process == std::process::id().to_string()

@@ -1,4 +1,4 @@
-//! Files that are written whole, and syncing.
+//! Atomic writes of files, and syncing of files and folders.
 
 use std::fs::File;
 use std::io::Write;
@@ -8,7 +8,7 @@ use super::dead::is_at;
 use crate::error::IoAction;
 use crate::{Error, Result};
 
-/// Writes a file and syncs it.
+/// Writes a file in place and syncs it.
 ///
 /// # Errors
 /// Returns `ERR_DISK_FULL`, `ERR_NOT_WRITABLE` and other I/O errors.
@@ -21,10 +21,10 @@ pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
     write().map_err(|error| Error::io(IoAction::Write, path, error))
 }
 
-/// Replaces the file `path` completely or not at all, and makes it durable.
+/// Replaces the file `path` completely or not at all, and syncs it to disk.
 ///
-/// The bytes go to `<path>.tmp`, which is synced, renamed to `path`, and its folder synced. A second
-/// process that replaces the same file waits for the first.
+/// The bytes go to `<path>.tmp`, which is synced and renamed to `path`; then the folder is synced.
+/// A second process that replaces the same file waits for the first.
 ///
 /// # Errors
 /// Returns `ERR_DISK_FULL`, `ERR_NOT_WRITABLE` or `ERR_IO` if the file cannot be written; `path` is
@@ -51,7 +51,7 @@ pub fn write_file_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// Opens or creates a file for this process alone.
+/// Opens or creates a file and locks it for this process, waiting for the lock.
 fn open_locked(path: &Path) -> std::io::Result<File> {
     loop {
         let file = File::options().create(true).write(true).truncate(false).open(path)?;
@@ -59,18 +59,18 @@ fn open_locked(path: &Path) -> std::io::Result<File> {
         if file.lock().is_err() || is_at(&file, path) {
             return Ok(file);
         }
-        // The process that held the lock has renamed the file.
+        // The process that held the lock has renamed the file meanwhile, so try again.
     }
 }
 
-/// Syncs the names in `folder`.
+/// Syncs the entries of `folder`, so that renames in it are durable.
 ///
 /// # Errors
 /// Returns `ERR_DISK_FULL` and other I/O errors.
 pub fn sync_folder(folder: &Path) -> Result<()> {
     use std::io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
     match File::open(folder).and_then(|folder| folder.sync_all()) {
-        // Some file systems cannot sync a folder; there is nothing more to do then.
+        // Some file systems cannot sync a folder, and then nothing more can be done.
         Err(error) if !matches!(error.kind(), InvalidInput | PermissionDenied | Unsupported) => {
             Err(Error::io(IoAction::Write, folder, error))
         }
@@ -78,8 +78,8 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
     }
 }
 
-/// Syncs the files in `folder` with one call: a store has thousands, and syncing each would cost
-/// one commit of the file system per file.
+/// Syncs the files in `folder` with one call for the whole file system. A store has thousands of
+/// files, and syncing each would cost a journal commit per file.
 ///
 /// # Errors
 /// Returns `ERR_DISK_FULL` and other I/O errors.
@@ -87,7 +87,7 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
 pub fn sync_files(folder: &Path) -> Result<()> {
     use std::os::fd::AsRawFd;
     let file = File::open(folder).map_err(|error| Error::io(IoAction::Read, folder, error))?;
-    // SAFETY: syncfs takes nothing but a descriptor, which is open for the whole call.
+    // SAFETY: syncfs takes only a descriptor, which stays open during the call.
     match unsafe { libc::syncfs(file.as_raw_fd()) } {
         0 => Ok(()),
         _ => Err(Error::io(IoAction::Write, folder, std::io::Error::last_os_error())),

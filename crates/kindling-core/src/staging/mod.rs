@@ -1,4 +1,4 @@
-//! Atomic replacement of folders: written beside their place, synced, then renamed.
+//! Replaces folders atomically: they are written beside their place, synced, then renamed.
 //!
 //! An error leaves nothing behind, neither the temporary folder nor parents created for it. A
 //! killed process leaves a hidden temporary folder, which the next attempt at the same place
@@ -23,7 +23,7 @@ pub(crate) use dead::{dead_folders, remove_dead};
 pub use files::{sync_files, sync_folder, write_file_atomic, write_synced};
 use replace::{remove, replace};
 
-/// The file that the writing process keeps locked. Without a lock, the process is dead.
+/// The file that the writing process keeps locked. If it is not locked, the process is dead.
 const LOCK: &str = ".lock";
 
 /// A temporary folder, removed when dropped.
@@ -31,12 +31,13 @@ const LOCK: &str = ".lock";
 pub struct StagedFolder {
     folder: PathBuf,
     lock: Option<File>,
-    /// Parents that were created for it, outermost first.
+    /// Parent folders that were created for it, outermost first.
     made: Vec<PathBuf>,
 }
 
 impl StagedFolder {
-    /// Creates a temporary folder in `parent` for the contents of the future folder `name`.
+    /// Creates a temporary folder in `parent`, which it creates if needed, for the contents of the
+    /// future folder `name`. Removes what dead processes left for that name.
     ///
     /// # Errors
     /// Returns `ERR_NOT_WRITABLE`, `ERR_DISK_FULL` and other I/O errors.
@@ -44,8 +45,9 @@ impl StagedFolder {
         Self::adopt_or_new(parent, name, |_| false).map(|(staged, _)| staged)
     }
 
-    /// Adopts the temporary folder of a dead process for the same name that is `wanted`, or creates
-    /// one. Returns whether it was adopted; all other folders of dead processes are removed.
+    /// Adopts a temporary folder that a dead process left for the same name, if one is `wanted`, or
+    /// else creates one. Returns whether it was adopted. Removes all other folders of dead
+    /// processes.
     ///
     /// # Errors
     /// As `new`.
@@ -81,7 +83,8 @@ impl StagedFolder {
         &self.folder
     }
 
-    /// Moves the folder to `target`, replacing what is there in one step, and makes it durable.
+    /// Moves the folder to `target`, replacing what is there in one step, and syncs the change to
+    /// disk.
     ///
     /// # Errors
     /// Returns I/O errors; `target` is unchanged then.
@@ -95,7 +98,8 @@ impl StagedFolder {
             replacement.undo();
             return Err(error);
         }
-        // Only now, so that no other process takes the folder for that of a dead one.
+        // The lock goes only now. Earlier, another process could have taken the folder for a dead
+        // one's.
         let _ = std::fs::remove_file(target.join(LOCK));
         replacement.keep();
         self.folder.clear();
@@ -103,11 +107,11 @@ impl StagedFolder {
         Ok(())
     }
 
-    /// Replaces each of `names` in `target` by the one in this folder, and removes those that this
-    /// folder lacks.
+    /// Replaces each of the entries `names` of `target` by the one in this folder, and removes
+    /// those that this folder lacks.
     ///
     /// # Errors
-    /// Returns I/O errors.
+    /// Returns I/O errors, after which some entries may have been replaced.
     pub fn commit_entries(mut self, target: &Path, names: &[&str]) -> Result<()> {
         for name in names {
             let (from, to) = (self.folder.join(name), target.join(name));
@@ -124,24 +128,26 @@ impl StagedFolder {
         sync_folder(target)?;
         self.sync_parents()?;
         self.made.clear();
-        // With the replaced entries. A power cut must not bring the temporary folder back.
+        // Removes the folder, and the replaced entries in it. The sync keeps a power cut from
+        // bringing it back.
         drop(self);
         sync_folder(target)
     }
 
-    /// Makes the parents durable that were created for the folder.
+    /// Syncs the parents that were created for the folder.
     pub(crate) fn sync_parents(&self) -> Result<()> {
         let above = self.made.iter().filter_map(|made| made.parent());
         above.filter(|folder| !folder.as_os_str().is_empty()).try_for_each(sync_folder)
     }
 
-    /// Leaves the folder as a dead process would, for `adopt_or_new`.
+    /// Leaves the folder behind, as a dead process would, for `adopt_or_new`.
     pub fn keep(mut self) {
         self.folder.clear();
         self.made.clear();
     }
 
-    /// Removes the folder, but not the parents created for it: its contents have been moved there.
+    /// Removes the folder, but not the parents created for it, to which its contents have been
+    /// moved.
     pub fn done(mut self) {
         self.made.clear();
     }
@@ -159,7 +165,7 @@ impl Drop for StagedFolder {
     }
 }
 
-/// Creates `parent` and its missing ancestors; returns those created, outermost first.
+/// Creates `parent` and its missing ancestors. Returns those that it created, outermost first.
 fn make_parents(parent: &Path) -> Result<Vec<PathBuf>> {
     let missing: Vec<_> = parent
         .ancestors()
@@ -180,8 +186,9 @@ fn make_parents(parent: &Path) -> Result<Vec<PathBuf>> {
     Ok(made)
 }
 
-/// Creates the folder `<id>.partial` with a lock that this process holds. It has another name until
-/// then, so that no process sees it without its lock. Returns `None` if the name is taken.
+/// Creates the folder `<id>.partial` with a lock that this process holds. Until then the folder is
+/// named `<id>.new`, so that no process sees `.partial` without its lock. Returns `None` if the
+/// name is taken.
 fn create_locked(id: &Path) -> Result<Option<(PathBuf, File)>> {
     let (new, folder) = (with_suffix(id, ".new"), with_suffix(id, ".partial"));
     match std::fs::create_dir(&new) {
@@ -192,14 +199,15 @@ fn create_locked(id: &Path) -> Result<Option<(PathBuf, File)>> {
     let path = new.join(LOCK);
     let lock = match File::create(&path) {
         Ok(lock) => lock,
-        // Another process took it for a dead one's.
+        // Another process took the folder for a dead one's and removed it.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => {
             remove(&new);
             return Err(Error::io(IoAction::Create, &path, error));
         }
     };
-    // Where locks are not supported, folders of dead processes are not removed.
+    // Where locks are not supported, a folder goes without, and those of dead processes are not
+    // removed.
     if matches!(lock.try_lock(), Err(TryLockError::WouldBlock)) || !dead::is_at(&lock, &path) {
         return Ok(None);
     }

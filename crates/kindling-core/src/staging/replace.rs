@@ -1,8 +1,8 @@
-//! Replacing a file or folder by another, so that one of them is always at its place.
+//! Replaces a file or folder by another, so that one of them is always in place.
 //!
-//! Linux exchanges two names in one call. Where the file system or the system cannot, the old entry
-//! is moved aside first; a process killed in between leaves no entry, and the next attempt at the
-//! same place moves the old one back.
+//! Linux exchanges two names in one call. Where the system or the file system cannot, the old entry
+//! is moved aside first. A process killed in between leaves no entry in place, and the next attempt
+//! at the same place moves the old one back.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,13 +16,14 @@ pub(super) struct Replacement {
     old: Option<PathBuf>,
 }
 
-/// Moves `from` to `to`. An existing `to` ends up at `from`, or else at `trash`.
+/// Moves `from` to `to`. An existing `to` ends up at `from`, or at `trash` where two names cannot
+/// be exchanged.
 pub(super) fn replace(from: &Path, to: &Path, trash: &Path) -> io::Result<Replacement> {
     let done = |old| Replacement { from: from.to_path_buf(), to: to.to_path_buf(), old };
     if std::fs::symlink_metadata(to).is_err() {
         match std::fs::rename(from, to) {
             Ok(()) => return Ok(done(None)),
-            // Another process may have put something there meanwhile.
+            // Another process may have put an entry there meanwhile.
             Err(error) if std::fs::symlink_metadata(to).is_err() => return Err(error),
             Err(_) => {}
         }
@@ -74,15 +75,15 @@ pub(super) fn remove(path: &Path) {
     }
 }
 
-/// Exchanges two entries in one step. Returns false where that is not supported.
+/// Exchanges two entries in one step. Returns false if that is not supported.
 #[cfg(target_os = "linux")]
 fn exchange(a: &Path, b: &Path) -> io::Result<bool> {
     use std::ffi::CString;
     use std::os::unix::ffi::OsStrExt;
     let (a, b) = (CString::new(a.as_os_str().as_bytes())?, CString::new(b.as_os_str().as_bytes())?);
     let (here, flags) = (libc::AT_FDCWD, libc::RENAME_EXCHANGE);
-    // A plain system call: C libraries older than glibc 2.28 have no function for it.
-    // SAFETY: both names end with 0 and live through the call.
+    // A raw system call, since glibc before 2.28 has no function for it. SAFETY: both names are
+    // NUL-terminated and outlive the call.
     let result =
         unsafe { libc::syscall(libc::SYS_renameat2, here, a.as_ptr(), here, b.as_ptr(), flags) };
     if result == 0 {
