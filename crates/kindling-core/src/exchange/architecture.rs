@@ -1,9 +1,9 @@
-//! Which architecture of other programs computes what a model does.
+//! Finds the architecture under which other programs compute the same model.
 
 use crate::config::ModelConfig;
 use crate::{Error, Result};
 
-/// Returns the `model_type` and the class of a model.
+/// Returns the `model_type` and the class of a model in transformers.
 ///
 /// # Errors
 /// Returns `ERR_UNSUPPORTED` for a combination of options that no class has.
@@ -20,7 +20,7 @@ pub fn architecture_of(config: &ModelConfig) -> Result<(&'static str, &'static s
     }
 }
 
-/// Leaves out a head size that is `d_model / num_heads`, as a config made here does.
+/// Drops an explicit head size that equals `d_model / num_heads`, as a config made here has none.
 pub fn without_default_head_size(config: ModelConfig) -> ModelConfig {
     let share = config.d_model.checked_div(config.num_heads);
     let is_default = config

@@ -1,5 +1,5 @@
-//! The texts that accompany a model: `tokenizer_config.json` with the chat template, and
-//! `generation_config.json`. They are kept as they came, beside the tokenizer.
+//! The text files that accompany a model, such as `tokenizer_config.json` with the chat template
+//! and `generation_config.json`. An import keeps them unchanged, beside the tokenizer.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::tokenizer::{END_OF_TEXT, Tokenizer};
 use crate::whole_file::read_whole;
 use crate::{Error, Result};
 
-/// Texts by the names of their files.
+/// The texts of files, by name.
 pub type Companions = BTreeMap<String, String>;
 
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
@@ -20,7 +20,7 @@ const CHAT_TEMPLATE: &str = "chat_template.jinja";
 const FILES: [&str; 4] =
     [TOKENIZER_CONFIG, GENERATION_CONFIG, CHAT_TEMPLATE, "special_tokens_map.json"];
 
-/// Reads the files of a folder that are there.
+/// Reads those of the files that a folder has.
 ///
 /// # Errors
 /// Returns `ERR_INVALID_MODEL` for a file that is not UTF-8, and I/O errors.
@@ -37,20 +37,21 @@ pub fn read_companions(folder: &Path) -> Result<Companions> {
     Ok(companions)
 }
 
-/// Ids of tokens with a role.
+/// Ids of the tokens with a special role.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SpecialIds {
-    /// Starts a text.
+    /// The token that starts a text.
     pub bos: Option<u32>,
-    /// Ends a text or a turn.
+    /// The token that ends a text or a turn.
     pub eos: Option<u32>,
-    /// Fills up a row of a batch.
+    /// The token that fills up a row of a batch.
     pub padding: Option<u32>,
 }
 
 impl SpecialIds {
-    /// Finds the ids: in `tokenizer_config.json`, else in `generation_config.json`, else that of
-    /// `<|endoftext|>`, which both starts and ends the texts of a model trained here.
+    /// Finds the ids in `tokenizer_config.json`, else in `generation_config.json`. If neither names
+    /// a BOS or EOS, both are `<|endoftext|>`, which starts and ends the texts of a model trained
+    /// here.
     pub fn of(companions: &Companions, tokenizer: Option<&Tokenizer>) -> Self {
         let [tokens, ids] =
             [TOKENIZER_CONFIG, GENERATION_CONFIG].map(|name| json_of(companions, name));
@@ -74,12 +75,12 @@ impl SpecialIds {
     }
 }
 
-/// Returns a file as JSON, null without one.
+/// Returns a file parsed as JSON, or null if there is none or it is not JSON.
 fn json_of(companions: &Companions, name: &str) -> Value {
     companions.get(name).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
-/// Returns the chat template: the default one if there are several.
+/// Returns the chat template, or the one named `default` if there are several.
 pub fn chat_template(companions: &Companions) -> Option<String> {
     if let Some(text) = companions.get(CHAT_TEMPLATE) {
         return Some(text.clone());
@@ -92,13 +93,14 @@ pub fn chat_template(companions: &Companions) -> Option<String> {
     template.as_str().or_else(default).map(str::to_owned)
 }
 
-/// Returns whether the tokenizer of an imported model puts a token before each text; `None` if
-/// nothing says so.
+/// Returns whether the tokenizer of an imported model puts the BOS before each text; `None` if its
+/// files do not say.
 pub fn adds_bos(companions: &Companions) -> Option<bool> {
     json_of(companions, TOKENIZER_CONFIG)["add_bos_token"].as_bool()
 }
 
-/// Makes the files of a model whose GGUF file has their contents.
+/// Makes the files of a model from the metadata of its GGUF file. `context` is the context in
+/// tokens.
 pub(super) fn companions_of_gguf(gguf: &GgufFile, context: usize) -> Companions {
     let tokens = gguf.texts("tokenizer.ggml.tokens").unwrap_or_default();
     let id_of = |role: &str| {
@@ -130,7 +132,7 @@ pub(super) fn companions_of_gguf(gguf: &GgufFile, context: usize) -> Companions 
         .into()
 }
 
-/// Adds the files that a model trained here lacks, for transformers.
+/// Adds the files that transformers expects and a model trained here lacks.
 pub(super) fn completed(
     companions: &Companions,
     tokenizer: &Tokenizer,

@@ -1,5 +1,5 @@
-//! The sizes of a model in the shapes of its tensors, where there is no configuration: checkpoints
-//! of the course in PyTorch or safetensors.
+//! Derives the sizes of a model from the shapes of its tensors. The course's checkpoints, in
+//! PyTorch or safetensors files, have no configuration.
 
 use std::path::Path;
 
@@ -8,22 +8,23 @@ use super::tensor_files::{TensorFiles, damaged};
 use crate::config::ModelConfig;
 use crate::{Error, Result};
 
-/// What the tensors do not tell.
+/// Sizes that the shapes of the tensors do not give.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CourseSizes {
     /// Query heads.
     pub num_heads: Option<usize>,
-    /// Longest context; default: that of the rotary tables in the file, else 512.
+    /// Longest context in tokens. Default: that of the rotary tables in the file, else 512.
     pub max_seq_length: Option<usize>,
-    /// Base of the rotary angles; default 100000.
+    /// Base of the rotary angles. Default 100000.
     pub theta: Option<f64>,
 }
 
-/// Reads the sizes off the tensors; gives misspelt ones their names and leaves out rotary tables.
+/// Derives the sizes from the tensors in `files`. Renames misspelt tensors (`Feed_Foward`) and
+/// drops rotary tables.
 ///
 /// # Errors
-/// Returns `ERR_INVALID_MODEL` if a tensor is missing, `ERR_INVALID_ARGUMENT` without `num_heads`,
-/// `ERR_INVALID_CONFIG` if the sizes contradict each other.
+/// Returns `ERR_INVALID_MODEL` if a tensor is missing or not a matrix, `ERR_INVALID_ARGUMENT`
+/// without `num_heads`, `ERR_INVALID_CONFIG` if the sizes contradict each other.
 pub(super) fn config_of(
     path: &Path,
     files: &mut TensorFiles,

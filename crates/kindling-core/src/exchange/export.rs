@@ -1,6 +1,7 @@
-//! Writing a model for other programs: a Hugging Face folder, GGUF, or safetensors.
+//! Writes a model for other programs: as a Hugging Face folder, GGUF or safetensors.
 //!
-//! Everything is written beside its place and renamed; tensors are held one at a time.
+//! Everything is written under a temporary name and renamed. Memory holds one converted tensor at a
+//! time.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +23,7 @@ use crate::{Error, Result};
 pub struct Export<'a> {
     pub model: &'a Transformer,
     pub tokenizer: Option<&'a Tokenizer>,
-    /// Texts by the names of their files: those of an imported model, README.md.
+    /// Further files of a folder, by name: those of an imported model, and README.md.
     pub companions: &'a Companions,
     /// Element type of the tensors.
     pub kind: TensorType,
@@ -30,7 +31,7 @@ pub struct Export<'a> {
     pub name: &'a str,
 }
 
-/// What a model is exported as.
+/// The format in which a model is exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExportFormat {
     HuggingFace,
@@ -55,17 +56,18 @@ impl ExportFormat {
     }
 }
 
-/// A GGUF file without the values of its tensors.
+/// The contents of a GGUF file, except for the elements of its tensors.
 struct GgufParts {
     naming: Naming,
     metadata: Vec<(String, Value)>,
     tensors: Vec<NewTensor>,
-    /// Factors of the rotary frequencies, the last tensor.
+    /// The last tensor, if the rotary angles are scaled: the divisors of the frequencies (hs / 2).
     factors: Option<Vec<f32>>,
 }
 
 impl Export<'_> {
-    /// Writes the file `out` with the course's names and shapes. Reports the bytes of tensors.
+    /// Writes the safetensors file `out`, with the course's names and shapes. Reports the bytes of
+    /// tensors written.
     ///
     /// # Errors
     /// Returns `ERR_INVALID_ARGUMENT` for `q8_0`, `ERR_NOT_WRITABLE`, `ERR_DISK_FULL`, other I/O
@@ -74,11 +76,11 @@ impl Export<'_> {
         write_beside(out, |path| self.write_safetensors(path, Naming::Course, progress))
     }
 
-    /// Checks what `hugging_face`, `gguf` or `safetensors` checks before it writes, and returns the
-    /// bytes of the tensors. Weights are not read, so those of a blank model will do.
+    /// Makes the checks that `hugging_face`, `gguf` or `safetensors` makes before it writes, and
+    /// returns the bytes of the tensors. Reads no weights, so a blank model will do.
     ///
     /// # Errors
-    /// As the one of them for `format`.
+    /// As the method for `format`.
     pub fn planned_bytes(&self, format: ExportFormat, out: &Path) -> Result<u64> {
         parts_of(out)?;
         match format {
@@ -91,7 +93,7 @@ impl Export<'_> {
         }
     }
 
-    /// Writes `out` in a format.
+    /// Writes `out` in the given format.
     ///
     /// # Errors
     /// As the method for `format`.
@@ -108,11 +110,11 @@ impl Export<'_> {
         }
     }
 
-    /// Writes the folder `out`, which must not exist yet, or be empty.
+    /// Writes the Hugging Face folder `out`, which must not exist or must be empty.
     ///
     /// # Errors
-    /// As `safetensors`; also `ERR_INVALID_ARGUMENT` if `out` is not empty, and `ERR_UNSUPPORTED`
-    /// for options that no architecture of transformers has.
+    /// As `safetensors`; also `ERR_INVALID_ARGUMENT` if `out` exists and is not empty, and
+    /// `ERR_UNSUPPORTED` for options that no architecture of transformers has.
     pub fn hugging_face(&self, out: &Path, progress: &mut Progress<'_>) -> Result<()> {
         let (ids, config) = self.hugging_face_config(out)?;
         let (parent, name) = parts_of(out)?;
@@ -132,7 +134,8 @@ impl Export<'_> {
         staged.commit(out)
     }
 
-    /// Checks that the folder `out` is free. Returns the special ids and config.json.
+    /// Checks that `out` does not exist or is empty. Returns the special ids and the text of
+    /// config.json.
     fn hugging_face_config(&self, out: &Path) -> Result<(SpecialIds, String)> {
         check_free(out)?;
         let ids = SpecialIds::of(self.companions, self.tokenizer);
@@ -143,8 +146,9 @@ impl Export<'_> {
     /// Writes the GGUF file `out`.
     ///
     /// # Errors
-    /// As `safetensors`; also `ERR_INVALID_TOKENIZER` for a tokenizer that llama.cpp does not
-    /// know, and `ERR_UNSUPPORTED` for options that no architecture has.
+    /// As `safetensors`, but `q8_0` is written too; also `ERR_INVALID_TOKENIZER` for a tokenizer
+    /// unknown to llama.cpp, and `ERR_UNSUPPORTED` for options that no architecture of llama.cpp
+    /// has.
     pub fn gguf(&self, out: &Path, progress: &mut Progress<'_>) -> Result<()> {
         let GgufParts { naming, metadata, tensors, factors } = self.gguf_parts()?;
         let parameters = self.model.parameters();
@@ -160,7 +164,7 @@ impl Export<'_> {
         })
     }
 
-    /// Makes all of a GGUF file but the values of its tensors.
+    /// Makes the contents of a GGUF file, except for the elements of its tensors.
     fn gguf_parts(&self) -> Result<GgufParts> {
         let config = self.model.config();
         let ModelMetadata { architecture, naming, sizes } = gguf::metadata_of(config)?;
@@ -185,7 +189,7 @@ impl Export<'_> {
         Ok(GgufParts { naming, metadata, tensors, factors })
     }
 
-    /// The number of llama.cpp's `LLAMA_FTYPE` for most of the tensors.
+    /// Returns llama.cpp's `LLAMA_FTYPE` number of the type that most tensors have.
     fn file_type(&self) -> i128 {
         match self.kind {
             TensorType::F16 => 1,
@@ -197,7 +201,7 @@ impl Export<'_> {
 
     fn gguf_tokenizer(&self, tokenizer: &Tokenizer) -> Result<Vec<(String, Value)>> {
         let mut vocab = tokenizer.to_gguf()?;
-        // Tokens that only pad the embedding: type 5, unused.
+        // Tokens that only pad the embedding get type 5, unused.
         for id in vocab.tokens.len()..self.model.config().vocab_size {
             vocab.tokens.push(format!("[PAD{id}]"));
             vocab.token_types.push(5);
@@ -237,7 +241,7 @@ impl Export<'_> {
     ) -> Result<()> {
         let mut tensors: Vec<_> =
             self.tensors(naming).into_iter().zip(self.model.parameters()).collect();
-        // The order of the safetensors crate, for equal bytes.
+        // Sorted as the safetensors crate sorts them, so that the bytes are the same.
         tensors.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
         let (tensors, parameters): (Vec<_>, Vec<_>) = tensors.into_iter().unzip();
         let mut written = Counted::new(bytes_of(&tensors)?, progress);
@@ -254,7 +258,8 @@ impl Export<'_> {
             let name = naming.name_of(parameter).unwrap_or_else(|| parameter.name.clone());
             let shape = naming.shape_of(parameter);
             let row = shape.last().copied().unwrap_or(1);
-            // As llama.cpp's converter: vectors stay f32, and rows that are not whole blocks f16.
+            // As in llama.cpp's converter, vectors stay f32, and rows that are not whole blocks
+            // become f16.
             let kind = if is_gguf && shape.len() == 1 {
                 TensorType::F32
             } else if !row.is_multiple_of(self.kind.block_elements()) {
@@ -273,7 +278,7 @@ impl Export<'_> {
     }
 }
 
-/// Checks that `out` does not exist, or is empty.
+/// Checks that `out` does not exist, or is an empty folder.
 fn check_free(out: &Path) -> Result<()> {
     let is_free =
         !out.exists() || std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
@@ -288,7 +293,7 @@ fn bytes_of(tensors: &[NewTensor]) -> Result<u64> {
     tensors.iter().map(NewTensor::bytes).sum()
 }
 
-/// Writes a file under a temporary name and moves it to `out`.
+/// Has `write` write a file under a temporary name, and moves it to `out`.
 fn write_beside(out: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let (parent, name) = parts_of(out)?;
     let staged = StagedFolder::new(&parent, &name)?;
@@ -300,7 +305,7 @@ fn write_beside(out: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<(
     Ok(())
 }
 
-/// Returns the folder that `out` is in, and its name there.
+/// Returns the folder that contains `out`, and the name of `out` in it.
 fn parts_of(out: &Path) -> Result<(PathBuf, String)> {
     let name = out.file_name().ok_or_else(|| {
         Error::argument(format!("cannot write {}; give the path of a new entry", out.display()))

@@ -1,4 +1,4 @@
-//! Models in and out: the files of other programs.
+//! Imports and exports models in the file formats of other programs.
 //!
 //! ```text
 //! Hugging Face | GGUF | PyTorch --source.rs--> Transformer --export.rs--> Hugging Face | GGUF
@@ -6,17 +6,18 @@
 //!
 //! | place | holds |
 //! |---|---|
-//! | `source.rs` | opening a model: its sizes, its tensors, its tokenizer |
+//! | `source.rs` | opening a model: its configuration, its tensors, its tokenizer |
 //! | `export.rs` | writing a model |
-//! | `names.rs`, `rotation.rs` | names of the parameters elsewhere, and how their rows lie |
+//! | `names.rs`, `rotation.rs` | names of the parameters in other formats, and the order of their
+//! rows |
 //! | `hugging_face/`, `gguf/`, `torch/`, `safetensors.rs`, `course.rs` | one format each |
 //! | `companions.rs` | `tokenizer_config.json` with the chat template, `generation_config.json` |
 //! | `tensor_files.rs`, `tensor_writer.rs` | tensors in files, read and written one at a time |
-//! | `tensor_type.rs`, `blocks.rs` | element types, the quantized ones of GGUF too |
-//! | `architecture.rs` | which architecture of other programs computes what a model does |
+//! | `tensor_type.rs`, `blocks.rs` | element types, including GGUF's quantized ones |
+//! | `architecture.rs` | the architecture under which other programs compute the same model |
 //!
-//! Files come from outside: sizes and counts are compared with the file before memory is taken, and
-//! a damaged file is `ERR_INVALID_MODEL`.
+//! Files are not trusted: sizes and counts are checked against the file before memory is allocated,
+//! and a damaged file is `ERR_INVALID_MODEL`.
 
 mod architecture;
 mod blocks;

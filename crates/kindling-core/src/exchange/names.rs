@@ -1,4 +1,4 @@
-//! Names of the parameters in other schemes, and how their elements lie there.
+//! Names of the parameters in other formats, and the layout of their elements there.
 
 use std::borrow::Cow;
 
@@ -6,27 +6,27 @@ use super::rotation::{to_halves, to_pairs};
 use crate::config::ModelConfig;
 use crate::model::Parameter;
 
-/// A scheme of names.
+/// A naming scheme, with the layout of the elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Naming {
-    /// The course's own: matrices are [in, out].
+    /// The course's: matrices are [in, out].
     Course,
-    /// Hugging Face's Llama, Mistral, Qwen2 and Qwen3.
+    /// Hugging Face's, for Llama, Mistral, Qwen2 and Qwen3.
     HuggingFace,
-    /// GGUF with rotation of pairs (`llama`).
+    /// GGUF's, with rotation of pairs (`llama`).
     GgufPairs,
-    /// GGUF with rotation of halves (`qwen2`, `qwen3`).
+    /// GGUF's, with rotation of halves (`qwen2`, `qwen3`).
     GgufHalves,
 }
 
-/// Course, Hugging Face, GGUF: tensors outside the blocks.
+/// Names of the tensors outside the blocks: the course's, Hugging Face's, GGUF's.
 const OUTER: [(&str, &str, &str); 3] = [
     ("token_embedding.embedding_matrix", "model.embed_tokens.weight", "token_embd.weight"),
     ("final_norm.g", "model.norm.weight", "output_norm.weight"),
     ("final_layer.linear_matrix", "lm_head.weight", "output.weight"),
 ];
 
-/// Course, Hugging Face, GGUF: tensors of a block.
+/// Names of the tensors of a block: the course's, Hugging Face's, GGUF's.
 const INNER: [(&str, &str, &str); 14] = [
     ("RMSNorm_Attn.g", "input_layernorm.weight", "attn_norm.weight"),
     ("Multihead_Attn.q_proj.linear_matrix", "self_attn.q_proj.weight", "attn_q.weight"),
@@ -45,7 +45,7 @@ const INNER: [(&str, &str, &str); 14] = [
 ];
 
 impl Naming {
-    /// Returns the name of a parameter in this scheme; `None` if the scheme has none for it.
+    /// Returns the name of a parameter in this scheme, or `None` if the scheme has none for it.
     pub fn name_of(self, parameter: &Parameter) -> Option<String> {
         let name = parameter.name.as_str();
         let choose = |(_, hugging_face, gguf): (&str, &'static str, &'static str)| match self {
@@ -75,7 +75,7 @@ impl Naming {
         }
     }
 
-    /// Returns the elements of a parameter in this scheme as memory holds them.
+    /// Converts the elements of a parameter from the layout of this scheme to that of memory.
     pub fn to_memory(
         self,
         config: &ModelConfig,
@@ -91,7 +91,7 @@ impl Naming {
         }
     }
 
-    /// Returns the elements of a parameter, as memory holds them, in this scheme.
+    /// Converts the elements of a parameter from the layout of memory to that of this scheme.
     pub fn to_file<'a>(
         self,
         config: &ModelConfig,
@@ -108,13 +108,13 @@ impl Naming {
     }
 }
 
-/// Returns whether the rows of a parameter are elements of queries or keys.
+/// Returns whether the rows of a parameter belong to queries or keys, which are rotated.
 fn is_rotated(parameter: &Parameter) -> bool {
     let mut parts = parameter.name.rsplit('.').skip(1);
     matches!(parts.next(), Some("q_proj" | "k_proj" | "q_norm" | "k_norm"))
 }
 
-/// Returns the elements in a row of memory: the inputs of a matrix, one of a vector.
+/// Returns the number of elements in a row of memory: the inputs of a matrix, 1 for a vector.
 fn row_of(parameter: &Parameter) -> usize {
     if parameter.is_matrix() { parameter.file_shape[0] } else { 1 }
 }

@@ -1,22 +1,22 @@
-//! The two layouts of rotary embeddings in queries and keys.
+//! Converts between the two layouts of rotary embeddings in queries and keys.
 //!
 //! Kindling, Meta and GGUF's `llama` rotate neighbouring elements of a head: pairs (2i, 2i + 1).
-//! Hugging Face and GGUF's other architectures rotate halves: (i, i + hs / 2). With the rows of a
-//! head's weights reordered, the dot products of queries and keys are the same. Biases, and gains of
-//! norms over a head, follow the rows.
+//! Hugging Face and GGUF's other architectures rotate elements of its halves: (i, i + hs / 2). If
+//! the rows of each head's weights are reordered accordingly, the dot products of queries and keys
+//! are the same. Biases, and gains of norms over a head, are reordered like the rows.
 
-/// Reorders `data`, rows of `row` elements in heads of `head_size` rows, from halves to pairs.
+/// Reorders `data`, which are heads of `head_size` rows of `row` elements, from halves to pairs.
 pub fn to_pairs(data: &[f32], head_size: usize, row: usize) -> Vec<f32> {
     reorder(data, head_size, row, |r| r / 2 + r % 2 * (head_size / 2))
 }
 
-/// Reorders from pairs to halves.
+/// Reorders `data` from pairs to halves, the inverse of `to_pairs`.
 pub fn to_halves(data: &[f32], head_size: usize, row: usize) -> Vec<f32> {
     let half = head_size / 2;
     reorder(data, head_size, row, |r| r % half * 2 + r / half)
 }
 
-/// Returns the rows such that row r of a head is row `source(r)` of the same head in `data`.
+/// Returns `data` reordered so that row r of each head is its former row `source(r)`.
 fn reorder(
     data: &[f32],
     head_size: usize,

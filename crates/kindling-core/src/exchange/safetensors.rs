@@ -1,9 +1,9 @@
-//! safetensors files: reading one, or shards listed in an index, and writing one.
+//! Reads one safetensors file, or the shards listed in an index, and writes one.
 //!
 //! ```text
 //! u64 length of the header | header: JSON | tensors
 //! ```
-//! Source: <https://github.com/huggingface/safetensors>. The crate's `Metadata` checks the header.
+//! Source: <https://github.com/huggingface/safetensors>. That crate's `Metadata` checks the header.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -22,16 +22,17 @@ use crate::{Error, Result};
 /// The largest header, as in the safetensors crate.
 const LARGEST_HEADER: u64 = 100_000_000;
 
-/// The part of model.safetensors.index.json that says which shard holds a tensor.
+/// The part of model.safetensors.index.json that maps tensors to shards.
 #[derive(Deserialize)]
 struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// Opens model.safetensors of a folder, or the shards of model.safetensors.index.json.
+/// Opens model.safetensors in a folder, or the shards that model.safetensors.index.json lists.
 ///
 /// # Errors
-/// Returns `ERR_NOT_FOUND` if there is neither, or if a shard is missing; as `open_file` otherwise.
+/// Returns `ERR_NOT_FOUND` if there is neither or a shard is missing, `ERR_INVALID_MODEL` if the
+/// index is damaged, and the errors of `open_file`.
 pub(super) fn open_folder(folder: &Path) -> Result<TensorFiles> {
     let (single, index) =
         (folder.join("model.safetensors"), folder.join("model.safetensors.index.json"));
@@ -110,10 +111,12 @@ pub(super) fn open_file(files: &mut TensorFiles, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes a file and syncs it; holds one tensor in memory. The tensors are in the order given.
+/// Writes a file and syncs it, holding one tensor in memory at a time. The tensors are stored in
+/// the order given.
 ///
 /// # Errors
-/// Returns `ERR_NOT_WRITABLE`, `ERR_DISK_FULL` and other I/O errors, and those of `read`.
+/// Returns `ERR_INVALID_ARGUMENT` for a quantized type, `ERR_NOT_WRITABLE`, `ERR_DISK_FULL` and
+/// other I/O errors, and those of `read`.
 pub(super) fn write(path: &Path, tensors: &[NewTensor], read: &mut ReadTensor<'_>) -> Result<()> {
     let internal = |error: &dyn std::fmt::Display| Error::Internal(error.to_string());
     let mut end = 0;

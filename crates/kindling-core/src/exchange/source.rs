@@ -1,4 +1,4 @@
-//! A model in files of another program: its sizes, its weights, its tokenizer.
+//! Opens a model of another program: its configuration, its weights, its tokenizer.
 
 use std::io::Read;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::tokenizer::{GgufVocab, Template, Tokenizer};
 use crate::whole_file::open_regular;
 use crate::{Error, Result};
 
-/// A kind of model files.
+/// The format of a model's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     HuggingFace,
@@ -37,21 +37,21 @@ impl Format {
     }
 }
 
-/// An open model whose tensors have been checked, but not read.
+/// An open model. Its tensors have been checked, but not read.
 #[derive(Debug)]
 pub struct ModelSource {
     pub format: Format,
     /// `llama`, `mistral`, `qwen2`, `qwen3` or `course`.
     pub architecture: String,
     pub config: ModelConfig,
-    /// `tokenizer_config.json` and the like.
+    /// The text files that accompany it, such as `tokenizer_config.json`.
     pub companions: Companions,
     naming: Naming,
     tensors: TensorFiles,
     tokenizer: Option<TokenizerSource>,
 }
 
-/// Where the tokenizer is.
+/// The place of the tokenizer: a folder, or the metadata of a GGUF file.
 #[derive(Debug)]
 enum TokenizerSource {
     Folder(std::path::PathBuf),
@@ -59,12 +59,13 @@ enum TokenizerSource {
 }
 
 impl ModelSource {
-    /// Opens a Hugging Face folder, a .gguf file, a checkpoint of PyTorch, or a safetensors file
-    /// with the course's names; files are told apart by their first bytes.
+    /// Opens a Hugging Face folder, a GGUF file, or a PyTorch or safetensors file with the course's
+    /// names. Files are recognized by their first bytes. `sizes` matters for the course's files
+    /// only.
     ///
     /// # Errors
     /// Returns `ERR_NOT_FOUND`, `ERR_INVALID_MODEL` if a file is damaged or tensors are missing,
-    /// unexpected or misshapen, `ERR_UNSUPPORTED` for what the engine cannot compute, by name.
+    /// unexpected or misshapen, and `ERR_UNSUPPORTED` naming what the engine cannot compute.
     pub fn open(path: &Path, sizes: &CourseSizes) -> Result<Self> {
         if !path.exists() {
             return Err(Error::NotFound { what: "model", path: path.to_path_buf() });
@@ -98,7 +99,8 @@ impl ModelSource {
         }
         let (mut config, architecture) = hugging_face::config_of(&config_path)?;
         let mut tensors = safetensors::open_folder(path)?;
-        // Some files keep a copy of a tied layer; others say nothing and leave the layer out.
+        // Some models store a copy of a tied output layer. Others leave it out, though their config
+        // does not say that it is tied.
         if tensors.get("lm_head.weight").is_none() {
             config.tie_embeddings = true;
         }
@@ -158,7 +160,8 @@ impl ModelSource {
         })
     }
 
-    /// Checks that the files have exactly the tensors of the model; the error lists all others.
+    /// Checks that the files have exactly the tensors of the model, in the right shapes. The error
+    /// lists the differences.
     fn match_tensors(&mut self, path: &Path) -> Result<()> {
         let layout = Layout::new(&self.config);
         let mut wrong = Vec::new();
@@ -192,12 +195,13 @@ impl ModelSource {
         )))
     }
 
-    /// Reads the weights into a model of this configuration, one tensor at a time. Reports the bytes
-    /// that they take as f32.
+    /// Reads the weights into a model of this configuration, whose `max_seq_length` may differ.
+    /// Memory holds one tensor at a time. Reports the bytes of the weights as f32.
     ///
     /// # Errors
-    /// Returns `ERR_CHECKPOINT_MISMATCH` if the model has other sizes, `ERR_DEVICE`, I/O errors and
-    /// those of `progress`; the weights are partly replaced then.
+    /// Returns `ERR_CHECKPOINT_MISMATCH` if the model has other sizes, before any weight is
+    /// replaced; `ERR_DEVICE`, I/O errors and those of `progress`, which may leave the weights
+    /// partly replaced.
     pub fn read_into(
         &mut self,
         model: &mut Transformer,
@@ -222,7 +226,7 @@ impl ModelSource {
     /// Opens the tokenizer, if the model has one.
     ///
     /// # Errors
-    /// Returns `ERR_INVALID_TOKENIZER` for one that cannot be had exactly.
+    /// Returns `ERR_INVALID_TOKENIZER` for a tokenizer that cannot be reproduced exactly.
     pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
         match &self.tokenizer {
             None => Ok(None),
@@ -234,7 +238,7 @@ impl ModelSource {
     }
 }
 
-/// The most tensors that an error lists.
+/// Most differences that an error lists.
 const MOST_LISTED: usize = 8;
 
 fn first_bytes(path: &Path) -> Result<[u8; 8]> {
@@ -244,7 +248,7 @@ fn first_bytes(path: &Path) -> Result<[u8; 8]> {
     Ok(bytes.try_into().unwrap_or([0xFF; 8]))
 }
 
-/// Puts the BOS before texts where `tokenizer_config.json` says so and tokenizer.json does not.
+/// Puts the BOS before texts if `tokenizer_config.json` asks for it and tokenizer.json does not.
 fn with_bos(tokenizer: Tokenizer, companions: &Companions) -> Result<Tokenizer> {
     let bos = SpecialIds::of(companions, Some(&tokenizer)).bos;
     match (companions::adds_bos(companions), tokenizer.bos_of_template(), bos) {
@@ -256,7 +260,7 @@ fn with_bos(tokenizer: Tokenizer, companions: &Companions) -> Result<Tokenizer> 
     }
 }
 
-/// Returns the tokenizer's arrays, `None` if the file has no tokenizer.
+/// Returns the tokenizer's data in the metadata, or `None` if the file has no tokenizer.
 fn vocab_of(gguf: &GgufFile) -> Result<Option<GgufVocab>> {
     let Some(model) = gguf.text("tokenizer.ggml.model") else { return Ok(None) };
     if model != "gpt2" {

@@ -1,6 +1,6 @@
-//! Tensors in model files: named byte ranges of open files, read one tensor at a time.
+//! Tensors in model files: named ranges of bytes in open files, read one tensor at a time.
 //!
-//! safetensors, GGUF and PyTorch's archives all come down to this.
+//! Readers of safetensors, GGUF and PyTorch's archives produce them.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,22 +12,22 @@ use crate::error::IoAction;
 use crate::whole_file::open_regular;
 use crate::{Error, Result, available_memory};
 
-/// Blocks of elements converted at a time.
+/// Quantization blocks (or plain elements) converted at a time.
 const BLOCK: usize = 1 << 14;
-/// The most tensors of a model.
+/// Most tensors in a model.
 pub(super) const MOST_TENSORS: usize = 1 << 18;
-/// The most dimensions of a tensor.
+/// Most dimensions of a tensor.
 pub(super) const MOST_DIMENSIONS: usize = 4;
 
 /// A tensor in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorEntry {
-    /// Row-major, the outermost dimension first.
+    /// Sizes of the dimensions, row-major: the outermost first.
     pub shape: Vec<usize>,
     pub kind: TensorType,
-    /// Index of its file.
+    /// Index of its file in `TensorFiles`.
     file: usize,
-    /// Position of its first byte in the file.
+    /// Offset of its first byte in the file.
     start: u64,
     elements: usize,
 }
@@ -40,7 +40,7 @@ pub struct TensorFiles {
 }
 
 impl TensorFiles {
-    /// Adds a file; returns its index.
+    /// Opens a file and adds it. Returns its index.
     ///
     /// # Errors
     /// Returns `ERR_NOT_FOUND`, `ERR_INVALID_MODEL` if it is not a regular file, and I/O errors.
@@ -56,7 +56,7 @@ impl TensorFiles {
         (path, *bytes)
     }
 
-    /// Returns a file, to read its header.
+    /// Returns an open file, from which the caller reads the header.
     pub fn reader(&mut self, file: usize) -> &mut File {
         &mut self.files[file].1
     }
@@ -64,7 +64,8 @@ impl TensorFiles {
     /// Adds a tensor of an open file.
     ///
     /// # Errors
-    /// Returns `ERR_INVALID_MODEL` if it is not inside its file, or has the name of another one.
+    /// Returns `ERR_INVALID_MODEL` if it is not inside its file, its shape is impossible, its name
+    /// is taken, or there are too many tensors.
     pub fn add(
         &mut self,
         file: usize,
@@ -106,19 +107,19 @@ impl TensorFiles {
         &self.entries
     }
 
-    /// Removes the tensors that `keep` refuses.
+    /// Removes the tensors whose names `keep` rejects.
     pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
         self.entries.retain(|name, _| keep(name));
     }
 
-    /// Gives a tensor another name.
+    /// Renames a tensor.
     pub fn rename(&mut self, from: &str, to: String) {
         if let Some(entry) = self.entries.remove(from) {
             self.entries.insert(to, entry);
         }
     }
 
-    /// Reads a tensor as f32.
+    /// Reads a tensor, converted to f32.
     ///
     /// # Errors
     /// Returns `ERR_INVALID_MODEL` if there is no such tensor, `ERR_OUT_OF_MEMORY`, and I/O errors.
@@ -144,7 +145,7 @@ impl TensorFiles {
     }
 }
 
-/// Returns the error of a damaged model file.
+/// Returns the error for a damaged model file.
 pub(super) fn damaged(path: &Path, what: impl std::fmt::Display) -> Error {
     Error::InvalidModel(format!(
         "{} is damaged: {what}; download or convert it again",

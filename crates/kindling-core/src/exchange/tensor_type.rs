@@ -1,14 +1,14 @@
 //! Element types of tensors in model files, and their conversion to and from f32.
 //!
-//! Types of GGUF are stored in blocks of 32 or 256 elements, each with its own scale (`blocks.rs`).
-//! Source: ggml-common.h of llama.cpp; the names are its.
+//! Quantized types of GGUF come in blocks of 32 or 256 elements, each with its own scale
+//! (`blocks.rs`). Source of the types and names: ggml-common.h of llama.cpp.
 
 use half::{bf16, f16};
 
 use super::blocks;
 use crate::{Error, Result};
 
-/// An element type that can be read. Those of `is_plain` and `Q8_0` can be written, too.
+/// An element type that can be read. The plain types and `Q8_0` can be written, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TensorType {
     F32,
@@ -16,13 +16,13 @@ pub enum TensorType {
     Bf16,
     /// Blocks of 32: f16 scale, 32 i8.
     Q8_0,
-    /// Blocks of 32: f16 scale, 16 bytes of two 4-bit numbers from -8 to 7.
+    /// Blocks of 32: f16 scale, 16 bytes of two 4-bit integers from -8 to 7.
     Q4_0,
-    /// Blocks of 32: f16 scale, f16 minimum, 16 bytes of two 4-bit numbers from 0 to 15.
+    /// Blocks of 32: f16 scale, f16 minimum, 16 bytes of two 4-bit integers from 0 to 15.
     Q4_1,
-    /// Blocks of 256: 8 groups of 4-bit numbers with 6-bit scales and minima.
+    /// Blocks of 256: 8 groups of 4-bit integers with 6-bit scales and minima.
     Q4K,
-    /// Blocks of 256: 16 groups of 6-bit numbers with 8-bit scales.
+    /// Blocks of 256: 16 groups of 6-bit integers with 8-bit scales.
     Q6K,
 }
 
@@ -61,7 +61,7 @@ impl TensorType {
         self.block_elements() == 1
     }
 
-    /// Returns the elements in a block.
+    /// Returns the number of elements in a block.
     pub fn block_elements(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::Bf16 => 1,
@@ -70,7 +70,7 @@ impl TensorType {
         }
     }
 
-    /// Returns the bytes in a block.
+    /// Returns the number of bytes in a block.
     pub fn block_bytes(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -83,8 +83,8 @@ impl TensorType {
         }
     }
 
-    /// Returns the bytes of `elements`, which are whole blocks; `None` if they are not, or if the
-    /// bytes exceed 64 bits.
+    /// Returns the number of bytes that `elements` take. Returns `None` if they are not whole
+    /// blocks, or the number exceeds 64 bits.
     pub fn bytes(self, elements: u64) -> Option<u64> {
         let block = self.block_elements() as u64;
         elements
@@ -93,7 +93,7 @@ impl TensorType {
             .checked_mul(self.block_bytes() as u64)
     }
 
-    /// Appends the elements of whole blocks to `out`.
+    /// Decodes whole blocks and appends their elements to `out`.
     pub fn decode(self, bytes: &[u8], out: &mut Vec<f32>) {
         let bytes = bytes.chunks_exact(self.block_bytes());
         match self {
@@ -110,7 +110,8 @@ impl TensorType {
         }
     }
 
-    /// Appends the bytes of `values`, which are whole blocks, to `out`. Rounds to nearest.
+    /// Encodes `values`, which are whole blocks, rounding to nearest, and appends the bytes to
+    /// `out`.
     ///
     /// # Errors
     /// Returns `ERR_UNSUPPORTED` for a type that can only be read.
@@ -139,8 +140,8 @@ impl TensorType {
 mod tests {
     use super::*;
 
-    /// Blocks of random bytes, with the scales set to small finite halves, and what the Python
-    /// package `gguf` makes of them; from `scripts/fixtures/gguf_blocks.py`.
+    /// Blocks of random bytes with small finite f16 scales, and the elements that the Python
+    /// package `gguf` decodes from them. `scripts/fixtures/gguf_blocks.py` makes the file.
     const BLOCKS: &str = include_str!("../../tests/fixtures/exchange/blocks.json");
 
     #[test]

@@ -1,4 +1,4 @@
-//! Writing tensors to a file, one at a time.
+//! Writes tensors to a file, one at a time.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -9,14 +9,14 @@ use super::tensor_type::TensorType;
 use crate::error::IoAction;
 use crate::{Error, Result};
 
-/// Elements converted at a time; whole blocks of every type.
+/// Elements converted at a time, a multiple of every type's block.
 const BLOCK: usize = 1 << 14;
 
 /// A tensor to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewTensor {
     pub name: String,
-    /// Row-major, the outermost dimension first.
+    /// Sizes of the dimensions, row-major: the outermost first.
     pub shape: Vec<usize>,
     pub kind: TensorType,
 }
@@ -26,7 +26,7 @@ impl NewTensor {
         self.shape.iter().product()
     }
 
-    /// Returns the bytes it takes.
+    /// Returns the number of bytes that it takes in a file.
     ///
     /// # Errors
     /// Returns `ERR_INTERNAL` if it is not made of whole blocks.
@@ -73,7 +73,7 @@ impl TensorWriter {
         self.bytes(&vec![0; zeros as usize])
     }
 
-    /// Writes the elements of a tensor.
+    /// Writes the elements of a tensor as `kind`.
     ///
     /// # Errors
     /// As `create`.
@@ -87,7 +87,7 @@ impl TensorWriter {
         Ok(())
     }
 
-    /// Writes what is buffered, and makes the file durable.
+    /// Flushes the buffer and syncs the file.
     ///
     /// # Errors
     /// As `create`.
@@ -98,5 +98,5 @@ impl TensorWriter {
     }
 }
 
-/// Returns the elements of the tensor with this index.
+/// A callback that returns the elements of the tensor with the given index.
 pub type ReadTensor<'a> = dyn FnMut(usize) -> Result<Cow<'a, [f32]>> + 'a;

@@ -82,8 +82,8 @@ fn exchange(a: &Path, b: &Path) -> io::Result<bool> {
     use std::os::unix::ffi::OsStrExt;
     let (a, b) = (CString::new(a.as_os_str().as_bytes())?, CString::new(b.as_os_str().as_bytes())?);
     let (here, flags) = (libc::AT_FDCWD, libc::RENAME_EXCHANGE);
-    // A raw system call, since glibc before 2.28 has no function for it. SAFETY: both names are
-    // NUL-terminated and outlive the call.
+    // A raw system call, since glibc before 2.28 has no function for it.
+    // SAFETY: both names are NUL-terminated and outlive the call.
     let result =
         unsafe { libc::syscall(libc::SYS_renameat2, here, a.as_ptr(), here, b.as_ptr(), flags) };
     if result == 0 {

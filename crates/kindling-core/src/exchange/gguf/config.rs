@@ -1,7 +1,8 @@
-//! The sizes of a model in the metadata of a GGUF file, and back.
+//! Converts between a model's configuration and the metadata of a GGUF file.
 //!
-//! Llama 3's rotary scaling has no values there: the file has the tensor `rope_freqs.weight`, the
-//! factors by which the frequencies are divided. Source: `convert_hf_to_gguf.py` of llama.cpp.
+//! The metadata does not hold the parameters of Llama 3's rotary scaling. Instead the file has the
+//! tensor `rope_freqs.weight` (hs / 2), by which the frequencies are divided.
+//! Source: `convert_hf_to_gguf.py` of llama.cpp.
 
 use super::read::GgufFile;
 use super::value::Value;
@@ -12,12 +13,12 @@ use crate::exchange::tensor_files::damaged;
 use crate::ops::rope::{Angles, Scaling};
 use crate::{Error, Result};
 
-/// The tensor of rotary factors.
+/// The tensor of divisors of the rotary frequencies.
 pub const ROPE_FACTORS: &str = "rope_freqs.weight";
-/// How far factors may be from those of a scaling: they are f32.
+/// Relative tolerance when factors of a file, which are f32, are compared with those of a scaling.
 const FACTOR_TOLERANCE: f64 = 1e-3;
 
-/// Reads the sizes and the architecture.
+/// Reads the configuration, the architecture, and the naming of the tensors.
 ///
 /// # Errors
 /// Returns `ERR_UNSUPPORTED` for an architecture or option that the engine lacks,
@@ -80,7 +81,7 @@ fn unsupported(gguf: &GgufFile, what: &str) -> Error {
     Error::Unsupported(format!("{}: {what}", gguf.tensors.file(0).0.display()))
 }
 
-/// Refuses options that change the function of the model.
+/// Rejects options that the engine lacks and that change what the model computes.
 fn check_options(gguf: &GgufFile, architecture: &str, config: &ModelConfig) -> Result<()> {
     let key = |name: &str| format!("{architecture}.{name}");
     for name in ["attention.value_length", "rope.dimension_count"] {
@@ -102,7 +103,8 @@ fn check_options(gguf: &GgufFile, architecture: &str, config: &ModelConfig) -> R
     Ok(())
 }
 
-/// Finds the scaling whose factors the file has: that of Llama 3.1 and 3.2, with any factor.
+/// Finds the rotary scaling that yields the file's factors: that of Llama 3.1 and 3.2, by any
+/// factor.
 fn scaling_of(gguf: &mut GgufFile, config: &ModelConfig) -> Result<Option<Scaling>> {
     if gguf.tensors.get(ROPE_FACTORS).is_none() {
         return Ok(None);
@@ -131,7 +133,7 @@ fn scaling_of(gguf: &mut GgufFile, config: &ModelConfig) -> Result<Option<Scalin
     ))
 }
 
-/// Returns the factors by which the frequencies of a scaled model are divided (hs / 2).
+/// Returns the divisors of the rotary frequencies of a scaled model (hs / 2).
 pub fn rope_factors(config: &ModelConfig) -> Vec<f32> {
     let scaled = config.angles().frequencies();
     let plain = Angles { scaling: None, ..config.angles() }.frequencies();
@@ -139,14 +141,14 @@ pub fn rope_factors(config: &ModelConfig) -> Vec<f32> {
     factors.step_by(2).collect()
 }
 
-/// The values of a model in the metadata.
+/// The metadata that describes a model.
 pub struct ModelMetadata {
     pub architecture: &'static str,
     pub naming: Naming,
     pub sizes: Vec<(String, Value)>,
 }
 
-/// Returns the architecture, its naming, and the values that describe a model.
+/// Returns the metadata that describes a model.
 ///
 /// # Errors
 /// Returns `ERR_UNSUPPORTED` for a combination of options that no architecture has.

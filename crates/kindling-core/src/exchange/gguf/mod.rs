@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `read.rs` | the header of a file, and its tensors |
 //! | `write.rs` | writing a file |
-//! | `config.rs` | the sizes of a model in the metadata, and back |
+//! | `config.rs` | a model's configuration from the metadata, and back |
 //! | `value.rs` | values of the metadata |
 
 mod config;

@@ -1,4 +1,4 @@
-//! Reading GGUF files, versions 2 and 3, little-endian.
+//! Reads GGUF files of versions 2 and 3, little-endian.
 //!
 //! ```text
 //! "GGUF" | u32 version | u64 tensors | u64 values
@@ -6,7 +6,7 @@
 //! tensors: text name | u32 n | n u64 dimensions, the row first | u32 type | u64 offset
 //! padding to general.alignment | data
 //! ```
-//! A text is u64 length | bytes. Every count and length is compared with what is left of the header
+//! A text is u64 length | bytes. Every count and length is checked against the rest of the header
 //! before memory is allocated for it.
 //! Source: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>
 
@@ -19,9 +19,10 @@ use crate::exchange::tensor_files::{MOST_DIMENSIONS, MOST_TENSORS, TensorFiles, 
 use crate::exchange::tensor_type::TensorType;
 use crate::{Error, Result};
 
-/// The largest header: a vocabulary of 256,000 tokens with its merges takes 15 MiB.
+/// The largest header that is read. One with a vocabulary of 256,000 tokens and its merges has 15
+/// MiB.
 const LARGEST_HEADER: u64 = 256 << 20;
-/// The most values of the metadata.
+/// Most values in the metadata.
 const MOST_VALUES: u64 = 1 << 16;
 /// The longest array.
 const LONGEST_ARRAY: u64 = 1 << 22;
@@ -63,13 +64,15 @@ impl GgufFile {
             return Err(damaged(path, "its alignment is not a power of two"));
         };
         for Info { name, shape, kind, offset } in infos {
-            // An offset beyond 64 bits is after the end of the file as well.
+            // An offset that saturates at 64 bits is past the end of the file too, which `add`
+            // rejects.
             tensors.add(file, &name, shape, kind, start.saturating_add(offset))?;
         }
         Ok(Self { metadata, tensors })
     }
 
-    /// Returns a text of the metadata.
+    /// Returns a text of the metadata. Like the methods below, returns `None` if `key` is absent or
+    /// of another type.
     pub fn text(&self, key: &str) -> Option<&str> {
         match self.metadata.get(key)? {
             Value::Text(text) => Some(text),
@@ -118,7 +121,8 @@ impl GgufFile {
     }
 }
 
-/// Returns the number that was meant by an f32, so that 1e-5 stays 1e-5.
+/// Returns the shortest decimal number that rounds to `value`, so that an f32 of 1e-5 becomes 1e-5
+/// in f64.
 fn as_written(value: f32) -> f64 {
     value.to_string().parse().unwrap_or_else(|_| value.into())
 }
@@ -128,7 +132,7 @@ struct Info {
     name: String,
     shape: Vec<usize>,
     kind: TensorType,
-    /// From the start of the data.
+    /// Offset from the start of the data.
     offset: u64,
 }
 
@@ -141,7 +145,7 @@ struct Header<'a, R> {
 }
 
 impl<R: Read> Header<'_, R> {
-    /// Returns the numbers of tensors and of values.
+    /// Reads the start of the header. Returns the numbers of tensors and of values.
     fn preamble(&mut self) -> Result<(u64, u64)> {
         if self.end < 4 || self.array::<4>()? != *b"GGUF" {
             return Err(self.wrong("it does not start with GGUF"));
@@ -164,7 +168,7 @@ impl<R: Read> Header<'_, R> {
         damaged(self.path, format_args!("{what} (at byte {})", self.at))
     }
 
-    /// Checks that `bytes` more are left.
+    /// Checks that at least `bytes` bytes are left.
     fn require(&self, bytes: u64) -> Result<()> {
         if bytes <= self.end - self.at { Ok(()) } else { Err(self.wrong("its header ends early")) }
     }
@@ -296,7 +300,7 @@ impl<R: Read> Header<'_, R> {
     }
 }
 
-/// Names of ggml's types, by number; empty where there is none.
+/// Names of ggml's types by number; empty where there is none.
 const TYPE_NAMES: [&str; 24] = [
     "F32", "F16", "Q4_0", "Q4_1", "", "", "Q5_0", "Q5_1", "Q8_0", "Q8_1", "Q2_K", "Q3_K", "Q4_K",
     "Q5_K", "Q6_K", "Q8_K", "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S", "IQ2_S",

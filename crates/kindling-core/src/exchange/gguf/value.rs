@@ -1,19 +1,21 @@
-//! The typed values of a GGUF header.
+//! Typed values in the header of a GGUF file.
 
 /// A value of the metadata.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    /// Any integer or boolean.
+    /// An integer of any type.
     Integer(i128),
     Float(f64),
     Text(String),
     Bool(bool),
+    /// An array of integers of any type, or of booleans.
     Integers(Vec<i64>),
+    /// An array of f32 or f64.
     Floats(Vec<f32>),
     Texts(Vec<String>),
 }
 
-/// The numbers of the types in files.
+/// Types of values, with their numbers in files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ValueType {
     U8 = 0,
@@ -51,7 +53,7 @@ impl ValueType {
         ALL.get(number as usize).copied()
     }
 
-    /// Returns the fewest bytes that a value takes.
+    /// Returns the fewest bytes that a value of this type takes.
     pub(super) fn least_bytes(self) -> u64 {
         match self {
             Self::U8 | Self::I8 | Self::Bool => 1,

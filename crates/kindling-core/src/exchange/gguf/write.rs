@@ -1,4 +1,4 @@
-//! Writing GGUF version 3. `read.rs` has the layout.
+//! Writes GGUF files of version 3. `read.rs` shows the layout.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::exchange::tensor_writer::{NewTensor, ReadTensor, TensorWriter};
 
 const ALIGNMENT: u64 = 32;
 
-/// Writes a file and syncs it; holds one tensor in memory.
+/// Writes a file and syncs it, holding one tensor in memory at a time.
 ///
 /// # Errors
 /// Returns `ERR_NOT_WRITABLE`, `ERR_DISK_FULL` and other I/O errors, and those of `read`.
@@ -61,7 +61,8 @@ fn push_type(out: &mut Vec<u8>, kind: ValueType) {
     out.extend((kind as u32).to_le_bytes());
 }
 
-/// Writes integers as u32 where they fit: llama.cpp expects this type for sizes and ids.
+/// Appends a value after its type. Integers are written as u32 if they fit, as llama.cpp expects
+/// for sizes and ids.
 fn push_value(out: &mut Vec<u8>, value: &Value) {
     let start_array = |out: &mut Vec<u8>, kind, count: usize| {
         push_type(out, ValueType::Array);

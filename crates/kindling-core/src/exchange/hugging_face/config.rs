@@ -1,6 +1,6 @@
-//! Reads the sizes of a model from config.json.
+//! Reads a model's configuration from config.json.
 //!
-//! A field that is absent has the default of its class in transformers. What the engine cannot
+//! An absent field has the default of its class in transformers. An option that the engine cannot
 //! compute exactly is an error that names it.
 //! Source: configuration_{llama,mistral,qwen2,qwen3}.py of transformers 5.
 
@@ -15,7 +15,7 @@ use crate::ops::rope::Scaling;
 use crate::whole_file::read_whole;
 use crate::{Error, Result};
 
-/// Defaults of a class.
+/// A supported `model_type`, and the defaults of its class in transformers.
 struct Family {
     model_type: &'static str,
     num_kv_heads: Option<usize>,
@@ -60,11 +60,12 @@ const FAMILIES: [Family; 4] = [
     },
 ];
 
-/// Reads a config.json; returns the sizes and the name of the architecture.
+/// Reads a config.json. Returns the configuration and the name of the architecture.
 ///
 /// # Errors
-/// Returns `ERR_NOT_FOUND`, `ERR_INVALID_MODEL` if it is not such a file, `ERR_UNSUPPORTED` for an
-/// architecture or option that the engine lacks, `ERR_INVALID_CONFIG` for impossible sizes.
+/// Returns `ERR_NOT_FOUND`, `ERR_INVALID_MODEL` if it is not JSON or a field is missing or wrong,
+/// `ERR_UNSUPPORTED` for an architecture or option that the engine lacks, `ERR_INVALID_CONFIG` for
+/// impossible sizes.
 pub fn config_of(path: &Path) -> Result<(ModelConfig, String)> {
     let text = read_whole(path, Error::InvalidModel)?;
     let json: Value = serde_json::from_slice(&text).map_err(|error| damaged(path, error))?;
@@ -134,7 +135,7 @@ impl Reader<'_> {
             .map_err(|value| damaged(self.path, format_args!("{name} is {value}, not a number")))
     }
 
-    /// Refuses options that change the function of the model.
+    /// Rejects options that the engine lacks and that change what the model computes.
     fn check_options(&self) -> Result<()> {
         let json = self.json;
         let activation = json["hidden_act"].as_str().unwrap_or("silu");
@@ -156,8 +157,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Returns the context in tokens, within the sliding window where there is one: up to there
-    /// attention sees all tokens, with and without it.
+    /// Returns the context in tokens, limited to the sliding window if there is one. Within that
+    /// length attention sees all earlier tokens, with or without the window.
     fn context(&self, family: &Family) -> Result<usize> {
         let context = self.size("max_position_embeddings")?;
         let layer_types = self.json["layer_types"].as_array();
@@ -177,8 +178,8 @@ impl Reader<'_> {
         })
     }
 
-    /// Returns the base of the angles and their scaling. transformers 5 writes `rope_parameters`,
-    /// earlier versions `rope_theta` and `rope_scaling`.
+    /// Returns the base of the rotary angles and their scaling. transformers 5 writes
+    /// `rope_parameters`, earlier versions `rope_theta` and `rope_scaling`.
     fn rope(&self) -> Result<(f64, Option<Scaling>)> {
         let parameters = [&self.json["rope_parameters"], &self.json["rope_scaling"]];
         let parameters = parameters.into_iter().find(|value| value.is_object());
@@ -221,7 +222,8 @@ impl Reader<'_> {
     }
 }
 
-/// Returns a number, `None` if it is absent or null; the error is the value that is no number.
+/// Returns the number in a field, or `None` if it is absent or null. The error is a value that is
+/// not a number.
 fn number_in(json: &Value, name: &str) -> std::result::Result<Option<f64>, Value> {
     match json.get(name) {
         None | Some(Value::Null) => Ok(None),

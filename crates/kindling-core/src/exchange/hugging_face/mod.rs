@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `config.rs` | the sizes of a model in config.json |
+//! | `config.rs` | reading a model's configuration from config.json |
 //! | `new_config.rs` | writing config.json |
 
 mod config;

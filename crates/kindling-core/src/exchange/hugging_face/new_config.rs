@@ -1,4 +1,4 @@
-//! Writes config.json, for transformers 4 and 5, and for vLLM.
+//! Writes config.json so that transformers 4, transformers 5 and vLLM can read it.
 
 use serde_json::{Map, Value, json};
 
@@ -22,7 +22,7 @@ pub fn config_json(config: &ModelConfig, kind: TensorType, ids: &SpecialIds) -> 
     let scaling = config.rope_scaling.map(|scaling| {
         let mut scaling = json!(scaling);
         scaling["rope_type"] = json!("llama3");
-        // An integer in the files of transformers.
+        // In files of transformers this is an integer.
         let context = &mut scaling["original_max_position_embeddings"];
         if let Some(tokens) = context.as_f64().filter(|tokens| tokens.fract() == 0.0) {
             *context = json!(tokens as u64);

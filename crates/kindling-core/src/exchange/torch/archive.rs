@@ -1,6 +1,6 @@
-//! The zip archives that PyTorch writes: uncompressed entries in one folder.
+//! Reads the zip archives that PyTorch writes: uncompressed entries in one folder.
 //!
-//! Read from the directory at the end; entries are located by it, and never unpacked.
+//! The directory at the end of the file says where the entries are; nothing is unpacked.
 //! Source: <https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT>, 4.3 and 4.5.3.
 
 use std::collections::BTreeMap;
@@ -12,17 +12,17 @@ use crate::error::IoAction;
 use crate::exchange::tensor_files::damaged;
 use crate::{Error, Result};
 
-/// The end record with its longest comment.
+/// Bytes of the end record with the longest comment.
 const LONGEST_END: u64 = 22 + 0xFFFF;
-/// The largest directory: a million entries take less.
+/// The largest directory that is read. A million entries take less.
 const LARGEST_DIRECTORY: u64 = 64 << 20;
-/// The largest pickle; real ones have some hundred bytes per tensor.
+/// The largest pickle that is read. Real ones have some hundred bytes per tensor.
 const LARGEST_PICKLE: u64 = 16 << 20;
 
 /// An entry of the directory.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    /// Position of its local header.
+    /// Offset of its local header.
     header: u64,
     bytes: u64,
     is_stored: bool,
@@ -32,16 +32,16 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Archive {
     path: PathBuf,
-    /// By name, without the folder that all entries lie in.
+    /// Entries by name, without the folder that contains them all.
     entries: BTreeMap<String, Entry>,
     bytes: u64,
 }
 
 impl Archive {
-    /// Reads the directory of a file of `bytes`.
+    /// Reads the directory of a file of `bytes` bytes.
     ///
     /// # Errors
-    /// Returns `ERR_INVALID_MODEL` if there is none, and I/O errors.
+    /// Returns `ERR_INVALID_MODEL` if there is none or it is damaged, and I/O errors.
     pub(super) fn open(path: &Path, file: &mut File, bytes: u64) -> Result<Self> {
         let mut archive = Self { path: path.to_path_buf(), entries: BTreeMap::new(), bytes };
         let tail_at = bytes.saturating_sub(LONGEST_END);
@@ -53,7 +53,7 @@ impl Archive {
         let (mut size, mut start) =
             (u64::from(u32_at(&tail, end + 12)), u64::from(u32_at(&tail, end + 16)));
         if size == 0xFFFF_FFFF || start == 0xFFFF_FFFF || u16_at(&tail, end + 10) == 0xFFFF {
-            // The locator of the 64-bit record precedes the end record.
+            // Zip64: the locator of the 64-bit record precedes the end record.
             let locator = end.checked_sub(20).filter(|at| tail[*at..].starts_with(b"PK\x06\x07"));
             let Some(locator) = locator else { return Err(archive.broken()) };
             let record = archive.part(file, u64_at(&tail, locator + 8), 56)?;
@@ -74,7 +74,7 @@ impl Archive {
         damaged(&self.path, "the directory of its zip archive is broken")
     }
 
-    /// Reads a part of the file.
+    /// Reads `bytes` bytes of the file from `start` on.
     fn part(&self, file: &mut File, start: u64, bytes: u64) -> Result<Vec<u8>> {
         if start.checked_add(bytes).is_none_or(|end| end > self.bytes) {
             return Err(self.broken());
@@ -108,7 +108,7 @@ impl Archive {
         Ok(())
     }
 
-    /// Returns the position and the size of an entry's bytes.
+    /// Returns the offset and the size of an entry's bytes.
     ///
     /// # Errors
     /// Returns `ERR_INVALID_MODEL` if there is no such entry, or it is compressed.
@@ -132,10 +132,10 @@ impl Archive {
         }
     }
 
-    /// Reads the pickle.
+    /// Reads a whole entry, such as the pickle.
     ///
     /// # Errors
-    /// As `locate`, also if it is larger than any real one.
+    /// As `locate`, and also if it is larger than any real pickle.
     pub(super) fn read(&self, file: &mut File, name: &str) -> Result<Vec<u8>> {
         let (start, bytes) = self.locate(file, name)?;
         if bytes > LARGEST_PICKLE {
@@ -145,7 +145,7 @@ impl Archive {
     }
 }
 
-/// Returns the size and the position of an entry; of large ones, the extra field has them.
+/// Returns the size and the offset of an entry. For large ones the extra field (zip64) holds them.
 fn wide_fields(entry: &[u8], extra: &[u8]) -> (u64, u64) {
     let (packed, size, header) = (u32_at(entry, 20), u32_at(entry, 24), u32_at(entry, 42));
     let (mut bytes, mut at) = (u64::from(size), u64::from(header));

@@ -1,8 +1,9 @@
-//! PyTorch checkpoints (`torch.save`): an archive of a pickle that describes the tensors, and a
+//! Reads PyTorch checkpoints (`torch.save`): archives of a pickle that describes the tensors, and a
 //! file of bytes for each storage.
 //!
-//! The pickle is read by `pickle.rs`, which knows the few opcodes that tensors need and calls
-//! nothing. Source: torch/serialization.py and torch/_utils.py.
+//! `pickle.rs` reads the pickle. It knows only the few opcodes that tensors need, and never runs
+//! code.
+//! Source: torch/serialization.py and torch/_utils.py.
 
 use std::path::Path;
 
@@ -19,11 +20,12 @@ use pickle::{Node, NodeId, Pickle};
 /// Keys under which a checkpoint may hold the weights.
 const MODEL_KEYS: [&str; 4] = ["model", "model_state_dict", "state_dict", "state_model"];
 
-/// Opens a checkpoint and finds the weights: at its top, or under one of `MODEL_KEYS`.
+/// Opens a checkpoint and finds the weights, at its top level or under one of `MODEL_KEYS`.
 ///
 /// # Errors
 /// Returns `ERR_NOT_FOUND`, `ERR_INVALID_MODEL` if it is not such an archive, is damaged, or its
-/// pickle wants to call something; `ERR_UNSUPPORTED` for a dtype other than f32, f16 and bf16.
+/// pickle calls anything but what builds tensors; `ERR_UNSUPPORTED` for a dtype other than f32, f16
+/// and bf16, or a tensor that is not contiguous.
 pub(super) fn open(path: &Path) -> Result<TensorFiles> {
     let mut files = TensorFiles::default();
     let file = files.open(path)?;
@@ -63,7 +65,7 @@ pub(super) fn open(path: &Path) -> Result<TensorFiles> {
     Ok(files)
 }
 
-/// Returns the tensors of the dictionary of weights, by name.
+/// Returns the names and the tensors in the dictionary of weights.
 fn named_tensors(pickle: &Pickle, path: &Path) -> Result<Vec<(String, NodeId)>> {
     let mut weights = pickle.root();
     if let Some(inner) = MODEL_KEYS.iter().find_map(|key| pickle.item(weights, key))
@@ -95,7 +97,7 @@ fn tensor_type(storage: &str) -> Option<TensorType> {
     }
 }
 
-/// Returns whether the strides are those of a row-major tensor; that of a single element may be any.
+/// Returns whether the strides are those of a row-major tensor. A dimension of size 1 may have any.
 fn is_contiguous(shape: &[u64], stride: &[u64]) -> bool {
     let mut expected = 1u64;
     shape.len() == stride.len()

@@ -1,9 +1,9 @@
-//! The pickles of PyTorch checkpoints, without Python: a stack machine of data alone.
+//! Reads the pickles of PyTorch checkpoints with a stack machine that builds data and runs no code.
 //!
-//! It knows the opcodes that dictionaries of tensors, numbers and texts need. A call (`REDUCE`) must
-//! be of `OrderedDict`, `_rebuild_tensor_v2` or `_rebuild_parameter`, which build a node here; any
-//! other name is an error, and nothing is ever imported or run. Nodes refer to each other by index,
-//! so that no nesting can overflow a stack; their number is at most that of the opcodes.
+//! It knows the opcodes that dictionaries of tensors, numbers and texts need. A call (`REDUCE`)
+//! must be of `OrderedDict`, `_rebuild_tensor_v2` or `_rebuild_parameter`, which build a node here.
+//! Any other name is an error, and nothing is ever imported or run. Nodes refer to each other by
+//! index, so no nesting can overflow the stack, and there is at most one node per opcode.
 //! Source: Lib/pickletools.py of `CPython`.
 
 use std::collections::HashMap;
@@ -13,16 +13,16 @@ use crate::exchange::tensor_files::MOST_DIMENSIONS;
 /// Index of a node.
 pub(super) type NodeId = u32;
 
-/// The most nodes: a checkpoint with its optimizer has some thousands.
+/// Most nodes of a pickle. A checkpoint with its optimizer has some thousands.
 const MOST_NODES: usize = 1 << 20;
-/// The longest name of a class, a function or a storage. Names are copied where they are recalled,
-/// so that long ones could fill the memory.
+/// Longest name of a class, a function or a storage. Names are copied each time they are used, so
+/// long ones could fill the memory.
 const LONGEST_NAME: usize = 256;
 
-/// A value of the pickle.
+/// A value in a pickle.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Node {
-    /// `None`, a boolean, a float, a long integer: of no use here.
+    /// A value that is not needed: `None`, a boolean, a float or a long integer.
     Other,
     Integer(i64),
     Text(String),
@@ -51,7 +51,7 @@ pub(super) struct Pickle {
 }
 
 impl Pickle {
-    /// Reads a pickle; the error says what is wrong with it.
+    /// Reads a pickle. The error says what is wrong with it.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
         let mut machine = Machine { rest: bytes, ..Machine::default() };
         loop {
@@ -72,7 +72,7 @@ impl Pickle {
         &self.nodes[id as usize]
     }
 
-    /// Returns the item of a dictionary with this key.
+    /// Returns the value of a key of a dictionary.
     pub(super) fn item(&self, dict: NodeId, key: &str) -> Option<NodeId> {
         let Node::Dict(items) = self.node(dict) else { return None };
         let found = items.iter().find(|(k, _)| matches!(self.node(*k), Node::Text(t) if t == key));
@@ -85,7 +85,7 @@ struct Machine<'a> {
     rest: &'a [u8],
     nodes: Vec<Node>,
     stack: Vec<NodeId>,
-    /// Heights of the stack at the marks.
+    /// Height of the stack at each mark.
     marks: Vec<usize>,
     memo: HashMap<u32, NodeId>,
 }
@@ -146,7 +146,7 @@ impl<'a> Machine<'a> {
         self.stack.last().copied().ok_or_else(|| "its pickle is empty".to_owned())
     }
 
-    /// Takes the values after the last mark.
+    /// Pops the last mark and the values above it.
     fn pop_mark(&mut self) -> Outcome<Vec<NodeId>> {
         let mark = self.marks.pop().ok_or("its pickle has no mark")?;
         Ok(self.stack.split_off(mark.min(self.stack.len())))
@@ -220,7 +220,7 @@ impl<'a> Machine<'a> {
             // BINPERSID, REDUCE, BUILD
             b'Q' => self.storage(),
             b'R' => self.reduce(),
-            // The attributes of an OrderedDict: its `_metadata`.
+            // BUILD sets the attributes of an OrderedDict (its `_metadata`), which are dropped.
             b'b' => self.pop().map(drop),
             other => Err(format!(
                 "its pickle has the opcode {other:#04x}, which a dictionary of tensors does not need"
@@ -288,7 +288,8 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// ('storage', torch.FloatStorage, key, device, elements)
+    /// Pops a persistent id, ('storage', torch.FloatStorage, key, device, elements), and pushes its
+    /// storage.
     fn storage(&mut self) -> Outcome {
         let id = self.pop()?;
         let [_, kind, key, ..] = *self.tuple_items(id) else {
@@ -326,7 +327,8 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// (storage, offset, shape, stride, ...)
+    /// Builds a tensor from the arguments (storage, offset, shape, stride, ...); sizes are in
+    /// elements.
     fn rebuild_tensor(&mut self, arguments: NodeId) -> Outcome {
         let [storage, offset, shape, stride, ..] = *self.tuple_items(arguments) else {
             return Err("its pickle has a tensor without a shape".to_owned());
