@@ -1,8 +1,8 @@
-//! Shared by the fuzz targets: a folder in memory, inputs of several files, and what must hold for
-//! everything that can be read.
+//! Helpers of the fuzz targets: folders in memory, inputs of several files, and the properties that
+//! everything that can be read must have.
 //!
-//! Whatever the input, a reader returns a value or an error with a code of its own: it does not
-//! panic, and `ERR_INTERNAL` is a bug. Memory and time are limited by libFuzzer.
+//! Whatever the input, a reader returns a value or an error other than `ERR_INTERNAL`, which would
+//! be a bug, and never panics. libFuzzer limits memory and time.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -15,11 +15,11 @@ use kindling_core::progress::silent;
 use kindling_core::tokenizer::Tokenizer;
 use kindling_core::{Error, Result};
 
-/// Separates the files of one input, so that seeds can be read and written by hand.
+/// Separates the files of one input. It is text, so that seeds can be read and written by hand.
 pub const SEPARATOR: &[u8] = b"\n%%%%\n";
 const TEXT: &str = "the sea, the Sea's 12 345\n\n  é日😀\u{301}<|endoftext|>!? \r\n\t'll x";
 
-/// Returns the process's own folder `name`, empty, on a file system in memory.
+/// Returns the empty folder `name` of this process, in memory if possible.
 pub fn empty_folder(name: &str) -> PathBuf {
     static ROOT: OnceLock<PathBuf> = OnceLock::new();
     let root = ROOT.get_or_init(|| {
@@ -33,14 +33,14 @@ pub fn empty_folder(name: &str) -> PathBuf {
     folder
 }
 
-/// Writes a file, and returns its path.
+/// Writes a file and returns its path.
 pub fn file(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
     let path = folder.join(name);
     std::fs::write(&path, bytes).expect("a file in memory");
     path
 }
 
-/// Splits an input into files; the last ones are absent if there are too few separators.
+/// Splits an input into files. The last ones are absent if there are too few separators.
 pub fn split<const N: usize>(mut data: &[u8]) -> [Option<&[u8]>; N] {
     std::array::from_fn(|_| {
         if data.is_empty() {
@@ -56,7 +56,10 @@ pub fn split<const N: usize>(mut data: &[u8]) -> [Option<&[u8]>; N] {
     })
 }
 
-/// Returns the value of a call, if it has one. Its error must not be a bug.
+/// Returns the value of a call, or `None` if it failed.
+///
+/// # Panics
+/// Panics on `ERR_INTERNAL` and on an error without a message.
 pub fn sound<T>(result: Result<T>) -> Option<T> {
     match result {
         Ok(value) => Some(value),
@@ -68,7 +71,7 @@ pub fn sound<T>(result: Result<T>) -> Option<T> {
     }
 }
 
-/// The sizes of the smallest model.
+/// Returns the configuration of a tiny model.
 pub fn small_config() -> ModelConfig {
     ModelConfig {
         vocab_size: 13,
@@ -82,12 +85,12 @@ pub fn small_config() -> ModelConfig {
     }
 }
 
-/// Builds the smallest model.
+/// Builds the tiny model.
 pub fn small_model() -> Transformer {
     Transformer::new(small_config(), Device::cpu(1), 1).expect("a model of 300 weights")
 }
 
-/// Reads everything of a store in every way.
+/// Reads a store in every way that there is, and checks that the results agree.
 pub fn read_store(store: &TokenStore) {
     let length = store.len();
     for (start, end) in [(0, length.min(64)), (length.saturating_sub(64), length), (1, 0)] {
@@ -110,13 +113,14 @@ pub fn read_store(store: &TokenStore) {
     if let Some(counts) = sound(store.token_counts(vocab_size, &mut silent)) {
         assert_eq!(counts.iter().sum::<u64>(), length);
     } else if is_known {
-        // store.json may say a smaller id than there is: the model must then refuse the ids.
+        // `check_vocab` trusts the largest id in store.json, which may be too small. A model must
+        // then reject the ids, as `check_loss` does above.
         assert!(store.metadata().max_id.is_some());
     }
     sound(store.verify(&mut silent));
 }
 
-/// Computes the loss of a batch, whose ids may lie outside of the vocabulary.
+/// Computes the loss of a batch, whose ids may be outside the vocabulary.
 fn check_loss(batch: &Batch) {
     thread_local! {
         static MODEL: std::cell::RefCell<Transformer> = std::cell::RefCell::new(small_model());
@@ -125,7 +129,7 @@ fn check_loss(batch: &Batch) {
     MODEL.with_borrow_mut(|model| sound(model.loss(x, targets, *batch_size, *seq_length)));
 }
 
-/// Encodes, decodes, saves and opens a tokenizer that was read from files.
+/// Encodes and decodes with a tokenizer that was read from files, saves it, and opens it again.
 pub fn use_tokenizer(tokenizer: &Tokenizer) {
     let encode = |tokenizer: &Tokenizer| sound(tokenizer.encode(TEXT));
     let ids = encode(tokenizer);

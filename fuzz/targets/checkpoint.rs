@@ -1,4 +1,4 @@
-//! state.json of a checkpoint whose other files are whole.
+//! Input: state.json of a checkpoint whose other files are intact.
 #![no_main]
 
 use std::cell::RefCell;

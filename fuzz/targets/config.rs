@@ -1,5 +1,5 @@
-//! The sizes of a model as JSON, with a batch size: checks, the plan of memory, and a pass over the
-//! model if it is small.
+//! Input: a byte that sets the batch size, then the configuration of a model as JSON. It is checked
+//! and its memory is planned; a small model is built and runs a pass.
 #![no_main]
 
 use kindling_core::config::ModelConfig;
@@ -9,7 +9,7 @@ use kindling_core::dtype::Dtype;
 use kindling_core::model::{MemoryPlan, PlannedDevice, Transformer};
 use kindling_fuzz::sound;
 
-/// Models that need more bytes are planned, not built.
+/// Models that need more bytes than this are planned, but not built.
 const SMALL: u64 = 4 << 20;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

@@ -1,5 +1,5 @@
-//! A text file, plain or compressed, or JSON Lines if the first byte is odd: sampled, counted and
-//! trained on.
+//! Input: a byte, then a text file, or JSON Lines if the byte is odd, plain or compressed. It is
+//! sampled, its tokens are counted, and a tokenizer is trained on it.
 #![no_main]
 
 use std::sync::OnceLock;

@@ -1,5 +1,5 @@
-//! A model of another program: a GGUF, PyTorch or safetensors file, told apart by its first bytes;
-//! or a folder of Hugging Face, config.json and model.safetensors, if the input begins with `{`.
+//! Input: a model of another program. It is a GGUF, PyTorch or safetensors file, or, if it starts
+//! with `{`, the config.json and the model.safetensors of a Hugging Face folder.
 #![no_main]
 
 use kindling_core::cpu::MatmulBackend;
@@ -10,7 +10,7 @@ use kindling_core::model::{MemoryPlan, PlannedDevice, Transformer};
 use kindling_core::progress::silent;
 use kindling_fuzz::{empty_folder, file, sound, split};
 
-/// Models that need more bytes are opened, not built.
+/// Models that need more bytes than this are opened, but not built.
 const SMALL: u64 = 4 << 20;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

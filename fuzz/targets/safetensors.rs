@@ -1,4 +1,4 @@
-//! model.safetensors of a checkpoint without checksums, as old versions wrote it.
+//! Input: model.safetensors of a checkpoint without checksums, as old versions wrote it.
 #![no_main]
 
 use std::cell::RefCell;
@@ -11,7 +11,7 @@ thread_local! {
     static MODEL: RefCell<Transformer> = RefCell::new(small_model());
 }
 
-/// Returns the bits of all weights, some of which may be NaN.
+/// Returns the bits of all weights, which are comparable even if some are NaN.
 fn bits(model: &Transformer) -> Vec<u32> {
     let tensors = model.state_dict().expect("the weights");
     tensors.iter().flat_map(|tensor| &tensor.data).map(|weight| weight.to_bits()).collect()

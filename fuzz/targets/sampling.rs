@@ -1,4 +1,4 @@
-//! Settings of a draw, and logits: eight bytes for each number.
+//! Input: numbers of eight bytes each, the sampling options and then the logits of one draw.
 #![no_main]
 
 use kindling_core::decode::{SamplingOptions, TokenSampler};

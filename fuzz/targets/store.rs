@@ -1,4 +1,4 @@
-//! A folder of chunks: store.json, and two chunk files.
+//! Input: the files of a token store, which are store.json and two chunks.
 #![no_main]
 
 use kindling_core::data::TokenStore;

@@ -1,5 +1,5 @@
-//! Text of any bytes: encoded as a whole and in pieces, and decoded, with each pattern. The first
-//! byte chooses the pattern, the second the size of a piece.
+//! Input: a byte that chooses the pattern, a byte that sets the size of pieces, then a text of any
+//! bytes. It is encoded as a whole and in pieces, and decoded.
 #![no_main]
 
 use std::sync::{Arc, OnceLock};

@@ -1,4 +1,4 @@
-//! One file of tokens: .npy, or .bin if the first byte is even.
+//! Input: a byte, then a file of token ids, .bin if the byte is even, else .npy.
 #![no_main]
 
 use kindling_core::data::TokenStore;

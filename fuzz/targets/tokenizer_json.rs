@@ -1,4 +1,4 @@
-//! tokenizer.json of Hugging Face.
+//! Input: a Hugging Face tokenizer.json.
 #![no_main]
 
 use kindling_core::tokenizer::Tokenizer;

@@ -1,4 +1,4 @@
-//! vocab.json and merges.txt, with special tokens, one per line.
+//! Input: vocab.json, merges.txt, and special tokens, one per line.
 #![no_main]
 
 use kindling_core::tokenizer::Tokenizer;

@@ -1,6 +1,6 @@
-//! The parts of the engine that share memory between threads or use `unsafe`, small enough to run
-//! under AddressSanitizer and ThreadSanitizer (scripts/campaigns/sanitizers.js). That results are
-//! right is tested elsewhere; here they are compared between numbers of threads.
+//! Runs the parts of the engine that share memory between threads or use `unsafe`, on inputs small
+//! enough for AddressSanitizer and ThreadSanitizer (scripts/campaigns/sanitizers.js). Results are
+//! only compared between numbers of threads; other tests check that they are right.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use kindling_core::pool::Pool;
 use kindling_core::progress::silent;
 use kindling_core::tokenizer::{END_OF_TEXT, Kind, Pattern, Tokenizer, TrainOptions};
 
-/// A folder that is removed in the end.
+/// A temporary folder, removed when dropped.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -38,7 +38,7 @@ impl Drop for Folder {
     }
 }
 
-/// Writes a text of about `kilobytes` that repeats few words.
+/// Writes a text of about `kilobytes` KiB that repeats a few words.
 fn text(folder: &Path, kilobytes: usize) -> PathBuf {
     let words = ["the ", "sea", " whale's", " 1851", "\n", " Ishmael, ", "é日", "😀", "they'll "];
     let mut text = String::new();
@@ -159,7 +159,7 @@ fn stores_are_encoded_and_read_by_several_threads() {
             assert_eq!(batch, again.next(step, micro_batch).unwrap());
         }
     }
-    // Dropped while they prefetch.
+    // The loaders are dropped here while they prefetch.
 }
 
 fn config() -> ModelConfig {
@@ -181,7 +181,7 @@ fn adamw(model: &Transformer) -> AdamW {
     AdamW::new(model, &options).unwrap()
 }
 
-/// Trains for three steps.
+/// Builds a model and trains it for three steps.
 fn model_after_steps(threads: usize) -> (Transformer, AdamW) {
     let mut model = Transformer::new(config(), Device::cpu(threads), 1).unwrap();
     let mut optimizer = adamw(&model);

@@ -1,7 +1,7 @@
-//! Measures attention on one thread, beside the peak of fused multiply-adds on the same core.
+//! Measures attention on one thread, next to the peak of fused multiply-adds on the same core.
 //!
-//! Calls are shorter than a time slice, and the fastest of many counts, so that figures hold on a
-//! busy machine. Operands are in the caches. FLOPs are those of the causal half.
+//! Calls are shorter than a time slice, and the fastest of many counts, so the figures hold on a
+//! busy machine too. Operands are in the caches. FLOPs count the causal half of the scores.
 //!
 //! Usage: `cargo run --release -p kindling-core --example attention_speed [name filter]`
 
@@ -18,14 +18,14 @@ use kindling_core::ops::attention::{self, Shape};
 use kindling_core::simd::Isa;
 
 const TIME: Duration = Duration::from_millis(600);
-/// Products of the scores' size in each pass.
+/// Matrix products of the size of q k^T in the forward and the backward pass.
 const PRODUCTS: [f64; 2] = [2.0, 5.0];
 
 fn shape(positions: usize, num_heads: usize, num_kv_heads: usize, head_size: usize) -> Shape {
     Shape { batch: 1, positions, num_heads, num_kv_heads, head_size }
 }
 
-/// Returns the shortest of many calls, in seconds.
+/// Returns the seconds of the fastest of many calls.
 fn shortest(mut call: impl FnMut()) -> f64 {
     let (started, mut best) = (Instant::now(), f64::INFINITY);
     while started.elapsed() < TIME {
@@ -36,7 +36,7 @@ fn shortest(mut call: impl FnMut()) -> f64 {
     best
 }
 
-/// Returns GFLOP/s of forward and backward.
+/// Returns the GFLOP/s of the forward and the backward pass.
 fn speed(dev: &Device, s: Shape) -> [f64; 2] {
     let number = |i: usize| ((i * 2_654_435_761) % 1000) as f32 / 500.0 - 1.0;
     let qkv: Vec<f32> = (0..s.positions * s.qkv_width()).map(number).collect();
@@ -63,7 +63,7 @@ fn speed(dev: &Device, s: Shape) -> [f64; 2] {
     [PRODUCTS[0] * product / forward / 1e9, PRODUCTS[1] * product / backward / 1e9]
 }
 
-/// Returns the GFLOP/s of independent multiply-adds in registers.
+/// Returns the GFLOP/s of independent fused multiply-adds in registers.
 #[cfg(target_arch = "x86_64")]
 fn peak(isa: Isa) -> f64 {
     use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_set1_ps, _mm512_fmadd_ps, _mm512_set1_ps};
@@ -96,7 +96,8 @@ fn peak(isa: Isa) -> f64 {
     let mut operations = 0.0;
     let is_widest = isa.name() == "avx512";
     let seconds = shortest(|| {
-        // SAFETY: an Isa exists only on a machine that has its features.
+        // SAFETY: an `Isa` exists only on a machine that has its features, and `main` skips
+        // `scalar`.
         operations = unsafe { if is_widest { avx512() } else { avx2() } };
     });
     f64::from(operations) / seconds / 1e9

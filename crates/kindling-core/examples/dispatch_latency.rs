@@ -1,6 +1,6 @@
-//! Measures the cost of starting and ending a job: the engine's pool against rayon.
+//! Measures what it costs to start and end a job, in the engine's pool and in rayon.
 //!
-//! A job is 8 tasks of 0, 5 or 50 microseconds. Jobs follow each other at once, or after 20
+//! A job is 8 tasks of 0, 5 or 50 microseconds each. Jobs follow each other at once, or after 20
 //! microseconds of work on the calling thread, as between the ops of a step. Prints the median
 //! microseconds per job above the ideal, which is `ceil(8 / threads)` tasks in a row.
 //!
@@ -16,7 +16,7 @@ use rayon::prelude::*;
 
 const TASKS: usize = 8;
 const GAP: Duration = Duration::from_micros(20);
-/// The pools take turns, so that a change of the clock or of the load hits all of them.
+/// The pools take turns, so that a change of the clock rate or the load affects all of them.
 const ROUNDS: usize = 20;
 const JOBS_PER_ROUND: usize = 200;
 

@@ -1,12 +1,12 @@
-//! Prints the ids of texts, for `scripts/campaigns/real-tokenizers.py`.
+//! Prints the token ids of texts, for `scripts/campaigns/real-tokenizers.py`.
 //!
 //! ```text
 //! tokenizer_ids TOKENIZER TEXTS [SAVED]
 //! ```
 //!
-//! TOKENIZER is a tokenizer.json, or a JSON object of the values of a GGUF file's tokenizer; TEXTS a
-//! JSON array of texts. Each line of the output is a JSON array of ids, without a template. SAVED is
-//! a folder to save the tokenizer to.
+//! TOKENIZER is a tokenizer.json, or a JSON object with the tokenizer's values from a GGUF file.
+//! TEXTS is a JSON array of texts. Each line of the output is a JSON array of ids, without those of
+//! a template. SAVED is a folder to which the tokenizer is saved.
 
 use std::error::Error;
 use std::io::Write;

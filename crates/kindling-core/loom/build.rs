@@ -1,4 +1,5 @@
-//! Sets `cfg(loom)` for this crate alone: the engine's files take their atomics from loom then.
+//! Sets `cfg(loom)` for this crate alone, with which the engine's files take their atomics from
+//! loom.
 
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(loom)");

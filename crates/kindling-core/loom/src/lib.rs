@@ -1,5 +1,5 @@
-//! The hand-off of a job between a caller and a worker of the pool, and the write-once slots that the
-//! tokenizer's threads share, under loom.
+//! Runs two pieces of lock-free code under loom: how the pool hands jobs to its workers, and the
+//! write-once slots that the tokenizer's threads share.
 
 #[allow(dead_code, reason = "the engine uses all of it")]
 #[path = "../../src/pool.rs"]
@@ -10,9 +10,9 @@ mod sync;
 #[path = "../../src/tokenizer/encode/cache/write_once.rs"]
 mod write_once;
 
-/// Stands in for the module beside `write_once`.
+/// Stands in for the engine's module next to `write_once`.
 mod huge_page_table {
-    /// See the engine's trait of this name.
+    /// The engine's trait of this name, without its items.
     ///
     /// # Safety
     /// As there.
@@ -28,14 +28,14 @@ mod tests {
     use super::pool::Pool;
     use super::write_once::{FREE, WriteOnceSlot};
 
-    /// Times that a model takes the processor from a thread that could go on. With fewer, loom misses
-    /// lost wake-ups that were planted; with more, it takes hours.
+    /// Times that a model preempts a thread that could go on. With fewer, loom misses lost wake-ups
+    /// that were planted; with more, it takes hours.
     const PREEMPTIONS: usize = 3;
 
-    /// What tasks write. Not atomic, so that loom finds who reads or writes it at the same time.
+    /// The results of tasks. They are not atomic, so that loom reports concurrent accesses.
     struct Results([UnsafeCell<u32>; 2]);
 
-    // SAFETY: loom ends a model in which two threads access a cell at the same time.
+    // SAFETY: loom fails a model in which two threads access a cell at the same time.
     unsafe impl Sync for Results {}
 
     impl Results {
@@ -67,7 +67,7 @@ mod tests {
     const WORDS: usize = 3;
     type Slot = WriteOnceSlot<WORDS>;
 
-    /// The words of the entry with this tag.
+    /// Returns the words of the entry with this tag.
     fn words(tag: u64) -> [u64; WORDS] {
         [10 * tag, 10 * tag + 1, 10 * tag + 2]
     }
@@ -76,7 +76,7 @@ mod tests {
         slot.fill(tag, words(tag).into_iter())
     }
 
-    /// Reads as the shared cache does: the tag, then the words if the tag is an entry's.
+    /// Reads as the shared cache does: the tag, then the words if it is the tag of an entry.
     fn read(slot: &Slot) -> u64 {
         let tag = slot.tag();
         if tag == 1 || tag == 2 {
@@ -93,7 +93,7 @@ mod tests {
                 let slot = Arc::clone(&slot);
                 move || assert!(fill(&slot, 1))
             });
-            // An entry that was seen stays.
+            // An entry that was seen once stays.
             let first = read(&slot);
             let second = read(&slot);
             assert!(first != 1 || second == 1, "{first} {second}");
