@@ -1,20 +1,21 @@
-//! The memory that this process can still take: of the machine with its swap space, and of the
-//! control groups that it is in.
+//! The memory that this process can still allocate: that of the machine, swap space included,
+//! within the limits of its control groups.
 //!
-//! Linux promises more memory than it has, and kills a process that uses what it was promised. So
-//! large allocations are compared with this first.
+//! Linux overcommits: it grants more memory than it has, and kills a process that uses it. So large
+//! allocations are checked against the available memory first.
 
 use std::path::Path;
 
 use crate::{Error, Result};
 
-/// Smaller allocations are not compared: reading the state of the system takes 50 us.
+/// Smaller allocations are not checked, since reading the state of the system takes 50 us.
 const LARGE: u64 = 64 << 20;
 
-/// Checks that `bytes` more can be had.
+/// Checks that `bytes` more bytes can be allocated.
 ///
 /// # Errors
-/// Returns `ERR_OUT_OF_MEMORY` if they certainly cannot. Where the system does not say, all can.
+/// Returns `ERR_OUT_OF_MEMORY` if they exceed the available memory. Never does where the system
+/// does not report it.
 pub(crate) fn require(bytes: u64) -> Result<()> {
     if bytes >= LARGE && available().is_some_and(|available| bytes > available) {
         return Err(Error::OutOfMemory { bytes });
@@ -22,7 +23,7 @@ pub(crate) fn require(bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// Returns the bytes that this process can still take, if the system says.
+/// Returns the bytes that this process can still allocate, or `None` if the system does not say.
 pub(crate) fn available() -> Option<u64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
     let kilobytes = |name: &str| field(&info, name).map(|value| value << 10);
@@ -42,18 +43,19 @@ pub(crate) fn available() -> Option<u64> {
     rooms.chain([machine]).min()
 }
 
-/// Returns the room in the control group `path` and those around it, `None` without a limit.
+/// Returns the bytes left in the control group `path` and the groups around it, or `None` without a
+/// limit. `swap` is the free swap space in bytes.
 fn room_of_groups(mount: &Path, path: &str, swap: u64) -> Option<u64> {
     let group = mount.join(path.trim_start_matches('/'));
-    // In a container, the path may be one of the host's; the group is then at the mount point.
+    // In a container, `path` may be one of the host, and the group is then at the mount point.
     let groups = group.ancestors().take_while(|folder| folder.starts_with(mount));
     groups.filter_map(|folder| room_of_group(folder, swap)).min()
 }
 
-/// Returns the room in one control group, of version 2 or 1.
+/// Returns the bytes left in one control group, of version 2 or 1, or `None` without a limit.
 fn room_of_group(folder: &Path, swap: u64) -> Option<u64> {
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
-    // "max" is no number.
+    // No limit is written as "max", which does not parse as a number.
     let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
     let (limit, used, cached) = match number("memory.max") {
         Some(limit) => (limit, number("memory.current")?, ["active_file", "inactive_file"]),
@@ -69,7 +71,7 @@ fn room_of_group(folder: &Path, swap: u64) -> Option<u64> {
         }
         _ => swap,
     };
-    // Cached files are dropped when memory is needed.
+    // The page cache counts as free, since the kernel drops it when memory is needed.
     let stat = read("memory.stat").unwrap_or_default();
     let cached: u64 = cached.iter().filter_map(|name| field(&stat, name)).sum();
     Some(limit.saturating_sub(used.saturating_sub(cached)).saturating_add(swap))

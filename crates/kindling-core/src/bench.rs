@@ -1,4 +1,4 @@
-//! Measurements of the machine: matrix products and memory bandwidth by themselves.
+//! Measures the machine: matrix products and memory bandwidth, outside of training.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::ops::{cast, grad_norm, linear};
 use crate::random::{Purpose, uniform};
 
-/// The pass of a linear layer. Each multiplies other layouts.
+/// A pass of a linear layer. Each multiplies matrices in other layouts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinearPass {
     Forward,
@@ -39,22 +39,22 @@ impl LinearPass {
 pub struct LinearBenchmark {
     pub pass: LinearPass,
     pub shape: linear::Shape,
-    /// Dtype of the operands on a GPU. The CPU takes f32, and rounds as it packs.
+    /// Dtype of the operands. On the CPU they are given in f32, and rounded as they are packed.
     pub dtype: Dtype,
-    /// Runs before the clock starts.
+    /// Untimed runs before the first timed one.
     pub warmup: usize,
     /// Timed runs.
     pub repeats: usize,
 }
 
-/// Most runs that a GPU gets at once. Waiting after each would count the way to the GPU and back.
+/// Most runs queued on a GPU at once. Waiting after each would time the round trip to the GPU, too.
 const QUEUED: usize = 10;
 
-/// Times a linear layer on `device` and returns the seconds of each run. On a GPU, runs that are
-/// queued together share their time equally.
+/// Times a linear layer on `device` and returns the seconds of each timed run. Runs that are queued
+/// together on a GPU share their time equally.
 ///
 /// # Errors
-/// Returns `ERR_OUT_OF_MEMORY` if the device has not enough memory, `ERR_DEVICE` if its work fails.
+/// Returns `ERR_OUT_OF_MEMORY` if the device does not have enough memory, `ERR_DEVICE` if it fails.
 pub fn time_linear(device: &Device, benchmark: LinearBenchmark) -> Result<Vec<f64>> {
     let LinearBenchmark { pass, shape, dtype, warmup, repeats } = benchmark;
     let x = random_operand(device, dtype, shape.rows * shape.inputs, 0)?;
@@ -100,7 +100,7 @@ pub fn time_linear(device: &Device, benchmark: LinearBenchmark) -> Result<Vec<f6
 }
 
 /// Allocates random numbers in [-0.5, 0.5), in the dtype in which the device keeps operands. They
-/// repeat after a prime number of elements: drawing all of a large batch would take seconds.
+/// repeat after a prime number of elements, since drawing a large batch would take seconds.
 fn random_operand(device: &Device, dtype: Dtype, len: usize, major: u64) -> Result<Buffer> {
     const PERIOD: usize = 1_000_003;
     let mut random: Vec<f32> = (0..len.min(PERIOD))

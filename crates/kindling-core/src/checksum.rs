@@ -1,16 +1,16 @@
-//! Checksums of files: XXH3, which runs at memory speed. Chunks of a store and JSON files have 64
-//! bits, tensors 128.
+//! Checksums of files by XXH3, which runs at memory speed: 64 bits for chunks of a store and JSON
+//! files, 128 bits for tensors.
 
 use std::hash::Hasher as _;
 
 use twox_hash::{XxHash3_64, XxHash3_128};
 
-/// Every checksum begins with the name of its algorithm.
+/// The name of the algorithm, with which a checksum starts.
 const PREFIX: &str = "xxh3:";
-/// Replaces the checksum of a text within itself while it is computed.
+/// Takes the place of a text's own checksum while that is computed.
 pub(crate) const NO_CHECKSUM: &str = "xxh3:0000000000000000";
 
-/// A checksum that is being computed.
+/// A 64-bit checksum, computed piece by piece.
 #[derive(Default)]
 pub(crate) struct Checksum(Box<XxHash3_64>);
 
@@ -25,7 +25,7 @@ impl Checksum {
         Self::default()
     }
 
-    /// Returns whether `checksum` is of the algorithm computed here.
+    /// Returns whether `checksum` names the algorithm computed here.
     pub fn is_known(checksum: &str) -> bool {
         checksum.starts_with(PREFIX)
     }
@@ -34,7 +34,7 @@ impl Checksum {
         self.0.write(bytes);
     }
 
-    /// Returns the checksum of everything so far.
+    /// Returns the checksum of the bytes so far.
     pub fn value(&self) -> u64 {
         self.0.finish()
     }
@@ -52,7 +52,7 @@ pub(crate) fn checksum(bytes: &[u8]) -> String {
     checksum.finish()
 }
 
-/// Returns the checksum of 128 bits that is computed of the pieces passed to `update`.
+/// A 128-bit checksum, computed piece by piece.
 #[derive(Default)]
 pub(crate) struct WideChecksum(Box<XxHash3_128>);
 
@@ -74,13 +74,14 @@ impl WideChecksum {
     }
 }
 
-/// Puts the checksum of `text` where it has `NO_CHECKSUM`. Returns the new text and the checksum.
+/// Replaces the last `NO_CHECKSUM` in `text` by the checksum of `text`. Returns the new text and
+/// the checksum.
 pub(crate) fn seal(text: &str) -> (String, String) {
     let found = checksum(text.as_bytes());
     (replace_last(text, NO_CHECKSUM, &found), found)
 }
 
-/// Returns whether `text` is as `seal` returned it, with `expected` as its checksum.
+/// Returns whether `text` is as `seal` returned it with the checksum `expected`.
 pub(crate) fn is_sealed(text: &[u8], expected: &str) -> bool {
     std::str::from_utf8(text).is_ok_and(|text| {
         checksum(replace_last(text, expected, NO_CHECKSUM).as_bytes()) == expected
@@ -104,7 +105,7 @@ mod tests {
         assert_eq!(checksum(b""), "xxh3:2d06800538d394c2");
         assert!(Checksum::is_known("xxh3:0"));
         assert!(!Checksum::is_known("crc32:0") && !Checksum::is_known(""));
-        // XXH3_128bits("") with seed 0, from the same.
+        // XXH3_128bits("") with seed 0, from the same test.
         assert_eq!(WideChecksum::of(b""), "xxh3-128:99aa06d3014798d86001c324468d497f");
     }
 

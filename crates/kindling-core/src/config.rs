@@ -1,17 +1,17 @@
-//! Shape of the model: a decoder-only Transformer of the Llama family.
+//! Sizes and options of the model, a decoder-only Transformer of the Llama family.
 
 use serde::{Deserialize, Serialize};
 
 use crate::ops::rope::{Angles, Scaling};
 use crate::{Error, Result};
 
-/// Limits that keep every product of sizes inside 64 bits. 2^44 parameters take 64 TiB.
+/// Limits that keep every product of sizes within 64 bits. 2^44 parameters take 64 TiB.
 const MAX_PARAMETERS: u128 = 1 << 44;
 const MAX_POSITIONS: usize = 1 << 24;
-/// Every block has some memory of its own, whatever its sizes.
+/// A limit of its own, since every block takes some memory, whatever its sizes.
 const MAX_LAYERS: usize = 1 << 14;
 
-/// Sizes of the model. The defaults are in the TypeScript schema of options.
+/// Sizes and options of a model. The defaults are in the TypeScript schema of options.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig {
     /// Tokens in the vocabulary.
@@ -20,7 +20,7 @@ pub struct ModelConfig {
     pub d_model: usize,
     /// Query heads.
     pub num_heads: usize,
-    /// Key/value heads; divides `num_heads`.
+    /// Key/value heads, a divisor of `num_heads`.
     pub num_kv_heads: usize,
     /// Width of the feed-forward layer.
     pub d_ff: usize,
@@ -34,7 +34,7 @@ pub struct ModelConfig {
     pub tie_embeddings: bool,
     /// Gives the query, key and value projections a bias.
     pub qkv_bias: bool,
-    /// Width of a head; `d_model / num_heads` if absent.
+    /// Width of a head, even; `d_model / num_heads` if absent.
     #[serde(default)]
     pub head_size: Option<usize>,
     /// Added to the mean square in every `RMSNorm`.
@@ -43,7 +43,7 @@ pub struct ModelConfig {
     /// Norms each query and key over its head, before the rotation.
     #[serde(default)]
     pub qk_norm: bool,
-    /// Stretches the rotary angles to contexts longer than those of pretraining.
+    /// Scales the rotary angles for contexts longer than those of pretraining.
     #[serde(default)]
     pub rope_scaling: Option<Scaling>,
 }
@@ -53,7 +53,7 @@ fn default_norm_eps() -> f64 {
 }
 
 impl ModelConfig {
-    /// A model without options, whose sizes are still to be set.
+    /// A configuration without options, for struct update: its sizes are still to be set.
     pub const PLAIN: Self = Self {
         vocab_size: 0,
         d_model: 0,
@@ -97,7 +97,8 @@ impl ModelConfig {
         (self.num_heads + 2 * self.num_kv_heads) * self.head_size()
     }
 
-    /// Returns the number of elements of all matrices, untied, in an integer that cannot overflow.
+    /// Returns the number of elements of all matrices, with an untied output layer. 128 bits cannot
+    /// overflow.
     fn matrix_elements(&self) -> u128 {
         let [v, c, f, l] =
             [self.vocab_size, self.d_model, self.d_ff, self.num_layers].map(|size| size as u128);

@@ -6,20 +6,20 @@ use crate::pool::Pool;
 use crate::profile::Profile;
 use crate::simd::{Isa, amx, bf16};
 
-/// The CPU: the engine's own threads, and the instruction set chosen at run time.
+/// The CPU: the engine's own threads, and the instruction sets chosen at run time.
 #[derive(Debug)]
 pub struct Cpu {
     pub pool: Pool,
     /// Instruction set of the inner loops.
     pub isa: Isa,
     pub matmul: MatmulBackend,
-    /// For packed or transposed operands of the product under way.
+    /// Scratch memory for packed or transposed operands of the current product.
     pub(crate) scratch: HostScratch,
     pub profile: Profile,
 }
 
 impl Cpu {
-    /// Starts a pool of `threads` threads.
+    /// Creates the device and starts its pool of `threads` threads.
     pub fn new(threads: usize, isa: Isa, matmul: MatmulBackend) -> Self {
         let (scratch, profile) = (HostScratch::default(), Profile::default());
         Self { pool: Pool::new(threads), isa, matmul, scratch, profile }
@@ -29,14 +29,15 @@ impl Cpu {
 /// The code that multiplies matrices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MatmulBackend {
-    /// The `gemm` crate, in f32. It selects its instruction set itself.
+    /// The `gemm` crate, in f32. It chooses its own instruction set.
     Gemm,
-    /// One of our kernels over packed operands. Small f32 products still go to the `gemm` crate.
+    /// A kernel of the engine over packed operands. Small f32 products still go to the `gemm`
+    /// crate.
     Packed(MatmulKernel),
 }
 
 impl MatmulBackend {
-    /// Selects the fastest backend of this machine for operands of `dtype`. bf16 falls back to f32
+    /// Selects this machine's fastest backend for operands of `dtype`. Falls back from bf16 to f32
     /// if the CPU has no bf16 instructions.
     pub fn detect(dtype: Dtype) -> Self {
         let kernel = match dtype {
@@ -57,33 +58,33 @@ impl MatmulBackend {
 
 /// A kernel that multiplies packed panels (`ops::matmul::packed`).
 ///
-/// Only the functions below make one, so that there is none that the machine cannot run.
+/// Only the functions below construct one, so a value proves that the machine can run it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MatmulKernel {
-    /// f32 by fused multiply-adds of AVX-512.
+    /// f32, by fused multiply-adds of AVX-512.
     #[non_exhaustive]
     Avx512,
-    /// bf16 by `vdpbf16ps` of AVX512-BF16.
+    /// bf16, by `vdpbf16ps` of AVX512-BF16.
     #[non_exhaustive]
     Avx512Bf16,
-    /// bf16 by the tiles of AMX-BF16.
+    /// bf16, by the tiles of AMX-BF16.
     #[non_exhaustive]
     Amx,
-    /// bf16 by plain code that does the arithmetic of `Amx`, to test its packing and blocking on
+    /// bf16, by plain code that does the arithmetic of `Amx`, to test its packing and blocking on
     /// any machine.
     EmulatedAmx,
 }
 
 impl MatmulKernel {
-    /// Returns the kernel for f32, or `None` without AVX-512 or if `KINDLING_ISA` is `scalar` or
-    /// `avx2`.
+    /// Returns the kernel for f32, or `None` if the CPU lacks AVX-512 or `KINDLING_ISA` is `scalar`
+    /// or `avx2`.
     pub fn detect_f32() -> Option<Self> {
         (Isa::detect() == Isa::Avx512).then_some(Self::Avx512)
     }
 
-    /// Returns the fastest kernel for bf16, or `None` without AVX512-BF16.
+    /// Returns the fastest kernel for bf16, or `None` if the CPU lacks AVX512-BF16.
     ///
-    /// `KINDLING_ISA` caps it: there is none for `scalar`, `avx2` and `avx512`, and `avx512bf16`
+    /// `KINDLING_ISA` caps the choice: `scalar`, `avx2` and `avx512` allow none, and `avx512bf16`
     /// excludes `Amx`.
     pub fn detect_bf16() -> Option<Self> {
         Self::capped_bf16(std::env::var("KINDLING_ISA").ok().as_deref())
@@ -109,17 +110,17 @@ impl MatmulKernel {
         kernels
     }
 
-    /// Returns `Amx` without asking the processor, for a test that emulates the instructions it
-    /// lacks, or `None` if they do not compute what `EmulatedAmx` does.
+    /// Returns `Amx` without a check of the CPU, for a test that emulates the instructions. Returns
+    /// `None` if these do not compute what `EmulatedAmx` does.
     ///
     /// # Safety
-    /// Either this process may use AMX-BF16, or a handler of SIGILL emulates its instructions.
+    /// Either this process may use AMX-BF16, or a SIGILL handler emulates its instructions.
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     pub unsafe fn amx_unchecked() -> Option<Self> {
         amx::matches_emulation().then_some(Self::Amx)
     }
 
-    /// Returns the name by which users know it.
+    /// Returns the name as users see it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Avx512 => "avx512",

@@ -1,4 +1,4 @@
-//! The device that arithmetic runs on. An op matches on it once and calls its CPU or CUDA half.
+//! The device that ops run on. An op matches on it once and calls its CPU or CUDA implementation.
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ pub enum Device {
 }
 
 impl Device {
-    /// Runs `work`, which queues nearly the same work in most calls, as `Cuda::recorded` does. On
-    /// the CPU, just runs it.
+    /// Runs `work`, which queues nearly the same work in most calls, so that a CUDA device may
+    /// queue all of it at once (see `Cuda::recorded`).
     ///
     /// # Errors
     /// Returns the error of `work`, or `ERR_DEVICE`.
@@ -30,7 +30,8 @@ impl Device {
         }
     }
 
-    /// Returns the CPU in f32, with `threads` threads; 0 means one per core the process may use.
+    /// Returns the CPU with products in f32 and `threads` threads; 0 means one per core the process
+    /// may use.
     pub fn cpu(threads: usize) -> Self {
         Self::cpu_of(threads, Dtype::F32)
     }
@@ -69,7 +70,7 @@ impl Device {
         Ok(Self::Cuda(Arc::new(Cuda::open(ordinal, Arithmetic { dtype, tf32 }, threads)?)))
     }
 
-    /// Returns the dtype that operands of products are rounded to.
+    /// Returns the dtype to which operands of matrix products are rounded.
     pub fn matmul_dtype(&self) -> Dtype {
         match self {
             Self::Cpu(cpu) => cpu.matmul.dtype(),
@@ -77,8 +78,8 @@ impl Device {
         }
     }
 
-    /// Returns the dtype of activations between products: q|k|v, heads, outputs of norms and
-    /// layers. It is f32 on the CPU, whose products round operands as they pack them.
+    /// Returns the dtype of activations between products: q|k|v, the heads' outputs, outputs of
+    /// norms and layers. It is f32 on the CPU, whose products round operands as they pack them.
     pub fn activation_dtype(&self) -> Dtype {
         match self {
             Self::Cpu(_) => Dtype::F32,
@@ -94,7 +95,7 @@ impl Device {
         }
     }
 
-    /// Returns the properties of a GPU, `None` for the CPU.
+    /// Returns the properties of a GPU, or `None` for the CPU.
     pub fn properties(&self) -> Option<&Properties> {
         match self {
             Self::Cpu(_) => None,
@@ -102,7 +103,7 @@ impl Device {
         }
     }
 
-    /// Returns the peak GPU memory in use, in bytes, `None` for the CPU.
+    /// Returns the peak of GPU memory in use in bytes, or `None` for the CPU.
     pub fn peak_device_bytes(&self) -> Option<u64> {
         match self {
             Self::Cpu(_) => None,

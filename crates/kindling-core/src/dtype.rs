@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dtype {
     F32,
-    /// Upper half of an f32. Products of bf16 sum in f32.
+    /// The upper 16 bits of an f32. Products of bf16 are summed in f32.
     Bf16,
 }
 
@@ -22,7 +22,7 @@ impl Dtype {
         }
     }
 
-    /// Returns the bytes in an element.
+    /// Returns the size of an element in bytes.
     pub fn size(self) -> usize {
         match self {
             Self::F32 => 4,

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// The result of every fallible function of the engine.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that can go wrong. `code()` is stable across releases; the message is for people.
+/// An error of the engine. `code()` is stable across releases; the message is for people.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -23,7 +23,7 @@ pub enum Error {
     /// A buffer does not have the size of its shape.
     #[error("{op}: {what} has {actual} elements where {expected} are needed")]
     ShapeMismatch { op: &'static str, what: &'static str, expected: usize, actual: usize },
-    /// The operating system refused a file operation.
+    /// A file operation failed in the operating system.
     #[error("{action} {}: {source}", path.display())]
     Io { action: IoAction, path: PathBuf, source: io::Error },
     /// The disk has no room left for the file at `path`.
@@ -44,7 +44,7 @@ pub enum Error {
     /// The corpus holds no text.
     #[error("{} holds no text; use a file with content", path.display())]
     EmptyCorpus { path: PathBuf },
-    /// A text file is damaged gzip or zstd, or a line of JSON Lines holds no text.
+    /// A corpus file is damaged, or a line of JSON Lines holds no text.
     #[error("{0}")]
     InvalidCorpus(String),
     /// Tokenizer files cannot be read or do not belong together.
@@ -69,7 +69,7 @@ pub enum Error {
     /// A token store is damaged or has an unknown format.
     #[error("{0}")]
     InvalidStore(String),
-    /// A token store has fewer tokens than one window with its shifted target (`needed`).
+    /// A token store has fewer tokens than `needed`: one window with its shifted target.
     #[error(
         "the token store holds {length} tokens but a window needs {needed}; \
          lower seq_length or use more text"
@@ -92,7 +92,8 @@ pub enum Error {
         "{what} is not finite at step {step}; lower the learning rate or clip gradients (max_norm)"
     )]
     NonFinite { what: &'static str, step: u64 },
-    /// An op of a pass wrote a NaN or an infinity. `output` names the op, `values` describes them.
+    /// An op of a pass produced a NaN or an infinity. `output` names the op, `values` describes the
+    /// values.
     #[error(
         "{output} is not finite ({values}), and is the first such result of the pass; \
          lower the learning rate or clip gradients (max_norm)"
@@ -101,7 +102,8 @@ pub enum Error {
     /// The requested device does not exist.
     #[error("{0}")]
     DeviceUnavailable(String),
-    /// The combination of op, device and dtype is not supported.
+    /// The engine does not support a combination of op, device and dtype, or a feature of a model
+    /// file.
     #[error("{0}")]
     Unsupported(String),
     /// An allocation of `bytes` failed.
@@ -110,14 +112,15 @@ pub enum Error {
         format_bytes(*bytes)
     )]
     OutOfMemory { bytes: u64 },
-    /// An allocation of `bytes` failed on the device, of whose `total` this model holds `in_use`.
+    /// An allocation of `bytes` failed on a device, of whose `total` bytes this model holds
+    /// `in_use`.
     #[error(
         "not enough device memory for {} (this model uses {} of {}); \
          lower batch_size or seq_length, add --recompute, or choose a smaller model",
         format_bytes(*bytes), format_bytes(*in_use), format_bytes(*total)
     )]
     OutOfDeviceMemory { bytes: u64, in_use: u64, total: u64 },
-    /// A device failed during its work.
+    /// A device failed while it worked.
     #[error("the CUDA device failed: {0}; restart from the last checkpoint")]
     Device(String),
     /// The object is in use by another call.
@@ -134,7 +137,7 @@ pub enum Error {
     Internal(String),
 }
 
-/// A file operation that can fail. It decides the variant of an `Error::io`, and begins the
+/// A file operation that can fail. It helps to choose the variant in `Error::io`, and starts the
 /// message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IoAction {
@@ -146,7 +149,7 @@ pub enum IoAction {
 }
 
 impl IoAction {
-    /// Returns whether a refusal means that the place is not writable.
+    /// Returns whether a denied permission means that the path is not writable.
     fn writes(self) -> bool {
         matches!(self, Self::Write | Self::Create)
     }
@@ -198,8 +201,8 @@ impl Error {
         }
     }
 
-    /// Wraps a system error of a file operation. A full disk, a refused write and a missing file
-    /// have their own variants, and so their own codes.
+    /// Wraps a system error of a file operation. A full disk, a denied write and a missing file
+    /// have variants, and so codes, of their own.
     pub fn io(action: IoAction, path: impl AsRef<Path>, source: io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         match source.kind() {
@@ -213,8 +216,8 @@ impl Error {
         }
     }
 
-    /// Runs `work`. A panic becomes the error that it carries, of memory that could not be had, else
-    /// an internal error that names `what`.
+    /// Runs `work` and converts a panic to an error: the one that the panic carries (a failed
+    /// allocation, see `panic_out_of_memory`), or else an internal error that names `what`.
     pub(crate) fn catch<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
         catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
             match panic.downcast::<Self>() {

@@ -1,4 +1,5 @@
-//! Host memory: zeroed 32-bit words, aligned to a cache line, or to a huge page if they are many.
+//! Host memory: arrays of 32-bit words, aligned to a cache line, or to a huge page if they are
+//! large.
 
 use std::alloc::Layout;
 use std::ptr::NonNull;
@@ -10,35 +11,34 @@ use crate::{Error, available_memory};
 const CACHE_LINE: usize = 64;
 /// A huge page of x86-64 and arm64.
 const HUGE_PAGE: usize = 2 << 20;
-/// Words that one task copies.
+/// Words that one task copies: a huge page.
 const COPIED: usize = HUGE_PAGE / size_of::<f32>();
 
-/// Zeroed 32-bit words. Those of at least two huge pages start on one and ask the system for them,
-/// which saves TLB misses in passes over weights and activations.
+/// An owned array of 32-bit words. One of at least two huge pages is aligned to them and asks the
+/// system for huge pages, which saves TLB misses in passes over weights and activations.
 #[derive(Debug)]
 pub(crate) struct AlignedMemory {
     pointer: NonNull<f32>,
     len: usize,
 }
 
-// SAFETY: the memory is owned, and reached only through & and &mut of the owner.
+// SAFETY: the memory is owned, and accessed only through & and &mut of its owner.
 unsafe impl Send for AlignedMemory {}
 // SAFETY: as above; shared access only reads.
 unsafe impl Sync for AlignedMemory {}
 
 impl AlignedMemory {
-    /// Allocates `len` words, or returns `None` if there is not enough memory.
+    /// Allocates `len` zeroed words, or returns `None` if there is not enough memory.
     pub(crate) fn zeroed(len: usize) -> Option<Self> {
         let memory = Self::allocate(len)?;
-        // Not alloc_zeroed: the first touch, which faults the pages in, happens here, not in a
-        // step.
-        // SAFETY: `allocate` returned room for at least `len` words, and at least one.
+        // Not alloc_zeroed: the pages are faulted in here, not during a training step.
+        // SAFETY: `allocate` returned memory for `len` words, and at least one.
         unsafe { memory.pointer.as_ptr().write_bytes(0, len.max(1)) };
         Some(memory)
     }
 
-    /// Allocates a copy of `source`, or returns `None` if there is not enough memory. All threads of
-    /// `pool` copy: one would fault the pages in too slowly.
+    /// Allocates a copy of `source`, or returns `None` if there is not enough memory. All threads
+    /// of `pool` copy, since one alone would fault the pages in too slowly.
     pub(crate) fn copied(pool: &Pool, source: &[f32]) -> Option<Self> {
         if source.is_empty() {
             return Self::zeroed(0);
@@ -49,7 +49,7 @@ impl AlignedMemory {
         pool.run(tasks, |task| {
             let start = task * COPIED;
             let part = &source[start..source.len().min(start + COPIED)];
-            // SAFETY: the allocation has room for all of `source`; tasks write disjoint parts of it.
+            // SAFETY: the allocation is as long as `source`, and tasks write disjoint parts of it.
             unsafe {
                 let target = (target as *mut f32).add(start);
                 target.copy_from_nonoverlapping(part.as_ptr(), part.len());
@@ -58,20 +58,19 @@ impl AlignedMemory {
         Some(memory)
     }
 
-    /// Allocates `len` words, at least one, of undefined content: the caller writes all of them
-    /// before anything else.
+    /// Allocates `len` words, at least one, uninitialized: the caller must write all of them first.
     fn allocate(len: usize) -> Option<Self> {
         let layout = Self::layout(len)?;
         available_memory::require(layout.size() as u64).ok()?;
-        // SAFETY: the layout is not empty: it has at least one word.
+        // SAFETY: the layout is not empty, since it has at least one word.
         let memory = unsafe { std::alloc::alloc(layout) };
         if memory.is_null() {
             return None;
         }
         #[cfg(target_os = "linux")]
         if layout.align() == HUGE_PAGE {
-            // A kernel that refuses costs nothing, so the result is ignored.
-            // SAFETY: whole pages inside the memory just allocated.
+            // Huge pages are only a hint, so the result is ignored.
+            // SAFETY: the range is whole pages within the memory just allocated.
             unsafe {
                 libc::madvise(
                     memory.cast(),
@@ -85,8 +84,8 @@ impl AlignedMemory {
         Some(Self { pointer, len })
     }
 
-    /// Like `zeroed`, but panics with an `Error::OutOfMemory` if there is not enough memory. Whoever
-    /// catches the panic returns the error.
+    /// Like `zeroed`, but panics with an `Error::OutOfMemory` if there is not enough memory.
+    /// `Error::catch` turns the panic into a returned error.
     fn zeroed_or_panic(len: usize) -> Self {
         Self::zeroed(len).unwrap_or_else(|| panic_out_of_memory::<f32>(len))
     }
@@ -103,7 +102,7 @@ impl AlignedMemory {
     }
 
     pub(crate) fn floats(&self) -> &[f32] {
-        // SAFETY: `pointer` is valid for `len` initialised words while self lives.
+        // SAFETY: `pointer` is valid for `len` initialized words while self lives.
         unsafe { std::slice::from_raw_parts(self.pointer.as_ptr(), self.len) }
     }
 
@@ -113,19 +112,19 @@ impl AlignedMemory {
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: as in `floats`; any byte of an f32 is a u8.
+        // SAFETY: as in `floats`; every byte of an f32 is a valid u8.
         unsafe {
             std::slice::from_raw_parts(self.pointer.as_ptr().cast(), self.len * size_of::<f32>())
         }
     }
 
-    /// Returns the first `len` bf16, two to a word, as their bits.
+    /// Returns the bits of the first `len` bf16 numbers, two to a word.
     ///
     /// # Panics
     /// Panics if the memory has fewer.
     pub(crate) fn bf16(&self, len: usize) -> &[u16] {
         assert!(len <= 2 * self.len);
-        // SAFETY: as in `floats`; half a word is a u16, and there are enough (asserted).
+        // SAFETY: as in `floats`; half a word is a valid u16, and the assertion checks the length.
         unsafe { std::slice::from_raw_parts(self.pointer.as_ptr().cast(), len) }
     }
 
@@ -143,20 +142,22 @@ impl AlignedMemory {
 impl Drop for AlignedMemory {
     fn drop(&mut self) {
         if let Some(layout) = Self::layout(self.len) {
-            // SAFETY: allocated in `zeroed` with the same layout.
+            // SAFETY: allocated in `allocate` with the same layout.
             unsafe { std::alloc::dealloc(self.pointer.as_ptr().cast(), layout) }
         }
     }
 }
 
-/// Reinterprets floats as the words of their bits.
+/// Reinterprets floats as words of their bits.
 pub(crate) fn as_words_mut(floats: &mut [f32]) -> &mut [u32] {
-    // SAFETY: the types have the same size and alignment, and any bits are valid for both.
+    // SAFETY: f32 and u32 have the same size and alignment, and all bit patterns are valid for
+    // both.
     unsafe { std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast(), floats.len()) }
 }
 
-/// Makes room for `additional` more elements. Like `AlignedMemory::zeroed_or_panic`, panics with an
-/// `Error::OutOfMemory` where `Vec` itself would end the process.
+/// Reserves capacity for `additional` more elements. If there is not enough memory, panics with an
+/// `Error::OutOfMemory`, as `AlignedMemory::zeroed_or_panic` does, where `Vec::reserve` would abort
+/// the process.
 #[inline]
 pub(crate) fn reserve_or_panic<T>(values: &mut Vec<T>, additional: usize) {
     if values.capacity() - values.len() < additional && values.try_reserve(additional).is_err() {
@@ -164,7 +165,7 @@ pub(crate) fn reserve_or_panic<T>(values: &mut Vec<T>, additional: usize) {
     }
 }
 
-/// Returns `len` copies of `value`; panics as `reserve_or_panic`.
+/// Returns `len` copies of `value`. Panics as `reserve_or_panic` does.
 pub(crate) fn filled_or_panic<T: Clone>(value: T, len: usize) -> Vec<T> {
     let mut values = Vec::new();
     reserve_or_panic(&mut values, len);
@@ -178,7 +179,8 @@ pub(crate) fn panic_out_of_memory<T>(len: usize) -> ! {
     std::panic::panic_any(Error::OutOfMemory { bytes })
 }
 
-/// Scratch memory of a device, for one op at a time. It grows to the largest request and is kept.
+/// Scratch memory of a device, for one op at a time. It grows to the largest request and stays
+/// allocated.
 #[derive(Debug, Default)]
 pub(crate) struct HostScratch(Mutex<Option<AlignedMemory>>);
 
@@ -193,15 +195,15 @@ impl HostScratch {
 pub(crate) struct HostScratchGuard<'a>(MutexGuard<'a, Option<AlignedMemory>>);
 
 impl HostScratchGuard<'_> {
-    /// Returns `len` floats that hold whatever was there before.
+    /// Returns `len` floats with whatever values were there before.
     pub(crate) fn floats(&mut self, len: usize) -> &mut [f32] {
-        // Memory that is too small is freed before its successor is allocated.
+        // Memory that is too small is freed before larger memory is allocated.
         let kept = self.0.take().filter(|memory| memory.len() >= len);
         let memory = self.0.insert(kept.unwrap_or_else(|| AlignedMemory::zeroed_or_panic(len)));
         &mut memory.floats_mut()[..len]
     }
 
-    /// Returns `len` words that hold whatever was there before.
+    /// Returns `len` words with whatever values were there before.
     pub(crate) fn words(&mut self, len: usize) -> &mut [u32] {
         as_words_mut(self.floats(len))
     }

@@ -1,22 +1,22 @@
-//! Profile of a step: calls, seconds and floating-point operations of each op.
+//! Profiles the engine: calls, seconds and floating-point operations of each op.
 //!
-//! While none is recorded, an op pays for reading one flag. Ops are not nested, so their seconds
-//! add up.
+//! While nothing is recorded, an op only reads one flag. Ops are not nested, so their seconds add
+//! up.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Totals of one op. Linear layers are told apart by their sizes.
+/// Totals of one op. Linear layers of different sizes count separately.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OpProfile {
-    /// The op, with the sizes of a linear layer: `linear::forward 512 -> 1536`.
+    /// Name of the op; for a linear layer, with its sizes: `linear::forward 512 -> 1536`.
     pub op: String,
     pub calls: u64,
-    /// Wall time.
+    /// Total wall time.
     pub seconds: f64,
-    /// Floating-point operations of its matrix products, 0 if it has none.
+    /// Total floating-point operations of its matrix products; 0 if it has none.
     pub flops: f64,
 }
 
@@ -25,7 +25,7 @@ pub struct OpProfile {
 pub struct Profile {
     recording: AtomicBool,
     ops: Mutex<BTreeMap<String, OpProfile>>,
-    /// Waits for the device, if its ops return before their work is done.
+    /// Waits for the device, on one whose ops return before their work is done.
     synchronize: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
@@ -39,19 +39,19 @@ impl std::fmt::Debug for Profile {
 }
 
 impl Profile {
-    /// Creates the profile of a device whose ops only queue their work. While recording, it calls
+    /// Creates the profile of a device whose ops only queue their work. While it records, it calls
     /// `synchronize` before and after each op.
     pub fn with_synchronize(synchronize: impl Fn() + Send + Sync + 'static) -> Self {
         Self { synchronize: Some(Box::new(synchronize)), ..Self::default() }
     }
 
-    /// Starts a new recording.
+    /// Starts a new recording and drops the previous one.
     pub fn start(&self) {
         self.ops().clear();
         self.recording.store(true, Ordering::Relaxed);
     }
 
-    /// Stops recording and returns the ops, the slowest first.
+    /// Stops recording and returns the ops, longest first.
     pub fn stop(&self) -> Vec<OpProfile> {
         self.recording.store(false, Ordering::Relaxed);
         let mut ops: Vec<OpProfile> = std::mem::take(&mut *self.ops()).into_values().collect();
@@ -64,8 +64,8 @@ impl Profile {
         self.product(op, || (String::new(), 0.0))
     }
 
-    /// Like `span`, for an op that multiplies matrices. `sizes` returns the sizes that are part of
-    /// its name, and its floating-point operations.
+    /// Like `span`, for an op that multiplies matrices. `sizes` returns the sizes to add to its
+    /// name, and its number of floating-point operations.
     pub fn product(&self, op: &'static str, sizes: impl FnOnce() -> (String, f64)) -> Span<'_> {
         if !self.recording.load(Ordering::Relaxed) {
             return Span { open: None };
@@ -90,7 +90,7 @@ impl Profile {
 #[derive(Debug)]
 #[must_use = "a span counts until it is dropped"]
 pub struct Span<'a> {
-    /// `None` if nothing is recorded.
+    /// `None` while nothing is recorded.
     open: Option<OpenSpan<'a>>,
 }
 

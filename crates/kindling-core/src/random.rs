@@ -1,18 +1,18 @@
 //! Counter-based random numbers (Philox4x32-10).
 //!
 //! A number is a pure function of (seed, purpose, major, minor), so a run resumes from its seed and
-//! its step: there is no generator state to save. Callers choose what they count by `major` and
-//! `minor`, such as step and row.
+//! its step, without any generator state. Callers choose what `major` and `minor` count, such as
+//! step and row.
 //!
 //! Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 
-/// Purpose of random numbers. Different purposes never share a counter.
+/// What random numbers are for. Different purposes never share a counter.
 #[derive(Debug, Clone, Copy)]
 #[repr(u32)]
 pub enum Purpose {
     /// Initial weights.
     Init = 1,
-    /// Key of the order of a round of windows.
+    /// Key of the order of the windows in a round.
     Batch = 2,
     /// Tokens sampled while decoding.
     Sampling = 3,
@@ -22,9 +22,9 @@ pub enum Purpose {
     Benchmark = 5,
     /// Offset of the grid of a round of windows.
     BatchPhase = 6,
-    /// Order of the windows of a round.
+    /// Order of the windows in a round.
     BatchOrder = 7,
-    /// Key of the order of an epoch.
+    /// Key of the order of the windows in an epoch.
     Epoch = 8,
     /// Choice of the store that a window of a mixture comes from.
     Mixture = 9,
@@ -62,8 +62,7 @@ pub fn uniform(seed: u64, purpose: Purpose, major: u64, minor: u32) -> f64 {
     (bits(seed, purpose, major, minor) >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// Returns a uniform number in `0..bound`, by a 128-bit product, whose bias is below `bound` /
-/// 2^64.
+/// Returns a uniform integer in `0..bound`, by a 128-bit product. Its bias is below `bound` / 2^64.
 pub fn below(seed: u64, purpose: Purpose, major: u64, minor: u32, bound: u64) -> u64 {
     ((u128::from(bits(seed, purpose, major, minor)) * u128::from(bound)) >> 64) as u64
 }

@@ -1,4 +1,4 @@
-//! Atomics, locks and threads for `pool`: the standard library's, or loom's in
+//! Atomics, locks and threads for `pool`: the standard library's, or those of loom in
 //! `crates/kindling-core/loom`, which tries every order of their operations.
 
 #[cfg(loom)]
@@ -16,7 +16,7 @@ pub use std::thread;
 #[cfg(not(loom))]
 pub use std::thread_local;
 
-/// A `std::cell::UnsafeCell` with the methods of loom's, which sees who reads while others write.
+/// A `std::cell::UnsafeCell` with the methods of loom's, which detects a read during a write.
 #[cfg(not(loom))]
 #[derive(Debug)]
 pub struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
@@ -38,8 +38,8 @@ impl<T> UnsafeCell<T> {
     }
 }
 
-/// Keeps the order of sequentially consistent operations on different words under loom, which takes
-/// them for acquiring and releasing ones. Does nothing elsewhere, where they have that order.
+/// Keeps sequentially consistent operations on different words in one total order under loom, which
+/// treats them as acquire and release. Does nothing elsewhere, since they have that order already.
 #[inline(always)]
 pub fn in_total_order() {
     #[cfg(loom)]

@@ -10,7 +10,7 @@ impl Folder {
     pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        // In memory if possible: the tests sync hundreds of small stores.
+        // In memory if possible, since the tests sync hundreds of small stores.
         let memory = Path::new("/dev/shm");
         let root = if memory.is_dir() { memory.to_path_buf() } else { std::env::temp_dir() };
         let path = root.join(format!("kindling-test-{}-{number}", std::process::id()));
@@ -36,7 +36,7 @@ impl Drop for Folder {
     }
 }
 
-/// Returns the names in a folder, including hidden ones, sorted.
+/// Returns the names of the entries of a folder, hidden ones included, sorted.
 pub fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
     let mut names: Vec<_> =

@@ -1,7 +1,7 @@
-//! Reading files that are held in memory as a whole: metadata, vocabularies, states.
+//! Reads files that are held in memory as a whole: metadata, vocabularies, states.
 //!
-//! They come from outside, so only regular files are read, and none that is larger than any real
-//! one: a link to /dev/zero would never end, and a FIFO waits for a writer that never comes.
+//! Files are not trusted, so only regular ones are read, up to a size that real ones do not reach:
+//! a link to /dev/zero would never end, and a FIFO would wait for a writer that never comes.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -10,19 +10,19 @@ use std::path::Path;
 use crate::error::IoAction;
 use crate::{Error, Result};
 
-/// The largest file read as a whole.
+/// The largest file that is read as a whole, in bytes.
 const LARGEST: u64 = 256 << 20;
 
 /// Opens a regular file for reading. Returns it and its size in bytes.
 ///
 /// # Errors
-/// Returns what `invalid` makes of the message if the path names something else than a file, and
-/// I/O errors.
+/// Returns the error that `invalid` makes from a message if `path` is not a regular file, and I/O
+/// errors.
 pub(crate) fn open_regular(path: &Path, invalid: fn(String) -> Error) -> Result<(File, u64)> {
     let cannot_read = |error| Error::io(IoAction::Read, path, error);
     let mut options = OpenOptions::new();
     options.read(true);
-    // A FIFO is then opened at once, instead of with its first writer.
+    // Opens a FIFO at once, instead of waiting for its first writer.
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
     let file = options.open(path).map_err(cannot_read)?;
@@ -37,7 +37,7 @@ pub(crate) fn open_regular(path: &Path, invalid: fn(String) -> Error) -> Result<
 /// Reads a whole regular file.
 ///
 /// # Errors
-/// As `open_regular`, also for a file above 256 MiB.
+/// As `open_regular`, and also the error of `invalid` for a file above 256 MiB.
 pub(crate) fn read_whole(path: &Path, invalid: fn(String) -> Error) -> Result<Vec<u8>> {
     let (file, bytes) = open_regular(path, invalid)?;
     let mut content = Vec::new();
@@ -66,7 +66,7 @@ mod tests {
         std::os::unix::fs::symlink("/dev/zero", &zeros).unwrap();
         let pipe = root.path().join("pipe");
         let name = std::ffi::CString::new(pipe.to_str().unwrap()).unwrap();
-        // SAFETY: `name` is a string that ends with 0.
+        // SAFETY: `name` is NUL-terminated.
         assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
         let huge = root.path().join("huge");
         File::create(&huge).unwrap().set_len(1 << 40).unwrap();
