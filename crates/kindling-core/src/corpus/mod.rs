@@ -1,4 +1,4 @@
-//! Reading corpora: files of text, JSON Lines or Parquet, plain or compressed, given by names and
+//! Reads corpora: files of text, JSON Lines or Parquet, plain or compressed, given by names and
 //! patterns.
 //!
 //! | file | what |

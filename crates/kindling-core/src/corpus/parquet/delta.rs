@@ -2,7 +2,7 @@
 //! byte strings.
 //!
 //! ```text
-//! header = block size, blocks' parts, count, first value
+//! header = block size, parts per block, count, first value
 //! block  = least difference, a width for each part, the parts that hold values
 //! ```
 //!
@@ -10,7 +10,7 @@
 
 use super::rle::varint;
 
-/// A reader that does not borrow its bytes: every call gets the same ones.
+/// A reader of such integers. It does not borrow the bytes: every call is passed the same ones.
 #[derive(Debug, Clone)]
 pub struct DeltaReader {
     at: usize,

@@ -1,7 +1,7 @@
 //! Reads the headers of pages, and decompresses pages.
 //!
-//! A header states the length of its page. No memory is allocated by it before it is checked
-//! against the file, `LARGEST`, and what the compressed bytes can hold.
+//! A header states the length of its page. Memory for the page is allocated only after that length
+//! is checked against the file, `LARGEST`, and what the compressed bytes can hold.
 //!
 //! Source: <https://parquet.apache.org/docs/file-format/data-pages/>
 

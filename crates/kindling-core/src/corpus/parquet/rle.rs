@@ -16,8 +16,8 @@ enum Run {
     Packed(usize),
 }
 
-/// A reader of values of `width` bits, at most 32. It does not borrow its bytes: every call gets
-/// the same ones.
+/// A reader of values of `width` bits, at most 32. It does not borrow the bytes: every call is
+/// passed the same ones.
 #[derive(Debug, Clone, Copy)]
 pub struct HybridReader {
     width: usize,

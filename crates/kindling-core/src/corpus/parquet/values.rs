@@ -5,8 +5,7 @@
 //! | `PLAIN` | length in 4 bytes, bytes |
 //! | `RLE_DICTIONARY` | indices into the dictionary page, whose entries are `PLAIN` |
 //! | `DELTA_LENGTH_BYTE_ARRAY` | all lengths, then all bytes |
-//! | `DELTA_BYTE_ARRAY` | lengths of the prefix shared with the value before, then the rest as
-//! above |
+//! | `DELTA_BYTE_ARRAY` | lengths of prefixes shared with the value before, then rests as above |
 //!
 //! Source: <https://parquet.apache.org/docs/file-format/data-pages/encodings/>
 
