@@ -53,7 +53,7 @@ fn default_norm_eps() -> f64 {
 }
 
 impl ModelConfig {
-    /// A configuration without options, for struct update: its sizes are still to be set.
+    /// A configuration without options and with all sizes 0, as the base of a struct update.
     pub const PLAIN: Self = Self {
         vocab_size: 0,
         d_model: 0,

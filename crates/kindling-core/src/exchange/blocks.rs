@@ -1,4 +1,4 @@
-//! Converts blocks of GGUF's quantized types to f32, and f32 to Q8_0.
+//! Converts blocks of GGUF's quantized types to f32, and f32 to `Q8_0`.
 //!
 //! In K-quants, a block of 256 elements is divided into groups, whose scales are quantized too.
 //! Source: the functions `dequantize_row_*` of ggml-quants.c in llama.cpp.
@@ -15,7 +15,7 @@ fn nibbles(bytes: &[u8]) -> impl Iterator<Item = u8> {
     bytes.iter().map(|byte| byte & 0xF).chain(bytes.iter().map(|byte| byte >> 4))
 }
 
-/// Decodes a Q8_0 block of 32 elements.
+/// Decodes a `Q8_0` block of 32 elements.
 ///
 /// ```text
 /// f16 scale | 32 i8
@@ -34,7 +34,7 @@ pub(super) fn encode_q8_0(block: &[f32], out: &mut Vec<u8>) {
     out.extend(block.iter().map(|value| ((value * inverse).round() as i8).cast_unsigned()));
 }
 
-/// Decodes a Q4_0 block of 32 elements.
+/// Decodes a `Q4_0` block of 32 elements.
 ///
 /// ```text
 /// f16 scale | 16 bytes of two 4-bit integers
@@ -45,7 +45,7 @@ pub(super) fn decode_q4_0(block: &[u8], out: &mut Vec<f32>) {
     out.extend(nibbles(&block[2..]).map(|q| (f32::from(q) - 8.0) * scale));
 }
 
-/// Decodes a Q4_1 block of 32 elements.
+/// Decodes a `Q4_1` block of 32 elements.
 ///
 /// ```text
 /// f16 scale | f16 minimum | 16 bytes of two 4-bit integers
@@ -56,7 +56,7 @@ pub(super) fn decode_q4_1(block: &[u8], out: &mut Vec<f32>) {
     out.extend(nibbles(&block[4..]).map(|q| f32::from(q) * scale + minimum));
 }
 
-/// Decodes a Q4_K block of 256 elements.
+/// Decodes a `Q4_K` block of 256 elements.
 ///
 /// ```text
 /// f16 d | f16 dmin | 12 bytes: 6-bit scales and minima of 8 groups of 32 | 128 bytes of nibbles
@@ -86,7 +86,7 @@ fn scale_and_minimum(packed: &[u8], group: usize) -> (u8, u8) {
     (low & 0xF | packed[group - 4] >> 6 << 4, low >> 4 | packed[group] >> 6 << 4)
 }
 
-/// Decodes a Q6_K block of 256 elements.
+/// Decodes a `Q6_K` block of 256 elements.
 ///
 /// ```text
 /// 128 bytes: lower 4 bits | 64 bytes: upper 2 bits | i8 scales of 16 groups of 16 | f16 d

@@ -8,8 +8,7 @@
 //! |---|---|
 //! | `source.rs` | opening a model: its configuration, its tensors, its tokenizer |
 //! | `export.rs` | writing a model |
-//! | `names.rs`, `rotation.rs` | names of the parameters in other formats, and the order of their
-//! rows |
+//! | `names.rs`, `rotation.rs` | names of the parameters in other formats, and the order of rows |
 //! | `hugging_face/`, `gguf/`, `torch/`, `safetensors.rs`, `course.rs` | one format each |
 //! | `companions.rs` | `tokenizer_config.json` with the chat template, `generation_config.json` |
 //! | `tensor_files.rs`, `tensor_writer.rs` | tensors in files, read and written one at a time |

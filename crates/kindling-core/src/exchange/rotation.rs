@@ -1,9 +1,10 @@
 //! Converts between the two layouts of rotary embeddings in queries and keys.
 //!
 //! Kindling, Meta and GGUF's `llama` rotate neighbouring elements of a head: pairs (2i, 2i + 1).
-//! Hugging Face and GGUF's other architectures rotate elements of its halves: (i, i + hs / 2). If
-//! the rows of each head's weights are reordered accordingly, the dot products of queries and keys
-//! are the same. Biases, and gains of norms over a head, are reordered like the rows.
+//! Hugging Face and GGUF's other architectures rotate elements that are half a head apart: (i, i +
+//! hs / 2). If the rows of each head's weights are reordered accordingly, the dot products of
+//! queries and keys are the same. Biases, and gains of norms over a head, are reordered like the
+//! rows.
 
 /// Reorders `data`, which are heads of `head_size` rows of `row` elements, from halves to pairs.
 pub fn to_pairs(data: &[f32], head_size: usize, row: usize) -> Vec<f32> {
