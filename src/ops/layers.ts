@@ -61,7 +61,7 @@ export interface RopeSizes {
   positions: number
   /** Heads in a row of x. */
   heads: number
-  /** Even. */
+  /** Width of a head, even. */
   headSize: number
   /** Base of the angles. Default 100000. */
   theta?: number

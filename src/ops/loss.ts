@@ -45,8 +45,7 @@ export const logSoftmax = {
 
 /**
  * Mean over the rows of the log-sum-exp minus the score of the target, in nats. Rows with a target
- * of
- * -100 are ignored.
+ * of -100 are ignored.
  */
 export const crossEntropy = {
   /** logits (n, vocabSize), targets (n) -> loss, and lse (n), the log-sum-exp of each row. */
