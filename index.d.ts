@@ -59,8 +59,9 @@ export declare class CheckpointSnapshot {
 /** Draws the tokens of one or more rows; `src/generate.ts` decodes them to text. */
 export declare class Generator {
   /**
-   * Creates a generator that continues `prompts`, token ids of one row each. Memory is
-   * allocated, and prompts are checked, by the first `next`.
+   * Creates a generator that continues `prompts`, token ids of one row each. Throws
+   * `ERR_INVALID_ARGUMENT` for an option out of range. Memory is allocated, and prompts are
+   * checked, by the first `next`.
    */
   constructor(model: Transformer, prompts: Array<Uint32Array>, options: GeneratorOptions)
   /**
@@ -368,6 +369,7 @@ export declare class Transformer {
   close(): void
 }
 
+/** Settings of one parameter group of AdamW, as documented in `src/optimizer.ts`. */
 export interface AdamWGroup {
   pattern: string
   lr?: number
@@ -389,6 +391,7 @@ export interface AdamwHyper {
   weightDecay: number
 }
 
+/** Options of AdamW, as documented in `src/optimizer.ts`, with the defaults filled in. */
 export interface AdamWOptions {
   lr: number
   betas: Array<number>
@@ -397,6 +400,10 @@ export interface AdamWOptions {
   groups: Array<AdamWGroup>
 }
 
+/**
+ * Sizes of attention: b `batch` sequences of t `positions`, nh `numHeads` query heads, nkv
+ * `numKvHeads` key/value heads (a divisor of nh), hs `headSize`.
+ */
 export interface AttentionSizes {
   batch: number
   positions: number
@@ -444,6 +451,7 @@ export declare function benchMemory(threads: number): Promise<number>
  */
 export declare function bf16Instructions(): string | null
 
+/** The gradients after clipping, and their norm before it. */
 export interface ClippedGradients {
   /** Global L2 norm before clipping. */
   norm: number
@@ -452,8 +460,11 @@ export interface ClippedGradients {
 
 /** Sizes that the shapes of a course checkpoint's tensors do not give. Other formats ignore them. */
 export interface CourseSizes {
+  /** Query heads. Required for a course checkpoint. */
   numHeads?: number
+  /** Longest context in tokens. Default: that of the rotary tables in the file, else 512. */
   maxSeqLength?: number
+  /** Base of the rotary angles. Default 100000. */
   theta?: number
 }
 
@@ -677,7 +688,10 @@ export interface MemoryPlan {
   largestBatch: number
 }
 
-/** A model and how it is trained. The device need not exist on this machine. */
+/**
+ * A model, with sizes as in `TransformerOptions`, and how it is trained. The device need not exist
+ * on this machine.
+ */
 export interface MemoryPlanOptions {
   vocabSize: number
   dModel: number
@@ -804,6 +818,7 @@ export declare function saveCheckpoint(path: string, model: Transformer, optimiz
  */
 export declare function saveWeights(path: string, model: Transformer, iteration: number, monitor: Monitor): Promise<void>
 
+/** Settings of one parameter group of SGD, as documented in `src/optimizer.ts`. */
 export interface SgdGroup {
   pattern: string
   lr?: number
@@ -821,6 +836,7 @@ export interface SgdHyper {
   constant: boolean
 }
 
+/** Options of SGD, as documented in `src/optimizer.ts`, with the defaults filled in. */
 export interface SgdOptions {
   lr: number
   weightDecay: number

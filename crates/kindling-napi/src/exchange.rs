@@ -24,8 +24,11 @@ use crate::tokenizer::Tokenizer;
 /// Sizes that the shapes of a course checkpoint's tensors do not give. Other formats ignore them.
 #[napi(object)]
 pub struct CourseSizes {
+    /// Query heads. Required for a course checkpoint.
     pub num_heads: Option<f64>,
+    /// Longest context in tokens. Default: that of the rotary tables in the file, else 512.
     pub max_seq_length: Option<f64>,
+    /// Base of the rotary angles. Default 100000.
     pub theta: Option<f64>,
 }
 

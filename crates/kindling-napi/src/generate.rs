@@ -130,8 +130,9 @@ pub struct Held {
 
 #[napi]
 impl Generator {
-    /// Creates a generator that continues `prompts`, token ids of one row each. Memory is
-    /// allocated, and prompts are checked, by the first `next`.
+    /// Creates a generator that continues `prompts`, token ids of one row each. Throws
+    /// `ERR_INVALID_ARGUMENT` for an option out of range. Memory is allocated, and prompts are
+    /// checked, by the first `next`.
     #[napi(constructor, catch_unwind)]
     pub fn new(
         model: &Transformer,

@@ -9,7 +9,8 @@ use kindling_core::{Error, Result, pool};
 use crate::error::to_napi;
 use crate::options::size;
 
-/// A model and how it is trained. The device need not exist on this machine.
+/// A model, with sizes as in `TransformerOptions`, and how it is trained. The device need not exist
+/// on this machine.
 #[allow(clippy::struct_excessive_bools, reason = "independent options of the JavaScript API")]
 #[napi(object)]
 pub struct MemoryPlanOptions {

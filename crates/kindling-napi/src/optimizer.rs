@@ -14,8 +14,7 @@ use crate::model::{Model, Transformer};
 use crate::options::rate;
 use crate::task::{Job, spawn};
 
-// These options are documented in `src/optimizer.ts`; the defaults are filled in there.
-
+/// Settings of one parameter group of AdamW, as documented in `src/optimizer.ts`.
 #[napi(object)]
 pub struct AdamWGroup {
     pub pattern: String,
@@ -25,6 +24,7 @@ pub struct AdamWGroup {
     pub weight_decay: Option<f64>,
 }
 
+/// Options of AdamW, as documented in `src/optimizer.ts`, with the defaults filled in.
 #[napi(object)]
 pub struct AdamWOptions {
     pub lr: f64,
@@ -34,6 +34,7 @@ pub struct AdamWOptions {
     pub groups: Vec<AdamWGroup>,
 }
 
+/// Settings of one parameter group of SGD, as documented in `src/optimizer.ts`.
 #[napi(object)]
 pub struct SgdGroup {
     pub pattern: String,
@@ -41,6 +42,7 @@ pub struct SgdGroup {
     pub weight_decay: Option<f64>,
 }
 
+/// Options of SGD, as documented in `src/optimizer.ts`, with the defaults filled in.
 #[napi(object)]
 pub struct SgdOptions {
     pub lr: f64,

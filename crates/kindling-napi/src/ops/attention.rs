@@ -34,6 +34,8 @@ fn split(joined: &[f32], widths: [usize; 3]) -> [Vec<f32>; 3] {
     parts
 }
 
+/// Sizes of attention: b `batch` sequences of t `positions`, nh `numHeads` query heads, nkv
+/// `numKvHeads` key/value heads (a divisor of nh), hs `headSize`.
 #[napi(object)]
 pub struct AttentionSizes {
     pub batch: u32,

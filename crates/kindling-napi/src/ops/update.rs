@@ -5,6 +5,7 @@ use napi::bindgen_prelude::Float32Array;
 
 use super::{need, run};
 
+/// The gradients after clipping, and their norm before it.
 #[napi(object)]
 pub struct ClippedGradients {
     /// Global L2 norm before clipping.
