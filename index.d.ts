@@ -524,9 +524,9 @@ export interface EncodeOptions {
   tokenDtype: string
   /** Number of threads. It does not change the tokens. */
   threads: number
-  /** Path of the tokenizer, for a store without a copy beside it. */
+  /** Path of the tokenizer, for a store without a copy next to it. */
   tokenizerPath?: string
-  /** `text`, `jsonl` or `parquet`; by default told by each file's name. */
+  /** `text`, `jsonl` or `parquet`; by default recognized by each file's name. */
   format?: string
   /** The JSON Lines field or Parquet column that holds the text. */
   textField: string
@@ -772,9 +772,9 @@ export interface ReshapeOptions {
   chunkSize?: number
   /** Integer type of the chunk files: `int32` or `uint16`. */
   tokenDtype?: string
-  /** Tokenizer of the stores, saved beside the new ones. */
+  /** Tokenizer of the stores, saved next to the new ones. */
   tokenizer?: Tokenizer
-  /** Path of the tokenizer, for a store without a copy beside it. */
+  /** Path of the tokenizer, for a store without a copy next to it. */
   tokenizerPath?: string
 }
 
@@ -798,7 +798,7 @@ export interface SampleOptions {
   /** Number of documents to return, or all if the file has fewer. */
   sample: number
   seed: number
-  /** `text`, `jsonl` or `parquet`; by default told by the file's name. */
+  /** `text`, `jsonl` or `parquet`; by default recognized by the file's name. */
   format?: string
   /** The JSON Lines field or Parquet column that holds the text. */
   textField: string
@@ -921,7 +921,7 @@ export interface TokenizerOptions {
   minFrequency: number
   /** Bytes to read at most, counted after decompression over all files. */
   maxBytes?: number
-  /** `text`, `jsonl` or `parquet`; by default told by each file's name. */
+  /** `text`, `jsonl` or `parquet`; by default recognized by each file's name. */
   format?: string
   /** The JSON Lines field or Parquet column that holds the text. */
   textField: string

@@ -1,4 +1,4 @@
-//! Ending the process.
+//! Ends the process.
 
 /// Ends the process at once, without waiting for its threads or running exit handlers.
 ///

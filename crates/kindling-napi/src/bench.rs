@@ -1,4 +1,4 @@
-//! The capabilities of the machine, and measurements of it.
+//! Reports the capabilities of the machine, and measures its speed.
 
 use kindling_core::bench::{self, LinearBenchmark, LinearPass};
 use kindling_core::cpu::MatmulKernel;

@@ -1,4 +1,4 @@
-//! Saving and loading checkpoints.
+//! Saves and loads checkpoints.
 
 use std::path::PathBuf;
 

@@ -25,9 +25,9 @@ pub struct EncodeOptions {
     pub token_dtype: String,
     /// Number of threads. It does not change the tokens.
     pub threads: f64,
-    /// Path of the tokenizer, for a store without a copy beside it.
+    /// Path of the tokenizer, for a store without a copy next to it.
     pub tokenizer_path: Option<String>,
-    /// `text`, `jsonl` or `parquet`; by default told by each file's name.
+    /// `text`, `jsonl` or `parquet`; by default recognized by each file's name.
     pub format: Option<String>,
     /// The JSON Lines field or Parquet column that holds the text.
     pub text_field: String,
@@ -128,9 +128,9 @@ pub struct ReshapeOptions<'env> {
     pub chunk_size: Option<f64>,
     /// Integer type of the chunk files: `int32` or `uint16`.
     pub token_dtype: Option<String>,
-    /// Tokenizer of the stores, saved beside the new ones.
+    /// Tokenizer of the stores, saved next to the new ones.
     pub tokenizer: Option<ClassInstance<'env, Tokenizer>>,
-    /// Path of the tokenizer, for a store without a copy beside it.
+    /// Path of the tokenizer, for a store without a copy next to it.
     pub tokenizer_path: Option<String>,
 }
 

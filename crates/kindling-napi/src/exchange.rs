@@ -1,4 +1,4 @@
-//! Import and export of models in the formats of other programs. The public functions are in
+//! Imports and exports models in the formats of other programs. The public functions are in
 //! `src/exchange/`.
 
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! Ending the process.
+//! Ends the process.
 
 /// Ends the process at once with exit code `code`, without waiting for calls on other threads.
 #[napi(catch_unwind, ts_return_type = "never")]

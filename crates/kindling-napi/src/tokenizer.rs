@@ -35,7 +35,7 @@ pub struct TokenizerOptions {
     pub min_frequency: f64,
     /// Bytes to read at most, counted after decompression over all files.
     pub max_bytes: Option<f64>,
-    /// `text`, `jsonl` or `parquet`; by default told by each file's name.
+    /// `text`, `jsonl` or `parquet`; by default recognized by each file's name.
     pub format: Option<String>,
     /// The JSON Lines field or Parquet column that holds the text.
     pub text_field: String,
@@ -281,7 +281,7 @@ pub struct SampleOptions {
     /// Number of documents to return, or all if the file has fewer.
     pub sample: f64,
     pub seed: f64,
-    /// `text`, `jsonl` or `parquet`; by default told by the file's name.
+    /// `text`, `jsonl` or `parquet`; by default recognized by the file's name.
     pub format: Option<String>,
     /// The JSON Lines field or Parquet column that holds the text.
     pub text_field: String,

@@ -1,5 +1,5 @@
 //! The text files that accompany a model, such as `tokenizer_config.json` with the chat template
-//! and `generation_config.json`. An import keeps them unchanged, beside the tokenizer.
+//! and `generation_config.json`. An import keeps them unchanged, next to the tokenizer.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Replaces folders atomically: they are written beside their place, synced, then renamed.
+//! Replaces folders atomically: they are written next to their place, synced, then renamed.
 //!
 //! An error leaves nothing behind, neither the temporary folder nor parents created for it. A
 //! killed process leaves a hidden temporary folder, which the next attempt at the same place
