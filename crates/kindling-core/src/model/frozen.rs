@@ -5,7 +5,6 @@ use std::ops::Range;
 use super::params::Parameter;
 use crate::buffer::Buffer;
 use crate::device::Device;
-use crate::pattern::matches_pattern;
 use crate::{Error, Result};
 
 /// The parameters that training leaves as they are.
@@ -70,12 +69,8 @@ impl Frozen {
 /// # Errors
 /// Returns `ERR_INVALID_ARGUMENT` if it matches none.
 pub fn matching(parameters: &[Parameter], pattern: &str) -> Result<Vec<String>> {
-    let matches = |parameter: &&Parameter| match pattern {
-        "matrices" => parameter.is_matrix(),
-        _ => matches_pattern(pattern, &parameter.name),
-    };
-    let names: Vec<_> =
-        parameters.iter().filter(matches).map(|parameter| parameter.name.clone()).collect();
+    let matches = parameters.iter().filter(|parameter| parameter.matches(pattern));
+    let names: Vec<_> = matches.map(|parameter| parameter.name.clone()).collect();
     if names.is_empty() {
         return Err(Error::argument(format!(
             "the pattern \"{pattern}\" matches no parameter; names look like {}",

@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use crate::config::ModelConfig;
+use crate::pattern::matches_pattern;
 
 /// A named tensor of the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,12 @@ impl Parameter {
     /// Returns whether this is a matrix, rather than a gain or a bias.
     pub fn is_matrix(&self) -> bool {
         self.file_shape.len() == 2
+    }
+
+    /// Returns whether `pattern` names this parameter. `*` matches any characters; the pattern
+    /// `matrices` matches every matrix.
+    pub(crate) fn matches(&self, pattern: &str) -> bool {
+        if pattern == "matrices" { self.is_matrix() } else { matches_pattern(pattern, &self.name) }
     }
 
     /// Returns whether this is a bias. Biases start at 0, gains at 1.

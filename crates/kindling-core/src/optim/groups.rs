@@ -7,8 +7,7 @@
 use std::ops::Range;
 
 use crate::cuda::Launch;
-use crate::model::{CudaUpdate, Frozen, Parameter};
-use crate::pattern::matches_pattern;
+use crate::model::{CudaUpdate, Frozen, Parameter, matching};
 use crate::{Error, Result};
 
 /// Settings of one parameter group; `None` inherits the optimizer's.
@@ -75,16 +74,11 @@ pub(super) fn runs(
     defaults: Settings,
 ) -> Result<Vec<Run>> {
     for group in groups {
-        if !parameters.iter().any(|parameter| covers(group, parameter)) {
-            return Err(Error::argument(format!(
-                "the pattern \"{}\" matches no parameter; names look like {}",
-                group.pattern, parameters[0].name
-            )));
-        }
+        matching(parameters, &group.pattern)?;
     }
     let mut runs: Vec<Run> = Vec::new();
     for parameter in parameters {
-        let group = groups.iter().find(|group| covers(group, parameter));
+        let group = groups.iter().find(|group| parameter.matches(&group.pattern));
         let settings = group.map_or(defaults, |group| defaults.with(group));
         settings.check()?;
         match runs.last_mut() {
@@ -104,14 +98,6 @@ pub(super) fn trained(runs: &[Run], frozen: &Frozen) -> Vec<Run> {
         parts.map(|range| Run { range, settings: run.settings })
     });
     parts.collect()
-}
-
-fn covers(group: &GroupOptions, parameter: &Parameter) -> bool {
-    if group.pattern == "matrices" {
-        parameter.is_matrix()
-    } else {
-        matches_pattern(&group.pattern, &parameter.name)
-    }
 }
 
 /// Device addresses of one run, for an update on a CUDA device.
