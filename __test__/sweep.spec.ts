@@ -99,6 +99,21 @@ test('a sweep does not go on with other data than it began with', async (t) => {
   t.regex(message, /the data have changed since .*lr-1e-3 was trained/)
 })
 
+test('a sweep outlives the reader of its output', async (t) => {
+  const folder = temporaryFolder(t)
+  const out = join(folder, 'sweep')
+  const files = ['--corpus', writeCorpus(folder), '--data-dir', join(folder, 'data'), '--out', out]
+  const rates = words('--lr 1e-3 1e-2 --steps 10 --json')
+  const ended = await kindling(['sweep', ...FLAGS, ...files, ...rates], (child) =>
+    child.stdout!.once('data', () => child.stdout!.destroy()),
+  )
+  t.is(ended.code, 0)
+  const { results } = JSON.parse(readFileSync(join(out, 'sweep.json'), 'utf8')) as {
+    results: unknown[]
+  }
+  t.is(results.length, 2)
+})
+
 test('a sweep that a signal ends says so, and goes on later', async (t) => {
   const folder = temporaryFolder(t)
   const text = { ...RUNS, corpus: writeCorpus(folder), dataDir: join(folder, 'data') }

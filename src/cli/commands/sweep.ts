@@ -16,6 +16,7 @@ import { preparationReport } from '../logger'
 import { run, type Output } from '../output'
 import { StepProgress } from '../progress'
 import { sweepText, toyText } from '../sweep-text'
+import { outliveOutput } from '../streams'
 import { columnsOf } from '../terminal'
 
 // The flags of `kindling train`, without those that a sweep sets itself.
@@ -100,6 +101,7 @@ type Own = z.output<z.ZodObject<typeof ownFields>>
 
 /** Runs the sweep; its HTML file is there after the first rate. */
 async function compare(own: Own, flags: GivenOptions, output: Output): Promise<void> {
+  outliveOutput()
   const results: SweepResult[] = []
   const onResult = (result: SweepResult): void => {
     results.push(result)
