@@ -1,5 +1,5 @@
 /** Checkpoints: exact resumption, atomic replacement, and coded errors. */
-import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { AdamW, Checkpoint, type Optimizer, Sgd, Transformer } from '../src'
@@ -99,6 +99,27 @@ test('saving to a path that cannot be written is a coded error and leaves no fil
   )
   t.regex((error as { code?: string } | undefined)?.code ?? '', /^ERR_/)
   t.false(existsSync(join(folder, 'file', 'checkpoint')))
+})
+
+test('a save replaces nothing but a checkpoint', async (t) => {
+  const folder = temporaryFolder(t)
+  const [notes, file] = [join(folder, 'notes'), join(folder, 'file')]
+  mkdirSync(notes)
+  for (const path of [join(notes, 'thesis.txt'), file]) writeFileSync(path, 'precious')
+  const model = new Transformer(TINY)
+  const optimizer = new AdamW(model)
+  const snapshot = (await Checkpoint.snapshot(model, optimizer, 1))!
+  for (const path of [folder, notes, file]) {
+    await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () => Checkpoint.save(path, model, optimizer, 1))
+    await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () => snapshot.write(path))
+  }
+  t.is(readFileSync(join(notes, 'thesis.txt'), 'utf8'), 'precious')
+  t.is(readFileSync(file, 'utf8'), 'precious')
+  const empty = join(folder, 'empty')
+  mkdirSync(empty)
+  await snapshot.write(empty)
+  await Checkpoint.save(empty, model, optimizer, 2)
+  t.is(await Checkpoint.load(empty, model), 2)
 })
 
 test('an optimizer of another model is rejected', async (t) => {

@@ -2,6 +2,7 @@
  * Checkpoints: a folder with model.safetensors, optimizer.safetensors and state.json. It is written
  * under a temporary name, synced and renamed, so it is either complete or absent.
  */
+import { existsSync, readdirSync } from 'node:fs'
 import { z } from 'zod'
 import { KindlingError, call, settle } from './errors'
 import { longCall, type LongCallOptions } from './long-call'
@@ -9,6 +10,9 @@ import { native, type Native } from './native'
 import { checked, checkedValue } from './options'
 import { Optimizer } from './optimizer'
 import { Transformer } from './transformer'
+
+/** The files that tell a checkpoint from another folder. */
+const FILES = ['state.json', 'model.safetensors', 'optimizer.safetensors']
 
 /**
  * A copy of a model and its optimizer, from which a checkpoint is written while training goes on.
@@ -25,9 +29,11 @@ export class Snapshot {
    * Writes the checkpoint folder `path`, replacing an existing one, as `Checkpoint.save` would have
    * done when the snapshot was taken. Frees the copy; a second call fails with `ERR_CLOSED`.
    *
+   * @param options.force - replaces whatever is at `path`.
    * @throws KindlingError as `Checkpoint.save`.
    */
-  async write(path: string): Promise<void> {
+  async write(path: string, { force = false }: { force?: boolean } = {}): Promise<void> {
+    if (!force) refuseToReplace(path)
     await settle(() => this.#native.write(path))
   }
 
@@ -44,8 +50,8 @@ export const Checkpoint = {
    *
    * @param iteration - number of updates made so far; `load` returns it.
    * @param extra - JSON data stored in state.json.
-   * @throws KindlingError `ERR_DISK_FULL`, `ERR_NOT_WRITABLE` or `ERR_IO` if it cannot be written;
-   * `path` is then unchanged.
+   * @throws KindlingError `ERR_INVALID_ARGUMENT` if `path` is no checkpoint, `ERR_DISK_FULL`,
+   * `ERR_NOT_WRITABLE` or `ERR_IO` if it cannot be written; it is then unchanged.
    */
   async save(
     path: string,
@@ -54,17 +60,8 @@ export const Checkpoint = {
     iteration: number,
     extra: Record<string, unknown> = {},
   ): Promise<void> {
-    checkedValue('Checkpoint.save: iteration', z.int().min(0), iteration)
-    const state = jsonOf(checked('Checkpoint.save: extra', z.looseObject({}), extra))
-    await settle(async () =>
-      native.saveCheckpoint(
-        path,
-        Transformer.toNative(model),
-        Optimizer.toNative(optimizer),
-        iteration,
-        state,
-      ),
-    )
+    refuseToReplace(path)
+    await saveCheckpoint(path, model, optimizer, iteration, extra)
   },
 
   /**
@@ -103,6 +100,20 @@ export const Checkpoint = {
   },
 } as const
 
+/** Writes a checkpoint as `Checkpoint.save`, over whatever is at `path`. */
+export async function saveCheckpoint(
+  path: string,
+  model: Transformer,
+  optimizer: Optimizer,
+  iteration: number,
+  extra: Record<string, unknown>,
+): Promise<void> {
+  checkedValue('Checkpoint.save: iteration', z.int().min(0), iteration)
+  const state = jsonOf(checked('Checkpoint.save: extra', z.looseObject({}), extra))
+  const [engine, moments] = [Transformer.toNative(model), Optimizer.toNative(optimizer)]
+  await settle(async () => native.saveCheckpoint(path, engine, moments, iteration, state))
+}
+
 /** Reads the weights of the checkpoint folder `path`; otherwise as `Checkpoint.load`. */
 export async function loadWeights(
   path: string,
@@ -111,6 +122,26 @@ export async function loadWeights(
 ): Promise<number> {
   const engine = Transformer.toNative(model)
   return longCall(monitored, async (monitor) => native.loadWeights(path, engine, monitor))
+}
+
+/**
+ * Refuses to replace a folder that holds something else than a checkpoint, or a file.
+ *
+ * @throws KindlingError `ERR_INVALID_ARGUMENT`.
+ */
+function refuseToReplace(path: string): void {
+  let names: string[]
+  try {
+    names = readdirSync(path)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOTDIR' && existsSync(path)) names = [path]
+    else return
+  }
+  if (names.length === 0 || names.some((name) => FILES.includes(name))) return
+  throw new KindlingError(
+    'ERR_INVALID_ARGUMENT',
+    `${path} exists and is not a checkpoint; choose another folder`,
+  )
 }
 
 /**

@@ -4,7 +4,7 @@
  * loop waits for the file. `latest` moves once everything is on disk.
  */
 import { toSnakeCase } from '../case'
-import { Checkpoint, type Snapshot } from '../checkpoint'
+import { Checkpoint, saveCheckpoint, type Snapshot } from '../checkpoint'
 import type { Optimizer } from '../optimizer'
 import type { Transformer } from '../transformer'
 import type { Retention, SavedLoop } from './run-checkpoints'
@@ -68,7 +68,7 @@ export class CheckpointWriter {
     await this.finish()
     const { folder, model, optimizer } = this.#source
     folder.verifyLock()
-    await Checkpoint.save(folder.checkpoints.path(step), model, optimizer, step, extraOf(state))
+    await saveCheckpoint(folder.checkpoints.path(step), model, optimizer, step, extraOf(state))
     await this.#commit(step, state.best?.step ?? null)
   }
 
@@ -88,7 +88,7 @@ export class CheckpointWriter {
   }
 
   async #write(snapshot: Snapshot, step: number, best: number | null): Promise<void> {
-    await snapshot.write(this.#source.folder.checkpoints.path(step))
+    await snapshot.write(this.#source.folder.checkpoints.path(step), { force: true })
     this.#source.folder.verifyLock()
     await this.#commit(step, best)
   }
