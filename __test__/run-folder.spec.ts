@@ -16,6 +16,8 @@ import { hostname } from 'node:os'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { KindlingError, Trainer, type TrainerOptions } from '../src'
+import { inspectRun } from '../src/runs/inspect'
+import { MetricsReader } from '../src/runs/metrics-reader'
 import { loadRun } from '../src/training/load-run'
 import { RunCheckpoints } from '../src/training/run-checkpoints'
 import { RunFolder } from '../src/training/run-folder'
@@ -279,8 +281,12 @@ test('whatever is in the place of a file of a run, a resume ends, with a whole c
   t.regex((await resume(run, { stopAtStep: 3 })).join(), /step-00000003.*trying an earlier/)
   t.is((await loadRun({ run })).step, 3)
   for (const name of ['metrics.jsonl', 'config.json']) {
-    link('pipe', join(run, name))
-    await rejectsWith(t, 'ERR_INVALID_CHECKPOINT', () => resume(run))
+    for (const unread of ['/dev/zero', 'pipe']) {
+      link(unread, join(run, name))
+      await rejectsWith(t, 'ERR_INVALID_CHECKPOINT', () => resume(run))
+      t.is((await inspectRun(run)).info.state, name === 'config.json' ? 'broken' : 'interrupted')
+      t.false(await new MetricsReader(join(run, 'metrics.jsonl')).poll())
+    }
   }
 })
 

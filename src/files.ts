@@ -15,6 +15,9 @@ export async function writeFileAtomic(path: string, text: string): Promise<void>
   await settle(() => native.writeFileAtomic(path, Buffer.from(text)))
 }
 
+/** Flags for reading a file of unknown kind: a FIFO is opened without waiting for its writer. */
+export const READ_ANY_KIND = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0)
+
 /** The largest file that is read as a whole. */
 const LARGEST_BYTES = 256 * 2 ** 20
 
@@ -26,9 +29,7 @@ const LARGEST_BYTES = 256 * 2 ** 20
  * @throws KindlingError `ERR_NOT_FOUND`, `ERR_IO`.
  */
 export function readText(path: string, invalid: string): string {
-  const descriptor = fileOperationSync('read', path, () =>
-    openSync(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0)),
-  )
+  const descriptor = fileOperationSync('read', path, () => openSync(path, READ_ANY_KIND))
   try {
     const status = fileOperationSync('read', path, () => fstatSync(descriptor))
     if (!status.isFile()) {

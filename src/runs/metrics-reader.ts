@@ -3,6 +3,7 @@
  * byte offset. A file that was cut back or replaced, as a resume does, is read again.
  */
 import { open, type FileHandle } from 'node:fs/promises'
+import { READ_ANY_KIND } from '../files'
 import { MetricsColumns, type ParsedLine } from './metrics-columns'
 
 /** Bytes read at once; between two blocks the event loop runs. */
@@ -62,7 +63,7 @@ export class MetricsReader {
   async #poll(): Promise<boolean> {
     let file: FileHandle
     try {
-      file = await open(this.path)
+      file = await open(this.path, READ_ANY_KIND)
     } catch {
       const had = this.#offset > 0
       if (had) this.#reset()
@@ -80,7 +81,9 @@ export class MetricsReader {
   }
 
   async #readNew(file: FileHandle): Promise<boolean> {
-    const { size, ino, mtimeMs } = await file.stat()
+    const status = await file.stat()
+    if (!status.isFile()) return false
+    const { size, ino, mtimeMs } = status
     const seen = `${size} ${ino} ${mtimeMs}`
     if (seen === this.#seen) return false
     const isSame = size >= this.#offset && (await this.#isContinued(file))

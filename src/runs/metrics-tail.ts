@@ -1,5 +1,6 @@
 /** The end of a metrics.jsonl, read backwards: the last values without reading a long file. */
 import { open } from 'node:fs/promises'
+import { READ_ANY_KIND } from '../files'
 
 const BLOCK_BYTES = 1 << 16
 /** Bytes that are searched for the last evaluation. */
@@ -53,7 +54,7 @@ function numberOf(value: unknown): number | null {
 
 /** Yields the whole lines that are JSON objects, the last one first. */
 async function* linesBackwards(path: string): AsyncGenerator<Record<string, unknown>> {
-  const file = await open(path)
+  const file = await open(path, READ_ANY_KIND)
   try {
     const { size } = await file.stat()
     const stop = Math.max(0, size - MAX_BYTES)
