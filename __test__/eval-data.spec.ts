@@ -1,11 +1,11 @@
 /** `kindling eval --data`: a store in any form, or text, gives the loss of the same tokens. */
-import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
-import { TokenStore, Trainer, evaluate, load, type Evaluation } from '../src'
+import { TokenStore, Tokenizer, Trainer, evaluate, load, type Evaluation } from '../src'
 import { withEvaluationData } from '../src/training/evaluation-data'
 import { loadRun } from '../src/training/load-run'
-import { succeed } from './command-line'
+import { kindling, succeed } from './command-line'
 import { rejectsWith, temporaryFolder, writeCorpus } from './helpers'
 
 const TINY_RUN = {
@@ -69,6 +69,32 @@ test('eval takes a folder of encode, a store, .npy, .bin or text, and else says 
   const none = { tokenizer: null, message: () => undefined }
   await rejectsWith(t, 'ERR_NOT_FOUND', () => withEvaluationData(other, none, async () => null))
   await model.close()
+})
+
+test('data of another tokenizer, and validation data that changed, are refused', async (t) => {
+  const folder = temporaryFolder(t)
+  const at = (name: string): string => join(folder, name)
+  const text = writeCorpus(folder)
+  await new Trainer({ ...TINY_RUN, corpus: text, dataDir: at('data'), run: at('run') }).run()
+  const data = at('data/corpus')
+  const other = await Tokenizer.train([text], { vocabSize: 270 })
+  await TokenStore.encodeFiles([text], other, at('other'))
+  rmSync(at('other/tokenizer'), { recursive: true })
+  const tokenizer = await Tokenizer.open(join(data, 'tokenizer'))
+  const options = { tokenizer, message: () => undefined }
+  for (const refused of [
+    () => withEvaluationData(at('other'), options, async () => null),
+    () => new Trainer({ ...TINY_RUN, data, valid: at('other'), run: at('new') }).run(),
+    () =>
+      new Trainer({ ...TINY_RUN, mixture: [`${data}=1`, `${at('other/train_chunks')}=1`] }).run(),
+  ]) {
+    const message = await rejectsWith(t, 'ERR_INVALID_TOKENIZER', refused)
+    t.regex(message, /other\/train_chunks was encoded with another tokenizer than/)
+  }
+  await TokenStore.encodeFiles([text, text], tokenizer, data, { validFraction: 0.05 })
+  const { code, stderr } = await kindling(['eval', at('run')])
+  t.is(code, 1)
+  t.regex(stderr, /^ERR_RESUME_MISMATCH: .*valid_chunks: length \d+ is now.*or give other data/m)
 })
 
 test('RUN/best and RUN/latest are sources of a model, as in the command that a run ends with', async (t) => {

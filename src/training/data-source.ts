@@ -58,8 +58,30 @@ export async function openData(
 ): Promise<DataSource> {
   const { options } = resolved
   const source = withTokenizer(await openSource(resolved, preparation), preparation.tokenizer)
-  if (options.valid === undefined) return source
-  return { ...source, valid: await TokenStore.open(evaluationStore(options.valid)) }
+  if (options.valid !== undefined) {
+    source.valid = await TokenStore.open(evaluationStore(options.valid))
+  }
+  checkTokenizers(source)
+  return source
+}
+
+/**
+ * Checks that all stores were encoded with one tokenizer, that of the run, as far as they say.
+ *
+ * @throws KindlingError `ERR_INVALID_TOKENIZER`.
+ */
+function checkTokenizers({ train, valid, tokenizer }: DataSource): void {
+  const stores = train.map(({ store }) => store)
+  let known = tokenizer?.hash ?? null
+  for (const { path, metadata } of valid ? [...stores, valid] : stores) {
+    known ??= metadata.tokenizerHash
+    if (metadata.tokenizerHash === null || metadata.tokenizerHash === known) continue
+    throw new KindlingError(
+      'ERR_INVALID_TOKENIZER',
+      `${path} was encoded with another tokenizer than ${tokenizer?.path ?? stores[0]!.path}; ` +
+        'encode all data with the same one',
+    )
+  }
 }
 
 /**

@@ -27,16 +27,28 @@ export interface EvaluationDataOptions extends LongCallOptions {
  * Opens the store at `path` for `work`. Text is encoded into a temporary folder first, which is
  * removed in the end.
  *
- * @throws KindlingError `ERR_NOT_FOUND` naming what is accepted, and those of stores and encoding.
+ * @throws KindlingError `ERR_NOT_FOUND` naming what is accepted, `ERR_INVALID_TOKENIZER` for a store
+ * of another tokenizer, and those of stores and encoding.
  */
 export async function withEvaluationData<T>(
   path: string,
   options: EvaluationDataOptions,
   work: (store: TokenStore) => Promise<T>,
 ): Promise<T> {
-  if (isStore(path)) return work(await TokenStore.open(evaluationStore(path)))
-  const { files, notes } = await findText(path)
   const { tokenizer, message, ...encoding } = options
+  if (isStore(path)) {
+    const store = await TokenStore.open(evaluationStore(path))
+    const { tokenizerHash } = store.metadata
+    if (tokenizer === null || tokenizerHash === null || tokenizerHash === tokenizer.hash) {
+      return work(store)
+    }
+    throw new KindlingError(
+      'ERR_INVALID_TOKENIZER',
+      `${store.path} was encoded with another tokenizer than that of the model; give the text ` +
+        'itself, or encode it with the tokenizer of the model',
+    )
+  }
+  const { files, notes } = await findText(path)
   for (const note of notes) message(note)
   if (tokenizer === null) {
     throw new KindlingError(

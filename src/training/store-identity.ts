@@ -49,11 +49,26 @@ export function checkIdentities(config: RunConfig, data: DataSource): void {
     const differences = differencesOf(saved[i]!, identityOf(store))
     if (differences.length > 0) problems.push(`${store.path}: ${differences.join(', ')}`)
   }
-  if (problems.length === 0) return
-  throw new KindlingError(
+  if (problems.length > 0) throw otherData(problems, 'start a new run')
+}
+
+/**
+ * Checks that the validation store of a run is the one that it started with.
+ *
+ * @throws KindlingError `ERR_RESUME_MISMATCH` naming what differs.
+ */
+export function checkValidation({ identity }: RunConfig, store: TokenStore): void {
+  if (!identity?.valid) return
+  const differences = differencesOf(identity.valid, identityOf(store))
+  if (differences.length === 0) return
+  throw otherData([`${store.path}: ${differences.join(', ')}`], 'give other data (--data)')
+}
+
+function otherData(problems: string[], instead: string): KindlingError {
+  return new KindlingError(
     'ERR_RESUME_MISMATCH',
     `the data is not what the run was trained on (${problems.join('; ')}); ` +
-      'restore the data, or start a new run',
+      `restore the data, or ${instead}`,
   )
 }
 

@@ -5,6 +5,7 @@ import { KindlingError } from '../../errors'
 import { parse } from '../../training/config'
 import { evaluate } from '../../training/evaluate'
 import { withEvaluationData } from '../../training/evaluation-data'
+import { checkValidation } from '../../training/store-identity'
 import { verifyStores } from '../../training/verify-data'
 import { addExamples } from '../examples'
 import { addFields } from '../flags'
@@ -55,6 +56,7 @@ export function evalCommand(): Command {
           path,
           { tokenizer, textField: options.text_field, signal, message: say },
           async (store) => {
+            if (options.data === undefined) checkValidation(config, store)
             await store.checkVocab(vocabSize, { signal })
             await verifyStores([store], { signal, message: say })
             const maxTokens = options.eval_tokens
