@@ -69,9 +69,9 @@ export function layOutHelp(command: Command): void {
 /** Adds `--json`, `--quiet` and `--verbose`. */
 export function addVerbosity(command: Command): Command {
   const flags = [
-    ['--json', 'print JSON lines to stdout, all else to stderr'],
+    ['--json', 'print JSON lines to stdout, everything else to stderr'],
     ['-q, --quiet', 'print results and errors only'],
-    ['-v, --verbose', 'print where an error is explained'],
+    ['-v, --verbose', 'also print where an error is explained'],
   ] as const
   for (const [flag, description] of flags) {
     command.addOption(new Option(flag, description).helpGroup(GENERAL))

@@ -22,11 +22,11 @@ export const samplingFields = {
     .array(z.string().min(1))
     .meta({ repeat: true })
     .default([])
-    .describe('text that ends the output; may be repeated'),
+    .describe('stop at this text; may be repeated'),
   rolling_cache: z
     .boolean()
     .default(false)
-    .describe('reuse the cache when the context is full: faster, but not exact'),
+    .describe('keep the key/value cache when the context is full: faster, but not exact'),
 }
 
 /** Returns the library's options for these flags. */

@@ -15,13 +15,14 @@ export const threads = limits.threads
   .describe('number of threads (default: the cores available to this process)')
 
 /** Describes input files at the end of a help text. */
-export const INPUT_FILES = `Input files may be plain, gzip or zstd; - reads standard input. Quote a
-pattern, such as 'web/**/*.jsonl.zst', to let kindling expand it. A folder stands for the text
-files in it and below (.txt, .md, .jsonl, .parquet and the like).`
+export const INPUT_FILES =
+  'Input files may be plain, gzip or zstd; - reads standard input. Quote a pattern, such as ' +
+  "'web/**/*.jsonl.zst', so that kindling expands it, not the shell. A folder means all text files " +
+  'in it and its subfolders (.txt, .md, .jsonl, .parquet and similar).'
 
 export const FILE_ARGUMENT = [
   '<file...>',
-  'text, JSON Lines or Parquet files in UTF-8, or folders of them',
+  'text (UTF-8), JSON Lines or Parquet files, or folders of them',
 ] as const
 
 /** What the input files contain. */
@@ -30,14 +31,14 @@ export const corpusFields = {
     .enum(['auto', 'text', 'jsonl', 'parquet'])
     .default('auto')
     .describe(
-      'format of the files; auto: jsonl if the name ends in .jsonl, .ndjson or .json.gz, parquet ' +
-        'if in .parquet, else text',
+      'file format; auto: jsonl for names ending in .jsonl, .ndjson or .json.gz, parquet for ' +
+        '.parquet, text for all others',
     ),
   text_field: z
     .string()
     .meta({ value: 'name' })
     .default('text')
-    .describe('field of a JSON Lines object, or column of Parquet, that holds the text'),
+    .describe('JSON Lines field or Parquet column that holds the text'),
 }
 
 /** Input files, and the library's options for reading them. */
@@ -58,7 +59,7 @@ export async function inputFiles(
   return { files, reading: { textField: flags.text_field, ...(format && { format }) } }
 }
 
-/** A command that only says what it would do. */
+/** The flag of commands that can print what they would do. */
 export const dryRun = z
   .boolean()
   .default(false)
@@ -77,16 +78,16 @@ export const tokenizerFields = {
     .string()
     .meta({ value: 'file' })
     .optional()
-    .describe('vocabulary file, in place of a tokenizer folder'),
+    .describe('vocabulary file, instead of a tokenizer folder'),
   merges_path: z
     .string()
     .meta({ value: 'file' })
     .optional()
-    .describe('merges file of that vocabulary'),
+    .describe('merges file that belongs to the vocabulary file'),
   special_tokens: z
     .array(z.string())
     .default(['<|endoftext|>'])
-    .describe('special tokens of that vocabulary'),
+    .describe('special tokens of the vocabulary file'),
 }
 
 /**

@@ -11,7 +11,7 @@ export const dashboardFlag = inGroup('Run', {
   dashboard: z
     .boolean()
     .default(false)
-    .describe('show the run in a local page while it trains')
+    .describe('show the run in a local web page while it trains')
     .meta({ common: true }),
 })
 

@@ -1,9 +1,9 @@
 /**
- * The options of a run, described once: flags, config file, the options of `Trainer` and the help
- * all come from these fields, by their names in files (snake_case).
+ * The options of a run, defined once, in snake_case. The flags, the config file, the options of
+ * `Trainer` and the help are all derived from these fields.
  *
- * What the help needs stands in `.meta()`: `value` names the kind of value, as in `--corpus <file>`;
- * `common` marks the options that `--help` shows, the others come with `--help-all`.
+ * `.meta()` holds what the help needs: `value` is the placeholder of the value, as in
+ * `--corpus <file>`; `common` marks the options that `--help` shows. `--help-all` shows the rest.
  */
 import { z } from 'zod'
 import { limits } from '../limits'
@@ -29,7 +29,7 @@ const dataFields = {
   text_field: z
     .string()
     .default('text')
-    .describe('field of JSON Lines, or column of Parquet, that holds the text of corpus')
+    .describe('JSON Lines field or Parquet column that holds the text of the corpus')
     .meta({ value: 'name' }),
   data: z
     .string()
@@ -48,26 +48,29 @@ const dataFields = {
     )
     .min(1)
     .optional()
-    .describe('stores to mix, with their weights, instead of data: data/web=0.8 data/books=0.2'),
+    .describe('token stores to mix by weight, in place of data: data/web=0.8 data/books=0.2'),
   valid: z
     .string()
     .optional()
-    .describe('validation tokens, like data (default: those next to the training data)')
+    .describe(
+      'validation data, in any form that data takes (default: the store next to the training data)',
+    )
     .meta(path),
   sampling: z
     .enum(['random', 'epoch', 'sequential', 'dense'])
     .default('random')
     .describe(
-      'order of the windows; random: random start positions; epoch: consecutive ones, shuffled; ' +
-        'sequential: consecutive ones in order; dense: one window per start position, shuffled',
+      'order of the training windows; random: random start positions; epoch: consecutive windows, ' +
+        'shuffled; sequential: consecutive windows in order; dense: one window per start position, ' +
+        'shuffled',
     ),
   seq_length: limits.positions.default(256).describe('tokens per training window').meta(common),
   batch_size: limits.batch.default(32).describe('windows per batch').meta(common),
-  accumulate: limits.batch.default(1).describe('batches whose gradients are summed for one update'),
+  accumulate: limits.batch.default(1).describe('batches per update (gradient accumulation)'),
   prefetch: limits.prefetch
     .default(2)
     .describe('batches prepared ahead on another thread (0: none)'),
-  data_dir: z.string().default('data').describe('folder of corpora and stores').meta(dir),
+  data_dir: z.string().default('data').describe('folder for encoded corpora and stores').meta(dir),
   corpus_size: z
     .string()
     .optional()
@@ -77,7 +80,7 @@ const dataFields = {
     .boolean()
     .optional()
     .describe(
-      'end the documents of corpus with <|endoftext|> (default: those of JSON Lines, Parquet and ' +
+      'add <|endoftext|> after every document of the corpus (default: for JSON Lines, Parquet and ' +
         'several files)',
     ),
   chunk_size: count.default(500_000).describe('tokens per chunk file'),
@@ -111,8 +114,8 @@ const modelFields = {
     .enum([COURSE, ...Object.keys(PRESETS)])
     .optional()
     .describe(
-      'model sizes and batch size by name; course: the defaults, where a corpus alone would have ' +
-        'its model chosen',
+      'model sizes and batch size by name; course: the defaults, instead of a model chosen ' +
+        'for the corpus',
     )
     .meta(common),
   vocab_size: limits.vocab
@@ -120,23 +123,24 @@ const modelFields = {
     .describe("vocabulary size (default: the tokenizer's, else 32000)")
     .meta(common),
   d_model: limits.width.default(512).describe('width of the residual stream').meta(common),
-  num_heads: limits.width
-    .default(8)
-    .describe('attention heads; d_model must be a multiple')
-    .meta(common),
+  num_heads: limits.width.default(8).describe('attention heads; must divide d_model').meta(common),
   num_kv_heads: limits.width
     .optional()
     .describe('key/value heads; must divide num_heads (default: num_heads)'),
   d_ff: limits.width.default(1344).describe('width of the feed-forward layer'),
   num_layers: limits.layers.default(6).describe('number of blocks').meta(common),
   max_seq_length: limits.positions.default(512).describe('longest context, in tokens'),
-  theta: z.number().positive().default(100_000).describe('base of the rotary angles'),
+  theta: z
+    .number()
+    .positive()
+    .default(100_000)
+    .describe('base of the rotary position embeddings (RoPE)'),
   rope_scaling: z
     .array(z.number().positive())
     .length(4)
     .optional()
     .describe(
-      'scale the rotary angles as Llama 3.1: factor, low_freq_factor, high_freq_factor, ' +
+      'RoPE scaling of Llama 3.1: factor, low_freq_factor, high_freq_factor, ' +
         'original_max_position_embeddings',
     ),
   tie_embeddings: z
@@ -147,12 +151,12 @@ const modelFields = {
     .boolean()
     .default(false)
     .describe('add a bias to the query, key and value projections'),
-  head_size: limits.width.optional().describe('width of a head (default: d_model / num_heads)'),
-  norm_eps: z.number().positive().default(1e-5).describe('added to the mean square in every norm'),
+  head_size: limits.width.optional().describe('width of each head (default: d_model / num_heads)'),
+  norm_eps: z.number().positive().default(1e-5).describe('epsilon of every RMSNorm'),
   qk_norm: z
     .boolean()
     .default(false)
-    .describe('norm each query and key over its head, before the rotation'),
+    .describe('apply RMSNorm to the queries and keys of each head, before RoPE'),
 }
 
 const optimizerFields = {
@@ -168,7 +172,7 @@ const optimizerFields = {
   warmup_ratio: fraction.default(0.1).describe('fraction of the updates spent on warm-up'),
   warmfix_ratio: fraction
     .default(0.9)
-    .describe('fraction of the updates after which the rate stays at lr_min'),
+    .describe('fraction of the updates after which the learning rate stays at lr_min'),
   optimizer: z.enum(['adamw', 'sgd']).default('adamw').describe('update rule'),
   decay: z
     .enum(['all', 'matrices'])
@@ -180,15 +184,15 @@ const optimizerFields = {
     .length(2)
     .default([0.9, 0.95])
     .describe("decay rates of AdamW's two moments"),
-  eps: rate.default(1e-8).describe("added to the root of AdamW's second moment"),
+  eps: rate.default(1e-8).describe("added to the square root of AdamW's second moment"),
   max_norm: rate.default(1).describe('clip the global gradient norm to this (0: no clipping)'),
   skip_spikes: z
     .number()
     .positive()
     .optional()
     .describe(
-      'skip updates whose loss or gradient norm is more than this many standard deviations above ' +
-        'those of the last 128 steps, as 6 (default: none are skipped)',
+      'skip updates whose loss or gradient norm is more than this many standard deviations, such ' +
+        'as 6, above the mean of the last 128 steps (default: skip none)',
     )
     .meta({ value: 'z' }),
   detect_anomaly: z
@@ -200,7 +204,7 @@ const optimizerFields = {
   freeze: z
     .array(z.string().min(1).meta({ value: 'pattern' }))
     .optional()
-    .describe("parameters to leave as they are, by name: 'transformer_blocks.0.*' '*.g'"),
+    .describe("parameters to exclude from training, by name: 'transformer_blocks.0.*' '*.g'"),
   seed: countOrZero.default(0).describe('seed of the weights, the batches and the samples'),
 }
 
@@ -228,7 +232,7 @@ const runFields = {
     .describe('save a checkpoint and stop at this update; the schedule stays the same'),
   save_interval: countOrZero
     .default(500)
-    .describe('updates between checkpoints (0: at the end)')
+    .describe('updates between checkpoints (0: only at the end)')
     .meta(common),
   keep: count
     .default(3)
@@ -237,13 +241,15 @@ const runFields = {
     ),
   keep_every: countOrZero
     .default(0)
-    .describe('keep the checkpoints at multiples of this as well (0: none)'),
+    .describe('also keep the checkpoints at multiples of this step (0: none)'),
 }
 
 const metricsFields = {
   log_interval: count.default(20).describe('updates between metrics lines'),
   eval_interval: countOrZero.default(500).describe('updates between evaluations (0: none)'),
-  eval_tokens: count.default(262_144).describe('validation tokens per evaluation, at most'),
+  eval_tokens: count
+    .default(262_144)
+    .describe('maximum number of validation tokens per evaluation'),
   sample_interval: countOrZero.default(500).describe('updates between text samples (0: none)'),
   sample_prompt: z
     .string()
@@ -252,7 +258,7 @@ const metricsFields = {
   log: z
     .enum(['tensorboard'])
     .optional()
-    .describe('write event files for TensorBoard to RUN/tensorboard as well'),
+    .describe('also write TensorBoard event files to RUN/tensorboard'),
 }
 
 const machineFields = {
@@ -271,7 +277,7 @@ const machineFields = {
   tf32: z
     .boolean()
     .default(false)
-    .describe('on cuda, round f32 matrix multiplications to TensorFloat-32 (faster)'),
+    .describe('on cuda, run f32 matrix multiplications in TensorFloat-32 (faster, less exact)'),
   threads: limits.threads
     .optional()
     .describe('threads of the CPU engine (default: the cores available to this process)')
@@ -279,12 +285,14 @@ const machineFields = {
   recompute: z
     .boolean()
     .default(false)
-    .describe("save memory by running each block's forward pass again in the backward pass"),
+    .describe('save memory by recomputing activations in the backward pass'),
   peak_tflops: z
     .number()
     .positive()
     .optional()
-    .describe('peak of the device in TFLOP/s, for mfu in the metrics (default: known GPUs only)'),
+    .describe(
+      'peak speed of the device in TFLOP/s, from which the metrics get mfu (default: that of a known GPU)',
+    ),
 }
 
 /** Sets the heading that the help shows these fields under. */
@@ -293,10 +301,10 @@ export function inGroup<F extends Record<string, z.ZodType>>(group: string, fiel
   return Object.fromEntries(entries) as F
 }
 
-/** Options that say what model to train; without them one is chosen for a corpus. */
+/** Options that determine the model; without any of them, one is chosen for the corpus. */
 export const SAYS_MODEL: readonly string[] = Object.keys(modelFields)
 
-/** Every option of `kindling train`, by its name in the config file; in groups, as in its help. */
+/** Every option of `kindling train`, by its name in the config file, in the groups of the help. */
 export const trainFields = {
   ...inGroup('Data', dataFields),
   ...inGroup('Model', modelFields),

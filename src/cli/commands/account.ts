@@ -34,30 +34,33 @@ const fields = {
     .boolean()
     .default(false)
     .describe('use the embedding matrix as the output layer'),
-  qkv_bias: z.boolean().default(false).describe('give the query, key and value projections a bias'),
-  head_size: width.describe('width of a head (default: d_model / num_heads)'),
-  qk_norm: z.boolean().default(false).describe('norm each query and key over its head'),
-  batch_size: batch.describe("sequences per step (default: the preset's, else 1)"),
-  device: z.enum(['cpu', 'cuda']).default('cpu').describe('device whose memory is planned'),
-  dtype: z.enum(['f32', 'bf16']).default('f32').describe('dtype of matrix products'),
-  recompute: z
+  qkv_bias: z
     .boolean()
     .default(false)
-    .describe('recompute the activations of blocks in the backward pass'),
+    .describe('add a bias to the query, key and value projections'),
+  head_size: width.describe('width of each head (default: d_model / num_heads)'),
+  qk_norm: z
+    .boolean()
+    .default(false)
+    .describe('apply RMSNorm to the queries and keys of each head'),
+  batch_size: batch.describe("sequences per step (default: the preset's, else 1)"),
+  device: z.enum(['cpu', 'cuda']).default('cpu').describe('device whose memory use is computed'),
+  dtype: z.enum(['f32', 'bf16']).default('f32').describe('precision of the matrix multiplications'),
+  recompute: z.boolean().default(false).describe('recompute activations in the backward pass'),
   steps: z.int().min(1).default(400_000).describe('number of steps'),
   memory_gib: z.number().positive().default(80).describe('memory of the device in GiB'),
-  peak_tflops: z.number().positive().default(19.5).describe('peak of the device in TFLOP/s'),
+  peak_tflops: z.number().positive().default(19.5).describe('peak speed of the device in TFLOP/s'),
   mfu: z
     .number()
     .positive()
     .max(1)
     .default(0.5)
-    .describe('fraction of the peak that training reaches'),
+    .describe('fraction of the peak that training is assumed to reach'),
   tokens_per_second: z
     .number()
     .positive()
     .optional()
-    .describe('measured speed of training; prints its MFU'),
+    .describe('measured training speed, to print its MFU'),
   course: z
     .boolean()
     .default(false)
@@ -73,7 +76,7 @@ const EXAMPLES = [
 
 export function accountCommand(): Command {
   const command = new Command('account').description(
-    'parameters, FLOPs, memory and training time of a model',
+    'compute the parameters, FLOPs, memory and training time of a model',
   )
   addFields(command, fields)
   addExamples(command, EXAMPLES)

@@ -29,7 +29,7 @@ const engineFields = {
   tf32: runFields.tf32,
   threads,
 }
-const profile = z.boolean().default(false).describe('break the time of a step or token down by op')
+const profile = z.boolean().default(false).describe('break down the time per step or token by op')
 const batch = limits.batch.optional()
 const warmup = z.int().min(0).default(3).describe('steps before the timed ones')
 
@@ -50,7 +50,7 @@ const gemmFields = {
 }
 const generateFields = {
   ...engineFields,
-  batch: limits.batch.default(1).describe('prompts to decode at once'),
+  batch: limits.batch.default(1).describe('prompts to decode in parallel'),
   max_tokens: z.int().min(1).default(240).describe('tokens to decode per prompt'),
   profile,
 }
@@ -122,7 +122,7 @@ function showProduct(output: Output, product: GemmBenchmark): void {
 
 export function benchCommand(): Command {
   return new Command('bench')
-    .description('time the engine and the tokenizer')
+    .description('benchmark the engine and the tokenizer')
     .addCommand(
       subcommand({
         name: 'train',

@@ -17,7 +17,7 @@ import { SOURCE_ARGUMENT, checkpointFields, loadModel } from '../shared-flags'
 
 const fields = {
   ...checkpointFields,
-  system: z.string().min(1).optional().describe('system message: what the model is to be and do'),
+  system: z.string().min(1).optional().describe('system message: how the model should behave'),
   ...samplingFields,
 }
 
@@ -26,9 +26,10 @@ const EXAMPLES = [
   'kindling chat runs/smollm2 --system "Answer in one sentence." --temperature 0.2',
   'echo "What is a whale?" | kindling chat runs/smollm2 --max-tokens 50 --json',
 ]
-const NOTES = `Each line of standard input is a message; Ctrl-D ends the conversation, Ctrl-C an
-answer. Turns are written with the chat template of the model, or as ChatML where the tokenizer has
-<|im_start|> and <|im_end|>. When the context is full, the oldest turns are left out.`
+const NOTES =
+  'Each line of standard input is a message. Ctrl-C stops an answer, Ctrl-D ends the conversation. ' +
+  "Messages are formatted with the model's chat template, or as ChatML if there is none and the " +
+  'tokenizer has <|im_start|> and <|im_end|>. When the context is full, the oldest turns are dropped.'
 
 export function chatCommand(): Command {
   const command = new Command('chat').description('talk with a model in the terminal')

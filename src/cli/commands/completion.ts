@@ -8,12 +8,13 @@ const EXAMPLES = [
   'kindling completion bash > kindling.bash',
   'kindling completion fish > kindling.fish',
 ]
-const NOTES = `Bash and zsh read the script by: source <(kindling completion bash), in ~/.bashrc or ~/.zshrc;
-fish reads those in ~/.config/fish/completions.`
+const NOTES =
+  'For bash or zsh, add this line to ~/.bashrc or ~/.zshrc, with the name of your shell: ' +
+  'source <(kindling completion bash). For fish, save the script in ~/.config/fish/completions.'
 
 export function completionCommand(): Command {
   const command = new Command('completion')
-    .description('print a script for completion in a shell')
+    .description('print a shell completion script')
     .addArgument(new Argument('<shell>', SHELLS.join(', ')).choices(SHELLS))
   addExamples(command, EXAMPLES, { notes: NOTES })
   return command.action((shell: Shell) => {

@@ -21,11 +21,12 @@ const EXAMPLES = ['kindling dashboard', 'kindling dashboard runs/book --no-open'
 
 export function dashboardCommand(): Command {
   const command = new Command('dashboard')
-    .description('show runs in a local page, live')
+    .description('show runs live in a local web page')
     .argument('[run...]', `run folders, or folders of runs (default: ${DEFAULT_FOLDER})`)
   addFields(command, dashboardFields)
   addExamples(command, EXAMPLES, {
-    notes: 'The page is served on this machine alone, to those who have its URL. Ctrl-C ends it.',
+    notes:
+      'Only this machine can reach the page, and only with its full URL. Ctrl-C stops the server.',
   })
   return command.action(
     run(async (flags, output, args) => {

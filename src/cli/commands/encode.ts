@@ -31,12 +31,12 @@ const fields = {
   out: z
     .string()
     .meta({ value: 'dir' })
-    .describe('output folder; if its name ends in _chunks, it is the store itself'),
+    .describe('output folder; if its name ends in _chunks, it becomes the store itself'),
   chunk_size: z.int().min(1).default(500_000).describe('tokens per chunk file'),
   token_dtype: z
     .enum(['int32', 'uint16'])
     .default('int32')
-    .describe('type of the stored ids; uint16 holds vocabularies up to 65536'),
+    .describe('type of the stored token ids; uint16 works for vocabularies of up to 65536 tokens'),
   valid_fraction: z
     .number()
     .min(0)
@@ -57,7 +57,10 @@ const fields = {
         '(default: line for JSON Lines, else file)',
     ),
   ...corpusFields,
-  restart: z.boolean().default(false).describe('start over instead of continuing a killed run'),
+  restart: z
+    .boolean()
+    .default(false)
+    .describe('start over instead of continuing an interrupted encoding'),
   threads,
   dry_run: dryRun,
 }
@@ -68,8 +71,7 @@ const EXAMPLES = [
   "kindling encode 'web/*.jsonl.gz' --tokenizer data/tokenizer --append-eot --out data/web",
   'zcat dump.gz | kindling encode - --tokenizer data/tokenizer --document block --out data/dump',
 ]
-const NOTES = `${INPUT_FILES}
-To continue a run that was killed or interrupted, repeat the command.`
+const NOTES = `${INPUT_FILES}\nTo continue an interrupted or killed encoding, run the same command again.`
 
 export function encodeCommand(): Command {
   const command = new Command('encode').description('encode text files into a token store')

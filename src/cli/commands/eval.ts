@@ -22,10 +22,14 @@ const fields = {
     .optional()
     .describe(
       'output folder of `kindling encode`, a _chunks folder, a .npy, a .bin of uint16 ids, or ' +
-        "text, which the model's tokenizer encodes (default: the run's validation data)",
+        "text to encode with the model's tokenizer (default: the run's validation data)",
     ),
   text_field: corpusFields.text_field,
-  eval_tokens: z.int().min(1).optional().describe('largest number of tokens (default: all)'),
+  eval_tokens: z
+    .int()
+    .min(1)
+    .optional()
+    .describe('maximum number of tokens to evaluate (default: all)'),
 }
 
 const EXAMPLES = [

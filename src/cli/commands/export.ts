@@ -26,7 +26,7 @@ const fields = {
     .default('hf')
     .describe(
       'hf: a folder for transformers and vLLM; gguf: a file for llama.cpp; ' +
-        'safetensors: a file with the names of checkpoints',
+        "safetensors: a file with Kindling's own tensor names",
     ),
   dtype: z
     .enum(EXPORT_DTYPES)

@@ -19,7 +19,7 @@ const fields = {
     .array(z.string())
     .meta({ repeat: true })
     .default([''])
-    .describe('text to continue; repeat it for a batch (default: start a new document)'),
+    .describe('text to continue; repeat the flag for a batch (default: start a new document)'),
   ...samplingFields,
   echo: z.boolean().default(true).describe('leave the prompt out of the output'),
 }
@@ -33,7 +33,10 @@ const EXAMPLES = [
 export function generateCommand(): Command {
   const command = new Command('generate').description('generate text with a trained model')
   command.argument(...SOURCE_ARGUMENT)
-  command.argument('[prompt...]', 'text to continue, as --prompt; several make a batch')
+  command.argument(
+    '[prompt...]',
+    'text to continue, same as --prompt; several prompts form a batch',
+  )
   addFields(command, fields)
   addExamples(command, EXAMPLES)
   return command.action(

@@ -1,4 +1,4 @@
-/** `kindling import`: makes a run of a model of another program. */
+/** `kindling import`: turns a model from another program into a run. */
 import { Command } from 'commander'
 import { z } from 'zod'
 import { limits } from '../../limits'
@@ -22,20 +22,22 @@ const fields = {
   dtype: z
     .enum(['f32', 'bf16'])
     .optional()
-    .describe('precision of the matrix multiplications of the run (default: f32)'),
+    .describe("precision of the run's matrix multiplications (default: f32)"),
   num_heads: limits.width
     .optional()
-    .describe('attention heads; a checkpoint with the names of the course does not say'),
+    .describe(
+      "attention heads; required for checkpoints of the course's code, which do not record them",
+    ),
   max_seq_length: limits.positions
     .optional()
     .describe(
-      'longest context of such a checkpoint (default: that of its rotary tables, else 512)',
+      'longest context of such a checkpoint (default: the length of its RoPE tables, else 512)',
     ),
   theta: z
     .number()
     .positive()
     .optional()
-    .describe('base of the rotary angles of such a checkpoint (default: 100000)'),
+    .describe('RoPE base of such a checkpoint (default: 100000)'),
   dry_run: dryRun,
 }
 
@@ -45,12 +47,13 @@ const EXAMPLES = [
   'kindling import checkpoint.pt --num-heads 4 --out runs/course',
   'kindling import smollm2.gguf --out runs/smollm2 --dry-run',
 ]
-const NOTES = `SOURCE is a folder of Hugging Face (config.json, safetensors, tokenizer.json), a GGUF file,
-a checkpoint of PyTorch or safetensors with the names of the course, or hf:org/name where the
-package @huggingface/hub is installed. Architectures: llama, mistral, qwen2, qwen3.`
+const NOTES =
+  'SOURCE is a Hugging Face folder (config.json, safetensors, tokenizer.json), a GGUF file, a ' +
+  "PyTorch or safetensors checkpoint saved by the course's code, or hf:org/name, which needs the " +
+  'package @huggingface/hub. Architectures: llama, mistral, qwen2, qwen3.'
 
 export function importCommand(): Command {
-  const command = new Command('import').description('make a run of a model of another program')
+  const command = new Command('import').description('turn a model from another program into a run')
   command.argument('<source>', 'folder, file, or hf:org/name')
   addFields(command, fields)
   addExamples(command, EXAMPLES, { notes: NOTES })

@@ -32,15 +32,15 @@ const {
 
 const sharedFields = {
   ...trainingFields,
-  lr_min: trainFields.lr_min.describe('final learning rate (default: a tenth of the rate)'),
+  lr_min: trainFields.lr_min.describe('final learning rate (default: a tenth of the peak)'),
   log_interval: trainFields.log_interval.describe(
-    'updates between two metrics lines (default: a fiftieth of the steps)',
+    'updates between metrics lines (default: a fiftieth of the steps)',
   ),
   save_interval: trainFields.save_interval.describe(
-    'updates between two checkpoints (default: a quarter of the steps)',
+    'updates between checkpoints (default: a quarter of the steps)',
   ),
   sample_interval: trainFields.sample_interval.describe(
-    'updates between two text samples (default: none)',
+    'updates between text samples (default: none)',
   ),
 }
 
@@ -68,7 +68,7 @@ const ownFields = inGroup('Sweep', {
   toy: z
     .boolean()
     .default(false)
-    .describe('minimize a 10 x 10 quadratic by SGD instead (default rates: 10, 100, 1000)')
+    .describe('minimize a 10 x 10 quadratic with SGD instead (default rates: 10, 100, 1000)')
     .meta(common),
 })
 

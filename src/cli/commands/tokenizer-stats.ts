@@ -16,8 +16,8 @@ const fields = {
     .array(z.string().meta({ value: 'dir' }))
     .min(1)
     .describe('tokenizer folders'),
-  sample: z.int().min(1).default(10).describe('documents to draw from each file'),
-  seed: z.int().min(0).default(0).describe('random seed of the draw'),
+  sample: z.int().min(1).default(10).describe('documents to sample from each file'),
+  seed: z.int().min(0).default(0).describe('random seed of the sample'),
   ...corpusFields,
 }
 
@@ -26,9 +26,9 @@ const EXAMPLES = [
   'kindling tokenizer stats book.txt --tokenizer data/tokenizer --sample 50 --json',
   "kindling tokenizer stats 'web/*.jsonl.zst' --text-field body --tokenizer data/tokenizer",
 ]
-const NOTES = `${INPUT_FILES}
-A document is one line of a JSON Lines file; in plain text, documents are separated by
-<|endoftext|>. Documents over 64 MiB are cut to their beginning.`
+const NOTES =
+  `${INPUT_FILES}\nIn JSON Lines, each line is a document; in plain text, <|endoftext|> separates ` +
+  'documents. Documents over 64 MiB are truncated.'
 
 export function tokenizerStatsCommand(): Command {
   const command = new Command('stats').description('measure compression and speed of tokenizers')

@@ -33,13 +33,13 @@ const fields = {
     .meta({ value: 'regex' })
     .default('gpt2')
     .describe(
-      'splits text into pre-tokens: gpt2, smollm, cl100k, llama3, qwen2 or a regular expression',
+      'how to split text into pre-tokens: gpt2, smollm, cl100k, llama3, qwen2 or a regular expression',
     ),
   min_frequency: z
     .int()
     .min(1)
     .default(1)
-    .describe('smallest number of occurrences at which a pair is merged'),
+    .describe('merge only pairs that occur at least this often'),
   max_bytes: z
     .int()
     .min(1)

@@ -35,7 +35,7 @@ const configFlags = inGroup('Run', {
   config: z
     .string()
     .optional()
-    .describe('JSON file of options, by the names of the flags in snake_case')
+    .describe('JSON file of options; its keys are flag names in snake_case')
     .meta({ value: 'file', common: true }),
   config_schema: z
     .boolean()
@@ -47,13 +47,13 @@ const dryRunFlag = inGroup('Run', {
   dry_run: z
     .boolean()
     .default(false)
-    .describe('print what would be trained and written, and do neither')
+    .describe('print what would be trained and written, then exit')
     .meta({ common: true }),
 })
 
 export function trainCommand(): Command {
   const command = new Command('train').description('train a model, or resume a run')
-  command.argument('[file...]', 'text to train on, as --corpus: files, patterns or folders')
+  command.argument('[file...]', 'text to train on, same as --corpus: files, patterns or folders')
   addFields(
     command,
     { ...trainFields, ...configFlags, ...dryRunFlag, ...dashboardFlag },
