@@ -136,6 +136,35 @@ test('stores that replaced those of a corpus are neither trained on nor replaced
   t.true((await textOf(join(data, own!))).includes(LINE.repeat(30)))
 })
 
+test('runs that begin at once on one corpus share its stores, and each tokenizer has its own', async (t) => {
+  const folder = temporaryFolder(t)
+  write(folder, { 'a.txt': LINE.repeat(400) })
+  const [corpus, data] = [join(folder, 'a.txt'), join(folder, 'data')]
+  const sizes = [280, 280, 280, 262, 280, 262]
+  const said = await Promise.all(
+    sizes.map((vocabSize, i) => trainOn(corpus, data, join(folder, `r${i}`), { vocabSize })),
+  )
+  t.true(said.flat().some((text) => text.startsWith(`waiting for process ${process.pid} on `)))
+  t.is(readdirSync(data).length, 2)
+  for (const [i, vocabSize] of sizes.entries()) {
+    t.is((await Tokenizer.open(join(folder, `r${i}`, 'tokenizer'))).vocabSize, vocabSize)
+    await new Trainer({ run: join(folder, `r${i}`), resume: true }).run()
+  }
+  const left = readdirSync(data, { recursive: true }).map(String)
+  t.deepEqual(
+    left.filter((name) => /lock|partial/.test(name)),
+    [],
+  )
+})
+
+test('a lock that kindling did not write keeps a corpus from being encoded', async (t) => {
+  const folder = temporaryFolder(t)
+  write(folder, { 'a.txt': LINE.repeat(40), 'data/a/lock': 'of another program' })
+  await rejectsWith(t, 'ERR_RUN_LOCKED', () =>
+    trainOn(join(folder, 'a.txt'), join(folder, 'data'), join(folder, 'run')),
+  )
+})
+
 test('a corpus may be a folder or a pattern, named after its folder', async (t) => {
   const folder = temporaryFolder(t)
   write(folder, { 'web/a.txt': LINE.repeat(40), 'web/b.txt': LINE.repeat(40) })

@@ -1,6 +1,6 @@
 /** Which documents end with `<|endoftext|>`, and where text starts if none does. */
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import {
   END_OF_TEXT,
@@ -128,12 +128,11 @@ test('a corpus is encoded again when its documents end otherwise', async (t) => 
       run: join(folder, name),
       ...more,
     }).run()
-    const record = readFileSync(join(dataDir, 'c/corpus.json'), 'utf8')
-    const config = readFileSync(join(folder, name, 'config.json'), 'utf8')
-    return [
-      (JSON.parse(record) as { append_eot: boolean }).append_eot,
-      (JSON.parse(config) as { end_of_text: boolean }).end_of_text,
-    ]
+    const text = readFileSync(join(folder, name, 'config.json'), 'utf8')
+    const config = JSON.parse(text) as { end_of_text: boolean; data: { train: { path: string }[] } }
+    const stores = dirname(config.data.train[0]!.path)
+    const record = readFileSync(join(stores, 'corpus.json'), 'utf8')
+    return [(JSON.parse(record) as { append_eot: boolean }).append_eot, config.end_of_text]
   }
   t.deepEqual(await appended('r1', {}), [true, true])
   t.deepEqual(await appended('r2', { appendEot: false }), [false, false])

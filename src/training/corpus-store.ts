@@ -4,19 +4,23 @@
  */
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { stat } from 'node:fs/promises'
+import { rmdir, stat } from 'node:fs/promises'
 import { basename, extname, join, resolve } from 'node:path'
-import { toSnakeCase } from '../case'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { toCamelCase, toSnakeCase } from '../case'
 import { STDIN, endsDocuments, findFiles, isPattern, type FoundFiles } from '../corpus-files'
-import { KindlingError } from '../errors'
-import { fileOperation, readText, writeFileAtomic } from '../files'
+import { KindlingError, cancelled } from '../errors'
+import { fileOperation, makeFolder, readText, writeFileAtomic } from '../files'
 import { shortHash } from '../short-hash'
 import { TokenStore } from '../token-store'
 import { Tokenizer } from '../tokenizer'
+import { RunLock, lockOwner } from './run-lock'
 
 /** Fraction of a corpus that is held out for validation. */
 const VALID_FRACTION = 0.05
 const RECORD = 'corpus.json'
+/** Time between two looks at the lock of another process. */
+const WAIT_MS = 200
 
 /** Reports how much of a corpus has been read, in bytes. */
 export type CorpusProgress = (what: string, done: number, total: number) => void
@@ -78,19 +82,66 @@ export async function encodeCorpus(
 ): Promise<string> {
   const found = await findCorpus(encoding.names)
   for (const note of found.notes) report.message(note)
-  const folder = corpusFolder(encoding)
-  const record = toSnakeCase(await recordOf(encoding, found))
-  if (isCurrent(folder, record)) return folder
+  const record = await recordOf(encoding, found)
   const { scratch } = report
-  if (scratch) {
-    scratch.instead(folder)
-    await encodeInto(scratch.folder, encoding, found, report)
-    return scratch.folder
+  for (;;) {
+    const folder = corpusFolder(encoding, record)
+    if (isCurrent(folder, record)) return folder
+    if (scratch) {
+      scratch.instead(folder)
+      await encodeInto(scratch.folder, encoding, found, report)
+      return scratch.folder
+    }
+    const isMade = await withLock(folder, report, async () => {
+      // Another process may have written there while this one waited for the lock.
+      if (isCurrent(folder, record) || corpusFolder(encoding, record) !== folder) return false
+      await encodeInto(folder, encoding, found, report)
+      const stores = hashOfStores(folder)
+      const text = JSON.stringify(toSnakeCase({ ...record, stores }), null, 2)
+      await writeFileAtomic(join(folder, RECORD), `${text}\n`)
+      return true
+    })
+    if (isMade) return folder
   }
-  await encodeInto(folder, encoding, found, report)
-  const text = JSON.stringify({ ...record, stores: hashOfStores(folder) }, null, 2)
-  await writeFileAtomic(join(folder, RECORD), `${text}\n`)
-  return folder
+}
+
+/**
+ * Runs `work` while no other process writes to the folder: stores that one has opened must not be
+ * replaced by the same ones. Leaves no empty folder.
+ */
+async function withLock<T>(
+  folder: string,
+  report: CorpusReport,
+  work: () => Promise<T>,
+): Promise<T> {
+  const made = await makeFolder(folder)
+  let lock: RunLock | undefined
+  try {
+    lock = await lockWhenFree(folder, report)
+    return await work()
+  } finally {
+    lock?.release()
+    for (const path of made.toReversed()) await rmdir(path).catch(() => {})
+  }
+}
+
+async function lockWhenFree(folder: string, { message, signal }: CorpusReport): Promise<RunLock> {
+  for (let isTold = false; ; await sleep(WAIT_MS)) {
+    if (signal?.aborted) throw cancelled(signal)
+    const owner = lockOwner(folder)
+    if (owner?.isAlive) {
+      const { pid, host } = owner
+      if (!isTold) message(`waiting for process ${pid} on ${host}, which writes to ${folder}`)
+      isTold = true
+      continue
+    }
+    try {
+      return RunLock.take(folder)
+    } catch (error) {
+      // Another process was faster, unless the file is not a lock at all.
+      if (existsSync(join(folder, 'lock')) && lockOwner(folder) === null) throw error
+    }
+  }
 }
 
 async function findCorpus(names: readonly string[]): Promise<FoundFiles> {
@@ -153,16 +204,22 @@ async function encodeInto(
 }
 
 /**
- * The folder of a corpus's stores: named after what was given first, and with a hash of all names
- * if that folder belongs to another corpus or to stores that were made otherwise.
+ * The folder of a corpus's stores: named after what was given first, and with a hash if that folder
+ * belongs to another corpus, to one that was encoded otherwise, or to stores of unknown origin. A run
+ * can then be resumed after another one had the same text with another tokenizer.
  */
-function corpusFolder({ dataDir, names }: CorpusEncoding): string {
+function corpusFolder({ dataDir, names }: CorpusEncoding, record: CorpusRecord): string {
   const more = names.length > 1 ? `-and-${names.length - 1}-more` : ''
   const folder = join(dataDir, `${stemOf(names[0]!)}${more}`)
-  const paths = names.map((name) => resolve(name))
-  const owner = ownerOf(folder)
-  if (owner === null || JSON.stringify(owner) === JSON.stringify(paths)) return folder
-  return `${folder}-${shortHash(paths.join('\0'))}`
+  const key = keyOf(record)
+  if (!existsSync(join(folder, 'train_chunks'))) return folder
+  const owner = readRecord(folder)
+  return owner !== null && keyOf(owner) === key ? folder : `${folder}-${shortHash(key)}`
+}
+
+/** What a corpus is and how it is encoded, whatever its files hold. */
+function keyOf({ names, textField, appendEot, tokenizer }: Partial<CorpusRecord>): string {
+  return JSON.stringify([names, textField, appendEot, tokenizer])
 }
 
 /** `book` of `a/book.txt` and `a/book.jsonl.gz`, `web` of the folder `web` and of `web/*.txt`. */
@@ -176,16 +233,8 @@ function stemOf(name: string): string {
   return basename(plain, extname(plain)) || 'corpus'
 }
 
-/** The names that the stores in a folder were made from; null without stores, [] if unknown. */
-function ownerOf(folder: string): string[] | null {
-  if (!existsSync(join(folder, 'train_chunks'))) return null
-  // Version 1 has the one file of the corpus.
-  const { names, file } = readRecord(folder) ?? {}
-  return [names ?? file ?? []].flat().map(String)
-}
-
 /** Returns true if the stores in a folder were made from what `record` says. */
-function isCurrent(folder: string, record: object): boolean {
+function isCurrent(folder: string, record: CorpusRecord): boolean {
   if (!existsSync(join(folder, 'train_chunks'))) return false
   return JSON.stringify(readRecord(folder)) === JSON.stringify(record)
 }
@@ -194,10 +243,11 @@ function isCurrent(folder: string, record: object): boolean {
  * Reads the corpus.json of a folder without its hash; null if it is missing, damaged, or of other
  * stores: `kindling encode` has replaced them, or a process was killed before it wrote the record.
  */
-function readRecord(folder: string): Record<string, unknown> | null {
+function readRecord(folder: string): Partial<CorpusRecord> | null {
   try {
     const text = readText(join(folder, RECORD), 'ERR_INVALID_STORE')
-    const { stores, ...record } = JSON.parse(text) as Record<string, unknown>
+    const json = toCamelCase(JSON.parse(text) as object)
+    const { stores, ...record } = json as Partial<CorpusRecord> & { stores?: unknown }
     // Older records have no hash.
     return stores === undefined || stores === hashOfStores(folder) ? record : null
   } catch {
