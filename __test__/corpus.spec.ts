@@ -1,4 +1,5 @@
 /** What a corpus consists of: files, patterns, folders; and its stores, encoded once. */
+import { execFileSync } from 'node:child_process'
 import { mkdirSync, readFileSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { gzipSync } from 'node:zlib'
@@ -67,13 +68,15 @@ test('a folder stands for the text files in it and below, sorted, and says what 
   })
   symlinkSync(folder, join(folder, 'loop'))
   symlinkSync(join(folder, 'b.txt'), join(folder, 'z.txt'))
+  symlinkSync('/dev/zero', join(folder, 'zeros.txt'))
+  execFileSync('mkfifo', [join(folder, 'pipe.txt')])
   const { files, notes } = await findFiles([folder], 'text')
   t.deepEqual(
     files.map((file) => file.slice(folder.length + 1)),
     ['a.MD', 'b.txt', 'deep/d.parquet', 'deep/e.json.gz', 'deep/er/c.jsonl.gz', 'z.txt'],
   )
   t.is(notes.length, 1)
-  t.regex(notes[0]!, /notes: 6 text files \(.*\.txt\); left out 2 others \(\.json \.png\)$/)
+  t.regex(notes[0]!, /notes: 6 text files \(.*\.txt\); left out 4 others \(\.json \.png \.txt\)$/)
   await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () => findFiles([folder]))
   const bare = join(folder, 'bare')
   write(bare, { 'x.py': 'x' })

@@ -120,6 +120,13 @@ async function isFolder(name: string): Promise<boolean> {
   )
 }
 
+async function isFile(name: string): Promise<boolean> {
+  return stat(name).then(
+    (status) => status.isFile(),
+    () => true,
+  )
+}
+
 interface FolderFiles {
   taken: string[]
   others: string[]
@@ -138,7 +145,8 @@ async function filesBelow(folder: string): Promise<FolderFiles> {
       if (entry.name.startsWith('.')) continue
       if (entry.isDirectory()) waiting.push(file)
       else if (entry.isSymbolicLink() && (await isFolder(file))) continue
-      else (isTaken(entry.name) ? taken : others).push(file)
+      // A pipe or a device would never end.
+      else (isTaken(entry.name) && (await isFile(file)) ? taken : others).push(file)
     }
   }
   if (taken.length === 0) {

@@ -2,7 +2,7 @@
 import { open, stat } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { STDIN, endsDocuments, formatOfName, type CorpusFormat } from './corpus-files'
-import { fileOperation } from './files'
+import { READ_ANY_KIND, fileOperation } from './files'
 import { existingStores } from './store-paths'
 import type { Tokenizer } from './tokenizer'
 
@@ -69,8 +69,9 @@ function isPlainText(file: string, format?: CorpusFormat): boolean {
 
 async function tokensPerByte(file: string, tokenizer: Tokenizer): Promise<number | null> {
   const sample = await fileOperation('read', file, async () => {
-    const opened = await open(file)
+    const opened = await open(file, READ_ANY_KIND)
     try {
+      if (!(await opened.stat()).isFile()) return Buffer.alloc(0)
       const { buffer, bytesRead } = await opened.read(Buffer.alloc(SAMPLE_BYTES), 0, SAMPLE_BYTES)
       return buffer.subarray(0, bytesRead)
     } finally {
