@@ -127,13 +127,19 @@ test('a model flag, a preset, a config file or encoded data leave the defaults o
 })
 
 test('the next command is about the best checkpoint where the last one has learned by heart', (t) => {
-  const next = (valLoss: number | null, best: number | null, interrupted = false): string =>
+  const next = (
+    valLoss: number | null,
+    best: number | null,
+    interrupted = false,
+    run = 'r',
+  ): string =>
     nextCommand({
-      ...{ steps: 9, loss: 1, valLoss, run: 'r', alreadyFinished: false, interrupted },
+      ...{ steps: 9, loss: 1, valLoss, run, alreadyFinished: false, interrupted },
       best: best === null ? null : { step: 3, valLoss: best },
     })
   t.is(next(4, 3.99), 'next: kindling generate r')
   t.is(next(null, null), 'next: kindling generate r')
+  t.is(next(null, null, false, 'my run'), "next: kindling generate 'my run'")
   t.regex(next(4, 3.9), /^next: kindling generate r\/best \(val_loss was 3\.9000 at step 3/)
   t.is(next(4, 3.9, true), 'go on: kindling train --run r --resume')
 })

@@ -1,4 +1,5 @@
 /** What is said of a run on a terminal: the summary at its start, its lines, the one at its end. */
+import { quoted } from '../runs/command'
 import { availableThreads, instructionSet } from '../system'
 import { estimatedSeconds, peakBytes } from '../training/estimates'
 import { tokensPerStep } from '../training/run-plan'
@@ -113,10 +114,10 @@ export function summaryText(summary: TrainSummary): string {
 /** Returns the command that a person is likely to want next. */
 export function nextCommand(summary: TrainSummary): string {
   const { interrupted, run, best, valLoss } = summary
-  if (interrupted) return `go on: kindling train --run ${run} --resume`
+  if (interrupted) return `go on: kindling train --run ${quoted(run)} --resume`
   if (best === null || valLoss === null || best.valLoss > BEST_IS_BETTER * valLoss) {
-    return `next: kindling generate ${run}`
+    return `next: kindling generate ${quoted(run)}`
   }
   const was = `val_loss was ${best.valLoss.toFixed(4)} at step ${best.step}`
-  return `next: kindling generate ${run}/best (${was}, before the text was learned by heart)`
+  return `next: kindling generate ${quoted(`${run}/best`)} (${was}, before the text was learned by heart)`
 }

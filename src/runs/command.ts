@@ -33,7 +33,7 @@ export function repeatCommand(config: RunConfig): string {
 }
 
 /** Quotes a word for a POSIX shell if it needs it. */
-function quoted(word: string): string {
+export function quoted(word: string): string {
   return /^[\w./:=@%+,-]+$/.test(word) ? word : `'${word.replaceAll("'", String.raw`'\''`)}'`
 }
 
