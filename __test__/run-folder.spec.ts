@@ -12,6 +12,7 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs'
+import fsPromises from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
@@ -347,6 +348,46 @@ test('--checkpoint starts a branch and keeps the later steps aside', async (t) =
   await resume(run)
   const again = readFileSync(join(run, 'checkpoints', 'step-00000012', 'model.safetensors'))
   t.true(again.equals(whole))
+})
+
+/** Makes an operation of the file system fail for the paths that `matches` accepts; returns its undoing. */
+function failing(name: 'rm' | 'rename', matches: (...paths: string[]) => boolean): () => void {
+  const original = fsPromises[name] as (...args: unknown[]) => Promise<void>
+  const replace = (by: typeof original): void => void Object.assign(fsPromises, { [name]: by })
+  replace(async (...args) => {
+    if (!matches(...args.map(String))) return original(...args)
+    throw Object.assign(new Error('EACCES: permission denied'), { code: 'EACCES' })
+  })
+  return () => replace(original)
+}
+
+test.serial('a checkpoint that cannot be removed stays, and stops no run', async (t) => {
+  const run = await smallRun(t, { keep: 1, stopAtStep: 3 })
+  const trash = join(run, 'checkpoints', '.step-00000003.removed')
+  const restore = failing('rm', (path) => path === trash && existsSync(path))
+  t.teardown(restore)
+  const messages = await resume(run, { stopAtStep: 6 })
+  const named = messages.filter((text) => /cannot remove \S*step-00000003: EACCES/.test(text))
+  t.is(named.length, 1, messages.join('\n'))
+  t.deepEqual(checkpointsOf(run), ['.step-00000003.removed', ...stepNames(6)])
+  t.regex(
+    (await resume(run, { stopAtStep: 6 })).join('\n'),
+    /cannot remove \S*step-00000003\.removed/,
+  )
+  restore()
+  await resume(run, { stopAtStep: 6 })
+  t.deepEqual(checkpointsOf(run), stepNames(6))
+})
+
+test.serial('a branch that cannot keep the later checkpoints leaves them the latest', async (t) => {
+  const run = await smallRun(t, { keep: 3, stopAtStep: 3 })
+  const restore = failing('rename', (from, to) => from.startsWith(run) && /aside-/.test(to))
+  t.teardown(restore)
+  const checkpoint = join(run, 'checkpoints', 'step-00000001')
+  await rejectsWith(t, 'ERR_NOT_WRITABLE', () => new Trainer({ checkpoint }).run())
+  t.is(readFileSync(join(run, 'latest'), 'utf8'), 'step-00000003\n')
+  restore()
+  t.true((await resume(run, { stopAtStep: 4 })).some((text) => text.includes('at step 3 of 12')))
 })
 
 test('a resume on other data is refused with what differs', async (t) => {

@@ -18,6 +18,8 @@ export interface CheckpointSource {
   retention: Retention
   /** Called once a checkpoint is on disk and `latest` names it. */
   onSaved: (step: number, path: string) => void
+  /** Receives a sentence about an old checkpoint that cannot be removed. */
+  say?: (text: string) => void
   /** Takes the copy; null if memory has no room. Default `Checkpoint.snapshot`. */
   takeSnapshot?: typeof Checkpoint.snapshot
 }
@@ -95,9 +97,9 @@ export class CheckpointWriter {
 
   /** Makes a written checkpoint the latest, and removes old ones. */
   async #commit(step: number, best: number | null): Promise<void> {
-    const { folder, retention, onSaved } = this.#source
+    const { folder, retention, onSaved, say } = this.#source
     await folder.syncMetrics()
-    await folder.checkpoints.setLatest(step, { ...retention, best })
+    await folder.checkpoints.setLatest(step, { ...retention, best }, say)
     onSaved(step, folder.checkpoints.path(step))
   }
 }

@@ -9,7 +9,14 @@ import { basename, dirname, join, resolve } from 'node:path'
 import { z } from 'zod'
 import { toCamelCase } from '../case'
 import { KindlingError } from '../errors'
-import { fileOperation, makeFolder, makeOneFolder, readText, writeFileAtomic } from '../files'
+import {
+  fileOperation,
+  makeFolder,
+  makeOneFolder,
+  readText,
+  syncFolder,
+  writeFileAtomic,
+} from '../files'
 import { problemsIn } from '../options'
 import type { MetricsLine } from './metrics'
 import type { SpikeState } from './spikes'
@@ -91,6 +98,8 @@ export class RunCheckpoints {
   readonly #folder: string
   readonly #latest: string
   readonly #best: string
+  /** Old checkpoints that could not be removed. */
+  readonly #fixed = new Set<number>()
 
   constructor(run: string) {
     this.#run = run
@@ -201,10 +210,16 @@ export class RunCheckpoints {
 
   /**
    * Makes the checkpoint of `step` the latest, and removes old ones. Those that stay: the newest
-   * ones up to this step, the one that `latest` names, the best, those of `keepEvery`, and any later
-   * than it.
+   * ones up to this step, the one that `latest` names, the best, those of `keepEvery`, any later
+   * than it, and those that cannot be removed.
+   *
+   * @param say - receives a sentence about each checkpoint that cannot be removed.
    */
-  async setLatest(step: number, { keep, keepEvery, best = null }: Retention): Promise<void> {
+  async setLatest(
+    step: number,
+    { keep, keepEvery, best = null }: Retention,
+    say: (text: string) => void = () => {},
+  ): Promise<void> {
     await writeFileAtomic(this.#latest, `${checkpointName(step)}\n`)
     await this.setBest(best)
     const steps = (await this.steps()).filter((saved) => saved <= step)
@@ -212,7 +227,8 @@ export class RunCheckpoints {
       .slice(0, Math.max(0, steps.length - keep))
       .filter((saved) => saved !== step && saved !== best)
       .filter((saved) => !(keepEvery > 0 && saved % keepEvery === 0))
-    for (const saved of old) await this.#remove(saved)
+      .filter((saved) => !this.#fixed.has(saved))
+    for (const saved of old) await this.#remove(saved, say)
   }
 
   /** Makes `best` name the checkpoint of `step`; null: removes it. */
@@ -225,47 +241,72 @@ export class RunCheckpoints {
   }
 
   /** Renames a checkpoint before it removes its files, so that a kill leaves none half-removed. */
-  async #remove(step: number): Promise<void> {
+  async #remove(step: number, say: (text: string) => void): Promise<void> {
     const path = this.path(step)
     const trash = join(this.#folder, `.${checkpointName(step)}.removed`)
-    await fileOperation('write', path, async () => {
+    const work = async (): Promise<void> => {
       await rm(trash, { recursive: true, force: true })
       await rename(path, trash)
       await rm(trash, { recursive: true, force: true })
-    })
+    }
+    if (!(await isRemoved(path, work, say))) this.#fixed.add(step)
   }
 
   /**
    * Removes what a process left that was killed while it wrote or removed a checkpoint. The caller
    * has locked the run, so no other process writes here. What was moved aside to be replaced
    * (`-old.partial`) stays: it may be the only one, and the next save of its step moves it back.
+   *
+   * @param say - receives a sentence about each that cannot be removed.
    */
-  async removeTrash(): Promise<void> {
+  async removeTrash(say: (text: string) => void = () => {}): Promise<void> {
     if (!existsSync(this.#folder)) return
     const names = await fileOperation('read', this.#folder, () => readdir(this.#folder))
     for (const name of names.filter((name) => LEFTOVER.test(name))) {
       const path = join(this.#folder, name)
-      await fileOperation('write', path, () => rm(path, { recursive: true, force: true }))
+      await isRemoved(path, () => rm(path, { recursive: true, force: true }), say)
     }
   }
 
   /**
    * Makes an earlier checkpoint the latest, and moves those after it, with a copy of the metrics,
-   * to checkpoints/aside-<time>/.
+   * to checkpoints/aside-<time>/. They are there before `latest` moves: what is later than `latest`
+   * would be replaced.
    *
    * @returns that folder, null if there are no later ones.
    */
   async branchFrom(step: number): Promise<string | null> {
     const later = (await this.steps()).filter((saved) => saved > step)
+    const aside = later.length === 0 ? null : await this.#moveAside(later)
     await writeFileAtomic(this.#latest, `${checkpointName(step)}\n`)
-    if (later.length === 0) return null
+    return aside
+  }
+
+  async #moveAside(steps: readonly number[]): Promise<string> {
     const aside = await unusedFolder(join(this.#folder, `aside-${timestamp()}`))
     const metrics = join(this.#run, 'metrics.jsonl')
     await fileOperation('write', aside, async () => {
       if (existsSync(metrics)) await copyFile(metrics, join(aside, 'metrics.jsonl'))
-      for (const saved of later) await rename(this.path(saved), join(aside, checkpointName(saved)))
+      for (const saved of steps) await rename(this.path(saved), join(aside, checkpointName(saved)))
     })
+    for (const folder of [aside, this.#folder]) await syncFolder(folder)
     return aside
+  }
+}
+
+/** Runs `work`, which removes `path`; says so if it cannot. A run goes on with more on its disk. */
+async function isRemoved(
+  path: string,
+  work: () => Promise<void>,
+  say: (text: string) => void,
+): Promise<boolean> {
+  try {
+    await work()
+    return true
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error)
+    say(`cannot remove ${path}: ${reason}; going on`)
+    return false
   }
 }
 

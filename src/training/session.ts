@@ -128,7 +128,7 @@ async function startRun(
     // Allocates the model's memory on its device, so that a run that cannot start leaves no folder.
     await session.model.zeroGradients()
     if (base) {
-      await base.read(session.model)
+      await base.read(session.model, signal && { signal })
       await saveWeights(folder, session.model, 0)
     }
     if (signal?.aborted) throw cancelled(signal)
@@ -206,7 +206,7 @@ async function loadCheckpoint(
 ): Promise<void> {
   const { folder, config } = session
   const { checkpoints } = folder
-  await checkpoints.removeTrash()
+  await checkpoints.removeTrash(message)
   const load = async (found: { path: string; step: number }): Promise<SavedLoop> => {
     const saved = await checkpoints.readLoop(found.step)
     // Before the first update the optimizer has no state; a run that starts from another model
@@ -226,7 +226,7 @@ async function loadCheckpoint(
       session.step = found.step
       // A process that was killed after a save may not have come to this.
       const best = found.loaded.best?.step ?? null
-      await checkpoints.setLatest(found.step, { ...session.options, best })
+      await checkpoints.setLatest(found.step, { ...session.options, best }, message)
     } else {
       message(`${folder.path} has no checkpoint; starting over`)
     }

@@ -124,6 +124,7 @@ export class Trainer extends EventEmitter<TrainerEvents> {
       writer: new CheckpointWriter({
         ...{ folder, model, optimizer, retention: options },
         onSaved: (step, path) => this.emit('checkpoint', step, path),
+        say: (text) => this.emit('message', text),
       }),
       spikes:
         options.skipSpikes === undefined
