@@ -84,11 +84,11 @@ test('an interrupted encode continues when the command is repeated', async (t) =
     child.on('close', () => clearInterval(timer))
   })
   t.is(interrupted.code, 130, interrupted.stderr)
-  t.regex(interrupted.stderr, /repeat the command to continue/)
+  t.regex(interrupted.stderr, /run the same command again to continue/)
   t.false(existsSync(out))
   const continued = await kindling([...args, '--out', out])
   t.is(continued.code, 0, continued.stderr)
-  t.regex(continued.stderr, /continued an earlier run/)
+  t.regex(continued.stderr, /continued an interrupted encoding/)
   const whole = await kindling([...args, '--out', join(folder, 'whole_chunks')])
   t.notRegex(whole.stderr, /continued/)
   const bytes = (name: string): Buffer[] =>

@@ -73,7 +73,7 @@ for (const [signal, code] of [
     const args = ['tokenizer', 'train', fifo, '--vocab-size', '300', '--out', `${fifo}.out`]
     const stopped = await kindling(args, (child) => {
       onceItReads(child, fifo, signal)
-      onceItSays(child, /a second one ends at once/, signal)
+      onceItSays(child, /a second one stops at once/, signal)
     })
     t.is(stopped.code, code, stopped.stderr)
     t.false(existsSync(`${fifo}.out`))

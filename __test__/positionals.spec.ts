@@ -45,7 +45,7 @@ test('arguments and a flag may say the same, and not two things', async (t) => {
   t.deepEqual(argumentsOr(['a', 'b'], ['a', 'b'], '--corpus'), ['a', 'b'])
   t.throws(() => argumentsOr(['a'], ['b', 'c'], '--corpus'), {
     code: 'ERR_USAGE',
-    message: 'a and --corpus b c differ; give one of them',
+    message: 'a and --corpus b c differ; give only one of them',
   })
   const args = ['train', 'a.txt', '--corpus', 'b.txt']
   const message = /a\.txt and --corpus b\.txt differ/

@@ -96,7 +96,7 @@ test('a sweep does not go on with other data than it began with', async (t) => {
   writeFileSync(corpus, `${readFileSync(corpus, 'utf8')} and more`)
   const more = { rates: [1e-3, 1e-2], steps: 2, out }
   const message = await rejectsWith(t, 'ERR_RESUME_MISMATCH', () => sweep(more, runs))
-  t.regex(message, /the data have changed since .*lr-1e-3 was trained/)
+  t.regex(message, /the data has changed since .*lr-1e-3 was trained/)
 })
 
 test('a sweep outlives the reader of its output', async (t) => {

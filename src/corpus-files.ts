@@ -87,7 +87,7 @@ function commonFormat(files: readonly string[]): CorpusFormat | undefined {
   throw new KindlingError(
     'ERR_INVALID_ARGUMENT',
     `${json} and files of another format cannot be read together; rename it to .jsonl.gz if it ` +
-      'holds JSON Lines, or give its kind of files alone',
+      'holds JSON Lines, or give files of one format only',
   )
 }
 

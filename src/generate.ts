@@ -262,6 +262,6 @@ function promptIds(
   if (endOfText !== undefined) return Uint32Array.of(endOfText)
   throw new KindlingError(
     'ERR_INVALID_ARGUMENT',
-    `an empty prompt needs the token ${END_OF_TEXT}, which this tokenizer lacks; give a prompt`,
+    `an empty prompt needs the token ${END_OF_TEXT}, which this tokenizer does not have; give a prompt`,
   )
 }

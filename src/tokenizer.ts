@@ -347,7 +347,7 @@ function isIterable(pieces: unknown): boolean {
 function uint32(ids: Uint32Array | Int32Array | readonly number[]): Uint32Array {
   if (ids instanceof Uint32Array) return ids
   if (!(ids instanceof Int32Array) && !Array.isArray(ids)) {
-    throw new KindlingError('ERR_INVALID_ARGUMENT', 'token ids must be an Uint32Array or a list')
+    throw new KindlingError('ERR_INVALID_ARGUMENT', 'token ids must be a Uint32Array or an array')
   }
   const array = Uint32Array.from(ids)
   const wrong = array.findIndex((id, i) => id !== ids[i])

@@ -24,7 +24,7 @@ export async function withInterrupt<T>(
     if (controller.signal.aborted) exitNow(SIGNAL_EXIT + constants.signals[name])
     const what = typeof announcement === 'string' ? announcement : announcement()
     const clear = process.stderr.isTTY ? '\r\x1b[K' : ''
-    write(process.stderr, `${clear}${name}: ${what}; a second one ends at once\n`)
+    write(process.stderr, `${clear}${name}: ${what}; a second one stops at once\n`)
     controller.abort()
   }
   for (const name of SIGNALS) process.on(name, onSignal)

@@ -171,7 +171,9 @@ export function argumentsOr<T>(words: readonly string[], value: T, flag: string)
   if (words.length === 0) return value
   const isSame = JSON.stringify(words) === JSON.stringify([value ?? words].flat())
   if (isSame) return [...words]
-  throw usage(`${words.join(' ')} and ${flag} ${[value].flat().join(' ')} differ; give one of them`)
+  throw usage(
+    `${words.join(' ')} and ${flag} ${[value].flat().join(' ')} differ; give only one of them`,
+  )
 }
 
 /** Makes a usage error. */

@@ -148,7 +148,7 @@ export async function loadModel(
   const { run, checkpoint, device, dtype, threads: given } = options
   if (source === undefined) {
     if (run === undefined && checkpoint === undefined) {
-      throw usage('no model given: name a run, or another SOURCE (see --help), or add --run DIR')
+      throw usage('no model given; name a run or another SOURCE (see --help), or add --run DIR')
     }
     const loaded = await loadRun({ ...options, onMessage })
     const folder = join(run ?? resolve(checkpoint!, '..', '..'), 'tokenizer')
@@ -157,7 +157,7 @@ export async function loadModel(
   }
   if (run !== undefined || checkpoint !== undefined) {
     throw usage(
-      `${source} and ${run === undefined ? '--checkpoint' : '--run'} both name a model; give one`,
+      `${source} and ${run === undefined ? '--checkpoint' : '--run'} both name a model; give only one`,
     )
   }
   return load(source, {

@@ -90,7 +90,7 @@ function understood<T>(work: () => T): T {
     const reason = error instanceof Error ? error.message : String(error)
     throw new KindlingError(
       'ERR_UNSUPPORTED',
-      `the model's chat template cannot be used: ${reason}; kindling generate continues any text`,
+      `the model's chat template cannot be used: ${reason}; use kindling generate, which needs no template`,
       { cause: error },
     )
   }

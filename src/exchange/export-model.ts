@@ -86,12 +86,15 @@ function nativeArguments(
   { format, dtype, name = basename(out) }: z.output<typeof schema>,
 ): [string, Native.Transformer, Native.Tokenizer | null, Native.ExportOptions] {
   if (format !== 'gguf' && dtype === 'q8_0') {
-    throw new KindlingError('ERR_INVALID_ARGUMENT', 'only GGUF files hold q8_0; use another dtype')
+    throw new KindlingError(
+      'ERR_INVALID_ARGUMENT',
+      'q8_0 is for GGUF files only; use another dtype',
+    )
   }
   if (format === 'gguf' && !tokenizer) {
     throw new KindlingError(
       'ERR_NOT_FOUND',
-      'the model has no tokenizer, which GGUF files need; train with one, or export safetensors',
+      'the model has no tokenizer, and a GGUF file needs one; train with one, or export safetensors',
     )
   }
   return [

@@ -216,7 +216,7 @@ class RateRun {
 function stopped(run: string, steps: number): KindlingError {
   return new KindlingError(
     'ERR_CANCELLED',
-    `stopped in ${run} at step ${steps}, which is saved; the same command goes on from there`,
+    `stopped in ${run} at step ${steps}, which is saved; run the same command again to continue`,
   )
 }
 
@@ -233,7 +233,7 @@ function checkSameData(run: string, { identity }: RunConfig, others: readonly st
   if (expected === undefined || isDeepStrictEqual(identity, expected)) return
   throw new KindlingError(
     'ERR_RESUME_MISMATCH',
-    `the data have changed since ${other} was trained; restore them and remove ${run}, or choose ` +
+    `the data has changed since ${other} was trained; restore it and remove ${run}, or choose ` +
       'another --out',
   )
 }

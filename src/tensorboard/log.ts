@@ -74,7 +74,7 @@ export class TensorboardLog {
       this.#failed = true
       const reason = error instanceof Error ? error.message : String(error)
       this.say(
-        `no more TensorBoard events: ${reason}; the run goes on, its metrics are in metrics.jsonl`,
+        `TensorBoard logging stopped: ${reason}; the run continues, and metrics.jsonl has its metrics`,
       )
     }
   }

@@ -107,13 +107,13 @@ function reasons(
   const minutes = Math.max(1, Math.round((seconds * trained) / trainedTokens / 60))
   const end =
     limit === 'time'
-      ? 'more would take more than about ten minutes'
-      : 'more would only learn so small a text by heart'
+      ? 'more would take longer than about ten minutes'
+      : 'more would overfit so small a text'
   return [
     `chosen for ${tokens} tokens and ${name}: ${numLayers} layers of width ${dModel}, ` +
-      `windows of ${seqLength}, a rate of ${lr.toExponential()}, ${dtype}`,
+      `windows of ${seqLength}, learning rate ${lr.toExponential()}, ${dtype}`,
     `and ${(trained / tokens).toPrecision(2)} passes over the text (${end}): ` +
-      `about ${minutes} minute${minutes === 1 ? '' : 's'} if nothing else runs`,
-    'a size of your own, such as --d-model, or a --preset turns this choice off',
+      `about ${minutes} minute${minutes === 1 ? '' : 's'} if nothing else is running`,
+    'to choose the model yourself, give its sizes, such as --d-model, or a --preset',
   ]
 }

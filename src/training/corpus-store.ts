@@ -148,8 +148,8 @@ async function findCorpus(names: readonly string[]): Promise<FoundFiles> {
   if (names.includes(STDIN)) {
     throw new KindlingError(
       'ERR_INVALID_ARGUMENT',
-      'standard input (-) cannot be a corpus, which is read more than once; ' +
-        'encode it first (kindling encode -), and train on that (--data)',
+      'standard input (-) cannot be a corpus, because a corpus is read more than once; ' +
+        'encode it first (kindling encode -), then train on the result (--data)',
     )
   }
   return findFiles(names)

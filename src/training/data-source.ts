@@ -78,8 +78,8 @@ function checkTokenizers({ train, valid, tokenizer }: DataSource): void {
     if (metadata.tokenizerHash === null || metadata.tokenizerHash === known) continue
     throw new KindlingError(
       'ERR_INVALID_TOKENIZER',
-      `${path} was encoded with another tokenizer than ${tokenizer?.path ?? stores[0]!.path}; ` +
-        'encode all data with the same one',
+      `${path} was not encoded with the same tokenizer as ${tokenizer?.path ?? stores[0]!.path}; ` +
+        'encode all data with the same tokenizer',
     )
   }
 }
@@ -94,8 +94,8 @@ function withTokenizer(source: DataSource, tokenizer: Tokenizer | null = null): 
   if (!source.tokenizer) return { ...source, tokenizer }
   throw new KindlingError(
     'ERR_INVALID_ARGUMENT',
-    'the data were encoded with another tokenizer than that of the model to start from (--from); ' +
-      "encode them with the model's",
+    'the data was not encoded with the tokenizer of the model to start from (--from); ' +
+      "encode it with the model's tokenizer",
   )
 }
 
@@ -109,7 +109,7 @@ async function openSource(
     .filter(([, value]) => value !== undefined)
     .map(([name]) => `--${name}`)
   if (names.length > 1) {
-    throw new KindlingError('ERR_USAGE', `${names.join(' and ')} exclude each other; give one`)
+    throw new KindlingError('ERR_USAGE', `${names.join(' and ')} exclude each other; give only one`)
   }
   if (corpus !== undefined) {
     const encoding = await corpusEncoding(corpus, resolved, preparation)
@@ -141,7 +141,7 @@ async function openMixture(mixture: readonly string[], options: TrainOptions): P
     if (tokenizer && source.tokenizer && tokenizer.hash !== source.tokenizer.hash) {
       throw new KindlingError(
         'ERR_INVALID_ARGUMENT',
-        `${path} has a different tokenizer than the stores before it; encode all with the same one`,
+        `${path} has a different tokenizer from the stores before it; encode all with the same tokenizer`,
       )
     }
     valid ??= source.valid

@@ -44,8 +44,8 @@ export async function withEvaluationData<T>(
     }
     throw new KindlingError(
       'ERR_INVALID_TOKENIZER',
-      `${store.path} was encoded with another tokenizer than that of the model; give the text ` +
-        'itself, or encode it with the tokenizer of the model',
+      `${store.path} was not encoded with the model's tokenizer; give the text ` +
+        "itself, or encode it with the model's tokenizer",
     )
   }
   const { files, notes } = await findText(path)
@@ -53,7 +53,7 @@ export async function withEvaluationData<T>(
   if (tokenizer === null) {
     throw new KindlingError(
       'ERR_NOT_FOUND',
-      `${path} is text, and the model has no tokenizer to encode it; give a store of its ids`,
+      `${path} is text, but the model has no tokenizer to encode it with; give a store of token ids`,
     )
   }
   return withTemporaryFolder('eval', async (folder) => {

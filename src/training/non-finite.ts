@@ -73,7 +73,7 @@ export async function explainNonFinite(
   await writeFileAtomic(path, `${JSON.stringify(toSnakeCase(report), null, 2)}\n`)
   const tensor = report.weight ?? report.gradient
   const where = tensor === null ? '' : ` (first in ${tensor})`
-  return new KindlingError(error.code, `${error.message}${where}; ${path} says what it saw`, {
+  return new KindlingError(error.code, `${error.message}${where}; see ${path} for what was seen`, {
     cause: error,
   })
 }

@@ -95,7 +95,7 @@ export function parseRunConfig(path: string, text: string): RunConfig {
   if (typeof version === 'number' && version > 1) {
     throw new KindlingError(
       'ERR_INVALID_CHECKPOINT',
-      `${path} has format_version ${version}; this Kindling reads up to 1, so update it`,
+      `${path} has format_version ${version}; this version of Kindling reads up to 1; update Kindling`,
     )
   }
   const parsed = schema.safeParse(json)

@@ -172,7 +172,7 @@ export class RunFolder {
     throw new KindlingError(
       'ERR_INVALID_TOKENIZER',
       tokenizer === null
-        ? `${path} is missing; restore the folder from the training data's tokenizer`
+        ? `${path} is missing; restore it from the tokenizer of the training data`
         : `${path} is not the tokenizer that the run started with; restore the original`,
     )
   }

@@ -278,7 +278,7 @@ function locked(folder: string, path: string, owner: Owner | null): KindlingErro
   const fail = (message: string): KindlingError => new KindlingError('ERR_RUN_LOCKED', message)
   if (owner === null) {
     return fail(
-      `${path} is not a lock that kindling wrote; remove it if nothing trains in ${folder}`,
+      `${path} is not a lock file written by kindling; remove it if no process is training in ${folder}`,
     )
   }
   const { pid, host, startedAt } = owner

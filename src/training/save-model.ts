@@ -38,7 +38,7 @@ export async function save(
   const monitored = checked('save', z.strictObject(longCallFields), options)
   const { model, tokenizer, config, companions = {}, step = 0 } = saved
   if ((tokenizer?.hash ?? null) !== config.tokenizerHash) {
-    throw new KindlingError('ERR_INVALID_ARGUMENT', 'the tokenizer is not that of the config')
+    throw new KindlingError('ERR_INVALID_ARGUMENT', 'the tokenizer does not match the config')
   }
   const folder = await RunFolder.claim(run, run, () => {})
   try {

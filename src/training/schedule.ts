@@ -38,7 +38,7 @@ export function cosineSchedule(options: CosineScheduleOptions): (t: number) => n
   if (warmupSteps > cosineSteps) {
     throw new KindlingError(
       'ERR_INVALID_ARGUMENT',
-      `warmupSteps ${warmupSteps} is above cosineSteps ${cosineSteps}; the decay must end after it`,
+      `warmupSteps ${warmupSteps} is above cosineSteps ${cosineSteps}; the decay must end after the warm-up`,
     )
   }
   return (t) => {

@@ -151,7 +151,7 @@ async function resumeRun(
   if (config.data.train.length === 0) {
     throw new KindlingError(
       'ERR_INVALID_ARGUMENT',
-      `${run} holds a model that was not trained here; start a new run with --from ${run}`,
+      `${run} is an imported model, which has no training to resume; start a new run with --from ${run}`,
     )
   }
   folder.lock(report.message)
@@ -294,6 +294,6 @@ function reportSamples(
   if (config.endOfText !== false || data.tokenizer === null) return
   if (sampleInterval === 0 || samplePrompt !== undefined) return
   message(
-    `the training text has no ${END_OF_TEXT}: samples start from a line break, or --sample-prompt`,
+    `the training text has no ${END_OF_TEXT}: samples start from a line break, or from --sample-prompt`,
   )
 }

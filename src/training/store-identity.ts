@@ -67,7 +67,7 @@ export function checkValidation({ identity }: RunConfig, store: TokenStore): voi
 function otherData(problems: string[], instead: string): KindlingError {
   return new KindlingError(
     'ERR_RESUME_MISMATCH',
-    `the data is not what the run was trained on (${problems.join('; ')}); ` +
+    `the data is not the data that the run was trained on (${problems.join('; ')}); ` +
       `restore the data, or ${instead}`,
   )
 }

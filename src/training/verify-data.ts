@@ -41,7 +41,7 @@ async function verifyStore(
   if (bytes > LARGEST_BYTES) {
     message(
       `${store.path} is larger than 4 GiB and was not compared with its checksums; ` +
-        'kindling data verify does that',
+        'to do that, run kindling data verify',
     )
     return
   }

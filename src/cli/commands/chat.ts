@@ -87,7 +87,7 @@ class Conversation {
     if (!tokenizer) {
       throw new KindlingError(
         'ERR_NOT_FOUND',
-        'the model has no tokenizer, which a conversation needs; train with a tokenizer',
+        'the model has no tokenizer, and chatting needs one; train with a tokenizer',
       )
     }
     this.#model = model

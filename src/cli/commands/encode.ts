@@ -110,7 +110,7 @@ export function encodeCommand(): Command {
       ).catch((error: unknown) => {
         output.clear()
         if (fromNative(error).code === 'ERR_CANCELLED' && !files.includes('-')) {
-          output.note('interrupted; repeat the command to continue')
+          output.note('interrupted; run the same command again to continue')
         }
         throw error
       })
@@ -118,10 +118,12 @@ export function encodeCommand(): Command {
       const seconds = (performance.now() - started) / 1000
       const { tokens, bytes, replacedBytes, resumedBytes } = summary
       if (summary.appendEot && options.append_eot === undefined) {
-        output.note(`added ${END_OF_TEXT} after every document (--no-append-eot leaves it out)`)
+        output.note(
+          `added ${END_OF_TEXT} after every document (to leave it out, add --no-append-eot)`,
+        )
       }
       if (resumedBytes > 0) {
-        output.note(`continued an earlier run after ${megabytes(resumedBytes)} MB`)
+        output.note(`continued an interrupted encoding after ${megabytes(resumedBytes)} MB`)
       }
       if (replacedBytes > 0) {
         output.note(`${replacedBytes} bytes of invalid UTF-8 became U+FFFD`)

@@ -49,7 +49,7 @@ export function generateCommand(): Command {
       if (!tokenizer) {
         throw new KindlingError(
           'ERR_NOT_FOUND',
-          'the model has no tokenizer, which generating text needs; train with a tokenizer',
+          'the model has no tokenizer, and generating text needs one; train with a tokenizer',
         )
       }
       const start = startPrompt(tokenizer, config.endOfText)

@@ -69,7 +69,9 @@ function tokenizerTrainCommand(): Command {
         throw usage('bpe needs a vocabulary size; add --vocab-size, such as --vocab-size 10000')
       }
       if (options.type === 'chars' && options.vocab_size !== undefined) {
-        throw usage('vocab_size is for bpe; with --type chars the characters of the text decide')
+        throw usage(
+          'vocab_size is for bpe only; with --type chars, the characters of the text decide the size',
+        )
       }
       outliveOutput()
       const { files, reading: format } = await inputFiles(names, options, output)
