@@ -3,7 +3,7 @@
  * time.
  *
  * A product of (m, k) and (k, n) is 2 m k n FLOPs, the backward pass costs twice the forward pass,
- * and AdamW 17 FLOPs per parameter. The engine itself plans the memory, with the code that
+ * and AdamW 17 FLOPs per parameter. The engine computes the memory itself, with the code that
  * allocates it.
  */
 import { z } from 'zod'
@@ -13,7 +13,7 @@ import { limits } from './limits'
 import { native } from './native'
 import { checked } from './options'
 
-/** A model, how it is trained, and on what device. */
+/** Options of `account`: a model, how it is trained, and on which device. */
 export interface AccountOptions {
   /** Tokens in the vocabulary. */
   vocabSize: number
@@ -29,15 +29,15 @@ export interface AccountOptions {
   numLayers: number
   /** Tokens per sequence. */
   context: number
-  /** The embedding matrix is the output layer as well. Default false. */
+  /** The output layer uses the embedding matrix. Default false. */
   tieEmbeddings?: boolean
   /** The query, key and value projections have a bias. Default false. */
   qkvBias?: boolean
-  /** Width of a head. Default dModel / numHeads. */
+  /** Width of each head. Default dModel / numHeads. */
   headSize?: number
-  /** Norms of queries and keys over a head. Default false. */
+  /** RMSNorm of the queries and keys of each head. Default false. */
   qkNorm?: boolean
-  /** Device whose memory is planned; it need not exist on this machine. Default `cpu`. */
+  /** Device whose memory use is computed; this machine need not have it. Default `cpu`. */
   device?: 'cpu' | 'cuda'
   /**
    * Dtype of matrix products, as in `TransformerOptions`; on the CPU, as this machine supports it.
@@ -52,7 +52,7 @@ export interface AccountOptions {
   steps?: number
   /** Memory of the device in GiB. Default 80. */
   memoryGib?: number
-  /** Peak of the device in TFLOP/s. Default 19.5. */
+  /** Peak speed of the device in TFLOP/s. Default 19.5. */
   peakTflops?: number
   /** Model FLOPs utilization: the fraction of the peak that training reaches. Default 0.5. */
   mfu?: number
@@ -88,11 +88,11 @@ export interface Account {
     'parameters' | 'gradients' | 'optimizer' | 'activations' | 'activationsPerSequence' | 'total',
     number
   >
-  /** Most sequences per step that fit into the memory; 0 if not even one does. */
+  /** Largest number of sequences per step that fits into memory; 0 if not even one fits. */
   largestBatch: number
   /** Bytes by the course's formula, in f32: every intermediate result of every layer is kept. */
   courseMemory: CourseMemory
-  /** Most sequences per step that fit into the memory by the course's formula. */
+  /** Largest number of sequences per step that fits into memory by the course's formula. */
   courseLargestBatch: number
   /** Model FLOPs utilization: the given one, or that of the measured speed. */
   mfu: number
@@ -134,7 +134,7 @@ const schema = z.strictObject({
 const ADAMW_FLOPS = 17
 const BYTES_F32 = 4
 
-/** Sizes that `flopsPerToken` reads. */
+/** The sizes that `flopsPerToken` uses. */
 type SizesOfFlops = Pick<AccountOptions, 'vocabSize' | 'dModel' | 'dFf' | 'numLayers' | 'context'> &
   Partial<Pick<AccountOptions, 'numHeads' | 'numKvHeads' | 'headSize'>>
 
@@ -202,7 +202,10 @@ function courseMemoryOf(
   }
 }
 
-/** A measured speed counts by the FLOPs per token of MFU, a planned one by all FLOPs of a step. */
+/**
+ * Returns MFU, speed and time. MFU of a measured speed uses the FLOPs per token of MFU; an assumed
+ * MFU gives a speed by all FLOPs of a step.
+ */
 function timeOf(
   o: Sizes,
   flops: Account['flops'],

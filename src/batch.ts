@@ -1,7 +1,7 @@
 /**
  * Batches of a training step: token ids x (batchSize x seqLength) and targets y, the token that
- * follows each id. `TokenStore.batch` builds them in native memory; batches of your own are built
- * from arrays.
+ * follows each id. `TokenStore.batch` builds them in native memory; you can also build batches from
+ * arrays.
  */
 import { KindlingError, call } from './errors'
 import { native, type Native } from './native'
@@ -10,8 +10,8 @@ import { native, type Native } from './native'
 export type TokenRow = Int32Array | Uint32Array | readonly number[]
 
 /**
- * A batch of your own. x and y have the same shape: a list of rows of equal length, or one flat
- * array of `batchSize` rows. Ids are integers. A target of -100 is excluded from the loss.
+ * A batch built from arrays. x and y have the same shape: a list of rows of equal length, or one
+ * flat array of `batchSize` rows. Ids are integers. A target of -100 is excluded from the loss.
  */
 export interface BatchArrays {
   /** Token ids. */

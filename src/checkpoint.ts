@@ -11,11 +11,11 @@ import { checked, checkedValue } from './options'
 import { Optimizer } from './optimizer'
 import { Transformer } from './transformer'
 
-/** The files that tell a checkpoint from another folder. */
+/** The files by which a checkpoint is told from other folders. */
 const FILES = ['state.json', 'model.safetensors', 'optimizer.safetensors']
 
 /**
- * A copy of a model and its optimizer, from which a checkpoint is written while training goes on.
+ * A copy of a model and its optimizer, from which a checkpoint is written while training continues.
  */
 export class Snapshot {
   readonly #native: Native.CheckpointSnapshot
@@ -50,8 +50,9 @@ export const Checkpoint = {
    *
    * @param iteration - number of updates made so far; `load` returns it.
    * @param extra - JSON data stored in state.json.
-   * @throws KindlingError `ERR_INVALID_ARGUMENT` if `path` is no checkpoint, `ERR_DISK_FULL`,
-   * `ERR_NOT_WRITABLE` or `ERR_IO` if it cannot be written; it is then unchanged.
+   * @throws KindlingError `ERR_INVALID_ARGUMENT` if `path` exists and is not a checkpoint,
+   * `ERR_DISK_FULL`, `ERR_NOT_WRITABLE` or `ERR_IO` if it cannot be written; an existing checkpoint
+   * is then unchanged.
    */
   async save(
     path: string,
@@ -65,12 +66,12 @@ export const Checkpoint = {
   },
 
   /**
-   * Copies the model and the optimizer in memory, so that a checkpoint of them can be written while
-   * they are trained further.
+   * Copies the model and the optimizer in memory, so that a checkpoint can be written while
+   * training continues.
    *
    * @param iteration - as in `save`.
    * @param extra - as in `save`.
-   * @returns null if memory has no room for a copy.
+   * @returns null if there is not enough memory for a copy.
    */
   async snapshot(
     model: Transformer,
@@ -100,7 +101,7 @@ export const Checkpoint = {
   },
 } as const
 
-/** Writes a checkpoint as `Checkpoint.save`, over whatever is at `path`. */
+/** Writes a checkpoint like `Checkpoint.save`, but replaces whatever is at `path`. */
 export async function saveCheckpoint(
   path: string,
   model: Transformer,
@@ -125,7 +126,7 @@ export async function loadWeights(
 }
 
 /**
- * Refuses to replace a folder that holds something else than a checkpoint, or a file.
+ * Refuses to replace a file, or a folder that is not a checkpoint.
  *
  * @throws KindlingError `ERR_INVALID_ARGUMENT`.
  */
@@ -145,9 +146,9 @@ function refuseToReplace(path: string): void {
 }
 
 /**
- * Returns the text for `run` in state.json, indented as it is there.
+ * Returns the text for `run` in state.json, indented to fit there.
  *
- * @throws KindlingError `ERR_INVALID_ARGUMENT` for what JSON cannot hold.
+ * @throws KindlingError `ERR_INVALID_ARGUMENT` if a value cannot be written as JSON.
  */
 function jsonOf(extra: object): string {
   try {

@@ -11,36 +11,38 @@ import { native } from './native'
 /** Standard input, as a file name. */
 export const STDIN = '-'
 
-/** What the files hold, once decompressed. */
+/** Format of the files, once decompressed. */
 export type CorpusFormat = 'text' | 'jsonl' | 'parquet'
 
 /** Ends of the names of text files, and of JSON Lines; each may be compressed. */
 const TEXT_ENDINGS = ['.txt', '.text', '.md', '.markdown', '.rst', '.adoc', '.org', '.tex']
 const LINE_ENDINGS = ['.jsonl', '.ndjson']
 const COMPRESSED = ['.gz', '.zst']
-/** Compressed JSON is JSON Lines in the large corpora; plain JSON is mostly something else. */
+/** In large corpora, compressed .json files are JSON Lines; uncompressed ones are usually not. */
 const COMPRESSED_LINES = '.json'
-/** What folders that Kindling writes hold: stores, tokenizers and runs, whose files are no texts. */
+/**
+ * Files that mark folders written by Kindling (stores, tokenizers and runs), which hold no text.
+ */
 const OWN_FILES = ['store.json', 'train_chunks', 'vocab.json', 'metrics.jsonl']
 
 /** The files that names refer to. */
 export interface FoundFiles {
   /** In the order of the names; those of a pattern or a folder are sorted. */
   files: string[]
-  /** The format of all of them; undefined where their names decide, each for itself. */
+  /** The format of all files; undefined if each file's name decides. */
   format: CorpusFormat | undefined
   /** A sentence for each folder: how many files were taken from it, and how many were not. */
   notes: string[]
 }
 
 /**
- * Finds the files that names refer to. A folder stands for all text files in it and below:
+ * Finds the files that names refer to. A folder means all text files in it and its subfolders:
  * text, Markdown, JSON Lines and Parquet, plain or compressed. Hidden files, links to folders and
  * the folders that Kindling writes are left out.
  *
  * @param format - the format of all files. Default: by their names.
  * @throws KindlingError `ERR_NOT_FOUND` if a pattern matches nothing or a folder has no text file,
- * `ERR_INVALID_ARGUMENT` if a pattern is malformed, or the names leave the format open.
+ * `ERR_INVALID_ARGUMENT` if a pattern is malformed, or if the names do not determine the format.
  */
 export async function findFiles(
   names: readonly string[],
@@ -60,7 +62,7 @@ export async function findFiles(
   return { files, format: format ?? commonFormat(files), notes }
 }
 
-/** Returns the files that names refer to, as `findFiles` does. */
+/** Returns only the files that `findFiles` finds. */
 export async function expandFiles(names: readonly string[]): Promise<string[]> {
   return (await findFiles(names)).files
 }
@@ -76,8 +78,8 @@ export function formatOfName(name: string): CorpusFormat {
 /**
  * Returns the one format of the files, if they have one.
  *
- * @throws KindlingError `ERR_INVALID_ARGUMENT` if compressed JSON stands beside other files, for
- * the engine knows JSON Lines by other names.
+ * @throws KindlingError `ERR_INVALID_ARGUMENT` if compressed JSON is mixed with other files,
+ * because the engine recognizes JSON Lines by other names only.
  */
 function commonFormat(files: readonly string[]): CorpusFormat | undefined {
   const formats = new Set(files.map(formatOfName))
@@ -92,20 +94,19 @@ function commonFormat(files: readonly string[]): CorpusFormat | undefined {
 }
 
 /**
- * Returns whether each document of these files ends with `<|endoftext|>` unless something else is
- * asked for: those of JSON Lines and Parquet, and where there are several files. One text file is
- * left as it is, and as the course encodes it.
+ * Returns whether `<|endoftext|>` is added after each document by default: true for JSON Lines,
+ * Parquet and several files. A single text file is left as it is, as in the course.
  */
 export function endsDocuments(files: readonly string[], format?: CorpusFormat): boolean {
   return files.length > 1 || files.some((file) => (format ?? formatOfName(file)) !== 'text')
 }
 
-/** Returns whether a name that no file has is a pattern, such as `*.txt`. */
+/** Returns whether a name is a pattern, such as `*.txt`, rather than an existing file. */
 export function isPattern(name: string): boolean {
   return /[*?[]/.test(name)
 }
 
-/** The end of a name, in lower case and without that of a compression. */
+/** Returns the extension of a name, in lower case, without that of the compression. */
 function endingOf(name: string): { ending: string; isCompressed: boolean } {
   const lower = name.toLowerCase()
   const last = extname(lower)

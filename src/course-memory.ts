@@ -1,7 +1,7 @@
 /**
- * The memory of training by the course's formula: the results of all products and of the softmax are
- * kept for the backward pass, in every layer, in f32, with one score per pair of positions and head.
- * It counts what a plain implementation keeps; this engine keeps less.
+ * The memory of training by the course's formula: the results of all products and of the softmax
+ * are kept for the backward pass, in every layer, in f32, with one score per pair of positions and
+ * head. This is what a straightforward implementation keeps; the engine keeps less.
  */
 
 /** Bytes by the course's formula. */
@@ -25,10 +25,10 @@ export function widths(o: HeadSizes): { headSize: number; q: number; kv: number 
 }
 
 /**
- * Returns the activations of one sequence, in numbers. Per layer, for a context c, a width d and h
- * heads: q, k, v, the weighted sum, the output projection and the output of the feed-forward layer
- * (6 c d), the scores (h c^2), and two results of width d_ff (2 c d_ff). Then the last norm (c d) and
- * the logits (c vocabulary).
+ * Returns the activations of one sequence, as a number of elements. Per layer, for a context c, a
+ * width d and h heads: q, k, v, the weighted sum, the output projection and the output of the
+ * feed-forward layer (6 c d), the scores (h c^2), and two results of width d_ff (2 c d_ff). Then
+ * the final norm (c d) and the logits (c vocabulary).
  */
 export function courseActivations(
   o: HeadSizes & { dFf: number; numLayers: number; vocabSize: number; context: number },

@@ -14,7 +14,7 @@ export function resolveDevice(device: string): string {
 }
 
 /**
- * Explains why `auto` does not use a GPU that seems to be present; null if it uses it or there is
+ * Explains why `auto` does not use a GPU that seems to be present; null if it does, or if there is
  * none.
  */
 export function unusedGpu(device: string): string | null {

@@ -6,7 +6,7 @@ import { READ_ANY_KIND, fileOperation } from './files'
 import { existingStores } from './store-paths'
 import type { Tokenizer } from './tokenizer'
 
-/** What an encoding is planned from. */
+/** Input of `planEncoding`. */
 export interface PlannedEncoding {
   /** The files found. */
   files: readonly string[]
@@ -19,9 +19,12 @@ export interface PlannedEncoding {
 /** What encoding would read and write. */
 export interface EncodePlan {
   files: number
-  /** Bytes of the files; of compressed ones, as they are. Null for standard input. */
+  /** Bytes of the files on disk (compressed, if they are). Null for standard input. */
   bytes: number | null
-  /** About as many tokens, by the start of the first file; null for other files than plain text. */
+  /**
+   * Approximate number of tokens, estimated from the start of the first file; null unless all files
+   * are plain text.
+   */
   tokensEstimated: number | null
   /** `<|endoftext|>` is added after each document, unless the options say otherwise. */
   appendEot: boolean
@@ -30,7 +33,7 @@ export interface EncodePlan {
   replaces: string[]
 }
 
-/** Bytes at the start of a file that the number of tokens is estimated from. */
+/** Number of bytes at the start of a file from which the number of tokens is estimated. */
 const SAMPLE_BYTES = 1 << 20
 
 /**

@@ -4,7 +4,7 @@
  * An error with a stable `code` (`ERR_...`, see docs/errors.md) and a message that says what to do.
  */
 export class KindlingError extends Error {
-  /** Stable across releases. */
+  /** The error code; stable across releases. */
   readonly code: string
 
   constructor(code: string, message: string, options?: ErrorOptions) {

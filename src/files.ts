@@ -1,4 +1,4 @@
-/** Bounded reads, atomic writes, and errors of the file system as coded errors. */
+/** Bounded reads, atomic writes, and file system errors as errors with a code. */
 import { closeSync, constants, existsSync, fstatSync, openSync, readFileSync } from 'node:fs'
 import { mkdir, mkdtemp, open, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -22,10 +22,10 @@ export const READ_ANY_KIND = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0)
 const LARGEST_BYTES = 256 * 2 ** 20
 
 /**
- * Reads a text file that comes from outside. Only regular files of a bounded size are read: a link to
+ * Reads an untrusted text file. Only regular files of a bounded size are read: a link to
  * /dev/zero would never end, and a FIFO waits for a writer.
  *
- * @param invalid - the code of the error if it is anything else.
+ * @param invalid - the error code if it is not such a file.
  * @throws KindlingError `ERR_NOT_FOUND`, `ERR_IO`.
  */
 export function readText(path: string, invalid: string): string {
@@ -75,7 +75,7 @@ export async function makeOneFolder(path: string): Promise<boolean> {
   )
 }
 
-/** Runs `work` with a temporary folder, named after `purpose`, which is removed in the end. */
+/** Runs `work` with a temporary folder, named after `purpose`, which is removed at the end. */
 export async function withTemporaryFolder<T>(
   purpose: string,
   work: (folder: string) => Promise<T>,
@@ -123,7 +123,7 @@ export async function fileOperation<T>(
 /**
  * Runs a synchronous file operation of Node.
  *
- * @throws KindlingError as `fileOperation`.
+ * @throws KindlingError like `fileOperation`.
  */
 export function fileOperationSync<T>(action: 'read' | 'write', path: string, work: () => T): T {
   try {

@@ -15,7 +15,7 @@ import { Transformer } from './transformer'
 
 /** Options for generating text. */
 export interface GenerateOptions {
-  /** Tokens to generate, at most. Default 200. */
+  /** Maximum number of tokens to generate. Default 200. */
   maxTokens?: number
   /** Divides the logits; 0 always picks the most likely token. Default 1. */
   temperature?: number
@@ -32,7 +32,10 @@ export interface GenerateOptions {
   seed?: number
   /** Stop sequences; the text ends before the first one found. */
   stop?: string | readonly string[]
-  /** Ids that end the text, beside `<|endoftext|>`: `stopIds` of a model from `load`. */
+  /**
+   * Ids that end the text, in addition to `<|endoftext|>`, such as the `stopIds` of a model from
+   * `load`.
+   */
   stopIds?: readonly number[]
   /**
    * Keep the key/value cache once the context is full. Faster, but the tokens differ from those of
@@ -42,8 +45,9 @@ export interface GenerateOptions {
   /** Start the text with the prompt. Default true. */
   echo?: boolean
   /**
-   * Put what the model expects around a text, such as Llama 3's `<|begin_of_text|>`, around the
-   * prompt (see `Tokenizer.template`). A prompt of `ChatTemplate` has it already. Default true.
+   * Add the special tokens that the model expects around a text, such as Llama 3's
+   * `<|begin_of_text|>`, to the prompt (see `Tokenizer.template`). A prompt from `ChatTemplate`
+   * already has them. Default true.
    */
   addSpecialTokens?: boolean
   /** Ends the call with `ERR_CANCELLED`. */

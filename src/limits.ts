@@ -1,6 +1,7 @@
 /**
- * Schemas of sizes, shared by the library, the flags and config.json. The limits are far above what
- * is used and far below what could overflow or exhaust a machine before an error is noticed.
+ * Schemas of sizes, shared by the library, the flags and config.json. The limits are far above any
+ * practical size, and far below what could overflow or exhaust a machine before an error is
+ * noticed.
  */
 import { z } from 'zod'
 
@@ -12,7 +13,7 @@ export const limits = {
   threads: upTo(1024),
   /** Blocks of a model. */
   layers: upTo(1 << 14),
-  /** Widths of a model, and its heads. */
+  /** Widths of a model, and numbers of its heads. */
   width: upTo(1 << 24),
   /** Ids of a vocabulary. */
   vocab: upTo(2 ** 31 - 1),
@@ -24,5 +25,5 @@ export const limits = {
   prefetch: z.int().min(0).max(1024),
 } as const
 
-/** Tokens of one batch, at most. */
+/** Maximum number of tokens in a batch. */
 export const MAX_BATCH_TOKENS = 2 ** 31 - 1

@@ -1,11 +1,11 @@
-/** The nearest name to one that was mistyped. */
+/** Finds the known name that is nearest to a mistyped one. */
 
-/** Edits beyond which two names are not alike. */
+/** Two names with more edits than this are not similar. */
 const MOST_EDITS = 3
 
 /**
- * Returns the candidate with the fewest edits to `word`, the first of several; null if none is
- * alike: within three edits, and within a third of the longer name.
+ * Returns the candidate with the fewest edits to `word`, or the first of several. Returns null if
+ * none is similar: within three edits, and within a third of the length of the longer name.
  */
 export function nearest(word: string, candidates: Iterable<string>): string | null {
   let best: string | null = null

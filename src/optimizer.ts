@@ -91,7 +91,7 @@ const clipSchema = z.strictObject({ read: z.boolean().default(true) })
 const stepSchema = z.strictObject({ lr: rate.optional() })
 
 /**
- * Base class of AdamW and SGD. A model and its optimizer serve one call at a time; a second one
+ * Base class of AdamW and SGD. A model and its optimizer run one call at a time; a second call
  * fails with `ERR_BUSY`.
  */
 export abstract class Optimizer {
@@ -106,8 +106,8 @@ export abstract class Optimizer {
    * Scales the gradients by maxNorm / (norm + 1e-6) if their global L2 norm exceeds `maxNorm`. 0
    * does not clip.
    *
-   * @returns the norm before clipping. With `read: false` nothing waits for the device, and the
-   * result is null.
+   * @returns the norm before clipping. With `read: false`, the call does not wait for the device,
+   * and the result is null.
    * @throws KindlingError `ERR_NON_FINITE` if the norm is NaN or infinite; the gradients are then
    * unchanged.
    */
@@ -131,7 +131,10 @@ export abstract class Optimizer {
     await settle(() => this.#native.step(lr))
   }
 
-  /** Frees the optimizer's state, at once or when the pending call settles. Never waits for it. */
+  /**
+   * Frees the optimizer's state, at once or when the pending call settles. Does not wait for that
+   * call.
+   */
   async close(): Promise<void> {
     call(() => this.#native.close())
   }

@@ -1,4 +1,4 @@
-/** The check of the options that callers of the library pass: types, ranges and unknown names. */
+/** Checks the options that callers of the library pass: types, ranges and unknown names. */
 import { z } from 'zod'
 import { KindlingError } from './errors'
 import { nearest } from './nearest'
@@ -6,7 +6,7 @@ import { nearest } from './nearest'
 /** T without `undefined` as the value of an optional property. */
 export type Exact<T> = { [K in keyof T]: Exclude<T[K], undefined> }
 
-/** An AbortSignal, of this or another realm. */
+/** Schema of an AbortSignal, from this or another realm. */
 export const abortSignal = z.custom<AbortSignal>(
   (value) =>
     typeof value === 'object' &&
@@ -31,7 +31,7 @@ export const longCallFields = {
 export const fileNames = z.array(z.string())
 
 /**
- * Checks what a caller passed as the options of `what`; undefined is no options.
+ * Checks what a caller passed as the options of `what`; undefined means no options.
  *
  * @returns a copy without undefined values.
  * @throws KindlingError `ERR_INVALID_ARGUMENT` naming every problem.
@@ -82,7 +82,7 @@ export function problemsIn(error: z.ZodError, schema?: z.ZodType): string {
     .join('; ')
 }
 
-/** Says what a value must be, in the words of the person who wrote it. */
+/** Says what a value must be, in terms of what the user wrote. */
 function describeIssue(issue: z.core.$ZodIssue): string {
   switch (issue.code) {
     case 'invalid_type':
@@ -98,13 +98,13 @@ function describeIssue(issue: z.core.$ZodIssue): string {
   }
 }
 
-/** Says what was given instead, where that is short. */
+/** Says what was given instead, if that is short. */
 function received(value: unknown): string {
   const isShown = typeof value === 'number' || (typeof value === 'string' && value.length <= 40)
   return isShown ? `, not ${value === '' ? 'empty' : value}` : ''
 }
 
-/** Says which of the known names a mistyped one is nearest to, if any. */
+/** Suggests the known name that is nearest to a mistyped one, if any. */
 function guess(typed: unknown, known: readonly unknown[]): string {
   const name = typeof typed === 'string' ? nearest(typed, known.map(String)) : null
   return name === null ? '' : ` (did you mean ${name}?)`

@@ -1,4 +1,4 @@
-/** Names of folders that follow from what they hold. */
+/** Hashes that name folders by their contents. */
 import { createHash } from 'node:crypto'
 
 /** Returns the first eight hexadecimal digits of the SHA-256 of `text`. */

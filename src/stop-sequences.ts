@@ -1,8 +1,8 @@
 /** Finding stop sequences in text that arrives in pieces. */
 
 /**
- * Passes text through up to the first stop sequence. The end of the text so far is withheld while
- * it may be the beginning of a stop sequence.
+ * Passes text through up to the first stop sequence. Withholds the end of the text as long as it
+ * may be the beginning of a stop sequence.
  */
 export class StopSequenceMatcher {
   readonly #sequences: readonly string[]

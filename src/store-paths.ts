@@ -6,7 +6,9 @@ import { z } from 'zod'
 import { KindlingError } from './errors'
 import { checkedValue } from './options'
 
-/** Returns the stores that output to `out` replaces, whether or not they exist. */
+/**
+ * Returns the paths of the stores that writing to `out` would replace, whether or not they exist.
+ */
 export function storesIn(out: string): string[] {
   return basename(resolve(out)).endsWith('_chunks')
     ? [out]
@@ -19,8 +21,8 @@ export function existingStores(out: string): string[] {
 }
 
 /**
- * Returns the store to evaluate on at `path`: the validation tokens of an output folder of `kindling
- * encode`, or all its tokens if none were set aside; else the store itself.
+ * Returns the store to evaluate on at `path`: the validation tokens of an output folder of
+ * `kindling encode`, or all its tokens if none were set aside; else the store itself.
  */
 export function evaluationStore(path: string): string {
   const inside = ['valid_chunks', 'train_chunks'].map((name) => join(path, name))

@@ -28,8 +28,8 @@ function readStatus(): string {
 }
 
 /**
- * Ends the process at once. `process.exit` waits for long calls of the addon, which run on libuv's
- * threads.
+ * Ends the process at once. `process.exit` would wait for long calls of the addon, which run on
+ * libuv's threads.
  */
 export function exitNow(code: number): never {
   return native.exitNow(code)

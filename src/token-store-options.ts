@@ -1,4 +1,4 @@
-/** Options of token stores: what callers pass, and the schemas that check it. */
+/** Options of token stores, and the schemas that check them. */
 import { z } from 'zod'
 import { limits } from './limits'
 import type { LongCallOptions } from './long-call'
@@ -14,12 +14,13 @@ export interface EncodeOptions extends LongCallOptions {
    */
   validFraction?: number
   /**
-   * Integer type of the chunk files; `uint16` holds vocabularies of at most 65536. Default `int32`.
+   * Integer type of the chunk files; `uint16` works for vocabularies of up to 65536 tokens. Default
+   * `int32`.
    */
   tokenDtype?: 'int32' | 'uint16'
   /**
-   * Encoding threads; the store does not depend on them. Default: the cores available to this
-   * process.
+   * Threads that encode; the store does not depend on their number. Default: the cores available to
+   * this process.
    */
   threads?: number
   /**
@@ -40,9 +41,12 @@ export interface EncodeOptions extends LongCallOptions {
    * several files, if the tokenizer has this token; one text file is left as it is.
    */
   appendEot?: boolean
-  /** Continue the work of a killed call with the same files and options. Default true. */
+  /** Continue where a killed call with the same files and options stopped. Default true. */
   resume?: boolean
-  /** Keep the work of an aborted call for the next one, as if it had been killed. Default false. */
+  /**
+   * If the call is aborted, keep its work for the next call, as if it had been killed. Default
+   * false.
+   */
   keepWhenAborted?: boolean
 }
 
@@ -103,7 +107,7 @@ export interface StoreMetadata {
  * - `random`: uniformly random start positions.
  * - `epoch`: each consecutive, non-overlapping window once per epoch, reshuffled for each epoch.
  * - `sequential`: consecutive windows in order, over and over.
- * - `dense`: as `epoch`, with one window per start position.
+ * - `dense`: like `epoch`, with one window per start position.
  */
 export type Sampling = 'random' | 'epoch' | 'sequential' | 'dense'
 

@@ -68,7 +68,7 @@ export class TokenStore {
    * Encodes UTF-8 text files in one streaming pass; memory does not depend on their size.
    *
    * @param files - text, JSON Lines or Parquet files, in order; gzip and zstd are recognized by
-   * content. `data/*.txt` matches files by pattern, a folder stands for the text files in it, `-`
+   * content. `data/*.txt` matches files by pattern, a folder means the text files in it, `-`
    * reads standard input.
    * @param out - output folder, for `tokenizer`, `train_chunks` and, with a `validFraction`,
    * `valid_chunks`; if its name ends in `_chunks`, it is the store itself. An existing store is
@@ -141,7 +141,7 @@ export class TokenStore {
    * Splits a store: tokens before `at` go to `train_chunks` of the folder `out`, the rest to
    * `valid_chunks`.
    *
-   * @throws KindlingError as `merge`; `ERR_INVALID_ARGUMENT` if a part would be empty.
+   * @throws KindlingError like `merge`; `ERR_INVALID_ARGUMENT` if a part would be empty.
    */
   static async split(
     store: TokenStore,
@@ -160,8 +160,8 @@ export class TokenStore {
   }
 
   /**
-   * Opens the tokenizer that `store.json` names; null if it is missing or not the one that encoded
-   * the store.
+   * Opens the tokenizer that `store.json` names; null if it is missing or is not the one that the
+   * store was encoded with.
    */
   async tokenizer(): Promise<Tokenizer | null> {
     const { tokenizerPath, tokenizerHash } = this.metadata
@@ -176,7 +176,7 @@ export class TokenStore {
     return this.#native.length
   }
 
-  /** Returns what `store.json` says. */
+  /** Returns the metadata in `store.json`. */
   get metadata(): StoreMetadata {
     const { bytes, tokenizerPath, tokenizerHash, maxId, ...sizes } = this.#native.metadata
     return {

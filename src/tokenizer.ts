@@ -25,19 +25,19 @@ export interface TrainTokenizerOptions extends LongCallOptions {
   /** Byte-level BPE, or one token per code point. Default `bpe`. */
   type?: 'bpe' | 'chars'
   /**
-   * Counting threads; the result does not depend on them. Default: the cores available to this
-   * process.
+   * Threads that count pre-tokens; the result does not depend on their number. Default: the cores
+   * available to this process.
    */
   threads?: number
   /**
    * Splits text into pre-tokens, which merges do not cross: `gpt2`, `smollm`, `cl100k`, `llama3`,
-   * `qwen2`, or a regular expression. A regular expression is slower and loads each file into memory. Default
-   * `gpt2`.
+   * `qwen2`, or a regular expression. A regular expression is slower and loads each file into
+   * memory. Default `gpt2`.
    */
   pattern?: string
-  /** Least number of occurrences of a pair to become a merge. Default 1. */
+  /** Minimum number of occurrences for a pair to be merged. Default 1. */
   minFrequency?: number
-  /** Bytes to read at most, counted after decompression over all files. Default: all. */
+  /** Maximum number of bytes to read, over all files, after decompression. Default: all. */
   maxBytes?: number
   /**
    * Format of the files. Default: JSON Lines if the name ends in .jsonl or .ndjson (before .gz or
@@ -47,8 +47,8 @@ export interface TrainTokenizerOptions extends LongCallOptions {
   /** The JSON Lines field or Parquet column that holds the text. Default `text`. */
   textField?: string
   /**
-   * Called from time to time with the merges learned so far and in total. An error it throws ends
-   * the call.
+   * Called from time to time with the number of merges so far and in total. If it throws, the call
+   * fails with that error.
    */
   onMerge?: (merges: number, wanted: number) => void
 }
@@ -121,7 +121,7 @@ export class Tokenizer {
    * Trains a tokenizer on text files. Invalid UTF-8 becomes U+FFFD (see `replacedBytes`).
    *
    * @param files - text, JSON Lines or Parquet files; gzip and zstd are recognized by content.
-   * `data/*.txt` matches files by pattern, a folder stands for the text files in it, `-` reads
+   * `data/*.txt` matches files by pattern, a folder means the text files in it, `-` reads
    * standard input.
    * @throws KindlingError `ERR_NOT_FOUND`, `ERR_EMPTY_CORPUS`, `ERR_INVALID_CORPUS` (a damaged
    * file, a line without the text field), `ERR_INVALID_ARGUMENT` (a vocabulary smaller than the
@@ -202,7 +202,7 @@ export class Tokenizer {
     return this.#native.vocabSize
   }
 
-  /** Number of merges; 0 for a tokenizer of characters. */
+  /** Number of merges; 0 for a character-level tokenizer. */
   get numMerges(): number {
     return this.#native.numMerges
   }
@@ -227,8 +227,8 @@ export class Tokenizer {
   /**
    * Encodes a text. Special tokens in it become their ids; a lone surrogate is read as U+FFFD.
    *
-   * @param options - `addSpecialTokens`: add what the model expects around a text, such as Llama 3's
-   * `<|begin_of_text|>` (see `template`). Default false.
+   * @param options - `addSpecialTokens`: add the special tokens that the model expects around a
+   * text, such as Llama 3's `<|begin_of_text|>` (see `template`). Default false.
    * @throws KindlingError `ERR_UNKNOWN_CHARACTER` if the vocabulary lacks a character.
    */
   encode(text: string, options: { addSpecialTokens?: boolean } = {}): Uint32Array {
@@ -237,8 +237,8 @@ export class Tokenizer {
   }
 
   /**
-   * The ids that encoding with `addSpecialTokens` puts before and after a text. A tokenizer that was
-   * trained here has none.
+   * The ids that encoding with `addSpecialTokens` puts before and after a text. A tokenizer trained
+   * with Kindling has none.
    */
   get template(): { before: number[]; after: number[] } {
     const [before = [], after = []] = this.#native.template

@@ -2,7 +2,7 @@
 import { z } from 'zod'
 import { limits } from './limits'
 
-/** Scaling of the rotary angles, named as `rope_scaling` in Hugging Face's config.json. */
+/** RoPE scaling, with the names of `rope_scaling` in Hugging Face's config.json. */
 export interface RopeScaling {
   /** Divisor of the low frequencies. */
   factor: number
@@ -28,21 +28,21 @@ export interface TransformerOptions {
   numLayers: number
   /** Longest context, in tokens. */
   maxSeqLength: number
-  /** Base of the angles of rotary position embeddings. Default 100000. */
+  /** Base of the rotary position embeddings (RoPE). Default 100000. */
   theta?: number
   /** Key/value heads; a divisor of numHeads. Default numHeads. */
   numKvHeads?: number
   /** Use the embedding matrix as the output layer. Default false. */
   tieEmbeddings?: boolean
-  /** Give the query, key and value projections a bias. Default false. */
+  /** Add a bias to the query, key and value projections. Default false. */
   qkvBias?: boolean
-  /** Width of a head, even. Default dModel / numHeads. */
+  /** Width of each head; an even number. Default dModel / numHeads. */
   headSize?: number
   /** Added to the mean square in every RMSNorm. Default 1e-5. */
   normEps?: number
-  /** Norm each query and key over its head, before the rotation. Default false. */
+  /** Apply RMSNorm to the queries and keys of each head, before RoPE. Default false. */
   qkNorm?: boolean
-  /** Scale the rotary angles as Llama 3.1 does, for longer contexts. Default none. */
+  /** Scale RoPE for longer contexts, as Llama 3.1 does. Default none. */
   ropeScaling?: RopeScaling | null
   /** `cpu`, `cuda`, `cuda:N`, or `auto`: cuda if available, else cpu. Default `cpu`. */
   device?: string
@@ -61,19 +61,19 @@ export interface TransformerOptions {
    */
   threads?: number
   /**
-   * Save only the residual stream on entry of each block, and recompute the block's activations in
-   * the backward pass: less memory, more time, and the same gradients bit for bit. Default false.
+   * Save only the input of each block, and recompute the block's activations in the backward pass.
+   * Takes less memory and more time; the gradients are the same bit for bit. Default false.
    */
   recompute?: boolean
   /**
-   * Read the output of every op, and stop a pass at the first one with a NaN or an infinity, with an
-   * error that names it: slower, and the same results. The gradients of such a pass are incomplete.
+   * Check the output of every op, and stop a pass at the first NaN or infinity, with an error that
+   * names the op. Slower, with the same results. The gradients of a stopped pass are incomplete.
    * Default false.
    */
   detectAnomaly?: boolean
 }
 
-/** A size; the engine checks its range and how the sizes fit together. */
+/** Schema of a size; the engine checks its range, and that the sizes fit together. */
 const size = z.int().min(0)
 export const transformerSchema = z.strictObject({
   vocabSize: size,

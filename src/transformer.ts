@@ -49,10 +49,11 @@ export interface DeviceState {
 /** Options of one forward and backward pass. */
 export interface ForwardBackwardOptions {
   /**
-   * Return the loss. With `false` nothing waits for the device, and the loss is null. Default true.
+   * Return the loss. With `false`, the call does not wait for the device, and the loss is null.
+   * Default true.
    */
   readLoss?: boolean
-  /** Factor of the gradients: 1 / n when accumulating n batches into one step. Default 1. */
+  /** Factor for the gradients: 1 / n when accumulating n batches into one step. Default 1. */
   scale?: number
 }
 
@@ -72,7 +73,7 @@ const passSchema = z.strictObject({
  * A Transformer language model.
  *
  * The constructor only checks the options. The first call allocates memory and draws the initial
- * weights. A model serves one call at a time; a second one before the first has settled fails with
+ * weights. A model runs one call at a time; a second call before the first has settled fails with
  * `ERR_BUSY`.
  */
 export class Transformer {
@@ -172,7 +173,7 @@ export class Transformer {
     return settle(() => this.#native.deviceState())
   }
 
-  /** Waits until the device has finished all queued work, as a timing needs to. */
+  /** Waits until the device has finished all queued work; needed before taking a time. */
   async synchronize(): Promise<void> {
     return settle(() => this.#native.synchronize())
   }
@@ -198,7 +199,7 @@ export class Transformer {
 
   /**
    * Returns the logits of the next token after each position, as `logits` does, and keeps the
-   * activations for `backward`: a loss of your own needs only its gradient by the logits.
+   * activations for `backward`: a custom loss only needs its gradient with respect to the logits.
    *
    * @param ids - token ids of `batchSize` sequences of equal length, one after the other.
    * @returns ids.length x vocabSize, row-major.
@@ -217,15 +218,16 @@ export class Transformer {
   }
 
   /**
-   * Adds the gradients of the parameters to the model's, given the gradient of your loss by the
-   * logits of the last `forward`. An optimizer's `step` uses them, as after `forwardBackward`.
+   * Adds the gradients of the parameters to the model's, given the gradient of your loss with
+   * respect to the logits of the last `forward`. An optimizer's `step` uses them, as after
+   * `forwardBackward`.
    *
    * @example
    * const logits = await model.forward(ids)
    * await model.backward(gradientOfMyLoss(logits))
    * await optimizer.step()
    *
-   * @param dLogits - as long as those logits.
+   * @param dLogits - an array as long as those logits.
    * @throws KindlingError `ERR_INVALID_ARGUMENT` without a `forward` before it, or if another pass
    * or an update came in between; `ERR_SHAPE_MISMATCH` if dLogits has another length.
    */
@@ -237,20 +239,20 @@ export class Transformer {
   }
 
   /**
-   * Freezes the parameters that a pattern matches: they get no gradient and no update, nor weight
+   * Freezes the parameters that a pattern matches: they get no gradient, no update and no weight
    * decay.
    *
    * @param pattern - parameter names, as in `AdamWGroup`: `transformer_blocks.0.*`, `*.g`,
    * `matrices`.
    * @returns the names of the parameters that match.
-   * @throws KindlingError `ERR_INVALID_ARGUMENT` if none does, `ERR_BUSY`, `ERR_CLOSED`.
+   * @throws KindlingError `ERR_INVALID_ARGUMENT` if none match, `ERR_BUSY`, `ERR_CLOSED`.
    */
   freeze(pattern: string): string[] {
     return call(() => this.#native.freeze(checkedValue('freeze', z.string(), pattern)))
   }
 
   /**
-   * Lets the parameters that a pattern matches be trained again; all of them by default. See
+   * Makes the parameters that a pattern matches trainable again; by default, all of them. See
    * `freeze`.
    */
   unfreeze(pattern = '*'): string[] {
@@ -303,19 +305,19 @@ export class Transformer {
     await settle(() => this.#native.zeroGradients())
   }
 
-  /** Returns the name of the first tensor of weights with a NaN or an infinity; null if none has. */
+  /** Returns the name of the first weight tensor that contains a NaN or an infinity, or null. */
   async nonFiniteWeight(): Promise<string | null> {
     return settle(() => this.#native.nonFiniteWeight())
   }
 
-  /** Returns the name of the first tensor of gradients with a NaN or an infinity, or null. */
+  /** Returns the name of the first gradient tensor that contains a NaN or an infinity, or null. */
   async nonFiniteGradient(): Promise<string | null> {
     return settle(() => this.#native.nonFiniteGradient())
   }
 
   /**
-   * Returns the op whose output was NaN or infinite and stopped the last pass, with `detectAnomaly`:
-   * `transformer_blocks.3.Feed_Forward silu output`; else null.
+   * Returns the op whose output was NaN or infinite and stopped the last pass, with
+   * `detectAnomaly`: `transformer_blocks.3.Feed_Forward silu output`; else null.
    */
   async nonFiniteOp(): Promise<string | null> {
     return settle(() => this.#native.nonFiniteOp())
@@ -332,8 +334,8 @@ export class Transformer {
   }
 
   /**
-   * Frees the memory, at once or when the pending call settles. Never waits for that call, and may
-   * be called again. Later calls fail with `ERR_CLOSED`.
+   * Frees the memory, at once or when the pending call settles. Does not wait for that call, and
+   * may be called more than once. Later calls fail with `ERR_CLOSED`.
    */
   async close(): Promise<void> {
     call(() => this.#native.close())
