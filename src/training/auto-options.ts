@@ -1,6 +1,6 @@
 /**
- * The options of `kindling train FILE` alone. Whatever the user gives is kept, and what is chosen
- * goes into config.json like any other option.
+ * Fills in the options of `kindling train FILE` when none of them says what model to train. Options
+ * that the user gives are kept. The chosen ones are recorded in config.json like any other.
  */
 import { stat } from 'node:fs/promises'
 import { expandFiles } from '../corpus-files'
@@ -12,12 +12,12 @@ import { trainingTokens, type DataSource } from './data-source'
 import { machineSpeed, type MachineSpeed } from './machine-speed'
 import { checkSizes } from './resolve-options'
 
-/** Bytes of text in a byte on disk, by the end of the name. */
+/** Estimated bytes of text per byte on disk, by file extension. */
 const EXPANSION: readonly (readonly [RegExp, number])[] = [
   [/\.(gz|zst)$/i, 3],
   [/\.parquet$/i, 2],
 ]
-/** Evaluations, samples and checkpoints of a run. */
+/** How often a run evaluates, samples and saves, from start to end. */
 const EVALUATIONS = 10
 
 /** Returns the options with a vocabulary for the corpus, unless a tokenizer is given. */
@@ -26,7 +26,10 @@ export async function withAutoVocabulary(resolved: ResolvedOptions): Promise<Res
   return { ...resolved, options: { ...resolved.options, vocabSize: vocabularyFor(bytes) } }
 }
 
-/** Returns the options with a model and its training for the data and this machine; says which. */
+/**
+ * Returns the options with a model and a schedule that suit the data and this machine. Reports the
+ * choice and its reasons through `message`.
+ */
 export function withAutoSizes(
   resolved: ResolvedOptions,
   data: DataSource,
@@ -93,7 +96,7 @@ function optionsOf(
   }
 }
 
-/** Sentences that say what was chosen and why. */
+/** Returns messages that tell the user what was chosen and why. */
 function reasons(
   options: TrainOptions,
   { trainedTokens, seconds, limit }: AutoSizes,

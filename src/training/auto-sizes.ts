@@ -1,16 +1,17 @@
 /**
- * What `kindling train FILE` alone trains: a vocabulary for the bytes of the text; then the model of
- * a short list that the text can teach and ten minutes of this machine train best.
+ * Chooses what `kindling train FILE` trains when no size is given. The vocabulary size follows from
+ * the bytes of text. The model is the one from a short list that the text is large enough for and
+ * that promises the lowest loss after ten minutes on this machine.
  *
- * A pure function of the corpus and an estimate of the machine's speed, so that the same command
- * chooses the same. docs/guides/your-own-corpus.md has the tables and their reasons.
+ * The choice is a pure function of the corpus and an estimate of the machine's speed, so the same
+ * command always chooses the same. docs/guides/your-own-corpus.md has the tables and their reasons.
  */
 import { flopsPerToken } from '../account'
 
-/** Seconds of training to aim at. */
+/** Target training time in seconds. */
 export const AUTO_SECONDS = 600
 
-/** Vocabulary sizes by the bytes of text from which they apply. */
+/** Vocabulary sizes, each with the bytes of text from which it applies. */
 const VOCABULARIES: readonly (readonly [bytes: number, vocabSize: number])[] = [
   [10e9, 32_000],
   [1e9, 16_384],
@@ -31,7 +32,7 @@ interface Rung {
   lr: number
 }
 
-/** From the smallest to the largest. */
+/** The models to choose from, smallest first. */
 const LADDER: readonly Rung[] = [
   { dModel: 128, numHeads: 4, dFf: 344, numLayers: 4, context: 128, lr: 3e-3 },
   { dModel: 192, numHeads: 6, dFf: 512, numLayers: 4, context: 128, lr: 3e-3 },
@@ -41,43 +42,46 @@ const LADDER: readonly Rung[] = [
   { dModel: 768, numHeads: 12, dFf: 2048, numLayers: 12, context: 512, lr: 6e-4 },
 ]
 
-/** Passes over the text at most: without dropout a small model then starts to learn it by heart. */
+/** Maximum passes over the text. Without dropout, a small model memorizes it beyond this. */
 export const MOST_PASSES = 8
-/** Parameters of a model at most, for each token of the text. */
+/** Maximum parameters of a model per token of the text. */
 const MOST_PARAMETERS_A_TOKEN = 6
-/** Updates to aim at; they decide the size of a batch. */
+/** Target number of updates, which decides the batch size. */
 const STEPS = 2000
 const BATCH_TOKENS = { fewest: 512, most: 32_768 }
 
-/** What a choice depends on. */
+/** Inputs of the choice. */
 export interface Circumstances {
   /** Training tokens. */
   tokens: number
-  /** Validation tokens; they hold at least one window. */
+  /** Validation tokens. The context is kept short enough for a window of them. */
   validTokens: number
   vocabSize: number
   /** Speed of training on this machine in FLOP/s. */
   flops: number
 }
 
-/** A model and how long it is trained. */
+/** A model and how long to train it. */
 export interface AutoSizes extends Rung {
-  /** Tokens of one update. */
+  /** Tokens per update. */
   batchTokens: number
-  /** Tokens of all updates. */
+  /** Tokens over all updates. */
   trainedTokens: number
-  /** Estimated time of training. */
+  /** Estimated training time. */
   seconds: number
-  /** What ends the run: passes over a small text, or the time. */
+  /** What limits the training: passes over a small text, or time. */
   limit: 'passes' | 'time'
 }
 
-/** Returns the vocabulary size for so many bytes of text. */
+/** Returns the vocabulary size for this many bytes of text. */
 export function vocabularyFor(bytes: number): number {
   return VOCABULARIES.find(([least]) => bytes >= least)![1]
 }
 
-/** Chooses the model, of those that the text can teach, that ten minutes of the machine train best. */
+/**
+ * Chooses the model with the lowest predicted loss among those that the text is large enough for.
+ * The smallest model is always a candidate.
+ */
 export function chooseSizes(circumstances: Circumstances): AutoSizes {
   const [smallest, ...others] = LADDER
   const taught = others.filter((rung) => isTaught(rung, circumstances))
@@ -90,21 +94,25 @@ export function chooseSizes(circumstances: Circumstances): AutoSizes {
 }
 
 function isTaught(rung: Rung, { tokens, vocabSize }: Circumstances): boolean {
-  // The rows of the embedding are only looked up.
+  // The input embedding does not count: its rows are only looked up.
   const multiplied = blockParameters(rung) + vocabSize * rung.dModel
   return multiplied <= MOST_PARAMETERS_A_TOKEN * tokens
 }
 
 /**
- * The part of the loss that model and training decide, by Hoffmann et al. 2022 (arXiv:2203.15556,
- * approach 3): 406.4 / N^0.34 + 410.7 / D^0.28, for N parameters and D tokens. It only ranks models.
+ * Predicts the reducible part of the loss by the scaling law of Hoffmann et al. 2022
+ * (arXiv:2203.15556, approach 3): 406.4 / N^0.34 + 410.7 / D^0.28, for N parameters of the blocks
+ * and D training tokens. Used only to rank models.
  */
 function predictedLoss(rung: Rung, circumstances: Circumstances): number {
   const seen = tokensSeen(rung, circumstances)
   return 406.4 / blockParameters(rung) ** 0.34 + 410.7 / seen ** 0.28
 }
 
-/** Tokens that a model is trained on: those of ten minutes, or of the passes over a small text. */
+/**
+ * Returns the tokens that a model would see: what ten minutes allow, but no more than `MOST_PASSES`
+ * passes over the text.
+ */
 function tokensSeen(rung: Rung, circumstances: Circumstances): number {
   const affordable = (circumstances.flops * AUTO_SECONDS) / flopsOf(rung, circumstances)
   return Math.floor(Math.min(affordable, MOST_PASSES * circumstances.tokens))

@@ -14,17 +14,17 @@ import type { Sampling } from '../token-store-options'
 
 /** One store of a mixture. */
 export interface MixturePart {
-  /** A store; all of a mixture share a tokenizer. */
+  /** The store. All stores of a mixture share a tokenizer. */
   store: TokenStore
-  /** Windows come from the stores in proportion to their weights; above 0. */
+  /** Share of the windows that come from this store, relative to the other weights; above 0. */
   weight: number
 }
 
 /** A window of a batch. */
 export interface BatchWindow {
-  /** Position of its store in the mixture. */
+  /** Index of its store in the mixture. */
   store: number
-  /** Its first token. */
+  /** Position of its first token in the store. */
   start: number
 }
 
@@ -38,9 +38,7 @@ export interface BatchLoaderOptions {
   seed?: number
   /** Batches per step. Default 1. */
   accumulate?: number
-  /**
-   * Order of the windows. Default `random`. Each store of a mixture goes through its own windows.
-   */
+  /** Order of the windows. Default `random`. Each store of a mixture orders its own windows. */
   sampling?: Sampling
   /** Batches prepared ahead; 0: none. Default 2. */
   prefetch?: number
@@ -101,8 +99,8 @@ export class BatchLoader {
   }
 
   /**
-   * Returns where the windows of a batch come from: the position of the store in the mixture, and
-   * the first token.
+   * Returns where each window of a batch comes from: the index of its store in the mixture, and its
+   * first token.
    *
    * @throws KindlingError `ERR_INVALID_ARGUMENT`.
    */

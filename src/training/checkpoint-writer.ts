@@ -1,7 +1,8 @@
 /**
- * Saves the checkpoints of a run: a copy of the model and its optimizer is taken, and written on
- * another thread while training goes on. Never two at once. Where memory has no room for a copy, the
- * loop waits for the file. `latest` moves once everything is on disk.
+ * Saves the checkpoints of a run. The model and its optimizer are copied, and the copy is written
+ * on another thread while training goes on, one checkpoint at a time. If there is not enough memory
+ * for a copy, the loop waits until the checkpoint is written. `latest` is updated once everything
+ * is on disk.
  */
 import { toSnakeCase } from '../case'
 import { Checkpoint, saveCheckpoint, type Snapshot } from '../checkpoint'
@@ -10,7 +11,7 @@ import type { Transformer } from '../transformer'
 import type { Retention, SavedLoop } from './run-checkpoints'
 import type { RunFolder } from './run-folder'
 
-/** What a checkpoint is saved from, and what happens then. */
+/** What to save, where, and whom to notify. */
 export interface CheckpointSource {
   folder: RunFolder
   model: Transformer
@@ -29,14 +30,14 @@ export class CheckpointWriter {
   readonly #source: CheckpointSource
   /** The write in progress; never rejects. */
   #writing: Promise<void> = Promise.resolve()
-  /** The error of a write that nobody has been told of yet. */
+  /** The error of a failed write, until `check` throws it. */
   #failure: { error: unknown } | null = null
 
   constructor(source: CheckpointSource) {
     this.#source = source
   }
 
-  /** @throws KindlingError if an earlier save has failed meanwhile. */
+  /** @throws KindlingError the error of a background save that failed; each is thrown once. */
   check(): void {
     const failure = this.#failure
     this.#failure = null
@@ -44,7 +45,7 @@ export class CheckpointWriter {
   }
 
   /**
-   * Saves the state after `step`; returns once it is copied. Waits for the save before.
+   * Saves the state after `step`. Waits for the previous save; returns once the state is copied.
    *
    * @throws KindlingError `ERR_RUN_LOCKED`, and the error of an earlier save.
    */

@@ -1,6 +1,6 @@
 /**
- * The types of a run's options, their schema, and those that a resumed run may change. The fields
- * are in fields.ts, by their names in files and flags (snake_case); `resolveOptions` returns them in
+ * The schema and types of a run's options, and which of them a resumed run may change. fields.ts
+ * defines them in snake_case, as in flags and config files; `resolveOptions` returns them in
  * camelCase.
  */
 import { z } from 'zod'
@@ -24,9 +24,12 @@ export type GivenOptions = Partial<Record<keyof typeof trainFields, unknown>>
 export interface ResolvedOptions {
   /** Every option, defaults filled in. */
   options: TrainOptions
-  /** Names of the options that were set; without `vocabSize` if it comes from a preset, where it is a default like any other. */
+  /**
+   * Names of the options that were set. A preset's `vocabSize` is not among them: like any default,
+   * it yields to the tokenizer's.
+   */
   given: ReadonlySet<string>
-  /** A corpus is given, and nothing that says what model: one is chosen for it. */
+  /** A corpus is given, but no option says what model to train, so one is chosen to suit it. */
   isAutomatic: boolean
 }
 
@@ -54,13 +57,13 @@ export const CHANGEABLE_ON_RESUME: ReadonlySet<string> = new Set<keyof TrainOpti
 /**
  * Checks values against a schema.
  *
- * @throws KindlingError `ERR_USAGE` naming every problem; `ERR_INVALID_ARGUMENT` if values are only
- * too large.
+ * @throws KindlingError `ERR_USAGE` naming every problem; `ERR_INVALID_ARGUMENT` if the only
+ * problem is sizes above their limits.
  */
 export function parse<T extends z.ZodType>(schema: T, values: unknown): z.output<T> {
   const result = schema.safeParse(values, { reportInput: true })
   if (result.success) return result.data
-  // A size above its limit, not a fraction above 1.
+  // Only sizes above their limits; a fraction above 1 is wrong usage.
   const isTooLarge = result.error.issues.every(
     (issue) => issue.code === 'too_big' && Number(issue.maximum) > 1,
   )

@@ -1,6 +1,6 @@
 /**
- * The stores of a corpus that `--corpus` names: encoded once into a folder of the data folder,
- * with corpus.json saying what from, and reused while that agrees.
+ * Encodes the text that `--corpus` names into a folder inside the data folder. corpus.json there
+ * records what the stores were made from, and they are reused as long as it matches.
  */
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
@@ -25,13 +25,13 @@ const WAIT_MS = 200
 /** Reports how much of a corpus has been read, in bytes. */
 export type CorpusProgress = (what: string, done: number, total: number) => void
 
-/** What a corpus is, and how it is encoded. */
+/** A corpus and how to encode it. */
 export interface CorpusEncoding {
   /** Files, patterns and folders. */
   names: readonly string[]
   /** The folder that holds the folders of all corpora. */
   dataDir: string
-  /** A tokenizer, or what to train one with on this corpus. */
+  /** A tokenizer, or the options for training one on this corpus. */
   tokenizer: Tokenizer | { vocabSize: number; specialTokens: readonly string[] }
   chunkSize: number
   /** The JSON Lines field or Parquet column that holds the text. */
@@ -40,7 +40,7 @@ export interface CorpusEncoding {
   appendEot: boolean | undefined
 }
 
-/** A place for stores that are only looked at. */
+/** A temporary place for the stores of a dry run. */
 export interface Scratch {
   folder: string
   /** Receives the folder that the stores would otherwise be written to. */
@@ -61,7 +61,7 @@ export interface CorpusReport {
  */
 interface CorpusRecord {
   formatVersion: 2
-  /** Absolute names as given: files, patterns, folders. */
+  /** The files, patterns and folders given, as absolute paths. */
   names: string[]
   files: { path: string; size: number; modifiedMs: number }[]
   textField: string
@@ -71,8 +71,8 @@ interface CorpusRecord {
 }
 
 /**
- * Returns the folder with the stores and the tokenizer of a corpus; they are made if there are none
- * or if the files, the tokenizer or the options are others than those they were made from.
+ * Returns the folder with the stores and the tokenizer of a corpus. Encodes the corpus first if it
+ * has not been encoded yet, or if its files, the tokenizer or the options have changed since.
  *
  * @throws KindlingError `ERR_NOT_FOUND`, `ERR_INVALID_ARGUMENT`, and those of encoding.
  */
@@ -222,7 +222,10 @@ function keyOf({ names, textField, appendEot, tokenizer }: Partial<CorpusRecord>
   return JSON.stringify([names, textField, appendEot, tokenizer])
 }
 
-/** `book` of `a/book.txt` and `a/book.jsonl.gz`, `web` of the folder `web` and of `web/*.txt`. */
+/**
+ * Returns `book` for `a/book.txt` and `a/book.jsonl.gz`, `web` for the folder `web` and for
+ * `web/*.txt`.
+ */
 function stemOf(name: string): string {
   if (isPattern(name) && !existsSync(name)) {
     const start = name.split('/').findIndex(isPattern)

@@ -1,6 +1,6 @@
 /**
- * Finding the stores and the tokenizer of a run: a corpus that is encoded once, an encoded folder,
- * or a named store.
+ * Opens the stores and the tokenizer of a run. The data is a corpus, which is encoded on first use,
+ * a mixture of stores, an encoded folder, or a store in the data folder.
  */
 import { existsSync } from 'node:fs'
 import { realpath } from 'node:fs/promises'
@@ -19,7 +19,9 @@ import {
   type Scratch,
 } from './corpus-store'
 
-/** Vocabulary size without a tokenizer, and of a tokenizer trained on a corpus. */
+/**
+ * Default vocabulary size, for a model without a tokenizer and for a tokenizer trained on a corpus.
+ */
 export const DEFAULT_VOCAB_SIZE = 32_000
 
 /** The stores and the tokenizer of a run. */
@@ -35,12 +37,12 @@ export function trainingTokens(data: DataSource): number {
   return data.train.reduce((sum, { store }) => sum + store.length, 0)
 }
 
-/** Progress and cancellation of preparing a corpus. */
+/** What opening the data needs besides the options. */
 export interface Preparation {
   /** Receives sentences for people. */
   message: (text: string) => void
   progress: CorpusProgress
-  /** Takes the stores of a corpus that is not encoded yet, in place of the data folder. */
+  /** Where to encode a corpus that is not encoded yet, instead of in the data folder. */
   scratch?: Scratch | undefined
   /** The tokenizer of the model to start from, if it has one. */
   tokenizer?: Tokenizer | null | undefined
@@ -85,7 +87,7 @@ function checkTokenizers({ train, valid, tokenizer }: DataSource): void {
 }
 
 /**
- * The data with the tokenizer of the model to start from.
+ * Returns the data with the tokenizer of the model to start from, if that has one.
  *
  * @throws KindlingError `ERR_INVALID_ARGUMENT` if the data were encoded with another one.
  */
@@ -126,8 +128,8 @@ async function openSource(
 }
 
 /**
- * Opens a mixture: folders with weights, as `data/web=0.8`. The first folder with validation data
- * provides it.
+ * Opens a mixture: folders with weights, such as `data/web=0.8`. Validation data comes from the
+ * first folder that has any.
  */
 async function openMixture(mixture: readonly string[], options: TrainOptions): Promise<DataSource> {
   const train: MixturePart[] = []
@@ -180,8 +182,9 @@ async function openFolder(path: string, options: TrainOptions): Promise<DataSour
 }
 
 /**
- * Returns the path that a store's own file names, unless links lead elsewhere from there. Links on
- * the way to the store are the user's.
+ * Returns the tokenizer path that a store's metadata names, provided that no symbolic link leads
+ * from there to another place. Links in the path to the store itself are the user's own and
+ * allowed.
  *
  * @throws KindlingError `ERR_INVALID_TOKENIZER`.
  */
@@ -220,7 +223,7 @@ async function tokenizerFromOptions(options: TrainOptions): Promise<Tokenizer | 
   return Tokenizer.fromFiles(vocabPath, mergesPath, specialTokens)
 }
 
-/** How the options say that a corpus is encoded. */
+/** Returns how to encode a corpus, according to the options. */
 async function corpusEncoding(
   names: readonly string[],
   resolved: ResolvedOptions,
@@ -240,8 +243,8 @@ async function givenTokenizer({ options, given }: ResolvedOptions): Promise<Toke
 }
 
 /**
- * The vocabulary size of a tokenizer trained on a corpus: the one the user asked for, or the
- * preset's or the default, raised to the smallest that byte-level BPE can have.
+ * Returns the vocabulary size for a tokenizer to be trained on a corpus: the size that the user
+ * gave, else the preset's or the default, raised if necessary to the minimum of byte-level BPE.
  */
 function trainedVocabSize({ options, given }: ResolvedOptions): number {
   const { vocabSize = DEFAULT_VOCAB_SIZE, specialTokens } = options

@@ -1,17 +1,20 @@
 /**
- * Where generated text can start: at `<|endoftext|>` if the training data has it, else at a line
- * break, which a model has seen.
+ * Where generated text can start: after `<|endoftext|>` if the training data contains it, else
+ * after a line break, which a model has seen in training.
  */
 import type { TokenStore } from '../token-store'
 import { END_OF_TEXT, type Tokenizer } from '../tokenizer'
 
-/** Places of a store that are searched, and tokens at each: all of a store up to a million tokens. */
+/**
+ * Number of places in a store to search, and tokens at each: a store of up to a million tokens is
+ * searched as a whole.
+ */
 const PLACES = 64
 const TOKENS = 16_384
 
 /**
- * Returns whether `<|endoftext|>` occurs in the stores, at places all over them: where it is rarer
- * than once in a million tokens, a model can't learn what follows it.
+ * Returns whether `<|endoftext|>` occurs in any of the stores. Searches places spread over each
+ * store: if the token is rarer than once in a million, a model cannot learn what follows it.
  */
 export function hasEndOfText(stores: readonly TokenStore[], tokenizer: Tokenizer): boolean {
   const id = tokenizer.tokenId(END_OF_TEXT)
@@ -26,14 +29,14 @@ function occursIn(store: TokenStore, id: number): boolean {
   )
 }
 
-/** Returns the prompt of a text that is to start anywhere: `''` stands for `<|endoftext|>`. */
+/** Returns the prompt for generating text from scratch; `''` means `<|endoftext|>`. */
 export function startPrompt(tokenizer: Tokenizer, endOfText: boolean | undefined): string {
   const hasToken = tokenizer.tokenId(END_OF_TEXT) !== undefined
   if (hasToken && endOfText !== false) return ''
   return ['\n', ' '].find((text) => canEncode(tokenizer, text)) ?? firstCharacter(tokenizer)
 }
 
-/** Returns false if a tokenizer of characters lacks one of the text. */
+/** Returns false if the text has a character that a character-level tokenizer lacks. */
 function canEncode(tokenizer: Tokenizer, text: string): boolean {
   try {
     return tokenizer.encode(text).length > 0

@@ -1,4 +1,4 @@
-/** What `kindling train` would do: the plan of a run, without a trace of it on the disk. */
+/** Plans a run for `kindling train --dry-run`, leaving nothing on disk. */
 import { join } from 'node:path'
 import { withTemporaryFolder } from '../files'
 import type { ResolvedOptions } from './config'
@@ -18,7 +18,7 @@ export interface DryRun {
   tokens: number | null
   /** Updates of the whole run. */
   steps: number
-  /** The update that the run starts or resumes after. */
+  /** Updates done before the run starts or resumes; 0 for a new run. */
   fromStep: number
   tokensPerStep: number
   /** Peak memory as the engine plans it. */
@@ -30,8 +30,8 @@ export interface DryRun {
 }
 
 /**
- * Plans a run, or what is left of one. A corpus that has not been encoded is encoded into a
- * temporary folder, since its tokens decide the rest.
+ * Plans a new run, or the rest of one that would be resumed. A corpus that has not been encoded is
+ * encoded into a temporary folder, since the plan depends on its number of tokens.
  *
  * @throws KindlingError as `Trainer.run`.
  */
@@ -81,7 +81,7 @@ function planOf(config: RunConfig, fromStep: number, writes: string[]): DryRun {
   }
 }
 
-/** The files of a run; config.json comes first. */
+/** Lists what a run writes. config.json comes first: a resumed run does not write it again. */
 function runFiles(run: string, { options, totalSteps, tokenizerHash }: RunConfig): string[] {
   const last = Math.min(options.stopAtStep ?? totalSteps, totalSteps)
   return [

@@ -1,9 +1,11 @@
-/** What is due after an update, and what the summary of a finished run says. */
+/** What is due after an update, and the figures that MFU is computed from. */
 import { flopsPerToken } from '../account'
 import { knownPeak } from '../device'
 import type { TrainingSession } from './session'
 
-/** Returns what is due after an update. Evaluations and samples go into a metrics line. */
+/**
+ * Returns what is due after an update. An evaluation or a sample needs a metrics line to go into.
+ */
 export function dueAt(
   step: number,
   { options, config, data }: TrainingSession,
@@ -21,8 +23,8 @@ export function dueAt(
 export type Due = ReturnType<typeof dueAt>
 
 /**
- * FLOPs per token, and the device's peak in TFLOP/s: the one given, else that of a known GPU, else
- * null.
+ * Returns the FLOPs per token and the device's peak in TFLOP/s: the peak that was given, else that
+ * of a known GPU, else null.
  */
 export async function workOf({
   options,

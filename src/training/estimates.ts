@@ -1,4 +1,4 @@
-/** What a run will take: parameters, memory, time; before any of it is allocated. */
+/** Estimates what a run needs, before anything is allocated: parameters, memory and time. */
 import { account, flopsPerToken, type Account } from '../account'
 import { availableThreads } from '../system'
 import { machineSpeed } from './machine-speed'
@@ -15,7 +15,7 @@ export function peakBytes(options: RunOptions): number {
   return accountOf(options).memory.total
 }
 
-/** Estimates the seconds of the whole training, from the speed of machines of this kind. */
+/** Estimates the time of all updates in seconds, from the typical speed of such a machine. */
 export function estimatedSeconds({ options, totalSteps }: RunConfig): number {
   const { device, dtype, threads = availableThreads(), seqLength: context } = options
   const perToken = flopsPerToken({ ...modelOptions(options), context })

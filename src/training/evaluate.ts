@@ -34,7 +34,7 @@ export interface Evaluation {
   loss: number
   /** exp(loss). */
   perplexity: number
-  /** Loss in bits per byte of the text, null if the store does not know its bytes. */
+  /** Loss in bits per byte of the text, null if the store does not record its bytes of text. */
   bitsPerByte: number | null
   /** Tokens evaluated. */
   tokens: number

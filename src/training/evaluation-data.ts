@@ -24,8 +24,8 @@ export interface EvaluationDataOptions extends LongCallOptions {
 }
 
 /**
- * Opens the store at `path` for `work`. Text is encoded into a temporary folder first, which is
- * removed in the end.
+ * Opens the store at `path` and passes it to `work`. Text is first encoded into a temporary folder,
+ * which is removed afterwards.
  *
  * @throws KindlingError `ERR_NOT_FOUND` naming what is accepted, `ERR_INVALID_TOKENIZER` for a store
  * of another tokenizer, and those of stores and encoding.
@@ -62,7 +62,7 @@ export async function withEvaluationData<T>(
   })
 }
 
-/** Returns whether a path holds ids, as far as its names say. */
+/** Returns whether a path is a token store, judging by file names alone. */
 function isStore(path: string): boolean {
   if (['.npy', '.bin'].includes(extname(path).toLowerCase())) return true
   if (!existsSync(path) || !statSync(path).isDirectory()) return false

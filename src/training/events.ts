@@ -25,10 +25,11 @@ export interface TrainSummary {
 export interface StepEvent {
   /** Updates so far. */
   step: number
-  /** Updates from start to end. */
+  /** Updates of the whole run. */
   totalSteps: number
   /**
-   * Loss of the update. On a GPU, the mean of the losses read last, since not every update is read.
+   * Loss of the update. On a GPU losses are not read after every update: the mean of those read
+   * last.
    */
   loss: number
   /** Learning rate of the update. */
@@ -55,7 +56,7 @@ export interface TrainerEvents {
   step: [event: StepEvent]
   /** A line was written to metrics.jsonl. */
   metrics: [line: MetricsLine]
-  /** An evaluation has come to `done` of its `total` tokens. */
+  /** An evaluation has processed `done` of `total` tokens. */
   evaluating: [done: number, total: number]
   /** The validation loss was computed, in nats per token. */
   evaluation: [step: number, loss: number]

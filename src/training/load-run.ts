@@ -1,4 +1,4 @@
-/** Loading a trained model: the newest checkpoint of a run, or one of its checkpoints. */
+/** Loads a trained model from the newest checkpoint of a run, or from a given one. */
 import { Checkpoint } from '../checkpoint'
 import { KindlingError } from '../errors'
 import type { Tokenizer } from '../tokenizer'

@@ -1,4 +1,4 @@
-/** The state of the training loop between two steps, and what its end says. */
+/** The state of the training loop between two steps, and the summary of a finished run. */
 import type { TensorboardLog } from '../tensorboard/log'
 import type { CheckpointWriter } from './checkpoint-writer'
 import type { TrainingClock } from './clock'
@@ -9,7 +9,10 @@ import type { SavedLoop } from './run-checkpoints'
 import type { TrainingSession } from './session'
 import type { SpikeDetector } from './spikes'
 
-/** Notes the checkpoint of a metrics line as the best if it has the lowest validation loss. */
+/**
+ * Records the step of a metrics line as the best checkpoint if its validation loss is the lowest so
+ * far. Returns whether it is.
+ */
 export function noteBest(state: SavedLoop, line: MetricsLine | null): boolean {
   if (line?.valLoss === undefined) return false
   const isBest = state.best === undefined || line.valLoss < state.best.valLoss
@@ -17,7 +20,7 @@ export function noteBest(state: SavedLoop, line: MetricsLine | null): boolean {
   return isBest
 }
 
-/** What the methods of the loop share. */
+/** State that the methods of the loop share. */
 export interface Progress {
   session: TrainingSession
   signal: AbortSignal | undefined
@@ -30,7 +33,7 @@ export interface Progress {
   spikes: SpikeDetector | null
   /** Updates skipped since the last metrics line. */
   skippedUpdates: number
-  /** Losses of the current step's batches, as far as they are read. */
+  /** Losses of the current step's batches that have been read. */
   batchLosses: number[]
   /** Gradient norm before clipping; on a GPU, the one read last. */
   gradNorm: number
@@ -38,7 +41,7 @@ export interface Progress {
   lastLine: MetricsLine | null
   /** The last validation loss. */
   valLoss: number | null
-  /** The step of the last checkpoint; null if that lacks the end of its metrics line. */
+  /** The step of the last checkpoint; null if it was saved before its metrics line was complete. */
   savedStep: number | null
 }
 

@@ -1,7 +1,7 @@
 /**
  * The training losses between two metrics lines. On the CPU each batch's loss is read as it is
- * computed. A GPU runs ahead of the loop: its losses accumulate on the device, and reading them
- * waits for it, so they are read only where needed.
+ * computed. On a GPU the losses accumulate on the device, and are read only when needed, since
+ * reading them waits until the device has caught up with the loop.
  */
 import { KindlingError } from '../errors'
 import type { Transformer } from '../transformer'
@@ -50,7 +50,7 @@ export class TrainingLosses {
     return this.#readStep + 1
   }
 
-  /** The sum and the number of the losses since the last mean, as a checkpoint keeps them. */
+  /** Sum and count of the losses since the last mean, for the checkpoint. */
   get state(): Pick<SavedLoop, 'lossSum' | 'lossCount'> {
     return { lossSum: this.#sum, lossCount: this.#count }
   }
@@ -58,7 +58,7 @@ export class TrainingLosses {
   /**
    * Returns true if the loss and the gradient norm of an update should be read.
    *
-   * @param due - the update's results go into a file.
+   * @param due - true if the update's results are written to a file.
    */
   shouldRead(due: boolean): boolean {
     return this.readsEveryBatch || due || Number.isNaN(this.#latest)
@@ -76,7 +76,7 @@ export class TrainingLosses {
   }
 
   /**
-   * Reads the losses that are still on the device; waits for it if there are any.
+   * Reads the losses that are still on the device. Waits for the device if there are any.
    *
    * @throws KindlingError `ERR_NON_FINITE`.
    */

@@ -6,15 +6,15 @@ export interface MetricsLine {
   step: number
   /** Tokens trained on so far. */
   tokens: number
-  /** Mean training loss since the line before, in nats per token. */
+  /** Mean training loss since the previous line, in nats per token. */
   loss: number
   /** Learning rate of the last update. */
   lr: number
   /** Gradient norm of the last update, before clipping. */
   gradNorm: number
-  /** Updates skipped since the line before, because the loss or the gradient norm spiked. */
+  /** Updates skipped since the previous line, because the loss or the gradient norm spiked. */
   skippedUpdates?: number
-  /** Tokens per second since the line before, without evaluations and samples. */
+  /** Tokens per second since the previous line, excluding evaluations and samples. */
   tokensPerSecond: number
   /** Fraction of the device's peak; absent if the peak is unknown. */
   mfu?: number

@@ -1,6 +1,6 @@
 /**
- * Opening a model wherever it is: a run, one of its checkpoints, a folder of Hugging Face, a GGUF
- * file, a checkpoint of PyTorch, or `hf:org/name`.
+ * Opens a model from any source: a run, one of its checkpoints, a Hugging Face folder, a GGUF file,
+ * a PyTorch checkpoint, or `hf:org/name`.
  */
 import { existsSync, statSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
@@ -23,21 +23,25 @@ import { locateCheckpoint } from './run-checkpoints'
 import { RunFolder } from './run-folder'
 import { buildLoadedModel } from './run-plan'
 
-/** A model that was found, but not read. */
+/** A model that was found, but whose weights have not been read. */
 export interface ModelSource {
-  /** The configuration of the run; of other models, what that of an imported run would be. */
+  /** The configuration of the run; for other models, the one that importing them would write. */
   config: RunConfig
   tokenizer: Tokenizer | null
   companions: Companions
-  /** The folder of the run, null for files of other programs. */
+  /** The folder of the run; null for models of other programs. */
   run: RunFolder | null
   /**
-   * Returns the updates that the weights were trained for, by the name of their checkpoint.
+   * Returns the number of updates that the weights were trained for, from the name of their
+   * checkpoint.
    *
    * @throws KindlingError `ERR_NOT_FOUND` for a run without a checkpoint.
    */
   step: () => Promise<number>
-  /** Reads the weights into a model of these sizes; returns the updates they were trained for. */
+  /**
+   * Reads the weights into a model built from `config`; returns the number of updates they were
+   * trained for.
+   */
   read: (model: Transformer, monitored?: LongCallOptions) => Promise<number>
 }
 
@@ -59,13 +63,16 @@ export interface LoadedModel {
   model: Transformer
   /** Its tokenizer, null if there is none beside the model. */
   tokenizer: Tokenizer | null
-  /** The configuration of the run; of other models, what that of an imported run would be. */
+  /** The configuration of the run; for other models, the one that importing them would write. */
   config: RunConfig
   /** Updates that the model was trained for here; 0 for models of other programs. */
   step: number
-  /** tokenizer_config.json with the chat template, generation_config.json; by their names. */
+  /**
+   * Files that came with the model, by name: tokenizer_config.json with the chat template, and
+   * generation_config.json.
+   */
   companions: Companions
-  /** Ids that end a text or a turn, as the model's own files say; for `generate`. */
+  /** Ids that end a text or a turn according to the model's own files; pass them to `generate`. */
   stopIds: number[]
 }
 
@@ -83,10 +90,10 @@ const loadSchema = z.strictObject({
 /**
  * Loads a model with its tokenizer.
  *
- * @param source - a run, RUN/checkpoints/step-..., a folder of Hugging Face, a .gguf file, a
- * checkpoint of PyTorch with the course's names (which needs `numHeads`), or `hf:org/name`.
+ * @param source - a run, RUN/checkpoints/step-..., a Hugging Face folder, a .gguf file, a PyTorch
+ * checkpoint with the course's tensor names (which needs `numHeads`), or `hf:org/name`.
  * @throws KindlingError `ERR_NOT_FOUND`, `ERR_INVALID_CHECKPOINT`, `ERR_INVALID_MODEL` if a file is
- * damaged, `ERR_UNSUPPORTED` for an architecture or option that cannot be had exactly.
+ * damaged, `ERR_UNSUPPORTED` for an architecture or option that cannot be reproduced exactly.
  */
 export async function load(source: string, options: LoadOptions = {}): Promise<LoadedModel> {
   const given = checked('load', loadSchema, options)
@@ -181,7 +188,10 @@ function isCheckpoint(path: string): boolean {
   return inCheckpoints && existsSync(join(path, 'state.json'))
 }
 
-/** Returns the run that a source is, or is a checkpoint of; of other sources, the source itself. */
+/**
+ * Returns the run that a source names, or whose checkpoint it names; any other source is returned
+ * as it is.
+ */
 export function runOfSource(source: string): string {
   if (isCheckpoint(source)) return dirname(dirname(resolve(source)))
   return namesCheckpoint(source) ? dirname(resolve(source)) : source
@@ -193,7 +203,10 @@ function namesCheckpoint(path: string): boolean {
   return ['best', 'latest'].includes(basename(whole)) && isRun(dirname(whole))
 }
 
-/** A run's config.json has a format_version, that of transformers a model_type. */
+/**
+ * Returns whether a path is a run folder. A config.json of transformers has a model_type; a run's
+ * has none.
+ */
 function isRun(path: string): boolean {
   const config = join(path, 'config.json')
   if (!existsSync(config) || !statSync(config).isFile()) return false
@@ -203,12 +216,12 @@ function isRun(path: string): boolean {
     } | null
     return json?.model_type === undefined
   } catch {
-    // Whoever reads it says what is wrong with it.
+    // Reading the run reports what is wrong with the file.
     return existsSync(join(path, 'checkpoints'))
   }
 }
 
-/** The sizes of a model as options of a run, by their names in files. */
+/** Converts the sizes of a model to options of a run, in snake_case. */
 export function sizeOptions(sizes: ModelSizes): Record<string, unknown> {
   const { headSize, ropeScaling, ...rest } = sizes
   return {
@@ -225,7 +238,7 @@ export function sizeOptions(sizes: ModelSizes): Record<string, unknown> {
   }
 }
 
-/** The config.json of a run that holds an imported model: nothing has been trained. */
+/** Returns the config.json of a run that holds an imported model, with no updates to do. */
 function configOf(sizes: ModelSizes, tokenizer: Tokenizer | null): RunConfig {
   const seqLength = Math.min(sizes.maxSeqLength, DEFAULT_SEQ_LENGTH)
   const { options } = resolveOptions({ ...sizeOptions(sizes), seq_length: seqLength })
@@ -238,5 +251,5 @@ function configOf(sizes: ModelSizes, tokenizer: Tokenizer | null): RunConfig {
   }
 }
 
-/** Tokens per window of a run that does not say otherwise. */
+/** Default tokens per window. */
 export const DEFAULT_SEQ_LENGTH = 256

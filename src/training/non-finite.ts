@@ -1,6 +1,6 @@
 /**
- * The report of a run that stopped at a loss, gradient or weight that is NaN or infinite: what it
- * saw, in `non-finite.json` of its folder.
+ * The report of a run that stopped at a NaN or infinite loss, gradient or weight. It is written to
+ * `non-finite.json` in the run's folder.
  */
 import { join } from 'node:path'
 import { toSnakeCase } from '../case'
@@ -9,16 +9,18 @@ import { writeFileAtomic } from '../files'
 import type { BatchWindow } from './batch-loader'
 import type { TrainingSession } from './session'
 
-/** Steps whose batches are listed, at most. */
+/** Maximum number of steps whose batches are listed. */
 const MAX_STEPS = 16
 
 /** What the loop knows when it stops. */
 export interface Sighting {
-  /** The step that was being done. */
+  /** The step in progress. */
   step: number
-  /** The first step that may have been the cause: a GPU's losses are read for several at once. */
+  /**
+   * The first step that may be the cause: on a GPU the losses of several steps are read at once.
+   */
   firstStep: number
-  /** Losses of the step's batches, as far as they were read. */
+  /** Losses of the step's batches that were read. */
   losses: readonly number[]
   /** Gradient norm before clipping, of the last update that had one. */
   gradNorm: number
@@ -32,11 +34,11 @@ interface Report {
   firstStep: number
   losses: (number | string)[]
   gradNorm: number | string
-  /** The first op with such an output, if the run detects anomalies; null if it does not. */
+  /** The first op whose output is not finite; null unless the run detects anomalies. */
   op: string | null
-  /** The first tensor of weights with a NaN or an infinity; null if there is none. */
+  /** The first weight tensor with a NaN or an infinity; null if there is none. */
   weight: string | null
-  /** The first such tensor of gradients. */
+  /** The first such gradient tensor. */
   gradient: string | null
   seed: number
   /** The stores that `windows` refer to. */
@@ -91,7 +93,7 @@ function batchesOf(
   return list
 }
 
-/** JSON has no NaN and no infinities. */
+/** Converts NaN and infinities to strings, since JSON has neither. */
 function printable(value: number): number | string {
   return Number.isFinite(value) ? value : String(value)
 }

@@ -36,7 +36,7 @@ export const PRESETS: Readonly<Record<string, Preset>> = {
   'gpt2-large-bench': preset([1280, 10, 3456, 36, 50_304, 1024, 1]),
 }
 
-/** The preset that is all defaults, those of the course. */
+/** The preset that keeps the defaults, which are the course's. */
 export const COURSE = 'course'
 
 /** Shapes for `kindling account` alone: GPT-2's sizes with SwiGLU and d_ff = 4 d_model. */

@@ -1,6 +1,6 @@
 /**
- * Filling in the options of a run: a flag wins over the config file, which wins over the preset,
- * which wins over the default. Then the checks that depend on several options.
+ * Fills in the options of a run: a flag wins over the config file, which wins over the preset,
+ * which wins over the default. Then checks what depends on several options.
  */
 import { readFileSync } from 'node:fs'
 import { toCamelCase, toSnakeCase } from '../case'
@@ -31,9 +31,9 @@ export function resolveOptions(flags: GivenOptions, configFile?: string): Resolv
   const preset = typeof explicit['preset'] === 'string' ? presetOptions(explicit['preset']) : {}
   const merged: Record<string, unknown> = { ...preset, ...explicit }
   const options = toCamelCase(parse(trainSchema, merged))
-  // A small lr alone is no mistake; the default lr_min follows it.
+  // A peak rate below the default lr_min is not an error: the default follows it down.
   if (merged['lr_min'] === undefined) options.lrMin = Math.min(options.lrMin, options.lr)
-  // Those of another model are not known yet.
+  // The sizes of a model to start from are not known yet.
   if (options.from === undefined) checkSizes(options)
   const { vocab_size: _, ...presetGiven } = preset
   const given = new Set(Object.keys(toCamelCase({ ...presetGiven, ...explicit })))
@@ -44,7 +44,7 @@ export function resolveOptions(flags: GivenOptions, configFile?: string): Resolv
   return { options, given, isAutomatic }
 }
 
-/** Returns the options of `Trainer` by their names in files. */
+/** Converts the options of `Trainer` to snake_case. */
 export function fromCamelCase(options: TrainerOptions): GivenOptions {
   return toSnakeCase(options)
 }
@@ -82,8 +82,9 @@ function withoutUndefined(values: GivenOptions): Record<string, unknown> {
 }
 
 /**
- * Checks what depends on several fields, with their names in files; the engine checks its own
- * limits again.
+ * Checks what depends on several options. The engine checks its own limits again.
+ *
+ * @throws KindlingError `ERR_INVALID_CONFIG` with the snake_case names of the options.
  */
 export function checkSizes(options: TrainOptions): void {
   const { dModel, numHeads, headSize, numKvHeads = numHeads, seqLength, maxSeqLength } = options

@@ -1,7 +1,7 @@
 /**
  * The checkpoints of a run: checkpoints/step-<8 digits>/; `latest`, which names the newest; and
- * `best`, which names the one with the lowest validation loss. `latest` is a hint: without it, or if
- * its checkpoint cannot be read, the newest one that can be read is loaded.
+ * `best`, which names the one with the lowest validation loss. `latest` is a hint: if it is missing
+ * or its checkpoint cannot be read, the newest readable checkpoint is loaded.
  */
 import { existsSync } from 'node:fs'
 import { copyFile, readdir, rename, rm } from 'node:fs/promises'
@@ -21,7 +21,7 @@ import { problemsIn } from '../options'
 import type { MetricsLine } from './metrics'
 import type { SpikeState } from './spikes'
 
-/** The part of a metrics line that precedes an evaluation. */
+/** The part of a metrics line that is known before the evaluation. */
 const metricsSchema = z.strictObject({
   step: z.int().min(1),
   tokens: z.int().min(1),
@@ -61,7 +61,7 @@ export interface SavedLoop {
   best?: BestCheckpoint
   /** The metrics line of this step, if the run was interrupted before its evaluation was done. */
   unfinishedLine?: MetricsLine
-  /** What the next steps are compared with, if spikes are skipped. */
+  /** Losses and norms that the next steps are compared with, if spikes are skipped. */
   spikes?: SpikeState
   /** Updates skipped since the last metrics line. */
   skippedUpdates?: number
@@ -81,7 +81,7 @@ export interface BestCheckpoint {
 
 /** Which checkpoints a run keeps. */
 export interface Retention {
-  /** The newest ones. */
+  /** Number of newest checkpoints. */
   keep: number
   /** Also those whose step is a multiple of this; 0: none. */
   keepEvery: number
@@ -231,7 +231,7 @@ export class RunCheckpoints {
     for (const saved of old) await this.#remove(saved, say)
   }
 
-  /** Makes `best` name the checkpoint of `step`; null: removes it. */
+  /** Makes `best` name the checkpoint of `step`; null removes `best`. */
   async setBest(step: number | null): Promise<void> {
     if (step === null) {
       await fileOperation('write', this.#best, () => rm(this.#best, { force: true }))
@@ -314,8 +314,8 @@ async function isRemoved(
  * Returns the run and the step of a checkpoint: RUN/checkpoints/step-00000100, or RUN/best or
  * RUN/latest, which name one.
  *
- * @throws KindlingError `ERR_USAGE` if it is no such path, `ERR_NOT_FOUND` if the run has no best or
- * latest checkpoint.
+ * @throws KindlingError `ERR_USAGE` if the path is none of these, `ERR_NOT_FOUND` if the run has no
+ * best or latest checkpoint.
  */
 export function locateCheckpoint(path: string): { run: string; step: number } {
   const [name, folder] = [basename(resolve(path)), dirname(resolve(path))]
@@ -342,12 +342,14 @@ function namedStep(file: string): number {
   throw new KindlingError('ERR_INVALID_CHECKPOINT', `${file} is damaged: it names no checkpoint`)
 }
 
-/** Returns the time for the name of a folder, as 2026-01-31-235959. */
+/** Returns the current UTC time for a folder name, such as 2026-01-31-235959. */
 export function timestamp(): string {
   return new Date().toISOString().slice(0, 19).replace('T', '-').replaceAll(':', '')
 }
 
-/** Creates a folder of this name, or with the first number behind it that is free. */
+/**
+ * Creates a folder with this name, or with the first free suffix `-2`, `-3`, ...; returns its path.
+ */
 export async function unusedFolder(path: string): Promise<string> {
   await makeFolder(dirname(path))
   for (let n = 1; ; n++) {
@@ -366,7 +368,9 @@ function stepOfName(name: string): number | null {
   return Number.isSafeInteger(step) && checkpointName(step) === name ? step : null
 }
 
-/** A checkpoint that is damaged or incomplete: an earlier one may do. */
+/**
+ * Returns whether a checkpoint is damaged or incomplete, so that an earlier one should be tried.
+ */
 function isUnreadable(error: unknown): error is KindlingError {
   return (
     error instanceof KindlingError &&

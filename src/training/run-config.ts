@@ -10,7 +10,7 @@ import { isSealed } from './sealed-json'
 /** The options of a run, with the vocabulary size of its model. */
 export type RunOptions = TrainOptions & { vocabSize: number }
 
-/** What tells a token store from another one, whatever its path. */
+/** Identifies a token store by its contents, whatever its path. */
 export interface StoreIdentity {
   /** Number of tokens. */
   length: number
@@ -20,9 +20,9 @@ export interface StoreIdentity {
   chunkSize: number
   /** `Tokenizer.hash` of the tokenizer that encoded it, null if unknown. */
   tokenizerHash: string | null
-  /** Hash of tokens from all over the store. */
+  /** Hash of tokens at places spread over the store. */
   sample: string
-  /** Hash of the chunks' checksums in store.json, null without one. */
+  /** Hash of the chunks' checksums in store.json, null if it has none. */
   chunks: string | null
 }
 
@@ -42,7 +42,7 @@ export interface RunConfig {
   tokenizerHash: string | null
   /** Whether the training data has `<|endoftext|>`; absent without a tokenizer and in older runs. */
   endOfText?: boolean | undefined
-  /** Updates from start to end. */
+  /** Updates of the whole run. */
   totalSteps: number
 }
 
@@ -64,7 +64,7 @@ const schema = z.strictObject({
   format_version: z.literal(1),
   options: z.strictObject({ ...trainFields, vocab_size: z.int().min(1) }),
   data: z.strictObject({
-    // None in a run that holds an imported model.
+    // Empty in a run that holds an imported model.
     train: z.array(z.strictObject({ path: z.string(), weight: z.number().positive() })),
     valid: z.string().nullable(),
   }),

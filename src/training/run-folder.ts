@@ -35,7 +35,7 @@ export class RunFolder {
     this.checkpoints = new RunCheckpoints(path)
   }
 
-  /** The folder of the run's tokenizer, and of the texts that came with an imported model. */
+  /** Folder of the run's tokenizer and of the files that came with an imported model. */
   get tokenizerPath(): string {
     return join(this.path, 'tokenizer')
   }
@@ -45,9 +45,9 @@ export class RunFolder {
   }
 
   /**
-   * Creates the folder of a new run and locks it. Of several processes, one gets it.
+   * Creates the folder of a new run and locks it. If several processes try, only one succeeds.
    *
-   * @param path - without one, the first free name of `fallback`, `fallback-2`, ...
+   * @param path - default: the first free name of `fallback`, `fallback-2`, ...
    * @throws KindlingError `ERR_RUN_EXISTS`, `ERR_NOT_WRITABLE`.
    */
   static async claim(
@@ -96,11 +96,11 @@ export class RunFolder {
       await rm(path, { force: true }).catch(() => {})
     }
     this.release()
-    // Folders that hold something else stay.
+    // rmdir leaves folders that hold anything else.
     for (const folder of this.#made.toReversed()) await rmdir(folder).catch(() => {})
   }
 
-  /** Writes the files of a new run. Only a complete one has a config.json. */
+  /** Writes the files of a new run. config.json comes last, so only a complete run has one. */
   async create(
     config: RunConfig,
     tokenizer: Tokenizer | null,
@@ -111,7 +111,7 @@ export class RunFolder {
     if (Object.keys(companions).length > 0) await makeFolder(this.tokenizerPath)
     await writeCompanions(this.tokenizerPath, companions)
     await writeFileAtomic(this.#configPath, sealedJson(toSnakeCase(config)))
-    // A power cut must not take the folder itself.
+    // Without this, a power cut could lose the folder itself.
     for (const parent of new Set([this.path, ...this.#made].map(dirname))) await syncFolder(parent)
   }
 
@@ -139,7 +139,7 @@ export class RunFolder {
     )
   }
 
-  /** Makes the metrics written so far durable, so that no checkpoint outlives its metrics. */
+  /** Syncs the metrics written so far to disk, so that no checkpoint outlives its metrics. */
   async syncMetrics(): Promise<void> {
     await fileOperation('write', this.#metricsPath, async () => {
       const file = await open(this.#metricsPath, 'a')
@@ -147,7 +147,7 @@ export class RunFolder {
     })
   }
 
-  /** Removes the metrics after `step`, and a last line that was not written to its end. */
+  /** Removes the metrics after `step`, and lines that were not written completely. */
   async truncateMetrics(step: number): Promise<void> {
     const kept = this.#metricsLines().filter((line) => stepOf(line) <= step)
     await writeFileAtomic(this.#metricsPath, kept.map((line) => `${line}\n`).join(''))

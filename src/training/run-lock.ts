@@ -1,8 +1,8 @@
 /**
- * The lock of a run folder: a file `lock` that names the process that trains in it. It appears with
- * its contents in one step (a hard link), so of several processes one gets it. The lock of a process
- * that died on this machine is taken over; whether one on another machine lives cannot be seen from
- * here.
+ * The lock of a run folder: a file `lock` that names the process that trains in it. A hard link
+ * makes it appear with its contents in one step, so only one of several processes gets it. The lock
+ * of a process that died on this machine is taken over. Whether a process on another machine is
+ * alive cannot be checked, so its lock always holds.
  */
 import {
   linkSync,
@@ -29,7 +29,7 @@ const ownerSchema = z.object({
   host: z.string(),
   /** When the lock was made, as an ISO date. */
   started_at: z.string(),
-  /** The boot of the machine and the start of the process in it: a pid may be used again. */
+  /** Boot id of the machine and start time of the process, since a pid may be reused. */
   process_start: z.string().nullable(),
 })
 
@@ -44,7 +44,7 @@ interface Owner {
 }
 
 const LOCK = 'lock'
-/** A lock that was not linked to its place yet, with the pid of its process. */
+/** Name of a lock that has not been linked into place; captures the pid of its process. */
 const DRAFT = /^lock\.(\d+)-\d+-\d+(\.stale)?$/
 /** What a new run writes before its config.json. */
 const BEFORE_CONFIG =
@@ -69,7 +69,7 @@ export class RunLock {
    * Takes the lock of a run folder, which must exist.
    *
    * @param onStale - receives a sentence if the lock of a dead process is taken over.
-   * @throws KindlingError `ERR_RUN_LOCKED` naming the process that has it, `ERR_NOT_WRITABLE`,
+   * @throws KindlingError `ERR_RUN_LOCKED` naming the process that holds it, `ERR_NOT_WRITABLE`,
    * `ERR_DISK_FULL`.
    */
   static take(folder: string, onStale: (text: string) => void = () => {}): RunLock {
@@ -104,8 +104,7 @@ export class RunLock {
   }
 
   /**
-   * Checks that the lock is still this one. It is not if someone removed it and another process
-   * took the run.
+   * Checks that no other process has taken the run, which is possible if someone removed the lock.
    *
    * @throws KindlingError `ERR_RUN_LOCKED`.
    */
@@ -121,7 +120,8 @@ export class RunLock {
     try {
       if (readLock(this.#path)?.text === this.#text) unlinkSync(this.#path)
     } catch {
-      // The folder is gone or read-only by now; a lock of a dead process hinders nobody.
+      // The folder is gone or read-only by now. A lock left behind does no harm once its process
+      // has ended.
     }
   }
 }
@@ -132,11 +132,14 @@ export interface LockOwner {
   host: string
   /** ISO date. */
   startedAt: string
-  /** Unless it is certainly dead; a process on another machine counts as alive. */
+  /** False only if the process is certainly dead; one on another machine counts as alive. */
   isAlive: boolean
 }
 
-/** Returns the process that trains in a run folder, or that died there; null without a lock. */
+/**
+ * Returns the process that trains in a run folder, or died while training there; null without a
+ * lock.
+ */
 export function lockOwner(folder: string): LockOwner | null {
   const owner = readLock(join(folder, LOCK))?.owner ?? null
   if (owner === null) return null
@@ -159,7 +162,7 @@ export function isAbandonedClaim(folder: string): boolean {
   return owner !== null && !isAlive(owner)
 }
 
-/** Removes the drafts of dead processes of this machine. */
+/** Removes the drafts of processes that have ended on this machine. */
 function removeDrafts(folder: string): void {
   for (const name of fileOperationSync('read', folder, () => readdirSync(folder))) {
     const pid = DRAFT.exec(name)?.[1]
@@ -180,7 +183,10 @@ function releaseAll(): void {
   for (const lock of [...HELD]) lock.release()
 }
 
-/** Makes the lock unless there is one. File systems without hard links create it in two steps. */
+/**
+ * Creates the lock; returns false if there is one already. On file systems without hard links,
+ * creating and writing it are two steps.
+ */
 function linkOnce(draft: string, path: string): boolean {
   try {
     linkSync(draft, path)
@@ -205,7 +211,7 @@ function createOnce(draft: string, path: string): boolean {
   }
 }
 
-/** Reads a lock; null if there is none, without an owner if it cannot be understood. */
+/** Reads a lock; null if there is none. Its owner is null if the file cannot be parsed. */
 function readLock(path: string): { text: string; owner: Owner | null } | null {
   let text: string
   try {
@@ -223,8 +229,8 @@ function readLock(path: string): { text: string; owner: Owner | null } | null {
 }
 
 /**
- * Removes the lock of a dead process. Another process may have replaced it since it was read; then
- * its lock is put back.
+ * Removes the lock of a dead process. If another process has replaced it since it was read, that
+ * lock is put back. Returns whether the stale lock was removed.
  */
 function removeStale(path: string, text: string, aside: string): boolean {
   try {
@@ -256,7 +262,10 @@ function isAlive(owner: Owner): boolean {
   return owner.processStart === null || owner.processStart === processStart(owner.pid)
 }
 
-/** Returns what distinguishes a process from a later one of the same pid; null if unknown. */
+/**
+ * Returns what distinguishes a process from a later one with the same pid; null where /proc does
+ * not tell.
+ */
 function processStart(pid: number): string | null {
   try {
     const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()

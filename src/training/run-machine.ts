@@ -1,4 +1,7 @@
-/** What a run records for those who look at it: its machine, its memory, TensorBoard's events. */
+/**
+ * What a run records about its surroundings: the machine, the memory in use, and TensorBoard's
+ * event files.
+ */
 import { toSnakeCase } from '../case'
 import { recordSystem } from '../runs/system'
 import { TensorboardLog } from '../tensorboard/log'
@@ -34,7 +37,7 @@ export function openEventLog(
   say: (text: string) => void,
 ): TensorboardLog | null {
   if (options.log !== 'tensorboard') return null
-  // The line of this step is yet to be finished if the run was interrupted in its evaluation.
+  // If the run was interrupted during an evaluation, the line of this step has yet to be written.
   const firstStep = state.unfinishedLine === undefined ? step + 1 : step
   return new TensorboardLog(
     folder.path,

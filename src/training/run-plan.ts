@@ -1,6 +1,6 @@
 /**
- * The plan of a run, from its options and its data: vocabulary, number of updates, schedule,
- * batches, model, optimizer; and the options of a resumed run.
+ * Plans a run from its options and its data: vocabulary size, number of updates, schedule, batches,
+ * model and optimizer. Merges the options of a resumed run with the saved ones.
  */
 import { resolve } from 'node:path'
 import { snakeCaseName } from '../case'
@@ -49,9 +49,9 @@ export async function planRun(
 }
 
 /**
- * The vocabulary of the model: the size the user asked for, which must hold every id of the
- * tokenizer and may exceed it (padding); else the tokenizer's; without a tokenizer the preset's or
- * the default.
+ * Returns the vocabulary size of the model: the size the user asked for, which must cover every id
+ * of the tokenizer and may exceed it (padding); else the tokenizer's; without a tokenizer, the
+ * preset's or the default.
  */
 function modelVocabSize({ options, given }: ResolvedOptions, { tokenizer }: DataSource): number {
   const { vocabSize = DEFAULT_VOCAB_SIZE } = options
@@ -88,7 +88,8 @@ export function tokensPerStep({ batchSize, seqLength, accumulate }: TrainOptions
 }
 
 /**
- * The learning rate by step: Tw = floor(warmup_ratio x steps), Tc = floor(warmfix_ratio x steps).
+ * Returns the learning rate as a function of the step, with Tw = floor(warmup_ratio x steps) and Tc
+ * = floor(warmfix_ratio x steps); see `cosineSchedule`.
  */
 export function scheduleOf(options: TrainOptions, steps: number): (step: number) => number {
   return cosineSchedule({
@@ -126,7 +127,7 @@ export function modelOptions(options: RunOptions): TransformerOptions {
   }
 }
 
-/** The option's list of four numbers, by their names. */
+/** Names the four numbers of the option. */
 function ropeScalingOf({ ropeScaling }: RunOptions): RopeScaling | null {
   if (ropeScaling === undefined) return null
   const [factor, lowFreqFactor, highFreqFactor, originalMaxPositionEmbeddings] = ropeScaling as [
@@ -138,7 +139,10 @@ function ropeScalingOf({ ropeScaling }: RunOptions): RopeScaling | null {
   return { factor, lowFreqFactor, highFreqFactor, originalMaxPositionEmbeddings }
 }
 
-/** Builds the model of a run, with its initial weights, and freezes what the run leaves as it is. */
+/**
+ * Builds the model of a run with its initial weights, and freezes the parameters that `freeze`
+ * names.
+ */
 export function buildModel(options: RunOptions): Transformer {
   const model = new Transformer({
     ...modelOptions(options),
@@ -153,14 +157,14 @@ export function buildModel(options: RunOptions): Transformer {
   return model
 }
 
-/** Where a loaded model runs, and in what precision; that of its run by default. */
+/** Where a loaded model runs, and in what precision; by default the run's. */
 export interface LoadedPlace {
   device: string
   threads?: number | undefined
   dtype?: 'f32' | 'bf16' | undefined
 }
 
-/** Builds the model of a run that is loaded to be used, for weights that are read next. */
+/** Builds the model of a run without its training options; its weights are read next. */
 export function buildLoadedModel(options: RunOptions, place: LoadedPlace): Transformer {
   const { device, threads, dtype = options.dtype } = place
   return new Transformer({
@@ -186,7 +190,8 @@ export function buildOptimizer(model: Transformer, options: TrainOptions): Optim
 }
 
 /**
- * The options of a resumed run: the saved ones, with those replaced that were given and may change.
+ * Returns the options of a resumed run: the saved ones, overridden by those that were given and may
+ * change.
  *
  * @throws KindlingError `ERR_RESUME_MISMATCH` naming every given option that differs and may not
  * change.

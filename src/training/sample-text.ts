@@ -3,7 +3,7 @@ import { generateBatch } from '../generate'
 import { startPrompt } from './document-start'
 import type { TrainingSession } from './session'
 
-/** Tokens of a sample. */
+/** Tokens per sample. */
 const SAMPLE_TOKENS = 60
 const TEMPERATURE = 0.8
 

@@ -1,4 +1,4 @@
-/** Saving a model as a run that has not been trained. */
+/** Saves a model as a run with a single checkpoint. */
 import { z } from 'zod'
 import { KindlingError } from '../errors'
 import type { Companions } from '../exchange/companions'
@@ -12,23 +12,24 @@ import { RunFolder } from './run-folder'
 
 /** A model to save, as `load` returns it. */
 export interface SavedModel {
-  /** The model; it stays as it is. */
+  /** The model, which is not changed. */
   model: Transformer
   /** Its tokenizer: the one that `config.tokenizerHash` names, null for none. */
   tokenizer: Tokenizer | null
   /** The configuration to write, such as that of a model from `load`. */
   config: RunConfig
-  /** Texts to keep beside the tokenizer, by the names of their files. Default: none. */
+  /** Files to keep beside the tokenizer: their text, by name. Default: none. */
   companions?: Companions | undefined
   /** Updates that the model was trained for. Default 0. */
   step?: number | undefined
 }
 
 /**
- * Writes a run folder with one checkpoint, without an optimizer: `generate`, `eval`, `export` and
- * `train --from` take it like any other.
+ * Writes a run folder with one checkpoint and no optimizer state. `generate`, `eval`, `export` and
+ * `train --from` accept it like any other run.
  *
- * @throws KindlingError `ERR_RUN_EXISTS`, `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`; nothing is left then.
+ * @throws KindlingError `ERR_RUN_EXISTS`, `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`; nothing is left
+ * behind then.
  */
 export async function save(
   run: string,

@@ -1,10 +1,10 @@
 /**
- * JSON files with a checksum of themselves, so that a flipped bit does not pass for a setting. A file
- * without one, of an earlier version or edited on purpose, is read as it is.
+ * JSON files that contain a checksum of themselves, so that a flipped bit does not pass for a
+ * setting. Callers accept a file without one, from an earlier version or edited on purpose.
  */
 import { createHash } from 'node:crypto'
 
-/** Stands for the checksum while it is computed. */
+/** Placeholder for the checksum while it is computed. */
 const NO_CHECKSUM = `sha256:${'0'.repeat(64)}`
 
 /** Returns the text of a file with these fields and its checksum. */

@@ -1,4 +1,4 @@
-/** Opening a run: a new one from its options, or one that is resumed from a checkpoint. */
+/** Opens a run: a new one from its options, or an existing one to resume from a checkpoint. */
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { Checkpoint } from '../checkpoint'
@@ -38,7 +38,7 @@ export interface TrainingSession {
   step: number
 }
 
-/** Callbacks for the progress of opening a run, and its cancellation. */
+/** Callbacks and cancellation while a run is opened. */
 export interface SessionReport {
   /** A sentence for people. */
   message: (text: string) => void
@@ -75,7 +75,7 @@ export interface PlannedStart {
 }
 
 /**
- * Opens the data of a new run and plans it, without a folder.
+ * Opens the data of a new run and plans it, without creating its folder.
  *
  * @throws KindlingError as `openSession`.
  */
@@ -196,8 +196,8 @@ export function runToResume({ run, checkpoint }: TrainOptions): {
 }
 
 /**
- * Loads the checkpoint of `step`, or else the newest one, and cuts the metrics to it. Without any
- * the run starts over.
+ * Loads the checkpoint of `step`, or else the newest one, and cuts the metrics to it. Without a
+ * checkpoint, the run starts over.
  */
 async function loadCheckpoint(
   session: TrainingSession,
@@ -224,7 +224,7 @@ async function loadCheckpoint(
     if (found) {
       session.state = found.loaded
       session.step = found.step
-      // A process that was killed after a save may not have come to this.
+      // A process that was killed right after a save may not have got this far.
       const best = found.loaded.best?.step ?? null
       await checkpoints.setLatest(found.step, { ...session.options, best }, message)
     } else {
@@ -235,7 +235,7 @@ async function loadCheckpoint(
   if (best && !existsSync(checkpoints.path(best.step))) delete session.state.best
   await checkpoints.setBest(session.state.best?.step ?? null)
   if (session.step > 0) message(progressText(folder.path, session.step, config.totalSteps))
-  // An unfinished line is written again.
+  // An unfinished line is completed and written later.
   const cut = session.state.unfinishedLine === undefined ? session.step : session.step - 1
   await folder.truncateMetrics(cut)
 }
@@ -260,7 +260,10 @@ function assemble(
   return { options, config, folder, data, batches, model, optimizer, state, step: 0 }
 }
 
-/** Opens the stores that config.json names, and checks that they are the same as at the start. */
+/**
+ * Opens the stores that config.json names, and checks that they are still those that the run
+ * started with.
+ */
 async function reopenData(config: RunConfig, folder: RunFolder): Promise<DataSource> {
   const { train, valid } = config.data
   const data = {
@@ -274,7 +277,7 @@ async function reopenData(config: RunConfig, folder: RunFolder): Promise<DataSou
   return data
 }
 
-/** `auto` and `bf16` are best-effort: says so if a GPU goes unused or a CPU computes in f32. */
+/** Reports an unused GPU, and a CPU that computes in f32: `auto` and `bf16` are best-effort. */
 function reportArithmetic({ options, model }: TrainingSession, { message }: SessionReport): void {
   const unused = unusedGpu(options.device)
   if (unused !== null) message(unused)
@@ -285,7 +288,7 @@ function reportArithmetic({ options, model }: TrainingSession, { message }: Sess
   }
 }
 
-/** Says where samples start if no document ends in the training data. */
+/** Reports where samples start if the training data has no `<|endoftext|>`. */
 function reportSamples(
   { options, config, data }: TrainingSession,
   { message }: SessionReport,

@@ -1,6 +1,6 @@
 /**
- * Spikes of the loss or the gradient norm: values far above those of the steps before. An update
- * that spikes can be skipped.
+ * Detects spikes of the loss or the gradient norm, values far above those of the previous steps, so
+ * that their updates can be skipped.
  *
  * A value spikes if it exceeds the mean of the last 128 by more than `threshold` sample standard
  * deviations, once there are at least 63. Skipped steps count among those 128, so that a loss that
@@ -8,7 +8,7 @@
  * https://github.com/allenai/OLMo-core/blob/main/src/olmo_core/optim/skip_step_optimizer.py
  */
 
-/** Steps that a value is compared with, at most and at least. */
+/** Maximum and minimum number of previous steps that a value is compared with. */
 const MOST = 128
 const FEWEST = MOST / 2 - 1
 
@@ -32,9 +32,10 @@ export class SpikeDetector {
   }
 
   /**
-   * Compares a step with those before it, which it then joins.
+   * Compares a step with the previous ones, then adds it to them.
    *
-   * @returns what spikes, as `loss 9.21 (mean 3.1, 12.3 standard deviations)`; null if nothing does.
+   * @returns what spikes, such as `loss 9.21 (mean 3.1, 12.3 standard deviations)`; null if nothing
+   * does.
    */
   observe(loss: number, gradNorm: number): string | null {
     const spikes = [

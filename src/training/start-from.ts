@@ -5,7 +5,7 @@ import type { ResolvedOptions, TrainOptions } from './config'
 import { checkSizes } from './resolve-options'
 import { DEFAULT_SEQ_LENGTH, type ModelSource } from './model-source'
 
-/** Options that belong to the weights. */
+/** Options that the weights determine. */
 const SIZES = [
   'vocabSize',
   'dModel',

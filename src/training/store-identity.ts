@@ -1,6 +1,6 @@
 /**
- * What tells a token store from another one at the same path. A run records it, so that it isn't
- * resumed on other data.
+ * Identifies the contents of token stores. A run records the identity of its stores, so that it is
+ * not resumed on other data.
  */
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
@@ -12,7 +12,7 @@ import type { TokenStore } from '../token-store'
 import type { DataSource } from './data-source'
 import type { RunConfig, StoreIdentity } from './run-config'
 
-/** Places of a store whose tokens are hashed, and tokens at each of them. */
+/** Number of places in a store whose tokens are hashed, and tokens at each of them. */
 const PLACES = 64
 const TOKENS = 256
 
@@ -81,7 +81,7 @@ function differencesOf(saved: StoreIdentity, now: StoreIdentity): string[] {
   differs('dtype', saved.dtype, now.dtype)
   differs('tokenizer', saved.tokenizerHash, now.tokenizerHash)
   if (differences.length > 0) return differences
-  // Chunks of another size have other checksums, though the tokens may be the same.
+  // With another chunk size the checksums differ even if the tokens are the same.
   const comparable =
     saved.chunks !== null && now.chunks !== null && saved.chunkSize === now.chunkSize
   const chunksDiffer = comparable && saved.chunks !== now.chunks

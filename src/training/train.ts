@@ -1,6 +1,6 @@
 /**
- * The training loop as an async iterator: between calls of the model and the optimizer by hand, and
- * `Trainer`, which also evaluates, logs and saves.
+ * The training loop as an async iterator. It calls the model and the optimizer. Evaluating, logging
+ * and saving are left to the caller; `Trainer` does those as well.
  */
 import { z } from 'zod'
 import { cancelled } from '../errors'
@@ -16,7 +16,7 @@ import { BatchLoader, type MixturePart } from './batch-loader'
 export interface TrainLoopOptions {
   /** The model to train. */
   model: Transformer
-  /** Updates the model; one that was made for it. */
+  /** The optimizer, which was made for this model. */
   optimizer: Optimizer
   /** The training tokens, or a mixture of stores. */
   store: TokenStore | readonly MixturePart[]
@@ -39,8 +39,8 @@ export interface TrainLoopOptions {
   /** Order of the windows. Default `random`. */
   sampling?: Sampling
   /**
-   * Steps between two that read their loss and gradient norm; those in between have null, and
-   * nothing waits for a GPU. Default 1.
+   * Reads the loss and the gradient norm every this many steps. The steps in between yield null for
+   * them and do not wait for a GPU. Default 1.
    */
   readInterval?: number
   /** Ends the loop with `ERR_CANCELLED` before the next step. */
@@ -77,9 +77,9 @@ const schema = z.strictObject({
 })
 
 /**
- * Trains step by step: gradients of the step's batches, clip, update, then the loop's body. The
- * batches are functions of the seed and the step, so a loop that starts at `firstStep` with the
- * weights and the optimizer of a checkpoint continues bit for bit.
+ * Trains step by step. Each step computes the gradients of its batches, clips them and updates the
+ * weights; then the loop's body runs. Batches depend on the seed and the step alone, so a loop that
+ * starts at `firstStep` with the weights and the optimizer of a checkpoint continues bit for bit.
  *
  * @example
  * for await (const { step, loss } of train({ model, store, optimizer, schedule, steps: 1_000 })) {

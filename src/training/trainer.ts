@@ -1,7 +1,7 @@
 /**
- * The training loop: gradients of the step's batches, clip, update; then metrics, evaluation,
- * samples and checkpoints where they are due. A run resumed from a checkpoint continues bit for
- * bit.
+ * The training loop. Each step computes the gradients of its batches, clips them and updates the
+ * weights; then come metrics, evaluation, samples and checkpoints where they are due. A run resumed
+ * from a checkpoint continues bit for bit.
  */
 import { EventEmitter } from 'node:events'
 import { z } from 'zod'
@@ -54,7 +54,8 @@ export class Trainer extends EventEmitter<TrainerEvents> {
    * Trains to the end. If `signal` is aborted, finishes the current update, saves a checkpoint and
    * returns; before the first update it throws `ERR_CANCELLED`.
    *
-   * @throws KindlingError `ERR_CANCELLED`, `ERR_RUN_LOCKED`; see docs/errors.md; checkpoints saved so far stay intact.
+   * @throws KindlingError `ERR_CANCELLED`, `ERR_RUN_LOCKED` and others; see docs/errors.md.
+   * Checkpoints saved so far stay intact.
    */
   async run(options: { signal?: AbortSignal } = {}): Promise<TrainSummary> {
     const { signal } = checked('run', runSchema, options)
@@ -140,7 +141,10 @@ export class Trainer extends EventEmitter<TrainerEvents> {
     }
   }
 
-  /** Does an update and what is due after it. Returns false if the signal ended the run in it. */
+  /**
+   * Makes an update and does what is due after it. Returns false if the signal ended the run
+   * meanwhile.
+   */
   async #step(progress: Progress, step: number, isLast: boolean): Promise<boolean> {
     const { session, losses, clock } = progress
     const { options, model, optimizer, state } = session
@@ -168,7 +172,7 @@ export class Trainer extends EventEmitter<TrainerEvents> {
     return true
   }
 
-  /** Returns true if the update of a step is to be skipped, and says so. */
+  /** Returns true if the update of a step is to be skipped, and reports it. */
   async #isSpike(progress: Progress, step: number): Promise<boolean> {
     const { losses, spikes, gradNorm } = progress
     if (spikes === null) return false
@@ -180,7 +184,10 @@ export class Trainer extends EventEmitter<TrainerEvents> {
     return true
   }
 
-  /** Runs a part of a step; writes what it saw to the run if a number in it is not finite. */
+  /**
+   * Runs a part of a step. If it fails with `ERR_NON_FINITE`, writes the report to the run's
+   * folder.
+   */
   async #watched<T>(progress: Progress, step: number, work: () => Promise<T>): Promise<T> {
     const { session, losses } = progress
     const firstStep = Math.min(losses.firstUnread, step)
@@ -195,9 +202,9 @@ export class Trainer extends EventEmitter<TrainerEvents> {
   }
 
   /**
-   * Adds up the gradients of a step's batches; returns the mean loss, null if the losses stay on the
-   * device, or undefined if the signal ended the step before its last batch. The state is then that
-   * before the step.
+   * Adds up the gradients of a step's batches; returns the mean loss, null if the losses stay on
+   * the device, or undefined if the signal ended the step before its last batch. In that case, the
+   * state is that before the step.
    */
   async #accumulateGradients(
     { session, losses, signal, batchLosses }: Progress,
@@ -205,7 +212,8 @@ export class Trainer extends EventEmitter<TrainerEvents> {
   ): Promise<number | null | undefined> {
     const { options, batches, model } = session
     const { accumulate } = options
-    // Losses that stay on the device cannot be taken back.
+    // Losses that accumulate on the device cannot be taken back, so such a step is always
+    // completed.
     const readLoss = losses.readsEveryBatch
     batchLosses.length = 0
     for (let microBatch = 0; microBatch < accumulate; microBatch++) {
@@ -234,8 +242,8 @@ export class Trainer extends EventEmitter<TrainerEvents> {
   }
 
   /**
-   * Writes a metrics line, with an evaluation and a sample if they are due. If the signal cuts these
-   * off, the line waits in the checkpoint for the run to be resumed.
+   * Writes a metrics line, with an evaluation and a sample if they are due. If the signal
+   * interrupts these, the line is kept in the checkpoint and completed on resume.
    */
   async #writeMetrics(
     progress: Progress,
@@ -254,7 +262,10 @@ export class Trainer extends EventEmitter<TrainerEvents> {
     await this.#completeLine(progress, line, due)
   }
 
-  /** Completes the line of a run that was interrupted in an evaluation; null if there is none. */
+  /**
+   * Completes the line of a run that was interrupted during an evaluation or a sample. Returns null
+   * if there is none, or if it is interrupted again.
+   */
   async #finishLine(progress: Progress): Promise<MetricsLine | null> {
     const { session } = progress
     const { state, folder } = session
@@ -263,7 +274,7 @@ export class Trainer extends EventEmitter<TrainerEvents> {
     delete state.unfinishedLine
     const due = dueAt(session.step, session)
     const whole = await this.#completeLine(progress, line, due)
-    // The checkpoint was saved before its evaluation.
+    // The checkpoint was saved before this evaluation, so `best` is set only now.
     if (due.checkpoint && noteBest(state, whole)) await folder.checkpoints.setBest(session.step)
     return whole
   }

@@ -2,9 +2,9 @@
 import type { TokenStore } from '../token-store'
 import type { DataSource } from './data-source'
 
-/** Stores that take longer to read than this, about a second, are not compared. */
+/** Largest store to compare, in bytes, which takes about a second to read. */
 const LARGEST_BYTES = 4 * 2 ** 30
-/** Smaller stores are compared in a moment, without progress. */
+/** Smaller stores are compared without reporting progress. */
 const SHORT_BYTES = 256 * 2 ** 20
 const TOKEN_BYTES: Record<string, number> = { int32: 4, int64: 8, uint16: 2 }
 
