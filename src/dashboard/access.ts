@@ -1,12 +1,12 @@
 /**
- * Who may read the dashboard: a browser on this machine that was given its URL. The token is the
- * first part of the path, so that every file and request of the page carries it. Host and origin are
- * checked against other sites and against names that resolve to this machine (DNS rebinding).
+ * Decides who may read the dashboard: a browser on this machine that was given its URL. The token
+ * is the first part of the path, so every file and request of the page carries it. Checks of host
+ * and origin keep out other sites, and foreign names that resolve to this machine (DNS rebinding).
  */
 import { randomBytes, timingSafeEqual } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 
-/** Headers of every response. The page loads nothing but itself. */
+/** Headers of every response. The page may load its own files only. */
 export const HEADERS: Readonly<Record<string, string>> = {
   'Content-Security-Policy':
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; " +
@@ -24,7 +24,8 @@ export function newToken(): string {
 }
 
 /**
- * Returns the path behind the token, as `api/runs`; null if the request may not be answered.
+ * Returns the URL without the token, with a path such as `/api/runs`; null if the request must be
+ * refused.
  *
  * @param port - the server's port.
  */

@@ -12,10 +12,12 @@ import type { Catalog, CatalogRun } from './catalog'
 const MAX_RUNS = 16
 const MAX_BUCKETS = 2000
 const MAX_SAMPLES = 50
-/** A first answer does not wait longer for a long file; the page asks again while it is read. */
+/**
+ * Longest time that an answer waits for a long file; the page asks again while it is being read.
+ */
 const FIRST_ANSWER_MS = 250
 
-/** Answers a path such as `api/series?...`; undefined if there is none such. */
+/** Answers a request such as `/api/series?...`; undefined for an unknown path or run. */
 export async function answer(catalog: Catalog, url: URL): Promise<unknown> {
   switch (url.pathname) {
     case '/api/runs':
@@ -76,7 +78,7 @@ interface RunSeries extends Points {
   smooth: Points | null
 }
 
-/** Points of several metrics of several runs in a window, thinned. */
+/** Points of several metrics and runs in a window, thinned. */
 async function series(catalog: Catalog, query: URLSearchParams): Promise<object> {
   const axis = AXES.find((name) => name === query.get('axis')) ?? 'step'
   const wanted = (query.get('metrics') ?? '').split(',')
@@ -85,7 +87,7 @@ async function series(catalog: Catalog, query: URLSearchParams): Promise<object>
   const smoothing = Math.min(1, Math.max(0, number(query, 'smoothing') ?? 0))
   const runs = runsOf(catalog, query)
   const readers = runs.map((run) => catalog.open(run))
-  // An open page has its files read by itself, and asks again when they have changed.
+  // While a page is open, the server polls these files and the page asks again when they change.
   const stale = readers.filter((reader) => !reader.isComplete || !catalog.isFollowed)
   if (stale.length > 0) {
     const read = Promise.all(stale.map((reader) => reader.poll()))
@@ -93,7 +95,7 @@ async function series(catalog: Catalog, query: URLSearchParams): Promise<object>
   }
   const range = rangeOf(readers, axis)
   const window = { from: number(query, 'from') ?? range.from, to: number(query, 'to') ?? range.to }
-  // A single run keeps the places of its extremes.
+  // The extremes of a single run keep their exact x; see `thin`.
   const isOnGrid = runs.length > 1
   const values: Partial<Record<Metric, RunSeries[]>> = {}
   for (const name of metrics) {
@@ -141,7 +143,7 @@ function runsOf(catalog: Catalog, query: URLSearchParams): CatalogRun[] {
     .filter((run) => run !== undefined)
 }
 
-/** A number of the query; null if it is absent or none. */
+/** Returns a number from the query; null if it is absent or not a number. */
 function number(query: URLSearchParams, name: string): number | null {
   const text = query.get(name)
   const value = text === null || text === '' ? NaN : Number(text)

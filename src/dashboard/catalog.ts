@@ -1,6 +1,7 @@
 /**
- * The runs that a dashboard shows. Each has a number that stays the same. Folders are looked through
- * again while the dashboard is open; the metrics of a run are only read once someone looks at them.
+ * The runs that a dashboard shows, each with an id that stays the same. The folders are scanned
+ * again and again while a page is open. The metrics of a run are read only once a page asks for
+ * them.
  */
 import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
@@ -8,7 +9,7 @@ import { findRuns, isRunFolder } from '../runs/find'
 import { inspectRun, type InspectedRun } from '../runs/inspect'
 import { MetricsReader } from '../runs/metrics-reader'
 
-/** Runs whose metrics are held in memory, at most; the one looked at longest ago goes first. */
+/** Maximum number of runs whose metrics are held in memory; the least recently used goes first. */
 const MAX_READERS = 16
 
 /** A run of the catalog. */
@@ -20,7 +21,7 @@ export class Catalog {
   readonly #ids = new Map<string, number>()
   readonly #readers = new Map<number, MetricsReader>()
   #runs: CatalogRun[] = []
-  /** The metrics are polled all the time, for a page that is open. */
+  /** True while the metrics are polled because a page is open. */
   isFollowed = false
 
   /** @param places - run folders, or folders that hold runs now or later. */
@@ -30,7 +31,7 @@ export class Catalog {
     return this.#runs
   }
 
-  /** Looks through the folders and inspects every run. */
+  /** Scans the folders and inspects every run. */
   async refresh(): Promise<void> {
     const paths = this.places.flatMap((place) => {
       if (!existsSync(place)) return []
@@ -48,7 +49,7 @@ export class Catalog {
     return this.#runs.find((run) => run.id === id)
   }
 
-  /** Returns the reader of a run's metrics, which from now on follows the file. */
+  /** Returns the reader of a run's metrics, which `poll` keeps up to date from now on. */
   open(run: CatalogRun): MetricsReader {
     let reader = this.#readers.get(run.id)
     this.#readers.delete(run.id)
@@ -59,12 +60,12 @@ export class Catalog {
     return reader
   }
 
-  /** The reader of a run's metrics if someone has looked at them. */
+  /** Returns the reader of a run's metrics if it is open. */
   reader(id: number): MetricsReader | undefined {
     return this.#readers.get(id)
   }
 
-  /** Reads what is new in all metrics that someone looks at. */
+  /** Reads what is new in the metrics of all open readers. */
   async poll(): Promise<void> {
     await Promise.all([...this.#readers.values()].map((reader) => reader.poll()))
   }

@@ -1,8 +1,8 @@
-/** Opening a URL in the user's browser. */
+/** Opens a URL in the user's browser. */
 import { spawn } from 'node:child_process'
 import { platform } from 'node:os'
 
-/** Opens a URL if this machine seems to have a browser; a failure is no error. */
+/** Opens a URL if this machine seems to have a browser. Failures are ignored. */
 export function openBrowser(url: string): void {
   const isDesktop =
     platform() !== 'linux' || process.env['DISPLAY'] || process.env['WAYLAND_DISPLAY']

@@ -12,11 +12,13 @@ import { answer, snapshot } from './api'
 import { Catalog } from './catalog'
 
 const HOST = '127.0.0.1'
-/** Milliseconds between two looks at the metrics that someone looks at. */
+/** Milliseconds between two polls of the metrics that are open. */
 const POLL_MS = 500
-/** Looks at the metrics between two looks through the folders. */
+/** Polls of the metrics between two scans of the folders. */
 const POLLS_PER_REFRESH = 4
-/** Milliseconds after which a silent stream sends a comment, so that it is not given up. */
+/**
+ * Milliseconds after which a silent stream sends a comment, so that the connection is not dropped.
+ */
 const HEARTBEAT_MS = 15_000
 const MAX_STREAMS = 64
 
@@ -37,7 +39,7 @@ export interface Dashboard {
  * Starts a dashboard.
  *
  * @param places - run folders, or folders of runs.
- * @param port - 0: a free one.
+ * @param port - 0 for any free port.
  * @throws KindlingError `ERR_IO` if the port is taken, `ERR_INTERNAL` if the page was not built.
  */
 export async function startDashboard(places: readonly string[], port = 0): Promise<Dashboard> {
@@ -126,7 +128,7 @@ function openStream(
   response.on('close', () => streams.delete(response))
 }
 
-/** Sends every change to all streams; returns a function that ends it. */
+/** Sends every change to all streams; returns a function that stops it. */
 function follow(catalog: Catalog, streams: ReadonlySet<ServerResponse>): () => void {
   let sent = ''
   let sentAt = 0
@@ -155,7 +157,7 @@ function follow(catalog: Catalog, streams: ReadonlySet<ServerResponse>): () => v
   }
 }
 
-/** Reads the files of the page, by their paths in URLs. */
+/** Reads the files of the page; returns them by URL path. */
 function readPage(): Map<string, Buffer> {
   const folder = join(__dirname, 'page')
   if (!existsSync(join(folder, 'main.js'))) {

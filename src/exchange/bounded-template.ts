@@ -1,19 +1,19 @@
 /**
- * Renders Jinja templates that came with a model, in bounded time and memory: in a thread of their
- * own, which is ended where a template takes too long or holds too much.
+ * Renders Jinja templates that came with a model in bounded time and memory. They run in a thread
+ * of their own, which is terminated if a template takes too long or too much memory.
  */
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads'
 
-/** Longest time of one rendering. Those of known models take less than a millisecond. */
+/** Time limit of one rendering. Templates of known models take less than a millisecond. */
 const MILLISECONDS = 5000
 
-/** Most memory of the thread. */
+/** Memory limit of the thread. */
 const MIB = 256
 
-/** Longest result, in characters. */
+/** Longest rendered text, in characters. */
 const LONGEST = 1 << 24
 
-/** The thread: renders what it is sent, answers, and wakes the thread that waits for it. */
+/** Code of the thread: renders what it is sent, answers, and wakes the thread that waits for it. */
 const PROGRAM = `
 const { jinja, port, answered } = require('node:worker_threads').workerData
 const { Template } = require(jinja)
@@ -44,9 +44,9 @@ interface Answer {
 let running: Thread | null = null
 
 /**
- * Renders a template in the thread, and waits.
+ * Renders a template in the thread, and blocks until the result is there.
  *
- * @throws Error that says what is wrong with the template, or that it takes too much.
+ * @throws Error that says what is wrong with the template, or that it exceeds a limit.
  */
 export function renderBounded(
   template: string,
@@ -76,7 +76,7 @@ function start(): Thread {
     transferList: [port2],
     resourceLimits: { maxOldGenerationSizeMb: MIB },
   })
-  // Out of memory; the wait for its answer ends with an error.
+  // Out of memory: the wait for the answer times out, which is reported as an error.
   worker.on('error', () => {})
   worker.unref()
   port.unref()

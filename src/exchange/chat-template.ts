@@ -1,6 +1,6 @@
 /**
- * Conversations as text: the chat template that comes with a model, which is written in Jinja, or
- * ChatML for a tokenizer that has its tokens.
+ * Turns conversations into text, with the chat template that comes with a model (written in Jinja),
+ * or with ChatML if the tokenizer has its tokens.
  */
 import { KindlingError } from '../errors'
 import type { Tokenizer } from '../tokenizer'
@@ -15,24 +15,24 @@ export interface ChatMessage {
   content: string
 }
 
-/** What a chat template is made for: a model from `load`. */
+/** The model to make a chat template for, as `load` returns it. */
 export interface ChatModel {
-  /** Its tokenizer; null where its files hold none, which a conversation needs. */
+  /** Its tokenizer, which a conversation needs; null if the model came without one. */
   tokenizer: Tokenizer | null
-  /** Files that came with the model, such as the tokenizer's settings with the template. */
+  /** Files that came with the model, such as tokenizer_config.json with the template. */
   companions?: Companions | undefined
-  /** Token ids that end a turn, beside those of known families. */
+  /** Token ids that end a turn, in addition to those of known model families. */
   stopIds?: readonly number[] | undefined
 }
 
-/** ChatML, which SmolLM2 and Qwen speak with more around it. */
+/** ChatML. The templates of SmolLM2 and Qwen are extensions of it. */
 const CHATML =
   "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + " +
   "'<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}" +
   '{% endif %}'
 const CHATML_TOKENS = ['<|im_start|>', '<|im_end|>']
 
-/** Tokens that end a turn in the templates of known families. */
+/** Tokens that end a turn in the templates of known model families. */
 const ENDS_OF_TURN = ['<|im_end|>', '<|eot_id|>', '<|end|>', '<end_of_turn>', '</s>']
 
 /** Longest template, in characters; those in use have a few thousand. */
@@ -47,7 +47,7 @@ interface Jinja {
 export class ChatTemplate {
   readonly #template: string
   readonly #tokens: Record<string, string>
-  /** Ids that end an answer; for `generate`. */
+  /** Ids that end an answer; pass them to `generate`. */
   readonly stopIds: number[]
 
   /**
@@ -64,18 +64,18 @@ export class ChatTemplate {
     this.#template = text
     understood(() => {
       if (text.length > LONGEST) throw new Error(`it has ${text.length} characters`)
-      // Read when it is needed: most commands start without it.
-      // eslint-disable-next-line @typescript-eslint/no-require-imports
+      // Loaded only when needed: most commands do without it. eslint-disable-next-line
+      // @typescript-eslint/no-require-imports
       return new (require('@huggingface/jinja') as Jinja).Template(text)
     })
   }
 
   /**
-   * Returns the text that a model continues with the next answer. It has the special tokens that the
-   * model expects around it: give it to `generate` with `addSpecialTokens: false`.
+   * Returns the prompt that a model continues with the next answer. It contains the special tokens
+   * that the model expects, so pass it to `generate` with `addSpecialTokens: false`.
    *
-   * @throws KindlingError `ERR_UNSUPPORTED` if the template refuses the conversation, as some do a
-   * system message, or takes more than 5 s or 256 MiB.
+   * @throws KindlingError `ERR_UNSUPPORTED` if the template rejects the conversation, as some do
+   * with a system message, or takes more than 5 s or 256 MiB.
    */
   render(messages: readonly ChatMessage[]): string {
     const values = { ...this.#tokens, messages, add_generation_prompt: true }
@@ -96,7 +96,10 @@ function understood<T>(work: () => T): T {
   }
 }
 
-/** The template of chat_template.jinja or tokenizer_config.json; the default one of several. */
+/**
+ * Returns the template in chat_template.jinja or tokenizer_config.json; of several, the one named
+ * `default`.
+ */
 function templateOf(companions: Companions): string | undefined {
   const file = companions['chat_template.jinja']
   if (file !== undefined) return file
@@ -117,7 +120,7 @@ function chatMlFor(tokenizer: Tokenizer | null): string {
   )
 }
 
-/** bos_token, eos_token and the like, as templates name them. */
+/** Returns bos_token, eos_token and the like, with the names that templates use. */
 function tokensOf(companions: Companions): Record<string, string> {
   const tokens = Object.entries(configOf(companions)).map(([name, token]) => {
     const text =

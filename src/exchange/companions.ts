@@ -1,5 +1,5 @@
 /**
- * The texts that accompany a model: tokenizer_config.json with its chat template, and
+ * The text files that accompany a model, such as tokenizer_config.json with its chat template and
  * generation_config.json. A run keeps those of an imported model beside its tokenizer.
  */
 import { existsSync } from 'node:fs'
@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { readText, writeFileAtomic } from '../files'
 import type { Tokenizer } from '../tokenizer'
 
-/** Texts by the names of their files. */
+/** Contents of text files, by file name. */
 export type Companions = Record<string, string>
 
 const FILES = [
@@ -28,14 +28,17 @@ export function readCompanions(folder: string): Companions {
   return companions
 }
 
-/** Writes the files to a folder that exists. */
+/** Writes the files to an existing folder. */
 export async function writeCompanions(folder: string, companions: Companions): Promise<void> {
   for (const [name, text] of Object.entries(companions)) {
     await writeFileAtomic(join(folder, name), text)
   }
 }
 
-/** Returns the ids that end a text or a turn, as generation_config.json and the tokenizer say. */
+/**
+ * Returns the ids that end a text or a turn according to generation_config.json and
+ * tokenizer_config.json.
+ */
 export function stopIdsOf(companions: Companions, tokenizer: Tokenizer | null): number[] {
   const ids = [jsonOf(companions, 'generation_config.json')['eos_token_id']].flat()
   const token = jsonOf(companions, 'tokenizer_config.json')['eos_token']
@@ -49,7 +52,7 @@ function jsonOf(companions: Companions, name: string): Record<string, unknown> {
     const json: unknown = JSON.parse(companions[name] ?? '{}')
     return typeof json === 'object' && json !== null ? (json as Record<string, unknown>) : {}
   } catch {
-    // The file is kept as it came; what it does not say stays unknown.
+    // A damaged file is kept as it came, and tells nothing.
     return {}
   }
 }

@@ -1,4 +1,4 @@
-/** Writing a model for other programs. */
+/** Writes a model for other programs. */
 import { basename } from 'node:path'
 import { z } from 'zod'
 import { KindlingError, settle } from '../errors'
@@ -16,11 +16,11 @@ export const EXPORT_DTYPES = ['f32', 'bf16', 'f16', 'q8_0'] as const
 
 /** A model to export, as `load` returns it. */
 export interface ExportedModel {
-  /** The model; it stays as it is. */
+  /** The model, which is not changed. */
   model: Transformer
   /** Tokenizer to write beside it; null: none. */
   tokenizer: Tokenizer | null
-  /** Texts to write beside a Hugging Face model, by the names of their files. */
+  /** Text files to write beside a Hugging Face model, by file name. */
   companions?: Companions | undefined
 }
 
@@ -31,7 +31,7 @@ export interface ExportOptions extends LongCallOptions {
    * with the names and shapes of checkpoints. Default `hf`.
    */
   format?: (typeof EXPORT_FORMATS)[number]
-  /** Element type of the tensors; `q8_0` is GGUF's alone. Default `f32`. */
+  /** Element type of the tensors; `q8_0` is for GGUF only. Default `f32`. */
   dtype?: (typeof EXPORT_DTYPES)[number]
   /** Name of the model in GGUF. Default: the name of `out`. */
   name?: string
@@ -69,7 +69,7 @@ export async function exportModel(
  * Checks an export and writes nothing. The weights of the model are not used.
  *
  * @returns the bytes of the tensors.
- * @throws KindlingError as `exportModel`, except for what the disk says.
+ * @throws KindlingError as `exportModel`, except for errors of the disk.
  */
 export async function planExport(
   out: string,

@@ -6,7 +6,10 @@ import type { LongCallOptions } from '../long-call'
 
 const PREFIX = 'hf:'
 
-/** Files of a repository that a model is read from. Many hold other formats of the weights too. */
+/**
+ * Files of a repository that a model is read from. Many repositories hold the weights in other
+ * formats too.
+ */
 const NEEDED =
   /^(model[\w.-]*\.safetensors|model\.safetensors\.index\.json|config\.json|tokenizer\.json|vocab\.json|merges\.txt|tokenizer_config\.json|generation_config\.json|special_tokens_map\.json|chat_template\.jinja)$/
 
@@ -197,12 +200,12 @@ const DOWNLOAD_MESSAGE = /^Downloading .+ to /
 
 const { console: messages } = globalThis
 
-/** Downloads that run now, and the console's function while they do. */
+/** Number of downloads in progress, and the original console.debug while there are any. */
 const quiet = { running: 0, debug: messages.debug }
 
 /**
- * Keeps the package's messages off standard output, which belongs to the result of a command. It
- * has no setting for that. Messages of others are passed on.
+ * Keeps the package's messages off standard output, which is for the result of a command. The
+ * package has no setting for that. Other messages are passed on.
  */
 async function quietly<T>(work: () => Promise<T>): Promise<T> {
   if (quiet.running++ === 0) {

@@ -1,4 +1,4 @@
-/** Model files of other programs: opened and checked, then read into a model. */
+/** Opens and checks model files of other programs, then reads them into a model. */
 import { toCamelCase } from '../case'
 import { settle } from '../errors'
 import { longCall, type LongCallOptions } from '../long-call'
@@ -7,7 +7,7 @@ import { Tokenizer } from '../tokenizer'
 import { Transformer, type RopeScaling } from '../transformer'
 import type { Companions } from './companions'
 
-/** What the tensors of a checkpoint with the course's names do not tell. */
+/** What the tensors of a checkpoint with the course's names do not reveal. */
 export interface CourseSizes {
   /** Query heads. */
   numHeads?: number | undefined
@@ -17,7 +17,7 @@ export interface CourseSizes {
   theta?: number | undefined
 }
 
-/** The sizes of a model, by the names of the options of `Transformer`. */
+/** The sizes of a model, named like the options of `Transformer`. */
 export interface ModelSizes {
   vocabSize: number
   dModel: number
@@ -44,8 +44,8 @@ export class ModelFiles {
   }
 
   /**
-   * Opens a folder of Hugging Face, a GGUF file, a checkpoint of PyTorch, or a safetensors file
-   * with the course's names.
+   * Opens a Hugging Face folder, a GGUF file, a PyTorch checkpoint, or a safetensors file with the
+   * course's tensor names.
    *
    * @throws KindlingError `ERR_NOT_FOUND`, `ERR_INVALID_MODEL` if a file is damaged or tensors are
    * missing, `ERR_UNSUPPORTED` for what the engine cannot compute exactly.
@@ -81,14 +81,14 @@ export class ModelFiles {
   /**
    * Opens the tokenizer; null if the model has none.
    *
-   * @throws KindlingError `ERR_INVALID_TOKENIZER` for one that cannot be had exactly.
+   * @throws KindlingError `ERR_INVALID_TOKENIZER` for one that cannot be reproduced exactly.
    */
   async tokenizer(): Promise<Tokenizer | null> {
     const tokenizer = await settle(() => this.#native.tokenizer())
     return tokenizer && Tokenizer.fromNative(tokenizer)
   }
 
-  /** Reads the weights into a model of these sizes; reports the bytes that they take as f32. */
+  /** Reads the weights into a model of these sizes. Progress is in bytes of f32 weights. */
   async readInto(model: Transformer, monitored: LongCallOptions = {}): Promise<void> {
     const engine = Transformer.toNative(model)
     await longCall(monitored, async (monitor) => this.#native.readInto(engine, monitor))

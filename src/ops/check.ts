@@ -1,6 +1,6 @@
 /**
- * Checks of the arguments of `ops`: types and sizes. The engine checks lengths against sizes, and
- * ids against the vocabulary.
+ * Checks the arguments of `ops`: types and sizes. The engine checks lengths against sizes, and ids
+ * against the vocabulary.
  */
 import { KindlingError } from '../errors'
 
@@ -84,7 +84,7 @@ export function finite(op: string, name: string, value: unknown, least = -Infini
   )
 }
 
-/** Returns ops that check that their argument is an object before they read it. */
+/** Wraps ops so that they first check that their argument is an object. */
 export function withArguments<T extends object>(name: string, ops: T): T {
   if (typeof ops === 'function') return checkingArgument(name, ops) as T
   const entries = Object.entries(ops as Record<string, object>)

@@ -7,8 +7,8 @@ import { native } from '../native'
 import { finite, floats, size, targetIds } from './check'
 
 /**
- * Softmax over the last dimension. The probability of a score of -Infinity is 0; a row of -Infinity
- * alone becomes NaN.
+ * Softmax over the last dimension. A score of -Infinity has probability 0; a row of nothing else
+ * becomes NaN.
  */
 export const softmax = {
   /** x (n, columns) -> out (n, columns). Each row sums to 1. */

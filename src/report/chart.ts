@@ -5,7 +5,7 @@ import { html, type Html } from './html'
 
 /** A line of a chart. */
 export interface Line {
-  /** Place of the run's colour in the palette. */
+  /** Index of the run's colour in the palette. */
   slot: number
   points: Points
   /** Drawn faint, behind the others. */
@@ -21,9 +21,9 @@ export interface ChartOptions {
   unit: string
   lines: readonly Line[]
   format: (value: number, digits: number) => string
-  /** Makes the x axis logarithmic, with this label at each of the values. */
+  /** Makes the x axis logarithmic, with a tick at each value, labelled by this function. */
   formatX?: (value: number) => string
-  /** Greatest value of the y axis; lines run along it where they are above. */
+  /** Upper end of the y axis; lines are clipped to it. */
   cut?: number
 }
 
@@ -93,7 +93,7 @@ function path({ points, slot, isFaint, isDashed, hasMarks }: Line, x: Scale, y: 
     (value, i) => `${x.at(value).toFixed(1)} ${y.at(points.y[i]!).toFixed(1)}`,
   )
   const kind = `line run-${slot}${isFaint ? ' faint' : ''}${isDashed ? ' dashed' : ''}`
-  // A path of one point is a dot, by its round caps.
+  // A path of one point shows as a dot, because its caps are round.
   const marks = hasMarks ? places.map((place) => `M${place}h0`).join('') : ''
   return html`<path class="${kind}" d="M${places.join('L')}${places.length === 1 ? 'h0' : ''}" />
     ${marks === '' ? null : html`<path class="line run-${slot} mark" d="${marks}" />`}`
@@ -140,13 +140,13 @@ function scale(
   return { ticks, at: (value) => start + ((value - low) / (high - low)) * (end - start) }
 }
 
-/** The next greater of 1, 2, 2.5 and 5 times a power of ten. */
+/** Rounds a step up to 1, 2, 2.5 or 5 times a power of ten. */
 function roundStep(step: number): number {
   const power = 10 ** Math.floor(Math.log10(step))
   return power * ([1, 2, 2.5, 5, 10].find((factor) => factor * power >= step * (1 - 1e-9)) ?? 10)
 }
 
-/** Digits that tell the ticks apart. */
+/** Returns how many digits it takes to distinguish the ticks. */
 function digitsOf(ticks: readonly number[]): number {
   const step = Math.abs((ticks[1] ?? 0) - (ticks[0] ?? 0))
   const greatest = Math.max(...ticks.map(Math.abs), 0)

@@ -1,4 +1,4 @@
-/** Everything that a report says of a run. */
+/** Collects everything that a report says about a run. */
 import { join } from 'node:path'
 import { KindlingError } from '../errors'
 import { accountingOf, type RunAccounting } from '../runs/accounting'
@@ -10,14 +10,14 @@ import { MetricsReader, type Sample } from '../runs/metrics-reader'
 import type { MetricsColumns } from '../runs/metrics-columns'
 import { readSystem } from '../runs/system'
 
-/** Samples of a run in a report, the newest. */
+/** Number of newest samples that a report shows per run. */
 const SAMPLES = 5
 
 /** A run of a report. */
 export interface ReportedRun {
   info: RunInfo
   columns: MetricsColumns
-  /** The least validation loss and its step; null without evaluations. */
+  /** The lowest validation loss and its step; null without evaluations. */
   best: { loss: number; step: number } | null
   samples: Sample[]
   options: ShownOption[]

@@ -7,7 +7,7 @@ export class Html {
 
 type Part = Html | string | number | null | readonly Part[]
 
-/** Makes HTML from a template; strings in it are escaped, null is nothing. */
+/** Makes HTML from a template. Strings in it are escaped; null renders as nothing. */
 export function html(strings: TemplateStringsArray, ...parts: readonly Part[]): Html {
   return new Html(
     strings.map((text, i) => `${text}${i < parts.length ? render(parts[i]!) : ''}`).join(''),
@@ -29,7 +29,10 @@ const ENTITIES: Readonly<Record<string, string>> = {
   "'": '&#39;',
 }
 
-/** Escapes text for elements and quoted attributes; HTML has no control characters. */
+/**
+ * Escapes text for elements and quoted attributes, and replaces control characters, which HTML does
+ * not allow.
+ */
 function escape(text: string): string {
   return (
     text

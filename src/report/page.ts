@@ -9,12 +9,12 @@ import { short, whole } from '../format'
 import { Html, html } from './html'
 import { accountingRows, optionRows, resultRows, systemRows, type Row } from './rows'
 
-/** Points of a line, at most: two per bucket. */
+/** Buckets of a line, each with at most two points. */
 const BUCKETS = 260
-/** Longer lines are drawn faint, with a smoothed one before them. */
+/** Longer lines are drawn faint, with a smoothed one in front. */
 const MANY_POINTS = 400
 const SMOOTHING = 0.6
-/** Colours of the palette. */
+/** Number of colours in the palette. */
 export const COLOURS = 8
 
 const CHARTS: readonly [Metric, string, string][] = [
@@ -28,7 +28,7 @@ const CHARTS: readonly [Metric, string, string][] = [
   ['device_memory_mib', 'GPU memory', 'MiB, peak'],
 ]
 
-/** What stands before the report of the runs themselves. */
+/** Title and sections that precede the report of the runs. */
 export interface Lead {
   title: string
   sections: readonly (Html | null)[]
@@ -181,7 +181,7 @@ function commandOf({ info, command }: ReportedRun): Html | null {
   </div>`
 }
 
-/** The palette and the base of the dashboard's style, and that of reports. */
+/** Returns the style sheet: the palette and base of the dashboard's, and the report's own. */
 function style(): Html {
   const page = join(__dirname, '..', 'dashboard', 'page')
   const files = [join(page, 'palette.css'), join(page, 'base.css'), join(__dirname, 'report.css')]

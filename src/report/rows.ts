@@ -10,7 +10,7 @@ export interface Row {
   cells: string[]
   /** Less notable than the others. */
   isFaint?: boolean
-  /** The runs differ in it. */
+  /** The runs differ in this row. */
   differs?: boolean
   title?: string
 }

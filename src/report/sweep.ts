@@ -47,7 +47,7 @@ function byRate(results: readonly SweepResult[]): Html | null {
   })
 }
 
-/** Training loss by step, a line per rate; what diverges runs along the top. */
+/** Training loss by step, a line per rate. Lines that diverge run along the top. */
 function byStep(runs: readonly ReportedRun[]): Html | null {
   const lines = runs.flatMap(({ columns }, i): Line[] => {
     const series = columns.series('loss')

@@ -3,7 +3,7 @@ import { account } from '../account'
 import type { RunConfig } from '../training/run-config'
 import type { RunInfo } from './inspect'
 
-/** The accounting of a run; null where it is not known. */
+/** The accounting of a run; null for what is unknown. */
 export interface RunAccounting {
   parameters: number
   flopsPerToken: number
@@ -12,7 +12,7 @@ export interface RunAccounting {
   /** Training FLOPs so far, of the model alone. */
   flops: number
   elapsedS: number | null
-  /** Tokens over all of the time, evaluations and samples included. */
+  /** Tokens per second over the whole time, including evaluations and samples. */
   meanTokensPerSecond: number | null
   /** FLOP/s over the same time. */
   meanFlopsPerSecond: number | null
@@ -20,7 +20,11 @@ export interface RunAccounting {
   mfu: number | null
 }
 
-/** @param mfu - the mean of the run's metrics lines, if they have it. */
+/**
+ * Returns the accounting of a run.
+ *
+ * @param mfu - the mean over the run's metrics lines; null if they have none.
+ */
 export function accountingOf(config: RunConfig, info: RunInfo, mfu: number | null): RunAccounting {
   const { options } = config
   const { vocabSize, dModel, numHeads, numKvHeads, headSize, dFf, numLayers, seqLength } = options

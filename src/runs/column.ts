@@ -1,7 +1,7 @@
 /**
- * Growing lists of numbers. They grow by blocks, which are never copied. A column of values also
- * knows the least and the greatest value of each group of 64, so that the extremes of a long range
- * are found without reading all of it.
+ * Columns of numbers that grow in blocks, which are never copied. A column of values also keeps the
+ * least and the greatest value of each group of 64, so that the extremes of a long range are found
+ * without reading all of it.
  */
 
 const BLOCK_BITS = 14
@@ -10,13 +10,13 @@ const MASK = BLOCK - 1
 const GROUP_BITS = 6
 const GROUP = 1 << GROUP_BITS
 
-/** The places of the least and the greatest value of a range; -1 if all are NaN. */
+/** Indices of the least and the greatest value in a range; -1 if all are NaN. */
 export interface Extremes {
   least: number
   greatest: number
 }
 
-/** Positions: float64. */
+/** A column of positions, as float64. */
 export class PositionColumn {
   readonly #blocks: Float64Array[] = []
   length = 0
@@ -39,7 +39,7 @@ export class PositionColumn {
   }
 }
 
-/** Values: float32, NaN where there is none. */
+/** A column of values, as float32, with NaN for missing ones. */
 export class ValueColumn {
   readonly #blocks: Float32Array[] = []
   /** The extremes of each group; NaN while a group has no value. */
@@ -79,7 +79,7 @@ export class ValueColumn {
     for (let i = group << GROUP_BITS; i < length; i++) this.#widen(group, this.at(i))
   }
 
-  /** Finds the extremes of the values from `start` to `end`. */
+  /** Finds the extremes of the values in [start, end). */
   extremes(start: number, end: number): Extremes {
     const firstWhole = (start + GROUP - 1) >> GROUP_BITS
     const lastWhole = end >> GROUP_BITS
@@ -114,7 +114,7 @@ export class ValueColumn {
   }
 }
 
-/** A search for extremes, one value after another. */
+/** Searches for extremes value by value. */
 class Search {
   readonly extremes: Extremes = { least: -1, greatest: -1 }
   min = Infinity

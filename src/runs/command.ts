@@ -4,7 +4,7 @@ import { trainSchema } from '../training/config'
 import { trainFields } from '../training/fields'
 import type { RunConfig } from '../training/run-config'
 
-/** Options that belong to one run of the command, not to its result. */
+/** Options that concern one invocation of the command and not its result. */
 const LEFT_OUT: ReadonlySet<string> = new Set(['run', 'resume', 'checkpoint', 'stop_at_step'])
 
 /** Options whose value differs from the default, by their snake_case names. */
@@ -37,7 +37,7 @@ export function quoted(word: string): string {
   return /^[\w./:=@%+,-]+$/.test(word) ? word : `'${word.replaceAll("'", String.raw`'\''`)}'`
 }
 
-/** An option for people: name, value, whether it differs from the default, description. */
+/** An option as people see it: name, value, whether it is the default, description. */
 export interface ShownOption {
   name: string
   value: string

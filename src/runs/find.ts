@@ -1,18 +1,18 @@
-/** Finding run folders. */
+/** Finds run folders. */
 import { readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { KindlingError } from '../errors'
 import { fileOperationSync } from '../files'
 
-/** Folders below the one that is searched. */
+/** Levels of folders to search below the given one. */
 const MAX_DEPTH = 3
-/** Folders looked into, at most. */
+/** Maximum number of folders to look into. */
 const MAX_FOLDERS = 20_000
 
 /** Files of which a run folder has at least one, whatever else is missing. */
 const MARKS = ['metrics.jsonl', 'checkpoints', 'latest', 'lock', 'system.json']
 
-/** Returns whether a folder is a run, whole or not. */
+/** Returns whether a folder is a run, complete or not. */
 export function isRunFolder(path: string): boolean {
   return marksRun(namesIn(path).map(({ name }) => name))
 }
@@ -49,7 +49,7 @@ function marksRun(names: readonly string[]): boolean {
   return MARKS.some((mark) => names.includes(mark))
 }
 
-/** The entries of a folder, sorted; none if it cannot be read. */
+/** Returns the entries of a folder, sorted; none if it cannot be read. */
 function namesIn(path: string): { name: string; isFolder: boolean }[] {
   try {
     return readdirSync(path, { withFileTypes: true })

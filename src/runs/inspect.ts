@@ -22,7 +22,7 @@ export interface RunInfo {
   note: string | null
   /** Updates done. */
   steps: number
-  /** Updates from start to end; null if config.json cannot be read. */
+  /** Updates of the whole run; null if config.json cannot be read. */
   totalSteps: number | null
   /** The last training loss. */
   loss: number | null
@@ -37,13 +37,16 @@ export interface RunInfo {
   updatedAt: string | null
 }
 
-/** A run's folder as it is read: `info` always, the configuration if it can be read. */
+/** What was found in a run's folder. `config` is null if it cannot be read. */
 export interface InspectedRun {
   info: RunInfo
   config: RunConfig | null
 }
 
-/** Inspects a run. Never fails: what cannot be read makes the run broken. */
+/**
+ * Inspects a run. Never throws: if config.json or the checkpoints cannot be read, the run is
+ * broken.
+ */
 export async function inspectRun(path: string): Promise<InspectedRun> {
   const metricsPath = join(path, 'metrics.jsonl')
   const { config, problem } = readConfig(path)
@@ -130,7 +133,7 @@ function readConfig(path: string): { config: RunConfig | null; problem: string |
   }
 }
 
-/** The step at which a run saw a NaN or an infinity; null if it did not. */
+/** Returns the step at which a run stopped at a NaN or an infinity; null if it did not. */
 export function nonFiniteStep(path: string): number | null {
   try {
     const text = readText(join(path, 'non-finite.json'), 'ERR_INVALID_CHECKPOINT')

@@ -1,15 +1,15 @@
 /**
- * The numbers of a metrics.jsonl in columns: about 50 bytes a line, so that a million lines fit into
- * memory.
+ * The numbers of a metrics.jsonl in columns. A line takes about 50 bytes, so a million lines fit
+ * into memory.
  */
 import { PositionColumn, ValueColumn } from './column'
 import { AXES, METRICS, lowerBound, type Axis, type Metric, type Series } from './series'
 import { Smoothed } from './smooth'
 
-/** Metrics that only the lines of evaluations have. */
+/** Metrics that only lines with an evaluation have. */
 const RARE: ReadonlySet<Metric> = new Set<Metric>(['val_loss', 'perplexity', 'bits_per_byte'])
 
-/** A parsed line; only its numbers count. */
+/** A parsed line, of which only the numbers are used. */
 export type ParsedLine = Readonly<Record<string, unknown>>
 
 /** The columns of one file. */
@@ -35,7 +35,7 @@ export class MetricsColumns {
   }
 
   /**
-   * Adds a line. One whose step is not above the last replaces the lines from its step on.
+   * Adds a line. If its step is not above the last one, it replaces the lines from its step on.
    *
    * @returns false, and adds nothing, if the line has no step.
    */

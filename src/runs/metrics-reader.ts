@@ -1,18 +1,18 @@
 /**
- * Reads a metrics.jsonl while it grows: each call reads what was added since the last one, from a
- * byte offset. A file that was cut back or replaced, as a resume does, is read again.
+ * Reads a metrics.jsonl while it grows. Each call reads what was added after the byte offset of the
+ * last one. A file that was cut back or replaced, as a resume does, is read again from its start.
  */
 import { open, type FileHandle } from 'node:fs/promises'
 import { READ_ANY_KIND } from '../files'
 import { MetricsColumns, type ParsedLine } from './metrics-columns'
 
-/** Bytes read at once; between two blocks the event loop runs. */
+/** Bytes read at once; the event loop runs between two blocks. */
 const BLOCK_BYTES = 1 << 19
 /** Longest line that is read; longer ones are skipped. */
 const MAX_LINE_BYTES = 1 << 24
-/** Bytes before the offset that must still be the same, else the file is another one. */
+/** Bytes before the offset that are compared: if they differ, the file was cut back or replaced. */
 const FINGERPRINT_BYTES = 256
-/** Newest samples whose places are remembered. */
+/** Number of newest samples whose positions in the file are kept. */
 const MAX_SAMPLES = 10_000
 const NEWLINE = 10
 
@@ -31,7 +31,7 @@ interface SamplePlace {
 /** The metrics of one run. */
 export class MetricsReader {
   readonly columns = new MetricsColumns()
-  /** Grows whenever lines that were read have been taken back. */
+  /** Incremented whenever lines that were read are dropped or replaced. */
   generation = 0
   /** Lines that could not be read. */
   damagedLines = 0
@@ -51,7 +51,7 @@ export class MetricsReader {
   }
 
   /**
-   * Reads what is new. Calls at the same time share one reading.
+   * Reads what is new. Concurrent calls share one read.
    *
    * @returns whether anything has changed. A missing or unreadable file has no lines.
    */
@@ -141,7 +141,7 @@ export class MetricsReader {
     let start = 0
     while (start < bytes.length) {
       const end = bytes.indexOf(NEWLINE, start)
-      // Only numbers are taken, so the text of a sample need not be decoded.
+      // Only numbers are used here, so the text of a sample need not be decoded as UTF-8.
       const line = parseLine(bytes.toString('latin1', start, end))
       const steps = this.columns.length
       if (line === null || !this.columns.push(line)) this.damagedLines++
@@ -164,7 +164,7 @@ export class MetricsReader {
     this.generation++
   }
 
-  /** Reads the newest samples before `before`, the newest first. */
+  /** Reads the newest samples of steps before `before`, newest first. */
   async samples(limit: number, before = Infinity): Promise<Sample[]> {
     const places = this.#samples.filter(({ step }) => step < before).slice(-limit)
     const samples: Sample[] = []

@@ -1,9 +1,9 @@
-/** The end of a metrics.jsonl, read backwards: the last values without reading a long file. */
+/** Reads a metrics.jsonl backwards, to find its last values without reading a long file. */
 import { open } from 'node:fs/promises'
 import { READ_ANY_KIND } from '../files'
 
 const BLOCK_BYTES = 1 << 16
-/** Bytes that are searched for the last evaluation. */
+/** Maximum number of bytes searched for the last evaluation. */
 const MAX_BYTES = 1 << 23
 
 /** The last values of a run; null where there is none. */
@@ -43,7 +43,7 @@ export async function readLastMetrics(path: string): Promise<LastMetrics> {
       if (last.valLoss !== null) break
     }
   } catch {
-    // What was read so far stands.
+    // Keep what was read so far.
   }
   return last
 }
@@ -52,7 +52,7 @@ function numberOf(value: unknown): number | null {
   return typeof value === 'number' && Number.isFinite(value) ? value : null
 }
 
-/** Yields the whole lines that are JSON objects, the last one first. */
+/** Yields the complete lines that are JSON objects, last one first. */
 async function* linesBackwards(path: string): AsyncGenerator<Record<string, unknown>> {
   const file = await open(path, READ_ANY_KIND)
   try {
@@ -66,12 +66,12 @@ async function* linesBackwards(path: string): AsyncGenerator<Record<string, unkn
       await file.read(block, 0, block.length, start)
       let bytes = Buffer.concat([block, carried])
       if (isEnd) {
-        // What follows the last line break was not written to its end.
+        // What follows the last line break is an incomplete line.
         const whole = bytes.lastIndexOf(10) + 1
         isEnd = whole === 0 && start > stop
         bytes = bytes.subarray(0, whole)
       }
-      // The first line may begin in the block before.
+      // The first line may begin in the preceding block.
       const first = start === 0 ? 0 : bytes.indexOf(10) + 1
       const lines = bytes.subarray(first).toString('utf8').split('\n')
       for (const text of lines.toReversed()) {

@@ -44,7 +44,9 @@ function trainingFacts(source: string, config: RunConfig, step: number): string[
   ]
 }
 
-/** The last two names of a path: whoever reads the card has no use for the folders above. */
+/**
+ * Returns the last two components of a path: the folders above mean nothing to readers of the card.
+ */
 function shortPath(path: string): string {
   return join(basename(dirname(path)), basename(path))
 }

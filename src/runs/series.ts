@@ -1,11 +1,11 @@
 /** The metrics of a run as series over an axis. */
 import type { Extremes } from './column'
 
-/** The columns of x axes; every line has them, and none of them ever falls. */
+/** Columns that serve as x axes. Every line has them, and they never decrease. */
 export const AXES = ['step', 'tokens', 'elapsed_s'] as const
 export type Axis = (typeof AXES)[number]
 
-/** Numbers that a line may have, by their names in the file. */
+/** Metrics that a line may have, by their names in the file. */
 export const METRICS = [
   'loss',
   'val_loss',
@@ -20,7 +20,7 @@ export const METRICS = [
 ] as const
 export type Metric = (typeof METRICS)[number]
 
-/** The values of a metric: of all lines, or of the lines in `rows`. */
+/** The values of a metric, over all lines or over those that have it. */
 export interface Series {
   /** Number of values. */
   readonly length: number
@@ -28,11 +28,14 @@ export interface Series {
   y(i: number): number
   /** Value i of an axis. */
   x(axis: Axis, i: number): number
-  /** Places of the extremes of the values from `start` to `end`. */
+  /** Indices of the extremes of the values in [start, end). */
   extremes(start: number, end: number): Extremes
 }
 
-/** The first of `length` ascending values that is at least `value`; `length` if none is. */
+/**
+ * Returns the index of the first of `length` ascending values that is at least `value`; `length` if
+ * none is.
+ */
 export function lowerBound(length: number, at: (i: number) => number, value: number): number {
   let low = 0
   let high = length

@@ -10,10 +10,10 @@ import type { Series } from './series'
 /** The whole step axis counts as this many pixels. */
 const VIEWPORT = 1000
 const MAX_WEIGHT = 0.999
-/** The axis counts as longer than it is by up to this factor, so that it rarely changes. */
+/** The length of the axis is rounded up to a power of this, so that it rarely changes. */
 const GROWTH = 1.25
 
-/** The smoothed values of a series that grows. */
+/** The smoothed values of a growing series. */
 export class Smoothed {
   readonly #weight: number
   #values = new ValueColumn()

@@ -7,7 +7,7 @@ import { availableThreads, instructionSet } from '../system'
 
 const FILE = 'system.json'
 
-/** Describes this machine and this process, by the names in the file. */
+/** Describes this machine and this process, with the names used in the file. */
 export function thisSystem(): Record<string, string | number> {
   return {
     host: hostname(),
@@ -22,9 +22,9 @@ export function thisSystem(): Record<string, string | number> {
 }
 
 /**
- * Records the machine and the device that a run trains on. A run goes on without it.
+ * Records the machine and the device that a run trains on. Failures are ignored.
  *
- * @param device - the device and its arithmetic, by their names in the file.
+ * @param device - the device and its arithmetic, with the names used in the file.
  */
 export async function recordSystem(folder: string, device: Record<string, string>): Promise<void> {
   const system = { format_version: 1, ...thisSystem(), ...device }

@@ -1,5 +1,5 @@
 /**
- * Thinning of a series for a chart: per bucket of the x axis the least and the greatest value, so
+ * Thins a series for a chart: keeps the least and the greatest value per bucket of the x axis, so
  * that no peak is lost, whatever the number of lines.
  */
 import { lowerBound, type Axis, type Series } from './series'
@@ -23,12 +23,12 @@ export function rangeOf(series: Series, axis: Axis): Window | null {
 }
 
 /**
- * Returns at most two points per bucket of `window`, and one on each side of it, so that a line
- * runs to the edges.
+ * Returns at most two points per bucket of `window`, and one on each side of it, so that lines run
+ * to the edges.
  *
- * @param isOnGrid - move the points of a bucket to its first and third quarter, if there are too
- * many to keep all. Lines of several runs then share their x, and are drawn over each other at the
- * cost of one; nothing moves by more than a bucket.
+ * @param isOnGrid - if there are too many points to keep all, move those of a bucket to its first
+ * and third quarter. Lines of several runs then share their x, so drawing them costs little more
+ * than drawing one. No point moves by more than a bucket.
  */
 export function thin(
   series: Series,

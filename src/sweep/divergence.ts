@@ -1,18 +1,18 @@
 /**
- * When a run of a sweep counts as diverged. The verdict is a function of the metrics lines, which a
- * resumed run writes again bit for bit, so that it does not depend on where a sweep was killed.
+ * Decides whether a run of a sweep has diverged. The verdict depends on the metrics lines alone,
+ * which a resumed run writes again bit for bit, so it is the same wherever a sweep was killed.
  */
 
-/** What the verdict reads of a metrics line. */
+/** The part of a metrics line that the verdict depends on. */
 export interface LossLine {
   step: number
-  /** Mean training loss since the line before. */
+  /** Mean training loss since the previous line. */
   loss: number
 }
 
 /** A loss above this many times the first one is no longer noise. */
 const FACTOR = 1.1
-/** Lines in a row that are above it: a single spike is forgiven. */
+/** Consecutive lines that must be above it, so that a single spike is forgiven. */
 const LINES = 3
 
 /** The rule in words, for the table of a sweep. */
@@ -23,7 +23,7 @@ export const DIVERGENCE_RULE =
 /**
  * Returns why a run diverged; null if it did not.
  *
- * @param isFinished - no line follows, so that the last one alone decides.
+ * @param isFinished - true if no line follows; then the last one alone decides.
  */
 export function divergenceOf(lines: readonly LossLine[], isFinished: boolean): string | null {
   const first = lines[0]

@@ -1,6 +1,6 @@
 /**
  * Learning-rate sweeps: the same short run at several rates. Each rate is a run folder of its own,
- * so a sweep that was killed goes on where it stopped, with the same results to the bit.
+ * so a sweep that was killed continues where it stopped, with the same results bit for bit.
  */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
@@ -20,13 +20,13 @@ import { SweepState, defaultFolder, sharedOptions, type SweepResult } from './st
 
 export type { SweepResult } from './state'
 
-/** What a sweep compares, and how far it has come. */
+/** How far a sweep has come. */
 export interface SweepProgress {
   /** The rate of the current run. */
   lr: number
-  /** Updates of all rates done so far; a run that was stopped early counts as a whole one. */
+  /** Updates done so far over all rates; a run that was stopped early counts in full. */
   done: number
-  /** Updates of all rates. */
+  /** Updates over all rates. */
   total: number
   /** Training loss of the last update, in nats per token. */
   loss: number
@@ -40,13 +40,15 @@ export interface SweepOptions {
   steps?: number
   /** Folder of the sweep. Default: `runs/sweep-...`, named after the options. */
   out?: string
-  /** Receives each result, those of an earlier call included. */
+  /** Receives each result, including those of an earlier call. */
   onResult?: (result: SweepResult) => void
-  /** Is called after each update. */
+  /** Called after each update. */
   onProgress?: (progress: SweepProgress) => void
   /** Receives sentences for people. */
   onMessage?: (text: string) => void
-  /** Receives the progress of reading a corpus: what is done, and of how many bytes. */
+  /**
+   * Receives the progress of reading a corpus: what it is read for, bytes done, and bytes in total.
+   */
   onRead?: (what: string, done: number, total: number) => void
   /** Ends the sweep with `ERR_CANCELLED` after the current update, which is saved. */
   signal?: AbortSignal
@@ -68,9 +70,9 @@ export interface SweepSummary {
 
 const DEFAULT_RATES = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2]
 const DEFAULT_STEPS = 100
-/** Metrics lines of a run: enough for a curve. */
+/** Metrics lines per run: enough for a curve. */
 const LINES = 50
-/** Checkpoints of a run while it lasts, after which a killed sweep goes on. */
+/** Checkpoints per run, from which a killed sweep continues. */
 const CHECKPOINTS = 4
 
 const schema = z.strictObject({
@@ -85,8 +87,8 @@ const schema = z.strictObject({
 })
 
 /**
- * Trains once per rate, with everything else the same. Called again with the same options it goes on
- * with what is missing. A run that diverges is stopped early.
+ * Trains once per rate, with everything else the same. Called again with the same options, it does
+ * only what is missing. A run that diverges is stopped early.
  *
  * @example
  * const { results } = await sweep({ rates: [1e-3, 3e-3], steps: 200 }, { corpus: 'book.txt' })
@@ -101,7 +103,7 @@ export async function sweep(
   return sweepOf(options, fromCamelCase(runOptions))
 }
 
-/** `sweep`, given the options of the runs by their names in flags and files. */
+/** Like `sweep`, with the options of the runs in snake_case. */
 export async function sweepOf(options: SweepOptions, given: GivenOptions): Promise<SweepSummary> {
   const { rates, steps, out, signal, ...events } = checked('sweep', schema, options)
   const distinct = [...new Set(rates)]
@@ -151,7 +153,7 @@ interface RateEvents extends Pick<SweepOptions, 'onMessage' | 'onRead'> {
   others: readonly string[]
 }
 
-/** The run at one rate: begun, continued, or only looked at. */
+/** The run at one rate, which is started, continued, or only evaluated. */
 class RateRun {
   #lines: LossLine[] = []
 

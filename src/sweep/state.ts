@@ -1,6 +1,6 @@
 /**
  * The folder of a sweep: sweep.json with its options and the results so far, one run folder per
- * rate, and report.html. sweep.json is replaced whole after each rate.
+ * rate, and report.html. sweep.json is replaced as a whole after each rate.
  */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
@@ -48,10 +48,10 @@ const schema = z.strictObject({
   ),
 })
 
-/** Options that differ between the runs of a sweep, or say nothing of their results. */
+/** Options that differ between the runs of a sweep, or do not affect their results. */
 const LEFT_OUT: ReadonlySet<string> = new Set([...CHANGEABLE_ON_RESUME, 'lr', 'lrMin'])
 
-/** The options that all runs of a sweep share, by which it is known again. */
+/** Returns the options that all runs of a sweep share, by which the sweep is recognized. */
 export function sharedOptions({ options }: ResolvedOptions): Record<string, unknown> {
   const entries = Object.entries(options).filter(
     ([name, value]) => !LEFT_OUT.has(name) && value !== undefined,
@@ -59,7 +59,7 @@ export function sharedOptions({ options }: ResolvedOptions): Record<string, unkn
   return toSnakeCase(Object.fromEntries(entries)) as Record<string, unknown>
 }
 
-/** The folder of a sweep for which none was named: the same options have the same one. */
+/** Returns the default folder of a sweep, which is the same for the same options. */
 export function defaultFolder(options: Record<string, unknown>): string {
   const text = JSON.stringify(Object.entries(options).sort(([a], [b]) => (a < b ? -1 : 1)))
   return join('runs', `sweep-${shortHash(text)}`)

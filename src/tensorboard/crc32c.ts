@@ -1,4 +1,4 @@
-/** CRC-32C (Castagnoli, RFC 3720), as TFRecord masks it. */
+/** CRC-32C (Castagnoli, RFC 3720), and its masked form in TFRecord files. */
 
 const POLYNOMIAL = 0x82f63b78
 const TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {

@@ -25,17 +25,20 @@ export function versionRecord(wallTime: number): Buffer {
   return record({ wallTime, step: 0 }, bytesField(EVENT.fileVersion, 'brain.Event:2'))
 }
 
-/** Makes TensorBoard forget what earlier files say from this step on: the run was resumed. */
+/**
+ * Returns the record that makes TensorBoard forget what earlier files say from this step on. A
+ * resumed run starts with it.
+ */
 export function restartRecord(time: EventTime): Buffer {
   return record(time, bytesField(EVENT.sessionLog, varintField(1, SESSION_START)))
 }
 
-/** A number of a step. */
+/** Returns the record of a number at a step. */
 export function scalarRecord(time: EventTime, name: string, value: number): Buffer {
   return summaryRecord(time, [bytesField(1, name), floatField(2, value)])
 }
 
-/** A text of a step, which TensorBoard shows as Markdown. */
+/** Returns the record of a text at a step, which TensorBoard shows as Markdown. */
 export function textRecord(time: EventTime, name: string, text: string): Buffer {
   const shape = bytesField(2, bytesField(2, varintField(1, 1)))
   const tensor = bytesField(8, varintField(1, DT_STRING), shape, bytesField(8, text))

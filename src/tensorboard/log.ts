@@ -1,6 +1,6 @@
 /**
- * The event files of a run, in tensorboard/ of its folder. Each start or resume writes a file of its
- * own; a resumed one takes back what earlier files say after its checkpoint.
+ * The event files of a run, in tensorboard/ inside its folder. Each start or resume writes a file
+ * of its own. That of a resumed run takes back what earlier files say after its checkpoint.
  */
 import { appendFileSync, mkdirSync, writeFileSync } from 'node:fs'
 import { hostname } from 'node:os'
@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import type { MetricsLine } from '../training/metrics'
 import { restartRecord, scalarRecord, textRecord, versionRecord } from './events'
 
-/** Names in TensorBoard of the numbers of a metrics line. */
+/** TensorBoard's names for the numbers of a metrics line. */
 const TAGS: readonly (readonly [keyof MetricsLine, string])[] = [
   ['loss', 'loss/train'],
   ['valLoss', 'loss/validation'],
@@ -29,7 +29,7 @@ export class TensorboardLog {
 
   /**
    * @param run - folder of the run.
-   * @param firstStep - the first step to be logged; later ones in earlier files no longer count.
+   * @param firstStep - the first step to log. From it on, earlier files no longer count.
    * @param config - the run's options as JSON.
    * @param say - receives a sentence if the files cannot be written.
    */
@@ -80,7 +80,7 @@ export class TensorboardLog {
   }
 }
 
-/** Text as Markdown that shows it as it is. */
+/** Formats text as Markdown that shows it verbatim. */
 function asCode(text: string): string {
   return text.replace(/^/gm, '    ')
 }

@@ -1,11 +1,11 @@
-/** The few wire types of Protocol Buffers that event files need (https://protobuf.dev). */
+/** Encodes the few wire types of Protocol Buffers that event files need (https://protobuf.dev). */
 
 const VARINT = 0
 const FIXED64 = 1
 const BYTES = 2
 const FIXED32 = 5
 
-/** A field of type uint64, int64 or enum, at least 0; absent if it is 0, as proto3 has it. */
+/** A field of type uint64, int64 or enum, at least 0; omitted if it is 0, as in proto3. */
 export function varintField(field: number, value: number): Buffer {
   return value === 0 ? Buffer.alloc(0) : Buffer.concat([tag(field, VARINT), varint(value)])
 }

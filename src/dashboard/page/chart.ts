@@ -1,4 +1,4 @@
-/** One chart: uPlot with a readout, a keyboard, and a table behind it. */
+/** One chart: uPlot with a readout at the cursor, keyboard control, and its data as a table. */
 import uPlot from './vendor/uPlot.esm.js'
 import { colourOf, dashesOf, faded, slot, variable } from './colours.js'
 import type { Axis, Points, Run, RunSeries, Window } from './data.js'
@@ -11,9 +11,9 @@ export interface ChartKind {
   title: string
   /** Unit, or another explanation. */
   unit: string
-  /** A value for people. */
+  /** Formats a value for people. */
   format: (value: number) => string
-  /** A label of the y axis, if not as `format`. */
+  /** Formats a label of the y axis. Default: `format`. */
   tick?: (value: number, digits: number) => string
   /** May have a logarithmic scale. */
   log?: boolean
@@ -21,7 +21,7 @@ export interface ChartKind {
   points?: { metric: string; name: string }
 }
 
-/** What all charts share. */
+/** State that all charts share. */
 export interface ChartContext {
   runs: Run[]
   axis: Axis
@@ -30,7 +30,7 @@ export interface ChartContext {
   series: Record<string, RunSeries[]>
 }
 
-/** What a chart tells the page. */
+/** Callbacks from a chart to the page. */
 export interface ChartEvents {
   zoom: (window: Window) => void
   reset: () => void
@@ -39,15 +39,16 @@ export interface ChartEvents {
 
 const HEIGHT = 220
 const TABLE_ROWS = 30
-/** Series with more points are drawn by thin lines without dots. */
+/** Lines of more points are drawn thin and without dashes. */
 const MANY_POINTS = 300
+/** Point series, such as validation losses, with more points are drawn as a line without dots. */
 const MANY_DOTS = 60
 const FORMATS: Record<Axis, (value: number, digits?: number) => string> = {
   step: count,
   tokens: count,
   elapsed_s: duration,
 }
-/** Positions under the cursor, in full. */
+/** Formats of the position under the cursor, in full. */
 const POSITIONS: Record<Axis, (value: number) => string> = {
   step: whole,
   tokens: whole,
@@ -55,17 +56,20 @@ const POSITIONS: Record<Axis, (value: number) => string> = {
 }
 const AXIS_NAMES: Record<Axis, string> = { step: 'step', tokens: 'tokens', elapsed_s: 'time' }
 
-/** A line or a row of points of a chart. */
+/** A line of a chart, or a series of points. */
 interface Trace {
   run: Run
   name: string
   points: Points
   style: Partial<uPlot.Series>
-  /** Change with the number of points; a zoom then need not build the plot again. */
+  /**
+   * `width` and `dash` vary with the number of points. They are kept out of `style`, so that a zoom
+   * need not rebuild the plot.
+   */
   width: number
   dash: number[]
   hasDots: boolean
-  /** Is read out at the cursor. */
+  /** Appears in the readout at the cursor. */
   isRead: boolean
 }
 
@@ -106,7 +110,10 @@ export class Chart {
     return Math.max(100, this.#plotBox.clientWidth)
   }
 
-  /** Draws, or waits until the chart is in view; with `afresh` the theme has changed. */
+  /**
+   * Draws now if the chart is in view, else once it is. `afresh` rebuilds the plot, for a new
+   * theme.
+   */
   draw(context: ChartContext, afresh = false): void {
     this.#context = context
     this.#traces = this.#tracesOf(context)
@@ -180,7 +187,7 @@ export class Chart {
         sync: {
           key: 'kindling',
           setSeries: false,
-          // The others follow the cursor; a drag is told to all of them by the page.
+          // The other charts follow only the cursor here. A drag reaches them through the page.
           filters: {
             pub: (type) => type === 'mousemove' || type === 'mouseleave',
             sub: () => true,
@@ -232,7 +239,7 @@ export class Chart {
     this.events.zoom(window)
   }
 
-  /** The values at the place of the cursor: of each run, its point nearest to it. */
+  /** Returns the value of each line at its point nearest to `x`. */
   #valuesAt(x: number): { run: Run; name: string; y: number }[] {
     return this.#traces
       .filter(({ isRead, points }) => isRead && points.x.length > 0)
@@ -319,7 +326,7 @@ export class Chart {
   }
 }
 
-/** Digits that tell the splits of an axis apart. */
+/** Returns how many digits it takes to distinguish the splits of an axis. */
 function digitsOf(splits: readonly (number | null)[]): number {
   const known = splits.filter((split) => split !== null)
   const step = Math.abs((known[1] ?? 0) - (known[0] ?? 0))
@@ -327,11 +334,11 @@ function digitsOf(splits: readonly (number | null)[]): number {
   return step > 0 ? Math.max(3, Math.ceil(Math.log10(greatest / step)) + 1) : 3
 }
 
-/** A run's line: with smoothing, the raw one faint behind it. */
+/** Returns a run's line; with smoothing, also the raw one, drawn faint behind it. */
 function linesOf(run: Run, raw: RunSeries, name: string): Trace[] {
   const stroke = colourOf(run.id)
   const isDense = raw.smooth === null && raw.x.length > MANY_POINTS
-  // Dashes cannot be seen in a dense line, and take most of the time of drawing it.
+  // Dashes are invisible in a dense line, and would take most of the drawing time.
   const dash = isDense ? [] : dashesOf(run.id)
   const line = { run, hasDots: raw.x.length < 2, dash, style: { stroke } }
   const full = { ...line, width: isDense ? 1 : 1.75, isRead: true }
@@ -357,7 +364,7 @@ function positive({ x, y }: Points): Points {
   return { x: kept.map((i) => x[i]!), y: kept.map((i) => y[i]!) }
 }
 
-/** The place of the value nearest to `wanted` among ascending ones. */
+/** Returns the index of the value nearest to `wanted` in ascending `x`. */
 function nearest(x: readonly number[], wanted: number): number {
   let low = 0
   let high = x.length - 1
@@ -369,7 +376,7 @@ function nearest(x: readonly number[], wanted: number): number {
   return low > 0 && wanted - x[low - 1]! < x[low]! - wanted ? low - 1 : low
 }
 
-/** At most `limit` of `length` places, evenly spread, with the first and the last. */
+/** Returns at most `limit` of `length` indices, evenly spread, including the first and the last. */
 function evenly(length: number, limit: number): number[] {
   if (length <= limit) return Array.from({ length }, (_, i) => i)
   return Array.from({ length: limit }, (_, i) => Math.round((i * (length - 1)) / (limit - 1)))

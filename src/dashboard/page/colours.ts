@@ -1,11 +1,12 @@
 /**
- * The colours of runs: told apart with each kind of colour blindness (after Okabe and Ito, "Color
- * Universal Design", https://jfly.uni-koeln.de/color/), and by dashes from the fifth on.
+ * The colours of runs. They can be distinguished with every kind of colour blindness (after Okabe
+ * and Ito, "Color Universal Design", https://jfly.uni-koeln.de/color/). From the fifth run on,
+ * lines are dashed as well.
  */
 
 const NUMBER = 8
 
-/** The place of a run's colour in the palette. */
+/** Returns the index of a run's colour in the palette. */
 export function slot(id: number): number {
   return id % NUMBER
 }
@@ -20,7 +21,7 @@ export function dashesOf(id: number): number[] {
   return [[], [8, 4], [2, 3]][Math.floor((id % 12) / 4)] ?? []
 }
 
-/** The colours of the current theme that have been looked up. */
+/** Colours of the current theme that have been looked up. */
 const known = new Map<string, string>()
 
 /** Returns a colour of the current theme, as `rgb(...)`. */
@@ -30,7 +31,10 @@ export function variable(name: string): string {
   return colour
 }
 
-/** The value of the variable itself names the colours of both themes; an element has one. */
+/**
+ * Resolves a CSS variable through an element, since its own value names the colours of both themes
+ * (`light-dark`).
+ */
 function lookUp(name: string): string {
   const probe = document.createElement('i')
   probe.style.color = `var(${name})`
@@ -40,7 +44,7 @@ function lookUp(name: string): string {
   return color
 }
 
-/** Returns a colour of `variable`, let through by `alpha`. */
+/** Returns a colour from `variable` with opacity `alpha`. */
 export function faded(colour: string, alpha: number): string {
   return colour.replace(/^rgb\((.*)\)$/, `rgba($1, ${alpha})`)
 }

@@ -1,4 +1,7 @@
-/** The data of the server: types and requests. All URLs are relative to that with the token. */
+/**
+ * Requests to the server, and the types of its answers. URLs are relative to the page's, which
+ * contains the token.
+ */
 
 export type Axis = 'step' | 'tokens' | 'elapsed_s'
 
@@ -82,7 +85,7 @@ export interface Sample {
   text: string
 }
 
-/** Requests JSON from the server; null if it is gone or has none. */
+/** Requests JSON from the server; null if the server is gone or answers with an error. */
 export async function get<T>(
   path: string,
   query: Readonly<Record<string, string>> = {},

@@ -1,13 +1,15 @@
-/** Configuration, accounting and system of the runs that are shown, beside each other. */
+/** Configuration, accounting and system of the runs that are shown, side by side. */
 import type { Details, Run } from './data.js'
 import { get } from './data.js'
 import { byId, h, tableOf } from './dom.js'
 import { count, duration, percent, value, whole } from './format.js'
 
-/** Columns of the tables, at most. */
+/** Maximum number of columns in the tables. */
 const MAX_COLUMNS = 8
 
-/** The details of the runs, requested again when a run has changed state. */
+/**
+ * The details of the runs. They are requested again when a run changes state, and every 1000 steps.
+ */
 export class DetailsView {
   readonly #known = new Map<string, Details>()
   #shown = ''
@@ -68,7 +70,10 @@ function tables(runs: readonly Run[], details: readonly Details[]): HTMLElement[
   ].filter((element) => element !== null)
 }
 
-/** Options that differ: between the runs, or, for a single one, from the default. */
+/**
+ * Returns a row per option. If the user wants only options that differ, these are the ones that
+ * differ between the runs or, for a single run, from the default.
+ */
 function optionRows(details: readonly Details[]): string[][] {
   const onlyDifferent = byId<HTMLInputElement>('only-changed').checked
   const names = [...new Set(details.flatMap(({ options }) => options.map(({ name }) => name)))]

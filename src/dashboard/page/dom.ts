@@ -1,8 +1,8 @@
-/** Making and finding elements. Text is always set as text, so that nothing in it becomes markup. */
+/** Creates and finds elements. Text is always set as text, so that nothing in it becomes markup. */
 
 type Child = Node | string | null
 
-/** Makes an element with attributes and children. */
+/** Creates an element with attributes and children. */
 export function h<K extends keyof HTMLElementTagNameMap>(
   tag: K,
   attributes: Readonly<Record<string, string>> = {},
@@ -21,7 +21,7 @@ export function byId<T extends HTMLElement = HTMLElement>(id: string): T {
   return element as T
 }
 
-/** Returns a table with a head of columns and rows of cells; the first cell of a row heads it. */
+/** Returns a table with a header row and rows of cells. The first cell of a row is its header. */
 export function tableOf(
   caption: string,
   head: readonly string[],

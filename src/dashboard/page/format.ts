@@ -1,4 +1,4 @@
-/** Numbers as people read them. */
+/** Formats numbers for people. */
 
 /** 950, 12.3k, 4.5M, 2.1B. */
 export function count(n: number, digits = 3): string {

@@ -47,7 +47,9 @@ const KINDS: ChartKind[] = [
 const METRICS = KINDS.map(({ metric }) => metric).join()
 /** Milliseconds between two requests while a long file is being read. */
 const READING_MS = 300
-/** More runs are drawn with fewer points each, and only once their points have come. */
+/**
+ * More runs than these are drawn with fewer points each, and move only when their points arrive.
+ */
 const FEW_RUNS = 3
 
 let snapshot: Snapshot = { runs: [], places: [] }
@@ -81,7 +83,7 @@ function shown(): Run[] {
   return list.selected(snapshot.runs)
 }
 
-/** Zooms all charts; few runs move at once, and their points follow. */
+/** Zooms all charts. Few runs move immediately, and their new points follow. */
 function zoomTo(window: Window | null): void {
   performance.mark('zoom-start')
   zoom = window

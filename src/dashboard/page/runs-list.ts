@@ -4,7 +4,7 @@ import type { Run } from './data.js'
 import { byId, h } from './dom.js'
 import { value } from './format.js'
 
-/** Runs that are shown at first, at most. */
+/** Maximum number of runs shown at first. */
 const SHOWN_AT_FIRST = 8
 
 /** The selection of runs. */
@@ -20,7 +20,10 @@ export class RunsList {
     return runs.filter(({ id }) => this.#selected.has(id))
   }
 
-  /** Shows new runs, the latest ones at first; forgets none of the user's choices. */
+  /**
+   * Updates the list. Selects the latest runs at first, and new runs later only if they are
+   * running. Keeps the user's choices.
+   */
   update(runs: readonly Run[]): void {
     const isFirst = this.#known.size === 0
     const byTime = [...runs].sort((a, b) => (b.updated_at ?? '').localeCompare(a.updated_at ?? ''))

@@ -4,7 +4,7 @@ import { get, type Run, type Sample } from './data.js'
 import { byId, h } from './dom.js'
 import { whole } from './format.js'
 
-/** Samples of a run that are requested at once. */
+/** Samples of a run that are shown at first. */
 const PAGE = 3
 
 export class SamplesView {
