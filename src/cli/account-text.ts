@@ -4,7 +4,7 @@ import { toSnakeCase } from '../case'
 import { count, duration, gibibytes, percent, short } from '../format'
 import { table } from './table'
 
-/** What the tables are of. */
+/** What the tables describe. */
 export interface AccountTitle {
   name: string
   memoryGib: number
@@ -92,7 +92,7 @@ function whole(n: number): string {
   return n.toLocaleString('en')
 }
 
-/** A model of the course's comparison. */
+/** A model in the course's comparison. */
 export interface CourseColumn {
   name: string
   context: number

@@ -1,6 +1,6 @@
 /**
- * Shell completion, generated from the tree of commands: their names, their flags, and the choices
- * of flags that have some. What has none completes to files.
+ * Generates shell completion from the tree of commands: their names, their flags, and the choices
+ * of flags and arguments. Everything else completes to file names.
  */
 import type { Command, Option } from 'commander'
 
@@ -26,7 +26,7 @@ function placesOf(command: Command, names: string[]): Place[] {
   return [{ names, command }, ...inner]
 }
 
-/** Zsh runs completions of bash. */
+/** Makes zsh run the completion written for bash. */
 const ZSH_HEAD = `#compdef kindling
 autoload -Uz compinit bashcompinit
 (( $+functions[compdef] )) || compinit

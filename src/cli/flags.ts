@@ -34,7 +34,8 @@ const MAX_CHOICES_WIDTH = 20
  * Flags take no default from the schema: one that the user leaves out stays undefined, so that a
  * config file or a preset can set it.
  *
- * @param hideRest - show only the fields marked `common` in `--help`, the rest in `--help-all`.
+ * @param hideRest - show only the fields marked `common` in `--help`, and all of them in
+ * `--help-all`.
  */
 export function addFields(
   command: Command,
@@ -60,13 +61,13 @@ export function jsonSchemaOf(fields: Fields): z.core.JSONSchema.BaseSchema {
   return z.toJSONSchema(z.strictObject(fields), { io: 'input' })
 }
 
-/** The flag of a field; two for true and false if neither is its default. */
+/** Returns the flag of a field. A boolean without a default has two, to turn it on and off. */
 function optionsOf(name: string, schema: FieldSchema): Option[] {
   const flag = `--${name.replaceAll('_', '-')}`
   const off = flag.replace('--', '--no-')
   if (schema.type !== 'boolean') {
     const option = optionOf(flag, schema)
-    // For completion; the schema checks the value.
+    // Only for shell completion; the schema checks the value.
     const choices = schema.enum ?? schema.items?.enum
     if (choices) option.argChoices = choices
     return [option]
@@ -116,7 +117,7 @@ function isNumeric(type: string | undefined): boolean {
   return type === 'number' || type === 'integer'
 }
 
-/** Leaves anything but a number as text, which the schema then rejects by name. */
+/** Leaves anything but a number as text, which the schema then rejects, naming the option. */
 function toNumber(text: string): unknown {
   const value = Number(text)
   return text.trim() === '' || Number.isNaN(value) ? text : value

@@ -1,15 +1,15 @@
 /**
- * The help of commands: options in groups, and a layout for any width. Where a command has many
- * options, `--help` shows the common ones and `--help-all` the rest.
+ * Lays out the help of commands for any width, with options in groups. If a command has many
+ * options, `--help` shows the common ones and `--help-all` all of them.
  */
 import { type Argument, type Command, Help, Option } from 'commander'
 import { columnsOf } from './terminal'
 
 /** Width of help that goes to a file or a pipe. */
 const DEFAULT_WIDTH = 80
-/** Narrower than this, a description stands below its flag. */
+/** At smaller widths, a description goes below its flag. */
 const MIN_TWO_COLUMNS = 64
-/** Widest column of flags; a longer flag has a line of its own. */
+/** Widest column of flags; a longer flag gets a line of its own. */
 const MAX_TERM_WIDTH = 26
 /** Indentation of a description below its flag. */
 const BELOW = 6
@@ -29,7 +29,9 @@ class CommandHelp extends Help {
     return command.name()
   }
 
-  /** Returns the description, which says the choices and the default where they are of use. */
+  /**
+   * Returns the description alone: it already names the choices and the default where they matter.
+   */
   override optionDescription(option: Option): string {
     return option.description
   }
@@ -93,7 +95,7 @@ export function showCommonFirst(command: Command, common: ReadonlySet<string>): 
   })
 }
 
-/** Returns the names of a command and its parents, as `kindling tokenizer train`. */
+/** Returns the names of a command and its parents, such as `kindling tokenizer train`. */
 export function pathOf(command: Command): string {
   const { parent } = command
   return parent === null ? command.name() : `${pathOf(parent)} ${command.name()}`
@@ -114,7 +116,7 @@ export function addClosing(
 }
 
 /**
- * Breaks a command line that is too long in front of flags and pipes, so that a shell still reads
+ * Breaks a long command line with backslashes before flags and pipes, so that a shell still reads
  * it as one.
  */
 export function breakCommand(command: string, width: number): string {

@@ -7,7 +7,9 @@ import { EXIT } from './exit'
 import { Output, reportError, usage } from './output'
 import { watchStreams, write } from './streams'
 
-/** Loads the program, and with it the addon; reports an addon that cannot be loaded in one line. */
+/**
+ * Loads the program, and with it the addon. If the addon cannot be loaded, reports it in one line.
+ */
 async function loadProgram(output: Output) {
   try {
     return (await import('./program')).program()

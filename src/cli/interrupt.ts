@@ -1,4 +1,4 @@
-/** Turns Ctrl-C, a request to terminate and a closed terminal into an AbortSignal. */
+/** Aborts an AbortSignal on Ctrl-C, a request to terminate, or a closed terminal. */
 import { constants } from 'node:os'
 import { isatty } from 'node:tty'
 import { exitNow } from '../system'
@@ -6,14 +6,14 @@ import { terminals, write } from './streams'
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
-/** A process that a signal ended has this plus the signal's number as its exit code. */
+/** A process that a signal ends exits with this plus the signal's number. */
 const SIGNAL_EXIT = 128
 
 /**
- * Runs `work` with a signal that SIGINT, SIGTERM and SIGHUP abort, so that it can end in good order.
- * A second one ends the process at once, whatever its threads do.
+ * Runs `work` with an AbortSignal that SIGINT, SIGTERM and SIGHUP abort, so that it can finish
+ * cleanly. A second one ends the process at once, whatever its threads do.
  *
- * @param announcement - printed at the first one: what happens now.
+ * @param announcement - printed at the first one; says what happens next.
  */
 export async function withInterrupt<T>(
   work: (signal: AbortSignal) => Promise<T>,
@@ -36,15 +36,15 @@ export async function withInterrupt<T>(
     stopListening()
     return result
   } catch (error) {
-    // Interrupted work ends the process: until it has, a second signal ends it at once.
+    // The process exits after interrupted work. Until then, a second signal must end it at once.
     if (!controller.signal.aborted) stopListening()
     throw error
   }
 }
 
 /**
- * Ends the process with its exit code where a terminal that it began with is gone by then. Node
- * itself would restore the terminal's settings, fail, and abort.
+ * Makes the process exit with its own code even if a terminal that it started with is gone by then.
+ * Otherwise Node would try to restore the terminal's settings, fail, and abort.
  */
 export function outliveTerminal(): void {
   process.on('exit', (code) => {

@@ -1,6 +1,6 @@
 /**
- * Output of a training run: a live line on a terminal, lines of metrics, JSON lines on request.
- * Without a terminal a plain line comes after the first step and then by time.
+ * Output of a training run: a live line on a terminal, metrics lines, and JSON lines on request.
+ * Without a terminal, a plain line is printed after the first step and then at intervals.
  */
 import type { Output } from './output'
 import { ByteProgress, CountProgress } from './progress'
@@ -13,10 +13,10 @@ import type { StepEvent, Trainer } from '../training/trainer'
 const REDRAW_MS = 100
 /** Milliseconds between two plain lines, where there is no terminal. */
 const PLAIN_LINE_MS = 30_000
-/** Losses that the sparkline shows. */
+/** Maximum number of losses in the sparkline. */
 const MOST_LOSSES = 2000
 
-/** Prints what the preparation of a run says. */
+/** Returns callbacks that print the messages and the progress of preparing a run. */
 export function preparationReport(output: Output): {
   message: (text: string) => void
   progress: (what: string, done: number, total: number) => void
@@ -83,7 +83,7 @@ class StepLines {
     else this.output.progress(liveLine(event, this.#losses, columns))
   }
 
-  /** A metrics line makes a plain line needless for a while. */
+  /** Postpones the next plain line, since a metrics line has just been printed. */
   metricsPrinted(): void {
     if (!this.output.isLive) this.#shown = performance.now()
   }

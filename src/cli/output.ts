@@ -42,17 +42,17 @@ export class Output {
     this.verbose = verbose
   }
 
-  /** Prints an object as a line of JSON with snake_case keys, with `--json` only. */
+  /** Prints an object as a line of JSON with snake_case keys, if `--json` is given. */
   line(value: object): void {
     if (this.json) write(process.stdout, `${JSON.stringify(toSnakeCase(value))}\n`)
   }
 
-  /** Prints a line of text, without `--json` only. */
+  /** Prints a line of text, unless `--json` is given. */
   text(text: string): void {
     if (!this.json) write(process.stdout, `${text}\n`)
   }
 
-  /** Prints text without a line break, without `--json` only. */
+  /** Prints text without a line break, unless `--json` is given. */
   write(text: string): void {
     if (!this.json) write(process.stdout, text)
   }
@@ -68,7 +68,7 @@ export class Output {
     write(process.stderr, `${text}\n`)
   }
 
-  /** Returns whether stderr shows a live line. */
+  /** Returns whether stderr can show a live line. */
   get isLive(): boolean {
     return process.stderr.isTTY && !this.quiet
   }
@@ -100,7 +100,7 @@ export class Output {
 /** Flag values by their snake_case names. */
 export type Flags = Record<string, unknown>
 
-/** Runs a command, given its flags (those of `Verbosity` excepted), its output and its arguments. */
+/** Runs a command, given its flags (except those of `Verbosity`), its output and its arguments. */
 export type Handler = (flags: Flags, output: Output, args: string[]) => Promise<void>
 
 /** Returns a commander action that runs `handler` and reports its error, if any. */
@@ -163,7 +163,7 @@ export function reportError(
 }
 
 /**
- * Returns what the arguments of a command give, or else its flag.
+ * Returns the arguments of a command if there are any, else the value of the equivalent flag.
  *
  * @throws KindlingError `ERR_USAGE` if both are given and differ.
  */

@@ -10,12 +10,12 @@ import { bar, columnsOf, fit } from './terminal'
 const PLAIN_LINE_MS = 5_000
 /** Milliseconds between two updates of a line on a terminal. */
 const REDRAW_MS = 50
-/** Milliseconds between two updates of the time that work takes. */
+/** Milliseconds between two updates of the elapsed time. */
 const ELAPSED_MS = 500
 /** Narrower terminals show no bar. */
 const MIN_BAR_COLUMNS = 60
 
-/** The one progress line of the command line: a bar, an amount, the time left, and more if it fits. */
+/** The progress line of every command: a bar, an amount, the time left, and more if it fits. */
 abstract class Progress {
   #lastPlainLine = performance.now()
   #lastDrawn = -Infinity
@@ -29,10 +29,10 @@ abstract class Progress {
 
   report(done: number, total: number): void {
     const now = performance.now()
-    // What the first report counts may come from an earlier, interrupted run: it says nothing about
-    // the speed.
+    // The amount in the first report may come from an earlier, interrupted run, so it says nothing
+    // about the speed.
     const { done: before, at } = (this.#first ??= { done, at: now })
-    // A file that is read again, or a total that is an estimate, may count backwards.
+    // The amount may go down, if a file is read again or a total was an estimate.
     const perSecond = Math.max(0, done - before) / Math.max(1e-3, (now - at) / 1000)
     const text = this.text(done, total, perSecond)
     if (this.output.isLive) {
@@ -53,10 +53,10 @@ abstract class Progress {
     return fit([`${this.label}: ${drawn}`, ...left, ...this.more(perSecond)], columns - 1)
   }
 
-  /** What is done, of what. */
+  /** Returns what is done, out of what. */
   protected abstract amount(done: number, total: number): string
 
-  /** What stands behind the time left. */
+  /** Returns what follows the time left. */
   protected abstract more(perSecond: number): string[]
 }
 
@@ -86,7 +86,7 @@ export class ByteProgress extends Progress {
   }
 }
 
-/** Shows how many of a number of things are done, the time left and the rate. */
+/** Shows how many things are done, the time left and the rate. */
 export class CountProgress extends Progress {
   /** @param things - what is counted, in the plural, such as `tokens`. */
   constructor(
@@ -106,7 +106,7 @@ export class CountProgress extends Progress {
   }
 }
 
-/** Shows the steps done, the time left, and what else the work says of itself. */
+/** Shows the steps done, the time left, and a detail about the current work. */
 export class StepProgress extends Progress {
   #detail = ''
 
@@ -125,7 +125,7 @@ export class StepProgress extends Progress {
   }
 }
 
-/** Shows the time that work takes, and from its first report on how many bytes are done. */
+/** Shows the elapsed time of `work`, and from its first report on the bytes done. */
 export async function withProgress<T>(
   label: string,
   output: Output,

@@ -9,12 +9,14 @@ import type { StepEvent, TrainSummary } from '../training/trainer'
 import { count, duration, memory, percent } from '../format'
 import { bar, fit, sparkline } from './terminal'
 
-/** The best checkpoint is proposed below this share of the last validation loss. */
+/**
+ * The best checkpoint is suggested if its validation loss is below this fraction of the last one.
+ */
 const BEST_IS_BETTER = 0.99
 /** Width of the labels of the summary at the start. */
 export const START_INDENT = 9
 
-/** Lines that say what is about to be trained, on what, and what it takes. */
+/** Returns lines that say what is about to be trained, on what data, and what it takes. */
 export function startText(config: RunConfig, numParameters: number): string[] {
   const { options, totalSteps } = config
   const { dModel, numHeads, numLayers, vocabSize, seqLength } = options
@@ -91,7 +93,7 @@ export function metricsText(line: MetricsLine, columns: number | null): string {
   return fit(parts, columns ?? Infinity)
 }
 
-/** Returns the plain line that stands in for the live line where there is no terminal. */
+/** Returns the plain line that replaces the live line if there is no terminal. */
 export function plainLine({
   step,
   totalSteps,
@@ -111,7 +113,7 @@ export function summaryText(summary: TrainSummary): string {
   return `${verb} at step ${summary.steps}${loss}${valLoss}  ${summary.run}`
 }
 
-/** Returns the command that a person is likely to want next. */
+/** Returns the command that the user is likely to want next. */
 export function nextCommand(summary: TrainSummary): string {
   const { interrupted, run, best, valLoss } = summary
   if (interrupted) return `go on: kindling train --run ${quoted(run)} --resume`

@@ -1,4 +1,7 @@
-/** What is said at the start of a run that a person may not have meant, each with what to do. */
+/**
+ * Warnings at the start of a run about options that the user may not have intended, each with
+ * advice.
+ */
 import { MOST_PASSES } from '../training/auto-sizes'
 import { bf16Speedup } from '../training/machine-speed'
 import { trainingTokensOf, type RunConfig } from '../training/run-config'
@@ -27,7 +30,7 @@ export function startWarnings(
         'the text by heart; choose a smaller model, more text or fewer --max-steps',
     )
   }
-  // A model that was trained before has seen them then.
+  // A pretrained model has already seen them.
   if (options.from === undefined && maxSeqLength > seqLength) {
     warnings.push(
       `positions from ${seqLength} to ${maxSeqLength} are never trained ` +

@@ -47,7 +47,7 @@ export interface InputFiles {
   reading: { format?: CorpusFormat; textField: string }
 }
 
-/** Finds the files that a command names, and says what was found in folders. */
+/** Finds the files that a command names, and reports what was found in folders. */
 export async function inputFiles(
   names: readonly string[],
   flags: z.output<z.ZodObject<typeof corpusFields>>,
@@ -129,14 +129,14 @@ export const checkpointFields = {
   threads,
 }
 
-/** Describes a model at the end of a command's arguments. */
+/** The argument of commands that take a model. */
 export const SOURCE_ARGUMENT = [
   '[source]',
   'run, RUN/checkpoints/step-..., Hugging Face folder, .gguf file or hf:org/name',
 ] as const
 
 /**
- * Loads the model that the argument names, or the flags.
+ * Loads the model that the argument or the flags name.
  *
  * @throws KindlingError `ERR_USAGE` if several are named, or none.
  */

@@ -1,6 +1,7 @@
 /**
- * Standard output and standard error that fail: a closed pipe, a terminal that is gone, a full disk.
- * A command whose product is its output ends. One that makes files goes on without them.
+ * Handles failures of standard output and standard error: a closed pipe, a terminal that is gone, a
+ * full disk. A command whose product is its output ends then. A command that makes files goes on
+ * without the stream.
  */
 import { isatty } from 'node:tty'
 import { EXIT } from './exit'
@@ -11,7 +12,7 @@ export const terminals = [0, 1, 2].filter((descriptor) => isatty(descriptor))
 let makesFiles = false
 const failed = new Set<NodeJS.WriteStream>()
 
-/** Keeps this process running, whatever becomes of its output: the product is a file. */
+/** Keeps this process running if its output fails, because its product is a file. */
 export function outliveOutput(): void {
   makesFiles = true
 }
@@ -26,7 +27,7 @@ export function write(stream: NodeJS.WriteStream, text: string): void {
   }
 }
 
-/** Listens for failures of both streams; without a listener, one would end the process. */
+/** Listens for failures of both streams. Without a listener, a failure would end the process. */
 export function watchStreams(): void {
   for (const stream of [process.stdout, process.stderr]) {
     stream.on('error', (error) => onFailure(stream, error))
@@ -38,7 +39,7 @@ function onFailure(stream: NodeJS.WriteStream, error: unknown): void {
   failed.add(stream)
   const { code, message } = error as NodeJS.ErrnoException
   if (stream === process.stderr) return
-  // A reader that stops early, such as head, is no error.
+  // A reader that stops early, such as head, is not an error.
   const isReaderGone = code === 'EPIPE'
   if (!isReaderGone) {
     const disk = code === 'ENOSPC' || code === 'EDQUOT'

@@ -1,4 +1,4 @@
-/** What is said of a sweep on a terminal: a plot of the losses by step, and a table of the rates. */
+/** What a terminal shows of a sweep: a plot of the losses by step, and a table of the rates. */
 import { learningRate } from '../format'
 import { finalLoss, lossAxisEnd } from '../sweep/comparison'
 import { DIVERGENCE_RULE } from '../sweep/divergence'
@@ -26,7 +26,7 @@ export function sweepText(drawn: readonly DrawnResult[], columns: number): strin
   return [...lossPlot(drawn, columns), '', ...rateTable(results, columns)].join('\n')
 }
 
-/** The training losses by step: a for the first rate, b for the second. */
+/** Plots the training losses by step: a marks the first rate, b the second, and so on. */
 function lossPlot(drawn: readonly DrawnResult[], columns: number): string[] {
   const lines = drawn.map(({ lines: metrics }, i): TextLine => ({
     mark: markOf(i),

@@ -1,7 +1,7 @@
 /** Tables of text. */
 
 /**
- * Lays out rows under their heads.
+ * Lays out rows under the names of their columns.
  *
  * @param head - names of the columns; a column whose name begins with > is aligned to the right.
  */

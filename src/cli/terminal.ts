@@ -3,7 +3,7 @@
 /** Columns of a terminal that does not report its width. */
 const DEFAULT_COLUMNS = 100
 
-/** Returns the width of a terminal, or null if the stream is none. */
+/** Returns the width of a terminal in columns; null if the stream is not a terminal. */
 export function columnsOf(stream: NodeJS.WriteStream): number | null {
   // A terminal of unknown width reports 0 columns.
   return stream.isTTY ? stream.columns || DEFAULT_COLUMNS : null
@@ -17,7 +17,7 @@ export function hasColour(stream: NodeJS.WriteStream): boolean {
   return stream.isTTY === true && TERM !== 'dumb'
 }
 
-/** Dims text on a terminal that can. */
+/** Dims text if text for the stream may be styled. */
 export function dim(text: string, stream: NodeJS.WriteStream): string {
   return hasColour(stream) ? `\x1b[2m${text}\x1b[22m` : text
 }
@@ -59,7 +59,7 @@ export function bar(done: number, total: number): string {
 
 const BLOCKS = '▁▂▃▄▅▆▇█'
 
-/** Draws values as blocks of eight heights, at most `width` of them: means of equal stretches. */
+/** Draws values as at most `width` blocks of eight heights, each the mean of an equal stretch. */
 export function sparkline(values: readonly number[], width: number): string {
   const finite = values.filter((value) => Number.isFinite(value))
   const bins = Math.min(width, finite.length)

@@ -1,4 +1,4 @@
-/** Plots of lines as text: one character per line, on axes with their ends as labels. */
+/** Plots lines as text, each with a character of its own. The axes are labelled at their ends. */
 
 /** A line of a plot. */
 export interface TextLine {
@@ -8,7 +8,7 @@ export interface TextLine {
   y: readonly number[]
 }
 
-/** Size of a plot, in characters, with its labels. */
+/** Size of a plot in characters, including its labels. */
 export interface PlotSize {
   columns: number
   rows: number
@@ -17,10 +17,10 @@ export interface PlotSize {
 const LABEL = 8
 
 /**
- * Draws lines over each other; of two at one place the later one is seen. Each column shows the mean
+ * Draws lines over each other; where two meet, the later one is visible. Each column shows the mean
  * of its values.
  *
- * @param top - greatest value of the y axis; what is above runs along it.
+ * @param top - upper end of the y axis; lines are clipped to it.
  */
 export function textPlot(lines: readonly TextLine[], size: PlotSize, top: number): string[] {
   const shown = lines.map((line) => ({ ...line, y: line.y.map((y) => Math.min(y, top)) }))

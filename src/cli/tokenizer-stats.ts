@@ -25,7 +25,10 @@ export interface SampleOptions extends LongCallOptions {
   sample: number
   /** The same seed draws the same documents. Default 0. */
   seed?: number
-  /** Default: JSON Lines if the name ends in .jsonl or .ndjson (before .gz or .zst), Parquet if it ends in .parquet, else text. */
+  /**
+   * Format of the file. Default: JSON Lines if the name ends in .jsonl or .ndjson (before .gz or
+   * .zst), Parquet if it ends in .parquet, else text.
+   */
   format?: 'text' | 'jsonl' | 'parquet'
   /** Field of a JSON Lines object that holds the text. Default `text`. */
   textField?: string

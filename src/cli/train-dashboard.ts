@@ -1,4 +1,4 @@
-/** `kindling train --dashboard`: the page of the run while it trains. */
+/** `kindling train --dashboard`: serves the page of a run while it trains. */
 import { z } from 'zod'
 import { openBrowser } from '../dashboard/open-browser'
 import { startDashboard, type Dashboard } from '../dashboard/server'
@@ -15,7 +15,10 @@ export const dashboardFlag = inGroup('Run', {
     .meta({ common: true }),
 })
 
-/** Runs `work` with the page of the run, if wanted; a page that fails does not end the run. */
+/**
+ * Runs `work`, and shows the page of the run meanwhile if wanted. A failure of the page does not
+ * end the run.
+ */
 export async function withDashboard<T>(
   trainer: Trainer,
   output: Output,

@@ -8,22 +8,22 @@ import { profileLines, type ProfileLine } from './profile'
 
 /** Result of a decoding benchmark. */
 export interface GenerateBenchmark {
-  /** Decoded tokens of all prompts. */
+  /** Speed of decoding, over all prompts. */
   tokensPerSecond: number
-  /** Tokens of a prompt as long as the context. */
+  /** Speed of processing a prompt as long as the context. */
   promptTokensPerSecond: number
   /** Speed of reading a large array with the same threads. */
   memoryGbPerSecond: number
   /**
-   * Upper bound set by memory: tokens per second if all the work of a step, one token per prompt,
-   * were to read every weight once.
+   * Upper bound set by memory bandwidth: tokens per second if a step, which decodes one token per
+   * prompt, did nothing but read every weight once.
    */
   tokensPerSecondBound: number
   /** Time of a step by op, with the option `profile`. */
   profile?: ProfileLine[]
 }
 
-/** Length of the prompts that are continued. */
+/** Length of the prompts to continue, in tokens. */
 const PROMPT_TOKENS = 16
 
 /**
@@ -90,8 +90,8 @@ async function secondsOfDecoding(
 }
 
 /**
- * Returns the bytes of the weights read per step: all of them, but of the embedding only the rows of
- * the tokens.
+ * Returns the bytes of the weights read per step: all of them except the embedding, of which only
+ * the rows of the tokens are read.
  */
 function weightBytes(options: EngineOptions): number {
   const { d_model: d, d_ff: f, num_layers: layers, vocab_size: vocabulary } = presetOf(options)

@@ -14,8 +14,8 @@ export interface ProfileLine {
 }
 
 /**
- * Returns a line per op, the slowest first, and last the time between the ops: making batches,
- * JavaScript, waiting for the engine's thread.
+ * Returns a line per op, slowest first, and a last line for the time between the ops: making
+ * batches, JavaScript, waiting for the engine's thread.
  *
  * @param times - milliseconds of each profiled step.
  */

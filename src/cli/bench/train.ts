@@ -22,7 +22,7 @@ export interface TrainBenchmarkOptions extends EngineOptions {
   /** Peak of the device in TFLOP/s, for `mfu`. Default: that of a known GPU. */
   peak_tflops?: number | undefined
   profile?: boolean
-  /** Awaited before each step, and not timed: benchmarks that take turns wait in it. */
+  /** Awaited before each step and not timed, so that several benchmarks can take turns. */
   beforeStep?: (step: number) => Promise<void>
 }
 
@@ -33,7 +33,7 @@ export interface TrainBenchmark {
   device: string
   threads: number
   params: number
-  /** At the speed of the median step. */
+  /** At the speed of a typical step; see `stepMs`. */
   tokensPerSecond: number
   stepMs: number
   peakRssMib: number
@@ -63,7 +63,7 @@ export async function benchTrain(options: TrainBenchmarkOptions): Promise<TrainB
 interface Timing {
   /** Milliseconds of the timed steps, one by one. */
   times: number[]
-  /** Milliseconds of a typical step. */
+  /** Milliseconds of a typical step: the median if steps are timed one by one, else the mean. */
   stepMs: number
   lossFirst: number
   lossLast: number
@@ -147,7 +147,7 @@ async function summarize(
   }
 }
 
-/** Writes a store of random ids, always the same ones. */
+/** Writes a store of pseudo-random ids, the same ones each time. */
 async function writeRandomStore(folder: string, vocabSize: number): Promise<TokenStore> {
   const ids = new Int32Array(RANDOM_TOKENS)
   let state = 1

@@ -106,7 +106,7 @@ function accountOne(given: Given, output: Output): void {
   output.text(accountText(result, { name, memoryGib, steps }))
 }
 
-/** Contexts of the course's questions; the long one is asked of the largest shape. */
+/** Contexts in the course's questions. The long one applies to the largest shape only. */
 const [CONTEXT, LONG_CONTEXT] = [1024, 16_384]
 
 function compareShapes(given: Given, output: Output): void {

@@ -68,7 +68,7 @@ async function answer(chat: Conversation, message: string, output: Output): Prom
   output.line({ message, text, ids: [...ids], stopReason, tokensPerSecond, seed })
 }
 
-/** The turns so far. */
+/** A conversation with a model: its turns so far, and how to continue them. */
 class Conversation {
   readonly #model: LoadedModel['model']
   readonly #tokenizer: Tokenizer
@@ -101,7 +101,8 @@ class Conversation {
   /**
    * Adds a message and the answer to it.
    *
-   * @returns null if `signal` ended the answer; what there was of it remains in the conversation.
+   * @returns null if `signal` ended the answer; the part generated until then stays in the
+   * conversation.
    */
   async answer(
     message: string,
@@ -128,14 +129,14 @@ class Conversation {
     return result
   }
 
-  /** Renders the turns; drops the oldest as long as there is no room for an answer. */
+  /** Renders the turns. Drops the oldest ones until there is room for an answer. */
   #prompt(): string {
     const room = Math.min(this.#options.maxTokens ?? 0, this.#context >> 1)
     for (;;) {
       const prompt = this.#template.render([...this.#system, ...this.#turns])
       const tokens = this.#tokenizer.encode(prompt).length
       if (tokens + room <= this.#context || this.#turns.length === 1) return prompt
-      // A question goes with its answer: templates expect the two in turn.
+      // A question and its answer are dropped together: templates expect the two to alternate.
       this.#turns.splice(0, 2)
     }
   }

@@ -1,4 +1,4 @@
-/** `kindling dashboard`: a page with the charts of runs, live. */
+/** `kindling dashboard`: serves a page with live charts of runs. */
 import { existsSync } from 'node:fs'
 import { Command } from 'commander'
 import { z } from 'zod'
@@ -46,7 +46,10 @@ export function dashboardCommand(): Command {
   )
 }
 
-/** Waits for Ctrl-C, a request to terminate or a closed terminal: the ways to end the command. */
+/**
+ * Waits for Ctrl-C, a request to terminate, or the terminal to close, any of which ends the
+ * command.
+ */
 function interrupted(): Promise<void> {
   return new Promise((resolve) => {
     for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(name, () => resolve())

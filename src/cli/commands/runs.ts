@@ -47,7 +47,7 @@ function row(info: RunInfo): string[] {
   ]
 }
 
-/** An ISO date as 2026-01-31 23:59 of this time zone. */
+/** Formats an ISO date as 2026-01-31 23:59 in the local time zone. */
 function localTime(iso: string): string {
   const date = new Date(iso)
   const two = (n: number): string => String(n).padStart(2, '0')

@@ -78,7 +78,7 @@ const EXAMPLES = [
 ]
 
 const TOY_RATES = [1e1, 1e2, 1e3]
-/** Columns of a plot where there is no terminal. */
+/** Width of a plot if stdout is not a terminal. */
 const PLAIN_COLUMNS = 80
 
 export function sweepCommand(): Command {
@@ -99,7 +99,10 @@ export function sweepCommand(): Command {
 
 type Own = z.output<z.ZodObject<typeof ownFields>>
 
-/** Runs the sweep; its HTML file is there after the first rate. */
+/**
+ * Runs the sweep, and draws its results in the end. If it fails or is interrupted, draws those so
+ * far.
+ */
 async function compare(own: Own, flags: GivenOptions, output: Output): Promise<void> {
   outliveOutput()
   const results: SweepResult[] = []
