@@ -1,8 +1,9 @@
 /**
- * Builds the addon with CUDA (it runs on the CPU as well), on a machine that needs neither a GPU
- * nor a CUDA toolkit, and prints its size and the libraries it links. With --clippy, lints instead.
- * Usage: node scripts/build-cuda.js [--output-dir DIR] [--clippy] (npm run build:cuda). The first
- * build takes a few minutes.
+ * Builds the addon with CUDA, which runs on the CPU as well, and prints its size and the libraries
+ * it links. The machine needs neither a GPU nor a CUDA toolkit. With --clippy, lints instead. The
+ * first build takes a few minutes.
+ *
+ * Usage: node scripts/build-cuda.js [--output-dir DIR] [--clippy] (npm run build:cuda)
  */
 require('./toolchain').checkToolchain()
 
@@ -14,7 +15,7 @@ const { install, markBuilt, root, setup } = require('./setup')
 const { FetchError } = require('./wheels')
 
 const ADDON = 'kindling.linux-x64-gnu.node'
-/** The only libraries that the addon may link: none of CUDA. */
+/** The only libraries that the addon may link; none of CUDA's is among them. */
 const LIBRARIES = /^(libgcc_s|libm|libc|libpthread|libdl|librt|ld-linux-x86-64)\.so\.\d$/
 
 function run(command, args, env) {

@@ -1,7 +1,7 @@
 /**
  * Builds the page of the dashboard into dist/dashboard/page: compiles its TypeScript for browsers,
- * copies its static files, and uPlot with its licence from the npm package. Runs as a part of
- * `npm run build:ts`. Copies the style of reports as well.
+ * and copies its static files, and uPlot with its licence from the npm package. Copies the style
+ * sheet of reports as well. Runs as part of `npm run build:ts`.
  */
 const { spawnSync } = require('node:child_process')
 const fs = require('node:fs')

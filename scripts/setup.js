@@ -1,7 +1,8 @@
 /**
  * Installs the npm packages and builds the addon and the TypeScript, each only if it is out of
  * date. A build is up to date if the hash of its sources equals the one that the last build left in
- * .kindling/; file times play no part.
+ * .kindling/; file times do not matter.
+ *
  * Usage: node scripts/setup.js (npm run build). `npm start` and `npm test` run it first.
  */
 require('./toolchain').checkToolchain()
@@ -128,7 +129,7 @@ function build(step) {
 function install() {
   if (isInstalled()) return 'packages up to date'
   process.stdout.write('installing: npm packages\n')
-  // Without a request to the registry: scripts/checks/dependencies.js audits.
+  // No audit here, which would ask the registry: scripts/checks/dependencies.js does it.
   run('npm', ['ci', '--include=dev', '--no-audit', '--no-fund'])
   return 'packages installed'
 }

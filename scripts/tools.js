@@ -1,6 +1,6 @@
 /**
- * Installs programs that only one check needs, apart from those of package.json, so that `npm ci`
- * stays small.
+ * Installs programs that only one check needs, separately from package.json, so that `npm ci` stays
+ * small.
  */
 const { execFileSync } = require('node:child_process')
 const fs = require('node:fs')

@@ -3,14 +3,14 @@ const { spawnSync } = require('node:child_process')
 const crypto = require('node:crypto')
 const fs = require('node:fs')
 
-/** A tool cannot be had; the message says in one line what is missing and what to do. */
+/** A tool is not available; the message says in one line what is missing and what to do. */
 class FetchError extends Error {}
 
 /**
  * Fetches the wheels of a requirements file into `folder`, once. A fetch that was interrupted left
  * no stamp, and starts again. `prepare` then finishes the folder. Returns the folder.
  * @param what - what is fetched and its size, for the messages.
- * @param otherwise - what to do where pip or the network is missing.
+ * @param otherwise - what to do if pip or the network is missing.
  */
 function fetchWheels({ folder, requirements, what, otherwise, prepare }) {
   const stamp = `${folder}/fetched`

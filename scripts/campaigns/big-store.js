@@ -1,6 +1,7 @@
 /**
- * Checks that a 4 GB token store opens at once, and that a batch touches only its own pages. The
- * chunks are sparse files, which take no disk space, but each page read from them is resident.
+ * Checks that a 4 GB token store opens instantly, and that a batch touches only its own pages. The
+ * chunks are sparse files: they take no disk space, but every page read from them becomes resident.
+ *
  * Usage: node scripts/campaigns/big-store.js [--gigabytes 4]
  */
 const { claim, campaign, memoryMib, option } = require('./claims')

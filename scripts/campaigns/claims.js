@@ -1,5 +1,5 @@
 /**
- * Shared by the campaigns: claims that are counted, a temporary folder, the command line, memory
+ * Helpers of the campaigns: claims that are counted, a temporary folder, the command line, memory
  * use.
  */
 const { spawnSync } = require('node:child_process')

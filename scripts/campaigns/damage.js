@@ -1,10 +1,10 @@
 /**
- * Damages every file of a run, of its checkpoint and of its data, one at a time: a bit flipped at
- * random places, and the file cut off at random lengths. Each time a training is resumed or started
- * from it, in this process. It must end with an error that has a code, or fall back to an earlier
- * checkpoint, or not depend on what was damaged; in the last two cases it must end with the weights,
- * moments and metrics of the unbroken run. Files that may be damaged without notice, and why, are in
- * HARMLESS.
+ * Damages every file of a run, of its checkpoint and of its data, one at a time: flips a random
+ * bit, or cuts the file off at a random length. Each time, a training is resumed or started from
+ * it, in this process. It must fail with an error code, fall back to an earlier checkpoint, or not
+ * depend on what was damaged. In the last two cases it must end with the weights, moments and
+ * metrics of the undamaged run. HARMLESS lists the files whose damage may go unnoticed, and why.
+ *
  * Usage: node scripts/campaigns/damage.js [--flips 1000] [--cuts 200] [--seed 1] [--only latest]
  */
 const { root, text, claim, campaign, option } = require('./claims')
@@ -17,7 +17,7 @@ const RUN = {
   ...{ batchSize: 2, maxSteps: 6, saveInterval: 2, logInterval: 1, evalInterval: 3, keep: 2 },
   ...{ evalTokens: 64, sampleInterval: 0, threads: 1, device: 'cpu' },
 }
-/** The step that a damaged run has reached. */
+/** The step at which the run is stopped, and then damaged. */
 const REACHED = 4
 const CHECKPOINT = `run/checkpoints/step-0000000${REACHED}`
 
@@ -35,7 +35,7 @@ const reasonFor = (file) =>
   HARMLESS[file] ?? HARMLESS[Object.keys(HARMLESS).find((name) => file.endsWith(`/${name}`))]
 
 let state = Number(option('seed', '1'))
-/** Returns an integer from 0 to below `bound` (a linear congruential generator). */
+/** Returns an integer in [0, bound) (a linear congruential generator). */
 function draw(bound) {
   state = (Math.imul(state, 1664525) + 1013904223) >>> 0
   return Math.floor((state / 2 ** 32) * bound)
@@ -55,7 +55,7 @@ async function train(options) {
   }
 }
 
-/** Returns what a run has come to: weights, moments, state, and metrics without times. */
+/** Returns the result of a run: weights, moments, and on request metrics without times. */
 function outcome(run, step, withMetrics) {
   const folder = path.join(run, 'checkpoints', `step-0000000${step}`)
   const files = ['model.safetensors', 'optimizer.safetensors']
@@ -79,7 +79,7 @@ function damaged(bytes, kind) {
   return { copy, what: `bit ${bit} of byte ${at} of ${bytes.length} flipped` }
 }
 
-/** The run and its data, as they are before the damage, and where they are damaged. */
+/** The run and its data: the undamaged originals, and the copy that is damaged. */
 class Patient {
   constructor(folder) {
     this.whole = path.join(folder, 'whole')
@@ -87,7 +87,10 @@ class Patient {
     this.run = path.join(this.place, 'run')
   }
 
-  /** Makes the data, and a run of it that was stopped; then finds what both come to. */
+  /**
+   * Makes the data and a run that was stopped, and records the results of resuming it and of
+   * starting another run.
+   */
   async prepare() {
     fs.mkdirSync(this.place)
     const corpus = path.join(this.place, 'corpus.txt')
@@ -127,7 +130,7 @@ class Patient {
     return { ...done, outcome: outcome(this.run, RUN.maxSteps, file !== 'run/metrics.jsonl') }
   }
 
-  /** Starts another run of the data. */
+  /** Starts another run on the data. */
   async start() {
     const run = path.join(this.place, 'second')
     const data = path.join(this.place, 'data')

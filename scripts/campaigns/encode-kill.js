@@ -2,6 +2,7 @@
  * Kills `kindling encode` (SIGKILL) at random moments, and as soon as it reaches each of its
  * stages. Checks that the store is then absent, complete or unchanged, and that running the command
  * again writes the same files, byte for byte, as a run that was not killed.
+ *
  * Usage: node scripts/campaigns/encode-kill.js [--rounds 100] [--megabytes 48] [--seed 1]
  */
 const { root, text, claim, campaign, kindling, kindlingJson, option } = require('./claims')
@@ -13,11 +14,11 @@ const zlib = require('node:zlib')
 const { TokenStore } = require('../../dist')
 
 const CLI = path.join(root, 'dist', 'cli', 'index.js')
-/** The most kills per run; then it may finish. */
+/** Maximum number of kills per run, after which it may finish. */
 const MAX_KILLS = 6
 
 let state = Number(option('seed', '1'))
-/** Returns a number from 0 to below 1 (a linear congruential generator). */
+/** Returns a number in [0, 1) (a linear congruential generator). */
 function draw() {
   state = (Math.imul(state, 1664525) + 1013904223) >>> 0
   return state / 2 ** 32
@@ -144,7 +145,7 @@ campaign(async (folder) => {
   const rounds = Number(option('rounds', '100'))
   const tokenizer = path.join(folder, 'tokenizer')
   kindlingJson('tokenizer', 'train', text, '--vocab-size', '1000', '--out', tokenizer)
-  // No cuts are known for this pattern, so files are encoded as one long text.
+  // The encoder knows no safe cuts for this pattern, so it encodes each file as one long text.
   const uncut = path.join(folder, 'uncut')
   const pattern = String.raw`\w+(?= )|\s+|[^\s\w]+|\w+`
   kindlingJson(

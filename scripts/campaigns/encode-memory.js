@@ -1,6 +1,7 @@
 /**
  * Checks that encodeIterable encodes any amount of text in bounded memory: a stream of random lines
  * of Moby-Dick grows this process by less than 32 MiB.
+ *
  * Usage: node scripts/campaigns/encode-memory.js [--megabytes 1024]
  */
 const { text, claim, campaign, memoryMib, option } = require('./claims')

@@ -1,9 +1,10 @@
 /**
- * Fuzzes every reader of outside bytes (fuzz/targets/, libFuzzer with AddressSanitizer): none may
- * crash, panic, take more than 512 MiB or more than 10 seconds (`--timeout`, where the machine may
- * stand still for longer) for one input. A target runs on one thread, `--jobs` of them at once.
- * Inputs that found new code stay in target/fuzzing/corpus; what fails is written to
+ * Fuzzes every reader of untrusted bytes (fuzz/targets/, libFuzzer with AddressSanitizer). None may
+ * crash, panic, or take more than 512 MiB or 10 seconds for one input (`--timeout` raises the
+ * latter for machines that may stall). Each target runs on one thread, `--jobs` of them at once.
+ * Inputs that reached new code stay in target/fuzzing/corpus; failing ones are written to
  * target/fuzzing/artifacts.
+ *
  * Usage: node scripts/campaigns/fuzz.js [--seconds 1200] [--runs 10000000] [--only store]
  *                                       [--timeout 10] [--jobs CORES]
  *        node scripts/campaigns/fuzz.js --can-run   (exits with 1 if it cannot)
@@ -19,13 +20,16 @@ const work = path.join(root, 'target', 'fuzzing')
 const tools = path.join(work, 'tools')
 const TRIPLE = 'x86_64-unknown-linux-gnu'
 const VERSION = '0.13.2'
-// In one unit, cargo-fuzz's default, the engine alone compiles for minutes on one core.
+// With a single codegen unit, cargo-fuzz's default, the engine alone compiles for minutes.
 const BUILD = ['+nightly', 'fuzz', 'build', '--codegen-units', '16']
 const LIMITS = ['-rss_limit_mb=512', '-malloc_limit_mb=256']
-/** Longest inputs, in bytes, where short ones reach everything; 4,096 or the longest seed elsewhere. */
+/**
+ * Longest inputs, in bytes, of targets that short ones cover. Others have 4,096, or the longest
+ * seed.
+ */
 const MAX_LENGTHS = { config: 1024, sampling: 1024, text: 1024, token_file: 1024 }
 
-/** Fixtures of other tests that are seeds too. */
+/** Fixtures of other tests that serve as seeds too. */
 const models = path.join(root, 'crates', 'kindling-core', 'tests', 'fixtures', 'exchange', 'models')
 const FIXTURES = {
   model_file: ['all-types.gguf', 'course.pt'].map((name) => path.join(models, name)),
@@ -35,7 +39,7 @@ const environment = {
   ...process.env,
   CARGO_TARGET_DIR: process.env.KINDLING_FUZZ_TARGET ?? path.join(work, 'build'),
   PATH: `${path.join(tools, 'bin')}${path.delimiter}${process.env.PATH}`,
-  // Memory that was freed is not kept for long, so that the limit is that of the program.
+  // Freed memory is not kept for long, so that the limit applies to what the program uses.
   ASAN_OPTIONS: 'quarantine_size_mb=16:allocator_release_to_os_interval_ms=100:detect_leaks=1',
 }
 
@@ -106,7 +110,7 @@ async function fuzz(name, seconds, runs) {
   return { inputs, took, coverage, problem }
 }
 
-/** Runs targets of the list `waiting`, one after another, until none waits. */
+/** Runs targets from the list `waiting`, one after another, until it is empty. */
 async function fuzzFrom(waiting) {
   for (let name = waiting.shift(); name !== undefined; name = waiting.shift()) {
     const seconds = Number(option('seconds', '1200'))

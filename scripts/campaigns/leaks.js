@@ -1,6 +1,7 @@
 /**
  * Opens and closes every native object many times, and trains many steps; checks that the resident
  * memory stays within 1 MiB of what it was after a warm-up.
+ *
  * Usage: node scripts/campaigns/leaks.js [--cycles 1000] [--steps 10000]
  */
 const { root, text, claim, campaign, option } = require('./claims')
@@ -12,9 +13,9 @@ const SIZES = {
   ...{ vocabSize: 300, dModel: 32, numHeads: 4, dFf: 64, numLayers: 2, maxSeqLength: 32 },
   threads: 1,
 }
-/** Calls between two collections of garbage: objects without `close` are freed by them. */
+/** Calls between two garbage collections, which free objects without `close`. */
 const COLLECT_EVERY = 10
-/** Calls of a warm-up, at least: the allocator's pools and the compiler's code fill slowly. */
+/** Minimum number of warm-up calls: the allocator's pools and compiled JavaScript grow slowly. */
 const WARM_UP = 500
 const ATTEMPTS = 3
 

@@ -2,6 +2,7 @@
  * Trains many runs at once in one process and aborts them at random moments: while they prepare,
  * step, evaluate and save. Resumes each until it is done, and checks that all end with the weights
  * of a run that was not aborted, that no lock is left, and that memory does not grow.
+ *
  * Usage: node scripts/campaigns/many-trainings.js [--runs 24] [--aborts 200] [--seed 1]
  */
 const { root, text, claim, campaign, option } = require('./claims')
@@ -19,11 +20,11 @@ const OPTIONS = {
 
 /** Rounds of a span between two measurements of memory. */
 const ROUNDS = 6
-/** Spans after the first, at most. */
+/** Maximum number of spans after the first. */
 const ATTEMPTS = 8
 
 let state = Number(option('seed', '1'))
-/** Returns a number from 0 to below 1 (a linear congruential generator). */
+/** Returns a number in [0, 1) (a linear congruential generator). */
 function draw() {
   state = (Math.imul(state, 1664525) + 1013904223) >>> 0
   return state / 2 ** 32
@@ -36,7 +37,10 @@ function weights(run) {
     .join()
 }
 
-/** Trains one run to its end; `mayAbort` says how many milliseconds each attempt lasts. */
+/**
+ * Trains one run to its end. `mayAbort` returns after how many milliseconds an attempt is aborted;
+ * null: never.
+ */
 async function train(Trainer, run, data, mayAbort) {
   for (;;) {
     const started = fs.existsSync(path.join(run, 'config.json'))

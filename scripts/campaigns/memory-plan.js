@@ -14,7 +14,7 @@ const { claim, campaign, memoryMib, option, root } = require('./claims')
 const TOLERANCE = 0.05
 const MIB = 2 ** 20
 
-/** Names of presets, with what differs from them. */
+/** Presets, each with the options that override it. */
 const CASES = [
   ['char', { batchSize: 96 }],
   ['char', { batchSize: 96, dtype: 'bf16' }],
@@ -54,7 +54,7 @@ async function measure(sizes) {
   try {
     const store = await storeOf(path.join(folder, 'case'), model.vocabSize)
     const planned = account(sizes).memory.total
-    // The pages of the addon's code that a step runs are read once, and are not its memory.
+    // Run a step first: the pages of the addon's code that it loads are not memory of the model.
     const tiny = new Transformer({ ...TINY, dtype: sizes.dtype, maxSeqLength: 16 })
     const tinyStore = await storeOf(path.join(folder, 'tiny'), TINY.vocabSize)
     await train(tiny, new AdamW(tiny), tinyStore, { batchSize: 2, seqLength: 16 })
@@ -70,7 +70,7 @@ async function measure(sizes) {
   }
 }
 
-/** A model of hardly any memory. */
+/** A model that takes hardly any memory. */
 const TINY = { vocabSize: 64, dModel: 16, numHeads: 2, dFf: 24, numLayers: 1 }
 
 function storeOf(folder, vocabSize) {

@@ -2,6 +2,7 @@
  * Checks the validation loss of a small character model after 2,000 steps of nanoGPT's recipe for
  * the CPU: tinyshakespeare split 90/10, loss over the whole validation split, mean of three seeds.
  * PyTorch reaches 1.660 with the same model.
+ *
  * Usage: node scripts/campaigns/quality.js tinyshakespeare.txt [--seeds 0,1,2] [--steps 2000]
  *   [--dtype f32] [--at-most 1.665]
  */

@@ -2,6 +2,7 @@
  * Checks that a full disk or a read-only folder ends a command with the right error code and leaves
  * nothing half-written, and that a run keeps its last complete checkpoint. Mounts a small tmpfs, as
  * root or in a user namespace (unshare -rm); skipped where neither is possible.
+ *
  * Usage: node scripts/campaigns/refused-writes.js
  */
 const { root, text, claim, skip, campaign, kindling, kindlingJson } = require('./claims')
@@ -70,7 +71,8 @@ function refused(what, { status, stderr }, code, left) {
 }
 
 /**
- * Runs each command on a disk without room for its output. A run may keep config.json and metrics.
+ * Runs each command on a disk that is too small for its output. A run may keep config.json and
+ * metrics.
  */
 function refuseAll(where, onThisDisk, code, { tokenizer, data }) {
   onThisDisk('8k', (disk) => {

@@ -1,6 +1,8 @@
 /**
  * Checks that a run that is stopped and resumed with another number of threads equals an
- * uninterrupted one, byte for byte. Usage: node scripts/campaigns/resume.js [--steps 200]
+ * uninterrupted one, byte for byte.
+ *
+ * Usage: node scripts/campaigns/resume.js [--steps 200]
  */
 const { text, claim, campaign, kindlingJson, option } = require('./claims')
 const fs = require('node:fs')

@@ -1,7 +1,8 @@
 /**
  * Runs fuzz/tests/engine.rs, the parts of the engine that share memory between threads or use
- * `unsafe`, under AddressSanitizer (with LeakSanitizer) and ThreadSanitizer. ThreadSanitizer needs a
- * standard library that is instrumented too, and so the component rust-src.
+ * `unsafe`, under AddressSanitizer (with LeakSanitizer) and ThreadSanitizer. ThreadSanitizer needs
+ * an instrumented standard library as well, and therefore the component rust-src.
+ *
  * Usage: node scripts/campaigns/sanitizers.js [--only thread]
  *        node scripts/campaigns/sanitizers.js --can-run   (exits with 1 if it cannot)
  */
@@ -39,13 +40,13 @@ function sanitize(name, flags) {
   return cargo(
     [
       ...['+nightly', 'test', '--manifest-path', 'fuzz/Cargo.toml', '--test', 'engine'],
-      // The first level of optimization compiles fast, and keeps every access to memory.
+      // Optimization level 1 compiles fast, and keeps every access to memory.
       ...['--release', '--config', 'profile.release.opt-level=1', '--target', TRIPLE, ...flags],
     ],
     {
       RUSTFLAGS: `-Zsanitizer=${name}`,
       CARGO_TARGET_DIR: path.join(target, name),
-      // Other instruction sets are other code; the widest one has the most of it.
+      // No instruction set is forced: the widest one runs the most code.
       ASAN_OPTIONS: 'detect_leaks=1:detect_stack_use_after_return=1',
       TSAN_OPTIONS: 'halt_on_error=1',
     },

@@ -1,7 +1,8 @@
 /**
- * Measures what asynchronous saves cost a training of the tinystories shape: trains short runs in
- * turn, without saves and with one every few steps, and compares the time of their steps. The cost
- * of a save, in relation to 50 steps, is that of `--save-interval 50`. Measure on an idle machine.
+ * Measures what asynchronous saves cost a training of the tinystories shape. Short runs without
+ * saves and with one every few steps alternate, and the times of their steps are compared. The cost
+ * of a save relative to 50 steps is that of `--save-interval 50`. Run it on an idle machine.
+ *
  * Usage: node scripts/campaigns/save-cost.js [--pairs 1] [--steps 10] [--every 3] [--dtype f32]
  */
 const { root, text, claim, campaign, option } = require('./claims')

@@ -1,6 +1,7 @@
 /**
  * Checks what `npm start` promises: the model ends at least 1.5 nats per token below the unigram
  * entropy of the text, and its sample consists of English words.
+ *
  * Usage: node scripts/campaigns/start.js [--seconds N] [--at-least 1.5]
  */
 const { text, claim, campaign, kindlingJson, option } = require('./claims')

@@ -1,23 +1,26 @@
 /**
- * Measuring leaks by the resident memory of this process: it runs in a child whose allocator returns
- * freed memory at once and whose garbage can be collected on request.
+ * Measures leaks by the resident memory of a child process, whose allocator returns freed memory at
+ * once and whose garbage can be collected on request.
  */
 const { spawnSync } = require('node:child_process')
 const { memoryMib } = require('./claims')
 
 const MARK = 'KINDLING_STEADY_MEMORY'
-/** One arena, and a threshold above which freed memory goes back: fewer leftovers that look lost. */
+/**
+ * A single arena, and a low threshold for returning freed memory, so that little of it looks like a
+ * leak.
+ */
 const MALLOC = {
   MALLOC_ARENA_MAX: '1',
   MALLOC_MMAP_THRESHOLD_: '65536',
   MALLOC_TRIM_THRESHOLD_: '65536',
 }
 
-/** Runs `work` in a child of this script. */
+/** Runs `work` in a child process that runs this script again. */
 function underSteadyMemory(work) {
   if (process.env[MARK] !== undefined) return work()
   const env = { ...process.env, ...MALLOC, [MARK]: '1' }
-  // A small young generation: its growth would hide a leak.
+  // Keep the young generation small: its growth would hide a leak.
   const flags = ['--expose-gc', '--max-semi-space-size=1']
   const child = spawnSync(process.execPath, [...flags, ...process.argv.slice(1)], {
     env,
@@ -37,13 +40,13 @@ async function settledMib() {
   return lowest
 }
 
-/** Growth that is no leak. */
+/** Growth that does not count as a leak. */
 const ALLOWED_MIB = 1
 
 /**
- * Works and measures with `span`, at most `attempts` times, until memory has not grown since the time
- * before: a leak grows each time, the process itself does not. Returns all that was measured, in MiB,
- * and the last growth.
+ * Calls `span`, which works and then measures memory, at most `attempts` times, until memory has
+ * not grown since the last time: a leak grows each time, the process itself does not. Returns all
+ * measurements and the last growth, in MiB.
  *
  * @param first - the memory after a warm-up.
  */

@@ -1,9 +1,10 @@
 /**
- * Kills trainings (SIGKILL) at random moments: while a corpus is prepared, in steps, evaluations and
- * checkpoints. Resumes each to its end, and checks that no checkpoint that `latest` named is lost,
- * that weights, moments and metrics equal those of a run without kills, and that nothing else is
- * left. After some kills `latest` is removed, since it is only a hint. A SIGKILL keeps what was
- * written, synced or not: TMPDIR=/dev/shm makes each run ten times as short.
+ * Kills trainings (SIGKILL) at random moments: while a corpus is prepared, in steps, evaluations
+ * and checkpoints. Resumes each to its end, and checks that no checkpoint that `latest` named is
+ * lost, that weights, moments and metrics equal those of a run without kills, and that nothing else
+ * is left. After some kills `latest` is removed, since it is only a hint. A SIGKILL keeps what was
+ * written, synced or not, so TMPDIR=/dev/shm will do and makes each run ten times as short.
+ *
  * Usage: node scripts/campaigns/train-kill.js [--rounds 100] [--races 20] [--seed 1]
  */
 const { root, text, claim, campaign, option } = require('./claims')
@@ -14,10 +15,10 @@ const { setTimeout } = require('node:timers/promises')
 
 const CLI = path.join(root, 'dist', 'cli', 'index.js')
 const STEPS = 240
-/** The most kills per run; then it may finish. */
+/** Maximum number of kills per run, after which it may finish. */
 const MAX_KILLS = 3
 const FLAGS = [
-  // A model so small that most moments lie in saves, evaluations and starts.
+  // A model so small that most of the time goes into saves, evaluations and starts.
   '--d-model 16 --num-heads 2 --d-ff 32 --num-layers 1 --vocab-size 260 --threads 1',
   '--max-seq-length 16 --seq-length 16 --batch-size 4 --lr 1e-3 --lr-min 1e-4',
   `--max-steps ${STEPS} --log-interval 3 --save-interval 2 --keep 2 --keep-every 80`,
@@ -31,15 +32,15 @@ function progress(number, of, what, wrong) {
 }
 
 let state = Number(option('seed', '1'))
-/** Returns a number from 0 to below 1 (a linear congruential generator). */
+/** Returns a number in [0, 1) (a linear congruential generator). */
 function draw() {
   state = (Math.imul(state, 1664525) + 1013904223) >>> 0
   return state / 2 ** 32
 }
 
 /**
- * Runs `kindling train`, killed after `milliseconds` if given: from its start on, or from the first
- * checkpoint of `run`. Returns { code, stderr, ms }.
+ * Runs `kindling train`, and kills it after `milliseconds` if given, counted from its start or from
+ * the first checkpoint of `run`. Returns { code, stderr, ms }.
  */
 async function train(args, milliseconds, run) {
   const started = performance.now()
@@ -129,8 +130,8 @@ async function round(run, args, whole, count) {
 }
 
 /**
- * Resumes a killed run in two processes at once; returns what went wrong. One takes the dead
- * process's lock over; the other is refused by name, or comes after it.
+ * Resumes a killed run in two processes at once; returns what went wrong. One must take over the
+ * dead process's lock. The other must be refused with the name of the first, or come after it.
  */
 async function race(run, args, whole, count) {
   await train(args, 0.3 * draw() * whole.ms, run)

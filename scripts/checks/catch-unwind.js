@@ -1,6 +1,6 @@
 /**
- * Checks that every function of the addon catches panics: one that unwinds into Node.js ends the
- * process. Long calls catch their own as well, but read their arguments before.
+ * Checks that every function of the addon catches panics: a panic that unwinds into Node.js ends
+ * the process. Long calls catch their own as well, but only after they have read their arguments.
  */
 const { execFileSync } = require('node:child_process')
 const fs = require('node:fs')

@@ -1,5 +1,5 @@
 /**
- * Finds Chromium, or installs Debian's by apt if it may, and prints its path; fails if there is
+ * Finds Chromium, or as root installs Debian's with apt, and prints its path; fails if there is
  * none. KINDLING_CHROMIUM names another one.
  */
 const { spawnSync } = require('node:child_process')

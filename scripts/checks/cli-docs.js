@@ -11,7 +11,7 @@ const cli = path.join(root, 'dist', 'cli', 'index.js')
 const { program } = require(path.join(root, 'dist', 'cli', 'program.js'))
 const page = path.join(root, 'docs', 'cli.md')
 
-/** Returns the whole help of a command, with the options that --help leaves out. */
+/** Returns the whole help of a command, including the options that --help leaves out. */
 function help(command) {
   const print = (flag) =>
     execFileSync(process.execPath, [cli, ...command, flag], {

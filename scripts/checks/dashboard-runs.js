@@ -1,7 +1,7 @@
-/** Made-up metrics for the test of the dashboard in a browser. */
+/** Synthetic metrics for the test of the dashboard in a browser. */
 const fs = require('node:fs')
 
-/** Numbers between 0 and 1 that are the same each time. */
+/** Returns a generator of numbers in [0, 1), the same ones for the same seed. */
 function random(seed) {
   let state = seed >>> 0
   return () => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0) / 2 ** 32

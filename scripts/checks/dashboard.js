@@ -1,7 +1,7 @@
 /**
- * Tests the dashboard and a report in headless Chromium: what is shown, live and after a resume, the
- * controls, the keyboard, narrow screens, requests to elsewhere; and a million lines of metrics.
- * Prints a line per claim and ends with `N passed, N failed`.
+ * Tests the dashboard and a report in headless Chromium: what they show, live and after a resume,
+ * the controls, the keyboard, narrow screens, that nothing is requested from elsewhere, and a
+ * million lines of metrics. Prints a line per claim and ends with `N passed, N failed`.
  *
  * Usage: node scripts/checks/dashboard.js [--lines 1000000] [--images FOLDER] [--only pages|long]
  * With --images, saves the pictures of the docs as well. Times are printed, and not asserted.
@@ -186,7 +186,7 @@ async function controls(page) {
   claim('every control has a name', names.length === 0, names.join())
 }
 
-/** A run that grows, is cut back by a resume, and is replaced by a broken one. */
+/** A run that grows and is cut back by a resume. It lacks a config.json, so it counts as broken. */
 async function live(browser) {
   const run = path.join(folder, 'live', 'run')
   fs.mkdirSync(run, { recursive: true })

@@ -1,6 +1,8 @@
 /**
  * Checks the dependencies: known vulnerabilities of the npm packages and of the crates, licences,
- * and sources (deny.toml). What needs a service or a tool that is missing is skipped, and said so.
+ * and sources (deny.toml). Checks that need a missing service or tool are skipped, and reported as
+ * skipped.
+ *
  * Usage: node scripts/checks/dependencies.js
  */
 const { root, claim, skip, campaign } = require('../campaigns/claims')
@@ -27,7 +29,7 @@ function npmAudit() {
   else claim(what, status === 0, status === 0 ? undefined : output)
 }
 
-/** Every lock file of this repository. */
+/** Returns the npm lock files of this repository. */
 function lockFiles() {
   const names = ['package-lock.json', '*/package-lock.json']
   const { output } = run('git', '-c', 'safe.directory=*', 'ls-files', ...names)
@@ -35,8 +37,8 @@ function lockFiles() {
 }
 
 /**
- * A lock file decides what is installed, and nothing runs at installation: of the other lock files,
- * scripts/tools.js installs without scripts.
+ * Checks that the packages of a lock file come from the registry, have a hash, and run no script
+ * when installed. Outside the root, packages may have scripts: scripts/tools.js does not run them.
  */
 function npmLock(file) {
   const { packages } = JSON.parse(fs.readFileSync(path.join(root, file), 'utf8'))

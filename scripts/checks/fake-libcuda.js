@@ -1,7 +1,8 @@
 /**
- * Runs an addon with CUDA end to end on a machine without a GPU: with fake libcuda and libcublasLt
- * that compute on the CPU (crates/kindling-fake-libcuda), with none of them, and with
- * broken and old ones. Each test is a process.
+ * Tests an addon with CUDA end to end on a machine without a GPU: over a fake libcuda and
+ * libcublasLt that compute on the CPU (crates/kindling-fake-libcuda), without them, and with broken
+ * and old ones. Each test runs in a process of its own.
+ *
  * Usage: node scripts/checks/fake-libcuda.js ADDON.node [--has-cuda]
  */
 const assert = require('node:assert/strict')
@@ -27,8 +28,9 @@ const SHAPE = {
 }
 
 /**
- * The tests by what they claim. `libraries` are the fake libraries to be found (default: all),
- * `environment` configures them. `run` is the test; or `command` is, unless it prints `failsIf`.
+ * The tests by what they claim. `libraries` are the fake libraries that the addon finds (default:
+ * all), and `environment` configures them. The test is `run`, or `command`, which also fails if its
+ * output matches `failsIf`.
  */
 const TESTS = {
   'without CUDA libraries the addon computes on the CPU and says what is missing': {

@@ -5,7 +5,7 @@
  *
  * Rust: `use` and paths from `crate`, `super` and `self`, outside `#[cfg(test)]`. A name that a
  * file re-exports or imports counts as an import of the file that defines it, and a `pub use` alone
- * is no import. TypeScript: relative imports, those of types included.
+ * is not an import. TypeScript: relative imports, those of types included.
  *
  * Prints each circle with its imports, and exits with 1 if there is one.
  */

@@ -3,8 +3,9 @@
  * spilled bytes that ptxas reports. Fails if a file does not compile, a kernel spills more than a few
  * registers, or warpgroup products wait for each other (a warning of ptxas).
  *
- * Uses the nvcc of $CUDA_HOME, or the one that the CUDA build fetches. Usage: node
- * scripts/checks/ptxas.js [FILE.cu...]
+ * Uses the nvcc of $CUDA_HOME, or the one that the CUDA build fetches.
+ *
+ * Usage: node scripts/checks/ptxas.js [FILE.cu...]
  */
 const { spawnSync } = require('node:child_process')
 const fs = require('node:fs')

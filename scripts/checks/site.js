@@ -1,7 +1,7 @@
 /**
  * Looks at the built site in headless Chromium: every page at the widths of a desktop and a phone,
- * without errors or requests to elsewhere; the search; light and dark.
- * Prints a line per claim and ends with `N passed, N failed`.
+ * without errors or requests to other servers; the search; light and dark. Prints a line per claim
+ * and ends with `N passed, N failed`.
  *
  * Usage: node scripts/checks/site.js [--images FOLDER]; `npm run docs:build` comes first.
  */

@@ -1,6 +1,6 @@
 /**
  * Checks that TensorBoard itself reads what `kindling train --log tensorboard` writes: the numbers
- * of metrics.jsonl, also of a run that was resumed from an earlier checkpoint.
+ * in metrics.jsonl, even of a run that was resumed from an earlier checkpoint.
  *
  * Usage: node scripts/checks/tensorboard.js [--has-tensorboard]
  * KINDLING_PYTHON names a Python that has tensorboard (default: python3); --has-tensorboard only
@@ -22,7 +22,7 @@ const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'kindling-tensorboard-'))
 const run = path.join(folder, 'run')
 const kindling = (...args) => execFileSync(process.execPath, [cli, ...args], { stdio: 'ignore' })
 
-/** Trains 6 steps, then again from step 2, so that two files speak of the steps 4 and 6. */
+/** Trains 6 steps, then again from step 2, so that two files have the steps 4 and 6. */
 function train() {
   const corpus = path.join(folder, 'corpus.txt')
   fs.writeFileSync(corpus, 'Call me Ishmael. Some years ago, never mind how long. '.repeat(400))
@@ -56,7 +56,7 @@ function compare(read) {
   for (const [tag, name] of Object.entries(tags))
     expect(tag, read.scalars[tag], of(name, Math.fround))
   const code = (text) => text.replace(/^/gm, '    ')
-  // TensorBoard takes back scalars alone: of a text that was logged twice, the last one counts.
+  // TensorBoard takes back only scalars: of a text that was logged twice, the last one counts.
   expect('sample', [...new Map(read.texts.sample)], of('sample', code))
   return problems
 }

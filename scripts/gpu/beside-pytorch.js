@@ -5,7 +5,7 @@ const { kindling, lastLines, python } = require('./shell')
 
 const GOALS = { ratio: 1, memory: 0.8, mfu: 0.45 }
 
-/** Runs a comparison, and the profile of a step of ours where one is wanted. */
+/** Runs a comparison, and profiles a step of ours if that is wanted. */
 function bench(context, check, measured) {
   besidePyTorch(context, check, measured, MODES.bench)
   if (measured.profile) profile(context, check, context.tiny ? TINY : measured)
@@ -50,7 +50,7 @@ function rowOf(what, { ok, lines, output }) {
 
 const isOurs = ({ what }) => what === 'kindling'
 
-/** Adds PyTorch's MFU by our formula: FLOPs a token and peak are the same. */
+/** Adds PyTorch's MFU by our formula, with the same FLOPs per token and peak. */
 function withMfu(rows) {
   const known = rows.find((row) => isOurs(row) && row.mfu)
   if (!known) return rows

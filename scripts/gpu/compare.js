@@ -1,8 +1,10 @@
 /**
  * Compares the engine on a GPU with the engine on the CPU in f32: all gradients of a model, or the
- * losses of a training run.
- * Usage: node compare.js gradients|training MODEL DTYPE [STEPS]; prints one JSON line. MODEL is a
- * key of MODELS.
+ * losses of a training run. Prints one JSON line.
+ *
+ * Usage: node compare.js gradients|training MODEL DTYPE [STEPS]
+ *
+ * MODEL is a key of MODELS.
  */
 const path = require('node:path')
 const kindling = require(path.join(__dirname, '..', '..', 'dist'))
@@ -37,7 +39,7 @@ function batch({ shape, batchSize }, step) {
   return { x, y, batchSize }
 }
 
-/** Largest difference relative to the largest value, over the worst tensor. */
+/** Returns the largest difference relative to the largest value, for the worst tensor. */
 function worst(actual, expected) {
   let found = { error: 0, name: '' }
   for (const [name, { data }] of Object.entries(expected)) {

@@ -1,4 +1,4 @@
-/** The stages of `gpu-check run` that show that results are right; see stages.js. */
+/** The stages of `gpu-check run` that check results; see stages.js. */
 const fs = require('node:fs')
 const path = require('node:path')
 const { MEASURED, TINY, presetArgs } = require('./presets')
@@ -55,10 +55,10 @@ function facts(context, check) {
   check('the addon opens the device', ok, ok ? '' : lastLines(output, 8))
 }
 
-/** Names the launch that fails, rather than the call that notices. */
+/** Makes an error name the launch that failed, rather than the call that noticed. */
 const WAITING = { KINDLING_CUDA_SYNC: '1' }
 
-/** Runs a test binary over the GPU. */
+/** Runs a test binary on the GPU. */
 function testsOf(
   context,
   check,

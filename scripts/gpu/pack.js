@@ -1,8 +1,10 @@
 /**
  * Packs everything a bare machine with a GPU needs for `scripts/gpu-check run`: the addon with CUDA
  * and the GPU tests (stripped), Node, the compiled TypeScript with its packages, and the scripts.
- * Usage: node scripts/gpu/pack.js [FOLDER] [--emulated], after `npm run build`. The compiler is
- * that of scripts/cuda-toolkit.js.
+ * The compiler is that of scripts/cuda-toolkit.js.
+ *
+ * Usage: node scripts/gpu/pack.js [FOLDER] [--emulated], after `npm run build`
+ *
  * --emulated adds the libraries that emulate a GPU.
  */
 const { execFileSync } = require('node:child_process')
@@ -26,7 +28,7 @@ const COPIED = [
   'scripts/checks/fake-libcuda.js',
   'scripts/peers/torch_train.py',
 ]
-/** Of this folder, the kernels are copied, for scripts/gpu/kernels.py to compile. */
+/** The folder whose kernels are copied, for scripts/gpu/kernels.py to compile. */
 const OPS = 'crates/kindling-core/src/ops'
 
 /** Builds with the feature `cuda`; returns the paths of the libraries and tests by name. */

@@ -28,7 +28,7 @@ const MEASURED = [
     limits: { ours: 35, torch: 90, autotune: 300 },
   },
 ]
-/** Stands for all of them where a run only shows that everything works. */
+/** Replaces all of them in a run that only shows that everything works. */
 const TINY = { ...MEASURED[0], preset: 'char', batch: 1, steps: 1 }
 
 /** Modes of torch.compile, in the order in which they run. */

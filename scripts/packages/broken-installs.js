@@ -1,7 +1,7 @@
 /**
- * Installations that are broken or confined as users meet them. Each must work, or end with one line
- * that says what to do. Some need root, to mount or to make a control group; without it they are
- * skipped.
+ * Checks installations that are broken or confined in ways that users meet. Each must work, or end
+ * with one line that says what to do. Some need root, to mount or to make a control group, and are
+ * skipped without it.
  */
 const { spawnSync } = require('node:child_process')
 const fs = require('node:fs')
@@ -12,7 +12,7 @@ const PLATFORM = 'linux-x64-gnu'
 const NOBODY = 65534
 const isRoot = process.getuid?.() === 0
 
-/** A copy of an installed project that a check may break. */
+/** Copies an installed project, for a check to break. */
 function copyOf(project, name) {
   const folder = path.join(path.dirname(project.folder), name)
   fs.cpSync(project.folder, folder, { recursive: true, verbatimSymlinks: true })

@@ -2,6 +2,7 @@
  * Builds the addon that the package of a platform ships, into target/addons. For Linux, zig (fetched
  * once from PyPI) links it to an old glibc or to musl, on any Linux machine; for macOS and Windows
  * it is built on the platform itself. The addon for Linux on x86-64 holds the CUDA kernels.
+ *
  * Usage: node scripts/packages/build-addon.js PLATFORM [--without-cuda]
  */
 require('../toolchain').checkToolchain()

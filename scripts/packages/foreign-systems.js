@@ -1,8 +1,9 @@
 /**
  * Trains with the built addons (target/addons) on systems other than this one: a Debian with an old
  * glibc, in a root file system made by debootstrap, and processors without AVX, without AVX-512 and
- * of ARM, emulated by qemu. As root, installs the Debian packages that this takes; what cannot be
- * had is skipped. Ends with `N passed, N failed, N skipped`.
+ * of ARM, emulated by qemu. As root, installs the Debian packages that this needs; what is not
+ * available is skipped. Ends with `N passed, N failed, N skipped`.
+ *
  * Usage: node scripts/packages/foreign-systems.js, after scripts/packages/build-addon.js.
  */
 const { spawnSync } = require('node:child_process')

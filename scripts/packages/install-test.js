@@ -4,6 +4,7 @@
  * TypeScript, worker threads and the command line, on three versions of Node.js, Bun and Deno; then
  * breaks the installation in the ways that users meet. Prints a line per check and ends with
  * `N passed, N failed`. Needs the built TypeScript and target/addons (see pack.js).
+ *
  * Usage: node scripts/packages/install-test.js [--node 20|22|24 ...]
  */
 const { spawnSync } = require('node:child_process')
@@ -36,7 +37,7 @@ function emptyPath(folder, node) {
   return bin
 }
 
-/** An empty project with a PATH, an HOME and an npm configuration of its own. */
+/** An empty project with a PATH, a HOME and an npm configuration of its own. */
 class Project {
   constructor(folder, node, registry) {
     this.folder = path.join(folder, 'project')

@@ -2,8 +2,11 @@
  * Packs the npm packages into target/packages: `kindling` (JavaScript, types, command line) and a
  * package for each platform whose addon is in target/addons. Prints what each tarball holds, and
  * fails if one is larger than its bound. Build first: `npm run build` and
- * scripts/packages/build-addon.js. Usage: node scripts/packages/pack.js [--all]
- * --all fails if the addon of any platform is missing.
+ * scripts/packages/build-addon.js.
+ *
+ * Usage: node scripts/packages/pack.js [--all]
+ *
+ * With --all, fails if the addon of any platform is missing.
  */
 const { execFileSync } = require('node:child_process')
 const fs = require('node:fs')

@@ -29,7 +29,7 @@ const PLATFORMS = {
   'win32-x64-msvc': { npm: { os: ['win32'], cpu: ['x64'] }, target: 'x86_64-pc-windows-msvc' },
 }
 
-/** Where built addons are collected, one file a platform. */
+/** Where built addons are collected, one file per platform. */
 const ADDONS = path.join(root, 'target', 'addons')
 const addonName = (platform) => `kindling.${platform}.node`
 const addonPath = (platform) => path.join(ADDONS, addonName(platform))

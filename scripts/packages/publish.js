@@ -1,7 +1,9 @@
 /**
  * Publishes the tarballs of target/packages to npm with provenance: the platform packages, then the
  * main package, whose installation needs them. A version that is already there is left alone, so an
- * interrupted release can be run again. Usage: node scripts/packages/publish.js, after pack.js --all
+ * interrupted release can be run again.
+ *
+ * Usage: node scripts/packages/publish.js, after pack.js --all
  */
 const { spawnSync } = require('node:child_process')
 const fs = require('node:fs')

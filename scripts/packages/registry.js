@@ -13,7 +13,7 @@ const TOOLS = path.join(root, 'target', 'package-tools')
 
 /** Installs the programs of scripts/packages/tools, once; returns the folder of a package. */
 function tool(name) {
-  // One binary is of another processor, which npm takes by --force.
+  // One binary is for another processor, which npm installs only with --force.
   installTools(path.join(__dirname, 'tools'), TOOLS, '--force')
   return path.join(TOOLS, 'node_modules', name)
 }
@@ -68,7 +68,7 @@ async function startRegistry(folder, scope) {
   throw new Error('the registry did not start')
 }
 
-/** Publishes a tarball. The registry takes any token. */
+/** Publishes a tarball. The registry accepts any token. */
 function publish(url, tarball) {
   const key = `--${url.replace('http:', '')}:_authToken=any`
   execFileSync('npm', [

@@ -1,7 +1,9 @@
 /**
- * Trains a model with the addon of this platform, from CommonJS, an ES module and worker threads, as
- * the release workflow does before it publishes. Needs `npm ci`, `npm run build:ts` and the addon in
- * the root folder. Usage: node scripts/packages/smoke.js
+ * Trains a model with the addon of this platform, from CommonJS, an ES module and worker threads,
+ * as the release workflow does before it publishes. Needs `npm ci`, `npm run build:ts` and the
+ * addon in the root folder.
+ *
+ * Usage: node scripts/packages/smoke.js
  */
 const { spawnSync } = require('node:child_process')
 const fs = require('node:fs')

@@ -1,6 +1,7 @@
 /**
- * Checks what a Linux addon asks of the system that loads it: no version of glibc above the
+ * Checks what a Linux addon needs from the system that loads it: no version of glibc above the
  * platform's, and no libraries but those of the C library. Reads them with readelf.
+ *
  * Usage: node scripts/packages/symbols.js ADDON PLATFORM
  */
 const { spawnSync } = require('node:child_process')

@@ -1,6 +1,8 @@
 /**
- * Runs `kindling bench train` in turns, as side_by_side.py asks: prints `ready` and waits for a line
- * on its input before every K-th timed step. The last line is JSON, with the time of each step.
+ * Runs `kindling bench train` in turns with another program, for side_by_side.py: prints `ready`
+ * and waits for a line on its input before every K-th timed step. The last line of output is JSON,
+ * with the time of a typical step.
+ *
  * Usage: node train_in_turns.mjs PRESET DTYPE THREADS STEPS WARMUP K
  */
 import { createRequire } from 'node:module'

@@ -30,7 +30,8 @@ function main() {
   for (const folder of [pages, html, settings]) fs.rmSync(folder, { recursive: true, force: true })
   fs.cpSync(path.join(tools, '.vitepress'), settings, { recursive: true })
   writePages(pages)
-  // The reference, from the comments in src/; scripts/checks/api-docs.js checks that all are there.
+  // The reference, from the comments in src/; scripts/checks/api-docs.js checks that none is
+  // missing.
   run(
     'typedoc',
     '--options',

@@ -1,5 +1,5 @@
 /**
- * Records a command in a terminal of 92 columns and saves a picture of what it leaves there.
+ * Records a command in a terminal of 92 columns and saves a picture of the final screen.
  *
  * Usage: node scripts/site/terminal-picture.js [--out docs/images/terminal.png] [-- COMMAND...]
  * The command is `npx kindling quickstart` unless given. Needs `script` of util-linux and Chromium.

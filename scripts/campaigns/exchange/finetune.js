@@ -1,8 +1,9 @@
 /**
  * Fine-tunes SmolLM2-135M-Instruct (GGUF) on the same batches here and in PyTorch, and compares
  * losses, speed and peak memory. Both start from f32 weights, with AdamW on all parameters. They
- * take turns, step by step, so that whatever else the machine does slows both. The first step of
- * each is not timed: memory is allocated in it, and the peer's model compiled.
+ * alternate step by step, so that other load on the machine slows both. The first step of each is
+ * not timed: it allocates memory, and compiles the peer's model.
+ *
  * Usage: node scripts/campaigns/exchange/finetune.js [--steps 20] [--dtype f32|bf16] [--threads 2]
  * [--compile] [--text FILE]
  */
@@ -20,7 +21,7 @@ const THREADS = Number(option('threads', '2'))
 const LR = 1e-5
 const ROWS = 8
 const TOKENS = 256
-/** Largest difference of losses. In bf16, autocast rounds elsewhere than the engine does. */
+/** Largest difference of losses. In bf16, autocast rounds at other places than the engine does. */
 const TOLERANCE = DTYPE === 'f32' ? 1e-3 : 2e-2
 
 /** Cuts the ids of a text into batches of ROWS windows of TOKENS + 1. */
@@ -31,7 +32,10 @@ function batchesOf(ids) {
   )
 }
 
-/** Loads the model here; returns its batches, and a step on one that resolves to its loss. */
+/**
+ * Loads the model in Kindling. Returns the batches, and a function that trains on one and resolves
+ * to its loss, time and peak memory.
+ */
 async function openHere(file) {
   const { model, tokenizer } = await load(file, { dtype: DTYPE, threads: THREADS })
   const corpus = fs.readFileSync(option('text', text), 'utf8').slice(0, 4_000_000)
@@ -49,7 +53,10 @@ async function openHere(file) {
   return { batches, step }
 }
 
-/** Starts PyTorch; returns a step on a batch that resolves to its loss. */
+/**
+ * Starts PyTorch in a child process. Returns a function that trains on a batch, and one that ends
+ * the child.
+ */
 function openPeer(python, file) {
   const child = spawn(python, [path.join(__dirname, 'finetune_peer.py')], {
     stdio: ['pipe', 'pipe', 'inherit'],
@@ -71,7 +78,7 @@ function openPeer(python, file) {
 
 const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1]
 
-/** Tokens per second of the median step, the first one apart. */
+/** Returns the tokens per second of the median step, not counting the first. */
 const speed = (steps) => (ROWS * TOKENS) / median(steps.slice(1).map(({ seconds }) => seconds))
 
 async function main() {

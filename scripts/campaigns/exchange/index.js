@@ -1,11 +1,14 @@
 /**
- * Compares models that come in and go out with transformers and llama.cpp:
+ * Compares imported and exported models with transformers and llama.cpp:
  * - the logits of small random models, after export, in transformers;
  * - the logits and greedy answers of SmolLM2-135M-Instruct (GGUF) with those of transformers;
- * - SmolLM2 written as a folder of Hugging Face with itself;
- * - the greedy text of a model trained here in llama.cpp, in every dtype, and of SmolLM2 as f32 and f16.
+ * - SmolLM2 exported as a Hugging Face folder, with the original;
+ * - the greedy text of llama.cpp with exported models: one trained here, in every dtype, and
+ *   SmolLM2 as f32 and f16.
  *
- * What cannot be fetched is skipped. Usage: node scripts/campaigns/exchange/index.js [--tokens 64]
+ * What cannot be fetched is skipped.
+ *
+ * Usage: node scripts/campaigns/exchange/index.js [--tokens 64]
  */
 const { spawnSync } = require('node:child_process')
 const fs = require('node:fs')
@@ -15,7 +18,9 @@ const fetch = require('./fetch')
 
 const { exportModel, generate, load, save } = require(path.join(root, 'dist'))
 const FIXTURES = path.join(root, 'crates/kindling-core/tests/fixtures/exchange/models')
-/** Leads below which the second token may win: with equal weights, and with rounded ones. */
+/**
+ * Leads of the best logit below which another token may win, by dtype: rounded weights allow more.
+ */
 const TIES = { f32: 2e-3, f16: 0.05, bf16: 0.5, q8_0: 0.5 }
 const TOKENS = Number(option('tokens', '64'))
 const PROMPTS = [
@@ -54,7 +59,7 @@ function floatsOf(file) {
   return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4)
 }
 
-/** Greedy continuations of our own. */
+/** Returns the greedy continuations of Kindling. */
 async function ours({ model, tokenizer, stopIds }) {
   const answers = []
   for (const prompt of PROMPTS) {
@@ -67,7 +72,7 @@ async function ours({ model, tokenizer, stopIds }) {
   return answers
 }
 
-/** By how much the best logit leads over the second after `ids`. */
+/** Returns by how much the best logit leads over the second after `ids`. */
 async function leadAfter({ model }, ids) {
   const logits = await model.logits(Uint32Array.from(ids))
   const [second, best] = logits
@@ -77,7 +82,7 @@ async function leadAfter({ model }, ids) {
   return best - second
 }
 
-/** The first place where two lists differ, -1 if they do not. */
+/** Returns the first index where two lists differ; -1 if they do not. */
 function firstDifference(a, b) {
   const length = Math.max(a.length, b.length)
   return Array.from({ length }, (_, i) => i).findIndex((i) => a[i] !== b[i])
@@ -127,7 +132,7 @@ async function smollm2(folder, python, file) {
   return loaded
 }
 
-/** Compares SmolLM2 as a folder of Hugging Face, written here, with the model itself. */
+/** Compares SmolLM2, exported as a Hugging Face folder, with the model itself. */
 async function exportedSmollm2(folder, python, { model, tokenizer, companions }) {
   const out = path.join(folder, 'smollm2-hf')
   await exportModel(out, { model, tokenizer, companions })
@@ -167,7 +172,7 @@ async function inLlamaCpp(name, folder, home, loaded, dtypes) {
     }
     const same = PROMPTS.length - leads.length
     const ties = leads.map(({ at, lead }) => `at ${at}, where the lead is ${lead.toFixed(4)}`)
-    // Rounded weights are other ones, and their near ties may fall differently.
+    // Rounding changes the weights, so near ties may be decided differently.
     claim(
       `${name} as ${dtype}: llama.cpp writes the same text, but for near ties`,
       leads.every(({ lead }) => lead < TIES[dtype]),

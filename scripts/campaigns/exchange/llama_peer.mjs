@@ -1,8 +1,10 @@
 /**
  * Continues prompts greedily with llama.cpp, for scripts/campaigns/exchange/index.js.
+ *
  * Usage: node llama_peer.mjs FOLDER MODEL.gguf TOKENS < prompts.json > texts.json
- * FOLDER has node-llama-cpp in its node_modules. A prompt is { text, ids }: `ids` are what our
- * tokenizer makes of `text`. The answer has the ids of llama.cpp's tokenizer, and those that follow.
+ *
+ * FOLDER has node-llama-cpp in its node_modules. A prompt is { text, ids }, where `ids` come from
+ * our tokenizer. An answer has the ids of llama.cpp's tokenizer, and the ids that follow.
  */
 import { readFileSync, writeSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -25,7 +27,7 @@ for (const { text, ids } of JSON.parse(readFileSync(0, 'utf8'))) {
   const context = await model.createContext({
     ...LIMITS,
     contextSize: Math.min(512, model.trainContextSize),
-    // By default, keys and values are rounded to halves.
+    // By default, keys and values are rounded to f16.
     experimentalKvCacheKeyType: 'F32',
     experimentalKvCacheValueType: 'F32',
   })

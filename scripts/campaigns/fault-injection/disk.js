@@ -1,10 +1,11 @@
 /**
- * What a disk holds after a power cut, from a record of what a process did (recorder.c).
+ * Models what a disk may hold after a power cut, from a record of what a process did (recorder.c).
  *
- * The bytes of a file are kept once it was synced, and a change of names once one of its folders was,
- * along with the earlier changes of the same folders. A rename is one change, of both its folders.
- * Whatever was not synced may be there or not: file systems write it in their own time. A file whose
- * name was kept and whose bytes were not is empty, or holds zeros, or the first part of them.
+ * The bytes of a file are kept once the file was synced. A change of names is kept once one of its
+ * folders was synced, along with the earlier changes of the same folders; a rename is one change of
+ * both its folders. Anything that was not synced may or may not be kept: file systems write it in
+ * their own time. A file whose name was kept but whose bytes were not is empty, holds zeros, or
+ * holds the first part of the bytes.
  */
 const fs = require('node:fs')
 const path = require('node:path')
@@ -115,8 +116,8 @@ class Disk {
   /**
    * Writes what is left after a power cut to `folder`.
    *
-   * @param keeps - how much of what was not synced is kept: `nothing`; `names`, of files without
-   * their bytes; or a function that draws from 0 to below a bound, for a random part.
+   * @param keeps - how much of what was not synced is kept: `nothing`; `names`, which are those of
+   * files without their bytes; or a random part, by a function that draws an integer in [0, bound).
    */
   write(folder, keeps) {
     const count = { nothing: 0, names: this.pending.length }[keeps]
@@ -142,7 +143,7 @@ class Disk {
   }
 }
 
-/** Returns a function that makes a change of `names` or `kept`. */
+/** Returns a function that applies a change to `names` or `kept`. */
 function setName(which) {
   return ([folder, name, node]) => {
     if (node === null) folder[which].delete(name)

@@ -1,10 +1,11 @@
 /**
- * Cuts the power at every moment of a tokenizer training, an encode and a training, and drops what
- * was not synced. Each job runs once, and its writes, syncs and renames are recorded (recorder.c).
- * For every n, disk.js rebuilds what the disk may hold after the first n calls: nothing that was not
- * synced, names of files without their bytes, or a random part. From each of these, the same job must
- * complete with the result of an unbroken one, resume at the newest checkpoint that was named, and
- * leave no temporary file.
+ * Simulates a power cut at every moment of a tokenizer training, an encode and a training: what was
+ * not synced may be lost. Each job runs once, and its writes, syncs and renames are recorded
+ * (recorder.c). For every n, disk.js rebuilds what the disk may hold after the first n calls: of
+ * what was not synced nothing, the names of files without their bytes, or a random part. From each
+ * of these states, the same job must complete with the result of an uninterrupted one, resume at
+ * the newest checkpoint that `latest` named, and leave no temporary file.
+ *
  * Usage: node scripts/campaigns/fault-injection/dropped-writes.js [--stride 1] [--random 2]
  *        [--only encode] [--seed 1]
  */
@@ -22,13 +23,16 @@ const RUN = {
 }
 
 let state = Number(option('seed', '1'))
-/** Returns an integer from 0 to below `bound` (a linear congruential generator). */
+/** Returns an integer in [0, bound) (a linear congruential generator). */
 function draw(bound) {
   state = (Math.imul(state, 1664525) + 1013904223) >>> 0
   return Math.floor((state / 2 ** 32) * bound)
 }
 
-/** The jobs: what is there before, and the job itself, which goes on from whatever it finds. */
+/**
+ * The jobs. Each writes to `place`, where it continues from whatever it finds; its inputs are in
+ * `shared`.
+ */
 const JOBS = {
   async tokenizer(place, shared) {
     const tokenizer = await Tokenizer.train([path.join(shared, 'small.txt')], { vocabSize: 262 })
@@ -52,7 +56,7 @@ const JOBS = {
   },
 }
 const SEPARATOR = '\0\0\0'
-/** Files with times, and the empty file that says that a temporary folder is in use. */
+/** Files with times, and the empty lock file of a temporary folder. */
 const IGNORED = /config|corpus|state\.json|^\.lock$/
 
 /** Returns every file below `folder` with its content. */
@@ -66,7 +70,10 @@ function contents(folder) {
     .join(SEPARATOR)
 }
 
-/** Names the files that differ between two results of `contents`; only those that `b` lacks. */
+/**
+ * Names the files that differ between two results of `contents`; with `onlyMissing`, only those
+ * that `b` lacks.
+ */
 function differences(a, b, onlyMissing = false) {
   const [left, right] = [a, b].map((result) => new Set(result.split(SEPARATOR)))
   const missing = [...left].filter((line) => !right.has(line))
@@ -86,7 +93,7 @@ function leftovers(folder) {
   return names.filter((name) => /\.(partial|new|tmp|removed)(\/|$)|^run\/lock/.test(name))
 }
 
-/** Empties a folder, which stays the same one. */
+/** Empties a folder without replacing it; creates it if there is none. */
 function empty(folder) {
   for (const name of fs.existsSync(folder) ? fs.readdirSync(folder) : [])
     fs.rmSync(path.join(folder, name), { recursive: true })
@@ -104,7 +111,7 @@ function record(name, place, shared, folder, library) {
   return readRecord(log)
 }
 
-/** The step of the newest checkpoint that `latest` names for good. */
+/** Returns the step of the checkpoint that `latest` names after a power cut; 0 if it names none. */
 function committedStep(disk) {
   const latest = disk.find('run')?.kept.get('latest')?.kept
   return latest ? Number(latest.toString().trim().slice('step-'.length)) : 0
@@ -131,7 +138,7 @@ async function cutPower(name, { place, shared, folder, library, stride, random }
   let cuts = 0
   empty(place)
   rebuilt.write(place, 'nothing')
-  // What was removed may come back; nothing else may differ.
+  // Removed files may come back; nothing else may differ.
   const missing = differences(whole, contents(place), true)
   if (missing !== '') wrong.push(`${name}: was done, and is lost in a power cut (${missing})`)
   const disk = loaded(before, place)
@@ -151,7 +158,7 @@ async function cutPower(name, { place, shared, folder, library, stride, random }
   return { wrong, cuts, calls: calls.length }
 }
 
-/** Returns a disk with what `before` keeps. */
+/** Returns a disk with what a power cut leaves of `before`. */
 function loaded(before, place) {
   empty(place)
   before.write(place, 'nothing')

@@ -1,8 +1,10 @@
 /**
- * Fails the n-th file operation, or the n-th large allocation, of a tokenizer training, an encode and a training of 4 steps with 2
- * checkpoints, for every n until a run succeeds, as SQLite's tests do. After each: the command ended
- * by itself with an error code or with success, what was there before is whole, the same command
- * then succeeds with the result of an unbroken one, and no temporary file is left.
+ * Lets the n-th file operation, or the n-th large allocation, fail in a tokenizer training, an
+ * encode and a training of 4 steps with 2 checkpoints, for every n, as SQLite's tests do. Each
+ * time, the command must end by itself, with an error code or with success, and leave intact what
+ * was there before. The same command must then succeed with the result of an uninterrupted one, and
+ * no temporary file may be left.
+ *
  * Usage: node scripts/campaigns/fault-injection [--stride 1] [--only train] [--fail allocations]
  */
 const { root, text, claim, skip, campaign, option } = require('../claims')
@@ -12,7 +14,10 @@ const os = require('node:os')
 const path = require('node:path')
 
 const CLI = path.join(root, 'dist', 'cli', 'index.js')
-/** What can fail: the library that does it, the width of a model that meets it, and the codes. */
+/**
+ * What can fail: the library that makes it fail, a model width that is affected, and the error
+ * codes to expect.
+ */
 const FAULTS = {
   files: { source: 'faults.c', dModel: 16, codes: /ERR_(IO|DISK_FULL|NOT_WRITABLE)/ },
   // The weights of the model, its gradients and moments are each larger than LARGE.
@@ -20,8 +25,8 @@ const FAULTS = {
 }
 const { source: SOURCE, dModel, codes: CODES } = FAULTS[option('fail', 'files')]
 /**
- * Smaller allocations never fail here: Rust's collections end the process where they do, and so does
- * the library gemm without its workspace of 1 MiB a thread.
+ * Smaller allocations never fail here: Rust's collections abort the process if one does, and so
+ * does the crate gemm without its workspace of 1 MiB per thread.
  */
 const LARGE = 2 ** 20 + 1
 const TRAIN = [
@@ -31,7 +36,7 @@ const TRAIN = [
   ...'--sample-interval 0 --threads 1 --device cpu'.split(' '),
 ]
 
-/** Runs the command line, with call number `at` below `folder` failing. */
+/** Runs the command line. With `fault`, call number `fault.at` below `fault.folder` fails. */
 function run(args, fault) {
   const env = { ...process.env }
   if (fault) {
@@ -48,7 +53,9 @@ function run(args, fault) {
   return spawnSync(process.execPath, [CLI, ...args], options)
 }
 
-/** Returns every file below `folder` with its content, but for lines with times. */
+/**
+ * Returns every file below `folder` with its content, except those whose path matches `ignored`.
+ */
 function contents(folder, ignored) {
   const names = fs.readdirSync(folder, { recursive: true, withFileTypes: true })
   const files = names.filter((entry) => entry.isFile())
@@ -66,7 +73,11 @@ function leftovers(folder) {
   return names.filter((name) => /\.(partial|new|tmp)(\/|$)/.test(name))
 }
 
-/** The commands: what is there before, the command itself, and how it goes on after a failure. */
+/**
+ * The jobs. `before` are commands that run first, `args` is the command itself, `again` the one
+ * that continues after a failure (default `args`), `check` verifies what was there before, and
+ * `ignored` matches files that are not compared.
+ */
 function jobs(shared) {
   const tokenizer = path.join(shared, 'tokenizer')
   const data = path.join(shared, 'data')
@@ -126,7 +137,7 @@ function succeed(args) {
   if (status !== 0) throw new Error(`kindling ${args.join(' ')}: ${status}\n${stdout}${stderr}`)
 }
 
-/** Fails every call of a job in turn; returns what went wrong. */
+/** Lets every call of a job fail in turn; returns what went wrong. */
 function inject(name, job, folder, library, stride) {
   const wrong = []
   const count = path.join(folder, 'count')

@@ -1,6 +1,6 @@
 /**
- * The files that the pages suppose: a text, an archive, models of other programs, and `kindling` and
- * `npx` on the path.
+ * Writes the files that the pages assume: a text, an archive, models of other programs, and
+ * `kindling` and `npx` on the path.
  */
 const fs = require('node:fs')
 const path = require('node:path')
@@ -41,7 +41,7 @@ function writeFixtures(folder) {
     fs.writeFileSync(file, contents)
   }
   const book = fs.readFileSync(path.join(root, 'assets', 'moby-dick.txt')).subarray(0, TEXT_BYTES)
-  // Whole characters only.
+  // Drop a last character that was cut off.
   const text = new TextDecoder().decode(book).replaceAll('\uFFFD', '')
   write('corpus.txt', text)
   write('book.txt', text)

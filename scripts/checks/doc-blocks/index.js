@@ -1,8 +1,8 @@
 /**
  * Runs the command blocks of the README and the docs, page by page, each in a folder with the files
- * that the page supposes (fixtures.js). Replacements cut the work down (reductions.js); one that
- * changes nothing is an error. Prints every block that was not run, with its reason, and ends with
- * `N passed, N failed, N skipped`.
+ * that the page assumes (fixtures.js). Replacements make the commands run in seconds
+ * (reductions.js); one that changes nothing is an error. Prints every block that was not run, with
+ * its reason, and ends with `N passed, N failed, N skipped`.
  *
  * Usage: node scripts/checks/doc-blocks/index.js [PAGE...]
  */
@@ -60,7 +60,7 @@ async function run({ language, text, peer }, place, folder, programs) {
     }
     return null
   }
-  // A named module waits for a later command.
+  // A named module is only saved, for a later command.
   const named = /^\/\/ (\S+\.mjs)\n/.exec(text)?.[1]
   const name = named ?? `block-${place}.mjs`
   fs.writeFileSync(path.join(folder, name), javascript(language, text))
@@ -74,7 +74,7 @@ function exited({ code, output }) {
   return code === 0 ? null : `exit code ${code}\n${output}`
 }
 
-/** Compiles TypeScript; the types are those that `tsc` checks elsewhere. */
+/** Compiles TypeScript without checking types, which `tsc` does elsewhere. */
 function javascript(language, text) {
   if (language === 'js') return text
   const ts = require('typescript')

@@ -1,11 +1,13 @@
 /**
- * The command blocks of a Markdown page: fenced blocks in `sh`, `console`, `js` and `ts`.
+ * Finds the command blocks of a Markdown page: fenced blocks in `sh`, `console`, `js`, `ts` and
+ * `python`.
  *
- * `sh` is commands. `console` is commands after `$ ` and what they print, where `...` stands for any
- * text. `js` and `ts` are ES modules; one with a first line `// name.mjs` is only saved
- * under that name, for a later command. A comment
- * `<!-- not run: reason -->` above a block leaves it out. `<!-- needs: package -->` leaves it out
- * where the package is missing; `python` needs one of the two.
+ * `sh` holds commands. `console` holds commands after `$ ` and what they print, where `...` stands
+ * for any text. `js` and `ts` are ES modules; one that begins with a line `// name.mjs` is only
+ * saved under that name, for a later command.
+ *
+ * A comment `<!-- not run: reason -->` above a block leaves it out. `<!-- needs: package -->`
+ * leaves it out if the package is missing; `python` needs one of the two.
  */
 
 const LANGUAGES = new Set(['sh', 'console', 'js', 'ts', 'python'])

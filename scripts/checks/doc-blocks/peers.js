@@ -1,6 +1,6 @@
 /**
- * The packages of others that a page may need (`<!-- needs: package -->`). They are used where they
- * are installed (scripts/campaigns/exchange/fetch.js brings them), never fetched for a page.
+ * Third-party packages that a page may need (`<!-- needs: package -->`). They are used if they are
+ * installed (scripts/campaigns/exchange/fetch.js fetches them), and never fetched for a page.
  */
 const fs = require('node:fs')
 const path = require('node:path')
@@ -28,7 +28,7 @@ function linkModules(from, folder) {
   }
 }
 
-/** Returns what runs a block that needs `name`, null where it is not installed. */
+/** Returns what runs a block that needs `name`; null if it is not installed. */
 function peerOf(name) {
   const find = PEERS[name]
   if (find === undefined) throw new Error(`no page can need ${name}`)

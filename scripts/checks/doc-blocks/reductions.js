@@ -1,6 +1,7 @@
 /**
- * What is replaced in the commands of each page so that they run in seconds: [from, to], a text or a
- * pattern. Every replacement has to change something. `prepare` runs before the page's blocks.
+ * Replacements in the commands of each page that make them run in seconds: [from, to], where `from`
+ * is a text or a pattern. Every replacement has to change something. `prepare` runs before the
+ * page's blocks.
  */
 
 const SMALL_STEPS = [/--max-steps \d+/g, '--max-steps 4 --batch-size 2 --eval-tokens 256']
@@ -28,7 +29,7 @@ const TINY_MODEL = [
   '--preset char --seq-length 16 --max-steps 2 --batch-size 2 --eval-tokens 256',
 ]
 
-/** Training on a corpus alone takes ten minutes. */
+/** Training on a corpus without further options takes ten minutes. */
 const SMALL_AUTO = [
   'train corpus.txt --run',
   'train corpus.txt --preset char --vocab-size 300 --max-steps 4 --batch-size 2 --eval-tokens 256 --run',

@@ -21,7 +21,7 @@ export default {
   title: 'Kindling',
   description: 'Train Transformer language models inside Node.js.',
   lang: 'en',
-  // A flame, without a request.
+  // A flame, as a data URL so that nothing is requested.
   head: [['link', { rel: 'icon', href: `data:image/svg+xml,${encodeURIComponent(FLAME)}` }]],
   srcDir: 'pages',
   outDir: 'html',
