@@ -40,7 +40,7 @@ test('FLOPs per token match the formula used for PyTorch, and components add up'
     flopsPerToken({ vocabSize: 65, dModel: 128, dFf: 344, numLayers: 4, context: 64 }),
     4_989_696,
   )
-  // 16 heads of 20, 4 of them for keys: 2 d (q + kv) in place of 4 d^2, q in place of d.
+  // 16 query heads and 4 key/value heads of 20: 2 d (q + kv) replaces 4 d^2, and q replaces d.
   const grouped = { numHeads: 16, numKvHeads: 4, headSize: 20 }
   t.is(
     flopsPerToken({ vocabSize: 65, dModel: 128, dFf: 344, numLayers: 4, context: 64, ...grouped }),
@@ -96,13 +96,14 @@ test('a model that cannot be built has no account', (t) => {
 })
 
 test("FLOPs and activations are those of the course's own arithmetic", (t) => {
-  // Its gpt2-xl at a context of 16384, in FLOPs; it leaves out the output projection, 2 of 8.
+  // The course's figures for gpt2-xl at a context of 16384. Its projections lack the output
+  // projection, 2 of 8.
   const { flops } = of('gpt2-xl', { context: 16_384 })
   t.is(flops.attentionProjections, (12_079_595_520_000 / 6) * 8)
   t.is(flops.attentionScores, 82_463_372_083_200)
   t.is(flops.feedForward, 48_318_382_080_000)
   t.is(flops.output, 2_634_914_201_600)
-  // Its activations of one layer with one head, in numbers.
+  // The course's activations of one layer with one head, which it counts in numbers of 4 bytes.
   const { courseMemory } = of('gpt2-xl', { numLayers: 1, numHeads: 1 })
   t.is(courseMemory.activationsPerSequence, 4 * 77_087_744)
   const whole = of('gpt2-xl', { batchSize: 3 })
@@ -133,7 +134,7 @@ test("the table of the course's shapes fits 80 columns; its shares add up", asyn
     stdout,
   )
   t.regex(lines[0]!, /gpt2-small +gpt2-medium +gpt2-large +gpt2-xl +gpt2-xl/)
-  // By the figures of the course: 56.7% of its total, here with the output projection.
+  // By the course's figures it is 56.7%, of a total without the output projection.
   t.regex(stdout, /attention_scores .* 55\.2%$/m)
   const { json } = await succeed(t, ['account', '--course', '--json'])
   t.deepEqual(

@@ -1,4 +1,4 @@
-/** What callers pass wrongly: every public function says so by code, and takes no nonsense silently. */
+/** Wrong arguments: every public function rejects them with a code, and accepts none silently. */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
@@ -21,7 +21,7 @@ import {
 } from '../src'
 import { TINY, countingBatch, temporaryFolder, writeCorpus } from './helpers'
 
-/** A value that no type allows at its place. */
+/** Passes a value that the type of the argument does not allow. */
 const wrong = (value: unknown): never => value as never
 
 async function codeOf(work: () => unknown): Promise<string> {

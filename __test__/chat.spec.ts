@@ -21,14 +21,14 @@ import { TINY, temporaryFolder, writeCorpus } from './helpers'
 
 interface Case {
   name: string
-  /** tokenizer_config.json. */
+  /** Contents of tokenizer_config.json. */
   config: { chat_template: string }
   messages: ChatMessage[]
   /** Null if the template refuses the conversation. */
   text: string | null
 }
 
-/** What scripts/fixtures/chat_templates.py got from transformers. */
+/** Results of transformers, written by scripts/fixtures/chat_templates.py. */
 const CASES = JSON.parse(
   readFileSync(join(__dirname, 'fixtures/chat-templates.json'), 'utf8'),
 ) as Case[]
@@ -78,7 +78,7 @@ test('a template that loops or fills memory is an error, and the next one is ren
   t.throws(() => renderBounded(`${text}{{ all.text }}`, {}), { message: /too long/ })
 })
 
-/** Writes a model with random weights; with the tokens of ChatML, or a template of its own. */
+/** Writes a model with random weights, these special tokens, and these companion files. */
 async function writeModel(
   t: ExecutionContext,
   specialTokens: string[],
@@ -101,7 +101,7 @@ const CHATML = ['<|endoftext|>', '<|im_start|>', '<|im_end|>']
 const GREEDY = ['--temperature', '0', '--max-tokens', '6', '--threads', '1']
 const LONG = ['--temperature', '0', '--max-tokens', '60', '--threads', '1']
 
-/** The ids that the library answers to a conversation. */
+/** Returns the answer of the library to a conversation. */
 async function answerTo(loaded: LoadedModel, messages: ChatMessage[]): Promise<GenerateResult> {
   const template = new ChatTemplate(loaded)
   const pieces = generate(loaded.model, loaded.tokenizer!, template.render(messages), {

@@ -17,7 +17,7 @@ const SMALL = {
   ...{ device: 'cpu', threads: 1, keep: 1 },
 }
 
-/** Where a writer saves: a run's folder without a run. */
+/** Returns what a writer saves and where: a small model, and a folder without a run. */
 function source(run: string, more: Partial<CheckpointSource> = {}): CheckpointSource {
   const model = new Transformer(TINY)
   writeFileSync(join(run, 'metrics.jsonl'), '')
@@ -28,7 +28,7 @@ function source(run: string, more: Partial<CheckpointSource> = {}): CheckpointSo
   }
 }
 
-/** A snapshot whose write ends when the test says so. */
+/** Returns a snapshot whose write ends when the test says so. */
 function heldSnapshot(): {
   snapshot: Snapshot
   end: (error?: Error) => void

@@ -17,7 +17,7 @@ import { failed, kindling, succeed, words } from './command-line'
 import { temporaryFolder, writeCorpus } from './helpers'
 import { SMALL, encodeCorpus } from './small-runs'
 
-/** What differs between two equal runs. */
+/** Fields that differ between two equal runs. */
 const UNTIMED = { tokens_per_second: 0, elapsed_s: 0, memory_mib: 0 }
 
 test('train, eval and generate work, and --json prints nothing but JSON to stdout', async (t) => {
@@ -266,7 +266,7 @@ test('bench train --profile lists every op, and the shares add up to the step', 
   t.is(calls['adamw::step'], 1)
   t.is(profile.at(-1)!.op, 'between the ops')
   t.true(Math.abs(profile.reduce((sum, line) => sum + line.share, 0) - 1) < 0.01)
-  // With --recompute, the blocks but the last run their forward pass twice, to the same loss.
+  // With --recompute, all blocks but the last run their forward pass twice, to the same loss.
   const recomputed = await run('--recompute')
   t.is(recomputed.loss_last, loss_last)
   const attention = recomputed.profile.find((line) => line.op === 'attention::forward')!
@@ -285,7 +285,8 @@ test('bench generate --batch runs one product for the rows of all prompts', asyn
     const { profile, tokens_per_second, prompt_tokens_per_second } = await run(String(batch))
     t.true(tokens_per_second > 0 && prompt_tokens_per_second > 0)
     const calls = Object.fromEntries(profile.map((line) => [line.op, line.calls_per_step]))
-    // The first of 4 tokens comes of a pass over each prompt, the others of 3 steps, in 4 blocks.
+    // The first of 4 tokens comes from a pass over each prompt, the others from 3 steps. The model
+    // has 4 blocks.
     t.is(calls['linear::forward 128 -> 384'], (4 * batch + 4 * 3) / 4)
     t.is(calls['attention::decode'], (4 * 3) / 4)
   }

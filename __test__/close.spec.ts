@@ -25,7 +25,7 @@ test.serial('close does not wait for a call that cannot begin', async (t) => {
     await rejectsWith(t, 'ERR_CLOSED', () => model.loss(countingBatch()))
     await rejectsWith(t, 'ERR_CLOSED', () => optimizer.step())
   } finally {
-    // A writer lets all readers go.
+    // Opening a writer unblocks all readers.
     const writer = openSync(pipe, constants.O_RDWR)
     for (const reader of readers) await (await reader).close()
     closeSync(writer)

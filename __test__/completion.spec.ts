@@ -1,4 +1,7 @@
-/** Completion scripts: sourced by the shells themselves, and asked. Shells that are absent are skipped. */
+/**
+ * Completion scripts, loaded and queried in the shells themselves. Shells that are not installed
+ * are skipped.
+ */
 import { spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -8,7 +11,7 @@ import { program } from '../src/cli/program'
 import { PRESETS } from '../src/training/presets'
 import { temporaryFolder } from './helpers'
 
-/** What a line completes to: some words, and none of others. */
+/** Command lines, with words that they complete to and words that they must not complete to. */
 const CASES: readonly [line: string, some: readonly string[], none: readonly string[]][] = [
   ['kindling tra', ['train'], ['generate']],
   ['kindling tokenizer ', ['train', 'stats'], ['encode']],

@@ -18,7 +18,7 @@ const ONE_STEP = {
   ...{ batchSize: 2, threads: 1, vocabSize: 280, maxSteps: 1, sampleInterval: 0 },
 }
 
-/** Writes files below a folder, by their names. */
+/** Writes files to a folder; their names may contain folders. */
 function write(folder: string, files: Record<string, string | Buffer>): void {
   for (const [name, content] of Object.entries(files)) {
     mkdirSync(dirname(join(folder, name)), { recursive: true })
@@ -26,7 +26,7 @@ function write(folder: string, files: Record<string, string | Buffer>): void {
   }
 }
 
-/** Trains a run of one step; returns its sentences. */
+/** Trains a run of one step; returns its messages. */
 async function trainOn(
   corpus: string | string[],
   dataDir: string,
@@ -40,7 +40,7 @@ async function trainOn(
   return messages
 }
 
-/** The text of a corpus's two stores, one after the other. */
+/** Returns the text in the two stores of a corpus, one after the other. */
 async function textOf(folder: string): Promise<string> {
   const tokenizer = await Tokenizer.open(join(folder, 'tokenizer'))
   const parts = ['train_chunks', 'valid_chunks'].map(async (name) => {

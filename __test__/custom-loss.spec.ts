@@ -1,4 +1,4 @@
-/** Losses of one's own, frozen parameters, and the training loop as an iterator. */
+/** Custom losses, frozen parameters, and the training loop as an iterator. */
 import { join } from 'node:path'
 import test from 'ava'
 import { AdamW, Checkpoint, Sgd, TokenStore, Tokenizer, Transformer, train } from '../src'
@@ -22,7 +22,7 @@ const FAMILY = {
   },
 }
 
-/** The gradient of mean cross-entropy by the logits. */
+/** Returns the gradient of mean cross-entropy with respect to the logits. */
 function softmaxCrossEntropyGradient(logits: Float32Array, targets: number[]): Float32Array {
   const v = logits.length / targets.length
   return logits.map((_, i) => {

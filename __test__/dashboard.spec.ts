@@ -132,7 +132,7 @@ test('series are those of the window, thinned, and follow a file that grows or i
     ],
   )
   const series = `${url}api/series?ids=0,1&metrics=loss,lr,__proto__&buckets=100`
-  // An answer does not wait for a slow disk.
+  // An answer does not wait until the files are read, so it may take several.
   const until = async (to: number): Promise<Series> => {
     for (;;) {
       const found = await json<Series>(series)

@@ -1,4 +1,4 @@
-/** The same tests for each device. Those of CUDA are skipped if there is no such device. */
+/** The same tests for each device. Those for CUDA are skipped if there is no such device. */
 import { join } from 'node:path'
 import test from 'ava'
 import { native } from '../src/native'

@@ -1,4 +1,6 @@
-/** `--dry-run` of encode, import and export: it says what the command then does, and writes nothing. */
+/**
+ * `--dry-run` of encode, import and export: it predicts what the command does, and writes nothing.
+ */
 import { cpSync, existsSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'

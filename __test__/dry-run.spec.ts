@@ -1,4 +1,4 @@
-/** `kindling train --dry-run`: the plan of a run, which is that of the run, and no trace on the disk. */
+/** `kindling train --dry-run`: the plan matches the run, and nothing is left on the disk. */
 import { mkdirSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
@@ -15,7 +15,7 @@ const MODEL = {
 }
 const report = { message: () => {}, progress: () => {} }
 
-/** The configuration of a run without where its data are. */
+/** Returns the configuration of a run without the paths of its data. */
 function withoutPlaces({ data: _data, ...config }: RunConfig): Partial<RunConfig> {
   return config
 }
@@ -54,7 +54,7 @@ test.serial('a dry run plans what the run then does, and leaves nothing behind',
   t.is(resumed.fromStep, 3)
   t.is(resumed.params, plan.params)
   t.deepEqual(resumed.tokens, plan.tokens)
-  // The corpus is encoded now.
+  // The corpus is encoded by now, so its stores would not be written again.
   const second = await dryRun(
     { ...resolved, options: { ...resolved.options, run: `${run}2` } },
     report,

@@ -43,7 +43,7 @@ async function writeFiles(t: ExecutionContext): Promise<Files> {
   return { folder, tokenizer, ...files }
 }
 
-/** The places of `<|endoftext|>` in a store that files are encoded into, and its length. */
+/** Encodes files into a store; returns the positions of `<|endoftext|>` in it, and its length. */
 async function endsIn(
   { folder, tokenizer }: Files,
   files: string[],

@@ -37,7 +37,7 @@ test('eval takes a folder of encode, a store, .npy, .bin or text, and else says 
   mkdirSync(at('notes'))
   writeFileSync(at('notes/only.md'), readFileSync(other))
 
-  // What is encoded on the fly goes here.
+  // Text that is encoded on the fly goes here.
   process.env['TMPDIR'] = at('tmp')
   mkdirSync(at('tmp'))
   const options = { tokenizer, message: () => undefined }

@@ -1,9 +1,9 @@
 /**
- * Runs every example of every help text, in a folder with small files of the names that the
- * examples use.
+ * Runs every example of every help text, in a folder with small files that have the names used in
+ * the examples.
  *
- * Flags appended to an example cut its work down. Each example has its own copy of the folder,
- * without what it is to write.
+ * Flags appended to an example reduce its work. Each example has its own copy of the folder,
+ * without the files that it writes.
  */
 import { spawn } from 'node:child_process'
 import { chmodSync, cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
@@ -89,12 +89,12 @@ function commandOf(example: string): string {
 }
 
 function reduced(example: string): string {
-  // A resumed run keeps its options; the others do not run at all.
+  // A resumed run keeps its options; the others have little to do.
   if (/--resume|train --checkpoint|--help|--config-schema|--toy/.test(example)) return example
-  // A dashboard goes on until it is interrupted; in the foreground, timeout does so only once.
+  // A dashboard runs until it is interrupted; with --foreground, timeout does so only once.
   if (commandOf(example) === 'dashboard')
     return `timeout --foreground --preserve-status -s INT 5 ${example}`
-  // Characters have no vocabulary size to reduce.
+  // A tokenizer of characters has no vocabulary size to reduce.
   if (example.includes('--type chars')) return example
   return `${example} ${REDUCED[commandOf(example)] ?? ''}`.trim()
 }

@@ -80,7 +80,7 @@ test('training from a model starts at its weights and resumes exactly', async (t
   await succeed(t, ['train', '--run', run('parts'), '--resume'])
   t.deepEqual(weightsOf(run('parts'), 6), weightsOf(run('whole'), 6))
 
-  // As if it had been killed before its first checkpoint, and the model were gone.
+  // As if the run had been killed before its first checkpoint: it resumes from its own step 0.
   cpSync(run('whole'), run('killed'), { recursive: true })
   rmSync(join(run('killed'), 'checkpoints/step-00000006'), { recursive: true })
   await succeed(t, ['train', '--run', run('killed'), '--resume'])
@@ -109,7 +109,7 @@ test('exports of every format load as the same model', async (t) => {
   await exportModel(at('model.safetensors'), model, { format: 'safetensors' })
   const { numHeads, maxSeqLength, theta } = model.config.options
   const course = await load(at('model.safetensors'), { numHeads, maxSeqLength, theta })
-  // Such a file does not say the eps of the norms.
+  // Such a file does not record the eps of the norms.
   const plain = await course.model.logits(Uint32Array.from(EXPECTED.ids))
   t.true(largestDifference(plain, logits) < 1e-3)
   await exportModel(at('half'), model, { dtype: 'bf16' })
@@ -196,7 +196,7 @@ async function checkCard(t: ExecutionContext, out: string, run: string): Promise
   const card = cardOf(out)
   t.regex(card, /library_name: transformers/)
   t.regex(card, /^# run$/m)
-  // No folder of this machine but the last.
+  // Of the folders on this machine, only the last is named.
   t.regex(card, /- data: `[^/]+\/train_chunks` \(\d+ tokens\)/)
   t.regex(card, /- step 3 of 3, 192 tokens/)
   t.regex(card, /- training loss \d+\.\d+/)

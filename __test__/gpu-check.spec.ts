@@ -1,4 +1,6 @@
-/** What `scripts/gpu-check run` can promise without a GPU: that its stages fit their calls. */
+/**
+ * Claims of `scripts/gpu-check run` that need no GPU, such as that its stages fit into their calls.
+ */
 import test from 'ava'
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
@@ -20,7 +22,7 @@ const { MEASURED, MODES, longest } = load('gpu/presets.js') as {
 }
 const secondsOf = (name: string): number => STAGES.find((stage) => stage.name === name)!.seconds
 
-/** The calls of docs/gpu-check.md, as the names of their stages. */
+/** Returns the calls in docs/gpu-check.md, each as the names of its stages. */
 function documentedCalls(): string[][] {
   const page = readFileSync(join(root, 'docs', 'gpu-check.md'), 'utf8')
   return [...page.matchAll(/^scripts\/gpu-check run ([a-z0-9 -]+)$/gm)].map(([, names]) =>

@@ -42,7 +42,7 @@ test('help fits terminals of 80 and 40 columns, and a screen at 80', (t) => {
       const lines = help(names, width, { root }).trimEnd().split('\n')
       t.true(lines.length > 5, names.join(' '))
       const tooLong = lines.filter((line) => line.length > width && line.trim().includes(' '))
-      // A command of an example cannot always be broken.
+      // The command line of an example cannot always be broken.
       t.deepEqual(
         tooLong.filter((line) => !/kindling|^ {6}-|\\$/.test(line)),
         [],

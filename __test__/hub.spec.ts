@@ -15,7 +15,7 @@ import { rejectsWith, temporaryFolder } from './helpers'
 const LLAMA = join(__dirname, '../crates/kindling-core/tests/fixtures/exchange/models/llama')
 const REVISION = 'a'.repeat(40)
 
-/** The files of a repository; the last two are nothing that a model needs. */
+/** The files of a repository; a model does not need the last two. */
 const FILES = new Map<string, Buffer>([
   ['config.json', readFileSync(join(LLAMA, 'config.json'))],
   ['model.safetensors', readFileSync(join(LLAMA, 'model.safetensors'))],
@@ -23,7 +23,7 @@ const FILES = new Map<string, Buffer>([
   ['pytorch_model.bin', Buffer.from('large')],
 ])
 
-/** The requests that a server got. */
+/** The requests that a server received. */
 interface Hub {
   url: string
   downloads: string[]
@@ -112,7 +112,7 @@ test.serial('a model of the hub is downloaded once, without the files of others'
   t.is(tokenizer, null)
   t.deepEqual([...hub.downloads].sort(), ['config.json', 'model.safetensors'])
   t.deepEqual([...hub.tokens], ['Bearer hf_abc'])
-  // The layout of Hugging Face's own programs.
+  // The layout that Hugging Face's own programs use.
   const snapshot = join(cache, 'models--org--name', 'snapshots', REVISION)
   t.deepEqual(readdirSync(snapshot).sort(), ['config.json', 'model.safetensors'])
 
@@ -216,7 +216,7 @@ test.serial('a hub that cannot be reached is an error that names the model', asy
   await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () => load('hf:name'))
 })
 
-/** Loaded by Node.js before anything else: the package cannot be found. */
+/** A module that Node.js loads before anything else, which hides the package. */
 const WITHOUT_PACKAGE = `
 const Module = require('node:module')
 const resolve = Module._resolveFilename

@@ -16,7 +16,7 @@ function latestOf(run: string): number {
   return Number(readFileSync(join(run, 'latest'), 'utf8').trim().slice('step-'.length))
 }
 
-/** Kills a process with a signal once its output matches. */
+/** Sends a signal to a process once its output matches. */
 function onceItSays(child: ChildProcess, text: RegExp, signal: NodeJS.Signals): void {
   let said = ''
   const listen = (chunk: string): void => {
@@ -30,7 +30,9 @@ function onceItSays(child: ChildProcess, text: RegExp, signal: NodeJS.Signals): 
   child.stderr!.on('data', listen)
 }
 
-/** Kills a process with a signal once a thread of it reads a FIFO, in which nothing is written. */
+/**
+ * Sends a signal to a process once one of its threads reads a FIFO, to which nothing is written.
+ */
 function onceItReads(child: ChildProcess, fifo: string, signal: NodeJS.Signals): void {
   let writer: number | undefined
   const timer = setInterval(() => {
@@ -117,7 +119,7 @@ test('a run that is interrupted in an evaluation evaluates when it is resumed', 
     const trainer = new Trainer({ ...options, run })
     const controller = new AbortController()
     trainer.on('step', ({ step }) => {
-      // The evaluation of this step begins after its listeners.
+      // The evaluation of this step begins once all listeners have returned.
       if (step === at) controller.abort()
     })
     const summary = await trainer.run({ signal: controller.signal })
@@ -158,7 +160,7 @@ test('an interrupt between the batches of a step saves the state before it, and 
   const said: string[] = []
   trainer.on('message', (text) => said.push(text))
   trainer.on('step', ({ step }) => {
-    // In the second step, some batches later.
+    // The abort comes in the second step, after some batches.
     if (step === 1) setTimeout(() => controller.abort(), 100)
   })
   const { interrupted, steps } = await trainer.run({ signal: controller.signal })
@@ -195,7 +197,7 @@ test('a run outlives the readers of its output and its errors', async (t) => {
 const hasTerminals = spawnSync('script', ['--version']).status === 0
 
 for (const [what, steps, ending, code] of [
-  // As an interactive shell does, the one that the terminal controls passes SIGHUP on.
+  // Like an interactive shell, the shell that the terminal controls passes SIGHUP on.
   ['saves and leaves when its terminal vanishes', 1_000_000, '& wait $!; wait $!', 130],
   ['outlives a terminal that does not control it', 300, '', 0],
 ] as const) {

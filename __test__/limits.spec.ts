@@ -1,4 +1,4 @@
-/** Sizes and files from outside that no machine can hold: errors with a code at once. */
+/** Sizes and files that no machine can hold are errors with a code at once. */
 import { execFileSync } from 'node:child_process'
 import { symlinkSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -68,7 +68,7 @@ test('load, save and exportModel report their bytes, and leave nothing when abor
   const run = join(folder, 'run')
   await save(run, loaded, { onProgress })
   t.deepEqual(last(), [bytes, bytes])
-  // A run is read twice: its checksums come first.
+  // A run is read twice, the first time to verify its checksums.
   await load(run, { onProgress })
   t.deepEqual(last(), [2 * bytes, 2 * bytes])
   await exportModel(join(folder, 'hf'), loaded, { dtype: 'f16', onProgress })
@@ -101,7 +101,7 @@ test('a model that could not be loaded draws its weights as if nothing had happe
   t.true(Object.values(gradients).every(({ data }) => data.every((value) => value === 0)))
 })
 
-/** A tokenizer that puts `<|bos|>` before each text, as Hugging Face writes that down. */
+/** Returns a tokenizer that puts `<|bos|>` before each text, in the format of Hugging Face. */
 async function tokenizerWithTemplate(t: ExecutionContext): Promise<Tokenizer> {
   const folder = temporaryFolder(t)
   const specialTokens = ['<|endoftext|>', '<|bos|>']

@@ -1,3 +1,4 @@
+/** Loading the addon: the names of platforms, and errors that say what to do. */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'

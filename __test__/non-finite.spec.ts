@@ -1,4 +1,4 @@
-/** Numbers that are not finite: a run stops before it saves them, and says what it saw. */
+/** Numbers that are not finite: a run stops before it saves them, and reports what it saw. */
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'

@@ -415,7 +415,7 @@ test('ids and targets out of range are named as they were given', (t) => {
       '4294967295',
       () => ops.crossEntropy.forward({ targets: Uint32Array.of(2 ** 32 - 1), ...logits }),
     ],
-    // The same 32 bits as -100, which is ignored.
+    // As an int32 this would be -100, which is ignored.
     [
       '4294967196',
       () => ops.crossEntropy.forward({ targets: Uint32Array.of(2 ** 32 - 100), ...logits }),

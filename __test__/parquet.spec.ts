@@ -1,4 +1,4 @@
-/** Parquet files of pyarrow in `encode` and `tokenizer train`. */
+/** Parquet files written by pyarrow, in `encode` and `tokenizer train`. */
 import { copyFileSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
@@ -20,7 +20,7 @@ const file = (name: string): string => join(FIXTURES, `${name}.parquet`)
 /** The texts that pyarrow reads from the column, without nulls. */
 const textsOf = (name: string): string[] => TEXTS.lists[TEXTS.files[name]!]!
 
-/** The ids of the texts, each with an end of text if it has any. */
+/** Returns the ids of the texts, with an end of text after each one that is not empty. */
 function expected(tokenizer: Tokenizer, texts: string[]): number[] {
   const ids = texts.filter((text) => text !== '').map((text) => tokenizer.encode(text))
   const end = tokenizer.tokenId(END_OF_TEXT)!
@@ -37,7 +37,7 @@ test('every text of a column is a document, in the library and on the command li
   const size = ['--vocab-size', '300', '--out', path, '--json']
   await succeed(t, ['tokenizer', 'train', file('dictionary-snappy'), ...size])
   const tokenizer = await Tokenizer.open(path)
-  // What two compressions hold is the same, and so is what was learned from the texts themselves.
+  // This file holds the same texts in another compression, so it gives the same tokenizer.
   const again = await Tokenizer.train([file('shared-v2')], {
     vocabSize: 300,
     specialTokens: [END_OF_TEXT],

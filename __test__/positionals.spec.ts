@@ -1,4 +1,4 @@
-/** Arguments in place of flags, and the names that a mistyped one may have meant. */
+/** Arguments in place of flags, and suggestions for mistyped names. */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'

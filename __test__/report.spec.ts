@@ -29,7 +29,7 @@ test('the command in a report repeats the run: every loss is the same', async (t
   const text = readFileSync(out, 'utf8')
   const shown = /<pre>kindling (train .*?)<\/pre>/s.exec(text)![1]!
   const command = shown.replace(/&(#?\w+);/g, (_, name: string) => ENTITIES[name]!)
-  // A shell splits it, as it would for a person.
+  // A shell splits it, as it would for a user.
   const split = spawnSync('sh', ['-c', `for word in ${command}; do printf '%s\\0' "$word"; done`])
   const args = split.stdout.toString('utf8').split('\0').slice(0, -1)
   t.true(args.includes(prompt))

@@ -63,7 +63,7 @@ function metricsSteps(run: string): number[] {
   return lines.map((line) => (JSON.parse(line) as { step: number }).step)
 }
 
-/** A pid that no process has. */
+/** Returns a pid that no process has. */
 function deadPid(): number {
   return spawnSync('true').pid
 }
@@ -296,7 +296,7 @@ test('a resume finishes what a process that was killed after its save left undon
   const kept = checkpointsOf(run)
   const names = stepNames(3, 8).map((name) => join(run, 'checkpoints', name))
   for (const name of names) cpSync(join(run, 'checkpoints', kept[0]!), name, { recursive: true })
-  // The second is that of a process whose number another one has now.
+  // The second was left by a process whose pid, 1, belongs to another one now.
   for (const name of ['.step-00000009.removed', '.step-00000006.1-0.partial'])
     mkdirSync(join(run, 'checkpoints', name))
   rmSync(join(run, 'latest'))

@@ -1,4 +1,7 @@
-/** Runs as people see them: `kindling runs`, and the reader of metrics that grow. */
+/**
+ * `kindling runs`, and what charts are made with: the reader of growing metrics, thinning,
+ * smoothing.
+ */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import {
@@ -161,7 +164,7 @@ test('thinning keeps every extreme, and all points where there are few', (t) => 
     t.is(Math.max(...kept), Number(Math.max(...plain).toPrecision(7)), String(bucket))
     t.is(Math.min(...kept), Number(Math.min(...plain).toPrecision(7)), String(bucket))
   }
-  // On the grid of the buckets the values are the same; their places are shared by all runs.
+  // On the grid of the buckets the values are the same, but at x positions that all runs share.
   const grid = thin(series, 'step', { from: 1, to: 40_000 }, 100, true)
   t.deepEqual(grid.y, all.y)
   t.true(grid.x.every((x, i) => Math.abs(x - all.x[i]!) <= 39_999 / 100))

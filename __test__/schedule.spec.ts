@@ -1,4 +1,4 @@
-/** The learning-rate schedule at its corners. */
+/** The learning-rate schedule at the steps where its pieces meet. */
 import test from 'ava'
 import { KindlingError } from '../src/errors'
 import { cosineSchedule } from '../src/training/schedule'

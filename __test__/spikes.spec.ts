@@ -12,13 +12,13 @@ const SMALL = {
   ...{ device: 'cpu', threads: 1, keep: 99, lr: 1e-2 },
 }
 
-/** Made by scripts/fixtures/spikes.py. */
+/** Decisions of OLMo's optimizer, written by scripts/fixtures/spikes.py. */
 const OLMO = JSON.parse(readFileSync(join(__dirname, 'fixtures', 'spikes.json'), 'utf8')) as {
   threshold: number
   steps: [loss: number, gradNorm: number, skipped: boolean][]
 }
 
-/** The weights after a step. */
+/** Returns the weights and moments in the checkpoint of a step. */
 function weights(run: string, step: number): string {
   const folder = join(run, 'checkpoints', `step-${String(step).padStart(8, '0')}`)
   return ['model.safetensors', 'optimizer.safetensors']
@@ -39,7 +39,7 @@ function metrics(run: string): Record<string, unknown>[] {
 test("the steps that are skipped are those of OLMo's SkipStepOptimizer", (t) => {
   let detector = new SpikeDetector(OLMO.threshold)
   const skipped = OLMO.steps.map(([loss, gradNorm], step) => {
-    // As a resumed run does.
+    // Start again from the saved state, as a resumed run does.
     if (step % 50 === 0) {
       const state = JSON.parse(JSON.stringify(detector.state)) as typeof detector.state
       detector = new SpikeDetector(OLMO.threshold, state)

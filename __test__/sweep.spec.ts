@@ -1,4 +1,7 @@
-/** `kindling sweep`: goes on after a kill with the same results, stops what diverges, draws. */
+/**
+ * `kindling sweep`: it continues after a kill with the same results, stops runs that diverge,
+ * draws.
+ */
 import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
@@ -21,7 +24,7 @@ const FLAGS = [
   ...words('--seq-length 16 --batch-size 4 --threads 1 --eval-tokens 256 --save-interval 50'),
 ]
 
-/** Waits for a file, looking often. */
+/** Calls `then` once a file exists, which is checked often. */
 function whenThereIs(path: string, then: () => void): void {
   const timer = setInterval(() => {
     if (!existsSync(path)) return
@@ -74,7 +77,7 @@ test('the same options have the same folder, and other options are refused in it
   const text = { ...RUNS, corpus: writeCorpus(folder), dataDir: join(folder, 'data') }
   const out = join(folder, 'sweep')
   await sweep({ rates: [1e-3], steps: 2, out }, text)
-  // A rate more, on another number of threads.
+  // One more rate, with another number of threads.
   const more = await sweep({ rates: [1e-3, 3e-3], steps: 2, out }, { ...text, threads: 2 })
   t.is(more.results.length, 2)
   const message = await rejectsWith(t, 'ERR_RESUME_MISMATCH', () =>
@@ -159,7 +162,7 @@ test('a run that is resumed is stopped where it would have been', async (t) => {
       {
         ...options,
         signal: controller.signal,
-        // It diverges at step 4, by three losses above its first.
+        // The run diverges at step 4, after three losses above its first.
         onProgress: ({ done }) => done === 3 && controller.abort(),
       },
       text,
@@ -176,7 +179,7 @@ test('three lines above 1.1 times the first loss diverge, a spike does not', (t)
   t.is(divergenceOf(lines(5, 9, 9, 4), false), null)
   t.is(divergenceOf(lines(5, 5.4, 5.4, 5.4), false), null)
   t.is(divergenceOf(lines(5, 4, 6, 6, 7), false), 'loss 7.0000 at step 5, 5.0000 at step 1')
-  // At its end one line decides.
+  // At the end of a run, one line decides.
   t.is(divergenceOf(lines(5, 4, 6), false), null)
   t.regex(divergenceOf(lines(5, 4, 6), true) ?? '', /loss 6/)
 })
@@ -196,7 +199,7 @@ test('a plot of a sweep fits its terminal, and shows which rate is which', (t) =
     5,
   )
   t.true(plot.every((line) => line.length <= 30))
-  // The second line ends at the top, where it is cut; the first one falls to the bottom.
+  // The second line ends at the top, where it is clipped; the first one falls to the bottom.
   t.is(plot[0], `   5.000 │${' '.repeat(19)}b`)
   t.is(plot[4], `   1.000 │${' '.repeat(19)}a`)
   const result = { valLoss: null, diverged: false, reason: null, steps: 4, run: 'r' }

@@ -241,8 +241,8 @@ test('encode does not replace a folder with unrelated files', async (t) => {
 })
 
 /**
- * Encodes larger and larger files until progress is reported, and the call interrupted, before it
- * has finished, however slow timers are. Returns the error.
+ * Encodes larger and larger files until one call is interrupted before it has finished, however
+ * slow timers are. Returns the error.
  */
 async function interruption(
   t: ExecutionContext,
@@ -321,7 +321,7 @@ test('with keepWhenAborted, the next call continues an aborted one', async (t) =
   const error = await interruption(t, { large, text: readFileSync(corpus, 'utf8'), out }, () => {
     const controller = new AbortController()
     const onProgress = (done: number): void => {
-      // The first blocks, of a quarter of a megabyte, are written long before.
+      // The first blocks, of a quarter of a megabyte each, have long been written by then.
       if (done > 2 ** 22) controller.abort()
     }
     const aborted = { ...options, keepWhenAborted: true, signal: controller.signal, onProgress }
@@ -334,7 +334,7 @@ test('with keepWhenAborted, the next call continues an aborted one', async (t) =
     out,
     options,
   )
-  // On a busy machine the abort may arrive when all is written and only the end is missing.
+  // On a busy machine, the abort may arrive when everything is written but not yet in its place.
   t.true(resumedBytes > 0 && resumedBytes <= bytes)
   t.is((await TokenStore.open(train)).metadata.bytes, readFileSync(large).length)
   t.deepEqual(readdirSync(folder).sort(), ['corpus.txt', 'large.txt', 'x_chunks'])

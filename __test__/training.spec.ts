@@ -40,7 +40,7 @@ function readJson(...path: string[]): Record<string, unknown> {
   return JSON.parse(readFileSync(join(...path), 'utf8')) as Record<string, unknown>
 }
 
-/** The vocabulary size in the config.json of a short run. */
+/** Trains a short run; returns the vocabulary size in its config.json. */
 async function vocabSizeOf(run: string, options: TrainerOptions): Promise<unknown> {
   await new Trainer({ ...SHORT, ...options, run }).run()
   return (readJson(run, 'config.json')['options'] as { vocab_size: number }).vocab_size
