@@ -95,7 +95,7 @@ test('a model that cannot be built has no account', (t) => {
   t.throws(() => account(sizes), { code: 'ERR_INVALID_CONFIG' })
 })
 
-test("FLOPs and activations are those of the course's own arithmetic", (t) => {
+test("FLOPs and activations match the course's own arithmetic", (t) => {
   // The course's figures for gpt2-xl at a context of 16384. Its projections lack the output
   // projection, 2 of 8.
   const { flops } = of('gpt2-xl', { context: 16_384 })

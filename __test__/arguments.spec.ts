@@ -81,7 +81,7 @@ test('models and optimizers refuse unknown options, wrong types and null', async
   })
 })
 
-test('tokenizers, stores and generation refuse them as well', async (t) => {
+test('tokenizers, stores and generation refuse unknown options, wrong types and null', async (t) => {
   const folder = temporaryFolder(t)
   const corpus = writeCorpus(folder)
   const tokenizer = await Tokenizer.train([corpus], { vocabSize: 300 })
@@ -142,7 +142,7 @@ test('a trainer without options has no data, and leaves no folder', async (t) =>
   t.false(existsSync('runs'))
 })
 
-test('every op refuses an argument that is no object', async (t) => {
+test('every op refuses an argument that is not an object', async (t) => {
   const calls: Record<string, () => unknown> = {}
   const add = (name: string, op: unknown): void => {
     if (typeof op === 'function') {

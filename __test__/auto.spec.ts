@@ -76,7 +76,7 @@ test('training takes ten minutes at most, and eight passes over the text', (t) =
   }
 })
 
-test('a file alone is trained by what is chosen, which config.json records and repeats', async (t) => {
+test('a file alone trains with chosen options, which config.json records and a second run repeats', async (t) => {
   const first = await trainFile(t, { maxSteps: 1, evalTokens: 128 })
   const { dModel, numLayers, seqLength, maxSeqLength, lr, lrMin, decay, vocabSize } = first.options
   t.deepEqual(
@@ -92,13 +92,13 @@ test('a file alone is trained by what is chosen, which config.json records and r
   t.notDeepEqual(other.losses, first.losses)
 })
 
-test('what the user gives is kept beside what is chosen', async (t) => {
+test('options that the user gives are kept, and the others are chosen', async (t) => {
   const given = { maxSteps: 1, lr: 1e-3, batchSize: 3, seqLength: 16, dtype: 'f32', decay: 'all' }
   const { options } = await trainFile(t, given)
   t.like(options, { ...given, dModel: 128, lrMin: 1e-4, evalInterval: 1 })
 })
 
-test('a model flag, a preset, a config file or encoded data leave the defaults of the course', (t) => {
+test('a model flag, a preset, a config file or encoded data turn the choice of options off', (t) => {
   const folder = temporaryFolder(t)
   const file = join(folder, 'run.json')
   writeFileSync(file, JSON.stringify({ corpus: 'book.txt' }))
@@ -144,7 +144,7 @@ test('the next command is about the best checkpoint where the last one has learn
   t.is(next(4, 3.9, true), 'go on: kindling train --run r --resume')
 })
 
-test('a run warns of what a person may not have meant, and says what to do', (t) => {
+test('a run warns about options that may be unintended, and says what to do', (t) => {
   const warningsOf = (options: object, totalSteps: number, faster: string | null): string[] => {
     const sizes = { seqLength: 16, maxSeqLength: 16, batchSize: 1, accumulate: 1, dtype: 'bf16' }
     const config = {

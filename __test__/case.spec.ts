@@ -19,13 +19,13 @@ test('keys are renamed at every depth, in both directions', (t) => {
   ])
 })
 
-test('values and the order of keys stay', (t) => {
+test('values and the order of keys are kept', (t) => {
   const value = { stopReason: 'max_tokens', ids: Uint32Array.of(7), text: 'camelCase' }
   t.deepEqual(toSnakeCase(value), { stop_reason: 'max_tokens', ids: value.ids, text: 'camelCase' })
   t.deepEqual(Object.keys(toSnakeCase({ zEta: 1, aLpha: 2 })), ['z_eta', 'a_lpha'])
 })
 
-test('keys already in the case asked for stay', (t) => {
+test('keys that already have the wanted case are kept', (t) => {
   t.deepEqual(toSnakeCase(snake), snake)
   t.deepEqual(toCamelCase(camel), camel)
 })

@@ -35,7 +35,7 @@ const CASES = JSON.parse(
 
 const SYSTEM = 'Speak of the sea.'
 
-test('conversations are rendered as transformers does', (t) => {
+test('conversations are rendered as transformers renders them', (t) => {
   t.is(CASES.filter(({ text }) => text === null).length, 2)
   for (const { name, config, messages, text } of CASES) {
     const companions = { 'tokenizer_config.json': JSON.stringify(config) }
@@ -57,7 +57,7 @@ test('a template is found in its own file, and among several', (t) => {
   t.is(render({ ...several, 'chat_template.jinja': 'file' }), 'file')
 })
 
-test('a model without a template, or with one that is no Jinja, is refused', (t) => {
+test('a model without a template, or with one that is not Jinja, is refused', (t) => {
   const of = (companions: Record<string, string>) => () =>
     new ChatTemplate({ tokenizer: null, companions })
   const code = { code: 'ERR_UNSUPPORTED', instanceOf: KindlingError }
@@ -145,7 +145,7 @@ test('a conversation keeps its turns, and drops the oldest when the context is f
   t.true(dropped > 0)
 })
 
-test('the prompt of a template gets no second token at its start', async (t) => {
+test('a prompt that starts with the bos token does not get a second one', async (t) => {
   const template = '{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}'
   const tokens = { bos_token: '<|endoftext|>', eos_token: '<|endoftext|>', add_bos_token: true }
   const companions = {
@@ -167,7 +167,7 @@ test('the prompt of a template gets no second token at its start', async (t) => 
   t.notDeepEqual(json[0]!['ids'], await idsOf('<|endoftext|><|endoftext|>the sea'))
 })
 
-test('answers are text on standard output; a model that cannot converse says so', async (t) => {
+test('answers are text on standard output; a model that cannot converse is an error', async (t) => {
   const model = await writeModel(t, CHATML)
   const { code, stdout } = await kindling(['chat', model, ...GREEDY], () => {}, 'the sea\n')
   t.is(code, 0)

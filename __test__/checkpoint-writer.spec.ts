@@ -51,7 +51,7 @@ async function turns(): Promise<void> {
   for (let i = 0; i < 20; i++) await new Promise((resolve) => setImmediate(resolve))
 }
 
-test('a snapshot equals a save at its time, byte for byte, whatever is trained since', async (t) => {
+test('a snapshot equals a save made at the same time, byte for byte, whatever is trained since', async (t) => {
   const folder = temporaryFolder(t)
   const model = new Transformer(TINY)
   const optimizer = new AdamW(model)
@@ -114,7 +114,7 @@ test('latest moves when a checkpoint is written, and the next save waits for tha
   t.deepEqual(saved, [1, 2])
 })
 
-test('an error of a write is reported once, at the next check, save or end', async (t) => {
+test('a failed write is reported once, at the next check, save or finish', async (t) => {
   const run = temporaryFolder(t)
   const failing = async (): Promise<Snapshot> => {
     const { snapshot, end } = heldSnapshot()
@@ -142,7 +142,7 @@ test('without memory for a copy, the save itself waits for the file', async (t) 
   t.true(existsSync(join(checkpoints.path(5), 'state.json')))
 })
 
-test('a run whose checkpoint cannot be written ends with its error, unlocked', async (t) => {
+test('a run whose checkpoint cannot be written ends with that error, and is unlocked', async (t) => {
   const folder = temporaryFolder(t)
   const run = join(folder, 'run')
   const options = { ...SMALL, corpus: writeCorpus(folder), dataDir: folder, run, maxSteps: 5_000 }
@@ -218,7 +218,7 @@ test('generate takes --checkpoint RUN/best', async (t) => {
   t.regex(why, /^ERR_NOT_FOUND: .*best does not exist/m)
 })
 
-test('checkpoints that are neither new nor the best go', async (t) => {
+test('checkpoints that are neither new nor the best are removed', async (t) => {
   const run = temporaryFolder(t)
   const checkpoints = new RunCheckpoints(run)
   const model = new Transformer(TINY)

@@ -42,7 +42,7 @@ test('close does not wait for a call that is running', async (t) => {
   t.true((await call) > 0)
 })
 
-test('close does not wait for text that nobody reads on', async (t) => {
+test('close does not wait for generated text that nobody reads', async (t) => {
   const corpus = writeCorpus(temporaryFolder(t))
   const tokenizer = await Tokenizer.train([corpus], { vocabSize: 300 })
   const model = new Transformer({ ...TINY, vocabSize: 300 })

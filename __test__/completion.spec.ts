@@ -62,7 +62,7 @@ test('fish completes commands, flags and choices', (t) => {
   }
 })
 
-test('zsh takes the script and knows the command', (t) => {
+test('zsh loads the script, which registers the command', (t) => {
   const file = scriptFile(temporaryFolder(t), 'zsh')
   const asked = shell('zsh', [
     '-fc',

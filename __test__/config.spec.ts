@@ -62,7 +62,7 @@ test("the defaults are the course's", (t) => {
   t.is(options.vocabSize, undefined)
 })
 
-test('a flag wins over the config file, that over the preset, that over the default', (t) => {
+test('a flag wins over the config file, the file over the preset, the preset over the default', (t) => {
   const file = join(temporaryFolder(t), 'run.json')
   writeFileSync(file, JSON.stringify({ preset: 'char', d_model: 64, batch_size: 5, lr: 0.5 }))
   const { options, given } = resolveOptions({ batch_size: 7 }, file)
@@ -139,7 +139,7 @@ test('total steps follow from the epochs, the schedule from the ratios', (t) => 
   t.is(schedule(105), 0.1)
 })
 
-test('sizes that no machine has are refused at once', (t) => {
+test('sizes that no machine can hold are refused at once', (t) => {
   for (const [name, value] of Object.entries({
     threads: 200_000,
     num_layers: 10_000_000,

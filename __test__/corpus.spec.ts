@@ -50,7 +50,7 @@ async function textOf(folder: string): Promise<string> {
   return tokenizer.decode((await Promise.all(parts)).flat())
 }
 
-test('a folder stands for the text files in it and below, sorted, and says what it leaves out', async (t) => {
+test('a folder means the text files in it and below, sorted, and a note says what is left out', async (t) => {
   const folder = join(temporaryFolder(t), 'notes')
   write(folder, {
     'b.txt': 'b',
@@ -203,7 +203,7 @@ test('a corpus of JSON Lines or Parquet is read by its text field', async (t) =>
   t.true((await textOf(join(data, 'dictionary-type-and-11-more'))).length > 0)
 })
 
-test('standard input is no corpus, as it cannot be read twice', async (t) => {
+test('standard input cannot be a corpus, as it cannot be read twice', async (t) => {
   const folder = temporaryFolder(t)
   const message = await rejectsWith(t, 'ERR_INVALID_ARGUMENT', () =>
     trainOn('-', join(folder, 'data'), join(folder, 'run')),

@@ -110,7 +110,7 @@ async function smallStore(folder: string): Promise<TokenStore> {
   return TokenStore.encode([corpus], tokenizer, join(folder, 'corpus_chunks'))
 }
 
-test('train yields the losses of the loop written out, and continues from a checkpoint', async (t) => {
+test('train yields the losses of a hand-written loop, and continues from a checkpoint', async (t) => {
   const folder = temporaryFolder(t)
   const store = await smallStore(folder)
   const options = { ...FAMILY, vocabSize: 300, seed: 2 }

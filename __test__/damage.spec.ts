@@ -50,7 +50,7 @@ test('training does not start on a chunk with a flipped bit', async (t) => {
   }
 })
 
-test('training does not start with another tokenizer than that of the data', async (t) => {
+test('training does not start with a tokenizer other than that of the data', async (t) => {
   const { data } = await trained(t)
   const corpus = writeCorpus(temporaryFolder(t))
   const other = await Tokenizer.train([corpus], { vocabSize: 279 })

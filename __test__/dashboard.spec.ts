@@ -51,7 +51,7 @@ function writeRun(folder: string, steps: number): string {
   return folder
 }
 
-test('only who has the URL, from this machine and this page, is answered', async (t) => {
+test('only requests with the URL, from this machine and this page, are answered', async (t) => {
   const url = await start(t, [writeRun(join(temporaryFolder(t), 'run'), 3)])
   t.regex(url, /^http:\/\/127\.0\.0\.1:\d+\/[\w-]{24}\/$/)
   const { origin, host, port } = new URL(url)
@@ -80,7 +80,7 @@ test('only who has the URL, from this machine and this page, is answered', async
   t.is(host, `127.0.0.1:${port}`)
 })
 
-test('every answer forbids what is not of this server, and no path leaves the page', async (t) => {
+test('every answer forbids resources of other servers, and no path leads out of the page', async (t) => {
   const url = await start(t, [writeRun(join(temporaryFolder(t), 'run'), 3)])
   for (const name of ['', 'page.css', 'main.js', 'vendor/uPlot.esm.js', 'api/runs', 'nothing']) {
     const { headers } = await ask(`${url}${name}`)

@@ -9,7 +9,7 @@ import { temporaryFolder, writeCorpus } from './helpers'
 
 const FIXTURES = join(__dirname, '../crates/kindling-core/tests/fixtures/exchange/models')
 
-test('a dry run of encode names the stores and about the tokens of the encoding', async (t) => {
+test('a dry run of encode names the stores and estimates the tokens', async (t) => {
   const folder = temporaryFolder(t)
   const corpus = writeCorpus(folder)
   const tokenizer = join(folder, 'tokenizer')
@@ -33,7 +33,7 @@ test('a dry run of encode names the stores and about the tokens of the encoding'
   failed(t, missing, { exit: 1, code: 'ERR_NOT_FOUND', message: /none/ })
 })
 
-test('a dry run of import and export gives the sizes of what they then write', async (t) => {
+test('a dry run of import and export gives the sizes of what they would write', async (t) => {
   const folder = temporaryFolder(t)
   const run = join(folder, 'run')
   const source = join(FIXTURES, 'llama-gqa')

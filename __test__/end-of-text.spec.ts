@@ -54,7 +54,7 @@ async function endsIn(
   return { ends: ids.flatMap((id, i) => (id === 0 ? [i] : [])), length: ids.length }
 }
 
-test('documents of JSON Lines and of several files end by default, one text stays as it is', async (t) => {
+test('documents of JSON Lines and of several files are ended by default, a single text is not', async (t) => {
   const files = await writeFiles(t)
   const { text, other, lines } = files
   t.deepEqual((await endsIn(files, [text])).ends, [])
@@ -88,7 +88,7 @@ test('encode says that it ends documents, and the flags decide', async (t) => {
   t.notRegex(silent, /endoftext/)
 })
 
-test('a killed encoding is not continued with documents that end otherwise', async (t) => {
+test('a killed encoding is not continued if its documents end differently', async (t) => {
   const files = await writeFiles(t)
   const document = `${JSON.stringify({ text: LINE.repeat(90) })}\n`
   const out = join(files.folder, 'x_chunks')
@@ -117,7 +117,7 @@ test('a killed encoding is not continued with documents that end otherwise', asy
   t.true((await encode({})).resumedBytes > 0)
 })
 
-test('a corpus is encoded again when its documents end otherwise', async (t) => {
+test('a corpus is encoded again if its documents end differently', async (t) => {
   const { folder, lines } = await writeFiles(t)
   const dataDir = join(folder, 'data')
   const appended = async (name: string, more: object): Promise<unknown[]> => {
@@ -138,7 +138,7 @@ test('a corpus is encoded again when its documents end otherwise', async (t) => 
   t.deepEqual(await appended('r2', { appendEot: false }), [false, false])
 })
 
-test('samples and texts without a prompt start from a line break where no document ends', async (t) => {
+test('if no document ends, samples and texts without a prompt start from a line break', async (t) => {
   const { folder, text, other } = await writeFiles(t)
   const train = async (corpus: string[], name: string): Promise<[string[], string]> => {
     const run = join(folder, name)
@@ -163,7 +163,7 @@ test('samples and texts without a prompt start from a line break where no docume
   t.is(ended.json[0]!['prompt'], '')
 })
 
-test('the start of a text is one that the tokenizer knows', async (t) => {
+test('a text starts with something that the tokenizer knows', async (t) => {
   const files = await writeFiles(t)
   const { folder, text, tokenizer } = files
   t.is(startPrompt(tokenizer, true), '')

@@ -21,7 +21,7 @@ function npy(ids: Int32Array): Buffer {
   return Buffer.concat([start, Buffer.from(padded), Buffer.from(ids.buffer)])
 }
 
-test('eval takes a folder of encode, a store, .npy, .bin or text, and else says what it takes', async (t) => {
+test('eval takes a folder of encode, a store, .npy, .bin or text, and otherwise says what it takes', async (t) => {
   const folder = temporaryFolder(t)
   const at = (name: string): string => join(folder, name)
   const text = writeCorpus(folder)

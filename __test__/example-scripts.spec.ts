@@ -58,18 +58,18 @@ test('train, then draw the chart of the run', async (t) => {
   t.regex(svg, /^<svg xmlns.*<path d="M[\d.]+ [\d.]+.*step 6<\/text>\n<\/svg>\n$/s)
 })
 
-test('resume: equal to the last bit', async (t) => {
+test('a resumed run is equal to the last bit', async (t) => {
   const at = place(t)
   t.regex(await run(t, at, '02-resume.mjs', [at.corpus]), /stopped at step 3 of 6.*last bit\n$/s)
 })
 
-test('a loop of its own, with a checkpoint', async (t) => {
+test('a custom loop saves a checkpoint', async (t) => {
   const at = place(t)
   t.regex(await run(t, at, '03-custom-loop.mjs', [at.corpus]), /step 6: loss \d.*validation \d/)
   t.true(existsSync(join(at.folder, 'data/custom-loop/checkpoint/model.safetensors')))
 })
 
-test('a schedule of its own falls at the end', async (t) => {
+test('a custom schedule falls at the end', async (t) => {
   const at = place(t)
   const said = await run(t, at, '04-custom-schedule.mjs', [at.corpus])
   const bars = said

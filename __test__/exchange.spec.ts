@@ -87,7 +87,7 @@ test('training from a model starts at its weights and resumes exactly', async (t
   t.deepEqual(weightsOf(run('killed'), 6), weightsOf(run('whole'), 6))
 })
 
-test('sizes given beside --from must be those of the model', async (t) => {
+test('sizes given with --from must be those of the model', async (t) => {
   const folder = temporaryFolder(t)
   const run = join(folder, 'run')
   const flags = ['train', '--data', writeIds(folder), '--run', run, '--from', LLAMA, ...QUIET]

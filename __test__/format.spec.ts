@@ -60,7 +60,7 @@ test.serial('a progress line says the time left and the rate, and fits 40 column
   t.is(lines[7], 'encoding: 150.0 of 250.0 MB  10s left')
 })
 
-test('the last parts of a line give way to a narrow terminal', (t) => {
+test('the last parts of a line are left out on a narrow terminal', (t) => {
   t.is(fit(['step 1', 'loss 2', 'lr 3'], 80), 'step 1  loss 2  lr 3')
   t.is(fit(['step 1', 'loss 2', 'lr 3'], 19), 'step 1  loss 2')
   t.is(fit(['step 1', 'loss 2'], 3), 'step 1')

@@ -69,7 +69,7 @@ test('train shows its common options in groups, and all of them with --help-all'
   t.false(all.includes('more options'))
 })
 
-test('an example is broken in front of a flag, and stays one command', (t) => {
+test('an example is broken before a flag, and stays one command', (t) => {
   const command = `kindling train --corpus book.txt --lr 1e-4 1e-3 --run 'runs/my book' | head`
   const broken = breakCommand(command, 40)
   t.true(broken.split('\n').length > 1)

@@ -98,7 +98,7 @@ function setEnvironment(t: ExecutionContext, values: Record<string, string>): vo
   }
 }
 
-test.serial('a model of the hub is downloaded once, without the files of others', async (t) => {
+test.serial('a model of the hub is downloaded once, without unneeded files', async (t) => {
   const cache = temporaryFolder(t)
   const hub = await serve(t)
   setEnvironment(t, { HF_ENDPOINT: hub.url, HF_HUB_CACHE: cache, HF_TOKEN: 'hf_abc' })
@@ -122,7 +122,7 @@ test.serial('a model of the hub is downloaded once, without the files of others'
   t.regex(message, /hf:org\/other.*Repository not found/)
 })
 
-test.serial('downloads at once say nothing on the console, and other messages pass', async (t) => {
+test.serial('concurrent downloads print nothing, and other messages pass', async (t) => {
   const hub = await serve(t)
   setEnvironment(t, { HF_ENDPOINT: hub.url, HF_HUB_CACHE: temporaryFolder(t) })
   const { console: messages } = globalThis

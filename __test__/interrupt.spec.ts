@@ -106,7 +106,7 @@ test('a run that is interrupted while its corpus is prepared leaves no folder', 
   t.false(existsSync(join(folder, 'run')))
 })
 
-test('a run that is interrupted in an evaluation evaluates when it is resumed', async (t) => {
+test('a run that is interrupted in an evaluation repeats it when it is resumed', async (t) => {
   const folder = temporaryFolder(t)
   const data = { corpus: writeCorpus(folder), dataDir: folder, vocabSize: 280 }
   const sizes = { dModel: 16, numHeads: 4, dFf: 24, numLayers: 1, seqLength: 8, batchSize: 2 }

@@ -89,7 +89,7 @@ test('load, save and exportModel report their bytes, and leave nothing when abor
   t.false(existsSync(join(folder, 'other')))
 })
 
-test('a model that could not be loaded draws its weights as if nothing had happened', async (t) => {
+test('a failed load leaves the weights that the seed gives', async (t) => {
   const expected = await new Transformer({ ...TINY, seed: 3 }).stateDict()
   const model = new Transformer({ ...TINY, seed: 3 })
   await rejectsWith(t, 'ERR_CHECKPOINT_MISMATCH', () => model.loadStateDict({}))
@@ -120,7 +120,7 @@ async function tokenizerWithTemplate(t: ExecutionContext): Promise<Tokenizer> {
   return Tokenizer.open(path)
 }
 
-test('addSpecialTokens puts what the model expects around a text', async (t) => {
+test('addSpecialTokens puts the tokens that the model expects around a text', async (t) => {
   const tokenizer = await tokenizerWithTemplate(t)
   t.deepEqual(tokenizer.template, { before: [1], after: [] })
   const ids = tokenizer.encode('the old whale')
@@ -158,7 +158,7 @@ test('chat template, special tokens and end of turn survive every format', async
   t.deepEqual(read!.template, tokenizer.template)
 })
 
-test('a run leaves the parameters as they are that freeze names, also when resumed', async (t) => {
+test('a run does not change the parameters that freeze names, even when resumed', async (t) => {
   const folder = temporaryFolder(t)
   const corpus = writeCorpus(folder)
   const sizes = { dModel: 16, numHeads: 4, dFf: 24, numLayers: 2, seqLength: 8, batchSize: 2 }

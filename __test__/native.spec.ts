@@ -9,7 +9,7 @@ import { temporaryFolder } from './helpers'
 
 const LINUX = { platform: 'linux', arch: 'x64', musl: false }
 
-test('platforms are named as their packages are', (t) => {
+test('platforms have the names of their packages', (t) => {
   const names = [
     LINUX,
     { ...LINUX, musl: true },
@@ -56,7 +56,7 @@ test('an installed addon of another version is not loaded', (t) => {
   })
 })
 
-test('a file that is no addon is reported as damaged', (t) => {
+test('a file that is not an addon is reported as damaged', (t) => {
   const root = temporaryFolder(t)
   packageIn(root, '1.2.3')
   writeFileSync(join(root, 'kindling.linux-x64-gnu.node'), 'text')

@@ -87,7 +87,7 @@ test('with detect_anomaly the run stops at the first op whose output is not fini
   t.deepEqual([report.step, report.losses], [2, []])
 })
 
-test('a model with detectAnomaly names the op of the layer with the number', async (t) => {
+test('a model with detectAnomaly names the op whose output is not finite', async (t) => {
   const model = new Transformer({ ...TINY, detectAnomaly: true })
   await model.forwardBackward(countingBatch())
   t.is(await model.nonFiniteOp(), null)

@@ -66,7 +66,7 @@ test('matmul multiplies two matrices', (t) => {
   t.deepEqual([...out], [4, 5, 10, 11])
 })
 
-test('matmul backward matches differences', (t) => {
+test('matmul backward matches finite differences', (t) => {
   const sizes = { m: 3, k: 5, n: 2 }
   gradientsMatchDifferences(
     t,
@@ -91,7 +91,7 @@ test('linear takes a weight of (inputs, outputs) and adds the bias', (t) => {
   t.deepEqual([...out], [21.5, 42, 62.5])
 })
 
-test('linear backward matches differences', (t) => {
+test('linear backward matches finite differences', (t) => {
   const sizes = { rows: 3, inputs: 4, outputs: 5 }
   gradientsMatchDifferences(
     t,
@@ -126,7 +126,7 @@ test('rmsNorm normalizes each row to a root mean square of 1', (t) => {
   t.true(Math.abs(out[0]! - out[2]!) < 1e-6)
 })
 
-test('rmsNorm backward matches differences', (t) => {
+test('rmsNorm backward matches finite differences', (t) => {
   gradientsMatchDifferences(
     t,
     { x: numbers(15, 1), weight: numbers(5, 2) },
@@ -153,7 +153,7 @@ test('rope rotates the interleaved pair k of position p by p theta^(-2k / headSi
   )
 })
 
-test('rope backward matches differences', (t) => {
+test('rope backward matches finite differences', (t) => {
   const sizes = { positions: 3, heads: 2, headSize: 4, theta: 50 }
   gradientsMatchDifferences(
     t,
@@ -170,7 +170,7 @@ test('attention is causal: the first output is the first value', (t) => {
   ;[1, 2, 1, 2].forEach((value, i) => t.true(Math.abs(out[i]! - value) < 1e-6))
 })
 
-test('attention backward matches differences with grouped key/value heads', (t) => {
+test('attention backward matches finite differences with grouped key/value heads', (t) => {
   const sizes = { batch: 2, positions: 3, numHeads: 4, numKvHeads: 2, headSize: 2 }
   gradientsMatchDifferences(
     t,
@@ -185,7 +185,7 @@ test('attention backward matches differences with grouped key/value heads', (t) 
   )
 })
 
-test('silu and swiglu backward match differences', (t) => {
+test('silu and swiglu backward match finite differences', (t) => {
   gradientsMatchDifferences(
     t,
     { x: numbers(7, 1) },
@@ -212,7 +212,7 @@ test('softmax rows sum to 1 where plain exponentials overflow', (t) => {
   )
 })
 
-test('a score of -Infinity has probability 0; a row of -Infinity alone becomes NaN', (t) => {
+test('a score of -Infinity has probability 0; a row of nothing else becomes NaN', (t) => {
   const [x, columns] = [f32(0, -Infinity, -Infinity, -Infinity), 2]
   const { out } = ops.softmax.forward({ x, columns })
   t.deepEqual([...out], [1, 0, NaN, NaN])
@@ -226,7 +226,7 @@ test('a score of -Infinity has probability 0; a row of -Infinity alone becomes N
   t.deepEqual([...dlogits], [0, 0])
 })
 
-test('softmax and logSoftmax backward match differences', (t) => {
+test('softmax and logSoftmax backward match finite differences', (t) => {
   for (const op of [ops.softmax, ops.logSoftmax]) {
     gradientsMatchDifferences(
       t,
@@ -245,7 +245,7 @@ test('crossEntropy loses no precision where scores are far apart', (t) => {
   t.is(loss, 1001)
 })
 
-test('crossEntropy backward matches differences and ignores the target -100', (t) => {
+test('crossEntropy backward matches finite differences and ignores the target -100', (t) => {
   const targets = Int32Array.of(2, -100, 0)
   const lossOf = (logits: Float32Array) =>
     ops.crossEntropy.forward({ logits, targets, vocabSize: 4 })

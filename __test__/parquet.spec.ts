@@ -63,7 +63,7 @@ test('every text of a column is a document, in the library and on the command li
   }
 })
 
-test('the format is told by the name or by --format; what cannot be read says why', async (t) => {
+test('the format comes from the name or from --format; a file that cannot be read says why', async (t) => {
   const folder = temporaryFolder(t)
   const tokenizer = await Tokenizer.train([file('plain-gzip')], {
     vocabSize: 280,

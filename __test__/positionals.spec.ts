@@ -38,7 +38,7 @@ test('a text file becomes generated text in two commands, without a flag for eit
   failed(t, both, { exit: 2, code: 'ERR_USAGE', message: /run and --run both name a model/ })
 })
 
-test('arguments and a flag may say the same, and not two things', async (t) => {
+test('arguments and a flag may say the same, but not two different things', async (t) => {
   t.deepEqual(argumentsOr(['a', 'b'], undefined, '--corpus'), ['a', 'b'])
   t.deepEqual(argumentsOr([], 'c', '--corpus'), 'c')
   t.deepEqual(argumentsOr(['a'], 'a', '--corpus'), ['a'])
@@ -72,7 +72,7 @@ test('a mistyped flag, command, value or key is answered with the nearest name',
   t.regex(stderr, /^ERR_USAGE: --preset must be .*\(did you mean char\?\)/)
 })
 
-test('the nearest name needs few edits, a swap being one', (t) => {
+test('the nearest name is a few edits away, where a swap is one edit', (t) => {
   const names = ['train', 'tokenizer', 'encode', 'eval', 'lr']
   t.is(nearest('trian', names), 'train')
   t.is(nearest('Tokeniser', names), 'tokenizer')

@@ -69,7 +69,7 @@ test('nothing in a run becomes markup, and the file requests nothing', async (t)
   t.regex(text, /<svg viewBox[^>]*aria-label="Training loss: /)
 })
 
-test('a broken run has its report, and a folder that is no run is an error', async (t) => {
+test('a broken run gets a report, and a folder that is not a run is an error', async (t) => {
   const folder = temporaryFolder(t)
   writeFileSync(join(folder, 'metrics.jsonl'), '{"step": 1, "loss": 2}\nnonsense\n')
   await succeed(t, ['report', folder])

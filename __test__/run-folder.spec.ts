@@ -77,7 +77,7 @@ function writeLock(run: string, owner: Record<string, unknown>): void {
   )
 }
 
-test('a run that is being trained is refused by name, and free again afterwards', async (t) => {
+test('a run that is being trained is refused with its process, and free again afterwards', async (t) => {
   const run = await smallRun(t)
   const trainer = new Trainer({ run, resume: true, stopAtStep: 12 })
   let refused: Promise<string> | undefined
@@ -125,7 +125,7 @@ test('a lock that someone removed and another process took is noticed', (t) => {
   t.deepEqual(readdirSync(run), [])
 })
 
-test('one of two new runs of the same name gets it, and default names never meet', async (t) => {
+test('only one of several new runs gets a name, and default names never clash', async (t) => {
   const folder = temporaryFolder(t)
   const path = join(folder, 'run')
   const claims = await Promise.allSettled(
@@ -200,7 +200,7 @@ test('two processes that resume one run at once: one trains, one is refused', as
   t.regex(both[1]!.stderr, /^ERR_RUN_LOCKED: process \d+ on .* since/m)
 })
 
-test('checkpoints are counted by their numbers, not by their names', async (t) => {
+test('checkpoints are ordered by their numbers, not by their names', async (t) => {
   const run = temporaryFolder(t)
   const checkpoints = new RunCheckpoints(run)
   const steps = [99_999_999, 100_000_000, 100_000_001]
@@ -221,7 +221,7 @@ test('keep and keepEvery never remove what latest names, nor a later one', async
   t.is(checkpoints.latestStep(), 5)
 })
 
-test('--keep-every keeps checkpoints beside the newest ones', async (t) => {
+test('--keep-every keeps checkpoints besides the newest ones', async (t) => {
   const run = await smallRun(t, { keep: 2, keepEvery: 5 })
   t.deepEqual(checkpointsOf(run), stepNames(5, 10, 11, 12))
 })
@@ -305,7 +305,7 @@ test('a resume finishes what a process that was killed after its save left undon
   t.is(readFileSync(join(run, 'latest'), 'utf8'), 'step-00000012\n')
 })
 
-test('a damaged checkpoint is passed over, and if all are, nothing starts over', async (t) => {
+test('a damaged checkpoint is skipped, and if all are damaged, the run does not start over', async (t) => {
   const run = await smallRun(t, { stopAtStep: 6 })
   truncateSync(join(run, 'checkpoints', 'step-00000006', 'model.safetensors'), 100)
   rmSync(join(run, 'checkpoints', 'step-00000005', 'optimizer.safetensors'))
@@ -415,7 +415,7 @@ test('a resume on other data is refused with what differs', async (t) => {
   t.regex(message, /train_chunks: length \d+ is now \d+.*valid_chunks: length/)
 })
 
-test('corpora of one name in two folders have a store each', async (t) => {
+test('corpora of the same name in two folders get a store each', async (t) => {
   const folder = temporaryFolder(t)
   const corpora = ['a', 'b'].map((name) => {
     mkdirSync(join(folder, name))

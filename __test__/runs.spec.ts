@@ -77,7 +77,7 @@ test('runs lists what is running, finished, interrupted and broken', async (t) =
   t.regex(stdout, /finished +finished +6\/6/)
 })
 
-test('runs says so where there are none, and names a folder that is missing', async (t) => {
+test('runs says so if there are none, and a missing folder is an error', async (t) => {
   const folder = temporaryFolder(t)
   const empty = await succeed(t, ['runs', folder])
   t.regex(empty.stderr, /no runs in/)
@@ -137,7 +137,7 @@ test('a reader starts over on a file that a resume cut back, however it grew sin
   t.is(reader.columns.length, 0)
 })
 
-test('thinning keeps every extreme, and all points where there are few', (t) => {
+test('thinning keeps every extreme, and all points if there are few', (t) => {
   const columns = new MetricsColumns()
   const values = Array.from({ length: 40_000 }, (_, i) => Math.fround(Math.sin(i / 3000)))
   values[12_345] = 9
@@ -174,7 +174,7 @@ test('thinning keeps every extreme, and all points where there are few', (t) => 
   t.deepEqual(few.x, [99, 100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110])
 })
 
-test('smoothing continues where it stopped, and starts over after lines were taken back', (t) => {
+test('smoothing continues where it stopped, and starts over after lines were replaced', (t) => {
   const whole = new MetricsColumns()
   const parts = new MetricsColumns()
   const push = (columns: MetricsColumns, i: number, loss: number): boolean =>

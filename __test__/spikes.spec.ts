@@ -53,7 +53,7 @@ test("the steps that are skipped are those of OLMo's SkipStepOptimizer", (t) => 
   t.is(detector.state.losses.length, 128)
 })
 
-test('what spikes is said with its mean and distance', (t) => {
+test('a spike is described with the mean and its distance from it', (t) => {
   const detector = new SpikeDetector(3)
   for (let step = 0; step < 100; step++) t.is(detector.observe(step % 2, 1 + (step % 2)), null)
   t.regex(detector.observe(9, 1)!, /^loss 9\.000 \(mean 0\.5000, 16\.9 standard deviations\)$/)
@@ -61,7 +61,7 @@ test('what spikes is said with its mean and distance', (t) => {
   t.regex(detector.observe(99, 99)!, /^loss 99\.00 .*, gradient norm 99\.00 /)
 })
 
-test('a skipped update changes no weight, is said, counted, and the same after a resume', async (t) => {
+test('a skipped update changes no weight, is reported, counted, and the same after a resume', async (t) => {
   const folder = temporaryFolder(t)
   const options = {
     ...SMALL,

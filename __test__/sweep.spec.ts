@@ -33,7 +33,7 @@ function whenThereIs(path: string, then: () => void): void {
   }, 2)
 }
 
-test('a killed sweep goes on by the same command, with the same results', async (t) => {
+test('a killed sweep continues by the same command, with the same results', async (t) => {
   const folder = temporaryFolder(t)
   const files = ['--corpus', writeCorpus(folder), '--data-dir', join(folder, 'data')]
   const out = join(folder, 'sweep')
@@ -152,7 +152,7 @@ test('a sweep that a signal ends says so, and goes on later', async (t) => {
   )
 })
 
-test('a run that is resumed is stopped where it would have been', async (t) => {
+test('a resumed run that diverges is stopped where it would have been', async (t) => {
   const folder = temporaryFolder(t)
   const text = { ...RUNS, corpus: writeCorpus(folder), dataDir: join(folder, 'data') }
   const options = { rates: [30], steps: 20, out: join(folder, 'sweep') }

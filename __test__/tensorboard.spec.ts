@@ -61,7 +61,7 @@ test('train --log tensorboard writes a file per start; without the flag there is
   t.false(readdirSync(other).includes('tensorboard'))
 })
 
-test('a run goes on where its event files cannot be written, and says so', async (t) => {
+test('a run goes on if its event files cannot be written, and says so', async (t) => {
   const { folder, flags } = await encodeCorpus(t)
   const run = join(folder, 'run')
   const more = words('--max-steps 4 --log-interval 2 --log tensorboard')
