@@ -1,4 +1,4 @@
-/** Aborts an AbortSignal on Ctrl-C, a request to terminate, or a closed terminal. */
+/** Aborts work on Ctrl-C, a request to terminate, or a closed terminal. */
 import { constants } from 'node:os'
 import { isatty } from 'node:tty'
 import { exitNow } from '../system'

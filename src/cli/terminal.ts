@@ -17,7 +17,7 @@ export function hasColour(stream: NodeJS.WriteStream): boolean {
   return stream.isTTY === true && TERM !== 'dumb'
 }
 
-/** Dims text if text for the stream may be styled. */
+/** Dims text if the stream may be styled. */
 export function dim(text: string, stream: NodeJS.WriteStream): string {
   return hasColour(stream) ? `\x1b[2m${text}\x1b[22m` : text
 }

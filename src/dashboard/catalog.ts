@@ -1,7 +1,6 @@
 /**
  * The runs that a dashboard shows, each with an id that stays the same. The folders are scanned
- * again and again while a page is open. The metrics of a run are read only once a page asks for
- * them.
+ * repeatedly while a page is open. The metrics of a run are read only once a page asks for them.
  */
 import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'

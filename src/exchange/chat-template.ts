@@ -64,8 +64,8 @@ export class ChatTemplate {
     this.#template = text
     understood(() => {
       if (text.length > LONGEST) throw new Error(`it has ${text.length} characters`)
-      // Loaded only when needed: most commands do without it. eslint-disable-next-line
-      // @typescript-eslint/no-require-imports
+      // Loaded only when needed: most commands do without it.
+      // eslint-disable-next-line @typescript-eslint/no-require-imports
       return new (require('@huggingface/jinja') as Jinja).Template(text)
     })
   }

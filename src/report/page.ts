@@ -181,7 +181,7 @@ function commandOf({ info, command }: ReportedRun): Html | null {
   </div>`
 }
 
-/** Returns the style sheet: the palette and base of the dashboard's, and the report's own. */
+/** Returns the style sheet: the dashboard's palette and base styles, and the report's own. */
 function style(): Html {
   const page = join(__dirname, '..', 'dashboard', 'page')
   const files = [join(page, 'palette.css'), join(page, 'base.css'), join(__dirname, 'report.css')]

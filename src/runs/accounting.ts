@@ -3,7 +3,7 @@ import { account } from '../account'
 import type { RunConfig } from '../training/run-config'
 import type { RunInfo } from './inspect'
 
-/** The accounting of a run; null for what is unknown. */
+/** The accounting of a run; unknown values are null. */
 export interface RunAccounting {
   parameters: number
   flopsPerToken: number

@@ -17,7 +17,7 @@ const EXPANSION: readonly (readonly [RegExp, number])[] = [
   [/\.(gz|zst)$/i, 3],
   [/\.parquet$/i, 2],
 ]
-/** How often a run evaluates, samples and saves, from start to end. */
+/** Evaluations, samples and checkpoints per run. */
 const EVALUATIONS = 10
 
 /** Returns the options with a vocabulary for the corpus, unless a tokenizer is given. */

@@ -4,7 +4,7 @@ import { knownPeak } from '../device'
 import type { TrainingSession } from './session'
 
 /**
- * Returns what is due after an update. An evaluation or a sample needs a metrics line to go into.
+ * Returns what is due after an update. An evaluation or a sample makes a metrics line due as well.
  */
 export function dueAt(
   step: number,

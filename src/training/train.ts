@@ -39,8 +39,8 @@ export interface TrainLoopOptions {
   /** Order of the windows. Default `random`. */
   sampling?: Sampling
   /**
-   * Reads the loss and the gradient norm every this many steps. The steps in between yield null for
-   * them and do not wait for a GPU. Default 1.
+   * Interval, in steps, at which the loss and the gradient norm are read. Other steps yield null
+   * for them and do not wait for a GPU. Default 1.
    */
   readInterval?: number
   /** Ends the loop with `ERR_CANCELLED` before the next step. */

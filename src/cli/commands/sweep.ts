@@ -100,7 +100,7 @@ export function sweepCommand(): Command {
 type Own = z.output<z.ZodObject<typeof ownFields>>
 
 /**
- * Runs the sweep, and draws its results in the end. If it fails or is interrupted, draws those so
+ * Runs the sweep, and draws its results at the end. If it fails or is interrupted, draws those so
  * far.
  */
 async function compare(own: Own, flags: GivenOptions, output: Output): Promise<void> {

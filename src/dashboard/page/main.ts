@@ -47,9 +47,7 @@ const KINDS: ChartKind[] = [
 const METRICS = KINDS.map(({ metric }) => metric).join()
 /** Milliseconds between two requests while a long file is being read. */
 const READING_MS = 300
-/**
- * More runs than these are drawn with fewer points each, and move only when their points arrive.
- */
+/** More runs than this are drawn with fewer points each, and move only when their points arrive. */
 const FEW_RUNS = 3
 
 let snapshot: Snapshot = { runs: [], places: [] }
