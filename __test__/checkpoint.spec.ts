@@ -101,7 +101,7 @@ test('saving to a path that cannot be written is a coded error and leaves no fil
   t.false(existsSync(join(folder, 'file', 'checkpoint')))
 })
 
-test('a save replaces nothing but a checkpoint', async (t) => {
+test('a save overwrites only a checkpoint or an empty folder', async (t) => {
   const folder = temporaryFolder(t)
   const [notes, file] = [join(folder, 'notes'), join(folder, 'file')]
   mkdirSync(notes)

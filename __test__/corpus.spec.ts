@@ -50,7 +50,7 @@ async function textOf(folder: string): Promise<string> {
   return tokenizer.decode((await Promise.all(parts)).flat())
 }
 
-test('a folder means the text files in it and below, sorted, and a note says what is left out', async (t) => {
+test('a folder means all text files below it, sorted, and a note names what is left out', async (t) => {
   const folder = join(temporaryFolder(t), 'notes')
   write(folder, {
     'b.txt': 'b',
@@ -124,7 +124,7 @@ test('a corpus of several files is encoded once, and again when one of them chan
   t.deepEqual(readdirSync(data), ['a-and-1-more'])
 })
 
-test('stores that replaced those of a corpus are neither trained on nor replaced', async (t) => {
+test('stores that replaced those of a corpus are neither trained on nor overwritten', async (t) => {
   const folder = temporaryFolder(t)
   write(folder, { 'a.txt': LINE.repeat(40), 'b.txt': LINE.toUpperCase().repeat(40) })
   const data = join(folder, 'data')
@@ -139,7 +139,7 @@ test('stores that replaced those of a corpus are neither trained on nor replaced
   t.true((await textOf(join(data, own!))).includes(LINE.repeat(30)))
 })
 
-test('runs that begin at once on one corpus share its stores, and each tokenizer has its own', async (t) => {
+test('runs started together on one corpus share its stores, with separate ones per tokenizer', async (t) => {
   const folder = temporaryFolder(t)
   write(folder, { 'a.txt': LINE.repeat(400) })
   const [corpus, data] = [join(folder, 'a.txt'), join(folder, 'data')]

@@ -21,7 +21,7 @@ function npy(ids: Int32Array): Buffer {
   return Buffer.concat([start, Buffer.from(padded), Buffer.from(ids.buffer)])
 }
 
-test('eval takes a folder of encode, a store, .npy, .bin or text, and otherwise says what it takes', async (t) => {
+test('eval takes the output of encode, a store, .npy, .bin or text, and rejects others with that list', async (t) => {
   const folder = temporaryFolder(t)
   const at = (name: string): string => join(folder, name)
   const text = writeCorpus(folder)
@@ -97,7 +97,7 @@ test('data of another tokenizer, and validation data that changed, are refused',
   t.regex(stderr, /^ERR_RESUME_MISMATCH: .*valid_chunks: length \d+ is now.*or give other data/m)
 })
 
-test('RUN/best and RUN/latest are sources of a model, as in the command that a run ends with', async (t) => {
+test('RUN/best and RUN/latest name models, as in the command that a finished run prints', async (t) => {
   const folder = temporaryFolder(t)
   const run = join(folder, 'run')
   const { best } = await new Trainer({

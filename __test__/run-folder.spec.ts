@@ -174,7 +174,7 @@ test('a claim that a killed process left can be claimed again', async (t) => {
   t.deepEqual(readdirSync(run), [])
 })
 
-test('a run that was killed and lost its config.json is no abandoned claim', async (t) => {
+test('a killed run that lost its config.json is not treated as an abandoned claim', async (t) => {
   const run = await smallRun(t, { stopAtStep: 1 })
   rmSync(join(run, 'config.json'))
   writeLock(run, { pid: deadPid() })
@@ -183,7 +183,7 @@ test('a run that was killed and lost its config.json is no abandoned claim', asy
   t.deepEqual(checkpointsOf(run), kept)
 })
 
-test('two processes that resume one run at once: one trains, one is refused', async (t) => {
+test('of two processes that resume a run at the same time, one trains and one is refused', async (t) => {
   const { folder, flags } = await encodeCorpus(t)
   const run = join(folder, 'run')
   const more = words('--max-steps 400 --stop-at-step 2 --sample-interval 0 --eval-interval 0')
@@ -246,7 +246,7 @@ test('without latest, or if it names nothing, the newest checkpoint is resumed',
   t.is(readFileSync(join(run, 'latest'), 'utf8'), 'step-00000012\n')
 })
 
-test('whatever is in the place of a file of a run, a resume ends, with a whole checkpoint', async (t) => {
+test("links, pipes and devices in the place of a run's files neither block a resume nor crash it", async (t) => {
   const run = await smallRun(t, { keep: 3, stopAtStep: 3 })
   const [latest, best] = [join(run, 'latest'), join(run, 'best')]
   const newest = join(run, 'checkpoints', 'step-00000003')

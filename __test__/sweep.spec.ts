@@ -90,7 +90,7 @@ test('the same options have the same folder, and other options are refused in it
   )
 })
 
-test('a sweep does not go on with other data than it began with', async (t) => {
+test('a sweep whose data changed is not continued', async (t) => {
   const folder = temporaryFolder(t)
   const corpus = writeCorpus(folder)
   const [out, dataDir] = [join(folder, 'sweep'), join(folder, 'data')]
@@ -102,7 +102,7 @@ test('a sweep does not go on with other data than it began with', async (t) => {
   t.regex(message, /the data has changed since .*lr-1e-3 was trained/)
 })
 
-test('a sweep outlives the reader of its output', async (t) => {
+test('a sweep runs to its end after the reader of its output has closed the pipe', async (t) => {
   const folder = temporaryFolder(t)
   const out = join(folder, 'sweep')
   const files = ['--corpus', writeCorpus(folder), '--data-dir', join(folder, 'data'), '--out', out]
@@ -117,7 +117,7 @@ test('a sweep outlives the reader of its output', async (t) => {
   t.is(results.length, 2)
 })
 
-test('a sweep that a signal ends says so, and goes on later', async (t) => {
+test('a sweep that a signal ended reports that, and can be continued', async (t) => {
   const folder = temporaryFolder(t)
   const text = { ...RUNS, corpus: writeCorpus(folder), dataDir: join(folder, 'data') }
   const options = { rates: [1e-3, 1e-2], steps: 20, out: join(folder, 'sweep') }

@@ -17,7 +17,7 @@ const FILES = [
   'special_tokens_map.json',
 ]
 
-/** Reads the files of a folder that are there. */
+/** Reads the companion files that a folder has. */
 export function readCompanions(folder: string): Companions {
   const companions: Companions = {}
   for (const name of FILES) {

@@ -1,4 +1,7 @@
-/** Models of Hugging Face's hub, `hf:org/name`, through the optional package @huggingface/hub. */
+/**
+ * Downloads models from the Hugging Face Hub, `hf:org/name`, with the optional package
+ * @huggingface/hub.
+ */
 import { existsSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { KindlingError, cancelled } from '../errors'
@@ -48,7 +51,7 @@ export interface HubFile {
   isCached: boolean
 }
 
-/** A model on the hub: its commit, and the files that are needed of it. */
+/** A model on the hub: its commit, and those of its files that are needed. */
 interface HubModel {
   hub: Hub
   version: Version
@@ -61,8 +64,8 @@ export function isHubSource(source: string): boolean {
 }
 
 /**
- * Returns the path of a model on this machine. A model of the hub, `hf:org/name` or
- * `hf:org/name@revision`, is downloaded to the cache that other Hugging Face tools use. Any other
+ * Returns the path of a model on this machine. A model on the hub, `hf:org/name` or
+ * `hf:org/name@revision`, is downloaded to the cache that other Hugging Face tools share. Any other
  * source is returned as it is. HF_ENDPOINT names another hub, HF_TOKEN grants access.
  *
  * @throws KindlingError `ERR_UNSUPPORTED` if the package is not installed, `ERR_NOT_FOUND` if the
@@ -195,7 +198,7 @@ function fetchWith(options: {
   }
 }
 
-/** What the package says of each file that it downloads, by console.debug. */
+/** What the package logs with console.debug for each file that it downloads. */
 const DOWNLOAD_MESSAGE = /^Downloading .+ to /
 
 const { console: messages } = globalThis

@@ -1,4 +1,7 @@
-/** The state of a run, from its folder: lock, config.json, metrics.jsonl, `latest`, checkpoints/. */
+/**
+ * Determines the state of a run from its folder: lock, config.json, metrics.jsonl, `latest` and
+ * checkpoints/.
+ */
 import { statSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { basename, join, resolve } from 'node:path'

@@ -19,7 +19,7 @@ import { RunLock, lockOwner } from './run-lock'
 /** Fraction of a corpus that is held out for validation. */
 const VALID_FRACTION = 0.05
 const RECORD = 'corpus.json'
-/** Time between two looks at the lock of another process. */
+/** Time between two checks of another process's lock. */
 const WAIT_MS = 200
 
 /** Reports how much of a corpus has been read, in bytes. */
@@ -56,8 +56,8 @@ export interface CorpusReport {
 }
 
 /**
- * Contents of corpus.json: what the stores next to it were made from. The file has `stores` as well,
- * a hash that tells these stores from others at the same place.
+ * What the stores next to corpus.json were made from. The file also has the field `stores`, a hash
+ * that distinguishes them from other stores at the same place.
  */
 interface CorpusRecord {
   formatVersion: 2
@@ -106,8 +106,9 @@ export async function encodeCorpus(
 }
 
 /**
- * Runs `work` while no other process writes to the folder: stores that one has opened must not be
- * replaced by the same ones. Leaves no empty folder.
+ * Runs `work` while no other process writes to the folder, so that two processes do not encode the
+ * same corpus and one does not replace stores that the other has opened. Leaves no empty folder
+ * behind.
  */
 async function withLock<T>(
   folder: string,
@@ -204,9 +205,10 @@ async function encodeInto(
 }
 
 /**
- * The folder of a corpus's stores: named after what was given first, and with a hash if that folder
- * belongs to another corpus, to one that was encoded otherwise, or to stores of unknown origin. A run
- * can then be resumed after another one had the same text with another tokenizer.
+ * Returns the folder for a corpus's stores, named after the first of the names given. A hash is
+ * appended if that folder holds stores of another corpus, of the same corpus encoded differently,
+ * or of unknown origin. So a run can be resumed even after another run encoded the same text with
+ * another tokenizer.
  */
 function corpusFolder({ dataDir, names }: CorpusEncoding, record: CorpusRecord): string {
   const more = names.length > 1 ? `-and-${names.length - 1}-more` : ''
@@ -217,7 +219,7 @@ function corpusFolder({ dataDir, names }: CorpusEncoding, record: CorpusRecord):
   return owner !== null && keyOf(owner) === key ? folder : `${folder}-${shortHash(key)}`
 }
 
-/** What a corpus is and how it is encoded, whatever its files hold. */
+/** Returns what identifies a corpus and its encoding, regardless of the contents of its files. */
 function keyOf({ names, textField, appendEot, tokenizer }: Partial<CorpusRecord>): string {
   return JSON.stringify([names, textField, appendEot, tokenizer])
 }
@@ -236,15 +238,16 @@ function stemOf(name: string): string {
   return basename(plain, extname(plain)) || 'corpus'
 }
 
-/** Returns true if the stores in a folder were made from what `record` says. */
+/** Returns true if the stores in a folder were made from what `record` describes. */
 function isCurrent(folder: string, record: CorpusRecord): boolean {
   if (!existsSync(join(folder, 'train_chunks'))) return false
   return JSON.stringify(readRecord(folder)) === JSON.stringify(record)
 }
 
 /**
- * Reads the corpus.json of a folder without its hash; null if it is missing, damaged, or of other
- * stores: `kindling encode` has replaced them, or a process was killed before it wrote the record.
+ * Reads the corpus.json of a folder, without the hash of the stores. Returns null if it is missing
+ * or damaged, or if the hash shows that it describes other stores: `kindling encode` replaced them,
+ * or a process was killed before it wrote the record.
  */
 function readRecord(folder: string): Partial<CorpusRecord> | null {
   try {
@@ -258,7 +261,7 @@ function readRecord(folder: string): Partial<CorpusRecord> | null {
   }
 }
 
-/** Hashes the metadata of the stores in a folder, which has the checksums of their tokens. */
+/** Hashes the metadata of the stores in a folder, which includes the checksums of their tokens. */
 function hashOfStores(folder: string): string {
   const files = ['train_chunks', 'valid_chunks'].map((name) => join(folder, name, 'store.json'))
   const hash = createHash('sha256')

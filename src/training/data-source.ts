@@ -68,7 +68,8 @@ export async function openData(
 }
 
 /**
- * Checks that all stores were encoded with one tokenizer, that of the run, as far as they say.
+ * Checks that all stores were encoded with one tokenizer: that of the run, if it has one. Stores
+ * that do not record their tokenizer are accepted.
  *
  * @throws KindlingError `ERR_INVALID_TOKENIZER`.
  */

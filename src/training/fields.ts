@@ -2,8 +2,8 @@
  * The options of a run, defined once, in snake_case. The flags, the config file, the options of
  * `Trainer` and the help are all derived from these fields.
  *
- * `.meta()` holds what the help needs: `value` is the placeholder of the value, as in
- * `--corpus <file>`; `common` marks the options that `--help` shows. `--help-all` shows the rest.
+ * `.meta()` holds what the help needs: `value` is the placeholder of the value, as in `--corpus
+ * <file>`; `common` marks the options that `--help` shows. `--help-all` shows all.
  */
 import { z } from 'zod'
 import { limits } from '../limits'

@@ -45,7 +45,10 @@ export interface Progress {
   savedStep: number | null
 }
 
-/** The summary of a run that was complete when it was opened: its last losses, from its metrics. */
+/**
+ * Returns the summary of a run that was already complete when it was opened, with the last losses
+ * in its metrics.
+ */
 export function finishedBefore({ folder }: TrainingSession): Partial<TrainSummary> {
   const lines = folder.readMetrics()
   const evaluated = lines.filter((line) => line.valLoss !== undefined).pop()

@@ -111,13 +111,16 @@ export async function load(source: string, options: LoadOptions = {}): Promise<L
   }
 }
 
-/** Messages of `openModelSource`, and cancellation and progress of a download. */
+/**
+ * Receivers of the messages of `openModelSource` and of the progress of a download, and its
+ * cancellation.
+ */
 interface OpenOptions extends LongCallOptions {
   onMessage?: ((text: string) => void) | undefined
 }
 
 /**
- * Finds a model without reading its weights. A model of the hub is downloaded first.
+ * Finds a model without reading its weights. A model on the Hugging Face Hub is downloaded first.
  *
  * @throws KindlingError as `load`.
  */

@@ -127,7 +127,7 @@ export class RunCheckpoints {
     return this.#named(this.#latest)
   }
 
-  /** Returns the step that a file names. It is a hint: one that cannot be read names none. */
+  /** Returns the step that a file names. The file is only a hint: null if it cannot be read. */
   #named(file: string): number | null {
     try {
       return stepOfName(readText(file, 'ERR_INVALID_CHECKPOINT').trim())
@@ -167,7 +167,7 @@ export class RunCheckpoints {
     )
   }
 
-  /** Returns the step of the checkpoint that is loaded unless it is damaged; null without any. */
+  /** Returns the step of the checkpoint to load first; null if there is none. */
   async newestStep(): Promise<number | null> {
     return (await this.#inOrder(() => {}))[0] ?? null
   }

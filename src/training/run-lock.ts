@@ -46,10 +46,10 @@ interface Owner {
 const LOCK = 'lock'
 /** Name of a lock that has not been linked into place; captures the pid of its process. */
 const DRAFT = /^lock\.(\d+)-\d+-\d+(\.stale)?$/
-/** What a new run writes before its config.json. */
+/** What a new run puts into its folder, up to config.json, which comes last. */
 const BEFORE_CONFIG =
   /^(lock|tokenizer|\.tokenizer\..*|checkpoints|(latest|metrics\.jsonl|config\.json)(\.tmp)?)$/
-/** Attempts to get a lock that other processes take and release meanwhile. */
+/** Attempts to take a lock while other processes take and release it. */
 const ATTEMPTS = 100
 /** The locks of this process, released if it exits while training. */
 const HELD = new Set<RunLock>()
@@ -137,8 +137,8 @@ export interface LockOwner {
 }
 
 /**
- * Returns the process that trains in a run folder, or died while training there; null without a
- * lock.
+ * Returns the process that trains in a run folder, or that died while training there; null without
+ * a lock.
  */
 export function lockOwner(folder: string): LockOwner | null {
   const owner = readLock(join(folder, LOCK))?.owner ?? null
@@ -148,9 +148,9 @@ export function lockOwner(folder: string): LockOwner | null {
 }
 
 /**
- * Returns true if a process that was killed while it prepared a run may have left `folder`: it holds
- * a lock whose process is dead and what precedes a config.json, or nothing yet. A run that lost its
- * config.json holds more.
+ * Returns true if `folder` may have been left by a process that was killed while it prepared a run:
+ * it holds nothing but drafts of locks, or the lock of a dead process and nothing that is written
+ * after config.json. The folder of a run that lost its config.json holds more.
  */
 export function isAbandonedClaim(folder: string): boolean {
   if (!lstatSync(folder).isDirectory()) return false

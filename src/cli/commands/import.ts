@@ -85,7 +85,7 @@ export function importCommand(): Command {
   )
 }
 
-/** Downloads a model of the hub. Returns its folder in the cache. */
+/** Downloads a model from the Hugging Face Hub. Returns its folder in the cache. */
 function download(source: string, output: Output): Promise<string> {
   return withInterrupt((signal) =>
     withProgress(`downloading ${source}`, output, (onProgress) =>
@@ -94,7 +94,10 @@ function download(source: string, output: Output): Promise<string> {
   )
 }
 
-/** Prints the files of a model of the hub that would be downloaded. Returns whether there are any. */
+/**
+ * Prints which files of a model on the Hugging Face Hub would be downloaded. Returns whether there
+ * are any.
+ */
 async function printDownloads(source: string, out: string, output: Output): Promise<boolean> {
   const files = await withInterrupt((signal) => listModelFiles(source, { signal }))
   const missing = files.filter(({ isCached }) => !isCached)
@@ -110,8 +113,8 @@ async function printDownloads(source: string, out: string, output: Output): Prom
 }
 
 /**
- * Prints what would be imported; the weights are not read. Of a model of the hub that is not in the
- * cache, only the files are known.
+ * Prints what would be imported; the weights are not read. For a Hugging Face model that is not in
+ * the cache, only its files are known.
  */
 async function printPlan(
   source: string,
