@@ -1,4 +1,4 @@
-/** What a corpus consists of: files, patterns, folders; and its stores, encoded once. */
+/** A corpus: the files, patterns and folders that it consists of, and its stores, encoded once. */
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, readFileSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'

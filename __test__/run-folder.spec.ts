@@ -350,7 +350,10 @@ test('--checkpoint starts a branch and keeps the later steps aside', async (t) =
   t.true(again.equals(whole))
 })
 
-/** Makes an operation of the file system fail for the paths that `matches` accepts; returns its undoing. */
+/**
+ * Makes a file-system operation fail for the paths that `matches` accepts. Returns a function that
+ * undoes this.
+ */
 function failing(name: 'rm' | 'rename', matches: (...paths: string[]) => boolean): () => void {
   const original = fsPromises[name] as (...args: unknown[]) => Promise<void>
   const replace = (by: typeof original): void => void Object.assign(fsPromises, { [name]: by })
@@ -361,7 +364,7 @@ function failing(name: 'rm' | 'rename', matches: (...paths: string[]) => boolean
   return () => replace(original)
 }
 
-test.serial('a checkpoint that cannot be removed stays, and stops no run', async (t) => {
+test.serial('a checkpoint that cannot be removed is reported, and the run continues', async (t) => {
   const run = await smallRun(t, { keep: 1, stopAtStep: 3 })
   const trash = join(run, 'checkpoints', '.step-00000003.removed')
   const restore = failing('rm', (path) => path === trash && existsSync(path))
@@ -379,16 +382,19 @@ test.serial('a checkpoint that cannot be removed stays, and stops no run', async
   t.deepEqual(checkpointsOf(run), stepNames(6))
 })
 
-test.serial('a branch that cannot keep the later checkpoints leaves them the latest', async (t) => {
-  const run = await smallRun(t, { keep: 3, stopAtStep: 3 })
-  const restore = failing('rename', (from, to) => from.startsWith(run) && /aside-/.test(to))
-  t.teardown(restore)
-  const checkpoint = join(run, 'checkpoints', 'step-00000001')
-  await rejectsWith(t, 'ERR_NOT_WRITABLE', () => new Trainer({ checkpoint }).run())
-  t.is(readFileSync(join(run, 'latest'), 'utf8'), 'step-00000003\n')
-  restore()
-  t.true((await resume(run, { stopAtStep: 4 })).some((text) => text.includes('at step 3 of 12')))
-})
+test.serial(
+  'a branch that cannot move the later checkpoints aside leaves latest as it was',
+  async (t) => {
+    const run = await smallRun(t, { keep: 3, stopAtStep: 3 })
+    const restore = failing('rename', (from, to) => from.startsWith(run) && /aside-/.test(to))
+    t.teardown(restore)
+    const checkpoint = join(run, 'checkpoints', 'step-00000001')
+    await rejectsWith(t, 'ERR_NOT_WRITABLE', () => new Trainer({ checkpoint }).run())
+    t.is(readFileSync(join(run, 'latest'), 'utf8'), 'step-00000003\n')
+    restore()
+    t.true((await resume(run, { stopAtStep: 4 })).some((text) => text.includes('at step 3 of 12')))
+  },
+)
 
 test('a resume on other data is refused with what differs', async (t) => {
   const run = await smallRun(t, { stopAtStep: 1 })

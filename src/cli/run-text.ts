@@ -1,4 +1,7 @@
-/** What is said of a run on a terminal: the summary at its start, its lines, the one at its end. */
+/**
+ * What a terminal shows of a run: the summary at its start, the lines while it trains, and the
+ * summary at its end.
+ */
 import { quoted } from '../runs/command'
 import { availableThreads, instructionSet } from '../system'
 import { estimatedSeconds, peakBytes } from '../training/estimates'

@@ -21,7 +21,7 @@ export interface CheckpointSource {
   onSaved: (step: number, path: string) => void
   /** Receives a sentence about an old checkpoint that cannot be removed. */
   say?: (text: string) => void
-  /** Takes the copy; null if memory has no room. Default `Checkpoint.snapshot`. */
+  /** Takes the copy; returns null if there is not enough memory. Default `Checkpoint.snapshot`. */
   takeSnapshot?: typeof Checkpoint.snapshot
 }
 

@@ -209,9 +209,9 @@ export class RunCheckpoints {
   }
 
   /**
-   * Makes the checkpoint of `step` the latest, and removes old ones. Those that stay: the newest
-   * ones up to this step, the one that `latest` names, the best, those of `keepEvery`, any later
-   * than it, and those that cannot be removed.
+   * Makes the checkpoint of `step` the latest, and removes old ones. It keeps the newest `keep` up
+   * to this step, this one, the best, multiples of `keepEvery`, all later ones, and those that
+   * cannot be removed.
    *
    * @param say - receives a sentence about each checkpoint that cannot be removed.
    */
@@ -240,7 +240,7 @@ export class RunCheckpoints {
     }
   }
 
-  /** Renames a checkpoint before it removes its files, so that a kill leaves none half-removed. */
+  /** Removes a checkpoint. It is renamed first, so that a kill never leaves a half-removed one. */
   async #remove(step: number, say: (text: string) => void): Promise<void> {
     const path = this.path(step)
     const trash = join(this.#folder, `.${checkpointName(step)}.removed`)
@@ -253,11 +253,12 @@ export class RunCheckpoints {
   }
 
   /**
-   * Removes what a process left that was killed while it wrote or removed a checkpoint. The caller
-   * has locked the run, so no other process writes here. What was moved aside to be replaced
-   * (`-old.partial`) stays: it may be the only one, and the next save of its step moves it back.
+   * Removes what a process left behind that was killed while it wrote or removed a checkpoint. The
+   * caller has locked the run, so no other process writes here. A checkpoint that was moved aside
+   * to be replaced (`-old.partial`) stays: it may be the only copy, and the next save of its step
+   * moves it back.
    *
-   * @param say - receives a sentence about each that cannot be removed.
+   * @param say - receives a sentence about each folder that cannot be removed.
    */
   async removeTrash(say: (text: string) => void = () => {}): Promise<void> {
     if (!existsSync(this.#folder)) return
@@ -270,8 +271,8 @@ export class RunCheckpoints {
 
   /**
    * Makes an earlier checkpoint the latest, and moves those after it, with a copy of the metrics,
-   * to checkpoints/aside-<time>/. They are there before `latest` moves: what is later than `latest`
-   * would be replaced.
+   * to checkpoints/aside-<time>/. They are moved before `latest` is updated, since checkpoints
+   * later than `latest` may be replaced.
    *
    * @returns that folder, null if there are no later ones.
    */
@@ -294,7 +295,10 @@ export class RunCheckpoints {
   }
 }
 
-/** Runs `work`, which removes `path`; says so if it cannot. A run goes on with more on its disk. */
+/**
+ * Runs `work`, which removes `path`. A failure is only reported, since the run can continue with
+ * more files on its disk.
+ */
 async function isRemoved(
   path: string,
   work: () => Promise<void>,
