@@ -32,8 +32,8 @@ export class Snapshot {
    * @param options.force - replaces whatever is at `path`.
    * @throws KindlingError as `Checkpoint.save`.
    */
-  async write(path: string, { force = false }: { force?: boolean } = {}): Promise<void> {
-    if (!force) refuseToReplace(path)
+  async write(path: string, options: { force?: boolean } = {}): Promise<void> {
+    if (!options.force) refuseToReplace(path)
     await settle(() => this.#native.write(path))
   }
 
