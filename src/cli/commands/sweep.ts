@@ -123,10 +123,10 @@ async function compare(own: Own, flags: GivenOptions, output: Output): Promise<v
 async function draw(results: readonly SweepResult[], output: Output): Promise<void> {
   const file = join(results[0]!.run, '..', 'report.html')
   await writeSweepReport(results, file)
-  const drawn = []
-  for (const result of results) {
-    drawn.push({ result, lines: new RunFolder(result.run).readMetrics() })
-  }
+  const drawn = results.map((result) => ({
+    result,
+    lines: new RunFolder(result.run).readMetrics(),
+  }))
   output.text(sweepText(drawn, columnsOf(process.stdout) ?? PLAIN_COLUMNS))
   output.note(`wrote ${file}`)
 }
