@@ -11,6 +11,8 @@ export function nearest(word: string, candidates: Iterable<string>): string | nu
   let best: string | null = null
   let fewest = MOST_EDITS + 1
   for (const candidate of candidates) {
+    // Each of the letters more is an edit, and a word may be a text of megabytes.
+    if (Math.abs(word.length - candidate.length) > MOST_EDITS) continue
     const edits = distance(word.toLowerCase(), candidate.toLowerCase())
     const allowed = Math.max(1, Math.floor(Math.max(word.length, candidate.length) / 3))
     if (edits < fewest && edits <= allowed) [best, fewest] = [candidate, edits]
