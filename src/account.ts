@@ -130,6 +130,18 @@ const schema = z.strictObject({
   tokensPerSecond: positive.optional(),
 })
 
+/** Of a whole model's options, what counts; no limits, for these are only numbers. */
+const flopsSchema = z.object({
+  vocabSize: positive,
+  dModel: positive,
+  numHeads: positive.optional(),
+  numKvHeads: positive.optional(),
+  headSize: positive.optional(),
+  dFf: positive,
+  numLayers: positive,
+  context: positive,
+})
+
 /** Multiplications, additions, divisions and square roots of AdamW per parameter. */
 const ADAMW_FLOPS = 17
 const BYTES_F32 = 4
@@ -145,8 +157,11 @@ type SizesOfFlops = Pick<AccountOptions, 'vocabSize' | 'dModel' | 'dFf' | 'numLa
  *
  * With numHeads given, 2 d (q + kv) takes the place of 4 d^2, and q that of d in the last term: q
  * and kv are the widths of all query heads and of all key heads.
+ *
+ * @throws KindlingError `ERR_INVALID_ARGUMENT` if a size is not a positive number.
  */
-export function flopsPerToken(o: SizesOfFlops): number {
+export function flopsPerToken(sizes: SizesOfFlops): number {
+  const o = checked('flopsPerToken', flopsSchema, sizes)
   const d = o.dModel
   const { q, kv } =
     o.numHeads === undefined ? { q: d, kv: d } : widths({ ...o, numHeads: o.numHeads })

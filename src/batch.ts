@@ -3,8 +3,10 @@
  * follows each id. `TokenStore.batch` builds them in native memory; you can also build batches from
  * arrays.
  */
+import { types } from 'node:util'
 import { KindlingError, call } from './errors'
 import { native, type Native } from './native'
+import { isObject, shown } from './options'
 
 /** One row of token ids. */
 export type TokenRow = Int32Array | Uint32Array | readonly number[]
@@ -53,23 +55,27 @@ export class Batch {
 
   /** @internal Returns the native handle, building a batch from arrays if needed. */
   static toNative(batch: Batch | BatchArrays): Native.Batch {
-    if (batch instanceof Batch) return batch.#native
-    if (typeof batch !== 'object' || batch === null) {
+    if (isObject(batch) && #native in batch) return batch.#native
+    if (!isObject(batch)) {
       throw new KindlingError(
         'ERR_INVALID_ARGUMENT',
         'expected a batch: { x, y }, or the result of TokenStore.batch',
       )
     }
-    const x = flatten('x', batch.x, batch.batchSize)
-    const y = flatten('y', batch.y, batch.batchSize)
-    if (x.rows !== y.rows || x.ids.length !== y.ids.length) {
-      throw new KindlingError(
-        'ERR_SHAPE_MISMATCH',
-        `batch: x is ${x.rows} x ${x.ids.length / x.rows} but y is ${y.rows} x ${y.ids.length / y.rows}`,
-      )
-    }
-    return call(() => native.Batch.fromArrays(x.ids, y.ids, x.rows))
+    return call(() => fromArrays(batch))
   }
+}
+
+function fromArrays(batch: BatchArrays): Native.Batch {
+  const x = flatten('x', batch.x, batch.batchSize)
+  const y = flatten('y', batch.y, batch.batchSize)
+  if (x.rows !== y.rows || x.ids.length !== y.ids.length) {
+    throw new KindlingError(
+      'ERR_SHAPE_MISMATCH',
+      `batch: x is ${x.rows} x ${x.ids.length / x.rows} but y is ${y.rows} x ${y.ids.length / y.rows}`,
+    )
+  }
+  return native.Batch.fromArrays(x.ids, y.ids, x.rows)
 }
 
 interface Flat {
@@ -79,47 +85,52 @@ interface Flat {
 
 function flatten(name: string, value: BatchArrays['x'], batchSize = 1): Flat {
   if (isRow(value)) {
-    if (
-      !Number.isInteger(batchSize) ||
-      batchSize < 1 ||
-      value.length % batchSize !== 0 ||
-      value.length === 0
-    ) {
-      throw new KindlingError(
-        'ERR_SHAPE_MISMATCH',
-        `batch: ${name} has ${value.length} tokens; it must be ${batchSize} rows of equal length`,
-      )
+    const ids = int32(name, value)
+    if (!Number.isInteger(batchSize) || batchSize < 1 || ids.length % batchSize !== 0) {
+      const rows = `${shown(batchSize)} rows of equal length`
+      throw mismatch(`${name} has ${ids.length} tokens; it must be ${rows}`)
     }
-    return { ids: int32(name, value), rows: batchSize }
+    return { ids, rows: batchSize }
   }
   const rows: unknown[] = Array.isArray(value) ? value : []
   const width = isRow(rows[0]) ? rows[0].length : 0
   const ids = new Int32Array(rows.length * width)
-  for (const [i, row] of rows.entries()) {
-    if (!isRow(row) || row.length !== width) {
-      throw new KindlingError('ERR_SHAPE_MISMATCH', `batch: the rows of ${name} differ in length`)
-    }
-    ids.set(int32(name, row), i * width)
+  if (ids.length === 0) {
+    throw new KindlingError(
+      'ERR_INVALID_ARGUMENT',
+      `batch: ${name} must be token ids, as a flat array or a list of rows`,
+    )
   }
-  if (ids.length > 0) return { ids, rows: rows.length }
-  throw new KindlingError(
-    'ERR_INVALID_ARGUMENT',
-    `batch: ${name} must be token ids, as a flat array or a list of rows`,
-  )
+  for (const [i, row] of rows.entries()) {
+    const converted = isRow(row) ? int32(name, row) : null
+    if (converted?.length !== width) throw mismatch(`the rows of ${name} differ in length`)
+    ids.set(converted, i * width)
+  }
+  return { ids, rows: rows.length }
 }
 
+/** Whether a value is a row of tokens. One whose memory was transferred away is empty. */
 function isRow(value: unknown): value is TokenRow {
-  if (value instanceof Int32Array || value instanceof Uint32Array) return true
+  if (types.isInt32Array(value) || types.isUint32Array(value)) return value.length > 0
   return Array.isArray(value) && typeof value[0] === 'number'
 }
 
 function int32(name: string, row: TokenRow): Int32Array {
-  if (row instanceof Int32Array) return row
-  const ids = Int32Array.from(row)
-  const position = ids.findIndex((id, i) => id !== row[i])
-  if (position < 0) return ids
-  throw new KindlingError(
-    'ERR_INVALID_ARGUMENT',
-    `batch: ${name}[${position}] is ${String(row[position])}; a token id must be a 32-bit integer`,
-  )
+  if (types.isInt32Array(row)) return row
+  const ids = new Int32Array(row.length)
+  for (let position = 0; position < ids.length; position++) {
+    const id: unknown = row[position]
+    if (typeof id !== 'number' || (id | 0) !== id) {
+      throw new KindlingError(
+        'ERR_INVALID_ARGUMENT',
+        `batch: ${name}[${position}] is ${shown(id)}; a token id must be a 32-bit integer`,
+      )
+    }
+    ids[position] = id
+  }
+  return ids
+}
+
+function mismatch(problem: string): KindlingError {
+  return new KindlingError('ERR_SHAPE_MISMATCH', `batch: ${problem}`)
 }

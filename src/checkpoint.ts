@@ -14,11 +14,15 @@ import { Transformer } from './transformer'
 /** The files by which a checkpoint is told from other folders. */
 const FILES = ['state.json', 'model.safetensors', 'optimizer.safetensors']
 
+const replaceSchema = z.strictObject({ force: z.boolean().default(false) })
+
 /**
  * A copy of a model and its optimizer, from which a checkpoint is written while training continues.
  */
 export class Snapshot {
   readonly #native: Native.CheckpointSnapshot
+  /** Whether it is being written, or was written or freed. */
+  #isSpent = false
 
   /** @internal */
   constructor(handle: Native.CheckpointSnapshot) {
@@ -33,12 +37,20 @@ export class Snapshot {
    * @throws KindlingError as `Checkpoint.save`.
    */
   async write(path: string, options: { force?: boolean } = {}): Promise<void> {
-    if (!options.force) refuseToReplace(path)
+    checkedValue('Snapshot.write: path', z.string(), path)
+    const { force } = checked('Snapshot.write', replaceSchema, options)
+    if (this.#isSpent) {
+      throw new KindlingError('ERR_CLOSED', 'the snapshot is closed; take a new one')
+    }
+    if (!force) refuseToReplace(path)
+    this.#isSpent = true
     await settle(() => this.#native.write(path))
   }
 
   /** Frees the copy, unless it is being written. */
   close(): void {
+    if (this.#isSpent) return
+    this.#isSpent = true
     call(() => this.#native.close())
   }
 }

@@ -32,12 +32,12 @@ export function fromNative(error: unknown): KindlingError {
   })
 }
 
-/** Calls the addon, converting its errors. */
+/** Calls the addon, or reads what a caller passed, converting errors. */
 export function call<T>(work: () => T): T {
   try {
     return work()
   } catch (error) {
-    throw fromNative(error)
+    throw fromCall(error)
   }
 }
 
@@ -46,8 +46,21 @@ export async function settle<T>(work: () => Promise<T>): Promise<T> {
   try {
     return await work()
   } catch (error) {
-    throw fromNative(error)
+    throw fromCall(error)
   }
+}
+
+/**
+ * Converts an error of a call. One that is not the addon's comes from reading an argument: a getter
+ * or a Proxy that throws, or an object that cannot be shown in a message, for it contains itself.
+ */
+function fromCall(error: unknown): KindlingError {
+  const isCoded = error instanceof Error && (CODED.test(error.message) || 'code' in error)
+  if (isCoded) return fromNative(error)
+  const reason = error instanceof Error ? error.message : 'it throws'
+  return new KindlingError('ERR_INVALID_ARGUMENT', `an argument cannot be read: ${reason}`, {
+    cause: error,
+  })
 }
 
 /** Returns the error of a call that `signal` cancelled. */

@@ -34,9 +34,10 @@ export async function longCall<T>(
       cancel()
     }
   }
-  const timer = onProgress && setInterval(report, REPORT_MS)
-  signal?.addEventListener('abort', cancel, { once: true })
+  let timer: NodeJS.Timeout | undefined
   try {
+    signal?.addEventListener('abort', cancel, { once: true })
+    if (onProgress) timer = setInterval(report, REPORT_MS)
     const result = await settle(() => work(monitor))
     report()
     if (thrown) throw thrown.error

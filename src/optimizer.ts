@@ -5,7 +5,7 @@
 import { z } from 'zod'
 import { KindlingError, call, settle } from './errors'
 import { native, type Native } from './native'
-import { checked, withoutUndefined } from './options'
+import { checked, isObject, withoutUndefined } from './options'
 import { Transformer } from './transformer'
 
 /** Settings of one parameter group; whatever it leaves out is inherited from the optimizer. */
@@ -96,10 +96,12 @@ const stepSchema = z.strictObject({ lr: rate.optional() })
  */
 export abstract class Optimizer {
   readonly #native: Native.Optimizer
+  readonly #model: Transformer
 
   /** @internal */
-  protected constructor(handle: Native.Optimizer) {
+  protected constructor(handle: Native.Optimizer, model: Transformer) {
     this.#native = handle
+    this.#model = model
   }
 
   /**
@@ -144,9 +146,19 @@ export abstract class Optimizer {
     await this.close()
   }
 
+  /** @internal Checks that an optimizer updates a model. */
+  static checkModel(optimizer: Optimizer, model: Transformer): void {
+    Optimizer.toNative(optimizer)
+    if (optimizer.#model === model) return
+    throw new KindlingError(
+      'ERR_INVALID_ARGUMENT',
+      'the optimizer belongs to another model; use one that was made for this model',
+    )
+  }
+
   /** @internal */
   static toNative(optimizer: Optimizer): Native.Optimizer {
-    if (optimizer instanceof Optimizer) return optimizer.#native
+    if (isObject(optimizer) && #native in optimizer) return optimizer.#native
     throw new KindlingError('ERR_INVALID_ARGUMENT', 'expected an optimizer: AdamW or Sgd')
   }
 }
@@ -162,7 +174,10 @@ export class AdamW extends Optimizer {
     const handle = Transformer.toNative(model)
     const { groups, ...values } = checked('AdamW', adamwSchema, options)
     const settings = { ...values, groups: groups.map(withoutUndefined) }
-    super(call(() => native.Optimizer.adamw(handle, settings)))
+    super(
+      call(() => native.Optimizer.adamw(handle, settings)),
+      model,
+    )
   }
 }
 
@@ -177,6 +192,9 @@ export class Sgd extends Optimizer {
     const { groups, decay, ...values } = checked('Sgd', sgdSchema, options)
     const constant = decay === 'none'
     const settings = { ...values, constant, groups: groups.map(withoutUndefined) }
-    super(call(() => native.Optimizer.sgd(handle, settings)))
+    super(
+      call(() => native.Optimizer.sgd(handle, settings)),
+      model,
+    )
   }
 }

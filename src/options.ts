@@ -1,18 +1,26 @@
 /** Checks the options that callers of the library pass: types, ranges and unknown names. */
 import { z } from 'zod'
-import { KindlingError } from './errors'
+import { KindlingError, call } from './errors'
 import { nearest } from './nearest'
 
 /** T without `undefined` as the value of an optional property. */
 export type Exact<T> = { [K in keyof T]: Exclude<T[K], undefined> }
 
+/**
+ * Whether a value is an object. What `#native in value` asks next holds for what a constructor of
+ * Kindling has made alone: not for a Proxy around it, which can call none of its methods.
+ */
+export function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null
+}
+
 /** Schema of an AbortSignal, from this or another realm. */
 export const abortSignal = z.custom<AbortSignal>(
   (value) =>
-    typeof value === 'object' &&
-    value !== null &&
+    isObject(value) &&
     typeof (value as AbortSignal).aborted === 'boolean' &&
-    typeof (value as AbortSignal).addEventListener === 'function',
+    typeof (value as AbortSignal).addEventListener === 'function' &&
+    typeof (value as AbortSignal).removeEventListener === 'function',
   'must be an AbortSignal',
 )
 
@@ -41,9 +49,9 @@ export function checked<T extends z.ZodObject>(
   schema: T,
   value: unknown,
 ): Exact<z.output<T>> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+  if (!isObject(value) || call(() => Array.isArray(value))) {
     if (value === undefined) return checked(what, schema, {})
-    throw invalid(what, `expected an object of options, not ${kindOf(value)}`)
+    throw invalid(what, `expected an object of options, not ${shown(value)}`)
   }
   return withoutUndefined(checkedValue(what, schema, value))
 }
@@ -58,7 +66,7 @@ export function checkedValue<T extends z.ZodType>(
   schema: T,
   value: unknown,
 ): z.output<T> {
-  const result = schema.safeParse(value, { reportInput: true })
+  const result = call(() => schema.safeParse(value, { reportInput: true }))
   if (result.success) return result.data
   throw invalid(what, problemsIn(result.error, schema))
 }
@@ -142,7 +150,9 @@ function invalid(what: string, problem: string): KindlingError {
   return new KindlingError('ERR_INVALID_ARGUMENT', `${what}: ${problem}`)
 }
 
-function kindOf(value: unknown): string {
-  if (value === null) return 'null'
+/** Says in a message what a value is: a number or a short text itself, else its kind. */
+export function shown(value: unknown): string {
+  if (value === null || ['number', 'boolean', 'bigint'].includes(typeof value)) return String(value)
+  if (typeof value === 'string') return value.length <= 40 ? `'${value}'` : 'a long text'
   return Array.isArray(value) ? 'a list' : typeof value
 }

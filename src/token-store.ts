@@ -12,7 +12,7 @@ import { KindlingError, call, settle } from './errors'
 import { refuseInputAsOutput } from './store-paths'
 import { longCall, type LongCallOptions } from './long-call'
 import { native, type Native } from './native'
-import { checked, checkedValue, fileNames } from './options'
+import { checked, checkedValue, fileNames, isObject } from './options'
 import {
   batchSchema,
   encodeSchema,
@@ -125,7 +125,7 @@ export class TokenStore {
   ): Promise<TokenStore> {
     checkedValue('TokenStore.merge: stores', z.array(z.unknown()), stores)
     const given = checked('TokenStore.merge', reshapeSchema, options)
-    const handles = stores.map((store) => TokenStore.toNative(store))
+    const handles = Array.from(stores, (store) => TokenStore.toNative(store))
     await refuseInputAsOutput(
       stores.map(({ path }) => path),
       out,
@@ -210,7 +210,7 @@ export class TokenStore {
 
   /** @internal */
   static toNative(store: TokenStore): Native.TokenStore {
-    if (store instanceof TokenStore) return store.#native
+    if (isObject(store) && #native in store) return store.#native
     throw new KindlingError(
       'ERR_INVALID_ARGUMENT',
       'expected a TokenStore: await TokenStore.open(path)',

@@ -2,13 +2,22 @@
  * Conversion between text and token ids: byte-level BPE, or one token per character.
  * Reads and writes GPT-2's vocab.json and merges.txt, and Hugging Face's tokenizer.json.
  */
+import { types } from 'node:util'
 import { z } from 'zod'
 import { expandFiles, findFiles } from './corpus-files'
 import { KindlingError, call, settle } from './errors'
 import { limits } from './limits'
 import { longCall, type LongCallOptions } from './long-call'
 import { native, type Native } from './native'
-import { callback, checked, checkedValue, fileNames, longCallFields } from './options'
+import {
+  callback,
+  checked,
+  checkedValue,
+  fileNames,
+  isObject,
+  longCallFields,
+  shown,
+} from './options'
 
 /** The special token that separates documents. */
 export const END_OF_TEXT = '<|endoftext|>'
@@ -110,7 +119,7 @@ export class Tokenizer {
 
   /** @internal The native handle. */
   static toNative(tokenizer: Tokenizer): Native.Tokenizer {
-    if (tokenizer instanceof Tokenizer) return tokenizer.#native
+    if (isObject(tokenizer) && #native in tokenizer) return tokenizer.#native
     throw new KindlingError(
       'ERR_INVALID_ARGUMENT',
       'expected a Tokenizer: await Tokenizer.open(folder)',
@@ -345,15 +354,20 @@ function isIterable(pieces: unknown): boolean {
 }
 
 function uint32(ids: Uint32Array | Int32Array | readonly number[]): Uint32Array {
-  if (ids instanceof Uint32Array) return ids
-  if (!(ids instanceof Int32Array) && !Array.isArray(ids)) {
+  if (types.isUint32Array(ids)) return ids
+  if (!types.isInt32Array(ids) && !Array.isArray(ids)) {
     throw new KindlingError('ERR_INVALID_ARGUMENT', 'token ids must be a Uint32Array or an array')
   }
-  const array = Uint32Array.from(ids)
-  const wrong = array.findIndex((id, i) => id !== ids[i])
-  if (wrong < 0) return array
-  throw new KindlingError(
-    'ERR_TOKEN_OUT_OF_RANGE',
-    `${String(ids[wrong])} at position ${wrong} is not a token id; ids are non-negative integers`,
-  )
+  const array = new Uint32Array(ids.length)
+  for (let position = 0; position < array.length; position++) {
+    const id: unknown = ids[position]
+    if (typeof id !== 'number' || id >>> 0 !== id) {
+      throw new KindlingError(
+        'ERR_TOKEN_OUT_OF_RANGE',
+        `${shown(id)} at position ${position} is not a token id; ids are non-negative integers`,
+      )
+    }
+    array[position] = id
+  }
+  return array
 }

@@ -3,13 +3,14 @@
  * embeddings, SwiGLU). Weights, activations and gradients stay in native memory. Every long call
  * runs off the event loop and returns a promise.
  */
+import { types } from 'node:util'
 import { z } from 'zod'
 import { Batch, type BatchArrays } from './batch'
 import { resolveDevice } from './device'
 import { KindlingError, call, settle } from './errors'
 import { limits } from './limits'
 import { native, type Native } from './native'
-import { checked, checkedValue } from './options'
+import { checked, checkedValue, isObject } from './options'
 import { transformerSchema, type TransformerOptions } from './transformer-options'
 
 export type { RopeScaling, TransformerOptions } from './transformer-options'
@@ -191,7 +192,7 @@ export class Transformer {
    * @returns ids.length x vocabSize, row-major.
    */
   async logits(ids: Uint32Array): Promise<Float32Array> {
-    if (!(ids instanceof Uint32Array)) {
+    if (!types.isUint32Array(ids)) {
       throw new KindlingError('ERR_INVALID_ARGUMENT', 'logits takes a Uint32Array of token ids')
     }
     return settle(() => this.#native.logits(ids))
@@ -208,7 +209,7 @@ export class Transformer {
    */
   async forward(ids: Uint32Array, options: ForwardOptions = {}): Promise<Float32Array> {
     const { batchSize } = checked('forward', forwardSchema, options)
-    if (!(ids instanceof Uint32Array) || ids.length % batchSize !== 0) {
+    if (!types.isUint32Array(ids) || ids.length % batchSize !== 0) {
       throw new KindlingError(
         'ERR_INVALID_ARGUMENT',
         `forward takes a Uint32Array of token ids, ${batchSize} sequences of equal length`,
@@ -232,7 +233,7 @@ export class Transformer {
    * or an update came in between; `ERR_SHAPE_MISMATCH` if dLogits has another length.
    */
   async backward(dLogits: Float32Array): Promise<void> {
-    if (!(dLogits instanceof Float32Array)) {
+    if (!types.isFloat32Array(dLogits)) {
       throw new KindlingError('ERR_INVALID_ARGUMENT', 'backward takes a Float32Array')
     }
     return settle(() => this.#native.backward(dLogits))
@@ -271,27 +272,10 @@ export class Transformer {
    * every wrong shape; the weights are then unchanged.
    */
   async loadStateDict(tensors: TensorRecord): Promise<void> {
-    if (typeof tensors !== 'object' || tensors === null) {
+    if (!isObject(tensors)) {
       throw new KindlingError('ERR_INVALID_ARGUMENT', 'loadStateDict takes tensors by name')
     }
-    const list = Object.entries(tensors).map(([name, tensor]) => {
-      if (!(tensor?.data instanceof Float32Array) || !Array.isArray(tensor.shape)) {
-        throw new KindlingError(
-          'ERR_INVALID_ARGUMENT',
-          `loadStateDict: ${name} is not { shape, data: Float32Array }`,
-        )
-      }
-      const { shape, data } = tensor
-      const size = shape.reduce((product, n) => product * n, 1)
-      if (size !== data.length) {
-        throw new KindlingError(
-          'ERR_SHAPE_MISMATCH',
-          `loadStateDict: ${name} has ${data.length} numbers, but its shape [${shape.join(', ')}] ` +
-            `has ${size}; pass data of that length`,
-        )
-      }
-      return { name, shape, data }
-    })
+    const list = call(() => Object.entries(tensors).map((entry) => namedTensor(...entry)))
     await settle(() => this.#native.loadStateDict(list))
   }
 
@@ -348,9 +332,32 @@ export class Transformer {
 
   /** @internal */
   static toNative(model: Transformer): Native.Transformer {
-    if (model instanceof Transformer) return model.#native
+    if (isObject(model) && #native in model) return model.#native
     throw new KindlingError('ERR_INVALID_ARGUMENT', 'expected a Transformer')
   }
+}
+
+const shapeSchema = z.array(z.int().min(0))
+
+/** Checks a tensor that a caller passed. */
+function namedTensor(name: string, tensor: unknown): Native.Tensor {
+  const { shape, data } = isObject(tensor) ? (tensor as Partial<Tensor>) : {}
+  const sizes = shapeSchema.safeParse(shape).data
+  if (!types.isFloat32Array(data) || sizes === undefined) {
+    throw new KindlingError(
+      'ERR_INVALID_ARGUMENT',
+      `loadStateDict: ${name} is not { shape, data: Float32Array }`,
+    )
+  }
+  const size = sizes.reduce((product, n) => product * n, 1)
+  if (size !== data.length) {
+    throw new KindlingError(
+      'ERR_SHAPE_MISMATCH',
+      `loadStateDict: ${name} has ${data.length} numbers, but its shape [${sizes.join(', ')}] ` +
+        `has ${size}; pass data of that length`,
+    )
+  }
+  return { name, shape: sizes, data }
 }
 
 function toRecord(tensors: Native.Tensor[]): TensorRecord {

@@ -2,10 +2,12 @@
  * Turns conversations into text, with the chat template that comes with a model (written in Jinja),
  * or with ChatML if the tokenizer has its tokens.
  */
+import { z } from 'zod'
 import { KindlingError } from '../errors'
-import type { Tokenizer } from '../tokenizer'
+import { checked, checkedValue, isObject } from '../options'
+import { Tokenizer } from '../tokenizer'
 import { renderBounded } from './bounded-template'
-import type { Companions } from './companions'
+import { companionsSchema, type Companions } from './companions'
 
 /** One turn of a conversation. */
 export interface ChatMessage {
@@ -43,6 +45,15 @@ interface Jinja {
   Template: new (text: string) => object
 }
 
+/** Beside these, what else `load` returns. */
+const modelSchema = z.object({
+  tokenizer: z.custom<Tokenizer>(isObject, 'must be a Tokenizer or null').nullable(),
+  companions: companionsSchema.default({}),
+  stopIds: z.array(z.int().min(0)).default([]),
+})
+/** Templates may read more of a message than its text. */
+const messagesSchema = z.array(z.looseObject({ role: z.string(), content: z.string() }))
+
 /** Renders conversations for a model. */
 export class ChatTemplate {
   readonly #template: string
@@ -52,10 +63,11 @@ export class ChatTemplate {
 
   /**
    * @throws KindlingError `ERR_UNSUPPORTED` for a model without a template and without the tokens
-   * of ChatML, or with a template that cannot be read.
+   * of ChatML, or with a template that cannot be read; `ERR_INVALID_ARGUMENT`.
    */
   constructor(model: ChatModel) {
-    const { tokenizer, companions = {}, stopIds = [] } = model
+    const { tokenizer, companions, stopIds } = checked('ChatTemplate', modelSchema, model)
+    if (tokenizer) Tokenizer.toNative(tokenizer)
     const text = templateOf(companions) ?? chatMlFor(tokenizer)
     this.#tokens = tokensOf(companions)
     const ends = ENDS_OF_TURN.filter((token) => text.includes(token))
@@ -66,7 +78,8 @@ export class ChatTemplate {
       if (text.length > LONGEST) throw new Error(`it has ${text.length} characters`)
       // Loaded only when needed: most commands do without it.
       // eslint-disable-next-line @typescript-eslint/no-require-imports
-      return new (require('@huggingface/jinja') as Jinja).Template(text)
+      const { Template } = require('@huggingface/jinja') as Jinja
+      return new Template(text)
     })
   }
 
@@ -75,9 +88,11 @@ export class ChatTemplate {
    * that the model expects, so pass it to `generate` with `addSpecialTokens: false`.
    *
    * @throws KindlingError `ERR_UNSUPPORTED` if the template rejects the conversation, as some do
-   * with a system message, or takes more than 5 s or 256 MiB.
+   * with a system message, or takes more than 5 s or 256 MiB;
+   * `ERR_INVALID_ARGUMENT`.
    */
   render(messages: readonly ChatMessage[]): string {
+    checkedValue('render: messages', messagesSchema, messages)
     const values = { ...this.#tokens, messages, add_generation_prompt: true }
     return understood(() => renderBounded(this.#template, values))
   }

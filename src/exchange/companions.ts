@@ -4,11 +4,16 @@
  */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
+import { z } from 'zod'
 import { readText, writeFileAtomic } from '../files'
 import type { Tokenizer } from '../tokenizer'
 
 /** Contents of text files, by file name. */
 export type Companions = Record<string, string>
+
+/** A name, not a path: they are written into a folder that was named, and nowhere else. */
+const fileName = z.string().regex(/^\w[\w.-]*$/, 'must be the name of a file')
+export const companionsSchema = z.record(fileName, z.string())
 
 const FILES = [
   'tokenizer_config.json',

@@ -4,10 +4,10 @@ import { z } from 'zod'
 import { KindlingError, settle } from '../errors'
 import { longCall, type LongCallOptions } from '../long-call'
 import { native, type Native } from '../native'
-import { checked, longCallFields } from '../options'
+import { checked, checkedValue, isObject, longCallFields } from '../options'
 import { Tokenizer } from '../tokenizer'
 import { Transformer } from '../transformer'
-import type { Companions } from './companions'
+import { companionsSchema, type Companions } from './companions'
 
 /** Formats of exported models. */
 export const EXPORT_FORMATS = ['hf', 'gguf', 'safetensors'] as const
@@ -42,6 +42,13 @@ const schema = z.strictObject({
   format: z.enum(EXPORT_FORMATS).default('hf'),
   dtype: z.enum(EXPORT_DTYPES).default('f32'),
   name: z.string().min(1).optional(),
+})
+
+/** Beside these, what else `load` returns. */
+const exportedSchema = z.object({
+  model: z.custom<Transformer>(isObject, 'must be a Transformer'),
+  tokenizer: z.custom<Tokenizer>(isObject, 'must be a Tokenizer or null').nullable(),
+  companions: companionsSchema.default({}),
 })
 
 /**
@@ -82,9 +89,12 @@ export async function planExport(
 
 function nativeArguments(
   out: string,
-  { model, tokenizer, companions = {} }: ExportedModel,
-  { format, dtype, name = basename(out) }: z.output<typeof schema>,
+  exported: ExportedModel,
+  options: z.output<typeof schema>,
 ): [string, Native.Transformer, Native.Tokenizer | null, Native.ExportOptions] {
+  checkedValue('exportModel: out', z.string().min(1), out)
+  const { model, tokenizer, companions } = checked('exportModel', exportedSchema, exported)
+  const { format, dtype, name = basename(out) } = options
   if (format !== 'gguf' && dtype === 'q8_0') {
     throw new KindlingError(
       'ERR_INVALID_ARGUMENT',

@@ -2,11 +2,13 @@
  * Checks the arguments of `ops`: types and sizes. The engine checks lengths against sizes, and ids
  * against the vocabulary.
  */
-import { KindlingError } from '../errors'
+import { types } from 'node:util'
+import { KindlingError, call } from '../errors'
+import { isObject, shown } from '../options'
 
 /** Returns `value` if it is a Float32Array. */
 export function floats(op: string, name: string, value: unknown): Float32Array {
-  if (value instanceof Float32Array) return value
+  if (types.isFloat32Array(value)) return value
   throw new KindlingError('ERR_INVALID_ARGUMENT', `${op}: ${name} must be a Float32Array`)
 }
 
@@ -20,8 +22,9 @@ export function optionalFloats(op: string, name: string, value: unknown): Float3
  * negative ids.
  */
 export function tokenIds(op: string, name: string, value: unknown): Uint32Array {
-  if (value instanceof Uint32Array) return value
-  if (value instanceof Int32Array) {
+  if (types.isUint32Array(value)) return value
+  if (types.isInt32Array(value)) {
+    if (isEmpty(value)) return new Uint32Array()
     const position = value.findIndex((id) => id < 0)
     if (position < 0) return new Uint32Array(value.buffer, value.byteOffset, value.length)
     throw outOfRange(op, name, value, position)
@@ -34,8 +37,9 @@ export function tokenIds(op: string, name: string, value: unknown): Uint32Array 
 
 /** Returns the targets of a loss: an Int32Array (-100: ignored) or a Uint32Array. */
 export function targetIds(op: string, name: string, value: unknown): Int32Array {
-  if (value instanceof Int32Array) return value
-  if (value instanceof Uint32Array) {
+  if (types.isInt32Array(value)) return value
+  if (types.isUint32Array(value)) {
+    if (isEmpty(value)) return new Int32Array()
     // As an int32, a larger id would be negative, and 2^32 - 100 would be ignored.
     const position = value.findIndex((id) => id >= 2 ** 31)
     if (position < 0) return new Int32Array(value.buffer, value.byteOffset, value.length)
@@ -45,6 +49,11 @@ export function targetIds(op: string, name: string, value: unknown): Int32Array 
     'ERR_INVALID_ARGUMENT',
     `${op}: ${name} must be an Int32Array or a Uint32Array`,
   )
+}
+
+/** Whether an array has no elements. One whose memory was transferred away has none, and no views. */
+function isEmpty(value: Int32Array | Uint32Array): boolean {
+  return value.length === 0
 }
 
 function outOfRange(
@@ -70,7 +79,7 @@ export function integer(op: string, name: string, value: unknown, least = 0): nu
     return value
   throw new KindlingError(
     'ERR_INVALID_ARGUMENT',
-    `${op}: ${name} is ${String(value)}; it must be an integer of at least ${least}`,
+    `${op}: ${name} is ${shown(value)}; it must be an integer of at least ${least}`,
   )
 }
 
@@ -80,8 +89,14 @@ export function finite(op: string, name: string, value: unknown, least = -Infini
   const range = least === -Infinity ? 'a finite number' : `a finite number of at least ${least}`
   throw new KindlingError(
     'ERR_INVALID_ARGUMENT',
-    `${op}: ${name} is ${String(value)}; it must be ${range}`,
+    `${op}: ${name} is ${shown(value)}; it must be ${range}`,
   )
+}
+
+/** Returns `value` if it is a list of two; the caller checks what they are. */
+export function pair(op: string, name: string, value: unknown): [unknown, unknown] {
+  if (Array.isArray(value) && value.length === 2) return [value[0], value[1]]
+  throw new KindlingError('ERR_INVALID_ARGUMENT', `${op}: ${name} must be a list of two numbers`)
 }
 
 /** Wraps ops so that they first check that their argument is an object. */
@@ -95,12 +110,11 @@ export function withArguments<T extends object>(name: string, ops: T): T {
 
 function checkingArgument(name: string, op: (...args: never[]) => unknown): unknown {
   return (argument: unknown, ...rest: unknown[]) => {
-    if (typeof argument === 'object' && argument !== null) {
-      return (op as (...args: unknown[]) => unknown)(argument, ...rest)
-    }
+    if (isObject(argument))
+      return call(() => (op as (...args: unknown[]) => unknown)(argument, ...rest))
     throw new KindlingError(
       'ERR_INVALID_ARGUMENT',
-      `${name} takes an object of arrays and sizes, not ${String(argument)}`,
+      `${name} takes an object of arrays and sizes, not ${shown(argument)}`,
     )
   }
 }

@@ -1,7 +1,7 @@
 /** The end of a step: gradient clipping, AdamW, SGD. Results are new arrays. */
 import { KindlingError, call } from '../errors'
 import { native } from '../native'
-import { finite, floats, integer } from './check'
+import { finite, floats, integer, pair } from './check'
 
 /**
  * Clips gradients by their global L2 norm: if it exceeds `maxNorm`, all gradients are multiplied by
@@ -59,7 +59,7 @@ export function adamw(args: AdamwStep): { param: Float32Array; m: Float32Array; 
     floats(op, 'm', args.m),
     floats(op, 'v', args.v),
   ] as const
-  const [beta1, beta2] = args.betas ?? [0.9, 0.95]
+  const [beta1, beta2] = pair(op, 'betas', args.betas ?? [0.9, 0.95])
   const hyper = {
     lr: finite(op, 'lr', args.lr, 0),
     step: integer(op, 'step', args.step, 1),

@@ -100,7 +100,8 @@ export async function sweep(
   options: SweepOptions,
   runOptions: SweepRunOptions,
 ): Promise<SweepSummary> {
-  return sweepOf(options, fromCamelCase(runOptions))
+  const given = checked('sweep: run options', z.looseObject({}), runOptions)
+  return sweepOf(options, fromCamelCase(given as SweepRunOptions))
 }
 
 /** Like `sweep`, with the options of the runs in snake_case. */

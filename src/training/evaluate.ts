@@ -3,8 +3,8 @@ import { z } from 'zod'
 import { KindlingError, cancelled } from '../errors'
 import { limits } from '../limits'
 import { abortSignal, callback, checked } from '../options'
-import type { TokenStore } from '../token-store'
-import type { Transformer } from '../transformer'
+import { TokenStore } from '../token-store'
+import { Transformer } from '../transformer'
 
 /** Options for an evaluation. */
 export interface EvaluateOptions {
@@ -58,6 +58,8 @@ export async function evaluate(
     onProgress,
     signal,
   } = checked('evaluate', schema, options)
+  Transformer.toNative(model)
+  TokenStore.toNative(store)
   const windows = Math.min(
     store.numWindows(seqLength),
     Math.max(1, Math.floor(maxTokens / seqLength)),

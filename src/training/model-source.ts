@@ -14,7 +14,7 @@ import { ModelFiles, type CourseSizes, type ModelSizes } from '../exchange/model
 import { readText } from '../files'
 import { limits } from '../limits'
 import type { LongCallOptions } from '../long-call'
-import { callback, checked, longCallFields } from '../options'
+import { callback, checked, checkedValue, longCallFields } from '../options'
 import type { Tokenizer } from '../tokenizer'
 import type { Transformer } from '../transformer'
 import { resolveOptions } from './resolve-options'
@@ -96,6 +96,7 @@ const loadSchema = z.strictObject({
  * damaged, `ERR_UNSUPPORTED` for an architecture or option that cannot be reproduced exactly.
  */
 export async function load(source: string, options: LoadOptions = {}): Promise<LoadedModel> {
+  checkedValue('load: source', z.string().min(1), source)
   const given = checked('load', loadSchema, options)
   const { device, threads, dtype, onMessage, signal, onProgress, ...sizes } = given
   const monitored = { ...(signal && { signal }), ...(onProgress && { onProgress }) }

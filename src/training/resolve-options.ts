@@ -4,7 +4,7 @@
  */
 import { readFileSync } from 'node:fs'
 import { toCamelCase, toSnakeCase } from '../case'
-import { KindlingError } from '../errors'
+import { KindlingError, call } from '../errors'
 import { MAX_BATCH_TOKENS } from '../limits'
 import {
   parse,
@@ -46,7 +46,7 @@ export function resolveOptions(flags: GivenOptions, configFile?: string): Resolv
 
 /** Converts the options of `Trainer` to snake_case. */
 export function fromCamelCase(options: TrainerOptions): GivenOptions {
-  return toSnakeCase(options)
+  return call(() => toSnakeCase(options))
 }
 
 function readConfigFile(file: string): Record<string, unknown> {

@@ -1,8 +1,8 @@
 /** The config.json of a run: its options, and what they were resolved to. */
 import { z } from 'zod'
-import { toCamelCase } from '../case'
-import { KindlingError } from '../errors'
-import { problemsIn } from '../options'
+import { toCamelCase, toSnakeCase } from '../case'
+import { KindlingError, call } from '../errors'
+import { checkedValue, problemsIn } from '../options'
 import type { TrainOptions } from './config'
 import { trainFields } from './fields'
 import { isSealed } from './sealed-json'
@@ -76,6 +76,17 @@ const schema = z.strictObject({
   total_steps: z.int().min(0),
   checksum: z.string().optional(),
 })
+
+/**
+ * Checks a configuration that a caller passed; options it lacks take their defaults.
+ *
+ * @throws KindlingError `ERR_INVALID_ARGUMENT` naming every problem.
+ */
+export function checkedRunConfig(config: RunConfig): RunConfig {
+  const given = call(() => toSnakeCase(config))
+  const { checksum: _, ...checked } = checkedValue('config', schema, given)
+  return toCamelCase(checked) as RunConfig
+}
 
 /**
  * Checks the text of a config.json; options it lacks take their defaults.

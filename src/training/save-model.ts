@@ -1,13 +1,13 @@
 /** Saves a model as a run with a single checkpoint. */
 import { z } from 'zod'
 import { KindlingError } from '../errors'
-import type { Companions } from '../exchange/companions'
+import { companionsSchema, type Companions } from '../exchange/companions'
 import { longCall, type LongCallOptions } from '../long-call'
 import { native } from '../native'
-import { checked, longCallFields } from '../options'
-import type { Tokenizer } from '../tokenizer'
+import { checked, checkedValue, isObject, longCallFields } from '../options'
+import { Tokenizer } from '../tokenizer'
 import { Transformer } from '../transformer'
-import type { RunConfig } from './run-config'
+import { checkedRunConfig, type RunConfig } from './run-config'
 import { RunFolder } from './run-folder'
 
 /** A model to save, as `load` returns it. */
@@ -24,12 +24,20 @@ export interface SavedModel {
   step?: number | undefined
 }
 
+/** Beside these and the configuration, what else `load` returns. */
+const savedSchema = z.object({
+  model: z.custom<Transformer>(isObject, 'must be a Transformer'),
+  tokenizer: z.custom<Tokenizer>(isObject, 'must be a Tokenizer or null').nullable(),
+  companions: companionsSchema.default({}),
+  step: z.int().min(0).default(0),
+})
+
 /**
  * Writes a run folder with one checkpoint and no optimizer state. `generate`, `eval`, `export` and
  * `train --from` accept it like any other run.
  *
- * @throws KindlingError `ERR_RUN_EXISTS`, `ERR_DISK_FULL`, `ERR_NOT_WRITABLE`; nothing is left
- * behind then.
+ * @throws KindlingError `ERR_INVALID_ARGUMENT`, `ERR_RUN_EXISTS`, `ERR_DISK_FULL`,
+ * `ERR_NOT_WRITABLE`; nothing is left behind then.
  */
 export async function save(
   run: string,
@@ -37,7 +45,11 @@ export async function save(
   options: LongCallOptions = {},
 ): Promise<void> {
   const monitored = checked('save', z.strictObject(longCallFields), options)
-  const { model, tokenizer, config, companions = {}, step = 0 } = saved
+  checkedValue('save: run', z.string().min(1), run)
+  const { model, tokenizer, companions, step } = checked('save', savedSchema, saved)
+  const config = checkedRunConfig(saved.config)
+  Transformer.toNative(model)
+  if (tokenizer) Tokenizer.toNative(tokenizer)
   if ((tokenizer?.hash ?? null) !== config.tokenizerHash) {
     throw new KindlingError('ERR_INVALID_ARGUMENT', 'the tokenizer does not match the config')
   }

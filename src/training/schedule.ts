@@ -1,7 +1,7 @@
 /** The learning-rate schedule: linear warm-up, cosine decay, constant floor. */
 import { z } from 'zod'
 import { KindlingError } from '../errors'
-import { checked } from '../options'
+import { checked, shown } from '../options'
 
 /** The schedule's rates and steps. */
 export interface CosineScheduleOptions {
@@ -31,7 +31,7 @@ const schema = z.strictObject({
  * and between them lrMin + (1 + cos(pi (t - Tw) / (Tc - Tw))) / 2 (lrMax - lrMin).
  *
  * @throws KindlingError `ERR_INVALID_ARGUMENT` if a rate or a number of steps is negative or not
- * finite, or Tw > Tc.
+ * finite, or Tw > Tc; the function, if t is not a finite number.
  */
 export function cosineSchedule(options: CosineScheduleOptions): (t: number) => number {
   const { lrMax, lrMin, warmupSteps, cosineSteps } = checked('cosineSchedule', schema, options)
@@ -42,6 +42,9 @@ export function cosineSchedule(options: CosineScheduleOptions): (t: number) => n
     )
   }
   return (t) => {
+    if (!Number.isFinite(t)) {
+      throw new KindlingError('ERR_INVALID_ARGUMENT', `a step must be a number, not ${shown(t)}`)
+    }
     if (t < warmupSteps) return (lrMax * t) / warmupSteps
     if (t > cosineSteps) return lrMin
     if (warmupSteps === cosineSteps) return lrMax

@@ -5,7 +5,7 @@
 import { z } from 'zod'
 import { cancelled } from '../errors'
 import { limits } from '../limits'
-import { abortSignal, callback, checked } from '../options'
+import { abortSignal, callback, checked, isObject } from '../options'
 import { Optimizer } from '../optimizer'
 import type { TokenStore } from '../token-store'
 import type { Sampling } from '../token-store-options'
@@ -60,9 +60,9 @@ export interface TrainStep {
 }
 
 const schema = z.strictObject({
-  model: z.custom<Transformer>((value) => value instanceof Transformer, 'must be a Transformer'),
-  optimizer: z.custom<Optimizer>((value) => value instanceof Optimizer, 'must be AdamW or Sgd'),
-  store: z.custom<TrainLoopOptions['store']>((value) => typeof value === 'object'),
+  model: z.custom<Transformer>(isObject, 'must be a Transformer'),
+  optimizer: z.custom<Optimizer>(isObject, 'must be AdamW or Sgd'),
+  store: z.custom<TrainLoopOptions['store']>(isObject, 'must be a TokenStore or a mixture'),
   schedule: callback<(step: number) => number>().optional(),
   steps: z.int().min(0).optional(),
   firstStep: z.int().min(1).default(1),
@@ -92,6 +92,8 @@ const schema = z.strictObject({
 export async function* train(options: TrainLoopOptions): AsyncGenerator<TrainStep, void, void> {
   const given = checked('train', schema, options)
   const { model, optimizer, schedule, steps = Infinity, accumulate, maxNorm, signal } = given
+  Transformer.toNative(model)
+  Optimizer.checkModel(optimizer, model)
   const { batchSize, seed, sampling, seqLength = model.options.maxSeqLength } = given
   const loader = new BatchLoader(given.store, { batchSize, seqLength, seed, accumulate, sampling })
   try {

@@ -6,7 +6,7 @@
 import { EventEmitter } from 'node:events'
 import { z } from 'zod'
 import { KindlingError, fromNative } from '../errors'
-import { abortSignal, checked } from '../options'
+import { abortSignal, checked, isObject } from '../options'
 import { CheckpointWriter } from './checkpoint-writer'
 import { TrainingClock } from './clock'
 import type { ResolvedOptions, TrainerOptions } from './config'
@@ -352,5 +352,5 @@ export class Trainer extends EventEmitter<TrainerEvents> {
 }
 
 function isResolved(options: TrainerOptions | ResolvedOptions): options is ResolvedOptions {
-  return 'given' in options && options.given instanceof Set
+  return 'given' in options && options.given instanceof Set && isObject(options.options)
 }
