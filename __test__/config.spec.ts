@@ -127,6 +127,12 @@ test('total steps follow from the epochs, the schedule from the ratios', (t) => 
   t.is(totalSteps(options, 1000), 31)
   t.is(totalSteps({ ...options, maxSteps: 7 }, 1000), 7)
   t.is(errorOf(() => totalSteps(options, 31)).code, 'ERR_STORE_TOO_SHORT')
+  // config.json of such a run could not be read again.
+  for (const numEpochs of [1e16, 1e300]) {
+    const endless = errorOf(() => totalSteps({ ...options, numEpochs }, 1000))
+    t.is(endless.code, 'ERR_INVALID_CONFIG')
+    t.regex(endless.message, /num_epochs/)
+  }
   const schedule = scheduleOf(
     { ...options, lr: 1, lrMin: 0.1, warmupRatio: 0.1, warmfixRatio: 0.9 },
     105,

@@ -68,12 +68,19 @@ function modelVocabSize({ options, given }: ResolvedOptions, { tokenizer }: Data
  * The number of updates: max_steps, or floor(num_epochs x tokens / (batch_size x seq_length x
  * accumulate)).
  *
- * @throws KindlingError `ERR_STORE_TOO_SHORT` if that is 0.
+ * @throws KindlingError `ERR_STORE_TOO_SHORT` if that is 0, `ERR_INVALID_CONFIG` if it is 2^53 or more.
  */
 export function totalSteps(options: TrainOptions, tokens: number): number {
   if (options.maxSteps !== undefined) return options.maxSteps
   const perStep = tokensPerStep(options)
   const steps = Math.floor((options.numEpochs * tokens) / perStep)
+  if (steps > Number.MAX_SAFE_INTEGER) {
+    // The run would train, but nothing could read its config.json.
+    throw new KindlingError(
+      'ERR_INVALID_CONFIG',
+      `num_epochs ${options.numEpochs} are more steps than can be counted; lower num_epochs`,
+    )
+  }
   if (steps >= 1) return steps
   throw new KindlingError(
     'ERR_STORE_TOO_SHORT',
