@@ -174,6 +174,18 @@ test('a claim that a killed process left can be claimed again', async (t) => {
   t.deepEqual(readdirSync(run), [])
 })
 
+test('a run that is too large for its first step leaves no folder, a resumed one stays', async (t) => {
+  const folder = temporaryFolder(t)
+  const run = join(folder, 'run')
+  const options = { ...SMALL, corpus: writeCorpus(folder), dataDir: folder, run }
+  const huge = { ...options, batchSize: 2 ** 17, numLayers: 512, dFf: 128 }
+  await rejectsWith(t, 'ERR_OUT_OF_MEMORY', () => new Trainer(huge).run())
+  t.false(existsSync(run))
+  await new Trainer({ ...options, maxSteps: 1 }).run()
+  await new RunFolder(run).abandon()
+  t.true(existsSync(join(run, 'config.json')))
+})
+
 test('a killed run that lost its config.json is not treated as an abandoned claim', async (t) => {
   const run = await smallRun(t, { stopAtStep: 1 })
   rmSync(join(run, 'config.json'))

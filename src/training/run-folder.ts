@@ -30,6 +30,8 @@ export class RunFolder {
   /** Folders that were created for this run, outermost first. */
   #made: string[] = []
   #lock: RunLock | null = null
+  /** This process began the run. */
+  #isClaimed = false
 
   constructor(readonly path: string) {
     this.checkpoints = new RunCheckpoints(path)
@@ -67,6 +69,7 @@ export class RunFolder {
       folder.release()
       throw runExists(folder.path)
     }
+    folder.#isClaimed = true
     return folder
   }
 
@@ -86,14 +89,14 @@ export class RunFolder {
     this.#lock = null
   }
 
-  /** Unlocks and removes the folder of a new run that could not start. */
+  /** Unlocks and removes the folder of a new run that could not start; others it only unlocks. */
   async abandon(): Promise<void> {
-    // Also in a folder that a killed process left: it held nothing else.
-    for (const path of [this.tokenizerPath, join(this.path, 'checkpoints')]) {
-      await rm(path, { recursive: true, force: true }).catch(() => {})
-    }
-    for (const path of [join(this.path, 'latest'), this.#metricsPath, this.#configPath]) {
-      await rm(path, { force: true }).catch(() => {})
+    if (this.#isClaimed) {
+      // Also in a folder that a killed process left: it held nothing else.
+      const files = ['tokenizer', 'checkpoints', 'latest', 'tensorboard', 'system.json']
+      for (const name of [...files, 'metrics.jsonl', 'config.json']) {
+        await rm(join(this.path, name), { recursive: true, force: true }).catch(() => {})
+      }
     }
     this.release()
     // rmdir leaves folders that hold anything else.

@@ -70,6 +70,11 @@ export class Trainer extends EventEmitter<TrainerEvents> {
       const summary = await this.#train(session, signal)
       this.emit('done', summary)
       return summary
+    } catch (error) {
+      // The first step takes most of the memory; the same command with less may use the name.
+      const isTooLarge = error instanceof KindlingError && error.code === 'ERR_OUT_OF_MEMORY'
+      if (isTooLarge && session.step === 0) await session.folder.abandon()
+      throw error
     } finally {
       await closeSession(session)
       session.folder.release()
