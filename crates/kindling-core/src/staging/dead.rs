@@ -50,6 +50,8 @@ pub(crate) fn dead_folders(parent: &Path, name: &str) -> Vec<(PathBuf, Option<Fi
             .to_str()
             .and_then(|found| found.strip_prefix(&prefix))
             .and_then(|id| id.strip_suffix(".partial").or_else(|| id.strip_suffix(".new")))
+            // With a dot, it is a folder for a longer name: `.data.x.7-0.partial` is for `data.x`.
+            .filter(|id| !id.contains('.'))
         else {
             continue;
         };

@@ -265,6 +265,19 @@ mod tests {
     }
 
     #[test]
+    fn folders_for_a_longer_name_are_left_alone() {
+        let root = Folder::new();
+        let other = root.path().join(".store.x.99999999-0.partial");
+        std::fs::create_dir(&other).unwrap();
+        std::fs::write(other.join(LOCK), "").unwrap();
+        let (_staged, adopted) =
+            StagedFolder::adopt_or_new(root.path(), "store", |_| true).unwrap();
+        assert!(!adopted && other.exists());
+        remove_dead(root.path(), "store.x");
+        assert!(!other.exists());
+    }
+
+    #[test]
     fn folders_of_dead_processes_and_kept_folders_can_be_adopted() {
         let root = Folder::new();
         let dead = root.path().join(".store.99999999-0.partial");
