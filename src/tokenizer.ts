@@ -29,7 +29,10 @@ export interface TrainTokenizerOptions extends LongCallOptions {
    * one per character.
    */
   vocabSize?: number
-  /** Special tokens; they get the first ids and are never part of a merge. Default: none. */
+  /**
+   * Special tokens of at most 1,024 bytes; they get the first ids and are never part of a merge.
+   * Default: none.
+   */
   specialTokens?: readonly string[]
   /** Byte-level BPE, or one token per code point. Default `bpe`. */
   type?: 'bpe' | 'chars'
@@ -40,8 +43,8 @@ export interface TrainTokenizerOptions extends LongCallOptions {
   threads?: number
   /**
    * Splits text into pre-tokens, which merges do not cross: `gpt2`, `smollm`, `cl100k`, `llama3`,
-   * `qwen2`, or a regular expression. A regular expression is slower and loads each file into
-   * memory. Default `gpt2`.
+   * `qwen2`, or a regular expression of at most 16 KiB. A regular expression is slower and loads
+   * each file into memory. Default `gpt2`.
    */
   pattern?: string
   /** Minimum number of occurrences for a pair to be merged. Default 1. */

@@ -14,6 +14,10 @@ use fancy_regex::Regex;
 use super::parts::{AddedFlags, Rules};
 use crate::{Error, Result};
 
+/// Most bytes of a special token. Every place where a text may be cut is compared with every byte of
+/// every token, so long ones would make encoding slow.
+pub const MAX_SPECIAL_TOKEN_BYTES: usize = 1024;
+
 /// The special tokens of a tokenizer, with matchers for all of them.
 #[derive(Debug, Default, Clone)]
 pub struct SpecialTokens {
@@ -40,7 +44,7 @@ impl SpecialTokens {
     /// Builds the matcher of special tokens and their ids, without flags.
     ///
     /// # Errors
-    /// Returns `ERR_INVALID_ARGUMENT` if a special token is empty or repeated.
+    /// Returns `ERR_INVALID_ARGUMENT` if a special token is empty, too long or repeated.
     pub fn new(tokens: Vec<(String, u32)>) -> Result<Self> {
         Self::with_rules(tokens, &Rules::default())
     }
@@ -200,7 +204,7 @@ fn is_word(c: char) -> bool {
 /// Checks a list of special tokens.
 ///
 /// # Errors
-/// Returns `ERR_INVALID_ARGUMENT` if one is empty or repeated.
+/// Returns `ERR_INVALID_ARGUMENT` if one is empty, longer than `MAX_SPECIAL_TOKEN_BYTES` or repeated.
 pub fn check<'a>(tokens: impl Iterator<Item = &'a str>) -> Result<()> {
     let mut seen = std::collections::HashSet::new();
     for token in tokens {
@@ -208,6 +212,14 @@ pub fn check<'a>(tokens: impl Iterator<Item = &'a str>) -> Result<()> {
             return Err(Error::argument(
                 "a special token is empty; pass at least one character for each",
             ));
+        }
+        if token.len() > MAX_SPECIAL_TOKEN_BYTES {
+            let start: String = token.chars().take(20).collect();
+            return Err(Error::argument(format!(
+                "the special token that starts with {start:?} has {} bytes; use at most \
+                 {MAX_SPECIAL_TOKEN_BYTES}",
+                token.len()
+            )));
         }
         if !seen.insert(token) {
             return Err(Error::argument(format!(
@@ -292,8 +304,11 @@ mod tests {
     }
 
     #[test]
-    fn empty_and_repeated_tokens_are_rejected() {
-        for tokens in [vec![(String::new(), 0)], vec![("a".to_owned(), 0), ("a".to_owned(), 1)]] {
+    fn empty_long_and_repeated_tokens_are_rejected() {
+        let long = "é".repeat(MAX_SPECIAL_TOKEN_BYTES / 2);
+        assert_eq!(special(&[&long]).longest(), MAX_SPECIAL_TOKEN_BYTES);
+        for tokens in [vec![""], vec!["a", "a"], vec![&format!("{long}x")]] {
+            let tokens = tokens.into_iter().map(|token| (token.to_owned(), 0)).collect();
             assert_eq!(SpecialTokens::new(tokens).unwrap_err().code(), "ERR_INVALID_ARGUMENT");
         }
     }

@@ -47,7 +47,7 @@ pub fn invalid(path: &Path, what: impl std::fmt::Display) -> Error {
 ///
 /// # Errors
 /// Returns `ERR_NOT_FOUND`, I/O errors, `ERR_INVALID_TOKENIZER` with the line or entry that is
-/// wrong, or `ERR_INVALID_ARGUMENT` if a special token is empty or repeated.
+/// wrong, or `ERR_INVALID_ARGUMENT` if a special token is empty, too long or repeated.
 pub fn read_vocab_and_merges(
     vocab: &Path,
     merges: &Path,

@@ -39,6 +39,8 @@ const SMOLLM: [&str; 1] = [concat!(
     r"\p{N}|'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?[^\s\p{L}\p{N}]+",
     r"|\s+(?![^\s\p{N}])|\s+",
 )];
+/// Most bytes of a regular expression; those of known tokenizers have less than 1,000.
+const MAX_PATTERN_BYTES: usize = 16 * 1024;
 /// The names of patterns, for messages.
 const NAMES: &str = "gpt2, smollm, cl100k, llama3 or qwen2";
 
@@ -70,7 +72,7 @@ impl Pattern {
     /// regular expression.
     ///
     /// # Errors
-    /// Returns `ERR_INVALID_ARGUMENT` if `text` is neither.
+    /// Returns `ERR_INVALID_ARGUMENT` if `text` is neither, or longer than `MAX_PATTERN_BYTES`.
     pub fn new(text: &str) -> Result<Self> {
         let is = |name: &str, sources: &[&str]| text == name || sources.contains(&text);
         if is("gpt2", &GPT2) {
@@ -87,6 +89,12 @@ impl Pattern {
         }
         if is("smollm", &SMOLLM) {
             return Ok(Self::Smollm);
+        }
+        if text.len() > MAX_PATTERN_BYTES {
+            return Err(Error::argument(format!(
+                "the pattern has {} bytes; pass at most {MAX_PATTERN_BYTES}, or {NAMES}",
+                text.len()
+            )));
         }
         let regex = Regex::new(&oniguruma::to_portable(text)).map_err(|error| {
             Error::argument(format!(
@@ -219,7 +227,9 @@ mod tests {
     fn text_without_a_match_is_a_pretoken_too() {
         let pattern = Pattern::new("[a-z]+").unwrap();
         assert_eq!(split(&pattern, "ab, C日d"), ["ab", ", C日", "d"]);
-        assert_eq!(Pattern::new("(").unwrap_err().code(), "ERR_INVALID_ARGUMENT");
+        for wrong in ["(", &"a|".repeat(MAX_PATTERN_BYTES)] {
+            assert_eq!(Pattern::new(wrong).unwrap_err().code(), "ERR_INVALID_ARGUMENT");
+        }
     }
 
     #[test]
