@@ -219,7 +219,9 @@ fn the_first_negative_id_is_reported() {
 fn token_counts_count_every_id() {
     let root = Folder::new();
     let store = write(root.path(), &[1, 2, 2, 4], 3);
-    assert_eq!(store.token_counts(5, &mut silent).unwrap(), [0, 1, 2, 0, 1]);
+    for vocab_size in [5, 6, usize::MAX] {
+        assert_eq!(store.token_counts(vocab_size, &mut silent).unwrap(), [0, 1, 2, 0, 1]);
+    }
     assert_eq!(store.token_counts(4, &mut silent).unwrap_err().code(), "ERR_TOKEN_OUT_OF_RANGE");
 }
 

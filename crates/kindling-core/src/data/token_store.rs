@@ -199,19 +199,28 @@ impl TokenStore {
         Ok(())
     }
 
-    /// Returns how often each id below `vocab_size` occurs.
+    /// Returns how often each id occurs, up to the largest that does.
     ///
     /// # Errors
-    /// As `check_vocab`.
+    /// As `check_vocab`, and `ERR_OUT_OF_MEMORY`.
     pub fn token_counts(&self, vocab_size: usize, progress: &mut Progress<'_>) -> Result<Vec<u64>> {
-        let mut counts = zeroed_vec(vocab_size)?;
+        let mut counts: Vec<u64> = Vec::new();
         self.for_each_block(progress, |ids, position| {
             for (i, &id) in ids.iter().enumerate() {
-                let Some(count) = usize::try_from(id).ok().and_then(|id| counts.get_mut(id)) else {
+                let Some(index) = usize::try_from(id).ok().filter(|&index| index < vocab_size)
+                else {
                     let (id, position) = (i64::from(id), position + i as u64);
                     return Err(Error::TokenOutOfRange { id, position, vocab_size });
                 };
-                *count += 1;
+                if index >= counts.len() {
+                    let more = index + 1 - counts.len();
+                    counts.try_reserve(more).map_err(|_| {
+                        let bytes = (index as u64 + 1) * size_of::<u64>() as u64;
+                        Error::OutOfMemory { bytes }
+                    })?;
+                    counts.resize(index + 1, 0);
+                }
+                counts[index] += 1;
             }
             Ok(())
         })?;
