@@ -29,7 +29,11 @@ pub fn save(parts: &Parts, dir: &Path) -> Result<()> {
 /// Returns whether the folder `dir` holds exactly the files that `save` would write.
 pub fn is_saved(parts: &Parts, dir: &Path) -> bool {
     let is_same = |(name, text): &(&str, String)| {
-        std::fs::read(dir.join(name)).is_ok_and(|found| found == text.as_bytes())
+        // The length first: what is not a file, or is larger than any tokenizer, is not read.
+        let path = dir.join(name);
+        std::fs::metadata(&path)
+            .is_ok_and(|status| status.is_file() && status.len() == text.len() as u64)
+            && std::fs::read(&path).is_ok_and(|found| found == text.as_bytes())
     };
     dir.is_dir() && contents(parts).is_ok_and(|files| files.iter().all(is_same))
 }
