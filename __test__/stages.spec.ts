@@ -12,8 +12,9 @@ interface Counts {
 }
 
 const root = join(__dirname, '..')
-const { count } = require(join(root, 'scripts', 'stages.js')) as {
+const { count, failedLines } = require(join(root, 'scripts', 'stages.js')) as {
   count(output: string, exitCode: number): Counts
+  failedLines(output: string): string[]
 }
 
 test('counts of all cargo test binaries are added up', (t) => {
@@ -61,6 +62,23 @@ test('exceptions outside of tests count as failures', (t) => {
     '',
   ].join('\n')
   t.deepEqual(count(output, 1), { passed: 2, failed: 2, skipped: 2 })
+})
+
+test('what failed is named once more at the end', (t) => {
+  const failed = [
+    '✘ [fail]: cli › a failing test Promise returned by test never resolved',
+    'test store::tests::chunks ... FAILED',
+    'NOT OK a run without kills (steps 3)',
+    '-- clippy: FAILED (0 passed, 1 failed; 2.0 s)',
+  ]
+  const passed = [
+    '  ✔ cli › a test',
+    'test a ... ok',
+    'ok a claim',
+    'test result: FAILED. 3 passed',
+  ]
+  const output = [...failed, ...passed, `  ${failed[0]!}`].join('\n')
+  t.deepEqual(failedLines(output), failed)
 })
 
 test('a closing line replaces all counts printed before it', (t) => {

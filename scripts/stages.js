@@ -54,6 +54,16 @@ function summedCounts(output) {
   }
 }
 
+/** Lines that name what failed: tests of ava and cargo test, claims of campaigns, stages. */
+const FAILED_LINE = /^(?: *[✘×] .*|test .* \.\.\. FAILED|NOT OK .*|-- .*: FAILED.*)$/gmu
+const MOST_FAILED_LINES = 20
+
+/** Returns the lines of a stage's output that name what failed, each once. */
+function failedLines(output) {
+  const lines = [...output.matchAll(FAILED_LINE)].map(([line]) => line.trim())
+  return [...new Set(lines)].slice(0, MOST_FAILED_LINES)
+}
+
 /**
  * Runs one command and returns its output and exit code.
  *
@@ -81,7 +91,8 @@ function execute([command, ...args], isQuiet) {
 }
 
 /**
- * Runs all stages, even after one has failed, prints the closing line and sets the exit code.
+ * Runs all stages, even after one has failed, prints once more what failed and the closing line,
+ * and sets the exit code.
  *
  * A stage is { name, command, quiet, needs }. `quiet` prints the output only if the stage fails.
  * `needs` is [command, hint]: if that command fails, the stage is skipped with the hint.
@@ -101,14 +112,14 @@ async function runStages(stages) {
     const counts = count(output, exitCode)
     for (const kind of Object.keys(total)) total[kind] += counts[kind]
     if (counts.failed > 0) {
-      failures.push(name)
+      failures.push(`failed: ${name}`, ...failedLines(output).map((line) => `  ${line}`))
       if (quiet) process.stdout.write(output)
     }
     const seconds = ((Date.now() - started) / 1000).toFixed(1)
     const verdict = counts.failed > 0 ? 'FAILED' : 'ok'
     process.stdout.write(`-- ${name}: ${verdict} (${closingLine(counts)}; ${seconds} s)\n`)
   }
-  if (failures.length > 0) process.stdout.write(`failed: ${failures.join(', ')}\n`)
+  for (const line of failures) process.stdout.write(`${line}\n`)
   process.stdout.write(`${closingLine(total)}\n`)
   process.exitCode = total.failed > 0 ? 1 : 0
 }
@@ -117,4 +128,4 @@ function closingLine({ passed, failed, skipped }) {
   return `${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`
 }
 
-module.exports = { count, runStages }
+module.exports = { count, failedLines, runStages }
