@@ -36,11 +36,13 @@ export function dashboardCommand(): Command {
           throw new KindlingError('ERR_NOT_FOUND', `${place} does not exist; check the path`)
         }
       }
+      // Before the URL is shown: whoever reads it may end the command at once.
+      const ended = interrupted()
       const dashboard = await startDashboard(args.length > 0 ? args : [DEFAULT_FOLDER], port)
       output.line({ url: dashboard.url })
       output.text(`dashboard: ${dashboard.url}`)
       if (open) openBrowser(dashboard.url)
-      await interrupted()
+      await ended
       await dashboard.close()
     }),
   )
