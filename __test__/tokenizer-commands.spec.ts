@@ -139,7 +139,7 @@ test('wrong use of the tokenizer commands is a coded error', async (t) => {
     [train(corpus, '--max-bytes', '0'), 2, /ERR_USAGE: .*max[_-]bytes/],
     [train(corpus, '--max-bytes', 'much'), 2, /ERR_USAGE: .*max[_-]bytes/],
     [train(corpus, '--format', 'csv'), 2, /ERR_USAGE: .*format/],
-    [train(bad), 1, /ERR_INVALID_CORPUS: .*bad\.jsonl, line 2: has no field "text"/],
+    [train(bad), 1, /ERR_INVALID_CORPUS: .*bad\.jsonl, line 2: the object has no field "text"/],
     [train(corpus, '--format', 'jsonl'), 1, /ERR_INVALID_CORPUS: .*line 1/],
     [train(damaged), 1, /ERR_INVALID_CORPUS: .*damaged\.gz is damaged/],
     [train(join(folder, '*.md')), 1, /ERR_NOT_FOUND/],

@@ -57,8 +57,8 @@ const TESTS = {
   'an old driver is reported with its version': {
     environment: { VERSION: '12040' },
     async run(kindling) {
-      await refused(kindling, 'ERR_DEVICE_UNAVAILABLE', /CUDA 12\.4 but 13\.0 is needed.*580/)
-      await fallsBack(kindling, /GPU is not used.*CUDA 12\.4 but 13\.0 is needed/)
+      await refused(kindling, 'ERR_DEVICE_UNAVAILABLE', /CUDA 12\.4, but this build needs 13\.0.*580/)
+      await fallsBack(kindling, /GPU is not used.*CUDA 12\.4, but this build needs 13\.0/)
     },
   },
   'a driver that fails to start is reported': {

@@ -21,7 +21,7 @@ pub enum Error {
     #[error("{0}")]
     InvalidConfig(String),
     /// A buffer does not have the size of its shape.
-    #[error("{op}: {what} has {actual} elements where {expected} are needed")]
+    #[error("{op}: {what} has {actual} elements but needs {expected}")]
     ShapeMismatch { op: &'static str, what: &'static str, expected: usize, actual: usize },
     /// A file operation failed in the operating system.
     #[error("{action} {}: {source}", path.display())]
@@ -76,7 +76,7 @@ pub enum Error {
     )]
     StoreTooShort { length: u64, needed: u64 },
     /// The token range `start..end` is not within the store.
-    #[error("range {start}..{end} is outside the store of {length} tokens")]
+    #[error("range {start}..{end} is outside the store of {length} tokens; use a range within it")]
     RangeOutOfBounds { start: u64, end: u64, length: u64 },
     /// Weights or optimizer state do not fit the model; the message lists every difference.
     #[error("the checkpoint does not fit the model: {0}")]

@@ -49,7 +49,7 @@ pub(crate) fn read_whole(path: &Path, invalid: fn(String) -> Error) -> Result<Ve
     }
     if bytes.max(content.len() as u64) > LARGEST {
         let limit = LARGEST >> 20;
-        return Err(invalid(format!("{} is larger than {limit} MiB", path.display())));
+        return Err(invalid(format!("{} is larger than the limit of {limit} MiB", path.display())));
     }
     Ok(content)
 }

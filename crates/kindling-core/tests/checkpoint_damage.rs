@@ -127,8 +127,11 @@ fn a_model_that_differs_in_more_than_its_shapes_is_refused() {
     let (path, ..) = saved("differs");
     for (other, expected) in [
         (ModelConfig { num_heads: 4, num_kv_heads: 4, ..config() }, "num_heads is 2 in the check"),
-        (ModelConfig { theta: 500.0, ..config() }, "theta is 10000.0 in the checkpoint, 500.0 in"),
-        (ModelConfig { d_ff: 8, ..config() }, "d_ff is 6 in the checkpoint, 8 in the model; "),
+        (
+            ModelConfig { theta: 500.0, ..config() },
+            "theta is 10000.0 in the checkpoint but 500.0 in",
+        ),
+        (ModelConfig { d_ff: 8, ..config() }, "d_ff is 6 in the checkpoint but 8 in the model; "),
         (ModelConfig { d_ff: 8, ..config() }, "linear_w1.linear_matrix has shape [8, 6]"),
     ] {
         let mut model = Transformer::new(other, Device::cpu(1), 1).unwrap();

@@ -332,7 +332,7 @@ fn wrong_buffer_sizes_and_sizes_of_zero_are_coded_errors() {
     };
     let error = norm(&[0.0; 6], &mut [0.0; 6], &mut [0.0; 1], &[0.0; 3], s).unwrap_err();
     assert_eq!(error.code(), "ERR_SHAPE_MISMATCH");
-    assert!(error.to_string().contains("rstd has 1 elements where 2 are needed"));
+    assert!(error.to_string().contains("rstd has 1 elements but needs 2"));
     let error =
         norm(&[], &mut [], &mut [0.0; 2], &[], rms_norm::Shape { width: 0, ..s }).unwrap_err();
     assert_eq!(error.code(), "ERR_INVALID_ARGUMENT");

@@ -84,7 +84,9 @@ fn new_state(
         model: model.config().clone(),
         optimizer: optimizer
             .map(|o| OptimizerState { kind: o.kind().to_owned(), steps: o.steps() }),
-        run: run.map_err(|error| Error::argument(format!("cannot be saved as JSON: {error}")))?,
+        run: run.map_err(|error| {
+            Error::argument(format!("the run state cannot be saved as JSON: {error}"))
+        })?,
         files: BTreeMap::new(),
         checksum: None,
     })

@@ -68,7 +68,7 @@ impl State {
             .filter(|(name, value)| *name != "max_seq_length" && saved.get(name) != Some(value))
             .map(|(name, value)| {
                 let saved = saved.get(name).unwrap_or(&serde_json::Value::Null);
-                format!("{name} is {saved} in the checkpoint, {value} in the model")
+                format!("{name} is {saved} in the checkpoint but {value} in the model")
             })
             .collect())
     }
@@ -88,7 +88,8 @@ pub fn read_state(path: &Path) -> Result<State> {
     let state: State = serde_json::from_slice(&text).map_err(|e| damaged(&file, &e.to_string()))?;
     if state.format_version > FORMAT_VERSION {
         return Err(Error::InvalidCheckpoint(format!(
-            "{} has format_version {}; this Kindling reads up to {FORMAT_VERSION}, so update it",
+            "{} has format_version {}; this version of Kindling reads up to {FORMAT_VERSION}; \
+             update Kindling",
             file.display(),
             state.format_version
         )));

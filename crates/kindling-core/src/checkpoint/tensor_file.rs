@@ -158,7 +158,7 @@ impl TensorFile {
         let cannot_read = |error| Error::io(IoAction::Read, path, error);
         let damaged = |what: &str| damaged(path, what);
         if bytes < 8 {
-            return Err(damaged("it is shorter than a header"));
+            return Err(damaged("it is too short for a header"));
         }
         let mut head = vec![0; 8];
         file.read_exact(&mut head).map_err(cannot_read)?;
@@ -175,14 +175,14 @@ impl TensorFile {
             serde_json::from_slice(&head[8..]).map_err(|error| damaged(&error.to_string()))?;
         let start = head.len() as u64;
         if start.checked_add(metadata.data_len() as u64) != Some(bytes) {
-            return Err(damaged("its length is not that of its tensors"));
+            return Err(damaged("its length does not match its header"));
         }
         let mut entries = Vec::new();
         for name in metadata.offset_keys() {
             let Some(info) = metadata.info(&name) else { continue };
             if info.dtype != Dtype::F32 {
                 let dtype = info.dtype;
-                return Err(damaged(&format!("the dtype of {name} is {dtype:?}; it must be F32")));
+                return Err(damaged(&format!("{name} has dtype {dtype:?} instead of F32")));
             }
             let (from, to) = info.data_offsets;
             entries.push(Entry {

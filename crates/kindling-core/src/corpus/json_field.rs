@@ -22,7 +22,9 @@ pub(super) fn field_of_line<'de, S: DeserializeSeed<'de> + Copy>(
     let value = FieldOf(field, seed).deserialize(&mut json).map_err(|error| reason(&error))?;
     json.end().map_err(|error| reason(&error))?;
     value.ok_or_else(|| {
-        format!("has no field \"{field}\"; name the field that holds the text (text_field)")
+        format!(
+            "the object has no field \"{field}\"; name the field that holds the text (text_field)"
+        )
     })
 }
 
@@ -41,7 +43,7 @@ impl<'de, S: DeserializeSeed<'de> + Copy> Visitor<'de> for FieldOf<'_, S> {
     type Value = Option<S::Value>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a JSON object with a text in \"{}\"", self.0)
+        write!(f, "a JSON object with a string in \"{}\"", self.0)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {

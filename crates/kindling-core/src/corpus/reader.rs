@@ -132,7 +132,7 @@ impl<'a> Reader<'a> {
             let length = self.read(&mut buffer, bytes.min(BUFFER as u64) as usize, input)?;
             if length == 0 {
                 let message = format!(
-                    "{} is shorter than when its encoding began; encode it again",
+                    "{} is shorter than it was when encoding began; encode it again",
                     input.path.display()
                 );
                 return Err(Error::InvalidCorpus(message));
@@ -167,7 +167,7 @@ fn check_name(input: &Input, compressed: Option<&str>) -> Result<()> {
     }
     let path = input.path.display();
     Err(Error::InvalidCorpus(format!(
-        "{path} holds no {expected} data; rename it or create it again"
+        "{path} does not hold {expected} data; rename it or create it again"
     )))
 }
 

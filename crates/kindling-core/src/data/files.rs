@@ -11,6 +11,9 @@ use crate::error::IoAction;
 use crate::whole_file::open_regular;
 use crate::{Error, Result};
 
+/// What to do about a damaged folder of chunks.
+pub(super) const RESTORE: &str = "copy the store or encode the text again";
+
 /// A file with part of the tokens.
 #[derive(Debug)]
 pub struct ChunkFile {
@@ -62,7 +65,10 @@ pub fn find(path: &Path) -> Result<StoreFiles> {
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("npy") => npy_file(path),
         Some("bin") => single(path, &status, Element::Uint16, 0, None),
-        _ => Err(invalid(path, "is not a folder of chunks, a .npy or a .bin file; choose one")),
+        _ => Err(invalid(
+            path,
+            "is neither a folder of chunks nor a .npy or .bin file; choose one of these",
+        )),
     }
 }
 
@@ -94,13 +100,14 @@ fn single(
     if length.is_none() && !room.is_multiple_of(size) {
         return Err(invalid(
             path,
-            format_args!("has {file_bytes} bytes, not a multiple of {size}"),
+            format_args!("has {file_bytes} bytes, not a multiple of {size}; copy it again"),
         ));
     }
     let length = length.unwrap_or(room / size);
     if length.checked_mul(size) != Some(room) {
         let what = format_args!(
-            "has {room} bytes of tokens where its header says {length} of {size} bytes"
+            "has {room} bytes of tokens, but its header says {length} tokens of {size} bytes; \
+             copy it again"
         );
         return Err(invalid(path, what));
     }
@@ -132,7 +139,10 @@ pub(super) fn folder(path: &Path, metadata: Option<StoreMetadata>) -> Result<Sto
     for (number, chunk) in chunks.iter().enumerate() {
         let last = number + 1 == chunks.len();
         if chunk.tokens == 0 || chunk.tokens > chunk_size || (!last && chunk.tokens < chunk_size) {
-            let what = format_args!("holds {} tokens where a chunk has {chunk_size}", chunk.tokens);
+            let what = format_args!(
+                "holds {} tokens where a chunk has {chunk_size}; {RESTORE}",
+                chunk.tokens
+            );
             return Err(invalid(&chunk.path, what));
         }
     }
@@ -142,13 +152,17 @@ pub(super) fn folder(path: &Path, metadata: Option<StoreMetadata>) -> Result<Sto
         let expected = metadata.length;
         return Err(invalid(
             path,
-            format_args!("holds {length} tokens where its store.json says {expected}"),
+            format_args!("holds {length} tokens where its store.json says {expected}; {RESTORE}"),
         ));
     }
     if !metadata.checksums.is_empty() && metadata.checksums.len() != chunks.len() {
         return Err(invalid(
             path,
-            "has a store.json whose number of checksums is not that of its chunks",
+            format_args!(
+                "has {} chunks but its store.json has {} checksums; {RESTORE}",
+                chunks.len(),
+                metadata.checksums.len()
+            ),
         ));
     }
     Ok(StoreFiles { chunks, element, offset: 0, metadata })
@@ -172,7 +186,7 @@ fn chunk_files(folder: &Path, size: u64) -> Result<Vec<ChunkFile>> {
         if !file_bytes.is_multiple_of(size) {
             return Err(invalid(
                 &path,
-                format_args!("has {file_bytes} bytes, not a multiple of {size}"),
+                format_args!("has {file_bytes} bytes, not a multiple of {size}; {RESTORE}"),
             ));
         }
         let (tokens, identity) = (file_bytes / size, Identity::of(&status));
@@ -181,10 +195,7 @@ fn chunk_files(folder: &Path, size: u64) -> Result<Vec<ChunkFile>> {
     found.sort_unstable_by_key(|(number, _)| *number);
     for (expected, (number, _)) in found.iter().enumerate() {
         if *number != expected {
-            return Err(invalid(
-                folder,
-                format_args!("lacks {}; encode the text again", chunk_name(expected)),
-            ));
+            return Err(invalid(folder, format_args!("lacks {}; {RESTORE}", chunk_name(expected))));
         }
     }
     Ok(found.into_iter().map(|(_, chunk)| chunk).collect())

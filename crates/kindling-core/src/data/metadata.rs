@@ -107,7 +107,7 @@ impl Metadata {
         if metadata.format_version != FORMAT_VERSION {
             let version = metadata.format_version;
             return Err(invalid(format!(
-                "format_version {version} is unknown; use a newer version of kindling"
+                "format_version {version} is unknown; use a newer version of Kindling"
             )));
         }
         if metadata.element().is_none() || metadata.chunk_size == 0 {

@@ -35,7 +35,7 @@ pub fn read_header(file: &mut impl Read, path: &Path) -> Result<Header> {
         match file.read_exact(&mut bytes) {
             Ok(()) => Ok(bytes),
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                Err(invalid("the .npy header is incomplete".to_owned()))
+                Err(invalid("the .npy header is incomplete; copy the file again".to_owned()))
             }
             Err(error) => Err(Error::io(IoAction::Read, path, error)),
         }
@@ -60,8 +60,9 @@ pub fn read_header(file: &mut impl Read, path: &Path) -> Result<Header> {
         )));
     }
     let text = String::from_utf8_lossy(&read(length)?).into_owned();
-    let (descr, shape) =
-        entries(&text).ok_or_else(|| invalid("the .npy header is malformed".to_owned()))?;
+    let (descr, shape) = entries(&text).ok_or_else(|| {
+        invalid("the .npy header is malformed; save the file again with numpy.save".to_owned())
+    })?;
     let Some(element) = Element::from_descr(descr) else {
         return Err(invalid(format!(
             "dtype {descr} is not supported; save the ids as little-endian int32, int64 or uint16"

@@ -330,7 +330,10 @@ fn opening_anything_but_a_store_is_an_error() {
     let whole = std::fs::read(fixture("tokens_int32.npy")).unwrap();
     std::fs::write(root.path().join("cut.npy"), &whole[..whole.len() - 4]).unwrap();
     let error = TokenStore::open(root.path().join("cut.npy")).unwrap_err();
-    assert!(error.to_string().contains("88 bytes of tokens where its header says 23"), "{error}");
+    assert!(
+        error.to_string().contains("88 bytes of tokens, but its header says 23 tokens"),
+        "{error}"
+    );
 }
 
 #[test]

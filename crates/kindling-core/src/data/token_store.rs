@@ -140,7 +140,7 @@ impl TokenStore {
         let windows = self.num_windows(seq_length)?;
         if count == 0 || first.checked_add(count as u64).is_none_or(|end| end > windows) {
             return Err(Error::argument(format!(
-                "windows {first} to {} do not exist: the store has {windows}",
+                "windows {first} to {} do not exist: the store has {windows} windows",
                 first.saturating_add(count as u64)
             )));
         }
@@ -245,7 +245,7 @@ impl TokenStore {
         for (chunk, expected) in self.files.chunks.iter().zip(checksums) {
             if !Checksum::is_known(expected) {
                 return Err(Error::InvalidStore(format!(
-                    "{}: unknown checksum {expected}; use a newer version of kindling",
+                    "{}: unknown checksum {expected}; use a newer version of Kindling",
                     self.path.display()
                 )));
             }
@@ -270,10 +270,16 @@ impl TokenStore {
         }
         let more = damaged.len().saturating_sub(DAMAGE_NAMED);
         damaged.truncate(DAMAGE_NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let (are, their) = if damaged.len() == 1 {
+            ("is", "its checksum differs")
+        } else {
+            ("are", "their checksums differ")
+        };
         Err(Error::InvalidStore(format!(
-            "damaged: {}{}; the checksum differs from store.json; encode the text again",
+            "{}{more} {are} damaged: {their} from store.json; {}",
             damaged.join(", "),
-            if more > 0 { format!(" and {more} more") } else { String::new() }
+            files::RESTORE
         )))
     }
 

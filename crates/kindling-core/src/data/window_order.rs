@@ -75,8 +75,8 @@ impl BatchSpec {
     pub(super) fn first_row(&self) -> Result<u64> {
         if self.step == 0 || self.micro_batch >= self.accumulate {
             return Err(Error::argument(format!(
-                "step {} and micro-batch {} of {} do not exist; steps count from 1, \
-                 micro-batches from 0 to below accumulate",
+                "step {}, micro-batch {} does not exist; steps count from 1, and micro-batches from \
+                 0 to accumulate - 1, where accumulate is {}",
                 self.step, self.micro_batch, self.accumulate
             )));
         }

@@ -77,7 +77,7 @@ impl Generator {
         options.sampling.validate()?;
         if prompts.is_empty() || prompts.iter().any(Vec::is_empty) {
             return Err(Error::argument(
-                "there is no prompt, or an empty one; each prompt needs at least one token",
+                "the prompts are empty; give at least one prompt, and at least one token in each",
             ));
         }
         if let Some(limit) =

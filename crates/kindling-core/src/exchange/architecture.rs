@@ -13,8 +13,8 @@ pub fn architecture_of(config: &ModelConfig) -> Result<(&'static str, &'static s
         (true, false) => Ok(("qwen2", "Qwen2ForCausalLM")),
         (false, true) => Ok(("qwen3", "Qwen3ForCausalLM")),
         (true, true) => Err(Error::Unsupported(
-            "no architecture has both qkv_bias and qk_norm; export as safetensors, or train \
-             without one of them"
+            "no Hugging Face or GGUF architecture has both qkv_bias and qk_norm; export as \
+             safetensors, or train without one of them"
                 .to_owned(),
         )),
     }

@@ -308,7 +308,10 @@ fn write_beside(out: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<(
 /// Returns the folder that contains `out`, and the name of `out` in it.
 fn parts_of(out: &Path) -> Result<(PathBuf, String)> {
     let name = out.file_name().ok_or_else(|| {
-        Error::argument(format!("cannot write {}; give the path of a new entry", out.display()))
+        Error::argument(format!(
+            "cannot write {}; give the path of a new file or folder",
+            out.display()
+        ))
     })?;
     let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty());
     Ok((parent.unwrap_or(Path::new(".")).to_path_buf(), name.to_string_lossy().into_owned()))

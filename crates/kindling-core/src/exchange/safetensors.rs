@@ -49,7 +49,7 @@ pub(super) fn open_folder(folder: &Path) -> Result<TensorFiles> {
     let shards: BTreeSet<&String> = map.weight_map.values().collect();
     for shard in shards {
         if shard.contains(['/', '\\']) || shard.starts_with('.') {
-            return Err(damaged(&index, format_args!("{shard:?} is not the name of a shard")));
+            return Err(damaged(&index, format_args!("{shard:?} is not a valid name for a shard")));
         }
         let path = folder.join(shard);
         if !path.exists() {
@@ -75,7 +75,7 @@ pub(super) fn open_file(files: &mut TensorFiles, path: &Path) -> Result<()> {
     let reader = files.reader(file);
     let mut length = [0; 8];
     if bytes < 8 {
-        return Err(damaged(path, "it is shorter than a header"));
+        return Err(damaged(path, "it is too short for a header"));
     }
     reader.read_exact(&mut length).map_err(cannot_read)?;
     let length = u64::from_le_bytes(length);
@@ -88,7 +88,7 @@ pub(super) fn open_file(files: &mut TensorFiles, path: &Path) -> Result<()> {
         serde_json::from_slice(&header).map_err(|error| damaged(path, error))?;
     let start = 8 + length;
     if start.checked_add(metadata.data_len() as u64) != Some(bytes) {
-        return Err(damaged(path, "its length is not that of its tensors"));
+        return Err(damaged(path, "its length does not match its header"));
     }
     for name in metadata.offset_keys() {
         let Some(info) = metadata.info(&name) else { continue };
@@ -104,7 +104,11 @@ pub(super) fn open_file(files: &mut TensorFiles, path: &Path) -> Result<()> {
             }
         };
         if info.shape.len() > MOST_DIMENSIONS {
-            return Err(damaged(path, format_args!("{name} has {} dimensions", info.shape.len())));
+            let what = format_args!(
+                "{name} has {} dimensions, more than {MOST_DIMENSIONS}",
+                info.shape.len()
+            );
+            return Err(damaged(path, what));
         }
         files.add(file, &name, info.shape.clone(), kind, start + info.data_offsets.0 as u64)?;
     }
@@ -128,7 +132,7 @@ pub(super) fn write(path: &Path, tensors: &[NewTensor], read: &mut ReadTensor<'_
             TensorType::Bf16 => Dtype::BF16,
             other => {
                 return Err(Error::argument(format!(
-                    "safetensors files have no {}; use f32, bf16 or f16",
+                    "safetensors files cannot store {}; use f32, bf16 or f16",
                     other.name()
                 )));
             }

@@ -79,7 +79,7 @@ impl ModelSource {
                 [_, _, _, _, _, _, _, 0] => Self::of_course(path, Format::Safetensors, sizes)?,
                 _ => {
                     return Err(Error::InvalidModel(format!(
-                        "{} is neither GGUF, a checkpoint of PyTorch nor safetensors; check the path",
+                        "{} is not a GGUF, PyTorch or safetensors file; check the path",
                         path.display()
                     )));
                 }
@@ -93,7 +93,8 @@ impl ModelSource {
         let config_path = path.join("config.json");
         if !config_path.exists() {
             return Err(Error::InvalidModel(format!(
-                "{} is no model: it has no config.json; name a run, or a folder of Hugging Face",
+                "{} is not a model: it has no config.json; name a run, or a Hugging Face model \
+                 folder",
                 path.display()
             )));
         }
@@ -189,7 +190,7 @@ impl ModelSource {
             wrong.push(format!("and {more} more"));
         }
         Err(Error::InvalidModel(format!(
-            "{} does not have the tensors of its configuration: {}",
+            "the tensors of {} do not match its configuration: {}",
             path.display(),
             wrong.join("; ")
         )))
@@ -211,7 +212,7 @@ impl ModelSource {
         if (ModelConfig { max_seq_length: self.config.max_seq_length, ..config.clone() })
             != self.config
         {
-            return Err(Error::CheckpointMismatch("the model has other sizes".to_owned()));
+            return Err(Error::CheckpointMismatch("the model has different sizes".to_owned()));
         }
         let (naming, tensors) = (self.naming, &mut self.tensors);
         let mut read = Counted::new(f32_bytes(model.num_parameters()), progress);
@@ -265,8 +266,8 @@ fn vocab_of(gguf: &GgufFile) -> Result<Option<GgufVocab>> {
     let Some(model) = gguf.text("tokenizer.ggml.model") else { return Ok(None) };
     if model != "gpt2" {
         return Err(Error::Unsupported(format!(
-            "{}: tokenizers of model {model:?} are not supported; use a file whose tokenizer is \
-             byte-level BPE (gpt2)",
+            "{}: tokenizer model {model:?} is not supported; use a file with a byte-level BPE \
+             tokenizer (gpt2)",
             gguf.tensors.file(0).0.display()
         )));
     }

@@ -77,7 +77,7 @@ impl TensorFiles {
         let (path, bytes) = self.file(file);
         let wrong = |what: &str| Err(damaged(path, format_args!("tensor {name} {what}")));
         if self.entries.len() >= MOST_TENSORS {
-            return wrong("is one too many");
+            return wrong(&format!("exceeds the limit of {MOST_TENSORS} tensors"));
         }
         let elements = shape.iter().try_fold(1u64, |n, d| n.checked_mul(*d as u64));
         let size = elements.and_then(|elements| kind.bytes(elements));
@@ -87,7 +87,9 @@ impl TensorFiles {
             return wrong(&format!("has the impossible shape {shape:?}"));
         };
         if start.checked_add(size).is_none_or(|end| end > bytes) {
-            return wrong("ends after the file, which was perhaps not copied as a whole");
+            return wrong(
+                "extends past the end of the file, which may not have been copied completely",
+            );
         }
         if self.entries.contains_key(name) {
             return wrong("occurs twice");

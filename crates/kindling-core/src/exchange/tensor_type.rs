@@ -38,7 +38,7 @@ impl TensorType {
             "bf16" => Ok(Self::Bf16),
             "q8_0" => Ok(Self::Q8_0),
             other => Err(Error::argument(format!(
-                "unknown dtype \"{other}\" of a file; use f32, bf16, f16 or q8_0"
+                "unknown file dtype \"{other}\"; use f32, bf16, f16 or q8_0"
             ))),
         }
     }
@@ -127,7 +127,7 @@ impl TensorType {
             Self::Q8_0 => values.chunks_exact(32).for_each(|block| blocks::encode_q8_0(block, out)),
             Self::Q4_0 | Self::Q4_1 | Self::Q4K | Self::Q6K => {
                 return Err(Error::Unsupported(format!(
-                    "files of dtype {} are only read; write f32, bf16, f16 or q8_0",
+                    "dtype {} can be read but not written; use f32, bf16, f16 or q8_0",
                     self.name()
                 )));
             }

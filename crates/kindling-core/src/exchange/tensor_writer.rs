@@ -31,9 +31,9 @@ impl NewTensor {
     /// # Errors
     /// Returns `ERR_INTERNAL` if it is not made of whole blocks.
     pub fn bytes(&self) -> Result<u64> {
-        self.kind
-            .bytes(self.elements() as u64)
-            .ok_or_else(|| Error::Internal(format!("{} is not made of whole blocks", self.name)))
+        self.kind.bytes(self.elements() as u64).ok_or_else(|| {
+            Error::Internal(format!("{} does not consist of whole blocks", self.name))
+        })
     }
 }
 

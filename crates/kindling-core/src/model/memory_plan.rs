@@ -200,7 +200,8 @@ impl MemoryPlan {
             return Ok(());
         }
         Err(Error::argument(format!(
-            "a batch of {batch} sequences of {positions} tokens is too large for any memory"
+            "a batch of {batch} sequences of {positions} tokens is too large for any memory; lower \
+             batch_size or seq_length"
         )))
     }
 

@@ -188,7 +188,7 @@ pub(crate) fn match_tensors<'a, T: Described>(
                 if *t.shape() != *parameter.file_shape || t.elements() != parameter.range.len() =>
             {
                 let (name, shape, wanted) = (t.name(), t.shape(), &parameter.file_shape);
-                misshapen.push(format!("{name} has shape {shape:?}, the model {wanted:?}"));
+                misshapen.push(format!("{name} has shape {shape:?} instead of {wanted:?}"));
             }
             Some(t) => {
                 found.insert(name, t);

@@ -152,7 +152,7 @@ fn folders_with_a_missing_shard_tensor_or_dtype_say_so() {
     assert_fails(&sharded, "ERR_NOT_FOUND", "model-00002-of-00004.safetensors");
     let index = sharded.join("model.safetensors.index.json");
     replace(&index, "model-00002-of-00004", "../other");
-    assert_fails(&sharded, "ERR_INVALID_MODEL", "is not the name of a shard");
+    assert_fails(&sharded, "ERR_INVALID_MODEL", "is not a valid name for a shard");
 
     let model = copy("llama", &folder);
     let weights = model.join("model.safetensors");
@@ -204,7 +204,11 @@ fn what_the_engine_cannot_compute_is_refused_by_name() {
     assert_fails(&model, "ERR_INVALID_MODEL", "no config.json");
     assert_fails(&folder.path("nothing"), "ERR_NOT_FOUND", "nothing");
     std::fs::write(folder.path("text"), "a text of some length").unwrap();
-    assert_fails(&folder.path("text"), "ERR_INVALID_MODEL", "neither GGUF");
+    assert_fails(
+        &folder.path("text"),
+        "ERR_INVALID_MODEL",
+        "not a GGUF, PyTorch or safetensors file",
+    );
 }
 
 /// Returns an archive with this pickle, as `torch.save` writes it.
@@ -262,12 +266,12 @@ fn pickles_that_call_anything_are_refused_and_nothing_runs() {
         (&os_system[..], "calls posix.system"),
         (b"\x80\x02cbuiltins\neval\n)R.", "calls builtins.eval"),
         (b"\x80\x02c__main__\nModel\n)\x81.", "opcode 0x81"),
-        (b"\x80\x02)R.", "takes a value that is not there"),
-        (b"\x80\x02}R.", "takes a value that is not there"),
+        (b"\x80\x02)R.", "takes a value from an empty stack"),
+        (b"\x80\x02}R.", "takes a value from an empty stack"),
         (b"\x80\x02", "ends early"),
         (b"u.", "no mark"),
         (b"(u.", "empty"),
-        (b"h\x07.", "recalls"),
+        (b"h\x07.", "reads an empty memo slot"),
         (b"N.", "no dictionary"),
         (b"}.", "no tensors"),
         (&deep, "no dictionary"),

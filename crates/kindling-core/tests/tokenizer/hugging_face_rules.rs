@@ -128,7 +128,7 @@ fn what_cannot_be_had_exactly_is_refused_by_name() {
         "60000",
     );
     reject("/decoder/type", "Metaspace".into(), "decoder \"Metaspace\"");
-    reject("/added_tokens/1/normalized", true.into(), "normalized under a normalizer");
+    reject("/added_tokens/1/normalized", true.into(), "together with a normalizer");
     reject("/added_tokens/1/id", 50258.into(), "has the id 50258");
 }
 
@@ -193,13 +193,13 @@ fn gguf_values_that_are_unknown_or_disagree_are_coded_errors() {
     let invalid = "ERR_INVALID_TOKENIZER";
     reject(&|v| "deepseek-llm".clone_into(&mut v.pre), "ERR_UNSUPPORTED", "deepseek-llm");
     reject(&|v| v.tokens[7] = "!".to_owned(), invalid, "are both \"!\"");
-    reject(&|v| v.token_types.truncate(9), invalid, "have 9 types");
+    reject(&|v| v.token_types.truncate(9), invalid, "but 9 token types");
     reject(&|v| v.token_types[9] = 77, invalid, "unknown type 77");
     reject(&|v| v.merges[3] = "ab".to_owned(), invalid, "merge 3");
     reject(&|v| v.merges[3] = "a \u{4e2d}".to_owned(), invalid, "not in the vocabulary");
     reject(&|v| (v.add_bos, v.bos) = (Some(true), None), invalid, "which one");
     reject(&|v| (v.add_bos, v.bos) = (Some(true), Some(60000)), invalid, "is 60000");
-    reject(&|v| v.tokens.clear(), invalid, "have 50257 types");
+    reject(&|v| v.tokens.clear(), invalid, "but 50257 token types");
     reject(
         &|v| *v = GgufVocab { pre: "gpt-2".into(), ..GgufVocab::default() },
         invalid,
@@ -243,5 +243,5 @@ fn a_tokenizer_that_llama_cpp_cannot_reproduce_is_refused_by_name() {
     let options = crate::training::options(0, &[], Kind::Chars, 1);
     let mut silent = kindling_core::progress::silent;
     let (characters, _) = Tokenizer::train(&[file], &options, &mut silent).unwrap();
-    reject(characters, "a token per character");
+    reject(characters, "one token per character");
 }

@@ -62,7 +62,7 @@ fn attention_shape(
     };
     if !s.num_heads.is_multiple_of(s.num_kv_heads.max(1)) {
         return Err(Error::argument(format!(
-            "{op}: numHeads {} is not divisible by numKvHeads {}",
+            "{op}: numHeads {} is not divisible by numKvHeads {}; choose a multiple",
             s.num_heads, s.num_kv_heads
         )));
     }

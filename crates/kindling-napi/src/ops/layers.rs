@@ -95,11 +95,11 @@ fn rotated(
     run(|dev| {
         if head_size % 2 != 0 {
             return Err(Error::argument(format!(
-                "{op}: headSize {head_size} is odd; it must be even, to hold pairs"
+                "{op}: headSize is {head_size}; it must be even, since RoPE rotates pairs"
             )));
         }
         if theta <= 0.0 {
-            return Err(Error::argument(format!("{op}: theta {theta} must be positive")));
+            return Err(Error::argument(format!("{op}: theta is {theta}; it must be positive")));
         }
         let row_width = heads * head_size;
         let rows = rows(op, "x", x.len(), row_width)?;

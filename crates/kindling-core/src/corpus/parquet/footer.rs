@@ -43,7 +43,9 @@ pub fn find_column(footer: &[u8], path: &str) -> std::result::Result<Column, Str
     read.map_err(|_| "its schema is damaged".to_owned())?;
     let names = search.names.join(", ");
     search.found.unwrap_or_else(|| {
-        Err(format!("it has no column {path:?}, but {names}; name the text's by --text-field"))
+        Err(format!(
+            "it has no column {path:?} (columns: {names}); name the text column with --text-field"
+        ))
     })
 }
 
@@ -114,7 +116,10 @@ impl Search<'_> {
     fn add_leaf(&mut self, field: &Open, kind: i64) {
         if field.path == self.path {
             self.found = Some(if field.repeated {
-                Err(format!("its column {:?} is a list; name one with a text a row", field.path))
+                Err(format!(
+                    "its column {:?} is a list; name a column with one text per row",
+                    field.path
+                ))
             } else if kind == BYTE_ARRAY {
                 Ok(Column { index: self.leaves, max_definition: field.definition })
             } else {
@@ -147,7 +152,7 @@ pub fn chunks(footer: &[u8], column: Column) -> std::result::Result<Vec<Chunk>, 
     });
     match (read, lacking) {
         (Ok(()), _) => Ok(found),
-        (_, Some(group)) => Err(format!("row group {group} does not say where its texts are")),
+        (_, Some(group)) => Err(format!("row group {group} gives no location for the text column")),
         _ => Err("its row groups are damaged".to_owned()),
     }
 }

@@ -265,7 +265,7 @@ fn read_footer(file: &mut File) -> Result<(u64, Vec<u8>), Failure> {
         return Err(Failure::of(if encrypted {
             "it is encrypted"
         } else {
-            "it is another format"
+            "it is not in Parquet format"
         }));
     }
     let mut tail = [0; TAIL as usize];
@@ -275,12 +275,12 @@ fn read_footer(file: &mut File) -> Result<(u64, Vec<u8>), Failure> {
     let size = u64::from(u32::from_le_bytes([a, b, c, d]));
     if end != *MAGIC || size > length - TAIL - 4 {
         return Err(Failure::of(
-            "it is incomplete: its end is missing; download or write it again",
+            "it is incomplete, since its end is missing; download or write it again",
         ));
     }
     if size > LARGEST_FOOTER {
         return Err(Failure::Invalid(format!(
-            "its footer has {} MiB, and at most {} are read",
+            "its footer has {} MiB, which is above the limit of {} MiB",
             size >> 20,
             LARGEST_FOOTER >> 20
         )));

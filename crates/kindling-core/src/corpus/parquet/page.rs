@@ -86,8 +86,8 @@ pub fn read_header(bytes: &[u8]) -> Result<Option<PageHeader>, String> {
     let size = |bytes: i64| {
         usize::try_from(bytes).ok().filter(|&bytes| bytes <= LARGEST).ok_or_else(|| {
             format!(
-                "it has a page of {bytes} bytes; at most {} MiB are read, so write it with smaller \
-                 pages",
+                "it has a page of {bytes} bytes, which is above the limit of {} MiB; write it with \
+                 smaller pages",
                 LARGEST >> 20
             )
         })
@@ -145,18 +145,22 @@ pub fn decompress(
         _ => {
             let name = ["LZO", "Brotli", "LZ4"].get((codec - 3) as usize).unwrap_or(&"LZ4");
             return Err(format!(
-                "it is compressed by {name}; write it with snappy, zstd, gzip or no compression"
+                "it is compressed with {name}; write it with snappy, zstd, gzip or no compression"
             ));
         }
     }
     let found = out.len() - start;
-    if found == length { Ok(()) } else { Err(format!("a page has {found} bytes, not {length}")) }
+    if found == length {
+        Ok(())
+    } else {
+        Err(format!("a page has {found} bytes instead of {length}"))
+    }
 }
 
 fn snappy(compressed: &[u8], length: usize, out: &mut Vec<u8>) -> Result<(), String> {
     let stated = snap::raw::decompress_len(compressed).map_err(|error| error.to_string())?;
     if stated != length || length > compressed.len().saturating_mul(SNAPPY_RATIO) {
-        return Err(format!("{} bytes cannot hold {length}", compressed.len()));
+        return Err(format!("{} bytes cannot decompress to {length}", compressed.len()));
     }
     let start = out.len();
     out.resize(start + length, 0);
@@ -185,7 +189,9 @@ mod tests {
         // Snappy: 100 MB in 5 bytes.
         let bomb = [0x80, 0xC2, 0xD7, 0x2F, 0];
         let mut out = Vec::new();
-        assert!(decompress(1, &bomb, 100_000_000, &mut out).unwrap_err().contains("cannot hold"));
+        assert!(
+            decompress(1, &bomb, 100_000_000, &mut out).unwrap_err().contains("cannot decompress")
+        );
         assert_eq!(out.capacity(), 0);
         for codec in [3, 4, 5, 7, 99, -1] {
             assert!(decompress(codec, &[], 0, &mut out).unwrap_err().contains("write it with"));
@@ -199,7 +205,10 @@ mod tests {
         gzip.write_all(&vec![7; 100_000]).unwrap();
         let gzip = gzip.finish().unwrap();
         let mut out = Vec::new();
-        assert_eq!(decompress(2, &gzip, 5, &mut out).unwrap_err(), "a page has 6 bytes, not 5");
+        assert_eq!(
+            decompress(2, &gzip, 5, &mut out).unwrap_err(),
+            "a page has 6 bytes instead of 5"
+        );
         out.clear();
         decompress(2, &gzip, 100_000, &mut out).unwrap();
         assert!(out == vec![7; 100_000]);

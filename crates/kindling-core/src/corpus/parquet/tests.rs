@@ -62,16 +62,16 @@ fn texts_are_those_of_pyarrow_in_every_encoding() {
 #[test]
 fn columns_and_codecs_that_cannot_be_read_are_named() {
     for (name, column, says) in [
-        ("nulls", "body", "no column \"body\", but id, text"),
+        ("nulls", "body", "no column \"body\" (columns: id, text)"),
         ("nulls", "id", "\"id\" does not hold text"),
         ("nested", "page.words.list.element", "is a list"),
-        ("lz4", "text", "compressed by LZ4"),
+        ("lz4", "text", "compressed with LZ4"),
     ] {
         let error = texts(&folder().join(format!("{name}.parquet")), column).unwrap_err();
         assert!(error.contains(says) && error.contains(name), "{error}");
     }
     let error = texts(&folder().join("texts.json"), "text").unwrap_err();
-    assert!(error.contains("another format"), "{error}");
+    assert!(error.contains("not in Parquet format"), "{error}");
 }
 
 #[test]

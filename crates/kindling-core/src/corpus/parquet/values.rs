@@ -118,7 +118,7 @@ impl DataPage {
                 let end = end(&rest)?;
                 Values::Shared(shared, rest, end)
             }
-            other => return Err(format!("its texts have the encoding {other}, which is unknown")),
+            other => return Err(format!("its text column has the unknown encoding {other}")),
         };
         Ok(Self { bytes, left: u64::from(header.values), levels, values, text: Vec::new() })
     }
@@ -191,10 +191,11 @@ fn levels_of(bytes: &[u8], header: DataHeader, max: u8) -> Result<(Option<Levels
             }
         }
         None if max == 0 => Ok((None, 0)),
-        None if header.level_encoding != RLE => {
-            Err("its nulls are encoded as only old writers did (BIT_PACKED); write it again"
-                .to_owned())
-        }
+        None if header.level_encoding != RLE => Err(
+            "its nulls have the outdated encoding BIT_PACKED; write the file again with a newer \
+                 library"
+                .to_owned(),
+        ),
         None => {
             let mut end = 0;
             let range = plain(bytes, &mut end).ok_or(DAMAGED)?;

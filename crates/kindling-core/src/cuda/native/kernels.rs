@@ -47,7 +47,7 @@ impl Kernels {
     /// Loads all modules into `context`, which is current on the calling thread.
     pub fn load(context: &Arc<CudaContext>) -> Result<Self> {
         if MODULES.is_empty() {
-            let message = "this build was made without nvcc and has no CUDA kernels: build with npm run build:cuda";
+            let message = "this build was made without nvcc and has no CUDA kernels; build it with npm run build:cuda";
             return Err(Error::DeviceUnavailable(message.to_owned()));
         }
         let mut kernels =
@@ -59,7 +59,7 @@ impl Kernels {
             let module =
                 unsafe { result::module::load_data(image.as_ptr().cast()) }.map_err(|error| {
                     Error::DeviceUnavailable(format!(
-                        "the driver rejected the kernels of {op}: {:?}",
+                        "the driver rejected the kernels of {op}: {:?}; update the driver or use --device cpu",
                         error.0
                     ))
                 })?;

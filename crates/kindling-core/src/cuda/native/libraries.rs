@@ -41,13 +41,13 @@ pub(super) fn check() -> Result<*mut c_void> {
     FOUND
         .get_or_init(|| {
             std::panic::catch_unwind(find).unwrap_or_else(|_| {
-                Err("the NVIDIA driver lacks functions of CUDA 13.0: update it to 580 or newer"
+                Err("the NVIDIA driver lacks functions of CUDA 13.0; update it to 580 or newer"
                     .to_owned())
             })
         })
         .clone()
         .map(|library| library.0)
-        .map_err(|what| Error::DeviceUnavailable(format!("{what}; or use --device cpu")))
+        .map_err(|what| Error::DeviceUnavailable(format!("{what}, or use --device cpu")))
 }
 
 /// Explains why the first GPU cannot be used. Returns `None` if it can be, or if there is none.
@@ -105,7 +105,7 @@ fn architecture(ordinal: c_int) -> Option<(String, (c_int, c_int))> {
 pub(super) fn too_old((name, (major, minor)): (String, (c_int, c_int))) -> Option<String> {
     ((major, minor) < OLDEST_ARCHITECTURE).then(|| {
         format!(
-            "{name} has compute capability {major}.{minor}; this build needs 8.0 or newer; use --device cpu"
+            "{name} has compute capability {major}.{minor}, but this build needs 8.0 or newer; use --device cpu"
         )
     })
 }
@@ -121,30 +121,30 @@ pub(in crate::cuda) fn device_count() -> usize {
 
 fn find() -> std::result::Result<Library, String> {
     if open(c"libcuda.so.1").is_none() {
-        return Err("libcuda.so.1 was not found: install NVIDIA driver 580 or newer".to_owned());
+        return Err("libcuda.so.1 was not found; install NVIDIA driver 580 or newer".to_owned());
     }
     // SAFETY: loads the library and looks up its functions.
     if !unsafe { sys::is_culib_present() } {
-        return Err("libcuda.so.1 cannot be used: install NVIDIA driver 580 or newer".to_owned());
+        return Err("libcuda.so.1 cannot be used; install NVIDIA driver 580 or newer".to_owned());
     }
     let mut version = 0;
     // SAFETY: the library exports all functions.
     let answers = unsafe { [sys::cuInit(0), sys::cuDriverGetVersion(&raw mut version)] };
     if let Some(error) = answers.iter().find(|answer| **answer != sys::CUresult::CUDA_SUCCESS) {
         return Err(format!(
-            "the NVIDIA driver does not work ({error:?}): check that nvidia-smi lists a GPU"
+            "the NVIDIA driver does not work ({error:?}); check that nvidia-smi lists a GPU"
         ));
     }
     if version < CUDA_VERSION {
         return Err(format!(
-            "the NVIDIA driver supports CUDA {}.{} but 13.0 is needed, since a driver runs only kernels of its own major version and older ones: update it to 580 or newer",
+            "the NVIDIA driver supports CUDA {}.{}, but this build needs 13.0; update it to 580 or newer",
             version / 1000,
             version % 1000 / 10
         ));
     }
     cublas_lt().ok_or_else(|| {
         format!(
-            "{} was not found: install CUDA toolkit 13, or list the folders of Python's nvidia packages in {FOLDERS}",
+            "{} was not found; install CUDA toolkit 13, or list the folders of Python's nvidia packages in {FOLDERS}",
             CUBLAS_LT[0].to_string_lossy()
         )
     })

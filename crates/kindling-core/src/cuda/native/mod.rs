@@ -60,7 +60,9 @@ impl Native {
             )));
         }
         let failed = |what: String| {
-            Error::DeviceUnavailable(format!("cuda:{ordinal} cannot be opened: {what}"))
+            Error::DeviceUnavailable(format!(
+                "cuda:{ordinal} cannot be opened: {what}; use --device cpu"
+            ))
         };
         // cudarc panics if the driver lacks a function.
         let opened = std::panic::catch_unwind(|| {
@@ -72,7 +74,10 @@ impl Native {
         // SAFETY: only this stream uses the memory, so there are no events to track.
         unsafe { context.disable_event_tracking() };
         let unavailable = |error: DriverError| {
-            Error::DeviceUnavailable(format!("cuda:{ordinal} cannot be used: {:?}", error.0))
+            Error::DeviceUnavailable(format!(
+                "cuda:{ordinal} cannot be used: {:?}; use --device cpu",
+                error.0
+            ))
         };
         let architecture = context.compute_capability().map_err(unavailable)?;
         let properties = Properties {

@@ -79,7 +79,7 @@ impl Products {
         device: &str,
     ) -> Result<Self> {
         let functions = Functions::of(library).ok_or_else(|| {
-            Error::DeviceUnavailable("cuBLASLt lacks functions: install CUDA toolkit 13".to_owned())
+            Error::DeviceUnavailable("cuBLASLt lacks functions; install CUDA toolkit 13".to_owned())
         })?;
         let mut handle = std::ptr::null_mut();
         // SAFETY: room for the handle.

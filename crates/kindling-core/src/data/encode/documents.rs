@@ -60,7 +60,10 @@ impl<'a> DocumentEncoder<'a> {
             (false, _) => None,
             (true, Some((token, id))) => Some((*id, token.len() as u64)),
             (true, None) => {
-                let message = format!("the tokenizer has no special token {END_OF_TEXT} to append");
+                let message = format!(
+                    "the tokenizer has no special token {END_OF_TEXT}; omit append_eot, or use a \
+                     tokenizer with this token"
+                );
                 return Err(Error::argument(message));
             }
         };

@@ -32,8 +32,8 @@ pub fn config_of(gguf: &mut GgufFile) -> Result<(ModelConfig, String, Naming)> {
             return Err(unsupported(
                 gguf,
                 &format!(
-                    "the architecture {other:?} is not supported; use a file of llama (Mistral and \
-                     SmolLM too), qwen2 or qwen3"
+                    "the architecture {other:?} is not supported; use a llama (including Mistral \
+                     and SmolLM), qwen2 or qwen3 model"
                 ),
             ));
         }
@@ -44,7 +44,7 @@ pub fn config_of(gguf: &mut GgufFile) -> Result<(ModelConfig, String, Naming)> {
         value.filter(|size| *size > 0).map(|size| size as usize)
     };
     let required = |name: &str| {
-        let missing = format!("{} is missing or no positive integer", key(name));
+        let missing = format!("{} is missing or not a positive integer", key(name));
         size(name).ok_or_else(|| damaged(gguf.tensors.file(0).0, missing))
     };
     let shape = |name: &str| gguf.tensors.get(name).map(|entry| entry.shape.clone());
@@ -87,7 +87,10 @@ fn check_options(gguf: &GgufFile, architecture: &str, config: &ModelConfig) -> R
     for name in ["attention.value_length", "rope.dimension_count"] {
         let size = gguf.integer(&key(name));
         if size.is_some_and(|size| size != config.head_size() as i64) {
-            return Err(unsupported(gguf, &format!("{name} differs from the head size")));
+            return Err(unsupported(
+                gguf,
+                &format!("{name} differs from the head size, which is not supported"),
+            ));
         }
     }
     let scaling = gguf.text(&key("rope.scaling.type")).unwrap_or("none");
@@ -98,7 +101,7 @@ fn check_options(gguf: &GgufFile, architecture: &str, config: &ModelConfig) -> R
         ));
     }
     if gguf.integer(&key("expert_count")).is_some_and(|experts| experts > 0) {
-        return Err(unsupported(gguf, "mixtures of experts are not supported"));
+        return Err(unsupported(gguf, "mixture-of-experts models are not supported"));
     }
     Ok(())
 }
@@ -129,7 +132,8 @@ fn scaling_of(gguf: &mut GgufFile, config: &ModelConfig) -> Result<Option<Scalin
     }
     Err(unsupported(
         gguf,
-        "rope_freqs.weight is not a scaling of Llama 3.1 or 3.2; import the Hugging Face folder",
+        "rope_freqs.weight does not match the RoPE scaling of Llama 3.1 or 3.2; import the Hugging \
+         Face folder",
     ))
 }
 

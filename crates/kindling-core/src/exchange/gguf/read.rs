@@ -153,13 +153,14 @@ impl<R: Read> Header<'_, R> {
         let version = self.u32()?;
         if !(2..=3).contains(&version) {
             return Err(Error::Unsupported(format!(
-                "{} is GGUF version {version} (or big-endian); convert it to version 3",
+                "{} has GGUF version {version}, or is big-endian; convert it to little-endian \
+                 version 3",
                 self.path.display()
             )));
         }
         let (tensors, values) = (self.u64()?, self.u64()?);
         if tensors > MOST_TENSORS as u64 || values > MOST_VALUES {
-            return Err(self.wrong("it claims an impossible number of tensors or values"));
+            return Err(self.wrong("its header states an impossible number of tensors or values"));
         }
         Ok((tensors, values))
     }
@@ -201,7 +202,7 @@ impl<R: Read> Header<'_, R> {
         self.require(length)?;
         let mut bytes = vec![0; length as usize];
         self.fill(&mut bytes)?;
-        String::from_utf8(bytes).map_err(|_| self.wrong("a text is not UTF-8"))
+        String::from_utf8(bytes).map_err(|_| self.wrong("a string is not UTF-8"))
     }
 
     fn value_type(&mut self) -> Result<ValueType> {
@@ -229,7 +230,7 @@ impl<R: Read> Header<'_, R> {
         }
         self.require(count * kind.least_bytes())?;
         match kind {
-            ValueType::Array => Err(self.wrong("an array holds arrays")),
+            ValueType::Array => Err(self.wrong("an array contains arrays")),
             ValueType::Text => {
                 (0..count).map(|_| self.text()).collect::<Result<_>>().map(Value::Texts)
             }
@@ -258,7 +259,7 @@ impl<R: Read> Header<'_, R> {
             ValueType::I32 => i32::from_le_bytes(self.array()?).into(),
             ValueType::U64 => u64::from_le_bytes(self.array()?).into(),
             ValueType::I64 => i64::from_le_bytes(self.array()?).into(),
-            _ => return Err(self.wrong("a number is expected")),
+            _ => return Err(self.wrong("a value is not an integer")),
         })
     }
 
@@ -266,7 +267,9 @@ impl<R: Read> Header<'_, R> {
         let name = self.text()?;
         let dimensions = self.u32()? as usize;
         if dimensions > MOST_DIMENSIONS {
-            return Err(self.wrong(&format!("tensor {name} has {dimensions} dimensions")));
+            return Err(self.wrong(&format!(
+                "tensor {name} has {dimensions} dimensions, more than {MOST_DIMENSIONS}"
+            )));
         }
         let mut shape: Vec<usize> = (0..dimensions)
             .map(|_| Ok(usize::try_from(self.u64()?).unwrap_or(usize::MAX)))
@@ -290,8 +293,8 @@ impl<R: Read> Header<'_, R> {
                 let known =
                     TYPE_NAMES.get(number as usize).copied().filter(|name| !name.is_empty());
                 return Err(Error::Unsupported(format!(
-                    "{}: tensor {name} has type {}; use a file of F32, F16, BF16, Q8_0, Q4_0, Q4_1, \
-                     Q4_K or Q6_K",
+                    "{}: tensor {name} has type {}; use a file with F32, F16, BF16, Q8_0, Q4_0, \
+                     Q4_1, Q4_K or Q6_K tensors",
                     self.path.display(),
                     known.map_or_else(|| number.to_string(), str::to_owned),
                 )));

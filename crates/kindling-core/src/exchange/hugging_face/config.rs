@@ -140,9 +140,9 @@ impl Reader<'_> {
         let json = self.json;
         let activation = json["hidden_act"].as_str().unwrap_or("silu");
         if activation != "silu" && activation != "swish" {
-            return Err(
-                self.unsupported(&format!("hidden_act {activation:?}; only silu is supported"))
-            );
+            return Err(self.unsupported(&format!(
+                "hidden_act {activation:?} is not supported; only silu is"
+            )));
         }
         for name in ["attention_bias", "mlp_bias"] {
             if json[name].as_bool() == Some(true) {
@@ -187,7 +187,10 @@ impl Reader<'_> {
         let parameters = parameters.unwrap_or(&nothing);
         let field = |name: &str| {
             number_in(parameters, name).map_err(|value| {
-                damaged(self.path, format_args!("{name} of rope_parameters is {value}"))
+                damaged(
+                    self.path,
+                    format_args!("{name} of rope_parameters is {value}, not a number"),
+                )
             })
         };
         let theta = match field("rope_theta")? {
@@ -216,7 +219,7 @@ impl Reader<'_> {
                 ))
             }
             other => Err(self.unsupported(&format!(
-                "rope scaling of type {other:?} is not supported; only llama3's is"
+                "rope scaling of type {other:?} is not supported; only llama3 is"
             ))),
         }
     }

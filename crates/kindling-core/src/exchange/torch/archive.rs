@@ -48,7 +48,10 @@ impl Archive {
         let tail = archive.part(file, tail_at, bytes - tail_at)?;
         let end = memchr::memmem::rfind(&tail, b"PK\x05\x06").filter(|at| at + 22 <= tail.len());
         let Some(end) = end else {
-            return Err(damaged(path, "it is not a zip archive of torch.save, or was cut off"));
+            return Err(damaged(
+                path,
+                "it is not a zip archive written by torch.save, or it is truncated",
+            ));
         };
         let (mut size, mut start) =
             (u64::from(u32_at(&tail, end + 12)), u64::from(u32_at(&tail, end + 16)));
@@ -117,7 +120,10 @@ impl Archive {
             return Err(damaged(&self.path, format_args!("the archive has no {name}")));
         };
         if !entry.is_stored {
-            return Err(damaged(&self.path, format_args!("{name} is compressed")));
+            return Err(damaged(
+                &self.path,
+                format_args!("{name} is compressed, which torch.save never does"),
+            ));
         }
         let header = self.part(file, entry.header, 30)?;
         if !header.starts_with(b"PK\x03\x04") {

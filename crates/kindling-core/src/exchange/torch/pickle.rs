@@ -114,7 +114,7 @@ impl<'a> Machine<'a> {
     fn text(&mut self, length: u64) -> Outcome<String> {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let text = str::from_utf8(self.take(length)?);
-        text.map(str::to_owned).map_err(|_| "a text of its pickle is not UTF-8".to_owned())
+        text.map(str::to_owned).map_err(|_| "a string in its pickle is not UTF-8".to_owned())
     }
 
     /// Reads up to the end of a line.
@@ -137,13 +137,13 @@ impl<'a> Machine<'a> {
     fn pop(&mut self) -> Outcome<NodeId> {
         let mark = self.marks.last().copied().unwrap_or(0);
         if self.stack.len() <= mark {
-            return Err("its pickle takes a value that is not there".to_owned());
+            return Err("its pickle takes a value from an empty stack".to_owned());
         }
-        self.stack.pop().ok_or_else(|| "its pickle is empty".to_owned())
+        self.stack.pop().ok_or_else(|| "its pickle has an empty stack".to_owned())
     }
 
     fn top(&self) -> Outcome<NodeId> {
-        self.stack.last().copied().ok_or_else(|| "its pickle is empty".to_owned())
+        self.stack.last().copied().ok_or_else(|| "its pickle has an empty stack".to_owned())
     }
 
     /// Pops the last mark and the values above it.
@@ -153,7 +153,8 @@ impl<'a> Machine<'a> {
     }
 
     fn memoize(&mut self, slot: u64) -> Outcome {
-        let slot = u32::try_from(slot).map_err(|_| "a slot of its pickle is out of range")?;
+        let slot =
+            u32::try_from(slot).map_err(|_| "its pickle uses a memo slot that is out of range")?;
         let top = self.top()?;
         self.memo.insert(slot, top);
         Ok(())
@@ -161,7 +162,7 @@ impl<'a> Machine<'a> {
 
     fn recall(&mut self, slot: u64) -> Outcome {
         let found = u32::try_from(slot).ok().and_then(|slot| self.memo.get(&slot));
-        let id = *found.ok_or("its pickle recalls a value that is not there")?;
+        let id = *found.ok_or("its pickle reads an empty memo slot")?;
         self.stack.push(id);
         Ok(())
     }
@@ -253,7 +254,7 @@ impl<'a> Machine<'a> {
                 list.extend(items);
                 Ok(())
             }
-            _ => Err("its pickle appends to something else than a list".to_owned()),
+            _ => Err("its pickle appends to something other than a list".to_owned()),
         }
     }
 
@@ -264,7 +265,7 @@ impl<'a> Machine<'a> {
                 dict.extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1])));
                 Ok(())
             }
-            _ => Err("its pickle sets items of something else than a dictionary".to_owned()),
+            _ => Err("its pickle sets items of something other than a dictionary".to_owned()),
         }
     }
 
@@ -277,7 +278,7 @@ impl<'a> Machine<'a> {
                 let global = format!("{module}.{name}");
                 self.push(Node::Global(global))
             }
-            _ => Err("its pickle has a name that is no text, or too long".to_owned()),
+            _ => Err("its pickle has a name that is not a string, or is too long".to_owned()),
         }
     }
 
@@ -321,9 +322,9 @@ impl<'a> Machine<'a> {
                 self.stack.push(tensor);
                 Ok(())
             }
-            other => {
-                Err(format!("its pickle calls {other}; only tensors are read, code never runs"))
-            }
+            other => Err(format!(
+                "its pickle calls {other}, but Kindling reads only tensors and never runs code"
+            )),
         }
     }
 
@@ -344,7 +345,7 @@ impl<'a> Machine<'a> {
         };
         let tensor = (size(&offset), sizes(shape), sizes(stride));
         let (Some(offset), Some(shape), Some(stride)) = tensor else {
-            return Err("its pickle has a tensor of impossible size".to_owned());
+            return Err("its pickle has a tensor of an impossible size".to_owned());
         };
         self.push(Node::Tensor { storage, offset, shape, stride })
     }

@@ -67,8 +67,8 @@ fn pattern_of(pre: &str) -> Option<(Pattern, bool, bool)> {
 pub fn from_gguf(vocab: &GgufVocab) -> Result<Parts> {
     let (pattern, nfc, ignore_merges) = pattern_of(&vocab.pre).ok_or_else(|| {
         Error::Unsupported(format!(
-            "the pre-tokenizer {:?} of the GGUF file (tokenizer.ggml.pre) is none of gpt-2, \
-             smollm, qwen2 and llama-bpe; import the model from its Hugging Face folder",
+            "the pre-tokenizer {:?} of the GGUF file (tokenizer.ggml.pre) is not gpt-2, \
+             smollm, qwen2 or llama-bpe; import the model from its Hugging Face folder",
             vocab.pre
         ))
     })?;
@@ -117,7 +117,11 @@ type Special = (Vec<(String, u32)>, BTreeMap<u32, AddedFlags>);
 fn special_of(vocab: &GgufVocab) -> Result<Special, String> {
     let GgufVocab { tokens, token_types, .. } = vocab;
     if !token_types.is_empty() && token_types.len() != tokens.len() {
-        return Err(format!("{} tokens have {} types", tokens.len(), token_types.len()));
+        return Err(format!(
+            "it has {} tokens but {} token types",
+            tokens.len(),
+            token_types.len()
+        ));
     }
     let (mut special, mut flags) = (Vec::new(), BTreeMap::new());
     for (id, (token, &kind)) in (0..).zip(tokens.iter().zip(token_types)) {
@@ -140,9 +144,10 @@ fn special_of(vocab: &GgufVocab) -> Result<Special, String> {
 /// applies.
 fn template_of(vocab: &GgufVocab, adds_bos: bool) -> Result<Template, String> {
     let added = |adds: bool, name: &str, id: Option<u32>| match id.filter(|_| adds) {
-        Some(id) if id as usize >= vocab.tokens.len() => {
-            Err(format!("the {name} token is {id}, but there are {} tokens", vocab.tokens.len()))
-        }
+        Some(id) if id as usize >= vocab.tokens.len() => Err(format!(
+            "the {name} token is {id}, but there are only {} tokens",
+            vocab.tokens.len()
+        )),
         None if adds => Err(format!("it adds a {name} token, but does not say which one")),
         id => Ok(id.into_iter().collect()),
     };
@@ -201,15 +206,15 @@ pub fn to_gguf(parts: &Parts, encoder: &Encoder) -> Result<GgufVocab> {
 /// Returns the name of the pre-tokenizer. The error says what llama.cpp lacks.
 fn check_writable(parts: &Parts, encoder: &Encoder) -> Result<&'static str, String> {
     let pre = match parts.pattern {
-        _ if parts.kind == Kind::Chars => return Err("it has a token per character".to_owned()),
+        _ if parts.kind == Kind::Chars => return Err("it has one token per character".to_owned()),
         Pattern::Gpt2 => "gpt-2",
         Pattern::Smollm => "smollm",
         Pattern::Qwen2 => "qwen2",
         Pattern::Llama3 => "llama-bpe",
         Pattern::Cl100k | Pattern::Regex(_) => {
             return Err(format!(
-                "it has no pre-tokenizer with the pattern {}; for GGUF, train a tokenizer with the \
-                 pattern gpt2, smollm, llama3 or qwen2",
+                "llama.cpp has no pre-tokenizer with the pattern {} (for GGUF, train a tokenizer \
+                 with the pattern gpt2, smollm, llama3 or qwen2)",
                 parts.pattern.source()
             ));
         }

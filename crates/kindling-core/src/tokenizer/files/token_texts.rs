@@ -143,7 +143,7 @@ fn check_special(merges: &[Merge], special: &HashMap<u32, &str>, kind: Kind) -> 
         let foreign = !text.is_ascii() && byte_chars::to_bytes(text).is_some();
         if foreign && (merged.contains(id) || text.chars().count() == 1) {
             return Err(format!(
-                "special token {text:?} is also how the vocabulary writes other bytes"
+                "special token {text:?} is also the vocabulary's notation for other bytes"
             ));
         }
     }

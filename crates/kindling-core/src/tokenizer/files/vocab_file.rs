@@ -56,7 +56,7 @@ pub fn read_vocab_and_merges(
     special::check(special_tokens.iter().map(String::as_str))?;
     let entries: Map<String, Value> =
         serde_json::from_str(&read_text(vocab)?).map_err(|error| {
-            invalid(vocab, format_args!("not a JSON object of tokens and ids: {error}"))
+            invalid(vocab, format_args!("it is not a JSON object of tokens and ids: {error}"))
         })?;
     let mut ids = entry_ids(&entries).map_err(|what| invalid(vocab, what))?;
     if ids.is_empty() {

@@ -121,7 +121,10 @@ fn errors_name_the_line_without_text_and_a_corpus_without_text() {
         }
     };
     let good = "{\"text\":\"the whale\"}\n".repeat(100);
-    code(&format!("{good}\n{{\"txt\":\"x\"}}\n{good}"), "a.jsonl, line 102: has no field \"text\"");
+    code(
+        &format!("{good}\n{{\"txt\":\"x\"}}\n{good}"),
+        "a.jsonl, line 102: the object has no field \"text\"",
+    );
     code(&format!("{good}the whale"), "line 101: expected");
     code("\n \n{\"text\":\"\"}\n", "no text");
 }

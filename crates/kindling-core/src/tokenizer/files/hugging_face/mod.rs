@@ -38,7 +38,7 @@ pub const TOKENIZER_FILE: &str = "tokenizer.json";
 /// not produce the ids that `tokenizers` does.
 pub fn read(path: &Path) -> Result<Parts> {
     let file: Value = serde_json::from_str(&read_text(path)?)
-        .map_err(|error| invalid(path, format_args!("not JSON: {error}")))?;
+        .map_err(|error| invalid(path, format_args!("it is not JSON: {error}")))?;
     to_parts(&file).map_err(|what| invalid(path, what))
 }
 
@@ -85,13 +85,13 @@ fn check_parts(parts: &Parts, characters: bool) -> Result<(), String> {
     let is_normalized = |(_, id): &&(String, u32)| flags.get(id).is_some_and(|f| f.normalized);
     if let Some((token, _)) = parts.special.iter().find(is_normalized).filter(|_| *nfc) {
         return Err(format!(
-            "added token {token:?} sets normalized under a normalizer, which Kindling does not \
-             support"
+            "added token {token:?} sets normalized, which Kindling does not support together with \
+             a normalizer"
         ));
     }
     let known = parts.tokens.len();
     match template.before.iter().chain(&template.after).find(|&&id| id as usize >= known) {
-        Some(id) => Err(format!("its post_processor adds the id {id}, but no token has it")),
+        Some(id) => Err(format!("its post_processor adds the id {id}, but no token has this id")),
         None => Ok(()),
     }
 }
@@ -131,7 +131,7 @@ fn added_tokens(added: &Value, ids: &mut HashMap<String, u32>) -> Result<Added, 
         let known = *ids.entry(text.to_owned()).or_insert(next);
         if known != id {
             return Err(format!(
-                "added token {text:?} has the id {id}, but {known} in the vocabulary"
+                "added token {text:?} has the id {id}, but the vocabulary gives it {known}"
             ));
         }
         let flags = AddedFlags {

@@ -104,7 +104,7 @@ fn single(step: &Value) -> Result<Template, String> {
         let id = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok());
         let ids: Option<Vec<u32>> = ids.and_then(|ids| ids.iter().map(id).collect());
         let ids = ids.ok_or_else(|| {
-            format!("its post-processor has a piece that is no token and not the text: {piece}")
+            format!("its post-processor has a piece that is neither a token nor the text: {piece}")
         })?;
         if seen_text { &mut found.after } else { &mut found.before }.extend(ids);
     }
