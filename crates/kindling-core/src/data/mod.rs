@@ -18,6 +18,8 @@
 
 pub mod batch;
 pub mod chunk_reader;
+#[cfg(test)]
+mod damage_tests;
 mod destination;
 mod element;
 pub mod encode;
