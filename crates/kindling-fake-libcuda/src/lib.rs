@@ -22,5 +22,6 @@
 
 mod blas;
 mod driver;
+mod matrix;
 mod memory;
 mod state;
