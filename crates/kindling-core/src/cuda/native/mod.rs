@@ -1,6 +1,7 @@
 //! The `Driver` of a real GPU, on top of cudarc's bindings of the CUDA driver. CUDA's libraries are
 //! loaded when a device is opened; this crate does not link to them.
 
+mod algorithm_choice;
 mod cublas_lt;
 mod error;
 mod graph;
