@@ -57,7 +57,11 @@ const TESTS = {
   'an old driver is reported with its version': {
     environment: { VERSION: '12040' },
     async run(kindling) {
-      await refused(kindling, 'ERR_DEVICE_UNAVAILABLE', /CUDA 12\.4, but this build needs 13\.0.*580/)
+      await refused(
+        kindling,
+        'ERR_DEVICE_UNAVAILABLE',
+        /CUDA 12\.4, but this build needs 13\.0.*580/,
+      )
       await fallsBack(kindling, /GPU is not used.*CUDA 12\.4, but this build needs 13\.0/)
     },
   },
