@@ -282,7 +282,7 @@ fn loading_a_state_dict_that_does_not_fit_names_every_tensor_and_changes_nothing
         ),
         "{text}"
     );
-    assert!(text.contains("q_proj.linear_matrix has shape [1, 2], the model [30, 30]"), "{text}");
+    assert!(text.contains("q_proj.linear_matrix has shape [1, 2] instead of [30, 30]"), "{text}");
     assert!(model.state_dict().unwrap() == before);
 }
 
