@@ -233,11 +233,23 @@ impl Buffer {
 /// Returns `ERR_OUT_OF_MEMORY` where `vec!` would abort the process, or the system would kill it.
 pub fn zeroed_vec<T: Default + Clone>(len: usize) -> Result<Vec<T>> {
     let mut values = Vec::new();
-    let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
-    available_memory::require(bytes)?;
-    values.try_reserve_exact(len).map_err(|_| Error::OutOfMemory { bytes })?;
-    values.resize(len, T::default());
+    extend_zeroed(&mut values, len)?;
     Ok(values)
+}
+
+/// Extends a vector to `len` elements with zeros. Growing it step by step takes linear time.
+///
+/// # Errors
+/// As `zeroed_vec`.
+pub(crate) fn extend_zeroed<T: Default + Clone>(values: &mut Vec<T>, len: usize) -> Result<()> {
+    if len > values.capacity() {
+        let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
+        available_memory::require(bytes)?;
+        let additional = len - values.len();
+        values.try_reserve(additional).map_err(|_| Error::OutOfMemory { bytes })?;
+    }
+    values.resize(len, T::default());
+    Ok(())
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::element::not_an_id;
 use super::files::{self, StoreFiles};
 use super::metadata::Metadata;
 use super::window_order::{BatchSpec, check_shape, count_starts, starts};
-use crate::buffer::zeroed_vec;
+use crate::buffer::{extend_zeroed, zeroed_vec};
 use crate::checksum::Checksum;
 use crate::error::IoAction;
 use crate::progress::Progress;
@@ -213,12 +213,7 @@ impl TokenStore {
                     return Err(Error::TokenOutOfRange { id, position, vocab_size });
                 };
                 if index >= counts.len() {
-                    let more = index + 1 - counts.len();
-                    counts.try_reserve(more).map_err(|_| {
-                        let bytes = (index as u64 + 1) * size_of::<u64>() as u64;
-                        Error::OutOfMemory { bytes }
-                    })?;
-                    counts.resize(index + 1, 0);
+                    extend_zeroed(&mut counts, index + 1)?;
                 }
                 counts[index] += 1;
             }
