@@ -147,6 +147,8 @@ export declare class Optimizer {
    * it.
    */
   step(lr?: number | undefined | null): Promise<void>
+  /** Checks that the optimizer was made for `model`. Fails with `ERR_INVALID_ARGUMENT` if not. */
+  checkModel(model: Transformer): void
   /**
    * Frees the optimizer, at once or when the pending call settles. Never waits, and may be
    * called again.

@@ -96,12 +96,10 @@ const stepSchema = z.strictObject({ lr: rate.optional() })
  */
 export abstract class Optimizer {
   readonly #native: Native.Optimizer
-  readonly #model: Transformer
 
   /** @internal */
-  protected constructor(handle: Native.Optimizer, model: Transformer) {
+  protected constructor(handle: Native.Optimizer) {
     this.#native = handle
-    this.#model = model
   }
 
   /**
@@ -148,12 +146,8 @@ export abstract class Optimizer {
 
   /** @internal Checks that an optimizer updates a model. */
   static checkModel(optimizer: Optimizer, model: Transformer): void {
-    Optimizer.toNative(optimizer)
-    if (optimizer.#model === model) return
-    throw new KindlingError(
-      'ERR_INVALID_ARGUMENT',
-      'the optimizer belongs to another model; use one that was made for this model',
-    )
+    const handle = Optimizer.toNative(optimizer)
+    call(() => handle.checkModel(Transformer.toNative(model)))
   }
 
   /** @internal */
@@ -174,10 +168,7 @@ export class AdamW extends Optimizer {
     const handle = Transformer.toNative(model)
     const { groups, ...values } = checked('AdamW', adamwSchema, options)
     const settings = { ...values, groups: groups.map(withoutUndefined) }
-    super(
-      call(() => native.Optimizer.adamw(handle, settings)),
-      model,
-    )
+    super(call(() => native.Optimizer.adamw(handle, settings)))
   }
 }
 
@@ -192,9 +183,6 @@ export class Sgd extends Optimizer {
     const { groups, decay, ...values } = checked('Sgd', sgdSchema, options)
     const constant = decay === 'none'
     const settings = { ...values, constant, groups: groups.map(withoutUndefined) }
-    super(
-      call(() => native.Optimizer.sgd(handle, settings)),
-      model,
-    )
+    super(call(() => native.Optimizer.sgd(handle, settings)))
   }
 }

@@ -89,7 +89,7 @@ fn arguments(
     let extra = RawValue::from_string(extra)
         .map_err(|error| Error::argument(format!("extra is not JSON: {error}")))?;
     let iteration = integer("iteration", iteration)?;
-    Ok((guards_of(model, optimizer)?, iteration, extra))
+    Ok((optimizer.acquire_with(model)?, iteration, extra))
 }
 
 /// Reads the weights of the checkpoint folder `path` into the model, without optimizer state.
@@ -122,20 +122,10 @@ pub fn load_checkpoint(
     model: &Transformer,
     optimizer: &Optimizer,
 ) -> napi::Result<AsyncTask<Job<OptimizerGuards, f64>>> {
-    Ok(spawn(guards_of(model, optimizer).map_err(to_napi)?, move |guards| {
+    Ok(spawn(optimizer.acquire_with(model).map_err(to_napi)?, move |guards| {
         let path = PathBuf::from(path);
         let state =
             guards.load(|model, optimizer| checkpoint::load(&path, model, Some(optimizer)))?;
         Ok(state.iteration as f64)
     }))
-}
-
-fn guards_of(model: &Transformer, optimizer: &Optimizer) -> kindling_core::Result<OptimizerGuards> {
-    if optimizer.belongs_to(model) {
-        optimizer.acquire()
-    } else {
-        Err(Error::argument(
-            "the optimizer belongs to another model; use one that was made for this model",
-        ))
-    }
 }

@@ -134,9 +134,23 @@ impl Optimizer {
         Ok(OptimizerGuards { model: self.model.acquire()?, state: self.inner.acquire()? })
     }
 
-    /// Returns whether this optimizer was made for `model`.
-    pub fn belongs_to(&self, model: &Transformer) -> bool {
-        Arc::ptr_eq(&self.model, model.exclusive())
+    /// Reserves `model` and the optimizer for one call.
+    ///
+    /// # Errors
+    /// Returns `ERR_INVALID_ARGUMENT` if the optimizer was made for another model, and the errors of
+    /// `acquire`.
+    pub fn acquire_with(&self, model: &Transformer) -> Result<OptimizerGuards> {
+        self.belongs_to(model)?;
+        self.acquire()
+    }
+
+    fn belongs_to(&self, model: &Transformer) -> Result<()> {
+        if Arc::ptr_eq(&self.model, model.exclusive()) {
+            return Ok(());
+        }
+        Err(Error::argument(
+            "the optimizer belongs to another model; use one that was made for this model",
+        ))
     }
 
     fn call<T>(
@@ -198,6 +212,12 @@ impl Optimizer {
     pub fn step(&self, lr: Option<f64>) -> napi::Result<Call<()>> {
         let lr = rate("lr", lr.unwrap_or(self.lr)).map_err(to_napi)?;
         self.call(move |model, optimizer| optimizer.step(model, lr))
+    }
+
+    /// Checks that the optimizer was made for `model`. Fails with `ERR_INVALID_ARGUMENT` if not.
+    #[napi(catch_unwind)]
+    pub fn check_model(&self, model: &Transformer) -> napi::Result<()> {
+        self.belongs_to(model).map_err(to_napi)
     }
 
     /// Frees the optimizer, at once or when the pending call settles. Never waits, and may be
