@@ -4,10 +4,11 @@
  */
 import { z } from 'zod'
 import { KindlingError } from '../errors'
-import { checked, checkedValue, isObject } from '../options'
+import { checked, checkedValue } from '../options'
 import { Tokenizer } from '../tokenizer'
 import { renderBounded } from './bounded-template'
-import { companionsSchema, type Companions } from './companions'
+import type { Companions } from './companions'
+import { loadedModelFields } from './loaded-model'
 
 /** One turn of a conversation. */
 export interface ChatMessage {
@@ -47,8 +48,8 @@ interface Jinja {
 
 /** Beside these, what else `load` returns. */
 const modelSchema = z.object({
-  tokenizer: z.custom<Tokenizer>(isObject, 'must be a Tokenizer or null').nullable(),
-  companions: companionsSchema.default({}),
+  tokenizer: loadedModelFields.tokenizer,
+  companions: loadedModelFields.companions,
   stopIds: z.array(z.int().min(0)).default([]),
 })
 /** Templates may read more of a message than its text. */

@@ -4,10 +4,11 @@ import { z } from 'zod'
 import { KindlingError, settle } from '../errors'
 import { longCall, type LongCallOptions } from '../long-call'
 import { native, type Native } from '../native'
-import { checked, checkedValue, isObject, longCallFields } from '../options'
+import { checked, checkedValue, longCallFields } from '../options'
 import { Tokenizer } from '../tokenizer'
 import { Transformer } from '../transformer'
-import { companionsSchema, type Companions } from './companions'
+import type { Companions } from './companions'
+import { loadedModelFields } from './loaded-model'
 
 /** Formats of exported models. */
 export const EXPORT_FORMATS = ['hf', 'gguf', 'safetensors'] as const
@@ -45,11 +46,7 @@ const schema = z.strictObject({
 })
 
 /** Beside these, what else `load` returns. */
-const exportedSchema = z.object({
-  model: z.custom<Transformer>(isObject, 'must be a Transformer'),
-  tokenizer: z.custom<Tokenizer>(isObject, 'must be a Tokenizer or null').nullable(),
-  companions: companionsSchema.default({}),
-})
+const exportedSchema = z.object(loadedModelFields)
 
 /**
  * Writes a model to `out`, which appears complete or not at all. A folder must not exist yet; a

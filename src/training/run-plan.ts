@@ -68,7 +68,8 @@ function modelVocabSize({ options, given }: ResolvedOptions, { tokenizer }: Data
  * The number of updates: max_steps, or floor(num_epochs x tokens / (batch_size x seq_length x
  * accumulate)).
  *
- * @throws KindlingError `ERR_STORE_TOO_SHORT` if that is 0, `ERR_INVALID_CONFIG` if it is 2^53 or more.
+ * @throws KindlingError `ERR_STORE_TOO_SHORT` if that is 0, `ERR_INVALID_CONFIG` if it is 2^53 or
+ * more.
  */
 export function totalSteps(options: TrainOptions, tokens: number): number {
   if (options.maxSteps !== undefined) return options.maxSteps

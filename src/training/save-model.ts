@@ -1,10 +1,11 @@
 /** Saves a model as a run with a single checkpoint. */
 import { z } from 'zod'
 import { KindlingError } from '../errors'
-import { companionsSchema, type Companions } from '../exchange/companions'
+import type { Companions } from '../exchange/companions'
+import { loadedModelFields } from '../exchange/loaded-model'
 import { longCall, type LongCallOptions } from '../long-call'
 import { native } from '../native'
-import { checked, checkedValue, isObject, longCallFields } from '../options'
+import { checked, checkedValue, longCallFields } from '../options'
 import { Tokenizer } from '../tokenizer'
 import { Transformer } from '../transformer'
 import { checkedRunConfig, type RunConfig } from './run-config'
@@ -25,12 +26,7 @@ export interface SavedModel {
 }
 
 /** Beside these and the configuration, what else `load` returns. */
-const savedSchema = z.object({
-  model: z.custom<Transformer>(isObject, 'must be a Transformer'),
-  tokenizer: z.custom<Tokenizer>(isObject, 'must be a Tokenizer or null').nullable(),
-  companions: companionsSchema.default({}),
-  step: z.int().min(0).default(0),
-})
+const savedSchema = z.object({ ...loadedModelFields, step: z.int().min(0).default(0) })
 
 /**
  * Writes a run folder with one checkpoint and no optimizer state. `generate`, `eval`, `export` and
